@@ -1,0 +1,87 @@
+"""Owning tasks and time: every task has an owner, every wait a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dan_async.errors import DeadlineExceededError
+
+
+class Deadline:
+    """
+    One monotonic deadline for a whole job, handed down instead of a timeout at each step.
+
+    Args:
+        timeout_s: Seconds from now; None for no deadline.
+        clock: A monotonic clock.
+    """
+
+    __slots__ = ("_clock", "_end", "timeout_s")
+
+    def __init__(self, timeout_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.timeout_s = timeout_s
+        self._end = None if timeout_s is None else clock() + timeout_s
+
+    def remaining(self) -> float | None:
+        """Seconds left, never negative; None if there is no deadline."""
+        return None if self._end is None else max(0.0, self._end - self._clock())
+
+    def cap(self, timeout_s: float | None) -> float | None:
+        """Give the shorter of *timeout_s* and what is left."""
+        remaining = self.remaining()
+        if remaining is None or timeout_s is None:
+            return remaining if timeout_s is None else timeout_s
+        return min(remaining, timeout_s)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self.remaining() == 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the deadline while a person is being waited for: the time spent inside does not count."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            if self._end is not None:
+                self._end += self._clock() - start
+
+    def error(self, doing: str, **context: Any) -> DeadlineExceededError:
+        """Make the error that says what was being done when the time ran out."""
+        return DeadlineExceededError(
+            f"the deadline of {self.timeout_s:g} s ran out while {doing}",
+            hint="Give the call a longer timeout, or look at the network's health()",
+            **context,
+        )
+
+
+async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """
+    Cancel tasks and wait until every one of them has ended.
+
+    Their results and errors are dropped: the caller has already decided. If the caller itself is cancelled meanwhile,
+    the tasks are still waited for, and the cancellation goes on afterwards.
+    """
+    owned = list(tasks)
+    pending = [task for task in owned if not task.done()]
+    for task in pending:
+        task.cancel()
+    interrupted: asyncio.CancelledError | None = None
+    while pending:
+        try:
+            _, still = await asyncio.wait(pending)
+            pending = list(still)
+        except asyncio.CancelledError as error:
+            interrupted = error
+    for task in owned:
+        if not task.cancelled():
+            task.exception()  # marks it as seen, or asyncio would complain that nobody looked
+    if interrupted is not None:
+        raise interrupted

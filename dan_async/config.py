@@ -1,0 +1,193 @@
+"""Settings as frozen value objects, each checked when it is made."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Mapping
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from attrs import field, frozen
+
+from dan_async._hex import from_hex
+from dan_async.errors import InsecureTransportError, InvalidFieldError
+from dan_async.models._fields import check_address, check_seconds
+from dan_async.models.threshold import MAX_PARTIES, Threshold
+from dan_async.retry import RetryPolicy
+from dan_async.types import OperatorAddress
+
+__all__ = ["MAX_PARTIES", "NodeEndpoint", "RetryPolicy", "Threshold", "Timeouts", "TransportOptions", "check_url"]
+
+#: DAN's usual threshold, used when neither the caller nor the network names one.
+DEFAULT_THRESHOLD = Threshold(3, 5)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
+    """
+    Check a URL: a known scheme, a host, and TLS unless the host is loopback.
+
+    Args:
+        name: The field's name, for the error.
+        url: The URL.
+        schemes: Allowed schemes; those that end in "s" are the ones with TLS.
+
+    Returns:
+        The URL without a trailing slash or fragment.
+
+    Raises:
+        InvalidFieldError: It is not such a URL. It is not repeated, since it may carry credentials.
+        InsecureTransportError: It has no TLS and its host is not loopback.
+    """
+    if not isinstance(url, str):
+        raise InvalidFieldError(name, f"must be a URL as text, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise InvalidFieldError(name, "is not a valid URL") from None
+    if parts.scheme not in schemes or not host:
+        raise InvalidFieldError(name, f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+    if any(c.isspace() or not c.isprintable() for c in url):
+        raise InvalidFieldError(name, "has white space or control characters in it")
+    if not parts.scheme.endswith("s") and not _is_loopback(host):
+        raise InsecureTransportError(
+            f"{name} uses {parts.scheme}:// to a host that is not loopback",
+            hint=f"Use {parts.scheme}s://; without TLS anyone on the way can read and change what is sent",
+        )
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), parts.query, ""))
+
+
+def redact_url(url: str) -> str:
+    """Give a URL fit for logs and errors: no user, no password, no query."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit((parts.scheme, host + port, parts.path, "", ""))
+
+
+def _to_url(value: Any) -> str:
+    return check_url("url", value, schemes=("wss", "ws", "https", "http"))
+
+
+@frozen
+class NodeEndpoint:
+    """
+    A node: where it is and who it is.
+
+    Args:
+        url: Its RPC URL, for example ``wss://node.example/v1/rpc``; ``ws`` only to loopback. With ``https`` (or
+            ``http`` to loopback) each request is a POST of its own.
+        operator: The address of its identity key. The client talks to no node that cannot sign with it.
+
+    Raises:
+        InvalidFieldError: The URL or the operator is wrong.
+        InsecureTransportError: The URL has no TLS and its host is not loopback.
+    """
+
+    url: str = field(converter=_to_url)
+    operator: OperatorAddress = field(converter=lambda value: OperatorAddress(check_address("operator", value)))
+
+    def __repr__(self) -> str:
+        return f"NodeEndpoint(url={redact_url(self.url)!r}, operator={self.operator!r})"
+
+    @classmethod
+    def of(cls, value: NodeEndpoint | str | Mapping[str, Any]) -> Self | NodeEndpoint:
+        """
+        Take an endpoint, a text ``URL=OPERATOR``, or a mapping with url and operator.
+
+        Raises:
+            InvalidFieldError: It is none of these.
+        """
+        if isinstance(value, NodeEndpoint):
+            return value
+        if isinstance(value, str):
+            url, _, operator = value.rpartition("=")
+            if not url:
+                raise InvalidFieldError("node", "must have the form URL=OPERATOR")
+            return cls(url, operator)
+        if isinstance(value, Mapping) and set(value) == {"url", "operator"}:
+            return cls(value["url"], value["operator"])
+        raise InvalidFieldError("node", "must be a NodeEndpoint, 'URL=OPERATOR' or {'url': …, 'operator': …}")
+
+
+def _seconds(**bounds: float) -> Any:
+    def validate(_: object, attribute: Any, value: object) -> None:
+        check_seconds(attribute.name, value, **bounds)
+
+    return validate
+
+
+@frozen(kw_only=True)
+class Timeouts:
+    """
+    Time limits, in seconds.
+
+    Args:
+        total_s: The one deadline over a job, retries and restarts included. While an interactive wallet is waited for,
+            it stands still.
+        attempt_s: One attempt at one node.
+        connect_s: Opening one connection.
+        wallet_s: How long a wallet may take to sign; a person may be reading.
+        grace_s: After enough nodes have answered, how long to listen for the rest.
+
+    Raises:
+        InvalidFieldError: One is not a positive, finite number.
+    """
+
+    total_s: float = field(default=30.0, validator=_seconds())
+    attempt_s: float = field(default=15.0, validator=_seconds())
+    connect_s: float = field(default=5.0, validator=_seconds())
+    wallet_s: float = field(default=120.0, validator=_seconds())
+    grace_s: float = field(default=0.05, validator=_seconds())
+
+
+def _to_pins(value: Any) -> tuple[bytes, ...]:
+    return tuple(
+        pin if isinstance(pin, bytes) and len(pin) == 32 else from_hex(pin, field="pins", length=32) for pin in value
+    )
+
+
+@frozen(kw_only=True)
+class TransportOptions:
+    """
+    How connections are made; the same for WebSocket and HTTP.
+
+    Args:
+        ssl_context: TLS settings: a private CA, a client certificate. Certificates and host names are always checked
+            unless this context says otherwise.
+        pins: SHA-256 hashes of acceptable server public keys (SubjectPublicKeyInfo), as 32 bytes or hex; any one of
+            them suffices, so list a backup. Checked on top of the certificate.
+        proxy: URL of an HTTP proxy (CONNECT).
+        headers: Extra request headers, for example an API key. Never shown in logs or errors.
+        max_message_bytes: Longest message accepted from a peer.
+        trust_env: Whether proxies are taken from the environment.
+
+    Raises:
+        InvalidFieldError: A value is wrong.
+    """
+
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+    pins: tuple[bytes, ...] = field(default=(), converter=_to_pins)
+    proxy: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    max_message_bytes: int = field(default=1024 * 1024)
+    trust_env: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.proxy is not None:
+            parts = urlsplit(self.proxy) if isinstance(self.proxy, str) else None
+            if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+                raise InvalidFieldError("proxy", "must be a URL that begins with http:// or https://")
+        for name, value in self.headers.items():
+            if not (isinstance(name, str) and isinstance(value, str)) or any(c in "\r\n\0" for c in name + value):
+                raise InvalidFieldError("headers", "must be a mapping of text to text without line breaks")

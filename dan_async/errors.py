@@ -1,0 +1,414 @@
+"""
+Every error that dan_async raises on purpose.
+
+The tree::
+
+    DanError
+    ├── ConfigurationError (ValueError)       a value given by the caller is wrong; nothing was sent
+    │   ├── InvalidFieldError                 ... and this is the field
+    │   ├── InsecureTransportError            plain ws:// or http:// to a host that is not loopback
+    │   └── MissingExtraError (ImportError)   an optional dependency is not installed
+    ├── ClientClosedError (RuntimeError)      the client, network or connection was closed by its owner
+    ├── DeadlineExceededError (TimeoutError)  the one deadline over the whole job ran out
+    ├── WalletError                           the owner's wallet did not authorise
+    │   ├── WalletRefusedError                it said no
+    │   ├── WalletTimeoutError (TimeoutError) it did not answer in time
+    │   ├── WalletSignatureError              what it returned is not a signature
+    │   └── WrongSignerError                  it signed with another address than the owner's
+    ├── TransportError                        bytes could not be moved
+    │   ├── ConnectError (ConnectionError)    the connection was not made
+    │   ├── ConnectionLostError (ConnectionError)  it broke; carries close code and reason
+    │   ├── RequestTimeoutError (TimeoutError)     no reply within this attempt's time
+    │   └── RpcError                          the peer answered with a JSON-RPC error
+    ├── ProtocolError                         a peer sent what the protocol does not allow
+    │   ├── ChallengeError                    the challenge is malformed or was seen before
+    │   ├── ThresholdDowngradeError           the answer is for another t or n than asked
+    │   ├── KeySubstitutionError              the public key or key id is not the one agreed upon
+    │   └── PolicyMismatchError               the permissions in force are not those asked for
+    ├── NodeError                             one node, one request
+    │   ├── NodeUnreachableError (ConnectionError)
+    │   ├── NodeTimeoutError (TimeoutError)
+    │   ├── NodeRefusedError                  the node answered with an error code
+    │   │   └── RateLimitedError              ... come back after ``retry_after`` seconds
+    │   ├── NodeProtocolError (ProtocolError) the node's answer breaks the protocol
+    │   └── AcknowledgementError (ProtocolError)  its acknowledgement failed a check
+    ├── QuorumError                           fewer than t nodes agree; carries every node's outcome
+    ├── GatewayError                          the gateway did not complete the operation
+    ├── SessionExpiredError                   the session's expiry has passed
+    └── SignatureCheckError                   a signature does not recover to the session's address
+
+Every error has ``message`` (what happened) and ``hint`` (what to do), and where they are known ``phase``,
+``node``, ``nodes``, ``request_id``, ``attempts`` and ``retryable``. No error holds a secret: not in its text and not in its
+attributes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dan_async.models.outcome import NodeOutcome
+
+__all__ = [
+    "AcknowledgementError",
+    "ChallengeError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionLostError",
+    "DanError",
+    "DeadlineExceededError",
+    "GatewayError",
+    "InsecureTransportError",
+    "InvalidFieldError",
+    "KeySubstitutionError",
+    "MissingExtraError",
+    "NodeError",
+    "NodeProtocolError",
+    "NodeRefusedError",
+    "NodeTimeoutError",
+    "NodeUnreachableError",
+    "PolicyMismatchError",
+    "ProtocolError",
+    "QuorumError",
+    "RateLimitedError",
+    "RequestTimeoutError",
+    "RpcError",
+    "SessionExpiredError",
+    "SignatureCheckError",
+    "ThresholdDowngradeError",
+    "TransportError",
+    "WalletError",
+    "WalletRefusedError",
+    "WalletSignatureError",
+    "WalletTimeoutError",
+    "WrongSignerError",
+]
+
+
+class DanError(Exception):
+    """
+    Base of every error of ours: one ``except DanError`` catches them all.
+
+    Args:
+        message: What happened, in one sentence.
+        hint: What the reader can do about it.
+        phase: The step of the job: ``"challenge"``, ``"wallet"``, ``"keygen"``, ``"verdict"`` and so on.
+        node: The node concerned, as its operator address or URL without credentials.
+        request_id: The id under which the nodes know the request.
+        attempts: How many attempts were made.
+        retryable: Whether repeating the very same call is safe and may help.
+    """
+
+    #: Default of ``retryable`` for the class.
+    is_retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        phase: str | None = None,
+        node: str | None = None,
+        request_id: str | None = None,
+        attempts: int | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.phase = phase
+        self.node = node
+        self.request_id = request_id
+        self.attempts = attempts
+        self.retryable = self.is_retryable if retryable is None else retryable
+
+    @property
+    def nodes(self) -> Sequence[NodeOutcome]:
+        """What each node answered, where the error speaks of several."""
+        return ()
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments would be lost by Exception's own pickling (process pools need this).
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(cls: type[DanError], args: tuple[Any, ...], state: dict[str, Any]) -> DanError:
+    error = cls.__new__(cls, *args)
+    Exception.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(DanError, ValueError):
+    """A value given by the caller is wrong. Nothing was sent."""
+
+
+class InvalidFieldError(ConfigurationError):
+    """
+    One named field has a wrong value; the value itself is never repeated.
+
+    Args:
+        field: The field's name, as the caller wrote it.
+        problem: What is wrong with it, as the end of a sentence that begins with the name.
+        hint: What to give instead.
+    """
+
+    def __init__(self, field: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{field} {problem}", hint=hint)
+        self.field = field
+
+
+class InsecureTransportError(ConfigurationError):
+    """A URL without TLS points to a host that is not loopback."""
+
+
+class MissingExtraError(ConfigurationError, ImportError):
+    """An optional dependency is needed and not installed; the hint is the pip line."""
+
+
+class ClientClosedError(DanError, RuntimeError):
+    """The object was closed by its owner and cannot be used any more."""
+
+
+class DeadlineExceededError(DanError, TimeoutError):
+    """The deadline over the whole job ran out."""
+
+    is_retryable = True
+
+
+class WalletError(DanError):
+    """The owner's wallet did not authorise the request. Nothing was created."""
+
+
+class WalletRefusedError(WalletError):
+    """The wallet, or the person in front of it, said no."""
+
+
+class WalletTimeoutError(WalletError, TimeoutError):
+    """The wallet did not answer in time."""
+
+
+class WalletSignatureError(WalletError):
+    """What the wallet returned is not a 65-byte recoverable signature."""
+
+
+class WrongSignerError(WalletError):
+    """The signature recovers to another address than the owner's."""
+
+
+class TransportError(DanError):
+    """Bytes could not be moved to or from a peer."""
+
+
+class ConnectError(TransportError, ConnectionError):
+    """The connection could not be opened; nothing of the request was sent."""
+
+    is_retryable = True
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class ConnectionLostError(TransportError, ConnectionError):
+    """
+    The connection broke while a reply was awaited.
+
+    Args:
+        message: What happened.
+        close_code: The WebSocket close code, if the peer sent one.
+        close_reason: Its reason text, shortened.
+        **context: As for ``DanError``.
+    """
+
+    is_retryable = True
+
+    def __init__(self, message: str, *, close_code: int | None = None, close_reason: str = "", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.close_code = close_code
+        self.close_reason = close_reason
+
+
+class RequestTimeoutError(TransportError, TimeoutError):
+    """No reply arrived within the time of this attempt."""
+
+    is_retryable = True
+
+
+class RpcError(TransportError):
+    """
+    The peer answered with a JSON-RPC error object.
+
+    Args:
+        code: Its number.
+        message: Its text, shortened and masked.
+        data: Its ``data`` member, if it is an object.
+    """
+
+    def __init__(self, code: int, message: str, data: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data or {}
+
+
+class ProtocolError(DanError):
+    """A peer sent something that the protocol does not allow."""
+
+
+class ChallengeError(ProtocolError):
+    """The challenge is malformed, or was already used by this process; the wallet was not asked."""
+
+
+class ThresholdDowngradeError(ProtocolError):
+    """The answer is for another threshold or number of parties than was asked for."""
+
+
+class KeySubstitutionError(ProtocolError):
+    """The public key or the key id is not the one the nodes agreed upon."""
+
+
+class PolicyMismatchError(ProtocolError):
+    """The permissions in force are not those that were asked for."""
+
+
+class NodeError(DanError):
+    """
+    One node did not do what it was asked.
+
+    Args:
+        message: What happened.
+        method: The JSON-RPC method.
+        **context: As for ``DanError``; ``node`` is the operator address.
+    """
+
+    def __init__(self, message: str, *, method: str = "", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.method = method
+
+
+class NodeUnreachableError(NodeError, ConnectionError):
+    """The node could not be reached, or the connection to it broke."""
+
+    is_retryable = True
+
+
+class NodeTimeoutError(NodeError, TimeoutError):
+    """The node did not answer in time."""
+
+    is_retryable = True
+
+
+class NodeRefusedError(NodeError):
+    """
+    The node answered with an error code of the node protocol.
+
+    Args:
+        message: The node's own words, shortened.
+        code: The code, listed in docs/node-protocol.md.
+        culprits: Operators that the node blames, with evidence that it checked itself.
+        **context: As for ``NodeError``.
+    """
+
+    def __init__(self, message: str, *, code: int, culprits: tuple[str, ...] = (), **context: Any) -> None:
+        super().__init__(message, **context)
+        self.code = code
+        self.culprits = culprits
+
+
+class RateLimitedError(NodeRefusedError):
+    """
+    The peer asks to slow down.
+
+    Args:
+        message: What happened.
+        retry_after: Seconds to wait before the next attempt.
+        **context: As for ``NodeRefusedError``.
+    """
+
+    is_retryable = True
+
+    def __init__(self, message: str, *, retry_after: float, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.retry_after = retry_after
+
+
+class NodeProtocolError(NodeError, ProtocolError):
+    """The node answered with something that the node protocol does not allow."""
+
+
+class AcknowledgementError(NodeError, ProtocolError):
+    """A node's acknowledgement failed a check and does not count."""
+
+
+class QuorumError(DanError):
+    """
+    Fewer than t nodes agree, so there is no result.
+
+    Args:
+        message: What happened.
+        threshold: t, how many had to agree.
+        outcomes: What every node that was asked answered.
+        **context: As for ``DanError``.
+    """
+
+    is_retryable = True
+
+    def __init__(self, message: str, *, threshold: int, outcomes: Sequence[NodeOutcome], **context: Any) -> None:
+        super().__init__(message, **context)
+        self.threshold = threshold
+        self.outcomes = tuple(outcomes)
+
+    @property
+    def nodes(self) -> Sequence[NodeOutcome]:
+        """What every node that was asked answered."""
+        return self.outcomes
+
+    def __str__(self) -> str:
+        lines = [super().__str__()]
+        lines += [f"  {outcome.describe()}" for outcome in self.outcomes]
+        return "\n".join(lines)
+
+
+class GatewayError(DanError):
+    """
+    The gateway did not complete the operation.
+
+    Args:
+        message: What happened.
+        close_code: The WebSocket close code, if there was one.
+        close_reason: Its reason text, shortened and masked.
+        status: The HTTP status, where the upgrade was refused.
+        retry_after: Seconds the gateway asked to wait, if it did.
+        **context: As for ``DanError``; ``phase`` says which step failed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        close_code: int | None = None,
+        close_reason: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+        **context: Any,
+    ) -> None:
+        super().__init__(message, **context)
+        self.close_code = close_code
+        self.close_reason = close_reason
+        self.status = status
+        self.retry_after = retry_after
+
+
+class SessionExpiredError(DanError):
+    """The session's expiry has passed. Nothing was sent."""
+
+
+class SignatureCheckError(DanError):
+    """A signature does not recover to the session's address; it is withheld."""

@@ -1,0 +1,32 @@
+"""Frozen payloads, one subject per file: no I/O, no sockets, no clock."""
+
+from __future__ import annotations
+
+from dan_async.models.acknowledgement import Acknowledgement
+from dan_async.models.authentication import UserAuthentication
+from dan_async.models.claim import EphemeralClaim
+from dan_async.models.keygen import KeygenReport, KeygenRequest
+from dan_async.models.outcome import NodeOutcome
+from dan_async.models.request_params import DanSessionKeyRequestParams, HardcodedValues, SmartAccount
+from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
+from dan_async.models.setup import EphemeralKeySetup, KeygenSetup, SigngenSetup, TaggedValue
+from dan_async.models.threshold import Threshold
+
+__all__ = [
+    "Acknowledgement",
+    "DanModuleInfo",
+    "DanSessionKeyPayload",
+    "DanSessionKeyRequestParams",
+    "EphemeralClaim",
+    "EphemeralKeySetup",
+    "HardcodedValues",
+    "KeygenReport",
+    "KeygenRequest",
+    "KeygenSetup",
+    "NodeOutcome",
+    "SigngenSetup",
+    "SmartAccount",
+    "TaggedValue",
+    "Threshold",
+    "UserAuthentication",
+]

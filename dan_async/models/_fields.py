@@ -1,0 +1,99 @@
+"""Checks for single fields. Each names the field; none repeats the value, which may be a secret."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from dan_async._hex import from_hex
+from dan_async.errors import InvalidFieldError
+from dan_async.types import Address
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
+_ALGORITHMS = ("secp256k1", "ed25519")
+
+#: Longest life of an ephemeral key, in seconds: the wire's own limit.
+MAX_LIFETIME_S = 365 * 24 * 3600
+
+#: Longest permissions text, in characters.
+MAX_PERMISSIONS_LENGTH = 64 * 1024
+
+
+def check_int(field: str, value: object, *, least: int, most: int, unit: str = "") -> int:
+    """Check a whole number within bounds. ``True`` is not a number here, nor is ``1.0``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidFieldError(field, f"must be a whole number{unit}, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise InvalidFieldError(field, f"must be from {least} to {most}{unit}")
+    return value
+
+
+def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -> str:
+    """Check a text that UTF-8 can carry and whose length is within bounds."""
+    if not isinstance(value, str):
+        raise InvalidFieldError(field, f"must be text, not {type(value).__name__}")
+    if not least <= len(value) <= most:
+        raise InvalidFieldError(field, f"must be {least} to {most} characters long")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidFieldError(field, "has a lone surrogate, which UTF-8 cannot carry") from None
+    return value
+
+
+def check_algorithm(field: str, value: object) -> str:
+    """Check the name of a signature algorithm."""
+    if value not in _ALGORITHMS:
+        raise InvalidFieldError(field, "must be 'secp256k1' or 'ed25519'")
+    return str(value)
+
+
+def check_address(field: str, value: object) -> Address:
+    """Check an Ethereum address: 0x and 40 hex digits; a mixed-case one must carry the right EIP-55 checksum."""
+    if not isinstance(value, str):
+        raise InvalidFieldError(field, f"must be an address as text, not {type(value).__name__}")
+    if not _ADDRESS.match(value):
+        raise InvalidFieldError(field, "must be an address: 0x and 40 hex digits")
+    from eth_utils.address import is_checksum_address, to_checksum_address
+
+    digits = value[2:]
+    if digits not in (digits.lower(), digits.upper()) and not is_checksum_address(value):
+        raise InvalidFieldError(field, "has a wrong EIP-55 checksum", hint="Check it for a typing error")
+    return Address(to_checksum_address(value))
+
+
+def check_private_key_hex(field: str, value: object) -> str:
+    """Check a private key as 64 hex digits without 0x."""
+    from_hex(value, field=field, length=32, prefix=False)
+    return str(value)
+
+
+def check_seconds(field: str, value: object, *, most: float = math.inf) -> float:
+    """Check a positive, finite time span in seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidFieldError(field, f"must be a number of seconds, not {type(value).__name__}")
+    if not (math.isfinite(value) and 0 < value <= most):
+        bound = "" if most == math.inf else f" and at most {most:g}"
+        raise InvalidFieldError(field, f"must be a number of seconds greater than 0{bound}")
+    return float(value)
+
+
+def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
+    """Make an attrs validator of a check, for a field that may be None."""
+
+    def validate(_: object, attribute: Any, value: object) -> None:
+        if value is not None:
+            check(attribute.name, value, **bounds)
+
+    return validate
+
+
+def required(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
+    """Make an attrs validator of a check, for a field that must be there."""
+
+    def validate(_: object, attribute: Any, value: object) -> None:
+        check(attribute.name, value, **bounds)
+
+    return validate

@@ -1,0 +1,119 @@
+"""Who we talk to: both networks look the same to the jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from attrs import frozen
+
+from dan_async._tasks import Deadline
+from dan_async.models.keygen import KeygenReport, KeygenRequest
+from dan_async.models.threshold import Threshold
+from dan_async.types import KeyAlgorithm, OperatorAddress
+
+if TYPE_CHECKING:
+    from dan_async.auth.base import AuthModule
+
+__all__ = ["Network", "NetworkHealth", "NetworkSource", "NodeHealth"]
+
+
+@frozen(kw_only=True)
+class NodeHealth:
+    """
+    How one node is doing.
+
+    Args:
+        name: Its operator address, or a gateway's URL without credentials.
+        url: Where it is, without credentials.
+        is_live: Whether it answered.
+        latency_s: Round-trip time in seconds, if it answered.
+        clock_skew_s: Its clock minus ours in seconds, if it told.
+        problem: Why it is not live, in one line.
+    """
+
+    name: OperatorAddress | str
+    url: str
+    is_live: bool
+    latency_s: float | None = None
+    clock_skew_s: float | None = None
+    problem: str = ""
+
+
+@frozen(kw_only=True)
+class NetworkHealth:
+    """How the network is doing: one entry per node."""
+
+    nodes: tuple[NodeHealth, ...]
+
+    @property
+    def live(self) -> int:
+        """How many nodes answered."""
+        return sum(node.is_live for node in self.nodes)
+
+
+@runtime_checkable
+class Network(Protocol):
+    """
+    A DAN network, reached through a gateway or node by node.
+
+    Attributes:
+        default_threshold: t and n when the caller names none.
+        default_eph_alg: The ephemeral key's algorithm when the caller names none.
+    """
+
+    @property
+    def default_threshold(self) -> Threshold: ...
+
+    @property
+    def default_eph_alg(self) -> KeyAlgorithm: ...
+
+    def check_keygen(self, request: KeygenRequest) -> None:
+        """
+        Check, without I/O, that this network can carry the request.
+
+        Raises:
+            ConfigurationError: It cannot; the error names the field.
+        """
+        ...
+
+    async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
+        """
+        Have the network make a distributed key.
+
+        Args:
+            request: What is asked for.
+            auth: Who authorises it.
+            deadline: The job's deadline.
+
+        Returns:
+            The key, its id and what each node answered.
+
+        Raises:
+            ConfigurationError: The network cannot carry the request; nothing was sent.
+            WalletError: The owner did not authorise; nothing was created.
+            QuorumError: Fewer than t nodes agree.
+            DeadlineExceededError: The time ran out.
+            DanError: Any other failure of the network, named.
+        """
+        ...
+
+    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+        """Ask every node how it is; never raises for a node that is down."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class NetworkSource(Protocol):
+    """Something that has a network to offer, such as a devnet; a client opens it and closes it again."""
+
+    async def open_network(self) -> Network:
+        """Start what must be started and give a network to it."""
+        ...
+
+    async def close_network(self) -> None:
+        """Stop what ``open_network`` started."""
+        ...

@@ -1,0 +1,71 @@
+"""
+JSON exactly as JavaScript's JSON.stringify writes it, and a reader that refuses what we would never write.
+
+Signatures cover texts, so a text is made once and sent as it was signed. Floats are refused in both directions: 1.0 and
+-0.0 print differently in other languages, and nothing in the protocols needs them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dan_async.errors import ProtocolError
+from dan_async.types import Json
+
+__all__ = ["dump", "load", "quote"]
+
+_LARGEST = 2**53 - 1
+
+
+def _refuse_float(_: str) -> Any:
+    raise ProtocolError("the JSON text holds a number that is not a whole number")
+
+
+def _to_int(digits: str) -> int:
+    if len(digits) > 17 or abs(int(digits)) > _LARGEST:
+        raise ProtocolError("the JSON text holds a whole number beyond 2**53 - 1")
+    return int(digits)
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ProtocolError("the JSON text holds an object with a repeated key")
+    return found
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_refuse_duplicates,
+    parse_float=_refuse_float,
+    parse_constant=_refuse_float,
+    parse_int=_to_int,
+)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+
+
+def dump(value: Json) -> str:
+    """Write a value without spaces, keys in their order, non-ASCII characters as they are."""
+    return _ENCODER.encode(value)
+
+
+def quote(text: str) -> str:
+    """Write one string."""
+    return _ENCODER.encode(text)
+
+
+def load(text: str | bytes) -> Json:
+    """
+    Read a JSON text: UTF-8, no repeated keys, whole numbers only.
+
+    Raises:
+        ProtocolError: It is not such a text. Its content is not repeated.
+    """
+    try:
+        return _DECODER.decode(text if isinstance(text, str) else text.decode())
+    except UnicodeDecodeError:
+        raise ProtocolError("the text is not UTF-8") from None
+    except RecursionError:
+        raise ProtocolError("the JSON text is nested too deeply") from None
+    except ValueError:
+        raise ProtocolError("the text is not JSON") from None
