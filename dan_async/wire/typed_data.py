@@ -1,0 +1,55 @@
+"""
+The EIP-712 request that an owner's wallet signs, alike in all revisions but for the setup's type.
+
+The domain has neither chain id nor contract; ``EIP712Domain`` is spelled out so that every
+``eth_signTypedData_v4`` wallet accepts it. Each call gives fresh lists: wallets may change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dan_async.models.setup import TAG_PERMISSIONS, TaggedValue
+
+__all__ = ["owner_request", "signed_metadata"]
+
+_TYPES = {
+    "EIP712Domain": (("name", "string"), ("version", "string")),
+    "KeygenSetupOpts": (("t", "uint32"), ("n", "uint32"), ("metadata", "TaggedValue[]")),
+    "AddEphemeralKeyOpts": (("n", "uint32"), ("metadata", "TaggedValue[]")),
+    "MetadataSetupOpts": (("metadata", "TaggedValue[]"),),
+    "TaggedValue": (("tag", "uint16"), ("value", "string")),
+}
+
+
+def _fields(name: str) -> list[dict[str, str]]:
+    return [{"name": field, "type": kind} for field, kind in _TYPES[name]]
+
+
+def signed_metadata(metadata: tuple[TaggedValue, ...]) -> list[dict[str, Any]]:
+    """Give the entries that the wallet signs: all but the permissions (tag 1)."""
+    return [{"tag": entry.tag, "value": entry.value} for entry in metadata if entry.tag != TAG_PERMISSIONS]
+
+
+def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> dict[str, Any]:
+    """
+    Build the typed data.
+
+    Args:
+        setup_type: ``KeygenSetupOpts``, ``AddEphemeralKeyOpts`` or ``MetadataSetupOpts``.
+        setup: The setup as the message shows it. Members that the type does not name are
+            shown but not hashed.
+        challenge: The challenge, as text.
+    """
+    return {
+        "types": {
+            "EIP712Domain": _fields("EIP712Domain"),
+            "Request": [{"name": "setup", "type": setup_type}, {"name": "challenge", "type": "string"}],
+            setup_type: _fields(setup_type),
+            "TaggedValue": _fields("TaggedValue"),
+        },
+        "domain": {"name": "SilentShard authentication", "version": "0.1.0"},
+        "primaryType": "Request",
+        "message": {"setup": dict(setup), "challenge": challenge},
+    }
