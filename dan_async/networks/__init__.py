@@ -1,1 +1,8 @@
-"""."""
+"""Who we talk to: the Network protocol and its forms."""
+
+from __future__ import annotations
+
+from dan_async.networks.base import Network, NetworkHealth, NetworkSource, NodeHealth
+from dan_async.networks.direct import NodeNetwork
+
+__all__ = ["Network", "NetworkHealth", "NetworkSource", "NodeHealth", "NodeNetwork"]

@@ -135,6 +135,15 @@ def compute_key_id(
     )
 
 
+def restarted_request_id(request_id: RequestId, restart: int) -> RequestId:
+    """
+    The id of the request that follows when a key generation has to be started again with other participants.
+
+    H("dan-node/1 restart", first request id, number of the restart): whoever knows the first id can ask after all of them.
+    """
+    return RequestId(to_hex(tagged_hash("dan-node/1 restart", _raw(request_id), u32(restart))))
+
+
 def acknowledgement_digest(ack: Acknowledgement) -> bytes:
     """
     What the operator signs.

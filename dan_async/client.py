@@ -1,0 +1,198 @@
+"""DanClient: owns a network, closes it, calls the jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from dan_async import jobs
+from dan_async.config import Timeouts
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
+from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
+from dan_async.models.session import DanSessionKeyPayload
+from dan_async.networks.base import Network, NetworkSource
+from dan_async.types import Clock, KeyAlgorithm
+from dan_async.wallets.base import Wallet
+
+__all__ = ["DanClient", "generate_session_key"]
+
+
+class DanClient:
+    """
+    A client of one DAN network.
+
+    Making one does no I/O. One client serves any number of concurrent calls on its event loop; share it. Use it as an
+    async context manager, or call ``aclose()``: it closes the network it was given.
+
+    Args:
+        network: A ``NodeNetwork``, or something that has one to offer, such as a ``Devnet`` (which is started when the
+            client is first used, unless it runs already, and stopped with the client if the client started it).
+        timeouts: Limits for the jobs; each call can shorten or lengthen the total with *timeout*.
+        clock: The wall clock, in Unix seconds; for tests.
+
+    Raises:
+        InvalidFieldError: *network* is neither.
+
+    Example::
+
+        async with DanClient(NodeNetwork(nodes)) as dan:
+            session = await dan.generate_session_key(wallet=LocalWallet(key), chain_id=80002)
+    """
+
+    def __init__(
+        self,
+        network: Network | NetworkSource,
+        *,
+        timeouts: Timeouts | None = None,
+        clock: Clock = time.time,
+    ) -> None:
+        self._source = network if isinstance(network, NetworkSource) else None
+        self._network = network if isinstance(network, Network) else None
+        if self._source is None and self._network is None:
+            raise InvalidFieldError("network", "must be a network", hint="For example NodeNetwork([...]) or Devnet()")
+        self._timeouts = timeouts or Timeouts()
+        self._clock = clock
+        self._opening = asyncio.Lock()
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def network(self) -> Network:
+        """
+        The network, for its ``health()``.
+
+        Raises:
+            ConfigurationError: The client has not been opened yet, and its network comes from a source.
+        """
+        if self._network is None:
+            raise ConfigurationError("the client is not open yet", hint="Use it in 'async with DanClient(...)'")
+        return self._network
+
+    async def _open(self) -> Network:
+        if self._is_closed:
+            raise ClientClosedError("the client was closed", hint="Make a new DanClient")
+        if self._network is None and self._source is not None:
+            async with self._opening:
+                if self._network is None:
+                    self._network = await self._source.open_network()
+        return self.network
+
+    async def aclose(self) -> None:
+        """Close the network, and stop what the client started. Calls under way fail. May be called twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        async with self._opening:
+            try:
+                if self._network is not None:
+                    await self._network.aclose()
+            finally:
+                if self._source is not None:
+                    await self._source.close_network()
+
+    async def generate_session_key(
+        self,
+        *,
+        wallet: Wallet | None = None,
+        smart_account_client: SmartAccount | None = None,
+        browser_wallet: Wallet | None = None,
+        hardcoded_values: Mapping[str, Any] | HardcodedValues | None = None,
+        duration: int = DEFAULT_DURATION_S,
+        chain_id: int | None = None,
+        threshold: int | None = None,
+        parties_number: int | None = None,
+        min_parties: int | None = None,
+        permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
+        key_label: str | None = None,
+        eph_alg: KeyAlgorithm | None = None,
+        ephemeral_key: EphemeralKey | str | None = None,
+        eph_id: str | None = None,
+        timeout: float | None = None,
+    ) -> DanSessionKeyPayload:
+        """
+        Make a session key: t of n nodes generate a key that no one of them holds, for an ephemeral key that the owner
+        authorises with one signature.
+
+        Args:
+            wallet: The owner's wallet.
+            smart_account_client: A smart account, whose signer is the owner's wallet unless another is given.
+            browser_wallet: The seed's name for a wallet that is asked instead of the account's signer.
+            hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id, under these
+                names or the seed's; a value that is also given directly must be the same.
+            duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days).
+            chain_id: The chain; else the account's, else the one in a bundler URL …/api/v2/<chain id>/… or …/api/v3/….
+            threshold: t, how many nodes must sign; the network's default if None (3-of-5 if it has none).
+            parties_number: n, how many nodes hold a share: 2 <= t <= n <= 20.
+            min_parties: The smallest n to accept if nodes are missing; *parties_number* if None.
+            permissions: What the session may sign: JSON text, kept as it is, or an object. None for no limits.
+            key_label: A label for the network to keep with the key.
+            eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
+            ephemeral_key: An ``EphemeralKey``, or its 64 hex digits, to use instead of a new one.
+            eph_id: The name of the ephemeral key on the nodes; derived from its public key if None.
+            timeout: Seconds for the whole call, instead of the client's. An interactive wallet's time does not count.
+
+        Returns:
+            The payload. It holds the ephemeral private key: treat it as a secret.
+
+        Raises:
+            ConfigurationError: A parameter is wrong or missing; it is named, and nothing was sent.
+            WalletError: The wallet refused, did not answer in time, or signed with another address.
+            QuorumError: Fewer than t nodes agree on a key; it has every node's outcome.
+            DeadlineExceededError: The time ran out.
+            ClientClosedError: The client was closed.
+            DanError: Any other failure, named; see docs/errors.md.
+        """
+        return await jobs.generate_session_key(
+            await self._open(),
+            wallet=wallet,
+            smart_account_client=smart_account_client,
+            browser_wallet=browser_wallet,
+            hardcoded_values=hardcoded_values,
+            duration=duration,
+            chain_id=chain_id,
+            threshold=threshold,
+            parties_number=parties_number,
+            min_parties=min_parties,
+            permissions=permissions,
+            key_label=key_label,
+            eph_alg=eph_alg,
+            ephemeral_key=ephemeral_key,
+            eph_id=eph_id,
+            timeout=timeout,
+            timeouts=self._timeouts,
+            clock=self._clock,
+        )
+
+
+async def generate_session_key(
+    *, smart_account_client: SmartAccount, client: DanClient, **parameters: Any
+) -> DanSessionKeyPayload:
+    """
+    Make a session key for a smart account: the seed's own shape.
+
+    Args:
+        smart_account_client: The account; its signer is asked to sign unless *browser_wallet* is given.
+        client: An open client.
+        **parameters: Any other parameter of ``DanClient.generate_session_key``, under the same name.
+
+    Returns:
+        The payload; see ``DanClient.generate_session_key``, also for what it raises.
+    """
+    if not isinstance(client, DanClient):
+        raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
+    return await client.generate_session_key(smart_account_client=smart_account_client, **parameters)

@@ -1,0 +1,92 @@
+"""generate_session_key: ephemeral key, owner's authorisation, distributed key generation, payload."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dan_async._hex import to_hex
+from dan_async._tasks import Deadline
+from dan_async.config import Timeouts
+from dan_async.crypto.address import public_key_to_address
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.jobs.session_request import prepare
+from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
+from dan_async.models.session import DanSessionKeyPayload
+from dan_async.types import Clock, KeyAlgorithm
+from dan_async.wallets.base import Wallet
+
+if TYPE_CHECKING:
+    from dan_async.networks.base import Network
+
+__all__ = ["generate_session_key"]
+
+_log = logging.getLogger(__name__)
+
+
+async def generate_session_key(
+    network: Network,
+    *,
+    wallet: Wallet | None = None,
+    smart_account_client: SmartAccount | None = None,
+    browser_wallet: Wallet | None = None,
+    hardcoded_values: Mapping[str, Any] | HardcodedValues | None = None,
+    duration: int = DEFAULT_DURATION_S,
+    chain_id: int | None = None,
+    threshold: int | None = None,
+    parties_number: int | None = None,
+    min_parties: int | None = None,
+    permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
+    key_label: str | None = None,
+    eph_alg: KeyAlgorithm | None = None,
+    ephemeral_key: EphemeralKey | str | None = None,
+    eph_id: str | None = None,
+    timeout: float | None = None,
+    timeouts: Timeouts | None = None,
+    clock: Clock = time.time,
+) -> DanSessionKeyPayload:
+    """Run the job over *network*; ``DanClient.generate_session_key`` has the full description."""
+    limits = timeouts or Timeouts()
+    request = prepare(
+        network,
+        timeouts=limits,
+        clock=clock,
+        wallet=wallet,
+        smart_account_client=smart_account_client,
+        browser_wallet=browser_wallet,
+        hardcoded_values=hardcoded_values,
+        duration=duration,
+        chain_id=chain_id,
+        threshold=threshold,
+        parties_number=parties_number,
+        min_parties=min_parties,
+        permissions=permissions,
+        key_label=key_label,
+        eph_alg=eph_alg,
+        ephemeral_key=ephemeral_key,
+        eph_id=eph_id,
+        timeout=timeout,
+    )
+    key = request.ephemeral_key
+    try:
+        report = await network.keygen(request.keygen, request.auth, deadline=Deadline(request.timeout_s))
+        payload = DanSessionKeyPayload(
+            session_key_eoa=public_key_to_address(report.public_key),
+            mpc_key_id=report.key_id,
+            hex_eph_sk_without_0x=key.to_hex(),
+            parties_number=report.threshold.n,
+            threshold=report.threshold.t,
+            eoa_address=request.owner,
+            chain_id=request.chain_id,
+            public_key=to_hex(report.public_key),
+            eph_id=request.keygen.claim.eph_id,
+            eph_alg=key.algorithm,
+            expires_at=request.keygen.claim.expiry,
+        )
+    finally:
+        if key is not ephemeral_key:  # ours: the payload has its own copy, or nobody needs it any more
+            key.wipe()
+    _log.info("request %s: session key %s made", report.request_id, payload.session_key_eoa)
+    return payload

@@ -1,0 +1,137 @@
+"""NodeNetwork: the nodes themselves, spoken to in dan-node/1."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dan_async._tasks import Deadline
+from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
+from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, NodeProtocolError
+from dan_async.models.keygen import KeygenReport, KeygenRequest
+from dan_async.networks.base import NetworkHealth, NodeHealth
+from dan_async.networks.node import Node
+from dan_async.networks.node_keygen import NodeKeygen
+from dan_async.retry import RetryPolicy
+from dan_async.types import Clock, Json, KeyAlgorithm
+
+if TYPE_CHECKING:
+    from dan_async.auth.base import AuthModule
+
+__all__ = ["NodeNetwork"]
+
+
+class NodeNetwork:
+    """
+    A pool of nodes that the client talks to directly: one multiplexed WebSocket each, opened on first use.
+
+    Args:
+        nodes: The pool: ``NodeEndpoint``s, texts ``URL=OPERATOR``, or mappings with url and operator. It may be larger
+            than n: the healthiest n take part, the others are spares.
+        threshold: t and n when the caller of a job names none; 3-of-5 if None.
+        options: TLS, proxy, headers and size limits of the connections.
+        timeouts: Limits within a job.
+        retry: When a failed request is tried again.
+        clock: The wall clock, for measuring how far a node's is off.
+
+    Raises:
+        InvalidFieldError: A node is not given properly, or an operator is given twice.
+        InsecureTransportError: A URL has no TLS and its host is not loopback.
+    """
+
+    default_eph_alg: KeyAlgorithm = "secp256k1"
+
+    def __init__(
+        self,
+        nodes: Iterable[NodeEndpoint | str | Mapping[str, Any]],
+        *,
+        threshold: Threshold | None = None,
+        options: TransportOptions | None = None,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        clock: Clock = time.time,
+    ) -> None:
+        if isinstance(nodes, str | Mapping | NodeEndpoint) or not isinstance(nodes, Iterable):
+            raise InvalidFieldError("nodes", "must be a list of nodes", hint="Each as NodeEndpoint(url, operator)")
+        endpoints = [NodeEndpoint.of(node) for node in nodes]
+        if not endpoints:
+            raise InvalidFieldError("nodes", "must name at least one node")
+        if len({endpoint.operator for endpoint in endpoints}) != len(endpoints):
+            raise InvalidFieldError("nodes", "names an operator twice")
+        self.default_threshold = threshold or DEFAULT_THRESHOLD
+        self._timeouts = timeouts or Timeouts()
+        self._clock = clock
+        self._is_closed = False
+        self._nodes = tuple(
+            Node(
+                endpoint,
+                options=options or TransportOptions(),
+                timeouts=self._timeouts,
+                retry=retry or RetryPolicy(),
+            )
+            for endpoint in endpoints
+        )
+
+    def __repr__(self) -> str:
+        return f"NodeNetwork({len(self._nodes)} nodes, default {self.default_threshold})"
+
+    def check_keygen(self, request: KeygenRequest) -> None:
+        """
+        Check, without I/O, that the pool is large enough.
+
+        Raises:
+            InvalidFieldError: It is not.
+            ClientClosedError: The network was closed.
+        """
+        if self._is_closed:
+            raise ClientClosedError("the network was closed", hint="Make a new NodeNetwork")
+        least = request.min_parties or request.threshold.n
+        if len(self._nodes) < least:
+            raise InvalidFieldError(
+                "parties_number",
+                f"asks for {least} nodes, and the network has {len(self._nodes)}",
+                hint="Name threshold and parties_number, or add nodes",
+            )
+
+    async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
+        """Make a distributed key; see ``Network.keygen``."""
+        self.check_keygen(request)
+        run = NodeKeygen(self._nodes, request, auth, deadline=deadline, timeouts=self._timeouts)
+        return await run.run()
+
+    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+        """
+        Ask every node how it is, all at once; a node that is down is reported, never raised.
+
+        Args:
+            timeout_s: Seconds to wait for the slowest; one attempt's time if None.
+        """
+        limit = timeout_s or self._timeouts.attempt_s
+        return NetworkHealth(nodes=tuple(await asyncio.gather(*(self._look_at(node, limit) for node in self._nodes))))
+
+    async def _look_at(self, node: Node, timeout_s: float) -> NodeHealth:
+        started = time.monotonic()
+        try:
+            answer = await node.call("dan_health", "{}", _node_time, deadline=Deadline(timeout_s))
+        except DanError as error:
+            return NodeHealth(name=node.operator, url=node.shown_url, is_live=False, problem=str(error))
+        latency = time.monotonic() - started
+        skew = answer.value - (self._clock() - latency / 2)
+        return NodeHealth(
+            name=node.operator, url=node.shown_url, is_live=True, latency_s=latency, clock_skew_s=skew
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection. May be called twice."""
+        self._is_closed = True
+        await asyncio.gather(*(node.aclose() for node in self._nodes))
+
+
+def _node_time(value: Json) -> float:
+    """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
+    milliseconds = value.get("time") if isinstance(value, dict) else None
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
+        raise NodeProtocolError("the result of dan_health has no time", hint="The node does not speak dan-node/1")
+    return milliseconds / 1000

@@ -1,0 +1,198 @@
+"""One node as the client sees it: its pinned identity, its connection, its health."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+
+from dan_async._tasks import Deadline
+from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
+from dan_async.crypto.signature import recover_address
+from dan_async.errors import (
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    DanError,
+    NodeError,
+    NodeProtocolError,
+    NodeRefusedError,
+    NodeTimeoutError,
+    NodeUnreachableError,
+    ProtocolError,
+    RateLimitedError,
+    RequestTimeoutError,
+    RpcError,
+)
+from dan_async.networks.node_health import HealthRecord
+from dan_async.retry import RetryPolicy
+from dan_async.transport.base import Transport
+from dan_async.transport.http import HttpTransport
+from dan_async.transport.websocket import WebSocketTransport
+from dan_async.types import Json, OperatorAddress
+from dan_async.wire import node_1
+
+__all__ = ["Node", "Result"]
+
+T = TypeVar("T")
+
+#: Codes after which the same request may be sent again: the node did not look at it, or failed by accident.
+_RETRYABLE_CODES = frozenset({node_1.Code.INTERNAL_ERROR, node_1.Code.RATE_LIMITED, node_1.Code.UNAVAILABLE})
+
+
+@frozen
+class Result(Generic[T]):
+    """A decoded answer and how many attempts it took."""
+
+    value: T
+    attempts: int
+
+
+class Node:
+    """
+    A node of a ``NodeNetwork``.
+
+    Args:
+        endpoint: Where it is and who it must be.
+        options: How to connect.
+        timeouts: Limits for connecting and for one attempt.
+        retry: When to try again.
+    """
+
+    def __init__(
+        self, endpoint: NodeEndpoint, *, options: TransportOptions, timeouts: Timeouts, retry: RetryPolicy
+    ) -> None:
+        self.endpoint = endpoint
+        self.health = HealthRecord()
+        self._timeouts = timeouts
+        self._retry = retry
+        self._transport = self._make_transport(options)
+
+    @property
+    def operator(self) -> OperatorAddress:
+        """Its operator address, by which it is known."""
+        return self.endpoint.operator
+
+    def _make_transport(self, options: TransportOptions) -> Transport:
+        url, connect_s = self.endpoint.url, self._timeouts.connect_s
+        if url.startswith("http"):
+            return HttpTransport(url, options=options, connect_timeout_s=connect_s)
+        return WebSocketTransport(url, options=options, connect_timeout_s=connect_s, on_connect=self._identify)
+
+    async def _identify(self, call: Callable[..., Any]) -> None:
+        """Make the node prove, on each new connection, that it holds the pinned operator's key."""
+        nonce = secrets.token_bytes(32)
+        answer = await call("dan_identify", node_1.encode_identify(nonce), timeout_s=self._timeouts.connect_s)
+        operator, signature = node_1.decode_identify_result(answer)
+        digest = node_1.identity_digest(operator=self.operator, nonce=nonce)
+        if operator != self.operator or _recover(digest, signature) != self.operator:
+            raise NodeProtocolError(
+                f"the node is operator {operator}, not {self.operator}"
+                if operator != self.operator
+                else f"the node could not prove that it is operator {self.operator}",
+                hint="Check the URL and the operator; the client talks to no node that it was not given",
+            )
+
+    async def call(
+        self,
+        method: str,
+        params: str,
+        decode: Callable[[Json], T],
+        *,
+        deadline: Deadline,
+        request_id: str | None = None,
+        attempt_s: float | None = None,
+    ) -> Result[T]:
+        """
+        Ask the node, again if that is safe and may help. Every method of dan-node/1 is idempotent by its request id.
+
+        Args:
+            method: The JSON-RPC method.
+            params: Its parameters as JSON text.
+            decode: Checks and decodes the result.
+            deadline: The job's deadline.
+            request_id: For errors and logs.
+            attempt_s: Seconds for one attempt, if not the usual.
+
+        Raises:
+            NodeError: The last attempt's failure.
+            DeadlineExceededError: The deadline ran out.
+        """
+        attempts = 0
+
+        async def attempt() -> T:
+            nonlocal attempts
+            attempts += 1
+            limit = deadline.cap(attempt_s or self._timeouts.attempt_s)
+            if limit == 0.0:
+                raise deadline.error(f"asking node {self.operator}", node=self.operator, request_id=request_id)
+            started = time.monotonic()
+            try:
+                value = decode(await self._transport.call(method, params, timeout_s=limit))
+            except ClientClosedError:
+                raise
+            except DanError as error:
+                translated = self._translate(error, method, request_id)
+                if not isinstance(translated, NodeRefusedError) or translated.retryable:
+                    self.health.failed()
+                raise translated from error
+            self.health.succeeded(time.monotonic() - started)
+            return value
+
+        return Result(await self._retry.run(attempt, deadline=deadline), attempts)
+
+    def _translate(self, error: DanError, method: str, request_id: str | None) -> NodeError:
+        """Turn what the transport or a decoder said into an error about this node: the one place where it is done."""
+        context: dict[str, Any] = {"node": self.operator, "method": method, "request_id": request_id}
+        if isinstance(error, RpcError):
+            return _refusal(error, context)
+        kind: type[NodeError]
+        if isinstance(error, RequestTimeoutError):
+            kind = NodeTimeoutError
+        elif isinstance(error, ConnectError | ConnectionLostError):
+            kind = NodeUnreachableError
+            retry_after = getattr(error, "retry_after", None)
+            if retry_after:
+                return RateLimitedError(
+                    error.message, code=node_1.Code.RATE_LIMITED, retry_after=retry_after, hint=error.hint, **context
+                )
+        elif isinstance(error, ProtocolError):
+            kind = NodeProtocolError
+        else:
+            kind = NodeError
+        return kind(error.message, hint=error.hint, **context)
+
+    @property
+    def shown_url(self) -> str:
+        """Its URL without credentials."""
+        return redact_url(self.endpoint.url)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._transport.aclose()
+
+
+def _recover(digest: bytes, signature: bytes) -> str | None:
+    try:
+        return recover_address(digest, signature)
+    except DanError:
+        return None
+
+
+def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
+    retry_after = error.data.get("retryAfter")
+    if error.code == node_1.Code.RATE_LIMITED:
+        seconds = float(retry_after) if isinstance(retry_after, int) and 0 <= retry_after <= 3600 else 1.0
+        return RateLimitedError(f"the node asks to slow down: {error.message}", code=error.code, retry_after=seconds, **context)
+    culprits = error.data.get("culprits")
+    named = tuple(c for c in culprits if isinstance(c, str)) if isinstance(culprits, list) else ()
+    return NodeRefusedError(
+        f"the node refused: {error.message}",
+        code=error.code,
+        culprits=named[:20],
+        retryable=error.code in _RETRYABLE_CODES,
+        **context,
+    )
