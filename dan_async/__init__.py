@@ -47,8 +47,24 @@ _HOMES = {
     "generate_session_key": "client",
 }
 
-__all__ = [  # noqa: PLE0604 - the names are the keys above
-    *sorted([*_HOMES, "__version__"]),
+__all__ = [
+    "CallbackWallet",
+    "DanClient",
+    "DanError",
+    "DanModuleInfo",
+    "DanSessionKeyPayload",
+    "DanSessionKeyRequestParams",
+    "EphemeralKey",
+    "JsonRpcWallet",
+    "LocalWallet",
+    "NodeEndpoint",
+    "NodeNetwork",
+    "RetryPolicy",
+    "Threshold",
+    "Timeouts",
+    "TransportOptions",
+    "__version__",
+    "generate_session_key",
 ]
 
 

@@ -53,7 +53,9 @@ class DanClient:
         self._source = network if isinstance(network, NetworkSource) else None
         self._network = network if isinstance(network, Network) else None
         if self._source is None and self._network is None:
-            raise InvalidFieldError("network", "must be a network", hint="For example NodeNetwork([...]) or Devnet()")
+            raise InvalidFieldError(
+                "network", "must be a network", hint="For example NodeNetwork([...]) or Devnet()"
+            )
         self._timeouts = timeouts or Timeouts()
         self._clock = clock
         self._opening = asyncio.Lock()
@@ -80,7 +82,9 @@ class DanClient:
             ConfigurationError: The client has not been opened yet, and its network comes from a source.
         """
         if self._network is None:
-            raise ConfigurationError("the client is not open yet", hint="Use it in 'async with DanClient(...)'")
+            raise ConfigurationError(
+                "the client is not open yet", hint="Use it in 'async with DanClient(...)'"
+            )
         return self._network
 
     async def _open(self) -> Network:
@@ -125,8 +129,9 @@ class DanClient:
         timeout: float | None = None,
     ) -> DanSessionKeyPayload:
         """
-        Make a session key: t of n nodes generate a key that no one of them holds, for an ephemeral key that the owner
-        authorises with one signature.
+        Make a session key: t of n nodes generate a key that none of them holds.
+
+        It is bound to an ephemeral key, which the owner authorises with one signature.
 
         Args:
             wallet: The owner's wallet.

@@ -17,7 +17,15 @@ from dan_async.models.threshold import MAX_PARTIES, Threshold
 from dan_async.retry import RetryPolicy
 from dan_async.types import OperatorAddress
 
-__all__ = ["MAX_PARTIES", "NodeEndpoint", "RetryPolicy", "Threshold", "Timeouts", "TransportOptions", "check_url"]
+__all__ = [
+    "MAX_PARTIES",
+    "NodeEndpoint",
+    "RetryPolicy",
+    "Threshold",
+    "Timeouts",
+    "TransportOptions",
+    "check_url",
+]
 
 #: DAN's usual threshold, used when neither the caller nor the network names one.
 DEFAULT_THRESHOLD = Threshold(3, 5)
@@ -56,7 +64,9 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
     except ValueError:
         raise InvalidFieldError(name, "is not a valid URL") from None
     if parts.scheme not in schemes or not host:
-        raise InvalidFieldError(name, f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+        raise InvalidFieldError(
+            name, f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}"
+        )
     if any(c.isspace() or not c.isprintable() for c in url):
         raise InvalidFieldError(name, "has white space or control characters in it")
     if not parts.scheme.endswith("s") and not _is_loopback(host):
@@ -79,6 +89,10 @@ def _to_url(value: Any) -> str:
     return check_url("url", value, schemes=("wss", "ws", "https", "http"))
 
 
+def _to_operator(value: Any) -> OperatorAddress:
+    return OperatorAddress(check_address("operator", value))
+
+
 @frozen
 class NodeEndpoint:
     """
@@ -95,7 +109,7 @@ class NodeEndpoint:
     """
 
     url: str = field(converter=_to_url)
-    operator: OperatorAddress = field(converter=lambda value: OperatorAddress(check_address("operator", value)))
+    operator: OperatorAddress = field(converter=_to_operator)
 
     def __repr__(self) -> str:
         return f"NodeEndpoint(url={redact_url(self.url)!r}, operator={self.operator!r})"
@@ -153,7 +167,8 @@ class Timeouts:
 
 def _to_pins(value: Any) -> tuple[bytes, ...]:
     return tuple(
-        pin if isinstance(pin, bytes) and len(pin) == 32 else from_hex(pin, field="pins", length=32) for pin in value
+        pin if isinstance(pin, bytes) and len(pin) == 32 else from_hex(pin, field="pins", length=32)
+        for pin in value
     )
 
 
@@ -189,5 +204,7 @@ class TransportOptions:
             if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
                 raise InvalidFieldError("proxy", "must be a URL that begins with http:// or https://")
         for name, value in self.headers.items():
-            if not (isinstance(name, str) and isinstance(value, str)) or any(c in "\r\n\0" for c in name + value):
+            if not (isinstance(name, str) and isinstance(value, str)) or any(
+                c in "\r\n\0" for c in name + value
+            ):
                 raise InvalidFieldError("headers", "must be a mapping of text to text without line breaks")

@@ -51,42 +51,6 @@ if TYPE_CHECKING:
 
     from dan_async.models.outcome import NodeOutcome
 
-__all__ = [
-    "AcknowledgementError",
-    "ChallengeError",
-    "ClientClosedError",
-    "ConfigurationError",
-    "ConnectError",
-    "ConnectionLostError",
-    "DanError",
-    "DeadlineExceededError",
-    "GatewayError",
-    "InsecureTransportError",
-    "InvalidFieldError",
-    "KeySubstitutionError",
-    "MissingExtraError",
-    "NodeError",
-    "NodeProtocolError",
-    "NodeRefusedError",
-    "NodeTimeoutError",
-    "NodeUnreachableError",
-    "PolicyMismatchError",
-    "ProtocolError",
-    "QuorumError",
-    "RateLimitedError",
-    "RequestTimeoutError",
-    "RpcError",
-    "SessionExpiredError",
-    "SignatureCheckError",
-    "ThresholdDowngradeError",
-    "TransportError",
-    "WalletError",
-    "WalletRefusedError",
-    "WalletSignatureError",
-    "WalletTimeoutError",
-    "WrongSignerError",
-]
-
 
 class DanError(Exception):
     """
@@ -211,7 +175,9 @@ class ConnectError(TransportError, ConnectionError):
 
     is_retryable = True
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None, **context: Any) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None, **context: Any
+    ) -> None:
         super().__init__(message, **context)
         self.status = status
         self.retry_after = retry_after
@@ -230,7 +196,9 @@ class ConnectionLostError(TransportError, ConnectionError):
 
     is_retryable = True
 
-    def __init__(self, message: str, *, close_code: int | None = None, close_reason: str = "", **context: Any) -> None:
+    def __init__(
+        self, message: str, *, close_code: int | None = None, close_reason: str = "", **context: Any
+    ) -> None:
         super().__init__(message, **context)
         self.close_code = close_code
         self.close_reason = close_reason
@@ -360,7 +328,9 @@ class QuorumError(DanError):
 
     is_retryable = True
 
-    def __init__(self, message: str, *, threshold: int, outcomes: Sequence[NodeOutcome], **context: Any) -> None:
+    def __init__(
+        self, message: str, *, threshold: int, outcomes: Sequence[NodeOutcome], **context: Any
+    ) -> None:
         super().__init__(message, **context)
         self.threshold = threshold
         self.outcomes = tuple(outcomes)

@@ -77,7 +77,11 @@ class RetryPolicy:
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or not 1 <= self.attempts <= 100:
+        if (
+            isinstance(self.attempts, bool)
+            or not isinstance(self.attempts, int)
+            or not 1 <= self.attempts <= 100
+        ):
             raise InvalidFieldError("attempts", "must be a whole number from 1 to 100")
 
     def wait_s(self, attempt: int, error: BaseException | None) -> float:
@@ -121,7 +125,9 @@ class RetryPolicy:
         def tell(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             if before_sleep is not None and isinstance(error, DanError):
-                before_sleep(RetryDetails(attempt=state.attempt_number, error=error, wait_s=state.upcoming_sleep))
+                before_sleep(
+                    RetryDetails(attempt=state.attempt_number, error=error, wait_s=state.upcoming_sleep)
+                )
 
         retrying = tenacity.AsyncRetrying(
             sleep=self.sleep,

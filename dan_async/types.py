@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NewType, TypeAlias
 
-__all__ = ["Address", "Clock", "Hex", "Json", "KeyAlgorithm", "MpcKeyId", "OperatorAddress", "RequestId", "TypedData"]
+__all__ = [
+    "Address",
+    "Clock",
+    "Hex",
+    "Json",
+    "KeyAlgorithm",
+    "MpcKeyId",
+    "OperatorAddress",
+    "RequestId",
+    "TypedData",
+]
 
 #: An EIP-55 checksummed Ethereum address.
 Address = NewType("Address", str)

@@ -21,13 +21,19 @@ class AuthModule(Protocol):
     """
 
     @property
-    def method(self) -> AuthMethod: ...
+    def method(self) -> AuthMethod:
+        """Give the scheme's name on the wire."""
+        ...
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Tell who authorises."""
+        ...
 
     @property
-    def interactive(self) -> bool: ...
+    def interactive(self) -> bool:
+        """Whether a person is asked."""
+        ...
 
     async def authorise(self, *, challenge: str, typed_data: TypedData) -> str:
         """

@@ -230,7 +230,9 @@ def _choose_ephemeral_key(
     if isinstance(given, str):
         return EphemeralKey.from_hex(given, algorithm or usual)
     if not isinstance(given, EphemeralKey):
-        raise InvalidFieldError("ephemeral_key", f"must be an EphemeralKey or hex text, not {type(given).__name__}")
+        raise InvalidFieldError(
+            "ephemeral_key", f"must be an EphemeralKey or hex text, not {type(given).__name__}"
+        )
     if algorithm is not None and given.algorithm != algorithm:
         raise InvalidFieldError("eph_alg", f"is {algorithm}, and ephemeral_key is a {given.algorithm} key")
     return given

@@ -39,13 +39,19 @@ class SmartAccount(Protocol):
     """
 
     @property
-    def signer(self) -> Wallet | None: ...
+    def signer(self) -> Wallet | None:
+        """Give the owner's wallet."""
+        ...
 
     @property
-    def bundler_url(self) -> str | None: ...
+    def bundler_url(self) -> str | None:
+        """Give the bundler's URL."""
+        ...
 
     @property
-    def chain_id(self) -> int | None: ...
+    def chain_id(self) -> int | None:
+        """Give the chain id, if the account knows it."""
+        ...
 
     async def get_address(self) -> str:
         """Give the smart account's address."""
@@ -132,6 +138,7 @@ class DanSessionKeyRequestParams:
     browser_wallet: Wallet | None = None
     hardcoded_values: HardcodedValues = field(default=None, converter=_to_hardcoded)
     duration: int = field(
-        default=DEFAULT_DURATION_S, validator=required(check_int, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
+        default=DEFAULT_DURATION_S,
+        validator=required(check_int, least=1, most=MAX_LIFETIME_S, unit=" of seconds"),
     )
     chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=_MAX_CHAIN_ID))

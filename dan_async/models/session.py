@@ -118,11 +118,17 @@ class DanModuleInfo:
             ours = names.get(wire) if isinstance(wire, str) else None
             if ours is None:
                 raise InvalidFieldError(
-                    _shown(wire), "is not a field of a session", hint=f"Fields: {', '.join(_SEED_NAMES.values())}"
+                    _shown(wire),
+                    "is not a field of a session",
+                    hint=f"Fields: {', '.join(_SEED_NAMES.values())}",
                 )
             if ours in values:
-                raise InvalidFieldError(_shown(wire), f"is given twice, also as {_SEED_NAMES.get(ours, ours)}")
-            values[ours] = _without_0x(value) if ours == "hex_eph_sk_without_0x" and wire == "ephSK" else value
+                raise InvalidFieldError(
+                    _shown(wire), f"is given twice, also as {_SEED_NAMES.get(ours, ours)}"
+                )
+            values[ours] = (
+                _without_0x(value) if ours == "hex_eph_sk_without_0x" and wire == "ephSK" else value
+            )
         needed = [a.name for a in fields(cls) if a.default is NOTHING]
         for ours in needed:
             if values.get(ours) is None:
@@ -131,7 +137,9 @@ class DanModuleInfo:
             return cls(**values)
         except InvalidFieldError as error:
             wire = next((w for w in data if names.get(w) == error.field), error.field)
-            raise InvalidFieldError(wire, error.message.removeprefix(error.field + " "), hint=error.hint) from None
+            raise InvalidFieldError(
+                wire, error.message.removeprefix(error.field + " "), hint=error.hint
+            ) from None
 
     def to_dict(self, *, extended: bool = False) -> dict[str, Any]:
         """
@@ -172,5 +180,3 @@ class DanSessionKeyPayload(DanModuleInfo):
     threshold: int = field()
     eoa_address: Address = field(validator=required(check_address))
     chain_id: int = field(validator=required(check_int, least=1, most=_MAX_CHAIN_ID))
-
-

@@ -44,6 +44,8 @@ class Threshold:
     def parse(cls, text: str) -> Threshold:
         """Read the form ``3-of-5``."""
         t, _, n = text.partition("-of-")
-        if not (t.isascii() and n.isascii() and t.isdecimal() and n.isdecimal() and len(t) <= 4 and len(n) <= 4):
+        if not (
+            t.isascii() and n.isascii() and t.isdecimal() and n.isdecimal() and len(t) <= 4 and len(n) <= 4
+        ):
             raise InvalidFieldError("threshold", "must have the form T-of-N", hint="For example: 3-of-5")
         return cls(int(t), int(n))

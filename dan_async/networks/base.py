@@ -62,10 +62,14 @@ class Network(Protocol):
     """
 
     @property
-    def default_threshold(self) -> Threshold: ...
+    def default_threshold(self) -> Threshold:
+        """Give t and n when the caller names none."""
+        ...
 
     @property
-    def default_eph_alg(self) -> KeyAlgorithm: ...
+    def default_eph_alg(self) -> KeyAlgorithm:
+        """Give the ephemeral key's algorithm when the caller names none."""
+        ...
 
     def check_keygen(self, request: KeygenRequest) -> None:
         """

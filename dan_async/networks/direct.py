@@ -54,7 +54,9 @@ class NodeNetwork:
         clock: Clock = time.time,
     ) -> None:
         if isinstance(nodes, str | Mapping | NodeEndpoint) or not isinstance(nodes, Iterable):
-            raise InvalidFieldError("nodes", "must be a list of nodes", hint="Each as NodeEndpoint(url, operator)")
+            raise InvalidFieldError(
+                "nodes", "must be a list of nodes", hint="Each as NodeEndpoint(url, operator)"
+            )
         endpoints = [NodeEndpoint.of(node) for node in nodes]
         if not endpoints:
             raise InvalidFieldError("nodes", "must name at least one node")
@@ -109,7 +111,9 @@ class NodeNetwork:
             timeout_s: Seconds to wait for the slowest; one attempt's time if None.
         """
         limit = timeout_s or self._timeouts.attempt_s
-        return NetworkHealth(nodes=tuple(await asyncio.gather(*(self._look_at(node, limit) for node in self._nodes))))
+        return NetworkHealth(
+            nodes=tuple(await asyncio.gather(*(self._look_at(node, limit) for node in self._nodes)))
+        )
 
     async def _look_at(self, node: Node, timeout_s: float) -> NodeHealth:
         started = time.monotonic()
@@ -133,5 +137,7 @@ def _node_time(value: Json) -> float:
     """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
     milliseconds = value.get("time") if isinstance(value, dict) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
-        raise NodeProtocolError("the result of dan_health has no time", hint="The node does not speak dan-node/1")
+        raise NodeProtocolError(
+            "the result of dan_health has no time", hint="The node does not speak dan-node/1"
+        )
     return milliseconds / 1000

@@ -80,7 +80,9 @@ class Node:
         url, connect_s = self.endpoint.url, self._timeouts.connect_s
         if url.startswith("http"):
             return HttpTransport(url, options=options, connect_timeout_s=connect_s)
-        return WebSocketTransport(url, options=options, connect_timeout_s=connect_s, on_connect=self._identify)
+        return WebSocketTransport(
+            url, options=options, connect_timeout_s=connect_s, on_connect=self._identify
+        )
 
     async def _identify(self, call: Callable[..., Any]) -> None:
         """Make the node prove, on each new connection, that it holds the pinned operator's key."""
@@ -128,7 +130,9 @@ class Node:
             attempts += 1
             limit = deadline.cap(attempt_s or self._timeouts.attempt_s)
             if limit == 0.0:
-                raise deadline.error(f"asking node {self.operator}", node=self.operator, request_id=request_id)
+                raise deadline.error(
+                    f"asking node {self.operator}", node=self.operator, request_id=request_id
+                )
             started = time.monotonic()
             try:
                 value = decode(await self._transport.call(method, params, timeout_s=limit))
@@ -157,7 +161,11 @@ class Node:
             retry_after = getattr(error, "retry_after", None)
             if retry_after:
                 return RateLimitedError(
-                    error.message, code=node_1.Code.RATE_LIMITED, retry_after=retry_after, hint=error.hint, **context
+                    error.message,
+                    code=node_1.Code.RATE_LIMITED,
+                    retry_after=retry_after,
+                    hint=error.hint,
+                    **context,
                 )
         elif isinstance(error, ProtocolError):
             kind = NodeProtocolError
@@ -186,7 +194,9 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
     retry_after = error.data.get("retryAfter")
     if error.code == node_1.Code.RATE_LIMITED:
         seconds = float(retry_after) if isinstance(retry_after, int) and 0 <= retry_after <= 3600 else 1.0
-        return RateLimitedError(f"the node asks to slow down: {error.message}", code=error.code, retry_after=seconds, **context)
+        return RateLimitedError(
+            f"the node asks to slow down: {error.message}", code=error.code, retry_after=seconds, **context
+        )
     culprits = error.data.get("culprits")
     named = tuple(c for c in culprits if isinstance(c, str)) if isinstance(culprits, list) else ()
     return NodeRefusedError(

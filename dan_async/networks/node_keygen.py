@@ -125,7 +125,7 @@ class NodeKeygen:
         if len(opened.nonces) != opened.threshold.n:
             raise QuorumError(
                 f"{len(opened.nonces)} nodes are ready for key generation, {opened.threshold.n} are needed",
-                hint="The owner was not asked and nothing was created. Allow fewer with min_parties, or add nodes to the pool",
+                hint="The owner was not asked, nothing was created. Allow fewer with min_parties, or add nodes",
                 threshold=asked.t,
                 outcomes=failures,
                 phase="challenge",
@@ -137,7 +137,10 @@ class NodeKeygen:
         self, request: KeygenRequest, threshold: Threshold, candidates: Sequence[Node]
     ) -> tuple[_Round, list[NodeOutcome]]:
         setup = revision_1.keygen_setup(
-            threshold=threshold, claim=request.claim, permissions=request.permissions, key_label=request.key_label
+            threshold=threshold,
+            claim=request.claim,
+            permissions=request.permissions,
+            key_label=request.key_label,
         )
         text = revision_1.encode_keygen_setup(setup)
         digest = node_1.setup_hash(operation=_OPERATION, revision=_REVISION, setup=text)

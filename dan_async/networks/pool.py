@@ -45,7 +45,9 @@ async def fill_seats(
             try:
                 answers[node.operator] = await ask(node)
             except DanError as error:
-                failures.append(NodeOutcome(operator=node.operator, error=error, attempts=error.attempts or 1))
+                failures.append(
+                    NodeOutcome(operator=node.operator, error=error, attempts=error.attempts or 1)
+                )
             else:
                 return
 

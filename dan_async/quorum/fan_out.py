@@ -85,7 +85,7 @@ async def fan_out(
                 operator=operator, error=error, attempts=attempts, elapsed_s=time.monotonic() - started
             )
             _log.warning("request %s: %s", error.request_id, outcome.describe())
-        except Exception as error:  # a bug of ours: end the wait, and raise it there
+        except Exception as error:  # noqa: BLE001 - a bug of ours ends the wait, and is raised there
             progress.crash = error
             progress.clear.set()
             return

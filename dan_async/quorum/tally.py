@@ -151,7 +151,7 @@ class KeygenTally:
         if ack.party_index != self._index.get(operator):
             return f"it claims index {ack.party_index}, which is not the node's"
         try:
-            signer = recover_address(self._digest_of(ack), ack.signature)
+            signer: str = recover_address(self._digest_of(ack), ack.signature)
         except DanError:
             return "its signature is malformed"
         if signer != operator:

@@ -21,10 +21,14 @@ class Wallet(Protocol):
     """
 
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """Give the owner's address."""
+        ...
 
     @property
-    def interactive(self) -> bool: ...
+    def interactive(self) -> bool:
+        """Whether a person sees a prompt."""
+        ...
 
     async def sign_typed_data(self, typed_data: TypedData) -> str:
         """

@@ -1,14 +1,13 @@
 """
 dan-node/1: what the client and a node say to each other. docs/node-protocol.md is the specification of this file.
 
-Every hash is ``H(tag, part, part, …)``: SHA-256 over the tag and the parts, each preceded by its length as a 32-bit
-big-endian number. Numbers in a hash are 32 bits, big-endian; addresses are 20 bytes; points are 33 bytes, compressed.
+The hashes that both sides compute are in node_hashes.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from attrs import frozen
@@ -21,6 +20,45 @@ from dan_async.models.authentication import UserAuthentication
 from dan_async.models.threshold import MAX_PARTIES, Threshold
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
 from dan_async.wire.json_text import dump
+from dan_async.wire.node_hashes import (
+    acknowledgement_digest,
+    compute_key_id,
+    final_challenge,
+    identity_digest,
+    restarted_request_id,
+    setup_hash,
+    tagged_hash,
+)
+
+__all__ = [
+    "PROTOCOL",
+    "REVISIONS",
+    "ChallengeParams",
+    "ChallengeResult",
+    "Code",
+    "KeygenParams",
+    "acknowledgement_digest",
+    "compute_key_id",
+    "decode_acknowledgement",
+    "decode_challenge",
+    "decode_challenge_result",
+    "decode_identify",
+    "decode_identify_result",
+    "decode_keygen",
+    "decode_participants",
+    "decode_request_id",
+    "decode_user_authentication",
+    "encode_acknowledgement",
+    "encode_challenge",
+    "encode_challenge_result",
+    "encode_identify",
+    "encode_keygen",
+    "final_challenge",
+    "identity_digest",
+    "restarted_request_id",
+    "setup_hash",
+    "tagged_hash",
+]
 
 PROTOCOL = "dan-node/1"
 
@@ -66,109 +104,6 @@ class Code:
     EPHEMERAL_KEY_REFUSED = -32041
     #: The permissions do not allow it.
     NOT_PERMITTED = -32042
-
-
-# --- hashes -----------------------------------------------------------------------------------------------------------
-
-
-def tagged_hash(tag: str, *parts: bytes) -> bytes:
-    """H(tag, part, …) as described above."""
-    state = hashlib.sha256()
-    for part in (tag.encode(), *parts):
-        state.update(len(part).to_bytes(4, "big"))
-        state.update(part)
-    return state.digest()
-
-
-def u32(number: int) -> bytes:
-    """Give a number as 32 bits, big-endian."""
-    return number.to_bytes(4, "big")
-
-
-def _raw(text: str) -> bytes:
-    return bytes.fromhex(text[2:])
-
-
-def setup_hash(*, operation: str, revision: str, setup: str) -> bytes:
-    """H("dan-node/1 setup", operation, revision, the setup's exact text)."""
-    return tagged_hash("dan-node/1 setup", operation.encode(), revision.encode(), setup.encode())
-
-
-def final_challenge(
-    *,
-    operation: str,
-    request_id: RequestId,
-    setup_digest: bytes,
-    participants: Sequence[OperatorAddress],
-    nonces: Sequence[bytes],
-) -> bytes:
-    """
-    The 32 bytes that the owner signs, in hex, as the typed data's challenge.
-
-    H("dan-node/1 challenge", operation, request id, setup hash, number of participants, then operator and nonce of each).
-    """
-    pairs = [part for operator, nonce in zip(participants, nonces, strict=True) for part in (_raw(operator), nonce)]
-    return tagged_hash(
-        "dan-node/1 challenge", operation.encode(), _raw(request_id), setup_digest, u32(len(participants)), *pairs
-    )
-
-
-def compute_key_id(
-    *,
-    public_key: bytes,
-    t: int,
-    participants: Sequence[OperatorAddress],
-    owner_id: str,
-    request_id: RequestId,
-) -> MpcKeyId:
-    """H("dan-node/1 key", public key, t, n, each participant, owner id in lower case, request id) as 64 hex digits."""
-    return MpcKeyId(
-        tagged_hash(
-            "dan-node/1 key",
-            public_key,
-            u32(t),
-            u32(len(participants)),
-            *map(_raw, participants),
-            owner_id.lower().encode(),
-            _raw(request_id),
-        ).hex()
-    )
-
-
-def restarted_request_id(request_id: RequestId, restart: int) -> RequestId:
-    """
-    The id of the request that follows when a key generation has to be started again with other participants.
-
-    H("dan-node/1 restart", first request id, number of the restart): whoever knows the first id can ask after all of them.
-    """
-    return RequestId(to_hex(tagged_hash("dan-node/1 restart", _raw(request_id), u32(restart))))
-
-
-def acknowledgement_digest(ack: Acknowledgement) -> bytes:
-    """
-    What the operator signs.
-
-    H("dan-node/1 acknowledgement", request id, operator, party index, key id, public key, t, n, each participant,
-    each public share, transcript hash).
-    """
-    return tagged_hash(
-        "dan-node/1 acknowledgement",
-        _raw(ack.request_id),
-        _raw(ack.operator),
-        u32(ack.party_index),
-        bytes.fromhex(ack.key_id),
-        ack.public_key,
-        u32(ack.threshold.t),
-        u32(ack.threshold.n),
-        *map(_raw, ack.participants),
-        *ack.public_shares,
-        ack.transcript_hash,
-    )
-
-
-def identity_digest(*, operator: OperatorAddress, nonce: bytes) -> bytes:
-    """H("dan-node/1 identity", operator, nonce): what a node signs to show who it is."""
-    return tagged_hash("dan-node/1 identity", _raw(operator), nonce)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -263,8 +198,10 @@ def decode_request_id(value: Json) -> RequestId:
 
 def decode_participants(value: Json) -> tuple[OperatorAddress, ...]:
     """Check a list of operators: addresses, strictly ascending as numbers, so that each set has one form."""
-    found = tuple(OperatorAddress(check_address("participants", entry)) for entry in _list(value, "participants"))
-    if any(a.lower() >= b.lower() for a, b in zip(found, found[1:], strict=False)):
+    found = tuple(
+        OperatorAddress(check_address("participants", entry)) for entry in _list(value, "participants")
+    )
+    if any(a.lower() >= b.lower() for a, b in pairwise(found)):
         raise InvalidFieldError("participants", "must be strictly ascending")
     return found
 
@@ -354,7 +291,9 @@ def encode_acknowledgement(ack: Acknowledgement) -> Json:
 
 
 def _as_protocol_error(error: DanError, what: str) -> ProtocolError:
-    return NodeProtocolError(f"{what} is malformed: {error.message}", hint="The node does not speak dan-node/1")
+    return NodeProtocolError(
+        f"{what} is malformed: {error.message}", hint="The node does not speak dan-node/1"
+    )
 
 
 def decode_identify_result(value: Json) -> tuple[OperatorAddress, bytes]:
@@ -422,7 +361,9 @@ def decode_acknowledgement(value: Json) -> Acknowledgement:
             public_shares=tuple(from_hex(s, field="publicShares", length=33, prefix=True) for s in shares),
             threshold=Threshold(members["t"], members["n"]),
             participants=participants,
-            transcript_hash=from_hex(members["transcriptHash"], field="transcriptHash", length=32, prefix=True),
+            transcript_hash=from_hex(
+                members["transcriptHash"], field="transcriptHash", length=32, prefix=True
+            ),
             signature=from_hex(members["signature"], field="signature", length=65, prefix=True),
         )
     except InvalidFieldError as error:
