@@ -1,0 +1,174 @@
+"""The short-lived key that stands for the owner until it expires: made here, signs here, is never shown."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from hashlib import sha256
+from types import TracebackType
+from typing import NoReturn, Self
+
+from coincurve import PublicKey
+
+from dan_async._hex import from_hex, to_hex
+from dan_async.crypto.signature import personal_message_digest, sign_digest
+from dan_async.errors import ClientClosedError, InvalidFieldError
+from dan_async.types import Hex, KeyAlgorithm
+
+__all__ = ["EphemeralKey"]
+
+_ID_PREFIX = b"dan ephemeral key"
+_ID_DIGITS = 32
+
+
+class EphemeralKey:
+    """
+    An ephemeral private key. Make one with ``generate`` or ``from_hex``.
+
+    The key is held in a buffer that ``wipe``, or leaving the ``with`` block, overwrites with zeros. What Python cannot
+    wipe: the text that ``to_hex`` gives, the text given to ``from_hex``, and the copies that the cryptographic
+    libraries make for the moment of an operation.
+
+    Attributes:
+        algorithm: ``"secp256k1"`` or ``"ed25519"``.
+        public_key: 65 bytes uncompressed for secp256k1, 32 bytes for ed25519.
+    """
+
+    __slots__ = ("_secret", "algorithm", "public_key")
+
+    algorithm: KeyAlgorithm
+    public_key: bytes
+
+    def __init__(self, secret: bytearray, algorithm: KeyAlgorithm) -> None:
+        self._secret = secret
+        self.public_key = _public_key_of(algorithm)(bytes(secret))
+        self.algorithm = algorithm
+
+    @classmethod
+    def generate(cls, algorithm: KeyAlgorithm = "secp256k1") -> Self:
+        """
+        Make a new key from the operating system's randomness.
+
+        Args:
+            algorithm: ``"secp256k1"`` or ``"ed25519"``.
+
+        Raises:
+            InvalidFieldError: The algorithm is another one.
+        """
+        _public_key_of(algorithm)
+        while True:
+            try:
+                return cls(bytearray(secrets.token_bytes(32)), algorithm)
+            except ValueError:  # 0 or not below the group order, once in 2**128 draws
+                continue
+
+    @classmethod
+    def from_hex(
+        cls, text: str, algorithm: KeyAlgorithm = "secp256k1", *, field: str = "ephemeral_key"
+    ) -> Self:
+        """
+        Take an existing key.
+
+        Args:
+            text: 64 hex digits, with or without 0x.
+            algorithm: ``"secp256k1"`` or ``"ed25519"``.
+            field: Its name, for the error.
+
+        Raises:
+            InvalidFieldError: The text is not such a key, or the algorithm is another one. The text is not repeated.
+        """
+        _public_key_of(algorithm)
+        secret = bytearray(from_hex(text, field=field, length=32))
+        try:
+            return cls(secret, algorithm)
+        except ValueError:
+            raise InvalidFieldError(
+                field, "is not a private key of secp256k1: 0, or not below its order"
+            ) from None
+
+    @property
+    def default_id(self) -> str:
+        """
+        The name the nodes know it by unless the caller gives one: 32 hex digits, no 0x.
+
+        The first 16 bytes of SHA-256 over ``dan ephemeral key``, the algorithm's name and the public key, so that
+        the private key alone is enough to find it again.
+        """
+        return sha256(_ID_PREFIX + self.algorithm.encode() + self.public_key).hexdigest()[:_ID_DIGITS]
+
+    def to_hex(self) -> str:
+        """
+        Give the private key itself: 64 hex digits, no 0x.
+
+        Raises:
+            ClientClosedError: It was wiped.
+        """
+        return self._use().hex()
+
+    def sign_message(self, data: bytes) -> Hex:
+        """
+        Sign bytes the way the wire format asks for.
+
+        Args:
+            data: The bytes.
+
+        Returns:
+            0x hex: for ed25519 the plain 64-byte signature; for secp256k1 an EIP-191 personal message, 65 bytes.
+
+        Raises:
+            ClientClosedError: The key was wiped.
+        """
+        secret = self._use()
+        if self.algorithm == "ed25519":
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+            return to_hex(Ed25519PrivateKey.from_private_bytes(secret).sign(data))
+        return to_hex(sign_digest(bytes(secret), personal_message_digest(data)))
+
+    def wipe(self) -> None:
+        """Overwrite the key with zeros; it cannot be used any more. May be called twice."""
+        self._secret[:] = bytes(len(self._secret))
+        self._secret = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.wipe()
+
+    def __repr__(self) -> str:
+        return f"EphemeralKey(algorithm={self.algorithm!r}, public_key={to_hex(self.public_key)!r}, secret='***')"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        # Also what copy.copy and copy.deepcopy call: a copy would outlive wipe().
+        raise TypeError(
+            "an EphemeralKey is neither pickled nor copied; use to_hex() where the key itself is wanted"
+        )
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("an EphemeralKey does not give its state")
+
+    def _use(self) -> bytearray:
+        if not self._secret:
+            raise ClientClosedError("the ephemeral key was wiped", hint="Make a new one")
+        return self._secret
+
+
+def _public_key_of(algorithm: object) -> Callable[[bytes], bytes]:
+    if algorithm == "secp256k1":
+        return _secp256k1_public_key
+    if algorithm == "ed25519":
+        return _ed25519_public_key
+    raise InvalidFieldError("algorithm", "must be 'secp256k1' or 'ed25519'")
+
+
+def _secp256k1_public_key(secret: bytes) -> bytes:
+    return PublicKey.from_valid_secret(secret).format(compressed=False)
+
+
+def _ed25519_public_key(secret: bytes) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()

@@ -1,0 +1,164 @@
+"""
+Recoverable ECDSA signatures on secp256k1 in Ethereum's form: 65 bytes r, s, v with v 27 or 28.
+
+Low-s (EIP-2) and deterministic (RFC 6979) where we make them; checked strictly where we read them.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from coincurve import PrivateKey, PublicKey
+
+from dan_async._hex import from_hex
+from dan_async.crypto.address import point_to_address
+from dan_async.crypto.keccak import keccak256
+from dan_async.crypto.point import ORDER
+from dan_async.errors import InvalidFieldError
+from dan_async.types import Address
+
+__all__ = [
+    "parse_signature",
+    "personal_message_digest",
+    "recover_address",
+    "recover_public_key",
+    "sign_digest",
+]
+
+_DIGEST_LENGTH = 32
+_SECRET_LENGTH = 32
+_SIGNATURE_LENGTH = 65
+_HALF_ORDER = ORDER // 2
+
+#: Last byte of a signature as wallets write it -> recovery id.
+_RECOVERY_IDS = {0: 0, 1: 1, 27: 0, 28: 1}
+
+
+def signing_key(secret: bytes, *, field: str = "private_key") -> SigningKey:
+    """
+    Make a private key ready for many signatures; its ``secret`` is a copy that cannot be wiped.
+
+    Args:
+        secret: 32 bytes, as a number from 1 to the group order - 1.
+        field: Its name, for the error.
+
+    Raises:
+        InvalidFieldError: It is not such a key.
+    """
+    # coincurve would pad a shorter secret with zeros.
+    if isinstance(secret, bytes) and len(secret) == _SECRET_LENGTH:
+        try:
+            return PrivateKey(secret)
+        except ValueError:
+            pass
+    raise InvalidFieldError(field, "must be 32 bytes, from 1 to the group order - 1")
+
+
+def sign_digest(private_key: bytes | SigningKey, digest: bytes) -> bytes:
+    """
+    Sign a digest.
+
+    Args:
+        private_key: 32 bytes, or a ``signing_key`` where many signatures are made: making one costs more than a
+            signature.
+        digest: 32 bytes.
+
+    Returns:
+        65 bytes: r, s (low) and v (27 or 28).
+
+    Raises:
+        InvalidFieldError: The key or the digest is wrong.
+    """
+    if not isinstance(private_key, PrivateKey):
+        private_key = signing_key(private_key)
+    _check_digest(digest)
+    signature = private_key.sign_recoverable(digest, hasher=None)
+    return signature[:64] + bytes((27 + signature[64],))
+
+
+def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:
+    """
+    Read a signature strictly and give it one form.
+
+    A high s is replaced by q - s and v flipped. Both forms are signatures of the same key over the same digest, some
+    wallets and hardware keys return the high one, and contracts refuse it (EIP-2); after this step two signatures are
+    equal only if their bytes are.
+
+    Args:
+        value: 65 bytes, or hex with or without 0x. v may be 0, 1, 27 or 28.
+        field: Its name, for the error.
+
+    Returns:
+        65 bytes with low s and v 27 or 28.
+
+    Raises:
+        InvalidFieldError: It has another length (the 64-byte form of EIP-2098 is refused), v is something else, or
+            r or s is not from 1 to q - 1.
+    """
+    if isinstance(value, str):
+        value = from_hex(value, field=field)
+    elif not isinstance(value, bytes):
+        raise InvalidFieldError(field, f"must be bytes or hex text, not {type(value).__name__}")
+    if len(value) != _SIGNATURE_LENGTH:
+        raise InvalidFieldError(field, f"must hold 65 bytes (r, s, v), not {len(value)}")
+    recovery_id = _RECOVERY_IDS.get(value[64])
+    if recovery_id is None:
+        raise InvalidFieldError(field, "must end with v = 0, 1, 27 or 28")
+    r, s = int.from_bytes(value[:32], "big"), int.from_bytes(value[32:64], "big")
+    if not (0 < r < ORDER and 0 < s < ORDER):
+        raise InvalidFieldError(field, "must have r and s from 1 to the group order - 1")
+    if s > _HALF_ORDER:
+        return value[:32] + (ORDER - s).to_bytes(32, "big") + bytes((28 - recovery_id,))
+    return value[:64] + bytes((27 + recovery_id,))
+
+
+def recover_public_key(digest: bytes, signature: str | bytes) -> bytes:
+    """
+    Give the public key that made a signature.
+
+    Args:
+        digest: The 32 bytes that were signed.
+        signature: As ``parse_signature`` takes it.
+
+    Returns:
+        33 bytes, compressed.
+
+    Raises:
+        InvalidFieldError: The signature is malformed or belongs to no key.
+    """
+    return _recover(digest, signature).format(compressed=True)
+
+
+def recover_address(digest: bytes, signature: str | bytes) -> Address:
+    """
+    Give the address whose key made a signature.
+
+    Args:
+        digest: The 32 bytes that were signed.
+        signature: As ``parse_signature`` takes it.
+
+    Raises:
+        InvalidFieldError: The signature is malformed or belongs to no key.
+    """
+    return point_to_address(_recover(digest, signature))
+
+
+def personal_message_digest(message: bytes) -> bytes:
+    """Give the digest of an EIP-191 personal message (version 0x45), what ``personal_sign`` signs."""
+    return keccak256(b"\x19Ethereum Signed Message:\n%d" % len(message) + message)
+
+
+def _recover(digest: bytes, signature: str | bytes) -> PublicKey:
+    _check_digest(digest)
+    parsed = parse_signature(signature)
+    try:
+        return PublicKey.from_signature_and_message(
+            parsed[:64] + bytes((parsed[64] - 27,)), digest, hasher=None
+        )
+    except ValueError:  # r is no x coordinate of a point
+        raise InvalidFieldError("signature", "belongs to no public key") from None
+
+
+def _check_digest(digest: bytes) -> None:
+    if not isinstance(digest, bytes) or len(digest) != _DIGEST_LENGTH:
+        raise InvalidFieldError("digest", "must be 32 bytes")
