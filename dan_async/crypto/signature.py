@@ -18,12 +18,17 @@ from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
 
 __all__ = [
+    "SigningKey",
     "parse_signature",
     "personal_message_digest",
     "recover_address",
     "recover_public_key",
     "sign_digest",
+    "signing_key",
 ]
+
+#: A private key made ready for many signatures.
+SigningKey: TypeAlias = PrivateKey
 
 _DIGEST_LENGTH = 32
 _SECRET_LENGTH = 32
