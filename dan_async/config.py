@@ -69,7 +69,7 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
         )
     if any(c.isspace() or not c.isprintable() for c in url):
         raise InvalidFieldError(name, "has white space or control characters in it")
-    if not parts.scheme.endswith("s") and not _is_loopback(host):
+    if parts.scheme not in ("wss", "https") and not _is_loopback(host):
         raise InsecureTransportError(
             f"{name} uses {parts.scheme}:// to a host that is not loopback",
             hint=f"Use {parts.scheme}s://; without TLS anyone on the way can read and change what is sent",
