@@ -1,0 +1,138 @@
+"""The command tree, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from dan_async.cli.devnet import devnet
+from dan_async.cli.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, exit_code_for
+from dan_async.cli.keygen import keygen
+from dan_async.cli.screen import clean, mask_keys, note
+from dan_async.errors import ConfigurationError, DanError
+
+__all__ = ["app", "run"]
+
+#: Typer brings its own copy of click, or depends on it, depending on its version; both have this ancestor.
+_UsageError = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="dan-async",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("keygen")(keygen)
+app.command("devnet")(devnet)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback gets the flag's value
+    if wanted:
+        from dan_async import __version__
+
+        typer.echo(f"dan-async {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Session keys from DAN, the Delegated Authorisation Network: held by t of n nodes, scoped by one wallet signature."""
+    del version
+    if context.invoked_subcommand is None:
+        raise ConfigurationError(
+            "no command is named", hint="Use keygen or devnet; dan-async --help says what they do"
+        )
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the command line and report every failure in a line or two on standard error.
+
+    Args:
+        argv: The arguments; those of the process if None.
+
+    Returns:
+        The exit code.
+    """
+    debug = os.environ.get("DAN_ASYNC_DEBUG") == "1"
+    with _logging(debug=debug):
+        try:
+            code: Any = app(
+                args=None if argv is None else list(argv), prog_name="dan-async", standalone_mode=False
+            )
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except Exception as error:  # the outermost edge: a person gets a sentence, never a traceback
+            if debug:
+                raise
+            return _report(error)
+    if code in (INTERRUPTED, TERMINATED):
+        note("interrupted: nothing was saved")
+    return code if isinstance(code, int) else DONE
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, DanError):
+        text = mask_keys(str(error)) if isinstance(error, ConfigurationError) else str(error)
+        note(f"error: {text}")
+        return exit_code_for(error)
+    if isinstance(error, _UsageError):
+        note(f"error: {_usage(error)}")
+        return WRONG_INPUT
+    if isinstance(error, BrokenPipeError):
+        # Nobody reads standard output any more; keep Python from complaining once more when it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        note("error: standard output was closed before the result was written")
+        return FAILED
+    note(
+        f"error: {type(error).__name__} where none was expected. This is a bug: please report it with what you ran"
+    )
+    return FAILED
+
+
+def _usage(error: Any) -> str:
+    """Give a parser's complaint on one line, without anything that could be a key in the wrong place."""
+    message = " ".join(mask_keys(clean(error.format_message())).split())
+    path = error.ctx.command_path if error.ctx is not None else "dan-async"
+    return f"{message if message.endswith('?') else message.rstrip('.') + '.'} Try: {path} --help"
+
+
+class _Line(logging.Formatter):
+    """One line a record; no traceback, whatever the record carries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(f"{record.levelname.lower()}: {record.getMessage()}").replace("\n", " ")
+
+
+@contextmanager
+def _logging(*, debug: bool) -> Iterator[None]:
+    """Show the package's warnings as lines, and keep asyncio's and other libraries' complaints to those who debug."""
+    root, ours = logging.getLogger(), logging.getLogger("dan_async")
+    if debug:
+        yield
+        return
+    silent: logging.Handler = logging.NullHandler()
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(_Line())
+    lines.setLevel(logging.WARNING)
+    root.addHandler(silent)
+    ours.addHandler(lines)
+    try:
+        yield
+    finally:
+        root.removeHandler(silent)
+        ours.removeHandler(lines)

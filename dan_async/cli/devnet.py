@@ -1,0 +1,89 @@
+"""``dan-async devnet``: nodes on loopback that run until they are told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dan_async.cli.network_choice import DEVNET_CHAIN_ID, check_threshold
+from dan_async.cli.screen import mask_keys, note, progress, result
+from dan_async.cli.signals import run_until_signal
+from dan_async.config import Threshold
+from dan_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dan_async.devnet import Devnet
+
+__all__ = ["devnet"]
+
+
+def devnet(
+    *,
+    nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes to run, 2 to 20.")] = 5,
+    threshold: Annotated[
+        int,
+        typer.Option(
+            metavar="T", help="How many of them must sign together when a client does not say, 2 to N."
+        ),
+    ] = 3,
+    processes: Annotated[
+        bool,
+        typer.Option("--processes", help="Give each node a process of its own instead of sharing this one."),
+    ] = False,
+    storage: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep identities and shares in this folder, so that a later run still has them; in memory if not given.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help='Print one line on standard output when every node listens: {"nodes":[{"url","operator"},...]}.',
+        ),
+    ] = False,
+) -> None:
+    """
+    Run a DAN network on loopback until Ctrl-C, and print what to connect to.
+
+    For development, demos and tests. It is not custody software: keys made on it protect nothing of value.
+
+    SIGINT and SIGTERM stop it cleanly, with exit code 0.
+    """
+    agreed = check_threshold(threshold, nodes, parties_option="--nodes")
+    if storage is not None and storage.exists() and not storage.is_dir():
+        raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
+    if run_until_signal(_serve(agreed, processes=processes, storage=storage, as_json=as_json)) is not None:
+        note("stopped")
+
+
+async def _serve(threshold: Threshold, *, processes: bool, storage: Path | None, as_json: bool) -> None:
+    from dan_async.devnet import Devnet
+
+    net = Devnet(threshold.t, threshold.n, processes=processes, storage=storage)
+    try:
+        with progress(f"Starting {threshold.n} nodes …"):
+            await net.start()
+        _announce(net, as_json=as_json)
+        await asyncio.get_running_loop().create_future()  # until it is cancelled
+    finally:
+        await net.aclose()
+
+
+def _announce(net: Devnet, *, as_json: bool) -> None:
+    if as_json:
+        result(json.dumps(net.describe(), separators=(",", ":")))
+        return
+    result(f"DAN devnet, {net.threshold}: for development only, it protects nothing of value.\n")
+    for endpoint in net.endpoints:
+        result(f"  {endpoint.url}  operator {endpoint.operator}")
+    options = " ".join(f"--node {endpoint.url}={endpoint.operator}" for endpoint in net.endpoints)
+    wanted = f"--threshold {net.threshold.t} --parties {net.threshold.n} --chain-id {DEVNET_CHAIN_ID}"
+    result(f"\nA session key from it:\n\n  dan-async keygen {wanted} --private-key-file FILE {options}\n")
+    note("Ctrl-C stops it.")

@@ -1,0 +1,290 @@
+"""``dan-async keygen``: one session key, from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dan_async.cli.exit_codes import INTERRUPTED, TERMINATED
+from dan_async.cli.network_choice import DEVNET_CHAIN_ID, NetworkChoice, choose_network
+from dan_async.cli.permissions import read_permissions
+from dan_async.cli.screen import Progress, note, progress, result
+from dan_async.cli.session_file import reserve
+from dan_async.cli.session_view import as_table, masked
+from dan_async.cli.signals import run_until_signal
+from dan_async.cli.wallet_choice import ENVIRONMENT_VARIABLE, WalletOpener, choose_wallet
+from dan_async.config import Timeouts
+from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.models.session import DanSessionKeyPayload
+from dan_async.types import TypedData
+from dan_async.wallets.base import Wallet
+
+__all__ = ["keygen"]
+
+_NETWORK = "Network: exactly one"
+_WALLET = "The owner's wallet"
+_SESSION = "The session"
+_OUTPUT = "Output"
+
+#: The client's names for what an option sets, so that an error names what was typed.
+_OPTIONS = {
+    "chain_id": "--chain-id",
+    "duration": "--duration",
+    "eoa_address": "--wallet-address",
+    "nodes": "--node",
+    "parties_number": "--parties",
+    "permissions": "--permissions",
+    "threshold": "--threshold",
+}
+
+
+def keygen(
+    *,
+    devnet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T-of-N",
+            help="Start N nodes on loopback for this one key, any T of which can sign: 3-of-5. Not for custody.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL=OPERATOR",
+            help="A node and the address of its identity key: wss://node.example/v1/rpc=0x... (ws:// to loopback only). "
+            "Repeat it for each node.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    private_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"A file with the owner's private key in hex; - for standard input. Or set {ENVIRONMENT_VARIABLE}. "
+            "With --devnet, a throwaway key is made if no wallet is named.",
+            rich_help_panel=_WALLET,
+        ),
+    ] = None,
+    wallet_rpc: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A JSON-RPC wallet that knows eth_signTypedData_v4, for example http://127.0.0.1:8545.",
+            rich_help_panel=_WALLET,
+        ),
+    ] = None,
+    wallet_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Which of the JSON-RPC wallet's accounts; its first one if not given.",
+            rich_help_panel=_WALLET,
+        ),
+    ] = None,
+    chain_id: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2**53 - 1,
+            metavar="ID",
+            help=f"The chain the session is meant for. Needed with --node; with --devnet it is {DEVNET_CHAIN_ID} "
+            "(Polygon Amoy) if not given.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
+    duration: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=365 * 24 * 3600,
+            metavar="SECONDS",
+            help="How long the session lives; at most 31536000 (365 days).",
+            rich_help_panel=_SESSION,
+        ),
+    ] = 3600,
+    permissions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON|@FILE",
+            help="What the session may sign: JSON text, or @ and the name of a file that holds it; no limits if not given.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
+    threshold: Annotated[
+        int | None,
+        typer.Option(
+            metavar="T",
+            help="With --node: how many nodes must sign together; 3 if not given.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
+    parties: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="With --node: how many nodes hold a share; 5 if not given, or all if fewer are named.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Give up after so long; 30 seconds if not given. Time that a person takes at a wallet does not count.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print the session as one JSON object on standard output, ephemeral private key included.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write that JSON object to a file that only you can read (mode 0600). Standard output then masks the "
+            "ephemeral private key.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Let --output replace an existing file.", rich_help_panel=_OUTPUT)
+    ] = False,
+    reveal: Annotated[
+        bool,
+        typer.Option(
+            "--reveal",
+            help="Show the ephemeral private key where it would be masked.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+) -> None:
+    """
+    Make a session key: t-of-n nodes generate a distributed key that the owner's wallet authorises with one signature.
+
+    Standard output carries the result and nothing else. Exit codes: 0 done, 1 the network or the wallet failed, 2 the input
+    is wrong and nothing was sent, 130 interrupted.
+
+    Try it with nothing else installed: dan-async keygen --devnet 3-of-5 --json
+    """
+    if force and output is None:
+        raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
+    network = choose_network(devnet=devnet, nodes=node or [], threshold=threshold, parties=parties)
+    if chain_id is None and not network.is_devnet:
+        raise ConfigurationError("--chain-id is needed with --node", hint="For example: --chain-id 137")
+    options: dict[str, Any] = {
+        "chain_id": DEVNET_CHAIN_ID if chain_id is None else chain_id,
+        "duration": duration,
+        "permissions": read_permissions(permissions),
+        "threshold": network.threshold.t,
+        "parties_number": network.threshold.n,
+    }
+    timeouts = _timeouts(timeout)
+    with ExitStack() as stack:
+        write = stack.enter_context(reserve(output, force=force)) if output is not None else None
+        open_wallet = choose_wallet(
+            private_key_file=private_key_file,
+            rpc_url=wallet_rpc,
+            rpc_address=wallet_address,
+            environment=os.environ,
+            throwaway_allowed=network.is_devnet,
+        )
+        session = _make(network, open_wallet, options, timeouts)
+        _show(session, write=write, output=output, as_json=as_json, reveal=reveal)
+
+
+def _timeouts(timeout: float | None) -> Timeouts:
+    if timeout is None:
+        return Timeouts()
+    try:
+        return Timeouts(total_s=timeout)
+    except InvalidFieldError as error:
+        raise InvalidFieldError("--timeout", error.message.removeprefix(error.field + " ")) from None
+
+
+def _make(
+    network: NetworkChoice, open_wallet: WalletOpener, options: dict[str, Any], timeouts: Timeouts
+) -> DanSessionKeyPayload:
+    made: list[DanSessionKeyPayload] = []
+
+    async def job() -> None:
+        made.append(await _generate(network, open_wallet, options, timeouts, status))
+
+    with progress(f"Reaching {network.describe()} …") as status:
+        try:
+            stopped_by = run_until_signal(job())
+        except InvalidFieldError as error:
+            option = _OPTIONS.get(error.field, error.field)
+            raise InvalidFieldError(
+                option, error.message.removeprefix(error.field + " "), hint=error.hint
+            ) from error
+    if stopped_by is not None:
+        raise typer.Exit(INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED)
+    return made[0]
+
+
+async def _generate(
+    network: NetworkChoice,
+    open_wallet: WalletOpener,
+    options: dict[str, Any],
+    timeouts: Timeouts,
+    status: Progress,
+) -> DanSessionKeyPayload:
+    from dan_async.client import DanClient
+
+    async with open_wallet() as wallet, DanClient(network.open(timeouts), timeouts=timeouts) as dan:
+        status.step(f"Asking {network.describe()} for a key …")
+        return await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **options)
+
+
+class _ReportingWallet:
+    """Passes everything on to a wallet, and says on the progress line when it is its turn."""
+
+    def __init__(self, wallet: Wallet, status: Progress) -> None:
+        self._wallet = wallet
+        self._status = status
+
+    @property
+    def address(self) -> str:
+        return self._wallet.address
+
+    @property
+    def interactive(self) -> bool:
+        return self._wallet.interactive
+
+    async def sign_typed_data(self, typed_data: TypedData) -> str:
+        self._status.step("Waiting for the owner's wallet to sign …")
+        signature = await self._wallet.sign_typed_data(typed_data)
+        self._status.step("The nodes generate the key together …")
+        return signature
+
+
+def _show(
+    session: DanSessionKeyPayload,
+    *,
+    write: Callable[[str], None] | None,
+    output: Path | None,
+    as_json: bool,
+    reveal: bool,
+) -> None:
+    fields = session.to_dict()
+    if write is not None:
+        write(json.dumps(fields) + "\n")
+        note(f"The session was written to {output}; whoever reads that file can use the session.")
+    # What is on standard output: everything if that is where the result is to go, else without the secret.
+    in_full = reveal or (as_json and write is None)
+    if as_json:
+        result(json.dumps(fields if in_full else masked(fields)))
+    else:
+        as_table(session, reveal=in_full, kept=write is not None)

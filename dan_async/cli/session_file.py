@@ -1,0 +1,118 @@
+"""Writing a session to a file: whole or not at all, readable by its owner alone, never over another file unasked."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dan_async.cli.screen import mask_keys
+from dan_async.errors import ConfigurationError, DanError
+
+__all__ = ["reserve"]
+
+
+@contextmanager
+def reserve(path: Path, *, force: bool = False) -> Iterator[Callable[[str], None]]:
+    """
+    Reserve a file for a secret before anything is asked of a network or a wallet, so that a wrong path costs no session.
+
+    A temporary file of mode 0600 is made beside the target; what is written to it is synced and then moved into place in one
+    step. Until then the target is untouched, and whatever happens the temporary file goes away.
+
+    Args:
+        path: The target.
+        force: Whether an existing regular file may be replaced.
+
+    Returns:
+        A context that gives the function which writes the text and puts it in place. It raises ``DanError`` if the disk is
+        full or another file took the name meanwhile.
+
+    Raises:
+        ConfigurationError: The target cannot be written there.
+    """
+    shown = mask_keys(str(path))
+    target = _resolve(path, shown)
+    if not force and target.exists():
+        raise ConfigurationError(
+            f"--output: {shown} already exists", hint="Choose another name, or replace it with --force"
+        )
+    try:
+        # mkstemp makes the file with mode 0600 whatever the umask, and never follows or reuses an existing one.
+        descriptor, name = tempfile.mkstemp(prefix=".dan-async-", dir=target.parent)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--output: cannot write in the folder of {shown}: {error.strerror}",
+            hint="Name a folder that exists and that you may write to",
+        ) from error
+    os.close(descriptor)
+    temporary = Path(name)
+
+    def write(text: str) -> None:
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            (_replace if force else _place)(temporary, target)
+        except OSError as error:
+            raise DanError(
+                f"the session was made but could not be written to {shown}: {error.strerror}",
+                hint="It is lost. Remove the cause and run the command again",
+            ) from error
+
+    try:
+        yield write
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _resolve(path: Path, shown: str) -> Path:
+    """Follow symbolic links to where the bytes will be, and refuse devices, pipes and folders."""
+    if str(path) == "-":
+        raise ConfigurationError("--output needs a file name", hint="Use --json to write to standard output")
+    try:
+        target = path.resolve()
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the path is not valid"
+        raise ConfigurationError(f"--output: cannot use {shown}: {reason}") from error
+    if not stat.S_ISREG(mode):
+        raise ConfigurationError(f"--output: {shown} is not a regular file")
+    return target
+
+
+def _place(temporary: Path, target: Path) -> None:
+    """Give the file its name if that is still free."""
+    try:
+        os.link(temporary, target)  # unlike a rename, a link fails if the name has been taken meanwhile
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: look, then rename
+        if target.exists():
+            raise
+        temporary.replace(target)
+    _sync_folder(target.parent)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    temporary.replace(target)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself durable, where the system lets a folder be opened for that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,128 @@
+"""Which network the options name."""
+
+from __future__ import annotations
+
+import pytest
+
+from dan_async.cli.network_choice import NetworkChoice, check_threshold, choose_network
+from dan_async.config import Threshold
+from dan_async.errors import ConfigurationError, InsecureTransportError
+
+OPERATORS = [f"0x{number:040x}" for number in range(1, 8)]
+NODES = [f"ws://127.0.0.1:{9000 + place}/v1/rpc={operator}" for place, operator in enumerate(OPERATORS)]
+
+
+def choose(
+    devnet: str | None = None,
+    nodes: list[str] | None = None,
+    threshold: int | None = None,
+    parties: int | None = None,
+) -> NetworkChoice:
+    return choose_network(devnet=devnet, nodes=nodes or [], threshold=threshold, parties=parties)
+
+
+def test_a_devnet_takes_its_threshold_from_the_option() -> None:
+    """--devnet 2-of-3 names both numbers."""
+    choice = choose(devnet="2-of-3")
+    assert choice.is_devnet
+    assert choice.threshold == Threshold(2, 3)
+    assert choice.describe() == "3 nodes on loopback"
+
+
+def test_nodes_are_read_in_order() -> None:
+    """Each --node gives a URL and an operator."""
+    choice = choose(nodes=NODES[:3], threshold=2, parties=3)
+    assert not choice.is_devnet
+    assert [node.url for node in choice.nodes] == [node.rpartition("=")[0] for node in NODES[:3]]
+    assert [node.operator for node in choice.nodes] == OPERATORS[:3]
+    assert choice.describe() == "3 nodes"
+
+
+@pytest.mark.parametrize(
+    ("count", "threshold", "parties", "expected"),
+    [
+        (7, None, None, Threshold(3, 5)),
+        (5, None, None, Threshold(3, 5)),
+        (4, None, None, Threshold(3, 4)),
+        (3, 2, None, Threshold(2, 3)),
+        (7, 4, 7, Threshold(4, 7)),
+    ],
+)
+def test_usual_threshold(count: int, threshold: int | None, parties: int | None, expected: Threshold) -> None:
+    """Without numbers it is 3-of-5, with fewer parties where fewer nodes are named."""
+    assert choose(nodes=NODES[:count], threshold=threshold, parties=parties).threshold == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "3of5", "3-of-", "-of-5", "3-of-5-of-7", "a-of-b", "٣-of-5", "3 - of - 5"]
+)
+def test_a_malformed_devnet_is_refused(text: str) -> None:
+    """Anything but T-of-N is refused, with an example."""
+    with pytest.raises(ConfigurationError, match=r"--devnet: .*T-of-N.*3-of-5"):
+        choose(devnet=text)
+
+
+@pytest.mark.parametrize("text", ["1-of-5", "6-of-5", "3-of-21", "0-of-0", "2-of-1"])
+def test_a_devnet_out_of_range_is_refused(text: str) -> None:
+    """2 <= t <= n <= 20 is checked before anything starts."""
+    with pytest.raises(ConfigurationError, match="--devnet: "):
+        choose(devnet=text)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "parties", "option"),
+    [(1, 5, "--threshold"), (6, 5, "--threshold"), (3, 21, "--parties"), (3, 1, "--parties")],
+)
+def test_numbers_for_nodes_are_checked(threshold: int, parties: int, option: str) -> None:
+    """The error names the option that is wrong."""
+    with pytest.raises(ConfigurationError, match=f"^{option} "):
+        choose(nodes=NODES, threshold=threshold, parties=parties)
+
+
+def test_an_error_speaks_of_options_only() -> None:
+    """The client's own parameter names do not appear."""
+    with pytest.raises(ConfigurationError) as caught:
+        check_threshold(6, 5, parties_option="--nodes")
+    assert "parties_number" not in str(caught.value)
+    assert "--nodes" in str(caught.value)
+
+
+def test_more_parties_than_nodes_are_refused() -> None:
+    """A key cannot have more parties than there are nodes."""
+    with pytest.raises(ConfigurationError, match="--parties asks for 5 nodes, and 3 are named"):
+        choose(nodes=NODES[:3], threshold=3, parties=5)
+
+
+def test_two_networks_are_refused() -> None:
+    """--devnet and --node exclude each other."""
+    with pytest.raises(ConfigurationError, match="--devnet and --node both"):
+        choose(devnet="2-of-3", nodes=NODES)
+
+
+def test_no_network_is_refused() -> None:
+    """The error says what to give."""
+    with pytest.raises(ConfigurationError, match=r"no network is named\. Use --devnet"):
+        choose()
+
+
+@pytest.mark.parametrize(("threshold", "parties"), [(2, None), (None, 3), (2, 3)])
+def test_numbers_beside_a_devnet_are_refused(threshold: int | None, parties: int | None) -> None:
+    """--devnet says both numbers; a second source of them would be ambiguous."""
+    with pytest.raises(ConfigurationError, match="are for --node"):
+        choose(devnet="2-of-3", threshold=threshold, parties=parties)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ws://127.0.0.1:1", f"={OPERATORS[0]}", f"ftp://x={OPERATORS[0]}", "ws://127.0.0.1=0x12"]
+)
+def test_a_malformed_node_is_refused(text: str) -> None:
+    """Which --node it was, and what is wrong with it."""
+    with pytest.raises(ConfigurationError, match=r"^--node number 2: "):
+        choose(nodes=[NODES[0], text])
+
+
+def test_a_node_without_tls_elsewhere_is_refused() -> None:
+    """ws:// is for loopback; the line says what to use instead."""
+    with pytest.raises(ConfigurationError, match=r"--node: .*not loopback.*wss://") as caught:
+        choose(nodes=[f"ws://node.example/v1/rpc={OPERATORS[0]}"])
+    assert not isinstance(caught.value, InsecureTransportError)
