@@ -47,7 +47,7 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
     Args:
         name: The field's name, for the error.
         url: The URL.
-        schemes: Allowed schemes; those that end in "s" are the ones with TLS.
+        schemes: Allowed schemes; wss and https are the ones with TLS.
 
     Returns:
         The URL without a trailing slash or fragment.
