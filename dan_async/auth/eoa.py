@@ -1,0 +1,131 @@
+"""Authorisation by the owner's wallet: one EIP-712 signature of an externally owned account."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dan_async._hex import to_hex
+from dan_async.crypto.address import parse_address
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.signature import parse_signature, recover_address
+from dan_async.errors import (
+    DanError,
+    InvalidFieldError,
+    WalletError,
+    WalletSignatureError,
+    WalletTimeoutError,
+    WrongSignerError,
+)
+from dan_async.models._fields import check_seconds
+from dan_async.models.authentication import AuthMethod
+from dan_async.types import Address, Hex, TypedData
+from dan_async.wallets.base import Wallet
+
+__all__ = ["EoaAuth"]
+
+
+class EoaAuth:
+    """
+    Has a wallet sign, and lets nothing pass but a signature of the owner over exactly what was asked.
+
+    Args:
+        wallet: The owner's wallet.
+        timeout_s: Seconds it may take; None for no limit.
+
+    Attributes:
+        id: The wallet's address, EIP-55.
+
+    Raises:
+        InvalidFieldError: The wallet's address or the timeout is wrong.
+    """
+
+    __slots__ = ("_timeout_s", "_wallet", "id")
+
+    id: Address
+
+    def __init__(self, wallet: Wallet, *, timeout_s: float | None = None) -> None:
+        self.id = parse_address("wallet.address", wallet.address)
+        self._wallet = wallet
+        self._timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
+
+    @property
+    def method(self) -> AuthMethod:
+        """The scheme's name on the wire."""
+        return "eoa"
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person sees a prompt."""
+        return self._wallet.interactive
+
+    async def authorise(self, *, challenge: str, typed_data: TypedData) -> Hex:  # noqa: ARG002 - in the typed data already
+        """
+        Have the wallet sign the typed data and check that the owner did.
+
+        Args:
+            challenge: The final challenge. Not looked at: the typed data contains it.
+            typed_data: What is to be signed. It is hashed first, so that a wallet never sees malformed data.
+
+        Returns:
+            ``0x`` and 65 bytes r, s (low), v (27 or 28).
+
+        Raises:
+            InvalidFieldError: The typed data is malformed; the wallet was not asked.
+            WalletRefusedError: The owner said no.
+            WalletTimeoutError: The wallet did not answer in time.
+            WalletSignatureError: Its answer is not a 65-byte signature.
+            WrongSignerError: It signed with another key, or signed something else.
+            WalletError: It failed in another way; its own exception is the cause.
+        """
+        digest = typed_data_digest(typed_data)
+        signature = _parse(await self._ask(typed_data))
+        try:
+            signer = recover_address(digest, signature)
+        except InvalidFieldError as error:
+            raise WalletSignatureError(
+                f"the wallet returned a signature that {error.message.partition(' ')[2]}"
+            ) from error
+        if signer != self.id:
+            raise WrongSignerError(
+                f"the wallet signed as {signer}, not as the owner {self.id}",
+                hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
+                phase="wallet",
+            )
+        return to_hex(signature)
+
+    async def _ask(self, typed_data: TypedData) -> object:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._wallet.sign_typed_data(typed_data)
+        except DanError:
+            raise
+        except TimeoutError as error:
+            limit = "" if self._timeout_s is None else f" within {self._timeout_s:g} s"
+            raise WalletTimeoutError(
+                f"the wallet did not sign{limit}",
+                hint="Look for an open prompt, or allow more time",
+                phase="wallet",
+            ) from error
+        except Exception as error:
+            # Its text is left out of ours: it may hold what the wallet would not want to be logged.
+            raise WalletError(
+                f"the wallet failed with {type(error).__name__}",
+                hint="Its own exception is the cause of this one",
+                phase="wallet",
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"EoaAuth(id={self.id!r}, interactive={self.interactive})"
+
+
+def _parse(answer: object) -> bytes:
+    try:
+        if not isinstance(answer, str):
+            raise InvalidFieldError("signature", f"must be hex text, not {type(answer).__name__}")
+        return parse_signature(answer)
+    except InvalidFieldError as error:
+        raise WalletSignatureError(
+            f"what the wallet returned is not a signature: it {error.message.partition(' ')[2]}",
+            hint="Only externally owned accounts can authorise: 65 bytes r, s, v as 0x hex",
+            phase="wallet",
+        ) from error

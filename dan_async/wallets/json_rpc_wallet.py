@@ -1,0 +1,218 @@
+"""A wallet behind JSON-RPC: a node with unlocked accounts, a signer service, a desktop wallet."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import Self
+
+from dan_async.config import TransportOptions, check_url
+from dan_async.crypto.address import parse_address
+from dan_async.errors import (
+    InvalidFieldError,
+    ProtocolError,
+    RequestTimeoutError,
+    RpcError,
+    TransportError,
+    WalletError,
+    WalletRefusedError,
+    WalletSignatureError,
+    WalletTimeoutError,
+)
+from dan_async.models._fields import check_seconds
+from dan_async.transport.base import Transport
+from dan_async.types import Address, Hex, Json, TypedData
+
+__all__ = ["JsonRpcWallet"]
+
+#: How long a wallet may take by default, in seconds: a person may be reading.
+_TIMEOUT_S = 120.0
+_LONGEST_MESSAGE = 200
+
+#: "User rejected": EIP-1193's code, and the one that WalletConnect uses.
+_USER_REJECTED = (4001, 5000)
+
+#: Error code (EIP-1193 and JSON-RPC) -> what to do about it.
+_HINTS = {
+    4100: "Unlock the account, or allow this application to use it",
+    4200: "Use a wallet that supports eth_signTypedData_v4",
+    -32601: "Use a wallet that supports eth_signTypedData_v4",
+}
+
+
+class JsonRpcWallet:
+    """
+    Signs with ``eth_signTypedData_v4`` over JSON-RPC. Close it with ``aclose()`` or use it in ``async with``.
+
+    ``connect`` makes one when the address is not known beforehand.
+
+    Args:
+        url: Its URL: ``https``, or ``http`` to loopback. A ``Transport`` is taken as well; it is not closed with the
+            wallet, since whoever opens closes.
+        address: Which of its accounts signs.
+        interactive: Whether a person sees a prompt; say False for a node with unlocked accounts.
+        timeout_s: Seconds it may take to answer.
+        options: How to connect.
+
+    Raises:
+        InvalidFieldError: The URL, the address or the timeout is wrong.
+        InsecureTransportError: The URL has no TLS and its host is not loopback.
+    """
+
+    __slots__ = ("_is_owner", "_timeout_s", "_transport", "address", "interactive")
+
+    address: Address
+    interactive: bool
+
+    def __init__(
+        self,
+        url: str | Transport,
+        *,
+        address: str,
+        interactive: bool = True,
+        timeout_s: float = _TIMEOUT_S,
+        options: TransportOptions | None = None,
+    ) -> None:
+        self.address = parse_address("address", address)
+        self.interactive = interactive
+        self._timeout_s = check_seconds("timeout_s", timeout_s)
+        self._is_owner = isinstance(url, str)
+        self._transport = _open(url, options) if isinstance(url, str) else url
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str | Transport,
+        *,
+        address: str | None = None,
+        interactive: bool = True,
+        timeout_s: float = _TIMEOUT_S,
+        options: TransportOptions | None = None,
+    ) -> Self:
+        """
+        Make a wallet, asking it for its first account (``eth_accounts``) unless the address is given.
+
+        Args:
+            url: As for the class.
+            address: Which of its accounts signs; None for the first.
+            interactive: As for the class.
+            timeout_s: As for the class.
+            options: As for the class.
+
+        Raises:
+            InvalidFieldError: The URL, the address or the timeout is wrong.
+            InsecureTransportError: The URL has no TLS and its host is not loopback.
+            WalletTimeoutError: It did not answer in time.
+            WalletError: It could not be asked, or has no account to offer.
+        """
+        if address is not None:
+            return cls(url, address=address, interactive=interactive, timeout_s=timeout_s, options=options)
+        check_seconds("timeout_s", timeout_s)
+        transport = _open(url, options) if isinstance(url, str) else url
+        try:
+            accounts = await _call(transport, "eth_accounts", "[]", timeout_s)
+            wallet = cls(transport, address=_first(accounts), interactive=interactive, timeout_s=timeout_s)
+        except BaseException:
+            if isinstance(url, str):
+                await transport.aclose()
+            raise
+        wallet._is_owner = isinstance(url, str)
+        return wallet
+
+    async def sign_typed_data(self, typed_data: TypedData) -> Hex:
+        """
+        Ask the wallet to sign; see ``Wallet``.
+
+        Raises:
+            WalletRefusedError: Its owner said no (code 4001 or 5000).
+            WalletTimeoutError: It did not answer in time.
+            WalletSignatureError: It answered with something that is no text.
+            WalletError: It could not be asked, or answered with an error.
+            ClientClosedError: The wallet was closed.
+            InvalidFieldError: The typed data is not what JSON can carry.
+        """
+        answer = await _call(
+            self._transport, "eth_signTypedData_v4", self._params(typed_data), self._timeout_s
+        )
+        if not isinstance(answer, str):
+            raise WalletSignatureError(
+                "the wallet's answer to eth_signTypedData_v4 is not text", phase="wallet"
+            )
+        return answer
+
+    def _params(self, typed_data: TypedData) -> str:
+        # The typed data goes as a JSON text within the JSON, as ethers and viem send it, so every wallet takes it.
+        try:
+            return json.dumps(
+                [self.address, json.dumps(dict(typed_data), allow_nan=False, separators=(",", ":"))]
+            )
+        except (TypeError, ValueError):
+            raise InvalidFieldError("typed_data", "holds a value that JSON cannot carry") from None
+
+    async def aclose(self) -> None:
+        """Close the connection, if the wallet opened it. May be called twice."""
+        if self._is_owner:
+            await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"JsonRpcWallet(address={self.address!r}, interactive={self.interactive})"
+
+
+def _open(url: str, options: TransportOptions | None) -> Transport:
+    from dan_async.transport.http import HttpTransport
+
+    checked = check_url("url", url, schemes=("https", "http"))
+    return HttpTransport(checked, options=options or TransportOptions(), connect_timeout_s=5.0)
+
+
+def _first(accounts: Json) -> str:
+    if not isinstance(accounts, list):
+        raise WalletError("the wallet's answer to eth_accounts is not a list", phase="wallet")
+    if not accounts:
+        raise WalletError(
+            "the wallet offers no account",
+            hint="Unlock one, or allow this application to see it",
+            phase="wallet",
+        )
+    try:
+        return parse_address("account", accounts[0])
+    except InvalidFieldError:
+        raise WalletError("the wallet's answer to eth_accounts holds no address", phase="wallet") from None
+
+
+async def _call(transport: Transport, method: str, params: str, timeout_s: float) -> Json:
+    """Call, and turn what can go wrong into the wallet's errors. ClientClosedError and cancellation pass."""
+    try:
+        return await transport.call(method, params, timeout_s=timeout_s)
+    except RpcError as error:
+        if error.code in _USER_REJECTED:
+            raise WalletRefusedError(
+                "the wallet's owner declined to sign",
+                hint="Nothing was created; ask again when they agree",
+                phase="wallet",
+            ) from error
+        raise WalletError(
+            f"the wallet answered {method} with error {error.code}: {error.message[:_LONGEST_MESSAGE]}",
+            hint=_HINTS.get(error.code, "The text is the wallet's own"),
+            phase="wallet",
+        ) from error
+    except RequestTimeoutError as error:
+        raise WalletTimeoutError(
+            f"the wallet did not answer {method} within {timeout_s:g} s",
+            hint="Look for an open prompt, or give timeout_s more time",
+            phase="wallet",
+        ) from error
+    except (TransportError, ProtocolError) as error:
+        raise WalletError(
+            f"the wallet could not be asked for {method}: {error.message}",
+            hint="Check that it runs and that its URL is right",
+            phase="wallet",
+        ) from error

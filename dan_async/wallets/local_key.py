@@ -1,0 +1,62 @@
+"""A private key in this process."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from dan_async._hex import from_hex, to_hex
+from dan_async.crypto.address import point_to_address
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.signature import sign_digest, signing_key
+from dan_async.types import Address, Hex, TypedData
+
+__all__ = ["LocalWallet"]
+
+
+class LocalWallet:
+    """
+    Signs with a private key that this process holds, without asking anyone.
+
+    Args:
+        private_key: 32 bytes, or 64 hex digits with or without 0x. It stays in memory as long as the wallet does, and
+            Python gives no way to wipe it.
+
+    Raises:
+        InvalidFieldError: It is not a private key; it is not repeated.
+    """
+
+    __slots__ = ("_key", "address")
+
+    address: Address
+
+    def __init__(self, private_key: str | bytes) -> None:
+        secret = (
+            private_key
+            if isinstance(private_key, bytes)
+            else from_hex(private_key, field="private_key", length=32)
+        )
+        self._key = signing_key(secret)
+        self.address = point_to_address(self._key.public_key)
+
+    @property
+    def interactive(self) -> bool:
+        """No person is asked."""
+        return False
+
+    async def sign_typed_data(self, typed_data: TypedData) -> Hex:
+        """
+        Sign EIP-712 typed data; see ``Wallet``.
+
+        Raises:
+            InvalidFieldError: It is not well-formed typed data.
+        """
+        return to_hex(sign_digest(self._key, typed_data_digest(typed_data)))
+
+    def __repr__(self) -> str:
+        return f"LocalWallet(address={self.address!r}, private_key='***')"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a LocalWallet is neither pickled nor copied, since it holds a private key")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a LocalWallet does not give its state, since it holds a private key")
