@@ -1,1 +1,9 @@
-"""."""
+"""Ways to move JSON-RPC to one peer: a multiplexed WebSocket, HTTP, or a function in memory."""
+
+from __future__ import annotations
+
+from dan_async.transport.base import Transport
+from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.transport.websocket import WebSocketTransport
+
+__all__ = ["InMemoryTransport", "Transport", "WebSocketTransport"]

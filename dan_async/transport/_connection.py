@@ -1,0 +1,297 @@
+"""One open WebSocket: many requests in flight, one task that reads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+from aiohttp import WSCloseCode, WSMsgType
+
+from dan_async._tasks import cancel_and_wait
+from dan_async.errors import (
+    ConnectionLostError,
+    DanError,
+    InvalidFieldError,
+    ProtocolError,
+    RequestTimeoutError,
+)
+from dan_async.transport.json_rpc import Reply, decode_reply, encode_request, shorten
+from dan_async.types import Json
+
+#: Replies to ids that were never asked for, before the peer is taken for broken.
+MAX_STRAY_REPLIES = 16
+
+#: How long a closing handshake may take, in seconds, before the socket is closed without.
+CLOSE_GRACE_S = 0.5
+
+#: A text up to this long, written when nothing else waits to be written, cannot fill the socket's buffer (64 KiB).
+_SHORT = 8 * 1024
+
+_TIMED_OUT = object()
+
+#: Makes the error of a lost connection, a new one for each request: errors are changed on their way up.
+Loss = Callable[[], DanError]
+
+
+def _expire(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_result(_TIMED_OUT)
+
+
+class Connection:
+    """
+    An open WebSocket.
+
+    Every request ends exactly once: with its reply, its time running out, its caller being cancelled, or the connection's
+    loss. Must be closed with ``aclose``, even when it was lost.
+
+    Args:
+        ws: The WebSocket, just opened.
+        transport: The transport under it.
+        where: Its URL, redacted, for errors.
+        max_pending: Requests in flight at a time; more wait for their turn.
+        clock: Monotonic seconds.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_last_id",
+        "_loop",
+        "_loss",
+        "_owed",
+        "_pending",
+        "_reader",
+        "_room",
+        "_strays",
+        "_transport",
+        "_where",
+        "_ws",
+        "lost_at",
+        "opened_at",
+    )
+
+    def __init__(
+        self,
+        ws: aiohttp.ClientWebSocketResponse,
+        transport: asyncio.Transport,
+        *,
+        where: str,
+        max_pending: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ws = ws
+        self._transport = transport
+        self._where = where
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._room = asyncio.Semaphore(max_pending)
+        self._last_id = 0
+        self._owed = 0
+        self._strays = 0
+        self._loss: Loss | None = None
+        self.opened_at = clock()
+        self.lost_at: float | None = None
+        self._reader = asyncio.create_task(self._read(), name=f"dan_async reader of {where}")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it can carry no more requests."""
+        return self._loss is not None
+
+    @property
+    def pending(self) -> int:
+        """How many requests are in flight."""
+        return len(self._pending)
+
+    async def request(self, method: str, params: str, timeout_s: float | None) -> Json:
+        """Send a request and wait for its reply; see ``Transport.call``."""
+        room = self._room
+        if room.locked():
+            start = self._loop.time()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await room.acquire()
+            except TimeoutError:
+                raise self._timeout_error(method, timeout_s, "no earlier request was answered") from None
+            if timeout_s is not None:
+                timeout_s = max(0.0, timeout_s - (self._loop.time() - start))
+        else:
+            await room.acquire()
+        try:
+            return await self._exchange(method, params, timeout_s)
+        finally:
+            room.release()
+
+    async def _exchange(self, method: str, params: str, timeout_s: float | None) -> Json:
+        if self._loss is not None:
+            raise self._loss()
+        self._last_id = request_id = self._last_id + 1
+        text = encode_request(request_id, method, params)
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[request_id] = answer
+        # A timer and a future cost less than asyncio.timeout, and this is the path of every request.
+        timer = None if timeout_s is None else self._loop.call_later(timeout_s, _expire, answer)
+        try:
+            if len(text) <= _SHORT and not self._transport.get_write_buffer_size():
+                await self._ws.send_str(text)
+            else:
+                await self._send_slowly(text, method, timeout_s)
+            outcome = await answer
+        except UnicodeEncodeError:
+            raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
+        except aiohttp.ClientConnectionError:
+            outcome = self._loss or self._broken
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if self._pending.pop(request_id, None) is not None:
+                self._owed += 1
+        if type(outcome) is Reply:
+            if outcome.error is not None:
+                raise outcome.error
+            return outcome.result
+        if outcome is _TIMED_OUT:
+            raise self._timeout_error(method, timeout_s, "no reply came")
+        raise outcome()
+
+    async def _send_slowly(self, text: str, method: str, timeout_s: float | None) -> None:
+        # Sending may have to wait until the peer reads, and must not wait longer than the caller does. The frame is
+        # in the buffer as a whole before that, so giving up leaves no half frame.
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                await self._ws.send_str(text)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._timeout_error(method, timeout_s, "the peer does not read") from None
+
+    def _timeout_error(self, method: str, timeout_s: float | None, why: str) -> RequestTimeoutError:
+        return RequestTimeoutError(f"{method} at {self._where} timed out after {timeout_s or 0.0:g} s: {why}")
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        receive = self._ws.receive
+        code: int = WSCloseCode.OK
+        try:
+            while True:
+                message = await receive()
+                if self._loss is not None:
+                    return  # aclose() is at work and closes the socket itself
+                if message.type is not WSMsgType.TEXT:
+                    code, loss = self._end(message)
+                    break
+                try:
+                    reply = decode_reply(message.data)
+                except ProtocolError as error:
+                    code, loss = WSCloseCode.PROTOCOL_ERROR, self._violation(error.message)
+                    break
+                if not self._deliver(reply):
+                    code, loss = WSCloseCode.PROTOCOL_ERROR, self._violation(_describe_stray(reply))
+                    break
+        except asyncio.CancelledError:
+            self._lose(self._broken)
+            raise
+        self._lose(loss)
+        await self._shut(code)
+
+    def _deliver(self, reply: Reply) -> bool:
+        """Hand a reply to its request; False if the connection must end."""
+        if reply.id is None:
+            # The peer could not read a request, and cannot say which. That is clear only if there is just one.
+            if len(self._pending) != 1:
+                return False
+            _, answer = self._pending.popitem()
+        else:
+            found = self._pending.pop(reply.id, None)
+            if found is None:
+                return self._is_late(reply.id)
+            answer = found
+        if not answer.done():
+            answer.set_result(reply)
+        return True
+
+    def _is_late(self, reply_id: int) -> bool:
+        # Late replies to requests that were given up are expected, once for each; anything else is a stray.
+        if 0 < reply_id <= self._last_id and self._owed > 0:
+            self._owed -= 1
+            return True
+        self._strays += 1
+        return self._strays <= MAX_STRAY_REPLIES
+
+    def _end(self, message: aiohttp.WSMessage) -> tuple[int, Loss]:
+        """Say why there is no next message, and with what code to close."""
+        if message.type is WSMsgType.BINARY:
+            return WSCloseCode.UNSUPPORTED_DATA, self._violation("a binary message where text is due")
+        if message.type is WSMsgType.CLOSE:
+            return WSCloseCode.OK, self._closed_by_peer(message.data or None, shorten(message.extra or ""))
+        if message.type is WSMsgType.ERROR:
+            error = message.data
+            if isinstance(error, aiohttp.WebSocketError):
+                what = _FRAME_PROBLEMS.get(error.code, "a frame that WebSocket does not allow")
+                return error.code, self._violation(what)
+            if isinstance(error, aiohttp.ServerTimeoutError):
+                return WSCloseCode.OK, lambda: ConnectionLostError(f"{self._where} stopped answering pings")
+        return WSCloseCode.OK, self._broken
+
+    def _violation(self, what: str) -> Loss:
+        return lambda: ProtocolError(f"{self._where} broke the protocol: {what}")
+
+    def _closed_by_peer(self, code: int | None, reason: str) -> Loss:
+        said = f" with code {code}" if code else " without a code"
+        quoted = f": {reason}" if reason else ""
+        return lambda: ConnectionLostError(
+            f"{self._where} closed the connection{said}{quoted}", close_code=code, close_reason=reason
+        )
+
+    def _broken(self) -> DanError:
+        return ConnectionLostError(f"the connection to {self._where} broke")
+
+    # --- ending -------------------------------------------------------------------------------------------------------
+
+    def _lose(self, loss: Loss) -> None:
+        if self._loss is not None:
+            return
+        self._loss = loss
+        self.lost_at = self._clock()
+        for answer in self._pending.values():
+            if not answer.done():
+                # As a result: an exception that a cancelled caller never looks at would be logged as unseen.
+                answer.set_result(loss)
+        self._pending.clear()
+
+    async def _shut(self, code: int) -> None:
+        # abort() because close() would wait for ever to write to a peer that does not read.
+        try:
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                await self._ws.close(code=code)
+        except TimeoutError:
+            pass
+        finally:
+            self._transport.abort()
+
+    async def aclose(self, loss: Loss) -> None:
+        """Fail what is pending with *loss* and close the socket; cancelled or not, no task and no socket is left."""
+        self._lose(loss)
+        try:
+            if not self._reader.done():
+                await self._shut(WSCloseCode.OK)
+        finally:
+            self._transport.abort()
+            await cancel_and_wait([self._reader])
+
+
+_FRAME_PROBLEMS = {
+    int(WSCloseCode.MESSAGE_TOO_BIG): "a message longer than TransportOptions.max_message_bytes",
+    int(WSCloseCode.INVALID_TEXT): "text that is not UTF-8",
+}
+
+
+def _describe_stray(reply: Reply) -> str:
+    if reply.id is None:
+        return "an error without an id while several requests were in flight"
+    return "replies to requests that were never made"
