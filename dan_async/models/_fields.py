@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from dan_async._hex import from_hex
@@ -56,12 +57,19 @@ def check_address(field: str, value: object) -> Address:
         raise InvalidFieldError(field, f"must be an address as text, not {type(value).__name__}")
     if not _ADDRESS.match(value):
         raise InvalidFieldError(field, "must be an address: 0x and 40 hex digits")
-    from eth_utils.address import is_checksum_address, to_checksum_address
-
-    digits = value[2:]
-    if digits not in (digits.lower(), digits.upper()) and not is_checksum_address(value):
+    checksummed = _checksummed(value)
+    if checksummed is None:
         raise InvalidFieldError(field, "has a wrong EIP-55 checksum", hint="Check it for a typing error")
-    return Address(to_checksum_address(value))
+    return checksummed
+
+
+@lru_cache(maxsize=4096)  # the same few operators and owners come by in every message
+def _checksummed(address: str) -> Address | None:
+    """Give the EIP-55 form, or None if the case of the letters contradicts it."""
+    from eth_utils.address import to_checksum_address
+
+    digits, right = address[2:], to_checksum_address(address)
+    return Address(right) if address == right or digits in (digits.lower(), digits.upper()) else None
 
 
 def check_private_key_hex(field: str, value: object) -> str:

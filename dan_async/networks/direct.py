@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dan_async._tasks import Deadline
@@ -15,6 +15,7 @@ from dan_async.networks.base import NetworkHealth, NodeHealth
 from dan_async.networks.node import Node
 from dan_async.networks.node_keygen import NodeKeygen
 from dan_async.retry import RetryPolicy
+from dan_async.transport.base import Transport
 from dan_async.types import Clock, Json, KeyAlgorithm
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class NodeNetwork:
         timeouts: Limits within a job.
         retry: When a failed request is tried again.
         clock: The wall clock, for measuring how far a node's is off.
+        transport_for: Makes the way to a node, instead of a connection; for tests with ``InMemoryTransport``.
 
     Raises:
         InvalidFieldError: A node is not given properly, or an operator is given twice.
@@ -52,6 +54,7 @@ class NodeNetwork:
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         clock: Clock = time.time,
+        transport_for: Callable[[NodeEndpoint], Transport] | None = None,
     ) -> None:
         if isinstance(nodes, str | Mapping | NodeEndpoint) or not isinstance(nodes, Iterable):
             raise InvalidFieldError(
@@ -72,6 +75,7 @@ class NodeNetwork:
                 options=options or TransportOptions(),
                 timeouts=self._timeouts,
                 retry=retry or RetryPolicy(),
+                transport=transport_for(endpoint) if transport_for else None,
             )
             for endpoint in endpoints
         )

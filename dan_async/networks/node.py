@@ -60,16 +60,23 @@ class Node:
         options: How to connect.
         timeouts: Limits for connecting and for one attempt.
         retry: When to try again.
+        transport: How to reach it, instead of a connection of its own.
     """
 
     def __init__(
-        self, endpoint: NodeEndpoint, *, options: TransportOptions, timeouts: Timeouts, retry: RetryPolicy
+        self,
+        endpoint: NodeEndpoint,
+        *,
+        options: TransportOptions,
+        timeouts: Timeouts,
+        retry: RetryPolicy,
+        transport: Transport | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.health = HealthRecord()
         self._timeouts = timeouts
         self._retry = retry
-        self._transport = self._make_transport(options)
+        self._transport = transport or self._make_transport(options)
 
     @property
     def operator(self) -> OperatorAddress:

@@ -1,0 +1,160 @@
+"""The fan-out: stops at the verdict, owns its tasks, never outlives its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from dan_async._tasks import Deadline
+from dan_async.errors import NodeTimeoutError, NodeUnreachableError
+from dan_async.quorum.fan_out import Answer, fan_out
+from dan_async.quorum.tally import KeygenTally
+from dan_async.wire import node_1
+from tests.fake_nodes import DealtKey, identities
+
+
+@pytest.fixture
+def key() -> DealtKey:
+    return DealtKey(3, identities(5))
+
+
+def tally_for(key: DealtKey) -> KeygenTally:
+    return KeygenTally(
+        request_id=key.request_id,
+        threshold=key.threshold,
+        participants=key.participants,
+        key_id_of=key.key_id_of,
+        digest_of=node_1.acknowledgement_digest,
+    )
+
+
+def index_of(key: DealtKey, operator: str) -> int:
+    return key.participants.index(operator) + 1
+
+
+async def test_all_answer(key: DealtKey) -> None:
+    """With every node well, every outcome is a success."""
+
+    async def ask(operator: str) -> Answer:
+        return Answer(key.acknowledgement(index_of(key, operator)), attempts=2)
+
+    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
+    assert [o.operator for o in outcomes] == list(key.participants)
+    assert all(o.is_success and o.attempts == 2 for o in outcomes)
+
+
+async def test_stragglers_are_cancelled_after_the_grace(key: DealtKey) -> None:
+    """t answers settle it; the others are listened to for the grace, then cancelled and waited for."""
+    cancelled = []
+
+    async def ask(operator: str) -> Answer:
+        if index_of(key, operator) > 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(operator)
+                raise
+        return Answer(key.acknowledgement(index_of(key, operator)))
+
+    tally = tally_for(key)
+    outcomes = await fan_out(key.participants, ask, tally=tally, deadline=Deadline(5), grace_s=0.01)
+    assert tally.verdict().public_key == key.public_key
+    assert cancelled == list(key.participants[3:])
+    assert [o.is_success for o in outcomes] == [True, True, True, False, False]
+    assert "had not answered yet" in outcomes[4].describe()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_late_answer_within_the_grace_is_reported(key: DealtKey) -> None:
+    """What arrives within the grace is in the outcomes."""
+
+    async def ask(operator: str) -> Answer:
+        if index_of(key, operator) == 5:
+            await asyncio.sleep(0.01)
+        return Answer(key.acknowledgement(index_of(key, operator)))
+
+    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=5)
+    assert all(o.is_success for o in outcomes)
+
+
+async def test_stops_when_t_is_out_of_reach(key: DealtKey) -> None:
+    """n - t + 1 failures end the wait at once, though other nodes have not answered."""
+
+    async def ask(operator: str) -> Answer:
+        if index_of(key, operator) <= 3:
+            raise NodeUnreachableError("gone", node=operator, attempts=3)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    tally = tally_for(key)
+    outcomes = await fan_out(key.participants, ask, tally=tally, deadline=Deadline(60), grace_s=60)
+    assert tally.is_lost
+    assert [o.attempts for o in outcomes[:3]] == [3, 3, 3]
+    assert isinstance(outcomes[0].error, NodeUnreachableError)
+
+
+async def test_never_beyond_the_deadline(key: DealtKey) -> None:
+    """Nodes that never answer cost the deadline, no more, and leave no task."""
+
+    async def ask(operator: str) -> Answer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    started = time.monotonic()
+    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(0.05), grace_s=9)
+    assert time.monotonic() - started < 2
+    assert not any(o.is_success for o in outcomes)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_bug_is_raised_not_hidden(key: DealtKey) -> None:
+    """An error that is not ours ends the job loudly instead of looking like a node's failure."""
+
+    async def ask(operator: str) -> Answer:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_cancelling_cancels_every_question(key: DealtKey) -> None:
+    """Cancellation reaches the asking tasks, waits for them, and goes on."""
+    asked, ended = asyncio.Event(), []
+
+    async def ask(operator: str) -> Answer:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(operator)
+        raise AssertionError
+
+    task = asyncio.create_task(
+        fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
+    )
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(ended) == 5
+
+
+async def test_a_wrong_acknowledgement_is_an_outcome(key: DealtKey) -> None:
+    """A refused acknowledgement shows as that node's error."""
+
+    async def ask(operator: str) -> Answer:
+        index = index_of(key, operator)
+        if index == 2:
+            raise NodeTimeoutError("late", node=operator)
+        return Answer(
+            key.acknowledgement(index, key_id="00" * 32) if index == 1 else key.acknowledgement(index)
+        )
+
+    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
+    assert "key id is not the hash" in outcomes[0].describe()
+    assert "late" in outcomes[1].describe()
+    assert [o.is_success for o in outcomes] == [False, False, True, True, True]

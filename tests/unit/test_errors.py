@@ -1,0 +1,123 @@
+"""One tree, with context, that survives pickling and shows no secrets."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+
+import pytest
+
+from dan_async import errors
+from dan_async._extras import require_extra
+from dan_async._hex import from_hex, to_hex
+from dan_async.models.outcome import NodeOutcome
+
+CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_one_except_catches_them_all(cls: type) -> None:
+    """Every error of the module is a DanError."""
+    assert issubclass(cls, errors.DanError)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_tree_in_the_docstring_is_the_tree(cls: type) -> None:
+    """Each class is drawn, with the built-in it also is."""
+    line = next((li for li in errors.__doc__.splitlines() if re.search(rf"\b{cls.__name__}\b", li)), None)
+    assert line is not None
+    for built_in in (ValueError, ImportError, TimeoutError, ConnectionError, RuntimeError):
+        parents = [
+            b for b in cls.__mro__[1:] if b.__module__ == "dan_async.errors" and b is not errors.DanError
+        ]
+        own = issubclass(cls, built_in) and not any(issubclass(p, built_in) for p in parents)
+        assert (built_in.__name__ in line) == own
+
+
+def test_context_and_hint() -> None:
+    """The message says what happened, the hint what to do, and the context is there to program against."""
+    error = errors.NodeTimeoutError(
+        "no answer", hint="Wait", node="0xabc", request_id="0x1", method="m", phase="keygen"
+    )
+    assert str(error) == "no answer. Wait"
+    assert (error.node, error.request_id, error.method, error.phase) == ("0xabc", "0x1", "m", "keygen")
+    assert error.retryable
+    assert error.nodes == ()
+    assert not errors.WalletRefusedError("no").retryable
+    assert errors.DanError("x", retryable=True).retryable
+
+
+def test_quorum_errors_list_the_nodes() -> None:
+    """One line for each node that was asked."""
+    outcomes = [
+        NodeOutcome(operator="0xa", error=errors.NodeTimeoutError("no answer"), attempts=3, elapsed_s=1.5),
+        NodeOutcome(operator="0xb", error=ValueError()),
+        NodeOutcome(operator="0xc"),
+    ]
+    error = errors.QuorumError("0 of 3 agree", threshold=2, outcomes=outcomes, hint="Look")
+    assert str(error).splitlines() == [
+        "0 of 3 agree. Look",
+        "  node 0xa: no answer (1.50 s, 3 attempts)",
+        "  node 0xb: ValueError (0.00 s)",
+        "  node 0xc: had not answered yet (0.00 s)",
+    ]
+    assert error.nodes == tuple(outcomes)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InvalidFieldError("duration", "must be more", hint="x"),
+        errors.RateLimitedError("slow", code=-1, retry_after=2.0, node="0xa"),
+        errors.ConnectionLostError("lost", close_code=1006, close_reason="r"),
+        errors.ConnectError("lost", status=503, retry_after=3.0),
+        errors.GatewayError("lost", close_code=1000, status=403),
+        errors.RpcError(-5, "no", {"a": 1}),
+        errors.QuorumError("none", threshold=2, outcomes=()),
+    ],
+)
+def test_errors_cross_process_boundaries(error: errors.DanError) -> None:
+    """Pickling keeps type, text and context."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert copy.__dict__ == error.__dict__
+
+
+def test_a_missing_extra_names_the_pip_line() -> None:
+    """The hint can be pasted."""
+    with pytest.raises(errors.MissingExtraError) as caught:
+        require_extra("no_such_package_here", extra="cli", purpose="The command line")
+    assert 'pip install "dan-async[cli]"' in str(caught.value)
+    assert isinstance(caught.value, ImportError)
+    assert require_extra("json", extra="cli", purpose="x").loads("1") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("0x123", {}),
+        ("zz", {}),
+        ("0x 12", {}),
+        ("12\n", {}),
+        (12, {}),
+        (b"12", {}),
+        ("1234", {"length": 3}),
+        ("1234", {"prefix": True}),
+        ("0x1234", {"prefix": False}),
+        ("１２", {}),
+    ],
+)
+def test_bad_hex(text: object, rules: dict[str, object]) -> None:
+    """Strict, and the text is never repeated."""
+    with pytest.raises(errors.InvalidFieldError, match="^secret ") as caught:
+        from_hex(text, field="secret", **rules)
+    assert str(text) not in str(caught.value)
+
+
+def test_good_hex() -> None:
+    """Both forms, both cases."""
+    assert from_hex("0xAbCd", field="x") == from_hex("abcd", field="x", length=2) == b"\xab\xcd"
+    assert to_hex(b"\xab\xcd") == "0xabcd"
+    assert from_hex("", field="x") == b""
