@@ -1,0 +1,204 @@
+"""Sessions: lint, typing, tests, tests_min, package, docs, bench. Each installs what it needs into its own environment."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "typing", "tests", "package", "docs"]
+nox.options.error_on_missing_interpreters = False
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+#: Extras that people install for what they bring, unlike those for working on the package.
+FEATURES = ("cli", "eth-account", "passkeys", "uvloop")
+SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
+
+
+def tools(*names: str, extra: str = "dev") -> list[str]:
+    """Give the requirements with these names as pyproject.toml states them, so that they stand in one place."""
+    found = {Requirement(line).name: line for line in EXTRAS[extra]}
+    return [found[name] for name in names]
+
+
+def test_tools() -> list[str]:
+    """Give what the tests need besides the package and its extras."""
+    return [line for line in EXTRAS["test"] if Requirement(line).name != PROJECT["name"]]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install(*tools("ruff"))
+    present = [source for source in SOURCES if (ROOT / source).exists()]
+    session.run("ruff", "check", *present)
+    session.run("ruff", "format", "--check", *present)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Strict mypy over the package, over the public API as a caller writes it, and over the examples."""
+    session.install("-e", ".[test]", *tools("mypy"))
+    session.run("mypy")
+    session.run("mypy", "--strict", "tests/typing/api.py", "examples")
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+@nox.parametrize("extras", ["all", "none"])
+def tests(session: nox.Session, extras: str) -> None:
+    """The suite with every extra, and what of it needs none without any."""
+    if extras == "all":
+        session.install("-e", ".[test]")
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.install("-e", ".", *test_tools())
+    files = [str(path) for path in files_without_extras()]
+    session.run("python", "-m", "pytest", *files, *session.posargs)
+
+
+@nox.session
+def tests_min(session: nox.Session) -> None:
+    """The suite with the lowest version of every direct dependency that pyproject.toml allows."""
+    lines = [*PROJECT["dependencies"], *(line for extra in FEATURES for line in EXTRAS[extra])]
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text("\n".join(map(lowest, lines)) + "\n")
+    session.install("-e", ".[test]", "-c", str(constraints))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build wheel and sdist, install the wheel alone, and run the README's first command line in a clean copy."""
+    folder = Path(session.create_tmp()).resolve()
+    for name in ("dist", "checkout", "elsewhere"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", str(folder / "dist"), silent=True)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    (sdist,) = (folder / "dist").glob("*.tar.gz")
+    names = zipfile.ZipFile(wheel).namelist()
+    if "dan_async/py.typed" not in names:
+        session.error("the wheel does not hold py.typed")
+    strays = [name for name in names if not name.startswith(("dan_async/", "dan_async-"))]
+    if strays:
+        session.error(f"the wheel holds what is not ours: {strays}")
+
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    session.install("--force-reinstall", f"{wheel}[cli]", *tools("mypy"))
+    with session.chdir(elsewhere):
+        session.run("python", "-c", "import dan_async; print(dan_async.__version__)")
+        printed = session.run("dan-async", "keygen", "--devnet", "2-of-3", "--json", silent=True)
+        check_session(session, str(printed))
+        # Strict mypy sees the types through the installed wheel, so py.typed works.
+        session.run("mypy", "--strict", str(ROOT / "tests" / "typing" / "api.py"))
+    session.install("--force-reinstall", "--no-deps", str(sdist))
+
+    copy_checkout(folder / "checkout")
+    command = readme_commands()[0]
+    session.log(command)
+    clean = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    done = subprocess.run(  # noqa: S603 - the README's own line
+        ["/bin/sh", "-c", command],
+        cwd=folder / "checkout",
+        env=clean,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    check_session(session, done.stdout)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Check the pages: names, links, commands, and that every example runs."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "tests/test_docs.py", "tests/examples", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks; what follows -- is passed on, for example: nox -s bench -- --quick."""
+    session.install("-e", ".[bench]")
+    session.run("python", "-m", "benchmarks.run", *session.posargs)
+
+
+def lowest(line: str) -> str:
+    """Turn ``name>=1.2; marker`` into the constraint ``name==1.2; marker``."""
+    requirement = Requirement(line)
+    (bound,) = (part for part in requirement.specifier if part.operator == ">=")
+    marker = f"; {requirement.marker}" if requirement.marker else ""
+    return f"{requirement.name}=={bound.version}{marker}"
+
+
+def files_without_extras() -> list[Path]:
+    """Give the unit tests that import nothing of an extra, directly or through the part of the package that needs it."""
+    foreign = {"typer", "rich", "eth_account", "webauthn", "uvloop", "dan_async.cli"}
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        if "node_modules" in path.parts or path.parts[len(ROOT.parts) + 1] not in (
+            "unit",
+            "cli",
+            "test_package.py",
+        ):
+            continue
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module or "")
+        if not any(name == stem or name.startswith(f"{stem}.") for name in imported for stem in foreign):
+            found.append(path)
+    return found
+
+
+def readme_commands() -> list[str]:
+    """Give the command lines of the README's first shell block: what prints a key, and what runs the tests."""
+    (block,) = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[
+        :1
+    ]
+    return [line for line in block.splitlines() if line and not line.startswith("#")]
+
+
+def check_session(session: nox.Session, printed: str) -> None:
+    """Check that what was printed is one session with the seed's seven fields."""
+    fields = set(json.loads(printed))
+    wanted = {
+        "sessionKeyEOA",
+        "mpcKeyId",
+        "hexEphSKWithout0x",
+        "partiesNumber",
+        "threshold",
+        "eoaAddress",
+        "chainId",
+    }
+    if fields != wanted:
+        session.error(f"the session has other fields than the seed's seven: {sorted(fields)}")
+
+
+def copy_checkout(target: Path) -> None:
+    """Copy what a fresh clone would hold, and what is about to be committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607 - git from PATH
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        source = ROOT / name
+        if source.is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name)
