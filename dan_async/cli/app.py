@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +12,7 @@ import typer
 from dan_async.cli.devnet import devnet
 from dan_async.cli.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, exit_code_for
 from dan_async.cli.keygen import keygen
+from dan_async.cli.log_lines import silence_libraries
 from dan_async.cli.screen import clean, mask_keys, note
 from dan_async.errors import ConfigurationError, DanError
 
@@ -69,7 +68,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     debug = os.environ.get("DAN_ASYNC_DEBUG") == "1"
-    with _logging(debug=debug):
+    with nullcontext() if debug else silence_libraries():
         try:
             code: Any = app(
                 args=None if argv is None else list(argv), prog_name="dan-async", standalone_mode=False
@@ -93,11 +92,6 @@ def _report(error: Exception) -> int:
     if isinstance(error, _UsageError):
         note(f"error: {_usage(error)}")
         return WRONG_INPUT
-    if isinstance(error, BrokenPipeError):
-        # Nobody reads standard output any more; keep Python from complaining once more when it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        note("error: standard output was closed before the result was written")
-        return FAILED
     note(
         f"error: {type(error).__name__} where none was expected. This is a bug: please report it with what you ran"
     )
@@ -109,30 +103,3 @@ def _usage(error: Any) -> str:
     message = " ".join(mask_keys(clean(error.format_message())).split())
     path = error.ctx.command_path if error.ctx is not None else "dan-async"
     return f"{message if message.endswith('?') else message.rstrip('.') + '.'} Try: {path} --help"
-
-
-class _Line(logging.Formatter):
-    """One line a record; no traceback, whatever the record carries."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return clean(f"{record.levelname.lower()}: {record.getMessage()}").replace("\n", " ")
-
-
-@contextmanager
-def _logging(*, debug: bool) -> Iterator[None]:
-    """Show the package's warnings as lines, and keep asyncio's and other libraries' complaints to those who debug."""
-    root, ours = logging.getLogger(), logging.getLogger("dan_async")
-    if debug:
-        yield
-        return
-    silent: logging.Handler = logging.NullHandler()
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(_Line())
-    lines.setLevel(logging.WARNING)
-    root.addHandler(silent)
-    ours.addHandler(lines)
-    try:
-        yield
-    finally:
-        root.removeHandler(silent)
-        ours.removeHandler(lines)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dan_async.cli.log_lines import log_lines
 from dan_async.cli.network_choice import DEVNET_CHAIN_ID, check_threshold
 from dan_async.cli.screen import mask_keys, note, progress, result
 from dan_async.cli.signals import run_until_signal
@@ -59,7 +60,9 @@ def devnet(
     agreed = check_threshold(threshold, nodes, parties_option="--nodes")
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
-    if run_until_signal(_serve(agreed, processes=processes, storage=storage, as_json=as_json)) is not None:
+    with log_lines(held_back=False):
+        stopped_by = run_until_signal(_serve(agreed, processes=processes, storage=storage, as_json=as_json))
+    if stopped_by is not None:
         note("stopped")
 
 

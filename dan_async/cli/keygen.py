@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from dan_async.cli.exit_codes import INTERRUPTED, TERMINATED
+from dan_async.cli.log_lines import log_lines
 from dan_async.cli.network_choice import DEVNET_CHAIN_ID, NetworkChoice, choose_network
 from dan_async.cli.permissions import read_permissions
 from dan_async.cli.screen import Progress, note, progress, result
@@ -221,7 +222,7 @@ def _make(
     async def job() -> None:
         made.append(await _generate(network, open_wallet, options, timeouts, status))
 
-    with progress(f"Reaching {network.describe()} …") as status:
+    with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
         try:
             stopped_by = run_until_signal(job())
         except InvalidFieldError as error:
@@ -231,6 +232,7 @@ def _make(
             ) from error
     if stopped_by is not None:
         raise typer.Exit(INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED)
+    warnings.show()
     return made[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.status import Status
+
+from dan_async.errors import DanError
 
 __all__ = ["Progress", "clean", "mask_keys", "note", "progress", "result"]
 
@@ -33,9 +36,30 @@ def note(text: str) -> None:
 
 
 def result(text: str) -> None:
-    """Write a line of the result to standard output."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """
+    Write a line of the result to standard output.
+
+    Raises:
+        DanError: Nobody reads it any more, or the disk is full.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up_stdout()
+        raise DanError(
+            f"the result could not be written to standard output: {error.strerror}",
+            hint="It is lost. Remove the cause and run the command again",
+        ) from error
+
+
+def _give_up_stdout() -> None:
+    """Let what is still buffered go nowhere: Python would try once more when it shuts down, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    finally:
+        os.close(nowhere)
 
 
 class Progress:

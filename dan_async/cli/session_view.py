@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dan_async.cli.screen import note
+from dan_async.cli.screen import note, result
 from dan_async.models.session import DanSessionKeyPayload
 
 __all__ = ["as_table", "masked"]
@@ -45,8 +45,12 @@ def as_table(session: DanSessionKeyPayload, *, reveal: bool, kept: bool) -> None
         rows["Expires"] = datetime.fromtimestamp(expires, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     width = max(map(len, rows)) + 2
     console = Console(file=sys.stdout, highlight=False)
-    for label, value in rows.items():
-        console.print(Text(label.ljust(width), style="bold") + Text(value, style="not bold"), soft_wrap=True)
+    with console.capture() as table:
+        for label, value in rows.items():
+            console.print(
+                Text(label.ljust(width), style="bold") + Text(value, style="not bold"), soft_wrap=True
+            )
+    result(table.get().rstrip("\n"))
     if not reveal and not kept:
         note(
             "The ephemeral private key, without which the session cannot be used, is masked and is not kept anywhere: "
