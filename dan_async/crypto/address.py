@@ -26,6 +26,21 @@ _UNCOMPRESSED_LENGTH = 65
 _SEC1_LENGTHS = {2: 33, 3: 33, 4: _UNCOMPRESSED_LENGTH}
 
 
+def _digit_pairs(*, first: bool, second: bool) -> tuple[str, ...]:
+    pairs = (f"{byte:02x}" for byte in range(256))
+    return tuple((p[0].upper() if first else p[0]) + (p[1].upper() if second else p[1]) for p in pairs)
+
+
+#: EIP-55: a letter is a capital where the digit of the hash in the same place is 8 or more, that is where the top bit of
+#: that digit is set. Those two bits of a byte of the hash -> how to write each byte of the address.
+_DIGITS = {
+    0x00: _digit_pairs(first=False, second=False),
+    0x08: _digit_pairs(first=False, second=True),
+    0x80: _digit_pairs(first=True, second=False),
+    0x88: _digit_pairs(first=True, second=True),
+}
+
+
 def to_checksum_address(raw: bytes) -> Address:
     """
     Write 20 bytes as an EIP-55 address.
@@ -35,12 +50,8 @@ def to_checksum_address(raw: bytes) -> Address:
     """
     if len(raw) != _ADDRESS_LENGTH:
         raise ValueError(f"an address has 20 bytes, not {len(raw)}")
-    digits = raw.hex()
-    hashed = keccak256(digits.encode()).hex()
-    # EIP-55: a letter is a capital where the digit of the hash in the same place is 8 or more.
-    return Address(
-        "0x" + "".join([c.upper() if h > "7" else c for c, h in zip(digits, hashed, strict=False)])
-    )
+    hashed = keccak256(raw.hex().encode())
+    return Address("0x" + "".join([_DIGITS[h & 0x88][byte] for byte, h in zip(raw, hashed, strict=False)]))
 
 
 def parse_address(field: str, value: object) -> Address:

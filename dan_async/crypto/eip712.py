@@ -12,7 +12,7 @@ Two points that EIP-712 leaves open follow ``eth_signTypedData_v4``: a null in p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
@@ -23,6 +23,7 @@ from dan_async.types import TypedData
 
 __all__ = ["typed_data_digest"]
 
+_TOP_LEVEL = {"types", "primaryType", "domain", "message"}
 _DOMAIN = "EIP712Domain"
 
 #: The members a domain may have, in the one order in which they are hashed (EIP-712, "Definition of domainSeparator").
@@ -64,8 +65,7 @@ def typed_data_digest(typed_data: TypedData) -> bytes:
     frozen = _freeze_types(types)
     if not isinstance(domain, Mapping):
         raise InvalidFieldError("domain", f"must be an object, not {type(domain).__name__}")
-    _check_domain(dict(frozen).get(_DOMAIN), domain)
-    prefix = b"\x19\x01" + _domain_separator(domain)
+    prefix = b"\x19\x01" + _domain_separator(dict(frozen).get(_DOMAIN), domain)
     if primary == _DOMAIN:  # nothing but the domain is signed then
         return keccak256(prefix)
     try:
@@ -105,46 +105,39 @@ def _freeze_types(types: object) -> tuple[tuple[str, _Members], ...]:
 # --- the domain
 
 
-def _check_domain(spelled: _Members | None, domain: Mapping[str, Any]) -> None:
-    """
-    Check which members the domain has, and that EIP712Domain, where it is spelled out, says the same.
+def _domain_separator(spelled: _Members | None, domain: Mapping[str, Any]) -> bytes:
+    values = tuple(domain.items())
+    # Only plain text and whole numbers may be looked up: True would find what was stored for 1.
+    for _, value in values:
+        if type(value) is not str and type(value) is not int:
+            return _hash_domain(spelled, values)
+    return _cached_hash_domain(spelled, values)
 
-    Some wallets hash the domain by the spelled-out type, others by the members that are present: where the two differ,
-    so would the digests.
+
+def _hash_domain(spelled: _Members | None, values: tuple[tuple[str, Any], ...]) -> bytes:
     """
-    if not set(domain) <= set(_DOMAIN_MEMBERS):
+    Hash the domain by the members that it has; EIP712Domain, where it is spelled out, must say the same.
+
+    Some wallets hash by the spelled-out type, others by the members that are present: where the two differ, so would
+    the digests.
+    """
+    domain = dict(values)
+    if not domain.keys() <= _DOMAIN_MEMBERS.keys():
         raise InvalidFieldError("domain", f"may have {', '.join(_DOMAIN_MEMBERS)}, and nothing else")
-    if spelled is not None and spelled != tuple(_present_members(domain)):
+    present = tuple((name, kind) for name, kind in _DOMAIN_MEMBERS.items() if name in domain)
+    if spelled is not None and spelled != present:
         raise InvalidFieldError(
             "types.EIP712Domain",
             "must list exactly the members that the domain has, with the types and in the order of EIP-712",
             hint=f"The order: {', '.join(f'{kind} {name}' for name, kind in _DOMAIN_MEMBERS.items())}",
         )
-
-
-def _present_members(domain: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    return ((name, kind) for name, kind in _DOMAIN_MEMBERS.items() if name in domain)
-
-
-def _domain_separator(domain: Mapping[str, Any]) -> bytes:
-    values = tuple(domain.items())
-    # Only plain text and whole numbers may be looked up: True would find what was stored for 1.
-    if all(type(value) is str or type(value) is int for _, value in values):
-        return _cached_domain_separator(values)
-    return _hash_domain(domain)
-
-
-@lru_cache(maxsize=64)
-def _cached_domain_separator(values: tuple[tuple[str, str | int], ...]) -> bytes:
-    return _hash_domain(dict(values))
-
-
-def _hash_domain(domain: Mapping[str, Any]) -> bytes:
-    members = tuple(_present_members(domain))
     try:
-        return _compile(_DOMAIN, ((_DOMAIN, members),))(domain)
+        return _compile(_DOMAIN, ((_DOMAIN, present),))(domain)
     except RefusedError as error:
         _refuse("domain", error)
+
+
+_cached_hash_domain = lru_cache(maxsize=64)(_hash_domain)
 
 
 # --- structs and arrays
@@ -161,6 +154,11 @@ def _compile(primary: str, types: tuple[tuple[str, _Members], ...]) -> Encoder:
     defined = dict(types)
     if primary not in defined:
         raise InvalidFieldError("primaryType", "is not one of the types")
+    for name in defined:
+        if not isinstance(name, str) or not _IDENTIFIER.match(name) or RESERVED_NAME.match(name):
+            raise InvalidFieldError(
+                "types", "has a name that is not an identifier, or that is a type of EIP-712's own"
+            )
     references: dict[str, set[str]] = {}
     pending = [primary]
     while pending:
@@ -229,7 +227,7 @@ def _encoder_of(kind: str, structs: dict[str, Encoder]) -> Encoder:
 
 def _struct_encoder(type_hash: bytes, members: list[tuple[str, Encoder]]) -> Encoder:
     def encode(value: Any) -> bytes:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise RefusedError(f"must be an object, not {type(value).__name__}")
         words = [type_hash]
         for name, encode_member in members:

@@ -6,18 +6,20 @@ Indices are the parties' numbers 1 … n; index 0 stands for the shared secret, 
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
-from coincurve import PublicKey
-
-from dan_async.crypto.point import ORDER, add, multiply
+from dan_async.crypto.point import ORDER, Point, add, multiply
 
 __all__ = ["interpolate_point", "interpolate_scalar", "lagrange_coefficients", "points_fit_degree"]
 
 #: Bytes drawn for one scalar: 128 bits more than q has, so that the bias of reducing them mod q is below 2**-128.
 _SCALAR_ENTROPY = 48
+
+#: About how many multiplications by a small number take as long as one by a full scalar.
+_SMALL_FACTORS_PER_FULL = 3
 
 
 def lagrange_coefficients(indices: Sequence[int], at: int = 0) -> list[int]:
@@ -76,7 +78,7 @@ def interpolate_scalar(shares: Mapping[int, int], at: int = 0) -> int:
     return sum(c * share for c, share in zip(coefficients, shares.values(), strict=True)) % ORDER
 
 
-def interpolate_point(shares: Mapping[int, PublicKey], at: int = 0) -> PublicKey | None:
+def interpolate_point(shares: Mapping[int, Point], at: int = 0) -> Point | None:
     """
     Give f(at)·G for the polynomial f of least degree with f(i)·G = shares[i]; None if it is infinity.
 
@@ -87,12 +89,12 @@ def interpolate_point(shares: Mapping[int, PublicKey], at: int = 0) -> PublicKey
     Raises:
         ValueError: There are no shares, or an index is out of range.
     """
-    coefficients = _coefficients(tuple(shares), at)
-    return add([multiply(point, c) for c, point in zip(coefficients, shares.values(), strict=True) if c])
+    indices = tuple(shares)
+    return _weighted_sum(shares, indices, _coefficients(indices, at))
 
 
 def points_fit_degree(
-    points: Mapping[int, PublicKey],
+    points: Mapping[int, Point],
     degree: int,
     entropy: Callable[[int], bytes] = secrets.token_bytes,
 ) -> bool:
@@ -100,10 +102,16 @@ def points_fit_degree(
     Tell whether all points lie on one polynomial of at most that degree, in the exponent.
 
     Interpolating every set of degree + 1 points and comparing the results would tell the same, at a cost that grows
-    with the number of sets. The dual code does it with one multiplication a point (SCRAPE, ePrint 2017/216, section 2.1,
-    Lemma 1): with v_i = Π 1/(i - j) over the other indices j, and N points, the sum Σ v_i·m(i)·f(i) is 0 for *every*
-    polynomial m of degree N - degree - 2 exactly when f has at most that degree. For a random m, values that lie on no
-    such polynomial pass with probability 1/q. The random m must not be known to whoever chose the points.
+    with the number of sets. Two ways are cheaper, and the cheaper one for the given numbers is taken. N is the number of
+    points, and v_i = Π 1/(i - j) over the other indices j of the same set.
+
+    - Few points: every degree + 2 neighbours lie on one polynomial of that degree exactly when their sum Σ v_i·f(i) is
+      0. Neighbouring sets have degree + 1 points in common, which fix the polynomial, so it is the same one for all.
+      The v_i are scaled to small whole numbers, and multiplying by those is quick.
+    - Many points: the dual code, with one full multiplication a point (SCRAPE, ePrint 2017/216, section 2.1, Lemma 1).
+      The sum Σ v_i·m(i)·f(i) over all points is 0 for *every* polynomial m of degree N - degree - 2 exactly when f has
+      at most that degree. For one random m, points that do not fit pass with probability 1/q. Whoever chose the points
+      must not know m.
 
     Args:
         points: Index to point; the caller includes the public key as index 0.
@@ -122,26 +130,39 @@ def points_fit_degree(
         raise ValueError(f"{len(points)} points say nothing about degree {degree}")
     if not spare:
         return True
+    indices = tuple(points)
+    _check_indices(indices)
+    if spare * (degree + 2) <= _SMALL_FACTORS_PER_FULL * len(points):
+        windows = (indices[start : start + degree + 2] for start in range(spare))
+        return all(_weighted_sum(points, window, _whole_dual_weights(window)) is None for window in windows)
     mask = [int.from_bytes(entropy(_SCALAR_ENTROPY), "big") % ORDER for _ in range(spare)]
-    terms = []
-    for (index, point), weight in zip(points.items(), _dual_weights(tuple(points)), strict=True):
+    scalars = []
+    for index, weight in zip(indices, _dual_weights(indices), strict=True):
         value = 0
         for coefficient in mask:  # m(index), by Horner's rule
             value = (value * index + coefficient) % ORDER
-        scalar = weight * value % ORDER
-        if scalar:
-            terms.append(multiply(point, scalar))
-    return add(terms) is None
+        scalars.append(weight * value)
+    return _weighted_sum(points, indices, scalars) is None
+
+
+def _weighted_sum(
+    points: Mapping[int, Point], indices: Sequence[int], weights: Sequence[int]
+) -> Point | None:
+    return add([multiply(points[i], w) for i, w in zip(indices, weights, strict=True) if w % ORDER])
 
 
 @lru_cache(maxsize=1024)
 def _dual_weights(indices: tuple[int, ...]) -> tuple[int, ...]:
-    _check_indices(indices)
-    weights = []
-    for i in indices:
-        product = 1
-        for j in indices:
-            if j != i:
-                product = product * (i - j) % ORDER
-        weights.append(pow(product, -1, ORDER))
-    return tuple(weights)
+    return tuple(pow(product, -1, ORDER) for product in _differences(indices))
+
+
+@lru_cache(maxsize=1024)
+def _whole_dual_weights(indices: tuple[int, ...]) -> tuple[int, ...]:
+    products = _differences(indices)
+    scale = math.lcm(*products)
+    return tuple(scale // product for product in products)
+
+
+def _differences(indices: tuple[int, ...]) -> list[int]:
+    """Give Π (i - j) over the other indices j, for each i."""
+    return [math.prod(i - j for j in indices if j != i) for i in indices]
