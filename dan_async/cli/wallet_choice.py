@@ -91,13 +91,15 @@ def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
 
 def _rpc_wallet(url: str, address: str | None) -> WalletOpener:
     from dan_async.config import check_url
+    from dan_async.crypto.address import parse_address
     from dan_async.wallets.json_rpc_wallet import JsonRpcWallet
 
     check_url("--wallet-rpc", url, schemes=("https", "http"))
+    checked = None if address is None else parse_address("--wallet-address", address)
 
     @asynccontextmanager
     async def open_wallet() -> AsyncIterator[Wallet]:
-        async with await JsonRpcWallet.connect(url, address=address) as wallet:
+        async with await JsonRpcWallet.connect(url, address=checked) as wallet:
             yield wallet
 
     return open_wallet
