@@ -1,0 +1,380 @@
+"""
+Key generation, t of n, without a dealer.
+
+The protocol is Pedersen's (T. Pedersen, "A threshold cryptosystem without a trusted party", EUROCRYPT 1991, section 3):
+every party deals a random polynomial of degree t - 1 with Feldman's commitments (``commitments``), and the key is the sum
+of what they dealt. Three things are added to it:
+
+* a proof of possession by every dealer (``schnorr``), which keeps rogue keys out;
+* a commit round, as Pedersen's own text has it: everybody is bound to a hash of the contribution before seeing anyone
+  else's. Gennaro, Jarecki, Krawczyk and Rabin ("Secure distributed key generation for discrete-log based cryptosystems",
+  J. Cryptology 20, 2007, section 3) show how a rushing adversary biases the key of the protocol without it, by choosing
+  contributions last or by having its own disqualified. Here contributions are fixed blindly, and no one is ever
+  disqualified: any fault ends the session;
+* an echo round (Goldwasser and Lindell, "Secure computation without agreement", DISC 2002): everybody signs a hash of all
+  that was broadcast, and the key counts only with all n signatures over the same hash. It is what makes plain links do
+  for a broadcast channel.
+
+What it withstands: a static, malicious, rushing adversary that controls up to t - 1 of the parties learns nothing about the
+key beyond the public key, in the random-oracle model under the discrete-logarithm assumption. It gives security with abort
+and no more: a single party can stop the session, also after it has seen what the key would be. Somebody who starts over and
+over again, and stops each session whose key does not please, biases the key that way; every such attempt is seen, and
+mostly with its culprit. Nor do all honest parties learn of the end at the same time: one may finish while another, whose
+echo was held back, does not. The n echoes are a certificate that any party may pass on, and ``finish`` takes them from
+anywhere.
+
+Who calls it moves the messages: links between parties must be authenticated, and those for shares encrypted. This module
+does no input or output and keeps no clock; ``open`` and above all ``verify`` compute for milliseconds and belong in an
+executor.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+
+from attrs import field, frozen
+
+from dan_async.crypto.point import ORDER, encode
+from dan_async.devnet.mpc.abort import DkgAbort, ProtocolStateError, make_complaint
+from dan_async.devnet.mpc.commitments import CommitmentVector, add_commitments, commit, evaluate_in_exponent
+from dan_async.devnet.mpc.dealing import DealingError, Reason, check_dealing, proof_context
+from dan_async.devnet.mpc.field import Entropy, Polynomial, scalar_to_bytes
+from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.messages import (
+    NONCE_BYTES,
+    CommitmentMessage,
+    EchoMessage,
+    OpeningMessage,
+    ShareMessage,
+    opening_commitment,
+    transcript_hash,
+)
+from dan_async.devnet.mpc.schnorr import prove
+from dan_async.devnet.mpc.session import Session
+from dan_async.errors import InvalidFieldError
+from dan_async.models._fields import check_int
+from dan_async.models.threshold import Threshold
+from dan_async.types import OperatorAddress
+
+__all__ = ["DkgOpening", "DkgParty"]
+
+#: Stands for a polynomial not drawn yet, or dropped.
+_NOTHING = Polynomial(())
+
+
+@frozen
+class DkgOpening:
+    """
+    What a party sends in round 2.
+
+    Args:
+        broadcast: To every other party, the same bytes.
+        shares: One message for each other party, for its eyes only. Not in repr.
+    """
+
+    broadcast: bytes
+    shares: Mapping[int, bytes] = field(repr=lambda _: "***")
+
+
+class _Step(Enum):
+    COMMIT = "commit"
+    OPEN = "open"
+    VERIFY = "verify"
+    FINISH = "finish"
+    OVER = "over"
+
+
+class DkgParty:
+    """
+    One party of one key generation: ``commit``, ``open``, ``verify``, ``finish``, each once and in that order.
+
+    Mappings of messages go from a party's index to what it sent, and hold the other parties only. What a caller did not
+    receive in time is left out; the party then aborts and names the silent ones. After an abort, or any other error, the
+    object has dropped its secrets and takes no further step.
+
+    Args:
+        session_id: 32 bytes that every party knows and that no other key generation ever had.
+        index: This party's index, 1 to n.
+        threshold: t and n.
+        identities: Addresses of the parties' identity keys, in the order of their indices.
+        sign: Signs a 32-byte digest with this party's identity key: 65 bytes r, s, v as ``crypto.signature`` has them.
+        entropy: Source of randomness, for tests.
+
+    Raises:
+        InvalidFieldError: The arguments describe no such party.
+    """
+
+    def __init__(
+        self,
+        *,
+        session_id: bytes,
+        index: int,
+        threshold: Threshold,
+        identities: tuple[OperatorAddress, ...],
+        sign: Callable[[bytes], bytes],
+        entropy: Entropy = secrets.token_bytes,
+    ) -> None:
+        self._session = Session(session_id=session_id, threshold=threshold, identities=identities)
+        self._index = check_int("index", index, least=1, most=threshold.n)
+        self._sign = sign
+        self._entropy = entropy
+        self._step = _Step.COMMIT
+        self._polynomial = _NOTHING
+        self._vector: CommitmentVector = ()
+        self._opening = b""
+        self._commitments: dict[int, bytes] = {}
+        self._echo = b""
+        self._transcript_hash = b""
+        self._result: tuple[KeyShare, ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"DkgParty(index={self._index}, threshold={self._session.threshold}, step={self._step.value!r})"
+        )
+
+    def commit(self) -> bytes:
+        """
+        Round 1: draw the polynomial, and commit to its commitments and the proof of possession.
+
+        Returns:
+            The message for every other party.
+
+        Raises:
+            ProtocolStateError: This is not the next step.
+        """
+        with self._round(_Step.COMMIT, then=_Step.OPEN):
+            session = self._session
+            self._polynomial = Polynomial.random(session.threshold.t - 1, self._entropy)
+            self._vector = commit(self._polynomial)
+            points = tuple(map(encode, self._vector))
+            proof = prove(
+                self._polynomial.coefficients[0],
+                self._vector[0],
+                context=proof_context(session, self._index, points),
+                entropy=self._entropy,
+            )
+            opening = OpeningMessage(
+                sender=self._index, points=points, proof=proof, nonce=self._entropy(NONCE_BYTES)
+            )
+            self._opening = opening.encode(session.context)
+            commitment = opening_commitment(self._opening)
+            self._commitments[self._index] = commitment
+            return CommitmentMessage(sender=self._index, commitment=commitment).encode(session.context)
+
+    def open(self, commitments: Mapping[int, bytes]) -> DkgOpening:
+        """
+        Round 2: open the commitment and hand out the shares. Only now, with everybody else's commitment at hand.
+
+        Args:
+            commitments: The other parties' messages of round 1.
+
+        Raises:
+            DkgAbort: A message is missing or malformed.
+            InvalidFieldError: ``sign`` does not sign with this party's identity key, or the mapping has a key that is
+                no other party's index.
+            ProtocolStateError: This is not the next step.
+        """
+        with self._round(_Step.OPEN, then=_Step.VERIFY):
+            received = self._from_all_others("commitments", commitments)
+            faults: list[int] = []
+            for sender, data in received.items():
+                try:
+                    message = CommitmentMessage.decode(data, self._session.context)
+                except InvalidFieldError:
+                    faults.append(sender)
+                    continue
+                if message.sender != sender:
+                    faults.append(sender)
+                self._commitments[sender] = message.commitment
+            if faults:
+                raise DkgAbort(Reason.MALFORMED_MESSAGE, faults)
+            shares = {recipient: self._share_message(recipient) for recipient in received}
+            if not next(iter(shares.values())).is_signed(self._session):
+                raise InvalidFieldError("sign", "must sign with the identity key of this party")
+            return DkgOpening(
+                broadcast=self._opening,
+                shares={
+                    recipient: share.encode(self._session.context) for recipient, share in shares.items()
+                },
+            )
+
+    def verify(self, openings: Mapping[int, bytes], shares: Mapping[int, bytes]) -> bytes:
+        """
+        Round 3: check everything that was opened and every share; derive the key; sign the transcript.
+
+        The expensive step: about 3 + t point operations for each other party, then n·t for the public shares.
+
+        Args:
+            openings: The other parties' broadcasts of round 2.
+            shares: The shares that they sent to this party.
+
+        Returns:
+            The echo, for every other party.
+
+        Raises:
+            DkgAbort: Somebody broke the protocol; with a complaint where the dealer's own signature shows it.
+            InvalidFieldError: A mapping has a key that is no other party's index.
+            ProtocolStateError: This is not the next step.
+        """
+        with self._round(_Step.VERIFY, then=_Step.FINISH):
+            received = self._from_all_others("openings", openings)
+            received_shares = self._from_all_others("shares", shares)
+            faults: dict[int, DealingError] = {}
+            vectors = [self._vector]
+            secret_share = self._polynomial.evaluate(self._index)
+            for dealer, opening in received.items():
+                try:
+                    vector, share = self._check_dealer(dealer, opening, received_shares[dealer])
+                except DealingError as error:
+                    faults[dealer] = error
+                else:
+                    vectors.append(vector)
+                    secret_share = (secret_share + share) % ORDER
+            if faults:
+                raise self._blame(faults, received, received_shares)
+            received[self._index] = self._opening
+            self._transcript_hash = transcript_hash(self._session.context, self._commitments, received)
+            self._result = (self._derive(vectors, secret_share),)
+            digest = EchoMessage.digest(self._session.context, self._transcript_hash)
+            echo = EchoMessage(
+                sender=self._index, transcript_hash=self._transcript_hash, signature=self._sign(digest)
+            )
+            self._echo = echo.encode(self._session.context)
+            return self._echo
+
+    def finish(self, echoes: Mapping[int, bytes]) -> KeyShare:
+        """
+        After round 3: check that all parties signed the same transcript, and release the share.
+
+        Args:
+            echoes: The other parties' messages of round 3; they may come through anybody.
+
+        Raises:
+            DkgAbort: An echo is missing, malformed or not signed by its party, or the hashes differ: "equivocation", with
+                all signed echoes in ``echoes``.
+            InvalidFieldError: The mapping has a key that is no other party's index.
+            ProtocolStateError: This is not the next step.
+        """
+        with self._round(_Step.FINISH, then=_Step.OVER):
+            received = self._from_all_others("echoes", echoes)
+            malformed: list[int] = []
+            unsigned: list[int] = []
+            differing = False
+            for sender, data in received.items():
+                try:
+                    echo = EchoMessage.decode(data, self._session.context)
+                except InvalidFieldError:
+                    malformed.append(sender)
+                    continue
+                if echo.sender != sender or not echo.is_signed(self._session):
+                    unsigned.append(sender)
+                differing |= echo.transcript_hash != self._transcript_hash
+            if malformed:
+                raise DkgAbort(Reason.MALFORMED_MESSAGE, malformed)
+            if unsigned:
+                raise DkgAbort(Reason.ECHO_SIGNATURE, unsigned)
+            if differing:
+                raise DkgAbort(Reason.EQUIVOCATION, echoes={**received, self._index: self._echo})
+            (result,) = self._result
+            self._forget()
+            return result
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _round(self, step: _Step, *, then: _Step) -> Iterator[None]:
+        if self._step is not step:
+            raise ProtocolStateError(
+                f"Key generation was asked for {step.value!r}, but its next step is {self._step.value!r}",
+                hint="Each step is taken once and in order; a new key needs a new party and a new session id",
+                phase="keygen",
+            )
+        self._step = _Step.OVER
+        try:
+            yield
+        except BaseException:
+            self._forget()
+            raise
+        self._step = then
+
+    def _forget(self) -> None:
+        self._polynomial = _NOTHING
+        self._result = ()
+
+    def _from_all_others(self, name: str, messages: Mapping[int, bytes]) -> dict[int, bytes]:
+        others = [i for i in range(1, self._session.threshold.n + 1) if i != self._index]
+        if any(sender not in others for sender in messages):
+            raise InvalidFieldError(name, "must be keyed by the other parties' indices")
+        missing = [i for i in others if i not in messages]
+        if missing:
+            raise DkgAbort(Reason.MISSING_MESSAGE, missing)
+        return {i: messages[i] for i in others}
+
+    def _share_message(self, recipient: int) -> ShareMessage:
+        share = scalar_to_bytes(self._polynomial.evaluate(recipient))
+        commitment = self._commitments[self._index]
+        digest = ShareMessage.digest(
+            self._session.context, sender=self._index, recipient=recipient, share=share, commitment=commitment
+        )
+        return ShareMessage(
+            sender=self._index,
+            recipient=recipient,
+            share=share,
+            commitment=commitment,
+            signature=self._sign(digest),
+        )
+
+    def _check_dealer(self, dealer: int, opening: bytes, share_data: bytes) -> tuple[CommitmentVector, int]:
+        if not isinstance(opening, bytes) or opening_commitment(opening) != self._commitments[dealer]:
+            raise DealingError(Reason.COMMITMENT_MISMATCH, provable=False)
+        try:
+            share = ShareMessage.decode(share_data, self._session.context)
+        except InvalidFieldError:
+            raise DealingError(Reason.MALFORMED_MESSAGE, provable=False) from None
+        if share.sender != dealer or share.recipient != self._index:
+            raise DealingError(Reason.MALFORMED_MESSAGE, provable=False)
+        if not share.is_signed(self._session):
+            raise DealingError(Reason.SHARE_SIGNATURE, provable=False)
+        if share.commitment != self._commitments[dealer]:
+            raise DealingError(Reason.SHARE_COMMITMENT, provable=False)
+        return check_dealing(
+            self._session, dealer=dealer, recipient=self._index, opening=opening, share=share.share
+        )
+
+    def _blame(
+        self, faults: Mapping[int, DealingError], openings: Mapping[int, bytes], shares: Mapping[int, bytes]
+    ) -> DkgAbort:
+        # The first provable fault is the one to report: it comes with a complaint that convinces the others.
+        first = next((dealer for dealer in sorted(faults) if faults[dealer].provable), min(faults))
+        complaint = None
+        if faults[first].provable:
+            complaint = make_complaint(
+                self._session,
+                index=self._index,
+                share_message=shares[first],
+                opening=openings[first],
+                sign=self._sign,
+            )
+        return DkgAbort(faults[first].reason, tuple(faults), complaint=complaint)
+
+    def _derive(self, vectors: list[CommitmentVector], secret_share: int) -> KeyShare:
+        """Add up what was dealt: key Σ F_j,0, public shares from the summed commitments (once, not once per dealer)."""
+        summed = add_commitments(vectors)
+        points = (
+            [evaluate_in_exponent(summed, i + 1) for i in range(self._session.threshold.n)] if summed else []
+        )
+        public_shares = tuple(encode(point) for point in points if point is not None)
+        if summed is None or len(public_shares) != self._session.threshold.n or not secret_share:
+            # Infinity among the sums: possible only with probability 2^-256 times a few hundred.
+            raise DkgAbort(Reason.DEGENERATE_KEY)
+        return KeyShare(
+            index=self._index,
+            threshold=self._session.threshold,
+            secret_share=secret_share,
+            public_key=encode(summed[0]),
+            public_shares=public_shares,
+            transcript_hash=self._transcript_hash,
+        )
