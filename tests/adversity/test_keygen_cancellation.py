@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dan_async import DanClient, EphemeralKey, LocalWallet
+from dan_async import CallbackWallet, DanClient, EphemeralKey, LocalWallet
 from dan_async.config import Timeouts
 from tests.adversity.cancelling import cancel_after_loop_turns, cancel_everywhere
 from tests.fake_nodes import FakeNetwork
@@ -29,8 +29,13 @@ async def test_at_every_await_of_the_job() -> None:
         assert len(asyncio.all_tasks()) == 1, f"a task outlived the cancellation at await {k}"
         assert in_flight(client) == 0
 
-    runs = await cancel_everywhere(lambda: client.generate_session_key(wallet=WALLET, chain_id=1), after)
-    assert runs >= 3
+    async def sign(typed_data: Any) -> str:
+        await asyncio.sleep(0)
+        return await WALLET.sign_typed_data(typed_data)
+
+    wallet = CallbackWallet(WALLET.address, sign)
+    runs = await cancel_everywhere(lambda: client.generate_session_key(wallet=wallet, chain_id=1), after)
+    assert runs == 3  # the challenges, the wallet, the acknowledgements
     payload = await client.generate_session_key(wallet=WALLET, chain_id=1)
     assert payload.parties_number == 3
     await client.aclose()

@@ -1,0 +1,182 @@
+"""
+The two round trips that make a key over the nodes (docs/node-protocol.md, "Key generation").
+
+First a nonce from each node; then, with the owner's authorisation over all of it, the request itself. Who the owner is and in
+which wire revision it signs is the caller's business: a client signs itself, a gateway relays what its client signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+from dan_async._tasks import Deadline
+from dan_async.errors import QuorumError
+from dan_async.models.authentication import UserAuthentication
+from dan_async.models.keygen import KeygenReport
+from dan_async.models.outcome import NodeOutcome
+from dan_async.models.threshold import Threshold
+from dan_async.networks.node import Node
+from dan_async.networks.pool import fill_seats
+from dan_async.quorum.fan_out import Answer, fan_out
+from dan_async.quorum.tally import KeygenTally
+from dan_async.types import OperatorAddress, RequestId
+from dan_async.wire import node_1
+
+__all__ = ["NodeRound", "SetupText", "open_round", "run_keygen"]
+
+_OPERATION = "keygen"
+
+
+@frozen(kw_only=True)
+class SetupText:
+    """
+    A setup as its owner signs it.
+
+    Args:
+        request_id: The request it belongs to.
+        revision: The wire revision of the text: "0.1", "0.3" or "1".
+        text: One setup object's exact JSON text.
+        threshold: The t and n it names.
+    """
+
+    request_id: RequestId
+    revision: str
+    text: str
+    threshold: Threshold
+
+    @property
+    def digest(self) -> bytes:
+        """The setup hash, to which the nodes bind their nonces."""
+        return node_1.setup_hash(operation=_OPERATION, revision=self.revision, setup=self.text)
+
+
+@frozen(kw_only=True)
+class NodeRound:
+    """The nodes that take part, ascending, and the nonce of each."""
+
+    setup: SetupText
+    participants: tuple[OperatorAddress, ...]
+    nonces: tuple[bytes, ...]
+
+    @property
+    def challenge(self) -> str:
+        """The final challenge, as the owner's typed data carries it: 64 hex digits."""
+        return node_1.final_challenge(
+            operation=_OPERATION,
+            request_id=self.setup.request_id,
+            setup_digest=self.setup.digest,
+            participants=self.participants,
+            nonces=self.nonces,
+        ).hex()
+
+
+async def open_round(
+    candidates: Sequence[Node], setup: SetupText, *, deadline: Deadline
+) -> tuple[NodeRound, list[NodeOutcome]]:
+    """
+    Collect a nonce from each of n nodes, with a spare for each that fails.
+
+    Args:
+        candidates: The nodes, best first.
+        setup: What they are asked to prepare for.
+        deadline: The job's deadline.
+
+    Returns:
+        The round, with fewer than n participants if the candidates ran out; and who failed.
+    """
+    params = node_1.encode_challenge(
+        node_1.ChallengeParams(request_id=setup.request_id, operation=_OPERATION, setup_hash=setup.digest)
+    )
+
+    async def ask(node: Node) -> node_1.ChallengeResult:
+        result = await node.call(
+            "dan_challenge",
+            params,
+            node_1.decode_challenge_result,
+            deadline=deadline,
+            request_id=setup.request_id,
+        )
+        return result.value
+
+    answers, failures = await fill_seats(candidates, setup.threshold.n, ask)
+    participants = tuple(sorted(answers, key=str.lower))
+    nonces = tuple(answers[operator].nonce for operator in participants)
+    return NodeRound(setup=setup, participants=participants, nonces=nonces), failures
+
+
+async def run_keygen(
+    nodes: Mapping[OperatorAddress, Node],
+    opened: NodeRound,
+    authentication: UserAuthentication,
+    *,
+    deadline: Deadline,
+    grace_s: float,
+) -> KeygenReport:
+    """
+    Send the authorised request to every participant and aggregate what they acknowledge.
+
+    Args:
+        nodes: The pool, by operator.
+        opened: The round that was authorised.
+        authentication: The owner's signature over its challenge.
+        deadline: The job's deadline.
+        grace_s: Seconds to listen on after t nodes agree.
+
+    Raises:
+        QuorumError: Fewer than t nodes agree; it has every node's outcome.
+        DeadlineExceededError: The time ran out first.
+    """
+    setup = opened.setup
+    params = node_1.encode_keygen(
+        node_1.KeygenParams(
+            request_id=setup.request_id,
+            revision=setup.revision,
+            setup=setup.text,
+            participants=opened.participants,
+            nonces=opened.nonces,
+            user_authentication=authentication,
+        )
+    )
+
+    async def ask(operator: OperatorAddress) -> Answer:
+        result = await nodes[operator].call(
+            "dan_keygen",
+            params,
+            node_1.decode_acknowledgement,
+            deadline=deadline,
+            request_id=setup.request_id,
+        )
+        return Answer(result.value, result.attempts)
+
+    tally = KeygenTally(
+        request_id=setup.request_id,
+        threshold=setup.threshold,
+        participants=opened.participants,
+        key_id_of=lambda public_key: node_1.compute_key_id(
+            public_key=public_key,
+            t=setup.threshold.t,
+            participants=opened.participants,
+            owner_id=authentication.id,
+            request_id=setup.request_id,
+        ),
+        digest_of=node_1.acknowledgement_digest,
+    )
+    outcomes = await fan_out(opened.participants, ask, tally=tally, deadline=deadline, grace_s=grace_s)
+    if deadline.is_over and not tally.is_won:
+        raise deadline.error(
+            "waiting for the nodes to generate the key", phase="keygen", request_id=setup.request_id
+        )
+    try:
+        agreed = tally.verdict()
+    except QuorumError as error:
+        error.outcomes = outcomes
+        raise
+    return KeygenReport(
+        request_id=setup.request_id,
+        key_id=agreed.key_id,
+        public_key=agreed.public_key,
+        threshold=setup.threshold,
+        outcomes=outcomes,
+    )
