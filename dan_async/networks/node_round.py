@@ -1,8 +1,8 @@
 """
 The two round trips that make a key over the nodes (docs/node-protocol.md, "Key generation").
 
-First a nonce from each node; then, with the owner's authorisation over all of it, the request itself. Who the owner is and in
-which wire revision it signs is the caller's business: a client signs itself, a gateway relays what its client signed.
+First a nonce from each node; then, with the owner's authorisation over all of it, the request itself. Who the owner is,
+and which wire revision it signs, is the caller's business: a client signs itself, a gateway relays its client's signature.
 """
 
 from __future__ import annotations
