@@ -36,7 +36,7 @@ class CancelAt:
             error = None
             try:
                 value = yield yielded
-            except BaseException as caught:  # noqa: BLE001 - handed to the coroutine, as the loop would
+            except BaseException as caught:
                 error = caught
 
 

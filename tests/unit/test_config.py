@@ -25,7 +25,7 @@ def test_good_thresholds(t: int, n: int) -> None:
 )
 def test_bad_thresholds(t: Any, n: Any) -> None:
     """Anything else names threshold or parties_number."""
-    with pytest.raises(InvalidFieldError, match="threshold|parties_number"):
+    with pytest.raises(InvalidFieldError, match=r"threshold|parties_number"):
         Threshold(t, n)
 
 
@@ -34,7 +34,7 @@ def test_bad_thresholds(t: Any, n: Any) -> None:
 )
 def test_bad_threshold_texts(text: str) -> None:
     """Only T-of-N is read."""
-    with pytest.raises(InvalidFieldError, match="threshold|parties_number"):
+    with pytest.raises(InvalidFieldError, match=r"threshold|parties_number"):
         Threshold.parse(text)
 
 

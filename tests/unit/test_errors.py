@@ -111,7 +111,7 @@ def test_a_missing_extra_names_the_pip_line() -> None:
 )
 def test_bad_hex(text: object, rules: dict[str, object]) -> None:
     """Strict, and the text is never repeated."""
-    with pytest.raises(errors.InvalidFieldError, match="^secret ") as caught:
+    with pytest.raises(errors.InvalidFieldError, match=r"^secret ") as caught:
         from_hex(text, field="secret", **rules)
     assert str(text) not in str(caught.value)
 
