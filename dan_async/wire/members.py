@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_text
+from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.types import Json
+from dan_async.wire.json_text import load
 
-__all__ = ["members", "text_member"]
+__all__ = ["load_text", "members", "only"]
+
+T = TypeVar("T")
+
+
+def load_text(text: object) -> Json:
+    """
+    Read a JSON text frame.
+
+    Raises:
+        ProtocolError: It is binary, or not a JSON text that we would write.
+    """
+    if not isinstance(text, str):
+        raise ProtocolError(f"the frame must be text, not {type(text).__name__}")
+    return load(text)
 
 
 def members(
@@ -40,6 +54,13 @@ def members(
     return value
 
 
-def text_member(value: Json, name: str, *, least: int = 1, most: int = 1024) -> str:
-    """Check that a decoded value is text that UTF-8 can carry, within these lengths."""
-    return check_text(name, value, least=least, most=most)
+def only(values: Sequence[T], name: str) -> T:
+    """
+    Give the one value there must be, in revisions that take one setup at a time.
+
+    Raises:
+        InvalidFieldError: There is none, or more than one.
+    """
+    if len(values) != 1:
+        raise InvalidFieldError(name, "must be exactly one in this revision")
+    return values[0]

@@ -7,7 +7,13 @@ from dan_async.models.setup import TAG_CLAIM, TAG_KEY_ID, TAG_PERMISSIONS, Tagge
 from dan_async.types import Json
 from dan_async.wire.members import members
 
-__all__ = ["decode_metadata", "encode_metadata", "ephemeral_key_metadata", "keygen_metadata"]
+__all__ = [
+    "decode_metadata",
+    "encode_metadata",
+    "ephemeral_key_metadata",
+    "keygen_metadata",
+    "signed_metadata",
+]
 
 
 def keygen_metadata(claim_text: str, permissions: str | None) -> tuple[TaggedValue, ...]:
@@ -24,6 +30,11 @@ def ephemeral_key_metadata(claim_text: str, key_id: str) -> tuple[TaggedValue, .
 def encode_metadata(metadata: tuple[TaggedValue, ...]) -> Json:
     """Give the list as JSON values."""
     return [{"tag": entry.tag, "value": entry.value} for entry in metadata]
+
+
+def signed_metadata(metadata: tuple[TaggedValue, ...]) -> Json:
+    """Give the entries that the wallet signs: all but the permissions (tag 1)."""
+    return [{"tag": entry.tag, "value": entry.value} for entry in metadata if entry.tag != TAG_PERMISSIONS]
 
 
 def decode_metadata(
@@ -56,3 +67,15 @@ def decode_metadata(
     if not set(tags) <= {*required, *optional}:
         raise InvalidFieldError("metadata", "has a tag that this operation does not take")
     return entries
+
+
+def claim_is_bare_key(value: Json) -> bool:
+    """Tell whether the claim in a metadata list is a bare public key, as in revision 0.1. The list is not checked."""
+    entries = value if isinstance(value, list) else []
+    return any(
+        isinstance(entry, dict)
+        and entry.get("tag") == TAG_CLAIM
+        and isinstance(entry.get("value"), str)
+        and entry["value"].startswith("0x")
+        for entry in entries
+    )

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dan_async.models.setup import TAG_PERMISSIONS, TaggedValue
+from dan_async.wire.challenge import check_challenge
 
-__all__ = ["owner_request", "signed_metadata"]
+__all__ = ["owner_request"]
 
 _TYPES = {
     "EIP712Domain": (("name", "string"), ("version", "string")),
@@ -27,11 +27,6 @@ def _fields(name: str) -> list[dict[str, str]]:
     return [{"name": field, "type": kind} for field, kind in _TYPES[name]]
 
 
-def signed_metadata(metadata: tuple[TaggedValue, ...]) -> list[dict[str, Any]]:
-    """Give the entries that the wallet signs: all but the permissions (tag 1)."""
-    return [{"tag": entry.tag, "value": entry.value} for entry in metadata if entry.tag != TAG_PERMISSIONS]
-
-
 def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> dict[str, Any]:
     """
     Build the typed data.
@@ -40,7 +35,10 @@ def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> 
         setup_type: ``KeygenSetupOpts``, ``AddEphemeralKeyOpts`` or ``MetadataSetupOpts``.
         setup: The setup as the message shows it. Members that the type does not name are
             shown but not hashed.
-        challenge: The challenge, as text.
+        challenge: 64 hex digits without 0x.
+
+    Raises:
+        InvalidFieldError: The challenge has another form.
     """
     return {
         "types": {
@@ -51,5 +49,5 @@ def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> 
         },
         "domain": {"name": "SilentShard authentication", "version": "0.1.0"},
         "primaryType": "Request",
-        "message": {"setup": dict(setup), "challenge": challenge},
+        "message": {"setup": dict(setup), "challenge": check_challenge(challenge)},
     }

@@ -1,0 +1,41 @@
+"""The authentication object: who asked, and the signature that shows it. Alike in all revisions."""
+
+from __future__ import annotations
+
+from dan_async.errors import InvalidFieldError
+from dan_async.models._fields import check_address
+from dan_async.models.authentication import UserAuthentication
+from dan_async.types import Json
+from dan_async.wire.members import members
+
+__all__ = ["METHODS", "authentication_value", "read_authentication"]
+
+#: How a request can be authorised: the owner's wallet, the ephemeral key, a passkey.
+METHODS = ("eoa", "ephemeral", "passkey")
+
+
+def authentication_value(auth: UserAuthentication) -> Json:
+    """Give the object as JSON values, members in the wire's order."""
+    return {
+        "credentials": {"credentials": auth.credentials, "method": auth.method, "id": auth.id},
+        "signature": auth.signature,
+    }
+
+
+def read_authentication(value: Json) -> UserAuthentication:
+    """
+    Read the object. The signature is not checked here: that is for the nodes.
+
+    Raises:
+        InvalidFieldError: A member is missing, unknown or wrong.
+    """
+    outer = members(value, "authentication", ("credentials", "signature"))
+    inner = members(outer["credentials"], "credentials", ("credentials", "method", "id"))
+    method = inner["method"]
+    if method not in METHODS:
+        raise InvalidFieldError("method", f"must be one of {', '.join(METHODS)}")
+    if method == "eoa":
+        check_address("id", inner["id"])
+    return UserAuthentication(
+        method=method, id=inner["id"], credentials=inner["credentials"], signature=outer["signature"]
+    )
