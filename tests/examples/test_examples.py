@@ -1,0 +1,107 @@
+"""Every program under examples/ runs and does what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from dan_async import LocalWallet
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+OWNER_KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
+
+
+async def start(name: str, *args: str) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        sys.executable, str(EXAMPLES / name), *args, stdout=pipe, stderr=pipe
+    )
+
+
+@asynccontextmanager
+async def serving(name: str) -> AsyncIterator[str]:
+    """Run a server on a free port, give the URL it prints, and check that it stops cleanly."""
+    process = await start(name, "0")
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        yield line.decode().split()[-1]
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, stderr = await asyncio.wait_for(process.communicate(), 30)
+    assert stderr == b""
+    assert process.returncode == 0
+
+
+def test_every_example_is_tested() -> None:
+    """A new example needs a test here."""
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "first_key.py",
+        "in_a_web_server.py",
+        "callback_wallet.py",
+    }
+
+
+async def test_first_key() -> None:
+    """It prints a session key of three of five nodes."""
+    process = await start("first_key.py")
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
+    assert (process.returncode, stderr) == (0, b"")
+    assert b"held 3-of-5" in stdout
+
+
+async def test_in_a_web_server() -> None:
+    """Concurrent requests each get a key of their own, a wrong one gets a reason, and no secret leaves the server."""
+    async with serving("in_a_web_server.py") as url, aiohttp.ClientSession() as http:
+
+        async def post(duration: str) -> tuple[int, dict[str, object]]:
+            async with http.post(url, params={"duration": duration}) as response:
+                return response.status, await response.json()
+
+        answers = await asyncio.gather(*(post("600") for _ in range(3)))
+        assert [status for status, _ in answers] == [201] * 3
+        assert len({str(body["address"]) for _, body in answers}) == 3
+        assert all(set(body) == {"address", "keyId", "expiresAt"} for _, body in answers)
+        status, body = await post("0")
+        assert status == 400
+        assert "duration" in str(body["error"])
+        assert (await post("soon"))[0] == 400
+
+
+async def test_callback_wallet_signs_in_the_browser() -> None:
+    """The page is served, and what plays its part over the WebSocket gets a session key for its signature."""
+    wallet = LocalWallet(OWNER_KEY)
+    async with serving("callback_wallet.py") as url, aiohttp.ClientSession() as http:
+        async with http.get(url) as page:
+            assert "eth_signTypedData_v4" in await page.text()
+        async with http.ws_connect(url + "session") as socket:
+            await socket.send_json({"owner": wallet.address})
+            typed_data = (await socket.receive_json())["sign"]
+            await socket.send_json({"signature": await wallet.sign_typed_data(typed_data)})
+            made = await socket.receive_json()
+        assert made["sessionKey"].startswith("0x")
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [({"refused": "no"}, "declined"), ({"signature": "0x12"}, "signature")],
+    ids=["refused", "not a signature"],
+)
+async def test_callback_wallet_passes_on_what_went_wrong(reply: dict[str, str], expected: str) -> None:
+    """An owner who declines, or a wallet that answers nonsense, gives the page a sentence."""
+    async with (
+        serving("callback_wallet.py") as url,
+        aiohttp.ClientSession() as http,
+        http.ws_connect(url + "session") as socket,
+    ):
+        await socket.send_json({"owner": LocalWallet(OWNER_KEY).address})
+        await socket.receive_json()
+        await socket.send_json(reply)
+        assert expected in (await socket.receive_json())["error"]

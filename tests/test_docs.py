@@ -1,0 +1,184 @@
+"""The documentation is true: names, links, commands and code."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+
+import dan_async
+from dan_async import config, errors, retry
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.glob("*.md")])
+ERRORS = [
+    value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, errors.DanError)
+]
+#: Packages whose names users import; the others are machinery that the public names bring with them.
+PACKAGES = ["dan_async"] + [
+    f"dan_async.{module.name}" for module in pkgutil.iter_modules(dan_async.__path__) if module.ispkg
+]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Give the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(text_of(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Give the code blocks of a language; "" for those that name none."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
+    return [code for found, code in fenced if found == language]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_resolve(page: Path) -> None:
+    """Every link to a file of ours leads to one, and to a heading that exists."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(text_of(page))):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors_of(file), target
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=name_of)
+def test_the_index_lists_every_page(page: Path) -> None:
+    """A page that nothing leads to is not read."""
+    assert page.name == "index.md" or f"]({page.name})" in text_of(DOCS / "index.md")
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_every_error_is_explained(error: type[errors.DanError]) -> None:
+    """docs/errors.md has a row, not only a line of the tree, for each error class."""
+    assert error is errors.DanError or re.search(
+        rf"^\| `{error.__name__}` \| \S", text_of(DOCS / "errors.md"), re.MULTILINE
+    )
+
+
+def test_the_tree_of_errors_is_the_real_one() -> None:
+    """Each line of the tree stands under its base class, and names the built-ins that the class is as well."""
+    (tree,) = blocks(DOCS / "errors.md", "")
+    stack: list[str] = []
+    seen = set()
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip("│├└─ "))) // 4
+        name, *others = re.findall(r"\w+", line)
+        cls = getattr(errors, name)
+        del stack[depth:]
+        bases = [base.__name__ for base in cls.__bases__]
+        assert bases == ([stack[-1], *others] if stack else ["Exception"]), name
+        stack.append(name)
+        seen.add(cls)
+    assert seen == set(ERRORS)
+
+
+@pytest.mark.parametrize("name", [name for name in dan_async.__all__ if name != "__version__"])
+def test_every_public_name_is_documented(name: str) -> None:
+    """A name that users may import stands on some page, and has a docstring."""
+    assert any(re.search(rf"\b{name}\b", text_of(page)) for page in PAGES)
+    assert inspect.getdoc(getattr(dan_async, name))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_promised_name_has_a_docstring(package: str) -> None:
+    """What a package lists is explained where an editor shows it."""
+    module = importlib.import_module(package)
+    assert len(module.__doc__ or "") > 20
+    for name in getattr(module, "__all__", []):
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isroutine(value):
+            assert inspect.getdoc(value), name
+
+
+@pytest.mark.parametrize(
+    ("cls", "page"),
+    [(config.Timeouts, "timeouts-and-retries.md"), (retry.RetryPolicy, "timeouts-and-retries.md")],
+    ids=["Timeouts", "RetryPolicy"],
+)
+def test_every_setting_of_time_is_explained(cls: type, page: str) -> None:
+    """The page names each setting that is not there for tests."""
+    for field in attrs.fields(cls):
+        if field.name not in ("sleep", "random"):
+            assert field.name in text_of(DOCS / page), field.name
+
+
+def test_every_parameter_of_the_job_is_documented() -> None:
+    """docs/generate-session-key.md has each parameter and each field of the payload."""
+    text = text_of(DOCS / "generate-session-key.md")
+    for name in inspect.signature(dan_async.DanClient.generate_session_key).parameters:
+        assert name == "self" or f"*{name}*" in text, name
+    for field in attrs.fields(dan_async.DanSessionKeyPayload):
+        assert f"`{field.name}`" in text, field.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_in_the_pages_is_python(page: Path) -> None:
+    """Every code block compiles, and what it imports from us is there."""
+    for block in blocks(page, "python"):
+        tree = compile(block, name_of(page), "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dan_async"):
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+def test_the_readmes_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The README's first program prints a session with its secret masked, then the seven fields."""
+    exec(compile(blocks(ROOT / "README.md", "python")[0], "README.md", "exec"), {"__name__": "__main__"})
+    masked, fields = capsys.readouterr().out.splitlines()
+    session = ast.literal_eval(fields)
+    assert len(session) == 7
+    assert session["hexEphSKWithout0x"] not in masked
+
+
+def test_the_readme_begins_with_its_two_commands() -> None:
+    """The first shell block is what prints a key and what runs the tests, each on one line that pip alone can follow."""
+    (block, *_) = blocks(ROOT / "README.md", "sh")
+    first, second = block.splitlines()
+    assert first.endswith("dan-async keygen --devnet 3-of-5 --json")
+    assert second.endswith("-m pytest --cov")
+    for line in (first, second):
+        assert line.startswith("python3 -m venv .venv && .venv/bin/pip install -q ")
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    """.ci/run ends with that very line."""
+    (block, *_) = blocks(ROOT / "README.md", "sh")
+    assert text_of(ROOT / ".ci" / "run").splitlines()[-1] == block.splitlines()[1]
+
+
+def test_the_changelog_is_kept() -> None:
+    """[Unreleased] stands on top, and its sections have the names of Keep a Changelog, in our order."""
+    headings = re.findall(r"^##+ (.+)$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    order = ["Security", "Removed", "Deprecated", "Added", "Changed", "Fixed"]
+    sections: list[str] = []
+    for heading in headings[1:]:
+        if heading.startswith("["):
+            sections = []
+            continue
+        sections.append(heading)
+        assert sections == sorted(sections, key=order.index)

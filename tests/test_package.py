@@ -1,0 +1,135 @@
+"""What the package is from outside: its names, how little an import loads, and that it does nothing by itself."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import pkgutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import dan_async
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ["dan_async"] + [
+    f"dan_async.{module.name}" for module in pkgutil.iter_modules(dan_async.__path__) if module.ispkg
+]
+PUBLIC = [name for name in dan_async.__all__ if name != "__version__"]
+
+#: Modules that an extra brings; nothing of the core may load them, whatever is used.
+OF_EXTRAS = {"typer", "rich", "eth_account", "webauthn", "uvloop"}
+
+
+def run_python(code: str) -> str:
+    """Run code in a fresh interpreter and give what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Give the modules that a statement loads in a fresh interpreter."""
+    code = f"import json, sys; before = set(sys.modules); {statement}; print(json.dumps(sorted(set(sys.modules) - before)))"
+    return set(json.loads(run_python(code)))
+
+
+def names_of(package: ModuleType) -> list[str]:
+    return list(getattr(package, "__all__", []))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_all_is_sorted(name: str) -> None:
+    """A list of public names is sorted and has no repetition."""
+    names = names_of(importlib.import_module(name))
+    assert names == sorted(set(names))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_public_name_can_be_imported(name: str) -> None:
+    """What a package promises is there."""
+    package = importlib.import_module(name)
+    for public in names_of(package):
+        assert getattr(package, public) is not None
+
+
+def test_the_package_promises_something() -> None:
+    """The list of public names is not empty, and dir() gives it."""
+    assert {"DanClient", "NodeNetwork", "generate_session_key"} <= set(PUBLIC)
+    assert dir(dan_async) == sorted(dan_async.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """Lazy names do not turn a typing error into something stranger."""
+    with pytest.raises(AttributeError, match="DanClinet"):
+        _ = dan_async.DanClinet
+
+
+def test_the_version_is_the_projects() -> None:
+    """pyproject.toml, the installed metadata and __version__ agree."""
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert dan_async.__version__ == stated == importlib.metadata.version("dan-async")
+
+
+def test_import_loads_nothing_heavy() -> None:
+    """`import dan_async` loads no third-party module at all, nor asyncio."""
+    loaded = {name.partition(".")[0] for name in loaded_by("import dan_async")}
+    assert loaded <= {"dan_async"} | set(sys.stdlib_module_names)
+    assert not loaded & {
+        "asyncio",
+        "ssl",
+        "socket",
+        "aiohttp",
+        "eth_utils",
+        "pydantic",
+        "typer",
+        "rich",
+        "coincurve",
+    }
+
+
+def test_import_loads_few_modules() -> None:
+    """The cost of the import stays what it is: a handful of modules."""
+    assert len(loaded_by("import dan_async")) < 30
+
+
+def test_errors_load_nothing_heavy() -> None:
+    """A program that only handles errors does not pay for the network either."""
+    loaded = {name.partition(".")[0] for name in loaded_by("from dan_async import DanError")}
+    assert not loaded & {"aiohttp", "eth_utils", "pydantic", "coincurve", "cryptography", "tenacity"}
+
+
+def test_no_public_name_loads_an_extra() -> None:
+    """Using everything public needs the core dependencies only."""
+    loaded = {name.partition(".")[0] for name in loaded_by(f"from dan_async import {', '.join(PUBLIC)}")}
+    assert "dan_async" in loaded
+    assert not loaded & OF_EXTRAS
+
+
+def test_import_opens_no_socket_and_writes_no_file() -> None:
+    """Loading every public name does no I/O but reading modules."""
+    code = f"""
+import sys
+
+def watch(event, args):
+    if event.startswith(("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess", "os.system")):
+        raise RuntimeError(event)
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+") and "__pycache__" not in str(args[0]):
+        raise RuntimeError(f"opened {{args[0]}} to write")
+
+sys.addaudithook(watch)
+from dan_async import {", ".join(PUBLIC)}
+"""
+    run_python(code)
+
+
+def test_types_are_marked() -> None:
+    """Type checkers look into the package."""
+    assert (ROOT / "dan_async" / "py.typed").is_file()

@@ -1,0 +1,176 @@
+"""
+The public API as a caller writes it. Checked by mypy, never run: a change that breaks a caller's types fails here.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from typing import Any, assert_type
+
+from dan_async import (
+    CallbackWallet,
+    DanClient,
+    DanError,
+    DanModuleInfo,
+    DanSessionKeyPayload,
+    DanSessionKeyRequestParams,
+    EphemeralKey,
+    JsonRpcWallet,
+    LocalWallet,
+    NodeEndpoint,
+    NodeNetwork,
+    RetryPolicy,
+    Threshold,
+    Timeouts,
+    TransportOptions,
+    generate_session_key,
+)
+from dan_async.devnet import Devnet
+from dan_async.errors import NodeRefusedError, QuorumError, RateLimitedError
+from dan_async.models import NodeOutcome
+from dan_async.networks.base import Network, NetworkHealth
+from dan_async.types import TypedData
+from dan_async.wallets import Wallet
+
+
+class Account:
+    """A smart account client of the caller's own: no base class is needed."""
+
+    def __init__(self, signer: Wallet) -> None:
+        self.signer: Wallet | None = signer
+        self.bundler_url: str | None = "https://bundler.example/api/v2/80002/key"
+        self.chain_id: int | None = None
+
+    async def get_address(self) -> str:
+        return "0x0000000000000000000000000000000000000001"
+
+
+class OwnWallet:
+    """A wallet of the caller's own."""
+
+    address = "0x0000000000000000000000000000000000000001"
+    interactive = False
+
+    async def sign_typed_data(self, typed_data: TypedData) -> str:
+        return str(typed_data)
+
+
+async def sign(typed_data: TypedData) -> str:
+    return str(typed_data)
+
+
+def wallets() -> list[Wallet]:
+    """Everything that counts as a wallet."""
+    return [
+        OwnWallet(),
+        LocalWallet("01" * 32),
+        LocalWallet(bytes(32)),
+        CallbackWallet("0x0000000000000000000000000000000000000001", sign),
+        CallbackWallet("0x0000000000000000000000000000000000000001", sign, interactive=False),
+        JsonRpcWallet("https://wallet.example", address="0x0000000000000000000000000000000000000001"),
+    ]
+
+
+def networks() -> list[Network]:
+    """Every way to name nodes."""
+    endpoint = NodeEndpoint("wss://node.example/v1/rpc", "0x0000000000000000000000000000000000000001")
+    return [
+        NodeNetwork([endpoint]),
+        NodeNetwork(["wss://node.example/v1/rpc=0x0000000000000000000000000000000000000001"]),
+        NodeNetwork(
+            [{"url": endpoint.url, "operator": endpoint.operator}],
+            threshold=Threshold(2, 3),
+            options=TransportOptions(
+                ssl_context=ssl.create_default_context(),
+                pins=["00" * 32, bytes(32)],
+                proxy="http://proxy.example",
+                headers={"authorization": "…"},
+                max_message_bytes=65536,
+                trust_env=False,
+            ),
+            timeouts=Timeouts(total_s=10, attempt_s=5, connect_s=2, wallet_s=60, grace_s=0.1),
+            retry=RetryPolicy(attempts=2, first_wait_s=0.1, longest_wait_s=1),
+        ),
+    ]
+
+
+async def keygen(network: NodeNetwork, wallet: Wallet, key: EphemeralKey) -> None:
+    """The job, with everything it takes."""
+    async with DanClient(network, timeouts=Timeouts(total_s=10)) as dan:
+        assert_type(dan, DanClient)
+        session = await dan.generate_session_key(wallet=wallet, chain_id=80002)
+        assert_type(session, DanSessionKeyPayload)
+        await dan.generate_session_key(
+            smart_account_client=Account(wallet),
+            browser_wallet=wallet,
+            hardcoded_values={"threshold": 2, "partiesNumber": 3},
+            duration=60,
+            threshold=2,
+            parties_number=3,
+            min_parties=2,
+            permissions={"allowed": ["0x00"]},
+            key_label="agent",
+            eph_alg="ed25519",
+            ephemeral_key=key,
+            eph_id="one",
+            timeout=5.0,
+        )
+        payload = await generate_session_key(smart_account_client=Account(wallet), client=dan, duration=60)
+        assert_type(payload, DanSessionKeyPayload)
+        health = await dan.network.health(timeout_s=1)
+        assert_type(health, NetworkHealth)
+        assert_type(health.live, int)
+
+
+async def devnet() -> None:
+    """A network of one's own, in both ways."""
+    async with Devnet(threshold=2, parties=3) as net, DanClient(net) as dan:
+        assert_type(net.threshold, Threshold)
+        assert_type(net.endpoints, tuple[NodeEndpoint, ...])
+        assert_type(net.network(), NodeNetwork)
+        await net.nodes[0].stop()
+        await net.nodes[0].start()
+        await dan.generate_session_key(wallet=LocalWallet("01" * 32), chain_id=80002)
+    async with DanClient(Devnet()) as dan:
+        await dan.aclose()
+
+
+def payload(session: DanSessionKeyPayload, data: dict[str, Any]) -> None:
+    """A session's fields, and its way through JSON."""
+    assert_type(session.to_dict(extended=True), dict[str, Any])
+    assert_type(DanSessionKeyPayload.from_dict(data), DanSessionKeyPayload)
+    assert_type(DanModuleInfo.from_dict(data), DanModuleInfo)
+    assert_type(session.threshold, int)
+    assert_type(session.parties_number, int)
+    info: DanModuleInfo = session
+    assert_type(info.threshold, int | None)
+    text: str = session.session_key_eoa + session.mpc_key_id + session.hex_eph_sk_without_0x
+    del text
+
+
+def params(wallet: Wallet) -> DanSessionKeyRequestParams:
+    """The seed's request as a value."""
+    return DanSessionKeyRequestParams(smart_account_client=Account(wallet), duration=60, chain_id=1)
+
+
+def ephemeral() -> str:
+    """Keys that are wiped when the block is left."""
+    with EphemeralKey.generate("ed25519") as key:
+        assert_type(key.public_key, bytes)
+        return EphemeralKey.from_hex(key.to_hex(), "ed25519").default_id
+
+
+def handling(error: DanError) -> float | None:
+    """What errors carry."""
+    assert_type(error.nodes, Sequence[NodeOutcome])
+    assert_type(error.retryable, bool)
+    if isinstance(error, QuorumError):
+        assert_type(error.threshold, int)
+        return sum(outcome.elapsed_s for outcome in error.nodes)
+    if isinstance(error, RateLimitedError):
+        return error.retry_after
+    if isinstance(error, NodeRefusedError):
+        assert_type(error.code, int)
+        assert_type(error.culprits, tuple[str, ...])
+    return None
