@@ -15,8 +15,8 @@ from dan_async.crypto.address import parse_address
 from dan_async.crypto.keccak import keccak256
 from dan_async.errors import InvalidFieldError
 
-#: Turns one value into its 32-byte word.
-Encoder: TypeAlias = Callable[[Any], bytes]
+#: Turns one value into its 32-byte word; told how deep in the message it lies.
+Encoder: TypeAlias = Callable[[Any, int], bytes]
 
 _DECIMAL = re.compile(r"-?[0-9]{1,80}\Z")
 _HEX_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,64}\Z")
@@ -72,7 +72,7 @@ def _unsigned(bits: int) -> Encoder:
     limit = 1 << bits
     problem = f"must be a uint{bits}: from 0 to 2**{bits} - 1"
 
-    def encode(value: Any) -> bytes:
+    def encode(value: Any, _depth: int) -> bytes:
         number: int = value if type(value) is int else _whole_number(value)
         if not 0 <= number < limit:
             raise RefusedError(problem)
@@ -85,7 +85,7 @@ def _signed(bits: int) -> Encoder:
     limit = 1 << (bits - 1)
     problem = f"must be an int{bits}: from -2**{bits - 1} to 2**{bits - 1} - 1"
 
-    def encode(value: Any) -> bytes:
+    def encode(value: Any, _depth: int) -> bytes:
         number = _whole_number(value)
         if not -limit <= number < limit:
             raise RefusedError(problem)
@@ -103,7 +103,7 @@ def _bytes_of(value: object) -> bytes:
 
 
 def _fixed_bytes(length: int) -> Encoder:
-    def encode(value: Any) -> bytes:
+    def encode(value: Any, _depth: int) -> bytes:
         data = _bytes_of(value)
         if len(data) != length:
             raise RefusedError(f"must hold {length} bytes, not {len(data)}")
@@ -112,11 +112,11 @@ def _fixed_bytes(length: int) -> Encoder:
     return encode
 
 
-def _dynamic_bytes(value: Any) -> bytes:
+def _dynamic_bytes(value: Any, _depth: int) -> bytes:
     return keccak256(_bytes_of(value))
 
 
-def _string(value: Any) -> bytes:
+def _string(value: Any, _depth: int) -> bytes:
     if not isinstance(value, str):
         raise RefusedError(f"must be text, not {type(value).__name__}")
     try:
@@ -125,7 +125,7 @@ def _string(value: Any) -> bytes:
         raise RefusedError("has a lone surrogate, which UTF-8 cannot carry") from None
 
 
-def _bool(value: Any) -> bytes:
+def _bool(value: Any, _depth: int) -> bytes:
     if value is True:
         return _TRUE
     if value is False:
@@ -133,7 +133,7 @@ def _bool(value: Any) -> bytes:
     raise RefusedError(f"must be true or false, not {type(value).__name__}")
 
 
-def _address(value: Any) -> bytes:
+def _address(value: Any, _depth: int) -> bytes:
     try:
         address = parse_address("value", value)
     except InvalidFieldError as error:

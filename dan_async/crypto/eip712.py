@@ -38,6 +38,9 @@ _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,255}\Z")
 _ARRAY = re.compile(r"(.+)\[(|0|[1-9][0-9]{0,8})\]\Z")
 _NULL_STRUCT = bytes(32)
 
+#: Levels of structs and arrays in a message, and dimensions of an array: far more than a person could read.
+_DEEPEST = 64
+
 #: (name, type) of each member.
 _Members: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -69,11 +72,9 @@ def typed_data_digest(typed_data: TypedData) -> bytes:
     if primary == _DOMAIN:  # nothing but the domain is signed then
         return keccak256(prefix)
     try:
-        return keccak256(prefix + _compile(primary, frozen)(typed_data["message"]))
+        return keccak256(prefix + _compile(primary, frozen)(typed_data["message"], 0))
     except RefusedError as error:
         _refuse("message", error)
-    except RecursionError:
-        raise InvalidFieldError("message", "is nested too deeply") from None
 
 
 def _refuse(root: str, error: RefusedError) -> NoReturn:
@@ -87,19 +88,14 @@ def _freeze_types(types: object) -> tuple[tuple[str, _Members], ...]:
     """Make the types hashable, so that they can be the key of the cache."""
     if not isinstance(types, Mapping):
         raise InvalidFieldError("types", f"must be an object, not {type(types).__name__}")
-    frozen = []
-    for name, members in types.items():
-        if not isinstance(name, str) or not _IDENTIFIER.match(name) or RESERVED_NAME.match(name):
-            raise InvalidFieldError(
-                "types", "has a name that is not an identifier, or that is a type of EIP-712's own"
-            )
-        try:
-            pairs = tuple([(member["name"], member["type"]) for member in members])
-            hash(pairs)
-        except (TypeError, KeyError, IndexError):
-            raise InvalidFieldError(f"types.{name}", "must be a list of objects with name and type") from None
-        frozen.append((name, pairs))
-    return tuple(frozen)
+    try:
+        frozen = tuple(
+            [(name, tuple([(m["name"], m["type"]) for m in members])) for name, members in types.items()]
+        )
+        hash(frozen)
+    except (TypeError, KeyError, IndexError):
+        raise InvalidFieldError("types", "must be lists of objects with name and type, by name") from None
+    return frozen
 
 
 # --- the domain
@@ -132,7 +128,7 @@ def _hash_domain(spelled: _Members | None, values: tuple[tuple[str, Any], ...]) 
             hint=f"The order: {', '.join(f'{kind} {name}' for name, kind in _DOMAIN_MEMBERS.items())}",
         )
     try:
-        return _compile(_DOMAIN, ((_DOMAIN, present),))(domain)
+        return _compile(_DOMAIN, ((_DOMAIN, present),))(domain, 0)
     except RefusedError as error:
         _refuse("domain", error)
 
@@ -149,11 +145,17 @@ def _compile(primary: str, types: tuple[tuple[str, _Members], ...]) -> Encoder:
     Make the encoder that gives hashStruct of *primary*.
 
     Raises:
-        InvalidFieldError: The types are not well-formed. Only those that *primary* refers to are looked at.
+        InvalidFieldError: The types are not well-formed. Of those that *primary* does not refer to, only the name is
+            looked at.
     """
     defined = dict(types)
     if primary not in defined:
         raise InvalidFieldError("primaryType", "is not one of the types")
+    for name in defined:
+        if not isinstance(name, str) or not _IDENTIFIER.match(name) or RESERVED_NAME.match(name):
+            raise InvalidFieldError(
+                "types", "has a name that is not an identifier, or that is a type of EIP-712's own"
+            )
     for name in defined:
         if not isinstance(name, str) or not _IDENTIFIER.match(name) or RESERVED_NAME.match(name):
             raise InvalidFieldError(
@@ -194,7 +196,11 @@ def _check_members(name: str, defined: dict[str, _Members]) -> set[str]:
 
 
 def _base_type(kind: str) -> str:
-    while match := _ARRAY.match(kind):
+    """Give an array's innermost type; too many dimensions are left on it, and so it is no type at all."""
+    for _ in range(_DEEPEST):
+        match = _ARRAY.match(kind)
+        if not match:
+            break
         kind = match[1]
     return kind
 
@@ -218,15 +224,17 @@ def _encoder_of(kind: str, structs: dict[str, Encoder]) -> Encoder:
     if atomic is not None:
         return atomic
 
-    def encode(value: Any) -> bytes:
+    def encode(value: Any, depth: int) -> bytes:
         # Looked up when used: structs may refer to each other, and to themselves.
-        return _NULL_STRUCT if value is None else structs[kind](value)
+        return _NULL_STRUCT if value is None else structs[kind](value, depth)
 
     return encode
 
 
 def _struct_encoder(type_hash: bytes, members: list[tuple[str, Encoder]]) -> Encoder:
-    def encode(value: Any) -> bytes:
+    def encode(value: Any, depth: int) -> bytes:
+        if depth > _DEEPEST:
+            raise RefusedError("is nested too deeply")
         if type(value) is not dict and not isinstance(value, Mapping):
             raise RefusedError(f"must be an object, not {type(value).__name__}")
         words = [type_hash]
@@ -234,7 +242,7 @@ def _struct_encoder(type_hash: bytes, members: list[tuple[str, Encoder]]) -> Enc
             if name not in value:
                 raise RefusedError("is missing", name)
             try:
-                words.append(encode_member(value[name]))
+                words.append(encode_member(value[name], depth + 1))
             except RefusedError as error:
                 error.path.append(name)
                 raise
@@ -244,7 +252,7 @@ def _struct_encoder(type_hash: bytes, members: list[tuple[str, Encoder]]) -> Enc
 
 
 def _array_encoder(encode_item: Encoder, length: int | None) -> Encoder:
-    def encode(value: Any) -> bytes:
+    def encode(value: Any, depth: int) -> bytes:
         if not isinstance(value, list | tuple):
             raise RefusedError(f"must be a list, not {type(value).__name__}")
         if length is not None and len(value) != length:
@@ -252,7 +260,7 @@ def _array_encoder(encode_item: Encoder, length: int | None) -> Encoder:
         words = []
         for position, item in enumerate(value):
             try:
-                words.append(encode_item(item))
+                words.append(encode_item(item, depth + 1))
             except RefusedError as error:
                 error.path.append(f"[{position}]")
                 raise
