@@ -45,8 +45,7 @@ def evaluate_in_exponent(commitments: Sequence[PublicKey], at: int) -> PublicKey
 
 def share_matches(commitments: Sequence[PublicKey], index: int, share: int) -> bool:
     """Tell whether ``share`` is the committed polynomial's value at ``index``: share·G = Σ index^k·F_k."""
-    expected = evaluate_in_exponent(commitments, index)
-    return share != 0 and expected is not None and base_multiply(share) == expected
+    return share != 0 and base_multiply(share) == evaluate_in_exponent(commitments, index)
 
 
 def add_commitments(vectors: Sequence[CommitmentVector]) -> CommitmentVector | None:

@@ -367,7 +367,7 @@ class DkgParty:
             [evaluate_in_exponent(summed, i + 1) for i in range(self._session.threshold.n)] if summed else []
         )
         public_shares = tuple(encode(point) for point in points if point is not None)
-        if summed is None or len(public_shares) != self._session.threshold.n or not secret_share:
+        if summed is None or len(public_shares) != self._session.threshold.n:
             # Infinity among the sums: possible only with probability 2^-256 times a few hundred.
             raise DkgAbort(Reason.DEGENERATE_KEY)
         return KeyShare(

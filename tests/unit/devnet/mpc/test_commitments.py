@@ -43,6 +43,7 @@ def test_only_the_right_share_matches(found, index, offset):
 def test_share_zero_never_matches():
     """Not even where it is the value: zero times G has no encoding."""
     assert not share_matches(commit(Polynomial((ORDER - 6, 3))), 2, 0)
+    assert not share_matches(commit(Polynomial((ORDER - 6, 3))), 1, 0)
 
 
 def test_the_sum_of_commitments_commits_to_the_sum():

@@ -98,6 +98,22 @@ def test_a_proof_of_possession_from_another_session():
     expect_provable(group, lambda: group.verify_one(1), Reason.PROOF_OF_POSSESSION, 2)
 
 
+def test_a_proof_of_possession_made_for_another_party():
+    """The same polynomial, proved under another index: it would let a party repeat what it saw."""
+    group = Group()
+    theirs = Group(keys=group.keys, session_id=group.session_id).replace_dealer(3)
+    group.replace_dealer(2, coefficients=theirs.polynomial.coefficients, proof=theirs.proof)
+    expect_provable(group, lambda: group.verify_one(1), Reason.PROOF_OF_POSSESSION, 2)
+
+
+def test_a_proof_of_possession_covers_the_whole_vector():
+    """Other commitments behind the same first one need another proof."""
+    group = Group()
+    first = Group(keys=group.keys, session_id=group.session_id).replace_dealer(2, coefficients=(5, 6))
+    group.replace_dealer(2, coefficients=(5, 7), proof=first.proof)
+    expect_provable(group, lambda: group.verify_one(1), Reason.PROOF_OF_POSSESSION, 2)
+
+
 def test_a_rogue_key_is_refused():
     """A first commitment computed from the others', so that the key would be the rogue's own."""
     group = Group(2, 3).commit().open()

@@ -3,10 +3,13 @@
 import secrets
 
 import pytest
+from coincurve import PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.point import ORDER, add, base_multiply, encode, negate
+from dan_async.crypto.point import ORDER, add, base_multiply, encode, multiply, negate
+from dan_async.devnet.mpc.field import scalar_to_bytes
+from dan_async.devnet.mpc.hashing import hash_to_scalar
 from dan_async.devnet.mpc.schnorr import is_valid_proof, prove
 
 SECRET = 0x1234567890ABCDEF
@@ -48,6 +51,22 @@ def test_a_point_computed_from_others_cannot_be_proved():
     rogue = add([base_multiply(7), negate(PUBLIC)])
     made = prove(7, rogue, context=b"context", entropy=secrets.token_bytes)
     assert not is_valid_proof(made, rogue, context=b"context")
+
+
+def test_the_challenge_covers_the_point():
+    """Otherwise: choose nonce point and response, then compute the point that they are a proof for."""
+    nonce_point = base_multiply(99)
+    weak = hash_to_scalar("dan-dkg/1 proof of possession", b"context", encode(nonce_point))
+    made_up = multiply(add([base_multiply(77), negate(nonce_point)]), pow(weak, -1, ORDER))
+    assert not is_valid_proof(encode(nonce_point) + scalar_to_bytes(77), made_up, context=b"context")
+
+
+def test_the_challenge_covers_the_nonce_point():
+    """Otherwise: choose the response, then compute the nonce point that goes with it."""
+    stranger = PrivateKey().public_key
+    weak = hash_to_scalar("dan-dkg/1 proof of possession", b"context", encode(stranger))
+    nonce_point = add([base_multiply(77), negate(multiply(stranger, weak))])
+    assert not is_valid_proof(encode(nonce_point) + scalar_to_bytes(77), stranger, context=b"context")
 
 
 @settings(max_examples=60, deadline=None)
