@@ -1,1 +1,26 @@
-"""."""
+"""
+A DAN network on loopback, for development, demos and tests.
+
+This is not custody software. Its key generation and its links are real, but all nodes run on one machine and under one
+user, who can read every share; arithmetic on secrets is not constant-time; nothing here was audited. Do not put
+anything of value behind its keys.
+"""
+
+from __future__ import annotations
+
+from dan_async.devnet.cluster import Devnet, DevnetNode
+from dan_async.devnet.faults import Crash, Delay, DropReply, DropRequest, Fault, ForgeShares, ForgeSignature
+from dan_async.devnet.limits import NodeLimits
+
+__all__ = [
+    "Crash",
+    "Delay",
+    "Devnet",
+    "DevnetNode",
+    "DropReply",
+    "DropRequest",
+    "Fault",
+    "ForgeShares",
+    "ForgeSignature",
+    "NodeLimits",
+]

@@ -1,0 +1,316 @@
+"""A whole DAN network on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dan_async.config import NodeEndpoint, Threshold
+from dan_async.devnet._closing import carry_through
+from dan_async.devnet.faults import Fault, FaultBoard
+from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.limits import NodeLimits
+from dan_async.devnet.listening import PortReservation, check_loopback
+from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.node_server import PEER_PATH, RPC_PATH
+from dan_async.devnet.process_runner import ProcessRunner
+from dan_async.devnet.runners import InProcessRunner, NodeConfig, NodeRunner
+from dan_async.devnet.workers import Workers
+from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
+from dan_async.types import Clock, MpcKeyId, OperatorAddress
+
+if TYPE_CHECKING:
+    from dan_async.networks.direct import NodeNetwork
+
+__all__ = ["Devnet", "DevnetNode"]
+
+
+class DevnetNode:
+    """
+    One node of a ``Devnet``.
+
+    Attributes:
+        index: Its place in ``Devnet.nodes`` and ``Devnet.faults``.
+        operator: Its operator address.
+        url: Its RPC URL.
+    """
+
+    def __init__(self, index: int, endpoint: NodeEndpoint, runner: NodeRunner) -> None:
+        self.index = index
+        self.endpoint = endpoint
+        self._runner = runner
+        self._changing = asyncio.Lock()
+        self._is_retired = False
+
+    def __repr__(self) -> str:
+        return f"DevnetNode({self.index}, {self.url!r}, {self.operator!r}, is_running={self.is_running})"
+
+    @property
+    def operator(self) -> OperatorAddress:
+        """Its operator address."""
+        return self.endpoint.operator
+
+    @property
+    def url(self) -> str:
+        """Its RPC URL."""
+        return self.endpoint.url
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is up."""
+        return self._runner.is_running
+
+    async def start(self) -> None:
+        """
+        Start it again, at the same port, with the same identity and the same shares. Nothing happens if it runs.
+
+        Raises:
+            NodeError: Its process could not start.
+            ShareStoreError: What it stored cannot be read.
+            ClientClosedError: The devnet was closed.
+        """
+        async with self._changing:
+            if self._is_retired:
+                raise ClientClosedError("the devnet was closed", hint="Make a new Devnet")
+            await self._runner.start()
+
+    async def stop(self) -> None:
+        """Stop it: connections to it are refused until it is started again. Nothing happens if it is stopped."""
+        async with self._changing:
+            await carry_through(self._runner.stop())
+
+    async def retire(self) -> None:
+        """Stop it for good: what the devnet does when it is closed."""
+        self._is_retired = True
+        await self.stop()
+
+    def reveal_share(self, key_id: MpcKeyId | str) -> KeyShare | None:
+        """
+        Give the node's secret share of a key, or None if it has none. For tests: real nodes have no such door.
+
+        Raises:
+            ConfigurationError: The node is in a process of its own.
+        """
+        return self._runner.reveal_share(MpcKeyId(key_id))
+
+
+class Devnet:
+    """
+    A DAN network on loopback: for development, demos and tests. It is not custody software.
+
+    The nodes are real: each has its own identity, port and share store, generates keys with the others over encrypted
+    links, and trusts neither client nor peers. But they all run on one machine under one user, who can read every share.
+
+    Example::
+
+        async with Devnet(threshold=2, parties=3) as net, DanClient(net) as dan:
+            session = await dan.generate_session_key(wallet=wallet, chain_id=80002)
+
+    Args:
+        threshold: t, used when the caller of a job names none.
+        parties: How many nodes to run, 2 to 20; also n when the caller names none.
+        processes: Whether each node has a process of its own, instead of sharing this one.
+        storage: Folder where identities and shares are kept, so that a later devnet still has them. None keeps them for
+            as long as this devnet runs.
+        host: The loopback address to listen on. The ports come from the operating system.
+        clock: The nodes' wall clock, for tests; not with *processes*.
+        limits: What each node accepts.
+
+    Raises:
+        InvalidFieldError: A value is out of range.
+    """
+
+    def __init__(
+        self,
+        threshold: int = 3,
+        parties: int = 5,
+        *,
+        processes: bool = False,
+        storage: Path | str | None = None,
+        host: str = "127.0.0.1",
+        clock: Clock = time.time,
+        limits: NodeLimits | None = None,
+    ) -> None:
+        self.threshold = Threshold(threshold, parties)
+        if processes and clock is not time.time:
+            raise InvalidFieldError("clock", "cannot be given to nodes in processes of their own")
+        self._processes = processes
+        self._storage = None if storage is None else Path(storage)
+        self._host = check_loopback(host)
+        self._clock = clock
+        self._limits = limits or NodeLimits()
+        self._nodes: tuple[DevnetNode, ...] = ()
+        self._runners: list[NodeRunner] = []
+        self._reservations: list[PortReservation] = []
+        self._workers: Workers | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._starting = asyncio.Lock()
+        self._opened = 0
+        self._is_closed = False
+        #: The faults in force, by the node's place in ``nodes``; see ``dan_async.devnet.faults``.
+        self.faults = FaultBoard(parties, self._set_faults)
+
+    def __repr__(self) -> str:
+        return f"Devnet({self.threshold}, {sum(node.is_running for node in self._nodes)} nodes running)"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # --- what it consists of ------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> tuple[DevnetNode, ...]:
+        """
+        The nodes.
+
+        Raises:
+            ConfigurationError: The devnet has not been started.
+        """
+        if not self._nodes:
+            raise ConfigurationError(
+                "the devnet has not been started", hint="Use it in 'async with Devnet(...)', or call start()"
+            )
+        return self._nodes
+
+    @property
+    def endpoints(self) -> tuple[NodeEndpoint, ...]:
+        """Where the nodes are and who they are: what a ``NodeNetwork`` takes."""
+        return tuple(node.endpoint for node in self.nodes)
+
+    def describe(self) -> dict[str, Any]:
+        """Give what there is to connect to, as JSON members."""
+        return {"nodes": [{"url": node.url, "operator": node.operator} for node in self.nodes]}
+
+    def network(self, **options: Any) -> NodeNetwork:
+        """
+        Make a network of these nodes; whoever makes it closes it.
+
+        Args:
+            **options: As for ``NodeNetwork``; *threshold* is the devnet's unless given.
+        """
+        from dan_async.networks.direct import NodeNetwork
+
+        return NodeNetwork(self.endpoints, **{"threshold": self.threshold, **options})
+
+    # --- starting and stopping ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """
+        Start all nodes; return when every one listens. Nothing happens if they were started before.
+
+        Raises:
+            ClientClosedError: The devnet was closed; its ports are gone.
+            NodeError: A node's process could not start.
+            ShareStoreError: What a node stored cannot be read, or another devnet uses the folder.
+        """
+        async with self._starting:
+            if self._is_closed:
+                raise ClientClosedError("the devnet was closed", hint="Make a new Devnet")
+            if not self._nodes:
+                await self._start()
+
+    async def _start(self) -> None:
+        try:
+            self._build(await self._identities())
+            async with asyncio.TaskGroup() as group:
+                for node in self._nodes:
+                    group.create_task(node.start(), name=f"start devnet node {node.index}")
+        except BaseExceptionGroup as failures:
+            await self.aclose()
+            raise failures.exceptions[0] from None  # the others were cancelled, or have the same reason
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Stop all nodes and give everything back. May be called twice; carried through even if cancelled."""
+        if not self._is_closed:
+            self._is_closed = True
+            await carry_through(self._close())
+
+    async def open_network(self) -> NodeNetwork:
+        """Start the devnet, if it is not running, and give a network of its nodes (see ``NetworkSource``)."""
+        if self._opened or not self._nodes:
+            await self.start()
+            self._opened += 1
+        return self.network()
+
+    async def close_network(self) -> None:
+        """Stop the devnet when nobody needs it any more, if ``open_network`` started it."""
+        if self._opened:
+            self._opened -= 1
+            if not self._opened:
+                await self.aclose()
+
+    async def _identities(self) -> list[NodeIdentity]:
+        if self._processes and self._storage is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="dan-devnet-")
+        folders = [self._folder(index) for index in range(self.threshold.n)]
+        with Workers() as workers:  # new identities are written durably, which takes a while
+            return [await workers.use_disk(_identity_in, folder) for folder in folders]
+
+    def _build(self, identities: list[NodeIdentity]) -> None:
+        for _ in identities:
+            self._reservations.append(PortReservation(self._host))
+        peers = {
+            identity.operator: f"ws://{reserved.authority}{PEER_PATH}"
+            for identity, reserved in zip(identities, self._reservations, strict=True)
+        }
+        if not self._processes:
+            self._workers = Workers()
+        nodes = []
+        for index, (identity, reserved) in enumerate(zip(identities, self._reservations, strict=True)):
+            config = NodeConfig(
+                identity=identity,
+                host=self._host,
+                port=reserved.port,
+                roster={operator: url for operator, url in peers.items() if operator != identity.operator},
+                folder=self._folder(index),
+                limits=self._limits,
+            )
+            self._runners.append(self._runner(config))
+            self._runners[-1].set_faults(self.faults[index])
+            endpoint = NodeEndpoint(f"ws://{reserved.authority}{RPC_PATH}", identity.operator)
+            nodes.append(DevnetNode(index, endpoint, self._runners[-1]))
+        self._nodes = tuple(nodes)
+
+    def _folder(self, index: int) -> Path | None:
+        root = self._storage if self._temporary is None else Path(self._temporary.name)
+        return None if root is None else root / f"node-{index}"
+
+    def _runner(self, config: NodeConfig) -> NodeRunner:
+        if self._workers is None:
+            return ProcessRunner(config)
+        return InProcessRunner(config, workers=self._workers, clock=self._clock)
+
+    def _set_faults(self, index: int, faults: tuple[Fault, ...]) -> None:
+        if self._nodes:  # else they are given to the nodes when these are made
+            self._runners[index].set_faults(faults)
+
+    async def _close(self) -> None:
+        try:
+            results = await asyncio.gather(*(node.retire() for node in self._nodes), return_exceptions=True)
+        finally:
+            for reservation in self._reservations:
+                reservation.close()
+            if self._workers is not None:
+                self._workers.close()
+            if self._temporary is not None:
+                self._temporary.cleanup()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+
+def _identity_in(folder: Path | None) -> NodeIdentity:
+    return NodeIdentity.generate() if folder is None else NodeIdentity.load_or_create(folder / "identity")

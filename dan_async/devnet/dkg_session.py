@@ -1,0 +1,249 @@
+"""Runs one distributed key generation over the links: moves messages, keeps deadlines, blames; ``mpc.dkg`` computes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from attrs import field, frozen
+
+from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.limits import NodeLimits
+from dan_async.devnet.mailboxes import (
+    ConflictingMessageError,
+    Mailbox,
+    Mailboxes,
+    PeerAbortError,
+    SilentPeersError,
+)
+from dan_async.devnet.mpc.abort import DkgAbort, check_complaint
+from dan_async.devnet.mpc.dkg import DkgParty
+from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.peer_links import PeerLinks
+from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_parts, split_parts
+from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.devnet.workers import Workers
+from dan_async.errors import ProtocolError
+from dan_async.models.threshold import Threshold
+from dan_async.types import OperatorAddress, RequestId
+from dan_async.wire.node_1 import Code
+
+__all__ = ["DkgSessions"]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_COMMIT, _OPEN, _ECHO = 1, 2, 3
+
+
+@frozen
+class _Failure(Exception):  # noqa: N818 - never leaves this module
+    """Why a session ended without a key: what to tell the client, and what to tell the other parties."""
+
+    reason: str
+    culprits: tuple[OperatorAddress, ...] = ()
+    complaint: bytes | None = None
+    aborted_by: OperatorAddress | None = None
+
+
+@frozen
+class _Session:
+    request_id: RequestId
+    session_id: bytes
+    threshold: Threshold
+    participants: tuple[OperatorAddress, ...]
+    box: Mailbox
+    #: Everything sent so far, to be sent again over a link that comes up in the middle.
+    sent: dict[OperatorAddress, list[bytes]] = field(factory=dict)
+
+    def index(self, operator: OperatorAddress) -> int:
+        return self.participants.index(operator) + 1
+
+
+class DkgSessions:
+    """
+    The key generations that a node takes part in.
+
+    Args:
+        identity: The node.
+        links: Its links to the others.
+        mailboxes: What they have sent.
+        workers: Where the arithmetic runs, so that the event loop is never held for long.
+        limits: How long a round may take.
+    """
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        links: PeerLinks,
+        mailboxes: Mailboxes,
+        workers: Workers,
+        limits: NodeLimits,
+    ) -> None:
+        self._identity = identity
+        self._links = links
+        self._mailboxes = mailboxes
+        self._workers = workers
+        self._limits = limits
+        self._running: dict[bytes, _Session] = {}
+
+    def resend(self, peer: OperatorAddress) -> None:
+        """Repeat what running sessions have sent to a peer: its link has just come up."""
+        for session in self._running.values():
+            for frame in session.sent.get(peer, ()):
+                self._links.send(peer, frame)
+
+    async def run(
+        self,
+        *,
+        request_id: RequestId,
+        session_id: bytes,
+        threshold: Threshold,
+        participants: Sequence[OperatorAddress],
+    ) -> KeyShare:
+        """
+        Make a key together with the other participants.
+
+        Args:
+            request_id: For logs.
+            session_id: 32 bytes that no other key generation ever had.
+            threshold: t and n.
+            participants: The operators, ascending; party i is ``participants[i - 1]``, and one is this node.
+
+        Returns:
+            This node's share.
+
+        Raises:
+            RefusalError: ``KEYGEN_FAILED``; ``data.culprits`` names whom this node can blame by what it saw itself.
+        """
+        peers = [operator for operator in participants if operator != self._identity.operator]
+        box = self._mailboxes.open(session_id, peers, rounds=_ECHO)
+        session = _Session(request_id, session_id, threshold, tuple(participants), box)
+        self._running[session_id] = session
+        own = (session.index(self._identity.operator),)
+        try:
+            with self._links.wanted(peers):
+                return await self._run(session)
+        except asyncio.CancelledError:
+            self._abort(session, AbortNotice("the node is stopping", own))
+            raise
+        except _Failure as failure:
+            # Also after a peer's abort: it may have told this node only, so that the others would call it silent.
+            culprits = tuple(session.index(culprit) for culprit in failure.culprits)
+            self._abort(session, AbortNotice(failure.reason, culprits, failure.complaint))
+            raise self._refusal(session, failure) from failure
+        except Exception:
+            self._abort(session, AbortNotice("the node has failed", own))
+            raise
+        finally:
+            del self._running[session_id]
+            self._mailboxes.close(box)
+
+    async def _run(self, session: _Session) -> KeyShare:
+        party = DkgParty(
+            session_id=session.session_id,
+            index=session.index(self._identity.operator),
+            threshold=session.threshold,
+            identities=session.participants,
+            sign=self._identity.sign,
+        )
+        commitment = await self._compute(session, party.commit)
+        commitments = await self._exchange(session, _COMMIT, dict.fromkeys(session.box.peers, commitment))
+
+        opening = await self._compute(session, party.open, commitments)
+        bodies = {
+            peer: join_parts((opening.broadcast, opening.shares[session.index(peer)]))
+            for peer in session.box.peers
+        }
+        received = await self._exchange(session, _OPEN, bodies)
+        openings, shares = _unpack(session, received)
+
+        echo = await self._compute(session, party.verify, openings, shares)
+        echoes = await self._exchange(session, _ECHO, dict.fromkeys(session.box.peers, echo))
+        return await self._compute(session, party.finish, echoes)
+
+    async def _compute(self, session: _Session, step: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await self._workers.compute(step, *arguments)
+        except DkgAbort as abort:
+            culprits = tuple(session.participants[index - 1] for index in abort.culprits)
+            raise _Failure(abort.reason, culprits, abort.complaint) from abort
+
+    async def _exchange(
+        self, session: _Session, round_: int, bodies: Mapping[OperatorAddress, bytes]
+    ) -> dict[int, bytes]:
+        """Send this node's messages of a round and wait for everybody else's, by index."""
+        for peer, body in bodies.items():
+            self._send(session, peer, PeerMessage(Kind.KEYGEN, session.session_id, round_, body))
+        try:
+            received = await session.box.collect(round_, timeout_s=self._limits.round_s)
+        except SilentPeersError as error:
+            reason = f"sent nothing in round {round_} for {self._limits.round_s:g} s"
+            raise _Failure(reason, tuple(sorted(error.peers, key=str.lower))) from error
+        except ConflictingMessageError as error:
+            raise _Failure(f"sent two different messages in round {round_}", (error.peer,)) from error
+        except PeerAbortError as error:
+            raise await self._judge(session, error) from error
+        return {session.index(peer): body for peer, body in received.items()}
+
+    async def _judge(self, session: _Session, error: PeerAbortError) -> _Failure:
+        """
+        Decide whom to blame for a peer's abort.
+
+        Its word is not enough. Whoever it names is blamed if the complaint proves it, if it names itself, or if this
+        node, too, is still waiting for that party.
+        """
+        by = error.peer
+        try:
+            notice = AbortNotice.decode(error.notice)
+        except ProtocolError:
+            return _Failure("sent an abort that cannot be read", (by,), aborted_by=by)
+        if notice.complaint is not None:
+            proven = await self._workers.compute(_check, session, notice.complaint)
+            if proven is None:
+                return _Failure("sent a complaint that proves nothing", (by,), aborted_by=by)
+            guilty = session.participants[proven - 1]
+            return _Failure(notice.reason, (guilty,), notice.complaint, aborted_by=by)
+        named = {session.participants[i - 1] for i in notice.culprits if i <= session.threshold.n}
+        believed = named & (error.missing | {by})
+        return _Failure(notice.reason, tuple(sorted(believed, key=str.lower)), aborted_by=by)
+
+    def _abort(self, session: _Session, notice: AbortNotice) -> None:
+        message = PeerMessage(Kind.ABORT, session.session_id, 0, notice.encode())
+        for peer in session.box.peers:
+            self._send(session, peer, message)
+
+    def _send(self, session: _Session, peer: OperatorAddress, message: PeerMessage) -> None:
+        frame = message.encode()
+        session.sent.setdefault(peer, []).append(frame)
+        self._links.send(peer, frame)
+
+    def _refusal(self, session: _Session, failure: _Failure) -> RefusalError:
+        named = f" (blamed: {', '.join(failure.culprits)})" if failure.culprits else ""
+        _log.warning("request %s: key generation failed: %s%s", session.request_id, failure.reason, named)
+        data: dict[str, Any] = {"culprits": list(failure.culprits)}
+        if failure.aborted_by is not None:
+            data["abortedBy"] = failure.aborted_by
+        return RefusalError(Code.KEYGEN_FAILED, f"key generation failed: {failure.reason}", data=data)
+
+
+def _check(session: _Session, complaint: bytes) -> int | None:
+    return check_complaint(
+        complaint,
+        session_id=session.session_id,
+        threshold=session.threshold,
+        identities=session.participants,
+    )
+
+
+def _unpack(session: _Session, received: Mapping[int, bytes]) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    openings, shares = {}, {}
+    for index, body in received.items():
+        try:
+            openings[index], shares[index] = split_parts(body, 2)
+        except ProtocolError as error:
+            raise _Failure("malformed message", (session.participants[index - 1],)) from error
+    return openings, shares

@@ -1,0 +1,110 @@
+"""The RPC methods of a node: parameters in, result out, whatever carries them."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+
+from dan_async._hex import to_hex
+from dan_async.devnet.faults import NodeCrashed, NodeFaults, RequestDropped
+from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.keygen_checks import read_keygen
+from dan_async.devnet.keygen_service import KeygenService
+from dan_async.devnet.rpc_errors import RefusalError, invalid_params
+from dan_async.errors import InvalidFieldError
+from dan_async.types import Clock, Json
+from dan_async.wire.node_1 import (
+    PROTOCOL,
+    Code,
+    decode_challenge,
+    decode_identify,
+    encode_acknowledgement,
+    encode_challenge_result,
+    identity_digest,
+)
+
+__all__ = ["NodeMethods"]
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[dict[str, Json]], Awaitable[Json]]
+
+
+class NodeMethods:
+    """
+    What a node can be asked.
+
+    Args:
+        identity: The node.
+        keygen: Its key generation.
+        faults: What it does wrong on purpose.
+        clock: The wall clock.
+    """
+
+    def __init__(
+        self, identity: NodeIdentity, keygen: KeygenService, faults: NodeFaults, clock: Clock
+    ) -> None:
+        self._identity = identity
+        self._keygen = keygen
+        self._faults = faults
+        self._clock = clock
+        self._handlers: dict[str, Handler] = {
+            "dan_identify": self._identify,
+            "dan_challenge": self._challenge,
+            "dan_keygen": self._generate,
+            "dan_health": self._health,
+        }
+
+    async def call(self, method: str, params: dict[str, Json]) -> Json:
+        """
+        Carry out one request.
+
+        Raises:
+            RefusalError: The request is refused.
+            RequestDropped: A fault is in force: there is no answer.
+            NodeCrashed: A fault is in force: the node is dead.
+        """
+        handler = self._handlers.get(method)
+        if handler is None:
+            raise RefusalError(Code.METHOD_NOT_FOUND, "there is no such method")
+        try:
+            await self._faults.before_work(method)
+            result = await handler(params)
+            self._faults.before_reply(method)
+        except InvalidFieldError as error:
+            raise invalid_params(error) from error
+        except (RefusalError, RequestDropped, NodeCrashed):
+            raise
+        except Exception as error:
+            # Only where it happened: an unforeseen error's own text might hold anything.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.filename}:{place.lineno}"
+            _log.error("%s: %s at %s", method, type(error).__name__, where)
+            raise RefusalError(Code.INTERNAL_ERROR, "the node has failed") from error
+        return result
+
+    async def _identify(self, params: dict[str, Json]) -> Json:
+        operator = self._identity.operator
+        digest = identity_digest(operator=operator, nonce=decode_identify(params))
+        return {
+            "protocol": PROTOCOL,
+            "operator": operator,
+            "signature": to_hex(self._identity.sign(digest)),
+        }
+
+    async def _challenge(self, params: dict[str, Json]) -> Json:
+        return encode_challenge_result(self._keygen.challenge(decode_challenge(params)))
+
+    async def _generate(self, params: dict[str, Json]) -> Json:
+        acknowledgement = await self._keygen.keygen(read_keygen(params))
+        return encode_acknowledgement(self._faults.forge(acknowledgement, self._identity))
+
+    async def _health(self, params: dict[str, Json]) -> Json:
+        if params:
+            raise InvalidFieldError("params", "must be an empty object")
+        return {
+            "protocol": PROTOCOL,
+            "operator": self._identity.operator,
+            "time": int(self._clock() * 1000),
+        }

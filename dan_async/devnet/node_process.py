@@ -1,0 +1,171 @@
+"""
+One devnet node as a process: ``python -m dan_async.devnet.node_process``, started by ``Devnet(processes=True)``.
+
+Its configuration, the identity key included, is the first line of standard input, so that it shows neither in the list
+of processes nor in the environment. Later lines change the faults in force. When standard input ends, the node stops:
+that is how it dies with its parent. One line on standard output says that the node listens, or why not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dan_async.devnet.faults import Fault, NodeFaults
+from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.limits import NodeLimits
+from dan_async.devnet.listening import listening_socket
+from dan_async.devnet.node_server import NodeServer
+from dan_async.devnet.runners import NodeConfig, open_store
+from dan_async.devnet.workers import Workers
+from dan_async.errors import ConfigurationError, DanError
+
+__all__ = ["main"]
+
+_CRASHED = 70  # EX_SOFTWARE
+#: How long closing a node may take beyond its grace, in seconds.
+CLOSING_S = 6.0
+_READ_SIZE = 65_536
+
+
+def read_config(members: Mapping[str, Any] | None) -> tuple[NodeConfig, tuple[Fault, ...]]:
+    """
+    Read what ``process_runner.config_line`` wrote.
+
+    Raises:
+        ConfigurationError: There is nothing.
+    """
+    if members is None:
+        raise ConfigurationError(
+            "there is no configuration on standard input",
+            hint="This module is started by Devnet(processes=True)",
+        )
+    folder = members["folder"]
+    config = NodeConfig(
+        identity=NodeIdentity.from_hex(members["identity"]),
+        host=members["host"],
+        port=members["port"],
+        roster=members["roster"],
+        folder=None if folder is None else Path(folder),
+        limits=NodeLimits(**members["limits"]),
+    )
+    return config, tuple(map(Fault.from_dict, members["faults"]))
+
+
+def _report(**members: Any) -> None:
+    sys.stdout.write(json.dumps(members) + "\n")
+    sys.stdout.flush()
+
+
+def _read_lines(on_line: Callable[[bytes], None]) -> None:
+    # os.read and not sys.stdin: a thread that waits in a buffered reader breaks the interpreter's shutdown.
+    rest = b""
+    while chunk := os.read(0, _READ_SIZE):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            on_line(line)
+
+
+async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) -> None:
+    """Run the node until *stopped* is set."""
+    with Workers() as workers:
+        server = NodeServer(
+            identity=config.identity,
+            roster=config.roster,
+            store=open_store(config),
+            workers=workers,
+            limits=config.limits,
+            faults=faults,
+            clock=time.time,
+            on_crash=lambda: os._exit(_CRASHED),
+        )
+        listener = listening_socket(config.host, config.port)
+        try:
+            await server.start(listener)
+            _report(ready=True)
+            await stopped.wait()
+        finally:
+            await server.stop()
+            listener.close()
+
+
+async def _run(lines: _Lines) -> None:
+    stopped = asyncio.Event()
+    faults = NodeFaults()
+    config, first = read_config(json.loads(lines.first))
+    faults.set(first)
+    loop = asyncio.get_running_loop()
+
+    def set_faults(line: bytes) -> None:
+        faults.set(map(Fault.from_dict, json.loads(line)["faults"]))
+
+    lines.last_wait_s = config.limits.stop_grace_s + CLOSING_S
+    lines.follow(
+        lambda line: loop.call_soon_threadsafe(set_faults, line),
+        lambda: loop.call_soon_threadsafe(stopped.set),
+    )
+    await serve(config, faults, stopped)
+
+
+class _Lines:
+    """Standard input, read by a thread of its own, so that its end is noticed even if the event loop hangs."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting: list[bytes] = []
+        self._on_line: Callable[[bytes], object] = self._waiting.append
+        self._on_end: Callable[[], object] = self._ready.set
+        self._is_over = False
+        self.last_wait_s = CLOSING_S
+        threading.Thread(target=self._read, name="lifeline", daemon=True).start()
+
+    @property
+    def first(self) -> bytes:
+        """The first line; waits for it."""
+        self._ready.wait()
+        return self._waiting.pop(0) if self._waiting else b"null"
+
+    def follow(self, on_line: Callable[[bytes], object], on_end: Callable[[], object]) -> None:
+        """Pass on every further line, and the end."""
+        with self._lock:
+            for line in self._waiting:
+                on_line(line)
+            self._on_line, self._on_end = on_line, on_end
+            if self._is_over:
+                on_end()
+
+    def _read(self) -> None:
+        _read_lines(self._take)
+        with self._lock:
+            self._is_over = True
+            self._ready.set()
+            self._on_end()
+        time.sleep(self.last_wait_s)
+        os._exit(1)  # the loop did not stop the node, and there is nobody left to be told
+
+    def _take(self, line: bytes) -> None:
+        with self._lock:
+            self._on_line(line)
+            self._ready.set()
+
+
+def main() -> int:
+    """Run a node from standard input; gives the exit code."""
+    try:
+        asyncio.run(_run(_Lines()))
+    except (DanError, OSError) as error:
+        _report(error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""A node: dan-node/1 over WebSocket and POST at /v1/rpc, links to its peers at /v1/peer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import WSCloseCode, web
+
+from dan_async._tasks import cancel_and_wait
+from dan_async.devnet.dkg_session import DkgSessions
+from dan_async.devnet.faults import NodeCrashed, NodeFaults, RequestDropped
+from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.key_record import KeyRing
+from dan_async.devnet.keygen_service import KeygenService
+from dan_async.devnet.limits import NodeLimits
+from dan_async.devnet.mailboxes import Mailboxes
+from dan_async.devnet.node_methods import NodeMethods
+from dan_async.devnet.peer_links import PeerLinks
+from dan_async.devnet.peer_messages import PeerMessage
+from dan_async.devnet.rate_limit import RateLimit
+from dan_async.devnet.rpc_connection import RpcConnection, answer_text
+from dan_async.devnet.rpc_errors import RefusalError, rate_limited
+from dan_async.devnet.rpc_framing import encode_error, parse_request
+from dan_async.devnet.share_store import ShareStore
+from dan_async.devnet.workers import Workers
+from dan_async.types import Clock, OperatorAddress
+from dan_async.wire.node_1 import Code
+
+__all__ = ["PEER_PATH", "RPC_PATH", "NodeServer"]
+
+_log = logging.getLogger(__name__)
+
+RPC_PATH = "/v1/rpc"
+PEER_PATH = "/v1/peer"
+
+_CLOSE_S = 0.5
+_BODY_S = 10.0
+
+#: HTTP status of a refused POST where HTTP has a word for it; every other reply is 200, and the body is JSON-RPC always.
+_STATUSES = {Code.TOO_LARGE: 413, Code.RATE_LIMITED: 429, Code.UNAVAILABLE: 503}
+
+
+class NodeServer:
+    """
+    One running node. ``start`` once, ``stop`` once; a restart is a new object over the same store.
+
+    Args:
+        identity: Who the node is.
+        roster: The link endpoint of every other node, by operator. The node talks to nobody else.
+        store: Where it keeps its shares. Closed by ``stop``.
+        workers: Where arithmetic and disk writes run; they belong to the caller.
+        limits: What it accepts.
+        faults: What it does wrong on purpose.
+        clock: The wall clock.
+        on_crash: Called when a fault kills the node; whoever runs it then calls ``stop`` with *abrupt*.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: NodeIdentity,
+        roster: Mapping[OperatorAddress, str],
+        store: ShareStore,
+        workers: Workers,
+        limits: NodeLimits,
+        faults: NodeFaults,
+        clock: Clock,
+        on_crash: Callable[[], None],
+    ) -> None:
+        self._identity = identity
+        self._store = store
+        self._workers = workers
+        self._limits = limits
+        self._on_crash = on_crash
+        self.ring = KeyRing(store)
+        self._mailboxes = Mailboxes(
+            early_s=limits.early_message_s, early_bytes=limits.max_peer_queue_bytes, clock=time.monotonic
+        )
+        self._links = PeerLinks(
+            identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
+        )
+        self._sessions = DkgSessions(identity, self._links, self._mailboxes, workers, limits)
+        self._keygen = KeygenService(
+            identity=identity,
+            roster=self._links.peers,
+            sessions=self._sessions,
+            ring=self.ring,
+            workers=workers,
+            limits=limits,
+            clock=clock,
+        )
+        self._methods = NodeMethods(identity, self._keygen, faults, clock)
+        self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
+        self._connections: dict[RpcConnection, asyncio.Task[None]] = {}
+        self._posts: set[asyncio.Task[Any]] = set()
+        self._is_stopping = False
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """
+        Load what is stored and begin to listen.
+
+        Args:
+            listener: A bound socket; closed by ``stop``.
+
+        Raises:
+            ShareStoreError: A stored record cannot be read.
+        """
+        await self._workers.use_disk(self.ring.load)
+        app = web.Application(client_max_size=self._limits.max_request_bytes)
+        app.router.add_get(RPC_PATH, self._serve_websocket)
+        app.router.add_post(RPC_PATH, self._serve_post)
+        app.router.add_get(PEER_PATH, self._serve_peer)
+        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
+        await self._runner.setup()
+        self._links.start()
+        await web.SockSite(self._runner, listener, backlog=1024).start()
+        _log.info("node %s listens, with %d keys", self._identity.operator, len(self.ring))
+
+    async def stop(self, *, abrupt: bool = False) -> None:
+        """
+        Stop listening, finish or give up what is in flight, and close everything.
+
+        Args:
+            abrupt: Give up everything at once, as if the process had died; no one gets an answer.
+        """
+        self._is_stopping = True
+        if self._runner is not None:
+            for site in self._runner.sites:
+                await site.stop()
+        if abrupt:
+            self._links.abort()
+            await cancel_and_wait([*self._connections.values(), *self._posts])
+        else:
+            await self._drain()
+        await self._keygen.aclose()
+        await self._close_connections()
+        await self._links.aclose()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._store.close()
+
+    async def _drain(self) -> None:
+        for connection in self._connections:
+            connection.refuse_new()
+        in_flight = {task for connection in self._connections for task in connection.requests} | self._posts
+        if in_flight:
+            _, late = await asyncio.wait(in_flight, timeout=self._limits.stop_grace_s)
+            if late:
+                await self._keygen.aclose()  # whoever waits for a key is told that there will be none
+                await asyncio.wait(late, timeout=_CLOSE_S)
+
+    async def _close_connections(self) -> None:
+        tasks = list(self._connections.values())
+        await asyncio.gather(
+            *(connection.aclose(WSCloseCode.GOING_AWAY) for connection in list(self._connections))
+        )
+        await cancel_and_wait([*tasks, *self._posts])
+
+    # --- peers --------------------------------------------------------------------------------------------------------
+
+    def _on_frame(self, peer: OperatorAddress, frame: bytes) -> None:
+        self._mailboxes.deliver(peer, PeerMessage.decode(frame))
+
+    def _on_linked(self, peer: OperatorAddress) -> None:
+        self._sessions.resend(peer)
+
+    async def _serve_peer(self, request: web.Request) -> web.StreamResponse:
+        if self._is_stopping or "Origin" in request.headers:  # no web page is a peer
+            return web.Response(status=403)
+        websocket = self._websocket(self._limits.max_peer_frame_bytes + 64)
+        await websocket.prepare(request)
+        await self._links.accept(websocket)
+        return websocket
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    async def _serve_websocket(self, request: web.Request) -> web.StreamResponse:
+        if self._is_stopping or len(self._connections) >= self._limits.max_connections:
+            return web.Response(status=503, headers={"Retry-After": "1"})
+        websocket = self._websocket(2 * self._limits.max_request_bytes)
+        await websocket.prepare(request)
+        connection = RpcConnection(
+            websocket,
+            address=request.remote or "",
+            answer=self._methods.call,
+            rate=self._rate,
+            limits=self._limits,
+            on_crash=self._on_crash,
+        )
+        self._connections[connection] = _current_task()
+        try:
+            await connection.run()
+        finally:
+            del self._connections[connection]
+        return websocket
+
+    async def _serve_post(self, request: web.Request) -> web.StreamResponse:
+        task = _current_task()
+        self._posts.add(task)
+        try:
+            return await self._answer_post(request)
+        finally:
+            self._posts.discard(task)
+
+    async def _answer_post(self, request: web.Request) -> web.StreamResponse:
+        rpc_id = None
+        try:
+            self._admit_post(request)
+            async with asyncio.timeout(_BODY_S):
+                parsed = parse_request(await request.read())
+            rpc_id = parsed.id
+            return _json(200, await answer_text(parsed, self._methods.call))
+        except web.HTTPRequestEntityTooLarge:
+            limit = self._limits.max_request_bytes
+            refusal = RefusalError(Code.TOO_LARGE, f"a request may be {limit} bytes long")
+        except TimeoutError:
+            refusal = RefusalError(Code.INVALID_REQUEST, "the request did not arrive in time")
+        except RefusalError as error:
+            refusal = error
+        except RequestDropped:
+            _hang_up(request)
+            return web.Response(status=500)
+        except NodeCrashed:
+            self._on_crash()
+            _hang_up(request)
+            return web.Response(status=500)
+        status = _STATUSES.get(refusal.code, 200)
+        retry_after = refusal.data.get("retryAfter")
+        headers = {"Retry-After": str(retry_after)} if retry_after else {}
+        return _json(status, encode_error(refusal.rpc_id or rpc_id, refusal), headers)
+
+    def _admit_post(self, request: web.Request) -> None:
+        # A web page may send other types to any host without asking it first.
+        if request.content_type != "application/json":
+            raise RefusalError(Code.INVALID_REQUEST, "Content-Type must be application/json")
+        if self._is_stopping:
+            raise RefusalError(Code.UNAVAILABLE, "the node is stopping", data={"retryAfter": 1})
+        wait_s = self._rate.take(request.remote or "")
+        if wait_s:
+            raise rate_limited("too many requests from this address", wait_s)
+        if len(self._posts) > self._limits.max_in_flight:
+            raise rate_limited("too many requests in flight", 1.0)
+
+    @staticmethod
+    def _websocket(longest: int) -> web.WebSocketResponse:
+        return web.WebSocketResponse(compress=False, max_msg_size=longest, timeout=_CLOSE_S)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def _json(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, text=text, content_type="application/json", headers=headers)
+
+
+def _hang_up(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()

@@ -1,0 +1,176 @@
+"""Runs a devnet node in a process of its own; ``node_process`` is the other side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import dan_async
+from dan_async._tasks import cancel_and_wait
+from dan_async.devnet.faults import Fault
+from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.runners import NodeConfig
+from dan_async.errors import ConfigurationError, NodeError
+from dan_async.types import MpcKeyId
+
+__all__ = ["ProcessRunner", "config_line"]
+
+_log = logging.getLogger(__name__)
+
+_START_S = 30.0
+_STOP_S = 8.0
+_KEPT_LINES = 20
+
+
+def _environment() -> dict[str, str]:
+    # The child imports the very package that runs here, wherever that was imported from.
+    path = [str(Path(dan_async.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def config_line(config: NodeConfig, faults: tuple[Fault, ...]) -> bytes:
+    """Write what the process reads first. It holds the identity key, which is why it goes through a pipe."""
+    members = {
+        "identity": config.identity.to_hex(),
+        "host": config.host,
+        "port": config.port,
+        "roster": dict(config.roster),
+        "folder": None if config.folder is None else str(config.folder),
+        "limits": attrs.asdict(config.limits),
+        "faults": [fault.to_dict() for fault in faults],
+    }
+    return json.dumps(members).encode() + b"\n"
+
+
+class ProcessRunner:
+    """
+    Runs a node with ``python -m dan_async.devnet.node_process``.
+
+    The process's standard input is its lifeline: it ends when the pipe does, also if this process is killed.
+
+    Args:
+        config: The node. It needs a folder, since a process's memory ends with it.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._faults: tuple[Fault, ...] = ()
+        self._process: asyncio.subprocess.Process | None = None
+        self._log_reader: asyncio.Task[None] | None = None
+        self._last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is alive."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """
+        Start the process; return when the node listens.
+
+        Raises:
+            NodeError: The process ended first, or took too long; the error says what it said.
+        """
+        if self.is_running:
+            return
+        await self.stop()  # what is left of one that died
+        self._last_lines.clear()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-P", "-m", "dan_async.devnet.node_process"),
+                env=_environment(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C in a terminal is for the parent, which stops its nodes
+            )
+            self._log_reader = asyncio.create_task(self._read_log(self._process), name="devnet node log")
+            self._write(config_line(self._config, self._faults))
+            await self._wait_until_ready(self._process)
+        except BaseException:
+            await self._kill()
+            raise
+
+    async def stop(self) -> None:
+        """Ask the process to stop, and end it if it does not."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            if process.stdin is not None:
+                process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.limits.stop_grace_s + _STOP_S):
+                    await process.wait()
+        await self._kill()
+
+    def set_faults(self, faults: tuple[Fault, ...]) -> None:
+        """Send the faults to the process, which puts them in force within a moment."""
+        self._faults = faults
+        if self.is_running:
+            self._write(json.dumps({"faults": [fault.to_dict() for fault in faults]}).encode() + b"\n")
+
+    def reveal_share(self, key_id: MpcKeyId) -> KeyShare | None:  # noqa: ARG002 - as the protocol has it
+        """Refuse: the share is in another process."""
+        raise ConfigurationError(
+            "shares cannot be revealed from nodes in processes of their own",
+            hint="Use a Devnet without processes=True in tests that look at shares",
+        )
+
+    def _write(self, line: bytes) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(ConnectionError):
+                self._process.stdin.write(line)
+
+    async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
+        problem = "did not get ready in time"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_S):
+                problem = await self._read_report(process)
+        if problem:
+            raise NodeError(
+                f"the process of devnet node {self._config.identity.operator} {problem}",
+                hint="Its last words: " + ("; ".join(self._last_lines) or "none"),
+                node=self._config.identity.operator,
+            )
+
+    async def _read_report(self, process: asyncio.subprocess.Process) -> str:
+        if process.stdout is None:
+            return "has no output"
+        line = await process.stdout.readline()
+        if not line:
+            code = await process.wait()
+            if self._log_reader is not None:
+                await asyncio.wait([self._log_reader])
+            return f"ended with exit code {code}"
+        report: dict[str, Any] = json.loads(line)
+        return "" if report.get("ready") else f"could not start: {report.get('error')}"
+
+    async def _read_log(self, process: asyncio.subprocess.Process) -> None:
+        if process.stderr is None:
+            return
+        while line := await process.stderr.readline():
+            text = line.decode(errors="replace").rstrip()
+            self._last_lines.append(text)
+            _log.info("node %s: %s", self._config.identity.operator, text)
+
+    async def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+        if self._log_reader is not None:
+            await cancel_and_wait([self._log_reader])
+            self._log_reader = None

@@ -1,0 +1,195 @@
+"""
+Where a node keeps what must survive a restart: key shares and finished requests.
+
+A record is a name and some bytes. On disk each is one file of mode 0600: AES-256-GCM under a key derived from the node's
+identity, with the record's own name as associated data, so that files cannot be swapped. A file is written beside the
+old one, flushed, and put in its place, so that a crash leaves the old record or the new one, never half of either.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from dan_async.errors import DanError
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two nodes apart there
+    fcntl = None  # type: ignore[assignment]  # the module is missing on purpose
+
+__all__ = ["DiskShareStore", "MemoryShareStore", "ShareStore", "ShareStoreError"]
+
+_MAGIC = b"dan-devnet record 1\n"
+_NONCE_LENGTH = 12
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,80}\Z")
+_SUFFIX = ".record"
+
+
+class ShareStoreError(DanError):
+    """A record or the store's folder is not usable."""
+
+
+class ShareStore(Protocol):
+    """Keeps records. Its methods may block: call them off the event loop."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a record, durably, in the place of one of the same name."""
+        ...
+
+    def get(self, name: str) -> bytes | None:
+        """Read a record, or None if there is none."""
+        ...
+
+    def names(self) -> Iterable[str]:
+        """Give the names of all records."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the store. May be called twice."""
+        ...
+
+
+class MemoryShareStore:
+    """Keeps records for as long as the object lives, also while the node that uses it is stopped."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"MemoryShareStore({len(self._records)} records)"
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep a record."""
+        self._records[_checked(name)] = data
+
+    def get(self, name: str) -> bytes | None:
+        """Give a record back."""
+        return self._records.get(_checked(name))
+
+    def names(self) -> list[str]:
+        """Give the names of all records."""
+        return sorted(self._records)
+
+    def close(self) -> None:
+        """Do nothing: the records stay."""
+
+
+class DiskShareStore:
+    """
+    Keeps records as encrypted files.
+
+    Args:
+        folder: Where; made with mode 0700 if it is missing.
+        key: The 32-byte encryption key.
+
+    Raises:
+        ShareStoreError: Another process uses the folder.
+    """
+
+    def __init__(self, folder: Path, key: bytes) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._cipher = AESGCM(key)
+        self._lock: int | None = _lock(folder)
+        for leftover in folder.glob("*.new"):  # a crash between writing and replacing
+            leftover.unlink()
+
+    def __repr__(self) -> str:
+        return f"DiskShareStore({str(self._folder)!r})"
+
+    def put(self, name: str, data: bytes) -> None:
+        """Encrypt a record and write it durably."""
+        target = self._path(name)
+        nonce = secrets.token_bytes(_NONCE_LENGTH)
+        sealed = _MAGIC + nonce + self._cipher.encrypt(nonce, data, _MAGIC + name.encode())
+        replace_file(target, sealed)
+
+    def get(self, name: str) -> bytes | None:
+        """
+        Read and decrypt a record.
+
+        Raises:
+            ShareStoreError: The file was changed, or belongs to another name or another node.
+        """
+        try:
+            sealed = self._path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+        head = len(_MAGIC) + _NONCE_LENGTH
+        try:
+            if not sealed.startswith(_MAGIC) or len(sealed) < head:
+                raise InvalidTag
+            return self._cipher.decrypt(sealed[len(_MAGIC) : head], sealed[head:], _MAGIC + name.encode())
+        except InvalidTag:
+            raise ShareStoreError(
+                f"the record {name} cannot be decrypted",
+                hint="It was changed, or belongs to another node; restore it from a backup or remove the file",
+            ) from None
+
+    def names(self) -> list[str]:
+        """Give the names of all records."""
+        return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
+
+    def close(self) -> None:
+        """Release the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{_checked(name)}{_SUFFIX}"
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
+    fresh = target.with_name(f"{target.name}.{secrets.token_hex(8)}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(target)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    # Without this the new name may be lost in a power cut although its content is safe.
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path) -> int | None:
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ShareStoreError(
+            f"the folder {folder} is in use by another node", hint="Give each node a folder of its own"
+        ) from None
+    return descriptor
+
+
+def _checked(name: str) -> str:
+    if not _NAME.match(name):
+        raise ShareStoreError("a record's name is 1 to 80 letters, digits, '-' and '_'")
+    return name
