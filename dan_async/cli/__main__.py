@@ -2,16 +2,13 @@
 Entry point of the ``dan-async`` command.
 
 Nothing of the extra ``cli`` is imported before it is known to be there, so that a plain installation answers with the line
-that installs it, and not with a traceback.
+that installs it. What is imported at all is imported inside ``main``, so that Ctrl-C gives one line at any moment.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
-from dan_async._extras import require_extra
-from dan_async.errors import MissingExtraError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,14 +22,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the network or wallet failed, 2 the input is wrong, 130 interrupted.
     """
     try:
-        for module in ("typer", "rich"):
-            require_extra(module, extra="cli", purpose="The dan-async command")
+        from dan_async._extras import require_extra
+        from dan_async.errors import MissingExtraError
+
+        try:
+            for module in ("typer", "rich"):
+                require_extra(module, extra="cli", purpose="The dan-async command")
+        except MissingExtraError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 2
         from dan_async.cli.app import run
 
         return run(argv)
-    except MissingExtraError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130

@@ -13,8 +13,9 @@ from dan_async.cli.log_lines import log_lines
 from dan_async.cli.network_choice import DEVNET_CHAIN_ID, check_threshold
 from dan_async.cli.screen import mask_keys, note, progress, result
 from dan_async.cli.signals import run_until_signal
-from dan_async.config import Threshold
-from dan_async.errors import ConfigurationError
+from dan_async.cli.whole_number import whole_number
+from dan_async.config import MAX_PARTIES, Threshold
+from dan_async.errors import ConfigurationError, DanError
 
 if TYPE_CHECKING:
     from dan_async.devnet import Devnet
@@ -24,11 +25,18 @@ __all__ = ["devnet"]
 
 def devnet(
     *,
-    nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes to run, 2 to 20.")] = 5,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(2, MAX_PARTIES), metavar="N", help="How many nodes to run, 2 to 20."
+        ),
+    ] = 5,
     threshold: Annotated[
         int,
         typer.Option(
-            metavar="T", help="How many of them must sign together when a client does not say, 2 to N."
+            parser=whole_number(2, MAX_PARTIES),
+            metavar="T",
+            help="How many of them must sign together when a client does not say, 2 to N.",
         ),
     ] = 3,
     processes: Annotated[
@@ -72,11 +80,23 @@ async def _serve(threshold: Threshold, *, processes: bool, storage: Path | None,
     net = Devnet(threshold.t, threshold.n, processes=processes, storage=storage)
     try:
         with progress(f"Starting {threshold.n} nodes …"):
-            await net.start()
+            await _start(net, storage)
         _announce(net, as_json=as_json)
         await asyncio.get_running_loop().create_future()  # until it is cancelled
     finally:
         await net.aclose()
+
+
+async def _start(net: Devnet, storage: Path | None) -> None:
+    try:
+        await net.start()
+    except OSError as error:
+        if storage is None or isinstance(error, DanError):
+            raise
+        raise ConfigurationError(
+            f"--storage: cannot use {mask_keys(str(storage))}: {error.strerror}",
+            hint="Name a folder that you may write to",
+        ) from error
 
 
 def _announce(net: Devnet, *, as_json: bool) -> None:

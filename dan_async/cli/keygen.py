@@ -20,7 +20,8 @@ from dan_async.cli.session_file import reserve
 from dan_async.cli.session_view import as_table, masked
 from dan_async.cli.signals import run_until_signal
 from dan_async.cli.wallet_choice import ENVIRONMENT_VARIABLE, WalletOpener, choose_wallet
-from dan_async.config import Timeouts
+from dan_async.cli.whole_number import whole_number
+from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.models.session import DanSessionKeyPayload
 from dan_async.types import TypedData
@@ -92,8 +93,7 @@ def keygen(
     chain_id: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            max=2**53 - 1,
+            parser=whole_number(1, 2**53 - 1),
             metavar="ID",
             help=f"The chain the session is meant for. Needed with --node; with --devnet it is {DEVNET_CHAIN_ID} "
             "(Polygon Amoy) if not given.",
@@ -103,8 +103,7 @@ def keygen(
     duration: Annotated[
         int,
         typer.Option(
-            min=1,
-            max=365 * 24 * 3600,
+            parser=whole_number(1, 365 * 24 * 3600),
             metavar="SECONDS",
             help="How long the session lives; at most 31536000 (365 days).",
             rich_help_panel=_SESSION,
@@ -121,6 +120,7 @@ def keygen(
     threshold: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(2, MAX_PARTIES),
             metavar="T",
             help="With --node: how many nodes must sign together; 3 if not given.",
             rich_help_panel=_SESSION,
@@ -129,6 +129,7 @@ def keygen(
     parties: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number(2, MAX_PARTIES),
             metavar="N",
             help="With --node: how many nodes hold a share; 5 if not given, or all if fewer are named.",
             rich_help_panel=_SESSION,
@@ -201,6 +202,10 @@ def keygen(
             environment=os.environ,
             throwaway_allowed=network.is_devnet,
         )
+        if network.is_devnet:
+            note(
+                "The devnet stops with this command, and its key with it: dan-async devnet runs one that stays."
+            )
         session = _make(network, open_wallet, options, timeouts)
         _show(session, write=write, output=output, as_json=as_json, reveal=reveal)
 

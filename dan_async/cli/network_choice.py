@@ -117,7 +117,10 @@ def _parse_threshold(text: str) -> Threshold:
     try:
         return Threshold.parse(text)
     except InvalidFieldError as error:
-        raise ConfigurationError(f"--devnet: {error.message}", hint=error.hint) from None
+        if "form" in error.message:
+            raise ConfigurationError("--devnet must have the form T-of-N", hint=error.hint) from None
+        problem = error.message.replace("threshold", "T").replace("parties_number", "N")
+        raise ConfigurationError(f"--devnet: {problem}", hint=error.hint) from None
 
 
 def _parse_node(text: str, place: int) -> NodeEndpoint:

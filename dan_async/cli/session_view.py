@@ -53,6 +53,5 @@ def as_table(session: DanSessionKeyPayload, *, reveal: bool, kept: bool) -> None
     result(table.get().rstrip("\n"))
     if not reveal and not kept:
         note(
-            "The ephemeral private key, without which the session cannot be used, is masked and is not kept anywhere: "
-            "run with --output FILE or --json to keep the session."
+            "The ephemeral private key is masked and kept nowhere: --output FILE or --json keeps the session."
         )

@@ -68,7 +68,7 @@ def choose_wallet(
         return _local_wallet(environment[ENVIRONMENT_VARIABLE].strip(), source=ENVIRONMENT_VARIABLE)
     if not throwaway_allowed:
         raise ConfigurationError("no wallet is named", hint=_CHOICES)
-    note("No wallet was named: the owner is a throwaway key, made for this devnet and forgotten afterwards.")
+    note("No wallet was named: the owner is a throwaway key, made for this one session and then forgotten.")
     return _local_wallet(secrets.token_hex(32), source="the throwaway key")
 
 
@@ -110,7 +110,8 @@ def _read_key_file(path: Path) -> str:
     shown = mask_keys(str(path))
     try:
         if str(path) == "-":
-            data = sys.stdin.buffer.read(_LONGEST_KEY_FILE + 1)
+            # Python leaves sys.stdin at None where the process was started without a standard input.
+            data = sys.stdin.buffer.read(_LONGEST_KEY_FILE + 1) if sys.stdin else b""
         else:
             with path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode

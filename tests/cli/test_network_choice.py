@@ -58,7 +58,7 @@ def test_usual_threshold(count: int, threshold: int | None, parties: int | None,
 )
 def test_a_malformed_devnet_is_refused(text: str) -> None:
     """Anything but T-of-N is refused, with an example."""
-    with pytest.raises(ConfigurationError, match=r"--devnet: .*T-of-N.*3-of-5"):
+    with pytest.raises(ConfigurationError, match=r"--devnet must .*T-of-N.*3-of-5"):
         choose(devnet=text)
 
 

@@ -1,0 +1,211 @@
+"""Wrong input, help, and that nothing but a sentence reaches the screen."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from dan_async import __version__
+from dan_async.cli.__main__ import main
+from dan_async.cli.app import _report
+from dan_async.errors import ConfigurationError, QuorumError, WalletRefusedError
+from dan_async.models import NodeOutcome
+from dan_async.types import OperatorAddress
+from tests.cli.conftest import Run
+
+KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
+NODE = "ws://127.0.0.1:9/v1/rpc=0x0000000000000000000000000000000000000001"
+DEVNET = ("keygen", "--devnet", "2-of-2")
+
+WRONG = {
+    "no command": (),
+    "unknown command": ("keygne",),
+    "unknown option of the program": ("--vresion",),
+    "unknown option of keygen": ("keygen", "--devent", "3-of-5"),
+    "abbreviated option": ("keygen", "--dev", "3-of-5"),
+    "unknown option of devnet": ("devnet", "--node", "3"),
+    "extra argument": (*DEVNET, "extra"),
+    "missing value": ("keygen", "--devnet"),
+    "no network": ("keygen",),
+    "two networks": (*DEVNET, "--node", NODE),
+    "malformed devnet": ("keygen", "--devnet", "3/5"),
+    "t above n": ("keygen", "--devnet", "6-of-5"),
+    "n above 20": ("keygen", "--devnet", "3-of-21"),
+    "t below 2": ("keygen", "--devnet", "1-of-2"),
+    "malformed node": ("keygen", "--node", "nonsense", "--chain-id", "1"),
+    "chain id missing": ("keygen", "--node", NODE, "--node", NODE),
+    "chain id 0": (*DEVNET, "--chain-id", "0"),
+    "chain id negative": (*DEVNET, "--chain-id=-1"),
+    "chain id as text": (*DEVNET, "--chain-id", "polygon"),
+    "chain id with point": (*DEVNET, "--chain-id", "1.0"),
+    "chain id too large": (*DEVNET, "--chain-id", str(2**53)),
+    "duration 0": (*DEVNET, "--duration", "0"),
+    "duration -1": (*DEVNET, "--duration", "-1"),
+    "duration 366 days": (*DEVNET, "--duration", str(366 * 86400)),
+    "duration as text": (*DEVNET, "--duration", "1h"),
+    "timeout 0": (*DEVNET, "--timeout", "0"),
+    "timeout nan": (*DEVNET, "--timeout", "nan"),
+    "timeout inf": (*DEVNET, "--timeout", "inf"),
+    "timeout as text": (*DEVNET, "--timeout", "soon"),
+    "permissions": (*DEVNET, "--permissions", "{"),
+    "force without output": (*DEVNET, "--force"),
+    "output in a missing folder": (*DEVNET, "--output", "/nowhere/at/all/session.json"),
+    "key file missing": (*DEVNET, "--private-key-file", "/nowhere/at/all"),
+    "wallet url": (*DEVNET, "--wallet-rpc", "nonsense"),
+    "wallet url without TLS": (*DEVNET, "--wallet-rpc", "http://wallet.example"),
+    "address without wallet": (*DEVNET, "--wallet-address", "0x0000000000000000000000000000000000000001"),
+    "threshold beside devnet": (*DEVNET, "--threshold", "2"),
+    "devnet of 1": ("devnet", "--nodes", "1"),
+    "devnet of 21": ("devnet", "--nodes", "21"),
+    "devnet with t above n": ("devnet", "--nodes", "3", "--threshold", "4"),
+    "devnet of text": ("devnet", "--nodes", "five"),
+}
+
+
+@pytest.mark.parametrize("args", WRONG.values(), ids=WRONG)
+def test_wrong_input_gives_one_line_and_exit_code_2(run: Run, args: tuple[str, ...]) -> None:
+    """Whatever is wrong: one line on standard error, nothing on standard output, exit code 2."""
+    finished = run(*args)
+    assert finished.code == 2
+    assert len(finished.error) > len("error: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("keygen", "--devent", "3-of-5"), "--devent"),
+        (("keygne",), "keygne"),
+        ((*DEVNET, "--duration", "0"), "--duration"),
+        ((*DEVNET, "--chain-id", "x"), "--chain-id"),
+        ((*DEVNET, "--timeout", "0"), "--timeout"),
+        (("keygen", "--devnet", "6-of-5"), "--devnet"),
+        (("devnet", "--nodes", "1"), "--nodes"),
+        (("devnet", "--nodes", "3", "--threshold", "4"), "--threshold"),
+        ((*DEVNET, "--permissions", "{"), "--permissions"),
+    ],
+)
+def test_the_line_names_what_is_wrong(run: Run, args: tuple[str, ...], named: str) -> None:
+    """By the name the person typed, not by a parameter of ours."""
+    error = run(*args).error
+    assert named in error
+    assert "parties_number" not in error
+    assert "total_s" not in error
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (*DEVNET, f"0x{KEY}"),
+        (*DEVNET, "--private-key-file", KEY),
+        (*DEVNET, "--private-key-file", f"0x{KEY}"),
+        (*DEVNET, f"--private-key=0x{KEY}"),
+        (*DEVNET, "--wallet-rpc", KEY),
+        (*DEVNET, "--output", f"/nowhere/{KEY}"),
+        (*DEVNET, "--chain-id", KEY),
+        ("keygen", "--devnet", KEY),
+        ("keygen", "--node", KEY),
+        (KEY,),
+        ("devnet", "--storage", f"/etc/passwd/{KEY}"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_not_repeated(run: Run, args: tuple[str, ...]) -> None:
+    """A private key typed where something else belongs does not appear on the screen."""
+    finished = run(*args)
+    assert finished.code == 2
+    assert KEY not in finished.out + finished.err
+
+
+def test_a_file_that_is_no_folder_is_refused_as_storage(run: Run, tmp_path: Path) -> None:
+    """Before anything is started."""
+    (tmp_path / "file").touch()
+    assert "--storage" in run("devnet", "--storage", str(tmp_path / "file")).error
+
+
+def test_storage_that_cannot_be_made_is_wrong_input(run: Run, tmp_path: Path) -> None:
+    """The system's reason is in the line."""
+    (tmp_path / "file").touch()
+    finished = run(
+        "devnet", "--nodes", "2", "--threshold", "2", "--storage", str(tmp_path / "file" / "below")
+    )
+    assert finished.code == 2
+    assert "Not a directory" in finished.error
+
+
+def test_no_standard_input_is_no_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process started without one gets a line, not a traceback."""
+    monkeypatch.setattr(sys, "stdin", None)
+    finished = run("keygen", "--devnet", "2-of-2", "--private-key-file", "-")
+    assert finished.code == 2
+    assert "--private-key-file" in finished.err
+
+
+class Interrupted(io.RawIOBase):
+    """A standard input at which the person presses Ctrl-C instead of typing."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: object) -> int:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_at_a_prompt_gives_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the event loop runs."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Interrupted())))
+    finished = run("keygen", "--devnet", "2-of-2", "--private-key-file", "-")
+    assert (finished.code, finished.out) == (130, "")
+    assert finished.err.splitlines() == ["interrupted: nothing was saved"]
+
+
+@pytest.mark.parametrize("args", [("--help",), ("-h",), ("keygen", "--help"), ("devnet", "-h")])
+def test_help_goes_to_standard_output(run: Run, args: tuple[str, ...]) -> None:
+    """Help that was asked for is a result."""
+    finished = run(*args)
+    assert (finished.code, finished.err) == (0, "")
+    assert "Usage" in finished.out
+
+
+def test_help_survives_a_terminal_without_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old encoding changes how it looks, nothing else."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["keygen", "--help"]) == 0
+
+
+def test_version(run: Run) -> None:
+    """--version prints the installed version."""
+    finished = run("--version")
+    assert (finished.code, finished.out, finished.err) == (0, f"dan-async {__version__}\n", "")
+
+
+def test_a_quorum_error_has_a_line_for_each_node(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1; the nodes' own words are cleaned of what a terminal obeys."""
+    outcome = NodeOutcome(
+        operator=OperatorAddress("0x0000000000000000000000000000000000000001"),
+        error=WalletRefusedError("\x1b[2Jgone"),
+    )
+    code = _report(QuorumError("too few", hint="add nodes", threshold=2, outcomes=[outcome]))
+    out, err = capsys.readouterr()
+    assert (code, out) == (1, "")
+    assert err.splitlines()[0] == "error: too few. add nodes"
+    assert "0x0000000000000000000000000000000000000001: ?[2Jgone" in err.splitlines()[1]
+
+
+def test_an_unexpected_error_is_called_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its text, which may hold anything, is not shown."""
+    assert _report(RuntimeError(KEY)) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "RuntimeError" in err
+    assert "bug" in err
+    assert KEY not in err
+
+
+def test_whoever_debugs_gets_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DAN_ASYNC_DEBUG=1 lets errors through."""
+    monkeypatch.setenv("DAN_ASYNC_DEBUG", "1")
+    with pytest.raises(ConfigurationError):
+        main(["keygen"])

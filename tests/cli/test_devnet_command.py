@@ -1,0 +1,114 @@
+"""``dan-async devnet`` as a process: what it prints, that it serves, how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dan_async import DanClient, LocalWallet, NodeNetwork, Threshold
+from tests.cli.conftest import command
+
+KEY = "01" * 32
+TWO = ("devnet", "--nodes", "2", "--threshold", "2")
+
+
+@contextmanager
+def running(*args: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the command in a process group of its own, as a shell would."""
+    process = subprocess.Popen(
+        command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=20)
+
+
+def described(process: subprocess.Popen[str]) -> list[dict[str, str]]:
+    """Read the one line that --json prints."""
+    assert process.stdout is not None
+    line = json.loads(process.stdout.readline())
+    assert set(line) >= {"nodes"}
+    return list(line["nodes"])
+
+
+async def make_key(nodes: list[dict[str, str]]) -> str:
+    network = NodeNetwork(nodes, threshold=Threshold(2, len(nodes)))
+    async with DanClient(network) as dan:
+        session = await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
+    return session.session_key_eoa
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_serves_until_a_signal_and_stops_cleanly(number: signal.Signals) -> None:
+    """One line when everything listens; keys are made; then exit code 0 and nothing more on standard output."""
+    with running(*TWO, "--json") as process:
+        nodes = described(process)
+        assert [set(node) for node in nodes] == [{"url", "operator"}] * 2
+        assert asyncio.run(make_key(nodes)).startswith("0x")
+        os.killpg(process.pid, number)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "stopped\n")
+
+
+def test_nodes_in_processes_of_their_own_end_with_it() -> None:
+    """--processes starts one process for each node; after Ctrl-C none is left."""
+    with running(*TWO, "--json", "--processes") as process:
+        nodes = described(process)
+        pids = children(process.pid)
+        assert len(pids) >= 2
+        assert asyncio.run(make_key(nodes)).startswith("0x")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "stopped\n")
+    assert not any(map(is_alive, pids))
+
+
+def test_people_get_a_command_to_paste() -> None:
+    """Without --json: each node, what this is not for, and a keygen command with the right options."""
+    with running(*TWO) as process:
+        assert process.stdout is not None
+        lines = []
+        while not lines or "keygen" not in lines[-1]:
+            lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    words = lines[-1].split()
+    assert words[:2] == ["dan-async", "keygen"]
+    assert words.count("--node") == 2
+    assert "development only" in lines[0]
+    assert process.returncode == 0
+
+
+def test_storage_keeps_the_nodes_identities(tmp_path: Path) -> None:
+    """A later run with the same folder is the same operators."""
+    operators = []
+    for _ in range(2):
+        with running(*TWO, "--json", "--storage", str(tmp_path / "kept")) as process:
+            operators.append([node["operator"] for node in described(process)])
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=20)
+        assert process.returncode == 0
+    assert operators[0] == operators[1]

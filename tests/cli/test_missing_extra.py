@@ -1,0 +1,40 @@
+"""The command without its extra. Imports nothing of it, so that it also runs where the extra is really missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_the_command_names_what_to_install(missing: str) -> None:
+    """One line with the pip command, exit code 2, no traceback."""
+    code = f"import sys; sys.modules[{missing!r}] = None; from dan_async.cli.__main__ import main; sys.exit(main(['keygen']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert 'pip install "dan-async[cli]"' in line
+
+
+def test_ctrl_c_during_start_up_gives_130() -> None:
+    """Also while modules are still being imported."""
+    code = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "dan_async._extras":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from dan_async.cli.__main__ import main
+sys.exit(main([]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
