@@ -126,7 +126,8 @@ async def no_leaks(*, grace_s: float = 1.0) -> AsyncIterator[None]:
         if not tasks and not sockets:
             return
         if time.monotonic() > end:
-            raise AssertionError("left behind: " + "; ".join([*map(_describe_task, tasks), *sockets]))
+            left = [*map(_describe_task, tasks), *sockets]
+            raise AssertionError(f"{len(left)} left behind: " + "; ".join(left[:10]))
         await asyncio.sleep(0.005)
 
 

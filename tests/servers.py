@@ -46,15 +46,17 @@ class RpcServer:
         await socket.prepare(request)
         self.sockets.append(socket)
         answers = []
-        async for message in socket:
-            call = json.loads(message.data)
-            self.requests.append(call)
-            answers.append(asyncio.create_task(self._answer(socket, call)))
-        for answer in answers:
-            answer.cancel()
-        await asyncio.gather(*answers, return_exceptions=True)
-        self.sockets.remove(socket)
-        self.close_codes.append(socket.close_code)
+        try:
+            async for message in socket:
+                call = json.loads(message.data)
+                self.requests.append(call)
+                answers.append(asyncio.create_task(self._answer(socket, call)))
+        finally:
+            self.sockets.remove(socket)
+            self.close_codes.append(socket.close_code)
+            for answer in answers:
+                answer.cancel()
+            await asyncio.gather(*answers, return_exceptions=True)
         return socket
 
     async def _answer(self, socket: web.WebSocketResponse, call: dict[str, Any]) -> None:

@@ -27,10 +27,14 @@ MAX_STRAY_REPLIES = 16
 #: How long a closing handshake may take, in seconds, before the socket is closed without.
 CLOSE_GRACE_S = 0.5
 
-#: A text up to this long, written when nothing else waits to be written, cannot fill the socket's buffer (64 KiB).
-_SHORT = 8 * 1024
+#: While more than this waits to be read by the peer, in bytes, no further request is written and no ping answered.
+_MOST_UNREAD = 256 * 1024
+
+#: How often a call that may not write yet looks again, in seconds.
+_POLL_S = 0.005
 
 _TIMED_OUT = object()
+_NOT_SENT = object()
 
 #: Makes the error of a lost connection, a new one for each request: errors are changed on their way up.
 Loss = Callable[[], DanError]
@@ -49,7 +53,8 @@ class Connection:
     loss. Must be closed with ``aclose``, even when it was lost.
 
     Args:
-        ws: The WebSocket, just opened.
+        ws: The WebSocket, just opened, with autoping off.
+        response: The response that opened it.
         transport: The transport under it.
         where: Its URL, redacted, for errors.
         max_pending: Requests in flight at a time; more wait for their turn.
@@ -64,6 +69,7 @@ class Connection:
         "_owed",
         "_pending",
         "_reader",
+        "_response",
         "_room",
         "_strays",
         "_transport",
@@ -76,6 +82,7 @@ class Connection:
     def __init__(
         self,
         ws: aiohttp.ClientWebSocketResponse,
+        response: aiohttp.ClientResponse,
         transport: asyncio.Transport,
         *,
         where: str,
@@ -83,7 +90,11 @@ class Connection:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ws = ws
+        self._response = response
         self._transport = transport
+        # aiohttp would make every writer wait on one shared future, so that cancelling one call cancels all of them. With
+        # this it never waits, and the limit is kept here instead.
+        transport.set_write_buffer_limits(high=2**30)
         self._where = where
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -107,67 +118,73 @@ class Connection:
         """How many requests are in flight."""
         return len(self._pending)
 
-    async def request(self, method: str, params: str, timeout_s: float | None) -> Json:
-        """Send a request and wait for its reply; see ``Transport.call``."""
+    async def request(
+        self, method: str, params: str, timeout_s: float | None, *, spent_s: float = 0.0
+    ) -> Json:
+        """
+        Send a request and wait for its reply; see ``Transport.call``.
+
+        Args:
+            method: The JSON-RPC method.
+            params: Its parameters as JSON text.
+            timeout_s: Seconds for the whole call; None for no limit.
+            spent_s: How many of them have passed already.
+        """
+        left_s = None if timeout_s is None else max(0.0, timeout_s - spent_s)
         room = self._room
         if room.locked():
             start = self._loop.time()
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(left_s):
                     await room.acquire()
             except TimeoutError:
                 raise self._timeout_error(method, timeout_s, "no earlier request was answered") from None
-            if timeout_s is not None:
-                timeout_s = max(0.0, timeout_s - (self._loop.time() - start))
+            if left_s is not None:
+                left_s = max(0.0, left_s - (self._loop.time() - start))
         else:
             await room.acquire()
         try:
-            return await self._exchange(method, params, timeout_s)
+            outcome = await self._exchange(method, params, left_s)
         finally:
             room.release()
-
-    async def _exchange(self, method: str, params: str, timeout_s: float | None) -> Json:
-        if self._loss is not None:
-            raise self._loss()
-        self._last_id = request_id = self._last_id + 1
-        text = encode_request(request_id, method, params)
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[request_id] = answer
-        # A timer and a future cost less than asyncio.timeout, and this is the path of every request.
-        timer = None if timeout_s is None else self._loop.call_later(timeout_s, _expire, answer)
-        try:
-            if len(text) <= _SHORT and not self._transport.get_write_buffer_size():
-                await self._ws.send_str(text)
-            else:
-                await self._send_slowly(text, method, timeout_s)
-            outcome = await answer
-        except UnicodeEncodeError:
-            raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
-        except aiohttp.ClientConnectionError:
-            outcome = self._loss or self._broken
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if self._pending.pop(request_id, None) is not None:
-                self._owed += 1
         if type(outcome) is Reply:
             if outcome.error is not None:
                 raise outcome.error
             return outcome.result
         if outcome is _TIMED_OUT:
             raise self._timeout_error(method, timeout_s, "no reply came")
+        if outcome is _NOT_SENT:
+            raise self._timeout_error(method, timeout_s, "the peer does not read")
         raise outcome()
 
-    async def _send_slowly(self, text: str, method: str, timeout_s: float | None) -> None:
-        # Sending may have to wait until the peer reads, and must not wait longer than the caller does. The frame is
-        # in the buffer as a whole before that, so giving up leaves no half frame.
+    async def _exchange(self, method: str, params: str, left_s: float | None) -> Any:
+        """Give the reply, or what took its place: a marker, or what makes the error of a loss."""
+        if self._loss is not None:
+            return self._loss
+        self._last_id = request_id = self._last_id + 1
+        text = encode_request(request_id, method, params)
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[request_id] = answer
+        # A timer and a future cost less than asyncio.timeout, and this is the path of every request.
+        timer = None if left_s is None else self._loop.call_later(left_s, _expire, answer)
+        is_sent = False
         try:
-            async with asyncio.timeout(timeout_s) as limit:
+            while self._transport.get_write_buffer_size() > _MOST_UNREAD and not answer.done():
+                await asyncio.wait((answer,), timeout=_POLL_S)
+            if not answer.done():
+                is_sent = True
                 await self._ws.send_str(text)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise self._timeout_error(method, timeout_s, "the peer does not read") from None
+            outcome = await answer
+        except UnicodeEncodeError:
+            raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
+        except aiohttp.ClientConnectionError:
+            return self._loss or self._broken
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if self._pending.pop(request_id, None) is not None and is_sent:
+                self._owed += 1
+        return _NOT_SENT if outcome is _TIMED_OUT and not is_sent else outcome
 
     def _timeout_error(self, method: str, timeout_s: float | None, why: str) -> RequestTimeoutError:
         return RequestTimeoutError(f"{method} at {self._where} timed out after {timeout_s or 0.0:g} s: {why}")
@@ -175,53 +192,65 @@ class Connection:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        receive = self._ws.receive
         code: int = WSCloseCode.OK
+        loss: Loss = self._broken
         try:
-            while True:
-                message = await receive()
-                if self._loss is not None:
-                    return  # aclose() is at work and closes the socket itself
-                if message.type is not WSMsgType.TEXT:
-                    code, loss = self._end(message)
-                    break
-                try:
-                    reply = decode_reply(message.data)
-                except ProtocolError as error:
-                    code, loss = WSCloseCode.PROTOCOL_ERROR, self._violation(error.message)
-                    break
-                if not self._deliver(reply):
-                    code, loss = WSCloseCode.PROTOCOL_ERROR, self._violation(_describe_stray(reply))
-                    break
-        except asyncio.CancelledError:
-            self._lose(self._broken)
-            raise
-        self._lose(loss)
-        await self._shut(code)
+            code, loss = await self._read_to_end()
+        except ProtocolError as error:
+            code, loss = WSCloseCode.PROTOCOL_ERROR, self._violation(error.message)
+        except aiohttp.ClientError:
+            loss = self._broken  # a ping could not be answered
+        finally:
+            # aclose() may have come first; then it closes the socket itself.
+            is_first = self._loss is None
+            self._lose(loss)
+        if is_first:
+            await self._shut(code)
 
-    def _deliver(self, reply: Reply) -> bool:
-        """Hand a reply to its request; False if the connection must end."""
-        if reply.id is None:
+    async def _read_to_end(self) -> tuple[int, Loss]:
+        """Deliver replies until there are no more; give the code to close with, and why."""
+        receive = self._ws.receive
+        while True:
+            message = await receive()
+            if message.type is WSMsgType.TEXT:
+                if self._loss is not None:
+                    return WSCloseCode.OK, self._loss
+                self._deliver(decode_reply(message.data))
+            elif message.type is WSMsgType.PING:
+                # A peer that pings and never reads must not fill the memory with answers.
+                if self._transport.get_write_buffer_size() <= _MOST_UNREAD:
+                    await self._ws.pong(message.data)
+            elif message.type is not WSMsgType.PONG:
+                return self._end(message)
+
+    def _deliver(self, reply: Reply) -> None:
+        """
+        Hand a reply to its request.
+
+        Raises:
+            ProtocolError: It belongs to none, and the peer has done that too often.
+        """
+        if reply.id is not None:
+            answer = self._pending.pop(reply.id, None)
+            if answer is None:
+                self._bear_with(reply.id)
+                return
+        elif len(self._pending) == 1:
             # The peer could not read a request, and cannot say which. That is clear only if there is just one.
-            if len(self._pending) != 1:
-                return False
             _, answer = self._pending.popitem()
         else:
-            found = self._pending.pop(reply.id, None)
-            if found is None:
-                return self._is_late(reply.id)
-            answer = found
+            raise ProtocolError("an error without an id, while the requests in flight are not just one")
         if not answer.done():
             answer.set_result(reply)
-        return True
 
-    def _is_late(self, reply_id: int) -> bool:
+    def _bear_with(self, reply_id: int) -> None:
         # Late replies to requests that were given up are expected, once for each; anything else is a stray.
         if 0 < reply_id <= self._last_id and self._owed > 0:
             self._owed -= 1
-            return True
+            return
         self._strays += 1
-        return self._strays <= MAX_STRAY_REPLIES
+        if self._strays > MAX_STRAY_REPLIES:
+            raise ProtocolError("replies to requests that were never made")
 
     def _end(self, message: aiohttp.WSMessage) -> tuple[int, Loss]:
         """Say why there is no next message, and with what code to close."""
@@ -265,14 +294,19 @@ class Connection:
         self._pending.clear()
 
     async def _shut(self, code: int) -> None:
-        # abort() because close() would wait for ever to write to a peer that does not read.
         try:
             async with asyncio.timeout(CLOSE_GRACE_S):
                 await self._ws.close(code=code)
         except TimeoutError:
             pass
         finally:
-            self._transport.abort()
+            self._drop()
+
+    def _drop(self) -> None:
+        # abort() because close() would wait for ever to write to a peer that does not read; the response's own close()
+        # takes the connection off aiohttp's books.
+        self._transport.abort()
+        self._response.close()
 
     async def aclose(self, loss: Loss) -> None:
         """Fail what is pending with *loss* and close the socket; cancelled or not, no task and no socket is left."""
@@ -281,7 +315,7 @@ class Connection:
             if not self._reader.done():
                 await self._shut(WSCloseCode.OK)
         finally:
-            self._transport.abort()
+            self._drop()
             await cancel_and_wait([self._reader])
 
 
@@ -289,9 +323,3 @@ _FRAME_PROBLEMS = {
     int(WSCloseCode.MESSAGE_TOO_BIG): "a message longer than TransportOptions.max_message_bytes",
     int(WSCloseCode.INVALID_TEXT): "text that is not UTF-8",
 }
-
-
-def _describe_stray(reply: Reply) -> str:
-    if reply.id is None:
-        return "an error without an id while several requests were in flight"
-    return "replies to requests that were never made"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import aiohttp
 
 from dan_async.config import TransportOptions
+from dan_async.errors import ClientClosedError
 
 __all__ = ["make_session"]
 
@@ -34,6 +35,9 @@ def make_session(
 
     Returns:
         The session. Close it.
+
+    Raises:
+        ClientClosedError: The session to share was closed.
     """
     traces = [trace] if trace else []
     if share is None:
@@ -45,6 +49,8 @@ def make_session(
             auto_decompress=False,
             trace_configs=traces,
         )
+    if share.closed:
+        raise ClientClosedError("the given aiohttp session was closed by its owner")
     return aiohttp.ClientSession(
         connector=share.connector,
         connector_owner=False,

@@ -130,9 +130,7 @@ class WebSocketTransport:
                 hint="Nothing was sent",
                 phase="connect",
             ) from None
-        if timeout_s is not None:
-            timeout_s = max(0.0, timeout_s - (loop.time() - start))
-        return await connection.request(method, params, timeout_s)
+        return await connection.request(method, params, timeout_s, spent_s=loop.time() - start)
 
     # --- connecting ---------------------------------------------------------------------------------------------------
 
@@ -222,7 +220,8 @@ class WebSocketTransport:
                 proxy=self._options.proxy,
                 ssl=self._ssl,
                 heartbeat=self._heartbeat_s,
-                max_msg_size=self._options.max_message_bytes,
+                max_msg_size=self._options.max_message_bytes + 1,  # aiohttp refuses from this on
+                autoping=False,
                 compress=0,
             )
         except _RedirectedError as error:
@@ -230,18 +229,16 @@ class WebSocketTransport:
         except (aiohttp.ClientError, OSError) as error:
             failure = connect_error(self._where, error)
         else:
-            transport = self._upgraded_transport()
-            if transport is not None:
-                return Connection(ws, transport, where=self._where, max_pending=self._max_pending)
+            response, self._upgrade = self._upgrade, None
+            connection = response.connection if response is not None else None
+            if response is not None and connection is not None and connection.transport is not None:
+                return Connection(
+                    ws, response, connection.transport, where=self._where, max_pending=self._max_pending
+                )
             await ws.close()
             failure = ConnectError(f"{self._where} closed the connection before it was ready")
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
-
-    def _upgraded_transport(self) -> asyncio.Transport | None:
-        response, self._upgrade = self._upgrade, None
-        connection = response.connection if response is not None else None
-        return connection.transport if connection is not None else None
 
     def _make_trace(self) -> aiohttp.TraceConfig:
         # ws_connect() follows redirects and hides the response; a trace is the documented way to both.
