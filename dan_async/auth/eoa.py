@@ -78,13 +78,7 @@ class EoaAuth:
             WalletError: It failed in another way; its own exception is the cause.
         """
         digest = typed_data_digest(typed_data)
-        signature = _parse(await self._ask(typed_data))
-        try:
-            signer = recover_address(digest, signature)
-        except InvalidFieldError as error:
-            raise WalletSignatureError(
-                f"the wallet returned a signature that {error.message.partition(' ')[2]}"
-            ) from error
+        signature, signer = _read(await self._ask(typed_data), digest)
         if signer != self.id:
             raise WrongSignerError(
                 f"the wallet signed as {signer}, not as the owner {self.id}",
@@ -118,14 +112,16 @@ class EoaAuth:
         return f"EoaAuth(id={self.id!r}, interactive={self.interactive})"
 
 
-def _parse(answer: object) -> bytes:
+def _read(answer: object, digest: bytes) -> tuple[bytes, Address]:
+    """Give the signature in its one form, and who made it."""
     try:
         if not isinstance(answer, str):
             raise InvalidFieldError("signature", f"must be hex text, not {type(answer).__name__}")
-        return parse_signature(answer)
+        signature = parse_signature(answer)
+        return signature, recover_address(digest, signature)
     except InvalidFieldError as error:
         raise WalletSignatureError(
-            f"what the wallet returned is not a signature: it {error.message.partition(' ')[2]}",
+            f"what the wallet returned is not a signature: it {error.message.removeprefix('signature ')}",
             hint="Only externally owned accounts can authorise: 65 bytes r, s, v as 0x hex",
             phase="wallet",
         ) from error

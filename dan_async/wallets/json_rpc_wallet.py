@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from dan_async.config import TransportOptions, check_url
+from dan_async.config import TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.errors import (
     InvalidFieldError,
@@ -20,8 +20,10 @@ from dan_async.errors import (
     WalletTimeoutError,
 )
 from dan_async.models._fields import check_seconds
-from dan_async.transport.base import Transport
 from dan_async.types import Address, Hex, Json, TypedData
+
+if TYPE_CHECKING:
+    from dan_async.transport.base import Transport
 
 __all__ = ["JsonRpcWallet"]
 
@@ -167,10 +169,10 @@ class JsonRpcWallet:
 
 
 def _open(url: str, options: TransportOptions | None) -> Transport:
+    # Imported here: aiohttp takes its time, and wallets that use another transport need none of it.
     from dan_async.transport.http import HttpTransport
 
-    checked = check_url("url", url, schemes=("https", "http"))
-    return HttpTransport(checked, options=options or TransportOptions(), connect_timeout_s=5.0)
+    return HttpTransport(url, options=options)
 
 
 def _first(accounts: Json) -> str:
