@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dan_async.jobs.ephemeral_keys import add_ephemeral_key, revoke_ephemeral_key
 from dan_async.jobs.generate_session_key import generate_session_key
 
-__all__ = ["generate_session_key"]
+__all__ = ["add_ephemeral_key", "generate_session_key", "revoke_ephemeral_key"]

@@ -33,7 +33,7 @@ from dan_async.wallets.base import Wallet
 if TYPE_CHECKING:
     from dan_async.networks.base import Network
 
-__all__ = ["SessionRequest", "prepare"]
+__all__ = ["SessionRequest", "choose_ephemeral_key", "choose_wallet", "infer_chain_id", "prepare"]
 
 #: Bundler URLs that name their chain: …/api/v2/80002/key, …/api/v3/80002/key.
 _BUNDLER_CHAIN = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
@@ -108,7 +108,7 @@ def prepare(
         check_text("key_label", key_label, most=256)
     if eph_id is not None:
         check_text("eph_id", eph_id, most=256)
-    key = _choose_ephemeral_key(
+    key = choose_ephemeral_key(
         _agreed("ephemeral_key", ephemeral_key, fixed.hex_eph_sk_without_0x),
         eph_alg,
         network.default_eph_alg,
@@ -220,9 +220,15 @@ def _choose_threshold(network: Network, t: int | None, n: int | None) -> Thresho
     return Threshold(usual.t if t is None else t, usual.n if n is None else n)
 
 
-def _choose_ephemeral_key(
+def choose_ephemeral_key(
     given: EphemeralKey | str | None, algorithm: KeyAlgorithm | None, usual: KeyAlgorithm
 ) -> EphemeralKey:
+    """
+    Take the given ephemeral key, or make one.
+
+    Raises:
+        InvalidFieldError: The key or the algorithm is wrong, or they do not go together.
+    """
     if algorithm is not None:
         check_algorithm("eph_alg", algorithm)
     if given is None:

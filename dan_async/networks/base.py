@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from attrs import frozen
 
 from dan_async._tasks import Deadline
+from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
 from dan_async.models.keygen import KeygenReport, KeygenRequest
 from dan_async.models.threshold import Threshold
 from dan_async.types import KeyAlgorithm, OperatorAddress
@@ -99,6 +100,31 @@ class Network(Protocol):
             DeadlineExceededError: The time ran out.
             DanError: Any other failure of the network, named.
         """
+        ...
+
+    async def add_ephemeral_key(
+        self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        """
+        Let another ephemeral key use a distributed key.
+
+        Args:
+            change: Which key, and the ephemeral key's claim.
+            auth: The owner.
+            deadline: The job's deadline.
+
+        Raises:
+            ConfigurationError: The network cannot carry the request; nothing was sent.
+            WalletError: The owner did not authorise it; nothing was changed.
+            QuorumError: Too few nodes confirmed.
+            DanError: Any other failure of the network, named.
+        """
+        ...
+
+    async def revoke_ephemeral_key(
+        self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        """Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``."""
         ...
 
     async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:

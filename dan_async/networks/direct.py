@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dan_async._tasks import Deadline
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, NodeProtocolError
+from dan_async.models.authentication import UserAuthentication
+from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
 from dan_async.models.keygen import KeygenReport, KeygenRequest
 from dan_async.networks.base import NetworkHealth, NodeHealth
 from dan_async.networks.node import Node
-from dan_async.networks.node_keygen import NodeKeygen
+from dan_async.networks.node_key_change import Authenticate, change_ephemeral_key
+from dan_async.networks.node_keygen import NodeKeygen, not_ready
+from dan_async.networks.node_round import SetupText, open_round, run_keygen
+from dan_async.networks.pool import rank
 from dan_async.retry import RetryPolicy
 from dan_async.transport.base import Transport
 from dan_async.types import Clock, Json, KeyAlgorithm
+from dan_async.wire import node_1, revision_1
 
 if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
@@ -91,8 +98,7 @@ class NodeNetwork:
             InvalidFieldError: It is not.
             ClientClosedError: The network was closed.
         """
-        if self._is_closed:
-            raise ClientClosedError("the network was closed", hint="Make a new NodeNetwork")
+        self._refuse_if_closed()
         least = request.min_parties or request.threshold.n
         if len(self._nodes) < least:
             raise InvalidFieldError(
@@ -101,11 +107,98 @@ class NodeNetwork:
                 hint="Name threshold and parties_number, or add nodes",
             )
 
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise ClientClosedError("the network was closed", hint="Make a new NodeNetwork")
+
     async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
         """Make a distributed key; see ``Network.keygen``."""
         self.check_keygen(request)
         run = NodeKeygen(self._nodes, request, auth, deadline=deadline, timeouts=self._timeouts)
         return await run.run()
+
+    async def add_ephemeral_key(
+        self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        """Let another ephemeral key use a key; t nodes must confirm. See ``Network.add_ephemeral_key``."""
+        return await self._change("addEphemeralKey", change, auth, deadline)
+
+    async def revoke_ephemeral_key(
+        self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        """Take a key from an ephemeral key; n - t + 1 nodes must confirm. See ``Network.add_ephemeral_key``."""
+        return await self._change("revokeEphemeralKey", change, auth, deadline)
+
+    async def _change(
+        self, operation: str, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        key_id = node_1.decode_key_id(change.key_id)
+        setup = revision_1.ephemeral_key_setup(claim=change.claim, key_id=key_id)
+
+        async def authenticate(challenge: str) -> UserAuthentication:
+            typed_data = revision_1.ephemeral_key_typed_data(setup, challenge)
+            with deadline.paused() if auth.interactive else nullcontext():
+                signature = await auth.authorise(challenge=challenge, typed_data=typed_data)
+            credentials = revision_1.encode_claim(change.claim)
+            return UserAuthentication(
+                method=auth.method, id=auth.id, credentials=credentials, signature=signature
+            )
+
+        text = SetupText(
+            request_id=change.request_id,
+            operation=operation,
+            revision="1",
+            text=revision_1.encode_ephemeral_key_setup(setup),
+            key_id=key_id,
+        )
+        return await self.relay_change(
+            text, authenticate, eph_id=change.claim.eph_id, threshold=change.threshold, deadline=deadline
+        )
+
+    # --- for those who relay what somebody else signed ----------------------------------------------------------------
+
+    async def relay_keygen(
+        self, setup: SetupText, threshold: Threshold, authenticate: Authenticate, *, deadline: Deadline
+    ) -> KeygenReport:
+        """
+        Make a key for an owner who signs elsewhere, in whichever revision: what a gateway does.
+
+        Args:
+            setup: The owner's setup, as it was sent.
+            threshold: The t and n it names.
+            authenticate: Takes the challenge to the owner and brings the signature back.
+            deadline: The job's deadline.
+
+        Raises:
+            QuorumError: Fewer than n nodes are ready, or fewer than t agree on a key.
+            DanError: Any other failure, named.
+        """
+        self._refuse_if_closed()
+        nodes = {node.operator: node for node in self._nodes}
+        opened, failures = await open_round(rank(self._nodes), setup, threshold.n, deadline=deadline)
+        if len(opened.participants) < threshold.n:
+            raise not_ready(len(opened.participants), threshold, failures, setup.request_id)
+        authentication = await authenticate(opened.challenge)
+        return await run_keygen(
+            nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
+        )
+
+    async def relay_change(
+        self,
+        setup: SetupText,
+        authenticate: Authenticate,
+        *,
+        eph_id: str,
+        threshold: Threshold | None,
+        deadline: Deadline,
+    ) -> EphemeralKeyReport:
+        """Add or revoke an ephemeral key for an owner who signs elsewhere; see ``change_ephemeral_key``."""
+        self._refuse_if_closed()
+        return await change_ephemeral_key(
+            self._nodes, setup, authenticate, eph_id=eph_id, threshold=threshold, deadline=deadline
+        )
+
+    # ------------------------------------------------------------------------------------------------------------------
 
     async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
         """

@@ -25,13 +25,13 @@ from dan_async.models.threshold import Threshold
 from dan_async.networks.node import Node
 from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
 from dan_async.networks.pool import rank
-from dan_async.types import OperatorAddress
+from dan_async.types import OperatorAddress, RequestId
 from dan_async.wire import node_1, revision_1
 
 if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
 
-__all__ = ["NodeKeygen"]
+__all__ = ["NodeKeygen", "not_ready"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,13 +71,14 @@ class NodeKeygen:
         request, excluded = self._first, set[OperatorAddress]()
         restart = 0
         while True:
-            setup, opened = await self._open(request, excluded)
+            setup, threshold, opened = await self._open(request, excluded)
             authentication = await self._authorise(setup, opened)
             try:
                 return await run_keygen(
                     self._nodes,
                     opened,
                     authentication,
+                    threshold,
                     deadline=self._deadline,
                     grace_s=self._timeouts.grace_s,
                 )
@@ -96,7 +97,7 @@ class NodeKeygen:
 
     async def _open(
         self, request: KeygenRequest, excluded: Collection[OperatorAddress]
-    ) -> tuple[KeygenSetup, NodeRound]:
+    ) -> tuple[KeygenSetup, Threshold, NodeRound]:
         """Find n nodes that are ready; fewer, if that many do not answer and the request allows it."""
         asked = request.threshold
         least = request.min_parties or asked.n
@@ -104,28 +105,23 @@ class NodeKeygen:
         if len(candidates) < least:  # nothing better is left: those that failed may have recovered
             candidates = rank(self._nodes.values())
         setup, text = _setup_for(request, asked)
-        opened, failures = await open_round(candidates, text, deadline=self._deadline)
+        threshold = asked
+        opened, failures = await open_round(candidates, text, asked.n, deadline=self._deadline)
         ready = len(opened.participants)
         if least <= ready < asked.n:
             # n is part of what is signed, so a smaller set of parties needs nonces of its own.
-            setup, text = _setup_for(request, Threshold(asked.t, ready))
+            threshold = Threshold(asked.t, ready)
+            setup, text = _setup_for(request, threshold)
             answered = [self._nodes[operator] for operator in opened.participants]
-            opened, later = await open_round(answered, text, deadline=self._deadline)
+            opened, later = await open_round(answered, text, ready, deadline=self._deadline)
             failures += later
         ready = len(opened.participants)
-        if ready < text.threshold.n:
+        if ready < threshold.n:
             closed = next((f.error for f in failures if isinstance(f.error, ClientClosedError)), None)
             if closed is not None:
                 raise closed
-            raise QuorumError(
-                f"{ready} nodes are ready for key generation, {text.threshold.n} are needed",
-                hint="The owner was not asked, nothing was created. Allow fewer with min_parties, or add nodes",
-                threshold=asked.t,
-                outcomes=failures,
-                phase="challenge",
-                request_id=request.request_id,
-            )
-        return setup, opened
+            raise not_ready(ready, threshold, failures, request.request_id)
+        return setup, threshold, opened
 
     async def _authorise(self, setup: KeygenSetup, opened: NodeRound) -> UserAuthentication:
         challenge = opened.challenge
@@ -142,6 +138,20 @@ class NodeKeygen:
         )
 
 
+def not_ready(
+    ready: int, threshold: Threshold, failures: Sequence[NodeOutcome], request_id: RequestId
+) -> QuorumError:
+    """Make the error of a key generation that could not begin."""
+    return QuorumError(
+        f"{ready} nodes are ready for key generation, {threshold.n} are needed",
+        hint="The owner was not asked, nothing was created. Allow fewer with min_parties, or add nodes",
+        threshold=threshold.t,
+        outcomes=failures,
+        phase="challenge",
+        request_id=request_id,
+    )
+
+
 def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetup, SetupText]:
     setup = revision_1.keygen_setup(
         threshold=threshold,
@@ -151,9 +161,9 @@ def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetu
     )
     text = SetupText(
         request_id=request.request_id,
+        operation="keygen",
         revision="1",
         text=revision_1.encode_keygen_setup(setup),
-        threshold=threshold,
     )
     return setup, text
 

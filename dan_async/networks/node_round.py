@@ -21,12 +21,10 @@ from dan_async.networks.node import Node
 from dan_async.networks.pool import fill_seats
 from dan_async.quorum.fan_out import Answer, fan_out
 from dan_async.quorum.tally import KeygenTally
-from dan_async.types import OperatorAddress, RequestId
+from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 from dan_async.wire import node_1
 
 __all__ = ["NodeRound", "SetupText", "open_round", "run_keygen"]
-
-_OPERATION = "keygen"
 
 
 @frozen(kw_only=True)
@@ -36,20 +34,45 @@ class SetupText:
 
     Args:
         request_id: The request it belongs to.
+        operation: What it is for, as the gateway's paths call it.
         revision: The wire revision of the text: "0.1", "0.3" or "1".
         text: One setup object's exact JSON text.
-        threshold: The t and n it names.
+        key_id: The key it is about, unless it makes one.
     """
 
     request_id: RequestId
+    operation: str
     revision: str
     text: str
-    threshold: Threshold
+    key_id: MpcKeyId | None = None
 
     @property
     def digest(self) -> bytes:
         """The setup hash, to which the nodes bind their nonces."""
-        return node_1.setup_hash(operation=_OPERATION, revision=self.revision, setup=self.text)
+        return node_1.setup_hash(operation=self.operation, revision=self.revision, setup=self.text)
+
+    @property
+    def challenge_params(self) -> str:
+        """The parameters of ``dan_challenge``: the same for every node."""
+        return node_1.encode_challenge(
+            node_1.ChallengeParams(
+                request_id=self.request_id,
+                operation=self.operation,
+                setup_hash=self.digest,
+                key_id=self.key_id,
+            )
+        )
+
+    async def ask_nonce(self, node: Node, params: str, deadline: Deadline) -> bytes:
+        """Have one node prepare for it; see ``Node.call`` for what it raises."""
+        result = await node.call(
+            "dan_challenge",
+            params,
+            node_1.decode_challenge_result,
+            deadline=deadline,
+            request_id=self.request_id,
+        )
+        return result.value.nonce
 
 
 @frozen(kw_only=True)
@@ -64,16 +87,35 @@ class NodeRound:
     def challenge(self) -> str:
         """The final challenge, as the owner's typed data carries it: 64 hex digits."""
         return node_1.final_challenge(
-            operation=_OPERATION,
+            operation=self.setup.operation,
             request_id=self.setup.request_id,
             setup_digest=self.setup.digest,
             participants=self.participants,
             nonces=self.nonces,
         ).hex()
 
+    def params(self, authentication: UserAuthentication) -> str:
+        """The parameters of the request itself, authorised: the same for every participant."""
+        return node_1.encode_keygen(
+            node_1.KeygenParams(
+                request_id=self.setup.request_id,
+                revision=self.setup.revision,
+                setup=self.setup.text,
+                participants=self.participants,
+                nonces=self.nonces,
+                user_authentication=authentication,
+            )
+        )
+
+    @classmethod
+    def of(cls, setup: SetupText, nonces: Mapping[OperatorAddress, bytes]) -> NodeRound:
+        """Make a round of the nodes that gave nonces."""
+        participants = tuple(sorted(nonces, key=str.lower))
+        return cls(setup=setup, participants=participants, nonces=tuple(nonces[o] for o in participants))
+
 
 async def open_round(
-    candidates: Sequence[Node], setup: SetupText, *, deadline: Deadline
+    candidates: Sequence[Node], setup: SetupText, seats: int, *, deadline: Deadline
 ) -> tuple[NodeRound, list[NodeOutcome]]:
     """
     Collect a nonce from each of n nodes, with a spare for each that fails.
@@ -81,35 +123,24 @@ async def open_round(
     Args:
         candidates: The nodes, best first.
         setup: What they are asked to prepare for.
+        seats: n.
         deadline: The job's deadline.
 
     Returns:
         The round, with fewer than n participants if the candidates ran out; and who failed.
     """
-    params = node_1.encode_challenge(
-        node_1.ChallengeParams(request_id=setup.request_id, operation=_OPERATION, setup_hash=setup.digest)
+    params = setup.challenge_params
+    answers, failures = await fill_seats(
+        candidates, seats, lambda node: setup.ask_nonce(node, params, deadline)
     )
-
-    async def ask(node: Node) -> node_1.ChallengeResult:
-        result = await node.call(
-            "dan_challenge",
-            params,
-            node_1.decode_challenge_result,
-            deadline=deadline,
-            request_id=setup.request_id,
-        )
-        return result.value
-
-    answers, failures = await fill_seats(candidates, setup.threshold.n, ask)
-    participants = tuple(sorted(answers, key=str.lower))
-    nonces = tuple(answers[operator].nonce for operator in participants)
-    return NodeRound(setup=setup, participants=participants, nonces=nonces), failures
+    return NodeRound.of(setup, answers), failures
 
 
 async def run_keygen(
     nodes: Mapping[OperatorAddress, Node],
     opened: NodeRound,
     authentication: UserAuthentication,
+    threshold: Threshold,
     *,
     deadline: Deadline,
     grace_s: float,
@@ -121,6 +152,7 @@ async def run_keygen(
         nodes: The pool, by operator.
         opened: The round that was authorised.
         authentication: The owner's signature over its challenge.
+        threshold: The t and n that the setup names.
         deadline: The job's deadline.
         grace_s: Seconds to listen on after t nodes agree.
 
@@ -129,16 +161,7 @@ async def run_keygen(
         DeadlineExceededError: The time ran out first.
     """
     setup = opened.setup
-    params = node_1.encode_keygen(
-        node_1.KeygenParams(
-            request_id=setup.request_id,
-            revision=setup.revision,
-            setup=setup.text,
-            participants=opened.participants,
-            nonces=opened.nonces,
-            user_authentication=authentication,
-        )
-    )
+    params = opened.params(authentication)
 
     async def ask(operator: OperatorAddress) -> Answer:
         result = await nodes[operator].call(
@@ -152,11 +175,11 @@ async def run_keygen(
 
     tally = KeygenTally(
         request_id=setup.request_id,
-        threshold=setup.threshold,
+        threshold=threshold,
         participants=opened.participants,
         key_id_of=lambda public_key: node_1.compute_key_id(
             public_key=public_key,
-            t=setup.threshold.t,
+            t=threshold.t,
             participants=opened.participants,
             owner_id=authentication.id,
             request_id=setup.request_id,
@@ -177,6 +200,6 @@ async def run_keygen(
         request_id=setup.request_id,
         key_id=agreed.key_id,
         public_key=agreed.public_key,
-        threshold=setup.threshold,
+        threshold=threshold,
         outcomes=outcomes,
     )

@@ -44,6 +44,7 @@ __all__ = [
     "decode_challenge_result",
     "decode_identify",
     "decode_identify_result",
+    "decode_key_id",
     "decode_keygen",
     "decode_participants",
     "decode_request_id",
@@ -116,6 +117,8 @@ class ChallengeParams:
     request_id: RequestId
     operation: str
     setup_hash: bytes
+    #: The key it is about, for operations on one: a node that does not hold it says so at once.
+    key_id: MpcKeyId | None = None
 
 
 @frozen(kw_only=True)
@@ -145,11 +148,13 @@ def encode_identify(nonce: bytes) -> str:
 
 def encode_challenge(params: ChallengeParams) -> str:
     """Parameters of ``dan_challenge`` as JSON text."""
+    about = {} if params.key_id is None else {"keyId": params.key_id}
     return dump(
         {
             "requestId": params.request_id,
             "operation": params.operation,
             "setupHash": to_hex(params.setup_hash),
+            **about,
         }
     )
 
@@ -196,6 +201,11 @@ def decode_request_id(value: Json) -> RequestId:
     return RequestId(to_hex(from_hex(value, field="requestId", length=32, prefix=True)))
 
 
+def decode_key_id(value: Json) -> MpcKeyId:
+    """Check a key id: 64 hex digits without 0x."""
+    return MpcKeyId(from_hex(value, field="keyId", length=32, prefix=False).hex())
+
+
 def decode_participants(value: Json) -> tuple[OperatorAddress, ...]:
     """Check a list of operators: addresses, strictly ascending as numbers, so that each set has one form."""
     found = tuple(
@@ -218,11 +228,13 @@ def decode_challenge(value: Json) -> ChallengeParams:
     Raises:
         InvalidFieldError: A member is missing, unknown or wrong.
     """
-    members = _members(value, "params", "requestId", "operation", "setupHash")
+    about = ("keyId",) if isinstance(value, dict) and "keyId" in value else ()
+    members = _members(value, "params", "requestId", "operation", "setupHash", *about)
     return ChallengeParams(
         request_id=decode_request_id(members["requestId"]),
         operation=check_text("operation", members["operation"], most=32),
         setup_hash=from_hex(members["setupHash"], field="setupHash", length=32, prefix=True),
+        key_id=decode_key_id(members["keyId"]) if about else None,
     )
 
 
@@ -350,13 +362,11 @@ def decode_acknowledgement(value: Json) -> Acknowledgement:
         shares = _list(members["publicShares"], "publicShares")
         if len(shares) != len(participants):
             raise InvalidFieldError("publicShares", "must be one for each participant")
-        key_id = members["keyId"]
-        from_hex(key_id, field="keyId", length=32, prefix=False)
         return Acknowledgement(
             request_id=decode_request_id(members["requestId"]),
             operator=OperatorAddress(check_address("operator", members["operator"])),
             party_index=check_int("partyIndex", members["partyIndex"], least=1, most=len(participants)),
-            key_id=MpcKeyId(key_id.lower()),
+            key_id=decode_key_id(members["keyId"]),
             public_key=from_hex(members["publicKey"], field="publicKey", length=33, prefix=True),
             public_shares=tuple(from_hex(s, field="publicShares", length=33, prefix=True) for s in shares),
             threshold=Threshold(members["t"], members["n"]),

@@ -1,0 +1,130 @@
+"""Adding an ephemeral key to a session's key, and revoking one: the owner signs, the nodes remember."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from attrs import evolve
+
+from dan_async._hex import to_hex
+from dan_async._tasks import Deadline
+from dan_async.auth.eoa import EoaAuth
+from dan_async.config import Threshold, Timeouts
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.errors import InvalidFieldError
+from dan_async.jobs.session_request import choose_ephemeral_key, choose_wallet
+from dan_async.models._fields import MAX_LIFETIME_S, check_int, check_seconds, check_text
+from dan_async.models.claim import EphemeralClaim
+from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
+from dan_async.models.request_params import DEFAULT_DURATION_S
+from dan_async.models.session import DanModuleInfo
+from dan_async.types import Clock, KeyAlgorithm, RequestId
+from dan_async.wallets.base import Wallet
+
+if TYPE_CHECKING:
+    from dan_async.networks.base import Network
+
+__all__ = ["add_ephemeral_key", "revoke_ephemeral_key"]
+
+S = TypeVar("S", bound=DanModuleInfo)
+
+
+async def add_ephemeral_key(
+    network: Network,
+    session: S,
+    *,
+    wallet: Wallet,
+    duration: int = DEFAULT_DURATION_S,
+    eph_alg: KeyAlgorithm | None = None,
+    ephemeral_key: EphemeralKey | str | None = None,
+    eph_id: str | None = None,
+    timeout: float | None = None,
+    timeouts: Timeouts,
+    clock: Clock,
+) -> S:
+    """Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description."""
+    check_int("duration", duration, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
+    auth = _owner(session, wallet, timeouts)
+    if eph_id is not None:
+        check_text("eph_id", eph_id, most=256)
+    key = choose_ephemeral_key(ephemeral_key, eph_alg, network.default_eph_alg)
+    try:
+        claim = EphemeralClaim(
+            eph_id=eph_id or key.default_id,
+            eph_pk=key.public_key,
+            expiry=math.floor(clock()) + duration,
+            sign_alg=key.algorithm,
+        )
+        await network.add_ephemeral_key(
+            _change("add", session, auth, claim), auth, deadline=_deadline(timeout, timeouts)
+        )
+        return evolve(
+            session,
+            hex_eph_sk_without_0x=key.to_hex(),
+            eph_id=claim.eph_id,
+            eph_alg=key.algorithm,
+            expires_at=claim.expiry,
+        )
+    finally:
+        if key is not ephemeral_key:
+            key.wipe()
+
+
+async def revoke_ephemeral_key(
+    network: Network,
+    session: DanModuleInfo,
+    *,
+    wallet: Wallet,
+    timeout: float | None = None,
+    timeouts: Timeouts,
+    clock: Clock,
+) -> EphemeralKeyReport:
+    """Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description."""
+    auth = _owner(session, wallet, timeouts)
+    algorithm = session.eph_alg or network.default_eph_alg
+    with EphemeralKey.from_hex(session.hex_eph_sk_without_0x, algorithm) as key:
+        claim = EphemeralClaim(
+            eph_id=session.eph_id or key.default_id,
+            eph_pk=key.public_key,
+            # The authorisation to revoke is an ephemeral claim as well, and has to be in force itself.
+            expiry=math.floor(clock()) + DEFAULT_DURATION_S,
+            sign_alg=key.algorithm,
+        )
+    return await network.revoke_ephemeral_key(
+        _change("revoke", session, auth, claim), auth, deadline=_deadline(timeout, timeouts)
+    )
+
+
+def _owner(session: DanModuleInfo, wallet: Wallet, timeouts: Timeouts) -> EoaAuth:
+    if not isinstance(session, DanModuleInfo):
+        raise InvalidFieldError("session", f"must be a session payload, not {type(session).__name__}")
+    auth = EoaAuth(
+        choose_wallet(wallet=wallet, browser_wallet=None, account=None), timeout_s=timeouts.wallet_s
+    )
+    if session.eoa_address is not None and session.eoa_address != auth.id:
+        raise InvalidFieldError(
+            "wallet",
+            f"is {auth.id}, and the session belongs to {session.eoa_address}",
+            hint="Only the owner can change who uses the key",
+        )
+    return auth
+
+
+def _change(
+    action: Literal["add", "revoke"], session: DanModuleInfo, auth: EoaAuth, claim: EphemeralClaim
+) -> EphemeralKeyChange:
+    known = session.threshold is not None and session.parties_number is not None
+    return EphemeralKeyChange(
+        request_id=RequestId(to_hex(secrets.token_bytes(32))),
+        action=action,
+        key_id=session.mpc_key_id,
+        owner_id=auth.id,
+        claim=claim,
+        threshold=Threshold(session.threshold or 0, session.parties_number or 0) if known else None,
+    )
+
+
+def _deadline(timeout: float | None, timeouts: Timeouts) -> Deadline:
+    return Deadline(timeouts.total_s if timeout is None else check_seconds("timeout", timeout))

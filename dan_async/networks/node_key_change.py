@@ -1,0 +1,153 @@
+"""
+Adding or revoking an ephemeral key over the nodes themselves (docs/node-protocol.md, "Ephemeral keys").
+
+Every node of the pool that holds the key is told. An added key can be used as soon as t nodes know it; a revoked one cannot
+be used any more as soon as fewer than t nodes are left that do not know: n - t + 1 must confirm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TypeVar
+
+from dan_async._tasks import Deadline, cancel_and_wait
+from dan_async.crypto.signature import recover_address
+from dan_async.errors import AcknowledgementError, DanError, NodeRefusedError, QuorumError
+from dan_async.models.authentication import UserAuthentication
+from dan_async.models.ephemeral_key_change import ChangeReceipt, EphemeralKeyReport
+from dan_async.models.outcome import NodeOutcome
+from dan_async.models.threshold import MAX_PARTIES, Threshold
+from dan_async.networks.node import Node
+from dan_async.networks.node_round import NodeRound, SetupText
+from dan_async.networks.pool import rank
+from dan_async.types import Json, OperatorAddress
+from dan_async.wire import node_1, node_receipts
+
+__all__ = ["Authenticate", "change_ephemeral_key"]
+
+T = TypeVar("T")
+
+#: Has the owner sign a challenge of 64 hex digits.
+Authenticate = Callable[[str], Awaitable[UserAuthentication]]
+
+
+async def change_ephemeral_key(
+    nodes: Sequence[Node],
+    setup: SetupText,
+    authenticate: Authenticate,
+    *,
+    eph_id: str,
+    threshold: Threshold | None,
+    deadline: Deadline,
+) -> EphemeralKeyReport:
+    """
+    Carry out one change.
+
+    Args:
+        nodes: The pool.
+        setup: What the owner signs; it names the key.
+        authenticate: Has the owner sign.
+        eph_id: The ephemeral key that the setup is about.
+        threshold: t and n of the key; what the nodes say, if None.
+        deadline: The job's deadline.
+
+    Returns:
+        Who confirmed, and what the others said.
+
+    Raises:
+        WalletError: The owner did not authorise it; nothing was changed.
+        QuorumError: Too few nodes confirmed.
+    """
+    asking = setup.challenge_params
+    nonces, silent = await _ask_all(rank(nodes), lambda node: setup.ask_nonce(node, asking, deadline))
+    failures = [outcome for outcome in silent if not _holds_no_share(outcome.error)]
+    if not nonces:
+        raise _too_few(setup, 0, 1, failures)
+    opened = NodeRound.of(setup, dict(list(nonces.items())[:MAX_PARTIES]))
+    params = opened.params(await authenticate(opened.challenge))
+    by_operator = {node.operator: node for node in nodes}
+    receipts, refused = await _ask_all(
+        [by_operator[operator] for operator in opened.participants],
+        lambda node: _tell(node, params, setup, eph_id, deadline),
+    )
+    failures += refused
+    agreed = threshold or _claimed_threshold(receipts.values())
+    if agreed is None:
+        raise _too_few(setup, 0, 1, failures)
+    needed = agreed.t if setup.operation == "addEphemeralKey" else agreed.n - agreed.t + 1
+    if len(receipts) < needed:
+        raise _too_few(setup, len(receipts), needed, failures)
+    return EphemeralKeyReport(
+        request_id=setup.request_id,
+        confirmed_by=tuple(receipts),
+        failures=tuple(outcome.describe() for outcome in failures),
+    )
+
+
+async def _ask_all(
+    nodes: Sequence[Node], ask: Callable[[Node], Awaitable[T]]
+) -> tuple[dict[OperatorAddress, T], list[NodeOutcome]]:
+    """Ask every node at once; give the answers and what the others said."""
+    answers: dict[OperatorAddress, T] = {}
+    failures: list[NodeOutcome] = []
+
+    async def one(node: Node) -> None:
+        try:
+            answers[node.operator] = await ask(node)
+        except DanError as error:
+            failures.append(NodeOutcome(operator=node.operator, error=error, attempts=error.attempts or 1))
+
+    tasks = [asyncio.create_task(one(node)) for node in nodes]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        await cancel_and_wait(tasks)
+    return answers, failures
+
+
+def _holds_no_share(error: BaseException | None) -> bool:
+    return isinstance(error, NodeRefusedError) and error.code == node_1.Code.UNKNOWN_KEY
+
+
+async def _tell(node: Node, params: str, setup: SetupText, eph_id: str, deadline: Deadline) -> ChangeReceipt:
+    def decode(value: Json) -> ChangeReceipt:
+        receipt = node_receipts.decode_receipt(value)
+        _check(receipt, node.operator, setup, eph_id)
+        return receipt
+
+    method = node_receipts.METHODS[setup.operation]
+    result = await node.call(method, params, decode, deadline=deadline, request_id=setup.request_id)
+    return result.value
+
+
+def _check(receipt: ChangeReceipt, operator: OperatorAddress, setup: SetupText, eph_id: str) -> None:
+    asked = (setup.request_id, setup.operation, operator, setup.key_id, eph_id)
+    said = (receipt.request_id, receipt.operation, receipt.operator, receipt.key_id, receipt.eph_id)
+    try:
+        signer: str = recover_address(node_receipts.receipt_digest(receipt), receipt.signature)
+    except DanError:
+        signer = ""
+    if said != asked or signer != operator:
+        raise AcknowledgementError(
+            "the receipt does not count: it is for something else, or not signed by the node's operator",
+            hint="The node is faulty or dishonest; tell its operator",
+        )
+
+
+def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
+    """Take t and n from the nodes when the session does not say: the claim that asks for most wins."""
+    return max(
+        (receipt.threshold for receipt in receipts), key=lambda claim: (claim.n, claim.t), default=None
+    )
+
+
+def _too_few(setup: SetupText, confirmed: int, needed: int, failures: list[NodeOutcome]) -> QuorumError:
+    return QuorumError(
+        f"{confirmed} nodes confirmed {setup.operation}, at least {needed} must",
+        hint="Repeating the call is safe: a node that has made the change says so again",
+        threshold=needed,
+        outcomes=failures,
+        phase=setup.operation,
+        request_id=setup.request_id,
+    )
