@@ -156,11 +156,6 @@ def _compile(primary: str, types: tuple[tuple[str, _Members], ...]) -> Encoder:
             raise InvalidFieldError(
                 "types", "has a name that is not an identifier, or that is a type of EIP-712's own"
             )
-    for name in defined:
-        if not isinstance(name, str) or not _IDENTIFIER.match(name) or RESERVED_NAME.match(name):
-            raise InvalidFieldError(
-                "types", "has a name that is not an identifier, or that is a type of EIP-712's own"
-            )
     references: dict[str, set[str]] = {}
     pending = [primary]
     while pending:
