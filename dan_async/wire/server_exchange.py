@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from dan_async.errors import InvalidFieldError
 from dan_async.models.authentication import UserAuthentication
-from dan_async.models.setup import KeygenSetup, SigngenSetup
+from dan_async.models.setup import EphemeralKeySetup, KeygenSetup, SigngenSetup
 from dan_async.types import Json
 from dan_async.wire import revision_1
 from dan_async.wire.members import load_text
@@ -209,5 +209,9 @@ def accept(
 
 def _served(revision: Revision, operation: Operation, text: str) -> ServedSetup:
     setup = decode_setup(revision, operation, text)
+    if isinstance(setup, KeygenSetup | EphemeralKeySetup):
+        module_for(revision).decode_claim(
+            setup.claim_text or ""
+        )  # refused now rather than after a wallet was asked
     slot = setup.sign_alg if isinstance(setup, KeygenSetup | SigngenSetup) else MAIN
     return ServedSetup(slot=slot, text=text, setup=setup)
