@@ -79,7 +79,8 @@ class Fault:
             InvalidFieldError: There is no such fault.
         """
         values = dict(members)
-        kind = next((k for k in _KINDS if k.__name__ == values.pop("kind", None)), None)
+        name = values.pop("kind", None)
+        kind = next((kind for kind in _KINDS if kind.__name__ == name), None)
         if kind is None:
             raise InvalidFieldError("fault", "is of an unknown kind")
         return kind(**values)

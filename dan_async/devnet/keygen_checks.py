@@ -7,7 +7,6 @@ A node trusts neither the client nor a gateway in between. Each refusal has a co
 from __future__ import annotations
 
 import json
-from types import ModuleType
 from typing import Any, NoReturn
 
 from attrs import frozen
@@ -21,20 +20,17 @@ from dan_async.models.claim import EphemeralClaim
 from dan_async.models.setup import KeygenSetup
 from dan_async.models.threshold import Threshold
 from dan_async.types import Json, OperatorAddress
-from dan_async.wire import revision_1
+from dan_async.wire.codec import Operation, Revision, decode_setup, owner_claim, owner_typed_data
 from dan_async.wire.node_1 import Code, KeygenParams, decode_keygen, final_challenge, setup_hash
 
 __all__ = ["OPERATION", "CheckedKeygen", "check_owner", "check_request", "read_keygen"]
 
-OPERATION = "keygen"
+OPERATION = str(Operation.KEYGEN)
 
 #: How far a client's clock may be ahead when it asks for the longest life.
 _SKEW_S = 60
 
-#: Revisions in which this node knows what the owner signs.
-_REVISIONS: dict[str, ModuleType] = {"1": revision_1}
-
-#: Members whose defects have codes of their own.
+#: Members that are there and wrong have codes of their own.
 _CODES = {
     "participants": Code.WRONG_PARTICIPANTS,
     "revision": Code.UNSUPPORTED,
@@ -77,9 +73,14 @@ def read_keygen(value: Json) -> KeygenParams:
         return decode_keygen(value)
     except InvalidFieldError as error:
         code = _CODES.get(error.field)
-        if code is None:
+        if code is None or error.field not in _members_of(value):
             raise invalid_params(error) from error
         raise RefusalError(code, error.message) from error
+
+
+def _members_of(value: Json) -> set[str]:
+    authentication = value.get("userAuthentication")
+    return {*value, *(authentication if isinstance(authentication, dict) else ())}
 
 
 def check_request(
@@ -99,13 +100,10 @@ def check_request(
     """
     if params.user_authentication.method != "eoa":
         raise RefusalError(Code.UNSUPPORTED, "a key generation is authorised with method 'eoa'")
-    module = _REVISIONS.get(params.revision)
-    if module is None:
-        raise RefusalError(Code.UNSUPPORTED, f"revision {params.revision} is not supported by this node")
-    setup = _read_setup(module, params.setup)
+    setup = _read_setup(params)
     threshold = _read_threshold(setup)
     _check_participants(params, threshold, operator, roster)
-    claim = _read_claim(module, setup, params)
+    claim = _read_claim(setup, params)
     _check_expiry(claim, now)
     _check_permissions(setup.permissions)
     digest = setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup)
@@ -138,7 +136,7 @@ def check_owner(checked: CheckedKeygen) -> None:
         owner = check_address("id", authentication.id)
     except InvalidFieldError as error:
         raise invalid_params(error) from error
-    typed_data = _REVISIONS[checked.params.revision].keygen_typed_data(checked.setup, checked.challenge.hex())
+    typed_data = owner_typed_data(checked.params.revision, OPERATION, checked.setup, checked.challenge.hex())
     try:
         signer = recover_address(typed_data_digest(typed_data), authentication.signature)
     except InvalidFieldError as error:
@@ -147,11 +145,12 @@ def check_owner(checked: CheckedKeygen) -> None:
         raise RefusalError(Code.WRONG_OWNER, "the signature is not the owner's over this request")
 
 
-def _read_setup(module: ModuleType, text: str) -> KeygenSetup:
+def _read_setup(params: KeygenParams) -> KeygenSetup:
     try:
-        setup: KeygenSetup = module.decode_keygen_setup(text)
+        setup = decode_setup(params.revision, OPERATION, params.setup)
     except (InvalidFieldError, ProtocolError) as error:
         _refuse_field("setup", error)
+    assert isinstance(setup, KeygenSetup)
     return setup
 
 
@@ -178,17 +177,16 @@ def _check_participants(
     raise RefusalError(Code.WRONG_PARTICIPANTS, problem)
 
 
-def _read_claim(module: ModuleType, setup: KeygenSetup, params: KeygenParams) -> EphemeralClaim:
-    text = setup.claim_text or ""
-    if params.user_authentication.credentials != text:
+def _read_claim(setup: KeygenSetup, params: KeygenParams) -> EphemeralClaim:
+    authentication = params.user_authentication
+    if params.revision != Revision.V0_1 and authentication.credentials != setup.claim_text:
         _refuse_field(
             "credentials", InvalidFieldError("credentials", "must be the setup's claim, to the letter")
         )
     try:
-        claim: EphemeralClaim = module.decode_claim(text)
+        return owner_claim(params.revision, setup, authentication)
     except (InvalidFieldError, ProtocolError) as error:
         _refuse_field("credentials", error)
-    return claim
 
 
 def _check_expiry(claim: EphemeralClaim, now: float) -> None:

@@ -1,0 +1,123 @@
+"""What a node keeps of a key, and finds again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from attrs import evolve
+
+from dan_async.config import Threshold
+from dan_async.crypto.point import base_multiply, encode
+from dan_async.devnet.key_record import KeyRecord, KeyRing
+from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
+from dan_async.models.acknowledgement import Acknowledgement
+from dan_async.models.claim import EphemeralClaim
+
+POINT = encode(base_multiply(5))
+PARTICIPANTS = ("0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF", "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf")
+
+
+@pytest.fixture
+def record():
+    share = KeyShare(
+        index=1,
+        threshold=Threshold(2, 2),
+        secret_share=123456789123456789,
+        public_key=POINT,
+        public_shares=(encode(base_multiply(123456789123456789)), POINT),
+        transcript_hash=b"\x06" * 32,
+    )
+    acknowledgement = Acknowledgement(
+        request_id="0x" + "11" * 32,
+        operator=PARTICIPANTS[0],
+        party_index=1,
+        key_id="22" * 32,
+        public_key=POINT,
+        public_shares=share.public_shares,
+        threshold=Threshold(2, 2),
+        participants=PARTICIPANTS,
+        transcript_hash=b"\x06" * 32,
+        signature=b"\x01" * 65,
+    )
+    return KeyRecord(
+        content=b"\x05" * 32,
+        acknowledgement=acknowledgement,
+        share=share,
+        owner_id=PARTICIPANTS[1],
+        claim=EphemeralClaim(eph_id="e", eph_pk=b"\x04" + bytes(64), expiry=5, sign_alg="secp256k1"),
+        permissions='{"a":1.5}',
+    )
+
+
+def test_a_record_survives_the_store(record):
+    """decode(encode(r)) == r, with and without permissions."""
+    assert KeyRecord.decode(record.encode()) == record
+    assert KeyRecord.decode(evolve(record, permissions=None).encode()).permissions is None
+
+
+def test_a_ring_finds_keys_by_request_and_by_id(record):
+    """And nothing that it does not have."""
+    ring = KeyRing(MemoryShareStore())
+    ring.add(record)
+    assert ring.by_request("0x" + "11" * 32) is record
+    assert ring.by_key("22" * 32) is record
+    assert ring.by_request("0x" + "33" * 32) is None
+    assert ring.by_key("33" * 32) is None
+
+
+def test_a_new_ring_over_the_same_store_has_the_same_keys(record):
+    """That is a restart."""
+    store = MemoryShareStore()
+    KeyRing(store).add(record)
+    ring = KeyRing(store)
+    ring.load()
+    assert ring.by_key("22" * 32) == record
+    assert len(ring) == 1
+
+
+def test_nobody_is_told_of_a_key_that_was_not_stored(record):
+    """If the store fails, the ring does not have the key either."""
+
+    class Full(MemoryShareStore):
+        def put(self, name, data):
+            raise OSError("disk full")
+
+    ring = KeyRing(Full())
+    with pytest.raises(OSError, match="disk full"):
+        ring.add(record)
+    assert ring.by_key("22" * 32) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"content": "0x11"},
+        {"share": {}},
+        {"claim": {}},
+        {"acknowledgement": None},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_malformed_record_is_a_store_error(record, change):
+    """A node says so and does not start, rather than forget a share."""
+    members = {**json.loads(record.encode()), **change}
+    with pytest.raises(ShareStoreError):
+        KeyRecord.decode(json.dumps(members).encode())
+
+
+def test_a_share_that_does_not_fit_is_refused(record):
+    """The secret share must belong to the public one."""
+    members = json.loads(record.encode())
+    members["share"]["secretShare"] = "0x" + "07" * 32
+    with pytest.raises(ShareStoreError):
+        KeyRecord.decode(json.dumps(members).encode())
+
+
+def test_the_secret_is_not_in_the_repr(record):
+    """A record may be logged by mistake."""
+    assert str(record.share.secret_share) not in repr(record)
+    assert f"{record.share.secret_share:x}" not in repr(record)
