@@ -18,7 +18,7 @@ from dan_async.networks.base import NetworkHealth, NodeHealth
 from dan_async.networks.node import Node
 from dan_async.networks.node_key_change import Authenticate, change_ephemeral_key
 from dan_async.networks.node_keygen import NodeKeygen, not_ready
-from dan_async.networks.node_round import SetupText, open_round, run_keygen
+from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
 from dan_async.networks.pool import rank
 from dan_async.retry import RetryPolicy
 from dan_async.transport.base import Transport
@@ -183,6 +183,30 @@ class NodeNetwork:
             nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
         )
 
+    async def relay_oneshot_keygen(
+        self,
+        setup: SetupText,
+        threshold: Threshold,
+        authentication: UserAuthentication,
+        *,
+        deadline: Deadline,
+    ) -> KeygenReport:
+        """
+        Make a key for an owner who signed without a challenge (revision 1, "v2"); see ``relay_keygen``.
+
+        Raises:
+            QuorumError: The pool is smaller than n, or fewer than t nodes agree on a key.
+            DanError: Any other failure, named.
+        """
+        self._refuse_if_closed()
+        nodes = {node.operator: node for node in self._nodes}
+        if len(nodes) < threshold.n:
+            raise not_ready(len(nodes), threshold, (), setup.request_id)
+        opened = NodeRound.oneshot(setup, self._nodes, threshold.n)
+        return await run_keygen(
+            nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
+        )
+
     async def relay_change(
         self,
         setup: SetupText,
@@ -191,11 +215,18 @@ class NodeNetwork:
         eph_id: str,
         threshold: Threshold | None,
         deadline: Deadline,
+        is_oneshot: bool = False,
     ) -> EphemeralKeyReport:
         """Add or revoke an ephemeral key for an owner who signs elsewhere; see ``change_ephemeral_key``."""
         self._refuse_if_closed()
         return await change_ephemeral_key(
-            self._nodes, setup, authenticate, eph_id=eph_id, threshold=threshold, deadline=deadline
+            self._nodes,
+            setup,
+            authenticate,
+            eph_id=eph_id,
+            threshold=threshold,
+            deadline=deadline,
+            is_oneshot=is_oneshot,
         )
 
     # ------------------------------------------------------------------------------------------------------------------

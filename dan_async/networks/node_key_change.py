@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
+from attrs import evolve
+
 from dan_async._tasks import Deadline, cancel_and_wait
 from dan_async.crypto.signature import recover_address
 from dan_async.errors import AcknowledgementError, DanError, NodeRefusedError, QuorumError
@@ -40,6 +42,7 @@ async def change_ephemeral_key(
     eph_id: str,
     threshold: Threshold | None,
     deadline: Deadline,
+    is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
     """
     Carry out one change.
@@ -51,6 +54,7 @@ async def change_ephemeral_key(
         eph_id: The ephemeral key that the setup is about.
         threshold: t and n of the key; what the nodes say, if None.
         deadline: The job's deadline.
+        is_oneshot: Whether the owner signed without a challenge from the nodes.
 
     Returns:
         Who confirmed, and what the others said.
@@ -65,6 +69,8 @@ async def change_ephemeral_key(
     if not nonces:
         raise _too_few(setup, 0, 1, failures)
     opened = NodeRound.of(setup, dict(list(nonces.items())[:MAX_PARTIES]))
+    if is_oneshot:  # the nonces only showed who holds the key
+        opened = evolve(opened, nonces=())
     params = opened.params(await authenticate(opened.challenge))
     by_operator = {node.operator: node for node in nodes}
     receipts, refused = await _ask_all(

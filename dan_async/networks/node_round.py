@@ -7,7 +7,8 @@ and which wire revision it signs, is the caller's business: a client signs itsel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import frozen
 
@@ -23,6 +24,7 @@ from dan_async.quorum.fan_out import Answer, fan_out
 from dan_async.quorum.tally import KeygenTally
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 from dan_async.wire import node_1
+from dan_async.wire.revision_1 import oneshot_challenge
 
 __all__ = ["NodeRound", "SetupText", "open_round", "run_keygen"]
 
@@ -86,6 +88,8 @@ class NodeRound:
     @property
     def challenge(self) -> str:
         """The final challenge, as the owner's typed data carries it: 64 hex digits."""
+        if not self.nonces:
+            return oneshot_challenge(self.setup.text)
         return node_1.final_challenge(
             operation=self.setup.operation,
             request_id=self.setup.request_id,
@@ -106,6 +110,20 @@ class NodeRound:
                 user_authentication=authentication,
             )
         )
+
+    @classmethod
+    def oneshot(cls, setup: SetupText, nodes: Iterable[Node], seats: int) -> NodeRound:
+        """
+        Make a round without nonces, for an owner who signed without asking anyone.
+
+        The same setup always goes to the same nodes, so that its replay meets those who know it already.
+        """
+        ranked = sorted(
+            (node.operator for node in nodes),
+            key=lambda operator: hashlib.sha256(f"{setup.request_id}{operator}".encode()).digest(),
+        )
+        participants = tuple(sorted(ranked[:seats], key=str.lower))
+        return cls(setup=setup, participants=participants, nonces=())
 
     @classmethod
     def of(cls, setup: SetupText, nonces: Mapping[OperatorAddress, bytes]) -> NodeRound:

@@ -25,6 +25,7 @@ from dan_async.wire.node_hashes import (
     compute_key_id,
     final_challenge,
     identity_digest,
+    oneshot_request_id,
     restarted_request_id,
     setup_hash,
     tagged_hash,
@@ -56,6 +57,7 @@ __all__ = [
     "encode_keygen",
     "final_challenge",
     "identity_digest",
+    "oneshot_request_id",
     "restarted_request_id",
     "setup_hash",
     "tagged_hash",
@@ -131,7 +133,11 @@ class ChallengeResult:
 
 @frozen(kw_only=True)
 class KeygenParams:
-    """Parameters of ``dan_keygen``."""
+    """
+    Parameters of ``dan_keygen``, ``dan_add_ephemeral_key`` and ``dan_revoke_ephemeral_key``.
+
+    Without nonces it is a one-shot request, whose challenge is a hash of the setup alone.
+    """
 
     request_id: RequestId
     revision: str
@@ -264,9 +270,9 @@ def decode_keygen(value: Json) -> KeygenParams:
     if members["revision"] not in REVISIONS:
         raise InvalidFieldError("revision", f"must be one of {', '.join(REVISIONS)}")
     participants = decode_participants(members["participants"])
-    nonces = _list(members["nonces"], "nonces")
-    if len(nonces) != len(participants):
-        raise InvalidFieldError("nonces", "must be one for each participant")
+    nonces = members["nonces"]
+    if not isinstance(nonces, list) or len(nonces) not in {0, len(participants)}:
+        raise InvalidFieldError("nonces", "must be one for each participant, or none for a one-shot request")
     return KeygenParams(
         request_id=decode_request_id(members["requestId"]),
         revision=members["revision"],

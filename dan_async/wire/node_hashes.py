@@ -95,6 +95,15 @@ def restarted_request_id(request_id: RequestId, restart: int) -> RequestId:
     return RequestId(to_hex(tagged_hash("dan-node/1 restart", _raw(request_id), u32(restart))))
 
 
+def oneshot_request_id(setup_digest: bytes) -> RequestId:
+    """
+    The only id that a one-shot request may have.
+
+    H("dan-node/1 one-shot", setup hash): no node gave a nonce for it, so it is its own guard against replay.
+    """
+    return RequestId(to_hex(tagged_hash("dan-node/1 one-shot", setup_digest)))
+
+
 def acknowledgement_digest(ack: Acknowledgement) -> bytes:
     """
     What the operator signs.
