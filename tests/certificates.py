@@ -30,13 +30,17 @@ class ServerCertificate:
         """The certificate in DER."""
         return self.certificate.public_bytes(Encoding.DER)
 
-    def server_context(self, folder: Path) -> ssl.SSLContext:
-        """Make a server's TLS settings; *folder* takes the files that Python's ssl insists on."""
+    def write(self, folder: Path) -> Path:
+        """Write certificate and key to a file, which Python's ssl insists on; gives its path."""
         chain = folder / f"{self.certificate.serial_number}.pem"
         key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         chain.write_bytes(self.certificate.public_bytes(Encoding.PEM) + key)
+        return chain
+
+    def server_context(self, folder: Path) -> ssl.SSLContext:
+        """Make a server's TLS settings; *folder* takes the file."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain)
+        context.load_cert_chain(self.write(folder))
         return context
 
 
@@ -81,10 +85,14 @@ class CertificateAuthority:
             .not_valid_after(end)
         )
 
+    @property
+    def pem(self) -> str:
+        """The CA's own certificate."""
+        return self._certificate.public_bytes(Encoding.PEM).decode()
+
     def client_context(self) -> ssl.SSLContext:
         """Make a client's TLS settings that trust this CA and no other."""
-        pem = self._certificate.public_bytes(Encoding.PEM).decode()
-        context = ssl.create_default_context(cadata=pem)
+        context = ssl.create_default_context(cadata=self.pem)
         assert context.cert_store_stats()["x509_ca"] == 1
         return context
 
@@ -94,6 +102,7 @@ class CertificateAuthority:
         host: str = "127.0.0.1",
         key: ec.EllipticCurvePrivateKey | None = None,
         days: int = 1,
+        is_client: bool = False,
     ) -> ServerCertificate:
         """
         Make a server's certificate.
@@ -102,18 +111,20 @@ class CertificateAuthority:
             host: The name or IP address it is for.
             key: Its key, if not a new one.
             days: How long it is valid from now; negative for one that has expired.
+            is_client: For a client instead.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
         try:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
             alternative = x509.DNSName(host)
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH if is_client else ExtendedKeyUsageOID.SERVER_AUTH
         certificate = (
             self._builder(_name(host), key.public_key(), days=days)
             .issuer_name(self._certificate.subject)
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
             )

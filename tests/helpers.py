@@ -81,7 +81,7 @@ class assert_runs_under:  # noqa: N801 - reads as a statement
 # --- leaks ------------------------------------------------------------------------------------------------------------
 
 
-def _open_sockets() -> dict[str, str]:
+def open_sockets() -> dict[str, str]:
     """Give this process's sockets: descriptor and inode, and a description."""
     addresses = {}
     for table in ("tcp", "tcp6"):
@@ -117,12 +117,12 @@ async def no_leaks(*, grace_s: float = 1.0) -> AsyncIterator[None]:
     (it looks into /proc). An error of the block is passed on without a check.
     """
     tasks_before = asyncio.all_tasks()
-    sockets_before = _open_sockets()
+    sockets_before = open_sockets()
     yield
     end = time.monotonic() + grace_s
     while True:
         tasks = [task for task in asyncio.all_tasks() - tasks_before if not task.done()]
-        sockets = [what for key, what in _open_sockets().items() if key not in sockets_before]
+        sockets = [what for key, what in open_sockets().items() if key not in sockets_before]
         if not tasks and not sockets:
             return
         if time.monotonic() > end:

@@ -174,7 +174,7 @@ class ConnectProxy:
             await writer.drain()
             return
         if method != "CONNECT":
-            target = target.removeprefix("http://").partition("/")[0]
+            target = target.partition("://")[2].partition("/")[0]
         host, _, port = target.rpartition(":")
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
         try:

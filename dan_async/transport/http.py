@@ -15,6 +15,7 @@ from dan_async.errors import (
     ProtocolError,
     RpcError,
 )
+from dan_async.transport._body import RequestBody
 from dan_async.transport._failures import connect_error, status_error
 from dan_async.transport._in_flight import InFlight
 from dan_async.transport.json_rpc import decode_reply, encode_request
@@ -57,7 +58,9 @@ class HttpTransport:
         self._url = check_url("url", url, schemes=("https", "http"))
         self._where = redact_url(self._url)
         self._options = options or TransportOptions()
-        self._headers = {**_HEADERS, **self._options.headers}
+        given = {name.lower() for name in self._options.headers}
+        defaults = {name: value for name, value in _HEADERS.items() if name.lower() not in given}
+        self._headers = {**defaults, **self._options.headers}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._shared_session = session
         self._session: aiohttp.ClientSession | None = None
@@ -83,19 +86,22 @@ class HttpTransport:
         """
         request_id = next(self._ids)
         try:
-            body = encode_request(request_id, method, params).encode()
+            body = RequestBody(encode_request(request_id, method, params).encode())
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
         async with self._in_flight.call(method, timeout_s):
             text = await self._post(body)
+        try:
             reply = decode_reply(text)
+        except ProtocolError as error:
+            raise ProtocolError(f"{self._where} broke the protocol: {error.message}") from None
         if reply.id != request_id and not (reply.id is None and reply.error is not None):
             raise ProtocolError(f"{self._where} answered another request than the one that was sent")
         if reply.error is not None:
             raise reply.error
         return reply.result
 
-    async def _post(self, body: bytes) -> str:
+    async def _post(self, body: RequestBody) -> str:
         session = self._open_session()
         is_connected = False
         failure: DanError
@@ -118,10 +124,16 @@ class HttpTransport:
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, DanError):
                 raise
-            if is_connected or _may_have_been_sent(error):
+            if isinstance(error, aiohttp.ClientResponseError) and not isinstance(
+                error, aiohttp.ClientHttpProxyError
+            ):
+                failure = ProtocolError(f"{self._where} answered with something that is not HTTP")
+            elif is_connected or _may_have_been_sent(error):
                 failure = ConnectionLostError(f"the connection to {self._where} broke")
             else:
                 failure = connect_error(self._where, error)
+        finally:
+            body.drop_if_closing()
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
 
