@@ -1,0 +1,7 @@
+"""Fixtures of the end-to-end tests: the same that users get from the plugin."""
+
+from __future__ import annotations
+
+from dan_async.devnet.pytest_plugin import devnet, make_devnet
+
+__all__ = ["devnet", "make_devnet"]
