@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.devnet._closing import carry_through
 from dan_async.devnet.faults import Fault, FaultBoard
+from dan_async.devnet.gateway_server import GatewayLimits, GatewayServer
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.limits import NodeLimits
-from dan_async.devnet.listening import PortReservation, check_loopback
+from dan_async.devnet.listening import PortReservation, check_loopback, listening_socket
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node_server import PEER_PATH, RPC_PATH
 from dan_async.devnet.process_runner import ProcessRunner
@@ -119,6 +120,8 @@ class Devnet:
         host: The loopback address to listen on. The ports come from the operating system.
         clock: The nodes' wall clock, for tests; not with *processes*.
         limits: What each node accepts.
+        gateway: Whether to run a gateway in front of the nodes, which speaks the public clients' protocol.
+        gateway_token: If given, what the gateway's clients must show: ``Authorization: Bearer …`` or ``X-Api-Key``.
 
     Raises:
         InvalidFieldError: A value is out of range.
@@ -134,6 +137,8 @@ class Devnet:
         host: str = "127.0.0.1",
         clock: Clock = time.time,
         limits: NodeLimits | None = None,
+        gateway: bool = True,
+        gateway_token: str | None = None,
     ) -> None:
         self.threshold = Threshold(threshold, parties)
         if processes and clock is not time.time:
@@ -143,6 +148,9 @@ class Devnet:
         self._host = check_loopback(host)
         self._clock = clock
         self._limits = limits or NodeLimits()
+        self._has_gateway = gateway
+        self._gateway_token = gateway_token
+        self._gateways: list[tuple[str, GatewayServer]] = []
         self._nodes: tuple[DevnetNode, ...] = ()
         self._runners: list[NodeRunner] = []
         self._reservations: list[PortReservation] = []
@@ -189,7 +197,41 @@ class Devnet:
 
     def describe(self) -> dict[str, Any]:
         """Give what there is to connect to, as JSON members."""
-        return {"nodes": [{"url": node.url, "operator": node.operator} for node in self.nodes]}
+        nodes = [{"url": node.url, "operator": node.operator} for node in self.nodes]
+        return {"nodes": nodes, **({"gateway": self.gateway_url} if self._gateways else {})}
+
+    @property
+    def gateway_url(self) -> str:
+        """
+        The gateway's URL, with its version segment: what a ``GatewayNetwork`` or a public TypeScript client takes.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        if not self._gateways:
+            raise ConfigurationError(
+                "the devnet has no gateway", hint="Call add_gateway(), or start it with gateway=True"
+            )
+        return self._gateways[0][0]
+
+    async def add_gateway(self, *, token: str | None = None, limits: GatewayLimits | None = None) -> str:
+        """
+        Run another gateway in front of the same nodes.
+
+        Args:
+            token: What its clients must show, if anything.
+            limits: What it accepts.
+
+        Returns:
+            Its URL, with the version segment.
+        """
+        reserved = PortReservation(self._host)
+        self._reservations.append(reserved)
+        server = GatewayServer(self.network(), token=token, limits=limits)
+        url = f"ws://{reserved.authority}/v1"
+        self._gateways.append((url, server))
+        await server.start(listening_socket(reserved.host, reserved.port))
+        return url
 
     def network(self, **options: Any) -> NodeNetwork:
         """
@@ -225,6 +267,8 @@ class Devnet:
             async with asyncio.TaskGroup() as group:
                 for node in self._nodes:
                     group.create_task(node.start(), name=f"start devnet node {node.index}")
+            if self._has_gateway:
+                await self.add_gateway(token=self._gateway_token)
         except BaseExceptionGroup as failures:
             await self.aclose()
             raise failures.exceptions[0] from None  # the others were cancelled, or have the same reason
@@ -299,6 +343,7 @@ class Devnet:
 
     async def _close(self) -> None:
         try:
+            await asyncio.gather(*(server.stop() for _, server in self._gateways), return_exceptions=True)
             results = await asyncio.gather(*(node.retire() for node in self._nodes), return_exceptions=True)
         finally:
             for reservation in self._reservations:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from dan_async._hex import from_hex, to_hex
+from dan_async.devnet.ephemeral_registry import (
+    EphemeralRegistry,
+    decode_claim_record,
+    encode_claim_record,
+)
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.share_store import ShareStore, ShareStoreError
 from dan_async.errors import DanError
@@ -18,7 +23,10 @@ from dan_async.wire.node_1 import decode_acknowledgement, encode_acknowledgement
 __all__ = ["KeyRecord", "KeyRing"]
 
 _VERSION = 1
-_CLAIM_MEMBERS = ("ephId", "ephPK", "expiry", "signAlg")
+_MEMBERS = (
+    *("version", "content", "acknowledgement", "share", "ownerId", "claim"),
+    *("permissions", "ephemeralKeys"),
+)
 
 
 @frozen(kw_only=True)
@@ -33,6 +41,7 @@ class KeyRecord:
         owner_id: Who owns the key.
         claim: The ephemeral key that the owner vouched for.
         permissions: What the key may sign, as JSON text; None for no limits.
+        ephemeral_keys: Which ephemeral keys may use it.
     """
 
     content: bytes
@@ -41,6 +50,7 @@ class KeyRecord:
     owner_id: str
     claim: EphemeralClaim
     permissions: str | None
+    ephemeral_keys: EphemeralRegistry = field(factory=EphemeralRegistry)
 
     def encode(self) -> bytes:
         """Write the record. The bytes hold the secret share."""
@@ -51,13 +61,9 @@ class KeyRecord:
                 "acknowledgement": encode_acknowledgement(self.acknowledgement),
                 "share": self.share.to_dict(),
                 "ownerId": self.owner_id,
-                "claim": {
-                    "ephId": self.claim.eph_id,
-                    "ephPK": to_hex(self.claim.eph_pk),
-                    "expiry": self.claim.expiry,
-                    "signAlg": self.claim.sign_alg,
-                },
+                "claim": encode_claim_record(self.claim),
                 "permissions": self.permissions,
+                "ephemeralKeys": self.ephemeral_keys.to_json(),
             }
         )
         return text.encode()
@@ -70,24 +76,18 @@ class KeyRecord:
         Raises:
             ShareStoreError: It is not one of this version.
         """
-        names = ("version", "content", "acknowledgement", "share", "ownerId", "claim", "permissions")
         try:
-            found = members(load(data), "record", names)
+            found = members(load(data), "record", _MEMBERS)
             if found["version"] != _VERSION:
                 raise ShareStoreError(f"the record is of version {found['version']}, not {_VERSION}")
-            claim = members(found["claim"], "claim", _CLAIM_MEMBERS)
             return cls(
                 content=from_hex(found["content"], field="content", length=32, prefix=True),
                 acknowledgement=decode_acknowledgement(found["acknowledgement"]),
                 share=KeyShare.from_dict(found["share"]),
                 owner_id=found["ownerId"],
-                claim=EphemeralClaim(
-                    eph_id=claim["ephId"],
-                    eph_pk=from_hex(claim["ephPK"], field="ephPK", prefix=True),
-                    expiry=claim["expiry"],
-                    sign_alg=claim["signAlg"],
-                ),
+                claim=decode_claim_record(found["claim"]),
                 permissions=found["permissions"],
+                ephemeral_keys=EphemeralRegistry.from_json(found["ephemeralKeys"]),
             )
         except ShareStoreError:
             raise
@@ -127,6 +127,10 @@ class KeyRing:
         """Keep a record, durably before anyone can be told of it. Blocks."""
         self._store.put(record.acknowledgement.request_id.removeprefix("0x"), record.encode())
         self._remember(record)
+
+    def replace(self, record: KeyRecord) -> None:
+        """Keep a changed record in the place of the old one, durably. Blocks."""
+        self.add(record)
 
     def by_request(self, request_id: RequestId) -> KeyRecord | None:
         """Find what a request came to."""

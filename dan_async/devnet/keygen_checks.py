@@ -1,41 +1,37 @@
-"""
-What a node checks before it takes part in a key generation. Pure: the time is an argument.
-
-A node trusts neither the client nor a gateway in between. Each refusal has a code of its own (docs/node-protocol.md).
-"""
+"""What a node checks before it takes part in a key generation. Pure: the time is an argument."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any
 
 from attrs import frozen
 
-from dan_async.crypto.eip712 import typed_data_digest
-from dan_async.crypto.signature import recover_address
+from dan_async.devnet.owner_checks import (
+    check_claim,
+    check_signature,
+    own_nonce,
+    read_request,
+    read_setup,
+    session_id_of,
+    signed_challenge,
+)
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
-from dan_async.errors import DanError, InvalidFieldError, ProtocolError
-from dan_async.models._fields import MAX_LIFETIME_S, MAX_PERMISSIONS_LENGTH, check_address, check_text
+from dan_async.errors import InvalidFieldError
+from dan_async.models._fields import MAX_PERMISSIONS_LENGTH, check_text
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.setup import KeygenSetup
 from dan_async.models.threshold import Threshold
-from dan_async.types import Json, OperatorAddress
-from dan_async.wire.codec import Operation, Revision, decode_setup, owner_claim, owner_typed_data
-from dan_async.wire.node_1 import Code, KeygenParams, decode_keygen, final_challenge, setup_hash
+from dan_async.types import OperatorAddress
+from dan_async.wire.codec import Operation
+from dan_async.wire.node_1 import Code, KeygenParams, setup_hash
 
 __all__ = ["OPERATION", "CheckedKeygen", "check_owner", "check_request", "read_keygen"]
 
 OPERATION = str(Operation.KEYGEN)
 
-#: How far a client's clock may be ahead when it asks for the longest life.
-_SKEW_S = 60
-
-#: Members that are there and wrong have codes of their own.
-_CODES = {
-    "participants": Code.WRONG_PARTICIPANTS,
-    "revision": Code.UNSUPPORTED,
-    "method": Code.UNSUPPORTED,
-}
+#: The parameters have the form of every request that an owner authorises.
+read_keygen = read_request
 
 
 @frozen(kw_only=True)
@@ -49,8 +45,9 @@ class CheckedKeygen:
         setup_digest: The setup's hash.
         threshold: t and n.
         claim: The ephemeral key that the owner vouches for.
-        nonce: The nonce that this node gave out for it.
-        challenge: The final challenge, 32 bytes.
+        nonce: The nonce that this node gave out for it; None for a one-shot request.
+        challenge: What the owner must have signed: 64 hex digits.
+        session_id: What the parties call the work, 32 bytes.
     """
 
     params: KeygenParams
@@ -58,29 +55,9 @@ class CheckedKeygen:
     setup_digest: bytes
     threshold: Threshold
     claim: EphemeralClaim
-    nonce: bytes
-    challenge: bytes
-
-
-def read_keygen(value: Json) -> KeygenParams:
-    """
-    Read the parameters of ``dan_keygen``.
-
-    Raises:
-        RefusalError: ``INVALID_PARAMS``, ``WRONG_PARTICIPANTS`` or ``UNSUPPORTED``.
-    """
-    try:
-        return decode_keygen(value)
-    except InvalidFieldError as error:
-        code = _CODES.get(error.field)
-        if code is None or error.field not in _members_of(value):
-            raise invalid_params(error) from error
-        raise RefusalError(code, error.message) from error
-
-
-def _members_of(value: Json) -> set[str]:
-    authentication = value.get("userAuthentication")
-    return {*value, *(authentication if isinstance(authentication, dict) else ())}
+    nonce: bytes | None
+    challenge: str
+    session_id: bytes
 
 
 def check_request(
@@ -96,31 +73,25 @@ def check_request(
         now: The time, in Unix seconds.
 
     Raises:
-        RefusalError: ``INVALID_PARAMS``, ``UNSUPPORTED``, ``WRONG_PARTICIPANTS`` or ``CLAIM_EXPIRED``.
+        RefusalError: ``INVALID_PARAMS``, ``UNSUPPORTED``, ``WRONG_PARTICIPANTS``, ``CLAIM_EXPIRED`` or
+            ``CHALLENGE_MISMATCH``.
     """
-    if params.user_authentication.method != "eoa":
-        raise RefusalError(Code.UNSUPPORTED, "a key generation is authorised with method 'eoa'")
-    setup = _read_setup(params)
+    setup = read_setup(params, OPERATION)
+    assert isinstance(setup, KeygenSetup)
     threshold = _read_threshold(setup)
     _check_participants(params, threshold, operator, roster)
-    claim = _read_claim(setup, params)
-    _check_expiry(claim, now)
+    claim = check_claim(params, setup, now)
     _check_permissions(setup.permissions)
-    digest = setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup)
+    challenge = signed_challenge(params, OPERATION)
     return CheckedKeygen(
         params=params,
         setup=setup,
-        setup_digest=digest,
+        setup_digest=setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup),
         threshold=threshold,
         claim=claim,
-        nonce=params.nonces[params.participants.index(operator)],
-        challenge=final_challenge(
-            operation=OPERATION,
-            request_id=params.request_id,
-            setup_digest=digest,
-            participants=params.participants,
-            nonces=params.nonces,
-        ),
+        nonce=own_nonce(params, operator),
+        challenge=challenge,
+        session_id=session_id_of(challenge, params.participants),
     )
 
 
@@ -131,27 +102,7 @@ def check_owner(checked: CheckedKeygen) -> None:
     Raises:
         RefusalError: ``WRONG_OWNER``, or ``INVALID_PARAMS`` if the owner is no address.
     """
-    authentication = checked.params.user_authentication
-    try:
-        owner = check_address("id", authentication.id)
-    except InvalidFieldError as error:
-        raise invalid_params(error) from error
-    typed_data = owner_typed_data(checked.params.revision, OPERATION, checked.setup, checked.challenge.hex())
-    try:
-        signer = recover_address(typed_data_digest(typed_data), authentication.signature)
-    except InvalidFieldError as error:
-        raise RefusalError(Code.WRONG_OWNER, f"the owner's {error.message}") from error
-    if signer != owner:
-        raise RefusalError(Code.WRONG_OWNER, "the signature is not the owner's over this request")
-
-
-def _read_setup(params: KeygenParams) -> KeygenSetup:
-    try:
-        setup = decode_setup(params.revision, OPERATION, params.setup)
-    except (InvalidFieldError, ProtocolError) as error:
-        _refuse_field("setup", error)
-    assert isinstance(setup, KeygenSetup)
-    return setup
+    check_signature(checked.params, OPERATION, checked.setup, checked.challenge)
 
 
 def _read_threshold(setup: KeygenSetup) -> Threshold:
@@ -177,25 +128,6 @@ def _check_participants(
     raise RefusalError(Code.WRONG_PARTICIPANTS, problem)
 
 
-def _read_claim(setup: KeygenSetup, params: KeygenParams) -> EphemeralClaim:
-    authentication = params.user_authentication
-    if params.revision != Revision.V0_1 and authentication.credentials != setup.claim_text:
-        _refuse_field(
-            "credentials", InvalidFieldError("credentials", "must be the setup's claim, to the letter")
-        )
-    try:
-        return owner_claim(params.revision, setup, authentication)
-    except (InvalidFieldError, ProtocolError) as error:
-        _refuse_field("credentials", error)
-
-
-def _check_expiry(claim: EphemeralClaim, now: float) -> None:
-    if claim.expiry <= now:
-        raise RefusalError(Code.CLAIM_EXPIRED, "the ephemeral claim has expired")
-    if claim.expiry > now + MAX_LIFETIME_S + _SKEW_S:
-        raise RefusalError(Code.CLAIM_EXPIRED, "the ephemeral claim lives longer than 365 days")
-
-
 def _check_permissions(text: str | None) -> None:
     if text is None:
         return
@@ -212,7 +144,3 @@ def _check_permissions(text: str | None) -> None:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
-
-
-def _refuse_field(field: str, error: DanError) -> NoReturn:
-    raise RefusalError(Code.INVALID_PARAMS, f"{field}: {error.message}", data={"field": field}) from error

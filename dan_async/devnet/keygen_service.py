@@ -1,4 +1,4 @@
-"""A node's side of key generation: nonces out, checked requests in, one key for each request id, ever."""
+"""A node's side of key generation: checked requests in, one key for each request id, ever."""
 
 from __future__ import annotations
 
@@ -12,25 +12,18 @@ from attrs import evolve, frozen
 
 from dan_async._tasks import cancel_and_wait
 from dan_async.devnet.dkg_session import DkgSessions
+from dan_async.devnet.ephemeral_registry import EphemeralRegistry, RegisteredKey
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.key_record import KeyRecord, KeyRing
 from dan_async.devnet.keygen_checks import OPERATION, CheckedKeygen, check_owner, check_request
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.nonces import (
-    ExpiredNonceError,
-    NonceBook,
-    NonceBookFullError,
-    NonceError,
-    UsedNonceError,
-)
+from dan_async.devnet.nonce_desk import NonceDesk
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.devnet.workers import Workers
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.types import Clock, OperatorAddress, RequestId
 from dan_async.wire.node_1 import (
-    ChallengeParams,
-    ChallengeResult,
     Code,
     KeygenParams,
     acknowledgement_digest,
@@ -69,6 +62,7 @@ class KeygenService:
         roster: The other nodes that it knows.
         sessions: Runs the distributed key generation.
         ring: What was finished before.
+        nonces: What the node gave out.
         workers: Where blocking work goes.
         limits: How much at a time, and for how long.
         clock: The wall clock.
@@ -81,6 +75,7 @@ class KeygenService:
         roster: frozenset[OperatorAddress],
         sessions: DkgSessions,
         ring: KeyRing,
+        nonces: NonceDesk,
         workers: Workers,
         limits: NodeLimits,
         clock: Clock,
@@ -92,23 +87,9 @@ class KeygenService:
         self._workers = workers
         self._limits = limits
         self._clock = clock
-        self._nonces = NonceBook(clock=clock, lifetime_s=limits.nonce_lifetime_s, capacity=limits.max_nonces)
+        self._nonces = nonces
         self._running: dict[RequestId, _Run] = {}
         self._failed: OrderedDict[RequestId, _FailedRun] = OrderedDict()
-
-    def challenge(self, params: ChallengeParams) -> ChallengeResult:
-        """
-        Give out a nonce.
-
-        Raises:
-            RefusalError: ``UNSUPPORTED`` for another operation, ``RATE_LIMITED`` if too many are outstanding.
-        """
-        if params.operation != OPERATION:
-            raise RefusalError(Code.UNSUPPORTED, f"operation must be {OPERATION!r}")
-        try:
-            return self._nonces.issue(params.request_id, params.operation, params.setup_hash)
-        except NonceBookFullError as error:
-            raise rate_limited(error.message, error.retry_after) from error
 
     async def keygen(self, params: KeygenParams) -> Acknowledgement:
         """
@@ -159,15 +140,8 @@ class KeygenService:
         checked = check_request(
             params, operator=self._identity.operator, roster=self._roster, now=self._clock()
         )
-        purpose = (params.request_id, OPERATION, checked.setup_digest)
-        try:
-            self._nonces.check(checked.nonce, *purpose)
+        with self._nonces.spending(checked.nonce, params.request_id, OPERATION, checked.setup_digest):
             check_owner(checked)
-            self._nonces.use(
-                checked.nonce, *purpose
-            )  # only now: a request that is refused costs its nonce nothing
-        except NonceError as error:
-            raise _nonce_refusal(error) from error
         task = asyncio.create_task(self._generate(checked, content), name=f"keygen {params.request_id}")
         run = self._running[params.request_id] = _Run(content, task)
         task.add_done_callback(partial(self._ended, params.request_id, content))
@@ -180,7 +154,7 @@ class KeygenService:
         _log.info("request %s: key generation %s begins", params.request_id, checked.threshold)
         share = await self._sessions.run(
             request_id=params.request_id,
-            session_id=checked.challenge,
+            session_id=checked.session_id,
             threshold=checked.threshold,
             participants=params.participants,
         )
@@ -192,6 +166,7 @@ class KeygenService:
             owner_id=params.user_authentication.id,
             claim=checked.claim,
             permissions=checked.setup.permissions,
+            ephemeral_keys=EphemeralRegistry(keys=(RegisteredKey(claim=checked.claim),)),
         )
         await self._workers.use_disk(self._ring.add, record)
         _log.info("request %s: key %s is made", params.request_id, acknowledgement.key_id)
@@ -231,11 +206,3 @@ class KeygenService:
         self._failed[request_id] = _FailedRun(content, error, forget_at)
         if len(self._failed) > _KEPT_FAILURES:
             self._failed.popitem(last=False)
-
-
-def _nonce_refusal(error: NonceError) -> RefusalError:
-    if isinstance(error, UsedNonceError):
-        return RefusalError(Code.CHALLENGE_REUSED, error.message)
-    if isinstance(error, ExpiredNonceError):
-        return RefusalError(Code.CHALLENGE_EXPIRED, error.message)
-    return RefusalError(Code.CHALLENGE_MISMATCH, error.message)

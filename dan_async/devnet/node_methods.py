@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from dan_async._hex import to_hex
 from dan_async.devnet.faults import NodeCrashed, NodeFaults, RequestDropped
 from dan_async.devnet.identity import NodeIdentity
-from dan_async.devnet.keygen_checks import read_keygen
+from dan_async.devnet.key_change_service import KeyChangeService
 from dan_async.devnet.keygen_service import KeygenService
+from dan_async.devnet.nonce_desk import NonceDesk
+from dan_async.devnet.owner_checks import read_request
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Clock, Json
@@ -23,6 +26,7 @@ from dan_async.wire.node_1 import (
     encode_challenge_result,
     identity_digest,
 )
+from dan_async.wire.node_receipts import METHODS, encode_receipt
 
 __all__ = ["NodeMethods"]
 
@@ -37,16 +41,27 @@ class NodeMethods:
 
     Args:
         identity: The node.
+        nonces: What it gives out.
         keygen: Its key generation.
+        changes: Its ephemeral keys.
         faults: What it does wrong on purpose.
         clock: The wall clock.
     """
 
     def __init__(
-        self, identity: NodeIdentity, keygen: KeygenService, faults: NodeFaults, clock: Clock
+        self,
+        identity: NodeIdentity,
+        *,
+        nonces: NonceDesk,
+        keygen: KeygenService,
+        changes: KeyChangeService,
+        faults: NodeFaults,
+        clock: Clock,
     ) -> None:
         self._identity = identity
+        self._nonces = nonces
         self._keygen = keygen
+        self._changes = changes
         self._faults = faults
         self._clock = clock
         self._handlers: dict[str, Handler] = {
@@ -54,6 +69,7 @@ class NodeMethods:
             "dan_challenge": self._challenge,
             "dan_keygen": self._generate,
             "dan_health": self._health,
+            **{method: partial(self._change, operation) for operation, method in METHODS.items()},
         }
 
     async def call(self, method: str, params: dict[str, Json]) -> Json:
@@ -94,11 +110,14 @@ class NodeMethods:
         }
 
     async def _challenge(self, params: dict[str, Json]) -> Json:
-        return encode_challenge_result(self._keygen.challenge(decode_challenge(params)))
+        return encode_challenge_result(self._nonces.issue(decode_challenge(params)))
 
     async def _generate(self, params: dict[str, Json]) -> Json:
-        acknowledgement = await self._keygen.keygen(read_keygen(params))
+        acknowledgement = await self._keygen.keygen(read_request(params))
         return encode_acknowledgement(self._faults.forge(acknowledgement, self._identity))
+
+    async def _change(self, operation: str, params: dict[str, Json]) -> Json:
+        return encode_receipt(await self._changes.change(operation, read_request(params)))
 
     async def _health(self, params: dict[str, Json]) -> Json:
         if params:

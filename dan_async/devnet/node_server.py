@@ -15,11 +15,14 @@ from dan_async._tasks import cancel_and_wait
 from dan_async.devnet.dkg_session import DkgSessions
 from dan_async.devnet.faults import NodeCrashed, NodeFaults, RequestDropped
 from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.key_change_service import KeyChangeService
 from dan_async.devnet.key_record import KeyRing
 from dan_async.devnet.keygen_service import KeygenService
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mailboxes import Mailboxes
 from dan_async.devnet.node_methods import NodeMethods
+from dan_async.devnet.nonce_desk import NonceDesk
+from dan_async.devnet.nonces import NonceBook
 from dan_async.devnet.peer_links import PeerLinks
 from dan_async.devnet.peer_messages import PeerMessage
 from dan_async.devnet.rate_limit import RateLimit
@@ -84,17 +87,32 @@ class NodeServer:
         self._links = PeerLinks(
             identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
         )
-        self._sessions = DkgSessions(identity, self._links, self._mailboxes, workers, limits)
+        self._sessions = DkgSessions(
+            identity=identity,
+            links=self._links,
+            mailboxes=self._mailboxes,
+            workers=workers,
+            limits=limits,
+            faults=faults,
+        )
+        book = NonceBook(clock=clock, lifetime_s=limits.nonce_lifetime_s, capacity=limits.max_nonces)
+        nonces = NonceDesk(book, self.ring)
         self._keygen = KeygenService(
             identity=identity,
             roster=self._links.peers,
             sessions=self._sessions,
             ring=self.ring,
+            nonces=nonces,
             workers=workers,
             limits=limits,
             clock=clock,
         )
-        self._methods = NodeMethods(identity, self._keygen, faults, clock)
+        changes = KeyChangeService(
+            identity=identity, ring=self.ring, nonces=nonces, workers=workers, clock=clock
+        )
+        self._methods = NodeMethods(
+            identity, nonces=nonces, keygen=self._keygen, changes=changes, faults=faults, clock=clock
+        )
         self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
         self._connections: dict[RpcConnection, asyncio.Task[None]] = {}
         self._posts: set[asyncio.Task[Any]] = set()

@@ -60,7 +60,7 @@ def check(params, **options):
 
 def signed(params, signer=OWNER):
     checked = check(params)
-    typed_data = owner_typed_data(params.revision, "keygen", checked.setup, checked.challenge.hex())
+    typed_data = owner_typed_data(params.revision, "keygen", checked.setup, checked.challenge)
     signature = "0x" + signer.sign(typed_data_digest(typed_data)).hex()
     return evolve(checked, params=with_authentication(params, signature=signature))
 
