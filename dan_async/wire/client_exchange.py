@@ -7,6 +7,7 @@ send ``authentication_frame``; ``read_result``. One-shot: ``own_challenges`` tak
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
@@ -44,7 +45,7 @@ R = TypeVar("R")
 
 
 @frozen(kw_only=True)
-class Exchange(Generic[R]):
+class Exchange(ABC, Generic[R]):
     """
     One operation. Make one with the functions of ``client_requests``.
 
@@ -167,6 +168,7 @@ class Exchange(Generic[R]):
             return revision_1.encode_oneshot(self.operation, self.setup_texts, ordered)
         return module_for(self.revision).encode_authentications(self.operation, ordered)
 
+    @abstractmethod
     def read_result(self, frame: str) -> R:
         """
         Read the result frame.
@@ -174,7 +176,7 @@ class Exchange(Generic[R]):
         Raises:
             ProtocolError: It breaks the grammar, or answers something else than was asked.
         """
-        raise NotImplementedError
+        ...
 
     def _index(self, slot: str) -> int:
         if slot not in self.slots:

@@ -200,7 +200,7 @@ def test_repeated_member_is_refused(name):
         assert _only_our_errors(read, doubled)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=strategies.foreign_texts())
 def test_foreign_first_frame(text):
     """Whatever comes first on a connection, in any operation, form and revision."""
@@ -212,7 +212,7 @@ def test_foreign_first_frame(text):
             _only_our_errors(codec.decode_setup, revision, operation, text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=strategies.foreign_texts())
 def test_foreign_authentication_frame(text):
     """Whatever comes where an authentication is due."""
@@ -221,7 +221,7 @@ def test_foreign_authentication_frame(text):
         _only_our_errors(lambda exchange=exchange: _use(exchange.read_authentications(text)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=strategies.foreign_texts())
 def test_foreign_reply(text):
     """Whatever a gateway sends for a challenge or a result is refused by the client."""
@@ -231,7 +231,7 @@ def test_foreign_reply(text):
         assert _only_our_errors(exchange.read_result, text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=strategies.foreign_texts())
 def test_foreign_text_inside_an_authentication(text):
     """Whatever stands where a claim, an ephemeral signature or a passkey's is due."""
@@ -251,7 +251,7 @@ def _read_proof(revision, setup, text):
     codec.read_ephemeral_proof(revision, setup, auth)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(text=strategies.foreign_texts())
 def test_foreign_setup_is_never_hashed_by_accident(text):
     """The functions that hash or sign a setup's text refuse what is no text."""
