@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -134,25 +135,44 @@ def lowest(line: str) -> str:
 
 
 def files_without_extras() -> list[Path]:
-    """Give the tests of the core that import nothing of an extra."""
-    foreign = {"typer", "rich", "eth_account", "webauthn", "uvloop"}
+    """Give the tests of the core that need nothing of an extra, nor what only comes along with one."""
+    core = {
+        "aiohttp",
+        "attr",
+        "attrs",
+        "coincurve",
+        "cryptography",
+        "eth_hash",
+        "eth_utils",
+        "tenacity",
+        "yarl",
+    }
+    present = (
+        {"dan_async", "tests", "pytest", "pytest_asyncio", "hypothesis"} | core | sys.stdlib_module_names
+    )
     tests = [
         *sorted((ROOT / "tests" / "unit").rglob("test_*.py")),
         *sorted((ROOT / "tests").glob("test_*.py")),
     ]
-    return [path for path in tests if not foreign & imported_by(path)]
+    return [path for path in tests if imported_by(path) <= present]
 
 
 def imported_by(path: Path) -> set[str]:
-    """Give the top-level modules that a file imports anywhere; modules of ours that need an extra count as the extra."""
-    names = set()
+    """Give the top-level modules that a test imports anywhere, also through helpers and our one adapter of an extra."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module or "")
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
     found = {name.partition(".")[0] for name in names}
-    return found | {"eth_account"} if "dan_async.wallets.eth_account_wallet" in names else found
+    for name in names:
+        helper = ROOT / f"{name.replace('.', '/')}.py"
+        if name.startswith("tests.") and helper.is_file():
+            found |= imported_by(helper)
+    if any(name.startswith(("dan_async.cli.", "dan_async.wallets.eth_account_wallet")) for name in names):
+        found.add("an extra")
+    return found
 
 
 def readme_commands() -> list[str]:
