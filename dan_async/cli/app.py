@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+import dan_async
 from dan_async.cli.devnet import devnet
 from dan_async.cli.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, exit_code_for
 from dan_async.cli.keygen import keygen
@@ -34,9 +35,7 @@ app.command("devnet")(devnet)
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback gets the flag's value
     if wanted:
-        from dan_async import __version__
-
-        typer.echo(f"dan-async {__version__}")
+        typer.echo(f"dan-async {dan_async.__version__}")
         raise typer.Exit
 
 
