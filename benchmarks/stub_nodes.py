@@ -1,0 +1,144 @@
+"""
+Nodes that make no key: n WebSocket servers in one process which sign true acknowledgements of a key dealt beforehand.
+
+They speak dan-node/1 well enough for the real client to accept every answer, at next to no cost of their own. What is
+measured against them is the client, not a network: there is no key generation, and whoever started them knows the key.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import lru_cache
+from typing import Any
+
+from benchmarks.peers import serve_until_eof, start_site
+from dan_async._hex import to_hex
+from dan_async.config import Threshold
+from dan_async.crypto import point
+from dan_async.crypto.address import public_key_to_address
+from dan_async.crypto.signature import SigningKey, sign_digest, signing_key
+from dan_async.models.acknowledgement import Acknowledgement
+from dan_async.types import MpcKeyId, OperatorAddress, RequestId
+from dan_async.wire import node_1
+from dan_async.wire.json_text import dump
+
+__all__ = ["DealtKey", "StubNode"]
+
+_FAR_AWAY = 2**40
+
+
+def _scalar() -> int:
+    return secrets.randbelow(point.ORDER - 1) + 1
+
+
+class DealtKey:
+    """
+    A key with n shares, dealt by whoever runs the benchmark, and the identities of the n nodes.
+
+    Args:
+        t: How many shares make the key.
+        n: How many shares there are.
+    """
+
+    def __init__(self, t: int, n: int) -> None:
+        identities = [signing_key(_scalar().to_bytes(32, "big")) for _ in range(n)]
+        by_operator = {
+            OperatorAddress(public_key_to_address(identity.public_key.format())): identity
+            for identity in identities
+        }
+        self.identities = {operator: by_operator[operator] for operator in sorted(by_operator, key=str.lower)}
+        self.participants = tuple(self.identities)
+        self.threshold = Threshold(t, n)
+        coefficients = [_scalar() for _ in range(t)]
+        shares = [sum(c * i**k for k, c in enumerate(coefficients)) % point.ORDER for i in range(1, n + 1)]
+        self.public_key = point.encode(point.base_multiply(coefficients[0]))
+        self.public_shares = tuple(point.encode(point.base_multiply(share)) for share in shares)
+        self.transcript_hash = secrets.token_bytes(32)
+
+    @lru_cache(maxsize=1024)  # noqa: B019 - the key lives as long as the process
+    def key_id(self, request_id: RequestId, owner_id: str) -> MpcKeyId:
+        """Give the key's id under one request; all n nodes are asked for it."""
+        return node_1.compute_key_id(
+            public_key=self.public_key,
+            t=self.threshold.t,
+            participants=self.participants,
+            owner_id=owner_id,
+            request_id=request_id,
+        )
+
+
+class StubNode:
+    """
+    One node: an identity and its place among the participants.
+
+    Args:
+        key: The dealt key.
+        operator: Which of its nodes this is.
+    """
+
+    def __init__(self, key: DealtKey, operator: OperatorAddress) -> None:
+        self._key = key
+        self._operator = operator
+        self._identity: SigningKey = key.identities[operator]
+        self._methods: dict[str, Callable[[Any], Any]] = {
+            "dan_identify": self._identify,
+            "dan_challenge": self._challenge,
+            "dan_keygen": self._keygen,
+        }
+
+    def answer(self, text: str) -> str:
+        """Answer one request."""
+        request = json.loads(text)
+        result = self._methods[request["method"]](request["params"])
+        return dump({"jsonrpc": "2.0", "id": request["id"], "result": result})
+
+    def _identify(self, params: Any) -> Any:
+        digest = node_1.identity_digest(operator=self._operator, nonce=bytes.fromhex(params["nonce"][2:]))
+        return {
+            "protocol": node_1.PROTOCOL,
+            "operator": self._operator,
+            "signature": to_hex(sign_digest(self._identity, digest)),
+        }
+
+    def _challenge(self, params: Any) -> Any:
+        del params
+        return {"nonce": to_hex(secrets.token_bytes(32)), "expiresAt": _FAR_AWAY}
+
+    def _keygen(self, params: Any) -> Any:
+        key = self._key
+        unsigned = {
+            "request_id": params["requestId"],
+            "operator": self._operator,
+            "party_index": key.participants.index(self._operator) + 1,
+            "key_id": key.key_id(params["requestId"], params["userAuthentication"]["id"]),
+            "public_key": key.public_key,
+            "public_shares": key.public_shares,
+            "threshold": key.threshold,
+            "participants": key.participants,
+            "transcript_hash": key.transcript_hash,
+        }
+        digest = node_1.acknowledgement_digest(Acknowledgement(**unsigned, signature=b""))
+        signature = sign_digest(self._identity, digest)
+        return node_1.encode_acknowledgement(Acknowledgement(**unsigned, signature=signature))
+
+
+async def _open(config: dict[str, Any], stack: AsyncExitStack) -> dict[str, Any]:
+    key = DealtKey(config["t"], config["n"])
+    return {
+        "nodes": [
+            {
+                "url": await start_site(
+                    StubNode(key, operator).answer, stack, delay_s=config["delay_ms"] / 1e3
+                ),
+                "operator": operator,
+            }
+            for operator in key.participants
+        ]
+    }
+
+
+if __name__ == "__main__":
+    serve_until_eof(_open)

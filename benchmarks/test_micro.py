@@ -1,0 +1,141 @@
+"""
+Micro benchmarks, for pytest-benchmark: ``python -m pytest benchmarks/test_micro.py``.
+
+Each times one step of a keygen by itself, with values as they occur. Where all nodes send equal claims, what the client
+checks once per keygen and what it checks per node are timed together, as ``KeygenTally`` does it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.stub_nodes import DealtKey, StubNode
+from dan_async import LocalWallet
+from dan_async._hex import to_hex
+from dan_async.config import Threshold
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.models.authentication import UserAuthentication
+from dan_async.models.claim import EphemeralClaim
+from dan_async.quorum.tally import KeygenTally
+from dan_async.transport.json_rpc import decode_reply
+from dan_async.types import RequestId
+from dan_async.wire import node_1, revision_1
+
+REQUEST_ID = RequestId("0x" + "ab" * 32)
+OWNER = LocalWallet("11" * 32)
+
+#: What a new interpreter runs.
+STATEMENTS = {
+    "python alone": "pass",
+    "import dan_async": "import dan_async",
+    "client and network": "from dan_async import DanClient, LocalWallet, NodeNetwork",
+    "up to the first endpoint": (
+        "from dan_async import DanClient, LocalWallet, NodeEndpoint, NodeNetwork\n"
+        "NodeEndpoint('wss://node.example/v1/rpc', '0x' + '11' * 20)"
+    ),
+}
+
+thresholds = pytest.mark.parametrize(
+    ("t", "n"), [(2, 3), (3, 5), (11, 20)], ids=["2-of-3", "3-of-5", "11-of-20"]
+)
+
+
+def _claim() -> EphemeralClaim:
+    key = EphemeralKey.generate()
+    return EphemeralClaim(eph_id=key.default_id, eph_pk=key.public_key, expiry=2**31, sign_alg=key.algorithm)
+
+
+def _keygen_params(key: DealtKey) -> node_1.KeygenParams:
+    setup = revision_1.keygen_setup(threshold=key.threshold, claim=_claim())
+    return node_1.KeygenParams(
+        request_id=REQUEST_ID,
+        revision="1",
+        setup=revision_1.encode_keygen_setup(setup),
+        participants=key.participants,
+        nonces=tuple(os.urandom(32) for _ in key.participants),
+        user_authentication=UserAuthentication(
+            method="eoa", id=OWNER.address, credentials="{}", signature=to_hex(bytes(65))
+        ),
+    )
+
+
+def _replies(key: DealtKey) -> list[str]:
+    """What n nodes answer to one dan_keygen."""
+    params = node_1.encode_keygen(_keygen_params(key))
+    request = '{"jsonrpc":"2.0","id":1,"method":"dan_keygen","params":' + params + "}"
+    return [StubNode(key, operator).answer(request) for operator in key.participants]
+
+
+def test_typed_data_digest(benchmark):
+    """The EIP-712 digest of a keygen's authorisation."""
+    setup = revision_1.keygen_setup(threshold=Threshold(3, 5), claim=_claim())
+    typed_data = revision_1.keygen_typed_data(setup, "cd" * 32)
+    digest = benchmark(typed_data_digest, typed_data)
+    assert len(digest) == 32
+
+
+@thresholds
+def test_encode_keygen(benchmark, t, n):
+    """The parameters of dan_keygen, made once for all nodes."""
+    text = benchmark(node_1.encode_keygen, _keygen_params(DealtKey(t, n)))
+    assert text.startswith('{"requestId":')
+
+
+@thresholds
+def test_decode_acknowledgement(benchmark, t, n):
+    """One reply, from its text to the acknowledgement."""
+    reply = _replies(DealtKey(t, n))[0]
+
+    def decode() -> Any:
+        return node_1.decode_acknowledgement(decode_reply(reply).result)
+
+    assert benchmark(decode).party_index == 1
+
+
+@thresholds
+def test_tally(benchmark, t, n):
+    """All n acknowledgements of one keygen, checked and counted."""
+    key = DealtKey(t, n)
+    acks = [node_1.decode_acknowledgement(decode_reply(reply).result) for reply in _replies(key)]
+
+    def count() -> KeygenTally:
+        tally = KeygenTally(
+            request_id=REQUEST_ID,
+            threshold=key.threshold,
+            participants=key.participants,
+            key_id_of=lambda public_key: node_1.compute_key_id(
+                public_key=public_key,
+                t=t,
+                participants=key.participants,
+                owner_id=OWNER.address,
+                request_id=REQUEST_ID,
+            ),
+            digest_of=node_1.acknowledgement_digest,
+        )
+        for ack in acks:
+            tally.record(ack.operator, ack)
+        return tally
+
+    assert benchmark(count).verdict().public_key == key.public_key
+
+
+@pytest.mark.parametrize("what", STATEMENTS)
+def test_import_time(benchmark, tmp_path, what):
+    """A new interpreter, from start to end, with compiled files in place; one of them imports nothing."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
+
+    def start() -> int:
+        command = [sys.executable, "-c", STATEMENTS[what]]
+        return subprocess.run(
+            command, check=True, env=environment, cwd=Path(__file__).parent.parent
+        ).returncode
+
+    assert benchmark.pedantic(start, rounds=7, warmup_rounds=1) == 0

@@ -1,0 +1,233 @@
+"""The benchmarks' own arithmetic: a wrong percentile or a comparison that never fails would be worse than none."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import math
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.compare import main as compare_main
+from benchmarks.floor import FloorClient
+from benchmarks.measure import LatencyHistogram, platform_facts, run_load, tree_cpu_s
+from benchmarks.peers import Peer
+from benchmarks.recording import Recording, split_id
+from benchmarks.report import render
+from benchmarks.run import record_keygen, run_on_stubs
+from benchmarks.workloads import WORKLOADS, Effort, Workload
+
+TINY = Effort(name="tiny", rounds=1, round_s=0.01, warm_up=1, devnet_s=0.1, devnet_keygens=1)
+SMALL = Workload(name="2-of-3", t=2, n=3, concurrency=(1,))
+
+
+def _result(**changes: Any) -> dict[str, Any]:
+    entry = {
+        "workload": "2-of-3",
+        "n": 3,
+        "peer": "stub",
+        "concurrency": 1,
+        "cpu_ms": {"median": 2.0},
+        "latency_ms": {"p50": 4.0},
+        "to_floor": 4.0,
+        "to_floor_and_curve": 2.0,
+    }
+    return {"format": 1, "platform": platform_facts(), "entries": [entry | changes]}
+
+
+def _compare(folder: Path, before: Any, after: Any, *options: str) -> int:
+    for name, value in (("before.json", before), ("after.json", after)):
+        (folder / name).write_text(json.dumps(value))
+    return compare_main([str(folder / "before.json"), str(folder / "after.json"), *options])
+
+
+def test_percentiles_are_within_one_percent():
+    """Of 1 … 1000 ms, the percentiles are 500, 950 and 990 ms."""
+    histogram = LatencyHistogram()
+    for milliseconds in range(1, 1001):
+        histogram.record(milliseconds / 1e3)
+    for percent, expected in ((50, 0.5), (95, 0.95), (99, 0.99), (100, 1.0)):
+        assert math.isclose(histogram.percentile_s(percent), expected, rel_tol=0.0101)
+
+
+def test_no_percentile_exceeds_the_longest():
+    """A bucket's upper end may, so the longest latency bounds it."""
+    histogram = LatencyHistogram()
+    histogram.record(0.123456)
+    assert histogram.percentile_s(99) == 0.123456
+
+
+def test_histograms_add_up():
+    """Two turns are one histogram."""
+    one, two = LatencyHistogram(), LatencyHistogram()
+    one.record(0.001)
+    two.record(0.1)
+    one.add(two)
+    assert one.total == 2
+    assert one.longest_s == 0.1
+    assert math.isclose(one.percentile_s(50), 0.001, rel_tol=0.0101)
+
+
+async def test_the_load_keeps_that_many_in_flight():
+    """Eight workers are seen at a time, and every operation is waited for."""
+    running = most = done = 0
+
+    async def operation() -> None:
+        nonlocal running, most, done
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        done += 1
+
+    load = await run_load(operation, concurrency=8, seconds=0.02, at_least=16)
+    assert most == 8
+    assert running == 0
+    assert load.operations == done >= 16
+
+
+async def test_cpu_time_is_per_operation():
+    """Work of 5 ms of CPU shows as about 5 ms, waiting as none."""
+
+    async def operation() -> None:
+        end = time.process_time() + 0.005
+        while time.process_time() < end:
+            pass
+        await asyncio.sleep(0.01)
+
+    load = await run_load(operation, concurrency=1, seconds=0.0, at_least=5)
+    assert 4.0 < load.cpu_ms < 9.0
+
+
+async def test_an_error_ends_the_run():
+    """A failed keygen is not a fast one."""
+
+    async def operation() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ExceptionGroup):
+        await run_load(operation, concurrency=2, seconds=1.0)
+
+
+def test_the_cpu_time_of_a_process_tree_includes_its_children(tmp_path):
+    """A child that burns CPU counts, while it runs and when it has ended."""
+    import os
+    import subprocess
+
+    if tree_cpu_s(os.getpid()) is None:
+        return
+    before = tree_cpu_s(os.getpid())
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", burn], check=True, cwd=tmp_path)
+    after = tree_cpu_s(os.getpid())
+    assert before is not None
+    assert after is not None
+    assert after - before >= 0.25
+
+
+def test_platform_facts_name_no_host_and_no_path():
+    """Results are committed."""
+    import getpass
+    import socket
+
+    text = json.dumps(platform_facts())
+    assert socket.gethostname() not in text
+    assert str(Path.home()) not in text
+    assert f'"{getpass.getuser()}"' not in text
+
+
+def test_a_text_is_split_behind_its_id():
+    """What follows the id is what is recorded."""
+    assert split_id('{"jsonrpc":"2.0","id":17,"result":{"id":3}}') == (17, ',"result":{"id":3}}')
+    with pytest.raises(ValueError, match="does not begin"):
+        split_id('{"id":17,"jsonrpc":"2.0"}')
+
+
+async def test_the_floor_moves_the_recorded_bytes():
+    """The floor's replies are the recorded ones, id for id, whether asked at once or in turn."""
+    async with Peer("benchmarks.stub_nodes", {"t": 2, "n": 3, "delay_ms": 0}) as stub:
+        recording = await record_keygen(SMALL, stub.nodes)
+    assert len(recording.nodes) == 3
+    for node in range(3):
+        assert recording.params(node, "dan_keygen") == recording.params(0, "dan_keygen")
+        assert recording.result(node, "dan_keygen")["partyIndex"] == node + 1
+    assert Recording.from_json(json.loads(json.dumps(recording.to_json()))) == recording
+    config = {"recording": recording.to_json(), "delay_ms": 0}
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(Peer("benchmarks.floor", config))
+        urls = [node["url"] for node in server.nodes]
+        floor = await stack.enter_async_context(FloorClient(urls, recording))
+        await asyncio.gather(floor.exchange(), floor.exchange())
+        await floor.exchange_in_turn()
+
+
+async def test_a_run_renders():
+    """What run_on_stubs measures is what the report shows."""
+    result: dict[str, Any] = {
+        "effort": "tiny",
+        "commit": "unknown",
+        "is_changed": False,
+        "platform": platform_facts(),
+        **await run_on_stubs([SMALL], TINY),
+    }
+    text = render(result)
+    assert "| 2-of-3 | 1 |" in text
+    assert {entry["peer"] for entry in result["entries"]} == {"stub", "floor", "curve"}
+
+
+def test_workloads_have_names_of_their_own():
+    """A name is a key in the result file."""
+    for workloads in WORKLOADS.values():
+        assert len({workload.name for workload in workloads}) == len(workloads)
+
+
+def test_permissions_have_the_length_asked_for():
+    """And are JSON."""
+    text = Workload(name="x", t=2, n=3, permissions_bytes=100).permissions
+    assert text is not None
+    assert len(text) == 100
+    assert json.loads(text)
+
+
+def test_equal_results_pass(tmp_path):
+    """Nothing got worse."""
+    assert _compare(tmp_path, _result(), _result()) == 0
+
+
+@pytest.mark.parametrize("metric", ["to_floor", "to_floor_and_curve"])
+def test_a_worse_ratio_fails(tmp_path, metric):
+    """By more than the tolerance: 1, by less: 0."""
+    assert _compare(tmp_path, _result(**{metric: 4.0}), _result(**{metric: 4.9})) == 1
+    assert _compare(tmp_path, _result(**{metric: 4.0}), _result(**{metric: 4.7})) == 0
+    assert _compare(tmp_path, _result(**{metric: 4.0}), _result(**{metric: 4.7}), "--tolerance", "10") == 1
+
+
+def test_times_count_on_the_same_machine_only(tmp_path):
+    """On another one, only if asked."""
+    slower = _result(cpu_ms={"median": 3.0})
+    assert _compare(tmp_path, _result(), slower) == 1
+    elsewhere = copy.deepcopy(slower)
+    elsewhere["platform"]["processor"] = "another"
+    assert _compare(tmp_path, _result(), elsewhere) == 0
+    assert _compare(tmp_path, _result(), elsewhere, "--times") == 1
+
+
+def test_a_missing_measurement_fails(tmp_path):
+    """Unless the new run was a partial one."""
+    before = _result()
+    before["entries"].append(before["entries"][0] | {"workload": "3-of-5"})
+    assert _compare(tmp_path, before, _result()) == 1
+    assert _compare(tmp_path, before, _result(), "--partial") == 0
+
+
+def test_files_that_do_not_fit_are_told_apart_from_a_regression(tmp_path):
+    """Exit code 2: no file, another format, nothing in common."""
+    assert _compare(tmp_path, _result(), _result() | {"format": 2}) == 2
+    assert _compare(tmp_path, _result(), _result(workload="other")) == 2
+    assert compare_main([str(tmp_path / "before.json"), str(tmp_path / "none.json")]) == 2
