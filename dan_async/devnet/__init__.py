@@ -9,16 +9,30 @@ anything of value behind its keys.
 from __future__ import annotations
 
 from dan_async.devnet.cluster import Devnet, DevnetNode
-from dan_async.devnet.faults import Crash, Delay, DropReply, DropRequest, Fault, ForgeShares, ForgeSignature
+from dan_async.devnet.faults import (
+    Crash,
+    DealWrongShare,
+    Delay,
+    DropReply,
+    DropRequest,
+    Equivocate,
+    FallSilent,
+    Fault,
+    ForgeShares,
+    ForgeSignature,
+)
 from dan_async.devnet.limits import NodeLimits
 
 __all__ = [
     "Crash",
+    "DealWrongShare",
     "Delay",
     "Devnet",
     "DevnetNode",
     "DropReply",
     "DropRequest",
+    "Equivocate",
+    "FallSilent",
     "Fault",
     "ForgeShares",
     "ForgeSignature",

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
+from dan_async.devnet.dkg_faults import DkgFaults
+from dan_async.devnet.faults import NodeFaults
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mailboxes import (
@@ -21,6 +23,7 @@ from dan_async.devnet.mailboxes import (
 from dan_async.devnet.mpc.abort import DkgAbort, check_complaint
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.session import Session
 from dan_async.devnet.peer_links import PeerLinks
 from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_parts, split_parts
 from dan_async.devnet.rpc_errors import RefusalError
@@ -49,7 +52,7 @@ class _Failure(Exception):  # noqa: N818 - never leaves this module
     aborted_by: OperatorAddress | None = None
 
 
-@frozen
+@define
 class _Session:
     request_id: RequestId
     session_id: bytes
@@ -58,6 +61,9 @@ class _Session:
     box: Mailbox
     #: Everything sent so far, to be sent again over a link that comes up in the middle.
     sent: dict[OperatorAddress, list[bytes]] = field(factory=dict)
+    #: What the peers sent in the round before, by index.
+    received: dict[int, bytes] = field(factory=dict)
+    faults: DkgFaults | None = None
 
     def index(self, operator: OperatorAddress) -> int:
         return self.participants.index(operator) + 1
@@ -73,21 +79,25 @@ class DkgSessions:
         mailboxes: What they have sent.
         workers: Where the arithmetic runs, so that the event loop is never held for long.
         limits: How long a round may take.
+        faults: What the node does wrong on purpose.
     """
 
     def __init__(
         self,
+        *,
         identity: NodeIdentity,
         links: PeerLinks,
         mailboxes: Mailboxes,
         workers: Workers,
         limits: NodeLimits,
+        faults: NodeFaults,
     ) -> None:
         self._identity = identity
         self._links = links
         self._mailboxes = mailboxes
         self._workers = workers
         self._limits = limits
+        self._faults = faults
         self._running: dict[bytes, _Session] = {}
 
     def resend(self, peer: OperatorAddress) -> None:
@@ -143,13 +153,8 @@ class DkgSessions:
             self._mailboxes.close(box)
 
     async def _run(self, session: _Session) -> KeyShare:
-        party = DkgParty(
-            session_id=session.session_id,
-            index=session.index(self._identity.operator),
-            threshold=session.threshold,
-            identities=session.participants,
-            sign=self._identity.sign,
-        )
+        party = self._new_party(session)
+        session.faults = self._faults_in(session)
         commitment = await self._compute(session, party.commit)
         commitments = await self._exchange(session, _COMMIT, dict.fromkeys(session.box.peers, commitment))
 
@@ -165,6 +170,26 @@ class DkgSessions:
         echoes = await self._exchange(session, _ECHO, dict.fromkeys(session.box.peers, echo))
         return await self._compute(session, party.finish, echoes)
 
+    def _new_party(self, session: _Session) -> DkgParty:
+        return DkgParty(
+            session_id=session.session_id,
+            index=session.index(self._identity.operator),
+            threshold=session.threshold,
+            identities=session.participants,
+            sign=self._identity.sign,
+        )
+
+    def _faults_in(self, session: _Session) -> DkgFaults | None:
+        faults = self._faults.in_key_generation()
+        if not faults:
+            return None
+        agreed = Session(
+            session_id=session.session_id, threshold=session.threshold, identities=session.participants
+        )
+        return DkgFaults(
+            faults, identity=self._identity, session=agreed, new_party=lambda: self._new_party(session)
+        )
+
     async def _compute(self, session: _Session, step: Callable[..., T], *arguments: Any) -> T:
         try:
             return await self._workers.compute(step, *arguments)
@@ -176,18 +201,21 @@ class DkgSessions:
         self, session: _Session, round_: int, bodies: Mapping[OperatorAddress, bytes]
     ) -> dict[int, bytes]:
         """Send this node's messages of a round and wait for everybody else's, by index."""
+        if session.faults is not None:
+            bodies = session.faults.outgoing(round_, bodies, session.received)
         for peer, body in bodies.items():
             self._send(session, peer, PeerMessage(Kind.KEYGEN, session.session_id, round_, body))
         try:
             received = await session.box.collect(round_, timeout_s=self._limits.round_s)
         except SilentPeersError as error:
-            reason = f"sent nothing in round {round_} for {self._limits.round_s:g} s"
+            reason = f"no message in round {round_} within {self._limits.round_s:g} s"
             raise _Failure(reason, tuple(sorted(error.peers, key=str.lower))) from error
         except ConflictingMessageError as error:
-            raise _Failure(f"sent two different messages in round {round_}", (error.peer,)) from error
+            raise _Failure(f"two different messages in round {round_}", (error.peer,)) from error
         except PeerAbortError as error:
             raise await self._judge(session, error) from error
-        return {session.index(peer): body for peer, body in received.items()}
+        session.received = {session.index(peer): body for peer, body in received.items()}
+        return session.received
 
     async def _judge(self, session: _Session, error: PeerAbortError) -> _Failure:
         """
@@ -200,11 +228,11 @@ class DkgSessions:
         try:
             notice = AbortNotice.decode(error.notice)
         except ProtocolError:
-            return _Failure("sent an abort that cannot be read", (by,), aborted_by=by)
+            return _Failure("an abort that cannot be read", (by,), aborted_by=by)
         if notice.complaint is not None:
             proven = await self._workers.compute(_check, session, notice.complaint)
             if proven is None:
-                return _Failure("sent a complaint that proves nothing", (by,), aborted_by=by)
+                return _Failure("a complaint that proves nothing", (by,), aborted_by=by)
             guilty = session.participants[proven - 1]
             return _Failure(notice.reason, (guilty,), notice.complaint, aborted_by=by)
         named = {session.participants[i - 1] for i in notice.culprits if i <= session.threshold.n}

@@ -26,9 +26,12 @@ from dan_async.wire.node_hashes import acknowledgement_digest
 
 __all__ = [
     "Crash",
+    "DealWrongShare",
     "Delay",
     "DropReply",
     "DropRequest",
+    "Equivocate",
+    "FallSilent",
     "Fault",
     "FaultBoard",
     "ForgeShares",
@@ -123,7 +126,39 @@ class ForgeShares(Fault):
     """The node's acknowledgements list public shares that do not make the public key, properly signed."""
 
 
-_KINDS: tuple[type[Fault], ...] = (Crash, Delay, DropReply, DropRequest, ForgeShares, ForgeSignature)
+@frozen(kw_only=True)
+class DealWrongShare(Fault):
+    """In key generation, the node sends one party a share that does not fit its commitments."""
+
+
+@frozen(kw_only=True)
+class Equivocate(Fault):
+    """In key generation, the node tells one party something else than the others."""
+
+
+@frozen(kw_only=True)
+class FallSilent(Fault):
+    """
+    In key generation, the node sends nothing from some round on.
+
+    Args:
+        round: The round: 1 commit, 2 open, 3 echo.
+    """
+
+    round: int = field(default=1, validator=required(check_int, least=1, most=3))
+
+
+_KINDS: tuple[type[Fault], ...] = (
+    Crash,
+    DealWrongShare,
+    Delay,
+    DropReply,
+    DropRequest,
+    Equivocate,
+    FallSilent,
+    ForgeShares,
+    ForgeSignature,
+)
 
 
 class NodeFaults:
@@ -170,6 +205,11 @@ class NodeFaults:
             raise NodeCrashed
         if any(self._take(DropReply, method)):
             raise RequestDropped
+
+    def in_key_generation(self) -> tuple[Fault, ...]:
+        """Give the faults of a key generation that begins."""
+        kinds = (DealWrongShare, Equivocate, FallSilent)
+        return tuple(fault for kind in kinds for fault in self._take(kind, self.ACKNOWLEDGED))
 
     def _take(self, kind: type[Fault], method: str) -> list[Fault]:
         taken = []

@@ -17,7 +17,7 @@ import attrs
 import dan_async
 from dan_async._tasks import cancel_and_wait
 from dan_async.devnet.faults import Fault
-from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.key_record import KeyRecord
 from dan_async.devnet.runners import NodeConfig
 from dan_async.errors import ConfigurationError, NodeError
 from dan_async.types import MpcKeyId
@@ -67,6 +67,7 @@ class ProcessRunner:
         self._process: asyncio.subprocess.Process | None = None
         self._log_reader: asyncio.Task[None] | None = None
         self._last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._stop_s = config.limits.stop_grace_s + _STOP_S
 
     @property
     def is_running(self) -> bool:
@@ -108,7 +109,7 @@ class ProcessRunner:
             if process.stdin is not None:
                 process.stdin.close()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.limits.stop_grace_s + _STOP_S):
+                async with asyncio.timeout(self._stop_s):
                     await process.wait()
         await self._kill()
 
@@ -118,7 +119,7 @@ class ProcessRunner:
         if self.is_running:
             self._write(json.dumps({"faults": [fault.to_dict() for fault in faults]}).encode() + b"\n")
 
-    def reveal_share(self, key_id: MpcKeyId) -> KeyShare | None:  # noqa: ARG002 - as the protocol has it
+    def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:  # noqa: ARG002 - as the protocol has it
         """Refuse: the share is in another process."""
         raise ConfigurationError(
             "shares cannot be revealed from nodes in processes of their own",

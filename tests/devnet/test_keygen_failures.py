@@ -1,0 +1,170 @@
+"""Key generation among nodes that fail or lie: it ends, without a key, and the guilty are named."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dan_async.devnet import DealWrongShare, Equivocate, FallSilent, NodeLimits
+from dan_async.wire import node_1
+from dan_async.wire.node_1 import Code
+from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
+from tests.helpers import assert_runs_under
+
+QUICK = NodeLimits(round_s=0.5, stop_grace_s=0.1)
+
+
+async def failures(keygen, nodes=None):
+    """Send the request to these nodes; gives each one's refusal."""
+    text = node_1.encode_keygen(keygen.params)
+
+    async def ask(node):
+        with pytest.raises(RpcFaultError) as caught:
+            await node.call("dan_keygen", text)
+        return caught.value
+
+    return await asyncio.gather(*(ask(node) for node in nodes or keygen.nodes))
+
+
+def holders(devnet):
+    """How many nodes hold any key."""
+    return sum(len(node._runner._last.ring) for node in devnet.nodes)
+
+
+async def make(make_devnet, t=2, n=4):
+    return await make_devnet(t, n, limits=QUICK)
+
+
+async def test_who_withholds_the_last_message_is_named_too(make_devnet):
+    """It has everybody's echo and so a share, alone; the others have none, and t acknowledgements there are not."""
+    devnet = await make(make_devnet)
+    devnet.faults[1] = FallSilent(round=3)
+    silent = devnet.nodes[1].operator
+    async with connect_all(devnet) as nodes, assert_runs_under(5):
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        others = [node for node in nodes if node.operator != silent]
+        (own,) = [node for node in nodes if node.operator == silent]
+        finished = asyncio.create_task(own.call("dan_keygen", node_1.encode_keygen(keygen.params)))
+        refusals = await failures(keygen, others)
+        assert (await finished)["operator"] == silent
+    assert [refusal.data["culprits"] for refusal in refusals] == [[silent]] * 3
+    assert holders(devnet) == 1
+
+
+@pytest.mark.parametrize("round_", [1, 2])
+async def test_a_silent_node_is_named_by_all_others(make_devnet, round_):
+    """Whichever round it falls silent in; the deadline of that round ends the wait."""
+    devnet = await make(make_devnet)
+    devnet.faults[1] = FallSilent(round=round_)
+    silent = devnet.nodes[1].operator
+    async with connect_all(devnet) as nodes, assert_runs_under(5):
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        refusals = await failures(keygen)
+    for node, refusal in zip(nodes, refusals, strict=True):
+        assert refusal.code == Code.KEYGEN_FAILED
+        if node.operator != silent:
+            assert refusal.data["culprits"] == [silent]
+    assert holders(devnet) == 0
+
+
+async def test_a_node_that_is_down_is_named(make_devnet):
+    """It was asked for a nonce, and was gone before the request came."""
+    devnet = await make(make_devnet)
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        down = next(node for node in devnet.nodes if node.operator == nodes[2].operator)
+        await down.stop()
+        refusals = await failures(keygen, [nodes[0], nodes[1], nodes[3]])
+    assert [refusal.data["culprits"] for refusal in refusals] == [[down.operator]] * 3
+
+
+async def test_a_request_that_not_all_nodes_get_fails_and_names_the_others(make_devnet):
+    """A client that asks only some of the participants has their time, for one round."""
+    devnet = await make(make_devnet, 2, 3)
+    async with connect_all(devnet) as nodes, assert_runs_under(5):
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        (refusal,) = await failures(keygen, nodes[:1])
+    assert refusal.data["culprits"] == [nodes[1].operator, nodes[2].operator]
+
+
+async def test_a_wrong_share_is_proven_to_everybody(make_devnet):
+    """Only its victim sees it; the complaint convinces the others, and all name the dealer."""
+    devnet = await make(make_devnet)
+    devnet.faults[2] = DealWrongShare()
+    dealer = devnet.nodes[2].operator
+    async with connect_all(devnet) as nodes, assert_runs_under(5):
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        refusals = await failures(keygen)
+    assert [refusal.data["culprits"] for refusal in refusals] == [[dealer]] * 4
+    assert all("wrong share" in refusal.message for refusal in refusals)
+    assert holders(devnet) == 0
+
+
+async def test_equivocation_is_seen_by_all(make_devnet):
+    """A node with two faces: the signed echoes differ, nobody stores a share, nobody is blamed without proof."""
+    devnet = await make(make_devnet)
+    devnet.faults[0] = Equivocate()
+    async with connect_all(devnet) as nodes, assert_runs_under(5):
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        refusals = await failures(keygen)
+    assert {refusal.code for refusal in refusals} == {Code.KEYGEN_FAILED}
+    assert any("equivocation" in refusal.message for refusal in refusals)
+    assert holders(devnet) == 0
+
+
+async def test_a_stopping_node_tells_the_others(make_devnet):
+    """They need not wait for the deadline of the round."""
+    devnet = await make_devnet(2, 3, limits=NodeLimits(round_s=20, stop_grace_s=0.1))
+    devnet.faults[0] = FallSilent()
+    async with connect_all(devnet) as nodes, assert_runs_under(8):
+        keygen = Keygen(nodes=nodes, t=2)
+        text = node_1.encode_keygen(await keygen.prepare())
+        stopping = devnet.nodes[1]
+        asked = [asyncio.create_task(node.call("dan_keygen", text)) for node in nodes]
+        while sum(len(node._runner._last._sessions._running) for node in devnet.nodes) < 3:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # the links are up
+        await stopping.stop()
+        refusals = await asyncio.gather(*asked, return_exceptions=True)
+    codes = {node.operator: refusal.code for node, refusal in zip(nodes, refusals, strict=True)}
+    assert codes.pop(stopping.operator) == Code.UNAVAILABLE
+    assert set(codes.values()) == {Code.KEYGEN_FAILED}
+    for node, refusal in zip(nodes, refusals, strict=True):
+        if node.operator != stopping.operator:
+            assert refusal.data["culprits"] == [stopping.operator]
+
+
+async def test_after_a_failure_the_nodes_work_on(make_devnet):
+    """The next request makes a key."""
+    devnet = await make(make_devnet)
+    devnet.faults[3] = DealWrongShare(times=1)
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        await failures(keygen)
+        assert len({ack.claims for ack in await Keygen(nodes=nodes, t=2).run()}) == 1
+
+
+async def test_nothing_secret_is_logged(make_devnet, caplog):
+    """Not even of a key generation that fails with a complaint, which holds a share."""
+    caplog.set_level("DEBUG", "dan_async")
+    devnet = await make(make_devnet, 2, 2)
+    async with connect_all(devnet) as nodes:
+        (ack, *_) = await Keygen(nodes=nodes, t=2).run()
+        devnet.faults[0] = DealWrongShare()
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        await failures(keygen)
+    assert keygen.request_id in caplog.text
+    for node in devnet.nodes:
+        share = node.reveal_share(ack.key_id).secret_share
+        identity = node._runner._config.identity.to_hex()
+        for secret in (f"{share:x}", str(share), identity):
+            assert secret not in caplog.text
