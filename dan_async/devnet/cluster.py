@@ -96,7 +96,19 @@ class DevnetNode:
         Raises:
             ConfigurationError: The node is in a process of its own.
         """
-        return self._runner.reveal_share(MpcKeyId(key_id))
+        record = self._runner.reveal_record(MpcKeyId(key_id))
+        return None if record is None else record.share
+
+    def ephemeral_key_ids(self, key_id: MpcKeyId | str) -> tuple[str, ...]:
+        """
+        Give the names of the ephemeral keys that may use a key, expired ones included, revoked ones not.
+
+        Raises:
+            ConfigurationError: The node is in a process of its own.
+        """
+        record = self._runner.reveal_record(MpcKeyId(key_id))
+        keys = () if record is None else record.ephemeral_keys.keys
+        return tuple(key.claim.eph_id for key in keys if not key.is_revoked)
 
 
 class Devnet:

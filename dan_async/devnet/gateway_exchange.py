@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
-from dan_async.crypto.point import uncompress
 from dan_async.errors import InvalidFieldError
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.setup import EphemeralKeySetup, KeygenSetup
@@ -136,9 +135,8 @@ async def _keygen(network: NodeNetwork, dialogue: _Dialogue, setup: KeygenSetup,
         report = await network.relay_oneshot_keygen(text, threshold, dialogue.given(), deadline=deadline)
     else:
         report = await network.relay_keygen(text, threshold, dialogue.authenticate, deadline=deadline)
-    result = KeygenResult(
-        key_id=report.key_id, public_key=uncompress(report.public_key), sign_alg="secp256k1"
-    )
+    # Compressed on purpose: of an uncompressed key the TypeScript clients work out a wrong address (docs/gateway.md).
+    result = KeygenResult(key_id=report.key_id, public_key=report.public_key, sign_alg="secp256k1")
     return dialogue.exchange.keygen_frame([result])
 
 

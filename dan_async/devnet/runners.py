@@ -12,9 +12,9 @@ from attrs import field, frozen
 from dan_async.devnet._closing import carry_through
 from dan_async.devnet.faults import Fault, NodeFaults
 from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.key_record import KeyRecord
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.listening import listening_socket
-from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node_server import NodeServer
 from dan_async.devnet.share_store import DiskShareStore, MemoryShareStore, ShareStore
 from dan_async.devnet.workers import Workers
@@ -65,8 +65,8 @@ class NodeRunner(Protocol):
         """Put faults in force, for now and after every start."""
         ...
 
-    def reveal_share(self, key_id: MpcKeyId) -> KeyShare | None:
-        """Give the node's share of a key."""
+    def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:
+        """Give what the node keeps of a key, share included."""
         ...
 
 
@@ -148,10 +148,9 @@ class InProcessRunner:
         """Put faults in force at once."""
         self._faults.set(faults)
 
-    def reveal_share(self, key_id: MpcKeyId) -> KeyShare | None:
-        """Give the node's share of a key, also while it is stopped."""
-        record = self._last.ring.by_key(key_id) if self._last is not None else None
-        return None if record is None else record.share
+    def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:
+        """Give what the node keeps of a key, also while it is stopped."""
+        return self._last.ring.by_key(key_id) if self._last is not None else None
 
     def _on_crash(self) -> None:
         server, self._server = self._server, None
