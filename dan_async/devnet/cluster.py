@@ -242,7 +242,12 @@ class Devnet:
         server = GatewayServer(self.network(), token=token, limits=limits)
         url = f"ws://{reserved.authority}/v1"
         self._gateways.append((url, server))
-        await server.start(listening_socket(reserved.host, reserved.port))
+        listener = listening_socket(reserved.host, reserved.port)
+        try:
+            await server.start(listener)
+        except BaseException:
+            listener.close()
+            raise
         return url
 
     def network(self, **options: Any) -> NodeNetwork:

@@ -106,6 +106,10 @@ class DkgSessions:
             for frame in session.sent.get(peer, ()):
                 self._links.send(peer, frame)
 
+    def has_run(self, session_id: bytes) -> bool:
+        """Tell whether a session of that id has begun here: none may begin twice."""
+        return self._mailboxes.is_known(session_id)
+
     async def run(
         self,
         *,

@@ -142,6 +142,9 @@ class KeygenService:
         )
         with self._nonces.spending(checked.nonce, params.request_id, OPERATION, checked.setup_digest):
             check_owner(checked)
+            if self._sessions.has_run(checked.session_id):
+                # Nonces see to that; a one-shot request, which has none, may come again after it failed.
+                raise RefusalError(Code.CHALLENGE_REUSED, "the nodes have worked under this challenge before")
         task = asyncio.create_task(self._generate(checked, content), name=f"keygen {params.request_id}")
         run = self._running[params.request_id] = _Run(content, task)
         task.add_done_callback(partial(self._ended, params.request_id, content))

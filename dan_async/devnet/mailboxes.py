@@ -155,13 +155,17 @@ class Mailboxes:
 
     def open(self, session_id: bytes, peers: Iterable[OperatorAddress], *, rounds: int) -> Mailbox:
         """Begin a session: what its parties sent before is already in the mailbox."""
-        if session_id in self._open or session_id in self._ended:
+        if self.is_known(session_id):
             raise ValueError("a session is opened once")
         box = Mailbox(session_id, peers, rounds)
         self._open[session_id] = box
         for early in self._take_early(session_id):
             box.deliver(early.peer, early.message)
         return box
+
+    def is_known(self, session_id: bytes) -> bool:
+        """Tell whether a session of that id has begun here."""
+        return session_id in self._open or session_id in self._ended
 
     def close(self, box: Mailbox) -> None:
         """End a session: what still comes for it is dropped."""
