@@ -70,9 +70,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("dan-async")
+        from dan_async._version import __version__ as value
     elif name in _HOMES:
         value = getattr(importlib.import_module(f"dan_async.{_HOMES[name]}"), name)
     else:
