@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 
 from coincurve import PrivateKey
@@ -163,3 +164,11 @@ class Dealing:
 
 def others(index, messages):
     return {sender: message for sender, message in messages.items() if sender != index}
+
+
+def source(*scalars):
+    """Entropy from which exactly these scalars are drawn first; what follows is arbitrary."""
+    drawn = itertools.chain(
+        ((s - 1).to_bytes(48, "big") for s in scalars), itertools.repeat(bytes(47) + b"\x05")
+    )
+    return lambda length: next(drawn)[-length:]

@@ -1,6 +1,5 @@
 """Key generation with dishonest parties: every check, and whom it blames."""
 
-import itertools
 import pickle
 import secrets
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from dan_async.crypto.point import ORDER, add, base_multiply, decode, encode, negate
 from dan_async.devnet.mpc.abort import DkgAbort, Reason, check_complaint
 from dan_async.devnet.mpc.messages import CommitmentMessage, EchoMessage, OpeningMessage
-from tests.unit.devnet.mpc.dkg_group import Group, others
+from tests.unit.devnet.mpc.dkg_group import Group, others, source
 
 STEPS = ["commitments", "openings", "shares", "echoes"]
 
@@ -403,14 +402,6 @@ def test_a_flipped_bit_anywhere_ends_the_key_generation(step, bit, sender):
 def open_and_verify(group):
     group.open()
     group.verify_one(1)
-
-
-def source(*scalars):
-    """Entropy from which a party draws exactly these coefficients, and constants for the rest."""
-    drawn = itertools.chain(
-        ((s - 1).to_bytes(48, "big") for s in scalars), itertools.repeat(bytes(47) + b"\x05")
-    )
-    return lambda length: next(drawn)[-length:]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""
+Random vector OLE: a product of two secrets, one at each party, split into a sum of one number at each.
+
+The receiver gets a random χ; the sender puts in two numbers a_1 and a_2. The sender ends with c_1 and c_2, the receiver with
+d_1 and d_2, such that c_k + d_k = a_k·χ modulo the group order, and neither learns more.
+
+DKLs23 (ePrint 2023/765), section 5.1, Protocol 5.2, from oblivious-transfer extension. χ is the inner product of 416 random
+choice bits with a public random gadget vector: 2·λs bits more than χ has, so that χ stays uniform when a few of the bits
+are guessed. In transfer j the sender offers z_j and z_j + a; all of its inputs share one batch of choice bits. A random
+third input â goes along, and a random combination of all three, η = â + θ_1·a_1 + θ_2·a_2, is opened and checked against
+every transfer: with inconsistent inputs the check fails, unless the sender has guessed the choice bits concerned. One such
+row is enough (the paper's ⌈λc/κ⌉ is 1), since θ_1 and θ_2 come from a field of 2^256 elements. They are a hash that covers
+the sender's message (Fiat-Shamir), which fixes its inputs before they are known.
+
+Adversary: static, malicious, either side, in the random-oracle model. A failed check may have told the sender a choice bit,
+so it bans the pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import shake_128, shake_256
+from operator import mul
+
+from dan_async.crypto.point import ORDER
+from dan_async.devnet.mpc.field import SCALAR_BYTES, Entropy, random_scalar, scalar_to_bytes
+from dan_async.devnet.mpc.hashing import DIGEST_BYTES, hash_to_scalar, tagged_hash
+from dan_async.devnet.mpc.ot_extension import BATCH, ReceiverSeeds, SenderSeeds, accept, extend
+from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
+
+#: Numbers that the sender puts in.
+INPUTS = 2
+
+#: Numbers in each transfer: the inputs and the check row.
+_WIDTH = INPUTS + 1
+
+_NONCE_BYTES = 32
+_CORRECTION_BYTES = _WIDTH * BATCH * SCALAR_BYTES
+
+#: Length of the sender's message: nonce, corrections, η, and a hash of what every transfer must give for the check.
+REPLY_BYTES = _NONCE_BYTES + _CORRECTION_BYTES + SCALAR_BYTES + DIGEST_BYTES
+
+_POSITIONS = tuple(position.to_bytes(2, "big") for position in range(BATCH))
+
+#: The numbers of one input, or of the check row, in all transfers.
+_Row = list[int]
+
+
+def _scalars(data: bytes, start: int = 0, step: int = SCALAR_BYTES) -> _Row:
+    return [int.from_bytes(data[i : i + SCALAR_BYTES], "big") for i in range(start, len(data), step)]
+
+
+@lru_cache(maxsize=128)
+def gadget_vector(context: bytes) -> tuple[int, ...]:
+    """
+    Give the public gadget vector: 416 scalars, uniform and not of anybody's choosing.
+
+    Args:
+        context: 32 bytes that both parties had a hand in.
+    """
+    seed = tagged_hash("dan-ecdsa/1 gadget", context)
+    return tuple(scalar % ORDER for scalar in _scalars(shake_256(seed).digest(BATCH * SCALAR_BYTES)))
+
+
+def _masks(salt: bytes, strings: Sequence[bytes]) -> list[_Row]:
+    """
+    Hash the transfers' strings to ``_WIDTH`` numbers each.
+
+    The numbers are 256 bits and not reduced; modulo the order they are 2^-127 close to uniform.
+    """
+    length = _WIDTH * SCALAR_BYTES
+    data = b"".join(
+        shake_128(salt + position + string).digest(length)
+        for position, string in zip(_POSITIONS, strings, strict=True)
+    )
+    return [_scalars(data, k * SCALAR_BYTES, length) for k in range(_WIDTH)]
+
+
+def _salt(context: bytes, message: bytes, nonce: bytes) -> bytes:
+    """Bind the masks to everything said so far, and to the sender's nonce: no mask is ever used twice."""
+    return tagged_hash("dan-ecdsa/1 vole", context, message, nonce)
+
+
+def _thetas(salt: bytes, corrections: bytes) -> list[int]:
+    return [hash_to_scalar("dan-ecdsa/1 vole check", salt, corrections, bytes((k,))) for k in range(INPUTS)]
+
+
+def _combine(rows: Sequence[_Row], thetas: Sequence[int]) -> list[int]:
+    one, two, check = rows
+    first, second = thetas
+    return [w + first * u + second * v for u, v, w in zip(one, two, check, strict=True)]
+
+
+def _check_hash(salt: bytes, combined: Sequence[int]) -> bytes:
+    joined = b"".join(scalar_to_bytes(value % ORDER) for value in combined)
+    return tagged_hash("dan-ecdsa/1 vole check rows", salt, joined)
+
+
+def _inner_product(gadget: Sequence[int], row: _Row) -> int:
+    total: int = sum(map(mul, gadget, row))
+    return total % ORDER
+
+
+class VoleReceiver:
+    """
+    The side that gets χ.
+
+    Args:
+        seeds: The pair's seeds as receiver of the extension.
+        gadget_context: What the gadget vector is derived from.
+        context: 32 bytes that name session, pair and direction.
+        entropy: Source of randomness.
+
+    Attributes:
+        chi: χ, this side's random factor.
+        message: The message for the sender.
+    """
+
+    def __init__(
+        self, seeds: ReceiverSeeds, *, gadget_context: bytes, context: bytes, entropy: Entropy
+    ) -> None:
+        choices = int.from_bytes(entropy(BATCH // 8), "big")
+        self._context = context
+        self._gadget = gadget_vector(gadget_context)
+        self._bits = [choices >> position & 1 for position in range(BATCH)]
+        self.chi = _inner_product(self._gadget, self._bits)
+        self.message, self._strings = extend(seeds, context, choices, entropy)
+
+    def finish(self, reply: bytes) -> tuple[int, ...]:
+        """
+        Check the sender's message and give d_1 and d_2.
+
+        Raises:
+            PairAbort: The message is malformed, or its consistency check fails; then the pair is banned.
+        """
+        if not isinstance(reply, bytes) or len(reply) != REPLY_BYTES:
+            raise PairAbort(PairReason.MALFORMED_MESSAGE)
+        nonce, rest = reply[:_NONCE_BYTES], reply[_NONCE_BYTES:]
+        corrections, rest = rest[:_CORRECTION_BYTES], rest[_CORRECTION_BYTES:]
+        eta, expected = int.from_bytes(rest[:SCALAR_BYTES], "big"), rest[SCALAR_BYTES:]
+        values = _scalars(corrections)
+        if max(eta, *values) >= ORDER:
+            raise PairAbort(PairReason.MALFORMED_MESSAGE)
+        salt = _salt(self._context, self.message, nonce)
+        rows = [
+            [
+                mask + value * bit
+                for mask, value, bit in zip(masks, values[k * BATCH :], self._bits, strict=False)
+            ]
+            for k, masks in enumerate(_masks(salt, self._strings))
+        ]
+        combined = _combine(rows, _thetas(salt, corrections))
+        checked = [value - bit * eta for value, bit in zip(combined, self._bits, strict=True)]
+        if _check_hash(salt, checked) != expected:
+            raise PairAbort(PairReason.VOLE_CHECK, ban=True)
+        return tuple(_inner_product(self._gadget, row) for row in rows[:INPUTS])
+
+
+def send(
+    seeds: SenderSeeds,
+    inputs: tuple[int, int],
+    message: bytes,
+    *,
+    gadget_context: bytes,
+    context: bytes,
+    entropy: Entropy,
+) -> tuple[bytes, tuple[int, ...]]:
+    """
+    Act as the sender, in one message.
+
+    Args:
+        seeds: The pair's seeds as sender of the extension.
+        inputs: a_1 and a_2.
+        message: The receiver's message.
+        gadget_context: As the receiver's.
+        context: As the receiver's.
+        entropy: Source of randomness.
+
+    Returns:
+        The message for the receiver, and c_1 and c_2.
+
+    Raises:
+        PairAbort: The receiver's message is malformed, or its consistency check fails; then the pair is banned.
+    """
+    zeros, ones = accept(seeds, context, message)
+    nonce = entropy(_NONCE_BYTES)
+    salt = _salt(context, message, nonce)
+    rows = _masks(salt, zeros)
+    row_inputs = (*inputs, random_scalar(entropy))
+    corrections = b"".join(
+        scalar_to_bytes((zero - one + value) % ORDER)
+        for zero_row, one_row, value in zip(rows, _masks(salt, ones), row_inputs, strict=True)
+        for zero, one in zip(zero_row, one_row, strict=True)
+    )
+    thetas = _thetas(salt, corrections)
+    eta = (row_inputs[INPUTS] + sum(map(mul, thetas, inputs))) % ORDER
+    reply = nonce + corrections + scalar_to_bytes(eta) + _check_hash(salt, _combine(rows, thetas))
+    gadget = gadget_vector(gadget_context)
+    return reply, tuple(-_inner_product(gadget, row) % ORDER for row in rows[:INPUTS])
