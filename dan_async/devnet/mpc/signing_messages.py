@@ -1,0 +1,149 @@
+"""
+The messages of threshold signing, as bytes.
+
+Every message begins with 34 bytes: its kind, the session's context (32 bytes) and the sender's index. All lengths are
+fixed, so that each message has one encoding::
+
+    commit     header, set-up id of the pair (32), commitment (32), vector OLE receiver's message
+    multiply   header, hash of all commitments (32), nonce (32), points R, A, Γu, Γv (33 each), ψ (32), vector OLE reply
+    sign       header, digest (32), u (32), w (32)
+
+The first two go to one party each; the last is the same for all.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from attrs import frozen
+
+from dan_async.devnet.mpc.hashing import DIGEST_BYTES
+from dan_async.devnet.mpc.ot_extension import EXTENSION_BYTES
+from dan_async.devnet.mpc.schnorr import POINT_BYTES
+from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
+from dan_async.devnet.mpc.vole import REPLY_BYTES
+
+NONCE_BYTES = 32
+_SCALAR = 32
+
+
+class _Kind(IntEnum):
+    COMMIT = 17
+    MULTIPLY = 18
+    SIGN = 19
+
+
+_LAYOUT = {
+    _Kind.COMMIT: (DIGEST_BYTES, DIGEST_BYTES, EXTENSION_BYTES),
+    _Kind.MULTIPLY: (DIGEST_BYTES, NONCE_BYTES, *4 * (POINT_BYTES,), _SCALAR, REPLY_BYTES),
+    _Kind.SIGN: (DIGEST_BYTES, _SCALAR, _SCALAR),
+}
+
+
+def _encode(kind: _Kind, context: bytes, sender: int, *parts: bytes) -> bytes:
+    return b"".join((bytes((kind,)), context, bytes((sender,)), *parts))
+
+
+def _decode(kind: _Kind, context: bytes, sender: int, message: bytes) -> list[bytes]:
+    header = _encode(kind, context, sender)
+    layout = _LAYOUT[kind]
+    length = len(header) + sum(layout)
+    if not isinstance(message, bytes) or len(message) != length or not message.startswith(header):
+        raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (sender,))
+    parts, at = [], len(header)
+    for size in layout:
+        parts.append(message[at : at + size])
+        at += size
+    return parts
+
+
+@frozen(kw_only=True)
+class CommitMessage:
+    """Round 1: a commitment to R and A, and the start of the multiplication in which the sender receives."""
+
+    setup_id: bytes
+    commitment: bytes
+    vole: bytes
+
+    def encode(self, context: bytes, sender: int) -> bytes:
+        """Give the message's bytes."""
+        return _encode(_Kind.COMMIT, context, sender, self.setup_id, self.commitment, self.vole)
+
+    @classmethod
+    def decode(cls, message: bytes, context: bytes, sender: int) -> CommitMessage:
+        """
+        Read the message.
+
+        Raises:
+            SigningAbort: It is malformed, or of another session or sender.
+        """
+        setup_id, commitment, vole = _decode(_Kind.COMMIT, context, sender, message)
+        return cls(setup_id=setup_id, commitment=commitment, vole=vole)
+
+
+@frozen(kw_only=True, repr=False)
+class MultiplyMessage:
+    """Round 2: opening, the sender's half of a multiplication, and what lets the recipient check it. Its repr is empty."""
+
+    echo: bytes
+    nonce: bytes
+    nonce_point: bytes
+    key_point: bytes
+    gamma_u: bytes
+    gamma_v: bytes
+    psi: bytes
+    vole: bytes
+
+    def __repr__(self) -> str:
+        return "MultiplyMessage(***)"
+
+    def encode(self, context: bytes, sender: int) -> bytes:
+        """Give the message's bytes."""
+        points = (self.nonce_point, self.key_point, self.gamma_u, self.gamma_v)
+        return _encode(_Kind.MULTIPLY, context, sender, self.echo, self.nonce, *points, self.psi, self.vole)
+
+    @classmethod
+    def decode(cls, message: bytes, context: bytes, sender: int) -> MultiplyMessage:
+        """
+        Read the message.
+
+        Raises:
+            SigningAbort: It is malformed, or of another session or sender.
+        """
+        echo, nonce, nonce_point, key_point, gamma_u, gamma_v, psi, vole = _decode(
+            _Kind.MULTIPLY, context, sender, message
+        )
+        return cls(
+            echo=echo,
+            nonce=nonce,
+            nonce_point=nonce_point,
+            key_point=key_point,
+            gamma_u=gamma_u,
+            gamma_v=gamma_v,
+            psi=psi,
+            vole=vole,
+        )
+
+
+@frozen(kw_only=True)
+class SignMessage:
+    """Round 3: the sender's shares of numerator and denominator of s."""
+
+    digest: bytes
+    u: bytes
+    w: bytes
+
+    def encode(self, context: bytes, sender: int) -> bytes:
+        """Give the message's bytes."""
+        return _encode(_Kind.SIGN, context, sender, self.digest, self.u, self.w)
+
+    @classmethod
+    def decode(cls, message: bytes, context: bytes, sender: int) -> SignMessage:
+        """
+        Read the message.
+
+        Raises:
+            SigningAbort: It is malformed, or of another session or sender.
+        """
+        digest, u, w = _decode(_Kind.SIGN, context, sender, message)
+        return cls(digest=digest, u=u, w=w)

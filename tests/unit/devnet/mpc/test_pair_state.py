@@ -1,0 +1,80 @@
+"""Pair states at rest."""
+
+import json
+
+import pytest
+
+from dan_async.devnet.mpc.pair_state import PairState
+from dan_async.errors import InvalidFieldError
+from tests.unit.devnet.mpc.signing_group import dealt_pair
+
+STATE, PEER = dealt_pair()
+
+
+def test_a_state_survives_json():
+    """Through text and back, the ban too."""
+    for banned in (False, True):
+        STATE.banned = banned
+        copy = PairState.from_dict(json.loads(json.dumps(STATE.to_dict())))
+        for name in ("context", "is_first", "common_seed", "receiver", "sender", "banned"):
+            assert getattr(copy, name) == getattr(STATE, name)
+
+
+def test_repr_shows_no_secret():
+    """Neither seeds nor Δ."""
+    shown = repr(STATE)
+    assert "common_seed=***, receiver=***, sender=***" in shown
+    assert str(STATE.sender.delta) not in shown
+
+
+def test_the_set_up_id_depends_on_context_and_seed():
+    """Equal on both sides, different for every set-up."""
+    other, _ = dealt_pair()
+    assert STATE.setup_id == PEER.setup_id != other.setup_id
+    same_seed = PairState.from_dict(STATE.to_dict() | {"context": "0x" + "00" * 32})
+    assert same_seed.setup_id != STATE.setup_id
+
+
+@pytest.mark.parametrize(
+    "name", ["context", "isFirst", "commonSeed", "receiverSeeds", "delta", "senderSeeds", "banned"]
+)
+def test_a_missing_member_is_named(name):
+    """Each of them."""
+    members = STATE.to_dict()
+    del members[name]
+    with pytest.raises(InvalidFieldError, match=f"{name} is missing"):
+        PairState.from_dict(members)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("context", "0x00"),
+        ("isFirst", 1),
+        ("isFirst", None),
+        ("banned", 0),
+        ("banned", "false"),
+        ("commonSeed", "0x" + "00" * 31),
+        ("receiverSeeds", "0x" + "00" * 16 * 255),
+        ("senderSeeds", "0x" + "00" * 16 * 129),
+        ("delta", "0x" + "00" * 15),
+        ("delta", 5),
+    ],
+)
+def test_a_wrong_member_is_refused(name, value):
+    """By our own error."""
+    with pytest.raises(InvalidFieldError, match=name):
+        PairState.from_dict(STATE.to_dict() | {name: value})
+
+
+@pytest.mark.parametrize("value", [None, [], "text"])
+def test_what_is_no_object_is_refused(value):
+    """By our own error."""
+    with pytest.raises(InvalidFieldError, match="must be an object"):
+        PairState.from_dict(value)
+
+
+def test_an_unknown_member_is_refused():
+    """A later version's file must not be half understood."""
+    with pytest.raises(InvalidFieldError, match="not known"):
+        PairState.from_dict(STATE.to_dict() | {"more": 1})

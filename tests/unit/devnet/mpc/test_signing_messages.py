@@ -1,0 +1,66 @@
+"""Messages of threshold signing as bytes."""
+
+import secrets
+
+import pytest
+
+from dan_async.devnet.mpc.ot_extension import EXTENSION_BYTES
+from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
+from dan_async.devnet.mpc.signing_messages import CommitMessage, MultiplyMessage, SignMessage
+from dan_async.devnet.mpc.vole import REPLY_BYTES
+
+CONTEXT = bytes(range(32))
+
+
+def some(length):
+    return secrets.token_bytes(length)
+
+
+MESSAGES = [
+    CommitMessage(setup_id=some(32), commitment=some(32), vole=some(EXTENSION_BYTES)),
+    MultiplyMessage(
+        echo=some(32),
+        nonce=some(32),
+        nonce_point=some(33),
+        key_point=some(33),
+        gamma_u=some(33),
+        gamma_v=some(33),
+        psi=some(32),
+        vole=some(REPLY_BYTES),
+    ),
+    SignMessage(digest=some(32), u=some(32), w=some(32)),
+]
+every_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+
+
+@every_message
+def test_a_message_survives_its_encoding(message):
+    """Every field of it."""
+    assert type(message).decode(message.encode(CONTEXT, 7), CONTEXT, 7) == message
+
+
+@every_message
+@pytest.mark.parametrize("change", [lambda m: m[:-1], lambda m: m + b"\0", lambda m: b"", lambda m: None])
+def test_a_message_of_another_length_is_blamed_on_its_sender(message, change):
+    """Cut, extended, empty, or no bytes at all."""
+    with pytest.raises(SigningAbort) as caught:
+        type(message).decode(change(message.encode(CONTEXT, 7)), CONTEXT, 7)
+    assert (caught.value.reason, caught.value.culprits) == (SigningReason.MALFORMED_MESSAGE, (7,))
+
+
+@every_message
+def test_a_message_belongs_to_one_session_sender_and_kind(message):
+    """All three are in its header."""
+    encoded = message.encode(CONTEXT, 7)
+    for changed, context, sender in (
+        (encoded, bytes(32), 7),
+        (encoded, CONTEXT, 8),
+        (bytes((encoded[0] ^ 1,)) + encoded[1:], CONTEXT, 7),
+    ):
+        with pytest.raises(SigningAbort, match="malformed"):
+            type(message).decode(changed, context, sender)
+
+
+def test_what_is_secret_does_not_show():
+    """In repr: a reply holds what only its recipient may see."""
+    assert repr(MESSAGES[1]) == "MultiplyMessage(***)"

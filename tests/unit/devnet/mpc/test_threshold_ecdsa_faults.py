@@ -1,0 +1,399 @@
+"""Threshold ECDSA with dishonest signers: every check, whom it blames, and whether it bans."""
+
+import pickle
+import secrets
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dan_async.crypto.point import ORDER, base_multiply, encode
+from dan_async.devnet.mpc.abort import ProtocolStateError
+from dan_async.devnet.mpc.field import scalar_to_bytes
+from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.pair_abort import PairReason
+from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
+from dan_async.devnet.mpc.signing_messages import CommitMessage, MultiplyMessage
+from tests.unit.devnet.mpc.dkg_group import Group
+from tests.unit.devnet.mpc.signing_group import Signing, all_pairs, dealt_pair, finish
+
+SIGNERS = (1, 2, 4)
+SHARES = Group(3, 4).run()
+BAD_POINT = b"\x02" + b"\xff" * 32
+
+
+def fresh(signers=SIGNERS, shares=None):
+    """A signing with set-ups of its own, since a test may get them banned."""
+    return Signing(shares or SHARES, all_pairs(range(1, 5)), signers)
+
+
+def expect(call, reason, culprits, *, ban=False):
+    with pytest.raises(SigningAbort) as caught:
+        call()
+    abort = caught.value
+    assert (abort.reason, abort.culprits, abort.ban) == (reason, culprits, ban)
+    assert abort.phase == "signing"
+
+
+def change_commit(signing, sender, recipient, **changes):
+    """Replace fields of a message of round 1; a function as value gets the old one."""
+    change(CommitMessage, signing.commits[recipient], sender, signing.parties[recipient]._context, changes)
+
+
+def change_multiply(signing, sender, recipient, **changes):
+    """Replace fields of a message of round 2."""
+    change(
+        MultiplyMessage, signing.multiplies[recipient], sender, signing.parties[recipient]._context, changes
+    )
+
+
+def change(kind, mail, sender, context, changes):
+    message = kind.decode(mail[sender], context, sender)
+    new = {
+        name: value(getattr(message, name)) if callable(value) else value for name, value in changes.items()
+    }
+    mail[sender] = evolve(message, **new).encode(context, sender)
+
+
+def flipped(data, at=100):
+    return data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]
+
+
+def multiply(signing, index=1):
+    return lambda: signing.parties[index].multiply(signing.commits[index])
+
+
+def presign(signing, index=1):
+    return lambda: signing.parties[index].presign(signing.multiplies[index])
+
+
+# --- round 1 ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_extension_check_bans_the_pair_for_good():
+    """The party aborts, and its set-up with the culprit never runs again."""
+    signing = fresh()
+    signing.commit()
+    change_commit(signing, 2, 1, vole=flipped)
+    pairs = signing.parties[1]._pairs
+    expect(multiply(signing), PairReason.OT_EXTENSION_CHECK, (2,), ban=True)
+    assert (pairs[2].banned, pairs[4].banned) == (True, False)
+
+
+def test_everybody_who_fails_the_extension_check_is_banned():
+    """Not only the first."""
+    signing = fresh()
+    signing.commit()
+    change_commit(signing, 2, 1, vole=flipped)
+    change_commit(signing, 4, 1, vole=flipped)
+    pairs = signing.parties[1]._pairs
+    expect(multiply(signing), PairReason.OT_EXTENSION_CHECK, (2, 4), ban=True)
+    assert all(pair.banned for pair in pairs.values())
+
+
+def test_a_ban_is_reported_before_a_lesser_fault():
+    """One message is malformed, another fails the check."""
+    signing = fresh()
+    signing.commit()
+    signing.commits[1][2] = b""
+    change_commit(signing, 4, 1, vole=flipped)
+    expect(multiply(signing), PairReason.OT_EXTENSION_CHECK, (4,), ban=True)
+
+
+def test_a_set_up_that_is_not_the_others_bans_nobody():
+    """One side has lost or replaced its set-up: an honest mistake must not look like an attack."""
+    pairs = all_pairs(range(1, 5))
+    pairs[2][1] = dealt_pair()[1]
+    signing = Signing(SHARES, pairs, SIGNERS).commit()
+    expect(multiply(signing), SigningReason.SETUP_MISMATCH, (2,))
+    expect(multiply(signing, 2), SigningReason.SETUP_MISMATCH, (1,))
+    assert not pairs[1][2].banned
+
+
+# --- round 2 ----------------------------------------------------------------------------------------------------------
+
+
+def ready():
+    signing = fresh()
+    return signing.commit().multiply()
+
+
+def test_a_failed_vector_ole_check_bans_the_pair():
+    """A correction that the receiver has chosen is wrong, or the hash is."""
+    signing = ready()
+    change_multiply(signing, 4, 1, vole=lambda data: flipped(data, len(data) - 1))
+    pairs = signing.parties[1]._pairs
+    expect(presign(signing), PairReason.VOLE_CHECK, (4,), ban=True)
+    assert (pairs[2].banned, pairs[4].banned) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["nonce_point", "key_point"])
+def test_an_opening_of_another_point(name):
+    """Chosen after the others' were known."""
+    signing = ready()
+    change_multiply(signing, 2, 1, **{name: encode(base_multiply(5))})
+    expect(presign(signing), SigningReason.COMMITMENT_MISMATCH, (2,))
+
+
+def test_an_opening_with_another_nonce():
+    """The commitment's own."""
+    signing = ready()
+    change_multiply(signing, 2, 1, nonce=bytes(32))
+    expect(presign(signing), SigningReason.COMMITMENT_MISMATCH, (2,))
+
+
+def recommit(signing, party, *, nonce=None, key=None):
+    """Let a party commit to and open other points than those of the numbers that it multiplies."""
+    points = [encode(base_multiply(nonce or party._nonce)), encode(base_multiply(key or party._key))]
+    party._opening = party._opening[:32] + b"".join(points)
+    commitment = party._commitment(party._index, party._opening)
+    party._commitments[party._index] = commitment
+    for recipient in signing.commits:
+        if recipient != party._index:
+            change_commit(signing, party._index, recipient, commitment=commitment)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("nonce", SigningReason.NONCE_CHECK), ("key", SigningReason.KEY_CHECK)]
+)
+def test_a_number_other_than_the_one_committed_to(name, reason):
+    """Committed and opened properly, but something else was multiplied: each recipient names the culprit."""
+    signing = fresh()
+    signing.commit()
+    recommit(signing, signing.parties[2], **{name: 12345})
+    signing.multiply()
+    for index in (1, 4):
+        expect(presign(signing, index), reason, (2,))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("gamma_u", SigningReason.NONCE_CHECK), ("gamma_v", SigningReason.KEY_CHECK)]
+)
+def test_a_wrong_gamma(name, reason):
+    """The sender's half in the exponent."""
+    signing = ready()
+    change_multiply(signing, 2, 1, **{name: encode(base_multiply(5))})
+    expect(presign(signing), reason, (2,))
+
+
+def test_exchanged_gammas():
+    """Each belongs to its own number."""
+    signing = ready()
+    context = signing.parties[1]._context
+    message = MultiplyMessage.decode(signing.multiplies[1][2], context, 2)
+    change_multiply(signing, 2, 1, gamma_u=message.gamma_v, gamma_v=message.gamma_u)
+    expect(presign(signing), SigningReason.NONCE_CHECK, (2,))
+
+
+@pytest.mark.parametrize("name", ["gamma_u", "gamma_v"])
+def test_a_gamma_that_is_no_point(name):
+    """Blamed on its sender."""
+    signing = ready()
+    change_multiply(signing, 2, 1, **{name: BAD_POINT})
+    expect(presign(signing), SigningReason.INVALID_POINT, (2,))
+
+
+@pytest.mark.parametrize("at", [32, 65])
+def test_an_opened_point_that_is_no_point(at):
+    """Committed to as well."""
+    signing = fresh()
+    signing.commit()
+    party = signing.parties[2]
+    party._opening = party._opening[:at] + BAD_POINT + party._opening[at + 33 :]
+    party._commitments[2] = party._commitment(2, party._opening)
+    for recipient in (1, 4):
+        change_commit(signing, 2, recipient, commitment=party._commitments[2])
+    signing.multiply()
+    expect(presign(signing), SigningReason.INVALID_POINT, (2,))
+
+
+def test_different_commitments_for_different_signers_are_noticed():
+    """And nothing is signed: the hash of all commitments differs. Who lied cannot be told among three."""
+    signing = fresh()
+    signing.commit()
+    change_commit(signing, 2, 1, commitment=bytes(32))
+    signing.multiply()
+    expect(presign(signing, 4), SigningReason.EQUIVOCATION, ())
+
+
+def test_equivocation_between_two_signers_names_the_other():
+    """There is nobody else."""
+    shares, pairs = Group(2, 2).run(), all_pairs((1, 2))
+    signing = Signing(shares, pairs, (1, 2)).commit().multiply()
+    change_multiply(signing, 2, 1, echo=bytes(32))
+    expect(presign(signing), SigningReason.EQUIVOCATION, (2,))
+
+
+def altered(share, offset):
+    """The share of a party that tells the others nothing, and signs with another number."""
+    return KeyShare(
+        index=share.index,
+        threshold=share.threshold,
+        secret_share=(share.secret_share + offset) % ORDER,
+        public_key=share.public_key,
+        public_shares=share.public_shares,
+        transcript_hash=share.transcript_hash,
+    )
+
+
+def test_key_shares_that_do_not_add_up():
+    """One signer multiplies and opens a share that is not its own; among three nobody can tell which."""
+    signing = fresh(shares={**SHARES, 4: altered(SHARES[4], 1)})
+    signing.commit().multiply()
+    for index in (1, 2):
+        expect(presign(signing, index), SigningReason.PUBLIC_KEY_CHECK, ())
+
+
+def test_key_shares_that_do_not_add_up_between_two_signers_name_the_other():
+    """This party knows that its own is right."""
+    shares, pairs = Group(2, 2).run(), all_pairs((1, 2))
+    signing = Signing({**shares, 2: altered(shares[2], 1)}, pairs, (1, 2)).commit().multiply()
+    expect(presign(signing), SigningReason.PUBLIC_KEY_CHECK, (2,))
+
+
+def test_key_shares_that_cancel_out():
+    """Infinity is not the public key."""
+    shares, pairs = Group(2, 2).run(), all_pairs((1, 2))
+    key = sum(p._key for p in Signing(shares, pairs, (1, 2)).commit().parties.values())
+    factor = 2 * pow(1, -1, ORDER)  # λ_1 of the signers 1 and 2
+    offset = -key * pow(factor, -1, ORDER)
+    signing = Signing({**shares, 1: altered(shares[1], offset)}, pairs, (1, 2)).commit().multiply()
+    expect(presign(signing, 2), SigningReason.PUBLIC_KEY_CHECK, (1,))
+
+
+def test_nonces_that_cancel_out():
+    """Infinity has no x coordinate to sign with. It takes knowing the others' nonces."""
+    signing = fresh()
+    signing.commit()
+    first, second, fourth = (signing.parties[i] for i in SIGNERS)
+    fourth._nonce = -(first._nonce + second._nonce) % ORDER
+    recommit(signing, fourth)
+    signing.multiply()
+    expect(presign(signing), SigningReason.DEGENERATE_NONCE, ())
+
+
+def test_a_psi_that_is_not_reduced():
+    """Numbers have one encoding."""
+    signing = ready()
+    change_multiply(signing, 2, 1, psi=ORDER.to_bytes(32, "big"))
+    expect(presign(signing), SigningReason.MALFORMED_MESSAGE, (2,))
+
+
+def test_a_wrong_psi_makes_no_signature():
+    """The protocol has no check for it but the last one: nothing that does not verify is released."""
+    signing = ready()
+    change_multiply(signing, 2, 1, psi=scalar_to_bytes(5))
+    presignatures = signing.presign()
+    expect(lambda: finish(presignatures, bytes(32)), SigningReason.INVALID_SIGNATURE, ())
+
+
+# --- all rounds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["commits", "multiplies"])
+def test_missing_messages_name_the_silent_signers(step):
+    """Both of them."""
+    signing = ready() if step == "multiplies" else fresh().commit()
+    getattr(signing, step)[1].clear()
+    call = presign(signing) if step == "multiplies" else multiply(signing)
+    expect(call, SigningReason.MISSING_MESSAGE, (2, 4))
+
+
+@pytest.mark.parametrize("step", ["commits", "multiplies"])
+@pytest.mark.parametrize(
+    "how", ["cut", "of another session", "of another signer", "of another round", "not bytes"]
+)
+def test_a_foreign_or_malformed_message_is_blamed_on_its_sender(step, how):
+    """And bans nobody: what is not even addressed to this session is not checked by it."""
+    signing, other = fresh(), fresh()
+    signing.commit()
+    other.commit()
+    if step == "multiplies":
+        signing.multiply()
+        other.multiply()
+    mail = getattr(signing, step)[1]
+    mail[2] = {
+        "cut": mail[2][:-1],
+        "of another session": getattr(other, step)[1][2],
+        "of another signer": mail[4],
+        "of another round": signing.commits[1][4] if step == "multiplies" else b"\x12" + mail[2][1:],
+        "not bytes": None,
+    }[how]
+    pairs = signing.parties[1]._pairs
+    call = presign(signing) if step == "multiplies" else multiply(signing)
+    expect(call, SigningReason.MALFORMED_MESSAGE, (2,))
+    assert not pairs[2].banned
+
+
+@pytest.mark.parametrize("difference", ["key", "signers"])
+def test_a_message_for_another_key_or_set_of_signers_is_refused(difference):
+    """Both are part of the session's context, under one session id."""
+    session_id = secrets.token_bytes(32)
+    pairs = all_pairs(range(1, 5))
+    signing = Signing(SHARES, pairs, SIGNERS, session_id=session_id).commit()
+    shares = Group(3, 4).run() if difference == "key" else SHARES
+    signers = SIGNERS if difference == "key" else (1, 2, 3)
+    other = Signing(shares, pairs, signers, session_id=session_id).commit()
+    signing.commits[1][2] = other.commits[1][2]
+    expect(multiply(signing), SigningReason.MALFORMED_MESSAGE, (2,))
+
+
+def test_a_reply_swapped_between_recipients():
+    """What was sent to party 4, delivered to party 1: it answers another multiplication."""
+    signing = ready()
+    signing.multiplies[1][2] = signing.multiplies[4][2]
+    expect(presign(signing), PairReason.VOLE_CHECK, (2,), ban=True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(["commits", "multiplies"]), st.integers(0, 10**6))
+def test_a_flipped_bit_anywhere_ends_in_an_abort_and_no_signature(step, bit):
+    """In any message of either round, header included: nobody gets a wrong signature, or another exception."""
+    shares, pairs = TWO
+    signing = Signing(
+        shares, {i: {j: evolve(p) for j, p in states.items()} for i, states in pairs.items()}, (1, 2)
+    )
+    signing.commit()
+    if step == "multiplies":
+        signing.multiply()
+    mail = getattr(signing, step)[1]
+    changed = bytearray(mail[2])
+    bit %= len(changed) * 8
+    changed[bit // 8] ^= 1 << bit % 8
+    mail[2] = bytes(changed)
+    with pytest.raises(SigningAbort):
+        finish((signing if step == "multiplies" else signing.multiply()).presign(), bytes(32))
+
+
+TWO = Group(2, 2).run(), all_pairs((1, 2))
+
+
+def test_a_party_that_has_aborted_takes_no_further_step():
+    """And has dropped nonce, mask and key share."""
+    signing = fresh().commit()
+    party = signing.parties[1]
+    good = dict(signing.commits[1])
+    with pytest.raises(SigningAbort):
+        party.multiply({})
+    assert (party._nonce, party._mask, party._key, party._opening) == (0, 0, 0, b"")
+    with pytest.raises(ProtocolStateError):
+        party.multiply(good)
+
+
+def test_after_an_abort_without_a_ban_the_same_signers_may_try_again():
+    """With fresh randomness and the same set-ups."""
+    shares, pairs = TWO
+    signing = Signing(shares, pairs, (1, 2)).commit().multiply()
+    change_multiply(signing, 2, 1, gamma_u=encode(base_multiply(5)))
+    expect(presign(signing), SigningReason.NONCE_CHECK, (2,))
+    assert len(Signing(shares, pairs, (1, 2)).run(bytes(32))) == 65
+
+
+def test_an_abort_survives_pickling():
+    """It crosses process boundaries when nodes run as processes."""
+    abort = SigningAbort(PairReason.VOLE_CHECK, (4, 2), ban=True)
+    copy = pickle.loads(pickle.dumps(abort))
+    assert (copy.reason, copy.culprits, copy.ban) == (PairReason.VOLE_CHECK, (2, 4), True)
+    assert "by party 2, 4" in str(copy)
+    assert "Never" in str(copy)
