@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.devnet._closing import carry_through
 from dan_async.devnet.faults import Fault, FaultBoard
-from dan_async.devnet.gateway_server import GatewayLimits, GatewayServer
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.listening import PortReservation, check_loopback, listening_socket
@@ -25,6 +24,7 @@ from dan_async.errors import ClientClosedError, ConfigurationError, InvalidField
 from dan_async.types import Clock, MpcKeyId, OperatorAddress
 
 if TYPE_CHECKING:
+    from dan_async.devnet.gateway_server import GatewayLimits, GatewayServer
     from dan_async.networks.direct import NodeNetwork
 
 __all__ = ["Devnet", "DevnetNode"]
@@ -237,6 +237,9 @@ class Devnet:
         Returns:
             Its URL, with the version segment.
         """
+        # Here, because a node's own process imports this package too and needs neither gateway nor client.
+        from dan_async.devnet.gateway_server import GatewayServer
+
         reserved = PortReservation(self._host)
         self._reservations.append(reserved)
         server = GatewayServer(self.network(), token=token, limits=limits)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from dan_async.devnet import Crash, Devnet, DropRequest
 from dan_async.errors import ConfigurationError, NodeError
+from dan_async.wire import node_1
 from tests.devnet.raw_client import Keygen, connect, connect_all, keygen_on
-from tests.helpers import no_leaks
+from tests.helpers import assert_runs_under, no_leaks
 
 
 def processes_of(devnet):
@@ -36,59 +38,118 @@ async def until(condition, timeout_s=10):
             await asyncio.sleep(0.02)
 
 
-async def test_a_network_of_processes():
-    """Keys are made, nodes restart with their shares, faults reach them, secrets do not show, and all end."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def network():
+    """One network for the tests that do not mind what happened before: starting processes takes a while."""
+    async with Devnet(2, 3, processes=True) as devnet:
+        yield devnet
+
+
+shared = pytest.mark.asyncio(loop_scope="module")
+
+
+@shared
+async def test_processes_make_keys_together(network):
+    """Each is a process of its own, and all agree."""
+    assert len({os.getpid(), *(process.pid for process in processes_of(network))}) == 4
+    assert len({ack.claims for ack in await keygen_on(network, 2)}) == 1
+
+
+@shared
+async def test_secrets_do_not_show_in_the_list_of_processes(network):
+    """The identity goes through a pipe: neither arguments nor environment have it."""
+    for node, process in zip(network.nodes, processes_of(network), strict=True):
+        secret = node._runner._config.identity.to_hex().encode()
+        for file in ("cmdline", "environ"):
+            assert secret not in Path(f"/proc/{process.pid}/{file}").read_bytes()
+
+
+@shared
+async def test_a_restarted_process_still_has_its_shares(network):
+    """Same port, same operator, same acknowledgement; its memory ended, its folder did not."""
+    async with connect_all(network) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        acks = await keygen.run()
+    node = network.nodes[0]
+    await node.stop()
+    assert not node.is_running
+    await node.start()
+    async with connect_all(network) as nodes:
+        keygen.nodes = nodes
+        assert await keygen.send() == acks
+
+
+@shared
+async def test_faults_reach_a_process(network):
+    """Within a moment, and are taken away again."""
+    network.faults[1] = DropRequest(methods=["dan_identify"])
+    nonce = node_1.encode_identify(bytes(32))
+    async with connect(network.nodes[1]) as node:
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await node.call("dan_identify", nonce, timeout_s=0.2)
+                except TimeoutError:
+                    break
+        network.faults[1] = None
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await node.call("dan_identify", nonce, timeout_s=0.2)
+                    break
+
+
+@shared
+async def test_a_crash_ends_the_process_and_loses_no_key(network):
+    """It can be started again, and the key is there."""
+    node = network.nodes[0]
+    await node.stop()
+    network.faults[0] = Crash(methods=["dan_keygen"])
+    await node.start()
+    async with connect_all(network) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        with pytest.raises(ExceptionGroup):
+            await keygen.send()
+    await until(lambda: not node.is_running)
+    network.faults[0] = None
+    await node.start()
+    async with connect_all(network) as nodes:
+        keygen.nodes = nodes
+        assert len({ack.claims for ack in await keygen.send()}) == 1
+
+
+@shared
+async def test_a_hanging_process_is_killed_in_the_end(network):
+    """A stop takes a bounded time whatever the process does."""
+    node = network.nodes[2]
+    hanging = processes_of(network)[2]
+    node._runner._stop_s = 0.2
+    os.kill(hanging.pid, signal.SIGSTOP)
+    with assert_runs_under(5):
+        await node.stop()
+    assert not is_alive(hanging.pid)
+    await node.start()
+    async with connect(node) as opened:
+        await opened.call("dan_health", {})
+
+
+@shared
+async def test_shares_are_not_revealed_from_other_processes(network):
+    """The error says what to use instead."""
+    with pytest.raises(ConfigurationError, match="revealed"):
+        network.nodes[0].reveal_share("00" * 32)
+
+
+async def test_nothing_is_left_when_processes_are_stopped():
+    """No process, no task, no socket, and not the folder that was made for them."""
     async with no_leaks():
-        async with Devnet(2, 3, processes=True) as devnet:
+        async with Devnet(2, 2, processes=True) as devnet:
             pids = [process.pid for process in processes_of(devnet)]
-            assert len({os.getpid(), *pids}) == 4
-            async with connect_all(devnet) as nodes:
-                keygen = Keygen(nodes=nodes, t=2)
-                acks = await keygen.run()
-                assert len({ack.claims for ack in acks}) == 1
-
-            for node, pid in zip(devnet.nodes, pids, strict=True):
-                secret = node._runner._config.identity.to_hex().encode()
-                for file in ("cmdline", "environ"):
-                    assert secret not in Path(f"/proc/{pid}/{file}").read_bytes()
-
-            await devnet.nodes[0].stop()
-            assert not devnet.nodes[0].is_running
-            await devnet.nodes[0].start()
-            devnet.faults[1] = DropRequest(methods=["dan_health"])
-            async with connect_all(devnet) as nodes:
-                keygen.nodes = nodes
-                assert await keygen.send() == acks
-                (dropping,) = [node for node in nodes if node.operator == devnet.nodes[1].operator]
-                with pytest.raises(TimeoutError):
-                    await dropping.call("dan_health", {}, timeout_s=0.5)
-
-            with pytest.raises(ConfigurationError, match="revealed"):
-                devnet.nodes[0].reveal_share(acks[0].key_id)
-            pids += [process.pid for process in processes_of(devnet)]
             folder = Path(devnet._temporary.name)
             assert folder.exists()
         assert not any(map(is_alive, pids))
         assert not folder.exists()
-
-
-async def test_a_crash_ends_the_process_and_loses_no_key(tmp_path):
-    """It can be started again, and the key is there."""
-    async with Devnet(2, 2, processes=True, storage=tmp_path) as devnet:
-        devnet.faults[0] = Crash(methods=["dan_keygen"], times=1)
-        async with connect_all(devnet) as nodes:
-            # Faults reach a process within a moment; a health round trip is one.
-            await asyncio.gather(*(node.call("dan_health", {}) for node in nodes))
-            keygen = Keygen(nodes=nodes, t=2)
-            await keygen.prepare()
-            with pytest.raises(ExceptionGroup):
-                await keygen.send()
-        await until(lambda: not devnet.nodes[0].is_running)
-        devnet.faults[0] = None
-        await devnet.nodes[0].start()
-        async with connect_all(devnet) as nodes:
-            keygen.nodes = nodes
-            assert len({ack.claims for ack in await keygen.send()}) == 1
 
 
 async def test_a_process_that_cannot_start_says_why():
@@ -165,9 +226,8 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-async def test_children_die_with_their_parent(kill, tmp_path):
-    """Also if it is killed and can stop nothing itself."""
+async def test_children_die_with_their_parent(tmp_path):
+    """Although it is killed and can stop nothing itself."""
     parent = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-c", PARENT),
@@ -178,22 +238,6 @@ async def test_children_die_with_their_parent(kill, tmp_path):
     async with asyncio.timeout(30):
         pids = json.loads(await parent.stdout.readline())
         assert all(map(is_alive, pids))
-        parent.send_signal(kill)
+        parent.kill()
         await parent.wait()
     await until(lambda: not any(map(is_alive, pids)))
-
-
-async def test_a_hanging_process_is_killed_in_the_end(tmp_path):
-    """A stop takes a bounded time whatever the process does."""
-    async with Devnet(2, 2, processes=True, storage=tmp_path) as devnet:
-        (first, _) = processes_of(devnet)
-        devnet.nodes[0]._runner._stop_s = 0.2
-        os.kill(first.pid, signal.SIGSTOP)
-        started = time.monotonic()
-        await devnet.nodes[0].stop()
-        assert time.monotonic() - started < 5
-        assert not is_alive(first.pid)
-        await devnet.nodes[0].start()
-        async with connect(devnet.nodes[0]) as node:
-            await node.call("dan_health", {})
-        assert len(await keygen_on(devnet, 2)) == 2
