@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,7 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
+from dan_async.transport._deadlines import Deadlines
 from dan_async.transport.json_rpc import Reply, decode_reply, encode_request, shorten
 from dan_async.types import Json
 
@@ -58,21 +61,26 @@ class Connection:
         transport: The transport under it.
         where: Its URL, redacted, for errors.
         max_pending: Requests in flight at a time; more wait for their turn.
+        heartbeat_s: A peer that is silent for this long is pinged, and given up after half as long; None for never.
         clock: Monotonic seconds.
     """
 
     __slots__ = (
         "_clock",
+        "_deadlines",
+        "_in_flight",
+        "_is_heard",
         "_last_id",
         "_loop",
         "_loss",
+        "_max_pending",
         "_owed",
         "_pending",
-        "_reader",
         "_response",
-        "_room",
         "_strays",
+        "_tasks",
         "_transport",
+        "_turns",
         "_where",
         "_ws",
         "lost_at",
@@ -87,6 +95,7 @@ class Connection:
         *,
         where: str,
         max_pending: int,
+        heartbeat_s: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ws = ws
@@ -99,14 +108,22 @@ class Connection:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, asyncio.Future[Any]] = {}
-        self._room = asyncio.Semaphore(max_pending)
+        self._deadlines = Deadlines(self._pending, _expire)
+        self._max_pending = max_pending
+        self._in_flight = 0
+        self._turns: OrderedDict[asyncio.Future[Any], None] = OrderedDict()
         self._last_id = 0
         self._owed = 0
         self._strays = 0
         self._loss: Loss | None = None
         self.opened_at = clock()
         self.lost_at: float | None = None
-        self._reader = asyncio.create_task(self._read(), name=f"dan_async reader of {where}")
+        self._is_heard = False
+        self._tasks = [asyncio.create_task(self._read(), name=f"dan_async reader of {where}")]
+        if heartbeat_s is not None:
+            self._tasks.append(
+                asyncio.create_task(self._beat(heartbeat_s / 2), name=f"dan_async heartbeat of {where}")
+            )
 
     @property
     def is_lost(self) -> bool:
@@ -130,23 +147,19 @@ class Connection:
             timeout_s: Seconds for the whole call; None for no limit.
             spent_s: How many of them have passed already.
         """
-        left_s = None if timeout_s is None else max(0.0, timeout_s - spent_s)
-        room = self._room
-        if room.locked():
+        left_s = timeout_s if timeout_s is None or not spent_s else max(0.0, timeout_s - spent_s)
+        if self._in_flight < self._max_pending:
+            self._in_flight += 1
+        else:
             start = self._loop.time()
-            try:
-                async with asyncio.timeout(left_s):
-                    await room.acquire()
-            except TimeoutError:
-                raise self._timeout_error(method, timeout_s, "no earlier request was answered") from None
+            if not await self._take_turn(left_s):
+                raise self._timeout_error(method, timeout_s, "no earlier request was answered")
             if left_s is not None:
                 left_s = max(0.0, left_s - (self._loop.time() - start))
-        else:
-            await room.acquire()
         try:
             outcome = await self._exchange(method, params, left_s)
         finally:
-            room.release()
+            self._pass_turn_on()
         if type(outcome) is Reply:
             if outcome.error is not None:
                 raise outcome.error
@@ -157,6 +170,32 @@ class Connection:
             raise self._timeout_error(method, timeout_s, "the peer does not read")
         raise outcome()
 
+    async def _take_turn(self, left_s: float | None) -> bool:
+        """Wait until an earlier request has ended and left its place; False if that takes too long."""
+        turn: asyncio.Future[Any] = self._loop.create_future()
+        timer = None if left_s is None else self._loop.call_later(left_s, _expire, turn)
+        self._turns[turn] = None
+        try:
+            return await turn is not _TIMED_OUT
+        except asyncio.CancelledError:
+            # The place may have been given to this call in the very moment of its cancellation.
+            if turn.done() and not turn.cancelled() and turn.result() is not _TIMED_OUT:
+                self._pass_turn_on()
+            raise
+        finally:
+            self._turns.pop(turn, None)
+            if timer is not None:
+                timer.cancel()
+
+    def _pass_turn_on(self) -> None:
+        turns = self._turns
+        while turns:
+            turn, _ = turns.popitem(last=False)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._in_flight -= 1
+
     async def _exchange(self, method: str, params: str, left_s: float | None) -> Any:
         """Give the reply, or what took its place: a marker, or what makes the error of a loss."""
         if self._loss is not None:
@@ -165,8 +204,8 @@ class Connection:
         text = encode_request(request_id, method, params)
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._pending[request_id] = answer
-        # A timer and a future cost less than asyncio.timeout, and this is the path of every request.
-        timer = None if left_s is None else self._loop.call_later(left_s, _expire, answer)
+        if left_s is not None:
+            self._deadlines.add(request_id, left_s)
         is_sent = False
         try:
             while self._transport.get_write_buffer_size() > _MOST_UNREAD and not answer.done():
@@ -180,8 +219,6 @@ class Connection:
         except aiohttp.ClientConnectionError:
             return self._loss or self._broken
         finally:
-            if timer is not None:
-                timer.cancel()
             if self._pending.pop(request_id, None) is not None and is_sent:
                 self._owed += 1
         return _NOT_SENT if outcome is _TIMED_OUT and not is_sent else outcome
@@ -212,6 +249,7 @@ class Connection:
         receive = self._ws.receive
         while True:
             message = await receive()
+            self._is_heard = True
             if message.type is WSMsgType.TEXT:
                 if self._loss is not None:
                     return WSCloseCode.OK, self._loss
@@ -222,6 +260,20 @@ class Connection:
                     await self._ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
                 return self._end(message)
+
+    async def _beat(self, interval_s: float) -> None:
+        # Whole messages count as signs of life, pongs among them. aiohttp's own heartbeat takes any byte for one, so that a
+        # trickle keeps it quiet; and it costs every message several microseconds.
+        silent = 0
+        while silent < 3:
+            await asyncio.sleep(interval_s)
+            silent = 0 if self._is_heard else silent + 1
+            self._is_heard = False
+            if silent == 2:
+                with contextlib.suppress(aiohttp.ClientError):  # then the reader finds out as well
+                    await self._ws.ping()
+        self._lose(lambda: ConnectionLostError(f"{self._where} stopped answering pings"))
+        self._drop()
 
     def _deliver(self, reply: Reply) -> None:
         """
@@ -263,8 +315,6 @@ class Connection:
             if isinstance(error, aiohttp.WebSocketError):
                 what = _FRAME_PROBLEMS.get(error.code, "a frame that WebSocket does not allow")
                 return error.code, self._violation(what)
-            if isinstance(error, aiohttp.ServerTimeoutError):
-                return WSCloseCode.OK, lambda: ConnectionLostError(f"{self._where} stopped answering pings")
         return WSCloseCode.OK, self._broken
 
     def _violation(self, what: str) -> Loss:
@@ -292,6 +342,10 @@ class Connection:
                 # As a result: an exception that a cancelled caller never looks at would be logged as unseen.
                 answer.set_result(loss)
         self._pending.clear()
+        self._deadlines.close()
+        for task in self._tasks[1:]:
+            if task is not asyncio.current_task():
+                task.cancel()
 
     async def _shut(self, code: int) -> None:
         try:
@@ -312,11 +366,11 @@ class Connection:
         """Fail what is pending with *loss* and close the socket; cancelled or not, no task and no socket is left."""
         self._lose(loss)
         try:
-            if not self._reader.done():
+            if not self._tasks[0].done():
                 await self._shut(WSCloseCode.OK)
         finally:
             self._drop()
-            await cancel_and_wait([self._reader])
+            await cancel_and_wait(self._tasks)
 
 
 _FRAME_PROBLEMS = {

@@ -63,8 +63,8 @@ class WebSocketTransport:
             not used, that of *options* is.
         max_pending: Requests in flight at a time. More wait for their turn, within their own time limits: the
             memory they cost is their callers' own.
-        heartbeat_s: A peer that is silent for this long is pinged, and given up after half as long without an
-            answer; None for never.
+        heartbeat_s: A peer that is silent for this long is pinged, and given up after half as long without a whole
+            message or an answer; None for never.
         backoff: Waits between attempts to connect; injected by tests.
 
     Raises:
@@ -219,7 +219,6 @@ class WebSocketTransport:
                 headers=self._options.headers,
                 proxy=self._options.proxy,
                 ssl=self._ssl,
-                heartbeat=self._heartbeat_s,
                 max_msg_size=self._options.max_message_bytes + 1,  # aiohttp refuses from this on
                 autoping=False,
                 compress=0,
@@ -233,7 +232,12 @@ class WebSocketTransport:
             connection = response.connection if response is not None else None
             if response is not None and connection is not None and connection.transport is not None:
                 return Connection(
-                    ws, response, connection.transport, where=self._where, max_pending=self._max_pending
+                    ws,
+                    response,
+                    connection.transport,
+                    where=self._where,
+                    max_pending=self._max_pending,
+                    heartbeat_s=self._heartbeat_s,
                 )
             await ws.close()
             failure = ConnectError(f"{self._where} closed the connection before it was ready")

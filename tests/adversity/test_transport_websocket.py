@@ -275,16 +275,50 @@ async def test_silent_dead_peer_is_noticed_by_the_heartbeat():
         await transport.aclose()
 
 
-async def test_endless_trickle_trips_the_timeout():
-    """A reply that comes byte by byte and never ends does not hold the call, nor the closing."""
+@pytest.mark.parametrize(
+    ("heartbeat_s", "timeout_s", "kind"), [(None, 0.3, RequestTimeoutError), (0.1, None, ConnectionLostError)]
+)
+async def test_endless_trickle_is_cut_off(heartbeat_s, timeout_s, kind):
+    """A reply that comes byte by byte holds neither the call nor the closing, and is no sign of life."""
     async with no_leaks(), rpc_server() as server, CuttableProxy(server.port) as proxy, assert_runs_under(5):
-        transport = connect(proxy.port, heartbeat_s=0.1)
+        transport = connect(proxy.port, heartbeat_s=heartbeat_s)
         await transport.call("m", "{}", timeout_s=5)
         proxy.trickle(0.03)
-        error = await error_of(transport.call("m", '"' + "x" * 1000 + '"', timeout_s=0.3))
-        assert type(error) is RequestTimeoutError
+        error = await error_of(transport.call("m", '"' + "x" * 1000 + '"', timeout_s=timeout_s))
+        assert type(error) is kind
         with assert_runs_under(2):
             await transport.aclose()
+
+
+async def test_heartbeat_keeps_an_idle_connection_that_answers():
+    """Silence alone is no reason to give a peer up: its pongs count."""
+    async with rpc_server() as server:
+        transport = connect(server.port, heartbeat_s=0.04)
+        await transport.call("m", "{}", timeout_s=5)
+        await asyncio.sleep(0.4)
+        await transport.call("m", "{}", timeout_s=5)
+        assert len(server.headers) == 1
+        await transport.aclose()
+
+
+async def test_peer_that_pings_and_never_reads_does_not_fill_the_memory():
+    """Pongs that nobody takes are not piled up."""
+
+    async def script(reader, writer):
+        await _accept(reader, writer)
+        writer.transport.pause_reading()
+        while True:
+            writer.write(_server_frame(9, b"x" * 125) * 1000)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with no_leaks(), raw_server(script) as port, assert_runs_under(10):
+        transport = connect(port)
+        call = asyncio.create_task(transport.call("m", "{}", timeout_s=1.0))
+        await asyncio.sleep(0.5)
+        assert transport._connection._transport.get_write_buffer_size() < 512 * 1024
+        assert type(await error_of(call)) is RequestTimeoutError
+        await transport.aclose()
 
 
 async def test_trickled_upgrade_trips_the_connect_timeout():
@@ -667,5 +701,5 @@ async def test_many_calls_cancelled_at_random_moments_leave_nothing():
         await asyncio.wait(calls)
         assert [call.result() for call in calls[1::2]] == list(range(1, 500, 2))
         assert transport._connection.pending == 0
-        assert transport._connection._room._value == 100
+        assert transport._connection._in_flight == 0
         await transport.aclose()
