@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dan_async.models.session import DanModuleInfo as DanModuleInfo
     from dan_async.models.session import DanSessionKeyPayload as DanSessionKeyPayload
     from dan_async.networks.direct import NodeNetwork as NodeNetwork
+    from dan_async.networks.gateway import GatewayNetwork as GatewayNetwork
     from dan_async.wallets.callback_wallet import CallbackWallet as CallbackWallet
     from dan_async.wallets.json_rpc_wallet import JsonRpcWallet as JsonRpcWallet
     from dan_async.wallets.local_key import LocalWallet as LocalWallet
@@ -36,6 +37,7 @@ _HOMES = {
     "DanSessionKeyPayload": "models.session",
     "DanSessionKeyRequestParams": "models.request_params",
     "EphemeralKey": "crypto.ephemeral_key",
+    "GatewayNetwork": "networks.gateway",
     "JsonRpcWallet": "wallets.json_rpc_wallet",
     "LocalWallet": "wallets.local_key",
     "NodeEndpoint": "config",
@@ -55,6 +57,7 @@ __all__ = [
     "DanSessionKeyPayload",
     "DanSessionKeyRequestParams",
     "EphemeralKey",
+    "GatewayNetwork",
     "JsonRpcWallet",
     "LocalWallet",
     "NodeEndpoint",

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from dan_async.networks.base import Network, NetworkHealth, NetworkSource, NodeHealth
 from dan_async.networks.direct import NodeNetwork
+from dan_async.networks.gateway import GatewayNetwork
 
-__all__ = ["Network", "NetworkHealth", "NetworkSource", "NodeHealth", "NodeNetwork"]
+__all__ = ["GatewayNetwork", "Network", "NetworkHealth", "NetworkSource", "NodeHealth", "NodeNetwork"]

@@ -1,0 +1,352 @@
+"""
+One operation at a gateway: connect, setup, challenge, the owner's wallet, authentication, result.
+
+Until the authentication is sent, a failure has changed nothing and the operation may be begun again. From then on the
+gateway has all it needs: nothing is sent twice unless doing it twice is as good as once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+
+from attrs import field, frozen
+
+from dan_async._tasks import Deadline
+from dan_async.config import Timeouts
+from dan_async.errors import ChallengeError, ConnectError, DanError, RequestTimeoutError, SessionExpiredError
+from dan_async.models.claim import EphemeralClaim
+from dan_async.networks.gateway_challenges import SeenChallenges
+from dan_async.networks.gateway_failures import Phase, Scene
+from dan_async.networks.gateway_revision import RevisionChoice
+from dan_async.retry import RetryDetails, RetryPolicy
+from dan_async.transport.frame_connector import FrameConnector
+from dan_async.transport.frames import FrameSocket
+from dan_async.types import Clock
+from dan_async.wire.codec import Exchange, Revision
+from dan_async.wire.revisions import check_method
+
+if TYPE_CHECKING:
+    from dan_async.auth.base import AuthModule
+
+__all__ = ["Gateway", "GatewayOperation"]
+
+_log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+#: While the wallet is waited for, the gateway is pinged this often, in seconds: proxies drop connections that are idle
+#: for a minute, and a person may take longer.
+PING_EVERY_S = 20.0
+
+#: With less than this left of a deadline, in seconds, a wait that timed out did so because of it.
+_SLACK_S = 0.01
+
+#: Turns of the event loop in which a frame that came while the wallet signed is noticed.
+_TURNS = 2
+
+
+_DOING: dict[Phase, str] = {
+    "connect": "reaching the gateway",
+    "setup": "sending the gateway the setup",
+    "challenge": "waiting for the gateway's challenge",
+    "authentication": "sending the gateway the authentication",
+    "result": "waiting for the gateway's result",
+}
+
+
+@frozen(kw_only=True)
+class Gateway:
+    """
+    What all operations at one gateway share.
+
+    Args:
+        connector: The way to it.
+        revision: What it speaks.
+        seen: The challenges it has given.
+        timeouts: Limits within an operation.
+        retry: When an operation is begun again.
+        clock: The wall clock.
+    """
+
+    connector: FrameConnector
+    revision: RevisionChoice
+    seen: SeenChallenges = field(factory=SeenChallenges)
+    timeouts: Timeouts
+    retry: RetryPolicy
+    clock: Clock
+
+
+@frozen(kw_only=True)
+class _Begun(Generic[R]):
+    """An operation whose challenges have come."""
+
+    exchange: Exchange[R]
+    socket: FrameSocket
+    challenges: Mapping[str, str]
+
+
+class GatewayOperation(Generic[R]):
+    """
+    Runs one operation, once.
+
+    Args:
+        gateway: Where.
+        scene: What its errors say about it.
+        make: Makes its texts in a revision; raises a ConfigurationError if the revision cannot carry it.
+        claim: The ephemeral key that the owner vouches for.
+        auth: Who authorises it.
+        deadline: The job's deadline.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        scene: Scene,
+        make: Callable[[Revision], Exchange[R]],
+        *,
+        claim: EphemeralClaim,
+        auth: AuthModule,
+        deadline: Deadline,
+    ) -> None:
+        self._gateway = gateway
+        self._scene = scene
+        self._make = make
+        self._claim = claim
+        self._auth = auth
+        self._deadline = deadline
+        self._wallet_was_asked = False
+        self._attempts = 0
+
+    async def run(self) -> R:
+        """
+        Run it with challenge and response.
+
+        Raises:
+            ConfigurationError: The revision cannot carry it; nothing was sent.
+            GatewayError: The gateway did not do it; ``phase`` says how far it came.
+            ProtocolError: The gateway sent what the protocol does not allow.
+            WalletError: The owner did not authorise it; nothing was created.
+            DeadlineExceededError: The time ran out.
+            SessionExpiredError: The claim has expired; nothing was sent.
+        """
+        self._refuse_if_expired("connect")
+        outcome = await self._gateway.retry.run(
+            self._outcome, deadline=self._deadline, before_sleep=self._tell
+        )
+        if isinstance(outcome, DanError):
+            outcome.attempts = self._attempts
+            raise outcome
+        return outcome
+
+    async def run_one_shot(self) -> R:
+        """
+        Run it without a challenge: the wallet is asked first, once, and the one frame is sent over a working connection.
+
+        Raises:
+            DanError: As for ``run``.
+        """
+        self._refuse_if_expired("connect")
+        exchange = self._made(Revision.V1)
+        frame = await self._authorise(exchange, exchange.own_challenges(), None)
+
+        async def attempt() -> R:
+            socket = await self._connect()
+            try:
+                return await self._conclude(exchange, socket, frame)
+            finally:
+                await socket.aclose()
+
+        return await self._gateway.retry.run(attempt, deadline=self._deadline, before_sleep=self._tell)
+
+    async def _outcome(self) -> R | DanError:
+        """Give the result, or an error after which the operation must not be begun again; raise the others."""
+        self._attempts += 1
+        try:
+            return await self._attempt()
+        except DanError as error:
+            # Someone who has read and signed one prompt is never shown a second one behind the caller's back.
+            if self._wallet_was_asked and self._auth.interactive:
+                return error
+            raise
+
+    async def _attempt(self) -> R:
+        begun = await self._gateway.revision.begin(
+            self._begin,
+            kind=(self._scene.operation, self._claim.sign_alg),
+            deadline=self._deadline,
+            attempt_s=self._gateway.timeouts.attempt_s,
+            where=self._scene.where,
+        )
+        try:
+            self._refuse_seen(begun.challenges)
+            frame = await self._authorise(begun.exchange, begun.challenges, begun.socket)
+            return await self._conclude(begun.exchange, begun.socket, frame)
+        finally:
+            await begun.socket.aclose()
+
+    def _tell(self, details: RetryDetails) -> None:
+        _log.info(
+            "request %s: attempt %d failed (%s), trying again in %.2f s",
+            self._scene.request_id,
+            details.attempt,
+            details.error.message,
+            details.wait_s,
+        )
+
+    # --- connect, setup, challenge ------------------------------------------------------------------------------------
+
+    def _made(self, revision: Revision) -> Exchange[R]:
+        exchange = self._make(revision)
+        check_method(
+            revision, exchange.operation, self._auth.method
+        )  # now rather than after the wallet was asked
+        return exchange
+
+    async def _begin(self, revision: Revision, limit_s: float | None) -> _Begun[R]:
+        exchange = self._made(revision)
+        socket = await self._connect()
+        step = Deadline(limit_s)
+        phase: Phase = "setup"
+        try:
+            await socket.send(exchange.setup_frame, step.remaining())
+            phase = "challenge"
+            challenges = exchange.read_challenges(await socket.receive(step.remaining()))
+        except DanError as error:
+            await socket.aclose()
+            self._fail(error, phase)
+        except BaseException:
+            await socket.aclose()
+            raise
+        return _Begun(exchange=exchange, socket=socket, challenges=challenges)
+
+    def _refuse_seen(self, challenges: Mapping[str, str]) -> None:
+        try:
+            self._gateway.seen.add(challenges.values())
+        except ChallengeError as error:
+            self._fail(error, "challenge")
+
+    async def _connect(self) -> FrameSocket:
+        remaining = self._deadline.remaining()
+        if remaining == 0.0:
+            self._fail(self._deadline.error("reaching the gateway"), "connect")
+        try:
+            return await self._gateway.connector.open(self._scene.operation, timeout_s=remaining)
+        except DanError as error:
+            self._fail(error, "connect")
+
+    def _fail(self, error: DanError, phase: Phase) -> NoReturn:
+        remaining = self._deadline.remaining()
+        if (
+            isinstance(error, RequestTimeoutError | ConnectError)
+            and error.retryable
+            and remaining is not None
+            and remaining < _SLACK_S
+        ):
+            error = self._deadline.error(_DOING[phase])
+        found = self._scene.explain(error, phase)
+        if found is error:
+            raise found
+        raise found from error
+
+    # --- wallet -------------------------------------------------------------------------------------------------------
+
+    async def _authorise(
+        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: FrameSocket | None
+    ) -> str:
+        """
+        Have the owner sign, while the gateway is watched.
+
+        Args:
+            exchange: The operation.
+            challenges: A challenge for each slot.
+            socket: The connection on which they came; nothing may come on it now. None if there is none yet.
+
+        Returns:
+            The authentication frame.
+        """
+        interactive = self._auth.interactive
+        # An interactive wallet has a limit of its own (Timeouts.wallet_s).
+        limit = asyncio.timeout(None if interactive else self._deadline.remaining())
+        waiting = self._deadline.paused() if interactive else nullcontext()
+        is_waiting = True
+
+        def interrupt(_: object) -> None:
+            if is_waiting and not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
+
+        try:
+            with waiting:
+                async with limit:
+                    if socket is not None:
+                        socket.listen(interrupt, ping_every_s=PING_EVERY_S)
+                        await asyncio.sleep(0)  # what came together with the challenge is seen now
+                        self._refuse_early(socket)
+                    signatures = await self._sign(exchange, challenges)
+                    if socket is not None:
+                        for _ in range(_TURNS):
+                            await asyncio.sleep(0)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._refuse_early(socket)
+            self._fail(self._deadline.error("waiting for the owner's wallet"), "wallet")
+        finally:
+            is_waiting = False
+        self._refuse_early(socket)
+        self._refuse_if_expired("wallet")
+        return exchange.authentication_frame(
+            {
+                slot: exchange.owner_authentication(
+                    claim=self._claim, method=self._auth.method, owner_id=self._auth.id, signature=signature
+                )
+                for slot, signature in signatures.items()
+            }
+        )
+
+    async def _sign(self, exchange: Exchange[R], challenges: Mapping[str, str]) -> dict[str, str]:
+        signatures = {}
+        for slot, challenge in challenges.items():
+            typed_data = exchange.typed_data(slot, challenge)
+            self._wallet_was_asked = True
+            try:
+                signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
+            except DanError as error:
+                self._fail(error, "wallet")
+        return signatures
+
+    def _refuse_early(self, socket: FrameSocket | None) -> None:
+        early = socket.early_error() if socket is not None else None
+        if early is not None:
+            self._fail(early, "wallet")
+
+    def _refuse_if_expired(self, phase: Phase) -> None:
+        if self._claim.expiry <= self._gateway.clock():
+            error = SessionExpiredError(
+                "the ephemeral key's expiry has passed, so the gateway would refuse it",
+                hint="Nothing was created. Ask for a longer duration, or check the clock",
+            )
+            self._fail(error, phase)
+
+    # --- authentication, result ---------------------------------------------------------------------------------------
+
+    async def _conclude(self, exchange: Exchange[R], socket: FrameSocket, frame: str) -> R:
+        timeouts, limit_s = self._gateway.timeouts, self._deadline.remaining()
+        # The gateway may be at work on it: giving up before the deadline would only lose the result, unless the operation
+        # can be repeated.
+        if limit_s is None:
+            limit_s = timeouts.total_s
+        if self._scene.is_idempotent:
+            limit_s = min(limit_s, timeouts.attempt_s)
+        phase: Phase = "authentication"
+        try:
+            await socket.send(frame, limit_s)
+            phase = "result"
+            result = exchange.read_result(await socket.receive(limit_s))
+            await socket.finish()
+        except DanError as error:
+            self._fail(error, phase)
+        return result

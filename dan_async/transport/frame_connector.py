@@ -1,0 +1,202 @@
+"""Opens WebSockets to one server, each for one exchange: over one aiohttp session, with one set of TLS settings."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import aiohttp
+
+from dan_async.config import TransportOptions, check_url, redact_url
+from dan_async.errors import ClientClosedError, ConnectError, DanError, InvalidFieldError, RequestTimeoutError
+from dan_async.transport._failures import connect_error, status_error
+from dan_async.transport._in_flight import InFlight
+from dan_async.transport.frames import FrameSocket
+from dan_async.transport.json_rpc import shorten
+from dan_async.transport.session import make_session
+from dan_async.transport.tls import client_ssl
+
+__all__ = ["FrameConnector"]
+
+#: Shorter texts are no secrets worth hiding, and hiding them would make errors unreadable.
+_LEAST_SECRET = 6
+
+#: Where the response of the upgrade under way goes: ws_connect() hides it, and several run on one session at a time.
+_UPGRADE: ContextVar[list[aiohttp.ClientResponse]] = ContextVar("dan_async upgrade")
+
+
+class _RedirectedError(aiohttp.ClientError):
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class FrameConnector:
+    """
+    The way to one server.
+
+    Args:
+        url: The URL under which all paths lie: ``wss://…``, or ``ws://…`` to loopback.
+        options: How connections are made. Compression is never offered and redirects are never followed.
+        connect_timeout_s: Seconds that opening a connection may take.
+        session: An aiohttp session whose connector, cookies and headers are used; it is not closed. Its ``trust_env`` is
+            not used, that of *options* is.
+
+    Attributes:
+        where: The URL without credentials, for errors.
+
+    Raises:
+        InvalidFieldError: The URL is wrong.
+        InsecureTransportError: The URL has no TLS and its host is not loopback.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        options: TransportOptions,
+        connect_timeout_s: float,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self._base = urlsplit(check_url("url", url, schemes=("wss", "ws")))
+        self.where = redact_url(url).rstrip("/")
+        self._options = options
+        self._connect_timeout_s = connect_timeout_s
+        self._ssl = client_ssl(options.ssl_context, options.pins)
+        self._secrets = _secrets_of(url, options)
+        self._shared_session = session
+        self._session: aiohttp.ClientSession | None = None
+        self._in_flight = InFlight(self.where)
+        self._sockets: set[FrameSocket] = set()
+
+    def __repr__(self) -> str:
+        return f"FrameConnector({self.where!r})"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``aclose`` was called."""
+        return self._in_flight.is_closed
+
+    def clean(self, text: str) -> str:
+        """Make a peer's text fit for an error: short, on one line, without our own credentials or other long tokens."""
+        return shorten(self.mask(text))
+
+    def mask(self, text: str) -> str:
+        """Take our own credentials out of a text that a peer may have had a hand in."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[masked]")
+        return text
+
+    async def open(self, name: str, *, timeout_s: float | None = None) -> FrameSocket:
+        """
+        Open a WebSocket.
+
+        Args:
+            name: The last segment of its path.
+            timeout_s: Seconds, if fewer than the usual.
+
+        Returns:
+            The socket. Close it.
+
+        Raises:
+            ConnectError: It could not be opened, with the HTTP status and Retry-After if there were any.
+            ClientClosedError: The connector was closed by its owner, before or meanwhile.
+        """
+        limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
+        upgrade: list[aiohttp.ClientResponse] = []
+        token = _UPGRADE.set(upgrade)
+        try:
+            async with self._in_flight.call("opening", limit_s):
+                return await self._open(name, upgrade)
+        except RequestTimeoutError:
+            raise ConnectError(f"{self.where} was not ready within {limit_s:g} s") from None
+        finally:
+            _UPGRADE.reset(token)
+
+    async def _open(self, name: str, upgrade: list[aiohttp.ClientResponse]) -> FrameSocket:
+        session = self._open_session()
+        base = self._base
+        failure: DanError
+        try:
+            ws = await session.ws_connect(
+                urlunsplit((base.scheme, base.netloc, f"{base.path}/{name}", base.query, "")),
+                headers=self._options.headers,
+                proxy=self._options.proxy,
+                ssl=self._ssl,
+                max_msg_size=self._options.max_message_bytes + 1,  # aiohttp refuses from this on
+                autoping=False,
+                autoclose=False,
+                compress=0,
+            )
+        except _RedirectedError as error:
+            failure = status_error(self.where, error.status, None)
+        except (aiohttp.ClientError, OSError) as error:
+            failure = connect_error(self.where, error)
+        else:
+            response = upgrade[-1]
+            connection = response.connection
+            if connection is not None and connection.transport is not None and not self.is_closed:
+                socket = FrameSocket(
+                    ws,
+                    response,
+                    connection.transport,
+                    where=self.where,
+                    clean=self.clean,
+                    on_drop=self._sockets.discard,
+                )
+                self._sockets.add(socket)
+                return socket
+            response.close()
+            failure = ConnectError(f"{self.where} closed the connection before it was ready")
+        if self.is_closed:
+            failure = self._in_flight.closed_error()
+        # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
+        raise failure
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self.is_closed:
+            raise self._in_flight.closed_error()
+        if self._session is None:
+            # No limit of connections: an exchange that waits for a person must not keep others out.
+            self._session = make_session(
+                self._options, share=self._shared_session, trace=_make_trace(), max_connections=0
+            )
+        if self._session.closed:
+            raise ClientClosedError(f"the aiohttp session for {self.where} was closed by its owner")
+        return self._session
+
+    async def aclose(self) -> None:
+        """Break every connection, so that whoever waits gets ``ClientClosedError``. May be called twice."""
+        try:
+            await self._in_flight.aclose()
+        finally:
+            for socket in tuple(self._sockets):
+                socket.end(self._in_flight.closed_error)
+            if self._session is not None:
+                await self._session.close()
+
+
+def _make_trace() -> aiohttp.TraceConfig:
+    # ws_connect() follows redirects and hides the response; a trace is the documented way to both.
+    async def on_end(_: object, __: object, params: aiohttp.TraceRequestEndParams) -> None:
+        _UPGRADE.get().append(params.response)
+
+    async def on_redirect(_: object, __: object, params: aiohttp.TraceRequestRedirectParams) -> None:
+        params.response.close()
+        raise _RedirectedError(params.response.status)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(on_end)
+    trace.on_request_redirect.append(on_redirect)
+    return trace
+
+
+def _secrets_of(url: str, options: TransportOptions) -> tuple[str, ...]:
+    """Give what of our own an answer must not be quoted with, longest first."""
+    parts = urlsplit(url)
+    if parts.username is not None and any(name.lower() == "authorization" for name in options.headers):
+        raise InvalidFieldError("url", "has credentials in it, and options.headers has Authorization")
+    found = {unquote(parts.password or ""), *(pair.rpartition("=")[2] for pair in parts.query.split("&"))}
+    for value in options.headers.values():
+        found |= {value, value.rpartition(" ")[2]}  # "Bearer TOKEN": the token alone is as secret
+    return tuple(sorted((text for text in found if len(text) >= _LEAST_SECRET), key=len, reverse=True))

@@ -1,0 +1,355 @@
+"""
+One WebSocket that carries text frames, one after the other: what a gateway's exchange needs, and nothing of what is in it.
+
+Whatever the peer does, a wait ends with a frame, an error of ours or its time running out, and ending the socket never
+waits for a peer that does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import Callable
+
+import aiohttp
+from aiohttp import WSCloseCode, WSMsgType
+
+from dan_async._tasks import cancel_and_wait
+from dan_async.errors import (
+    ConnectionLostError,
+    DanError,
+    InvalidFieldError,
+    ProtocolError,
+    RequestTimeoutError,
+)
+
+__all__ = ["CLOSE_GRACE_S", "FrameSocket", "control_frame"]
+
+#: How long the peer may take to answer a close frame, in seconds, before the socket is closed without.
+CLOSE_GRACE_S = 0.5
+
+#: Pings and pongs that a peer may send at once, and how many more for each second that passes.
+FREE_CONTROL_FRAMES = 64
+CONTROL_FRAMES_PER_S = 4
+
+#: While more than this waits to be read by the peer, in bytes, no ping is answered.
+_MOST_UNREAD = 64 * 1024
+
+#: How long to look for the peer's reason after a frame could not be sent, in seconds.
+_REASON_S = 0.1
+
+_PROBLEMS = {
+    int(WSCloseCode.MESSAGE_TOO_BIG): "a frame longer than TransportOptions.max_message_bytes",
+    int(WSCloseCode.INVALID_TEXT): "text that is not UTF-8",
+}
+
+#: Makes the error of a socket that was ended from our side, a new one each time.
+Loss = Callable[[], DanError]
+
+
+def control_frame(opcode: WSMsgType, payload: bytes = b"") -> bytes:
+    """
+    Write a client's close, ping or pong frame (RFC 6455 section 5.5).
+
+    Args:
+        opcode: Which of them.
+        payload: At most 125 bytes.
+    """
+    key = os.urandom(4)
+    masked = bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+    return bytes((0x80 | opcode, 0x80 | len(payload))) + key + masked
+
+
+class FrameSocket:
+    """
+    An open WebSocket. Made by ``FrameConnector.open``; end it with ``aclose``, whatever happened.
+
+    Args:
+        ws: The WebSocket, just opened, with neither autoping nor autoclose, and without a heartbeat of its own.
+        response: The response that opened it.
+        transport: The transport under it.
+        where: Its URL, redacted, for errors.
+        clean: Makes a peer's text fit for an error.
+        on_drop: Told when the socket is gone.
+    """
+
+    __slots__ = (
+        "_clean",
+        "_control_frames",
+        "_has_heard",
+        "_is_dropped",
+        "_listening",
+        "_loop",
+        "_loss",
+        "_on_drop",
+        "_opened_at",
+        "_pinging",
+        "_response",
+        "_transport",
+        "_ws",
+        "where",
+    )
+
+    def __init__(
+        self,
+        ws: aiohttp.ClientWebSocketResponse,
+        response: aiohttp.ClientResponse,
+        transport: asyncio.Transport,
+        *,
+        where: str,
+        clean: Callable[[str], str],
+        on_drop: Callable[[FrameSocket], None],
+    ) -> None:
+        self._ws = ws
+        self._response = response
+        self._transport = transport
+        self.where = where
+        self._clean = clean
+        self._on_drop = on_drop
+        self._loop = asyncio.get_running_loop()
+        self._opened_at = self._loop.time()
+        self._control_frames = 0
+        self._has_heard = True
+        self._is_dropped = False
+        self._loss: Loss | None = None
+        self._listening: asyncio.Task[str | DanError] | None = None
+        self._pinging: asyncio.TimerHandle | None = None
+
+    # --- sending and receiving ----------------------------------------------------------------------------------------
+
+    async def send(self, text: str, timeout_s: float | None) -> None:
+        """
+        Send a text frame.
+
+        Args:
+            text: The frame.
+            timeout_s: Seconds that the peer may leave it unread.
+
+        Raises:
+            ConnectionLostError: The connection broke, or the peer had closed it. The frame may have been sent.
+            RequestTimeoutError: The peer does not read. The frame may have been sent in part.
+            InvalidFieldError: UTF-8 cannot carry the text; nothing was sent.
+            ProtocolError: The connection could not be used any more because of what the peer had sent.
+        """
+        limit = asyncio.timeout(timeout_s)
+        try:
+            async with limit:
+                await self._ws.send_str(text)
+        except UnicodeEncodeError:
+            raise InvalidFieldError("frame", "has a lone surrogate, which UTF-8 cannot carry") from None
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise RequestTimeoutError(f"{self.where} did not read within {timeout_s:g} s") from None
+        except aiohttp.ClientConnectionError:
+            pass
+        else:
+            return
+        raise await self._why_it_ended()
+
+    async def _why_it_ended(self) -> DanError:
+        """Find out what the peer said before it went: its close code may have come and not been read yet."""
+        try:
+            async with asyncio.timeout(_REASON_S):
+                await self._receive()
+        except TimeoutError:
+            pass
+        except DanError as error:
+            return error
+        return self._broken()
+
+    async def receive(self, timeout_s: float | None) -> str:
+        """
+        Wait for the next text frame.
+
+        Args:
+            timeout_s: Seconds to wait; None for no limit.
+
+        Raises:
+            ConnectionLostError: The connection broke or was closed, with its close code and reason.
+            RequestTimeoutError: No whole frame came in time.
+            ProtocolError: The peer sent something else than a text frame of allowed length.
+            ClientClosedError: The connection was closed by its owner.
+        """
+        limit = asyncio.timeout(timeout_s)
+        try:
+            async with limit:
+                return await self._receive()
+        except TimeoutError:
+            # Errors of ours may be TimeoutErrors as well, and are to be left as they are.
+            if not limit.expired():
+                raise
+            raise RequestTimeoutError(f"{self.where} sent no frame within {timeout_s:g} s") from None
+
+    async def _receive(self) -> str:
+        if self._listening is None:
+            return await self._next()
+        await asyncio.wait((self._listening,))
+        self._stop_pinging()
+        outcome = self._listening.result()
+        self._listening = None
+        if isinstance(outcome, DanError):
+            raise outcome
+        return outcome
+
+    async def _next(self) -> str:
+        receive = self._ws.receive
+        while True:
+            message = await receive()
+            self._has_heard = True
+            kind = message.type
+            if kind is WSMsgType.TEXT:
+                return str(message.data)
+            if kind is WSMsgType.PING or kind is WSMsgType.PONG:
+                self._count_control_frame()
+                # A peer that pings and never reads must not fill the memory with answers.
+                if kind is WSMsgType.PING and self._transport.get_write_buffer_size() <= _MOST_UNREAD:
+                    self._write(control_frame(WSMsgType.PONG, message.data))
+                continue
+            raise self._end(message)
+
+    def _count_control_frame(self) -> None:
+        self._control_frames += 1
+        allowed = FREE_CONTROL_FRAMES + CONTROL_FRAMES_PER_S * (self._loop.time() - self._opened_at)
+        if self._control_frames > allowed:
+            raise self._violation("a flood of pings or pongs", WSCloseCode.POLICY_VIOLATION)
+
+    # --- listening ahead ----------------------------------------------------------------------------------------------
+
+    def listen(
+        self, on_arrival: Callable[[object], None] | None = None, *, ping_every_s: float | None = None
+    ) -> None:
+        """
+        Begin to receive the next frame while something else is done; the next ``receive`` takes it.
+
+        Args:
+            on_arrival: Called once when a frame has come or the connection has ended.
+            ping_every_s: Ping the peer that often, in seconds, so that nothing on the way takes the connection for
+                idle; a peer that is silent from one ping to the next is given up. None for never.
+        """
+        self._listening = asyncio.create_task(self._listen(), name=f"dan_async listening to {self.where}")
+        if on_arrival is not None:
+            self._listening.add_done_callback(on_arrival)
+        if ping_every_s is not None:
+            self._has_heard = True
+            self._pinging = self._loop.call_later(ping_every_s, self._ping, ping_every_s)
+
+    async def _listen(self) -> str | DanError:
+        # As a result: an exception that nobody comes to look at would be logged as unseen.
+        try:
+            return await self._next()
+        except DanError as error:
+            return error
+
+    def early_error(self) -> DanError | None:
+        """Tell what came while nothing should have: None, the loss of the connection, or a frame too early."""
+        if self._listening is None or not self._listening.done():
+            return None
+        outcome = self._listening.result()
+        if isinstance(outcome, DanError):
+            return outcome
+        return self._violation(
+            f"a frame before its turn: {self._clean(outcome)!r}", WSCloseCode.PROTOCOL_ERROR
+        )
+
+    def _ping(self, every_s: float) -> None:
+        if not self._has_heard:
+            self.end(lambda: ConnectionLostError(f"{self.where} stopped answering pings"))
+            return
+        self._has_heard = False
+        self._write(control_frame(WSMsgType.PING))
+        self._pinging = self._loop.call_later(every_s, self._ping, every_s)
+
+    def _stop_pinging(self) -> None:
+        if self._pinging is not None:
+            self._pinging.cancel()
+            self._pinging = None
+
+    # --- why there is no next frame -----------------------------------------------------------------------------------
+
+    def _end(self, message: aiohttp.WSMessage) -> DanError:
+        if self._loss is not None:
+            return self._loss()
+        if message.type is WSMsgType.BINARY:
+            what = f"a binary frame of {len(message.data)} bytes where text is due"
+            return self._violation(what, WSCloseCode.UNSUPPORTED_DATA)
+        if message.type is WSMsgType.CLOSE:
+            self._write_close(WSCloseCode.OK)
+            return self._closed_by_peer(message.data or None, self._clean(message.extra or ""))
+        error = message.data
+        if message.type is WSMsgType.ERROR and isinstance(error, aiohttp.WebSocketError):
+            return self._violation(_PROBLEMS.get(error.code, "a frame that WebSocket does not allow"), None)
+        return self._broken()
+
+    def _violation(self, what: str, code: int | None) -> ProtocolError:
+        if code is not None:
+            self._write_close(code)
+        return ProtocolError(f"{self.where} broke the protocol: {what}")
+
+    def _closed_by_peer(self, code: int | None, reason: str) -> ConnectionLostError:
+        said = f" with code {code}" if code else " without a code"
+        quoted = f": {reason}" if reason else ""
+        return ConnectionLostError(
+            f"{self.where} closed the connection{said}{quoted}", close_code=code, close_reason=reason
+        )
+
+    def _broken(self) -> DanError:
+        if self._loss is not None:
+            return self._loss()
+        return ConnectionLostError(f"the connection to {self.where} broke")
+
+    # --- ending -------------------------------------------------------------------------------------------------------
+
+    async def finish(self) -> None:
+        """
+        Close with the peer's consent, which shows that it had nothing more to say.
+
+        Raises:
+            ProtocolError: It had: another frame came before its own close frame.
+        """
+        self._write_close(WSCloseCode.OK)
+        extra: DanError | None = None
+        try:
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                frame = await self._next()
+            extra = self._violation(f"a frame after its last one: {self._clean(frame)!r}", None)
+        except (TimeoutError, ConnectionLostError):
+            pass  # it closed, or is taking its time: either way the last frame was the last
+        finally:
+            self.drop()
+        if extra is not None:
+            raise extra
+
+    def end(self, loss: Loss) -> None:
+        """Break the connection from our side: whoever waits for a frame gets the error that *loss* makes."""
+        if self._loss is None:
+            self._loss = loss
+        self.drop()
+
+    def drop(self) -> None:
+        """Break the connection at once, without waiting for anything."""
+        if self._is_dropped:
+            return
+        self._is_dropped = True
+        self._stop_pinging()
+        # abort() because close() would wait for ever to write to a peer that does not read; the response's own close()
+        # takes the connection off aiohttp's books.
+        self._transport.abort()
+        self._response.close()
+        self._on_drop(self)
+
+    async def aclose(self) -> None:
+        """Break the connection and wait until nothing of it is left. May be called twice."""
+        self.drop()
+        if self._listening is not None:
+            await cancel_and_wait((self._listening,))
+
+    def _write(self, frame: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(frame)
+
+    def _write_close(self, code: int) -> None:
+        # A goodbye that would have to wait behind other bytes is left out.
+        if self._transport.get_write_buffer_size() == 0:
+            self._write(control_frame(WSMsgType.CLOSE, struct.pack("!H", code)))
