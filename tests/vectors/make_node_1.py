@@ -1,0 +1,238 @@
+"""
+Makes node_1.json, the test vectors of docs/node-protocol.md: ``python tests/vectors/make_node_1.py > tests/vectors/node_1.json``.
+
+It is written from the specification and imports nothing of dan_async: hashes with hashlib, signatures and EIP-712 with
+eth-account, so that the package's own code is checked against another implementation. All keys are fixed, and worthless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+from eth_keys import keys
+
+T, N = 2, 3
+REQUEST_ID = "0x" + "a1" * 32
+OWNER_KEY = "0x" + "0b" * 32
+OPERATOR_KEYS = ["0x" + f"{i:02x}" * 32 for i in (0x11, 0x22, 0x33)]
+EPHEMERAL_KEY = "0x" + "0e" * 32
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+
+def h(tag: str, *parts: bytes) -> bytes:
+    """H of the specification."""
+    whole = b""
+    for part in (tag.encode(), *parts):
+        whole += len(part).to_bytes(4, "big") + part
+    return hashlib.sha256(whole).digest()
+
+
+def u32(number: int) -> bytes:
+    return number.to_bytes(4, "big")
+
+
+def raw(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("0x"))
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def sign(private_key: str, digest: bytes) -> str:
+    """r, s and v = 27 or 28, deterministic (RFC 6979), low s."""
+    signed = Account.unsafe_sign_hash(digest, private_key)
+    return "0x" + bytes(signed.signature).hex()
+
+
+def point(scalar: int) -> str:
+    return "0x" + keys.PrivateKey((scalar % ORDER).to_bytes(32, "big")).public_key.to_compressed_bytes().hex()
+
+
+operators = sorted(
+    ((Account.from_key(key).address, key) for key in OPERATOR_KEYS), key=lambda pair: int(pair[0], 16)
+)
+participants = [address for address, _ in operators]
+addresses = [raw(address) for address in participants]
+owner = Account.from_key(OWNER_KEY).address
+
+# --- identity
+identity_nonce = bytes(range(32))
+identity_digest = h("dan-node/1 identity", addresses[0], identity_nonce)
+
+# --- setup, challenge, the owner's signature
+ephemeral_public = b"\x04" + keys.PrivateKey(raw(EPHEMERAL_KEY)).public_key.to_bytes()
+claim = compact(
+    {
+        "ephId": "ephemeral ключ",
+        "ephPK": "0x" + ephemeral_public.hex(),
+        "expiry": 1_900_000_000,
+        "signAlg": "secp256k1",
+    }
+)
+permissions = compact({"chains": [80002], "note": "é"})
+metadata = [{"tag": 1, "value": permissions}, {"tag": 2, "value": claim}]
+setup = compact({"t": T, "n": N, "metadata": metadata, "signAlg": "secp256k1"})
+setup_hash = h("dan-node/1 setup", b"keygen", b"1", setup.encode())
+nonces = [bytes([0x40 + i]) * 32 for i in range(N)]
+pairs = [part for address, nonce in zip(addresses, nonces, strict=True) for part in (address, nonce)]
+final_challenge = h("dan-node/1 challenge", b"keygen", raw(REQUEST_ID), setup_hash, u32(N), *pairs)
+typed_data = {
+    "types": {
+        "EIP712Domain": [{"name": "name", "type": "string"}, {"name": "version", "type": "string"}],
+        "Request": [{"name": "setup", "type": "KeygenSetupOpts"}, {"name": "challenge", "type": "string"}],
+        "KeygenSetupOpts": [
+            {"name": "t", "type": "uint32"},
+            {"name": "n", "type": "uint32"},
+            {"name": "metadata", "type": "TaggedValue[]"},
+        ],
+        "TaggedValue": [{"name": "tag", "type": "uint16"}, {"name": "value", "type": "string"}],
+    },
+    "domain": {"name": "SilentShard authentication", "version": "0.1.0"},
+    "primaryType": "Request",
+    "message": {"setup": {"t": T, "n": N, "metadata": metadata[1:]}, "challenge": final_challenge.hex()},
+}
+message = encode_typed_data(full_message=typed_data)
+signed = Account.sign_message(message, OWNER_KEY)
+owner_signature = "0x" + bytes(signed.signature).hex()
+
+# --- the key, dealt here from a polynomial 5 + 7x
+shares = [5 + 7 * i for i in range(1, N + 1)]
+public_key = point(5)
+public_shares = [point(share) for share in shares]
+transcript_hash = hashlib.sha256(b"a transcript").digest()
+key_id = h(
+    "dan-node/1 key", raw(public_key), u32(T), u32(N), *addresses, owner.lower().encode(), raw(REQUEST_ID)
+)
+
+
+def acknowledgement(index: int) -> dict[str, object]:
+    digest = h(
+        "dan-node/1 acknowledgement",
+        raw(REQUEST_ID),
+        addresses[index - 1],
+        u32(index),
+        key_id,
+        raw(public_key),
+        u32(T),
+        u32(N),
+        *addresses,
+        *map(raw, public_shares),
+        transcript_hash,
+    )
+    result = {
+        "requestId": REQUEST_ID,
+        "operator": participants[index - 1],
+        "partyIndex": index,
+        "keyId": key_id.hex(),
+        "publicKey": public_key,
+        "publicShares": public_shares,
+        "t": T,
+        "n": N,
+        "participants": participants,
+        "transcriptHash": "0x" + transcript_hash.hex(),
+        "signature": sign(operators[index - 1][1], digest),
+    }
+    return {"digest": "0x" + digest.hex(), "result": result}
+
+
+# --- one-shot, restart, change of an ephemeral key
+oneshot_id = h("dan-node/1 one-shot", setup_hash)
+oneshot_challenge = hashlib.sha256(hashlib.sha256(setup.encode()).digest()).digest()
+receipt_digest = h(
+    "dan-node/1 receipt",
+    b"addEphemeralKey",
+    raw(REQUEST_ID),
+    addresses[0],
+    key_id,
+    "ephemeral ключ".encode(),
+    u32(T),
+    u32(N),
+)
+
+vectors = {
+    "note": "Test vectors of docs/node-protocol.md, made by make_node_1.py. The keys are worthless.",
+    "operators": [{"privateKey": key, "operator": address} for address, key in operators],
+    "hash": [
+        {"tag": "tag", "parts": [], "hash": "0x" + h("tag").hex()},
+        {"tag": "tag", "parts": ["0x", "0x00", "0x0102"], "hash": "0x" + h("tag", b"", b"\0", b"\1\2").hex()},
+        {"tag": "tág", "parts": ["0x0001", "0x02"], "hash": "0x" + h("tág", b"\0\1", b"\2").hex()},
+    ],
+    "identity": {
+        "operator": participants[0],
+        "nonce": "0x" + identity_nonce.hex(),
+        "digest": "0x" + identity_digest.hex(),
+        "signature": sign(operators[0][1], identity_digest),
+    },
+    "setup": {"operation": "keygen", "revision": "1", "setup": setup, "hash": "0x" + setup_hash.hex()},
+    "challenge": {
+        "operation": "keygen",
+        "requestId": REQUEST_ID,
+        "setupHash": "0x" + setup_hash.hex(),
+        "participants": participants,
+        "nonces": ["0x" + nonce.hex() for nonce in nonces],
+        "finalChallenge": final_challenge.hex(),
+    },
+    "owner": {
+        "privateKey": OWNER_KEY,
+        "address": owner,
+        "typedData": typed_data,
+        "digest": "0x" + bytes(signed.message_hash).hex(),
+        "signature": owner_signature,
+    },
+    "request": {
+        "requestId": REQUEST_ID,
+        "revision": "1",
+        "setup": setup,
+        "participants": participants,
+        "nonces": ["0x" + nonce.hex() for nonce in nonces],
+        "userAuthentication": {
+            "method": "eoa",
+            "id": owner,
+            "credentials": claim,
+            "signature": owner_signature,
+        },
+    },
+    "key": {
+        "secretShares": shares,
+        "publicKey": public_key,
+        "t": T,
+        "participants": participants,
+        "ownerId": owner,
+        "requestId": REQUEST_ID,
+        "keyId": key_id.hex(),
+    },
+    "acknowledgements": [acknowledgement(index) for index in range(1, N + 1)],
+    "restart": [
+        {
+            "requestId": REQUEST_ID,
+            "restart": restart,
+            "next": "0x" + h("dan-node/1 restart", raw(REQUEST_ID), u32(restart)).hex(),
+        }
+        for restart in (1, 2)
+    ],
+    "oneShot": {
+        "setupHash": "0x" + setup_hash.hex(),
+        "requestId": "0x" + oneshot_id.hex(),
+        "challenge": oneshot_challenge.hex(),
+    },
+    "receipt": {
+        "digest": "0x" + receipt_digest.hex(),
+        "result": {
+            "requestId": REQUEST_ID,
+            "operation": "addEphemeralKey",
+            "operator": participants[0],
+            "keyId": key_id.hex(),
+            "ephId": "ephemeral ключ",
+            "t": T,
+            "n": N,
+            "signature": sign(operators[0][1], receipt_digest),
+        },
+    },
+}
+
+sys.stdout.write(json.dumps(vectors, indent=1, ensure_ascii=False) + "\n")
