@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from attrs import frozen
 
 from dan_async.devnet.owner_checks import (
@@ -18,8 +15,8 @@ from dan_async.devnet.owner_checks import (
 )
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import MAX_PERMISSIONS_LENGTH, check_text
 from dan_async.models.claim import EphemeralClaim
+from dan_async.models.permissions import permissions_text
 from dan_async.models.setup import KeygenSetup
 from dan_async.models.threshold import Threshold
 from dan_async.types import OperatorAddress
@@ -129,18 +126,7 @@ def _check_participants(
 
 
 def _check_permissions(text: str | None) -> None:
-    if text is None:
-        return
     try:
-        check_text("permissions", text, most=MAX_PERMISSIONS_LENGTH)
-        parsed = json.loads(text, parse_constant=_refuse_constant)
+        permissions_text(text)
     except InvalidFieldError as error:
         raise invalid_params(error) from error
-    except (ValueError, RecursionError):
-        parsed = None
-    if not isinstance(parsed, dict | list):
-        raise invalid_params(InvalidFieldError("permissions", "must be a JSON object or list"))
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

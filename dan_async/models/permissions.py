@@ -6,8 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dan_async._json_depth import is_too_deep
 from dan_async.errors import InvalidFieldError
 from dan_async.models._fields import MAX_PERMISSIONS_LENGTH, check_text
+
+_MAX_DEPTH = 64
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def permissions_text(value: str | Mapping[str, Any] | Sequence[Any] | None) -> str | None:
@@ -24,9 +31,11 @@ def permissions_text(value: str | Mapping[str, Any] | Sequence[Any] | None) -> s
         return None
     if isinstance(value, str):
         text = check_text("permissions", value, most=MAX_PERMISSIONS_LENGTH)
+        if is_too_deep(text, _MAX_DEPTH):
+            raise InvalidFieldError("permissions", f"must not be nested more than {_MAX_DEPTH} levels deep")
         try:
-            parsed = json.loads(text)
-        except (ValueError, RecursionError):
+            parsed = json.loads(text, parse_constant=_refuse_constant)
+        except ValueError:
             raise InvalidFieldError("permissions", "is not JSON text") from None
         if not isinstance(parsed, dict | list):
             raise InvalidFieldError("permissions", "must be a JSON object or list")

@@ -12,6 +12,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
+from dan_async._json_depth import is_too_deep
 from dan_async.errors import InvalidFieldError, ProtocolError, RpcError
 from dan_async.types import Json
 
@@ -102,36 +103,13 @@ def _to_float(text: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_to_float)
 
 
-def _is_too_deep(value: Json) -> bool:
-    # Level by level instead of by recursion: the text may be nested deeper than Python's stack.
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True
-
-
 def _load(text: str) -> Json:
+    if is_too_deep(text, MAX_DEPTH):
+        raise ProtocolError("the reply is nested too deeply")
     try:
-        value = _DECODER.decode(text)
-    except RecursionError:
-        raise ProtocolError("the reply is nested too deeply") from None
+        return _DECODER.decode(text)
     except ValueError:
         raise ProtocolError("the reply is not JSON") from None
-    # Few brackets cannot nest deeply, so most texts are never walked.
-    if (
-        text.count("[") + text.count("{") > MAX_DEPTH
-        and isinstance(value, dict | list)
-        and _is_too_deep(value)
-    ):
-        raise ProtocolError("the reply is nested too deeply")
-    return value
 
 
 def _read_error(error: Json) -> RpcError:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dan_async._json_depth import is_too_deep
 from dan_async.errors import ProtocolError
 from dan_async.types import Json
 
 __all__ = ["dump", "load", "quote"]
 
 _LARGEST = 2**53 - 1
+
+#: Deepest nesting of arrays and objects that is read.
+MAX_DEPTH = 64
 
 
 def _refuse_float(_: str) -> Any:
@@ -62,10 +66,12 @@ def load(text: str | bytes) -> Json:
         ProtocolError: It is not such a text. Its content is not repeated.
     """
     try:
-        return _DECODER.decode(text if isinstance(text, str) else text.decode())
+        decoded = text if isinstance(text, str) else text.decode()
     except UnicodeDecodeError:
         raise ProtocolError("the text is not UTF-8") from None
-    except RecursionError:
-        raise ProtocolError("the JSON text is nested too deeply") from None
+    if is_too_deep(decoded, MAX_DEPTH):
+        raise ProtocolError("the JSON text is nested too deeply")
+    try:
+        return _DECODER.decode(decoded)
     except ValueError:
         raise ProtocolError("the text is not JSON") from None
