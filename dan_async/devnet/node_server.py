@@ -26,9 +26,9 @@ from dan_async.devnet.nonces import NonceBook
 from dan_async.devnet.peer_links import PeerLinks
 from dan_async.devnet.peer_messages import PeerMessage
 from dan_async.devnet.rate_limit import RateLimit
-from dan_async.devnet.rpc_connection import RpcConnection, answer_text
+from dan_async.devnet.rpc_connection import RpcConnection
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
-from dan_async.devnet.rpc_framing import encode_error, parse_request
+from dan_async.devnet.rpc_framing import encode_error, encode_result, parse_request
 from dan_async.devnet.share_store import ShareStore
 from dan_async.devnet.workers import Workers
 from dan_async.types import Clock, OperatorAddress
@@ -233,7 +233,8 @@ class NodeServer:
             async with asyncio.timeout(_BODY_S):
                 parsed = parse_request(await request.read())
             rpc_id = parsed.id
-            return _json(200, await answer_text(parsed, self._methods.call))
+            result = await self._methods.call(parsed.method, parsed.params)
+            return _json(200, encode_result(parsed.id, result))
         except web.HTTPRequestEntityTooLarge:
             limit = self._limits.max_request_bytes
             refusal = RefusalError(Code.TOO_LARGE, f"a request may be {limit} bytes long")
@@ -251,7 +252,8 @@ class NodeServer:
         status = _STATUSES.get(refusal.code, 200)
         retry_after = refusal.data.get("retryAfter")
         headers = {"Retry-After": str(retry_after)} if retry_after else {}
-        return _json(status, encode_error(refusal.rpc_id or rpc_id, refusal), headers)
+        shown_id = rpc_id if refusal.rpc_id is None else refusal.rpc_id
+        return _json(status, encode_error(shown_id, refusal), headers)
 
     def _admit_post(self, request: web.Request) -> None:
         # A web page may send other types to any host without asking it first.

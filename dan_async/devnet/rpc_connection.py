@@ -18,7 +18,7 @@ from dan_async.devnet.rpc_framing import RpcRequest, encode_error, encode_result
 from dan_async.types import Json
 from dan_async.wire.node_1 import Code
 
-__all__ = ["Answerer", "RpcConnection", "answer_text", "is_too_long"]
+__all__ = ["RpcConnection"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,17 +26,9 @@ _log = logging.getLogger(__name__)
 Answerer = Callable[[str, dict[str, Json]], Awaitable[Json]]
 
 
-def is_too_long(text: str, limit: int) -> bool:
+def _is_too_long(text: str, limit: int) -> bool:
     """Tell whether a text is longer than so many bytes."""
     return len(text) > limit or (not text.isascii() and len(text.encode()) > limit)
-
-
-async def answer_text(request: RpcRequest, answer: Answerer) -> str:
-    """Carry out a request and write the reply, be it a result or an error."""
-    try:
-        return encode_result(request.id, await answer(request.method, request.params))
-    except RefusalError as refusal:
-        return encode_error(request.id, refusal)
 
 
 class RpcConnection:
@@ -112,7 +104,7 @@ class RpcConnection:
         task.add_done_callback(self._requests.discard)
 
     def _admit(self, text: str) -> RpcRequest:
-        if is_too_long(text, self._limits.max_request_bytes):
+        if _is_too_long(text, self._limits.max_request_bytes):
             raise RefusalError(
                 Code.TOO_LARGE,
                 f"a request may be {self._limits.max_request_bytes} bytes long",
@@ -134,7 +126,11 @@ class RpcConnection:
 
     async def _serve(self, request: RpcRequest) -> None:
         try:
-            await self._websocket.send_str(await answer_text(request, self._answer))
+            try:
+                reply = encode_result(request.id, await self._answer(request.method, request.params))
+            except RefusalError as refusal:
+                reply = encode_error(request.id, refusal)
+            await self._websocket.send_str(reply)
         except RequestDropped:
             return
         except NodeCrashed:

@@ -10,7 +10,7 @@ import pytest
 from dan_async.crypto.interpolation import points_fit_degree
 from dan_async.crypto.point import decode
 from dan_async.crypto.signature import recover_address
-from dan_async.devnet import Crash, Delay, DropReply, DropRequest, ForgeShares, ForgeSignature
+from dan_async.devnet import Crash, Delay, Devnet, DropReply, DropRequest, ForgeShares, ForgeSignature
 from dan_async.wire import node_1
 from tests.devnet.raw_client import Keygen, connect, connect_all
 from tests.helpers import assert_runs_under, no_leaks
@@ -98,10 +98,8 @@ async def test_a_crash_after_the_work_loses_no_key(devnet, index):
         assert (await one.call("dan_keygen", text))["keyId"] == answers[0]["keyId"]
 
 
-async def test_a_crashed_node_leaves_nothing(make_devnet):
+async def test_a_crashed_node_leaves_nothing():
     """It is gone as a killed process would be, and still nothing leaks."""
-    from dan_async.devnet import Devnet
-
     async with no_leaks(), Devnet(2, 2) as devnet:
         devnet.faults[0] = Crash(methods=["dan_health"])
         async with connect_all(devnet) as nodes:
@@ -155,8 +153,6 @@ async def test_faults_survive_a_restart(devnet):
 
 async def test_faults_can_be_set_before_the_start():
     """And are in force from the first request on."""
-    from dan_async.devnet import Devnet
-
     devnet = Devnet(2, 2)
     devnet.faults[1] = DropRequest()
     async with devnet, connect(devnet.nodes[1]) as node:

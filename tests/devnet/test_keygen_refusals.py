@@ -117,7 +117,7 @@ async def test_nonces_used_before(make_devnet):
 
     The very same request is told once more how it failed; anything else under these nonces is a replay.
     """
-    devnet = await make_devnet(2, 3, limits=NodeLimits(round_s=0.3))
+    devnet = await make_devnet(2, 3, limits=NodeLimits(round_s=1))
     devnet.faults[0] = FallSilent()
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes, t=2)
@@ -132,7 +132,7 @@ async def test_nonces_used_before(make_devnet):
 
 async def test_a_failed_request_may_be_made_again_with_new_nonces(make_devnet):
     """Under the same id, newly signed: nothing was made under it."""
-    devnet = await make_devnet(2, 3, limits=NodeLimits(round_s=0.3))
+    devnet = await make_devnet(2, 3, limits=NodeLimits(round_s=1))
     devnet.faults[0] = FallSilent()
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes, t=2)

@@ -272,6 +272,16 @@ async def test_a_post_too_many_is_429(make_devnet):
     assert int(headers["Retry-After"]) >= 1
 
 
+async def test_a_node_that_is_full_is_429_too(make_devnet):
+    """Also where the method itself says so; the reply has the request's id."""
+    devnet = await make_devnet(2, 2, limits=NodeLimits(max_nonces=1))
+    params = {"requestId": "0x" + "00" * 32, "operation": "keygen", "setupHash": "0x" + "00" * 32}
+    await post(devnet.nodes[0], request("dan_challenge", params))
+    status, headers, reply = await post(devnet.nodes[0], request("dan_challenge", params, rpc_id=0))
+    assert (status, reply["id"], reply["error"]["code"]) == (429, 0, Code.RATE_LIMITED)
+    assert int(headers["Retry-After"]) >= 1
+
+
 async def test_web_pages_cannot_pose_as_peers(devnet):
     """The link endpoint refuses whatever has an Origin."""
     url = devnet.nodes[0].url.replace("/v1/rpc", "/v1/peer")
