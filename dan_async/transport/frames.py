@@ -141,7 +141,7 @@ class FrameSocket:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise RequestTimeoutError(f"{self.where} did not read within {timeout_s:g} s") from None
+            raise RequestTimeoutError(f"{self.where} did not read within {_shown(timeout_s)}") from None
         except aiohttp.ClientConnectionError:
             pass
         else:
@@ -180,7 +180,7 @@ class FrameSocket:
             # Errors of ours may be TimeoutErrors as well, and are to be left as they are.
             if not limit.expired():
                 raise
-            raise RequestTimeoutError(f"{self.where} sent no frame within {timeout_s:g} s") from None
+            raise RequestTimeoutError(f"{self.where} sent no frame within {_shown(timeout_s)}") from None
 
     async def _receive(self) -> str:
         if self._listening is None:
@@ -353,3 +353,8 @@ class FrameSocket:
         # A goodbye that would have to wait behind other bytes is left out.
         if self._transport.get_write_buffer_size() == 0:
             self._write(control_frame(WSMsgType.CLOSE, struct.pack("!H", code)))
+
+
+def _shown(timeout_s: float | None) -> str:
+    # What is left of a limit is not a round number; the limit was.
+    return f"{round(timeout_s or 0.0, 2):g} s"
