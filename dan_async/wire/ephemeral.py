@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from dan_async.errors import InvalidFieldError
 from dan_async.models._fields import check_text
@@ -33,14 +32,13 @@ def decode_base64(field: str, text: object) -> str:
     Raises:
         InvalidFieldError: It is not that.
     """
+    encoded = check_text(field, text, least=0, most=1024 * 1024)
     try:
-        raw = base64.b64decode(check_text(field, text, least=0, most=1024 * 1024), validate=True)
+        raw = base64.b64decode(encoded, validate=True)
         decoded = raw.decode()
-    except (binascii.Error, ValueError) as error:
-        if isinstance(error, InvalidFieldError):
-            raise
+    except ValueError:  # not ASCII, not Base64, or not UTF-8
         raise InvalidFieldError(field, "must be standard Base64 of UTF-8 text") from None
-    if base64.b64encode(raw).decode() != text:
+    if base64.b64encode(raw).decode() != encoded:
         raise InvalidFieldError(field, "must be Base64 in its canonical form")
     return decoded
 

@@ -65,6 +65,13 @@ def test_base64_has_one_form(text):
         decode_base64("message", text)
 
 
+@pytest.mark.parametrize(("text", "problem"), [(1, "must be text"), ("A" * 1024 * 1024 + "AAAA", "long")])
+def test_what_is_no_text_within_bounds_says_so(text, problem):
+    """It is not called bad Base64."""
+    with pytest.raises(InvalidFieldError, match=problem):
+        decode_base64("message", text)
+
+
 def test_lone_surrogate_is_not_encoded():
     """UTF-8 has no bytes for it, and JavaScript would send something else."""
     with pytest.raises(InvalidFieldError, match="lone surrogate"):
