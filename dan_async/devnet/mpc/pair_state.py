@@ -11,6 +11,8 @@ from dan_async._hex import from_hex, to_hex
 from dan_async.devnet.mpc.hashing import DIGEST_BYTES, tagged_hash
 from dan_async.devnet.mpc.ot_base import SEED_BYTES, TRANSFERS
 from dan_async.devnet.mpc.ot_extension import ReceiverSeeds, SenderSeeds
+from dan_async.devnet.mpc.pair_abort import PairReason
+from dan_async.devnet.mpc.signing_abort import SigningAbort
 from dan_async.errors import InvalidFieldError
 
 _MEMBERS = ("context", "isFirst", "commonSeed", "receiverSeeds", "delta", "senderSeeds", "banned")
@@ -106,3 +108,15 @@ class PairState:
             ),
             banned=members["banned"],
         )
+
+
+def refuse_banned(pairs: Mapping[int, PairState]) -> None:
+    """
+    Check that no pair is banned, by now.
+
+    Raises:
+        SigningAbort: Some are; it names the parties.
+    """
+    banned = [index for index, pair in pairs.items() if pair.banned]
+    if banned:
+        raise SigningAbort(PairReason.BANNED, banned, ban=True)

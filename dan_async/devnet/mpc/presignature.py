@@ -9,7 +9,7 @@ once, and has no form in which it could be stored: it does not outlive the proce
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from dan_async.crypto.point import ORDER
@@ -17,15 +17,21 @@ from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.mpc.abort import ProtocolStateError
 from dan_async.devnet.mpc.field import scalar_from_bytes, scalar_to_bytes
 from dan_async.devnet.mpc.hashing import DIGEST_BYTES
+from dan_async.devnet.mpc.pair_state import PairState, refuse_banned
 from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
-from dan_async.devnet.mpc.signing_messages import SignMessage
+from dan_async.devnet.mpc.signing_messages import Envelope, SignMessage
 from dan_async.errors import InvalidFieldError
 
 _HALF_ORDER = ORDER // 2
 
 
 def assemble(
-    *, public_key: bytes, nonce_point: bytes, digest: bytes, shares: Mapping[int, tuple[int, int]]
+    *,
+    public_key: bytes,
+    nonce_point: bytes,
+    digest: bytes,
+    shares: Mapping[int, tuple[int, int]],
+    suspects: Sequence[int] = (),
 ) -> bytes:
     """
     Put the signers' shares together: s = Σw / Σu, made low.
@@ -35,17 +41,18 @@ def assemble(
         nonce_point: R, 33 bytes; its x coordinate is below the group order.
         digest: What is signed.
         shares: u and w of each signer.
+        suspects: Whom to blame if it does not work out.
 
     Returns:
         65 bytes r, s, v, with low s and v 27 or 28, of which it has been checked that they recover to the key.
 
     Raises:
-        SigningAbort: They do not; the protocol cannot tell whose share is wrong.
+        SigningAbort: They do not. The protocol cannot tell whose share is wrong.
     """
     denominator = sum(u for u, _ in shares.values()) % ORDER
     numerator = sum(w for _, w in shares.values()) % ORDER
     if not denominator or not numerator:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE)
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
     s = numerator * pow(denominator, -1, ORDER) % ORDER
     odd = nonce_point[0] & 1
     if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
@@ -54,9 +61,9 @@ def assemble(
     try:
         recovered = recover_public_key(digest, signature)
     except InvalidFieldError:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE) from None
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects) from None
     if recovered != public_key:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE)
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
     return signature
 
 
@@ -73,6 +80,7 @@ class Presignature:
         mask: φ, this signer's share of the mask.
         u: This signer's share of r·φ.
         v: This signer's share of (key)·φ.
+        pairs: The set-up with each other signer: none may have been banned when it signs.
     """
 
     def __init__(
@@ -86,10 +94,12 @@ class Presignature:
         mask: int,
         u: int,
         v: int,
+        pairs: Mapping[int, PairState],
     ) -> None:
         self._context, self._index, self._signers = context, index, signers
         self._public_key, self._nonce_point = public_key, nonce_point
         self._secrets = [(mask, u, v)]
+        self._pairs = pairs
         self._digest = b""
         self._own: tuple[int, int] | None = None
 
@@ -127,10 +137,12 @@ class Presignature:
 
         Raises:
             InvalidFieldError: The digest is not 32 bytes.
+            SigningAbort: Another signer was banned in the meantime.
             ProtocolStateError: The presignature is spent.
         """
         if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
             raise InvalidFieldError("digest", f"must be {DIGEST_BYTES} bytes")
+        refuse_banned(self._pairs)
         try:
             mask, u, v = self._secrets.pop()  # one atomic step: of two threads, one gets them
         except IndexError:
@@ -141,7 +153,7 @@ class Presignature:
         w = (int.from_bytes(digest, "big") * mask + r * v) % ORDER
         self._digest, self._own = digest, (u, w)
         message = SignMessage(digest=digest, u=scalar_to_bytes(u), w=scalar_to_bytes(w))
-        return message.encode(self._context, self._index)
+        return message.encode(Envelope(self._context, self._index))
 
     def combine(self, messages: Mapping[int, bytes]) -> bytes:
         """
@@ -162,15 +174,20 @@ class Presignature:
             raise ProtocolStateError("This presignature has not signed yet", hint="Call sign() first")
         shares = {self._index: self._own}
         for sender, message in from_all_others(self._index, self._signers, messages).items():
-            part = SignMessage.decode(message, self._context, sender)
+            part = SignMessage.decode(message, Envelope(self._context, sender))
             if part.digest != self._digest:
                 raise SigningAbort(SigningReason.DIGEST_MISMATCH, (sender,))
             try:
                 shares[sender] = scalar_from_bytes("u", part.u), scalar_from_bytes("w", part.w)
             except InvalidFieldError:
                 raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (sender,)) from None
+        others = tuple(signer for signer in self._signers if signer != self._index)
         return assemble(
-            public_key=self._public_key, nonce_point=self._nonce_point, digest=self._digest, shares=shares
+            public_key=self._public_key,
+            nonce_point=self._nonce_point,
+            digest=self._digest,
+            shares=shares,
+            suspects=others if len(others) == 1 else (),
         )
 
 

@@ -1,8 +1,8 @@
 """
 The messages of threshold signing, as bytes.
 
-Every message begins with 34 bytes: its kind, the session's context (32 bytes) and the sender's index. All lengths are
-fixed, so that each message has one encoding::
+Every message begins with 35 bytes: its kind, the session's context (32 bytes), the sender's index and the recipient's, which
+is 0 where the message goes to all. All lengths are fixed, so that each message has one encoding::
 
     commit     header, set-up id of the pair (32), commitment (32), vector OLE receiver's message
     multiply   header, hash of all commitments (32), nonce (32), points R, A, Γu, Γv (33 each), ψ (32), vector OLE reply
@@ -40,21 +40,47 @@ _LAYOUT = {
 }
 
 
-def _encode(kind: _Kind, context: bytes, sender: int, *parts: bytes) -> bytes:
-    return b"".join((bytes((kind,)), context, bytes((sender,)), *parts))
+#: As recipient: all other signers.
+ALL = 0
 
 
-def _decode(kind: _Kind, context: bytes, sender: int, message: bytes) -> list[bytes]:
-    header = _encode(kind, context, sender)
-    layout = _LAYOUT[kind]
-    length = len(header) + sum(layout)
-    if not isinstance(message, bytes) or len(message) != length or not message.startswith(header):
-        raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (sender,))
-    parts, at = [], len(header)
-    for size in layout:
-        parts.append(message[at : at + size])
-        at += size
-    return parts
+@frozen
+class Envelope:
+    """
+    What a message's header says.
+
+    Args:
+        context: The session's context, 32 bytes.
+        sender: The sender's index.
+        recipient: The recipient's index, or ``ALL``.
+    """
+
+    context: bytes
+    sender: int
+    recipient: int = ALL
+
+    def seal(self, kind: _Kind, *parts: bytes) -> bytes:
+        """Give a message's bytes."""
+        return b"".join((bytes((kind,)), self.context, bytes((self.sender, self.recipient)), *parts))
+
+    def open(self, kind: _Kind, message: bytes) -> list[bytes]:
+        """
+        Take a message apart.
+
+        Raises:
+            SigningAbort: It is malformed, or has another header. A message that is not even meant for this session and
+                recipient must not get as far as the checks whose failure bans.
+        """
+        header = self.seal(kind)
+        layout = _LAYOUT[kind]
+        length = len(header) + sum(layout)
+        if not isinstance(message, bytes) or len(message) != length or not message.startswith(header):
+            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (self.sender,))
+        parts, at = [], len(header)
+        for size in layout:
+            parts.append(message[at : at + size])
+            at += size
+        return parts
 
 
 @frozen(kw_only=True)
@@ -65,19 +91,19 @@ class CommitMessage:
     commitment: bytes
     vole: bytes
 
-    def encode(self, context: bytes, sender: int) -> bytes:
+    def encode(self, envelope: Envelope) -> bytes:
         """Give the message's bytes."""
-        return _encode(_Kind.COMMIT, context, sender, self.setup_id, self.commitment, self.vole)
+        return envelope.seal(_Kind.COMMIT, self.setup_id, self.commitment, self.vole)
 
     @classmethod
-    def decode(cls, message: bytes, context: bytes, sender: int) -> CommitMessage:
+    def decode(cls, message: bytes, envelope: Envelope) -> CommitMessage:
         """
         Read the message.
 
         Raises:
-            SigningAbort: It is malformed, or of another session or sender.
+            SigningAbort: It is malformed, or of another session, sender or recipient.
         """
-        setup_id, commitment, vole = _decode(_Kind.COMMIT, context, sender, message)
+        setup_id, commitment, vole = envelope.open(_Kind.COMMIT, message)
         return cls(setup_id=setup_id, commitment=commitment, vole=vole)
 
 
@@ -97,21 +123,21 @@ class MultiplyMessage:
     def __repr__(self) -> str:
         return "MultiplyMessage(***)"
 
-    def encode(self, context: bytes, sender: int) -> bytes:
+    def encode(self, envelope: Envelope) -> bytes:
         """Give the message's bytes."""
         points = (self.nonce_point, self.key_point, self.gamma_u, self.gamma_v)
-        return _encode(_Kind.MULTIPLY, context, sender, self.echo, self.nonce, *points, self.psi, self.vole)
+        return envelope.seal(_Kind.MULTIPLY, self.echo, self.nonce, *points, self.psi, self.vole)
 
     @classmethod
-    def decode(cls, message: bytes, context: bytes, sender: int) -> MultiplyMessage:
+    def decode(cls, message: bytes, envelope: Envelope) -> MultiplyMessage:
         """
         Read the message.
 
         Raises:
-            SigningAbort: It is malformed, or of another session or sender.
+            SigningAbort: It is malformed, or of another session, sender or recipient.
         """
-        echo, nonce, nonce_point, key_point, gamma_u, gamma_v, psi, vole = _decode(
-            _Kind.MULTIPLY, context, sender, message
+        echo, nonce, nonce_point, key_point, gamma_u, gamma_v, psi, vole = envelope.open(
+            _Kind.MULTIPLY, message
         )
         return cls(
             echo=echo,
@@ -133,17 +159,17 @@ class SignMessage:
     u: bytes
     w: bytes
 
-    def encode(self, context: bytes, sender: int) -> bytes:
+    def encode(self, envelope: Envelope) -> bytes:
         """Give the message's bytes."""
-        return _encode(_Kind.SIGN, context, sender, self.digest, self.u, self.w)
+        return envelope.seal(_Kind.SIGN, self.digest, self.u, self.w)
 
     @classmethod
-    def decode(cls, message: bytes, context: bytes, sender: int) -> SignMessage:
+    def decode(cls, message: bytes, envelope: Envelope) -> SignMessage:
         """
         Read the message.
 
         Raises:
-            SigningAbort: It is malformed, or of another session or sender.
+            SigningAbort: It is malformed, or of another session, sender or recipient.
         """
-        digest, u, w = _decode(_Kind.SIGN, context, sender, message)
+        digest, u, w = envelope.open(_Kind.SIGN, message)
         return cls(digest=digest, u=u, w=w)

@@ -35,11 +35,11 @@ from dan_async.devnet.mpc.abort import ProtocolStateError
 from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes
 from dan_async.devnet.mpc.hashing import tagged_hash, u32
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
-from dan_async.devnet.mpc.pair_state import PairState
+from dan_async.devnet.mpc.pair_abort import PairAbort
+from dan_async.devnet.mpc.pair_state import PairState, refuse_banned
 from dan_async.devnet.mpc.presignature import Presignature, from_all_others
 from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
-from dan_async.devnet.mpc.signing_messages import NONCE_BYTES, CommitMessage, MultiplyMessage
+from dan_async.devnet.mpc.signing_messages import NONCE_BYTES, CommitMessage, Envelope, MultiplyMessage
 from dan_async.devnet.mpc.vole import VoleReceiver, send
 from dan_async.devnet.mpc.zero_sharing import zero_share
 from dan_async.errors import InvalidFieldError
@@ -99,9 +99,7 @@ class SigningParty:
         if any(i not in pairs for i in self._others):
             raise InvalidFieldError("pairs", "must have the set-up with each other signer")
         self._pairs = {i: pairs[i] for i in self._others}
-        banned = [i for i, pair in self._pairs.items() if pair.banned]
-        if banned:
-            raise SigningAbort(PairReason.BANNED, banned, ban=True)
+        refuse_banned(self._pairs)
         self._share, self._index, self._entropy = share, share.index, entropy
         self._context = tagged_hash(
             "dan-ecdsa/1 signing",
@@ -128,6 +126,7 @@ class SigningParty:
             One message for each other signer.
 
         Raises:
+            SigningAbort: A pair was banned in the meantime.
             ProtocolStateError: This is not the next step.
         """
         with self._round(_Step.COMMIT, then=_Step.MULTIPLY):
@@ -152,7 +151,7 @@ class SigningParty:
                 self._receivers[other] = receiver
                 messages[other] = CommitMessage(
                     setup_id=pair.setup_id, commitment=commitment, vole=receiver.message
-                ).encode(self._context, self._index)
+                ).encode(Envelope(self._context, self._index, other))
             return messages
 
     def multiply(self, messages: Mapping[int, bytes]) -> dict[int, bytes]:
@@ -166,7 +165,8 @@ class SigningParty:
             One message for each other signer.
 
         Raises:
-            SigningAbort: A message is missing or malformed or of another set-up, or the check of the extension fails.
+            SigningAbort: A message is missing or malformed or of another set-up, a check of the extension fails (with
+                ``ban``), or a pair was banned in the meantime.
             InvalidFieldError: The mapping has a key that is no other signer's index.
             ProtocolStateError: This is not the next step.
         """
@@ -187,7 +187,7 @@ class SigningParty:
                     gamma_v=encode(base_multiply(self._sent[other][1])),
                     psi=psi[other],
                     vole=reply,
-                ).encode(self._context, self._index)
+                ).encode(Envelope(self._context, self._index, other))
                 for other, reply in replies.items()
             }
 
@@ -199,15 +199,17 @@ class SigningParty:
             messages: The other signers' messages of round 2.
 
         Raises:
-            SigningAbort: A message is missing or malformed, or a check fails; with ``ban`` if it was the vector OLE's.
+            SigningAbort: A message is missing or malformed, a check fails (with ``ban`` if it was the vector OLE's), or
+                a pair was banned in the meantime.
             InvalidFieldError: The mapping has a key that is no other signer's index.
             ProtocolStateError: This is not the next step.
         """
         with self._round(_Step.PRESIGN, then=_Step.OVER):
             received = from_all_others(self._index, self._signers, messages)
             opened = self._for_each_other(lambda other: self._open(other, received[other]))
+            # Before any check that bans, and blaming nobody: after a restart, a reply may answer this party's earlier self.
             if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
-                raise SigningAbort(SigningReason.EQUIVOCATION, self._only_other())
+                raise SigningAbort(SigningReason.EQUIVOCATION)
             products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
             key_points = [key_point for _, _, key_point in opened.values()]
             total = add([base_multiply(self._key), *key_points])
@@ -228,6 +230,7 @@ class SigningParty:
                 mask=self._mask,
                 u=u % ORDER,
                 v=v % ORDER,
+                pairs=self._pairs,
             )
             self._forget()
             return presignature
@@ -244,6 +247,7 @@ class SigningParty:
             )
         self._step = _Step.OVER
         try:
+            refuse_banned(self._pairs)  # another session may have banned one since
             yield
         except BaseException:
             self._forget()
@@ -294,7 +298,7 @@ class SigningParty:
         return opening[:NONCE_BYTES], points[: len(points) // 2], points[len(points) // 2 :]
 
     def _send_to(self, other: int, data: bytes) -> bytes:
-        message = CommitMessage.decode(data, self._context, other)
+        message = CommitMessage.decode(data, Envelope(self._context, other, self._index))
         pair = self._pairs[other]
         if (
             message.setup_id != pair.setup_id
@@ -312,7 +316,7 @@ class SigningParty:
         return reply
 
     def _open(self, other: int, data: bytes) -> tuple[MultiplyMessage, PublicKey, PublicKey]:
-        message = MultiplyMessage.decode(data, self._context, other)
+        message = MultiplyMessage.decode(data, Envelope(self._context, other, self._index))
         opening = message.nonce + message.nonce_point + message.key_point
         if self._commitment(other, opening) != self._commitments[other]:
             raise SigningAbort(SigningReason.COMMITMENT_MISMATCH, (other,))

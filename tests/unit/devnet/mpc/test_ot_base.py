@@ -6,7 +6,7 @@ import pytest
 from coincurve import PrivateKey
 
 from dan_async.crypto.point import ORDER, encode
-from dan_async.devnet.mpc.ot_base import TRANSFERS, OtBaseReceiver, OtBaseSender
+from dan_async.devnet.mpc.ot_base import TRANSFERS, OtBaseReceiver, OtBaseSender, _Hashes
 from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
 from tests.unit.devnet.mpc.dkg_group import source
 
@@ -158,14 +158,13 @@ def test_a_message_of_another_length_is_refused(step, change):
 def test_pads_depend_on_session_key_position_and_point():
     """So that nothing of one transfer says anything about another."""
     sender, _, _ = pair()
-    other = OtBaseSender(bytes(32), secrets.token_bytes)
     shared, point = PrivateKey().public_key, encode(PrivateKey().public_key)
     pads = {
         sender._hashes.pad(0, point, shared),
         sender._hashes.pad(1, point, shared),
         sender._hashes.pad(0, encode(shared), shared),
         sender._hashes.pad(0, point, PrivateKey().public_key),
-        other._hashes.pad(0, point, shared),
+        _Hashes(bytes(32), encode(sender._key)).pad(0, point, shared),
         OtBaseSender(CONTEXT, secrets.token_bytes)._hashes.pad(0, point, shared),
     }
     assert len(pads) == 6

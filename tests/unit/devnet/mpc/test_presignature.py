@@ -4,6 +4,7 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from attrs import evolve
 from coincurve import PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,13 +13,17 @@ from dan_async.crypto.point import ORDER, base_multiply, encode
 from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.mpc.abort import ProtocolStateError
 from dan_async.devnet.mpc.field import scalar_to_bytes
+from dan_async.devnet.mpc.pair_abort import PairReason
 from dan_async.devnet.mpc.presignature import Presignature, assemble
 from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
-from dan_async.devnet.mpc.signing_messages import SignMessage
+from dan_async.devnet.mpc.signing_messages import Envelope, SignMessage
 from dan_async.errors import InvalidFieldError
+from tests.unit.devnet.mpc.signing_group import all_pairs
 
 CONTEXT = bytes(range(32))
 DIGEST = secrets.token_bytes(32)
+PAIRS = all_pairs((1, 3))
+PAIRS[4] = {}
 scalars = st.integers(1, ORDER - 1)
 
 
@@ -38,7 +43,7 @@ def presignatures(key=None, nonce=None, signers=(1, 3)):
     )
     public = {"public_key": encode(base_multiply(key)), "nonce_point": encode(base_multiply(nonce))}
     return {
-        i: Presignature(context=CONTEXT, index=i, signers=signers, mask=m, u=u, v=v, **public)
+        i: Presignature(context=CONTEXT, index=i, signers=signers, mask=m, u=u, v=v, pairs=PAIRS[i], **public)
         for i, m, u, v in parts
     }
 
@@ -160,13 +165,13 @@ def test_a_part_that_is_not_reduced(part):
     both = presignatures()
     both[1].sign(DIGEST)
     numbers = {"u": bytes(32), "w": bytes(32)} | {part: ORDER.to_bytes(32, "big")}
-    message = SignMessage(digest=DIGEST, **numbers).encode(CONTEXT, 3)
+    message = SignMessage(digest=DIGEST, **numbers).encode(Envelope(CONTEXT, 3))
     abort = abort_of(lambda: both[1].combine({3: message}))
     assert (abort.reason, abort.culprits) == (SigningReason.MALFORMED_MESSAGE, (3,))
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(34 * 8, 34 * 8 + 96 * 8 - 1))
+@given(st.integers(35 * 8, 35 * 8 + 96 * 8 - 1))
 def test_a_wrong_part_makes_no_signature(bit):
     """One bit of digest, u or w: nothing is released that does not verify."""
     both = presignatures()
@@ -180,6 +185,28 @@ def test_a_wrong_part_makes_no_signature(bit):
         SigningReason.MALFORMED_MESSAGE,
     )
     assert not abort.ban
+
+
+@pytest.mark.parametrize(("signers", "culprits"), [((1, 3), (3,)), ((1, 3, 4), ())])
+def test_a_wrong_part_can_be_blamed_on_somebody_only_between_two(signers, culprits):
+    """A signer knows that it is not to blame itself; among three that leaves two."""
+    presigned = presignatures(signers=signers)
+    messages = {i: p.sign(DIGEST) for i, p in presigned.items()}
+    wrong = SignMessage(digest=DIGEST, u=bytes(31) + b"\x05", w=bytes(31) + b"\x05").encode(
+        Envelope(CONTEXT, 3)
+    )
+    abort = abort_of(
+        lambda: presigned[1].combine({i: m for i, m in (messages | {3: wrong}).items() if i != 1})
+    )
+    assert (abort.reason, abort.culprits) == (SigningReason.INVALID_SIGNATURE, culprits)
+
+
+def test_a_presignature_with_somebody_banned_since_does_not_sign():
+    """And is not spent by the attempt; it is of no more use, though."""
+    presignature = presignatures()[1]
+    presignature._pairs = {3: evolve(PAIRS[1][3], banned=True)}
+    abort = abort_of(lambda: presignature.sign(DIGEST))
+    assert (abort.reason, abort.culprits, abort.ban) == (PairReason.BANNED, (3,), True)
 
 
 @pytest.mark.parametrize(("u", "w"), [(0, 5), (5, 0)])
@@ -227,6 +254,6 @@ def test_a_presignature_cannot_be_pickled_into_a_second_one():
 def test_numbers_in_a_message_are_32_bytes():
     """As the format says."""
     both = presignatures()
-    message = SignMessage.decode(both[1].sign(DIGEST), CONTEXT, 1)
+    message = SignMessage.decode(both[1].sign(DIGEST), Envelope(CONTEXT, 1))
     assert message.digest == DIGEST
     assert message.u == scalar_to_bytes(int.from_bytes(message.u, "big"))

@@ -6,10 +6,11 @@ import pytest
 
 from dan_async.devnet.mpc.ot_extension import EXTENSION_BYTES
 from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
-from dan_async.devnet.mpc.signing_messages import CommitMessage, MultiplyMessage, SignMessage
+from dan_async.devnet.mpc.signing_messages import CommitMessage, Envelope, MultiplyMessage, SignMessage
 from dan_async.devnet.mpc.vole import REPLY_BYTES
 
 CONTEXT = bytes(range(32))
+ENVELOPE = Envelope(CONTEXT, 7, 3)
 
 
 def some(length):
@@ -36,7 +37,7 @@ every_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(
 @every_message
 def test_a_message_survives_its_encoding(message):
     """Every field of it."""
-    assert type(message).decode(message.encode(CONTEXT, 7), CONTEXT, 7) == message
+    assert type(message).decode(message.encode(ENVELOPE), ENVELOPE) == message
 
 
 @every_message
@@ -44,21 +45,23 @@ def test_a_message_survives_its_encoding(message):
 def test_a_message_of_another_length_is_blamed_on_its_sender(message, change):
     """Cut, extended, empty, or no bytes at all."""
     with pytest.raises(SigningAbort) as caught:
-        type(message).decode(change(message.encode(CONTEXT, 7)), CONTEXT, 7)
+        type(message).decode(change(message.encode(ENVELOPE)), ENVELOPE)
     assert (caught.value.reason, caught.value.culprits) == (SigningReason.MALFORMED_MESSAGE, (7,))
 
 
 @every_message
-def test_a_message_belongs_to_one_session_sender_and_kind(message):
-    """All three are in its header."""
-    encoded = message.encode(CONTEXT, 7)
-    for changed, context, sender in (
-        (encoded, bytes(32), 7),
-        (encoded, CONTEXT, 8),
-        (bytes((encoded[0] ^ 1,)) + encoded[1:], CONTEXT, 7),
+def test_a_message_belongs_to_one_session_sender_recipient_and_kind(message):
+    """All four are in its header."""
+    encoded = message.encode(ENVELOPE)
+    for changed, envelope in (
+        (encoded, Envelope(bytes(32), 7, 3)),
+        (encoded, Envelope(CONTEXT, 8, 3)),
+        (encoded, Envelope(CONTEXT, 7, 4)),
+        (encoded, Envelope(CONTEXT, 7)),
+        (bytes((encoded[0] ^ 1,)) + encoded[1:], ENVELOPE),
     ):
         with pytest.raises(SigningAbort, match="malformed"):
-            type(message).decode(changed, context, sender)
+            type(message).decode(changed, envelope)
 
 
 def test_what_is_secret_does_not_show():

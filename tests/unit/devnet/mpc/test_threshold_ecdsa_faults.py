@@ -14,7 +14,7 @@ from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.pair_abort import PairReason
 from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
-from dan_async.devnet.mpc.signing_messages import CommitMessage, MultiplyMessage
+from dan_async.devnet.mpc.signing_messages import CommitMessage, Envelope, MultiplyMessage
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import Signing, all_pairs, dealt_pair, finish
 
@@ -38,22 +38,22 @@ def expect(call, reason, culprits, *, ban=False):
 
 def change_commit(signing, sender, recipient, **changes):
     """Replace fields of a message of round 1; a function as value gets the old one."""
-    change(CommitMessage, signing.commits[recipient], sender, signing.parties[recipient]._context, changes)
+    envelope = Envelope(signing.parties[recipient]._context, sender, recipient)
+    change(CommitMessage, signing.commits[recipient], envelope, changes)
 
 
 def change_multiply(signing, sender, recipient, **changes):
     """Replace fields of a message of round 2."""
-    change(
-        MultiplyMessage, signing.multiplies[recipient], sender, signing.parties[recipient]._context, changes
-    )
+    envelope = Envelope(signing.parties[recipient]._context, sender, recipient)
+    change(MultiplyMessage, signing.multiplies[recipient], envelope, changes)
 
 
-def change(kind, mail, sender, context, changes):
-    message = kind.decode(mail[sender], context, sender)
+def change(kind, mail, envelope, changes):
+    message = kind.decode(mail[envelope.sender], envelope)
     new = {
         name: value(getattr(message, name)) if callable(value) else value for name, value in changes.items()
     }
-    mail[sender] = evolve(message, **new).encode(context, sender)
+    mail[envelope.sender] = evolve(message, **new).encode(envelope)
 
 
 def flipped(data, at=100):
@@ -180,8 +180,7 @@ def test_a_wrong_gamma(name, reason):
 def test_exchanged_gammas():
     """Each belongs to its own number."""
     signing = ready()
-    context = signing.parties[1]._context
-    message = MultiplyMessage.decode(signing.multiplies[1][2], context, 2)
+    message = MultiplyMessage.decode(signing.multiplies[1][2], Envelope(signing.parties[1]._context, 2, 1))
     change_multiply(signing, 2, 1, gamma_u=message.gamma_v, gamma_v=message.gamma_u)
     expect(presign(signing), SigningReason.NONCE_CHECK, (2,))
 
@@ -215,14 +214,6 @@ def test_different_commitments_for_different_signers_are_noticed():
     change_commit(signing, 2, 1, commitment=bytes(32))
     signing.multiply()
     expect(presign(signing, 4), SigningReason.EQUIVOCATION, ())
-
-
-def test_equivocation_between_two_signers_names_the_other():
-    """There is nobody else."""
-    shares, pairs = Group(2, 2).run(), all_pairs((1, 2))
-    signing = Signing(shares, pairs, (1, 2)).commit().multiply()
-    change_multiply(signing, 2, 1, echo=bytes(32))
-    expect(presign(signing), SigningReason.EQUIVOCATION, (2,))
 
 
 def altered(share, offset):
@@ -339,11 +330,41 @@ def test_a_message_for_another_key_or_set_of_signers_is_refused(difference):
     expect(multiply(signing), SigningReason.MALFORMED_MESSAGE, (2,))
 
 
-def test_a_reply_swapped_between_recipients():
-    """What was sent to party 4, delivered to party 1: it answers another multiplication."""
-    signing = ready()
-    signing.multiplies[1][2] = signing.multiplies[4][2]
-    expect(presign(signing), PairReason.VOLE_CHECK, (2,), ban=True)
+@pytest.mark.parametrize("step", ["commits", "multiplies"])
+def test_a_message_swapped_between_recipients_bans_nobody(step):
+    """What was sent to party 4, delivered to party 1: the header tells, before a check fails over it."""
+    signing = ready() if step == "multiplies" else fresh().commit()
+    mail = getattr(signing, step)
+    mail[1][2] = mail[4][2]
+    call = presign(signing) if step == "multiplies" else multiply(signing)
+    expect(call, SigningReason.MALFORMED_MESSAGE, (2,))
+
+
+def test_a_restart_between_the_rounds_bans_and_blames_nobody():
+    """Party 1 comes back under the same session id and gets the reply to what it had sent before."""
+    shares, pairs = TWO
+    signing = Signing(shares, pairs, (1, 2))
+    commits = {i: party.commit() for i, party in signing.parties.items()}
+    reply = signing.parties[2].multiply({1: commits[1][2]})
+    restarted = Signing(shares, pairs, (1, 2), session_id=signing.session_id).parties[1]
+    restarted.commit()
+    restarted.multiply({2: commits[2][1]})
+    expect(lambda: restarted.presign({2: reply[1]}), SigningReason.EQUIVOCATION, ())
+    assert not pairs[1][2].banned
+
+
+@pytest.mark.parametrize("step", ["commit", "multiply", "presign"])
+def test_a_ban_stops_sessions_that_are_under_way(step):
+    """It was found in another session of the same pair."""
+    signing = fresh()
+    party = signing.parties[1]
+    if step != "commit":
+        signing.commit()
+    if step == "presign":
+        signing.multiply()
+    party._pairs[2].banned = True
+    calls = {"commit": party.commit, "multiply": multiply(signing), "presign": presign(signing)}
+    expect(calls[step], PairReason.BANNED, (2,), ban=True)
 
 
 @settings(max_examples=25, deadline=None)
