@@ -159,6 +159,7 @@ class InProcessRunner:
             self._crash = asyncio.create_task(server.stop(abrupt=True), name="devnet node crash")
 
     async def _wait_for_crash(self) -> None:
-        if self._crash is not None:
-            await asyncio.wait([self._crash])
-            self._crash = None
+        crash, self._crash = self._crash, None
+        if crash is not None:
+            await asyncio.wait([crash])
+            crash.result()

@@ -27,7 +27,7 @@ from dan_async.devnet.identity import NodeIdentity
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.claim import EphemeralClaim
 from dan_async.wire import node_1
-from dan_async.wire.codec import module_for, owner_typed_data
+from dan_async.wire.codec import module_for, oneshot_challenge, owner_typed_data
 
 __all__ = ["Keygen", "RawNode", "RpcFaultError", "changed", "connect", "connect_all", "keygen_on"]
 
@@ -178,7 +178,6 @@ class Keygen:
 
     def sign(self, nonces: Sequence[bytes]) -> node_1.KeygenParams:
         """Have the owner sign; gives the whole request."""
-        module = module_for(self.revision)
         challenge = node_1.final_challenge(
             operation="keygen",
             request_id=self.request_id,
@@ -186,7 +185,15 @@ class Keygen:
             participants=self.participants,
             nonces=nonces,
         )
-        typed_data = owner_typed_data(self.revision, "keygen", self.make_setup(), challenge.hex())
+        return self._signed(challenge.hex(), nonces)
+
+    def sign_one_shot(self) -> node_1.KeygenParams:
+        """Have the owner sign a request without nonces."""
+        return self._signed(oneshot_challenge(self.make_setup()), ())
+
+    def _signed(self, challenge: str, nonces: Sequence[bytes]) -> node_1.KeygenParams:
+        module = module_for(self.revision)
+        typed_data = owner_typed_data(self.revision, "keygen", self.make_setup(), challenge)
         self.params = node_1.KeygenParams(
             request_id=self.request_id,
             revision=self.revision,

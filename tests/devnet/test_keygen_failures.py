@@ -10,7 +10,7 @@ from dan_async.devnet import DealWrongShare, Equivocate, FallSilent, NodeLimits
 from dan_async.wire import node_1
 from dan_async.wire.node_1 import Code
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
-from tests.helpers import assert_runs_under
+from tests.helpers import ManualClock, assert_runs_under
 
 #: Long enough for a round on a busy machine, short enough to wait for.
 QUICK = NodeLimits(round_s=1.5, stop_grace_s=0.1)
@@ -169,3 +169,60 @@ async def test_nothing_secret_is_logged(make_devnet, caplog):
         identity = node._runner._config.identity.to_hex()
         for secret in (f"{share:x}", str(share), identity):
             assert secret not in caplog.text
+
+
+async def test_a_share_that_cannot_be_stored_is_not_acknowledged(make_devnet, caplog):
+    """INTERNAL_ERROR, again for the same request; the log says where, and nothing of what the disk said."""
+    devnet = await make(make_devnet, 2, 2)
+
+    def full(*_):
+        raise OSError("a secret path")
+
+    devnet.nodes[0]._runner._memory.put = full
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        (failing,) = [node for node in nodes if node.operator == devnet.nodes[0].operator]
+        (other,) = [node for node in nodes if node is not failing]
+        text = node_1.encode_keygen(keygen.params)
+        answer = asyncio.create_task(other.call("dan_keygen", text))
+        for _ in range(2):
+            with pytest.raises(RpcFaultError) as caught:
+                await failing.call("dan_keygen", text)
+            assert (caught.value.code, caught.value.message) == (Code.INTERNAL_ERROR, "the node has failed")
+        assert (await answer)["operator"] == other.operator
+    assert devnet.nodes[0].reveal_share((await answer)["keyId"]) is None
+    assert "OSError at " in caplog.text
+    assert "secret path" not in caplog.text
+
+
+async def test_a_one_shot_request_is_not_run_twice_under_one_session(make_devnet):
+    """CHALLENGE_REUSED once its failure is forgotten: parties never work twice under one session id."""
+    clock = ManualClock()
+    devnet = await make_devnet(2, 3, clock=clock, limits=QUICK)
+    devnet.faults[0] = FallSilent()
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2, expiry=int(clock.now) + 86_400)
+        keygen.request_id = node_1.oneshot_request_id(keygen.digest)
+        keygen.sign_one_shot()
+        assert await keygen.codes() == [Code.KEYGEN_FAILED] * 3
+        clock.advance(3600)
+        assert await keygen.codes() == [Code.CHALLENGE_REUSED] * 3
+
+
+async def test_a_one_shot_request_makes_one_key(devnet):
+    """However often it is sent."""
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        keygen.request_id = node_1.oneshot_request_id(keygen.digest)
+        keygen.sign_one_shot()
+        acks = await keygen.send()
+        assert await keygen.send() == acks
+
+
+async def test_a_one_shot_request_has_the_id_of_its_setup(devnet):
+    """CHALLENGE_MISMATCH under any other: that id is all that guards it against replay."""
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        keygen.sign_one_shot()
+        assert await keygen.codes() == [Code.CHALLENGE_MISMATCH] * 3

@@ -340,3 +340,51 @@ async def test_closing_twice_is_allowed():
     async with no_leaks(), three_peers() as (a, *_):
         await a.links.aclose()
         await a.links.aclose()
+
+
+async def handshake_by_hand(websocket, identity, peer):
+    """Open a link as a node would; gives its keys."""
+    calling = Dialler(identity, peer.operator)
+    await websocket.send_bytes(calling.hello())
+    finish, keys = calling.finish((await websocket.receive(timeout=5)).data)
+    await websocket.send_bytes(finish)
+    return keys
+
+
+async def test_a_peer_that_comes_back_replaces_its_old_link(peers):
+    """The old connection may be dead without this node having noticed."""
+    a, b, _ = peers
+    async with aiohttp.ClientSession() as session:
+        old = await session.ws_connect(b.url)
+        await handshake_by_hand(old, a.identity, b)
+        assert await b.linked.get() == a.operator
+        new = await session.ws_connect(b.url)
+        keys = await handshake_by_hand(new, a.identity, b)
+        assert (await old.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+        assert await b.linked.get() == a.operator
+        assert b.links.send(a.operator, b"to the new one")
+        sealed = await new.receive(timeout=5)
+        assert keys.receiving.open(sealed.data) == b"to the new one"
+
+
+async def test_text_on_a_link_closes_it(peers):
+    """Links are binary."""
+    a, b, _ = peers
+    async with aiohttp.ClientSession() as session:
+        websocket = await session.ws_connect(b.url)
+        await handshake_by_hand(websocket, a.identity, b)
+        await websocket.send_str("hello")
+        assert (await websocket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+
+
+async def test_callers_are_bounded(peers):
+    """The one too many is told to try again later."""
+    _, b, _ = peers
+    b.links._limits = NodeLimits(max_connections=1, handshake_s=1)
+    async with aiohttp.ClientSession() as session:
+        first = await session.ws_connect(b.url)
+        await until(lambda: b.links._listeners)
+        second = await session.ws_connect(b.url)
+        message = await second.receive(timeout=5)
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1013)
+        await first.close()

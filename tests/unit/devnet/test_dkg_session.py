@@ -1,0 +1,305 @@
+"""One node's key generation against peers that the test plays: what it sends, whom it believes, whom it blames."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from dan_async.config import Threshold
+from dan_async.devnet.dkg_session import DkgSessions
+from dan_async.devnet.faults import NodeFaults
+from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.limits import NodeLimits
+from dan_async.devnet.mailboxes import Mailboxes
+from dan_async.devnet.mpc.dkg import DkgParty
+from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_parts
+from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.devnet.workers import Workers
+from dan_async.wire.node_1 import Code
+
+SESSION = b"\x0a" * 32
+REQUEST = "0x" + "0b" * 32
+IDENTITIES = sorted((NodeIdentity.from_hex(f"{n:064x}") for n in (1, 2, 3)), key=lambda i: i.operator.lower())
+OPERATORS = tuple(identity.operator for identity in IDENTITIES)
+THRESHOLD = Threshold(2, 3)
+ME, A, B = OPERATORS
+
+
+class Links:
+    """Stands where ``PeerLinks`` would: keeps what is sent, and can be down."""
+
+    def __init__(self):
+        self.sent = []
+        self.needed = []
+        self.is_up = True
+
+    @contextlib.contextmanager
+    def wanted(self, peers):
+        self.needed.append(tuple(peers))
+        yield
+        self.needed.pop()
+
+    def send(self, peer, frame):
+        if self.is_up:
+            self.sent.append((peer, PeerMessage.decode(frame)))
+        return self.is_up
+
+    def aborts(self):
+        return [(peer, AbortNotice.decode(m.body)) for peer, m in self.sent if m.kind is Kind.ABORT]
+
+
+class Bench:
+    """The node under test, and its two peers as the test drives them."""
+
+    def __init__(self, workers, round_s):
+        self.links = Links()
+        self.boxes = Mailboxes(early_s=5, early_bytes=100_000, clock=lambda: 0.0)
+        self.sessions = DkgSessions(
+            identity=IDENTITIES[0],
+            links=self.links,
+            mailboxes=self.boxes,
+            workers=workers,
+            limits=NodeLimits(round_s=round_s),
+            faults=NodeFaults(),
+        )
+        self.peers = {
+            OPERATORS[i]: DkgParty(
+                session_id=SESSION,
+                index=i + 1,
+                threshold=THRESHOLD,
+                identities=OPERATORS,
+                sign=IDENTITIES[i].sign,
+            )
+            for i in (1, 2)
+        }
+
+    def start(self):
+        self.running = asyncio.create_task(
+            self.sessions.run(
+                request_id=REQUEST, session_id=SESSION, threshold=THRESHOLD, participants=OPERATORS
+            )
+        )
+
+    def say(self, peer, body, *, round_=0, kind=Kind.KEYGEN):
+        self.boxes.deliver(peer, PeerMessage(kind, SESSION, round_, body))
+
+    def abort(self, peer, **notice):
+        self.say(peer, AbortNotice(**{"reason": "because", **notice}).encode(), kind=Kind.ABORT)
+
+    async def mine(self, round_, peer=A):
+        """What the node sends to a peer in a round."""
+        async with asyncio.timeout(5):
+            while True:
+                for to, message in self.links.sent:
+                    if (to, message.kind, message.round) == (peer, Kind.KEYGEN, round_):
+                        return message.body
+                await asyncio.sleep(0.001)
+
+    async def commit(self):
+        commitments = {2: self.peers[A].commit(), 3: self.peers[B].commit()}
+        self.start()
+        commitments[1] = await self.mine(1)
+        self.say(A, commitments[2], round_=1)
+        self.say(B, commitments[3], round_=1)
+        return commitments
+
+    async def open(self):
+        commitments = await self.commit()
+        return {
+            i: self.peers[OPERATORS[i - 1]].open({j: c for j, c in commitments.items() if j != i})
+            for i in (2, 3)
+        }
+
+    async def refusal(self):
+        async with asyncio.timeout(5):
+            with pytest.raises(RefusalError) as caught:
+                await self.running
+        assert caught.value.code == Code.KEYGEN_FAILED
+        return caught.value
+
+
+@pytest.fixture
+def workers():
+    with Workers() as made:
+        yield made
+
+
+@pytest.fixture
+def bench(workers):
+    return Bench(workers, round_s=5)
+
+
+async def test_a_whole_key_generation(bench):
+    """Three rounds with well-behaved peers end with a share; links are wanted meanwhile, and no longer."""
+    openings = await bench.open()
+    assert bench.links.needed == [(A, B)]
+    for i, opening in openings.items():
+        bench.say(OPERATORS[i - 1], join_parts((opening.broadcast, opening.shares[1])), round_=2)
+    mine = {peer: await bench.mine(2, peer) for peer in (A, B)}
+    opened = {peer: mine[peer][4 : 4 + int.from_bytes(mine[peer][:4], "big")] for peer in mine}
+    shares = {peer: mine[peer][8 + len(opened[peer]) :] for peer in mine}
+    assert opened[A] == opened[B]
+    assert shares[A] != shares[B]
+    echoes = {
+        2: bench.peers[A].verify(
+            {1: opened[A], 3: openings[3].broadcast}, {1: shares[A], 3: openings[3].shares[2]}
+        ),
+        3: bench.peers[B].verify(
+            {1: opened[B], 2: openings[2].broadcast}, {1: shares[B], 2: openings[2].shares[3]}
+        ),
+    }
+    for i, echo in echoes.items():
+        bench.say(OPERATORS[i - 1], echo, round_=3)
+    share = await bench.running
+    theirs = bench.peers[A].finish({1: await bench.mine(3), 3: echoes[3]})
+    assert share.public_key == theirs.public_key
+    assert share.transcript_hash == theirs.transcript_hash
+    assert bench.links.needed == []
+    assert bench.links.aborts() == []
+
+
+async def test_silence_is_blamed_on_the_silent_only(workers):
+    """And the other parties are told."""
+    bench = Bench(workers, round_s=0.2)
+    bench.say(A, bench.peers[A].commit(), round_=1)
+    bench.start()
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": [B]}
+    assert {(peer, notice.culprits) for peer, notice in bench.links.aborts()} == {(A, (3,)), (B, (3,))}
+
+
+async def test_two_different_messages_in_a_round_are_blamed_on_their_sender(bench):
+    """Whichever was the true one."""
+    bench.start()
+    bench.say(A, b"one", round_=1)
+    bench.say(A, b"two", round_=1)
+    assert (await bench.refusal()).data == {"culprits": [A]}
+
+
+async def test_garbage_is_blamed_on_its_sender(bench):
+    """As the arithmetic notices."""
+    bench.start()
+    bench.say(A, b"garbage", round_=1)
+    bench.say(B, bench.peers[B].commit(), round_=1)
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": [A]}
+    assert "malformed" in refusal.message
+
+
+async def test_parts_that_do_not_add_up_are_blamed_on_their_sender(bench):
+    """An opening without a share."""
+    openings = await bench.open()
+    bench.say(A, join_parts((openings[2].broadcast,)), round_=2)
+    bench.say(B, join_parts((openings[3].broadcast, openings[3].shares[1])), round_=2)
+    assert (await bench.refusal()).data == {"culprits": [A]}
+
+
+async def test_somebody_elses_share_is_blamed_on_its_sender(bench):
+    """A share says whom it was dealt to."""
+    openings = await bench.open()
+    bench.say(A, join_parts((openings[2].broadcast, openings[2].shares[3])), round_=2)
+    bench.say(B, join_parts((openings[3].broadcast, openings[3].shares[1])), round_=2)
+    assert (await bench.refusal()).data == {"culprits": [A]}
+
+
+@pytest.mark.parametrize(
+    ("culprits", "believed"),
+    [((2,), [A]), ((3,), [B]), ((1,), []), ((), []), ((9,), []), ((2, 3), [A, B])],
+    ids=["itself", "one we wait for", "this node", "nobody", "no party", "both"],
+)
+async def test_an_aborts_blame_is_believed_as_far_as_it_can_be_checked(bench, culprits, believed):
+    """Whoever gives up may blame itself, and those from whom this node has nothing either."""
+    bench.start()
+    bench.abort(A, culprits=culprits)
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": believed, "abortedBy": A}
+    assert "because" in refusal.message
+
+
+async def test_an_abort_cannot_blame_who_has_sent_its_message(bench):
+    """This node knows better."""
+    bench.start()
+    bench.say(B, bench.peers[B].commit(), round_=1)
+    bench.abort(A, culprits=(3,))
+    assert (await bench.refusal()).data == {"culprits": [], "abortedBy": A}
+
+
+async def test_a_complaint_that_proves_nothing_is_blamed_on_who_made_it(bench):
+    """Evidence that is none is a lie."""
+    bench.start()
+    bench.abort(A, culprits=(3,), complaint=b"no evidence")
+    assert (await bench.refusal()).data == {"culprits": [A], "abortedBy": A}
+
+
+async def test_an_abort_that_cannot_be_read_is_blamed_on_its_sender(bench):
+    """It broke the protocol, too."""
+    bench.start()
+    bench.say(A, b"no notice", kind=Kind.ABORT)
+    assert (await bench.refusal()).data == {"culprits": [A], "abortedBy": A}
+
+
+async def test_an_abort_is_passed_on(bench):
+    """The party that gave up may have told this node only; the others would call this node silent."""
+    bench.start()
+    bench.abort(A, culprits=(2,))
+    await bench.refusal()
+    assert {peer for peer, _ in bench.links.aborts()} == {A, B}
+
+
+async def test_an_abort_that_came_early_counts(bench):
+    """The session is over before it begins."""
+    bench.abort(A, culprits=(2,))
+    bench.start()
+    assert (await bench.refusal()).data == {"culprits": [A], "abortedBy": A}
+
+
+async def test_what_was_sent_is_sent_again_over_a_new_link(bench):
+    """The link was down when the round began."""
+    bench.links.is_up = False
+    bench.start()
+    await asyncio.sleep(0.05)
+    assert bench.links.sent == []
+    bench.links.is_up = True
+    bench.sessions.resend(A)
+    assert [(peer, message.round) for peer, message in bench.links.sent] == [(A, 1)]
+    bench.abort(A, culprits=(2,))
+    await bench.refusal()
+    before = len(bench.links.sent)
+    bench.sessions.resend(A)
+    assert len(bench.links.sent) == before
+
+
+async def test_a_cancelled_session_tells_the_others(bench):
+    """It names itself, so that they need not wait and nobody else is blamed."""
+    bench.start()
+    await bench.mine(1)
+    bench.running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await bench.running
+    assert {(peer, notice.culprits) for peer, notice in bench.links.aborts()} == {(A, (1,)), (B, (1,))}
+
+
+async def test_a_session_that_fails_by_accident_tells_the_others(bench, monkeypatch):
+    """As a cancelled one does; the error itself goes on."""
+
+    def fail(*_, **__):
+        raise RuntimeError("a mistake in this program")
+
+    monkeypatch.setattr(bench.sessions, "_new_party", fail)
+    bench.start()
+    with pytest.raises(RuntimeError):
+        await bench.running
+    assert {notice.culprits for _, notice in bench.links.aborts()} == {(1,)}
+
+
+async def test_a_session_runs_once(bench):
+    """Its id is known from the moment it begins."""
+    assert not bench.sessions.has_run(SESSION)
+    bench.start()
+    await bench.mine(1)
+    assert bench.sessions.has_run(SESSION)
+    bench.abort(A)
+    await bench.refusal()
+    assert bench.sessions.has_run(SESSION)
