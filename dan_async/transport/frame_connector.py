@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from contextvars import ContextVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -196,7 +197,10 @@ def _secrets_of(url: str, options: TransportOptions) -> tuple[str, ...]:
     parts = urlsplit(url)
     if parts.username is not None and any(name.lower() == "authorization" for name in options.headers):
         raise InvalidFieldError("url", "has credentials in it, and options.headers has Authorization")
-    found = {unquote(parts.password or ""), *(pair.rpartition("=")[2] for pair in parts.query.split("&"))}
+    found = {pair.rpartition("=")[2] for pair in parts.query.split("&")}
+    if parts.password is not None:
+        user, password = unquote(parts.username or ""), unquote(parts.password)
+        found |= {parts.password, password, base64.b64encode(f"{user}:{password}".encode()).decode()}
     for value in options.headers.values():
         found |= {value, value.rpartition(" ")[2]}  # "Bearer TOKEN": the token alone is as secret
     return tuple(sorted((text for text in found if len(text) >= _LEAST_SECRET), key=len, reverse=True))

@@ -334,6 +334,18 @@ async def test_a_method_that_the_revision_does_not_take() -> None:
         await network.keygen(keygen_request(), Passkey(), deadline=Deadline(5))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("algorithms", [(), ("secp256k1", "secp256k1"), ("rsa",)])
+@pytest.mark.parametrize("revision", [None, "0.3", "1"])
+async def test_wrong_algorithms_of_a_batch(algorithms: Any, revision: str | None) -> None:
+    """None, one twice, or an unknown one: named before anything is opened, also where the revision is not known."""
+    network = GatewayNetwork("ws://127.0.0.1:9/v1", revision=revision)
+    with pytest.raises(InvalidFieldError) as caught:
+        await network.keygen_batch(
+            keygen_request(), CountingWallet().auth, sign_algs=algorithms, deadline=Deadline(5)
+        )
+    assert caught.value.field == "sign_algs"
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 async def test_an_expired_claim_is_not_sent(version: str) -> None:
     """Neither the gateway nor the wallet hears of it."""

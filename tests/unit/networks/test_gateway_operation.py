@@ -12,10 +12,12 @@ import pytest
 from aiohttp import web
 
 from dan_async import GatewayNetwork
-from dan_async.config import RetryPolicy, TransportOptions
+from dan_async._tasks import Deadline
+from dan_async.config import RetryPolicy, Timeouts, TransportOptions
 from dan_async.errors import (
     ChallengeError,
     DanError,
+    DeadlineExceededError,
     GatewayError,
 )
 from dan_async.networks.gateway_challenges import SeenChallenges
@@ -31,13 +33,14 @@ from tests.gateway_server import (
     at_wallet,
     challenge_frame,
     honest,
+    keygen_request,
     new_challenge,
     operate,
     result_frame,
     run,
     scripted,
 )
-from tests.helpers import error_of, no_leaks
+from tests.helpers import assert_runs_under, error_of, no_leaks
 
 # --- retries ----------------------------------------------------------------------------------------------------------
 
@@ -177,6 +180,56 @@ async def test_a_refusal_is_not_tried_again() -> None:
     assert type(error) is GatewayError
     assert (error.close_code, error.retryable) == (4403, False)
     assert len(gateway.visits) == 1
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+async def test_without_a_deadline_the_usual_limit_counts() -> None:
+    """A job without a deadline still does not wait for ever for a result."""
+
+    async def hang(visit: Visit) -> None:
+        await visit.gone()
+
+    async with no_leaks(), scripted(at_result(hang)) as gateway:
+        timeouts = Timeouts(total_s=0.2)
+        network = GatewayNetwork(gateway.url(), revision="0.3", retry=ONCE, timeouts=timeouts)
+        auth = CountingWallet().auth
+        error = await error_of(network.keygen(keygen_request(), auth, deadline=Deadline(None)))
+        await network.aclose()
+    assert type(error) is GatewayError
+    assert error.phase == "result"
+    assert "within 0.2 s" in error.message
+
+
+async def test_a_deadline_that_is_over_opens_nothing() -> None:
+    """Not even a connection is made."""
+    now = 0.0
+    deadline = Deadline(1.0, clock=lambda: now)
+    now = 2.0
+    async with no_leaks(), scripted(honest) as gateway:
+        network = GatewayNetwork(gateway.url(), revision="0.3")
+        error = await error_of(network.keygen(keygen_request(), CountingWallet().auth, deadline=deadline))
+        await network.aclose()
+        assert gateway.requests == []
+    assert type(error) is DeadlineExceededError
+    assert (error.phase, error.request_id) == ("connect", REQUEST_ID)
+
+
+async def test_the_deadline_counts_over_all_attempts() -> None:
+    """A gateway that lets every attempt time out costs the deadline, not the sum of the attempts."""
+
+    async def hang(visit: Visit) -> None:
+        await visit.gone()
+
+    async with no_leaks(), scripted(at_challenge(hang)) as gateway, assert_runs_under(5):
+        error = await error_of(
+            run(gateway, revision="0.3", retry=QUICK, timeouts=Timeouts(attempt_s=0.3), total_s=0.5)
+        )
+    assert type(error) is DeadlineExceededError
+    assert error.phase == "challenge"
+    assert "waiting for the gateway's challenge" in error.message
+    assert len(gateway.visits) == 2
 
 
 # --- challenges -------------------------------------------------------------------------------------------------------

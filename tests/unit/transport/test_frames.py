@@ -1,0 +1,367 @@
+"""One WebSocket for text frames: control frames, listening ahead, ending."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType, web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dan_async.config import TransportOptions
+from dan_async.errors import (
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    InvalidFieldError,
+    ProtocolError,
+    RequestTimeoutError,
+)
+from dan_async.transport.frame_connector import FrameConnector
+from dan_async.transport.frames import CLOSE_GRACE_S, FREE_CONTROL_FRAMES, control_frame
+from tests.helpers import assert_runs_under, error_of, no_leaks, wait_until
+from tests.servers import raw_server, serve, socket_script
+
+
+def connector(port: int, **options) -> FrameConnector:
+    """Make a connector to a server on loopback."""
+    session = options.pop("session", None)
+    return FrameConnector(
+        f"ws://127.0.0.1:{port}/v1",
+        options=TransportOptions(**options),
+        connect_timeout_s=5.0,
+        session=session,
+    )
+
+
+async def echo(socket: web.WebSocketResponse) -> None:
+    async for message in socket:
+        await socket.send_str(message.data)
+
+
+@given(st.sampled_from([WSMsgType.CLOSE, WSMsgType.PING, WSMsgType.PONG]), st.binary(max_size=125))
+def test_control_frames_are_masked_frames(opcode, payload):
+    """FIN, opcode, mask bit, length, key, and the payload under the key (RFC 6455 section 5.3)."""
+    frame = control_frame(opcode, payload)
+    assert frame[0] == 0x80 | opcode
+    assert frame[1] == 0x80 | len(payload)
+    key, masked = frame[2:6], frame[6:]
+    assert bytes(byte ^ key[i % 4] for i, byte in enumerate(masked)) == payload
+
+
+def test_control_frames_have_a_new_key_each():
+    """The key is unpredictable, as the RFC demands of a client."""
+    assert len({control_frame(WSMsgType.PING)[2:6] for _ in range(8)}) > 1
+
+
+async def test_frames_go_back_and_forth():
+    """Text in, text out, in order; the server sees a clean close."""
+    codes = []
+
+    async def script(socket):
+        await echo(socket)
+        codes.append(socket.close_code)
+
+    async with no_leaks(), socket_script(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        for text in ("one", "", "zwei é 𝄞", "x" * 100_000):
+            await socket.send(text, 5)
+            assert await socket.receive(5) == text
+        await socket.finish()
+        await socket.aclose()
+        await way.aclose()
+        await wait_until(lambda: codes == [1000])
+
+
+async def test_a_text_that_utf8_cannot_carry_is_not_sent():
+    """A lone surrogate is the caller's mistake."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        with pytest.raises(InvalidFieldError, match="surrogate"):
+            await socket.send("\ud800", 5)
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_pings_are_answered():
+    """With the same payload."""
+    pongs = []
+
+    async def script(socket):
+        await socket.ping(b"are you there")
+        message = await socket.receive()
+        pongs.append((message.type, message.data))
+        await socket.send_str("go on")
+        await socket.receive()
+
+    async def handle(request):
+        socket = web.WebSocketResponse(autoping=False)
+        await socket.prepare(request)
+        await script(socket)
+        return socket
+
+    async with no_leaks(), serve(get=handle) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        assert await socket.receive(5) == "go on"
+        await socket.aclose()
+        await way.aclose()
+    assert pongs == [(WSMsgType.PONG, b"are you there")]
+
+
+async def test_a_few_pings_at_once_are_no_flood():
+    """The limit is what it says."""
+
+    async def script(socket):
+        for _ in range(FREE_CONTROL_FRAMES):
+            await socket.pong()
+        await socket.send_str("fine")
+        await socket.receive()
+
+    async with no_leaks(), socket_script(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        assert await socket.receive(5) == "fine"
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_listening_ahead_keeps_the_frame_for_the_next_receive():
+    """What came meanwhile is not lost, and the callback is called once."""
+    calls = []
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        socket.listen(calls.append)
+        assert socket.early_error() is None
+        await socket.send("now", 5)
+        assert await socket.receive(5) == "now"
+        await asyncio.sleep(0)
+        assert len(calls) == 1
+        await socket.send("again", 5)
+        assert await socket.receive(5) == "again"
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_a_timeout_while_listening_leaves_the_frame():
+    """Waiting can go on after a receive that timed out."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        socket.listen()
+        with pytest.raises(RequestTimeoutError, match=r"within 0\.05 s"):
+            await socket.receive(0.05)
+        await socket.send("late", 5)
+        assert await socket.receive(5) == "late"
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_an_early_frame_is_told():
+    """A frame that came while none should, shortened and without long tokens."""
+
+    async def script(socket):
+        await socket.send_str("early " + "ab" * 40)
+        await socket.receive()
+
+    async with no_leaks(), socket_script(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        socket.listen()
+        await wait_until(lambda: socket.early_error() is not None)
+        error = socket.early_error()
+        await socket.aclose()
+        await way.aclose()
+    assert type(error) is ProtocolError
+    assert "early [masked]" in error.message
+
+
+async def test_an_early_end_is_told():
+    """With code and reason."""
+
+    async def script(socket):
+        await socket.close(code=1001, message=b"going")
+
+    async with no_leaks(), socket_script(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        socket.listen()
+        await wait_until(lambda: socket.early_error() is not None)
+        error = socket.early_error()
+        await socket.aclose()
+        await way.aclose()
+    assert type(error) is ConnectionLostError
+    assert (error.close_code, error.close_reason) == (1001, "going")
+
+
+async def test_sending_after_the_end_tells_why_it_ended():
+    """The close code that had come but was not read yet is in the error of the send."""
+
+    async def script(socket):
+        await socket.close(code=1013, message=b"busy")
+
+    async with no_leaks(), socket_script(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        await asyncio.sleep(0.1)
+        socket._transport.abort()
+        await asyncio.sleep(0.05)
+        error = await error_of(socket.send("too late", 5))
+        await socket.aclose()
+        await way.aclose()
+    assert type(error) is ConnectionLostError
+    assert error.close_code == 1013
+
+
+async def test_sending_into_a_broken_connection():
+    """Where the peer said nothing, the error says that it broke."""
+
+    async def script(socket):
+        await socket.receive()
+
+    async with no_leaks(), socket_script(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        socket._transport.abort()
+        await asyncio.sleep(0.05)
+        error = await error_of(socket.send("too late", 5))
+        await socket.aclose()
+        await way.aclose()
+    assert type(error) is ConnectionLostError
+    assert "broke" in error.message
+
+
+async def test_a_peer_that_does_not_read():
+    """Sending has a limit, and so has closing."""
+
+    async def deaf(reader, writer):
+        import base64
+        import hashlib
+
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = head.lower().partition("sec-websocket-key: ")[0]
+        key = head[len(key) + 19 :].partition("\r\n")[0]
+        accept = base64.b64encode(
+            hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+        )
+        writer.write(
+            b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: "
+            + accept
+            + b"\r\n\r\n"
+        )
+        writer.transport.pause_reading()
+        await asyncio.Event().wait()
+
+    async with no_leaks(), raw_server(deaf) as port, assert_runs_under(10):
+        way = connector(port)
+        socket = await way.open("rpc")
+        with pytest.raises(RequestTimeoutError, match="did not read"):
+            await socket.send("x" * 30_000_000, 0.1)
+        await socket.finish()  # does not wait behind what is unread
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_finish_does_not_wait_for_long():
+    """A peer that never answers the close frame costs the grace time."""
+
+    async def script(socket):
+        await asyncio.sleep(30)
+
+    async with no_leaks(), socket_script(script) as port, assert_runs_under(CLOSE_GRACE_S + 5):
+        way = connector(port)
+        socket = await way.open("rpc")
+        await socket.finish()
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_dropping_is_immediate_and_may_be_repeated():
+    """No await is needed to let go of a socket."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        socket.drop()
+        socket.drop()
+        await socket.aclose()
+        await socket.aclose()
+        assert type(await error_of(socket.receive(1))) is ConnectionLostError
+        await way.aclose()
+
+
+async def test_closing_the_connector_ends_its_sockets():
+    """Whoever waits hears that the owner did it."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        waiting = asyncio.create_task(error_of(socket.receive(5)))
+        await asyncio.sleep(0.01)
+        await way.aclose()
+        assert type(await waiting) is ClientClosedError
+        assert type(await error_of(socket.send("x", 5))) is ClientClosedError
+        assert type(await error_of(way.open("rpc"))) is ClientClosedError
+        await socket.aclose()
+
+
+async def test_closing_the_connector_ends_opening():
+    """A connection that is being made is given up at once."""
+
+    async def deaf(reader, writer):
+        await asyncio.Event().wait()
+
+    async with no_leaks(), raw_server(deaf) as port, assert_runs_under(4):
+        way = connector(port)
+        opening = asyncio.create_task(error_of(way.open("rpc")))
+        await asyncio.sleep(0.05)
+        await way.aclose()
+        assert type(await opening) is ClientClosedError
+
+
+async def test_opening_has_a_limit():
+    """The shorter of the connector's and the call's own."""
+
+    async def deaf(reader, writer):
+        await asyncio.Event().wait()
+
+    async with no_leaks(), raw_server(deaf) as port, assert_runs_under(4):
+        way = connector(port)
+        with pytest.raises(ConnectError, match=r"not ready within 0\.1 s"):
+            await way.open("rpc", timeout_s=0.1)
+        await way.aclose()
+
+
+async def test_a_closed_session_of_the_owner():
+    """Closing the given session under our hands is told as what it is."""
+    async with no_leaks(), socket_script(echo) as port:
+        session = aiohttp.ClientSession()
+        way = connector(port, session=session)
+        socket = await way.open("rpc")
+        await session.close()
+        assert type(await error_of(way.open("rpc"))) is ClientClosedError
+        await socket.aclose()
+        await way.aclose()
+
+
+def test_what_is_masked():
+    """Header values, tokens in them, the URL's password and query; short words are left alone."""
+    way = FrameConnector(
+        "wss://user:s3cr%40et@host.example/v1?key=quarter",
+        options=TransportOptions(headers={"Authorization-2": "Bearer to-ken-1", "X-Short": "abc"}),
+        connect_timeout_s=1,
+    )
+    assert way.mask("Basic dXNlcjpzM2NyQGV0 s3cr%40et") == "Basic [masked] [masked]"
+    text = way.mask("s3cr@et quarter Bearer to-ken-1 to-ken-1 abc host.example")
+    assert text == "[masked] [masked] [masked] [masked] abc host.example"
+    assert repr(way) == "FrameConnector('wss://host.example/v1')"
+
+
+def test_close_frames_carry_their_code():
+    """Two bytes, network order."""
+    frame = control_frame(WSMsgType.CLOSE, struct.pack("!H", 1003))
+    assert len(frame) == 8
