@@ -155,6 +155,8 @@ class Devnet:
         self.threshold = Threshold(threshold, parties)
         if processes and clock is not time.time:
             raise InvalidFieldError("clock", "cannot be given to nodes in processes of their own")
+        if not (storage is None or isinstance(storage, str | Path)):
+            raise InvalidFieldError("storage", f"must be a path, not {type(storage).__name__}")
         self._processes = processes
         self._storage = None if storage is None else Path(storage)
         self._host = check_loopback(host)

@@ -35,6 +35,12 @@ def test_only_loopback_is_served(host):
         Devnet(2, 2, host=host)
 
 
+def test_storage_must_be_a_path():
+    """Before anything is started."""
+    with pytest.raises(InvalidFieldError, match="storage"):
+        Devnet(2, 2, storage=5)
+
+
 def test_a_clock_cannot_be_given_to_other_processes():
     """It would be ignored there, silently."""
     with pytest.raises(InvalidFieldError, match="clock"):
