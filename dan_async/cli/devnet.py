@@ -106,6 +106,8 @@ def _announce(net: Devnet, *, as_json: bool) -> None:
     result(f"DAN devnet, {net.threshold}: for development only, it protects nothing of value.\n")
     for endpoint in net.endpoints:
         result(f"  {endpoint.url}  operator {endpoint.operator}")
+    if gateway := net.describe().get("gateway"):
+        result(f"  {gateway}  gateway in front of them")
     options = " ".join(f"--node {endpoint.url}={endpoint.operator}" for endpoint in net.endpoints)
     wanted = f"--threshold {net.threshold.t} --parties {net.threshold.n} --chain-id {DEVNET_CHAIN_ID}"
     result(f"\nA session key from it:\n\n  dan-async keygen {wanted} --private-key-file FILE {options}\n")

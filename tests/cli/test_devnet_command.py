@@ -98,6 +98,8 @@ def test_people_get_a_command_to_paste() -> None:
     words = lines[-1].split()
     assert words[:2] == ["dan-async", "keygen"]
     assert words.count("--node") == 2
+    assert sum("  operator 0x" in line for line in lines) == 2
+    assert any("  gateway " in line for line in lines)
     assert "development only" in lines[0]
     assert process.returncode == 0
 
