@@ -69,9 +69,8 @@ def devnet(
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
     with log_lines(held_back=False):
-        stopped_by = run_until_signal(_serve(agreed, processes=processes, storage=storage, as_json=as_json))
-    if stopped_by is not None:
-        note("stopped")
+        run_until_signal(_serve(agreed, processes=processes, storage=storage, as_json=as_json))
+    note("stopped")
 
 
 async def _serve(threshold: Threshold, *, processes: bool, storage: Path | None, as_json: bool) -> None:
@@ -90,9 +89,11 @@ async def _serve(threshold: Threshold, *, processes: bool, storage: Path | None,
 async def _start(net: Devnet, storage: Path | None) -> None:
     try:
         await net.start()
+    except DanError:
+        raise  # some are OSErrors as well
     except OSError as error:
-        if storage is None or isinstance(error, DanError):
-            raise
+        if storage is None:
+            raise DanError(f"the devnet could not start: {error.strerror}") from error
         raise ConfigurationError(
             f"--storage: cannot use {mask_keys(str(storage))}: {error.strerror}",
             hint="Name a folder that you may write to",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -36,7 +38,7 @@ WRONG = {
     "n above 20": ("keygen", "--devnet", "3-of-21"),
     "t below 2": ("keygen", "--devnet", "1-of-2"),
     "malformed node": ("keygen", "--node", "nonsense", "--chain-id", "1"),
-    "chain id missing": ("keygen", "--node", NODE, "--node", NODE),
+    "chain id missing": ("keygen", "--node", NODE, "--node", NODE, "--threshold", "2"),
     "chain id 0": (*DEVNET, "--chain-id", "0"),
     "chain id negative": (*DEVNET, "--chain-id=-1"),
     "chain id as text": (*DEVNET, "--chain-id", "polygon"),
@@ -81,6 +83,7 @@ def test_wrong_input_gives_one_line_and_exit_code_2(run: Run, args: tuple[str, .
         ((*DEVNET, "--duration", "0"), "--duration"),
         ((*DEVNET, "--chain-id", "x"), "--chain-id"),
         ((*DEVNET, "--timeout", "0"), "--timeout"),
+        (WRONG["chain id missing"], "--chain-id"),
         (("keygen", "--devnet", "6-of-5"), "--devnet"),
         (("devnet", "--nodes", "1"), "--nodes"),
         (("devnet", "--nodes", "3", "--threshold", "4"), "--threshold"),
@@ -132,6 +135,15 @@ def test_storage_that_cannot_be_made_is_wrong_input(run: Run, tmp_path: Path) ->
     )
     assert finished.code == 2
     assert "Not a directory" in finished.error
+
+
+def test_a_devnet_that_cannot_listen_gives_exit_code_1(run: Run) -> None:
+    """The system's reason is in the line."""
+    refused = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+    with mock.patch("socket.socket.bind", side_effect=refused):
+        finished = run("devnet", "--nodes", "2", "--threshold", "2")
+    assert finished.code == 1
+    assert "Cannot assign requested address" in finished.error
 
 
 def test_no_standard_input_is_no_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
