@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
 import threading
 import time
@@ -46,25 +47,29 @@ class assert_runs_under:  # noqa: N801 - reads as a statement
     """
     Fail if the block takes longer than *seconds*. With ``async with``, a block that hangs is cut off as well.
 
-    Use it with room to spare: the machine may be busy.
+    Time in which the machine gave the processor to others does not count (see ``stall_detector``), so that a block which
+    hangs is cut off somewhat later.
     """
+
+    #: How much later, in seconds.
+    ROOM_S = 15.0
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.elapsed = 0.0
 
     def __enter__(self) -> Self:
-        self._start = time.monotonic()
+        self._start = time.monotonic() - _queued_s()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self.elapsed = time.monotonic() - self._start
+        self.elapsed = time.monotonic() - _queued_s() - self._start
         if kind is None:
             assert self.elapsed <= self.seconds, f"took {self.elapsed:.3f} s, more than {self.seconds:g} s"
 
     async def __aenter__(self) -> Self:
         self.__enter__()
-        self._limit = asyncio.timeout(self.seconds)
+        self._limit = asyncio.timeout(self.seconds + self.ROOM_S)
         await self._limit.__aenter__()
         return self
 
@@ -78,11 +83,30 @@ class assert_runs_under:  # noqa: N801 - reads as a statement
         self.__exit__(kind, error, trace)
 
 
+def _queued_s() -> float:
+    """Seconds for which this thread has waited for a processor."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 # --- leaks ------------------------------------------------------------------------------------------------------------
 
 
-def open_sockets() -> dict[str, str]:
-    """Give this process's sockets: descriptor and inode, and a description."""
+def open_sockets() -> set[str]:
+    """Give this process's sockets, as descriptor and inode."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = str(descriptor.readlink())
+            if target.startswith("socket:["):
+                found.add(f"{descriptor.name}/{target[8:-1]}")
+    return found
+
+
+def describe_sockets(sockets: set[str]) -> list[str]:
+    """Say for each socket what it is connected to, or listens on."""
     addresses = {}
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
@@ -90,16 +114,8 @@ def open_sockets() -> dict[str, str]:
                 fields = line.split()
                 local, remote = (int(fields[i].rpartition(":")[2], 16) for i in (1, 2))
                 addresses[fields[9]] = f"port {local} to {remote}" if remote else f"listening on {local}"
-    found = {}
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            target = str(descriptor.readlink())
-            if target.startswith("socket:["):
-                inode = target[8:-1]
-                found[f"{descriptor.name}/{inode}"] = (
-                    f"fd {descriptor.name}, {addresses.get(inode, 'no address')}"
-                )
-    return found
+    pairs = [socket.split("/") for socket in sorted(sockets)]
+    return [f"fd {descriptor}, {addresses.get(inode, 'no address')}" for descriptor, inode in pairs]
 
 
 def _describe_task(task: asyncio.Task[Any]) -> str:
@@ -113,20 +129,21 @@ async def no_leaks(*, grace_s: float = 1.0) -> AsyncIterator[None]:
     """
     Assert that the block leaves no asyncio task and no open socket behind that was not there at its start.
 
-    Closing takes the event loop a few rounds, so what is left gets up to *grace_s* seconds to end. Linux only
-    (it looks into /proc). An error of the block is passed on without a check.
+    Closing takes the event loop a few rounds, so what is left gets *grace_s* seconds to end, and a hundred looks on a
+    machine that is too busy to give them in that time. Linux only (it looks into /proc). An error of the block is
+    passed on without a check.
     """
     tasks_before = asyncio.all_tasks()
     sockets_before = open_sockets()
     yield
     end = time.monotonic() + grace_s
-    while True:
+    for look in itertools.count():
         tasks = [task for task in asyncio.all_tasks() - tasks_before if not task.done()]
-        sockets = [what for key, what in open_sockets().items() if key not in sockets_before]
+        sockets = open_sockets() - sockets_before
         if not tasks and not sockets:
             return
-        if time.monotonic() > end:
-            left = [*map(_describe_task, tasks), *sockets]
+        if time.monotonic() > end and look >= 100:
+            left = [*map(_describe_task, tasks), *describe_sockets(sockets)]
             raise AssertionError(f"{len(left)} left behind: " + "; ".join(left[:10]))
         await asyncio.sleep(0.005)
 
@@ -147,20 +164,21 @@ async def stall_detector(longest_s: float) -> AsyncIterator[StallReport]:
     """
     Assert that nothing in the block holds the event loop for longer than *longest_s* seconds.
 
-    A thread looks on, so that the error can show where the loop was held. Other programs on the machine can hold it as
-    well: leave room.
+    Time in which the thread was ready and the machine gave the processor to others does not count (Linux tells). Another
+    thread looks on, so that the error can show where the loop was held.
     """
     loop = asyncio.get_running_loop()
     loop_thread = threading.get_ident()
     report = StallReport()
     last_turn = time.monotonic()
+    last_queued = _queued_s()
     is_over = threading.Event()
 
     def turn() -> None:
-        nonlocal last_turn, handle
-        now = time.monotonic()
-        report.worst_s = max(report.worst_s, now - last_turn)
-        last_turn = now
+        nonlocal last_turn, last_queued, handle
+        now, queued = time.monotonic(), _queued_s()
+        report.worst_s = max(report.worst_s, now - last_turn - (queued - last_queued))
+        last_turn, last_queued = now, queued
         handle = loop.call_later(longest_s / 10, turn)
 
     def watch() -> None:
@@ -279,6 +297,7 @@ class CuttableProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        await let_accepted_connections_begin()
         self.cut()
         tasks = list(self._tasks)
         for task in tasks:
@@ -384,7 +403,13 @@ class CuttableProxy:
             self.cut()
 
 
-async def wait_until(condition: Any, *, timeout_s: float = 5.0) -> None:
+async def let_accepted_connections_begin() -> None:
+    """Give the handlers of connections that were just accepted the rounds they need to show up."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def wait_until(condition: Any, *, timeout_s: float = 20.0) -> None:
     """Wait until ``condition()`` is true; fail after *timeout_s* seconds."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -11,6 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.helpers import let_accepted_connections_begin
+
 Handler = Callable[[str, Any], Awaitable[Any]]
 
 
@@ -146,6 +148,7 @@ async def raw_server(
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        await let_accepted_connections_begin()
         running = list(tasks)
         for task in running:
             task.cancel()

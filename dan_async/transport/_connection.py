@@ -362,11 +362,17 @@ class Connection:
         self._transport.abort()
         self._response.close()
 
-    async def aclose(self, loss: Loss) -> None:
-        """Fail what is pending with *loss* and close the socket; cancelled or not, no task and no socket is left."""
+    async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
+        """
+        Fail what is pending and close the socket; cancelled or not, no task and no socket is left.
+
+        Args:
+            loss: Makes the error of what is pending.
+            is_polite: Whether to say goodbye and wait for the answer, for up to ``CLOSE_GRACE_S``.
+        """
         self._lose(loss)
         try:
-            if not self._tasks[0].done():
+            if is_polite and not self._tasks[0].done():
                 await self._shut(WSCloseCode.OK)
         finally:
             self._drop()

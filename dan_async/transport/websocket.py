@@ -171,7 +171,8 @@ class WebSocketTransport:
 
     def _refuse_if_not_due(self, timeout_s: float | None) -> None:
         wait_s = self._backoff.remaining()
-        if timeout_s is not None and wait_s >= timeout_s:
+        # Without a limit of its own a call waits for a usual pause, and not for hours because the peer said so.
+        if wait_s >= (self._connect_timeout_s if timeout_s is None else timeout_s):
             raise ConnectError(
                 f"{self._where} could not be reached and is left alone for another {wait_s:.3g} s",
                 hint="Wait, or give the call a longer timeout",
@@ -203,8 +204,9 @@ class WebSocketTransport:
             return
         try:
             await self._on_connect(connection.request)
-        except BaseException:
-            await connection.aclose(self._closed_error)
+        except BaseException as error:
+            # Whoever cancels does not wait for a peer that may have stalled.
+            await connection.aclose(self._closed_error, is_polite=isinstance(error, Exception))
             raise
 
     async def _upgraded(self) -> Connection:
@@ -213,6 +215,7 @@ class WebSocketTransport:
         if self._session.closed:
             raise ClientClosedError(f"the aiohttp session for {self._where} was closed by its owner")
         failure: DanError
+        self._upgrade = None
         try:
             ws = await self._session.ws_connect(
                 self._url,
@@ -238,10 +241,12 @@ class WebSocketTransport:
                     where=self._where,
                     max_pending=self._max_pending,
                     heartbeat_s=self._heartbeat_s,
+                    clock=self._backoff.now,
                 )
             await ws.close()
             failure = ConnectError(f"{self._where} closed the connection before it was ready")
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
+        self._upgrade = None
         raise failure
 
     def _make_trace(self) -> aiohttp.TraceConfig:
@@ -274,8 +279,8 @@ class WebSocketTransport:
                 self._lost.append(self._connection)
                 self._connection = None
             try:
-                for connection in tuple(self._lost):
-                    await connection.aclose(self._closed_error)
+                # Gathered, so that each is told of a cancellation and ends.
+                await asyncio.gather(*[connection.aclose(self._closed_error) for connection in self._lost])
             finally:
                 if self._session is not None:
                     await self._session.close()

@@ -105,7 +105,7 @@ async def test_64_mib_reply_costs_no_memory(head):
 
 async def test_compressed_reply_is_refused_unread():
     """A bomb is not unpacked."""
-    bomb = gzip.compress(b" " * 50_000_000)
+    bomb = gzip.compress(b" " * 8_000_000, 1)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
     gc.collect()
     tracemalloc.start()
@@ -116,7 +116,7 @@ async def test_compressed_reply_is_refused_unread():
         tracemalloc.stop()
     assert type(error) is ProtocolError
     assert "compressed" in str(error)
-    assert peak < 8 * 1024 * 1024
+    assert peak < 4 * 1024 * 1024
 
 
 async def test_endless_trickle_trips_the_timeout():
@@ -148,7 +148,7 @@ async def test_server_that_accepts_nothing_trips_the_timeout():
         error = await error_of(transport.call("m", big, timeout_s=0.3))
         assert type(error) is RequestTimeoutError
         # What is left is the server's own end: ours does not wait for a peer that never reads.
-        await wait_until(lambda: len(open_sockets().keys() - before.keys()) == 1)
+        await wait_until(lambda: len(open_sockets() - before) == 1)
         await transport.aclose()
 
 

@@ -17,6 +17,7 @@ from tests.helpers import (
     CuttableProxy,
     assert_runs_under,
     cancelled_at,
+    describe_sockets,
     error_of,
     no_leaks,
     open_sockets,
@@ -221,12 +222,8 @@ async def test_stalled_peer_leaves_no_socket(scheme, authority, tmp_path):
         with assert_runs_under(2):
             await transport.aclose()
         # Of the four ends (ours, two of the proxy's, the server's) ours is gone.
-        ours = [
-            what
-            for key, what in open_sockets().items()
-            if key not in before and what.endswith(f"to {proxy.port}")
-        ]
-        assert ours == []
+        left = describe_sockets(open_sockets() - before)
+        assert [socket for socket in left if socket.endswith(f"to {proxy.port}")] == []
 
 
 async def test_stalled_handshake_is_cut_off(scheme):

@@ -27,6 +27,7 @@ from tests.helpers import (
     cancelled_at,
     error_of,
     no_leaks,
+    open_sockets,
     stall_detector,
     wait_until,
 )
@@ -348,6 +349,7 @@ async def test_peer_that_does_not_read_trips_the_timeout():
         await stop.wait()
 
     async with no_leaks(), socket_script(script) as port, assert_runs_under(10):
+        before = open_sockets()
         transport = connect(port)
         big = json.dumps("x" * 900_000)
         errors = await asyncio.gather(*[error_of(transport.call("m", big, timeout_s=0.3)) for _ in range(20)])
@@ -356,6 +358,8 @@ async def test_peer_that_does_not_read_trips_the_timeout():
         assert transport._connection.pending == 0
         with assert_runs_under(2):
             await transport.aclose()
+        # What is left is the server's own end: ours does not wait for a peer that never reads.
+        await wait_until(lambda: len(open_sockets() - before) == 1)
         stop.set()
 
 
@@ -623,6 +627,38 @@ async def test_cancelling_a_first_call_at_every_await_leaves_nothing():
                 break
             step += 1
         assert step > 2
+
+
+async def test_cancelling_does_not_wait_for_a_stalled_peer():
+    """A call that is given up while the peer is being identified ends at once: a fan-out cancels its stragglers so."""
+
+    async def identify(call):
+        await call("dan_identify", "{}", 5)
+
+    async with (
+        no_leaks(),
+        rpc_server(lambda *_: asyncio.sleep(60)) as server,
+        CuttableProxy(server.port) as proxy,
+    ):
+        transport = connect(proxy.port, on_connect=identify)
+        call = asyncio.create_task(transport.call("m", "{}", timeout_s=5))
+        await wait_until(lambda: server.requests)
+        proxy.stall()
+        with assert_runs_under(0.25):
+            call.cancel()
+            await asyncio.wait([call])
+        assert call.cancelled()
+        await transport.aclose()
+
+
+async def test_cancelling_while_a_host_name_is_looked_up_leaves_nothing():
+    """Looking up takes a thread, which ends by itself; no task outlives the transport."""
+    async with rpc_server() as server:
+        for step in range(1, 8):
+            async with no_leaks(grace_s=5):
+                transport = WebSocketTransport(f"ws://localhost:{server.port}/v1/rpc")
+                await cancelled_at(step, transport._open())
+                await transport.aclose()
 
 
 async def test_cancelling_a_later_call_at_every_await_leaves_nothing():

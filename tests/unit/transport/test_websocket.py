@@ -326,6 +326,21 @@ async def test_retry_after_is_respected_by_later_calls():
         await transport.aclose()
 
 
+async def test_call_without_a_limit_does_not_wait_for_hours():
+    """A peer that asks to be left alone for a day does not hold a call that has no time limit of its own."""
+
+    async def refuse(request):
+        return aiohttp.web.Response(status=429, headers={"Retry-After": "86400"})
+
+    async with serve(get=refuse) as port, assert_runs_under(5):
+        transport = connect(port)
+        for _ in range(2):
+            error = await error_of(transport.call("m", "{}", timeout_s=None))
+            assert isinstance(error, ConnectError)
+            assert error.retry_after > 86_000
+        await transport.aclose()
+
+
 async def test_failed_attempt_is_followed_by_a_growing_wait():
     """A peer that is down is asked less and less often; the wait passes by the injected clock."""
     clock = ManualClock(0)
