@@ -6,9 +6,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
+from dan_async._json_depth import is_too_deep
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.transport._in_flight import InFlight
-from dan_async.transport.json_rpc import check_method
+from dan_async.transport.json_rpc import MAX_DEPTH, check_method
 from dan_async.types import Json
 
 __all__ = ["InMemoryTransport"]
@@ -51,9 +52,11 @@ class InMemoryTransport:
             ClientClosedError: The transport was closed.
         """
         check_method(method)
+        if is_too_deep(params, MAX_DEPTH):
+            raise InvalidFieldError("params", f"must not be nested more than {MAX_DEPTH} levels deep")
         try:
             decoded = json.loads(params)
-        except (ValueError, RecursionError):
+        except ValueError:
             raise InvalidFieldError("params", "must be JSON text") from None
         async with self._in_flight.call(method, timeout_s):
             await asyncio.sleep(0)
