@@ -27,7 +27,7 @@ from dan_async.types import OperatorAddress
 from dan_async.wire.node_hashes import tagged_hash
 
 if TYPE_CHECKING:
-    from coincurve import PublicKey
+    from dan_async.crypto.point import Point
 
 __all__ = ["HELLO_LENGTH", "Accepted", "Dialler", "LinkKeys", "SealingKey", "accept_hello", "check_finish"]
 
@@ -111,7 +111,7 @@ class _Transcript:
         return LinkKeys(from_dialler, from_listener) if is_dialler else LinkKeys(from_listener, from_dialler)
 
 
-def _ephemeral(key: bytes) -> PublicKey:
+def _ephemeral(key: bytes) -> Point:
     try:
         return decode(key)
     except InvalidFieldError:

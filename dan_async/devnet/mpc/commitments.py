@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coincurve import PublicKey
-
-from dan_async.crypto.point import add, base_multiply, multiply
+from dan_async.crypto.point import Point, add, base_multiply, multiply
 from dan_async.devnet.mpc.field import Polynomial
 
 #: The commitments to one polynomial, constant term first.
-CommitmentVector = tuple[PublicKey, ...]
+CommitmentVector = tuple[Point, ...]
 
 
 def commit(polynomial: Polynomial) -> CommitmentVector:
@@ -24,7 +22,7 @@ def commit(polynomial: Polynomial) -> CommitmentVector:
     return tuple(base_multiply(coefficient) for coefficient in polynomial.coefficients)
 
 
-def evaluate_in_exponent(commitments: Sequence[PublicKey], at: int) -> PublicKey | None:
+def evaluate_in_exponent(commitments: Sequence[Point], at: int) -> Point | None:
     """
     Give ``f(at)·G`` from the commitments to f, by Horner's rule: every multiplication is by the small number ``at``.
 
@@ -35,7 +33,7 @@ def evaluate_in_exponent(commitments: Sequence[PublicKey], at: int) -> PublicKey
     Returns:
         The point; None for the point at infinity.
     """
-    value: PublicKey | None = commitments[-1]
+    value: Point | None = commitments[-1]
     for commitment in reversed(commitments[:-1]):
         value = (
             add([multiply(value, at) if at > 1 else value, commitment]) if value is not None else commitment
@@ -43,7 +41,7 @@ def evaluate_in_exponent(commitments: Sequence[PublicKey], at: int) -> PublicKey
     return value
 
 
-def share_matches(commitments: Sequence[PublicKey], index: int, share: int) -> bool:
+def share_matches(commitments: Sequence[Point], index: int, share: int) -> bool:
     """Tell whether ``share`` is the committed polynomial's value at ``index``: share·G = Σ index^k·F_k."""
     return share != 0 and base_multiply(share) == evaluate_in_exponent(commitments, index)
 

@@ -19,9 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from coincurve import PublicKey
-
-from dan_async.crypto.point import add, base_multiply, decode, encode, multiply, negate
+from dan_async.crypto.point import Point, add, base_multiply, decode, encode, multiply, negate
 from dan_async.devnet.mpc.field import Entropy, random_scalar
 from dan_async.devnet.mpc.hashing import tagged_hash
 from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
@@ -52,7 +50,7 @@ class _Hashes:
         # All parts before the last have fixed lengths, so that no two inputs run together.
         return hashlib.sha256(self._prefix + kind + position.to_bytes(2, "big") + data).digest()
 
-    def pad(self, position: int, choice: bytes, shared: PublicKey) -> bytes:
+    def pad(self, position: int, choice: bytes, shared: Point) -> bytes:
         """Give the pad: H(receiver's point, shared point)."""
         return self._hash(b"p", position, choice + encode(shared))
 
@@ -79,7 +77,7 @@ def _split(message: bytes, length: int, part: int) -> list[bytes]:
     return [message[i : i + part] for i in range(0, length, part)]
 
 
-def _point(data: bytes) -> PublicKey:
+def _point(data: bytes) -> Point:
     try:
         return decode(data)
     except InvalidFieldError:

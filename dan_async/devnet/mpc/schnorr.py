@@ -9,9 +9,7 @@ EUROCRYPT 2007, section 4). Sound in the random-oracle model under the discrete-
 
 from __future__ import annotations
 
-from coincurve import PublicKey
-
-from dan_async.crypto.point import ORDER, add, base_multiply, decode, encode, multiply
+from dan_async.crypto.point import ORDER, Point, add, base_multiply, decode, encode, multiply
 from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes
 from dan_async.devnet.mpc.hashing import hash_to_scalar
 from dan_async.errors import InvalidFieldError
@@ -22,11 +20,11 @@ PROOF_BYTES = POINT_BYTES + 32
 _TAG = "dan-dkg/1 proof of possession"
 
 
-def _challenge(context: bytes, public: PublicKey, nonce_point: bytes) -> int:
+def _challenge(context: bytes, public: Point, nonce_point: bytes) -> int:
     return hash_to_scalar(_TAG, context, encode(public), nonce_point)
 
 
-def prove(secret: int, public: PublicKey, *, context: bytes, entropy: Entropy) -> bytes:
+def prove(secret: int, public: Point, *, context: bytes, entropy: Entropy) -> bytes:
     """
     Prove knowledge of ``secret``.
 
@@ -45,7 +43,7 @@ def prove(secret: int, public: PublicKey, *, context: bytes, entropy: Entropy) -
     return nonce_point + scalar_to_bytes(response)
 
 
-def is_valid_proof(proof: bytes, public: PublicKey, *, context: bytes) -> bool:
+def is_valid_proof(proof: bytes, public: Point, *, context: bytes) -> bool:
     """
     Check a proof of knowledge of the discrete logarithm of ``public``: s·G = R + c·P.
 

@@ -27,10 +27,8 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import TypeVar
 
-from coincurve import PublicKey
-
 from dan_async.crypto.interpolation import lagrange_coefficients
-from dan_async.crypto.point import ORDER, add, base_multiply, decode, encode, multiply
+from dan_async.crypto.point import ORDER, Point, add, base_multiply, decode, encode, multiply
 from dan_async.devnet.mpc.abort import ProtocolStateError
 from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes
 from dan_async.devnet.mpc.hashing import tagged_hash, u32
@@ -315,7 +313,7 @@ class SigningParty:
         )
         return reply
 
-    def _open(self, other: int, data: bytes) -> tuple[MultiplyMessage, PublicKey, PublicKey]:
+    def _open(self, other: int, data: bytes) -> tuple[MultiplyMessage, Point, Point]:
         message = MultiplyMessage.decode(data, Envelope(self._context, other, self._index))
         opening = message.nonce + message.nonce_point + message.key_point
         if self._commitment(other, opening) != self._commitments[other]:
@@ -323,7 +321,7 @@ class SigningParty:
         return message, _point(other, message.nonce_point), _point(other, message.key_point)
 
     def _receive_from(
-        self, other: int, message: MultiplyMessage, nonce_point: PublicKey, key_point: PublicKey
+        self, other: int, message: MultiplyMessage, nonce_point: Point, key_point: Point
     ) -> tuple[int, int, int]:
         """Finish one multiplication and check that what went into it is what the other signer committed to."""
         receiver = self._receivers[other]
@@ -343,7 +341,7 @@ class SigningParty:
         return psi, products[0], products[1]
 
 
-def _point(other: int, data: bytes) -> PublicKey:
+def _point(other: int, data: bytes) -> Point:
     try:
         return decode(data)
     except InvalidFieldError:
