@@ -46,7 +46,7 @@ PING_EVERY_S = 20.0
 _SLACK_S = 0.01
 
 #: Turns of the event loop in which a frame that came while the wallet signed is noticed.
-_TURNS = 2
+_TURNS = 3
 
 
 _DOING: dict[Phase, str] = {

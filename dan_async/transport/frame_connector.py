@@ -12,7 +12,7 @@ from dan_async.config import TransportOptions, check_url, redact_url
 from dan_async.errors import ClientClosedError, ConnectError, DanError, InvalidFieldError, RequestTimeoutError
 from dan_async.transport._failures import connect_error, status_error
 from dan_async.transport._in_flight import InFlight
-from dan_async.transport.frames import FrameSocket
+from dan_async.transport.frames import CLOSE_GRACE_S, FrameSocket
 from dan_async.transport.json_rpc import shorten
 from dan_async.transport.session import make_session
 from dan_async.transport.tls import client_ssl
@@ -128,6 +128,7 @@ class FrameConnector:
                 autoping=False,
                 autoclose=False,
                 compress=0,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_GRACE_S),
             )
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
@@ -136,7 +137,7 @@ class FrameConnector:
         else:
             response = upgrade[-1]
             connection = response.connection
-            if connection is not None and connection.transport is not None and not self.is_closed:
+            if connection is not None and connection.transport is not None:
                 socket = FrameSocket(
                     ws,
                     response,
@@ -149,8 +150,6 @@ class FrameConnector:
                 return socket
             response.close()
             failure = ConnectError(f"{self.where} closed the connection before it was ready")
-        if self.is_closed:
-            failure = self._in_flight.closed_error()
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
 

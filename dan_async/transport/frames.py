@@ -350,9 +350,7 @@ class FrameSocket:
             self._transport.write(frame)
 
     def _write_close(self, code: int) -> None:
-        # A goodbye that would have to wait behind other bytes is left out.
-        if self._transport.get_write_buffer_size() == 0:
-            self._write(control_frame(WSMsgType.CLOSE, struct.pack("!H", code)))
+        self._write(control_frame(WSMsgType.CLOSE, struct.pack("!H", code)))
 
 
 def _shown(timeout_s: float | None) -> str:

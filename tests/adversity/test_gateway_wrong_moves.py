@@ -383,6 +383,26 @@ async def test_a_frame_that_comes_while_the_wallet_signs() -> None:
     assert answers == []
 
 
+@pytest.mark.parametrize(
+    ("what", "said"), [(b"\x81\x02hi", "before its turn"), (b"\x88\x00", "without a code")]
+)
+async def test_what_came_while_the_wallet_held_the_loop(what: bytes, said: str) -> None:
+    """A wallet that signs in one go: what the gateway sent meanwhile is noticed before the signature leaves."""
+    async with no_leaks(), scripted(at_wallet(say_nothing)) as gateway:
+
+        async def speak() -> None:
+            gateway.visits[0].raw(what)
+
+        wallet = CountingWallet(before=speak)
+        error = await error_of(run(gateway, revision="0.3", wallet=wallet))
+        await wait_until(lambda: gateway.visits[0].is_over)
+        assert len(gateway.visits[0].frames) == 1
+    assert isinstance(error, ProtocolError | GatewayError)
+    assert error.phase == "wallet"
+    assert said in error.message
+    assert wallet.asked == 1
+
+
 async def test_a_wallet_that_refuses_ends_the_exchange() -> None:
     """Its own error, and the connection is closed."""
 

@@ -123,6 +123,18 @@ async def test_a_revocation_is_done_again(version: str) -> None:
     assert wallet.asked == (2 if version == "v1" else 1)
 
 
+async def test_a_revocation_without_an_answer_is_done_again() -> None:
+    """What can be repeated does not wait for the deadline: an attempt's time is enough."""
+
+    async def hang(visit: Visit) -> None:
+        await visit.gone()
+
+    async with no_leaks(), scripted(at_result(hang), honest) as gateway:
+        timeouts = Timeouts(attempt_s=0.3)
+        await run(gateway, revision="1", operation="revokeEphemeralKey", retry=QUICK, timeouts=timeouts)
+    assert len(gateway.visits) == 2
+
+
 @pytest.mark.parametrize("at", [at_wallet, at_result])
 async def test_a_person_is_never_asked_twice(at: Any) -> None:
     """After the prompt was shown nothing is begun again, not even a revocation; the error says how far it came."""

@@ -149,6 +149,32 @@ async def test_listening_ahead_keeps_the_frame_for_the_next_receive():
         await way.aclose()
 
 
+async def test_pings_end_with_the_listening():
+    """While listening the peer is pinged; once the frame is taken, no more."""
+    pings = []
+
+    async def handle(request):
+        socket = web.WebSocketResponse(autoping=False)
+        await socket.prepare(request)
+        async for message in socket:
+            if message.type is WSMsgType.PING:
+                pings.append(message.data)
+                await socket.pong()
+                if len(pings) == 2:
+                    await socket.send_str("enough")
+        return socket
+
+    async with no_leaks(), serve(get=handle) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        socket.listen(ping_every_s=0.03)
+        assert await socket.receive(10) == "enough"
+        await asyncio.sleep(0.15)
+        await socket.aclose()
+        await way.aclose()
+    assert len(pings) <= 3  # one may have been under way
+
+
 async def test_a_timeout_while_listening_leaves_the_frame():
     """Waiting can go on after a receive that timed out."""
     async with no_leaks(), socket_script(echo) as port:
