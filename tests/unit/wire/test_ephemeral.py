@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from dan_async.errors import InvalidFieldError
 from dan_async.wire.ephemeral import decode_base64, encode_base64, ephemeral_payload
@@ -36,6 +36,7 @@ def test_payload_of_anything_else_is_refused(setup, challenge, named):
         ephemeral_payload(setup, challenge)
 
 
+@settings(max_examples=50, deadline=None)
 @given(text=strategies.texts())
 def test_base64_gives_back_the_text(text):
     """Of every text that UTF-8 can carry."""

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.wire.passkey import (
@@ -60,6 +60,7 @@ def test_wrong_signature_is_refused(change, named):
         decode_passkey_signature(json.dumps({**GOOD, **change}))
 
 
+@settings(max_examples=50, deadline=None)
 @given(options=strategies.texts())
 def test_setup_survives_its_text(options):
     """With options and without."""

@@ -210,6 +210,7 @@ def test_token_that_the_grammar_cannot_carry_is_refused(value):
         ({"key_id": "a:b"}, "key_id"),
         ({"public_key": b""}, "publicKey"),
         ({"public_key": KEY}, "publicKey"),
+        ({"public_key": bytearray.fromhex(KEY)}, "publicKey must be bytes"),
         ({"public_key": b"\x01" * 32}, "publicKey"),
         ({"sign_alg": "rsa"}, "sign_alg"),
         ({"sign_alg": "ed25519"}, "publicKey"),

@@ -1,7 +1,7 @@
 """What a peer sent, as our messages show it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async.wire.shown import shown
@@ -59,6 +59,7 @@ def test_anything_else_is_named_by_its_type():
     assert shown(None) == "NoneType"
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(), max_size=400))
 def test_every_text_gives_a_short_printable_one(text):
     """No text makes it fail, grow or break a line."""
