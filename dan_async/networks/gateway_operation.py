@@ -201,9 +201,8 @@ class GatewayOperation(Generic[R]):
 
     def _made(self, revision: Revision) -> Exchange[R]:
         exchange = self._make(revision)
-        check_method(
-            revision, exchange.operation, self._auth.method
-        )  # now rather than after the wallet was asked
+        # Now rather than after the wallet was asked.
+        check_method(revision, exchange.operation, self._auth.method)
         return exchange
 
     async def _begin(self, revision: Revision, limit_s: float | None) -> _Begun[R]:

@@ -170,6 +170,7 @@ async def test_pings_end_with_the_listening():
         socket.listen(ping_every_s=0.03)
         assert await socket.receive(10) == "enough"
         await asyncio.sleep(0.15)
+        await socket.send("still there, though nobody reads pongs now", 5)
         await socket.aclose()
         await way.aclose()
     assert len(pings) <= 3  # one may have been under way
