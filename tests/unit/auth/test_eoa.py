@@ -143,6 +143,12 @@ async def test_what_is_no_signature_is_refused(answer):
     assert "11" * 20 not in str(caught.value)
 
 
+async def test_a_signature_as_bytes_is_refused():
+    """A wallet answers with text, as its protocol says; a valid signature in another type is still a mistake."""
+    with pytest.raises(WalletSignatureError, match="must be hex text, not bytes"):
+        await authorise(answering(bytes.fromhex((await OWNER.sign_typed_data(TYPED_DATA))[2:])))
+
+
 async def test_a_signature_of_no_key_is_refused():
     """65 bytes whose r is no x coordinate."""
     answer = "0x" + (5).to_bytes(32, "big").hex() + "11" * 32 + "1b"
