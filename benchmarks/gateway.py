@@ -1,0 +1,187 @@
+"""
+A keygen over a gateway in revision 0.3: our client, the public TypeScript client, and the floor, against the same server.
+
+``python -m benchmarks.gateway [--quick] [--readme]``. The TypeScript client needs Node.js and ``npm ci`` in tests/interop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from coincurve import PrivateKey, PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from benchmarks.measure import Load, commit_facts, platform_facts, run_load, say
+from benchmarks.peers import Peer
+from dan_async import DanClient, LocalWallet
+from dan_async.config import Threshold, Timeouts
+from dan_async.networks.gateway import GatewayNetwork
+
+_HERE = Path(__file__).parent
+_PACKAGES = _HERE.parent / "tests" / "interop"
+_README = _HERE / "README.md"
+_BEGIN, _END = "<!-- gateway: begin -->", "<!-- gateway: end -->"
+
+#: For benchmarks only: known to everybody.
+_OWNER_KEY = "0x" + "11" * 32
+_CONCURRENCY = (1, 32)
+_TIMEOUTS = Timeouts(total_s=120.0, attempt_s=60.0)
+
+Operation = Callable[[], Awaitable[object]]
+
+
+async def _record(url: str) -> tuple[str, str]:
+    """Give the two frames that a real keygen sends, as the floor will send them."""
+    frames: list[str] = []
+    async with aiohttp.ClientSession() as session:
+        original = aiohttp.ClientWebSocketResponse.send_str
+
+        async def listen(self: Any, text: str, *arguments: Any, **options: Any) -> None:
+            frames.append(text)
+            await original(self, text, *arguments, **options)
+
+        aiohttp.ClientWebSocketResponse.send_str = listen  # type: ignore[method-assign]  # for one keygen only
+        try:
+            async with AsyncExitStack() as stack:
+                await (await _our_client(url, stack, session=session))()
+        finally:
+            aiohttp.ClientWebSocketResponse.send_str = original  # type: ignore[method-assign]  # as it was
+    setup, authentication = frames
+    return setup, authentication
+
+
+async def _our_client(url: str, stack: AsyncExitStack, **options: Any) -> Operation:
+    network = GatewayNetwork(url, revision="0.3", threshold=Threshold(3, 5), timeouts=_TIMEOUTS, **options)
+    client = await stack.enter_async_context(DanClient(network, timeouts=_TIMEOUTS))
+    wallet = LocalWallet(_OWNER_KEY)
+
+    async def keygen() -> object:
+        return await client.generate_session_key(wallet=wallet, chain_id=80002)
+
+    return keygen
+
+
+async def _floor(url: str, stack: AsyncExitStack) -> Operation:
+    """A bare aiohttp exchange of the same bytes, and the curve operations that cannot be left out."""
+    setup, authentication = await _record(url)
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    owner = PrivateKey(bytes.fromhex(_OWNER_KEY[2:]))
+    digest = bytes(range(32))
+
+    async def exchange() -> object:
+        Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+        async with session.ws_connect(f"{url}/keygen", compress=0) as ws:
+            await ws.send_str(setup)
+            await ws.receive()
+            signature = owner.sign_recoverable(digest, hasher=None)
+            PublicKey.from_signature_and_message(signature, digest, hasher=None)
+            await ws.send_str(authentication)
+            result = await ws.receive()
+        key = PublicKey(bytes.fromhex(result.data.rpartition("=")[2]))
+        return key.format(compressed=False)
+
+    return exchange
+
+
+async def _typescript(url: str, concurrency: int, rounds: int, keygens: int) -> list[dict[str, float]]:
+    node = shutil.which("node")
+    if node is None or not (_PACKAGES / "node_modules" / "sdk-0.3.0").is_dir():
+        raise SystemExit("the TypeScript client needs Node.js and: npm ci --prefix tests/interop")
+    job = {
+        "packages": str(_PACKAGES.resolve()),
+        "url": url,
+        "ownerKey": _OWNER_KEY,
+        "concurrency": concurrency,
+        "rounds": rounds,
+        "keygens": keygens,
+        "warmUp": max(64, 2 * concurrency),
+    }
+    process = await asyncio.create_subprocess_exec(
+        node, str(_HERE / "typescript_client.mjs"), json.dumps(job), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    return [json.loads(line) for line in out.splitlines()]
+
+
+async def run(*, quick: bool) -> dict[str, Any]:
+    """Run everything, one after the other, so that the clients do not compete for the cores with each other."""
+    rounds, seconds = (3, 1.0) if quick else (7, 2.0)
+    result: dict[str, Any] = {**commit_facts(), "platform": platform_facts(), "entries": []}
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(Peer("benchmarks.stub_gateway", {}))
+        url = server.described["url"]
+        ours = await _our_client(url, stack)
+        floor = await _floor(url, stack)
+        for concurrency in _CONCURRENCY:
+            for operation in (ours, floor):
+                await run_load(operation, concurrency=concurrency, seconds=0.0, at_least=2 * concurrency + 32)
+            turns: list[tuple[Load, Load, dict[str, float]]] = []
+            for turn in range(rounds):
+                say(f"gateway, {concurrency} in flight, round {turn + 1} of {rounds}")
+                mine = await run_load(ours, concurrency=concurrency, seconds=seconds)
+                base = await run_load(floor, concurrency=concurrency, seconds=seconds)
+                begun = time.monotonic()
+                (theirs,) = await _typescript(url, concurrency, 1, 64 if quick else 192)
+                say(f"the TypeScript client took {math.ceil(time.monotonic() - begun)} s")
+                turns.append((mine, base, theirs))
+            result["entries"].append(_entry(concurrency, turns))
+    return result
+
+
+def _entry(concurrency: int, turns: list[tuple[Load, Load, dict[str, float]]]) -> dict[str, Any]:
+    median = statistics.median
+    return {
+        "concurrency": concurrency,
+        "client_cpu_ms": round(median(mine.cpu_ms for mine, _, _ in turns), 3),
+        "floor_cpu_ms": round(median(base.cpu_ms for _, base, _ in turns), 3),
+        "typescript_cpu_ms": round(median(theirs["cpuMs"] for _, _, theirs in turns), 3),
+        "to_floor": round(median(mine.cpu_ms / base.cpu_ms for mine, base, _ in turns), 3),
+        "to_typescript": round(median(mine.cpu_ms / theirs["cpuMs"] for mine, _, theirs in turns), 3),
+    }
+
+
+def _render(result: dict[str, Any]) -> str:
+    rows = [
+        "| in flight | client, CPU ms | floor, CPU ms | TypeScript 0.3.0, CPU ms | client / floor | client / TypeScript |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {e['concurrency']} | {e['client_cpu_ms']:.2f} | {e['floor_cpu_ms']:.2f} | {e['typescript_cpu_ms']:.2f} "
+        f"| {e['to_floor']:.2f} | {e['to_typescript']:.2f} |"
+        for e in result["entries"]
+    ]
+    facts = result["platform"]
+    rows.append(f"\n{', '.join(f'{name}: {value}' for name, value in facts.items())}")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway")
+    parser.add_argument("--quick", action="store_true", help="three short rounds instead of seven")
+    parser.add_argument("--readme", action="store_true", help="put the table into benchmarks/README.md")
+    options = parser.parse_args()
+    result = asyncio.run(run(quick=options.quick))
+    name = "gateway-quick.json" if options.quick else "gateway.json"
+    (_HERE / "results" / name).write_text(json.dumps(result, indent=1) + "\n")
+    text = _render(result)
+    print(text)
+    if options.readme:
+        readme = _README.read_text()
+        head, rest = readme.split(_BEGIN)
+        _README.write_text(f"{head}{_BEGIN}\n{text}\n{_END}{rest.partition(_END)[2]}")
+
+
+if __name__ == "__main__":
+    main()
