@@ -83,9 +83,23 @@ def test_the_gadget_vector_is_fixed_by_its_context():
 
 
 def test_what_the_check_opens_hides_the_inputs():
-    """η is another one each time."""
-    side = receiver()
-    assert len({send(SENDER, INPUTS, side.message, **CONTEXT)[0][-64:-32] for _ in range(5)}) == 5
+    """η less the inputs' part is â, and that is another number each time."""
+    side, found = receiver(), set()
+    for _ in range(5):
+        reply, _ = send(SENDER, INPUTS, side.message, **CONTEXT)
+        thetas = vole._thetas(vole._salt(CONTEXT["context"], side.message, reply[:32]), reply[32:-64])
+        eta = int.from_bytes(reply[-64:-32], "big")
+        found.add((eta - sum(theta * value for theta, value in zip(thetas, INPUTS, strict=True))) % ORDER)
+    assert len(found) == 5
+
+
+def test_masks_are_bound_to_context_message_and_nonce():
+    """Change any of them and every mask is another one."""
+    salts = {
+        vole._salt(*parts)
+        for parts in ((b"c", b"m", b"n"), (b"x", b"m", b"n"), (b"c", b"x", b"n"), (b"c", b"m", b"x"))
+    }
+    assert len(salts) == 4
 
 
 @settings(max_examples=60, deadline=None)
