@@ -111,6 +111,33 @@ class RetryPolicy:
         Raises:
             DanError: The last attempt's error, with ``attempts`` set.
         """
+        attempt = 0
+
+        async def counted() -> T:
+            nonlocal attempt
+            attempt += 1
+            try:
+                return await call()
+            except DanError as error:
+                error.attempts = attempt
+                raise
+
+        try:
+            return await counted()
+        except DanError as error:
+            if not error.retryable or self.attempts == 1:
+                raise
+            first = error
+        return await self._again(counted, first, deadline, before_sleep)
+
+    async def _again(
+        self,
+        call: Callable[[], Awaitable[T]],
+        first: DanError,
+        deadline: Deadline,
+        before_sleep: BeforeSleep | None,
+    ) -> T:
+        """Go on after a first attempt has failed. Most calls never come here, and none pays for it before it does."""
 
         def wait(state: tenacity.RetryCallState) -> float:
             outcome = state.outcome
@@ -137,15 +164,13 @@ class RetryPolicy:
             before_sleep=tell,
             reraise=True,
         )
-        attempt = 0
+        failed: DanError | None = first
 
-        async def counted() -> T:
-            nonlocal attempt
-            attempt += 1
-            try:
-                return await call()
-            except DanError as error:
-                error.attempts = attempt
-                raise
+        async def repeat_first_failure_then_call() -> T:
+            nonlocal failed
+            error, failed = failed, None
+            if error is not None:
+                raise error
+            return await call()
 
-        return await retrying(counted)
+        return await retrying(repeat_first_failure_then_call)

@@ -86,8 +86,13 @@ _T = TypeVar("_T", bound=StrEnum)
 
 
 def _member(kind: type[_T], name: str, value: object) -> _T:
-    if isinstance(value, str) and value in (members := {str(member): member for member in kind}):
-        return members[value]
+    if isinstance(value, kind):
+        return value
+    try:
+        if isinstance(value, str):
+            return kind(value)
+    except ValueError:
+        pass
     raise InvalidFieldError(name, f"must be one of {', '.join(kind)}")
 
 
