@@ -36,12 +36,14 @@ _OUTPUT = "Output"
 
 #: The client's names for what an option sets, so that an error names what was typed.
 _OPTIONS = {
+    "api_version": "--api-version",
     "chain_id": "--chain-id",
     "duration": "--duration",
     "eoa_address": "--wallet-address",
     "nodes": "--node",
     "parties_number": "--parties",
     "permissions": "--permissions",
+    "revision": "--revision",
     "threshold": "--threshold",
 }
 
@@ -62,6 +64,30 @@ def keygen(
             metavar="URL=OPERATOR",
             help="A node and the address of its identity key: wss://node.example/v1/rpc=0x... (ws:// to loopback only). "
             "Repeat it for each node.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REVISION",
+            help="With --gateway: the revision it speaks, 0.1, 0.3 or 1; found out if not given.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    api_version: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION",
+            help="With --gateway: v2 for one frame without a challenge, which can be replayed; v1 if not given.",
             rich_help_panel=_NETWORK,
         ),
     ] = None,
@@ -95,8 +121,8 @@ def keygen(
         typer.Option(
             parser=whole_number(1, 2**53 - 1),
             metavar="ID",
-            help=f"The chain the session is meant for. Needed with --node; with --devnet it is {DEVNET_CHAIN_ID} "
-            "(Polygon Amoy) if not given.",
+            help=f"The chain the session is meant for. Needed with --node and --gateway; with --devnet it is "
+            f"{DEVNET_CHAIN_ID} (Polygon Amoy) if not given.",
             rich_help_panel=_SESSION,
         ),
     ] = None,
@@ -122,7 +148,7 @@ def keygen(
         typer.Option(
             parser=whole_number(2, MAX_PARTIES),
             metavar="T",
-            help="With --node: how many nodes must sign together; 3 if not given.",
+            help="With --node and --gateway: how many nodes must sign together; 3 if not given.",
             rich_help_panel=_SESSION,
         ),
     ] = None,
@@ -131,7 +157,7 @@ def keygen(
         typer.Option(
             parser=whole_number(2, MAX_PARTIES),
             metavar="N",
-            help="With --node: how many nodes hold a share; 5 if not given, or all if fewer are named.",
+            help="With --node and --gateway: how many nodes hold a share; 5 if not given, or all if fewer are named.",
             rich_help_panel=_SESSION,
         ),
     ] = None,
@@ -182,9 +208,18 @@ def keygen(
     """
     if force and output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
-    network = choose_network(devnet=devnet, nodes=node or [], threshold=threshold, parties=parties)
+    network = choose_network(
+        devnet=devnet,
+        nodes=node or [],
+        threshold=threshold,
+        parties=parties,
+        gateway=gateway,
+        revision=revision,
+        api_version=api_version,
+    )
     if chain_id is None and not network.is_devnet:
-        raise ConfigurationError("--chain-id is needed with --node", hint="For example: --chain-id 137")
+        option = "--node" if network.nodes else "--gateway"
+        raise ConfigurationError(f"--chain-id is needed with {option}", hint="For example: --chain-id 137")
     options: dict[str, Any] = {
         "chain_id": DEVNET_CHAIN_ID if chain_id is None else chain_id,
         "duration": duration,

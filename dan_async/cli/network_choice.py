@@ -1,4 +1,4 @@
-"""Which network makes the key: a devnet of our own, or nodes that run elsewhere."""
+"""Which network makes the key: a devnet of our own, nodes that run elsewhere, or a gateway in front of some."""
 
 from __future__ import annotations
 
@@ -13,10 +13,26 @@ from dan_async.errors import ConfigurationError, InvalidFieldError
 if TYPE_CHECKING:
     from dan_async.networks.base import Network, NetworkSource
 
-__all__ = ["DEVNET_CHAIN_ID", "NetworkChoice", "check_threshold", "choose_network"]
+__all__ = ["DEVNET_CHAIN_ID", "GatewayChoice", "NetworkChoice", "check_threshold", "choose_network"]
 
 #: Polygon Amoy, a test network: on a devnet the chain id is only a label in the payload.
 DEVNET_CHAIN_ID = 80002
+
+
+@frozen(kw_only=True)
+class GatewayChoice:
+    """
+    A gateway that was named and checked.
+
+    Args:
+        url: Its URL, version segment included.
+        revision: Its revision, if it was named.
+        api_version: ``v1`` or ``v2``.
+    """
+
+    url: str
+    revision: str | None
+    api_version: str
 
 
 @frozen(kw_only=True)
@@ -27,18 +43,22 @@ class NetworkChoice:
     Args:
         threshold: t and n of the key to make.
         nodes: The nodes to talk to; none for a devnet, which starts its own.
+        gateway: The gateway to talk to instead.
     """
 
     threshold: Threshold
     nodes: tuple[NodeEndpoint, ...] = ()
+    gateway: GatewayChoice | None = None
 
     @property
     def is_devnet(self) -> bool:
         """Whether the nodes are our own."""
-        return not self.nodes
+        return not self.nodes and self.gateway is None
 
     def describe(self) -> str:
         """Say what is being waited for."""
+        if self.gateway is not None:
+            return "the gateway"
         return f"{self.threshold.n} nodes on loopback" if self.is_devnet else f"{len(self.nodes)} nodes"
 
     def open(self, timeouts: Timeouts) -> Network | NetworkSource:
@@ -47,13 +67,29 @@ class NetworkChoice:
             from dan_async.devnet import Devnet
 
             return Devnet(self.threshold.t, self.threshold.n)
+        if self.gateway is not None:
+            from dan_async.networks.gateway import GatewayNetwork
+
+            return GatewayNetwork(
+                self.gateway.url,
+                revision=self.gateway.revision,
+                api_version=self.gateway.api_version,
+                timeouts=timeouts,
+            )
         from dan_async.networks.direct import NodeNetwork
 
         return NodeNetwork(self.nodes, timeouts=timeouts)
 
 
 def choose_network(
-    *, devnet: str | None, nodes: Sequence[str], threshold: int | None, parties: int | None
+    *,
+    devnet: str | None,
+    nodes: Sequence[str],
+    threshold: int | None,
+    parties: int | None,
+    gateway: str | None = None,
+    revision: str | None = None,
+    api_version: str | None = None,
 ) -> NetworkChoice:
     """
     Check what the options name.
@@ -61,23 +97,44 @@ def choose_network(
     Args:
         devnet: ``T-of-N``.
         nodes: ``URL=OPERATOR`` each.
-        threshold: t, for nodes.
-        parties: n, for nodes.
+        threshold: t, for nodes and for a gateway.
+        parties: n, for nodes and for a gateway.
+        gateway: A gateway's URL.
+        revision: The gateway's revision, if it is not to be found out.
+        api_version: The form of the gateway's exchange; ``v1`` if None.
 
     Raises:
         ConfigurationError: Not exactly one network is named, or it is malformed.
     """
-    if devnet is not None and nodes:
-        raise ConfigurationError("--devnet and --node both name a network", hint="Give one of them")
+    named = [
+        option
+        for option, is_given in (
+            ("--devnet", devnet is not None),
+            ("--node", bool(nodes)),
+            ("--gateway", gateway is not None),
+        )
+        if is_given
+    ]
+    if len(named) > 1:
+        raise ConfigurationError(f"{' and '.join(named)} both name a network", hint="Give one of them")
+    if gateway is None and (revision is not None or api_version is not None):
+        raise ConfigurationError(
+            "--revision and --api-version are for --gateway", hint="Leave them out, or name the gateway"
+        )
     if devnet is not None:
         if threshold is not None or parties is not None:
             raise ConfigurationError(
-                "--threshold and --parties are for --node", hint="--devnet T-of-N says both: --devnet 3-of-5"
+                "--threshold and --parties are for --node and --gateway",
+                hint="--devnet T-of-N says both: --devnet 3-of-5",
             )
         return NetworkChoice(threshold=_parse_threshold(devnet))
+    if gateway is not None:
+        chosen = _check_gateway(gateway, revision, api_version or "v1")
+        return NetworkChoice(threshold=_usual_threshold(threshold, parties), gateway=chosen)
     if not nodes:
         raise ConfigurationError(
-            "no network is named", hint="Use --devnet 3-of-5, or --node URL=OPERATOR once for each node"
+            "no network is named",
+            hint="Use --devnet 3-of-5, --node URL=OPERATOR once for each node, or --gateway URL",
         )
     endpoints = tuple(_parse_node(text, place) for place, text in enumerate(nodes, start=1))
     return NetworkChoice(threshold=_threshold_for(endpoints, threshold, parties), nodes=endpoints)
@@ -98,13 +155,18 @@ def check_threshold(threshold: int, parties: int, *, parties_option: str) -> Thr
         raise InvalidFieldError(option, problem, hint=error.hint) from None
 
 
+def _usual_threshold(
+    threshold: int | None, parties: int | None, most: int = DEFAULT_THRESHOLD.n
+) -> Threshold:
+    n = min(DEFAULT_THRESHOLD.n, most) if parties is None else parties
+    t = DEFAULT_THRESHOLD.t if threshold is None else threshold
+    return check_threshold(t, n, parties_option="--parties")
+
+
 def _threshold_for(
     endpoints: tuple[NodeEndpoint, ...], threshold: int | None, parties: int | None
 ) -> Threshold:
-    n = min(DEFAULT_THRESHOLD.n, len(endpoints)) if parties is None else parties
-    agreed = check_threshold(
-        DEFAULT_THRESHOLD.t if threshold is None else threshold, n, parties_option="--parties"
-    )
+    agreed = _usual_threshold(threshold, parties, len(endpoints))
     if agreed.n > len(endpoints):
         raise ConfigurationError(
             f"--parties asks for {agreed.n} nodes, and {len(endpoints)} are named",
@@ -133,3 +195,17 @@ def _parse_node(text: str, place: int) -> NodeEndpoint:
             hint=error.hint
             or "For example: wss://node.example/v1/rpc=0x..., with the operator's address after the =",
         ) from None
+
+
+def _check_gateway(url: str, revision: str | None, api_version: str) -> GatewayChoice:
+    from dan_async.networks.gateway import check_gateway_revision, check_gateway_url
+
+    try:
+        check_gateway_revision(revision, api_version)
+        checked = check_gateway_url("--gateway", url, api_version)
+    except InvalidFieldError as error:
+        option = {"revision": "--revision", "api_version": "--api-version"}.get(error.field, error.field)
+        problem = error.message.removeprefix(error.field + " ").replace("api_version", "--api-version")
+        hint = error.hint.replace("api_version", "--api-version")
+        raise InvalidFieldError(option, problem, hint=hint) from None
+    return GatewayChoice(url=checked, revision=revision, api_version=api_version)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
     from dan_async.models.claim import EphemeralClaim
 
-__all__ = ["GatewayNetwork", "check_gateway_url"]
+__all__ = ["GatewayNetwork", "check_gateway_revision", "check_gateway_url"]
 
 R = TypeVar("R")
 
@@ -75,6 +75,32 @@ def check_gateway_url(name: str, url: object, api_version: str) -> str:
             hint=f"Give the URL that ends with /{api_version}, or the other api_version",
         )
     return checked
+
+
+def check_gateway_revision(revision: str | None, api_version: str) -> Revision | None:
+    """
+    Check that a revision exists in a form.
+
+    Args:
+        revision: The revision; None if it is to be found out.
+        api_version: ``v1`` or ``v2``.
+
+    Returns:
+        The revision, which ``v2`` implies; None if it is to be found out.
+
+    Raises:
+        InvalidFieldError: One does not exist, or they do not go together; the field is revision or api_version.
+    """
+    if api_version not in get_args(ApiVersion):
+        raise InvalidFieldError("api_version", "must be v1 or v2")
+    if revision is None:
+        return Revision.V1 if api_version == "v2" else None
+    module = module_for(revision)
+    if api_version not in module.API_VERSIONS:
+        raise InvalidFieldError(
+            "api_version", f"must be v1 in revision {revision}", hint="v2 exists in revision 1 only"
+        )
+    return Revision(revision)
 
 
 class GatewayNetwork:
@@ -122,7 +148,7 @@ class GatewayNetwork:
         session: aiohttp.ClientSession | None = None,
         clock: Clock = time.time,
     ) -> None:
-        given = _check_revision(revision, api_version)
+        given = check_gateway_revision(revision, api_version)
         self._api_version: ApiVersion = "v2" if api_version == "v2" else "v1"
         self.default_threshold = threshold or DEFAULT_THRESHOLD
         #: secp256k1 where the revision is known to take it; ed25519, which all take, otherwise.
@@ -348,16 +374,3 @@ class GatewayNetwork:
     async def aclose(self) -> None:
         """Break every connection; operations under way fail. May be called twice."""
         await self._gateway.connector.aclose()
-
-
-def _check_revision(revision: str | None, api_version: str) -> Revision | None:
-    if api_version not in get_args(ApiVersion):
-        raise InvalidFieldError("api_version", "must be v1 or v2")
-    if revision is None:
-        return Revision.V1 if api_version == "v2" else None
-    module = module_for(revision)
-    if api_version not in module.API_VERSIONS:
-        raise InvalidFieldError(
-            "api_version", f"must be v1 in revision {revision}", hint="v2 exists in revision 1 only"
-        )
-    return Revision(revision)
