@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from dan_async import jobs
+from dan_async.auth.base import AuthModule
+from dan_async.auth.passkey import PasskeyRegister
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
@@ -116,6 +118,7 @@ class DanClient:
         self,
         *,
         wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
         smart_account_client: SmartAccount | None = None,
         browser_wallet: Wallet | None = None,
         hardcoded_values: Mapping[str, Any] | HardcodedValues | None = None,
@@ -138,6 +141,8 @@ class DanClient:
 
         Args:
             wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth`` (docs/passkeys.md). A passkey has no address, so the
+                payload's is *eoa_address* of *hardcoded_values*, else the smart account's.
             smart_account_client: A smart account, whose signer is the owner's wallet unless another is given.
             browser_wallet: The seed's name for a wallet that is asked instead of the account's signer.
             hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id, under these
@@ -168,6 +173,7 @@ class DanClient:
         return await jobs.generate_session_key(
             await self._open(),
             wallet=wallet,
+            auth=auth,
             smart_account_client=smart_account_client,
             browser_wallet=browser_wallet,
             hardcoded_values=hardcoded_values,
@@ -184,6 +190,27 @@ class DanClient:
             timeout=timeout,
             timeouts=self._timeouts,
             clock=self._clock,
+        )
+
+    async def register_passkey(self, passkey: PasskeyRegister, *, timeout: float | None = None) -> str:
+        """
+        Register a passkey with the network, so that it can own keys.
+
+        Args:
+            passkey: What to have the browser make.
+            timeout: Seconds for the whole call, instead of the client's. The person's time does not count.
+
+        Returns:
+            The passkey's credential id, base64url: what ``PasskeyAuth`` takes.
+
+        Raises:
+            ConfigurationError: A parameter is wrong, or the network has no passkeys; nothing was sent.
+            WalletError: No passkey was made; nothing was registered.
+            QuorumError: Too few nodes confirmed.
+            DanError: Any other failure, named.
+        """
+        return await jobs.register_passkey(
+            await self._open(), passkey, timeout=timeout, timeouts=self._timeouts
         )
 
     async def add_ephemeral_key(

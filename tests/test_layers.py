@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "quorum": {"models", "crypto", "config", "retry", "_tasks"},
     "networks": {"quorum", "transport", "wire", "config", "retry", "_tasks", "models", "crypto", "_hex"},
     "wallets": {"crypto", "transport", "models", "_extras", "_hex", "config"},
-    "auth": {"wallets", "crypto", "models", "_hex"},
+    "auth": {"wallets", "crypto", "models", "wire", "_hex"},
     "jobs": {"networks", "auth", "models", "crypto", "wallets", "config", "_tasks", "_hex"},
     "client": {"jobs", "networks", "auth", "models", "config", "crypto", "wallets"},
     "devnet": {

@@ -72,6 +72,8 @@ async def serve_exchange(
         return await _keygen(network, dialogue, served.setup, deadline)
     if isinstance(served.setup, EphemeralKeySetup):
         return await _change(network, dialogue, served.setup, deadline)
+    if operation is Operation.REGISTER_PASSKEY:
+        return await _register_passkey(network, dialogue, deadline)
     raise InvalidFieldError("operation", f"{operation} is not served here yet")
 
 
@@ -156,3 +158,12 @@ async def _change(
         is_oneshot=dialogue.is_oneshot,
     )
     return dialogue.exchange.status_frame()
+
+
+async def _register_passkey(network: NodeNetwork, dialogue: _Dialogue, deadline: Deadline) -> str:
+    if dialogue.is_oneshot:
+        raise InvalidFieldError(
+            "operation", "registerPasskey needs a challenge: the path is /v1/registerPasskey"
+        )
+    await network.relay_passkey(dialogue.setup_text(), dialogue.authenticate, deadline=deadline)
+    return dialogue.exchange.passkey_frame()

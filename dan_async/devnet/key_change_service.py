@@ -14,11 +14,13 @@ from dan_async.devnet.nonce_desk import NonceDesk
 from dan_async.devnet.owner_checks import (
     check_claim,
     check_signature,
+    is_owner,
     own_nonce,
     read_setup,
     refuse_field,
     signed_challenge,
 )
+from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
 from dan_async.errors import InvalidFieldError
@@ -42,15 +44,24 @@ class KeyChangeService:
         identity: The node.
         ring: The keys it holds shares of.
         nonces: What it gave out.
+        passkeys: The passkeys it knows.
         workers: Where blocking work goes.
         clock: The wall clock.
     """
 
     def __init__(
-        self, *, identity: NodeIdentity, ring: KeyRing, nonces: NonceDesk, workers: Workers, clock: Clock
+        self,
+        *,
+        identity: NodeIdentity,
+        ring: KeyRing,
+        nonces: NonceDesk,
+        passkeys: PasskeyRegistry,
+        workers: Workers,
+        clock: Clock,
     ) -> None:
         self._identity = identity
         self._ring = ring
+        self._passkeys = passkeys
         self._nonces = nonces
         self._workers = workers
         self._clock = clock
@@ -80,6 +91,8 @@ class KeyChangeService:
             self._check_authorised(operation, params, setup)
             receipt = self._receipt(operation, params, record, claim)
             keys = record.ephemeral_keys.changed(claim, content, receipt)
+            if params.user_authentication.method == "passkey":
+                await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
             await self._workers.use_disk(self._ring.replace, evolve(record, ephemeral_keys=keys))
         _log.info("request %s: %s for key %s", params.request_id, operation, receipt.key_id)
         return receipt
@@ -92,7 +105,7 @@ class KeyChangeService:
         if setup.key_id is not None and setup.key_id != setup.tagged_key_id:
             refuse_field("setup", InvalidFieldError("key_id", "is not the key of tag 3"))
         record = self._ring.by_key(key_id)
-        if record is None or record.owner_id.lower() != params.user_authentication.id.lower():
+        if record is None or not is_owner(record.owner_id, params.user_authentication):
             raise RefusalError(Code.UNKNOWN_KEY, "this node holds no such key of this owner")
         return record
 
@@ -101,7 +114,7 @@ class KeyChangeService:
         digest = setup_hash(operation=operation, revision=params.revision, setup=params.setup)
         nonce = own_nonce(params, self._identity.operator)
         with self._nonces.spending(nonce, params.request_id, operation, digest):
-            check_signature(params, operation, setup, challenge)
+            check_signature(params, operation, setup, challenge, self._passkeys)
 
     def _receipt(
         self, operation: str, params: KeygenParams, record: KeyRecord, claim: EphemeralClaim

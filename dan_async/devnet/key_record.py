@@ -11,6 +11,7 @@ from dan_async.devnet.ephemeral_registry import (
     encode_claim_record,
 )
 from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.passkey_registry import RECORD_PREFIX
 from dan_async.devnet.share_store import ShareStore, ShareStoreError
 from dan_async.errors import DanError
 from dan_async.models.acknowledgement import Acknowledgement
@@ -38,7 +39,7 @@ class KeyRecord:
         content: Hash of the request, by which the same request is told from another under its id.
         acknowledgement: What the node answered, and answers again to the same request.
         share: The node's share of the key.
-        owner_id: Who owns the key.
+        owner_id: Who owns the key: an address, or ``passkey:`` and a credential id.
         claim: The ephemeral key that the owner vouched for.
         permissions: What the key may sign, as JSON text; None for no limits.
         ephemeral_keys: Which ephemeral keys may use it.
@@ -119,7 +120,7 @@ class KeyRing:
             ShareStoreError: A record cannot be read; a node does not start without what it is known to hold.
         """
         for name in self._store.names():
-            data = self._store.get(name)
+            data = None if name.startswith(RECORD_PREFIX) else self._store.get(name)
             if data is not None:
                 self._remember(KeyRecord.decode(data))
 

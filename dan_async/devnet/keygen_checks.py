@@ -13,6 +13,7 @@ from dan_async.devnet.owner_checks import (
     session_id_of,
     signed_challenge,
 )
+from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
 from dan_async.errors import InvalidFieldError
 from dan_async.models.claim import EphemeralClaim
@@ -92,14 +93,18 @@ def check_request(
     )
 
 
-def check_owner(checked: CheckedKeygen) -> None:
+def check_owner(checked: CheckedKeygen, passkeys: PasskeyRegistry | None = None) -> None:
     """
     Check that the owner signed this very request.
+
+    Args:
+        checked: The request.
+        passkeys: The passkeys that the node knows.
 
     Raises:
         RefusalError: ``WRONG_OWNER``, or ``INVALID_PARAMS`` if the owner is no address.
     """
-    check_signature(checked.params, OPERATION, checked.setup, checked.challenge)
+    check_signature(checked.params, OPERATION, checked.setup, checked.challenge, passkeys)
 
 
 def _read_threshold(setup: KeygenSetup) -> Threshold:

@@ -19,6 +19,8 @@ from dan_async.devnet.keygen_checks import OPERATION, CheckedKeygen, check_owner
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.nonce_desk import NonceDesk
+from dan_async.devnet.owner_checks import owner_name
+from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.devnet.workers import Workers
 from dan_async.models.acknowledgement import Acknowledgement
@@ -63,6 +65,7 @@ class KeygenService:
         sessions: Runs the distributed key generation.
         ring: What was finished before.
         nonces: What the node gave out.
+        passkeys: The passkeys it knows.
         workers: Where blocking work goes.
         limits: How much at a time, and for how long.
         clock: The wall clock.
@@ -76,6 +79,7 @@ class KeygenService:
         sessions: DkgSessions,
         ring: KeyRing,
         nonces: NonceDesk,
+        passkeys: PasskeyRegistry,
         workers: Workers,
         limits: NodeLimits,
         clock: Clock,
@@ -88,6 +92,7 @@ class KeygenService:
         self._limits = limits
         self._clock = clock
         self._nonces = nonces
+        self._passkeys = passkeys
         self._running: dict[RequestId, _Run] = {}
         self._failed: OrderedDict[RequestId, _FailedRun] = OrderedDict()
 
@@ -141,7 +146,7 @@ class KeygenService:
             params, operator=self._identity.operator, roster=self._roster, now=self._clock()
         )
         with self._nonces.spending(checked.nonce, params.request_id, OPERATION, checked.setup_digest):
-            check_owner(checked)
+            check_owner(checked, self._passkeys)
             if self._sessions.has_run(checked.session_id):
                 # Nonces see to that; a one-shot request, which has none, may come again after it failed.
                 raise RefusalError(Code.CHALLENGE_REUSED, "the nodes have worked under this challenge before")
@@ -166,11 +171,13 @@ class KeygenService:
             content=content,
             acknowledgement=acknowledgement,
             share=share,
-            owner_id=params.user_authentication.id,
+            owner_id=owner_name(params.user_authentication),
             claim=checked.claim,
             permissions=checked.setup.permissions,
             ephemeral_keys=EphemeralRegistry(keys=(RegisteredKey(claim=checked.claim),)),
         )
+        if params.user_authentication.method == "passkey":
+            await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
         await self._workers.use_disk(self._ring.add, record)
         _log.info("request %s: key %s is made", params.request_id, acknowledgement.key_id)
         return acknowledgement

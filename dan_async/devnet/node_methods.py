@@ -14,18 +14,22 @@ from dan_async.devnet.key_change_service import KeyChangeService
 from dan_async.devnet.keygen_service import KeygenService
 from dan_async.devnet.nonce_desk import NonceDesk
 from dan_async.devnet.owner_checks import read_request
+from dan_async.devnet.passkey_service import PasskeyService
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Clock, Json
 from dan_async.wire.node_1 import (
     PROTOCOL,
     Code,
+    KeygenParams,
     decode_challenge,
     decode_identify,
     encode_acknowledgement,
     encode_challenge_result,
     identity_digest,
 )
+from dan_async.wire.node_passkeys import METHOD as REGISTER_PASSKEY
+from dan_async.wire.node_passkeys import encode_passkey_receipt
 from dan_async.wire.node_receipts import METHODS, encode_receipt
 
 __all__ = ["NodeMethods"]
@@ -44,6 +48,7 @@ class NodeMethods:
         nonces: What it gives out.
         keygen: Its key generation.
         changes: Its ephemeral keys.
+        passkeys: Its passkeys.
         faults: What it does wrong on purpose.
         clock: The wall clock.
     """
@@ -55,6 +60,7 @@ class NodeMethods:
         nonces: NonceDesk,
         keygen: KeygenService,
         changes: KeyChangeService,
+        passkeys: PasskeyService,
         faults: NodeFaults,
         clock: Clock,
     ) -> None:
@@ -62,6 +68,7 @@ class NodeMethods:
         self._nonces = nonces
         self._keygen = keygen
         self._changes = changes
+        self._passkeys = passkeys
         self._faults = faults
         self._clock = clock
         self._handlers: dict[str, Handler] = {
@@ -69,6 +76,7 @@ class NodeMethods:
             "dan_challenge": self._challenge,
             "dan_keygen": self._generate,
             "dan_health": self._health,
+            REGISTER_PASSKEY: self._register,
             **{method: partial(self._change, operation) for operation, method in METHODS.items()},
         }
 
@@ -113,11 +121,19 @@ class NodeMethods:
         return encode_challenge_result(self._nonces.issue(decode_challenge(params)))
 
     async def _generate(self, params: dict[str, Json]) -> Json:
-        acknowledgement = await self._keygen.keygen(read_request(params))
+        acknowledgement = await self._keygen.keygen(await self._read(params))
         return encode_acknowledgement(self._faults.forge(acknowledgement, self._identity))
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
-        return encode_receipt(await self._changes.change(operation, read_request(params)))
+        return encode_receipt(await self._changes.change(operation, await self._read(params)))
+
+    async def _register(self, params: dict[str, Json]) -> Json:
+        return encode_passkey_receipt(await self._passkeys.register(await self._read(params)))
+
+    async def _read(self, params: dict[str, Json]) -> KeygenParams:
+        request = read_request(params)
+        await self._passkeys.prepare(request)
+        return request
 
     async def _health(self, params: dict[str, Json]) -> Json:
         if params:

@@ -23,6 +23,8 @@ from dan_async.devnet.mailboxes import Mailboxes
 from dan_async.devnet.node_methods import NodeMethods
 from dan_async.devnet.nonce_desk import NonceDesk
 from dan_async.devnet.nonces import NonceBook
+from dan_async.devnet.passkey_registry import PasskeyRegistry
+from dan_async.devnet.passkey_service import PasskeyService
 from dan_async.devnet.peer_links import PeerLinks
 from dan_async.devnet.peer_messages import PeerMessage
 from dan_async.devnet.rate_limit import RateLimit
@@ -81,6 +83,7 @@ class NodeServer:
         self._limits = limits
         self._on_crash = on_crash
         self.ring = KeyRing(store)
+        self.passkeys = PasskeyRegistry(store)
         self._mailboxes = Mailboxes(
             early_s=limits.early_message_s, early_bytes=limits.max_peer_queue_bytes, clock=time.monotonic
         )
@@ -103,15 +106,28 @@ class NodeServer:
             sessions=self._sessions,
             ring=self.ring,
             nonces=nonces,
+            passkeys=self.passkeys,
             workers=workers,
             limits=limits,
             clock=clock,
         )
         changes = KeyChangeService(
-            identity=identity, ring=self.ring, nonces=nonces, workers=workers, clock=clock
+            identity=identity,
+            ring=self.ring,
+            nonces=nonces,
+            passkeys=self.passkeys,
+            workers=workers,
+            clock=clock,
         )
+        passkeys = PasskeyService(identity=identity, registry=self.passkeys, nonces=nonces, workers=workers)
         self._methods = NodeMethods(
-            identity, nonces=nonces, keygen=self._keygen, changes=changes, faults=faults, clock=clock
+            identity,
+            nonces=nonces,
+            keygen=self._keygen,
+            changes=changes,
+            passkeys=passkeys,
+            faults=faults,
+            clock=clock,
         )
         self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
         self._connections: dict[RpcConnection, asyncio.Task[None]] = {}
@@ -130,6 +146,7 @@ class NodeServer:
             ShareStoreError: A stored record cannot be read.
         """
         await self._workers.use_disk(self.ring.load)
+        await self._workers.use_disk(self.passkeys.load)
         app = web.Application(client_max_size=self._limits.max_request_bytes)
         app.router.add_get(RPC_PATH, self._serve_websocket)
         app.router.add_post(RPC_PATH, self._serve_post)

@@ -16,12 +16,13 @@ from dan_async.devnet.nonces import (
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.types import RequestId
 from dan_async.wire.node_1 import ChallengeParams, ChallengeResult, Code
+from dan_async.wire.node_passkeys import OPERATION as REGISTER_PASSKEY
 from dan_async.wire.node_receipts import METHODS
 
 __all__ = ["NonceDesk"]
 
-#: Operations that make a key, and those that are about one.
-_WITHOUT_KEY = frozenset({"keygen"})
+#: Operations that are about no key that exists, and those that are about one.
+_WITHOUT_KEY = frozenset({"keygen", REGISTER_PASSKEY})
 _WITH_KEY = frozenset(METHODS)
 
 

@@ -11,9 +11,12 @@ from typing import NoReturn
 
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import recover_address
+from dan_async.devnet.passkey_checks import check_assertion
+from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
 from dan_async.errors import DanError, InvalidFieldError, ProtocolError
 from dan_async.models._fields import MAX_LIFETIME_S, check_address
+from dan_async.models.authentication import UserAuthentication
 from dan_async.models.claim import EphemeralClaim
 from dan_async.types import Json, OperatorAddress
 from dan_async.wire.codec import (
@@ -33,11 +36,14 @@ from dan_async.wire.node_1 import (
     setup_hash,
     tagged_hash,
 )
+from dan_async.wire.revisions import check_method
 
 __all__ = [
     "check_claim",
     "check_signature",
+    "is_owner",
     "own_nonce",
+    "owner_name",
     "read_request",
     "read_setup",
     "refuse_field",
@@ -82,10 +88,14 @@ def read_setup(params: KeygenParams, operation: str) -> Setup:
     Read the request's setup.
 
     Raises:
-        RefusalError: ``INVALID_PARAMS``, or ``UNSUPPORTED`` if the owner is not authenticated by its wallet.
+        RefusalError: ``INVALID_PARAMS``, or ``UNSUPPORTED`` if neither the owner's wallet nor its passkey authorises it.
     """
-    if params.user_authentication.method != "eoa":
-        raise RefusalError(Code.UNSUPPORTED, f"{operation} is authorised with method 'eoa'")
+    try:
+        check_method(params.revision, operation, params.user_authentication.method)
+        if params.user_authentication.method == "ephemeral":
+            raise InvalidFieldError("method", "must be eoa or passkey")
+    except InvalidFieldError as error:
+        raise RefusalError(Code.UNSUPPORTED, error.message) from error
     try:
         return decode_setup(params.revision, operation, params.setup)
     except (InvalidFieldError, ProtocolError) as error:
@@ -159,14 +169,49 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
     return claim
 
 
-def check_signature(params: KeygenParams, operation: str, setup: Setup, challenge: str) -> None:
+def owner_name(authentication: UserAuthentication) -> str:
+    """
+    Give the name under which a node knows an owner.
+
+    A credential id is base64url, and whoever makes it chooses it: without the prefix, one could spell somebody's address.
+    """
+    passkey = authentication.method == "passkey"
+    return f"passkey:{authentication.id}" if passkey else authentication.id
+
+
+def is_owner(name: str, authentication: UserAuthentication) -> bool:
+    """Whether somebody says to be the owner of that name. Addresses have no case, credential ids do."""
+    if authentication.method == "passkey":
+        return name == owner_name(authentication)
+    return name.lower() == authentication.id.lower()
+
+
+def check_signature(
+    params: KeygenParams,
+    operation: str,
+    setup: Setup,
+    challenge: str,
+    passkeys: PasskeyRegistry | None = None,
+) -> None:
     """
     Check that the owner signed this very request.
+
+    Args:
+        params: The request.
+        operation: What it is for.
+        setup: Its setup.
+        challenge: What the owner must have signed: 64 hex digits.
+        passkeys: The passkeys that the node knows; a passkey's counter is noted there.
 
     Raises:
         RefusalError: ``WRONG_OWNER``, or ``INVALID_PARAMS`` if the owner is no address.
     """
     authentication = params.user_authentication
+    if authentication.method == "passkey":
+        if passkeys is None:
+            raise RefusalError(Code.UNSUPPORTED, "this node does not do passkeys")
+        check_assertion(authentication, challenge, passkeys)
+        return
     try:
         owner = check_address("id", authentication.id)
     except InvalidFieldError as error:

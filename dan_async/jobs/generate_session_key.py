@@ -19,6 +19,7 @@ from dan_async.types import Clock, KeyAlgorithm
 from dan_async.wallets.base import Wallet
 
 if TYPE_CHECKING:
+    from dan_async.auth.base import AuthModule
     from dan_async.networks.base import Network
 
 __all__ = ["generate_session_key"]
@@ -30,6 +31,7 @@ async def generate_session_key(
     network: Network,
     *,
     wallet: Wallet | None = None,
+    auth: AuthModule | None = None,
     smart_account_client: SmartAccount | None = None,
     browser_wallet: Wallet | None = None,
     hardcoded_values: Mapping[str, Any] | HardcodedValues | None = None,
@@ -49,11 +51,12 @@ async def generate_session_key(
 ) -> DanSessionKeyPayload:
     """Run the job over *network*; ``DanClient.generate_session_key`` has the full description."""
     limits = timeouts or Timeouts()
-    request = prepare(
+    request = await prepare(
         network,
         timeouts=limits,
         clock=clock,
         wallet=wallet,
+        auth=auth,
         smart_account_client=smart_account_client,
         browser_wallet=browser_wallet,
         hardcoded_values=hardcoded_values,

@@ -15,6 +15,7 @@ from dan_async.auth.eoa import EoaAuth
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.jobs.passkeys import LimitedAuth, find_address
 from dan_async.models._fields import (
     MAX_LIFETIME_S,
     check_address,
@@ -31,6 +32,7 @@ from dan_async.types import Address, Clock, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
 
 if TYPE_CHECKING:
+    from dan_async.auth.base import AuthModule
     from dan_async.networks.base import Network
 
 __all__ = ["SessionRequest", "choose_ephemeral_key", "choose_wallet", "infer_chain_id", "prepare"]
@@ -45,19 +47,20 @@ class SessionRequest:
     """A session key request, ready to run."""
 
     keygen: KeygenRequest
-    auth: EoaAuth
+    auth: AuthModule
     ephemeral_key: EphemeralKey
     owner: Address
     chain_id: int
     timeout_s: float
 
 
-def prepare(
+async def prepare(
     network: Network,
     *,
     timeouts: Timeouts,
     clock: Clock,
     wallet: Wallet | None,
+    auth: AuthModule | None,
     smart_account_client: SmartAccount | None,
     browser_wallet: Wallet | None,
     hardcoded_values: Mapping[str, Any] | HardcodedValues | None,
@@ -87,12 +90,18 @@ def prepare(
     check_int("duration", duration, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
     timeout_s = timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
     account = _check_account(smart_account_client)
-    owner_wallet = choose_wallet(wallet=wallet, browser_wallet=browser_wallet, account=account)
-    auth = EoaAuth(owner_wallet, timeout_s=timeouts.wallet_s)
-    if fixed.eoa_address is not None and check_address("eoa_address", fixed.eoa_address) != auth.id:
+    if auth is None:
+        owner_wallet = choose_wallet(wallet=wallet, browser_wallet=browser_wallet, account=account)
+        auth = EoaAuth(owner_wallet, timeout_s=timeouts.wallet_s)
+    elif wallet is not None or browser_wallet is not None:
+        raise InvalidFieldError("wallet", "is given as well as auth", hint="Give one of them")
+    else:
+        auth = LimitedAuth(auth, timeouts.wallet_s)
+    owner = await find_address(auth, fixed=fixed, account=account, timeout_s=timeout_s)
+    if fixed.eoa_address is not None and check_address("eoa_address", fixed.eoa_address) != owner:
         raise InvalidFieldError(
             "hardcoded_values: eoa_address",
-            f"is not the wallet's address, {auth.id}",
+            f"is not the wallet's address, {owner}",
             hint="The owner is the one who signs: leave it out, or give that owner's wallet",
         )
     chain = infer_chain_id(_agreed("chain_id", chain_id, fixed.chain_id), account)
@@ -132,7 +141,7 @@ def prepare(
         keygen=request,
         auth=auth,
         ephemeral_key=key,
-        owner=Address(auth.id),
+        owner=owner,
         chain_id=chain,
         timeout_s=timeout_s,
     )

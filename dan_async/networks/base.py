@@ -127,6 +127,24 @@ class Network(Protocol):
         """Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``."""
         ...
 
+    async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
+        """
+        Register a passkey, so that it can own keys.
+
+        Args:
+            auth: Has the passkey made: a ``PasskeyRegister``.
+            deadline: The job's deadline.
+
+        Returns:
+            Its credential id, base64url.
+
+        Raises:
+            ConfigurationError: The network cannot do it; nothing was sent.
+            WalletError: No passkey was made; nothing was registered.
+            DanError: Any other failure of the network, named.
+        """
+        ...
+
     async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
         """Ask every node how it is; never raises for a node that is down."""
         ...

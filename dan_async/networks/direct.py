@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, NodeProtocolError
@@ -18,12 +20,14 @@ from dan_async.networks.base import NetworkHealth, NodeHealth
 from dan_async.networks.node import Node
 from dan_async.networks.node_key_change import Authenticate, change_ephemeral_key
 from dan_async.networks.node_keygen import NodeKeygen, not_ready
+from dan_async.networks.node_passkey import register_passkey
 from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
 from dan_async.networks.pool import rank
 from dan_async.retry import RetryPolicy
 from dan_async.transport.base import Transport
-from dan_async.types import Clock, Json, KeyAlgorithm
-from dan_async.wire import node_1, revision_1
+from dan_async.types import Clock, Json, KeyAlgorithm, RequestId
+from dan_async.wire import node_1, node_passkeys, revision_1
+from dan_async.wire.passkey import PasskeySetup
 
 if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
@@ -155,6 +159,32 @@ class NodeNetwork:
             text, authenticate, eph_id=change.claim.eph_id, threshold=change.threshold, deadline=deadline
         )
 
+    async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
+        """
+        Register a passkey with the nodes; see ``Network.register_passkey``.
+
+        The network's default n of them must confirm, or all if the pool is smaller.
+
+        Raises:
+            WalletError: No passkey was made; nothing was registered.
+            QuorumError: Too few nodes confirmed.
+            ClientClosedError: The network was closed.
+            DanError: Any other failure, named.
+        """
+
+        async def authenticate(challenge: str) -> UserAuthentication:
+            with deadline.paused() if auth.interactive else nullcontext():
+                signature = await auth.authorise(challenge=challenge, typed_data={})
+            return UserAuthentication(method=auth.method, id=auth.id, credentials="", signature=signature)
+
+        text = SetupText(
+            request_id=RequestId(to_hex(secrets.token_bytes(32))),
+            operation=node_passkeys.OPERATION,
+            revision="1",
+            text=revision_1.encode_passkey_setup(PasskeySetup()),
+        )
+        return await self.relay_passkey(text, authenticate, deadline=deadline)
+
     # --- for those who relay what somebody else signed ----------------------------------------------------------------
 
     async def relay_keygen(
@@ -182,6 +212,12 @@ class NodeNetwork:
         return await run_keygen(
             nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
         )
+
+    async def relay_passkey(self, setup: SetupText, authenticate: Authenticate, *, deadline: Deadline) -> str:
+        """Register a passkey that is made elsewhere; see ``register_passkey``."""
+        self._refuse_if_closed()
+        needed = min(self.default_threshold.n, len(self._nodes))
+        return await register_passkey(self._nodes, setup, authenticate, needed=needed, deadline=deadline)
 
     async def relay_oneshot_keygen(
         self,

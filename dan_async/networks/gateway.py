@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar, get_args
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from dan_async._tasks import Deadline
 from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
-from dan_async.errors import ClientClosedError, DanError, InvalidFieldError
+from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, KeySubstitutionError
 from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
 from dan_async.models.keygen import KeygenReport, KeygenRequest
 from dan_async.networks.base import NetworkHealth, NodeHealth
@@ -29,6 +30,7 @@ from dan_async.wire.codec import (
     ephemeral_key_exchange,
     keygen_exchange,
     module_for,
+    passkey_exchange,
 )
 
 if TYPE_CHECKING:
@@ -321,6 +323,25 @@ class GatewayNetwork:
         await self._run(scene, make, change.claim, auth, deadline)
         return EphemeralKeyReport(request_id=change.request_id)
 
+    async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
+        """
+        Register a passkey; revision 1 only. See ``Network.register_passkey``.
+
+        Raises:
+            InvalidFieldError: The revision has no passkeys, or the API version is v2.
+            DanError: As for ``keygen``.
+        """
+        self._refuse_if_closed()
+        if self._api_version == "v2":
+            raise InvalidFieldError("api_version", "must be v1: all passkeys would have one challenge in v2")
+        scene = self._scene(Operation.REGISTER_PASSKEY, RequestId(f"0x{secrets.token_hex(32)}"))
+        found = await self._run(scene, passkey_exchange, None, auth, deadline)
+        if found != auth.id:
+            raise KeySubstitutionError(
+                "the gateway registered another passkey", hint="Suspect the gateway", phase="result"
+            )
+        return found
+
     def _scene(self, operation: Operation, request_id: RequestId) -> Scene:
         connector = self._gateway.connector
         return Scene(
@@ -337,7 +358,7 @@ class GatewayNetwork:
         self,
         scene: Scene,
         make: Callable[[Revision], Exchange[R]],
-        claim: EphemeralClaim,
+        claim: EphemeralClaim | None,
         auth: AuthModule,
         deadline: Deadline,
     ) -> R:

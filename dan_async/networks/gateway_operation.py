@@ -45,7 +45,7 @@ PING_EVERY_S = 20.0
 #: With less than this left of a deadline, in seconds, a wait that timed out did so because of it.
 _SLACK_S = 0.01
 
-#: Turns of the event loop in which a frame that came while the wallet signed is noticed.
+#: Turns of the event loop in which a frame that came while the wallet signed is read.
 _TURNS = 3
 
 
@@ -97,7 +97,7 @@ class GatewayOperation(Generic[R]):
         gateway: Where.
         scene: What its errors say about it.
         make: Makes its texts in a revision; raises a ConfigurationError if the revision cannot carry it.
-        claim: The ephemeral key that the owner vouches for.
+        claim: The ephemeral key that the owner vouches for; None where a passkey is registered.
         auth: Who authorises it.
         deadline: The job's deadline.
     """
@@ -108,7 +108,7 @@ class GatewayOperation(Generic[R]):
         scene: Scene,
         make: Callable[[Revision], Exchange[R]],
         *,
-        claim: EphemeralClaim,
+        claim: EphemeralClaim | None,
         auth: AuthModule,
         deadline: Deadline,
     ) -> None:
@@ -176,7 +176,7 @@ class GatewayOperation(Generic[R]):
     async def _attempt(self) -> R:
         begun = await self._gateway.revision.begin(
             self._begin,
-            kind=(self._scene.operation, self._claim.sign_alg),
+            kind=(self._scene.operation, None if self._claim is None else self._claim.sign_alg),
             deadline=self._deadline,
             attempt_s=self._gateway.timeouts.attempt_s,
             where=self._scene.where,
@@ -285,7 +285,7 @@ class GatewayOperation(Generic[R]):
                         await asyncio.sleep(0)  # what came together with the challenge is seen now
                         self._refuse_early(socket)
                     signatures = await self._sign(exchange, challenges)
-                    if socket is not None:
+                    if socket is not None and socket.may_have_input():
                         for _ in range(_TURNS):
                             await asyncio.sleep(0)
         except TimeoutError:
@@ -309,7 +309,8 @@ class GatewayOperation(Generic[R]):
     async def _sign(self, exchange: Exchange[R], challenges: Mapping[str, str]) -> dict[str, str]:
         signatures = {}
         for slot, challenge in challenges.items():
-            typed_data = exchange.typed_data(slot, challenge)
+            # A passkey that is being registered vouches for nothing: there is no typed data.
+            typed_data = {} if self._claim is None else exchange.typed_data(slot, challenge)
             self._wallet_was_asked = True
             try:
                 signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
@@ -323,7 +324,7 @@ class GatewayOperation(Generic[R]):
             self._fail(early, "wallet")
 
     def _refuse_if_expired(self, phase: Phase) -> None:
-        if self._claim.expiry <= self._gateway.clock():
+        if self._claim is not None and self._claim.expiry <= self._gateway.clock():
             error = SessionExpiredError(
                 "the ephemeral key's expiry has passed, so the gateway would refuse it",
                 hint="Nothing was created. Ask for a longer duration, or check the clock",

@@ -26,7 +26,7 @@ from dan_async.networks.pool import rank
 from dan_async.types import Json, OperatorAddress
 from dan_async.wire import node_1, node_receipts
 
-__all__ = ["Authenticate", "change_ephemeral_key"]
+__all__ = ["Authenticate", "ask_all", "change_ephemeral_key"]
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ async def change_ephemeral_key(
         QuorumError: Too few nodes confirmed.
     """
     asking = setup.challenge_params
-    nonces, silent = await _ask_all(rank(nodes), lambda node: setup.ask_nonce(node, asking, deadline))
+    nonces, silent = await ask_all(rank(nodes), lambda node: setup.ask_nonce(node, asking, deadline))
     failures = [outcome for outcome in silent if not _holds_no_share(outcome.error)]
     if not nonces:
         raise _too_few(setup, 0, 1, failures)
@@ -73,7 +73,7 @@ async def change_ephemeral_key(
         opened = evolve(opened, nonces=())
     params = opened.params(await authenticate(opened.challenge))
     by_operator = {node.operator: node for node in nodes}
-    receipts, refused = await _ask_all(
+    receipts, refused = await ask_all(
         [by_operator[operator] for operator in opened.participants],
         lambda node: _tell(node, params, setup, eph_id, deadline),
     )
@@ -91,7 +91,7 @@ async def change_ephemeral_key(
     )
 
 
-async def _ask_all(
+async def ask_all(
     nodes: Sequence[Node], ask: Callable[[Node], Awaitable[T]]
 ) -> tuple[dict[OperatorAddress, T], list[NodeOutcome]]:
     """Ask every node at once; give the answers and what the others said."""

@@ -215,7 +215,7 @@ async def test_an_operation_that_nodes_do_not_do(nodes):
     """UNSUPPORTED, already at the challenge."""
     keygen = Keygen(nodes=nodes, t=2)
     for node in nodes:
-        params = {**keygen.challenge_params(), "operation": "registerPasskey"}
+        params = {**keygen.challenge_params(), "operation": "transfer"}
         assert await node.code_of("dan_challenge", params) == Code.UNSUPPORTED
 
 

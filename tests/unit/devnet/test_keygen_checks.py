@@ -169,10 +169,20 @@ def test_ed25519_keys_are_unsupported():
     assert code_of(check, make_params(sign_alg="ed25519")) == Code.UNSUPPORTED
 
 
-@pytest.mark.parametrize("method", ["ephemeral", "passkey"])
-def test_only_the_owners_wallet_authorises(method):
-    """Other methods are not supported here."""
-    assert code_of(check, with_authentication(make_params(), method=method)) == Code.UNSUPPORTED
+def test_an_ephemeral_key_makes_no_keys():
+    """Only an owner authorises: a wallet or a passkey."""
+    assert code_of(check, with_authentication(make_params(), method="ephemeral")) == Code.UNSUPPORTED
+
+
+def test_revision_0_1_has_no_passkeys():
+    """The method is newer."""
+    assert code_of(check, with_authentication(make_params("0.1"), method="passkey")) == Code.UNSUPPORTED
+
+
+def test_a_passkey_is_not_taken_without_its_signature():
+    """A passkey's signature is looked at as one, not as a wallet's."""
+    checked = check(with_authentication(make_params(), method="passkey"))
+    assert code_of(check_owner, checked) == Code.UNSUPPORTED
 
 
 @pytest.mark.parametrize(
