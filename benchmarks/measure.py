@@ -195,6 +195,7 @@ def platform_facts() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
+        "load_before": _load(),
         "packages": {name: version(name) for name in names},
     }
 
@@ -207,6 +208,11 @@ def _processor() -> str:
 def _memory_gib() -> int | None:
     found = _lines_of("/proc/meminfo", "MemTotal")
     return round(int(found.split()[0]) / 2**20) if found else None
+
+
+def _load() -> float | None:
+    """Give how many processes wanted a core in the last minute: what else went on while this was measured."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
 
 
 def _lines_of(path: str, key: str) -> str:

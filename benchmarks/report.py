@@ -15,6 +15,9 @@ _BEGIN, _END = "<!-- results: begin -->", "<!-- results: end -->"
 #: The workloads whose CPU per node is compared.
 _SMALL, _LARGE = "2-of-3", "11-of-20"
 
+#: A load average, at the start, above which absolute times are to be read with care.
+_QUIET = 1.0
+
 #: Percentile -> the operations it takes for one of them to lie beyond it.
 _PERCENTILES = {"p50": 2, "p95": 20, "p99": 100}
 
@@ -59,9 +62,11 @@ def _facts(result: dict[str, Any]) -> str:
     facts = result["platform"]
     packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
     changed = " with uncommitted changes" if result["is_changed"] else ""
+    load = facts.get("load_before")
+    busy = "" if load is None or load < _QUIET else f" **Measured on a busy machine** (load average {load})."
     return (
         f"Commit {result['commit']}{changed}, {result['effort']} run. {facts['python']}, {facts['system']} on "
-        f"{facts['machine']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB. {packages}."
+        f"{facts['machine']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB. {packages}.{busy}"
     )
 
 
