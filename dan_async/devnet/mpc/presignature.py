@@ -51,7 +51,7 @@ def assemble(
     """
     denominator = sum(u for u, _ in shares.values()) % ORDER
     numerator = sum(w for _, w in shares.values()) % ORDER
-    if not denominator or not numerator:
+    if not denominator:
         raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
     s = numerator * pow(denominator, -1, ORDER) % ORDER
     odd = nonce_point[0] & 1

@@ -298,9 +298,8 @@ class SigningParty:
     def _send_to(self, other: int, data: bytes) -> bytes:
         message = CommitMessage.decode(data, Envelope(self._context, other, self._index))
         pair = self._pairs[other]
-        if (
-            message.setup_id != pair.setup_id
-        ):  # an honest mistake of storage: it must not look like a failed check
+        if message.setup_id != pair.setup_id:
+            # An honest mistake, in what is stored or was not: it must not look like a failed check.
             raise SigningAbort(SigningReason.SETUP_MISMATCH, (other,))
         self._commitments[other] = message.commitment
         reply, self._sent[other] = send(

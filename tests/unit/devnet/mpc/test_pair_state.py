@@ -35,6 +35,13 @@ def test_the_set_up_id_depends_on_context_and_seed():
     assert same_seed.setup_id != STATE.setup_id
 
 
+def test_the_gadget_vector_depends_on_context_and_seed():
+    """Neither side can have chosen it, nor taken it from another set-up."""
+    for change in ({"context": "0x" + "00" * 32}, {"commonSeed": "0x" + "00" * 32}):
+        changed = PairState.from_dict(STATE.to_dict() | change)
+        assert changed.gadget_context(receiving=True) != STATE.gadget_context(receiving=True)
+
+
 @pytest.mark.parametrize(
     "name", ["context", "isFirst", "commonSeed", "receiverSeeds", "delta", "senderSeeds", "banned"]
 )
