@@ -174,3 +174,11 @@ def test_a_signing_key_names_its_field():
 def test_personal_messages_are_eth_accounts(message):
     """The EIP-191 digest is eth-account's, whatever the number of digits of the length."""
     assert personal_message_digest(message) == bytes(_hash_eip191_message(encode_defunct(message)))
+
+
+def test_the_highest_low_s_stays_as_it_is():
+    """q is odd, so (q - 1) / 2 is still low and the next number is not."""
+    half = ORDER // 2
+    low = SIGNATURE[:32] + half.to_bytes(32, "big") + b"\x1b"
+    high = SIGNATURE[:32] + (half + 1).to_bytes(32, "big") + b"\x1c"
+    assert parse_signature(low) == parse_signature(high) == low
