@@ -95,10 +95,19 @@ def check_relying_party(rp_id: object, origin: object) -> tuple[str, str]:
     if _RP_ID.match(domain) is None:
         raise InvalidFieldError("rp_id", "must be a domain in lower case", hint="For example wallet.example")
     text = check_text("origin", origin)
-    parts = urlsplit(text)
-    host = parts.hostname or ""
-    secure = parts.scheme == "https" or (parts.scheme == "http" and _is_within(host, "localhost"))
-    if not secure or text != f"{parts.scheme}://{parts.netloc}" or "@" in text or text != text.lower():
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:  # brackets without an address, a port that is no number
+        host = None
+    secure = host and (parts.scheme == "https" or (parts.scheme == "http" and _is_within(host, "localhost")))
+    if (
+        host is None
+        or not secure
+        or text != f"{parts.scheme}://{parts.netloc}"
+        or "@" in text
+        or text != text.lower()
+    ):
         raise InvalidFieldError(
             "origin",
             "must be https://, or http:// of localhost, and a host, with nothing after it",

@@ -41,6 +41,7 @@ class PasskeyService:
         self._registry = registry
         self._nonces = nonces
         self._workers = workers
+        self._is_ready = False
         # One at a time: whoever is told of a passkey is told of one that has been stored.
         self._registering = asyncio.Lock()
 
@@ -51,8 +52,9 @@ class PasskeyService:
         Raises:
             RefusalError: ``UNSUPPORTED``: this node does not do passkeys.
         """
-        if params.user_authentication.method == "passkey":
+        if params.user_authentication.method == "passkey" and not self._is_ready:
             await self._workers.compute(load_webauthn)
+            self._is_ready = True
 
     async def register(self, params: KeygenParams) -> PasskeyReceipt:
         """

@@ -9,7 +9,6 @@ from dan_async._tasks import Deadline
 from dan_async.auth.passkey import PasskeyRegister
 from dan_async.config import Timeouts
 from dan_async.errors import (
-    ConfigurationError,
     DanError,
     InvalidFieldError,
     WalletError,
@@ -120,7 +119,7 @@ async def register_passkey(
 ) -> str:
     """Run the job over *network*; ``DanClient.register_passkey`` has the full description."""
     if not isinstance(passkey, PasskeyRegister):
-        raise ConfigurationError(f"passkey must be a PasskeyRegister, not {type(passkey).__name__}")
+        raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")
     total_s = timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
     auth = LimitedAuth(passkey, timeouts.wallet_s)
     return await network.register_passkey(auth, deadline=Deadline(total_s))

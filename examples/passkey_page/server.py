@@ -60,15 +60,22 @@ def asking(socket: web.WebSocketResponse, what: str) -> Ask:
 
 async def register(request: web.Request, socket: web.WebSocketResponse) -> dict[str, Any]:
     """Have the browser make a passkey, and the network remember it."""
+    page = request.app[PAGE]
     passkey = PasskeyRegister(
-        "visitor", ACCOUNT_ID, asking(socket, "create"), rp_name="Passkey page", **request.app[PAGE]
+        "visitor",
+        ACCOUNT_ID,
+        asking(socket, "create"),
+        rp_id=page["rp_id"],
+        rp_name="Passkey page",
+        origin=page["origin"],
     )
     return {"credentialId": await request.app[CLIENT].register_passkey(passkey)}
 
 
 async def session(request: web.Request, socket: web.WebSocketResponse) -> dict[str, Any]:
     """Have the visitor's passkey authorise a session key; the ephemeral private key stays here."""
-    owner = PasskeyAuth(request.query.get("id", ""), asking(socket, "get"), **request.app[PAGE])
+    page, credential_id = request.app[PAGE], request.query.get("id", "")
+    owner = PasskeyAuth(credential_id, asking(socket, "get"), rp_id=page["rp_id"], origin=page["origin"])
     made = await request.app[CLIENT].generate_session_key(
         auth=owner,
         hardcoded_values={"eoa_address": ACCOUNT_ADDRESS},
