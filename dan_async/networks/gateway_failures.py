@@ -48,6 +48,9 @@ _WALLET_HINT = (
 _AFTERMATH: dict[Operation, str] = {
     Operation.KEYGEN: "The key may exist all the same; calling again makes another one",
     Operation.ADD_EPHEMERAL_KEY: "The ephemeral key may have been added all the same",
+    Operation.REGISTER_PASSKEY: (
+        "The passkey may be registered all the same: try it before another one is made"
+    ),
     Operation.REVOKE_EPHEMERAL_KEY: (
         "The ephemeral key may have been revoked or not; revoke it again, which does no harm if it was"
     ),
