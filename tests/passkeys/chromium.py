@@ -88,7 +88,7 @@ async def chromedriver(folder: str) -> AsyncIterator[str]:
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 line = (await process.stdout.readline()).decode()
                 found = re.search(r"successfully on port (\d+)", line)

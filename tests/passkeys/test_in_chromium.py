@@ -40,7 +40,7 @@ async def page(programs: None) -> AsyncIterator[Browser]:
     server = await asyncio.create_subprocess_exec(sys.executable, str(SERVER), "0", stdout=pipe, stderr=pipe)
     assert server.stdout is not None
     try:
-        line = await asyncio.wait_for(server.stdout.readline(), 30)
+        line = await asyncio.wait_for(server.stdout.readline(), 90)
         assert line, await server.communicate()
         async with browser() as window:
             await window.call("POST", "/url", {"url": line.decode().split()[-1]})
