@@ -12,6 +12,7 @@ import pytest
 
 from dan_async.config import TransportOptions
 from dan_async.errors import (
+    ClientClosedError,
     ConnectError,
     ConnectionLostError,
     DanError,
@@ -303,23 +304,34 @@ async def test_heartbeat_keeps_an_idle_connection_that_answers():
 
 
 async def test_peer_that_pings_and_never_reads_does_not_fill_the_memory():
-    """Pongs that nobody takes are not piled up."""
+    """Pongs that nobody takes are not piled up behind what else waits to be read."""
+    may_ping = asyncio.Event()
 
     async def script(reader, writer):
         await _accept(reader, writer)
         writer.transport.pause_reading()
-        while True:
+        await may_ping.wait()
+        for _ in range(20):
             writer.write(_server_frame(9, b"x" * 125) * 1000)
             await writer.drain()
-            await asyncio.sleep(0)
+        writer.write(_server_frame(1, reply_to({"id": 1000}, "the last word").encode()))
+        await asyncio.Event().wait()
 
-    async with no_leaks(), raw_server(script) as port, assert_runs_under(10):
+    async with no_leaks(), raw_server(script) as port, assert_runs_under(15):
         transport = connect(port)
-        call = asyncio.create_task(transport.call("m", "{}", timeout_s=1.0))
-        await asyncio.sleep(0.5)
-        assert transport._connection._transport.get_write_buffer_size() < 512 * 1024
-        assert type(await error_of(call)) is RequestTimeoutError
+        big = json.dumps("x" * 20_000_000)
+        call = asyncio.create_task(transport.call("m", big, timeout_s=None))
+        await wait_until(lambda: transport._connection is not None)
+        connection = transport._connection
+        waiting = connection._transport.get_write_buffer_size
+        await wait_until(lambda: connection.pending and waiting() > 1_000_000)
+        await asyncio.sleep(0.05)
+        before = waiting()
+        may_ping.set()
+        await wait_until(lambda: connection._strays == 1)
+        assert waiting() <= before
         await transport.aclose()
+        assert isinstance(await error_of(call), ClientClosedError)
 
 
 async def test_trickled_upgrade_trips_the_connect_timeout():

@@ -52,7 +52,7 @@ _KINDS = sorted(
     (
         kind
         for _, kind in inspect.getmembers(aiohttp, inspect.isclass)
-        if issubclass(kind, aiohttp.ClientError) and kind is not aiohttp.ClientConnectorDNSError
+        if issubclass(kind, aiohttp.ClientError)
     ),
     key=lambda kind: kind.__name__,
 )

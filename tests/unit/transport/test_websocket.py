@@ -553,6 +553,21 @@ async def test_closing_fails_pending_calls_and_says_goodbye():
         assert server.close_codes == [1000]
 
 
+async def test_closing_fails_calls_that_wait_for_their_turn():
+    """A place that comes free by the closing is no reason to send anything more."""
+
+    async def handler(method, params):
+        await asyncio.Event().wait()
+
+    async with no_leaks(), rpc_server(handler) as server, assert_runs_under(5):
+        transport = connect(server.port, max_pending=1)
+        calls = [asyncio.create_task(transport.call("m", "{}", timeout_s=None)) for _ in range(3)]
+        await wait_until(lambda: server.requests)
+        await transport.aclose()
+        assert [type(await error_of(call)) for call in calls] == [ClientClosedError] * 3
+        assert len(server.requests) == 1
+
+
 async def test_closing_while_connecting_fails_the_waiting_calls():
     """The attempt ends with the transport."""
 
