@@ -227,6 +227,7 @@ def test_server_cannot_give_a_key_that_the_grammar_cannot_carry(fields, named):
     [
         ({"signature": b"\x01" * 63}, "signature"),
         ({"signature": SIGN}, "signature"),
+        ({"signature": "x" * 64}, "signature must be 64 bytes"),
         ({"recovery_id": 2}, "recovery_id"),
         ({"recovery_id": True}, "recovery_id"),
         ({"transaction_id": "a;b"}, "transaction_id"),

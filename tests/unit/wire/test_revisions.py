@@ -108,6 +108,14 @@ def test_typed_data_is_for_what_a_wallet_authorises():
             codec.owner_typed_data("1", operation, setup, "ab" * 32)
 
 
+def test_typed_data_is_for_an_operation_of_the_revision():
+    """Also where the setup was read before."""
+    setup = revision_0_1.decode_keygen_setup('{"t":2,"n":3,"metadata":[{"tag":2,"value":"0x"}]}')
+    assert codec.owner_typed_data("0.1", "keygen", setup, "ab" * 32)["message"]["setup"]["t"] == 2
+    with pytest.raises(InvalidFieldError, match="does not exist in revision"):
+        codec.owner_typed_data("0.1", "addEphemeralKey", setup, "ab" * 32)
+
+
 def test_ephemeral_payload_needs_a_known_revision():
     """Though it is alike in all."""
     assert codec.ephemeral_payload("0.1", "{}", "ab" * 32) == codec.ephemeral_payload("1", "{}", "ab" * 32)
