@@ -35,6 +35,7 @@ def test_unknown_operation_is_refused(operation):
         lambda: codec.path_for(operation),
         lambda: codec.decode_setup("1", operation, "{}"),
         lambda: codec.accept(operation, "{}"),
+        lambda: codec.detect_revision(operation, "{}"),
     ):
         with pytest.raises(InvalidFieldError, match="operation must be one of"):
             use()
