@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from attrs import evolve
 
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.models import EphemeralClaim, Threshold
@@ -68,6 +69,15 @@ def test_signgen_tells_its_revision_with_the_authentication(revision):
         served.revision, served.setups[0].setup, served.authentications["secp256k1"]
     )
     assert (claim.eph_pk, signature) == (CLAIM.eph_pk, "0xab")
+
+
+def test_keygen_keeps_the_revision_of_its_setup():
+    """Credentials of 0.1 do not turn a setup of 0.3 into one of 0.1: nobody signed them."""
+    exchange = keygen("0.3")
+    auth = evolve(owner(exchange), credentials=f'{{"eoa":"{EOA}","ephPK":"0x00","expiry":7}}')
+    served = codec.accept("keygen", exchange.setup_frame)
+    served = served.read_authentications(exchange.authentication_frame({"secp256k1": auth}))
+    assert served.revision == "0.3"
 
 
 def test_revision_can_be_insisted_on():
