@@ -170,6 +170,8 @@ def test_requests_that_revision_1_cannot_carry_are_refused(requests, named):
     [
         ("{}", "secp256k1"),
         ("[]", "secp256k1"),
+        ('["a"]', "secp256k1"),
+        ('"a"', "ed25519"),
         ('{"a":1}', "secp256k1"),
         ('{"a":"hello"}', "secp256k1"),
         ('{"a:b":"{\\"message\\":\\"0xab\\",\\"requestType\\":\\"EIP191\\"}"}', "secp256k1"),
