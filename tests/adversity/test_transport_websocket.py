@@ -150,6 +150,32 @@ async def test_endless_replies_to_unknown_ids_end_the_connection():
     assert "never made" in str(error)
 
 
+async def test_late_reply_is_expected_once_for_each_call_that_gave_up():
+    """One late reply is borne with; repeating it is no different from replies that nobody asked for."""
+
+    async def script(socket):
+        late = await socket.receive_json()
+        await socket.receive()
+        for _ in range(1 + MAX_STRAY_REPLIES):
+            await socket.send_str(reply_to(late, "late"))
+        await socket.receive()
+        await socket.send_str(reply_to(late, "late"))
+        await socket.receive()
+
+    async with no_leaks(), socket_script(script) as port:
+        transport = connect(port)
+        gives_up = asyncio.create_task(transport.call("abandoned", "{}", timeout_s=None))
+        await wait_until(lambda: transport._connection is not None and transport._connection.pending)
+        gives_up.cancel()
+        waits = asyncio.create_task(transport.call("waits", "{}", timeout_s=5))
+        connection = transport._connection
+        await wait_until(lambda: connection._strays == MAX_STRAY_REPLIES)
+        assert not waits.done()
+        errors = await asyncio.gather(error_of(transport.call("last", "{}", timeout_s=5)), error_of(waits))
+        assert [type(error) for error in errors] == [ProtocolError] * 2
+        await transport.aclose()
+
+
 async def test_second_reply_to_one_request_does_not_reach_another():
     """An answer given twice counts once, and later calls get their own."""
 
