@@ -2,7 +2,8 @@
 Compare two result files: ``python -m benchmarks.compare BASELINE NEW``.
 
 Ratios to the floor are compared always, since client and floor ran by turns on one machine. Times are compared only
-between results of the same machine and interpreter, unless ``--times`` insists: elsewhere they say nothing about the client.
+between results of the same machine and interpreter that was not busy with other things, unless ``--times`` insists:
+otherwise they say nothing about the client.
 
 Exit code 0: nothing got worse by more than the tolerance. 1: something did, or is missing. 2: the files cannot be compared.
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+
+from benchmarks.measure import BUSY
 
 __all__ = ["Change", "compare", "main"]
 
@@ -75,7 +78,7 @@ def compare(before: dict[str, Any], after: dict[str, Any], *, with_times: bool |
     if before.get("format") != after.get("format") or "entries" not in before or "entries" not in after:
         raise IncomparableError("the files are not results of the same format")
     if with_times is None:
-        with_times = all(before["platform"][key] == after["platform"][key] for key in _SAME_PLATFORM)
+        with_times = _are_times_comparable(before["platform"], after["platform"])
     metrics = _RATIOS | (_TIMES if with_times else {})
     found = {_key(entry): entry for entry in after["entries"]}
     if not any(_key(entry) in found for entry in before["entries"]):
@@ -99,6 +102,11 @@ def compare(before: dict[str, Any], after: dict[str, Any], *, with_times: bool |
                     )
                 )
     return changes
+
+
+def _are_times_comparable(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    is_same = all(before[key] == after[key] for key in _SAME_PLATFORM)
+    return is_same and not any((facts.get("load_before") or 0.0) > BUSY for facts in (before, after))
 
 
 def _key(entry: dict[str, Any]) -> tuple[str, str, int]:

@@ -20,6 +20,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 __all__ = [
+    "BUSY",
     "LatencyHistogram",
     "Load",
     "commit_facts",
@@ -29,6 +30,9 @@ __all__ = [
     "summarise",
     "tree_cpu_s",
 ]
+
+#: A load average, before a run, above which its times are to be read with care.
+BUSY = 1.0
 
 #: Each bucket of a histogram is this much wider than the one before: percentiles are right to 1 %.
 _GROWTH = math.log(1.01)

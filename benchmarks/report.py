@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import BUSY
+
 __all__ = ["render", "write_into_readme"]
 
 _README = Path(__file__).parent / "README.md"
@@ -14,9 +16,6 @@ _BEGIN, _END = "<!-- results: begin -->", "<!-- results: end -->"
 
 #: The workloads whose CPU per node is compared.
 _SMALL, _LARGE = "2-of-3", "11-of-20"
-
-#: A load average, at the start, above which absolute times are to be read with care.
-_QUIET = 1.0
 
 #: Percentile -> the operations it takes for one of them to lie beyond it.
 _PERCENTILES = {"p50": 2, "p95": 20, "p99": 100}
@@ -63,7 +62,7 @@ def _facts(result: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
     changed = " with uncommitted changes" if result["is_changed"] else ""
     load = facts.get("load_before")
-    busy = "" if load is None or load < _QUIET else f" **Measured on a busy machine** (load average {load})."
+    busy = "" if load is None or load <= BUSY else f" **Measured on a busy machine** (load average {load})."
     return (
         f"Commit {result['commit']}{changed}, {result['effort']} run. {facts['python']}, {facts['system']} on "
         f"{facts['machine']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB. {packages}.{busy}"

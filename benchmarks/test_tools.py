@@ -38,7 +38,7 @@ def _result(**changes: Any) -> dict[str, Any]:
         "to_floor": 4.0,
         "to_floor_and_curve": 2.0,
     }
-    return {"format": 1, "platform": platform_facts(), "entries": [entry | changes]}
+    return {"format": 1, "platform": platform_facts() | {"load_before": 0.0}, "entries": [entry | changes]}
 
 
 def _compare(folder: Path, before: Any, after: Any, *options: str) -> int:
@@ -216,6 +216,14 @@ def test_times_count_on_the_same_machine_only(tmp_path):
     elsewhere["platform"]["processor"] = "another"
     assert _compare(tmp_path, _result(), elsewhere) == 0
     assert _compare(tmp_path, _result(), elsewhere, "--times") == 1
+
+
+def test_times_of_a_busy_machine_do_not_count(tmp_path):
+    """Whichever of the two runs it was."""
+    slower, busy = _result(cpu_ms={"median": 3.0}), {"load_before": 7.0}
+    assert _compare(tmp_path, _result(), slower) == 1
+    assert _compare(tmp_path, _result(), slower | {"platform": slower["platform"] | busy}) == 0
+    assert _compare(tmp_path, _result() | {"platform": slower["platform"] | busy}, slower) == 0
 
 
 def test_a_missing_measurement_fails(tmp_path):
