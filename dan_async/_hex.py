@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 from dan_async.errors import InvalidFieldError
-
-_HEX = re.compile(r"(?:0[xX])?((?:[0-9a-fA-F]{2})*)\Z")
 
 
 def to_hex(data: bytes) -> str:
@@ -29,12 +25,16 @@ def from_hex(text: object, *, field: str, length: int | None = None, prefix: boo
     """
     if not isinstance(text, str):
         raise InvalidFieldError(field, f"must be hex text, not {type(text).__name__}")
-    match = _HEX.match(text)
-    if match is None:
+    has_prefix = text.startswith(("0x", "0X"))
+    digits = text[2:] if has_prefix else text
+    try:
+        data = bytes.fromhex(digits)
+    except ValueError:
+        data = None
+    if data is None or 2 * len(data) != len(digits):  # fromhex() passes over white space
         raise InvalidFieldError(field, "must be an even number of hex digits")
-    if prefix is not None and text.startswith(("0x", "0X")) is not prefix:
+    if prefix is not None and has_prefix is not prefix:
         raise InvalidFieldError(field, f"must be {'given with' if prefix else 'given without'} the 0x prefix")
-    data = bytes.fromhex(match[1])
     if length is not None and len(data) != length:
         raise InvalidFieldError(field, f"must hold {length} bytes, not {len(data)}")
     return data
