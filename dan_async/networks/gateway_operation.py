@@ -45,7 +45,7 @@ PING_EVERY_S = 20.0
 #: With less than this left of a deadline, in seconds, a wait that timed out did so because of it.
 _SLACK_S = 0.01
 
-#: Turns of the event loop in which a frame that came while the wallet signed is noticed.
+#: Turns of the event loop in which a frame that came while the wallet signed is read.
 _TURNS = 3
 
 
@@ -285,7 +285,7 @@ class GatewayOperation(Generic[R]):
                         await asyncio.sleep(0)  # what came together with the challenge is seen now
                         self._refuse_early(socket)
                     signatures = await self._sign(exchange, challenges)
-                    if socket is not None:
+                    if socket is not None and socket.may_have_input():
                         for _ in range(_TURNS):
                             await asyncio.sleep(0)
         except TimeoutError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from contextvars import ContextVar
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
@@ -30,6 +31,21 @@ class _RedirectedError(aiohttp.ClientError):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+class _Upgrade(aiohttp.ClientResponse):
+    """
+    The response that opens a WebSocket: stops at a redirect and can be found again.
+
+    ws_connect() follows the one and hides the other. A trace would do as well, at a tenth of the cost of an exchange.
+    """
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        await super().start(connection)
+        if 300 <= self.status < 400:
+            raise _RedirectedError(self.status)
+        _UPGRADE.get().append(self)
+        return self
 
 
 class FrameConnector:
@@ -59,7 +75,9 @@ class FrameConnector:
         connect_timeout_s: float,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
-        self._base = urlsplit(check_url("url", url, schemes=("wss", "ws")))
+        base = urlsplit(check_url("url", url, schemes=("wss", "ws")))
+        self._prefix = urlunsplit((base.scheme, base.netloc, f"{base.path}/", "", ""))
+        self._suffix = base.query and f"?{base.query}"
         self.where = redact_url(url).rstrip("/")
         self._options = options
         self._connect_timeout_s = connect_timeout_s
@@ -116,11 +134,10 @@ class FrameConnector:
 
     async def _open(self, name: str, upgrade: list[aiohttp.ClientResponse]) -> FrameSocket:
         session = self._open_session()
-        base = self._base
         failure: DanError
         try:
             ws = await session.ws_connect(
-                urlunsplit((base.scheme, base.netloc, f"{base.path}/{name}", base.query, "")),
+                self._prefix + name + self._suffix,
                 headers=self._options.headers,
                 proxy=self._options.proxy,
                 ssl=self._ssl,
@@ -159,7 +176,7 @@ class FrameConnector:
         if self._session is None:
             # No limit of connections: an exchange that waits for a person must not keep others out.
             self._session = make_session(
-                self._options, share=self._shared_session, trace=_make_trace(), max_connections=0
+                self._options, share=self._shared_session, max_connections=0, response_class=_Upgrade
             )
         if self._session.closed:
             raise ClientClosedError(f"the aiohttp session for {self.where} was closed by its owner")
@@ -174,21 +191,6 @@ class FrameConnector:
                 socket.end(self._in_flight.closed_error)
             if self._session is not None:
                 await self._session.close()
-
-
-def _make_trace() -> aiohttp.TraceConfig:
-    # ws_connect() follows redirects and hides the response; a trace is the documented way to both.
-    async def on_end(_: object, __: object, params: aiohttp.TraceRequestEndParams) -> None:
-        _UPGRADE.get().append(params.response)
-
-    async def on_redirect(_: object, __: object, params: aiohttp.TraceRequestRedirectParams) -> None:
-        params.response.close()
-        raise _RedirectedError(params.response.status)
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_end.append(on_end)
-    trace.on_request_redirect.append(on_redirect)
-    return trace
 
 
 def _secrets_of(url: str, options: TransportOptions) -> tuple[str, ...]:

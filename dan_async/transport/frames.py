@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import struct
 from collections.abc import Callable
 
@@ -36,6 +37,9 @@ CONTROL_FRAMES_PER_S = 4
 #: While more than this waits to be read by the peer, in bytes, no ping is answered.
 _MOST_UNREAD = 64 * 1024
 
+#: A frame of so many characters, or fewer, fits into the transport's buffer.
+_SHORT = 8 * 1024
+
 #: How long to look for the peer's reason after a frame could not be sent, in seconds.
 _REASON_S = 0.1
 
@@ -43,6 +47,9 @@ _PROBLEMS = {
     int(WSCloseCode.MESSAGE_TOO_BIG): "a frame longer than TransportOptions.max_message_bytes",
     int(WSCloseCode.INVALID_TEXT): "text that is not UTF-8",
 }
+
+#: Not everywhere; where it is not, the question is answered with a yes.
+_POLL = getattr(select, "poll", None)
 
 #: Makes the error of a socket that was ended from our side, a new one each time.
 Loss = Callable[[], DanError]
@@ -78,6 +85,7 @@ class FrameSocket:
         "_clean",
         "_control_frames",
         "_has_heard",
+        "_is_closing",
         "_is_dropped",
         "_listening",
         "_loop",
@@ -111,6 +119,7 @@ class FrameSocket:
         self._opened_at = self._loop.time()
         self._control_frames = 0
         self._has_heard = True
+        self._is_closing = False
         self._is_dropped = False
         self._loss: Loss | None = None
         self._listening: asyncio.Task[str | DanError] | None = None
@@ -132,8 +141,13 @@ class FrameSocket:
             InvalidFieldError: UTF-8 cannot carry the text; nothing was sent.
             ProtocolError: The connection could not be used any more because of what the peer had sent.
         """
+        # Taken by the transport without waiting, so that there is nothing to limit.
+        is_short = len(text) <= _SHORT and self._transport.get_write_buffer_size() == 0
         limit = asyncio.timeout(timeout_s)
         try:
+            if is_short:
+                await self._ws.send_str(text)
+                return
             async with limit:
                 await self._ws.send_str(text)
         except UnicodeEncodeError:
@@ -185,9 +199,8 @@ class FrameSocket:
     async def _receive(self) -> str:
         if self._listening is None:
             return await self._next()
-        await asyncio.wait((self._listening,))
+        outcome = await self._listening
         self._stop_pinging()
-        outcome = self._listening.result()
         self._listening = None
         if isinstance(outcome, DanError):
             raise outcome
@@ -223,6 +236,8 @@ class FrameSocket:
         """
         Begin to receive the next frame while something else is done; the next ``receive`` takes it.
 
+        After a ``receive`` that timed out, the socket is of no more use.
+
         Args:
             on_arrival: Called once when a frame has come or the connection has ended.
             ping_every_s: Ping the peer that often, in seconds, so that nothing on the way takes the connection for
@@ -241,6 +256,15 @@ class FrameSocket:
             return await self._next()
         except DanError as error:
             return error
+
+    def may_have_input(self) -> bool:
+        """Tell whether the operating system holds something of the peer's that the event loop has not read yet."""
+        socket = self._transport.get_extra_info("socket")
+        if _POLL is None or socket is None or self._transport.is_closing():
+            return True
+        poll = _POLL()
+        poll.register(socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def early_error(self) -> DanError | None:
         """Tell what came while nothing should have: None, the loss of the connection, or a frame too early."""
@@ -309,17 +333,15 @@ class FrameSocket:
             ProtocolError: It had: another frame came before its own close frame.
         """
         self._write_close(WSCloseCode.OK)
-        extra: DanError | None = None
+        limit = self._loop.call_later(CLOSE_GRACE_S, self.drop)
         try:
-            async with asyncio.timeout(CLOSE_GRACE_S):
-                frame = await self._next()
-            extra = self._violation(f"a frame after its last one: {self._clean(frame)!r}", None)
-        except (TimeoutError, ConnectionLostError):
-            pass  # it closed, or is taking its time: either way the last frame was the last
+            frame = await self._next()
+        except ConnectionLostError:
+            return  # it closed, or took its time: either way the last frame was the last
         finally:
+            limit.cancel()
             self.drop()
-        if extra is not None:
-            raise extra
+        raise self._violation(f"a frame after its last one: {self._clean(frame)!r}", None)
 
     def end(self, loss: Loss) -> None:
         """Break the connection from our side: whoever waits for a frame gets the error that *loss* makes."""
@@ -350,6 +372,9 @@ class FrameSocket:
             self._transport.write(frame)
 
     def _write_close(self, code: int) -> None:
+        if self._is_closing:
+            return  # each side says it once
+        self._is_closing = True
         self._write(control_frame(WSMsgType.CLOSE, struct.pack("!H", code)))
 
 

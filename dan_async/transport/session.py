@@ -22,6 +22,7 @@ def make_session(
     share: aiohttp.ClientSession | None = None,
     trace: aiohttp.TraceConfig | None = None,
     max_connections: int = 100,
+    response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse,
 ) -> aiohttp.ClientSession:
     """
     Make a session for the transports: no environment proxy unless asked for, no cookies of its own, no decompression.
@@ -32,6 +33,7 @@ def make_session(
             closing the new session does not close it.
         trace: Sees the requests.
         max_connections: Connections open at a time, if none are shared.
+        response_class: What makes the responses.
 
     Returns:
         The session. Close it.
@@ -48,6 +50,7 @@ def make_session(
             timeout=_NO_TIMEOUT,
             auto_decompress=False,
             trace_configs=traces,
+            response_class=response_class,
         )
     if share.closed:
         raise ClientClosedError("the given aiohttp session was closed by its owner")
@@ -60,4 +63,5 @@ def make_session(
         timeout=_NO_TIMEOUT,
         auto_decompress=False,
         trace_configs=[*share.trace_configs, *traces],
+        response_class=response_class,
     )
