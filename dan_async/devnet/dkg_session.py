@@ -13,19 +13,13 @@ from dan_async.devnet.dkg_faults import DkgFaults
 from dan_async.devnet.faults import NodeFaults
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.limits import NodeLimits
-from dan_async.devnet.mailboxes import (
-    ConflictingMessageError,
-    Mailbox,
-    Mailboxes,
-    PeerAbortError,
-    SilentPeersError,
-)
+from dan_async.devnet.mailboxes import ConflictingMessageError, PeerAbortError, SilentPeersError
 from dan_async.devnet.mpc.abort import DkgAbort, check_complaint
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.session import Session
-from dan_async.devnet.peer_links import PeerLinks
-from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_parts, split_parts
+from dan_async.devnet.peer_messages import AbortNotice, Kind, join_parts, split_parts
+from dan_async.devnet.peer_session import PeerSession, PeerSessions
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
 from dan_async.errors import ProtocolError
@@ -55,15 +49,16 @@ class _Failure(Exception):  # noqa: N818 - never leaves this module
 @define
 class _Session:
     request_id: RequestId
-    session_id: bytes
     threshold: Threshold
     participants: tuple[OperatorAddress, ...]
-    box: Mailbox
-    #: Everything sent so far, to be sent again over a link that comes up in the middle.
-    sent: dict[OperatorAddress, list[bytes]] = field(factory=dict)
+    parties: PeerSession
     #: What the peers sent in the round before, by index.
     received: dict[int, bytes] = field(factory=dict)
     faults: DkgFaults | None = None
+
+    @property
+    def session_id(self) -> bytes:
+        return self.parties.id
 
     def index(self, operator: OperatorAddress) -> int:
         return self.participants.index(operator) + 1
@@ -75,8 +70,7 @@ class DkgSessions:
 
     Args:
         identity: The node.
-        links: Its links to the others.
-        mailboxes: What they have sent.
+        sessions: Its sessions with the others.
         workers: Where the arithmetic runs, so that the event loop is never held for long.
         limits: How long a round may take.
         faults: What the node does wrong on purpose.
@@ -86,29 +80,20 @@ class DkgSessions:
         self,
         *,
         identity: NodeIdentity,
-        links: PeerLinks,
-        mailboxes: Mailboxes,
+        sessions: PeerSessions,
         workers: Workers,
         limits: NodeLimits,
         faults: NodeFaults,
     ) -> None:
         self._identity = identity
-        self._links = links
-        self._mailboxes = mailboxes
+        self._sessions = sessions
         self._workers = workers
         self._limits = limits
         self._faults = faults
-        self._running: dict[bytes, _Session] = {}
-
-    def resend(self, peer: OperatorAddress) -> None:
-        """Repeat what running sessions have sent to a peer: its link has just come up."""
-        for session in self._running.values():
-            for frame in session.sent.get(peer, ()):
-                self._links.send(peer, frame)
 
     def has_run(self, session_id: bytes) -> bool:
         """Tell whether a session of that id has begun here: none may begin twice."""
-        return self._mailboxes.is_known(session_id)
+        return self._sessions.has_run(session_id)
 
     async def run(
         self,
@@ -134,44 +119,41 @@ class DkgSessions:
             RefusalError: ``KEYGEN_FAILED``; ``data.culprits`` names whom this node can blame by what it saw itself.
         """
         peers = [operator for operator in participants if operator != self._identity.operator]
-        box = self._mailboxes.open(session_id, peers, rounds=_ECHO)
-        session = _Session(request_id, session_id, threshold, tuple(participants), box)
-        self._running[session_id] = session
+        with self._sessions.open(Kind.KEYGEN, session_id, peers, rounds=_ECHO) as parties:
+            return await self._attempt(_Session(request_id, threshold, tuple(participants), parties))
+
+    async def _attempt(self, session: _Session) -> KeyShare:
         own = (session.index(self._identity.operator),)
         try:
-            with self._links.wanted(peers):
-                return await self._run(session)
+            return await self._run(session)
         except asyncio.CancelledError:
-            self._abort(session, AbortNotice("the node is stopping", own))
+            session.parties.abort(AbortNotice("the node is stopping", own))
             raise
         except _Failure as failure:
             # Also after a peer's abort: it may have told this node only, so that the others would call it silent.
             culprits = tuple(session.index(culprit) for culprit in failure.culprits)
-            self._abort(session, AbortNotice(failure.reason, culprits, failure.complaint))
+            session.parties.abort(AbortNotice(failure.reason, culprits, failure.complaint))
             raise self._refusal(session, failure) from failure
         except Exception:
-            self._abort(session, AbortNotice("the node has failed", own))
+            session.parties.abort(AbortNotice("the node has failed", own))
             raise
-        finally:
-            del self._running[session_id]
-            self._mailboxes.close(box)
 
     async def _run(self, session: _Session) -> KeyShare:
         party = self._new_party(session)
         session.faults = self._faults_in(session)
         commitment = await self._compute(session, party.commit)
-        commitments = await self._exchange(session, _COMMIT, dict.fromkeys(session.box.peers, commitment))
+        commitments = await self._exchange(session, _COMMIT, dict.fromkeys(session.parties.peers, commitment))
 
         opening = await self._compute(session, party.open, commitments)
         bodies = {
             peer: join_parts((opening.broadcast, opening.shares[session.index(peer)]))
-            for peer in session.box.peers
+            for peer in session.parties.peers
         }
         received = await self._exchange(session, _OPEN, bodies)
         openings, shares = _unpack(session, received)
 
         echo = await self._compute(session, party.verify, openings, shares)
-        echoes = await self._exchange(session, _ECHO, dict.fromkeys(session.box.peers, echo))
+        echoes = await self._exchange(session, _ECHO, dict.fromkeys(session.parties.peers, echo))
         return await self._compute(session, party.finish, echoes)
 
     def _new_party(self, session: _Session) -> DkgParty:
@@ -207,10 +189,9 @@ class DkgSessions:
         """Send this node's messages of a round and wait for everybody else's, by index."""
         if session.faults is not None:
             bodies = session.faults.outgoing(round_, bodies, session.received)
-        for peer, body in bodies.items():
-            self._send(session, peer, PeerMessage(Kind.KEYGEN, session.session_id, round_, body))
+        session.parties.send(round_, bodies)
         try:
-            received = await session.box.collect(round_, timeout_s=self._limits.round_s)
+            received = await session.parties.receive(round_, timeout_s=self._limits.round_s)
         except SilentPeersError as error:
             reason = f"no message in round {round_} within {self._limits.round_s:g} s"
             raise _Failure(reason, tuple(sorted(error.peers, key=str.lower))) from error
@@ -242,16 +223,6 @@ class DkgSessions:
         named = {session.participants[i - 1] for i in notice.culprits if i <= session.threshold.n}
         believed = named & (error.missing | {by})
         return _Failure(notice.reason, tuple(sorted(believed, key=str.lower)), aborted_by=by)
-
-    def _abort(self, session: _Session, notice: AbortNotice) -> None:
-        message = PeerMessage(Kind.ABORT, session.session_id, 0, notice.encode())
-        for peer in session.box.peers:
-            self._send(session, peer, message)
-
-    def _send(self, session: _Session, peer: OperatorAddress, message: PeerMessage) -> None:
-        frame = message.encode()
-        session.sent.setdefault(peer, []).append(frame)
-        self._links.send(peer, frame)
 
     def _refusal(self, session: _Session, failure: _Failure) -> RefusalError:
         named = f" (blamed: {', '.join(failure.culprits)})" if failure.culprits else ""

@@ -27,6 +27,7 @@ from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.passkey_service import PasskeyService
 from dan_async.devnet.peer_links import PeerLinks
 from dan_async.devnet.peer_messages import PeerMessage
+from dan_async.devnet.peer_session import PeerSessions
 from dan_async.devnet.rate_limit import RateLimit
 from dan_async.devnet.rpc_connection import RpcConnection
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
@@ -90,10 +91,10 @@ class NodeServer:
         self._links = PeerLinks(
             identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
         )
-        self._sessions = DkgSessions(
+        self._sessions = PeerSessions(self._links, self._mailboxes)
+        key_generations = DkgSessions(
             identity=identity,
-            links=self._links,
-            mailboxes=self._mailboxes,
+            sessions=self._sessions,
             workers=workers,
             limits=limits,
             faults=faults,
@@ -103,7 +104,7 @@ class NodeServer:
         self._keygen = KeygenService(
             identity=identity,
             roster=self._links.peers,
-            sessions=self._sessions,
+            sessions=key_generations,
             ring=self.ring,
             nonces=nonces,
             passkeys=self.passkeys,

@@ -15,6 +15,7 @@ from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mailboxes import Mailboxes
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_parts
+from dan_async.devnet.peer_session import PeerSessions
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
 from dan_async.wire.node_1 import Code
@@ -56,10 +57,10 @@ class Bench:
     def __init__(self, workers, round_s):
         self.links = Links()
         self.boxes = Mailboxes(early_s=5, early_bytes=100_000, clock=lambda: 0.0)
+        self.peer_sessions = PeerSessions(self.links, self.boxes)
         self.sessions = DkgSessions(
             identity=IDENTITIES[0],
-            links=self.links,
-            mailboxes=self.boxes,
+            sessions=self.peer_sessions,
             workers=workers,
             limits=NodeLimits(round_s=round_s),
             faults=NodeFaults(),
@@ -262,12 +263,12 @@ async def test_what_was_sent_is_sent_again_over_a_new_link(bench):
     await asyncio.sleep(0.05)
     assert bench.links.sent == []
     bench.links.is_up = True
-    bench.sessions.resend(A)
+    bench.peer_sessions.resend(A)
     assert [(peer, message.round) for peer, message in bench.links.sent] == [(A, 1)]
     bench.abort(A, culprits=(2,))
     await bench.refusal()
     before = len(bench.links.sent)
-    bench.sessions.resend(A)
+    bench.peer_sessions.resend(A)
     assert len(bench.links.sent) == before
 
 
