@@ -34,79 +34,62 @@ The tree::
     │   └── AcknowledgementError (ProtocolError)  its acknowledgement failed a check
     ├── QuorumError                           fewer than t nodes agree; carries every node's outcome
     ├── GatewayError                          the gateway did not complete the operation
+    ├── StoreError                            a session store did not do what it was asked
+    │   ├── StoreUnavailableError             it cannot be reached, opened or written to; its disk is full
+    │   │   └── StoreLockedError (TimeoutError)  somebody else keeps it locked
+    │   ├── StoreCorruptedError               its file is damaged
+    │   ├── StoreSchemaError                  its schema is of another version
+    │   ├── StoreKeyError                     there is no key, or it is not the one that a record was encrypted with
+    │   ├── StoreTamperedError                a record is not what was stored
+    │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
+    │   └── RecordConflictError               the record exists already, or was changed by somebody else
     ├── SessionExpiredError                   the session's expiry has passed
     └── SignatureCheckError                   a signature does not recover to the session's address
 
 Every error has ``message`` (what happened) and ``hint`` (what to do), and where they are known ``phase``,
 ``node``, ``nodes``, ``request_id``, ``attempts`` and ``retryable``. No error holds a secret: not in its text and not in its
 attributes.
+
+The base class stands in _error_base, the store's errors in _store_errors; everybody imports them from here.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dan_async._error_base import DanError as DanError
+from dan_async._store_errors import (
+    RecordConflictError as RecordConflictError,
+)
+from dan_async._store_errors import (
+    StoreClockError as StoreClockError,
+)
+from dan_async._store_errors import (
+    StoreCorruptedError as StoreCorruptedError,
+)
+from dan_async._store_errors import (
+    StoreError as StoreError,
+)
+from dan_async._store_errors import (
+    StoreKeyError as StoreKeyError,
+)
+from dan_async._store_errors import (
+    StoreLockedError as StoreLockedError,
+)
+from dan_async._store_errors import (
+    StoreSchemaError as StoreSchemaError,
+)
+from dan_async._store_errors import (
+    StoreTamperedError as StoreTamperedError,
+)
+from dan_async._store_errors import (
+    StoreUnavailableError as StoreUnavailableError,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dan_async.models.outcome import NodeOutcome
-
-
-class DanError(Exception):
-    """
-    Base of every error of ours: one ``except DanError`` catches them all.
-
-    Args:
-        message: What happened, in one sentence.
-        hint: What the reader can do about it.
-        phase: The step of the job: ``"challenge"``, ``"wallet"``, ``"keygen"``, ``"verdict"`` and so on.
-        node: The node concerned, as its operator address or URL without credentials.
-        request_id: The id under which the nodes know the request.
-        attempts: How many attempts were made.
-        retryable: Whether repeating the very same call is safe and may help.
-    """
-
-    #: Default of ``retryable`` for the class.
-    is_retryable = False
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        hint: str = "",
-        phase: str | None = None,
-        node: str | None = None,
-        request_id: str | None = None,
-        attempts: int | None = None,
-        retryable: bool | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.phase = phase
-        self.node = node
-        self.request_id = request_id
-        self.attempts = attempts
-        self.retryable = self.is_retryable if retryable is None else retryable
-
-    @property
-    def nodes(self) -> Sequence[NodeOutcome]:
-        """What each node answered, where the error speaks of several."""
-        return ()
-
-    def __str__(self) -> str:
-        return f"{self.message}. {self.hint}" if self.hint else self.message
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Keyword-only arguments would be lost by Exception's own pickling (process pools need this).
-        return (_rebuild, (type(self), self.args, self.__dict__))
-
-
-def _rebuild(cls: type[DanError], args: tuple[Any, ...], state: dict[str, Any]) -> DanError:
-    error = cls.__new__(cls, *args)
-    Exception.__init__(error, *args)
-    error.__dict__.update(state)
-    return error
 
 
 class ConfigurationError(DanError, ValueError):

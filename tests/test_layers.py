@@ -13,7 +13,9 @@ EVERYWHERE = {"errors", "types"}
 
 #: First component of a module -> what of ours it may import, besides EVERYWHERE and its own folder.
 ARROWS: dict[str, set[str]] = {
-    "errors": set(),
+    "_error_base": set(),
+    "_store_errors": {"_error_base"},
+    "errors": {"_error_base", "_store_errors"},
     "types": set(),
     "_hex": set(),
     "_json_depth": set(),
@@ -45,8 +47,24 @@ ARROWS: dict[str, set[str]] = {
     },
     "wallets": {"crypto", "transport", "models", "_extras", "_hex", "config"},
     "auth": {"wallets", "crypto", "models", "wire", "_hex"},
-    "jobs": {"networks", "auth", "models", "crypto", "wallets", "config", "_tasks", "_hex"},
-    "client": {"events", "_event_hub", "jobs", "networks", "auth", "models", "config", "crypto", "wallets"},
+    "jobs": {"networks", "auth", "models", "crypto", "wallets", "config", "_tasks", "_hex", "storage"},
+    "client": {
+        "events",
+        "_event_hub",
+        "jobs",
+        "networks",
+        "auth",
+        "models",
+        "config",
+        "crypto",
+        "wallets",
+        "storage",
+        "batch",
+        "_client_store",
+    },
+    "_client_store": {"jobs", "networks", "models", "config", "storage", "batch"},
+    "batch": {"jobs", "client", "_extras", "_tasks", "storage", "models", "config", "networks"},
+    "storage": {"models", "_extras", "_hex", "_tasks"},
     "devnet": {
         "wire",
         "models",
@@ -80,6 +98,8 @@ HOMES = {
     "tenacity": {"retry"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "sqlalchemy": {"storage"},
+    "alembic": {"storage"},
 }
 
 
