@@ -101,12 +101,18 @@ class Code:
     UNSUPPORTED = -32027
     #: Distributed key generation failed; ``data.culprits`` names the operators to blame, if any.
     KEYGEN_FAILED = -32030
+    #: The signers could not make a presignature; ``data.culprits`` as above.
+    SIGNING_FAILED = -32031
     #: No such key, or not this owner's.
     UNKNOWN_KEY = -32040
-    #: The ephemeral key is not registered, was revoked or has expired.
+    #: The ephemeral key is not registered, was revoked or has expired (``data.reason`` says which), or did not sign this.
     EPHEMERAL_KEY_REFUSED = -32041
     #: The permissions do not allow it.
     NOT_PERMITTED = -32042
+    #: No such presignature: never made, expired, forgotten, or for another key or other signers.
+    PRESIGNATURE_UNKNOWN = -32043
+    #: The presignature was used already.
+    PRESIGNATURE_SPENT = -32044
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from dan_async.wire.members import load_text, members
 from dan_async.wire.results import check_token
 
 __all__ = [
+    "MOST_REQUESTS",
     "RequestType",
     "SignRequest",
     "decode_bare",
@@ -35,7 +36,7 @@ __all__ = [
 _MOST_MESSAGE = 256 * 1024
 
 #: Most messages in one request.
-_MOST_REQUESTS = 64
+MOST_REQUESTS = 64
 
 
 class RequestType(StrEnum):
@@ -156,8 +157,8 @@ def encode_keyed(requests: Sequence[SignRequest]) -> str:
     Raises:
         InvalidFieldError: There are none or too many, or a transaction id is missing or repeated.
     """
-    if not 1 <= len(requests) <= _MOST_REQUESTS:
-        raise InvalidFieldError("requests", f"must be 1 to {_MOST_REQUESTS}")
+    if not 1 <= len(requests) <= MOST_REQUESTS:
+        raise InvalidFieldError("requests", f"must be 1 to {MOST_REQUESTS}")
     if len({check_token("transaction_id", request.transaction_id) for request in requests}) != len(requests):
         raise InvalidFieldError("transaction_id", "is the same for two requests")
     if len({request.request_type is RequestType.EDDSA for request in requests}) > 1:
@@ -185,8 +186,8 @@ def decode_keyed(text: str, *, sign_alg: str) -> tuple[SignRequest, ...]:
         InvalidFieldError: An entry is wrong.
     """
     found = load_text(text)
-    if not isinstance(found, dict) or not 1 <= len(found) <= _MOST_REQUESTS:
-        raise InvalidFieldError("message", f"must be a JSON object with 1 to {_MOST_REQUESTS} entries")
+    if not isinstance(found, dict) or not 1 <= len(found) <= MOST_REQUESTS:
+        raise InvalidFieldError("message", f"must be a JSON object with 1 to {MOST_REQUESTS} entries")
     if sign_alg == "ed25519":
         return tuple(
             SignRequest(request_type=RequestType.EDDSA, message=value, transaction_id=key)

@@ -7,12 +7,13 @@ eth-account, so that the package's own code is checked against another implement
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import sys
 
 from eth_account import Account
-from eth_account.messages import encode_typed_data
+from eth_account.messages import _hash_eip191_message, encode_defunct, encode_typed_data
 from eth_keys import keys
 
 T, N = 2, 3
@@ -154,6 +155,83 @@ receipt_digest = h(
     u32(N),
 )
 
+# --- a presignature and a signature by the first two operators: nonce and mask are fixed here, and not secret
+SIGN_ID = "0x" + "a3" * 32
+NONCE = 12
+MASK = 987654321
+eph_id = "ephemeral ключ"
+signers = participants[:2]
+presign_hash = h(
+    "dan-node/1 presign",
+    raw(SIGN_ID),
+    key_id,
+    eph_id.encode(),
+    u32(2),
+    *addresses[:2],
+    u32(1_800_000_060),
+)
+nonce_point = point(NONCE)
+presignature = h("dan-node/1 presignature", b"\x5e" * 32, raw(nonce_point))
+inner = compact({"message": "0x" + "Привет".encode().hex(), "requestType": "EIP191"})
+message_text = base64.b64encode(compact({"tx-1": inner}).encode()).decode()
+sign_setup = compact({"t": T, "key_id": key_id.hex(), "message": message_text, "signAlg": "secp256k1"})
+sign_setup_hash = h("dan-node/1 setup", b"signgen", b"1", sign_setup.encode())
+sign_challenge = h("dan-node/1 sign", raw(SIGN_ID), sign_setup_hash, u32(2), *addresses[:2], presignature)
+payload = '{"setup":' + sign_setup + ',"challenge":"' + sign_challenge.hex() + '"}'
+
+
+def ephemeral_signature(data: bytes) -> str:
+    return "0x" + bytes(Account.sign_message(encode_defunct(data), EPHEMERAL_KEY).signature).hex()
+
+
+digest = _hash_eip191_message(encode_defunct("Привет".encode()))
+r = int(nonce_point[4:], 16)
+denominators = [123456789, (NONCE * MASK - 123456789) % ORDER]
+numerator = (int.from_bytes(digest, "big") + r * 5) * MASK
+numerators = [192837465, (numerator - 192837465) % ORDER]
+s = sum(numerators) * pow(sum(denominators), -1, ORDER) % ORDER
+parity = int(nonce_point[2:4], 16) & 1
+low_s, recovery_id = (s, parity) if s <= ORDER // 2 else (ORDER - s, parity ^ 1)
+combined = r.to_bytes(32, "big") + low_s.to_bytes(32, "big") + bytes([27 + recovery_id])
+assert keys.Signature(combined[:64] + bytes([recovery_id])).recover_public_key_from_msg_hash(
+    digest
+).to_compressed_bytes() == raw(public_key)
+
+
+def signature_shares(index: int) -> dict[str, object]:
+    u, w = (value[index - 1].to_bytes(32, "big") for value in (denominators, numerators))
+    made = h(
+        "dan-node/1 signature shares",
+        raw(SIGN_ID),
+        addresses[index - 1],
+        u32(index),
+        key_id,
+        u32(1),
+        presignature,
+        raw(nonce_point),
+        digest,
+        u,
+        w,
+    )
+    result = {
+        "requestId": SIGN_ID,
+        "operator": participants[index - 1],
+        "partyIndex": index,
+        "keyId": key_id.hex(),
+        "shares": [
+            {
+                "presignatureId": "0x" + presignature.hex(),
+                "noncePoint": nonce_point,
+                "digest": "0x" + digest.hex(),
+                "u": "0x" + u.hex(),
+                "w": "0x" + w.hex(),
+            }
+        ],
+        "signature": sign(operators[index - 1][1], made),
+    }
+    return {"digest": "0x" + made.hex(), "result": result}
+
+
 vectors = {
     "note": "Test vectors of docs/node-protocol.md, made by make_node_1.py. The keys are worthless.",
     "operators": [{"privateKey": key, "operator": address} for address, key in operators],
@@ -233,6 +311,49 @@ vectors = {
             "signature": sign(operators[0][1], receipt_digest),
         },
     },
+    "presign": {
+        "digest": "0x" + presign_hash.hex(),
+        "session": "0x" + "5e" * 32,
+        "params": {
+            "requestId": SIGN_ID,
+            "keyId": key_id.hex(),
+            "ephId": eph_id,
+            "signers": signers,
+            "expiresAt": 1_800_000_060,
+            "signature": ephemeral_signature(presign_hash),
+        },
+        "result": {
+            "presignatureId": "0x" + presignature.hex(),
+            "noncePoint": nonce_point,
+            "publicKey": public_key,
+            "expiresAt": 1_800_000_060,
+        },
+    },
+    "sign": {
+        "ephemeralKey": EPHEMERAL_KEY,
+        "setupHash": "0x" + sign_setup_hash.hex(),
+        "challenge": sign_challenge.hex(),
+        "payload": payload,
+        "params": {
+            "requestId": SIGN_ID,
+            "revision": "1",
+            "setup": sign_setup,
+            "signers": signers,
+            "presignatureIds": ["0x" + presignature.hex()],
+            "participants": [],
+            "nonces": [],
+            "userAuthentication": {
+                "method": "ephemeral",
+                "id": eph_id,
+                "credentials": claim,
+                "signature": compact(
+                    {"base64Message": message_text, "signature": ephemeral_signature(payload.encode())}
+                ),
+            },
+        },
+    },
+    "signatureShares": [signature_shares(index) for index in (1, 2)],
+    "combined": {"signature": "0x" + combined.hex(), "wasHigh": s > ORDER // 2},
 }
 
 sys.stdout.write(json.dumps(vectors, indent=1, ensure_ascii=False) + "\n")
