@@ -8,6 +8,7 @@ from typing import Any, Literal, NewType, TypeAlias
 __all__ = [
     "Address",
     "Clock",
+    "EntryPointVersion",
     "Hex",
     "Json",
     "KeyAlgorithm",
@@ -34,6 +35,9 @@ MpcKeyId = NewType("MpcKeyId", str)
 
 #: Algorithm of an ephemeral key, or of the distributed key.
 KeyAlgorithm: TypeAlias = Literal["secp256k1", "ed25519"]
+
+#: The version of an ERC-4337 entry point, as the wire names it.
+EntryPointVersion: TypeAlias = Literal["v0.6.0", "v0.7.0"]
 
 #: A decoded JSON value.
 Json: TypeAlias = Any

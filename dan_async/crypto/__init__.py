@@ -15,6 +15,7 @@ from dan_async.crypto.signature import (
     recover_public_key,
     sign_digest,
 )
+from dan_async.crypto.user_operation_hash import user_operation_hash
 
 __all__ = [
     "EphemeralKey",
@@ -28,4 +29,5 @@ __all__ = [
     "sign_digest",
     "to_checksum_address",
     "typed_data_digest",
+    "user_operation_hash",
 ]

@@ -11,6 +11,7 @@ from dan_async.models.request_params import DanSessionKeyRequestParams, Hardcode
 from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.models.setup import EphemeralKeySetup, KeygenSetup, SigngenSetup, TaggedValue
 from dan_async.models.threshold import Threshold
+from dan_async.models.user_operation import PackedUserOperation, UserOperationV06, UserOperationV07
 
 __all__ = [
     "Acknowledgement",
@@ -24,9 +25,12 @@ __all__ = [
     "KeygenRequest",
     "KeygenSetup",
     "NodeOutcome",
+    "PackedUserOperation",
     "SigngenSetup",
     "SmartAccount",
     "TaggedValue",
     "Threshold",
     "UserAuthentication",
+    "UserOperationV06",
+    "UserOperationV07",
 ]
