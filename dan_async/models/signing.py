@@ -55,6 +55,7 @@ class SignatureShares:
         operator: The node that says so.
         party_index: Its place among the key's participants, 1 to n.
         key_id: The key.
+        public_key: The key itself, 33 bytes.
         shares: One for each message, in their order.
         signature: The operator's 65-byte signature over the hash of all of the above.
     """
@@ -63,5 +64,6 @@ class SignatureShares:
     operator: OperatorAddress
     party_index: int
     key_id: MpcKeyId
+    public_key: bytes
     shares: tuple[SignatureShare, ...]
     signature: bytes

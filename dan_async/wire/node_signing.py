@@ -264,6 +264,7 @@ def encode_sign_result(shares: SignatureShares) -> Json:
         "operator": shares.operator,
         "partyIndex": shares.party_index,
         "keyId": shares.key_id,
+        "publicKey": to_hex(shares.public_key),
         "shares": [
             {
                 "presignatureId": to_hex(share.presignature_id),
@@ -306,13 +307,16 @@ def decode_sign_result(value: Json) -> SignatureShares:
     """
     try:
         found = members(
-            value, "result", ("requestId", "operator", "partyIndex", "keyId", "shares", "signature")
+            value,
+            "result",
+            ("requestId", "operator", "partyIndex", "keyId", "publicKey", "shares", "signature"),
         )
         return SignatureShares(
             request_id=decode_request_id(found["requestId"]),
             operator=OperatorAddress(check_address("operator", found["operator"])),
             party_index=check_int("partyIndex", found["partyIndex"], least=1, most=MAX_PARTIES),
             key_id=decode_key_id(found["keyId"]),
+            public_key=from_hex(found["publicKey"], field="publicKey", length=33, prefix=True),
             shares=_shares(_list(found["shares"], "shares", least=1, most=MOST_REQUESTS)),
             signature=from_hex(found["signature"], field="signature", length=65, prefix=True),
         )

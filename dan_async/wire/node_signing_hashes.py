@@ -72,8 +72,8 @@ def shares_digest(shares: SignatureShares) -> bytes:
     """
     What the operator signs.
 
-    H("dan-node/1 signature shares", request id, operator, party index, key id, number of shares, then presignature id,
-    R, digest, u and w of each).
+    H("dan-node/1 signature shares", request id, operator, party index, key id, public key, number of shares, then
+    presignature id, R, digest, u and w of each).
     """
     parts = [
         part
@@ -92,6 +92,7 @@ def shares_digest(shares: SignatureShares) -> bytes:
         _raw(shares.operator),
         u32(shares.party_index),
         bytes.fromhex(shares.key_id),
+        shares.public_key,
         u32(len(shares.shares)),
         *parts,
     )

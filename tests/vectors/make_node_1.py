@@ -206,6 +206,7 @@ def signature_shares(index: int) -> dict[str, object]:
         addresses[index - 1],
         u32(index),
         key_id,
+        raw(public_key),
         u32(1),
         presignature,
         raw(nonce_point),
@@ -218,6 +219,7 @@ def signature_shares(index: int) -> dict[str, object]:
         "operator": participants[index - 1],
         "partyIndex": index,
         "keyId": key_id.hex(),
+        "publicKey": public_key,
         "shares": [
             {
                 "presignatureId": "0x" + presignature.hex(),

@@ -163,6 +163,7 @@ def test_the_challenge_of_a_signature_covers(change):
         {"operator": PARAMS["signers"][1]},
         {"party_index": 2},
         {"key_id": "00" * 32},
+        {"public_key": bytes(33)},
         {"shares": ()},
         *(
             {"shares": {name: value}}
