@@ -45,6 +45,8 @@ class DanError(Exception):
         self.node = node
         self.request_id = request_id
         self.attempts = attempts
+        #: Seconds from the first attempt to the last one's failure, where attempts were counted.
+        self.elapsed_s: float | None = None
         self.retryable = self.is_retryable if retryable is None else retryable
 
     @property

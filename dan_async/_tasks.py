@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from dan_async.errors import DeadlineExceededError
+from dan_async.errors import DanError, DeadlineExceededError
 
 
 class Deadline:
@@ -20,12 +20,16 @@ class Deadline:
         clock: A monotonic clock.
     """
 
-    __slots__ = ("_clock", "_end", "timeout_s")
+    __slots__ = ("_clock", "_end", "_limit", "timeout_s")
+
+    #: How long after its end ``enforced`` cuts, in seconds: whoever looks at the deadline himself says more about what hung.
+    SLACK_S = 0.1
 
     def __init__(self, timeout_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.timeout_s = timeout_s
         self._end = None if timeout_s is None else clock() + timeout_s
+        self._limit: asyncio.Timeout | None = None
 
     def remaining(self) -> float | None:
         """Seconds left, never negative; None if there is no deadline."""
@@ -47,11 +51,44 @@ class Deadline:
     def paused(self) -> Iterator[None]:
         """Stop the deadline while a person is being waited for: the time spent inside does not count."""
         start = self._clock()
+        if self._limit is not None:
+            self._limit.reschedule(None)
         try:
             yield
         finally:
             if self._end is not None:
                 self._end += self._clock() - start
+            if self._limit is not None:
+                self._limit.reschedule(self._cut_at())
+
+    def _cut_at(self) -> float | None:
+        remaining = self.remaining()
+        return None if remaining is None else asyncio.get_running_loop().time() + remaining + self.SLACK_S
+
+    @asynccontextmanager
+    async def enforced(self, doing: str, **context: Any) -> AsyncIterator[None]:
+        """
+        Cut off the body when the deadline is over, whatever it hangs in: a wallet, a transport, code of the caller's.
+
+        Args:
+            doing: What the body does, as the end of a sentence.
+            **context: As for ``DanError``.
+
+        Raises:
+            DeadlineExceededError: It was cut off.
+        """
+        limit = asyncio.timeout_at(self._cut_at())
+        self._limit = limit
+        try:
+            async with limit:
+                yield
+        except TimeoutError as error:
+            # Errors of ours may be TimeoutErrors as well, and are to be left as they are.
+            if isinstance(error, DanError) or not limit.expired():
+                raise
+            raise self.error(doing, **context) from None
+        finally:
+            self._limit = None
 
     def error(self, doing: str, **context: Any) -> DeadlineExceededError:
         """Make the error that says what was being done when the time ran out."""

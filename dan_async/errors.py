@@ -47,8 +47,8 @@ The tree::
     └── SignatureCheckError                   a signature does not recover to the session's address
 
 Every error has ``message`` (what happened) and ``hint`` (what to do), and where they are known ``phase``,
-``node``, ``nodes``, ``request_id``, ``attempts`` and ``retryable``. No error holds a secret: not in its text and not in its
-attributes.
+``node``, ``nodes``, ``request_id``, ``attempts``, ``elapsed_s`` and ``retryable``. No error holds a secret: not in its text
+and not in its attributes.
 
 The base class stands in _error_base, the store's errors in _store_errors; everybody imports them from here.
 """

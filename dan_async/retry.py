@@ -2,24 +2,32 @@
 When to try again, and when not: one policy for every network call.
 
 Tenacity decides between attempts; the time within an attempt belongs to ``asyncio.timeout``, and one ``Deadline`` lies over
-everything. The wait before attempt k (k = 1, 2, …) is drawn evenly from 0.5 to 1 times
-``min(longest_wait_s, first_wait_s * 2**(k - 1))``, or is what the peer asked for (Retry-After), if that is longer.
+everything. The wait before attempt k + 1 (k = 1, 2, …) is drawn evenly from 0.5 to 1 times
+``min(longest_wait_s, first_wait_s * 2**(k - 1))``, or is what the peer asked for (Retry-After, RFC 9110
+section 10.2.3), if that is longer, but at most ``longest_retry_after_s``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import tenacity
 from attrs import field, frozen
 
 from dan_async._tasks import Deadline
 from dan_async.errors import DanError, InvalidFieldError
+from dan_async.retry_table import DEFAULT_RETRY_TABLE, RetryTable
 
-__all__ = ["RetryDetails", "RetryPolicy"]
+__all__ = ["BeforeSleep", "RetryDetails", "RetryPolicy"]
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -27,29 +35,54 @@ T = TypeVar("T")
 @frozen(kw_only=True)
 class RetryDetails:
     """
-    Passed to *before_sleep*: nothing in it is secret.
+    Passed to *before_sleep*: what failed and what comes next, without the arguments of the call, which may be secret.
 
     Args:
         attempt: The attempt that failed, from 1.
-        error: Why.
+        error: Why. It names node, method and request id where they are known.
         wait_s: Seconds until the next one.
+        elapsed_s: Seconds since the first attempt began.
     """
 
     attempt: int
     error: DanError
     wait_s: float
+    elapsed_s: float = 0.0
 
 
 class BeforeSleep(Protocol):
-    """A hook that is called before each wait."""
+    """A plain function that is called before each wait. What it raises is logged and changes nothing."""
 
-    def __call__(self, details: RetryDetails) -> None: ...
+    def __call__(self, details: RetryDetails, /) -> None:
+        """Hear of a wait that is about to begin."""
+        ...
 
 
-def _positive(_: object, attribute: object, value: float) -> None:
-    name = getattr(attribute, "name", "value")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise InvalidFieldError(name, "must be a number greater than 0")
+def _seconds(_: object, attribute: Any, value: object) -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not value > 0
+        or not math.isfinite(value)
+    ):
+        raise InvalidFieldError(attribute.name, "must be a finite number greater than 0")
+
+
+def _attempts(_: object, attribute: Any, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
+        raise InvalidFieldError(attribute.name, "must be a whole number from 1 to 100")
+
+
+def _table(_: object, attribute: Any, value: object) -> None:
+    if not isinstance(value, RetryTable):
+        raise InvalidFieldError(attribute.name, "must be a RetryTable", hint="DEFAULT_RETRY_TABLE.but({…})")
+
+
+def _hook(_: object, attribute: Any, value: object) -> None:
+    if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
+        raise InvalidFieldError(
+            attribute.name, "must be a plain function", hint="It is called before each wait"
+        )
 
 
 @frozen(kw_only=True)
@@ -57,38 +90,38 @@ class RetryPolicy:
     """
     How often and how patiently a failed call is tried again.
 
-    Only errors that say ``retryable`` are: a refused signature or a malformed answer will not get better.
-
     Args:
-        attempts: Attempts in all, the first included; 1 means never again.
+        attempts: Attempts in all, the first included; 1 to 100; 1 means never again.
         first_wait_s: The first wait, in seconds, before jitter.
         longest_wait_s: Waits stop growing here.
+        longest_retry_after_s: The longest wait that a peer can ask for, in seconds. One that asks for more is asked again
+            after so long.
+        table: Which failures are worth it, by class and number; see ``dan_async.retry_table``.
+        before_sleep: Told of each wait.
         sleep: Waits; injected by tests.
+        clock: Monotonic seconds; injected by tests.
         random: Gives numbers from 0 to 1 for the jitter; injected by tests. Not a source of secrets.
 
     Raises:
-        InvalidFieldError: A number is out of range.
+        InvalidFieldError: A field has a wrong value.
     """
 
-    attempts: int = field(default=3)
-    first_wait_s: float = field(default=0.1, validator=_positive)
-    longest_wait_s: float = field(default=2.0, validator=_positive)
+    attempts: int = field(default=3, validator=_attempts)
+    first_wait_s: float = field(default=0.1, validator=_seconds)
+    longest_wait_s: float = field(default=2.0, validator=_seconds)
+    longest_retry_after_s: float = field(default=60.0, validator=_seconds)
+    table: RetryTable = field(default=DEFAULT_RETRY_TABLE, validator=_table, repr=False)
+    before_sleep: BeforeSleep | None = field(default=None, validator=_hook, repr=False)
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, repr=False)
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     random: Callable[[], float] = field(default=random.random, repr=False)
-
-    def __attrs_post_init__(self) -> None:
-        if (
-            isinstance(self.attempts, bool)
-            or not isinstance(self.attempts, int)
-            or not 1 <= self.attempts <= 100
-        ):
-            raise InvalidFieldError("attempts", "must be a whole number from 1 to 100")
 
     def wait_s(self, attempt: int, error: BaseException | None) -> float:
         """Give the seconds to wait after *attempt* failed with *error*."""
         longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (attempt - 1))
         jittered = longest * (0.5 + 0.5 * self.random())
-        return max(jittered, getattr(error, "retry_after", None) or 0.0)
+        asked: float | None = getattr(error, "retry_after", None)
+        return jittered if asked is None else max(jittered, min(asked, self.longest_retry_after_s))
 
     async def run(
         self,
@@ -102,15 +135,16 @@ class RetryPolicy:
 
         Args:
             call: Makes one attempt. Must be safe to repeat.
-            deadline: The job's deadline. A wait that would pass it is not begun.
-            before_sleep: Told of each wait.
+            deadline: The job's deadline. A wait that would reach it is not begun.
+            before_sleep: Told of each wait, besides the policy's own.
 
         Returns:
             What the successful attempt returned.
 
         Raises:
-            DanError: The last attempt's error, with ``attempts`` set.
+            DanError: The last attempt's error, with ``attempts`` and ``elapsed_s`` set.
         """
+        started = self.clock()
         attempt = 0
 
         async def counted() -> T:
@@ -120,22 +154,24 @@ class RetryPolicy:
                 return await call()
             except DanError as error:
                 error.attempts = attempt
+                error.elapsed_s = self.clock() - started
                 raise
 
         try:
             return await counted()
         except DanError as error:
-            if not error.retryable or self.attempts == 1:
+            if self.attempts == 1 or not self.table.allows(error):
                 raise
             first = error
-        return await self._again(counted, first, deadline, before_sleep)
+        hooks = [hook for hook in (self.before_sleep, before_sleep) if hook is not None]
+        return await self._again(counted, first, deadline, hooks)
 
     async def _again(
         self,
         call: Callable[[], Awaitable[T]],
         first: DanError,
         deadline: Deadline,
-        before_sleep: BeforeSleep | None,
+        hooks: list[BeforeSleep],
     ) -> T:
         """Go on after a first attempt has failed. Most calls never come here, and none pays for it before it does."""
 
@@ -151,16 +187,21 @@ class RetryPolicy:
 
         def tell(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            if before_sleep is not None and isinstance(error, DanError):
-                before_sleep(
-                    RetryDetails(attempt=state.attempt_number, error=error, wait_s=state.upcoming_sleep)
+            if hooks and isinstance(error, DanError):
+                details = RetryDetails(
+                    attempt=state.attempt_number,
+                    error=error,
+                    wait_s=state.upcoming_sleep,
+                    elapsed_s=error.elapsed_s or 0.0,
                 )
+                for hook in hooks:
+                    _call(hook, details)
 
         retrying = tenacity.AsyncRetrying(
             sleep=self.sleep,
             stop=stop,
             wait=wait,
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, DanError) and error.retryable),
+            retry=tenacity.retry_if_exception(self.table.allows),
             before_sleep=tell,
             reraise=True,
         )
@@ -174,3 +215,10 @@ class RetryPolicy:
             return await call()
 
         return await retrying(repeat_first_failure_then_call)
+
+
+def _call(hook: BeforeSleep, details: RetryDetails) -> None:
+    try:
+        hook(details)
+    except Exception:  # noqa: BLE001 - a listener's bug must not become a failed call
+        _log.exception("before_sleep failed; the call is tried again all the same")

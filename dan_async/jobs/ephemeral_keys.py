@@ -57,9 +57,9 @@ async def add_ephemeral_key(
             expiry=math.floor(clock()) + duration,
             sign_alg=key.algorithm,
         )
-        await network.add_ephemeral_key(
-            _change("add", session, auth, claim), auth, deadline=_deadline(timeout, timeouts)
-        )
+        change, deadline = _change("add", session, auth, claim), _deadline(timeout, timeouts)
+        async with deadline.enforced("adding the ephemeral key", request_id=change.request_id):
+            await network.add_ephemeral_key(change, auth, deadline=deadline)
         return evolve(
             session,
             hex_eph_sk_without_0x=key.to_hex(),
@@ -92,9 +92,9 @@ async def revoke_ephemeral_key(
             expiry=math.floor(clock()) + DEFAULT_DURATION_S,
             sign_alg=key.algorithm,
         )
-    return await network.revoke_ephemeral_key(
-        _change("revoke", session, auth, claim), auth, deadline=_deadline(timeout, timeouts)
-    )
+    change, deadline = _change("revoke", session, auth, claim), _deadline(timeout, timeouts)
+    async with deadline.enforced("revoking the ephemeral key", request_id=change.request_id):
+        return await network.revoke_ephemeral_key(change, auth, deadline=deadline)
 
 
 def _owner(session: DanModuleInfo, wallet: Wallet, timeouts: Timeouts) -> EoaAuth:

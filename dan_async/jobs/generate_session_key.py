@@ -74,7 +74,9 @@ async def generate_session_key(
     )
     key = request.ephemeral_key
     try:
-        report = await network.keygen(request.keygen, request.auth, deadline=Deadline(request.timeout_s))
+        deadline = Deadline(request.timeout_s)
+        async with deadline.enforced("making the key", request_id=request.keygen.request_id):
+            report = await network.keygen(request.keygen, request.auth, deadline=deadline)
         payload = DanSessionKeyPayload(
             session_key_eoa=public_key_to_address(report.public_key),
             mpc_key_id=report.key_id,

@@ -122,4 +122,6 @@ async def register_passkey(
         raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")
     total_s = timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
     auth = LimitedAuth(passkey, timeouts.wallet_s)
-    return await network.register_passkey(auth, deadline=Deadline(total_s))
+    deadline = Deadline(total_s)
+    async with deadline.enforced("registering the passkey"):
+        return await network.register_passkey(auth, deadline=deadline)

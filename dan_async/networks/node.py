@@ -29,6 +29,7 @@ from dan_async.errors import (
 )
 from dan_async.networks.node_health import HealthRecord
 from dan_async.retry import RetryPolicy
+from dan_async.retry_table import NODE_CODES
 from dan_async.transport.base import Transport
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.websocket import WebSocketTransport
@@ -38,9 +39,6 @@ from dan_async.wire import node_1
 __all__ = ["Node", "Result"]
 
 T = TypeVar("T")
-
-#: Codes after which the same request may be sent again: the node did not look at it, or failed by accident.
-_RETRYABLE_CODES = frozenset({node_1.Code.INTERNAL_ERROR, node_1.Code.RATE_LIMITED, node_1.Code.UNAVAILABLE})
 
 
 @frozen
@@ -178,7 +176,7 @@ class Node:
             kind = NodeProtocolError
         else:
             kind = NodeError
-        return kind(error.message, hint=error.hint, **context)
+        return kind(error.message, hint=error.hint, retryable=error.retryable, **context)
 
     @property
     def shown_url(self) -> str:
@@ -210,6 +208,6 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
-        retryable=error.code in _RETRYABLE_CODES,
+        retryable=error.code in NODE_CODES,
         **context,
     )

@@ -102,7 +102,14 @@ async def ask_all(
         try:
             answers[node.operator] = await ask(node)
         except DanError as error:
-            failures.append(NodeOutcome(operator=node.operator, error=error, attempts=error.attempts or 1))
+            failures.append(
+                NodeOutcome(
+                    operator=node.operator,
+                    error=error,
+                    attempts=error.attempts or 1,
+                    elapsed_s=error.elapsed_s or 0.0,
+                )
+            )
 
     tasks = [asyncio.create_task(one(node)) for node in nodes]
     try:

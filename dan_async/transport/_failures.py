@@ -16,12 +16,11 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 
 from dan_async.errors import ConnectError
+from dan_async.retry_table import HTTP_STATUSES
 from dan_async.transport.tls import PinMismatchError
 
 #: A peer cannot send us away for longer than this, in seconds.
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
-
-_WORTH_REPEATING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _HINTS = {
     401: "The server wants credentials; give them as TransportOptions(headers=…)",
@@ -67,7 +66,7 @@ def status_error(
         hint=_REDIRECT_HINT if is_redirect else _HINTS.get(status, ""),
         status=status,
         retry_after=parse_retry_after(headers) if status in (429, 503) else None,
-        retryable=status in _WORTH_REPEATING,
+        retryable=status in HTTP_STATUSES,
     )
 
 

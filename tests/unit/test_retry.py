@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
+from attrs import fields_dict
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dan_async._tasks import Deadline
-from dan_async.errors import InvalidFieldError, NodeUnreachableError, RateLimitedError, WalletRefusedError
+from dan_async.errors import (
+    ConnectError,
+    InvalidFieldError,
+    NodeTimeoutError,
+    NodeUnreachableError,
+    RateLimitedError,
+    WalletRefusedError,
+)
 from dan_async.retry import RetryDetails, RetryPolicy
+from dan_async.retry_table import DEFAULT_RETRY_TABLE
+from tests.helpers import ManualClock
 
 
 class Sleeper:
@@ -103,6 +116,151 @@ async def test_before_sleep_is_told() -> None:
     assert told[0].error is error
 
 
+def test_details_have_no_room_for_arguments() -> None:
+    """What a call was made with may be secret."""
+    assert set(fields_dict(RetryDetails)) == {"attempt", "error", "wait_s", "elapsed_s"}
+
+
+async def test_the_policys_own_hook_is_told_as_well() -> None:
+    """Both hear of each wait, with the time that has passed."""
+    clock = ManualClock(0.0)
+    own: list[RetryDetails] = []
+    other: list[RetryDetails] = []
+    chosen = policy(Sleeper(), sleep=clock.sleep, clock=clock, before_sleep=own.append)
+    await chosen.run(
+        failing(2, NodeUnreachableError("x")), deadline=Deadline(None), before_sleep=other.append
+    )
+    assert own == other
+    assert [(d.wait_s, d.elapsed_s) for d in own] == [(1, 0), (2, 1)]
+
+
+async def test_a_broken_hook_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, the other one is called, and the call is tried again."""
+    told: list[RetryDetails] = []
+
+    def broken(details: RetryDetails) -> None:
+        raise ZeroDivisionError
+
+    chosen = policy(Sleeper(), before_sleep=broken)
+    with caplog.at_level(logging.DEBUG, logger="dan_async"):
+        result = await chosen.run(
+            failing(1, NodeUnreachableError("x")), deadline=Deadline(None), before_sleep=told.append
+        )
+    assert result == "call 2"
+    assert len(told) == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_the_table_decides() -> None:
+    """What a changed table forbids is not tried again."""
+    sleeper = Sleeper()
+    chosen = policy(sleeper, table=DEFAULT_RETRY_TABLE.but({NodeTimeoutError: False}))
+    with pytest.raises(NodeTimeoutError):
+        await chosen.run(failing(1, NodeTimeoutError("x")), deadline=Deadline(None))
+    assert sleeper.waits == []
+    assert await chosen.run(failing(1, NodeUnreachableError("x")), deadline=Deadline(None)) == "call 2"
+
+
+async def test_a_later_error_that_is_not_worth_it_ends_the_attempts() -> None:
+    """Each attempt's own error decides."""
+    errors = iter([NodeUnreachableError("x"), WalletRefusedError("no"), NodeUnreachableError("x")])
+    sleeper = Sleeper()
+
+    async def call() -> str:
+        raise next(errors)
+
+    with pytest.raises(WalletRefusedError) as caught:
+        await policy(sleeper).run(call, deadline=Deadline(None))
+    assert caught.value.attempts == 2
+    assert len(sleeper.waits) == 1
+
+
+async def test_the_error_says_how_long_it_all_took() -> None:
+    """From the first attempt to the last failure, waits included."""
+    clock = ManualClock(0.0)
+
+    async def call() -> None:
+        clock.advance(10)
+        raise NodeUnreachableError("x")
+
+    chosen = policy(Sleeper(), attempts=3, clock=clock, sleep=clock.sleep)
+    with pytest.raises(NodeUnreachableError) as caught:
+        await chosen.run(call, deadline=Deadline(None))
+    assert caught.value.elapsed_s == 33  # three calls of 10 s, waits of 1 and 2
+
+
+@given(
+    asked=st.floats(0, 1e9),
+    cap=st.floats(0.001, 1e6),
+    attempt=st.integers(1, 100),
+    chance=st.floats(0, 1),
+)
+def test_retry_after_is_a_floor_with_a_cap(asked: float, cap: float, attempt: int, chance: float) -> None:
+    """Never sooner than the peer asked, unless it asked for more than the cap; never longer than cap or own wait."""
+    chosen = RetryPolicy(random=lambda: chance, longest_retry_after_s=cap)
+    usual = chosen.wait_s(attempt, NodeUnreachableError("x"))
+    error = ConnectError("x", status=503, retry_after=asked)
+    assert chosen.wait_s(attempt, error) == max(usual, min(asked, cap))
+
+
+@given(
+    first=st.floats(0.001, 100),
+    longest=st.floats(0.001, 1000),
+    chances=st.lists(st.floats(0, 1), min_size=1, max_size=30),
+)
+async def test_the_waits_follow_the_formula(first: float, longest: float, chances: list[float]) -> None:
+    """The wait before attempt k + 1 is half to all of min(longest, first * 2**(k - 1)), by the number drawn for it."""
+    sleeper, drawn = Sleeper(), iter(chances)
+    chosen = policy(
+        sleeper,
+        first_wait_s=first,
+        longest_wait_s=longest,
+        attempts=len(chances) + 1,
+        random=lambda: next(drawn, 0.0),
+    )
+    with pytest.raises(NodeUnreachableError) as caught:
+        await chosen.run(failing(99, NodeUnreachableError("x")), deadline=Deadline(None))
+    assert caught.value.attempts == len(chances) + 1
+    assert len(sleeper.waits) == len(chances)
+    for place, (wait, chance) in enumerate(zip(sleeper.waits, chances, strict=True)):
+        full = min(longest, first * 2.0**place)
+        assert full / 2 <= wait <= full
+        assert wait == pytest.approx(full * (0.5 + chance / 2))
+
+
+@given(
+    total=st.floats(0.1, 100),
+    per_call=st.floats(0, 10),
+    asked=st.none() | st.floats(0, 200),
+    attempts=st.integers(1, 20),
+)
+async def test_nothing_is_begun_at_or_after_the_deadline(
+    total: float, per_call: float, asked: float | None, attempts: int
+) -> None:
+    """No wait reaches the deadline, whatever peers ask for, and no attempt begins after it."""
+    clock = ManualClock(0.0)
+    deadline = Deadline(total, clock=clock)
+    begun: list[float] = []
+
+    async def call() -> None:
+        begun.append(clock())
+        clock.advance(min(per_call, deadline.remaining() or 0.0))  # an attempt is capped by the deadline
+        raise ConnectError("x", status=503, retry_after=asked)
+
+    chosen = policy(Sleeper(), sleep=clock.sleep, clock=clock, attempts=attempts)
+    with pytest.raises(ConnectError) as caught:
+        await chosen.run(call, deadline=deadline)
+    assert max(begun) < total
+    assert clock() <= total
+    assert caught.value.attempts == len(begun) <= attempts
+
+
+async def test_the_first_attempt_needs_no_tenacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that succeeds pays for none of it."""
+    monkeypatch.setattr("dan_async.retry.tenacity", None)
+    assert await policy(Sleeper()).run(failing(0, ZeroDivisionError()), deadline=Deadline(None)) == "call 1"
+
+
 async def test_cancellation_passes() -> None:
     """A cancelled attempt is not an attempt to repeat."""
     sleeper = Sleeper()
@@ -120,6 +278,11 @@ async def test_cancellation_passes() -> None:
         ({"attempts": 101}, "attempts"),
         ({"first_wait_s": 0}, "first_wait_s"),
         ({"longest_wait_s": "1"}, "longest_wait_s"),
+        ({"longest_wait_s": float("inf")}, "longest_wait_s"),
+        ({"longest_retry_after_s": float("nan")}, "longest_retry_after_s"),
+        ({"table": {}}, "table"),
+        ({"before_sleep": "log"}, "before_sleep"),
+        ({"before_sleep": asyncio.sleep}, "before_sleep"),
     ],
 )
 def test_bad_policies(change: dict[str, Any], field: str) -> None:

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from dan_async._tasks import Deadline, cancel_and_wait
-from dan_async.errors import DeadlineExceededError
+from dan_async.errors import DeadlineExceededError, NodeTimeoutError
+from tests.helpers import assert_runs_under
 
 
 class Time:
@@ -54,6 +55,85 @@ def test_a_paused_deadline_stands_still() -> None:
     with deadline.paused():
         time.now += 1000
     assert deadline.remaining() == 10
+
+
+# --- enforced ---------------------------------------------------------------------------------------------------------
+
+
+async def hang_for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def test_an_enforced_deadline_cuts_what_hangs() -> None:
+    """Whatever the body waits for, it ends soon after the deadline, and the error says what was being done."""
+    async with assert_runs_under(2):
+        with pytest.raises(DeadlineExceededError, match=r"ran out while hanging") as caught:
+            async with Deadline(0.01).enforced("hanging", request_id="0x01"):
+                await hang_for_ever()
+    assert caught.value.request_id == "0x01"
+
+
+async def test_an_enforced_deadline_leaves_the_rest_alone() -> None:
+    """What ends in time ends as it does without."""
+    async with Deadline(10).enforced("working"):
+        await asyncio.sleep(0)
+    async with Deadline(None).enforced("working"):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("error", [NodeTimeoutError("late"), TimeoutError(), ZeroDivisionError()])
+async def test_errors_pass_an_enforced_deadline(error: BaseException) -> None:
+    """Timeouts of others are not taken for its own."""
+    with pytest.raises(type(error)) as caught:
+        async with Deadline(10).enforced("working"):
+            raise error
+    assert caught.value is error
+
+
+async def test_cancellation_passes_an_enforced_deadline() -> None:
+    """Whoever cancels gets CancelledError, not a deadline's."""
+    deadline = Deadline(10)
+
+    async def work() -> None:
+        async with deadline.enforced("working"):
+            await hang_for_ever()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with deadline.paused():  # it is over, and can be paused all the same
+        pass
+
+
+async def test_a_paused_deadline_does_not_cut() -> None:
+    """While a person is waited for nothing is cut off; afterwards the rest of the time counts."""
+    time = Time()
+    deadline = Deadline(0.05, clock=time)
+    async with assert_runs_under(2):
+        with pytest.raises(DeadlineExceededError):
+            async with deadline.enforced("hanging"):
+                with deadline.paused():
+                    time.now += 1000
+                    await asyncio.sleep(0.3)
+                assert deadline.remaining() == pytest.approx(0.05)
+                await hang_for_ever()
+
+
+async def test_who_looks_at_the_deadline_speaks_first() -> None:
+    """A step that keeps the deadline itself says more than the cut does."""
+    deadline = Deadline(0.01)
+    with pytest.raises(DeadlineExceededError, match="looking"):
+        async with deadline.enforced("hanging"):
+            try:
+                async with asyncio.timeout(deadline.remaining()):
+                    await hang_for_ever()
+            except TimeoutError:
+                raise deadline.error("looking") from None
+
+
+# --- owning tasks -----------------------------------------------------------------------------------------------------
 
 
 async def test_cancel_and_wait_sees_every_task_end() -> None:
