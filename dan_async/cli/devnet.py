@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +19,9 @@ from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.errors import ConfigurationError, DanError
 
 if TYPE_CHECKING:
-    from dan_async.devnet import Devnet
+    from dan_async.devnet import Devnet, Fault
 
-__all__ = ["devnet"]
+__all__ = ["devnet", "read_faults"]
 
 
 def devnet(
@@ -50,6 +51,17 @@ def devnet(
             help="Keep identities and shares in this folder, so that a later run still has them; in memory if not given.",
         ),
     ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NODE=FAULT",
+            help="Make a node misbehave; repeatable. NODE is its number as printed, from 0. FAULT is one of "
+            "delay:2s±500ms, drop-request, drop-reply:1, disconnect, refuse, crash:round=2,restart=1s, garbage, "
+            "trickle:100ms, http:503,retry-after=2s, expired-nonces, forged-signature, forged-shares, other-key, "
+            "wrong-share, equivocate, silent:round=2. Most also take times=N and methods=M+M: "
+            "0=delay:2s,methods=dan_keygen,times=1.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -68,15 +80,56 @@ def devnet(
     agreed = check_threshold(threshold, nodes, parties_option="--nodes")
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
+    faults = read_faults(fault or (), agreed.n)
     with log_lines(held_back=False):
-        run_until_signal(_serve(agreed, processes=processes, storage=storage, as_json=as_json))
+        run_until_signal(_serve(agreed, processes=processes, storage=storage, faults=faults, as_json=as_json))
     note("stopped")
 
 
-async def _serve(threshold: Threshold, *, processes: bool, storage: Path | None, as_json: bool) -> None:
+def read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
+    """
+    Read what ``--fault`` was given.
+
+    Args:
+        texts: Each ``NODE=FAULT``.
+        nodes: How many nodes there are.
+
+    Returns:
+        The faults by node.
+
+    Raises:
+        ConfigurationError: One is malformed, or there is no such node; the error says which.
+    """
+    faults: dict[int, list[Fault]] = {}
+    if not texts:
+        return faults
+    from dan_async.devnet.faults.spelling import parse_node_fault
+
+    for place, text in enumerate(texts, start=1):
+        which = f"--fault number {place}" if place > 1 else "--fault"
+        try:
+            node, parsed = parse_node_fault(text)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{which}: {error.message}", hint=error.hint) from None
+        if node >= nodes:
+            raise ConfigurationError(
+                f"{which}: there is no node of that number", hint=f"The nodes are 0 to {nodes - 1}"
+            )
+        faults.setdefault(node, []).append(parsed)
+    return faults
+
+
+async def _serve(
+    threshold: Threshold,
+    *,
+    processes: bool,
+    storage: Path | None,
+    faults: Mapping[int, list[Fault]],
+    as_json: bool,
+) -> None:
     from dan_async.devnet import Devnet
 
-    net = Devnet(threshold.t, threshold.n, processes=processes, storage=storage)
+    net = Devnet(threshold.t, threshold.n, processes=processes, storage=storage, faults=faults)
     try:
         with progress(f"Starting {threshold.n} nodes …"):
             await _start(net, storage)
@@ -104,9 +157,12 @@ def _announce(net: Devnet, *, as_json: bool) -> None:
     if as_json:
         result(json.dumps(net.describe(), separators=(",", ":")))
         return
+    from dan_async.devnet.faults.spelling import spell_fault
+
     result(f"DAN devnet, {net.threshold}: for development only, it protects nothing of value.\n")
-    for endpoint in net.endpoints:
-        result(f"  {endpoint.url}  operator {endpoint.operator}")
+    for node in net.nodes:
+        faults = "".join(f"  fault {spell_fault(fault)}" for fault in net.faults[node.index])
+        result(f"  node {node.index}  {node.url}  operator {node.operator}{faults}")
     if gateway := net.describe().get("gateway"):
         result(f"  {gateway}  gateway in front of them")
     options = " ".join(f"--node {endpoint.url}={endpoint.operator}" for endpoint in net.endpoints)

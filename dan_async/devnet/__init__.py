@@ -10,31 +10,45 @@ from __future__ import annotations
 
 from dan_async.devnet.cluster import Devnet, DevnetNode
 from dan_async.devnet.faults import (
+    AcknowledgeOtherKey,
     Crash,
     DealWrongShare,
     Delay,
+    Disconnect,
     DropReply,
     DropRequest,
     Equivocate,
+    ExpireNonces,
     FallSilent,
     Fault,
     ForgeShares,
     ForgeSignature,
+    HttpError,
+    RefuseConnections,
+    SendGarbage,
+    Trickle,
 )
 from dan_async.devnet.limits import NodeLimits
 
 __all__ = [
+    "AcknowledgeOtherKey",
     "Crash",
     "DealWrongShare",
     "Delay",
     "Devnet",
     "DevnetNode",
+    "Disconnect",
     "DropReply",
     "DropRequest",
     "Equivocate",
+    "ExpireNonces",
     "FallSilent",
     "Fault",
     "ForgeShares",
     "ForgeSignature",
+    "HttpError",
     "NodeLimits",
+    "RefuseConnections",
+    "SendGarbage",
+    "Trickle",
 ]

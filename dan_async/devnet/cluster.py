@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.devnet._closing import carry_through
-from dan_async.devnet.faults import Fault, FaultBoard
+from dan_async.devnet.faults import Fault, FaultBoard, Faults
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.listening import PortReservation, check_loopback, listening_socket
@@ -134,6 +135,7 @@ class Devnet:
         limits: What each node accepts.
         gateway: Whether to run a gateway in front of the nodes, which speaks the public clients' protocol.
         gateway_token: If given, what the gateway's clients must show: ``Authorization: Bearer …`` or ``X-Api-Key``.
+        faults: What goes wrong from the start, as for ``Devnet.faults``: by the node's place in ``nodes``, from 0.
 
     Raises:
         InvalidFieldError: A value is out of range.
@@ -151,6 +153,7 @@ class Devnet:
         limits: NodeLimits | None = None,
         gateway: bool = True,
         gateway_token: str | None = None,
+        faults: Mapping[int, Faults] | None = None,
     ) -> None:
         self.threshold = Threshold(threshold, parties)
         if processes and clock is not time.time:
@@ -174,7 +177,7 @@ class Devnet:
         self._opened = 0
         self._is_closed = False
         #: The faults in force, by the node's place in ``nodes``; see ``dan_async.devnet.faults``.
-        self.faults = FaultBoard(parties, self._set_faults)
+        self.faults = FaultBoard(parties, self._set_faults, faults)
 
     def __repr__(self) -> str:
         return f"Devnet({self.threshold}, {sum(node.is_running for node in self._nodes)} nodes running)"

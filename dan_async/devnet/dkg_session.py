@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from attrs import define, field, frozen
 
 from dan_async.devnet.dkg_faults import DkgFaults
-from dan_async.devnet.faults import NodeFaults
+from dan_async.devnet.faults import NodeCrashed, NodeFaults
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mailboxes import ConflictingMessageError, PeerAbortError, SilentPeersError
@@ -74,6 +74,7 @@ class DkgSessions:
         workers: Where the arithmetic runs, so that the event loop is never held for long.
         limits: How long a round may take.
         faults: What the node does wrong on purpose.
+        on_crash: Called when a fault kills the node, with the seconds until it is to come back, if it is.
     """
 
     def __init__(
@@ -84,12 +85,14 @@ class DkgSessions:
         workers: Workers,
         limits: NodeLimits,
         faults: NodeFaults,
+        on_crash: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         self._identity = identity
         self._sessions = sessions
         self._workers = workers
         self._limits = limits
         self._faults = faults
+        self._on_crash = on_crash
 
     def has_run(self, session_id: bytes) -> bool:
         """Tell whether a session of that id has begun here: none may begin twice."""
@@ -134,6 +137,9 @@ class DkgSessions:
             culprits = tuple(session.index(culprit) for culprit in failure.culprits)
             session.parties.abort(AbortNotice(failure.reason, culprits, failure.complaint))
             raise self._refusal(session, failure) from failure
+        except NodeCrashed as crash:
+            self._on_crash(crash.restart_after)  # from here: the client that asked may be gone
+            raise
         except Exception:
             session.parties.abort(AbortNotice("the node has failed", own))
             raise
@@ -187,6 +193,7 @@ class DkgSessions:
         self, session: _Session, round_: int, bodies: Mapping[OperatorAddress, bytes]
     ) -> dict[int, bytes]:
         """Send this node's messages of a round and wait for everybody else's, by index."""
+        self._faults.before_round(round_)
         if session.faults is not None:
             bodies = session.faults.outgoing(round_, bodies, session.received)
         session.parties.send(round_, bodies)

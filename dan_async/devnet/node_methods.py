@@ -121,8 +121,10 @@ class NodeMethods:
         return encode_challenge_result(self._nonces.issue(decode_challenge(params)))
 
     async def _generate(self, params: dict[str, Json]) -> Json:
-        acknowledgement = await self._keygen.keygen(await self._read(params))
-        return encode_acknowledgement(self._faults.forge(acknowledgement, self._identity))
+        request = await self._read(params)
+        acknowledgement = await self._keygen.keygen(request)
+        owner_id = request.user_authentication.id
+        return encode_acknowledgement(self._faults.forge(acknowledgement, self._identity, owner_id=owner_id))
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
         return encode_receipt(await self._changes.change(operation, await self._read(params)))

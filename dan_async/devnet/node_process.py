@@ -35,7 +35,7 @@ CLOSING_S = 6.0
 _READ_SIZE = 65_536
 
 
-def read_config(members: Mapping[str, Any] | None) -> tuple[NodeConfig, tuple[Fault, ...]]:
+def read_config(members: Mapping[str, Any] | None) -> NodeConfig:
     """
     Read what ``process_runner.config_line`` wrote.
 
@@ -48,7 +48,7 @@ def read_config(members: Mapping[str, Any] | None) -> tuple[NodeConfig, tuple[Fa
             hint="This module is started by Devnet(processes=True)",
         )
     folder = members["folder"]
-    config = NodeConfig(
+    return NodeConfig(
         identity=NodeIdentity.from_hex(members["identity"]),
         host=members["host"],
         port=members["port"],
@@ -56,7 +56,10 @@ def read_config(members: Mapping[str, Any] | None) -> tuple[NodeConfig, tuple[Fa
         folder=None if folder is None else Path(folder),
         limits=NodeLimits(**members["limits"]),
     )
-    return config, tuple(map(Fault.from_dict, members["faults"]))
+
+
+def _set_faults(faults: NodeFaults, members: Mapping[str, Any]) -> None:
+    faults.set(map(Fault.from_dict, members["faults"]), {int(k): v for k, v in members["uses"].items()})
 
 
 def _report(**members: Any) -> None:
@@ -73,6 +76,12 @@ def _read_lines(on_line: Callable[[bytes], None]) -> None:
             on_line(line)
 
 
+def _crash(faults: NodeFaults, restart_after: float | None) -> None:
+    # Whoever started the process learns how often each fault was used: the next process goes on counting.
+    _report(crashed=True, restartAfter=restart_after, uses=faults.uses)
+    os._exit(_CRASHED)
+
+
 async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) -> None:
     """Run the node until *stopped* is set."""
     with Workers() as workers:
@@ -84,7 +93,7 @@ async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) 
             limits=config.limits,
             faults=faults,
             clock=time.time,
-            on_crash=lambda: os._exit(_CRASHED),
+            on_crash=lambda restart_after: _crash(faults, restart_after),
         )
         listener = listening_socket(config.host, config.port)
         try:
@@ -99,12 +108,13 @@ async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) 
 async def _run(lines: _Lines) -> None:
     stopped = asyncio.Event()
     faults = NodeFaults()
-    config, first = read_config(json.loads(lines.first))
-    faults.set(first)
+    first = json.loads(lines.first)
+    config = read_config(first)
+    _set_faults(faults, first)
     loop = asyncio.get_running_loop()
 
     def set_faults(line: bytes) -> None:
-        faults.set(map(Fault.from_dict, json.loads(line)["faults"]))
+        _set_faults(faults, json.loads(line))
 
     lines.last_wait_s = config.limits.stop_grace_s + CLOSING_S
     lines.follow(

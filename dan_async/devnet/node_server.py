@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode, web
 
 from dan_async._tasks import cancel_and_wait
 from dan_async.devnet.dkg_session import DkgSessions
+from dan_async.devnet.door import Door
 from dan_async.devnet.faults import NodeCrashed, NodeFaults, RequestDropped
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.key_change_service import KeyChangeService
@@ -33,6 +34,7 @@ from dan_async.devnet.rpc_connection import RpcConnection
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.devnet.rpc_framing import encode_error, encode_result, parse_request
 from dan_async.devnet.share_store import ShareStore
+from dan_async.devnet.spoiled_replies import spoil_http
 from dan_async.devnet.workers import Workers
 from dan_async.types import Clock, OperatorAddress
 from dan_async.wire.node_1 import Code
@@ -63,7 +65,8 @@ class NodeServer:
         limits: What it accepts.
         faults: What it does wrong on purpose.
         clock: The wall clock.
-        on_crash: Called when a fault kills the node; whoever runs it then calls ``stop`` with *abrupt*.
+        on_crash: Called when a fault kills the node, with the seconds until it is to come back, if it is; whoever runs it
+            then calls ``stop`` with *abrupt*.
     """
 
     def __init__(
@@ -76,12 +79,13 @@ class NodeServer:
         limits: NodeLimits,
         faults: NodeFaults,
         clock: Clock,
-        on_crash: Callable[[], None],
+        on_crash: Callable[[float | None], None],
     ) -> None:
         self._identity = identity
         self._store = store
         self._workers = workers
         self._limits = limits
+        self._faults = faults
         self._on_crash = on_crash
         self.ring = KeyRing(store)
         self.passkeys = PasskeyRegistry(store)
@@ -98,9 +102,10 @@ class NodeServer:
             workers=workers,
             limits=limits,
             faults=faults,
+            on_crash=on_crash,
         )
         book = NonceBook(clock=clock, lifetime_s=limits.nonce_lifetime_s, capacity=limits.max_nonces)
-        nonces = NonceDesk(book, self.ring)
+        nonces = NonceDesk(book, self.ring, is_expired=faults.expires_nonce)
         self._keygen = KeygenService(
             identity=identity,
             roster=self._links.peers,
@@ -135,6 +140,7 @@ class NodeServer:
         self._posts: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
         self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """
@@ -155,7 +161,9 @@ class NodeServer:
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
         await self._runner.setup()
         self._links.start()
-        await web.SockSite(self._runner, listener, backlog=1024).start()
+        self._door = Door(self._runner, listener)
+        await self._door.start(is_open=not self._faults.is_refusing)
+        self._faults.watch(self._faults_changed)
         _log.info("node %s listens, with %d keys", self._identity.operator, len(self.ring))
 
     async def stop(self, *, abrupt: bool = False) -> None:
@@ -166,9 +174,9 @@ class NodeServer:
             abrupt: Give up everything at once, as if the process had died; no one gets an answer.
         """
         self._is_stopping = True
-        if self._runner is not None:
-            for site in self._runner.sites:
-                await site.stop()
+        if self._door is not None:
+            self._faults.watch(None)
+            await self._door.aclose()
         if abrupt:
             self._links.abort()
             await cancel_and_wait([*self._connections.values(), *self._posts])
@@ -198,6 +206,26 @@ class NodeServer:
         )
         await cancel_and_wait([*tasks, *self._posts])
 
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    def _faults_changed(self) -> None:
+        if self._door is not None:
+            self._door.set_open(not self._faults.is_refusing)
+        if self._faults.cuts_clients:
+            for connection in self._connections:
+                connection.cut()
+        if self._faults.is_refusing and self._runner is not None and self._runner.server is not None:
+            for handler in self._runner.server.connections:  # other nodes' too, and idle ones
+                if handler.transport is not None:
+                    handler.transport.abort()
+
+    def _turned_away(self) -> web.Response | None:
+        fault = self._faults.http_error()
+        if fault is None:
+            return None
+        headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+        return web.Response(status=fault.status, headers=headers)
+
     # --- peers --------------------------------------------------------------------------------------------------------
 
     def _on_frame(self, peer: OperatorAddress, frame: bytes) -> None:
@@ -219,14 +247,18 @@ class NodeServer:
     async def _serve_websocket(self, request: web.Request) -> web.StreamResponse:
         if self._is_stopping or len(self._connections) >= self._limits.max_connections:
             return web.Response(status=503, headers={"Retry-After": "1"})
+        if (turned_away := self._turned_away()) is not None:
+            return turned_away
         websocket = self._websocket(2 * self._limits.max_request_bytes)
         await websocket.prepare(request)
         connection = RpcConnection(
             websocket,
+            request.transport,
             address=request.remote or "",
             answer=self._methods.call,
             rate=self._rate,
             limits=self._limits,
+            faults=self._faults,
             on_crash=self._on_crash,
         )
         self._connections[connection] = _current_task()
@@ -240,19 +272,20 @@ class NodeServer:
         task = _current_task()
         self._posts.add(task)
         try:
-            return await self._answer_post(request)
+            return self._turned_away() or await self._answer_post(request)
         finally:
             self._posts.discard(task)
 
     async def _answer_post(self, request: web.Request) -> web.StreamResponse:
         rpc_id = None
+        method = ""
         try:
             self._admit_post(request)
             async with asyncio.timeout(_BODY_S):
                 parsed = parse_request(await request.read())
-            rpc_id = parsed.id
-            result = await self._methods.call(parsed.method, parsed.params)
-            return _json(200, encode_result(parsed.id, result))
+            rpc_id, method = parsed.id, parsed.method
+            result = await self._methods.call(method, parsed.params)
+            return await self._reply(request, method, _json(200, encode_result(parsed.id, result)))
         except web.HTTPRequestEntityTooLarge:
             limit = self._limits.max_request_bytes
             refusal = RefusalError(Code.TOO_LARGE, f"a request may be {limit} bytes long")
@@ -263,15 +296,26 @@ class NodeServer:
         except RequestDropped:
             _hang_up(request)
             return web.Response(status=500)
-        except NodeCrashed:
-            self._on_crash()
+        except NodeCrashed as crash:
+            self._on_crash(crash.restart_after)
             _hang_up(request)
             return web.Response(status=500)
         status = _STATUSES.get(refusal.code, 200)
         retry_after = refusal.data.get("retryAfter")
         headers = {"Retry-After": str(retry_after)} if retry_after else {}
         shown_id = rpc_id if refusal.rpc_id is None else refusal.rpc_id
-        return _json(status, encode_error(shown_id, refusal), headers)
+        return await self._reply(request, method, _json(status, encode_error(shown_id, refusal), headers))
+
+    async def _reply(self, request: web.Request, method: str, response: web.Response) -> web.Response:
+        fault = self._faults.spoil_reply(method) if method else None
+        if fault is not None and request.transport is not None:
+            await spoil_http(
+                request.transport,
+                fault,
+                response.text or "",
+                is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+            )
+        return response
 
     def _admit_post(self, request: web.Request) -> None:
         # A web page may send other types to any host without asking it first.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dan_async.devnet.key_record import KeyRing
@@ -16,6 +16,7 @@ from dan_async.devnet.nonces import (
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.types import RequestId
 from dan_async.wire.node_1 import ChallengeParams, ChallengeResult, Code
+from dan_async.wire.node_passkeys import METHOD as REGISTER_METHOD
 from dan_async.wire.node_passkeys import OPERATION as REGISTER_PASSKEY
 from dan_async.wire.node_receipts import METHODS
 
@@ -24,6 +25,8 @@ __all__ = ["NonceDesk"]
 #: Operations that are about no key that exists, and those that are about one.
 _WITHOUT_KEY = frozenset({"keygen", REGISTER_PASSKEY})
 _WITH_KEY = frozenset(METHODS)
+#: The RPC method that carries out an operation.
+_METHODS = {"keygen": "dan_keygen", REGISTER_PASSKEY: REGISTER_METHOD, **METHODS}
 
 
 class NonceDesk:
@@ -33,11 +36,15 @@ class NonceDesk:
     Args:
         book: Remembers them.
         ring: The keys that the node holds.
+        is_expired: Tells for an RPC method whether, by a fault, a nonce counts as expired.
     """
 
-    def __init__(self, book: NonceBook, ring: KeyRing) -> None:
+    def __init__(
+        self, book: NonceBook, ring: KeyRing, *, is_expired: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self._book = book
         self._ring = ring
+        self._is_expired = is_expired
 
     def issue(self, params: ChallengeParams) -> ChallengeResult:
         """
@@ -78,6 +85,8 @@ class NonceDesk:
             return
         try:
             self._book.check(nonce, request_id, operation, setup_hash)
+            if self._is_expired(_METHODS.get(operation, "")):
+                raise ExpiredNonceError("the nonce has expired")
             yield
             self._book.use(nonce, request_id, operation, setup_hash)
         except NonceError as error:

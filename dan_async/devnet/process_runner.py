@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,18 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
-def config_line(config: NodeConfig, faults: tuple[Fault, ...]) -> bytes:
+def faults_line(faults: tuple[Fault, ...], uses: Mapping[int, int] | None = None) -> bytes:
+    """Write what changes the faults in force; *uses* says how often each was used before."""
+    return json.dumps(_fault_members(faults, uses or {})).encode() + b"\n"
+
+
+def _fault_members(faults: tuple[Fault, ...], uses: Mapping[int, int]) -> dict[str, Any]:
+    return {"faults": [fault.to_dict() for fault in faults], "uses": dict(uses)}
+
+
+def config_line(
+    config: NodeConfig, faults: tuple[Fault, ...], uses: Mapping[int, int] | None = None
+) -> bytes:
     """Write what the process reads first. It holds the identity key, which is why it goes through a pipe."""
     members = {
         "identity": config.identity.to_hex(),
@@ -46,7 +58,7 @@ def config_line(config: NodeConfig, faults: tuple[Fault, ...]) -> bytes:
         "roster": dict(config.roster),
         "folder": None if config.folder is None else str(config.folder),
         "limits": attrs.asdict(config.limits),
-        "faults": [fault.to_dict() for fault in faults],
+        **_fault_members(faults, uses or {}),
     }
     return json.dumps(members).encode() + b"\n"
 
@@ -64,8 +76,11 @@ class ProcessRunner:
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
         self._faults: tuple[Fault, ...] = ()
+        self._uses: dict[int, int] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._log_reader: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._is_coming_back = False
         self._last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._stop_s = config.limits.stop_grace_s + _STOP_S
 
@@ -81,9 +96,12 @@ class ProcessRunner:
         Raises:
             NodeError: The process ended first, or took too long; the error says what it said.
         """
-        if self.is_running:
+        if self.is_running and not self._is_coming_back:
             return
-        await self.stop()  # what is left of one that died
+        await self.stop()  # what is left of one that died, or is on its way back
+        self._watcher = asyncio.create_task(self._watch(await self._launch()), name="devnet node watcher")
+
+    async def _launch(self) -> asyncio.subprocess.Process:
         self._last_lines.clear()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -96,14 +114,18 @@ class ProcessRunner:
                 start_new_session=True,  # Ctrl-C in a terminal is for the parent, which stops its nodes
             )
             self._log_reader = asyncio.create_task(self._read_log(self._process), name="devnet node log")
-            self._write(config_line(self._config, self._faults))
+            self._write(config_line(self._config, self._faults, self._uses))
             await self._wait_until_ready(self._process)
         except BaseException:
             await self._kill()
             raise
+        return self._process
 
     async def stop(self) -> None:
         """Ask the process to stop, and end it if it does not."""
+        if self._watcher is not None:
+            await cancel_and_wait([self._watcher])
+            self._watcher = None
         process = self._process
         if process is not None and process.returncode is None:
             if process.stdin is not None:
@@ -115,9 +137,9 @@ class ProcessRunner:
 
     def set_faults(self, faults: tuple[Fault, ...]) -> None:
         """Send the faults to the process, which puts them in force within a moment."""
-        self._faults = faults
+        self._faults, self._uses = faults, {}
         if self.is_running:
-            self._write(json.dumps({"faults": [fault.to_dict() for fault in faults]}).encode() + b"\n")
+            self._write(faults_line(faults))
 
     def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:  # noqa: ARG002 - as the protocol has it
         """Refuse: the share is in another process."""
@@ -130,6 +152,23 @@ class ProcessRunner:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(ConnectionError):
                 self._process.stdin.write(line)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Bring the node back as often as a fault has killed it and says so."""
+        while (report := await _last_report(process)) is not None:
+            self._uses = {int(position): count for position, count in report["uses"].items()}
+            if report["restartAfter"] is None:
+                return
+            self._is_coming_back = True
+            try:
+                await asyncio.sleep(report["restartAfter"])
+                await self._kill()  # what is left of it
+                process = await self._launch()
+            except (NodeError, OSError) as error:
+                _log.error("%s", error)
+                return
+            finally:
+                self._is_coming_back = False
 
     async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
         problem = "did not get ready in time"
@@ -175,3 +214,13 @@ class ProcessRunner:
         if self._log_reader is not None:
             await cancel_and_wait([self._log_reader])
             self._log_reader = None
+
+
+async def _last_report(process: asyncio.subprocess.Process) -> dict[str, Any] | None:
+    """Wait for the process to end; give what it said of its crash, or None if it did not crash on purpose."""
+    report: dict[str, Any] = {}
+    if process.stdout is not None:
+        while line := await process.stdout.readline():
+            report = json.loads(line)
+    await process.wait()
+    return report if report.get("crashed") else None

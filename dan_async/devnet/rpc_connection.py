@@ -10,11 +10,12 @@ import aiohttp
 from aiohttp import web
 
 from dan_async._tasks import cancel_and_wait
-from dan_async.devnet.faults import NodeCrashed, RequestDropped
+from dan_async.devnet.faults import NodeCrashed, NodeFaults, RequestDropped, Trickle
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.rate_limit import RateLimit
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.devnet.rpc_framing import RpcRequest, encode_error, encode_result, guess_id, parse_request
+from dan_async.devnet.spoiled_replies import spoil_websocket
 from dan_async.types import Json
 from dan_async.wire.node_1 import Code
 
@@ -37,31 +38,38 @@ class RpcConnection:
 
     Args:
         websocket: The prepared connection.
+        transport: What lies beneath it, for faults.
         address: Where it comes from, for the rate limit.
         answer: Carries out a request.
         rate: The node's rate limit.
         limits: Length and number of requests.
-        on_crash: Called when a fault kills the node.
+        faults: What goes wrong on purpose.
+        on_crash: Called when a fault kills the node, with the seconds until it comes back, if it does.
     """
 
     def __init__(
         self,
         websocket: web.WebSocketResponse,
+        transport: asyncio.Transport | None,
         *,
         address: str,
         answer: Answerer,
         rate: RateLimit,
         limits: NodeLimits,
-        on_crash: Callable[[], None],
+        faults: NodeFaults,
+        on_crash: Callable[[float | None], None],
     ) -> None:
         self._websocket = websocket
+        self._transport = transport
         self._address = address
         self._answer = answer
         self._rate = rate
         self._limits = limits
+        self._faults = faults
         self._on_crash = on_crash
         self._requests: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self._is_stuck = False  # in the middle of a message that never ends
 
     @property
     def requests(self) -> frozenset[asyncio.Task[None]]:
@@ -71,6 +79,13 @@ class RpcConnection:
     def refuse_new(self) -> None:
         """Answer what comes from now on with ``UNAVAILABLE``."""
         self._is_stopping = True
+        if self._is_stuck:
+            self.cut()
+
+    def cut(self) -> None:
+        """Break the connection without a goodbye; ``run`` then returns."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def aclose(self, code: int) -> None:
         """Close the connection; ``run`` then returns."""
@@ -97,7 +112,7 @@ class RpcConnection:
             request = self._admit(text)
         except RefusalError as refusal:
             # Sent from here and not from a task: whoever does not read refusals is not read from either.
-            await self._websocket.send_str(encode_error(refusal.rpc_id, refusal))
+            await self._send(encode_error(refusal.rpc_id, refusal))
             return
         task = asyncio.create_task(self._serve(request), name=f"rpc {request.method}")
         self._requests.add(task)
@@ -130,10 +145,27 @@ class RpcConnection:
                 reply = encode_result(request.id, await self._answer(request.method, request.params))
             except RefusalError as refusal:
                 reply = encode_error(request.id, refusal)
-            await self._websocket.send_str(reply)
+            await self._reply(request.method, reply)
         except RequestDropped:
             return
-        except NodeCrashed:
-            self._on_crash()
+        except NodeCrashed as crash:
+            self._on_crash(crash.restart_after)
         except ConnectionError:
             _log.debug("a client left before its reply to %s", request.method)
+
+    async def _reply(self, method: str, reply: str) -> None:
+        fault = self._faults.spoil_reply(method)
+        if fault is None or self._transport is None or self._is_stuck:
+            await self._send(reply)
+            return
+        self._is_stuck = isinstance(fault, Trickle)
+        await spoil_websocket(
+            self._transport,
+            fault,
+            reply,
+            is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+        )
+
+    async def _send(self, text: str) -> None:
+        if not self._is_stuck:  # else it would end up inside of that message
+            await self._websocket.send_str(text)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from attrs import field, frozen
 
+from dan_async._tasks import cancel_and_wait
 from dan_async.devnet._closing import carry_through
 from dan_async.devnet.faults import Fault, NodeFaults
 from dan_async.devnet.identity import NodeIdentity
@@ -18,9 +20,12 @@ from dan_async.devnet.listening import listening_socket
 from dan_async.devnet.node_server import NodeServer
 from dan_async.devnet.share_store import DiskShareStore, MemoryShareStore, ShareStore
 from dan_async.devnet.workers import Workers
+from dan_async.errors import DanError
 from dan_async.types import Clock, MpcKeyId, OperatorAddress
 
 __all__ = ["InProcessRunner", "NodeConfig", "NodeRunner", "open_store"]
+
+_log = logging.getLogger(__name__)
 
 
 @frozen(kw_only=True)
@@ -101,6 +106,7 @@ class InProcessRunner:
         self._server: NodeServer | None = None
         self._last: NodeServer | None = None
         self._crash: asyncio.Task[None] | None = None
+        self._comeback: asyncio.Task[None] | None = None
 
     @property
     def is_running(self) -> bool:
@@ -109,8 +115,11 @@ class InProcessRunner:
 
     async def start(self) -> None:
         """Start the node at its port."""
-        if self._server is not None:
-            return
+        await self._give_up_comeback()
+        if self._server is None:
+            await self._start()
+
+    async def _start(self) -> None:
         await self._wait_for_crash()
         config = self._config
         store: ShareStore = self._memory
@@ -126,7 +135,7 @@ class InProcessRunner:
             limits=self._config.limits,
             faults=self._faults,
             clock=self._clock,
-            on_crash=self._on_crash,
+            on_crash=lambda restart_after: self._on_crash(server, restart_after),
         )
         listener = listening_socket(config.host, config.port)
         try:
@@ -139,6 +148,7 @@ class InProcessRunner:
 
     async def stop(self) -> None:
         """Stop the node."""
+        await self._give_up_comeback()
         server, self._server = self._server, None
         if server is not None:
             await server.stop()
@@ -152,14 +162,30 @@ class InProcessRunner:
         """Give what the node keeps of a key, also while it is stopped."""
         return self._last.ring.by_key(key_id) if self._last is not None else None
 
-    def _on_crash(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            # Not from here: the request that the fault hit is one of the things that are ended.
-            self._crash = asyncio.create_task(server.stop(abrupt=True), name="devnet node crash")
+    def _on_crash(self, server: NodeServer, restart_after: float | None) -> None:
+        if self._server is not server:
+            return  # it is dead already
+        self._server = None
+        # Not from here: the request that the fault hit is one of the things that are ended.
+        self._crash = asyncio.create_task(server.stop(abrupt=True), name="devnet node crash")
+        if restart_after is not None:
+            self._comeback = asyncio.create_task(self._come_back(restart_after), name="devnet node comeback")
+
+    async def _come_back(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        try:
+            await self._start()
+        except (DanError, OSError) as error:
+            _log.error("node %s did not come back: %s", self._config.identity.operator, error)
+
+    async def _give_up_comeback(self) -> None:
+        comeback, self._comeback = self._comeback, None
+        if comeback is not None:
+            await cancel_and_wait([comeback])
 
     async def _wait_for_crash(self) -> None:
-        crash, self._crash = self._crash, None
+        crash = self._crash
         if crash is not None:
             await asyncio.wait([crash])
+            self._crash = None
             crash.result()

@@ -1,0 +1,182 @@
+"""The faults in force at one node, and how often each was used."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar
+
+from attrs import evolve
+
+from dan_async.devnet.faults.base import Fault, NodeCrashed, RequestDropped
+from dan_async.devnet.faults.forgery import forge_shares, forge_signature, substitute_key
+from dan_async.devnet.faults.kinds import (
+    GARBAGE_FORMS,
+    AcknowledgeOtherKey,
+    Crash,
+    DealWrongShare,
+    Delay,
+    Disconnect,
+    DropReply,
+    DropRequest,
+    Equivocate,
+    ExpireNonces,
+    FallSilent,
+    ForgeShares,
+    ForgeSignature,
+    HttpError,
+    RefuseConnections,
+    SendGarbage,
+    Trickle,
+)
+from dan_async.devnet.identity import NodeIdentity
+from dan_async.models.acknowledgement import Acknowledgement
+
+__all__ = ["NodeFaults"]
+
+T = TypeVar("T", bound=Fault)
+
+#: The method whose answer is an acknowledgement.
+_KEYGEN = "dan_keygen"
+
+
+def _any(_: object) -> bool:
+    return True
+
+
+class NodeFaults:
+    """
+    The faults in force at one node; the node asks at each point where something may go wrong.
+
+    Args:
+        sleep: Waits; injected by tests.
+        random: Gives numbers from 0 to 1 for jitter; injected by tests. Not a source of secrets.
+    """
+
+    def __init__(
+        self,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._sleep = sleep
+        self._random = random
+        self._faults: tuple[Fault, ...] = ()
+        self._uses: dict[int, int] = {}
+        self._on_change: Callable[[], None] | None = None
+
+    @property
+    def active(self) -> tuple[Fault, ...]:
+        """The faults as they were set."""
+        return self._faults
+
+    @property
+    def uses(self) -> Mapping[int, int]:
+        """How often each fault was used, by its place in ``active``."""
+        return dict(self._uses)
+
+    def set(self, faults: Iterable[Fault], uses: Mapping[int, int] | None = None) -> None:
+        """
+        Put these in force and take away what was.
+
+        Args:
+            faults: The faults.
+            uses: How often each was used already, by place.
+        """
+        self._faults = tuple(faults)
+        self._uses = dict(uses or {})
+        if self._on_change is not None:
+            self._on_change()
+
+    def watch(self, on_change: Callable[[], None] | None) -> None:
+        """Have a function called after each change; the node that runs does so, and says None when it stops."""
+        self._on_change = on_change
+
+    def is_in_force(self, fault: Fault) -> bool:
+        """Tell whether a fault has not been taken away meanwhile."""
+        return any(fault is active for active in self._faults)
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether nobody may connect."""
+        return any(isinstance(fault, RefuseConnections) for fault in self._faults)
+
+    @property
+    def cuts_clients(self) -> bool:
+        """Whether the connections of clients are to be cut when the faults have changed."""
+        return any(isinstance(fault, HttpError | RefuseConnections) for fault in self._faults)
+
+    def http_error(self) -> HttpError | None:
+        """Give the status with which an upgrade or a POST is turned away."""
+        return next(iter(self._take(HttpError, "")), None)
+
+    def spoil_reply(self, method: str) -> Disconnect | SendGarbage | Trickle | None:
+        """Give what becomes of an answer that is about to be sent."""
+        for disconnect in self._take(Disconnect, method):
+            return disconnect
+        for position, garbage in self._taken(SendGarbage, method, _any):
+            form = garbage.form or GARBAGE_FORMS[(self._uses[position] - 1) % len(GARBAGE_FORMS)]
+            return evolve(garbage, form=form)
+        return next(iter(self._take(Trickle, method)), None)
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    async def before_work(self, method: str) -> None:
+        """Delay or drop a request that has arrived."""
+        for delay in self._take(Delay, method):
+            await self._sleep(max(0.0, delay.seconds + delay.jitter_s * (2 * self._random() - 1)))
+        if self._take(DropRequest, method):
+            raise RequestDropped
+
+    def expires_nonce(self, method: str) -> bool:
+        """Tell whether a nonce that is being used is to be taken for an expired one."""
+        return bool(self._take(ExpireNonces, method))
+
+    def before_reply(self, method: str) -> None:
+        """Lose the answer, or the node, when the work is done."""
+        for crash in self._take(Crash, method, lambda crash: crash.at_round is None):
+            raise NodeCrashed(crash.restart_after)
+        if self._take(DropReply, method):
+            raise RequestDropped
+
+    def forge(self, ack: Acknowledgement, identity: NodeIdentity, *, owner_id: str) -> Acknowledgement:
+        """Give the acknowledgement that the node sends instead of its true one."""
+        if self._take(AcknowledgeOtherKey, _KEYGEN):
+            ack = substitute_key(ack, identity.sign, owner_id)
+        if self._take(ForgeShares, _KEYGEN):
+            ack = forge_shares(ack, identity.sign)
+        if self._take(ForgeSignature, _KEYGEN):
+            ack = forge_signature(ack)
+        return ack
+
+    # --- key generation -----------------------------------------------------------------------------------------------
+
+    def in_key_generation(self) -> tuple[Fault, ...]:
+        """Give the faults of a key generation that begins."""
+        kinds: tuple[type[Fault], ...] = (DealWrongShare, Equivocate, FallSilent)
+        return tuple(fault for kind in kinds for fault in self._take(kind, _KEYGEN))
+
+    def before_round(self, round_: int) -> None:
+        """Lose the node before it sends its messages of a round."""
+        for crash in self._take(Crash, _KEYGEN, lambda crash: crash.at_round == round_):
+            raise NodeCrashed(crash.restart_after)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _take(self, kind: type[T], method: str, applies: Callable[[T], bool] = _any) -> list[T]:
+        return [fault for _, fault in self._taken(kind, method, applies)]
+
+    def _taken(self, kind: type[T], method: str, applies: Callable[[T], bool]) -> list[tuple[int, T]]:
+        """Find the faults that apply here, and count this use of them."""
+        taken = []
+        for position, fault in enumerate(self._faults):
+            if not isinstance(fault, kind) or (fault.methods and method not in fault.methods):
+                continue
+            used = self._uses.get(position, 0)
+            if applies(fault) and (fault.times is None or used < fault.times):
+                self._uses[position] = used + 1
+                taken.append((position, fault))
+        return taken
