@@ -234,7 +234,7 @@ def spell_fault(fault: Fault) -> str:
     """Write a fault so that ``parse_fault`` reads the same one."""
     name, spelling = next((n, s) for n, s in _SPELLINGS.items() if s.kind is type(fault))
     defaults = {attribute.name: attribute.default for attribute in fields(type(fault))}
-    parts = []
+    parts: list[str] = []
     for option, (target, parse) in spelling.all_options.items():
         value = getattr(fault, target)
         if value == defaults[target]:
