@@ -122,3 +122,13 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
             task.exception()  # marks it as seen, or asyncio would complain that nobody looked
     if interrupted is not None:
         raise interrupted
+
+
+async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
+    """Wait for the event, or for the time to pass; say whether it was the event. None waits without a limit."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+    return event.is_set()

@@ -33,6 +33,7 @@ The tree::
     │   ├── NodeProtocolError (ProtocolError) the node's answer breaks the protocol
     │   └── AcknowledgementError (ProtocolError)  its acknowledgement failed a check
     ├── QuorumError                           fewer than t nodes agree; carries every node's outcome
+    │   └── QuorumDeadlineError (DeadlineExceededError)  ... when the job's deadline ran out
     ├── GatewayError                          the gateway did not complete the operation
     ├── StoreError                            a session store did not do what it was asked
     │   ├── StoreUnavailableError             it cannot be reached, opened or written to; its disk is full
@@ -323,10 +324,29 @@ class QuorumError(DanError):
         """What every node that was asked answered."""
         return self.outcomes
 
+    @property
+    def culprits(self) -> tuple[str, ...]:
+        """
+        The operators that most of the refusing nodes blame.
+
+        One node's word is not enough: a dishonest one could have honest nodes left out, one after the other.
+        """
+        refusals = [o.error for o in self.outcomes if isinstance(o.error, NodeRefusedError)]
+        blamed: dict[str, int] = {}
+        for refusal in refusals:
+            for operator in set(refusal.culprits):
+                blamed[operator] = blamed.get(operator, 0) + 1
+        return tuple(sorted(operator for operator, times in blamed.items() if 2 * times > len(refusals)))
+
     def __str__(self) -> str:
         lines = [super().__str__()]
+        lines += [f"  blamed by most of the others: node {operator}" for operator in self.culprits]
         lines += [f"  {outcome.describe()}" for outcome in self.outcomes]
         return "\n".join(lines)
+
+
+class QuorumDeadlineError(QuorumError, DeadlineExceededError):
+    """The deadline over the whole job ran out before t nodes agreed."""
 
 
 class GatewayError(DanError):

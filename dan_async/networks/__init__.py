@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from dan_async.networks.base import Network, NetworkHealth, NetworkSource, NodeHealth
+from dan_async.networks.base import Network, NetworkHealth, NetworkSource, NodeHealth, NodeState
 from dan_async.networks.direct import NodeNetwork
 from dan_async.networks.gateway import GatewayNetwork
+from dan_async.networks.node_health import RestPolicy
 
-__all__ = ["GatewayNetwork", "Network", "NetworkHealth", "NetworkSource", "NodeHealth", "NodeNetwork"]
+__all__ = [
+    "GatewayNetwork",
+    "Network",
+    "NetworkHealth",
+    "NetworkSource",
+    "NodeHealth",
+    "NodeNetwork",
+    "NodeState",
+    "RestPolicy",
+]

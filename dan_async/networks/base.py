@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
 from dan_async._tasks import Deadline
 from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
@@ -15,7 +15,11 @@ from dan_async.types import KeyAlgorithm, OperatorAddress
 if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
 
-__all__ = ["Network", "NetworkHealth", "NetworkSource", "NodeHealth"]
+__all__ = ["Network", "NetworkHealth", "NetworkSource", "NodeHealth", "NodeState"]
+
+#: ``live``: it answers and takes part. ``resting``: it answers, and is left alone for a while because it failed before.
+#: ``probing``: it has rested, and one request is under way that lets it prove itself. ``down``: it does not answer.
+NodeState = Literal["live", "resting", "probing", "down"]
 
 
 @frozen(kw_only=True)
@@ -26,10 +30,16 @@ class NodeHealth:
     Args:
         name: Its operator address, or a gateway's URL without credentials.
         url: Where it is, without credentials.
-        is_live: Whether it answered.
+        is_live: Whether it answered just now.
         latency_s: Round-trip time in seconds, if it answered.
         clock_skew_s: Its clock minus ours in seconds, if it told.
         problem: Why it is not live, in one line.
+        state: ``live``, ``resting``, ``probing`` or ``down``; see docs/node-pool.md.
+        average_latency_s: Exponentially weighted moving average of its latency in seconds; None if it never answered.
+        failures: Failures in a row; 0 after a success.
+        rests_for_s: Seconds for which it is still left alone, unless nothing better is there; 0 if it is not.
+        requests: Requests that this client has sent it, attempts counted one by one.
+        keygens: Key generations in which it was asked to take part.
     """
 
     name: OperatorAddress | str
@@ -38,6 +48,14 @@ class NodeHealth:
     latency_s: float | None = None
     clock_skew_s: float | None = None
     problem: str = ""
+    state: NodeState = field(
+        default=Factory(lambda self: "live" if self.is_live else "down", takes_self=True)
+    )
+    average_latency_s: float | None = None
+    failures: int = 0
+    rests_for_s: float = 0.0
+    requests: int = 0
+    keygens: int = 0
 
 
 @frozen(kw_only=True)

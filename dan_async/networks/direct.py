@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
-from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, NodeProtocolError
+from dan_async.errors import ClientClosedError, DanError, InvalidFieldError
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
 from dan_async.models.keygen import KeygenReport, KeygenRequest
 from dan_async.networks.base import NetworkHealth, NodeHealth
 from dan_async.networks.node import Node
+from dan_async.networks.node_health import RestPolicy
 from dan_async.networks.node_key_change import Authenticate, change_ephemeral_key
 from dan_async.networks.node_keygen import NodeKeygen, not_ready
 from dan_async.networks.node_passkey import register_passkey
@@ -25,7 +26,7 @@ from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_
 from dan_async.networks.pool import rank
 from dan_async.retry import RetryPolicy
 from dan_async.transport.base import Transport
-from dan_async.types import Clock, Json, KeyAlgorithm, RequestId
+from dan_async.types import Clock, KeyAlgorithm, RequestId
 from dan_async.wire import node_1, node_passkeys, revision_1
 from dan_async.wire.passkey import PasskeySetup
 
@@ -47,6 +48,7 @@ class NodeNetwork:
         timeouts: Limits within a job.
         retry: When a failed request is tried again.
         clock: The wall clock, for measuring how far a node's is off.
+        rest: How long a node that failed is left alone.
         transport_for: Makes the way to a node, instead of a connection; for tests with ``InMemoryTransport``.
 
     Raises:
@@ -65,6 +67,7 @@ class NodeNetwork:
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         clock: Clock = time.time,
+        rest: RestPolicy | None = None,
         transport_for: Callable[[NodeEndpoint], Transport] | None = None,
     ) -> None:
         if isinstance(nodes, str | Mapping | NodeEndpoint) or not isinstance(nodes, Iterable):
@@ -87,6 +90,7 @@ class NodeNetwork:
                 timeouts=self._timeouts,
                 retry=retry or RetryPolicy(),
                 transport=transport_for(endpoint) if transport_for else None,
+                rest=rest,
             )
             for endpoint in endpoints
         )
@@ -205,9 +209,11 @@ class NodeNetwork:
         """
         self._refuse_if_closed()
         nodes = {node.operator: node for node in self._nodes}
-        opened, failures = await open_round(rank(self._nodes), setup, threshold.n, deadline=deadline)
+        opened, asked = await open_round(
+            rank(self._nodes), setup, threshold.n, deadline=deadline, hedge_s=self._timeouts.hedge_s
+        )
         if len(opened.participants) < threshold.n:
-            raise not_ready(len(opened.participants), threshold, failures, setup.request_id)
+            raise not_ready(len(opened.participants), threshold, asked, setup.request_id, deadline=deadline)
         authentication = await authenticate(opened.challenge)
         return await run_keygen(
             nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
@@ -237,7 +243,7 @@ class NodeNetwork:
         self._refuse_if_closed()
         nodes = {node.operator: node for node in self._nodes}
         if len(nodes) < threshold.n:
-            raise not_ready(len(nodes), threshold, (), setup.request_id)
+            raise not_ready(len(nodes), threshold, (), setup.request_id, deadline=deadline)
         opened = NodeRound.oneshot(setup, self._nodes, threshold.n)
         return await run_keygen(
             nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
@@ -281,27 +287,29 @@ class NodeNetwork:
 
     async def _look_at(self, node: Node, timeout_s: float) -> NodeHealth:
         started = time.monotonic()
+        facts: dict[str, Any]
         try:
-            answer = await node.call("dan_health", "{}", _node_time, deadline=Deadline(timeout_s))
+            node_time = await node.look(deadline=Deadline(timeout_s))
         except DanError as error:
-            return NodeHealth(name=node.operator, url=node.shown_url, is_live=False, problem=str(error))
-        latency = time.monotonic() - started
-        skew = answer.value - (self._clock() - latency / 2)
+            facts = {"is_live": False, "problem": str(error)}
+        else:
+            latency = time.monotonic() - started
+            skew = node_time - (self._clock() - latency / 2)
+            state = node.health.state
+            facts = {"is_live": True, "latency_s": latency, "clock_skew_s": skew, "state": state}
+        record = node.health
         return NodeHealth(
-            name=node.operator, url=node.shown_url, is_live=True, latency_s=latency, clock_skew_s=skew
+            name=node.operator,
+            url=node.shown_url,
+            average_latency_s=record.latency_s,
+            failures=record.failures,
+            rests_for_s=record.rests_for_s,
+            requests=record.requests,
+            keygens=record.keygens,
+            **facts,
         )
 
     async def aclose(self) -> None:
         """Close every connection. May be called twice."""
         self._is_closed = True
         await asyncio.gather(*(node.aclose() for node in self._nodes))
-
-
-def _node_time(value: Json) -> float:
-    """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
-    milliseconds = value.get("time") if isinstance(value, dict) else None
-    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
-        raise NodeProtocolError(
-            "the result of dan_health has no time", hint="The node does not speak dan-node/1"
-        )
-    return milliseconds / 1000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +26,8 @@ from dan_async.errors import (
     RequestTimeoutError,
     RpcError,
 )
-from dan_async.networks.node_health import HealthRecord
+from dan_async.models.outcome import Tries
+from dan_async.networks.node_health import Asked, HealthRecord, RestPolicy
 from dan_async.retry import RetryPolicy
 from dan_async.retry_table import NODE_CODES
 from dan_async.transport.base import Transport
@@ -39,6 +39,9 @@ from dan_async.wire import node_1
 __all__ = ["Node", "Result"]
 
 T = TypeVar("T")
+
+#: Methods whose time depends on the other nodes as well.
+_COLLECTIVE = frozenset({"dan_keygen", "dan_presign"})
 
 
 @frozen
@@ -59,6 +62,7 @@ class Node:
         timeouts: Limits for connecting and for one attempt.
         retry: When to try again.
         transport: How to reach it, instead of a connection of its own.
+        rest: How long it is left alone after failures.
     """
 
     def __init__(
@@ -69,9 +73,10 @@ class Node:
         timeouts: Timeouts,
         retry: RetryPolicy,
         transport: Transport | None = None,
+        rest: RestPolicy | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self.health = HealthRecord()
+        self.health = HealthRecord(rest or RestPolicy())
         self._timeouts = timeouts
         self._retry = retry
         self._transport = transport or self._make_transport(options)
@@ -112,6 +117,8 @@ class Node:
         deadline: Deadline,
         request_id: str | None = None,
         attempt_s: float | None = None,
+        tries: Tries | None = None,
+        is_look: bool = False,
     ) -> Result[T]:
         """
         Ask the node, again if that is safe and may help. Every method of dan-node/1 is idempotent by its request id.
@@ -123,35 +130,61 @@ class Node:
             deadline: The job's deadline.
             request_id: For errors and logs.
             attempt_s: Seconds for one attempt, if not the usual.
+            tries: Counts the attempts, for an asker who may not wait for the end.
+            is_look: Whether this only looks how the node is; see ``HealthRecord.begin``.
 
         Raises:
             NodeError: The last attempt's failure.
             DeadlineExceededError: The deadline ran out.
         """
-        attempts = 0
+        counted = Tries() if tries is None else tries
+        # What the nodes do together takes as long as the slowest of them: that says nothing about this one.
+        is_timed = method not in _COLLECTIVE
 
         async def attempt() -> T:
-            nonlocal attempts
-            attempts += 1
+            counted.made += 1
             limit = deadline.cap(attempt_s or self._timeouts.attempt_s)
             if limit == 0.0:
                 raise deadline.error(
                     f"asking node {self.operator}", node=self.operator, request_id=request_id
                 )
-            started = time.monotonic()
+            asked = self.health.begin(is_look=is_look)
             try:
                 value = decode(await self._transport.call(method, params, timeout_s=limit))
             except ClientClosedError:
+                self.health.gave_up(asked, is_timed=False)
                 raise
             except DanError as error:
                 translated = self._translate(error, method, request_id)
-                if not isinstance(translated, NodeRefusedError) or translated.retryable:
-                    self.health.failed()
+                self._note_failure(asked, translated)
                 raise translated from error
-            self.health.succeeded(time.monotonic() - started)
+            except BaseException:  # cancelled, as a rule: the verdict did not need this node
+                self.health.gave_up(asked, is_timed=is_timed)
+                raise
+            self.health.succeeded(asked, is_timed=is_timed)
             return value
 
-        return Result(await self._retry.run(attempt, deadline=deadline), attempts)
+        return Result(await self._retry.run(attempt, deadline=deadline), counted.made)
+
+    async def look(self, *, deadline: Deadline) -> float:
+        """
+        Ask the node how it is, and let it prove itself if it has rested.
+
+        Returns:
+            What its clock shows, in Unix seconds.
+
+        Raises:
+            NodeError: It does not answer, or with what the protocol does not allow.
+            DeadlineExceededError: The deadline ran out.
+        """
+        answer = await self.call("dan_health", "{}", _node_time, deadline=deadline, is_look=True)
+        return answer.value
+
+    def _note_failure(self, asked: Asked, error: NodeError) -> None:
+        if isinstance(error, NodeRefusedError) and not error.retryable:
+            self.health.gave_up(asked, is_timed=False)  # it is there, and has its reasons
+        else:
+            self.health.failed(asked, least_rest_s=getattr(error, "retry_after", None) or 0.0)
 
     def _translate(self, error: DanError, method: str, request_id: str | None) -> NodeError:
         """Turn what the transport or a decoder said into an error about this node: the one place where it is done."""
@@ -186,6 +219,16 @@ class Node:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._transport.aclose()
+
+
+def _node_time(value: Json) -> float:
+    """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
+    milliseconds = value.get("time") if isinstance(value, dict) else None
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
+        raise NodeProtocolError(
+            "the result of dan_health has no time", hint="The node does not speak dan-node/1"
+        )
+    return milliseconds / 1000
 
 
 def _recover(digest: bytes, signature: bytes) -> str | None:

@@ -1,50 +1,201 @@
-"""How well one node has been doing, as far as we have seen."""
+"""
+How well one node has been doing, as far as we have seen, and whether it may be asked.
+
+Pure: the clock and the jitter are injected. Selection (``networks.pool``) only reads what stands here.
+"""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
+from typing import Literal
 
-from attrs import define, field
+from attrs import define, field, frozen
 
-__all__ = ["HealthRecord"]
+from dan_async.models._fields import check_seconds, required
+
+__all__ = ["Asked", "HealthRecord", "RestPolicy", "RestState"]
 
 #: Weight of the newest latency in the moving average.
 _NEWEST = 0.2
 
-#: A node that failed k times in a row rests min(_REST_S * 2**(k - 1), _LONGEST_REST_S) seconds.
-_REST_S = 1.0
-_LONGEST_REST_S = 60.0
+#: ``live``: nothing speaks against it. ``resting``: it failed, and is asked last. ``probing``: it has rested, and one
+#: request is under way that lets it prove itself.
+RestState = Literal["live", "resting", "probing"]
 
 
-@define
+@frozen(kw_only=True)
+class RestPolicy:
+    """
+    How long a node that failed is left alone.
+
+    After the k-th failure in a row it rests for ``min(longest_s, first_s * 2**(k - 1))`` seconds, times a random factor
+    from 0.5 to 1, so that clients which saw the same failure do not all come back at once.
+
+    Args:
+        first_s: The longest rest after one failure, in seconds.
+        longest_s: Rests stop growing here.
+        clock: Monotonic seconds; injected by tests.
+        random: Gives numbers from 0 to 1 for the jitter; injected by tests. Not a source of secrets.
+
+    Raises:
+        InvalidFieldError: A number is out of range.
+    """
+
+    first_s: float = field(default=1.0, validator=required(check_seconds))
+    longest_s: float = field(default=60.0, validator=required(check_seconds))
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    random: Callable[[], float] = field(default=random.random, repr=False)
+
+    def rest_s(self, failures: int, *, least: float = 0.0) -> float:
+        """Give the rest after the *failures*-th failure in a row, in seconds; the node may have asked for *least*."""
+        longest = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
+        return max(least, longest * (0.5 + 0.5 * self.random()))
+
+
+@frozen(eq=False)
+class Asked:
+    """
+    A request that is under way; ``HealthRecord`` is told how it ended.
+
+    Args:
+        started: When it began, by the policy's clock.
+        failures_seen: How many failures had been counted in all when it began.
+        is_proof: Whether its success ends a rest.
+    """
+
+    started: float
+    failures_seen: int
+    is_proof: bool
+
+
+@define(eq=False)
 class HealthRecord:
     """
     Latency (exponentially weighted moving average) and failures of one node.
 
-    A node that keeps failing rests for a growing time: it is asked last, not never, so that a pool with nothing better still
-    tries it, and the first success clears its record.
+    A node that keeps failing rests for a growing time: it is asked last, not never, so that a pool with nothing better
+    still tries it. When the rest is over, one request at a time may probe it; the first success clears its record.
+
+    Requests that were in flight together when a node went down count as one failure, however many they were.
+
+    Args:
+        policy: How long it rests.
+        on_change: Told of each change of state, with the new one: the one place where a node goes down or comes up.
     """
 
-    clock: Callable[[], float] = time.monotonic
-    latency_s: float | None = None
-    failures: int = 0
-    rests_until: float = field(default=0.0, repr=False)
+    policy: RestPolicy = field(factory=RestPolicy)
+    on_change: Callable[[RestState], None] | None = field(default=None, repr=False)
+    latency_s: float | None = field(default=None, init=False)
+    failures: int = field(default=0, init=False)
+    rests_until: float = field(default=0.0, init=False)
+    requests: int = field(default=0, init=False)
+    keygens: int = field(default=0, init=False)
+    _failures_seen: int = field(default=0, init=False)
+    _probe: Asked | None = field(default=None, init=False)
 
-    def succeeded(self, latency_s: float) -> None:
-        """Note an answer that took *latency_s* seconds."""
-        old = self.latency_s
-        self.latency_s = latency_s if old is None else old + _NEWEST * (latency_s - old)
-        self.failures = 0
-        self.rests_until = 0.0
+    # --- what happens to it -------------------------------------------------------------------------------------------
 
-    def failed(self) -> None:
-        """Note a failure to answer, or a wrong answer."""
+    def begin(self, *, is_look: bool = False) -> Asked:
+        """
+        Note that the node is being asked.
+
+        Args:
+            is_look: Whether somebody only looks how it is: the answer does not cut a rest short, nor does silence
+                make it longer.
+        """
+        self.requests += 1
+        is_resting = bool(self.failures) and self.policy.clock() < self.rests_until
+        asked = Asked(self.policy.clock(), self._failures_seen, not (is_look and is_resting))
+        if self.is_due:
+            self._probe = asked
+            self._tell("probing")
+        return asked
+
+    def succeeded(self, asked: Asked, *, is_timed: bool = True) -> None:
+        """
+        Note a right answer.
+
+        Args:
+            asked: What ``begin`` gave.
+            is_timed: Whether the time it took says something about this node alone.
+        """
+        if is_timed:
+            self._note_latency(self.policy.clock() - asked.started)
+        if self.failures and asked.is_proof:
+            self.failures, self.rests_until, self._probe = 0, 0.0, None
+            self._tell("live")
+
+    def failed(self, asked: Asked, *, least_rest_s: float = 0.0) -> None:
+        """
+        Note that no answer came, or a wrong one.
+
+        Args:
+            asked: What ``begin`` gave.
+            least_rest_s: How long the node asked to be left alone.
+        """
+        if asked is self._probe:
+            self._probe = None
+        elif not asked.is_proof or asked.failures_seen != self._failures_seen:
+            return
+        self.misbehaved(least_rest_s=least_rest_s)
+
+    def misbehaved(self, *, least_rest_s: float = 0.0) -> None:
+        """Note a failure that showed only later: an answer that failed a check, or blame by the other nodes."""
         self.failures += 1
-        rest = min(_REST_S * 2.0 ** min(self.failures - 1, 16), _LONGEST_REST_S)
-        self.rests_until = self.clock() + rest
+        self._failures_seen += 1
+        self._probe = None
+        rest_s = self.policy.rest_s(self.failures, least=least_rest_s)
+        self.rests_until = self.policy.clock() + rest_s
+        self._tell("resting")
+
+    def gave_up(self, asked: Asked, *, is_timed: bool = True) -> None:
+        """Note that the asker did not wait for the end. That is no failure; but it took at least this long."""
+        elapsed = self.policy.clock() - asked.started
+        if is_timed and elapsed > (self.latency_s or 0.0):
+            self._note_latency(elapsed)
+        if asked is self._probe:
+            self._probe = None
+            self._tell("resting")
+
+    def _note_latency(self, seconds: float) -> None:
+        old = self.latency_s
+        self.latency_s = seconds if old is None else old + _NEWEST * (seconds - old)
+
+    def _tell(self, state: RestState) -> None:
+        if self.on_change is not None:
+            self.on_change(state)
+
+    # --- what it says -------------------------------------------------------------------------------------------------
 
     @property
-    def rank(self) -> tuple[bool, int, float]:
-        """Lower is better: rested before resting, fewer failures first, then faster (unknown latency counts as fast)."""
-        return (self.clock() < self.rests_until, self.failures, self.latency_s or 0.0)
+    def state(self) -> RestState:
+        """Whether it is live, resting or probing."""
+        if not self.failures:
+            return "live"
+        return "resting" if self._probe is None else "probing"
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has rested long enough and no request is proving it yet."""
+        return bool(self.failures) and self._probe is None and self.policy.clock() >= self.rests_until
+
+    @property
+    def rests_for_s(self) -> float:
+        """Seconds until it may be probed; 0 if it may be asked now."""
+        return max(0.0, self.rests_until - self.policy.clock()) if self.failures else 0.0
+
+    @property
+    def rank(self) -> tuple[int, float, float]:
+        """
+        Lower is better: live nodes by latency (unknown counts as fast), then those that have rested, then the others.
+
+        Of those that rest, the one comes first whose rest is over first.
+        """
+        latency = self.latency_s or 0.0
+        if not self.failures:
+            return (0, 0.0, latency)
+        if self.is_due:
+            return (1, float(self.failures), latency)
+        return (2, self.rests_until, latency)

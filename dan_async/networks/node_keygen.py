@@ -2,28 +2,31 @@
 One key generation of a client over the nodes themselves: who takes part, the owner's signature, and starting again.
 
 What was not yet shown to the owner's wallet is replaced silently; what was, is started again only for a wallet that no
-person looks at.
+person looks at, unless the caller allows to ask the person again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
 from dan_async.errors import ClientClosedError, NodeRefusedError, QuorumError
 from dan_async.models.authentication import UserAuthentication
-from dan_async.models.keygen import KeygenReport, KeygenRequest
+from dan_async.models.keygen import KeygenReport, KeygenRequest, KeygenTimings
 from dan_async.models.outcome import NodeOutcome
 from dan_async.models.setup import KeygenSetup
 from dan_async.models.threshold import Threshold
 from dan_async.networks.node import Node
-from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
+from dan_async.networks.node_probe import probing
+from dan_async.networks.node_round import NodeRound, SetupText, open_round, out_of_time, run_keygen
 from dan_async.networks.pool import rank
 from dan_async.types import OperatorAddress, RequestId
 from dan_async.wire import node_1, revision_1
@@ -35,8 +38,36 @@ __all__ = ["NodeKeygen", "not_ready"]
 
 _log = logging.getLogger(__name__)
 
-#: How many times a key generation that failed after the owner had signed is started anew.
-_RESTARTS = 2
+#: How many times a key generation is started again that cannot leave out anybody new. One that can always is.
+_VAIN_RESTARTS = 2
+
+#: Refusals that another round may cure: it has new nonces, other participants, or better luck.
+_CURABLE = frozenset(
+    {
+        node_1.Code.INTERNAL_ERROR,
+        node_1.Code.RATE_LIMITED,
+        node_1.Code.UNAVAILABLE,
+        node_1.Code.CHALLENGE_MISMATCH,
+        node_1.Code.CHALLENGE_EXPIRED,
+        node_1.Code.CHALLENGE_REUSED,
+        node_1.Code.KEYGEN_FAILED,
+    }
+)
+
+
+@frozen(kw_only=True)
+class _Opened:
+    """A round whose nodes are ready, and what the owner is to sign for it."""
+
+    setup: KeygenSetup
+    threshold: Threshold
+    round: NodeRound
+    outcomes: tuple[NodeOutcome, ...]
+
+    @property
+    def replaced(self) -> tuple[NodeOutcome, ...]:
+        """What became of the nodes that were asked and do not take part."""
+        return tuple(o for o in self.outcomes if o.operator not in self.round.participants)
 
 
 class NodeKeygen:
@@ -65,70 +96,148 @@ class NodeKeygen:
         self._auth = auth
         self._deadline = deadline
         self._timeouts = timeouts
+        self._least = request.min_parties or request.threshold.n
+        self._left_out: set[OperatorAddress] = set()  # of later rounds, as long as there are enough others
+        self._replaced: list[NodeOutcome] = []
+        self._restarts = 0
+        self._vain_restarts = 0
 
     async def run(self) -> KeygenReport:
         """Run it; see ``Network.keygen`` for what it raises."""
-        request, excluded = self._first, set[OperatorAddress]()
-        restart = 0
+        started = time.monotonic()
+        unasked = rank(self._nodes.values())[self._first.threshold.n :]
+        async with probing(unasked, deadline=self._deadline):
+            report = await self._run()
+        timings = evolve(report.timings, total_s=time.monotonic() - started)
+        return evolve(report, timings=timings, replaced=tuple(self._replaced))
+
+    async def _run(self) -> KeygenReport:
+        request = self._first
         while True:
-            setup, threshold, opened = await self._open(request, excluded)
-            authentication = await self._authorise(setup, opened)
+            times = [time.monotonic()]
+            opened = await self._open(request)
+            self._replaced += opened.replaced
+            times.append(time.monotonic())
+            authentication = await self._authorise(opened)
+            times.append(time.monotonic())
             try:
-                return await run_keygen(
+                report = await run_keygen(
                     self._nodes,
-                    opened,
+                    opened.round,
                     authentication,
-                    threshold,
+                    opened.threshold,
                     deadline=self._deadline,
                     grace_s=self._timeouts.grace_s,
                 )
             except QuorumError as error:
-                restart += 1
-                if restart > _RESTARTS or not self._may_restart(error):
+                self._leave_out(error)
+                obstacle = self._obstacle(error)
+                if obstacle is not None:
+                    error.hint = obstacle
+                    error.outcomes = (*self._replaced, *error.outcomes)
                     raise
-                excluded |= _culprits(error.outcomes)
-            _log.warning("request %s: starting again (%d of %d)", request.request_id, restart, _RESTARTS)
-            request = evolve(request, request_id=node_1.restarted_request_id(self._first.request_id, restart))
+                self._replaced += [o for o in error.outcomes if not o.is_success]
+            else:
+                times.append(time.monotonic())
+                challenge_s, wallet_s, keygen_s = (b - a for a, b in pairwise(times))
+                timings = KeygenTimings(challenge_s=challenge_s, wallet_s=wallet_s, keygen_s=keygen_s)
+                return evolve(report, restarts=self._restarts, timings=timings)
+            self._restarts += 1
+            _log.warning("request %s: starting again, for the %d. time", request.request_id, self._restarts)
+            request = evolve(
+                request, request_id=node_1.restarted_request_id(self._first.request_id, self._restarts)
+            )
 
-    def _may_restart(self, error: QuorumError) -> bool:
-        # Someone who has read and signed one prompt is never shown a second one behind the caller's back.
+    # --- starting again -----------------------------------------------------------------------------------------------
+
+    def _leave_out(self, error: QuorumError) -> None:
+        """Note whom to leave out of the next round: who is blamed by most, who answered wrong, who did not answer."""
+        before = len(self._left_out)
+        self._left_out |= {OperatorAddress(culprit) for culprit in error.culprits}
+        for outcome in error.outcomes:
+            is_refusal = isinstance(outcome.error, NodeRefusedError) and not _is_final(outcome)
+            if outcome.error is not None and not is_refusal:
+                self._left_out.add(outcome.operator)
+        if len(self._left_out) == before or self._left() < self._least:
+            self._vain_restarts += 1
+
+    def _left(self) -> int:
+        return len(self._nodes.keys() - self._left_out)
+
+    def _obstacle(self, error: QuorumError) -> str | None:
+        """Say why the key generation is not started again, as the error's hint; None if it is."""
         is_closed = any(isinstance(outcome.error, ClientClosedError) for outcome in error.outcomes)
-        return error.retryable and not (self._auth.interactive or self._deadline.is_over or is_closed)
+        if not error.retryable or self._deadline.is_over or is_closed:
+            return error.hint
+        if 2 * sum(map(_is_final, error.outcomes)) > len(error.outcomes):
+            return (
+                "Most nodes refuse the request itself: read their reasons below; repeating it does not help"
+            )
+        if self._auth.interactive and not self._first.allow_resign:
+            return (
+                "The owner has signed, and another attempt needs another signature: call again, which is safe, "
+                "or allow it with allow_resign=True"
+            )
+        if self._vain_restarts <= _VAIN_RESTARTS:
+            return None
+        if self._left() < self._least:
+            return (
+                f"Without the nodes at fault {self._left()} are left, and {self._least} are needed: "
+                "add spare nodes, or allow fewer with min_parties"
+            )
+        return f"It was started again {self._restarts} times. Look at each node's outcome below"
 
-    async def _open(
-        self, request: KeygenRequest, excluded: Collection[OperatorAddress]
-    ) -> tuple[KeygenSetup, Threshold, NodeRound]:
+    # --- the steps of a round -----------------------------------------------------------------------------------------
+
+    async def _open(self, request: KeygenRequest) -> _Opened:
         """Find n nodes that are ready; fewer, if that many do not answer and the request allows it."""
-        asked = request.threshold
-        least = request.min_parties or asked.n
-        candidates = rank(self._nodes.values(), without=excluded)
+        least = self._least
+        candidates = rank(self._nodes.values(), without=self._left_out)
         if len(candidates) < least:  # nothing better is left: those that failed may have recovered
             candidates = rank(self._nodes.values())
-        setup, text = _setup_for(request, asked)
-        threshold = asked
-        opened, failures = await open_round(candidates, text, asked.n, deadline=self._deadline)
-        ready = len(opened.participants)
-        if least <= ready < asked.n:
+        threshold = Threshold(request.threshold.t, max(least, min(len(candidates), request.threshold.n)))
+        opened = await self._ask(request, threshold, candidates)
+        ready = len(opened.round.participants)
+        if least <= ready < threshold.n:
             # n is part of what is signed, so a smaller set of parties needs nonces of its own.
-            threshold = Threshold(asked.t, ready)
-            setup, text = _setup_for(request, threshold)
-            answered = [self._nodes[operator] for operator in opened.participants]
-            opened, later = await open_round(answered, text, ready, deadline=self._deadline)
-            failures += later
-        ready = len(opened.participants)
-        if ready < threshold.n:
-            closed = next((f.error for f in failures if isinstance(f.error, ClientClosedError)), None)
+            answered = [self._nodes[operator] for operator in opened.round.participants]
+            first, opened = opened, await self._ask(request, Threshold(threshold.t, ready), answered)
+            opened = evolve(opened, outcomes=(*first.replaced, *opened.outcomes))
+            ready = len(opened.round.participants)
+        if ready < opened.threshold.n:
+            closed = next((o.error for o in opened.outcomes if isinstance(o.error, ClientClosedError)), None)
             if closed is not None:
                 raise closed
-            raise not_ready(ready, threshold, failures, request.request_id)
-        return setup, threshold, opened
+            outcomes = (*self._replaced, *opened.outcomes)
+            error = not_ready(ready, opened.threshold, outcomes, request.request_id, deadline=self._deadline)
+            if self._restarts:
+                error.hint = (
+                    "A first attempt had failed. Repeating the call is safe; add spare nodes, or allow fewer"
+                )
+            raise error
+        return opened
 
-    async def _authorise(self, setup: KeygenSetup, opened: NodeRound) -> UserAuthentication:
-        challenge = opened.challenge
+    async def _ask(self, request: KeygenRequest, threshold: Threshold, candidates: Sequence[Node]) -> _Opened:
+        setup, text = _setup_for(request, threshold)
+        remaining = self._deadline.remaining()
+        opened, outcomes = await open_round(
+            candidates,
+            text,
+            threshold.n,
+            deadline=self._deadline,
+            hedge_s=self._timeouts.hedge_s,
+            least=min(self._least, threshold.n),
+            # Fewer parties than asked for are taken late, but while there is time to go on with them.
+            patience_s=min(self._timeouts.attempt_s, *([] if remaining is None else [remaining / 2])),
+        )
+        return _Opened(setup=setup, threshold=threshold, round=opened, outcomes=tuple(outcomes))
+
+    async def _authorise(self, opened: _Opened) -> UserAuthentication:
+        challenge = opened.round.challenge
         waiting = self._deadline.paused() if self._auth.interactive else nullcontext()
         with waiting:
             signature = await self._auth.authorise(
-                challenge=challenge, typed_data=revision_1.keygen_typed_data(setup, challenge)
+                challenge=challenge, typed_data=revision_1.keygen_typed_data(opened.setup, challenge)
             )
         return UserAuthentication(
             method=self._auth.method,
@@ -139,17 +248,30 @@ class NodeKeygen:
 
 
 def not_ready(
-    ready: int, threshold: Threshold, failures: Sequence[NodeOutcome], request_id: RequestId
+    ready: int,
+    threshold: Threshold,
+    outcomes: Sequence[NodeOutcome],
+    request_id: RequestId,
+    *,
+    deadline: Deadline,
 ) -> QuorumError:
     """Make the error of a key generation that could not begin."""
-    return QuorumError(
+    error = QuorumError(
         f"{ready} nodes are ready for key generation, {threshold.n} are needed",
         hint="The owner was not asked, nothing was created. Allow fewer with min_parties, or add nodes",
         threshold=threshold.t,
-        outcomes=failures,
+        outcomes=sorted(outcomes, key=lambda outcome: outcome.is_success),  # what went wrong comes first
         phase="challenge",
         request_id=request_id,
     )
+    if deadline.is_over:
+        return out_of_time(deadline, "waiting for nodes to be ready", error, phase="challenge")
+    return error
+
+
+def _is_final(outcome: NodeOutcome) -> bool:
+    """Whether a node refused what another round would bring again."""
+    return isinstance(outcome.error, NodeRefusedError) and outcome.error.code not in _CURABLE
 
 
 def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetup, SetupText]:
@@ -166,18 +288,3 @@ def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetu
         text=revision_1.encode_keygen_setup(setup),
     )
     return setup, text
-
-
-def _culprits(outcomes: Sequence[NodeOutcome]) -> set[OperatorAddress]:
-    """
-    Who to leave out of the next attempt: nodes that did not answer, and those that most of the others blame.
-
-    One node's word is not enough: a dishonest one could have honest nodes left out, one after the other.
-    """
-    refusals = {o.operator: o.error for o in outcomes if isinstance(o.error, NodeRefusedError)}
-    silent = {o.operator for o in outcomes if not o.is_success and o.operator not in refusals}
-    blamed: dict[str, int] = {}
-    for error in refusals.values():
-        for operator in error.culprits:
-            blamed[operator] = blamed.get(operator, 0) + 1
-    return silent | {OperatorAddress(o) for o, times in blamed.items() if 2 * times > len(refusals)}

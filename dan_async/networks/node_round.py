@@ -8,25 +8,26 @@ and which wire revision it signs, is the caller's business: a client signs itsel
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from attrs import frozen
 
 from dan_async._tasks import Deadline
-from dan_async.errors import QuorumError
+from dan_async.errors import AcknowledgementError, QuorumDeadlineError, QuorumError
+from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.keygen import KeygenReport
-from dan_async.models.outcome import NodeOutcome
+from dan_async.models.outcome import NodeOutcome, Tries
 from dan_async.models.threshold import Threshold
 from dan_async.networks.node import Node
 from dan_async.networks.pool import fill_seats
-from dan_async.quorum.fan_out import Answer, fan_out
+from dan_async.quorum.fan_out import fan_out
 from dan_async.quorum.tally import KeygenTally
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 from dan_async.wire import node_1
 from dan_async.wire.revision_1 import oneshot_challenge
 
-__all__ = ["NodeRound", "SetupText", "open_round", "run_keygen"]
+__all__ = ["NodeRound", "SetupText", "open_round", "out_of_time", "run_keygen"]
 
 
 @frozen(kw_only=True)
@@ -65,7 +66,9 @@ class SetupText:
             )
         )
 
-    async def ask_nonce(self, node: Node, params: str, deadline: Deadline) -> bytes:
+    async def ask_nonce(
+        self, node: Node, params: str, deadline: Deadline, tries: Tries | None = None
+    ) -> bytes:
         """Have one node prepare for it; see ``Node.call`` for what it raises."""
         result = await node.call(
             "dan_challenge",
@@ -73,6 +76,7 @@ class SetupText:
             node_1.decode_challenge_result,
             deadline=deadline,
             request_id=self.request_id,
+            tries=tries,
         )
         return result.value.nonce
 
@@ -133,25 +137,41 @@ class NodeRound:
 
 
 async def open_round(
-    candidates: Sequence[Node], setup: SetupText, seats: int, *, deadline: Deadline
+    candidates: Sequence[Node],
+    setup: SetupText,
+    seats: int,
+    *,
+    deadline: Deadline,
+    hedge_s: float | None = None,
+    least: int | None = None,
+    patience_s: float | None = None,
 ) -> tuple[NodeRound, list[NodeOutcome]]:
     """
-    Collect a nonce from each of n nodes, with a spare for each that fails.
+    Collect a nonce from each of n nodes, with a spare for each that fails or is late.
 
     Args:
         candidates: The nodes, best first.
         setup: What they are asked to prepare for.
         seats: n.
         deadline: The job's deadline.
+        hedge_s: Seconds after which a spare is asked beside a node that is late; None for never.
+        least: How many nonces will do after *patience_s*, if there are not n; n if None.
+        patience_s: Seconds to wait for n before *least* will do; None for without limit.
 
     Returns:
-        The round, with fewer than n participants if the candidates ran out; and who failed.
+        The round, with fewer than n participants if the candidates ran out; and what became of every node asked.
     """
     params = setup.challenge_params
-    answers, failures = await fill_seats(
-        candidates, seats, lambda node: setup.ask_nonce(node, params, deadline)
+    seated = await fill_seats(
+        candidates,
+        seats,
+        lambda node, tries: setup.ask_nonce(node, params, deadline, tries),
+        step="challenge",
+        hedge_s=hedge_s,
+        least=least,
+        patience_s=patience_s,
     )
-    return NodeRound.of(setup, answers), failures
+    return NodeRound.of(setup, seated.answers), seated.outcomes
 
 
 async def run_keygen(
@@ -161,7 +181,7 @@ async def run_keygen(
     threshold: Threshold,
     *,
     deadline: Deadline,
-    grace_s: float,
+    grace_s: float | None = None,
 ) -> KeygenReport:
     """
     Send the authorised request to every participant and aggregate what they acknowledge.
@@ -172,24 +192,27 @@ async def run_keygen(
         authentication: The owner's signature over its challenge.
         threshold: The t and n that the setup names.
         deadline: The job's deadline.
-        grace_s: Seconds to listen on after t nodes agree.
+        grace_s: Seconds to listen on after t nodes agree; see ``Timeouts``.
 
     Raises:
         QuorumError: Fewer than t nodes agree; it has every node's outcome.
-        DeadlineExceededError: The time ran out first.
+        QuorumDeadlineError: The time ran out first; it is a DeadlineExceededError as well, and has the same outcomes.
     """
     setup = opened.setup
     params = opened.params(authentication)
 
-    async def ask(operator: OperatorAddress) -> Answer:
-        result = await nodes[operator].call(
+    async def ask(operator: OperatorAddress, tries: Tries) -> Acknowledgement:
+        node = nodes[operator]
+        node.health.keygens += 1
+        result = await node.call(
             "dan_keygen",
             params,
             node_1.decode_acknowledgement,
             deadline=deadline,
             request_id=setup.request_id,
+            tries=tries,
         )
-        return Answer(result.value, result.attempts)
+        return result.value
 
     tally = KeygenTally(
         request_id=setup.request_id,
@@ -205,15 +228,17 @@ async def run_keygen(
         digest_of=node_1.acknowledgement_digest,
     )
     outcomes = await fan_out(opened.participants, ask, tally=tally, deadline=deadline, grace_s=grace_s)
-    if deadline.is_over and not tally.is_won:
-        raise deadline.error(
-            "waiting for the nodes to generate the key", phase="keygen", request_id=setup.request_id
-        )
     try:
         agreed = tally.verdict()
     except QuorumError as error:
-        error.outcomes = outcomes
-        raise
+        failure: QuorumError = error
+        if deadline.is_over and error.retryable:
+            doing = "waiting for the nodes to generate the key"
+            failure = out_of_time(deadline, doing, error, phase="keygen")
+        failure.outcomes = outcomes
+        _note_misbehaviour(nodes, outcomes, failure.culprits)
+        raise failure from None
+    _note_misbehaviour(nodes, outcomes, ())
     return KeygenReport(
         request_id=setup.request_id,
         key_id=agreed.key_id,
@@ -221,3 +246,25 @@ async def run_keygen(
         threshold=threshold,
         outcomes=outcomes,
     )
+
+
+def out_of_time(deadline: Deadline, doing: str, failure: QuorumError, *, phase: str) -> QuorumDeadlineError:
+    """Say that it was the deadline that kept a quorum from coming about."""
+    plain = deadline.error(doing)
+    return QuorumDeadlineError(
+        f"{plain.message}: {failure.message}",
+        hint=plain.hint,
+        threshold=failure.threshold,
+        outcomes=failure.outcomes,
+        phase=phase,
+        request_id=failure.request_id,
+    )
+
+
+def _note_misbehaviour(
+    nodes: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome], culprits: Collection[str]
+) -> None:
+    """Let those rest whose acknowledgement failed a check, and those that most of the others blame."""
+    for outcome in outcomes:
+        if isinstance(outcome.error, AcknowledgementError) or outcome.operator in culprits:
+            nodes[outcome.operator].health.misbehaved()

@@ -6,27 +6,40 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from attrs import define, frozen
+from attrs import define
 
-from dan_async._tasks import Deadline, cancel_and_wait
+from dan_async._tasks import Deadline, cancel_and_wait, wait_for_event
 from dan_async.errors import DanError
 from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.models.outcome import NodeOutcome
+from dan_async.models.outcome import NodeOutcome, Tries
 from dan_async.quorum.tally import KeygenTally
 from dan_async.types import OperatorAddress
 
-__all__ = ["Answer", "fan_out"]
+__all__ = ["fan_out", "grace"]
 
 _log = logging.getLogger(__name__)
 
 
-@frozen
-class Answer:
-    """A node's acknowledgement and how many attempts it took to get it."""
+#: Without a grace of the caller's own: this part of the time that it took until t nodes agreed, within these bounds, in
+#: seconds. A tenth keeps a call with a stalled node about as fast as one without.
+_GRACE_PART = 0.1
+_LEAST_GRACE_S = 0.002
+_MOST_GRACE_S = 0.05
 
-    acknowledgement: Acknowledgement
-    attempts: int = 1
+
+def grace(agreed_after_s: float, grace_s: float | None = None) -> float:
+    """
+    Give how long to listen for the other nodes once t agree, in seconds.
+
+    Args:
+        agreed_after_s: How long it took until t agreed.
+        grace_s: What the caller wants; None for a tenth of that time, at least 2 ms and at most 50 ms.
+    """
+    if grace_s is not None:
+        return grace_s
+    return min(_MOST_GRACE_S, max(_LEAST_GRACE_S, _GRACE_PART * agreed_after_s))
 
 
 @define
@@ -41,49 +54,52 @@ class _Progress:
 
 async def fan_out(
     operators: Sequence[OperatorAddress],
-    ask: Callable[[OperatorAddress], Awaitable[Answer]],
+    ask: Callable[[OperatorAddress, Tries], Awaitable[Acknowledgement]],
     *,
     tally: KeygenTally,
     deadline: Deadline,
-    grace_s: float,
+    grace_s: float | None = None,
+    step: str = "keygen",
 ) -> tuple[NodeOutcome, ...]:
     """
     Ask every node concurrently and feed the tally until t agree, or until t cannot agree any more.
 
-    When t agree, the others are listened to for *grace_s* longer, so that the caller learns how many hold a share; then
-    they are cancelled. Cancelled requests are safe: a node that did its work repeats its answer when asked again.
+    When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
+    share; then they are cancelled. That is safe: a node that did its work repeats its answer when asked again.
 
     Args:
         operators: The nodes.
-        ask: Asks one node; raises a DanError if it fails for good.
+        ask: Asks one node, counting its attempts; raises a DanError if it fails for good.
         tally: Counts; on return it has the verdict.
         deadline: Nothing is waited for beyond it.
-        grace_s: Seconds to listen on after the verdict is won.
+        grace_s: Seconds to listen on after the verdict is won; None for a short time that depends on how long it took.
+        step: The step of the job, for the outcomes.
 
     Returns:
         One outcome for each node, in the order of *operators*; what was cut off has neither acknowledgement nor error.
     """
     started = time.monotonic()
     outcomes: dict[OperatorAddress, NodeOutcome] = {}
+    tries = {operator: Tries() for operator in operators}
     progress = _Progress(len(operators), asyncio.Event(), asyncio.Event())
 
+    def outcome_of(operator: OperatorAddress, **what: Any) -> NodeOutcome:
+        return NodeOutcome(
+            operator=operator,
+            attempts=max(1, tries[operator].made),
+            elapsed_s=time.monotonic() - started,
+            step=step,
+            **what,
+        )
+
     async def one(operator: OperatorAddress) -> None:
-        answer: Answer | None = None
         try:
-            answer = await ask(operator)
-            tally.record(operator, answer.acknowledgement)
-            outcome = NodeOutcome(
-                operator=operator,
-                acknowledgement=answer.acknowledgement,
-                attempts=answer.attempts,
-                elapsed_s=time.monotonic() - started,
-            )
+            acknowledgement = await ask(operator, tries[operator])
+            tally.record(operator, acknowledgement)
+            outcome = outcome_of(operator, acknowledgement=acknowledgement)
         except DanError as error:
             tally.record_failure(operator)
-            attempts = answer.attempts if answer else error.attempts or 1
-            outcome = NodeOutcome(
-                operator=operator, error=error, attempts=attempts, elapsed_s=time.monotonic() - started
-            )
+            outcome = outcome_of(operator, error=error)
             _log.warning("request %s: %s", error.request_id, outcome.describe())
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the wait, and is raised there
             progress.crash = error
@@ -98,21 +114,11 @@ async def fan_out(
 
     tasks = [asyncio.create_task(one(operator), name=f"dan-ask-{operator}") for operator in operators]
     try:
-        await _wait(progress.clear, deadline.remaining())
+        await wait_for_event(progress.clear, deadline.remaining())
         if progress.crash is None and tally.is_won:
-            await _wait(progress.finished, deadline.cap(grace_s))
+            await wait_for_event(progress.finished, deadline.cap(grace(time.monotonic() - started, grace_s)))
     finally:
         await cancel_and_wait(tasks)
     if progress.crash is not None:
         raise progress.crash
-    elapsed = time.monotonic() - started
-    return tuple(outcomes.get(o) or NodeOutcome(operator=o, elapsed_s=elapsed) for o in operators)
-
-
-async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:
-    """Wait for the event, or for the time to pass; the caller looks at which it was."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        pass
+    return tuple(outcomes.get(operator) or outcome_of(operator) for operator in operators)

@@ -54,15 +54,52 @@ def test_quorum_errors_list_the_nodes() -> None:
         NodeOutcome(operator="0xa", error=errors.NodeTimeoutError("no answer"), attempts=3, elapsed_s=1.5),
         NodeOutcome(operator="0xb", error=ValueError()),
         NodeOutcome(operator="0xc"),
+        NodeOutcome(operator="0xd", step="challenge", is_ready=True),
+        NodeOutcome(
+            operator="0xe", step="keygen", error=errors.NodeRefusedError("no", code=-32030, culprits=("0xa",))
+        ),
     ]
     error = errors.QuorumError("0 of 3 agree", threshold=2, outcomes=outcomes, hint="Look")
     assert str(error).splitlines() == [
         "0 of 3 agree. Look",
+        "  blamed by most of the others: node 0xa",
         "  node 0xa: no answer (1.50 s, 3 attempts)",
-        "  node 0xb: ValueError (0.00 s)",
-        "  node 0xc: had not answered yet (0.00 s)",
+        "  node 0xb: ValueError (0.00 s, 1 attempt)",
+        "  node 0xc: had not answered yet (0.00 s, 1 attempt)",
+        "  node 0xd: challenge: ready (0.00 s, 1 attempt)",
+        "  node 0xe: keygen: no (0.00 s, 1 attempt, code -32030)",
     ]
     assert error.nodes == tuple(outcomes)
+
+
+def blame(*culprits: str) -> NodeOutcome:
+    return NodeOutcome(operator="0x0", error=errors.NodeRefusedError("no", code=-32030, culprits=culprits))
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "culprits"),
+    [
+        ([], ()),
+        ([blame("0xa")], ("0xa",)),
+        ([blame("0xa"), blame()], ()),
+        ([blame("0xa"), blame("0xb")], ()),
+        ([blame("0xa", "0xa"), blame("0xb"), blame("0xc")], ()),
+        ([blame("0xa"), blame("0xb", "0xa"), blame("0xc")], ("0xa",)),
+        ([blame("0xb", "0xa"), blame("0xb", "0xa"), blame("0xc")], ("0xa", "0xb")),
+        ([blame("0xa"), NodeOutcome(operator="0x1", error=errors.NodeTimeoutError("late"))], ("0xa",)),
+    ],
+)
+def test_whom_most_blame(outcomes: list[NodeOutcome], culprits: tuple[str, ...]) -> None:
+    """A culprit is who more than half of the refusing nodes name; one node's word counts once."""
+    assert errors.QuorumError("none", threshold=2, outcomes=outcomes).culprits == culprits
+
+
+def test_a_quorum_that_ran_out_of_time_is_both() -> None:
+    """Whoever catches deadlines and whoever catches missing quorums gets it."""
+    error = errors.QuorumDeadlineError("late", threshold=2, outcomes=())
+    assert isinstance(error, errors.QuorumError | TimeoutError)
+    assert isinstance(error, errors.DeadlineExceededError)
+    assert error.retryable
 
 
 @pytest.mark.parametrize(
@@ -75,6 +112,7 @@ def test_quorum_errors_list_the_nodes() -> None:
         errors.GatewayError("lost", close_code=1000, status=403),
         errors.RpcError(-5, "no", {"a": 1}),
         errors.QuorumError("none", threshold=2, outcomes=()),
+        errors.QuorumDeadlineError("none", threshold=2, outcomes=()),
     ],
 )
 def test_errors_cross_process_boundaries(error: errors.DanError) -> None:

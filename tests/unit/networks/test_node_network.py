@@ -102,8 +102,13 @@ async def test_without_a_spare_nothing_is_signed() -> None:
     fake.misbehaviour[fake.operator(2)] = refuse_connections
     with pytest.raises(QuorumError, match="2 nodes are ready") as caught:
         await keygen(fake, request(2, 3), interactive=True)
-    assert [o.operator for o in caught.value.nodes] == [fake.operator(2)]
-    assert caught.value.nodes[0].attempts == 3
+    assert {o.operator: o.is_success for o in caught.value.nodes} == {
+        fake.operator(1): True,
+        fake.operator(2): False,
+        fake.operator(3): True,
+    }
+    (failed,) = [o for o in caught.value.nodes if not o.is_success]
+    assert (failed.attempts, failed.step) == (3, "challenge")
     assert not fake.called("dan_keygen")
 
 
@@ -246,7 +251,8 @@ async def test_refusals_are_not_retried() -> None:
     fake.misbehaviour[fake.operator(1)] = fail("dan_challenge", RpcError(node_1.Code.UNSUPPORTED, "no"))
     with pytest.raises(QuorumError) as caught:
         await keygen(fake, request(2, 2))
-    assert caught.value.nodes[0].attempts == 1
+    (failed,) = [o for o in caught.value.nodes if not o.is_success]
+    assert (failed.attempts, failed.code) == (1, node_1.Code.UNSUPPORTED)
 
 
 async def test_rate_limits_are_waited_for() -> None:
@@ -298,8 +304,9 @@ async def test_a_malformed_challenge_is_that_nodes_error(answer: Any) -> None:
     fake.misbehaviour[fake.operator(2)] = nonsense
     with pytest.raises(QuorumError) as caught:
         await keygen(fake, request(2, 2))
-    assert isinstance(caught.value.nodes[0].error, NodeProtocolError)
-    assert caught.value.nodes[0].attempts == 1
+    (failed,) = [o for o in caught.value.nodes if not o.is_success]
+    assert isinstance(failed.error, NodeProtocolError)
+    assert failed.attempts == 1
 
 
 async def test_health_reports_and_never_raises() -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from dan_async._tasks import Deadline
 from dan_async.errors import NodeTimeoutError, NodeUnreachableError
-from dan_async.quorum.fan_out import Answer, fan_out
+from dan_async.models.acknowledgement import Acknowledgement
+from dan_async.models.outcome import Tries
+from dan_async.quorum.fan_out import fan_out
 from dan_async.quorum.tally import KeygenTally
 from dan_async.wire import node_1
 from tests.fake_nodes import DealtKey, identities
@@ -37,8 +39,9 @@ def index_of(key: DealtKey, operator: str) -> int:
 async def test_all_answer(key: DealtKey) -> None:
     """With every node well, every outcome is a success."""
 
-    async def ask(operator: str) -> Answer:
-        return Answer(key.acknowledgement(index_of(key, operator)), attempts=2)
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
+        tries.made = 2
+        return key.acknowledgement(index_of(key, operator))
 
     outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
     assert [o.operator for o in outcomes] == list(key.participants)
@@ -49,14 +52,14 @@ async def test_stragglers_are_cancelled_after_the_grace(key: DealtKey) -> None:
     """t answers settle it; the others are listened to for the grace, then cancelled and waited for."""
     cancelled = []
 
-    async def ask(operator: str) -> Answer:
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
         if index_of(key, operator) > 3:
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 cancelled.append(operator)
                 raise
-        return Answer(key.acknowledgement(index_of(key, operator)))
+        return key.acknowledgement(index_of(key, operator))
 
     tally = tally_for(key)
     outcomes = await fan_out(key.participants, ask, tally=tally, deadline=Deadline(5), grace_s=0.01)
@@ -70,10 +73,10 @@ async def test_stragglers_are_cancelled_after_the_grace(key: DealtKey) -> None:
 async def test_a_late_answer_within_the_grace_is_reported(key: DealtKey) -> None:
     """What arrives within the grace is in the outcomes."""
 
-    async def ask(operator: str) -> Answer:
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
         if index_of(key, operator) == 5:
             await asyncio.sleep(0.01)
-        return Answer(key.acknowledgement(index_of(key, operator)))
+        return key.acknowledgement(index_of(key, operator))
 
     outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=5)
     assert all(o.is_success for o in outcomes)
@@ -82,9 +85,10 @@ async def test_a_late_answer_within_the_grace_is_reported(key: DealtKey) -> None
 async def test_stops_when_t_is_out_of_reach(key: DealtKey) -> None:
     """n - t + 1 failures end the wait at once, though other nodes have not answered."""
 
-    async def ask(operator: str) -> Answer:
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
         if index_of(key, operator) <= 3:
-            raise NodeUnreachableError("gone", node=operator, attempts=3)
+            tries.made = 3
+            raise NodeUnreachableError("gone", node=operator)
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -98,7 +102,7 @@ async def test_stops_when_t_is_out_of_reach(key: DealtKey) -> None:
 async def test_never_beyond_the_deadline(key: DealtKey) -> None:
     """Nodes that never answer cost the deadline, no more, and leave no task."""
 
-    async def ask(operator: str) -> Answer:
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -112,7 +116,7 @@ async def test_never_beyond_the_deadline(key: DealtKey) -> None:
 async def test_a_bug_is_raised_not_hidden(key: DealtKey) -> None:
     """An error that is not ours ends the job loudly instead of looking like a node's failure."""
 
-    async def ask(operator: str) -> Answer:
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -124,7 +128,7 @@ async def test_cancelling_cancels_every_question(key: DealtKey) -> None:
     """Cancellation reaches the asking tasks, waits for them, and goes on."""
     asked, ended = asyncio.Event(), []
 
-    async def ask(operator: str) -> Answer:
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
         asked.set()
         try:
             await asyncio.Event().wait()
@@ -146,13 +150,11 @@ async def test_cancelling_cancels_every_question(key: DealtKey) -> None:
 async def test_a_wrong_acknowledgement_is_an_outcome(key: DealtKey) -> None:
     """A refused acknowledgement shows as that node's error."""
 
-    async def ask(operator: str) -> Answer:
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
         index = index_of(key, operator)
         if index == 2:
             raise NodeTimeoutError("late", node=operator)
-        return Answer(
-            key.acknowledgement(index, key_id="00" * 32) if index == 1 else key.acknowledgement(index)
-        )
+        return key.acknowledgement(index, key_id="00" * 32) if index == 1 else key.acknowledgement(index)
 
     outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
     assert "key id is not the hash" in outcomes[0].describe()
