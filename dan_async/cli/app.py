@@ -15,6 +15,7 @@ from dan_async.cli.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, WRON
 from dan_async.cli.keygen import keygen
 from dan_async.cli.log_lines import silence_libraries
 from dan_async.cli.screen import clean, mask_keys, note
+from dan_async.cli.status import StatusCommand, status
 from dan_async.errors import ConfigurationError, DanError
 
 __all__ = ["app", "run"]
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("keygen")(keygen)
 app.command("devnet")(devnet)
+app.command("status", cls=StatusCommand)(status)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback gets the flag's value
@@ -52,7 +54,7 @@ def main(
     del version
     if context.invoked_subcommand is None:
         raise ConfigurationError(
-            "no command is named", hint="Use keygen or devnet; dan-async --help says what they do"
+            "no command is named", hint="Use keygen, devnet or status; dan-async --help says what they do"
         )
 
 

@@ -13,7 +13,15 @@ from dan_async.errors import ConfigurationError, InvalidFieldError
 if TYPE_CHECKING:
     from dan_async.networks.base import Network, NetworkSource
 
-__all__ = ["DEVNET_CHAIN_ID", "GatewayChoice", "NetworkChoice", "check_threshold", "choose_network"]
+__all__ = [
+    "DEVNET_CHAIN_ID",
+    "GatewayChoice",
+    "NetworkChoice",
+    "check_gateway",
+    "check_threshold",
+    "choose_network",
+    "parse_node",
+]
 
 #: Polygon Amoy, a test network: on a devnet the chain id is only a label in the payload.
 DEVNET_CHAIN_ID = 80002
@@ -129,14 +137,14 @@ def choose_network(
             )
         return NetworkChoice(threshold=_parse_threshold(devnet))
     if gateway is not None:
-        chosen = _check_gateway(gateway, revision, api_version or "v1")
+        chosen = check_gateway(gateway, revision, api_version or "v1")
         return NetworkChoice(threshold=_usual_threshold(threshold, parties), gateway=chosen)
     if not nodes:
         raise ConfigurationError(
             "no network is named",
             hint="Use --devnet 3-of-5, --node URL=OPERATOR once for each node, or --gateway URL",
         )
-    endpoints = tuple(_parse_node(text, place) for place, text in enumerate(nodes, start=1))
+    endpoints = tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1))
     return NetworkChoice(threshold=_threshold_for(endpoints, threshold, parties), nodes=endpoints)
 
 
@@ -185,7 +193,17 @@ def _parse_threshold(text: str) -> Threshold:
         raise ConfigurationError(f"--devnet: {problem}", hint=error.hint) from None
 
 
-def _parse_node(text: str, place: int) -> NodeEndpoint:
+def parse_node(text: str, place: int) -> NodeEndpoint:
+    """
+    Read the value of --node.
+
+    Args:
+        text: ``URL=OPERATOR``.
+        place: Which --node it is, from 1, for the error.
+
+    Raises:
+        ConfigurationError: It is malformed.
+    """
     try:
         return NodeEndpoint.of(text)
     except ConfigurationError as error:
@@ -197,7 +215,13 @@ def _parse_node(text: str, place: int) -> NodeEndpoint:
         ) from None
 
 
-def _check_gateway(url: str, revision: str | None, api_version: str) -> GatewayChoice:
+def check_gateway(url: str, revision: str | None, api_version: str) -> GatewayChoice:
+    """
+    Check what --gateway, --revision and --api-version say.
+
+    Raises:
+        InvalidFieldError: One is malformed, or they do not go together; the error names the option.
+    """
     from dan_async.networks.gateway import check_gateway_revision, check_gateway_url
 
     try:

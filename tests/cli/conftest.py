@@ -74,3 +74,17 @@ def nodes() -> Iterator[list[str]]:
         process.terminate()
         process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[str]:
+    """The URL of a gateway that runs elsewhere, in front of three nodes."""
+    process = subprocess.Popen(
+        command("devnet", "--nodes", "3", "--threshold", "2", "--json"), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())["gateway"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from dan_async import DanSessionKeyPayload, GatewayNetwork
 from dan_async.cli.network_choice import GatewayChoice, choose_network
 from dan_async.config import Threshold, Timeouts
 from dan_async.errors import ConfigurationError
-from tests.cli.conftest import Run, command
+from tests.cli.conftest import Run
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 ADDRESS = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
@@ -27,20 +25,6 @@ def key_file(tmp_path: Path) -> str:
     path.touch(mode=0o600)
     path.write_text(KEY)
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[str]:
-    """The URL of a gateway that runs elsewhere, in front of three nodes."""
-    process = subprocess.Popen(
-        command("devnet", "--nodes", "3", "--threshold", "2", "--json"), stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())["gateway"]
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
 
 
 def choose(**options: Any) -> Any:
