@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from types import coroutine
+from typing import Any, TypeVar, cast
 
 from dan_async.errors import DanError, DeadlineExceededError
+
+T = TypeVar("T")
 
 
 class Deadline:
@@ -97,6 +100,43 @@ class Deadline:
             hint="Give the call a longer timeout, or look at the network's health()",
             **context,
         )
+
+
+@coroutine
+def run_and_tell(call: Coroutine[Any, Any, T], on_wait: Callable[[], object]) -> Generator[Any, Any, T]:
+    """
+    Run a coroutine in the caller's task, and tell when it begins to wait.
+
+    What has to be set up for a wait (a time limit, somebody to watch a connection) is then not paid for by calls that do
+    not wait at all. In all else it is as if the coroutine were awaited, cancellation included.
+
+    Args:
+        call: The coroutine.
+        on_wait: Called at most once, before the first wait.
+
+    Returns:
+        What the coroutine returned.
+    """
+    try:
+        waits_for = call.send(None)
+    except StopIteration as ended:
+        return cast("T", ended.value)
+    try:
+        on_wait()
+        while True:
+            # As ``yield from`` does it (PEP 380), which cannot begin in the middle.
+            try:
+                answer = yield waits_for
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the coroutine's to handle, cancellation above all
+                waits_for = call.throw(error)
+            else:
+                waits_for = call.send(answer)
+    except StopIteration as ended:
+        return cast("T", ended.value)
+    finally:
+        call.close()
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:

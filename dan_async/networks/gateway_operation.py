@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from attrs import field, frozen
 
-from dan_async._tasks import Deadline
+from dan_async._tasks import Deadline, run_and_tell
 from dan_async.config import Timeouts
 from dan_async.errors import ChallengeError, ConnectError, DanError, RequestTimeoutError, SessionExpiredError
 from dan_async.models.claim import EphemeralClaim
@@ -37,6 +36,7 @@ __all__ = ["Gateway", "GatewayOperation"]
 _log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 #: While the wallet is waited for, the gateway is pinged this often, in seconds: proxies drop connections that are idle
 #: for a minute, and a person may take longer.
@@ -267,35 +267,16 @@ class GatewayOperation(Generic[R]):
         Returns:
             The authentication frame.
         """
-        interactive = self._auth.interactive
-        # An interactive wallet has a limit of its own (Timeouts.wallet_s).
-        limit = asyncio.timeout(None if interactive else self._deadline.remaining())
-        waiting = self._deadline.paused() if interactive else nullcontext()
-        is_waiting = True
-
-        def interrupt(_: object) -> None:
-            if is_waiting and not limit.expired():
-                limit.reschedule(asyncio.get_running_loop().time())
-
-        try:
-            with waiting:
-                async with limit:
-                    if socket is not None:
-                        socket.listen(interrupt, ping_every_s=PING_EVERY_S)
-                        await asyncio.sleep(0)  # what came together with the challenge is seen now
-                        self._refuse_early(socket)
-                    signatures = await self._sign(exchange, challenges)
-                    if socket is not None and socket.may_have_input():
-                        for _ in range(_TURNS):
-                            await asyncio.sleep(0)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            self._refuse_early(socket)
-            self._fail(self._deadline.error("waiting for the owner's wallet"), "wallet")
-        finally:
-            is_waiting = False
-        self._refuse_early(socket)
+        if socket is not None and socket.may_hold_frames():
+            await self._look_for_early(socket)  # it came together with the challenge
+        if self._auth.interactive:
+            # An interactive wallet has a limit of its own (Timeouts.wallet_s).
+            with self._deadline.paused():
+                signatures = await self._watch(self._sign(exchange, challenges), socket, None)
+        else:
+            signatures = await self._watch(
+                self._sign(exchange, challenges), socket, self._deadline.remaining()
+            )
         self._refuse_if_expired("wallet")
         return exchange.authentication_frame(
             {
@@ -305,6 +286,48 @@ class GatewayOperation(Generic[R]):
                 for slot, signature in signatures.items()
             }
         )
+
+    async def _watch(
+        self, signing: Coroutine[Any, Any, T], socket: FrameSocket | None, limit_s: float | None
+    ) -> T:
+        """
+        Have the wallet sign; give up when the gateway says something meanwhile, or the time is over.
+
+        A wallet that does not wait for anything leaves no time for either, and nothing is set up for it.
+        """
+        limit = asyncio.timeout(None)
+        is_waiting = True
+
+        def interrupt(_: object = None) -> None:
+            if is_waiting and not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
+
+        def begin_to_watch() -> None:
+            if limit_s is not None:
+                limit.reschedule(asyncio.get_running_loop().time() + limit_s)
+            if socket is not None:
+                socket.listen(interrupt, ping_every_s=PING_EVERY_S)
+
+        try:
+            async with limit:
+                signed = await run_and_tell(signing, begin_to_watch)
+                if socket is not None and socket.may_have_input():
+                    await self._look_for_early(socket)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._refuse_early(socket)
+            self._fail(self._deadline.error("waiting for the owner's wallet"), "wallet")
+        finally:
+            is_waiting = False
+        self._refuse_early(socket)
+        return signed
+
+    async def _look_for_early(self, socket: FrameSocket) -> None:
+        socket.listen()
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        self._refuse_early(socket)
 
     async def _sign(self, exchange: Exchange[R], challenges: Mapping[str, str]) -> dict[str, str]:
         signatures = {}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
-from dan_async.errors import ClientClosedError, RequestTimeoutError
+from dan_async.errors import ClientClosedError, DanError, RequestTimeoutError
 
 
 class InFlight:
@@ -32,36 +31,34 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._limits)
 
-    @asynccontextmanager
-    async def call(self, method: str, timeout_s: float | None) -> AsyncIterator[None]:
+    def call(self, method: str, timeout_s: float | None) -> _Call:
         """
-        Run one call inside.
+        Run one call inside ``async with``.
 
         Raises:
             RequestTimeoutError: *timeout_s* passed.
             ClientClosedError: The transport was closed, before or meanwhile.
         """
+        return _Call(self, method, timeout_s)
+
+    def begin(self, limit: asyncio.Timeout) -> None:
+        """Take note of a call; its limit is how ``aclose`` ends it."""
+        self._limits.add(limit)
+        self._all_ended.clear()
+
+    def end(self, limit: asyncio.Timeout) -> None:
+        """Take note that a call has ended."""
+        self._limits.discard(limit)
+        if not self._limits:
+            self._all_ended.set()
+
+    def late_error(self, method: str, timeout_s: float | None) -> DanError:
+        """Make the error of a call that was ended from our side."""
         if self._is_closed:
-            raise self.closed_error()
-        limit = asyncio.timeout(timeout_s)
-        try:
-            async with limit:
-                self._limits.add(limit)
-                self._all_ended.clear()
-                yield
-        except TimeoutError:
-            # The call's own errors may be TimeoutErrors as well, and are to be left as they are.
-            if not limit.expired():
-                raise
-            if self._is_closed:
-                raise self.closed_error() from None
-            raise RequestTimeoutError(
-                f"{method} at {self._where} timed out after {timeout_s or 0.0:g} s: no reply came"
-            ) from None
-        finally:
-            self._limits.discard(limit)
-            if not self._limits:
-                self._all_ended.set()
+            return self.closed_error()
+        return RequestTimeoutError(
+            f"{method} at {self._where} timed out after {timeout_s or 0.0:g} s: no reply came"
+        )
 
     def closed_error(self) -> ClientClosedError:
         """Make the error of a call on a closed transport."""
@@ -75,3 +72,35 @@ class InFlight:
             if not limit.expired():
                 limit.reschedule(now)
         await self._all_ended.wait()
+
+
+class _Call:
+    """One call. Written out, since ``asynccontextmanager`` costs as much again as the time limit itself."""
+
+    __slots__ = ("_calls", "_limit", "_method", "_timeout_s")
+
+    def __init__(self, calls: InFlight, method: str, timeout_s: float | None) -> None:
+        self._calls = calls
+        self._method = method
+        self._timeout_s = timeout_s
+        self._limit = asyncio.timeout(timeout_s)
+
+    async def __aenter__(self) -> None:
+        if self._calls.is_closed:
+            raise self._calls.closed_error()
+        await self._limit.__aenter__()
+        self._calls.begin(self._limit)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+            # The call's own errors may be TimeoutErrors as well, and are to be left as they are.
+            if not (isinstance(error, TimeoutError) and self._limit.expired()):
+                return
+        except TimeoutError:
+            pass
+        finally:
+            self._calls.end(self._limit)
+        raise self._calls.late_error(self._method, self._timeout_s) from None

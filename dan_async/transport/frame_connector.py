@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from contextvars import ContextVar
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -13,6 +12,7 @@ from dan_async.config import TransportOptions, check_url, redact_url
 from dan_async.errors import ClientClosedError, ConnectError, DanError, InvalidFieldError, RequestTimeoutError
 from dan_async.transport._failures import connect_error, status_error
 from dan_async.transport._in_flight import InFlight
+from dan_async.transport._web_socket import WebSocket
 from dan_async.transport.frames import CLOSE_GRACE_S, FrameSocket
 from dan_async.transport.json_rpc import shorten
 from dan_async.transport.session import make_session
@@ -23,8 +23,8 @@ __all__ = ["FrameConnector"]
 #: Shorter texts are no secrets worth hiding, and hiding them would make errors unreadable.
 _LEAST_SECRET = 6
 
-#: Where the response of the upgrade under way goes: ws_connect() hides it, and several run on one session at a time.
-_UPGRADE: ContextVar[list[aiohttp.ClientResponse]] = ContextVar("dan_async upgrade")
+
+_WS_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=CLOSE_GRACE_S)
 
 
 class _RedirectedError(aiohttp.ClientError):
@@ -34,17 +34,12 @@ class _RedirectedError(aiohttp.ClientError):
 
 
 class _Upgrade(aiohttp.ClientResponse):
-    """
-    The response that opens a WebSocket: stops at a redirect and can be found again.
-
-    ws_connect() follows the one and hides the other. A trace would do as well, at a tenth of the cost of an exchange.
-    """
+    """The response that opens a WebSocket: stops at a redirect, which ws_connect() would follow."""
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
         await super().start(connection)
         if 300 <= self.status < 400:
             raise _RedirectedError(self.status)
-        _UPGRADE.get().append(self)
         return self
 
 
@@ -122,17 +117,13 @@ class FrameConnector:
             ClientClosedError: The connector was closed by its owner, before or meanwhile.
         """
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
-        upgrade: list[aiohttp.ClientResponse] = []
-        token = _UPGRADE.set(upgrade)
         try:
             async with self._in_flight.call("opening", limit_s):
-                return await self._open(name, upgrade)
+                return await self._open(name)
         except RequestTimeoutError:
             raise ConnectError(f"{self.where} was not ready within {limit_s:g} s") from None
-        finally:
-            _UPGRADE.reset(token)
 
-    async def _open(self, name: str, upgrade: list[aiohttp.ClientResponse]) -> FrameSocket:
+    async def _open(self, name: str) -> FrameSocket:
         session = self._open_session()
         failure: DanError
         try:
@@ -145,19 +136,18 @@ class FrameConnector:
                 autoping=False,
                 autoclose=False,
                 compress=0,
-                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_GRACE_S),
+                timeout=_WS_TIMEOUT,
             )
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
             failure = connect_error(self.where, error)
         else:
-            response = upgrade[-1]
-            connection = response.connection
+            assert isinstance(ws, WebSocket)  # as the session was told
+            connection = ws.response.connection
             if connection is not None and connection.transport is not None:
                 socket = FrameSocket(
                     ws,
-                    response,
                     connection.transport,
                     where=self.where,
                     clean=self.clean,
@@ -165,7 +155,7 @@ class FrameConnector:
                 )
                 self._sockets.add(socket)
                 return socket
-            response.close()
+            ws.response.close()
             failure = ConnectError(f"{self.where} closed the connection before it was ready")
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
@@ -176,7 +166,11 @@ class FrameConnector:
         if self._session is None:
             # No limit of connections: an exchange that waits for a person must not keep others out.
             self._session = make_session(
-                self._options, share=self._shared_session, max_connections=0, response_class=_Upgrade
+                self._options,
+                share=self._shared_session,
+                max_connections=0,
+                response_class=_Upgrade,
+                ws_response_class=WebSocket,
             )
         if self._session.closed:
             raise ClientClosedError(f"the aiohttp session for {self.where} was closed by its owner")

@@ -8,8 +8,7 @@ waits for a peer that does not answer.
 from __future__ import annotations
 
 import asyncio
-import os
-import select
+import math
 import struct
 from collections.abc import Callable
 
@@ -24,8 +23,9 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
+from dan_async.transport._web_socket import WebSocket, control_frame, may_be_readable
 
-__all__ = ["CLOSE_GRACE_S", "FrameSocket", "control_frame"]
+__all__ = ["CLOSE_GRACE_S", "FrameSocket"]
 
 #: How long the peer may take to answer a close frame, in seconds, before the socket is closed without.
 CLOSE_GRACE_S = 0.5
@@ -48,24 +48,8 @@ _PROBLEMS = {
     int(WSCloseCode.INVALID_TEXT): "text that is not UTF-8",
 }
 
-#: Not everywhere; where it is not, the question is answered with a yes.
-_POLL = getattr(select, "poll", None)
-
 #: Makes the error of a socket that was ended from our side, a new one each time.
 Loss = Callable[[], DanError]
-
-
-def control_frame(opcode: WSMsgType, payload: bytes = b"") -> bytes:
-    """
-    Write a client's close, ping or pong frame (RFC 6455 section 5.5).
-
-    Args:
-        opcode: Which of them.
-        payload: At most 125 bytes.
-    """
-    key = os.urandom(4)
-    masked = bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
-    return bytes((0x80 | opcode, 0x80 | len(payload))) + key + masked
 
 
 class FrameSocket:
@@ -74,7 +58,6 @@ class FrameSocket:
 
     Args:
         ws: The WebSocket, just opened, with neither autoping nor autoclose, and without a heartbeat of its own.
-        response: The response that opened it.
         transport: The transport under it.
         where: Its URL, redacted, for errors.
         clean: Makes a peer's text fit for an error.
@@ -84,16 +67,18 @@ class FrameSocket:
     __slots__ = (
         "_clean",
         "_control_frames",
+        "_due",
         "_has_heard",
         "_is_closing",
         "_is_dropped",
+        "_limit_s",
         "_listening",
         "_loop",
         "_loss",
         "_on_drop",
         "_opened_at",
         "_pinging",
-        "_response",
+        "_timer",
         "_transport",
         "_ws",
         "where",
@@ -101,8 +86,7 @@ class FrameSocket:
 
     def __init__(
         self,
-        ws: aiohttp.ClientWebSocketResponse,
-        response: aiohttp.ClientResponse,
+        ws: WebSocket,
         transport: asyncio.Transport,
         *,
         where: str,
@@ -110,7 +94,6 @@ class FrameSocket:
         on_drop: Callable[[FrameSocket], None],
     ) -> None:
         self._ws = ws
-        self._response = response
         self._transport = transport
         self.where = where
         self._clean = clean
@@ -124,6 +107,9 @@ class FrameSocket:
         self._loss: Loss | None = None
         self._listening: asyncio.Task[str | DanError] | None = None
         self._pinging: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._limit_s = math.inf
+        self._due = math.inf
 
     # --- sending and receiving ----------------------------------------------------------------------------------------
 
@@ -141,26 +127,29 @@ class FrameSocket:
             InvalidFieldError: UTF-8 cannot carry the text; nothing was sent.
             ProtocolError: The connection could not be used any more because of what the peer had sent.
         """
-        # Taken by the transport without waiting, so that there is nothing to limit.
-        is_short = len(text) <= _SHORT and self._transport.get_write_buffer_size() == 0
-        limit = asyncio.timeout(timeout_s)
         try:
-            if is_short:
+            # A short one is taken by the transport without waiting, so that there is nothing to limit.
+            if len(text) <= _SHORT and self._transport.get_write_buffer_size() == 0:
                 await self._ws.send_str(text)
-                return
-            async with limit:
-                await self._ws.send_str(text)
+            else:
+                await self._send_long(text, timeout_s)
         except UnicodeEncodeError:
             raise InvalidFieldError("frame", "has a lone surrogate, which UTF-8 cannot carry") from None
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise RequestTimeoutError(f"{self.where} did not read within {_shown(timeout_s)}") from None
         except aiohttp.ClientConnectionError:
             pass
         else:
             return
         raise await self._why_it_ended()
+
+    async def _send_long(self, text: str, timeout_s: float | None) -> None:
+        limit = asyncio.timeout(timeout_s)
+        try:
+            async with limit:
+                await self._ws.send_str(text)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise RequestTimeoutError(f"{self.where} did not read within {_shown(timeout_s)}") from None
 
     async def _why_it_ended(self) -> DanError:
         """Find out what the peer said before it went: its close code may have come and not been read yet."""
@@ -182,19 +171,41 @@ class FrameSocket:
 
         Raises:
             ConnectionLostError: The connection broke or was closed, with its close code and reason.
-            RequestTimeoutError: No whole frame came in time.
+            RequestTimeoutError: No whole frame came in time; the connection is of no more use.
             ProtocolError: The peer sent something else than a text frame of allowed length.
             ClientClosedError: The connection was closed by its owner.
         """
-        limit = asyncio.timeout(timeout_s)
+        if timeout_s is not None:
+            self._set_limit(timeout_s)
         try:
-            async with limit:
-                return await self._receive()
-        except TimeoutError:
-            # Errors of ours may be TimeoutErrors as well, and are to be left as they are.
-            if not limit.expired():
-                raise
-            raise RequestTimeoutError(f"{self.where} sent no frame within {_shown(timeout_s)}") from None
+            return await self._receive()
+        finally:
+            self._due = math.inf
+
+    def _set_limit(self, timeout_s: float) -> None:
+        """
+        Break the connection in *timeout_s* seconds, unless the frame that is waited for comes first.
+
+        One timer serves all frames of an exchange: where a later wait ends later, it is set again when it fires.
+        """
+        self._limit_s = timeout_s
+        self._due = self._loop.time() + timeout_s
+        if self._timer is not None:
+            if self._timer.when() <= self._due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._due, self._look_at_time, self._due)
+
+    def _look_at_time(self, fires_at: float) -> None:
+        self._timer = None
+        # A timer may fire early by as much as the clock can tell.
+        if self._due <= max(fires_at, self._loop.time()):
+            self.end(self._late)
+        elif self._due < math.inf:
+            self._timer = self._loop.call_at(self._due, self._look_at_time, self._due)
+
+    def _late(self) -> DanError:
+        return RequestTimeoutError(f"{self.where} sent no frame within {_shown(self._limit_s)}")
 
     async def _receive(self) -> str:
         if self._listening is None:
@@ -236,14 +247,13 @@ class FrameSocket:
         """
         Begin to receive the next frame while something else is done; the next ``receive`` takes it.
 
-        After a ``receive`` that timed out, the socket is of no more use.
-
         Args:
-            on_arrival: Called once when a frame has come or the connection has ended.
+            on_arrival: Called once, when a frame has come or the connection has ended.
             ping_every_s: Ping the peer that often, in seconds, so that nothing on the way takes the connection for
                 idle; a peer that is silent from one ping to the next is given up. None for never.
         """
-        self._listening = asyncio.create_task(self._listen(), name=f"dan_async listening to {self.where}")
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen(), name=f"dan_async listening to {self.where}")
         if on_arrival is not None:
             self._listening.add_done_callback(on_arrival)
         if ping_every_s is not None:
@@ -257,14 +267,13 @@ class FrameSocket:
         except DanError as error:
             return error
 
+    def may_hold_frames(self) -> bool:
+        """Tell whether something of the peer's has been read from the connection and not been received yet."""
+        return self._ws.may_hold_frames()
+
     def may_have_input(self) -> bool:
-        """Tell whether the operating system holds something of the peer's that the event loop has not read yet."""
-        socket = self._transport.get_extra_info("socket")
-        if _POLL is None or socket is None or self._transport.is_closing():
-            return True
-        poll = _POLL()
-        poll.register(socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        """Tell whether there is anything of the peer's that has not been received yet, its end included."""
+        return self._ws.may_hold_frames() or may_be_readable(self._transport)
 
     def early_error(self) -> DanError | None:
         """Tell what came while nothing should have: None, the loss of the connection, or a frame too early."""
@@ -355,10 +364,12 @@ class FrameSocket:
             return
         self._is_dropped = True
         self._stop_pinging()
+        if self._timer is not None:
+            self._timer.cancel()
         # abort() because close() would wait for ever to write to a peer that does not read; the response's own close()
         # takes the connection off aiohttp's books.
         self._transport.abort()
-        self._response.close()
+        self._ws.response.close()
         self._on_drop(self)
 
     async def aclose(self) -> None:

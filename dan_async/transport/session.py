@@ -23,6 +23,7 @@ def make_session(
     trace: aiohttp.TraceConfig | None = None,
     max_connections: int = 100,
     response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse,
+    ws_response_class: type[aiohttp.ClientWebSocketResponse] = aiohttp.ClientWebSocketResponse,
 ) -> aiohttp.ClientSession:
     """
     Make a session for the transports: no environment proxy unless asked for, no cookies of its own, no decompression.
@@ -34,6 +35,7 @@ def make_session(
         trace: Sees the requests.
         max_connections: Connections open at a time, if none are shared.
         response_class: What makes the responses.
+        ws_response_class: What makes the WebSockets.
 
     Returns:
         The session. Close it.
@@ -51,6 +53,7 @@ def make_session(
             auto_decompress=False,
             trace_configs=traces,
             response_class=response_class,
+            ws_response_class=ws_response_class,
         )
     if share.closed:
         raise ClientClosedError("the given aiohttp session was closed by its owner")
@@ -64,4 +67,5 @@ def make_session(
         auto_decompress=False,
         trace_configs=[*share.trace_configs, *traces],
         response_class=response_class,
+        ws_response_class=ws_response_class,
     )

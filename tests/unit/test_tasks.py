@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dan_async._tasks import Deadline, cancel_and_wait
+from dan_async._tasks import Deadline, cancel_and_wait, run_and_tell
 from dan_async.errors import DeadlineExceededError, NodeTimeoutError
 from tests.helpers import assert_runs_under
 
@@ -131,6 +131,118 @@ async def test_who_looks_at_the_deadline_speaks_first() -> None:
                     await hang_for_ever()
             except TimeoutError:
                 raise deadline.error("looking") from None
+
+
+# --- running and telling ----------------------------------------------------------------------------------------------
+
+
+async def test_a_call_that_does_not_wait_tells_nothing() -> None:
+    """Its result comes out, and nobody was told of a wait."""
+    told: list[None] = []
+
+    async def at_once() -> int:
+        return 7
+
+    assert await run_and_tell(at_once(), lambda: told.append(None)) == 7
+    assert told == []
+
+
+async def test_a_call_that_waits_tells_so_once() -> None:
+    """Before its first wait, however often it waits; results of what it waits for reach it."""
+    steps: list[object] = []
+
+    async def slow() -> str:
+        steps.append("begun")
+        for number in range(3):
+            steps.append(await asyncio.sleep(0.001, result=number))
+        return "done"
+
+    assert await run_and_tell(slow(), lambda: steps.append("told")) == "done"
+    assert steps == ["begun", "told", 0, 1, 2]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_a_call_raises_comes_out(waits: bool) -> None:
+    """As it is, waited for or not; so do the errors of what it waits for, which it may handle."""
+
+    async def failing() -> None:
+        if waits:
+            broken = asyncio.get_running_loop().create_future()
+            broken.set_exception(ValueError("of the future"))
+            with pytest.raises(ValueError, match="of the future"):
+                await broken
+        raise KeyError("of the call")
+
+    with pytest.raises(KeyError, match="of the call"):
+        await run_and_tell(failing(), lambda: None)
+
+
+async def test_cancelling_reaches_the_call() -> None:
+    """It cleans up in its own time, and the task that runs it ends as cancelled."""
+    cleaned: list[str] = []
+    waiting = asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append("yes")
+
+    async def run() -> None:
+        await run_and_tell(endless(), waiting.set)
+
+    task = asyncio.create_task(run())
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cleaned == ["yes"]
+
+
+async def test_a_time_limit_inside_and_outside_of_the_call() -> None:
+    """Both work as if the call were awaited."""
+
+    async def limited() -> str:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return "inside"
+        return "never"
+
+    assert await run_and_tell(limited(), lambda: None) == "inside"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await run_and_tell(asyncio.Event().wait(), lambda: None)
+
+
+def test_a_call_that_is_given_up_is_closed() -> None:
+    """Its cleanup runs when the outer coroutine is closed, or when telling fails."""
+    cleaned: list[str] = []
+
+    async def endless(name: str) -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            cleaned.append(name)
+
+    async def run() -> None:
+        await run_and_tell(endless("closed"), lambda: None)
+
+    outer = run()
+    outer.send(None)
+    outer.close()
+
+    def fail() -> None:
+        raise ValueError("told")
+
+    async def run_and_fail() -> None:
+        await run_and_tell(endless("failed"), fail)
+
+    with pytest.raises(ValueError, match="told"):
+        run_and_fail().send(None)
+    assert cleaned == ["closed", "failed"]
 
 
 # --- owning tasks -----------------------------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
+from dan_async.transport._web_socket import control_frame
 from dan_async.transport.frame_connector import FrameConnector
-from dan_async.transport.frames import CLOSE_GRACE_S, FREE_CONTROL_FRAMES, control_frame
+from dan_async.transport.frames import CLOSE_GRACE_S, FREE_CONTROL_FRAMES
 from tests.helpers import assert_runs_under, error_of, no_leaks, wait_until
 from tests.servers import raw_server, serve, socket_script
 
@@ -174,6 +175,83 @@ async def test_pings_end_with_the_listening():
         await socket.aclose()
         await way.aclose()
     assert len(pings) <= 3  # one may have been under way
+
+
+async def test_a_later_limit_replaces_an_earlier_one():
+    """Each wait has its own limit: neither an earlier nor a later one of the same socket ends it."""
+
+    async def script(socket):
+        for pause in (0.0, 0.15, 0.0):
+            await socket.receive()
+            await asyncio.sleep(pause)
+            await socket.send_str("here")
+        await socket.receive()
+        await socket.receive()
+
+    async with no_leaks(), socket_script(script) as port, assert_runs_under(5):
+        way = connector(port)
+        socket = await way.open("rpc")
+        for limit_s in (0.1, 10.0, 0.1):
+            await socket.send("please", 5)
+            assert await socket.receive(limit_s) == "here"
+        await asyncio.sleep(0.15)  # between waits there is no limit
+        await socket.send("and", 5)
+        with pytest.raises(RequestTimeoutError, match=r"within 0\.05 s"):
+            await socket.receive(0.05)
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_a_limit_that_was_passed_breaks_the_connection():
+    """A frame that is late must not be taken for the answer to something else."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        with pytest.raises(RequestTimeoutError):
+            await socket.receive(0.02)
+        with pytest.raises(RequestTimeoutError):
+            await socket.send("one more", 5)
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_frames_that_were_read_and_not_received_are_seen():
+    """Without waiting, and without taking them."""
+
+    async def script(socket):
+        await socket.send_str("one")
+        await socket.send_str("two")
+        await socket.receive()
+
+    async with no_leaks(), socket_script(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        assert await socket.receive(5) == "one"
+        await wait_until(socket.may_hold_frames)
+        assert await socket.receive(5) == "two"
+        assert not socket.may_hold_frames()
+        assert not socket.may_have_input()
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_where_frames_cannot_be_seen_there_may_be_some():
+    """aiohttp keeps its queue to itself: one of another make is asked in the slow way."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+
+        class Queue:
+            def exception(self):
+                return None
+
+            def is_eof(self):
+                return False
+
+        socket._ws._queue = Queue()
+        assert socket.may_hold_frames()
+        await socket.aclose()
+        await way.aclose()
 
 
 async def test_a_timeout_while_listening():
