@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from dan_async import DanClient, LocalWallet, NodeNetwork, Threshold
+from dan_async.devnet.faults.spelling import FAULT_NAMES
 from tests.cli.conftest import command
 
 KEY = "01" * 32
@@ -114,3 +117,56 @@ def test_storage_keeps_the_nodes_identities(tmp_path: Path) -> None:
             process.communicate(timeout=20)
         assert process.returncode == 0
     assert operators[0] == operators[1]
+
+
+def test_faults_are_in_force_and_shown() -> None:
+    """The number that names a node is the one printed beside it; the others are well."""
+    with running(*TWO, "--fault", "1=http:429,retry-after=3s", "--fault", "1=delay:2s±500ms") as process:
+        assert process.stdout is not None
+        lines = []
+        while not lines or "  gateway " not in lines[-1]:
+            lines.append(process.stdout.readline())
+        well, ill = (line for line in lines if line.startswith("  node "))
+        assert well.startswith("  node 0  ws://")
+        assert "fault" not in well
+        assert ill.startswith("  node 1  ws://")
+        assert ill.endswith("  fault http:429,retry-after=3s  fault delay:2s,jitter=0.5s\n")
+        assert [status_at(line.split()[2]) for line in (well, ill)] == [(200, None), (429, "3")]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+def status_at(url: str) -> tuple[int, str | None]:
+    """POST something: a refusal of what it says has status 200, one by the server its own."""
+    try:
+        with urllib.request.urlopen(url.replace("ws:", "http:"), data=b"{}", timeout=10) as answer:
+            return answer.status, None
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Retry-After"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["1=dely:2s"],
+            "--fault: there is no fault of that name (did you mean delay?). The faults are delay, ",
+        ),
+        (["2=delay:2s"], "--fault: there is no node of that number. The nodes are 0 to 1"),
+        (["delay:2s"], "--fault: must have the form NODE=FAULT"),
+        (["0=refuse", "0=delay:soon"], "--fault number 2: delay: seconds must be a time span"),
+    ],
+)
+def test_a_wrong_fault_is_one_line(given: list[str], said: str) -> None:
+    """Exit code 2, and nothing is started."""
+    options = [word for text in given for word in ("--fault", text)]
+    done = subprocess.run(command(*TWO, *options), capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_help_names_every_fault() -> None:
+    """So that nobody has to look further."""
+    done = subprocess.run(command("devnet", "--help"), capture_output=True, text=True, timeout=30, check=True)
+    assert [name for name in FAULT_NAMES if name not in done.stdout] == []

@@ -10,7 +10,17 @@ import pytest
 from dan_async.crypto.interpolation import points_fit_degree
 from dan_async.crypto.point import decode
 from dan_async.crypto.signature import recover_address
-from dan_async.devnet import Crash, Delay, Devnet, DropReply, DropRequest, ForgeShares, ForgeSignature
+from dan_async.devnet import (
+    AcknowledgeOtherKey,
+    Crash,
+    Delay,
+    Devnet,
+    DropReply,
+    DropRequest,
+    ExpireNonces,
+    ForgeShares,
+    ForgeSignature,
+)
 from dan_async.wire import node_1
 from tests.devnet.raw_client import Keygen, connect, connect_all
 from tests.helpers import assert_runs_under, no_leaks
@@ -129,6 +139,55 @@ async def test_forge_shares(devnet):
         assert recover_address(node_1.acknowledgement_digest(ack), ack.signature) == ack.operator
         fits = points_fit_degree(dict(enumerate(map(decode, (ack.public_key, *ack.public_shares)))), 1)
         assert fits is (ack.operator != devnet.nodes[0].operator)
+
+
+async def test_acknowledge_other_key(devnet):
+    """Right in itself, shares, id and signature; but it is not the key that the others made."""
+    devnet.faults[0] = AcknowledgeOtherKey()
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        acks = await keygen.run()
+    for ack in acks:
+        assert recover_address(node_1.acknowledgement_digest(ack), ack.signature) == ack.operator
+        assert points_fit_degree(dict(enumerate(map(decode, (ack.public_key, *ack.public_shares)))), 1)
+        assert ack.key_id == node_1.compute_key_id(
+            public_key=ack.public_key,
+            t=2,
+            participants=keygen.participants,
+            owner_id=keygen.params.user_authentication.id,
+            request_id=keygen.request_id,
+        )
+    others = {ack.key_id for ack in acks if ack.operator != devnet.nodes[0].operator}
+    assert len(others) == 1
+    assert len({ack.key_id for ack in acks}) == 2
+
+
+async def test_expire_nonces(devnet):
+    """Refused at their use, and not used up: when the fault is taken away, the same request is good."""
+    devnet.faults[0] = ExpireNonces()
+    async with connect_all(devnet) as nodes:
+        one, _ = faulty(devnet, nodes)
+        keygen = Keygen(nodes=nodes, t=2)
+        text = node_1.encode_keygen(await keygen.prepare())
+        assert await one.code_of("dan_keygen", text) == node_1.Code.CHALLENGE_EXPIRED
+        devnet.faults[0] = None
+        assert len({ack.claims for ack in await keygen.send()}) == 1
+
+
+async def test_expired_nonces_of_other_methods(devnet):
+    """A fault of one method spares the others that take a nonce."""
+    devnet.faults[0] = ExpireNonces(methods=["dan_add_ephemeral_key"])
+    async with connect_all(devnet) as nodes:
+        assert len(await Keygen(nodes=nodes, t=2).run()) == 3
+
+
+async def test_a_finished_request_needs_no_nonce(devnet):
+    """The node repeats its answer whatever has become of the nonce."""
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        acks = await keygen.run()
+        devnet.faults[0] = ExpireNonces()
+        assert await keygen.send() == acks
 
 
 async def test_a_forgery_is_not_kept(devnet):

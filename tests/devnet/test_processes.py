@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from dan_async.devnet import Crash, Devnet, DropRequest
+from dan_async.devnet import Crash, Devnet, DropRequest, RefuseConnections
 from dan_async.errors import ConfigurationError, NodeError
 from dan_async.wire import node_1
 from tests.devnet.raw_client import Keygen, connect, connect_all, keygen_on
@@ -30,6 +30,15 @@ def is_alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def accepts(node):
+    """Whether a node takes connections."""
+    try:
+        socket.create_connection(("127.0.0.1", int(node.url.split(":")[2].split("/")[0])), 1).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 async def until(condition, timeout_s=10):
@@ -117,6 +126,47 @@ async def test_a_crash_ends_the_process_and_loses_no_key(network):
     async with connect_all(network) as nodes:
         keygen.nodes = nodes
         assert len({ack.claims for ack in await keygen.send()}) == 1
+
+
+@shared
+async def test_a_crashed_process_comes_back_by_itself(network):
+    """Its fault happened once, also to the next process; faults of connections reach it as well."""
+    node = network.nodes[1]
+    network.faults[1] = [Crash(at_round=1, restart_after=0.01, times=1), RefuseConnections()]
+    await until(lambda: not accepts(node))
+    network.faults[1] = Crash(at_round=1, restart_after=0.01, times=1)
+    await until(lambda: accepts(node))
+    before = processes_of(network)[1].pid
+    async with connect_all(network) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.timeout(20):
+                await keygen.send()
+    await until(lambda: accepts(node))
+    assert processes_of(network)[1].pid != before
+    assert len({ack.claims for ack in await keygen_on(network, 2)}) == 1
+    network.faults[1] = None
+
+
+@shared
+async def test_starting_a_crashed_process_does_not_wait_for_its_return(network):
+    """And stopping it keeps it from coming back."""
+    node = network.nodes[1]
+    for bring_back in (node.start, node.stop):
+        network.faults[1] = Crash(methods=["dan_health"], restart_after=600, times=1)
+        async with connect(node) as raw:
+            with pytest.raises(ConnectionError):
+                async with asyncio.timeout(10):
+                    while True:
+                        await raw.call("dan_health", {})
+        await until(lambda: not node.is_running)
+        with assert_runs_under(15):
+            await bring_back()
+        assert node.is_running is (bring_back == node.start)
+        network.faults[1] = None
+    assert node._runner._watcher is None
+    await node.start()
 
 
 @shared

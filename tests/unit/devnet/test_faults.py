@@ -4,18 +4,53 @@ from __future__ import annotations
 
 import pytest
 
-from dan_async.devnet import Crash, Delay, DropReply, DropRequest, Fault, ForgeShares, ForgeSignature
+from dan_async.devnet import (
+    AcknowledgeOtherKey,
+    Crash,
+    DealWrongShare,
+    Delay,
+    Disconnect,
+    DropReply,
+    DropRequest,
+    Equivocate,
+    ExpireNonces,
+    FallSilent,
+    Fault,
+    ForgeShares,
+    ForgeSignature,
+    HttpError,
+    RefuseConnections,
+    SendGarbage,
+    Trickle,
+)
 from dan_async.devnet.faults import FaultBoard, NodeCrashed, NodeFaults, RequestDropped
+from dan_async.devnet.faults.kinds import KINDS
 from dan_async.errors import InvalidFieldError
 
 ALL = [
+    AcknowledgeOtherKey(),
     Crash(),
-    Delay(seconds=0.5, methods=["dan_keygen"]),
+    Crash(at_round=3, restart_after=0.5),
+    DealWrongShare(),
+    Delay(seconds=0.5, jitter_s=0.1, methods=["dan_keygen"]),
+    Disconnect(),
     DropReply(times=2),
     DropRequest(),
+    Equivocate(),
+    ExpireNonces(),
+    FallSilent(round=2),
     ForgeShares(),
     ForgeSignature(),
+    HttpError(status=429, retry_after=3),
+    RefuseConnections(),
+    SendGarbage(form="raw"),
+    Trickle(seconds=0.25),
 ]
+
+
+def test_all_are_looked_at():
+    """No kind is missing from the list above."""
+    assert {type(fault) for fault in ALL} == set(KINDS)
 
 
 @pytest.mark.parametrize("fault", ALL, ids=lambda fault: type(fault).__name__)
@@ -44,6 +79,98 @@ def test_values_are_checked(values):
     """One clear error naming the field."""
     with pytest.raises(InvalidFieldError):
         Delay(**values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "field"),
+    [
+        (Delay, {"seconds": 1, "jitter_s": 2}, "jitter_s"),
+        (Delay, {"seconds": 1, "jitter_s": -1}, "jitter_s"),
+        (Delay, {"seconds": 1, "jitter_s": False}, "jitter_s"),
+        (Delay, {"seconds": 1, "methods": "dan_keygen"}, "methods"),
+        (Crash, {"at_round": 4}, "at_round"),
+        (Crash, {"at_round": 1, "methods": ["dan_keygen"]}, "methods"),
+        (Crash, {"restart_after": 0}, "restart_after"),
+        (HttpError, {"status": 200}, "status"),
+        (HttpError, {"retry_after": 1.5}, "retry_after"),
+        (HttpError, {"methods": ["dan_keygen"]}, "methods"),
+        (RefuseConnections, {"times": 1}, "times"),
+        (RefuseConnections, {"methods": ["dan_keygen"]}, "methods"),
+        (SendGarbage, {"form": "rubbish"}, "form"),
+        (Trickle, {"seconds": 0}, "seconds"),
+        (FallSilent, {"round": 0}, "round"),
+        (Equivocate, {"methods": ["dan_keygen"]}, "methods"),
+    ],
+)
+def test_what_a_fault_does_not_take(kind, values, field):
+    """Is refused where it is made, rather than ignored."""
+    with pytest.raises(InvalidFieldError) as caught:
+        kind(**values)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("drawn", "slept"), [(0.0, 1.5), (0.5, 2.0), (1.0, 2.5)])
+async def test_a_delay_is_within_its_jitter(drawn, slept):
+    """Evenly spread around its seconds."""
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    faults = NodeFaults(sleep=sleep, random=lambda: drawn)
+    faults.set([Delay(seconds=2, jitter_s=0.5)])
+    await faults.before_work("dan_keygen")
+    assert waits == [slept]
+
+
+def test_garbage_takes_turns():
+    """Unless its form is given."""
+    faults = NodeFaults()
+    faults.set([SendGarbage()])
+    assert [faults.spoil_reply("dan_health").form for _ in range(4)] == ["json", "binary", "raw", "json"]
+    faults.set([SendGarbage(form="raw")])
+    assert [faults.spoil_reply("dan_health").form for _ in range(2)] == ["raw", "raw"]
+
+
+def test_a_crash_at_a_round_is_not_one_after_the_work():
+    """Each happens where it is meant to, and counts there only."""
+    faults = NodeFaults()
+    faults.set([Crash(at_round=2, restart_after=3, times=1), Crash(times=1)])
+    faults.before_round(1)
+    with pytest.raises(NodeCrashed) as caught:
+        faults.before_round(2)
+    assert caught.value.restart_after == 3
+    faults.before_round(2)
+    with pytest.raises(NodeCrashed) as caught:
+        faults.before_reply("dan_keygen")
+    assert caught.value.restart_after is None
+    faults.before_reply("dan_keygen")
+
+
+def test_uses_go_on_counting():
+    """For a node that was brought back: a fault that has happened often enough does not happen again."""
+    faults = NodeFaults()
+    faults.set([DropReply(times=1), Crash(times=1)])
+    with pytest.raises(NodeCrashed):
+        faults.before_reply("dan_keygen")
+    reborn = NodeFaults()
+    reborn.set(faults.active, faults.uses)
+    with pytest.raises(RequestDropped):
+        reborn.before_reply("dan_keygen")
+    reborn.before_reply("dan_keygen")
+
+
+def test_whoever_watches_is_told():
+    """After each change, until it stops watching."""
+    told = []
+    faults = NodeFaults()
+    faults.watch(lambda: told.append((faults.is_refusing, faults.cuts_clients)))
+    faults.set([RefuseConnections()])
+    faults.set([HttpError()])
+    faults.set([])
+    faults.watch(None)
+    faults.set([RefuseConnections()])
+    assert told == [(True, True), (False, True), (False, False)]
 
 
 async def test_a_fault_of_some_methods_spares_the_others():
