@@ -1,0 +1,38 @@
+"""
+Keepers of sessions: what was asked for, what came of it, and the ephemeral key that uses it.
+
+``MemorySessionStore`` forgets with the process. ``dan_async.storage.sqlalchemy_store.SQLAlchemyStore`` (extra ``storage``)
+keeps encrypted records in SQLite or PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from dan_async.storage.base import Page, SessionFilter, SessionStore
+from dan_async.storage.keys import (
+    CallbackKeys,
+    FixedKeys,
+    KeySource,
+    PassphraseKeys,
+    StoreKey,
+    keys_from_environment,
+    keys_from_file,
+)
+from dan_async.storage.memory import MemorySessionStore
+from dan_async.storage.record import KeygenIntent, SessionState, StoredSession
+
+__all__ = [
+    "CallbackKeys",
+    "FixedKeys",
+    "KeySource",
+    "KeygenIntent",
+    "MemorySessionStore",
+    "Page",
+    "PassphraseKeys",
+    "SessionFilter",
+    "SessionState",
+    "SessionStore",
+    "StoreKey",
+    "StoredSession",
+    "keys_from_environment",
+    "keys_from_file",
+]

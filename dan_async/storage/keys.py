@@ -1,0 +1,367 @@
+"""
+Where a store's encryption keys come from: a file, the environment, a passphrase, or a key management service.
+
+Each key has an id, which is stored beside what it encrypted. A source has one current key, for what is written, and may know
+older ones, for what was written before: that is how keys are rotated while the store is in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from attrs import field, frozen
+
+from dan_async.errors import ConfigurationError, InvalidFieldError, StoreKeyError
+
+__all__ = [
+    "CallbackKeys",
+    "FixedKeys",
+    "KeySource",
+    "PassphraseKeys",
+    "StoreKey",
+    "keys_from_environment",
+    "keys_from_file",
+]
+
+ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
+
+_KEY_LENGTH = 32
+_KEY_ID = re.compile(r"[0-9A-Za-z:_./@-]{1,160}\Z")
+_LONGEST_FILE = 64 * 1024
+_SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
+_COSTS = frozenset(2**power for power in range(10, 21))
+
+
+@frozen
+class StoreKey:
+    """
+    An AES-256 key.
+
+    Args:
+        id: Its name, 1 to 160 letters, digits and ``: _ . / @ -``; stored in the clear.
+        secret: Its 32 bytes; masked in repr.
+
+    Raises:
+        InvalidFieldError: One of them is not that.
+    """
+
+    id: str = field()
+    secret: bytes = field(repr=lambda _: "'***'")
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.id, str) or not _KEY_ID.match(self.id):
+            raise InvalidFieldError("key id", "must be 1 to 160 letters, digits and : _ . / @ -")
+        if not isinstance(self.secret, bytes) or len(self.secret) != _KEY_LENGTH:
+            raise InvalidFieldError("store key", f"must be {_KEY_LENGTH} bytes")
+
+    @classmethod
+    def generate(cls, key_id: str | None = None) -> StoreKey:
+        """Make a new key from the operating system's randomness."""
+        secret = secrets.token_bytes(_KEY_LENGTH)
+        return cls(key_id or _derived_id(secret), secret)
+
+    @classmethod
+    def parse(cls, text: str) -> StoreKey:
+        """
+        Read ``ID:64 hex digits``, or 64 hex digits alone, whose id is then derived from them.
+
+        Raises:
+            InvalidFieldError: It is not that. It is not repeated.
+        """
+        key_id, _, digits = text.strip().rpartition(":")
+        try:
+            secret = bytes.fromhex(digits)
+        except ValueError:
+            secret = b""
+        if len(secret) != _KEY_LENGTH or 2 * len(secret) != len(digits):
+            raise InvalidFieldError("store key", "must be 64 hex digits, or an id, a colon and 64 hex digits")
+        return cls(key_id or _derived_id(secret), secret)
+
+    def to_text(self) -> str:
+        """Give what ``parse`` reads. It holds the key itself."""
+        return f"{self.id}:{self.secret.hex()}"
+
+
+def _derived_id(secret: bytes) -> str:
+    return hmac.new(secret, b"dan-async store key id", hashlib.sha256).hexdigest()[:16]
+
+
+@runtime_checkable
+class KeySource(Protocol):
+    """Knows a store's encryption keys."""
+
+    async def current(self, known: str | None) -> StoreKey:
+        """
+        Give the key for what is written now.
+
+        Args:
+            known: The id of the key that the store used last, if any.
+
+        Raises:
+            StoreKeyError: There is none.
+        """
+        ...
+
+    async def by_id(self, key_id: str) -> StoreKey | None:
+        """Give the key of that id, or None if it is not known."""
+        ...
+
+
+class FixedKeys:
+    """
+    Keys that are given.
+
+    Args:
+        keys: The current one first, then older ones.
+
+    Raises:
+        InvalidFieldError: There is none, or an id is given twice.
+    """
+
+    def __init__(self, keys: Iterable[StoreKey]) -> None:
+        given = list(keys)
+        if not given:
+            raise InvalidFieldError("keys", "must hold at least one key")
+        self._keys = {key.id: key for key in given}
+        if len(self._keys) != len(given):
+            raise InvalidFieldError("keys", "name an id twice")
+        self._current = given[0]
+
+    def __repr__(self) -> str:
+        return f"FixedKeys(current={self._current.id!r}, older={len(self._keys) - 1})"
+
+    async def current(self, known: str | None) -> StoreKey:
+        """Give the first key."""
+        del known
+        return self._current
+
+    async def by_id(self, key_id: str) -> StoreKey | None:
+        """Give the key of that id."""
+        return self._keys.get(key_id)
+
+
+def keys_from_file(path: str | Path) -> FixedKeys:
+    """
+    Read keys from a file: one on each line, ``ID:64 hex digits`` or the digits alone, the current one first.
+
+    Args:
+        path: The file; other users must not be able to read it.
+
+    Raises:
+        ConfigurationError: It cannot be read, is open to others, or holds something else.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            data = opened.read(_LONGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigurationError(f"the store key file {file} cannot be read: {error.strerror}") from None
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & 0o077:
+        raise ConfigurationError(
+            f"other users of this machine may use the store key file {file}",
+            hint="Keep it to yourself: chmod 600",
+        )
+    return _parse(data, f"the store key file {file}")
+
+
+def keys_from_environment(
+    name: str = ENVIRONMENT_VARIABLE, *, environment: Mapping[str, str] | None = None
+) -> FixedKeys:
+    """
+    Read keys from an environment variable: as in a file, separated by white space or commas.
+
+    Args:
+        name: The variable.
+        environment: Where to look, instead of the process's own variables.
+
+    Raises:
+        ConfigurationError: It is not set, or holds something else.
+    """
+    value = (os.environ if environment is None else environment).get(name)
+    if not value:
+        raise ConfigurationError(
+            f"the environment variable {name} is not set", hint="It holds the store's key"
+        )
+    return _parse(value.encode(errors="replace"), f"the environment variable {name}")
+
+
+def _parse(data: bytes, where: str) -> FixedKeys:
+    try:
+        words = [word for word in re.split(r"[\s,]+", data.decode("ascii")) if word]
+        return FixedKeys(StoreKey.parse(word) for word in words)
+    except (InvalidFieldError, UnicodeDecodeError) as error:
+        problem = error.message if isinstance(error, InvalidFieldError) else "it is not text"
+        raise ConfigurationError(
+            f"{where} does not hold a store key: {problem}",
+            hint='Make one: python3 -c "import secrets; print(secrets.token_hex(32))"',
+        ) from None
+
+
+class PassphraseKeys:
+    """
+    Keys that are derived from a passphrase with scrypt (RFC 7914).
+
+    Costs, salt and a check of the derived key stand in the key's id, so that the passphrase is all that has to be kept and
+    a wrong one is found out at once.
+
+    Args:
+        passphrase: What people remember; at least 8 characters.
+        older: Earlier passphrases, for what was written under them.
+        cost: scrypt's N, a power of two from 2**10 to 2**20; block size 8, parallelism 1.
+
+    Raises:
+        InvalidFieldError: A passphrase is too short, or the cost is not such a number.
+    """
+
+    def __init__(self, passphrase: str, *, older: Iterable[str] = (), cost: int = 2**17) -> None:
+        self._passphrases = (passphrase, *older)
+        if any(not isinstance(text, str) or len(text) < 8 for text in self._passphrases):
+            raise InvalidFieldError("passphrase", "must have at least 8 characters")
+        if cost not in _COSTS:
+            raise InvalidFieldError("cost", "must be a power of two from 2**10 to 2**20")
+        self._cost = cost
+        self._keys: dict[str, StoreKey] = {}
+        self._current: StoreKey | None = None
+        self._deriving = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return "PassphraseKeys('***')"
+
+    async def current(self, known: str | None) -> StoreKey:
+        """
+        Give the key of the salt that the store used last, or of a new one.
+
+        Raises:
+            StoreKeyError: The store was used with a passphrase that is not given here.
+        """
+        async with self._deriving:
+            if self._current is None:
+                self._current = await self._choose(known)
+            return self._current
+
+    async def _choose(self, known: str | None) -> StoreKey:
+        if known is not None and _SCRYPT_ID.match(known):
+            key = await self._find(known, self._passphrases[:1])
+            if key is not None:
+                return key
+            if await self._find(known, self._passphrases[1:]) is None:
+                raise StoreKeyError(
+                    "the passphrase is not the one that the store was used with last",
+                    hint="To change it, give the earlier one as well",
+                )
+        head = f"scrypt:{self._cost}:8:1:{secrets.token_hex(16)}"
+        key = await asyncio.to_thread(_scrypt, self._passphrases[0], head)
+        self._keys[key.id] = key
+        return key
+
+    async def by_id(self, key_id: str) -> StoreKey | None:
+        """Give the key of that id, if one of the passphrases makes it."""
+        if not _SCRYPT_ID.match(key_id):
+            return None
+        async with self._deriving:
+            return await self._find(key_id, self._passphrases)
+
+    async def _find(self, key_id: str, passphrases: Iterable[str]) -> StoreKey | None:
+        for passphrase in passphrases:
+            if key_id in self._keys:
+                break
+            key = await asyncio.to_thread(_scrypt, passphrase, key_id.rpartition(":")[0])
+            if key.id == key_id:
+                self._keys[key_id] = key
+        return self._keys.get(key_id)
+
+
+def _scrypt(passphrase: str, head: str) -> StoreKey:
+    cost, block, parallel, salt = head.removeprefix("scrypt:").split(":")
+    if int(cost) not in _COSTS or block != "8" or parallel != "1":
+        # The id stands in the clear: whoever can write to the store must not choose how long this takes.
+        raise StoreKeyError("the key's id names costs of scrypt that this version does not use")
+    secret = hashlib.scrypt(
+        passphrase.encode(),
+        salt=bytes.fromhex(salt),
+        n=int(cost),
+        r=8,
+        p=1,
+        maxmem=2048 * int(cost) + 2**20,
+        dklen=_KEY_LENGTH,
+    )
+    return StoreKey(f"{head}:{_derived_id(secret)}", secret)
+
+
+class CallbackKeys:
+    """
+    Keys from somewhere else, such as a key management service.
+
+    Args:
+        fetch: Gives the key of an id; with None, the current one. Gives None for an id that it does not know.
+        keep_s: How many seconds a key is kept in memory before *fetch* is asked again; 0 to ask every time.
+        clock: A monotonic clock.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[str | None], Awaitable[StoreKey | None]],
+        *,
+        keep_s: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fetch = fetch
+        self._keep_s = keep_s
+        self._clock = clock
+        self._kept: dict[str | None, tuple[float, StoreKey]] = {}
+
+    def __repr__(self) -> str:
+        return f"CallbackKeys({len(self._kept)} kept)"
+
+    async def current(self, known: str | None) -> StoreKey:
+        """
+        Give the current key.
+
+        Raises:
+            StoreKeyError: The service did not give one; its own exception is the cause.
+        """
+        del known
+        key = await self._ask(None)
+        if key is None:
+            raise StoreKeyError("the key service gave no current key")
+        return key
+
+    async def by_id(self, key_id: str) -> StoreKey | None:
+        """
+        Give the key of that id.
+
+        Raises:
+            StoreKeyError: The service failed; its own exception is the cause.
+        """
+        return await self._ask(key_id)
+
+    async def _ask(self, key_id: str | None) -> StoreKey | None:
+        kept = self._kept.get(key_id)
+        if kept is not None and self._clock() < kept[0]:
+            return kept[1]
+        try:
+            key = await self._fetch(key_id)
+        except Exception as error:
+            raise StoreKeyError(
+                f"the key service failed with {type(error).__name__}",
+                hint="Its own exception is the cause of this one",
+                retryable=True,
+            ) from error
+        if key is None:
+            return None
+        if not isinstance(key, StoreKey) or (key_id is not None and key.id != key_id):
+            raise StoreKeyError("the key service gave something else than the key that was asked for")
+        for name in {key_id, key.id}:
+            self._kept[name] = (self._clock() + self._keep_s, key)
+        return key

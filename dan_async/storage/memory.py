@@ -1,0 +1,151 @@
+"""A store in memory: for tests, and for programs that keep nothing."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import AsyncIterator
+
+from dan_async.errors import RecordConflictError
+from dan_async.storage._clock import check_clock
+from dan_async.storage.base import Page, SessionFilter, check_limit, decode_cursor, encode_cursor
+from dan_async.storage.record import SessionState, StoredSession
+from dan_async.types import Clock, RequestId
+
+__all__ = ["MemorySessionStore"]
+
+_EVERYTHING = SessionFilter()
+
+
+class MemorySessionStore:
+    """
+    Keeps records for as long as the object lives. See ``SessionStore`` for what the methods do.
+
+    Args:
+        clock: The wall clock, in Unix seconds.
+    """
+
+    def __init__(self, *, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._records: dict[RequestId, StoredSession] = {}
+        self._by_reference: dict[str, RequestId] = {}
+
+    def __repr__(self) -> str:
+        return f"MemorySessionStore({len(self._records)} records)"
+
+    async def save(self, record: StoredSession) -> None:
+        """Keep a new record."""
+        if record.record_id in self._records:
+            raise RecordConflictError("the store has a record of that id", request_id=record.record_id)
+        if record.reference is not None:
+            if record.reference in self._by_reference:
+                raise RecordConflictError(
+                    "the store has a record of that reference", request_id=record.record_id
+                )
+            self._by_reference[record.reference] = record.record_id
+        self._records[record.record_id] = record
+
+    async def get(self, record_id: RequestId) -> StoredSession | None:
+        """Give a record."""
+        return self._records.get(record_id)
+
+    async def get_by_reference(self, reference: str) -> StoredSession | None:
+        """Give the record with that reference."""
+        record_id = self._by_reference.get(reference)
+        return None if record_id is None else self._records[record_id]
+
+    async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
+        """Go through the records that are meant."""
+        after: str | None = None
+        while True:
+            page = await self.list_page(where, after=after)
+            for record in page.records:
+                yield record
+            after = page.next
+            if after is None:
+                return
+
+    async def list_page(
+        self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Page:
+        """Give one page of the records that are meant."""
+        check_limit(limit)
+        start = decode_cursor(after)
+        meant = where or _EVERYTHING
+        found = heapq.nsmallest(
+            limit + 1,
+            (r for r in self._records.values() if meant.matches(r) and (start is None or _place(r) > start)),
+            key=_place,
+        )
+        records = tuple(found[:limit])
+        return Page(records=records, next=encode_cursor(records[-1]) if len(found) > limit else None)
+
+    async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
+        """Put a record in the place of an older form of it."""
+        self._expect(record.record_id, expected).check_next(record.state)
+        self._records[record.record_id] = record
+
+    async def change_state(
+        self, record_id: RequestId, state: SessionState, *, expected: SessionState
+    ) -> StoredSession:
+        """Change a record's state."""
+        changed = self._expect(record_id, expected).changed(state, now=self._clock())
+        self._records[record_id] = changed
+        return changed
+
+    def _expect(self, record_id: RequestId, expected: SessionState) -> StoredSession:
+        record = self._records.get(record_id)
+        if record is None or record.state != expected:
+            raise conflict(record_id, expected, None if record is None else record.state)
+        return record
+
+    async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
+        """Forget a record."""
+        record = self._records.get(record_id)
+        if record is None or (expected is not None and record.state != expected):
+            return False
+        self._forget(record)
+        return True
+
+    def _forget(self, record: StoredSession) -> None:
+        del self._records[record.record_id]
+        if record.reference is not None:
+            del self._by_reference[record.reference]
+
+    async def mark_expired(self) -> int:
+        """Change the state of everything that has ended."""
+        now = self._clock()
+        self._check_clock(now)
+        ended = [
+            record
+            for record in self._records.values()
+            if record.expires_at <= now and record.state in ("pending", "active", "revoked")
+        ]
+        for record in ended:
+            self._records[record.record_id] = record.changed("expired", now=now)
+        return len(ended)
+
+    async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
+        """Forget everything that has ended."""
+        now = self._clock()
+        self._check_clock(now)
+        ended = [record for record in self._records.values() if record.expires_at <= now - ended_for_s]
+        for record in ended:
+            self._forget(record)
+        return len(ended)
+
+    def _check_clock(self, now: float) -> None:
+        check_clock(now, max((record.updated_at for record in self._records.values()), default=None))
+
+    async def aclose(self) -> None:
+        """Do nothing: the records stay with the object."""
+
+
+def _place(record: StoredSession) -> tuple[int, str]:
+    return record.created_at, record.record_id
+
+
+def conflict(record_id: str, expected: SessionState, found: str | None) -> RecordConflictError:
+    """Make the error of a record that is not as expected."""
+    said = "is not in the store" if found is None else f"is {found}"
+    return RecordConflictError(f"the record {said}, expected was {expected}", request_id=record_id)

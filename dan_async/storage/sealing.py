@@ -1,0 +1,164 @@
+"""
+Records as encrypted bytes: AES-256-GCM, with the record's id, its owner and the key's id as associated data.
+
+Every column that stands in the clear for searching also stands in the encrypted body, and is compared when the record is
+opened. So whoever can write to the database can delete a record, or put an older form of the same record back, but cannot
+change one, nor put one in the place of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+
+from attrs import field, frozen
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from dan_async.errors import InvalidFieldError, StoreKeyError, StoreTamperedError
+from dan_async.storage.keys import KeySource, StoreKey
+from dan_async.storage.record import StoredSession
+
+__all__ = ["SealedRecord", "Sealer"]
+
+_VERSION = b"\x01"
+_CHECK_LENGTH = 8
+_NONCE_LENGTH = 12
+_HEAD_LENGTH = 1 + _CHECK_LENGTH + _NONCE_LENGTH
+
+
+@frozen(kw_only=True)
+class SealedRecord:
+    """A record as it is kept: columns in the clear, and the encrypted body."""
+
+    record_id: str
+    owner: str
+    chain_id: int
+    state: str
+    expires_at: int
+    created_at: int
+    updated_at: int
+    reference: str | None
+    key_id: str
+    body: bytes = field(repr=False)
+
+
+class Sealer:
+    """
+    Encrypts and decrypts records.
+
+    Args:
+        keys: The keys.
+    """
+
+    def __init__(self, keys: KeySource) -> None:
+        self._keys = keys
+        self._known: str | None = None
+
+    def start_from(self, key_id: str | None) -> None:
+        """Say which key the store used last."""
+        self._known = key_id
+
+    async def current_key_id(self) -> str:
+        """Give the id of the key for what is written now."""
+        return (await self._keys.current(self._known)).id
+
+    async def seal(self, record: StoredSession) -> SealedRecord:
+        """
+        Encrypt a record under the current key.
+
+        Raises:
+            StoreKeyError: There is no current key.
+        """
+        key = await self._keys.current(self._known)
+        nonce = secrets.token_bytes(_NONCE_LENGTH)
+        text = json.dumps(record.to_dict(), separators=(",", ":")).encode()
+        body = AESGCM(key.secret).encrypt(nonce, text, _associated(record.record_id, record.owner, key.id))
+        return SealedRecord(
+            record_id=record.record_id,
+            owner=record.owner,
+            chain_id=record.chain_id,
+            state=record.state,
+            expires_at=record.expires_at,
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+            reference=record.reference,
+            key_id=key.id,
+            body=_VERSION + _check_of(key) + nonce + body,
+        )
+
+    async def open(self, sealed: SealedRecord) -> StoredSession:
+        """
+        Decrypt a record and compare it with its columns.
+
+        Raises:
+            StoreKeyError: The key is not known, or is not the one that the record was encrypted with.
+            StoreTamperedError: The record was changed, or put in another one's place.
+        """
+        key = await self._keys.by_id(sealed.key_id)
+        if key is None:
+            raise StoreKeyError(
+                "the key that a record was encrypted with is not known",
+                hint="Give the key or passphrase that the store was used with; old ones until all is rotated",
+                request_id=sealed.record_id,
+            )
+        head = sealed.body[:_HEAD_LENGTH]
+        if len(head) < _HEAD_LENGTH or not head.startswith(_VERSION):
+            raise _tampered(sealed)
+        if not hmac.compare_digest(head[1 : 1 + _CHECK_LENGTH], _check_of(key)):
+            raise StoreKeyError(
+                "the key is not the one that a record was encrypted with, or the record was changed",
+                hint="Give the key that the store was used with",
+                request_id=sealed.record_id,
+            )
+        associated = _associated(sealed.record_id, sealed.owner, sealed.key_id)
+        try:
+            text = AESGCM(key.secret).decrypt(
+                head[1 + _CHECK_LENGTH :], sealed.body[_HEAD_LENGTH:], associated
+            )
+            record = StoredSession.from_dict(json.loads(text))
+        except InvalidTag:
+            raise _tampered(sealed) from None
+        except (InvalidFieldError, ValueError):
+            # The tag is right, so we wrote this: another version did.
+            raise StoreTamperedError(
+                "a record cannot be read by this version of the package",
+                hint="Upgrade dan-async",
+                request_id=sealed.record_id,
+            ) from None
+        if _columns(record) != _columns(sealed):
+            raise _tampered(sealed)
+        return record
+
+
+def _associated(record_id: str, owner: str, key_id: str) -> bytes:
+    parts = (b"dan-async session 1", record_id.encode(), owner.encode(), key_id.encode())
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def _check_of(key: StoreKey) -> bytes:
+    """Give a few bytes that tell a wrong key from a changed record, and nothing else about the key."""
+    return hmac.new(key.secret, b"dan-async store key check", hashlib.sha256).digest()[:_CHECK_LENGTH]
+
+
+def _columns(record: StoredSession | SealedRecord) -> tuple[object, ...]:
+    return (
+        record.record_id,
+        record.owner,
+        record.chain_id,
+        record.state,
+        record.expires_at,
+        record.created_at,
+        record.updated_at,
+        record.reference,
+    )
+
+
+def _tampered(sealed: SealedRecord) -> StoreTamperedError:
+    return StoreTamperedError(
+        "a record is not what was stored: it was changed, or put in another one's place",
+        hint="It is withheld. Find out who may write to the store, and restore the record from a backup",
+        request_id=sealed.record_id,
+    )

@@ -1,0 +1,328 @@
+"""A store in a database: SQLite in one file, or PostgreSQL. Needs the extra ``storage``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from dan_async._extras import require_extra
+
+for _module in ("sqlalchemy", "alembic"):
+    require_extra(_module, extra="storage", purpose="A session store in a database")
+
+import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
+from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
+
+from dan_async.errors import (  # noqa: E402 - same
+    ClientClosedError,
+    RecordConflictError,
+    StoreTamperedError,
+)
+from dan_async.storage._clock import check_clock  # noqa: E402 - same
+from dan_async.storage._database_errors import translated  # noqa: E402 - same
+from dan_async.storage._engine import READS_ONLY, make_engine, make_file, parse_url  # noqa: E402 - same
+from dan_async.storage._group_writer import GroupWriter  # noqa: E402 - same
+from dan_async.storage._migrating import bring_up_to_date  # noqa: E402 - same
+from dan_async.storage._schema import sessions as table  # noqa: E402 - same
+from dan_async.storage.base import (  # noqa: E402 - same
+    Page,
+    SessionFilter,
+    check_limit,
+    decode_cursor,
+    encode_cursor,
+)
+from dan_async.storage.keys import KeySource  # noqa: E402 - same
+from dan_async.storage.memory import conflict  # noqa: E402 - same
+from dan_async.storage.record import SessionState, StoredSession  # noqa: E402 - same
+from dan_async.storage.sealing import SealedRecord, Sealer  # noqa: E402 - same
+from dan_async.types import Clock, RequestId  # noqa: E402 - same
+
+__all__ = ["SQLAlchemyStore"]
+
+T = TypeVar("T")
+
+_COLUMNS = [column for column in table.c if column.name != "version"]
+
+#: How often a change is tried anew when only the encryption of the record was changed meanwhile.
+_TRIES = 5
+
+
+class SQLAlchemyStore:
+    """
+    Keeps encrypted records in a database. See ``SessionStore`` for what the methods do.
+
+    Making one does no I/O; it opens itself when it is first used, and brings an older schema up to date. Use it as an async
+    context manager, or call ``aclose()``. One store serves any number of concurrent calls on its event loop; several
+    processes may use one database.
+
+    Args:
+        url: ``sqlite:///file.db`` or ``postgresql://user:password@host/database``.
+        keys: The encryption keys.
+        migrate: Whether an older schema, or none, may be brought up to date.
+        lock_wait_s: How long to wait for somebody else's lock, in seconds.
+        clock: The wall clock, in Unix seconds.
+
+    Raises:
+        InvalidFieldError: The URL is not one of these.
+        MissingExtraError: The extra is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        keys: KeySource,
+        *,
+        migrate: bool = True,
+        lock_wait_s: float = 5.0,
+        clock: Clock = time.time,
+    ) -> None:
+        self._url = parse_url(url)
+        self._engine = make_engine(self._url, lock_wait_s=lock_wait_s)
+        self._sealer = Sealer(keys)
+        self._may_migrate = migrate
+        self._clock = clock
+        self._writer = GroupWriter(self._engine)
+        self._opening = asyncio.Lock()
+        self._is_open = False
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"SQLAlchemyStore({self._url.render_as_string(hide_password=True)!r})"
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """SQLAlchemy's engine, for its events."""
+        return self._engine
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """
+        Connect, bring the schema up to date, and see whether the key is the right one. May be called twice.
+
+        Raises:
+            StoreUnavailableError: The database cannot be reached or opened.
+            StoreCorruptedError: The file is damaged, or is no database.
+            StoreSchemaError: The schema is newer than this package, or older and must not be changed.
+            StoreKeyError: The newest record was encrypted with another key.
+        """
+        if self._is_closed:
+            raise ClientClosedError("the store was closed", hint="Make a new one")
+        if self._is_open:
+            return
+        async with self._opening:
+            if self._is_open:
+                return
+            with translated():
+                if self._url.drivername.startswith("sqlite"):
+                    await asyncio.to_thread(make_file, self._url)
+                async with self._engine.begin() as connection:
+                    await connection.run_sync(bring_up_to_date, allowed=self._may_migrate)
+            newest = sa.select(*_COLUMNS).order_by(table.c.updated_at.desc()).limit(1)
+            rows = await self._fetch(newest)
+            if rows:
+                self._sealer.start_from(rows[0].key_id)
+                with suppress(
+                    StoreTamperedError
+                ):  # whoever reads that record is told; the key is the right one
+                    await self._sealer.open(_sealed(rows[0]))
+            await self._sealer.current_key_id()
+            self._is_open = True
+
+    async def aclose(self) -> None:
+        """Finish what was begun, and close every connection. May be called twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await self._writer.aclose()
+        finally:
+            await self._engine.dispose()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
+        with translated():
+            async with self._engine.connect() as plain:
+                connection = await plain.execution_options(**{READS_ONLY: True})
+                return list((await connection.execute(query)).all())
+
+    async def _first(self, query: sa.Select[Any]) -> StoredSession | None:
+        await self.open()
+        rows = await self._fetch(query)
+        return await self._sealer.open(_sealed(rows[0])) if rows else None
+
+    async def get(self, record_id: RequestId) -> StoredSession | None:
+        """Give a record."""
+        return await self._first(sa.select(*_COLUMNS).where(table.c.record_id == record_id))
+
+    async def get_by_reference(self, reference: str) -> StoredSession | None:
+        """Give the record with that reference."""
+        return await self._first(sa.select(*_COLUMNS).where(table.c.reference == reference))
+
+    async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
+        """Go through the records that are meant."""
+        after: str | None = None
+        while True:
+            page = await self.list_page(where, after=after)
+            for record in page.records:
+                yield record
+            after = page.next
+            if after is None:
+                return
+
+    async def list_page(
+        self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Page:
+        """Give one page of the records that are meant."""
+        check_limit(limit)
+        start = decode_cursor(after)
+        query = sa.select(*_COLUMNS).where(*_conditions(where or SessionFilter()))
+        if start is not None:
+            query = query.where(sa.tuple_(table.c.created_at, table.c.record_id) > sa.tuple_(*start))
+        await self.open()
+        rows = await self._fetch(query.order_by(table.c.created_at, table.c.record_id).limit(limit + 1))
+        records = tuple([await self._sealer.open(_sealed(row)) for row in rows[:limit]])
+        return Page(records=records, next=encode_cursor(records[-1]) if len(rows) > limit else None)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    async def save(self, record: StoredSession) -> None:
+        """Keep a new record."""
+        await self.open()
+        insert = sa.insert(table).values(**_values(await self._sealer.seal(record)), version=1)
+        await self._writer.run(lambda connection: int(connection.execute(insert).rowcount))
+
+    async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
+        """Put a record in the place of an older form of it."""
+        await self._change(record.record_id, expected, lambda _: record)
+
+    async def change_state(
+        self, record_id: RequestId, state: SessionState, *, expected: SessionState
+    ) -> StoredSession:
+        """Change a record's state."""
+        return await self._change(record_id, expected, lambda known: known.changed(state, now=self._clock()))
+
+    async def _change(self, record_id: RequestId, expected: SessionState, change: Any) -> StoredSession:
+        await self.open()
+        for _ in range(_TRIES):
+            rows = await self._fetch(
+                sa.select(*_COLUMNS, table.c.version).where(table.c.record_id == record_id)
+            )
+            if not rows or rows[0].state != expected:
+                raise conflict(record_id, expected, rows[0].state if rows else None)
+            known = await self._sealer.open(_sealed(rows[0]))
+            record: StoredSession = change(known)
+            known.check_next(record.state)
+            if await self._update(record, rows[0].version):
+                return record
+        raise RecordConflictError("others keep changing the record", request_id=record_id)
+
+    async def _update(self, record: StoredSession, version: int) -> bool:
+        """Write a record if it is still the version that was read."""
+        values = _values(await self._sealer.seal(record))
+        update = (
+            sa.update(table)
+            .where(table.c.record_id == record.record_id, table.c.version == version)
+            .values(**values, version=version + 1)
+        )
+        return await self._writer.run(lambda connection: connection.execute(update).rowcount == 1)
+
+    async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
+        """Forget a record."""
+        await self.open()
+        delete = sa.delete(table).where(table.c.record_id == record_id)
+        if expected is not None:
+            delete = delete.where(table.c.state == expected)
+        return await self._writer.run(lambda connection: connection.execute(delete).rowcount == 1)
+
+    async def mark_expired(self) -> int:
+        """Change the state of everything that has ended."""
+        await self._check_clock()
+        ended = SessionFilter(state=("pending", "active", "revoked"), expires_by=max(0, int(self._clock())))
+        count = 0
+        async for record in self.find(ended):
+            try:
+                await self.change_state(record.record_id, "expired", expected=record.state)
+                count += 1
+            except RecordConflictError:
+                continue  # somebody else changed it meanwhile
+        return count
+
+    async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
+        """Forget everything that has ended."""
+        await self._check_clock()
+        delete = sa.delete(table).where(table.c.expires_at <= int(self._clock() - ended_for_s))
+        return await self._writer.run(lambda connection: int(connection.execute(delete).rowcount))
+
+    async def _check_clock(self) -> None:
+        await self.open()
+        (row,) = await self._fetch(sa.select(sa.func.max(table.c.updated_at)))
+        check_clock(self._clock(), row[0])
+
+    async def rotate_keys(self) -> int:
+        """
+        Encrypt everything anew that is not under the current key, while the store is in use.
+
+        Safe to break off and to repeat. The older keys are needed until it has come to its end.
+
+        Returns:
+            How many records were encrypted anew.
+
+        Raises:
+            StoreKeyError: A record's key is not known.
+            StoreTamperedError: A record is not what was stored; the others before it are done.
+        """
+        await self.open()
+        current = await self._sealer.current_key_id()
+        count, last = 0, ""
+        while True:
+            rows = await self._fetch(
+                sa.select(*_COLUMNS, table.c.version)
+                .where(table.c.key_id != current, table.c.record_id > last)
+                .order_by(table.c.record_id)
+                .limit(100)
+            )
+            if not rows:
+                return count
+            for row in rows:
+                # One that was changed meanwhile is under the current key already.
+                count += await self._update(await self._sealer.open(_sealed(row)), row.version)
+            last = rows[-1].record_id
+
+
+def _conditions(where: SessionFilter) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = []
+    if where.owner is not None:
+        found.append(table.c.owner == where.owner)
+    if where.chain_id is not None:
+        found.append(table.c.chain_id == where.chain_id)
+    if where.state:
+        found.append(table.c.state.in_(where.state))
+    if where.expires_after is not None:
+        found.append(table.c.expires_at > where.expires_after)
+    if where.expires_by is not None:
+        found.append(table.c.expires_at <= where.expires_by)
+    return found
+
+
+def _sealed(row: sa.Row[Any]) -> SealedRecord:
+    return SealedRecord(**{column.name: getattr(row, column.name) for column in _COLUMNS})
+
+
+def _values(sealed: SealedRecord) -> dict[str, Any]:
+    return {column.name: getattr(sealed, column.name) for column in _COLUMNS}

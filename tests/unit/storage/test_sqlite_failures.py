@@ -1,0 +1,226 @@
+"""What happens to SQLite files: full disks, locks, damage. Whatever was reported as saved is there afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from dan_async.errors import (
+    StoreCorruptedError,
+    StoreError,
+    StoreLockedError,
+    StoreTamperedError,
+    StoreUnavailableError,
+)
+from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+from tests.stored import active
+
+OpenStore = Callable[..., SQLAlchemyStore]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/keys.db"
+
+
+async def all_ids(store: SQLAlchemyStore) -> set[str]:
+    return {record.record_id async for record in store.find()}
+
+
+async def test_a_full_database_is_a_clear_error(open_store: OpenStore) -> None:
+    """Saves fail one by one when there is no room; each that was reported as saved is there, and later ones work."""
+    store = open_store()
+    limit = 40
+
+    @sa.event.listens_for(store.engine.sync_engine, "connect")
+    def limit_pages(connection: Any, _: object) -> None:
+        connection.execute(f"PRAGMA max_page_count={limit}")
+
+    records = [active() for _ in range(200)]
+    results = await asyncio.gather(*map(store.save, records), return_exceptions=True)
+    saved = {record.record_id for record, result in zip(records, results, strict=True) if result is None}
+    failed = [result for result in results if result is not None]
+    assert failed
+    assert all(isinstance(result, StoreUnavailableError) for result in failed)
+    assert "full" in str(failed[0])
+    await store.aclose()
+    again = open_store()
+    assert await all_ids(again) == saved
+    await again.save(active())
+
+
+_WRITES_UNTIL_FULL = """
+import asyncio, resource, signal, sys
+from dan_async.errors import StoreUnavailableError
+from dan_async.storage import FixedKeys, StoreKey
+from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+from tests.stored import active
+
+async def main():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    async with SQLAlchemyStore(sys.argv[1], FixedKeys([StoreKey("first", bytes([1]) * 32)])) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        try:
+            while True:
+                record = active()
+                await store.save(record)
+                print(record.record_id, flush=True)
+        except StoreUnavailableError as error:
+            print("full:", error)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="the system has no limit on the size of files")
+async def test_a_file_that_cannot_grow_is_a_clear_error(open_store: OpenStore, database: str) -> None:
+    """The system refuses to write more: what the process had reported as saved is in the file."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", _WRITES_UNTIL_FULL, database],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    *reported, last = done.stdout.splitlines()
+    assert last.startswith("full:"), done.stderr
+    assert reported
+    assert await all_ids(open_store()) == set(reported)
+
+
+async def test_a_read_only_file_is_a_clear_error(open_store: OpenStore, tmp_path: Path) -> None:
+    """Writing to a database that is opened for reading only is refused as such."""
+    record = active()
+    first = open_store()
+    await first.save(record)
+    await first.aclose()
+    store = open_store(url=f"sqlite:///file:{tmp_path}/keys.db?mode=ro&uri=true")
+    with pytest.raises(StoreUnavailableError, match=r"read-only|opened"):
+        await store.save(active())
+    assert await all_ids(open_store()) == {record.record_id}
+
+
+async def test_a_locked_file_is_a_clear_error(open_store: OpenStore, tmp_path: Path) -> None:
+    """Somebody else's lock is waited for, not for ever; afterwards saving works."""
+    store = open_store(lock_wait_s=0.05)
+    record = active()
+    await store.save(record)
+    other = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreLockedError, match="locked"):
+        await store.save(active())
+    assert await store.get(record.record_id) == record
+    other.execute("ROLLBACK")
+    other.close()
+    await store.save(active())
+
+
+async def test_a_lock_that_is_let_go_is_waited_for(open_store: OpenStore, tmp_path: Path) -> None:
+    """A short lock costs time and nothing else."""
+    store = open_store(lock_wait_s=20)
+    await store.open()
+    other = sqlite3.connect(tmp_path / "keys.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    saving = asyncio.create_task(store.save(record := active()))
+    await asyncio.sleep(0.05)
+    assert not saving.done()
+    other.execute("ROLLBACK")
+    other.close()
+    await saving
+    assert await store.get(record.record_id) == record
+
+
+async def test_corrupted_pages_are_clear_errors(open_store: OpenStore, tmp_path: Path) -> None:
+    """Whichever page is overwritten, reading gives whole records and errors of ours, never garbage."""
+    store = open_store()
+    records = {record.record_id: record for record in (active() for _ in range(60))}
+    await asyncio.gather(*map(store.save, records.values()))
+    await store.aclose()
+    file = tmp_path / "keys.db"
+    whole = file.read_bytes()
+    kinds = set()
+    for page in range(len(whole) // 4096):
+        damaged = bytearray(whole)
+        damaged[page * 4096 : page * 4096 + 2048] = os.urandom(2048)
+        file.write_bytes(damaged)
+        damaged_store = open_store()
+        for record_id, record in records.items():
+            try:
+                found = await damaged_store.get(record_id)
+                assert found is None or found == record
+            except StoreError as error:
+                kinds.add(type(error))
+        await damaged_store.aclose()
+        for leftover in tmp_path.glob("keys.db-*"):
+            leftover.unlink()
+    assert {StoreCorruptedError, StoreTamperedError} & kinds
+    file.write_bytes(whole)
+    assert await all_ids(open_store()) == set(records)
+
+
+async def test_a_file_that_is_no_database_is_a_clear_error(open_store: OpenStore, tmp_path: Path) -> None:
+    """It is not overwritten either."""
+    (tmp_path / "keys.db").write_text("a shopping list, long enough to be looked at by SQLite\n" * 100)
+    with pytest.raises(StoreCorruptedError, match="not an SQLite database"):
+        await open_store().open()
+    assert (tmp_path / "keys.db").read_text().startswith("a shopping list")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such modes")
+async def test_the_file_is_its_owners_alone(open_store: OpenStore, tmp_path: Path) -> None:
+    """Whatever the umask says, nobody else may read it, nor what SQLite keeps beside it."""
+    before = os.umask(0)
+    try:
+        store = open_store()
+        await store.save(active())
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("keys.db*")}
+    finally:
+        os.umask(before)
+    assert "keys.db-wal" in modes
+    assert set(modes.values()) == {0o600}
+
+
+_SAVES_FOR_EVER = """
+import asyncio, sys
+from dan_async.storage import FixedKeys, StoreKey
+from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+from tests.stored import active
+
+async def main():
+    store = SQLAlchemyStore(sys.argv[1], FixedKeys([StoreKey("first", bytes([1]) * 32)]))
+    async def one():
+        while True:
+            record = active()
+            await store.save(record)
+            print(record.record_id, flush=True)
+    await asyncio.gather(*(one() for _ in range(8)))
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_process_has_lost_nothing_it_reported(open_store: OpenStore, database: str) -> None:
+    """SIGKILL in the middle of many writes: every record that was reported as saved opens."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SAVES_FOR_EVER, database], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    reported = [await asyncio.to_thread(process.stdout.readline) for _ in range(100)]
+    process.kill()
+    rest = await asyncio.to_thread(process.stdout.read)
+    process.stdout.close()
+    process.wait()
+    lines = ("".join(reported) + rest).split("\n")[:-1]
+    assert await all_ids(open_store()) >= set(lines)
