@@ -14,6 +14,7 @@ from dan_async.auth.passkey import PasskeyRegister
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
+from dan_async.jobs.generate_session_key import OnReport
 from dan_async.models.ephemeral_key_change import EphemeralKeyReport
 from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
 from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
@@ -133,6 +134,8 @@ class DanClient:
         ephemeral_key: EphemeralKey | str | None = None,
         eph_id: str | None = None,
         timeout: float | None = None,
+        allow_resign: bool = False,
+        on_report: OnReport | None = None,
     ) -> DanSessionKeyPayload:
         """
         Make a session key: t of n nodes generate a key that none of them holds.
@@ -158,6 +161,10 @@ class DanClient:
             ephemeral_key: An ``EphemeralKey``, or its 64 hex digits, to use instead of a new one.
             eph_id: The name of the ephemeral key on the nodes; derived from its public key if None.
             timeout: Seconds for the whole call, instead of the client's. An interactive wallet's time does not count.
+            allow_resign: Whether an interactive wallet may be asked to sign again when key generation failed after the first
+                signature and is started again without the nodes at fault. Wallets that nobody looks at always may.
+            on_report: Called with the ``KeygenReport`` before the payload is returned: who acknowledged and holds a share,
+                who failed and why, attempts and timings.
 
         Returns:
             The payload. It holds the ephemeral private key: treat it as a secret.
@@ -188,6 +195,8 @@ class DanClient:
             ephemeral_key=ephemeral_key,
             eph_id=eph_id,
             timeout=timeout,
+            allow_resign=allow_resign,
+            on_report=on_report,
             timeouts=self._timeouts,
             clock=self._clock,
         )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.errors import InvalidFieldError
 from dan_async.jobs.session_request import prepare
+from dan_async.models.keygen import KeygenReport
 from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
 from dan_async.models.session import DanSessionKeyPayload
 from dan_async.types import Clock, KeyAlgorithm
@@ -22,9 +27,12 @@ if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
     from dan_async.networks.base import Network
 
-__all__ = ["generate_session_key"]
+__all__ = ["OnReport", "generate_session_key"]
 
 _log = logging.getLogger(__name__)
+
+#: Told how a key generation went.
+OnReport = Callable[[KeygenReport], None]
 
 
 async def generate_session_key(
@@ -46,11 +54,14 @@ async def generate_session_key(
     ephemeral_key: EphemeralKey | str | None = None,
     eph_id: str | None = None,
     timeout: float | None = None,
+    allow_resign: bool = False,
+    on_report: OnReport | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
 ) -> DanSessionKeyPayload:
     """Run the job over *network*; ``DanClient.generate_session_key`` has the full description."""
     limits = timeouts or Timeouts()
+    _check_options(allow_resign, on_report)
     request = await prepare(
         network,
         timeouts=limits,
@@ -73,10 +84,13 @@ async def generate_session_key(
         timeout=timeout,
     )
     key = request.ephemeral_key
+    started = time.monotonic()
     try:
         deadline = Deadline(request.timeout_s)
         async with deadline.enforced("making the key", request_id=request.keygen.request_id):
-            report = await network.keygen(request.keygen, request.auth, deadline=deadline)
+            report = await network.keygen(
+                evolve(request.keygen, allow_resign=allow_resign), request.auth, deadline=deadline
+            )
         payload = DanSessionKeyPayload(
             session_key_eoa=public_key_to_address(report.public_key),
             mpc_key_id=report.key_id,
@@ -94,4 +108,20 @@ async def generate_session_key(
         if key is not ephemeral_key:  # ours: the payload has its own copy, or nobody needs it any more
             key.wipe()
     _log.info("request %s: session key %s made", report.request_id, payload.session_key_eoa)
+    if on_report is not None:
+        _tell(on_report, report, time.monotonic() - started)
     return payload
+
+
+def _check_options(allow_resign: object, on_report: object) -> None:
+    if not isinstance(allow_resign, bool):
+        raise InvalidFieldError("allow_resign", f"must be True or False, not {type(allow_resign).__name__}")
+    if on_report is not None and (not callable(on_report) or inspect.iscoroutinefunction(on_report)):
+        raise InvalidFieldError("on_report", "must be a function that takes a KeygenReport and is not async")
+
+
+def _tell(on_report: OnReport, report: KeygenReport, total_s: float) -> None:
+    try:
+        on_report(evolve(report, timings=evolve(report.timings, total_s=total_s)))
+    except Exception:  # noqa: BLE001 - the key is made: a listener's bug must not lose it
+        _log.exception("request %s: on_report failed; the session key is returned", report.request_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.claim import EphemeralClaim
-from dan_async.models.keygen import KeygenReport, KeygenRequest
+from dan_async.models.keygen import KeygenReport, KeygenRequest, KeygenTimings
 from dan_async.models.outcome import NodeOutcome
 from dan_async.models.request_params import DanSessionKeyRequestParams, HardcodedValues, SmartAccount
 from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
@@ -24,6 +24,7 @@ __all__ = [
     "KeygenReport",
     "KeygenRequest",
     "KeygenSetup",
+    "KeygenTimings",
     "NodeOutcome",
     "PackedUserOperation",
     "SigngenSetup",

@@ -28,9 +28,10 @@ from dan_async import (
 )
 from dan_async.devnet import Devnet
 from dan_async.errors import NodeRefusedError, QuorumError, RateLimitedError
-from dan_async.models import NodeOutcome
-from dan_async.networks.base import Network, NetworkHealth
-from dan_async.types import TypedData
+from dan_async.models import KeygenReport, NodeOutcome
+from dan_async.networks import RestPolicy
+from dan_async.networks.base import Network, NetworkHealth, NodeState
+from dan_async.types import OperatorAddress, TypedData
 from dan_async.wallets import Wallet
 
 
@@ -81,6 +82,7 @@ def networks() -> list[Network]:
         NodeNetwork(
             [{"url": endpoint.url, "operator": endpoint.operator}],
             threshold=Threshold(2, 3),
+            rest=RestPolicy(first_s=0.5, longest_s=30),
             options=TransportOptions(
                 ssl_context=ssl.create_default_context(),
                 pins=["00" * 32, bytes(32)],
@@ -89,7 +91,7 @@ def networks() -> list[Network]:
                 max_message_bytes=65536,
                 trust_env=False,
             ),
-            timeouts=Timeouts(total_s=10, attempt_s=5, connect_s=2, wallet_s=60, grace_s=0.1),
+            timeouts=Timeouts(total_s=10, attempt_s=5, connect_s=2, wallet_s=60, grace_s=0.1, hedge_s=0.3),
             retry=RetryPolicy(attempts=2, first_wait_s=0.1, longest_wait_s=1),
         ),
     ]
@@ -115,12 +117,23 @@ async def keygen(network: NodeNetwork, wallet: Wallet, key: EphemeralKey) -> Non
             ephemeral_key=key,
             eph_id="one",
             timeout=5.0,
+            allow_resign=True,
+            on_report=look,
         )
         payload = await generate_session_key(smart_account_client=Account(wallet), client=dan, duration=60)
         assert_type(payload, DanSessionKeyPayload)
         health = await dan.network.health(timeout_s=1)
         assert_type(health, NetworkHealth)
         assert_type(health.live, int)
+        assert_type(health.nodes[0].state, NodeState)
+        assert_type(health.nodes[0].average_latency_s, float | None)
+
+
+def look(report: KeygenReport) -> None:
+    """Who holds a share, and where the time went."""
+    assert_type(report.holders, tuple[OperatorAddress, ...])
+    assert_type(report.outcomes[0].code, int | None)
+    assert_type(report.timings.keygen_s, float)
 
 
 async def devnet() -> None:

@@ -13,12 +13,13 @@ from dan_async.crypto.address import public_key_to_address
 from dan_async.errors import (
     ClientClosedError,
     ConfigurationError,
+    ConnectionLostError,
     InvalidFieldError,
     WalletRefusedError,
     WalletTimeoutError,
     WrongSignerError,
 )
-from dan_async.models import HardcodedValues
+from dan_async.models import HardcodedValues, KeygenReport
 from dan_async.wallets.callback_wallet import CallbackWallet
 from dan_async.wire import revision_1
 from tests.fake_nodes import OWNER, FakeNetwork
@@ -356,3 +357,53 @@ async def test_what_the_wallet_is_shown(nodes: Nodes) -> None:
     assert [entry["tag"] for entry in message["setup"]["metadata"]] == [2]
     assert len(bytes.fromhex(message["challenge"])) == 32
     assert json.loads(json.dumps(shown[0])) == shown[0]
+
+
+async def test_the_report_says_who_holds_a_share(nodes: Nodes) -> None:
+    """on_report gets every participant's outcome, with attempts and timings, once and before the payload."""
+    lost: list[Any] = []
+
+    async def lose_first(method: str, params: Any) -> Any:
+        if method == "dan_keygen" and not lost:
+            lost.append(params)
+            raise ConnectionLostError("cut")
+
+    nodes.fake.misbehaviour[nodes.fake.operator(2)] = lose_first
+    reports: list[KeygenReport] = []
+    payload = await nodes.client.generate_session_key(wallet=WALLET, chain_id=1, on_report=reports.append)
+    (report,) = reports
+    assert report.key_id == payload.mpc_key_id
+    assert report.holders == tuple(identity.operator for identity in nodes.fake.identities)
+    assert [outcome.attempts for outcome in report.outcomes] == [1, 2, 1]
+    assert {outcome.step for outcome in report.outcomes} == {"keygen"}
+    assert (report.restarts, report.replaced) == (0, ())
+    timings = report.timings
+    steps = timings.challenge_s + timings.wallet_s + timings.keygen_s
+    assert 0 < timings.keygen_s < steps <= timings.total_s
+    assert payload.hex_eph_sk_without_0x not in report.describe() + repr(report)
+    assert all(operator in report.describe() for operator in report.holders)
+
+
+async def test_a_broken_listener_does_not_lose_the_key(nodes: Nodes, caplog: Any) -> None:
+    """What on_report raises is logged; the payload comes all the same."""
+
+    def broken(report: KeygenReport) -> None:
+        raise ZeroDivisionError
+
+    payload = await nodes.client.generate_session_key(wallet=WALLET, chain_id=1, on_report=broken)
+    assert payload.parties_number == 3
+    assert "on_report failed" in caplog.text
+
+
+async def _async_listener(report: KeygenReport) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "options", [{"on_report": 5}, {"on_report": _async_listener}, {"allow_resign": 1}, {"allow_resign": None}]
+)
+async def test_wrong_options_of_the_call(nodes: Nodes, options: dict[str, Any]) -> None:
+    """They are named, and nothing is sent."""
+    (name,) = options
+    with pytest.raises(InvalidFieldError, match=f"^{name} must be"):
+        await nodes.client.generate_session_key(wallet=WALLET, chain_id=1, **options)
+    assert not nodes.fake.calls
