@@ -19,7 +19,7 @@ from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.session import Session
 from dan_async.devnet.peer_messages import AbortNotice, Kind, join_parts, split_parts
-from dan_async.devnet.peer_session import PeerSession, PeerSessions
+from dan_async.devnet.peer_session import PeerSession, PeerSessions, credible_culprits
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
 from dan_async.errors import ProtocolError
@@ -211,10 +211,7 @@ class DkgSessions:
 
     async def _judge(self, session: _Session, error: PeerAbortError) -> _Failure:
         """
-        Decide whom to blame for a peer's abort.
-
-        Its word is not enough. Whoever it names is blamed if the complaint proves it, if it names itself, or if this
-        node, too, is still waiting for that party.
+        Decide whom to blame for a peer's abort: whom a complaint proves guilty, or see ``credible_culprits``.
         """
         by = error.peer
         try:
@@ -227,9 +224,8 @@ class DkgSessions:
                 return _Failure("a complaint that proves nothing", (by,), aborted_by=by)
             guilty = session.participants[proven - 1]
             return _Failure(notice.reason, (guilty,), notice.complaint, aborted_by=by)
-        named = {session.participants[i - 1] for i in notice.culprits if i <= session.threshold.n}
-        believed = named & (error.missing | {by})
-        return _Failure(notice.reason, tuple(sorted(believed, key=str.lower)), aborted_by=by)
+        culprits = credible_culprits(notice, error, session.participants)
+        return _Failure(notice.reason, culprits, aborted_by=by)
 
     def _refusal(self, session: _Session, failure: _Failure) -> RefusalError:
         named = f" (blamed: {', '.join(failure.culprits)})" if failure.culprits else ""

@@ -35,6 +35,11 @@ class NodeLimits:
         max_nonces: Nonces remembered at a time, used and expired ones included.
         nonce_lifetime_s: How long a nonce may be used, in seconds; a person may be reading a wallet prompt meanwhile.
         round_s: How long one round of the distributed key generation waits for the slowest peer, in seconds.
+        sign_round_s: The same for one round of making a presignature, and for the set-up of a pair.
+        max_presigns: Presignatures being made at a time.
+        max_presignatures: Presignatures kept ready at a time, and as many being made, for one ephemeral key.
+        presignature_lifetime_s: How long a presignature is kept, in seconds.
+        max_signs: Requests for signatures being worked on at a time.
         stop_grace_s: How long a stopping node waits for what it is working on, in seconds.
         handshake_s: How long opening one link between nodes may take, in seconds.
         max_peer_frame_bytes: Longest message from another node.
@@ -55,6 +60,11 @@ class NodeLimits:
     max_nonces: int = _count(65_536)
     nonce_lifetime_s: float = _seconds(300.0)
     round_s: float = _seconds(10.0)
+    sign_round_s: float = _seconds(5.0)
+    max_presigns: int = _count(128)
+    max_presignatures: int = _count(128)
+    presignature_lifetime_s: float = _seconds(60.0)
+    max_signs: int = _count(1024)
     stop_grace_s: float = _seconds(1.0)
     handshake_s: float = _seconds(5.0)
     max_peer_frame_bytes: int = _count(1024 * 1024, most=64 * 1024 * 1024)

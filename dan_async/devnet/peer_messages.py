@@ -26,6 +26,10 @@ class Kind(IntEnum):
 
     KEYGEN = 1
     ABORT = 2
+    #: Which set-up for signing the sender has: the session id is the set-up's, or zeros. Round 1 asks for an answer.
+    PAIR_STATUS = 3
+    PAIR_SETUP = 4
+    PRESIGN = 5
 
 
 @frozen
@@ -36,7 +40,7 @@ class PeerMessage:
     Args:
         kind: What it is about.
         session_id: The session, 32 bytes.
-        round: The round within it; 0 for an abort.
+        round: The round within it; 0 for an abort, 0 or 1 for a status.
         body: What the round's step made, or the abort's text.
     """
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from dan_async.devnet.mailboxes import Mailbox, Mailboxes
+from dan_async.devnet.mailboxes import Mailbox, Mailboxes, PeerAbortError
 from dan_async.devnet.peer_links import PeerLinks
 from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage
 from dan_async.types import OperatorAddress
 
-__all__ = ["PeerSession", "PeerSessions"]
+__all__ = ["PeerSession", "PeerSessions", "credible_culprits"]
 
 
 class PeerSession:
@@ -118,3 +118,23 @@ class PeerSessions:
         finally:
             del self._running[session_id]
             self._mailboxes.close(box)
+
+
+def credible_culprits(
+    notice: AbortNotice, error: PeerAbortError, parties: Sequence[OperatorAddress]
+) -> tuple[OperatorAddress, ...]:
+    """
+    Decide whom to blame for a peer's abort that comes without proof. Its word is not enough.
+
+    Whoever it names is blamed if it names itself, or if this node, too, is still waiting for that party.
+
+    Args:
+        notice: What the peer says.
+        error: The abort as this node saw it.
+        parties: All parties in the order of their indices.
+
+    Returns:
+        The culprits, ascending.
+    """
+    named = {parties[index - 1] for index in notice.culprits if index <= len(parties)}
+    return tuple(sorted(named & (error.missing | {error.peer}), key=str.lower))
