@@ -1,15 +1,17 @@
-"""Closing that is carried through."""
+"""Closing, and other steps, that are carried through."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-async def carry_through(closing: Coroutine[Any, Any, None]) -> None:
+async def carry_through(closing: Coroutine[Any, Any, T]) -> T:
     """
-    Run a closing step to its end, even if the caller is cancelled meanwhile; the cancellation goes on afterwards.
+    Run a step to its end, even if the caller is cancelled meanwhile; the cancellation goes on afterwards.
 
     Only for steps that end by themselves within a bounded time.
     """
@@ -24,4 +26,4 @@ async def carry_through(closing: Coroutine[Any, Any, None]) -> None:
         if not task.cancelled():
             task.exception()  # marks it as seen: the cancellation is what the caller hears of
         raise interrupted
-    task.result()
+    return task.result()

@@ -66,18 +66,20 @@ class EphemeralRegistry:
         Give an ephemeral key that may use the key now.
 
         Raises:
-            RefusalError: ``EPHEMERAL_KEY_REFUSED``: it is unknown, revoked or expired.
+            RefusalError: ``EPHEMERAL_KEY_REFUSED``: it is unknown, revoked or expired; ``data.reason`` says which.
         """
         found = self.find(eph_id)
         if found is None or found.claim.eph_pk != eph_pk:
-            problem = "is not registered for this key"
+            reason, problem = "unknown", "is not registered for this key"
         elif found.is_revoked:
-            problem = "was revoked"
+            reason, problem = "revoked", "was revoked"
         elif found.claim.expiry <= now:
-            problem = "has expired"
+            reason, problem = "expired", "has expired"
         else:
             return found
-        raise RefusalError(Code.EPHEMERAL_KEY_REFUSED, f"the ephemeral key {problem}")
+        raise RefusalError(
+            Code.EPHEMERAL_KEY_REFUSED, f"the ephemeral key {problem}", data={"reason": reason}
+        )
 
     def repeated(self, request_id: RequestId, content: bytes) -> ChangeReceipt | None:
         """

@@ -120,6 +120,16 @@ class Presignature:
         return self._signers
 
     @property
+    def nonce_point(self) -> bytes:
+        """R, 33 bytes."""
+        return self._nonce_point
+
+    @property
+    def public_key(self) -> bytes:
+        """The key that it is for, 33 bytes."""
+        return self._public_key
+
+    @property
     def is_spent(self) -> bool:
         """Whether it has signed, or was thrown away."""
         return not self._secrets
