@@ -210,9 +210,7 @@ class DkgSessions:
         return session.received
 
     async def _judge(self, session: _Session, error: PeerAbortError) -> _Failure:
-        """
-        Decide whom to blame for a peer's abort: whom a complaint proves guilty, or see ``credible_culprits``.
-        """
+        """Decide whom to blame for a peer's abort: whom a complaint proves guilty, or see ``credible_culprits``."""
         by = error.peer
         try:
             notice = AbortNotice.decode(error.notice)

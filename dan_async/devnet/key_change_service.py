@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
 
 from attrs import evolve
 
@@ -27,7 +28,7 @@ from dan_async.errors import InvalidFieldError
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.ephemeral_key_change import ChangeReceipt
 from dan_async.models.setup import EphemeralKeySetup
-from dan_async.types import Clock
+from dan_async.types import Clock, MpcKeyId
 from dan_async.wire.node_1 import Code, KeygenParams, decode_key_id, encode_keygen, setup_hash
 from dan_async.wire.node_receipts import receipt_digest
 
@@ -47,6 +48,7 @@ class KeyChangeService:
         passkeys: The passkeys it knows.
         workers: Where blocking work goes.
         clock: The wall clock.
+        on_revoked: Told of a revocation when it is stored: the key's id, and the ephemeral key's.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class KeyChangeService:
         passkeys: PasskeyRegistry,
         workers: Workers,
         clock: Clock,
+        on_revoked: Callable[[MpcKeyId, str], None] = lambda *_: None,
     ) -> None:
         self._identity = identity
         self._ring = ring
@@ -65,6 +68,7 @@ class KeyChangeService:
         self._nonces = nonces
         self._workers = workers
         self._clock = clock
+        self._on_revoked = on_revoked
         # One at a time: each change is made on top of the last one that was stored.
         self._changing = asyncio.Lock()
 
@@ -94,6 +98,8 @@ class KeyChangeService:
             if params.user_authentication.method == "passkey":
                 await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
             await self._workers.use_disk(self._ring.replace, evolve(record, ephemeral_keys=keys))
+            if operation == "revokeEphemeralKey":
+                self._on_revoked(receipt.key_id, claim.eph_id)
         _log.info("request %s: %s for key %s", params.request_id, operation, receipt.key_id)
         return receipt
 

@@ -11,6 +11,7 @@ from dan_async.devnet.ephemeral_registry import (
     encode_claim_record,
 )
 from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.pair_store import PAIR_PREFIX
 from dan_async.devnet.passkey_registry import RECORD_PREFIX
 from dan_async.devnet.share_store import ShareStore, ShareStoreError
 from dan_async.errors import DanError
@@ -120,7 +121,7 @@ class KeyRing:
             ShareStoreError: A record cannot be read; a node does not start without what it is known to hold.
         """
         for name in self._store.names():
-            data = None if name.startswith(RECORD_PREFIX) else self._store.get(name)
+            data = None if name.startswith((RECORD_PREFIX, PAIR_PREFIX)) else self._store.get(name)
             if data is not None:
                 self._remember(KeyRecord.decode(data))
 

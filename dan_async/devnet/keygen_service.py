@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from attrs import evolve, frozen
@@ -69,6 +70,7 @@ class KeygenService:
         workers: Where blocking work goes.
         limits: How much at a time, and for how long.
         clock: The wall clock.
+        on_made: Told who made a key, when it is stored.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class KeygenService:
         workers: Workers,
         limits: NodeLimits,
         clock: Clock,
+        on_made: Callable[[Sequence[OperatorAddress]], None] = lambda _: None,
     ) -> None:
         self._identity = identity
         self._roster = roster
@@ -91,6 +94,7 @@ class KeygenService:
         self._workers = workers
         self._limits = limits
         self._clock = clock
+        self._on_made = on_made
         self._nonces = nonces
         self._passkeys = passkeys
         self._running: dict[RequestId, _Run] = {}
@@ -179,6 +183,7 @@ class KeygenService:
         if params.user_authentication.method == "passkey":
             await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
         await self._workers.use_disk(self._ring.add, record)
+        self._on_made(params.participants)
         _log.info("request %s: key %s is made", params.request_id, acknowledgement.key_id)
         return acknowledgement
 

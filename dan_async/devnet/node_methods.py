@@ -12,6 +12,7 @@ from dan_async.devnet.faults import NodeCrashed, NodeFaults, RequestDropped
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.key_change_service import KeyChangeService
 from dan_async.devnet.keygen_service import KeygenService
+from dan_async.devnet.node_signing import NodeSigning
 from dan_async.devnet.nonce_desk import NonceDesk
 from dan_async.devnet.owner_checks import read_request
 from dan_async.devnet.passkey_service import PasskeyService
@@ -31,6 +32,7 @@ from dan_async.wire.node_1 import (
 from dan_async.wire.node_passkeys import METHOD as REGISTER_PASSKEY
 from dan_async.wire.node_passkeys import encode_passkey_receipt
 from dan_async.wire.node_receipts import METHODS, encode_receipt
+from dan_async.wire.node_signing import PRESIGN, SIGN
 
 __all__ = ["NodeMethods"]
 
@@ -49,6 +51,7 @@ class NodeMethods:
         keygen: Its key generation.
         changes: Its ephemeral keys.
         passkeys: Its passkeys.
+        signing: Its presignatures and signatures.
         faults: What it does wrong on purpose.
         clock: The wall clock.
     """
@@ -61,6 +64,7 @@ class NodeMethods:
         keygen: KeygenService,
         changes: KeyChangeService,
         passkeys: PasskeyService,
+        signing: NodeSigning,
         faults: NodeFaults,
         clock: Clock,
     ) -> None:
@@ -77,6 +81,8 @@ class NodeMethods:
             "dan_keygen": self._generate,
             "dan_health": self._health,
             REGISTER_PASSKEY: self._register,
+            PRESIGN: signing.presign,
+            SIGN: signing.sign,
             **{method: partial(self._change, operation) for operation, method in METHODS.items()},
         }
 

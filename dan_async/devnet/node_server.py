@@ -22,12 +22,13 @@ from dan_async.devnet.keygen_service import KeygenService
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mailboxes import Mailboxes
 from dan_async.devnet.node_methods import NodeMethods
+from dan_async.devnet.node_signing import NodeSigning
 from dan_async.devnet.nonce_desk import NonceDesk
 from dan_async.devnet.nonces import NonceBook
 from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.passkey_service import PasskeyService
 from dan_async.devnet.peer_links import PeerLinks
-from dan_async.devnet.peer_messages import PeerMessage
+from dan_async.devnet.peer_messages import Kind, PeerMessage
 from dan_async.devnet.peer_session import PeerSessions
 from dan_async.devnet.rate_limit import RateLimit
 from dan_async.devnet.rpc_connection import RpcConnection
@@ -106,6 +107,17 @@ class NodeServer:
         )
         book = NonceBook(clock=clock, lifetime_s=limits.nonce_lifetime_s, capacity=limits.max_nonces)
         nonces = NonceDesk(book, self.ring, is_expired=faults.expires_nonce)
+        self.signing = NodeSigning(
+            identity=identity,
+            ring=self.ring,
+            store=store,
+            links=self._links,
+            sessions=self._sessions,
+            nonces=nonces,
+            workers=workers,
+            limits=limits,
+            clock=clock,
+        )
         self._keygen = KeygenService(
             identity=identity,
             roster=self._links.peers,
@@ -116,6 +128,7 @@ class NodeServer:
             workers=workers,
             limits=limits,
             clock=clock,
+            on_made=self.signing.key_made,
         )
         changes = KeyChangeService(
             identity=identity,
@@ -124,6 +137,7 @@ class NodeServer:
             passkeys=self.passkeys,
             workers=workers,
             clock=clock,
+            on_revoked=self.signing.key_revoked,
         )
         passkeys = PasskeyService(identity=identity, registry=self.passkeys, nonces=nonces, workers=workers)
         self._methods = NodeMethods(
@@ -132,6 +146,7 @@ class NodeServer:
             keygen=self._keygen,
             changes=changes,
             passkeys=passkeys,
+            signing=self.signing,
             faults=faults,
             clock=clock,
         )
@@ -154,6 +169,7 @@ class NodeServer:
         """
         await self._workers.use_disk(self.ring.load)
         await self._workers.use_disk(self.passkeys.load)
+        await self._workers.use_disk(self.signing.load)
         app = web.Application(client_max_size=self._limits.max_request_bytes)
         app.router.add_get(RPC_PATH, self._serve_websocket)
         app.router.add_post(RPC_PATH, self._serve_post)
@@ -183,6 +199,7 @@ class NodeServer:
         else:
             await self._drain()
         await self._keygen.aclose()
+        await self.signing.aclose()
         await self._close_connections()
         await self._links.aclose()
         if self._runner is not None:
@@ -197,6 +214,7 @@ class NodeServer:
             _, late = await asyncio.wait(in_flight, timeout=self._limits.stop_grace_s)
             if late:
                 await self._keygen.aclose()  # whoever waits for a key is told that there will be none
+                await self.signing.give_up()
                 await asyncio.wait(late, timeout=_CLOSE_S)
 
     async def _close_connections(self) -> None:
@@ -229,10 +247,14 @@ class NodeServer:
     # --- peers --------------------------------------------------------------------------------------------------------
 
     def _on_frame(self, peer: OperatorAddress, frame: bytes) -> None:
-        self._mailboxes.deliver(peer, PeerMessage.decode(frame))
+        message = PeerMessage.decode(frame)
+        if message.kind is not Kind.PAIR_STATUS:
+            self._mailboxes.deliver(peer, message)
+        self.signing.on_message(peer, message)
 
     def _on_linked(self, peer: OperatorAddress) -> None:
         self._sessions.resend(peer)
+        self.signing.on_linked(peer)
 
     async def _serve_peer(self, request: web.Request) -> web.StreamResponse:
         if self._is_stopping or "Origin" in request.headers:  # no web page is a peer

@@ -19,14 +19,16 @@ from dan_async.wire.node_1 import ChallengeParams, ChallengeResult, Code
 from dan_async.wire.node_passkeys import METHOD as REGISTER_METHOD
 from dan_async.wire.node_passkeys import OPERATION as REGISTER_PASSKEY
 from dan_async.wire.node_receipts import METHODS
+from dan_async.wire.node_signing import OPERATION as SIGNGEN
+from dan_async.wire.node_signing import SIGN
 
 __all__ = ["NonceDesk"]
 
 #: Operations that are about no key that exists, and those that are about one.
 _WITHOUT_KEY = frozenset({"keygen", REGISTER_PASSKEY})
-_WITH_KEY = frozenset(METHODS)
+_WITH_KEY = frozenset({*METHODS, SIGNGEN})
 #: The RPC method that carries out an operation.
-_METHODS = {"keygen": "dan_keygen", REGISTER_PASSKEY: REGISTER_METHOD, **METHODS}
+_METHODS = {"keygen": "dan_keygen", SIGNGEN: SIGN, REGISTER_PASSKEY: REGISTER_METHOD, **METHODS}
 
 
 class NonceDesk:

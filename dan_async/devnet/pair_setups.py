@@ -179,7 +179,9 @@ class PairSetups:
             return None
         if state.banned:
             raise BannedPairError(peer)
-        return state if self._told.get(peer) == state.setup_id else None
+        # What a peer said before its link broke is not what it would say after a restart.
+        is_known = self._links.is_up(peer) and self._told.get(peer) == state.setup_id
+        return state if is_known else None
 
     def _begins_with(self, peer: OperatorAddress) -> bool:
         return self._identity.operator.lower() < peer.lower()
@@ -203,7 +205,7 @@ class PairSetups:
         if not self._begins_with(peer) or peer in self._running:
             return False
         # Without a state of its own, or with a peer that has another one. Not before the peer has said so.
-        return self._store.get(peer) is None or peer in self._told
+        return self._store.get(peer) is None or (self._links.is_up(peer) and peer in self._told)
 
     async def _prepare(self, peers: list[OperatorAddress]) -> None:
         await asyncio.sleep(_PAUSE_S)

@@ -89,6 +89,10 @@ class PeerLinks:
         link = self._links.get(peer)
         return link is not None and link.send(frame)
 
+    def is_up(self, peer: OperatorAddress) -> bool:
+        """Tell whether there is a link to a peer."""
+        return peer in self._links
+
     async def accept(self, websocket: web.WebSocketResponse) -> None:
         """Serve a connection that a peer opened, until it ends."""
         if len(self._listeners) >= self._limits.max_connections:

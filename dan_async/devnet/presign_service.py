@@ -115,9 +115,7 @@ class PresignService:
         check_presign_key(record, params, now)
         return record
 
-    async def _make(
-        self, params: PresignParams, record: KeyRecord, session_id: bytes
-    ) -> PresignatureOffer:
+    async def _make(self, params: PresignParams, record: KeyRecord, session_id: bytes) -> PresignatureOffer:
         owner = PresignatureOwner(params.key_id, params.eph_id)
         with self._stock.making(owner):
             presignature = await self._sessions.run(
@@ -149,7 +147,7 @@ class PresignService:
         )
         self._stock.add(stocked)
         return PresignatureOffer(
-            presignature_id=stocked.id,
+            presignature_id=stocked.name,
             nonce_point=presignature.nonce_point,
             public_key=presignature.public_key,
             expires_at=int(min(ends)),

@@ -53,11 +53,11 @@ class StockedPresignature:
     owner: PresignatureOwner
     signers: tuple[OperatorAddress, ...]
     expires_at: float
-    #: 32 bytes that all of its signers know it by, bound to the nonce point.
-    id: bytes = field(init=False)
+    #: The 32 bytes of its id on the wire, which binds it to the nonce point.
+    name: bytes = field(init=False)
 
-    @id.default
-    def _id(self) -> bytes:
+    @name.default
+    def _name(self) -> bytes:
         return presignature_id(self.presignature.id, self.presignature.nonce_point)
 
 
@@ -101,9 +101,9 @@ class PresignatureStock:
 
     def add(self, stocked: StockedPresignature) -> None:
         """Keep a presignature ready."""
-        self._ready[stocked.id] = stocked
+        self._ready[stocked.name] = stocked
         self._counts[stocked.owner] += 1
-        heapq.heappush(self._expiries, (stocked.expires_at, stocked.id))
+        heapq.heappush(self._expiries, (stocked.expires_at, stocked.name))
 
     def find(
         self, id_: bytes, *, owner: PresignatureOwner, signers: tuple[OperatorAddress, ...]
@@ -125,9 +125,9 @@ class PresignatureStock:
 
     def take(self, stocked: StockedPresignature) -> Presignature:
         """Take a presignature out for good; from here on its id is spent."""
-        del self._ready[stocked.id]
+        del self._ready[stocked.name]
         self._uncount(stocked.owner, 1)
-        self._spent[stocked.id] = None
+        self._spent[stocked.name] = None
         if len(self._spent) > _MOST_SPENT:
             self._spent.popitem(last=False)
         return stocked.presignature
@@ -149,7 +149,7 @@ class PresignatureStock:
 
     def _drop(self, dropped: list[StockedPresignature]) -> None:
         for stocked in dropped:
-            del self._ready[stocked.id]
+            del self._ready[stocked.name]
             self._uncount(stocked.owner, 1)
             stocked.presignature.discard()
 

@@ -54,9 +54,7 @@ class RequestRuns(Generic[T]):
         self._running: dict[Hashable, _Run[T]] = {}
         self._ended: OrderedDict[Hashable, _Ended[T]] = OrderedDict()  # oldest first
 
-    async def run(
-        self, request: Hashable, content: bytes, begin: Callable[[], Coroutine[Any, Any, T]]
-    ) -> T:
+    async def run(self, request: Hashable, content: bytes, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """
         Do the work of a request, or wait for it, or say again what came of it.
 

@@ -92,9 +92,7 @@ def read_sign(params: SignParams) -> ReadSign:
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("credentials", error)
     if params.presignature_ids and len(params.presignature_ids) != len(requests):
-        refuse_field(
-            "presignatureIds", InvalidFieldError("presignatureIds", "must be one for each message")
-        )
+        refuse_field("presignatureIds", InvalidFieldError("presignatureIds", "must be one for each message"))
     return ReadSign(
         params=params,
         setup=setup,
@@ -105,9 +103,7 @@ def read_sign(params: SignParams) -> ReadSign:
     )
 
 
-def check_signers(
-    record: KeyRecord, signers: tuple[OperatorAddress, ...], operator: OperatorAddress
-) -> None:
+def check_signers(record: KeyRecord, signers: tuple[OperatorAddress, ...], operator: OperatorAddress) -> None:
     """
     Check that signers are exactly t of the key's parties, this node among them.
 

@@ -28,7 +28,7 @@ from dan_async.devnet.owner_checks import refuse_field
 from dan_async.devnet.presign_service import presign_session_id
 from dan_async.devnet.presign_session import PresignSessions
 from dan_async.devnet.presignature_stock import PresignatureOwner, PresignatureStock
-from dan_async.devnet.request_runs import RequestRuns, check_same
+from dan_async.devnet.request_runs import RequestRuns
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.sign_checks import ReadSign, check_signers, check_signing_key, read_sign, usable_key
 from dan_async.devnet.workers import Workers
@@ -37,7 +37,14 @@ from dan_async.models.signing import SignatureShare, SignatureShares
 from dan_async.types import Clock, MpcKeyId, RequestId
 from dan_async.wire.codec import SignRequest
 from dan_async.wire.node_1 import Code, decode_key_id
-from dan_async.wire.node_signing import OPERATION, SIGN, SignParams, encode_sign, presignature_id, shares_digest
+from dan_async.wire.node_signing import (
+    OPERATION,
+    SIGN,
+    SignParams,
+    encode_sign,
+    presignature_id,
+    shares_digest,
+)
 from dan_async.wire.sign_digest import sign_request_digest
 
 __all__ = ["FindRefusal", "SignService"]
@@ -160,8 +167,7 @@ class SignService:
             self._authorised.popitem(last=False)
         content = hashlib.sha256(encode_sign(evolve(params, signers=())).encode()).digest()
         known = self._authorised.get(params.request_id)
-        if known is not None:
-            check_same(known.content, content)
+        if known is not None and known.content == content:
             return
         nonce = None
         if params.participants:

@@ -91,7 +91,7 @@ async def test_malformed_parameters_are_refused(node, method, params):
 
 async def test_an_unknown_method_is_refused(node):
     """METHOD_NOT_FOUND."""
-    assert await node.code_of("dan_sign", {}) == Code.METHOD_NOT_FOUND
+    assert await node.code_of("dan_dance", {}) == Code.METHOD_NOT_FOUND
 
 
 # --- framing ----------------------------------------------------------------------------------------------------------

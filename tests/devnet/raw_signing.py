@@ -1,0 +1,206 @@
+"""Signing by hand, for tests: requests for presignatures and signatures in which every field can be made wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, evolve, field
+
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.devnet.mpc.presignature import assemble
+from dan_async.models.acknowledgement import Acknowledgement
+from dan_async.models.claim import EphemeralClaim
+from dan_async.models.signing import PresignatureOffer, SignatureShares
+from dan_async.wire import node_1, node_signing
+from dan_async.wire.codec import RequestType, SignRequest, ephemeral_payload, module_for, oneshot_challenge
+from dan_async.wire.node_signing import PRESIGN, SIGN, PresignParams, SignParams
+from tests.devnet.raw_client import Keygen, RawNode
+
+__all__ = ["Signer", "signature_from", "text_request"]
+
+
+def text_request(text: str = "hello", **options: Any) -> SignRequest:
+    """A personal message."""
+    return SignRequest(request_type=RequestType.EIP191, message=text.encode().hex(), **options)
+
+
+@define(kw_only=True)
+class Signer:
+    """Who holds an ephemeral key of a session key, and connections to its nodes in the order of participants."""
+
+    nodes: list[RawNode]
+    ack: Acknowledgement
+    key: EphemeralKey
+    eph_id: str
+    owner: str
+    revision: str = "1"
+    expiry: int = field(factory=lambda: int(time.time()) + 3600)
+
+    @classmethod
+    async def after(cls, keygen: Keygen) -> Signer:
+        """Run a key generation, and hold what it gave."""
+        acks = await keygen.run()
+        return cls(
+            nodes=keygen.nodes,
+            ack=acks[0],
+            key=keygen.key,
+            eph_id=keygen.claim.eph_id if keygen.revision != "0.1" else "0x" + keygen.key.public_key.hex(),
+            owner=keygen.signer.operator,
+            revision=keygen.revision,
+            expiry=keygen.expiry,
+        )
+
+    def signers(self, indices: Sequence[int] | None = None) -> tuple[str, ...]:
+        """The operators at these places, the first t unless said otherwise."""
+        chosen = range(self.ack.threshold.t) if indices is None else indices
+        return tuple(self.ack.participants[i] for i in sorted(chosen))
+
+    def chosen(self, signers: Sequence[str]) -> list[RawNode]:
+        return [node for node in self.nodes if node.operator in signers]
+
+    # --- presignatures ------------------------------------------------------------------------------------------------
+
+    def presign_params(self, signers: Sequence[int] | None = None, **members: Any) -> PresignParams:
+        """A request for a presignature, signed."""
+        unsigned = PresignParams(
+            **{
+                "request_id": "0x" + secrets.token_hex(32),
+                "key_id": self.ack.key_id,
+                "eph_id": self.eph_id,
+                "signers": self.signers(signers),
+                "expires_at": int(time.time()) + 60,
+                "signature": "",
+                **members,
+            }
+        )
+        digest = node_signing.presign_digest(
+            request_id=unsigned.request_id,
+            key_id=unsigned.key_id,
+            eph_id=unsigned.eph_id,
+            signers=unsigned.signers,
+            expires_at=unsigned.expires_at,
+        )
+        return unsigned if unsigned.signature else evolve(unsigned, signature=self.key.sign_message(digest))
+
+    async def presign(self, params: PresignParams) -> PresignatureOffer:
+        """Send it to the signers, who must all say the same."""
+        text = node_signing.encode_presign(params)
+        answers = await asyncio.gather(*(node.call(PRESIGN, text) for node in self.chosen(params.signers)))
+        offers = [node_signing.decode_presign_result(answer) for answer in answers]
+        (same,) = {(offer.presignature_id, offer.nonce_point, offer.public_key) for offer in offers}
+        assert same[2] == self.ack.public_key
+        return offers[0]
+
+    # --- signatures ---------------------------------------------------------------------------------------------------
+
+    def setup(self, requests: Sequence[SignRequest], **members: Any) -> str:
+        """The text of a signgen setup."""
+        module = module_for(self.revision)
+        if self.revision == "1":
+            requests = [
+                request if request.transaction_id else evolve(request, transaction_id=f"t{number}")
+                for number, request in enumerate(requests)
+            ]
+        wanted = {"t": self.ack.threshold.t, "key_id": self.ack.key_id} | members
+        return module.encode_signgen_setup(
+            module.signgen_setup(**wanted, message=module.encode_message(requests))
+        )
+
+    def sign_params(
+        self,
+        setup: str,
+        signers: Sequence[int] | None = None,
+        presignature_ids: Sequence[bytes] = (),
+        **members: Any,
+    ) -> SignParams:
+        """A request for signatures, signed: with presignatures, with participants and nonces, or one-shot."""
+        digest = node_1.setup_hash(operation="signgen", revision=self.revision, setup=setup)
+        params = SignParams(
+            **{
+                "request_id": "0x" + secrets.token_hex(32),
+                "revision": self.revision,
+                "setup": setup,
+                "signers": self.signers(signers),
+                "presignature_ids": tuple(presignature_ids),
+                "user_authentication": None,
+                **members,
+            }
+        )
+        if params.presignature_ids:
+            challenge = node_signing.sign_challenge(
+                request_id=params.request_id,
+                setup_digest=digest,
+                signers=params.signers,
+                presignature_ids=params.presignature_ids,
+            ).hex()
+        elif params.participants:
+            challenge = node_1.final_challenge(
+                operation="signgen",
+                request_id=params.request_id,
+                setup_digest=digest,
+                participants=params.participants,
+                nonces=params.nonces,
+            ).hex()
+        else:
+            params = evolve(params, request_id=node_1.oneshot_request_id(digest))
+            challenge = oneshot_challenge(setup)
+        return self.authorised(params, challenge)
+
+    def authorised(self, params: SignParams, challenge: str) -> SignParams:
+        """Have the ephemeral key sign a request."""
+        module = module_for(self.revision)
+        setup = module.decode_signgen_setup(params.setup)
+        claim = EphemeralClaim(
+            eph_id=self.eph_id,
+            eph_pk=self.key.public_key,
+            expiry=0 if self.revision == "0.1" else self.expiry,
+            sign_alg=self.key.algorithm,
+        )
+        signature = self.key.sign_message(ephemeral_payload(self.revision, params.setup, challenge))
+        return evolve(
+            params,
+            user_authentication=module.ephemeral_authentication(
+                claim=claim, owner_id=self.owner, message=setup.message, signature=signature
+            ),
+        )
+
+    async def send(self, params: SignParams) -> list[SignatureShares]:
+        """Send it to the signers."""
+        text = node_signing.encode_sign(params)
+        answers = await asyncio.gather(*(node.call(SIGN, text) for node in self.chosen(params.signers)))
+        return [node_signing.decode_sign_result(answer) for answer in answers]
+
+    async def sign(self, request: SignRequest | None = None, signers: Sequence[int] | None = None) -> bytes:
+        """Presign, sign, and put the signature together, which checks that it recovers to the key."""
+        offer = await self.presign(self.presign_params(signers))
+        setup = self.setup([request or text_request()])
+        params = self.sign_params(setup, signers, [offer.presignature_id])
+        return signature_from(await self.send(params))
+
+    async def nonces(self, setup: str, request_id: str, nodes: Sequence[RawNode]) -> list[bytes]:
+        """Ask these nodes for nonces."""
+        digest = node_1.setup_hash(operation="signgen", revision=self.revision, setup=setup)
+        asked = {
+            "requestId": request_id,
+            "operation": "signgen",
+            "setupHash": "0x" + digest.hex(),
+            "keyId": self.ack.key_id,
+        }
+        answers = await asyncio.gather(*(node.call("dan_challenge", asked) for node in nodes))
+        return [node_1.decode_challenge_result(answer).nonce for answer in answers]
+
+
+def signature_from(answers: Sequence[SignatureShares], number: int = 0) -> bytes:
+    """Put one signature together from all signers' answers."""
+    shares = {answer.party_index: answer.shares[number] for answer in answers}
+    first = answers[0].shares[number]
+    return assemble(
+        public_key=answers[0].public_key,
+        nonce_point=first.nonce_point,
+        digest=first.digest,
+        shares={index: (share.u, share.w) for index, share in shares.items()},
+    )
