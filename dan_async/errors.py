@@ -45,6 +45,7 @@ The tree::
     │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
     │   └── RecordConflictError               the record exists already, or was changed by somebody else
     ├── SessionExpiredError                   the session's expiry has passed
+    ├── PermissionDeniedError                 the session's permissions do not allow what was asked
     └── SignatureCheckError                   a signature does not recover to the session's address
 
 Every error has ``message`` (what happened) and ``hint`` (what to do), and where they are known ``phase``,
@@ -381,6 +382,23 @@ class GatewayError(DanError):
 
 class SessionExpiredError(DanError):
     """The session's expiry has passed. Nothing was sent."""
+
+
+class PermissionDeniedError(DanError):
+    """
+    The session's permissions do not allow what was asked. Nothing was signed.
+
+    Args:
+        rule: The rule that says no, as a path into the permissions (``permissions[0].args.value``), or what of the request
+            has no place under permissions (``requestType``, ``callData``).
+        problem: What is not allowed, as the end of a sentence.
+        hint: What to do about it.
+    """
+
+    def __init__(self, rule: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"the permissions do not allow this: {rule}: {problem}", hint=hint)
+        self.rule = rule
+        self.problem = problem
 
 
 class SignatureCheckError(DanError):

@@ -31,6 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "crypto": {"_hex"},
     "models": {"_hex", "_json_depth"},
     "wire": {"models", "_hex", "_json_depth", "crypto"},
+    "permissions": {"models", "wire", "crypto"},
     "transport": {"config", "_tasks", "_json_depth", "retry_table"},
     "quorum": {"models", "crypto", "config", "retry", "_tasks"},
     "networks": {
@@ -78,6 +79,7 @@ ARROWS: dict[str, set[str]] = {
         "networks",
         "quorum",
         "retry",
+        "permissions",
     },
     "cli": {
         "client",

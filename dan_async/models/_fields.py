@@ -13,6 +13,7 @@ from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
+_NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,64}|[0-9]{1,78})\Z")
 _ALGORITHMS = ("secp256k1", "ed25519")
 
 #: Longest life of an ephemeral key, in seconds: the wire's own limit.
@@ -29,6 +30,23 @@ def check_int(field: str, value: object, *, least: int, most: int, unit: str = "
     if not least <= value <= most:
         raise InvalidFieldError(field, f"must be from {least} to {most}{unit}")
     return value
+
+
+def number_of(bits: int) -> Callable[[Any, str], int]:
+    """Make a reader of unsigned numbers. An empty text, which the earliest clients send, is 0."""
+
+    def read(value: object, name: str) -> int:
+        if isinstance(value, str):
+            if not (value == "" or _NUMBER.match(value)):
+                raise InvalidFieldError(name, "must be a whole number: an int, 0x and hex digits, or digits")
+            value = int(value or "0", 16 if value[:2] in ("0x", "0X") else 10)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidFieldError(name, f"must be a whole number or its text, not {type(value).__name__}")
+        if not 0 <= value < 1 << bits:
+            raise InvalidFieldError(name, f"must be from 0 to 2**{bits} - 1")
+        return value
+
+    return read
 
 
 def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -> str:

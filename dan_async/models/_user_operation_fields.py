@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -13,30 +12,11 @@ from dan_async.errors import InvalidFieldError
 from dan_async.models._fields import check_address
 from dan_async.types import Address
 
-_NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,64}|[0-9]{1,78})\Z")
-
 #: Longest member of variable length, in bytes; no block takes a longer one.
 _MOST_BYTES = 128 * 1024
 
 _SHOWN_BYTES = 16
 _WORD = 32
-
-
-def number(bits: int) -> Callable[[Any, str], int]:
-    """Make a reader of unsigned numbers. An empty text, which the earliest clients send, is 0."""
-
-    def read(value: object, name: str) -> int:
-        if isinstance(value, str):
-            if not (value == "" or _NUMBER.match(value)):
-                raise InvalidFieldError(name, "must be a whole number: an int, 0x and hex digits, or digits")
-            value = int(value or "0", 16 if value[:2] in ("0x", "0X") else 10)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidFieldError(name, f"must be a whole number or its text, not {type(value).__name__}")
-        if not 0 <= value < 1 << bits:
-            raise InvalidFieldError(name, f"must be from 0 to 2**{bits} - 1")
-        return value
-
-    return read
 
 
 def data(value: object, name: str) -> bytes:

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 
 from attrs import field, frozen
 
+from dan_async.models._fields import number_of
 from dan_async.models._user_operation_fields import (
     JsonRpcForm,
     Member,
     address,
     address_and_data,
     data,
-    number,
     shorten,
     word,
 )
@@ -58,11 +58,11 @@ class PackedUserOperation(JsonRpcForm):
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
     members: ClassVar[Mapping[str, Member]] = {
         "sender": Member("sender", address),
-        "nonce": Member("nonce", number(256)),
+        "nonce": Member("nonce", number_of(256)),
         "init_code": Member("initCode", address_and_data(ADDRESS_LENGTH), needed=False),
         "call_data": Member("callData", data),
         "account_gas_limits": Member("accountGasLimits", word),
-        "pre_verification_gas": Member("preVerificationGas", number(256)),
+        "pre_verification_gas": Member("preVerificationGas", number_of(256)),
         "gas_fees": Member("gasFees", word),
         "paymaster_and_data": Member("paymasterAndData", address_and_data(PAYMASTER_HEAD), needed=False),
         "signature": Member("signature", data, needed=False),

@@ -14,13 +14,13 @@ from attrs import field, fields, frozen
 
 from dan_async._hex import to_hex
 from dan_async.errors import InvalidFieldError
+from dan_async.models._fields import number_of
 from dan_async.models._user_operation_fields import (
     JsonRpcForm,
     Member,
     address,
     address_and_data,
     data,
-    number,
     shorten,
 )
 from dan_async.models.packed_user_operation import (
@@ -65,14 +65,14 @@ class UserOperationV06(JsonRpcForm):
     version: ClassVar[Literal["v0.6.0"]] = "v0.6.0"
     members: ClassVar[Mapping[str, Member]] = {
         "sender": Member("sender", address),
-        "nonce": Member("nonce", number(256)),
+        "nonce": Member("nonce", number_of(256)),
         "init_code": Member("initCode", address_and_data(ADDRESS_LENGTH), needed=False),
         "call_data": Member("callData", data),
-        "call_gas_limit": Member("callGasLimit", number(256)),
-        "verification_gas_limit": Member("verificationGasLimit", number(256)),
-        "pre_verification_gas": Member("preVerificationGas", number(256)),
-        "max_fee_per_gas": Member("maxFeePerGas", number(256)),
-        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", number(256)),
+        "call_gas_limit": Member("callGasLimit", number_of(256)),
+        "verification_gas_limit": Member("verificationGasLimit", number_of(256)),
+        "pre_verification_gas": Member("preVerificationGas", number_of(256)),
+        "max_fee_per_gas": Member("maxFeePerGas", number_of(256)),
+        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", number_of(256)),
         "paymaster_and_data": Member("paymasterAndData", address_and_data(ADDRESS_LENGTH), needed=False),
         "signature": Member("signature", data, needed=False),
     }
@@ -125,20 +125,20 @@ class UserOperationV07(JsonRpcForm):
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
     members: ClassVar[Mapping[str, Member]] = {
         "sender": Member("sender", address),
-        "nonce": Member("nonce", number(256)),
+        "nonce": Member("nonce", number_of(256)),
         "factory": Member("factory", address, needed=False),
         "factory_data": Member("factoryData", data, needed=False),
         "call_data": Member("callData", data),
-        "call_gas_limit": Member("callGasLimit", number(128)),
-        "verification_gas_limit": Member("verificationGasLimit", number(128)),
-        "pre_verification_gas": Member("preVerificationGas", number(256)),
-        "max_fee_per_gas": Member("maxFeePerGas", number(128)),
-        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", number(128)),
+        "call_gas_limit": Member("callGasLimit", number_of(128)),
+        "verification_gas_limit": Member("verificationGasLimit", number_of(128)),
+        "pre_verification_gas": Member("preVerificationGas", number_of(256)),
+        "max_fee_per_gas": Member("maxFeePerGas", number_of(128)),
+        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", number_of(128)),
         "paymaster": Member("paymaster", address, needed=False),
         "paymaster_verification_gas_limit": Member(
-            "paymasterVerificationGasLimit", number(128), needed=False
+            "paymasterVerificationGasLimit", number_of(128), needed=False
         ),
-        "paymaster_post_op_gas_limit": Member("paymasterPostOpGasLimit", number(128), needed=False),
+        "paymaster_post_op_gas_limit": Member("paymasterPostOpGasLimit", number_of(128), needed=False),
         "paymaster_data": Member("paymasterData", data, needed=False),
         "signature": Member("signature", data, needed=False),
     }

@@ -1,0 +1,273 @@
+"""
+The owner's permissions: what they may say, and how their JSON is read. See docs/permissions.md for the table.
+
+The form with ``"type": "erc20"`` is the one that the public clients send; the rest is built around it in its manner.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from attrs import frozen
+
+from dan_async.errors import InvalidFieldError
+from dan_async.permissions._reading import (
+    load,
+    read_address,
+    read_amount,
+    read_chain_id,
+    read_list,
+    read_object,
+    read_one_or_list,
+    read_selector,
+    read_time,
+)
+from dan_async.types import Address
+
+__all__ = ["Bound", "CallRule", "Conditions", "Erc20Rule", "Permissions", "Rule", "parse_permissions"]
+
+#: Most that gas may cost in one operation if the permissions do not say: one whole unit of the chain's currency.
+DEFAULT_GAS_COST = 10**18
+
+_COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    "=": operator.eq,
+    "==": operator.eq,
+    ">=": operator.ge,
+    ">": operator.gt,
+    "!=": operator.ne,
+}
+
+#: ERC-20 method -> names of its argument that is an address: the standard's, and one that many tokens use.
+_COUNTERPARTIES = {"transfer": ("to", "recipient"), "approve": ("spender",)}
+
+
+@frozen(kw_only=True)
+class Conditions:
+    """
+    Where and when something holds.
+
+    Args:
+        chain_ids: The chains; None for any.
+        valid_after: The first second, in Unix time; None for always.
+        valid_until: The last second; None for ever.
+    """
+
+    chain_ids: frozenset[int] | None = None
+    valid_after: int | None = None
+    valid_until: int | None = None
+
+
+@frozen
+class Bound:
+    """
+    A limit to an amount.
+
+    Args:
+        comparison: One of ``< <= = == >= > !=``.
+        value: What the amount is compared with.
+    """
+
+    comparison: str
+    value: int
+
+    def allows(self, amount: int) -> bool:
+        """Tell whether the amount keeps the limit."""
+        return _COMPARISONS[self.comparison](amount, self.value)
+
+
+@frozen(kw_only=True)
+class Erc20Rule:
+    """
+    Allows calls of one method of ERC-20 tokens.
+
+    Args:
+        path: Where the rule stands, for errors.
+        conditions: Where and when it holds.
+        tokens: The token contracts.
+        method: ``"transfer"`` or ``"approve"``.
+        counterparty_name: The argument that is an address, as the owner calls it.
+        counterparties: Who may receive or spend; None for anyone.
+        amount: The limit to the amount of each call; None for no limit.
+    """
+
+    path: str
+    conditions: Conditions
+    tokens: frozenset[Address]
+    method: str
+    counterparty_name: str
+    counterparties: frozenset[Address] | None
+    amount: Bound | None
+
+
+@frozen(kw_only=True)
+class CallRule:
+    """
+    Allows calls of contracts by target and function.
+
+    Args:
+        path: Where the rule stands, for errors.
+        conditions: Where and when it holds.
+        targets: Who may be called.
+        selectors: The functions, an empty one standing for no call data; None for any.
+        value_limit: Most wei that each call may send.
+    """
+
+    path: str
+    conditions: Conditions
+    targets: frozenset[Address]
+    selectors: frozenset[bytes] | None
+    value_limit: int
+
+
+Rule: TypeAlias = Erc20Rule | CallRule
+
+
+@frozen(kw_only=True)
+class Permissions:
+    """
+    All that the owner allows.
+
+    Args:
+        rules: Each call of an operation must be allowed by one of these.
+        conditions: Where and when anything is allowed at all.
+        entry_points: The entry points; None for any.
+        accounts: The smart accounts that may be the sender; None for any.
+        factories: The factories that may deploy the account.
+        paymasters: Who may pay for gas; None for anyone, empty for nobody but the account.
+        value_limit: Most wei that all calls of one operation may send together; None for no limit but the rules'.
+        most_gas_cost: Most wei that the gas of one operation may cost.
+        most_calls: Most calls in one operation.
+    """
+
+    rules: tuple[Rule, ...]
+    conditions: Conditions = Conditions()
+    entry_points: frozenset[Address] | None = None
+    accounts: frozenset[Address] | None = None
+    factories: frozenset[Address] = frozenset()
+    paymasters: frozenset[Address] | None = None
+    value_limit: int | None = None
+    most_gas_cost: int = DEFAULT_GAS_COST
+    most_calls: int = 256
+
+
+_CONDITIONS = ("chainId", "validAfter", "validUntil")
+_TOP = (
+    "permissions",
+    *_CONDITIONS,
+    *("entryPoint", "account", "factory", "paymasters", "valueLimit", "gasCostLimit", "callLimit"),
+)
+_ERC20 = ("type", "method", "to", "args", *_CONDITIONS)
+_CALL = ("type", "to", "selectors", "valueLimit", *_CONDITIONS)
+
+
+def parse_permissions(text: str) -> Permissions:
+    """
+    Read permissions as the owner gave them at key generation.
+
+    Args:
+        text: The JSON text: an object, or just the list of its rules.
+
+    Raises:
+        InvalidFieldError: It does not have the documented form; the error has the path of what is wrong.
+    """
+    found = load(text)
+    if isinstance(found, list):
+        found = {"permissions": found}
+    found = read_object(found, "permissions", _TOP, ())
+    if "permissions" not in found:
+        raise InvalidFieldError("permissions", "must have a list of rules under this name")
+
+    def addresses(name: str) -> frozenset[Address] | None:
+        return read_one_or_list(found[name], name, read_address) if name in found else None
+
+    return Permissions(
+        rules=read_list(found["permissions"], "permissions", _read_rule),
+        conditions=_read_conditions(found, ""),
+        entry_points=addresses("entryPoint"),
+        accounts=addresses("account"),
+        factories=addresses("factory") or frozenset(),
+        paymasters=(
+            frozenset(read_list(found["paymasters"], "paymasters", read_address))
+            if "paymasters" in found
+            else None
+        ),
+        value_limit=read_amount(found["valueLimit"], "valueLimit") if "valueLimit" in found else None,
+        most_gas_cost=read_amount(found.get("gasCostLimit", DEFAULT_GAS_COST), "gasCostLimit"),
+        most_calls=read_amount(found.get("callLimit", 256), "callLimit"),
+    )
+
+
+def _read_conditions(found: Mapping[str, Any], prefix: str) -> Conditions:
+    def time(name: str) -> int | None:
+        return read_time(found[name], prefix + name) if name in found else None
+
+    conditions = Conditions(
+        chain_ids=(
+            read_one_or_list(found["chainId"], prefix + "chainId", read_chain_id)
+            if "chainId" in found
+            else None
+        ),
+        valid_after=time("validAfter"),
+        valid_until=time("validUntil"),
+    )
+    if (conditions.valid_after or 0) > (2**48 if conditions.valid_until is None else conditions.valid_until):
+        raise InvalidFieldError(f"{prefix}validUntil", "is before validAfter, so nothing is ever allowed")
+    return conditions
+
+
+def _read_rule(value: Any, path: str) -> Rule:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "erc20":
+        return _read_erc20(value, path)
+    if kind == "call":
+        return _read_call(value, path)
+    raise InvalidFieldError(f"{path}.type", "must be erc20 or call")
+
+
+def _read_erc20(value: Any, path: str) -> Erc20Rule:
+    found = read_object(value, path, _ERC20, ("method", "to"))
+    method = found["method"]
+    if not isinstance(method, str) or method not in _COUNTERPARTIES:
+        raise InvalidFieldError(f"{path}.method", f"must be one of {', '.join(_COUNTERPARTIES)}")
+    names, args_path = _COUNTERPARTIES[method], f"{path}.args"
+    args = read_object(found.get("args", {}), args_path, (*names, "value", "eq"), ())
+    given = [name for name in names if name in args]
+    if len(given) > 1:
+        raise InvalidFieldError(f"{args_path}.{given[1]}", f"is the same as {given[0]}")
+    if ("value" in args) is not ("eq" in args):
+        missing = "eq" if "value" in args else "value"
+        raise InvalidFieldError(f"{args_path}.{missing}", "is missing: value and eq belong together")
+    bound = None
+    if "value" in args:
+        if not isinstance(args["eq"], str) or args["eq"] not in _COMPARISONS:
+            raise InvalidFieldError(f"{args_path}.eq", f"must be one of {' '.join(_COMPARISONS)}")
+        bound = Bound(args["eq"], read_amount(args["value"], f"{args_path}.value"))
+    return Erc20Rule(
+        path=path,
+        conditions=_read_conditions(found, f"{path}."),
+        tokens=read_one_or_list(found["to"], f"{path}.to", read_address),
+        method=method,
+        counterparty_name=(given or names)[0],
+        counterparties=(
+            read_one_or_list(args[given[0]], f"{args_path}.{given[0]}", read_address) if given else None
+        ),
+        amount=bound,
+    )
+
+
+def _read_call(value: Any, path: str) -> CallRule:
+    found = read_object(value, path, _CALL, ("to",))
+    selectors = None
+    if "selectors" in found:
+        selectors = frozenset(read_list(found["selectors"], f"{path}.selectors", read_selector, least=1))
+    return CallRule(
+        path=path,
+        conditions=_read_conditions(found, f"{path}."),
+        targets=read_one_or_list(found["to"], f"{path}.to", read_address),
+        selectors=selectors,
+        value_limit=read_amount(found.get("valueLimit", 0), f"{path}.valueLimit"),
+    )
