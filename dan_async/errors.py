@@ -52,7 +52,8 @@ Every error has ``message`` (what happened) and ``hint`` (what to do), and where
 ``node``, ``nodes``, ``request_id``, ``attempts``, ``elapsed_s`` and ``retryable``. No error holds a secret: not in its text
 and not in its attributes.
 
-The base class stands in _error_base, the store's errors in _store_errors; everybody imports them from here.
+The base class stands in _error_base, the store's errors in _store_errors, those of user operations in
+_user_operation_errors; everybody imports them from here.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ from dan_async._store_errors import (
 from dan_async._store_errors import (
     StoreUnavailableError as StoreUnavailableError,
 )
+from dan_async._user_operation_errors import PermissionDeniedError as PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -382,23 +384,6 @@ class GatewayError(DanError):
 
 class SessionExpiredError(DanError):
     """The session's expiry has passed. Nothing was sent."""
-
-
-class PermissionDeniedError(DanError):
-    """
-    The session's permissions do not allow what was asked. Nothing was signed.
-
-    Args:
-        rule: The rule that says no, as a path into the permissions (``permissions[0].args.value``), or what of the request
-            has no place under permissions (``requestType``, ``callData``).
-        problem: What is not allowed, as the end of a sentence.
-        hint: What to do about it.
-    """
-
-    def __init__(self, rule: str, problem: str, *, hint: str = "") -> None:
-        super().__init__(f"the permissions do not allow this: {rule}: {problem}", hint=hint)
-        self.rule = rule
-        self.problem = problem
 
 
 class SignatureCheckError(DanError):

@@ -15,7 +15,8 @@ EVERYWHERE = {"errors", "types"}
 ARROWS: dict[str, set[str]] = {
     "_error_base": set(),
     "_store_errors": {"_error_base"},
-    "errors": {"_error_base", "_store_errors"},
+    "_user_operation_errors": {"_error_base"},
+    "errors": {"_error_base", "_store_errors", "_user_operation_errors"},
     "types": set(),
     "_hex": set(),
     "_json_depth": set(),
