@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from attrs import evolve
 
+from dan_async.devnet.dkg_evidence import sign_commitment
 from dan_async.devnet.faults import DealWrongShare, Equivocate, FallSilent, Fault
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.mpc.dkg import DkgParty
@@ -49,22 +50,24 @@ class DkgFaults:
         self._other_face = new_party() if any(isinstance(fault, Equivocate) for fault in faults) else None
         self._victim = [peer for peer in session.identities if peer != identity.operator][-1]
 
-    def outgoing(self, round_: int, bodies: Bodies, received: Mapping[int, bytes]) -> Bodies:
+    def outgoing(self, round_: int, bodies: Bodies, commitments: Mapping[int, bytes]) -> Bodies:
         """
         Change what the node is about to send.
 
         Args:
             round_: The round.
             bodies: What it should send to each peer.
-            received: What the peers sent in the round before.
+            commitments: What the peers have committed to, once they have.
         """
         if round_ >= self._silent_from:
             return {}
         changed = dict(bodies)
         if round_ == _COMMIT and self._other_face is not None:
-            changed[self._victim] = self._other_face.commit()
+            changed[self._victim] = sign_commitment(
+                self._session, self._other_face.commit(), self._identity.sign
+            )
         if round_ == _OPEN and self._other_face is not None:
-            opening = self._other_face.open(received)
+            opening = self._other_face.open(commitments)
             share = opening.shares[self._session.identities.index(self._victim) + 1]
             changed[self._victim] = join_parts((opening.broadcast, share))
         if round_ == _OPEN and self._deals_wrong:

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 
+from dan_async.devnet.dkg_evidence import CommitmentBook, check_evidence, sign_commitment
 from dan_async.devnet.dkg_faults import DkgFaults
 from dan_async.devnet.faults import NodeCrashed, NodeFaults
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mailboxes import ConflictingMessageError, PeerAbortError, SilentPeersError
-from dan_async.devnet.mpc.abort import DkgAbort, check_complaint
+from dan_async.devnet.mpc.abort import DkgAbort
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.session import Session
@@ -52,13 +53,18 @@ class _Session:
     threshold: Threshold
     participants: tuple[OperatorAddress, ...]
     parties: PeerSession
-    #: What the peers sent in the round before, by index.
-    received: dict[int, bytes] = field(factory=dict)
+    #: What the peers have committed to, by index.
+    commitments: dict[int, bytes] = field(factory=dict)
     faults: DkgFaults | None = None
 
     @property
     def session_id(self) -> bytes:
         return self.parties.id
+
+    @property
+    def agreed(self) -> Session:
+        """What all parties agree on beforehand."""
+        return Session(session_id=self.session_id, threshold=self.threshold, identities=self.participants)
 
     def index(self, operator: OperatorAddress) -> int:
         return self.participants.index(operator) + 1
@@ -147,9 +153,13 @@ class DkgSessions:
     async def _run(self, session: _Session) -> KeyShare:
         party = self._new_party(session)
         session.faults = self._faults_in(session)
-        commitment = await self._compute(session, party.commit)
-        commitments = await self._exchange(session, _COMMIT, dict.fromkeys(session.parties.peers, commitment))
+        agreed = session.agreed
+        book = CommitmentBook(agreed, session.index(self._identity.operator))
+        commitment = sign_commitment(agreed, await self._compute(session, party.commit), self._identity.sign)
+        committed = await self._exchange(session, _COMMIT, dict.fromkeys(session.parties.peers, commitment))
+        commitments = await self._compute(session, book.read, commitment, committed)
 
+        session.commitments = commitments
         opening = await self._compute(session, party.open, commitments)
         bodies = {
             peer: join_parts((opening.broadcast, opening.shares[session.index(peer)]))
@@ -159,8 +169,8 @@ class DkgSessions:
         openings, shares = _unpack(session, received)
 
         echo = await self._compute(session, party.verify, openings, shares)
-        echoes = await self._exchange(session, _ECHO, dict.fromkeys(session.parties.peers, echo))
-        return await self._compute(session, party.finish, echoes)
+        echoed = await self._exchange(session, _ECHO, dict.fromkeys(session.parties.peers, book.echo(echo)))
+        return await self._compute(session, book.finish, party, echo, echoed)
 
     def _new_party(self, session: _Session) -> DkgParty:
         return DkgParty(
@@ -175,11 +185,11 @@ class DkgSessions:
         faults = self._faults.in_key_generation()
         if not faults:
             return None
-        agreed = Session(
-            session_id=session.session_id, threshold=session.threshold, identities=session.participants
-        )
         return DkgFaults(
-            faults, identity=self._identity, session=agreed, new_party=lambda: self._new_party(session)
+            faults,
+            identity=self._identity,
+            session=session.agreed,
+            new_party=lambda: self._new_party(session),
         )
 
     async def _compute(self, session: _Session, step: Callable[..., T], *arguments: Any) -> T:
@@ -195,7 +205,7 @@ class DkgSessions:
         """Send this node's messages of a round and wait for everybody else's, by index."""
         self._faults.before_round(round_)
         if session.faults is not None:
-            bodies = session.faults.outgoing(round_, bodies, session.received)
+            bodies = session.faults.outgoing(round_, bodies, session.commitments)
         session.parties.send(round_, bodies)
         try:
             received = await session.parties.receive(round_, timeout_s=self._limits.round_s)
@@ -206,8 +216,7 @@ class DkgSessions:
             raise _Failure(f"two different messages in round {round_}", (error.peer,)) from error
         except PeerAbortError as error:
             raise await self._judge(session, error) from error
-        session.received = {session.index(peer): body for peer, body in received.items()}
-        return session.received
+        return {session.index(peer): body for peer, body in received.items()}
 
     async def _judge(self, session: _Session, error: PeerAbortError) -> _Failure:
         """Decide whom to blame for a peer's abort: whom a complaint proves guilty, or see ``credible_culprits``."""
@@ -217,7 +226,7 @@ class DkgSessions:
         except ProtocolError:
             return _Failure("an abort that cannot be read", (by,), aborted_by=by)
         if notice.complaint is not None:
-            proven = await self._workers.compute(_check, session, notice.complaint)
+            proven = await self._workers.compute(check_evidence, session.agreed, notice.complaint)
             if proven is None:
                 return _Failure("a complaint that proves nothing", (by,), aborted_by=by)
             guilty = session.participants[proven - 1]
@@ -232,15 +241,6 @@ class DkgSessions:
         if failure.aborted_by is not None:
             data["abortedBy"] = failure.aborted_by
         return RefusalError(Code.KEYGEN_FAILED, f"key generation failed: {failure.reason}", data=data)
-
-
-def _check(session: _Session, complaint: bytes) -> int | None:
-    return check_complaint(
-        complaint,
-        session_id=session.session_id,
-        threshold=session.threshold,
-        identities=session.participants,
-    )
 
 
 def _unpack(session: _Session, received: Mapping[int, bytes]) -> tuple[dict[int, bytes], dict[int, bytes]]:

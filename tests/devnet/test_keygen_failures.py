@@ -108,7 +108,7 @@ async def test_a_wrong_share_is_proven_to_everybody(make_devnet):
 
 
 async def test_equivocation_is_seen_by_all(make_devnet):
-    """A node with two faces: the signed echoes differ, nobody stores a share, nobody is blamed without proof."""
+    """A node with two faces: the signed echoes differ, nobody stores a share, and its two signatures prove who lied."""
     devnet = await make(make_devnet)
     devnet.faults[0] = Equivocate()
     async with connect_all(devnet) as nodes, assert_runs_under(15):
@@ -117,6 +117,9 @@ async def test_equivocation_is_seen_by_all(make_devnet):
         refusals = await failures(keygen)
     assert {refusal.code for refusal in refusals} == {Code.KEYGEN_FAILED}
     assert any("equivocation" in refusal.message for refusal in refusals)
+    two_faced = devnet.nodes[0].operator
+    for node, refusal in zip(nodes, refusals, strict=True):
+        assert node.operator == two_faced or refusal.data["culprits"] == [two_faced]
     assert holders(devnet) == 0
 
 

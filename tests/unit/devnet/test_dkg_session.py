@@ -8,13 +8,15 @@ import contextlib
 import pytest
 
 from dan_async.config import Threshold
+from dan_async.devnet.dkg_evidence import CommitmentBook, sign_commitment
 from dan_async.devnet.dkg_session import DkgSessions
 from dan_async.devnet.faults import NodeFaults
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mailboxes import Mailboxes
 from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_parts
+from dan_async.devnet.mpc.session import Session
+from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_parts, split_parts
 from dan_async.devnet.peer_session import PeerSessions
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
@@ -26,6 +28,7 @@ IDENTITIES = sorted((NodeIdentity.from_hex(f"{n:064x}") for n in (1, 2, 3)), key
 OPERATORS = tuple(identity.operator for identity in IDENTITIES)
 THRESHOLD = Threshold(2, 3)
 ME, A, B = OPERATORS
+AGREED = Session(session_id=SESSION, threshold=THRESHOLD, identities=OPERATORS)
 
 
 class Links:
@@ -99,12 +102,21 @@ class Bench:
                 await asyncio.sleep(0.001)
 
     async def commit(self):
-        commitments = {2: self.peers[A].commit(), 3: self.peers[B].commit()}
+        bodies = {2: self.signed(A), 3: self.signed(B)}
         self.start()
-        commitments[1] = await self.mine(1)
-        self.say(A, commitments[2], round_=1)
-        self.say(B, commitments[3], round_=1)
-        return commitments
+        bodies[1] = await self.mine(1)
+        self.say(A, bodies[2], round_=1)
+        self.say(B, bodies[3], round_=1)
+        self.books = {}
+        for i in (2, 3):
+            book = self.books[i] = CommitmentBook(AGREED, i)
+            book.read(bodies[i], {j: body for j, body in bodies.items() if j != i})
+        return {i: split_parts(body, 2)[0] for i, body in bodies.items()}
+
+    def signed(self, peer, party=None):
+        """What a peer sends in round 1."""
+        identity = IDENTITIES[OPERATORS.index(peer)]
+        return sign_commitment(AGREED, (party or self.peers[peer]).commit(), identity.sign)
 
     async def open(self):
         commitments = await self.commit()
@@ -152,9 +164,10 @@ async def test_a_whole_key_generation(bench):
         ),
     }
     for i, echo in echoes.items():
-        bench.say(OPERATORS[i - 1], echo, round_=3)
+        bench.say(OPERATORS[i - 1], bench.books[i].echo(echo), round_=3)
     share = await bench.running
-    theirs = bench.peers[A].finish({1: await bench.mine(3), 3: echoes[3]})
+    others = {1: await bench.mine(3), 3: bench.books[3].echo(echoes[3])}
+    theirs = bench.books[2].finish(bench.peers[A], echoes[2], others)
     assert share.public_key == theirs.public_key
     assert share.transcript_hash == theirs.transcript_hash
     assert bench.links.needed == []
@@ -164,11 +177,31 @@ async def test_a_whole_key_generation(bench):
 async def test_silence_is_blamed_on_the_silent_only(workers):
     """And the other parties are told."""
     bench = Bench(workers, round_s=0.2)
-    bench.say(A, bench.peers[A].commit(), round_=1)
+    bench.say(A, bench.signed(A), round_=1)
     bench.start()
     refusal = await bench.refusal()
     assert refusal.data == {"culprits": [B]}
     assert {(peer, notice.culprits) for peer, notice in bench.links.aborts()} == {(A, (3,)), (B, (3,))}
+
+
+async def test_a_proof_of_equivocation_convinces(bench):
+    """Also a node that has not seen both commitments itself, and whoever brings the proof."""
+    other = DkgParty(
+        session_id=SESSION, index=3, threshold=THRESHOLD, identities=OPERATORS, sign=IDENTITIES[2].sign
+    )
+    bench.start()
+    proof = b"\xe0" + join_parts((bench.signed(B), bench.signed(B, other)))
+    bench.abort(A, complaint=proof)
+    assert (await bench.refusal()).data == {"culprits": [B], "abortedBy": A}
+    assert {notice.complaint for _, notice in bench.links.aborts()} == {proof}
+
+
+async def test_a_commitment_that_its_sender_did_not_sign_is_blamed_on_it(bench):
+    """Nobody could show it to the others later."""
+    bench.start()
+    bench.say(A, sign_commitment(AGREED, bench.peers[A].commit(), IDENTITIES[2].sign), round_=1)
+    bench.say(B, bench.signed(B), round_=1)
+    assert (await bench.refusal()).data == {"culprits": [A]}
 
 
 async def test_two_different_messages_in_a_round_are_blamed_on_their_sender(bench):
@@ -183,7 +216,7 @@ async def test_garbage_is_blamed_on_its_sender(bench):
     """As the arithmetic notices."""
     bench.start()
     bench.say(A, b"garbage", round_=1)
-    bench.say(B, bench.peers[B].commit(), round_=1)
+    bench.say(B, bench.signed(B), round_=1)
     refusal = await bench.refusal()
     assert refusal.data == {"culprits": [A]}
     assert "malformed" in refusal.message
@@ -222,7 +255,7 @@ async def test_an_aborts_blame_is_believed_as_far_as_it_can_be_checked(bench, cu
 async def test_an_abort_cannot_blame_who_has_sent_its_message(bench):
     """This node knows better."""
     bench.start()
-    bench.say(B, bench.peers[B].commit(), round_=1)
+    bench.say(B, bench.signed(B), round_=1)
     bench.abort(A, culprits=(3,))
     assert (await bench.refusal()).data == {"culprits": [], "abortedBy": A}
 

@@ -1,0 +1,167 @@
+"""Signed commitments: who told different parties different things, and who only says so."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+
+from dan_async.config import Threshold
+from dan_async.devnet.dkg_evidence import CommitmentBook, check_evidence, sign_commitment
+from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.mpc.abort import DkgAbort, Reason
+from dan_async.devnet.mpc.dkg import DkgParty
+from dan_async.devnet.mpc.messages import EchoMessage
+from dan_async.devnet.mpc.session import Session
+from dan_async.devnet.peer_messages import join_parts, split_parts
+
+IDENTITIES = sorted((NodeIdentity.from_hex(f"{n:064x}") for n in (1, 2, 3)), key=lambda i: i.operator.lower())
+AGREED = Session(
+    session_id=b"\x0c" * 32,
+    threshold=Threshold(2, 3),
+    identities=tuple(identity.operator for identity in IDENTITIES),
+)
+
+
+def party(index, session=AGREED):
+    return DkgParty(
+        session_id=session.session_id,
+        index=index,
+        threshold=session.threshold,
+        identities=session.identities,
+        sign=IDENTITIES[index - 1].sign,
+    )
+
+
+def signed(index, session=AGREED, by=None):
+    """A body of round 1, from a party with a polynomial of its own."""
+    return sign_commitment(session, party(index, session).commit(), IDENTITIES[(by or index) - 1].sign)
+
+
+def others(bodies, index):
+    return {i: body for i, body in bodies.items() if i != index}
+
+
+class Run:
+    """A key generation of three, up to the echoes, in which party 3 may have two faces."""
+
+    def __init__(self, *, two_faced=False):
+        parties = {i: party(i) for i in (1, 2, 3)}
+        face = party(3) if two_faced else parties[3]
+        first = {i: sign_commitment(AGREED, p.commit(), IDENTITIES[i - 1].sign) for i, p in parties.items()}
+        other = sign_commitment(AGREED, face.commit(), IDENTITIES[2].sign) if two_faced else first[3]
+        seen = {1: first, 2: {**first, 3: other}, 3: first}  # party 2 is the victim
+        self.books = {i: CommitmentBook(AGREED, i) for i in (1, 2, 3)}
+        commitments = {i: self.books[i].read(seen[i][i], others(seen[i], i)) for i in (1, 3)}
+        commitments[2] = self.books[2].read(seen[2][2], others(seen[2], 2))
+        openings = {i: parties[i].open(commitments[i]) for i in (1, 2, 3)}
+        to_victim = face.open(commitments[3]) if two_faced else openings[3]
+        self.parties, self.echoes = parties, {}
+        for i in (1, 2, 3):
+            sent = {j: to_victim if (i, j) == (2, 3) else openings[j] for j in (1, 2, 3) if j != i}
+            self.echoes[i] = parties[i].verify(
+                {j: opening.broadcast for j, opening in sent.items()},
+                {j: opening.shares[i] for j, opening in sent.items()},
+            )
+
+    def bodies(self):
+        return {i: self.books[i].echo(self.echoes[i]) for i in (1, 2, 3)}
+
+    def finish(self, index, bodies):
+        return self.books[index].finish(self.parties[index], self.echoes[index], others(bodies, index))
+
+    def abort(self, index, bodies):
+        with pytest.raises(DkgAbort) as caught:
+            self.finish(index, bodies)
+        return caught.value
+
+
+def test_honest_parties_finish():
+    """All with the same key."""
+    run = Run()
+    bodies = run.bodies()
+    assert len({run.finish(i, bodies).public_key for i in (1, 2, 3)}) == 1
+
+
+def test_two_faces_are_shown_by_two_signatures():
+    """Both honest parties name the one that has them, and can prove it to anybody."""
+    run = Run(two_faced=True)
+    bodies = run.bodies()
+    for index in (1, 2):
+        abort = run.abort(index, bodies)
+        assert (abort.reason, abort.culprits) == (Reason.EQUIVOCATION, (3,))
+        assert check_evidence(AGREED, abort.complaint) == 3
+
+
+def test_who_passes_on_what_nobody_signed_is_blamed():
+    """A party cannot make another look two-faced."""
+    run = Run()
+    bodies = run.bodies()
+    _, one, _, three = split_parts(bodies[3], 4)
+    digest = EchoMessage.digest(AGREED.context, b"\x01" * 32)
+    false = EchoMessage(sender=3, transcript_hash=b"\x01" * 32, signature=IDENTITIES[2].sign(digest))
+    framed = signed(2, by=3)
+    bodies[3] = join_parts((false.encode(AGREED.context), one, framed, three))
+    abort = run.abort(1, bodies)
+    assert (abort.reason, abort.culprits, abort.complaint) == (Reason.EQUIVOCATION, (3,), None)
+
+
+def test_who_signs_another_transcript_of_the_same_commitments_is_blamed():
+    """What was opened follows from what was committed to."""
+    run = Run()
+    bodies = run.bodies()
+    digest = EchoMessage.digest(AGREED.context, b"\x01" * 32)
+    false = EchoMessage(sender=2, transcript_hash=b"\x01" * 32, signature=IDENTITIES[1].sign(digest))
+    run.echoes[2] = false.encode(AGREED.context)
+    abort = run.abort(1, {**bodies, 2: run.bodies()[2]})
+    assert (abort.reason, abort.culprits, abort.complaint) == (Reason.EQUIVOCATION, (2,), None)
+
+
+def test_other_aborts_are_left_as_they_are():
+    """A bad signature of an echo, for one."""
+    run = Run()
+    echo = EchoMessage.decode(run.echoes[2], AGREED.context)
+    run.echoes[2] = evolve(echo, signature=b"\x01" * 65).encode(AGREED.context)
+    abort = run.abort(1, run.bodies())
+    assert (abort.reason, abort.culprits) == (Reason.ECHO_SIGNATURE, (2,))
+
+
+@pytest.mark.parametrize("body", [b"garbage", join_parts((b"echo", b"one", b"two"))])
+def test_echoes_without_a_book_are_blamed_on_their_sender(body):
+    """There are as many entries as parties."""
+    run = Run()
+    abort = run.abort(1, {**run.bodies(), 2: body})
+    assert (abort.reason, abort.culprits) == (Reason.MALFORMED_MESSAGE, (2,))
+
+
+@pytest.mark.parametrize("body", [b"garbage", signed(2, by=3), join_parts((b"message", b"no signature"))])
+def test_a_commitment_that_is_not_signed_is_not_taken(body):
+    """Nobody could be shown it later."""
+    with pytest.raises(DkgAbort) as caught:
+        CommitmentBook(AGREED, 1).read(signed(1), {2: body, 3: signed(3)})
+    assert caught.value.culprits == (2,)
+
+
+OTHER_SESSION = Session(session_id=b"\x0d" * 32, threshold=AGREED.threshold, identities=AGREED.identities)
+SAME = signed(2)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (SAME, SAME),
+        (signed(2), signed(3)),
+        (signed(2), signed(2, by=3)),
+        (signed(2), signed(2, session=OTHER_SESSION)),
+        (signed(2),),
+        (b"", b""),
+    ],
+    ids=["one twice", "of two parties", "one not signed", "of another session", "only one", "none"],
+)
+def test_what_proves_nothing(pair):
+    """Two commitments are a proof only if they differ, and one party signed both in this session."""
+    assert check_evidence(AGREED, b"\xe0" + join_parts(pair)) is None
+
+
+def test_what_proves_it():
+    """Whoever looks at it."""
+    assert check_evidence(AGREED, b"\xe0" + join_parts((signed(2), signed(2)))) == 2
