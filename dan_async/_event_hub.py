@@ -20,6 +20,24 @@ def failure_of(error: BaseException) -> tuple[str, int | None]:
     return type(error).__name__, None
 
 
+def check_hook(on_event: OnEvent) -> None:
+    """
+    Check that a function can listen.
+
+    Raises:
+        InvalidFieldError: It cannot be called, or is a coroutine function, which nobody would await.
+    """
+    if not callable(on_event):
+        raise InvalidFieldError("on_event", f"must be a function, not {type(on_event).__name__}")
+    called = on_event if inspect.isroutine(on_event) else type(on_event).__call__
+    if inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(called):
+        raise InvalidFieldError(
+            "on_event",
+            "must be a plain function, not a coroutine function",
+            hint="Put the event into an asyncio.Queue with put_nowait(), and await elsewhere",
+        )
+
+
 class EventHub:
     """
     Passes events on to those who listen.
@@ -56,15 +74,7 @@ class EventHub:
         Raises:
             InvalidFieldError: It cannot be called, or is a coroutine function, which nobody would await.
         """
-        if not callable(on_event):
-            raise InvalidFieldError("on_event", f"must be a function, not {type(on_event).__name__}")
-        called = on_event if inspect.isroutine(on_event) else type(on_event).__call__
-        if inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(called):
-            raise InvalidFieldError(
-                "on_event",
-                "must be a plain function, not a coroutine function",
-                hint="Put the event into an asyncio.Queue with put_nowait(), and await elsewhere",
-            )
+        check_hook(on_event)
         if on_event not in self.hooks:
             self.hooks = (*self.hooks, on_event)
 

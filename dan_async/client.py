@@ -9,11 +9,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from dan_async import jobs
+from dan_async._event_hub import check_hook
 from dan_async.auth.base import AuthModule
 from dan_async.auth.passkey import PasskeyRegister
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
+from dan_async.events import Observable, OnEvent
 from dan_async.jobs.generate_session_key import OnReport
 from dan_async.models.ephemeral_key_change import EphemeralKeyReport
 from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
@@ -39,9 +41,10 @@ class DanClient:
             client is first used, unless it runs already, and stopped with the client if the client started it).
         timeouts: Limits for the jobs; each call can shorten or lengthen the total with *timeout*.
         clock: The wall clock, in Unix seconds; for tests.
+        on_event: Told of what happens in the network; see ``dan_async.events``.
 
     Raises:
-        InvalidFieldError: *network* is neither.
+        InvalidFieldError: *network* is neither; *on_event* is not a plain function, or the network tells nothing.
 
     Example::
 
@@ -55,6 +58,7 @@ class DanClient:
         *,
         timeouts: Timeouts | None = None,
         clock: Clock = time.time,
+        on_event: OnEvent | None = None,
     ) -> None:
         self._source = network if isinstance(network, NetworkSource) else None
         self._network = network if isinstance(network, Network) else None
@@ -64,6 +68,11 @@ class DanClient:
             )
         self._timeouts = timeouts or Timeouts()
         self._clock = clock
+        self._on_event = on_event
+        if on_event is not None:
+            check_hook(on_event)
+            if self._network is not None:
+                _observe(self._network, on_event)
         self._opening = asyncio.Lock()
         self._is_closed = False
 
@@ -99,7 +108,10 @@ class DanClient:
         if self._network is None and self._source is not None:
             async with self._opening:
                 if self._network is None:
-                    self._network = await self._source.open_network()
+                    network = await self._source.open_network()
+                    if self._on_event is not None:
+                        _observe(network, self._on_event)
+                    self._network = network
         return self.network
 
     async def aclose(self) -> None:
@@ -295,6 +307,14 @@ class DanClient:
             timeouts=self._timeouts,
             clock=self._clock,
         )
+
+
+def _observe(network: Network, on_event: OnEvent) -> None:
+    if not isinstance(network, Observable):
+        raise InvalidFieldError(
+            "on_event", f"cannot be used with {type(network).__name__}", hint="It has no observe() method"
+        )
+    network.observe(on_event)
 
 
 async def generate_session_key(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from attrs import asdict, frozen
 
@@ -26,6 +26,7 @@ __all__ = [
     "Event",
     "NodeDown",
     "NodeUp",
+    "Observable",
     "OnEvent",
     "OperationFinished",
     "OperationRestarted",
@@ -293,3 +294,17 @@ class Verdict(Event):
 
 #: What ``on_event`` takes.
 OnEvent: TypeAlias = Callable[[Event], None]
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A network that tells what happens, as both of ours do. One of yours needs it if its client is given *on_event*."""
+
+    def observe(self, on_event: OnEvent) -> None:
+        """
+        Have one more function told of every event from now on; one that is told already is not told twice.
+
+        Raises:
+            InvalidFieldError: It is not a plain function.
+        """
+        ...

@@ -222,7 +222,7 @@ def check_gateway(url: str, revision: str | None, api_version: str) -> GatewayCh
     Raises:
         InvalidFieldError: One is malformed, or they do not go together; the error names the option.
     """
-    from dan_async.networks.gateway import check_gateway_revision, check_gateway_url
+    from dan_async.networks.gateway_url import check_gateway_revision, check_gateway_url
 
     try:
         check_gateway_revision(revision, api_version)

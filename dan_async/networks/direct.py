@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from dan_async._event_hub import EventHub
 from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.errors import ClientClosedError, DanError, InvalidFieldError
+from dan_async.events import OnEvent
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
 from dan_async.models.keygen import KeygenReport, KeygenRequest
 from dan_async.networks.base import NetworkHealth, NodeHealth
+from dan_async.networks.emit import operation, wallet_turn
 from dan_async.networks.node import Node
 from dan_async.networks.node_health import RestPolicy
 from dan_async.networks.node_key_change import Authenticate, change_ephemeral_key
@@ -50,6 +53,7 @@ class NodeNetwork:
         clock: The wall clock, for measuring how far a node's is off.
         rest: How long a node that failed is left alone.
         transport_for: Makes the way to a node, instead of a connection; for tests with ``InMemoryTransport``.
+        on_event: Told of what happens; see ``dan_async.events``.
 
     Raises:
         InvalidFieldError: A node is not given properly, or an operator is given twice.
@@ -69,6 +73,7 @@ class NodeNetwork:
         clock: Clock = time.time,
         rest: RestPolicy | None = None,
         transport_for: Callable[[NodeEndpoint], Transport] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         if isinstance(nodes, str | Mapping | NodeEndpoint) or not isinstance(nodes, Iterable):
             raise InvalidFieldError(
@@ -83,6 +88,7 @@ class NodeNetwork:
         self._timeouts = timeouts or Timeouts()
         self._clock = clock
         self._is_closed = False
+        self._events = EventHub(on_event)
         self._nodes = tuple(
             Node(
                 endpoint,
@@ -91,12 +97,20 @@ class NodeNetwork:
                 retry=retry or RetryPolicy(),
                 transport=transport_for(endpoint) if transport_for else None,
                 rest=rest,
+                events=self._events,
             )
             for endpoint in endpoints
         )
 
     def __repr__(self) -> str:
         return f"NodeNetwork({len(self._nodes)} nodes, default {self.default_threshold})"
+
+    def observe(self, on_event: OnEvent) -> None:
+        """Have one more function told of what happens; see ``dan_async.events.Observable``."""
+        self._events.add(on_event)
+
+    def _operation(self, request_id: RequestId, name: str) -> operation:
+        return operation(self._events, request_id, name, "nodes")
 
     def check_keygen(self, request: KeygenRequest) -> None:
         """
@@ -123,7 +137,8 @@ class NodeNetwork:
         """Make a distributed key; see ``Network.keygen``."""
         self.check_keygen(request)
         run = NodeKeygen(self._nodes, request, auth, deadline=deadline, timeouts=self._timeouts)
-        return await run.run()
+        with self._operation(request.request_id, "keygen"):
+            return await run.run()
 
     async def add_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
@@ -145,7 +160,8 @@ class NodeNetwork:
 
         async def authenticate(challenge: str) -> UserAuthentication:
             typed_data = revision_1.ephemeral_key_typed_data(setup, challenge)
-            with deadline.paused() if auth.interactive else nullcontext():
+            waiting = deadline.paused() if auth.interactive else nullcontext()
+            with waiting, wallet_turn(self._events, change.request_id, auth.interactive):
                 signature = await auth.authorise(challenge=challenge, typed_data=typed_data)
             credentials = revision_1.encode_claim(change.claim)
             return UserAuthentication(
@@ -175,14 +191,16 @@ class NodeNetwork:
             ClientClosedError: The network was closed.
             DanError: Any other failure, named.
         """
+        request_id = RequestId(to_hex(secrets.token_bytes(32)))
 
         async def authenticate(challenge: str) -> UserAuthentication:
-            with deadline.paused() if auth.interactive else nullcontext():
+            waiting = deadline.paused() if auth.interactive else nullcontext()
+            with waiting, wallet_turn(self._events, request_id, auth.interactive):
                 signature = await auth.authorise(challenge=challenge, typed_data={})
             return UserAuthentication(method=auth.method, id=auth.id, credentials="", signature=signature)
 
         text = SetupText(
-            request_id=RequestId(to_hex(secrets.token_bytes(32))),
+            request_id=request_id,
             operation=node_passkeys.OPERATION,
             revision="1",
             text=revision_1.encode_passkey_setup(PasskeySetup()),
@@ -209,21 +227,25 @@ class NodeNetwork:
         """
         self._refuse_if_closed()
         nodes = {node.operator: node for node in self._nodes}
-        opened, asked = await open_round(
-            rank(self._nodes), setup, threshold.n, deadline=deadline, hedge_s=self._timeouts.hedge_s
-        )
-        if len(opened.participants) < threshold.n:
-            raise not_ready(len(opened.participants), threshold, asked, setup.request_id, deadline=deadline)
-        authentication = await authenticate(opened.challenge)
-        return await run_keygen(
-            nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
-        )
+        with self._operation(setup.request_id, setup.operation):
+            opened, asked = await open_round(
+                rank(self._nodes), setup, threshold.n, deadline=deadline, hedge_s=self._timeouts.hedge_s
+            )
+            if len(opened.participants) < threshold.n:
+                raise not_ready(
+                    len(opened.participants), threshold, asked, setup.request_id, deadline=deadline
+                )
+            authentication = await authenticate(opened.challenge)
+            return await run_keygen(
+                nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
+            )
 
     async def relay_passkey(self, setup: SetupText, authenticate: Authenticate, *, deadline: Deadline) -> str:
         """Register a passkey that is made elsewhere; see ``register_passkey``."""
         self._refuse_if_closed()
         needed = min(self.default_threshold.n, len(self._nodes))
-        return await register_passkey(self._nodes, setup, authenticate, needed=needed, deadline=deadline)
+        with self._operation(setup.request_id, setup.operation):
+            return await register_passkey(self._nodes, setup, authenticate, needed=needed, deadline=deadline)
 
     async def relay_oneshot_keygen(
         self,
@@ -245,9 +267,10 @@ class NodeNetwork:
         if len(nodes) < threshold.n:
             raise not_ready(len(nodes), threshold, (), setup.request_id, deadline=deadline)
         opened = NodeRound.oneshot(setup, self._nodes, threshold.n)
-        return await run_keygen(
-            nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
-        )
+        with self._operation(setup.request_id, setup.operation):
+            return await run_keygen(
+                nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
+            )
 
     async def relay_change(
         self,
@@ -261,15 +284,16 @@ class NodeNetwork:
     ) -> EphemeralKeyReport:
         """Add or revoke an ephemeral key for an owner who signs elsewhere; see ``change_ephemeral_key``."""
         self._refuse_if_closed()
-        return await change_ephemeral_key(
-            self._nodes,
-            setup,
-            authenticate,
-            eph_id=eph_id,
-            threshold=threshold,
-            deadline=deadline,
-            is_oneshot=is_oneshot,
-        )
+        with self._operation(setup.request_id, setup.operation):
+            return await change_ephemeral_key(
+                self._nodes,
+                setup,
+                authenticate,
+                eph_id=eph_id,
+                threshold=threshold,
+                deadline=deadline,
+                is_oneshot=is_oneshot,
+            )
 
     # ------------------------------------------------------------------------------------------------------------------
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar, get_args
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar
 
+from dan_async._event_hub import EventHub
 from dan_async._tasks import Deadline
-from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
+from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions
 from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, KeySubstitutionError
+from dan_async.events import OnEvent
 from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
 from dan_async.models.keygen import KeygenReport, KeygenRequest
 from dan_async.networks.base import NetworkHealth, NodeHealth
+from dan_async.networks.emit import operation
 from dan_async.networks.gateway_failures import Scene
 from dan_async.networks.gateway_operation import Gateway, GatewayOperation
 from dan_async.networks.gateway_revision import RevisionChoice
+from dan_async.networks.gateway_url import check_gateway_revision, check_gateway_url
 from dan_async.retry import RetryPolicy
 from dan_async.transport.frame_connector import FrameConnector
 from dan_async.types import Clock, KeyAlgorithm, RequestId
@@ -39,70 +41,9 @@ if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
     from dan_async.models.claim import EphemeralClaim
 
-__all__ = ["GatewayNetwork", "check_gateway_revision", "check_gateway_url"]
+__all__ = ["GatewayNetwork"]
 
 R = TypeVar("R")
-
-_VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
-
-
-def check_gateway_url(name: str, url: object, api_version: str) -> str:
-    """
-    Check a gateway's URL.
-
-    Args:
-        name: The field's name, for the error.
-        url: ``wss://…``, or ``ws://…`` to loopback; it ends with its version segment.
-        api_version: The version it must end with.
-
-    Returns:
-        The URL without a trailing slash.
-
-    Raises:
-        InvalidFieldError: It is not such a URL. It is not repeated, since it may carry credentials.
-        InsecureTransportError: It has no TLS and its host is not loopback.
-    """
-    checked = check_url(name, url, schemes=("wss", "ws"))
-    found = _VERSION_SEGMENT.search(urlsplit(checked).path)
-    if found is None:
-        raise InvalidFieldError(
-            name,
-            "must end with the version segment of the gateway's API",
-            hint=f"For example wss://gateway.example/{api_version}",
-        )
-    if found[1] != api_version:
-        raise InvalidFieldError(
-            name,
-            f"ends with /{found[1]}, and api_version is {api_version}",
-            hint=f"Give the URL that ends with /{api_version}, or the other api_version",
-        )
-    return checked
-
-
-def check_gateway_revision(revision: str | None, api_version: str) -> Revision | None:
-    """
-    Check that a revision exists in a form.
-
-    Args:
-        revision: The revision; None if it is to be found out.
-        api_version: ``v1`` or ``v2``.
-
-    Returns:
-        The revision, which ``v2`` implies; None if it is to be found out.
-
-    Raises:
-        InvalidFieldError: One does not exist, or they do not go together; the field is revision or api_version.
-    """
-    if api_version not in get_args(ApiVersion):
-        raise InvalidFieldError("api_version", "must be v1 or v2")
-    if revision is None:
-        return Revision.V1 if api_version == "v2" else None
-    module = module_for(revision)
-    if api_version not in module.API_VERSIONS:
-        raise InvalidFieldError(
-            "api_version", f"must be v1 in revision {revision}", hint="v2 exists in revision 1 only"
-        )
-    return Revision(revision)
 
 
 class GatewayNetwork:
@@ -126,6 +67,7 @@ class GatewayNetwork:
         session: An aiohttp session whose connector, cookies and headers are used; it is not closed. Its ``trust_env`` is not
             used, that of *options* is.
         clock: The wall clock, in Unix seconds; for tests.
+        on_event: Told of what happens; see ``dan_async.events``.
 
     Raises:
         InvalidFieldError: The URL, the revision or the API version is wrong.
@@ -149,6 +91,7 @@ class GatewayNetwork:
         retry: RetryPolicy | None = None,
         session: aiohttp.ClientSession | None = None,
         clock: Clock = time.time,
+        on_event: OnEvent | None = None,
     ) -> None:
         given = check_gateway_revision(revision, api_version)
         self._api_version: ApiVersion = "v2" if api_version == "v2" else "v1"
@@ -167,6 +110,7 @@ class GatewayNetwork:
             timeouts=timeouts,
             retry=retry or RetryPolicy(),
             clock=clock,
+            events=EventHub(on_event),
         )
 
     def __repr__(self) -> str:
@@ -174,6 +118,10 @@ class GatewayNetwork:
             f"GatewayNetwork({self._gateway.connector.where!r}, revision={self.revision!r}, "
             f"default {self.default_threshold})"
         )
+
+    def observe(self, on_event: OnEvent) -> None:
+        """Have one more function told of what happens; see ``dan_async.events.Observable``."""
+        self._gateway.events.add(on_event)
 
     @property
     def revision(self) -> str | None:
@@ -362,8 +310,9 @@ class GatewayNetwork:
         auth: AuthModule,
         deadline: Deadline,
     ) -> R:
-        operation = GatewayOperation(self._gateway, scene, make, claim=claim, auth=auth, deadline=deadline)
-        return await (operation.run_one_shot() if self._api_version == "v2" else operation.run())
+        running = GatewayOperation(self._gateway, scene, make, claim=claim, auth=auth, deadline=deadline)
+        with operation(self._gateway.events, scene.request_id, str(scene.operation), "gateway"):
+            return await (running.run_one_shot() if self._api_version == "v2" else running.run())
 
     # ------------------------------------------------------------------------------------------------------------------
 

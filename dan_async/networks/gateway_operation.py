@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from attrs import field, frozen
 
+from dan_async._event_hub import EventHub
 from dan_async._tasks import Deadline, run_and_tell
 from dan_async.config import Timeouts
 from dan_async.errors import ChallengeError, ConnectError, DanError, RequestTimeoutError, SessionExpiredError
 from dan_async.models.claim import EphemeralClaim
+from dan_async.networks.emit import Attempts, wallet_turn
 from dan_async.networks.gateway_challenges import SeenChallenges
 from dan_async.networks.gateway_failures import Phase, Scene
 from dan_async.networks.gateway_revision import RevisionChoice
@@ -70,6 +72,7 @@ class Gateway:
         timeouts: Limits within an operation.
         retry: When an operation is begun again.
         clock: The wall clock.
+        events: Who listens to what happens.
     """
 
     connector: FrameConnector
@@ -78,6 +81,7 @@ class Gateway:
     timeouts: Timeouts
     retry: RetryPolicy
     clock: Clock
+    events: EventHub = field(factory=EventHub)
 
 
 @frozen(kw_only=True)
@@ -120,6 +124,9 @@ class GatewayOperation(Generic[R]):
         self._deadline = deadline
         self._wallet_was_asked = False
         self._attempts = 0
+        self._told = Attempts(
+            gateway.events, node=scene.where, method=str(scene.operation), request_id=scene.request_id
+        )
 
     async def run(self) -> R:
         """
@@ -135,7 +142,7 @@ class GatewayOperation(Generic[R]):
         """
         self._refuse_if_expired("connect")
         outcome = await self._gateway.retry.run(
-            self._outcome, deadline=self._deadline, before_sleep=self._tell
+            self._told.watch(self._outcome), deadline=self._deadline, before_sleep=self._tell
         )
         if isinstance(outcome, DanError):
             outcome.attempts = self._attempts
@@ -160,7 +167,9 @@ class GatewayOperation(Generic[R]):
             finally:
                 await socket.aclose()
 
-        return await self._gateway.retry.run(attempt, deadline=self._deadline, before_sleep=self._tell)
+        return await self._gateway.retry.run(
+            self._told.watch(attempt), deadline=self._deadline, before_sleep=self._tell
+        )
 
     async def _outcome(self) -> R | DanError:
         """Give the result, or an error after which the operation must not be begun again; raise the others."""
@@ -189,6 +198,7 @@ class GatewayOperation(Generic[R]):
             await begun.socket.aclose()
 
     def _tell(self, details: RetryDetails) -> None:
+        self._told.before_sleep(details)
         _log.info(
             "request %s: attempt %d failed (%s), trying again in %.2f s",
             self._scene.request_id,
@@ -336,7 +346,8 @@ class GatewayOperation(Generic[R]):
             typed_data = {} if self._claim is None else exchange.typed_data(slot, challenge)
             self._wallet_was_asked = True
             try:
-                signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
+                with wallet_turn(self._gateway.events, self._scene.request_id, self._auth.interactive):
+                    signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
             except DanError as error:
                 self._fail(error, "wallet")
         return signatures

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
+from dan_async._event_hub import EventHub
 from dan_async._tasks import Deadline
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
 from dan_async.crypto.signature import recover_address
@@ -27,6 +28,7 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.models.outcome import Tries
+from dan_async.networks.emit import Attempts, NodeUpDown
 from dan_async.networks.node_health import Asked, HealthRecord, RestPolicy
 from dan_async.retry import RetryPolicy
 from dan_async.retry_table import NODE_CODES
@@ -63,6 +65,7 @@ class Node:
         retry: When to try again.
         transport: How to reach it, instead of a connection of its own.
         rest: How long it is left alone after failures.
+        events: Who listens to what happens to it; the same for all nodes of a network.
     """
 
     def __init__(
@@ -74,9 +77,12 @@ class Node:
         retry: RetryPolicy,
         transport: Transport | None = None,
         rest: RestPolicy | None = None,
+        events: EventHub | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self.events = events or EventHub()
         self.health = HealthRecord(rest or RestPolicy())
+        self.health.on_change = NodeUpDown(self.health, self.operator, self.events)
         self._timeouts = timeouts
         self._retry = retry
         self._transport = transport or self._make_transport(options)
@@ -164,7 +170,9 @@ class Node:
             self.health.succeeded(asked, is_timed=is_timed)
             return value
 
-        return Result(await self._retry.run(attempt, deadline=deadline), counted.made)
+        told = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
+        value = await self._retry.run(told.watch(attempt), deadline=deadline, before_sleep=told.before_sleep)
+        return Result(value, counted.made)
 
     async def look(self, *, deadline: Deadline) -> float:
         """

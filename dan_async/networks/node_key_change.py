@@ -8,6 +8,7 @@ be used any more as soon as fewer than t nodes are left that do not know: n - t 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from dan_async.models.authentication import UserAuthentication
 from dan_async.models.ephemeral_key_change import ChangeReceipt, EphemeralKeyReport
 from dan_async.models.outcome import NodeOutcome
 from dan_async.models.threshold import MAX_PARTIES, Threshold
+from dan_async.networks.emit import tell_verdict
 from dan_async.networks.node import Node
 from dan_async.networks.node_round import NodeRound, SetupText
 from dan_async.networks.pool import rank
@@ -73,6 +75,7 @@ async def change_ephemeral_key(
         opened = evolve(opened, nonces=())
     params = opened.params(await authenticate(opened.challenge))
     by_operator = {node.operator: node for node in nodes}
+    started = time.monotonic()
     receipts, refused = await ask_all(
         [by_operator[operator] for operator in opened.participants],
         lambda node: _tell(node, params, setup, eph_id, deadline),
@@ -82,6 +85,17 @@ async def change_ephemeral_key(
     if agreed is None:
         raise _too_few(setup, 0, 1, failures)
     needed = agreed.t if setup.operation == "addEphemeralKey" else agreed.n - agreed.t + 1
+    tell_verdict(
+        nodes[0].events,
+        setup.request_id,
+        setup.operation,
+        is_won=len(receipts) >= needed,
+        needed=needed,
+        agreed=receipts,
+        outcomes=failures,
+        elapsed_s=time.monotonic() - started,
+        key_id=setup.key_id,
+    )
     if len(receipts) < needed:
         raise _too_few(setup, len(receipts), needed, failures)
     return EphemeralKeyReport(

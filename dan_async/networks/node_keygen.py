@@ -19,11 +19,13 @@ from attrs import evolve, frozen
 from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
 from dan_async.errors import ClientClosedError, NodeRefusedError, QuorumError
+from dan_async.events import OperationRestarted
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.keygen import KeygenReport, KeygenRequest, KeygenTimings
 from dan_async.models.outcome import NodeOutcome
 from dan_async.models.setup import KeygenSetup
 from dan_async.models.threshold import Threshold
+from dan_async.networks.emit import wallet_turn
 from dan_async.networks.node import Node
 from dan_async.networks.node_probe import probing
 from dan_async.networks.node_round import NodeRound, SetupText, open_round, out_of_time, run_keygen
@@ -92,6 +94,7 @@ class NodeKeygen:
         timeouts: Timeouts,
     ) -> None:
         self._nodes = {node.operator: node for node in nodes}
+        self._events = nodes[0].events
         self._first = request
         self._auth = auth
         self._deadline = deadline
@@ -144,9 +147,19 @@ class NodeKeygen:
                 return evolve(report, restarts=self._restarts, timings=timings)
             self._restarts += 1
             _log.warning("request %s: starting again, for the %d. time", request.request_id, self._restarts)
+            old_id = request.request_id
             request = evolve(
                 request, request_id=node_1.restarted_request_id(self._first.request_id, self._restarts)
             )
+            if self._events.hooks:
+                self._events.emit(
+                    OperationRestarted(
+                        request_id=old_id,
+                        new_request_id=request.request_id,
+                        restart=self._restarts,
+                        excluded=tuple(sorted(self._left_out)),
+                    )
+                )
 
     # --- starting again -----------------------------------------------------------------------------------------------
 
@@ -235,7 +248,7 @@ class NodeKeygen:
     async def _authorise(self, opened: _Opened) -> UserAuthentication:
         challenge = opened.round.challenge
         waiting = self._deadline.paused() if self._auth.interactive else nullcontext()
-        with waiting:
+        with waiting, wallet_turn(self._events, opened.round.setup.request_id, self._auth.interactive):
             signature = await self._auth.authorise(
                 challenge=challenge, typed_data=revision_1.keygen_typed_data(opened.setup, challenge)
             )

@@ -6,6 +6,7 @@ Every node of the pool that answers is told. A key takes n nodes that know its o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from dan_async._tasks import Deadline
@@ -13,6 +14,7 @@ from dan_async.crypto.signature import recover_address
 from dan_async.errors import AcknowledgementError, DanError, QuorumError
 from dan_async.models.outcome import NodeOutcome
 from dan_async.models.threshold import MAX_PARTIES
+from dan_async.networks.emit import tell_verdict
 from dan_async.networks.node import Node
 from dan_async.networks.node_key_change import Authenticate, ask_all
 from dan_async.networks.node_round import NodeRound, SetupText
@@ -59,9 +61,20 @@ async def register_passkey(
     authentication = await authenticate(opened.challenge)
     params = opened.params(authentication)
     by_operator = {node.operator: node for node in nodes}
+    started = time.monotonic()
     receipts, refused = await ask_all(
         [by_operator[operator] for operator in opened.participants],
         lambda node: _tell(node, params, setup, authentication.id, deadline),
+    )
+    tell_verdict(
+        nodes[0].events,
+        setup.request_id,
+        setup.operation,
+        is_won=len(receipts) >= needed,
+        needed=needed,
+        agreed=receipts,
+        outcomes=failures + refused,
+        elapsed_s=time.monotonic() - started,
     )
     if len(receipts) < needed:
         raise _too_few(setup, len(receipts), needed, failures + refused)

@@ -8,7 +8,9 @@ and which wire revision it signs, is the caller's business: a client signs itsel
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from attrs import frozen
 
@@ -19,6 +21,7 @@ from dan_async.models.authentication import UserAuthentication
 from dan_async.models.keygen import KeygenReport
 from dan_async.models.outcome import NodeOutcome, Tries
 from dan_async.models.threshold import Threshold
+from dan_async.networks.emit import tell_verdict
 from dan_async.networks.node import Node
 from dan_async.networks.pool import fill_seats
 from dan_async.quorum.fan_out import fan_out
@@ -227,7 +230,18 @@ async def run_keygen(
         ),
         digest_of=node_1.acknowledgement_digest,
     )
+    started = time.monotonic()
     outcomes = await fan_out(opened.participants, ask, tally=tally, deadline=deadline, grace_s=grace_s)
+    tell = partial(
+        tell_verdict,
+        nodes[opened.participants[0]].events,
+        setup.request_id,
+        setup.operation,
+        needed=threshold.t,
+        agreed=[outcome.operator for outcome in outcomes if outcome.is_success],
+        outcomes=outcomes,
+        elapsed_s=time.monotonic() - started,
+    )
     try:
         agreed = tally.verdict()
     except QuorumError as error:
@@ -237,8 +251,10 @@ async def run_keygen(
             failure = out_of_time(deadline, doing, error, phase="keygen")
         failure.outcomes = outcomes
         _note_misbehaviour(nodes, outcomes, failure.culprits)
+        tell(is_won=False)
         raise failure from None
     _note_misbehaviour(nodes, outcomes, ())
+    tell(is_won=True, key_id=agreed.key_id)
     return KeygenReport(
         request_id=setup.request_id,
         key_id=agreed.key_id,
