@@ -103,12 +103,13 @@ class HealthRecord:
 
         Args:
             is_look: Whether somebody only looks how it is: the answer does not cut a rest short, nor does silence
-                make it longer.
+                make it longer, unless this request is the probe.
         """
         self.requests += 1
-        is_resting = bool(self.failures) and self.policy.clock() < self.rests_until
-        asked = Asked(self.policy.clock(), self._failures_seen, not (is_look and is_resting))
-        if self.is_due:
+        is_due = self.is_due
+        is_proof = not (is_look and self.failures) or is_due
+        asked = Asked(self.policy.clock(), self._failures_seen, is_proof)
+        if is_due:
             self._probe = asked
             self._tell("probing")
         return asked

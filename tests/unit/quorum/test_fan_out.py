@@ -6,15 +6,18 @@ import asyncio
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dan_async._tasks import Deadline
 from dan_async.errors import NodeTimeoutError, NodeUnreachableError
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.outcome import Tries
-from dan_async.quorum.fan_out import fan_out
+from dan_async.quorum.fan_out import fan_out, grace
 from dan_async.quorum.tally import KeygenTally
 from dan_async.wire import node_1
 from tests.fake_nodes import DealtKey, identities
+from tests.helpers import assert_runs_under
 
 
 @pytest.fixture
@@ -160,3 +163,43 @@ async def test_a_wrong_acknowledgement_is_an_outcome(key: DealtKey) -> None:
     assert "key id is not the hash" in outcomes[0].describe()
     assert "late" in outcomes[1].describe()
     assert [o.is_success for o in outcomes] == [False, False, True, True, True]
+
+
+async def test_a_stalled_node_does_not_hold_the_verdict(key: DealtKey) -> None:
+    """Without a grace of the caller's own, what is waited for the last node is a fraction of what the others took."""
+
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
+        if index_of(key, operator) == 2:
+            await asyncio.Event().wait()
+        return key.acknowledgement(index_of(key, operator))
+
+    async with assert_runs_under(0.5):
+        outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(60))
+    assert [outcome.is_success for outcome in outcomes] == [True, False, True, True, True]
+
+
+async def test_a_cut_off_node_shows_its_attempts(key: DealtKey) -> None:
+    """Also who had not answered yet was asked so and so often."""
+
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
+        tries.made = index_of(key, operator)
+        if index_of(key, operator) > 3:
+            await asyncio.Event().wait()
+        return key.acknowledgement(index_of(key, operator))
+
+    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=0.01)
+    assert [outcome.attempts for outcome in outcomes] == [1, 2, 3, 4, 5]
+
+
+@given(agreed_after_s=st.floats(0, 1e6))
+def test_the_grace_is_a_tenth_within_bounds(agreed_after_s: float) -> None:
+    """At least 2 ms, at most 50 ms, and a tenth of the time in between."""
+    waits = grace(agreed_after_s)
+    assert waits in {0.002, 0.05} or waits == pytest.approx(agreed_after_s / 10)
+    assert 0.002 <= waits <= 0.05
+
+
+def test_a_grace_of_the_callers_own() -> None:
+    """Is taken as it is."""
+    assert grace(0.1, 5.0) == 5.0
+    assert grace(100.0, 0.001) == 0.001
