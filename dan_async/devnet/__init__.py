@@ -11,7 +11,9 @@ from __future__ import annotations
 from dan_async.devnet.cluster import Devnet, DevnetNode
 from dan_async.devnet.faults import (
     AcknowledgeOtherKey,
+    CheatInSigning,
     Crash,
+    CrashInSigning,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -26,13 +28,17 @@ from dan_async.devnet.faults import (
     HttpError,
     RefuseConnections,
     SendGarbage,
+    SilentInSigning,
     Trickle,
+    WrongSignatureShare,
 )
 from dan_async.devnet.limits import NodeLimits
 
 __all__ = [
     "AcknowledgeOtherKey",
+    "CheatInSigning",
     "Crash",
+    "CrashInSigning",
     "DealWrongShare",
     "Delay",
     "Devnet",
@@ -50,5 +56,7 @@ __all__ = [
     "NodeLimits",
     "RefuseConnections",
     "SendGarbage",
+    "SilentInSigning",
     "Trickle",
+    "WrongSignatureShare",
 ]

@@ -116,7 +116,9 @@ class NodeServer:
             nonces=nonces,
             workers=workers,
             limits=limits,
+            faults=faults,
             clock=clock,
+            on_crash=on_crash,
         )
         self._keygen = KeygenService(
             identity=identity,

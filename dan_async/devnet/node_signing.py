@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from dan_async.devnet.faults import NodeFaults
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.key_record import KeyRing
 from dan_async.devnet.limits import NodeLimits
@@ -43,7 +44,9 @@ class NodeSigning:
         nonces: What it gave out.
         workers: Where arithmetic and disk writes run.
         limits: How much at a time, and for how long.
+        faults: What it does wrong on purpose.
         clock: The wall clock.
+        on_crash: Called when a fault kills the node, with the seconds until it is to come back, if it is.
         find_refusal: Applies the owner's permissions.
     """
 
@@ -58,10 +61,13 @@ class NodeSigning:
         nonces: NonceDesk,
         workers: Workers,
         limits: NodeLimits,
+        faults: NodeFaults,
         clock: Clock,
+        on_crash: Callable[[float | None], None],
         find_refusal: FindRefusal = _refuse_all,
     ) -> None:
-        self._own = identity.operator
+        self._identity = identity
+        self._faults = faults
         self.pairs = PairStore(store)
         self.stock = PresignatureStock(most=limits.max_presignatures, clock=clock)
         self._setups = PairSetups(
@@ -73,7 +79,13 @@ class NodeSigning:
             limits=limits,
         )
         rounds = PresignSessions(
-            identity=identity, sessions=sessions, pairs=self._setups, workers=workers, limits=limits
+            identity=identity,
+            sessions=sessions,
+            pairs=self._setups,
+            workers=workers,
+            limits=limits,
+            faults=faults,
+            on_crash=on_crash,
         )
         self._presigns = PresignService(
             identity=identity, ring=ring, sessions=rounds, stock=self.stock, limits=limits, clock=clock
@@ -117,11 +129,12 @@ class NodeSigning:
             InvalidFieldError: The parameters are malformed.
             RefusalError: The request is refused.
         """
-        return encode_sign_result(await self._signs.sign(decode_sign(params)))
+        shares = await self._signs.sign(decode_sign(params))
+        return encode_sign_result(self._faults.forge_shares(shares, self._identity))
 
     def key_made(self, participants: Iterable[OperatorAddress]) -> None:
         """Get ready for signatures with a key that was made: in the background, once for each pair of nodes."""
-        self._setups.prepare([operator for operator in participants if operator != self._own])
+        self._setups.prepare([operator for operator in participants if operator != self._identity.operator])
 
     def key_revoked(self, key_id: MpcKeyId, eph_id: str) -> None:
         """Throw away what an ephemeral key has ready."""

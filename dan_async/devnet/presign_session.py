@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from dan_async.devnet._closing import carry_through
+from dan_async.devnet.faults import NodeCrashed, NodeFaults
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mailboxes import ConflictingMessageError, PeerAbortError, SilentPeersError
@@ -21,7 +22,7 @@ from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 from dan_async.devnet.pair_setups import BannedPairError, PairSetups, UnreadyPairError
 from dan_async.devnet.peer_messages import AbortNotice, Kind
 from dan_async.devnet.peer_session import PeerSession, PeerSessions, credible_culprits
-from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.devnet.workers import Workers
 from dan_async.errors import ProtocolError
 from dan_async.types import OperatorAddress, RequestId
@@ -68,7 +69,9 @@ class PresignSessions:
         sessions: Its sessions with the others.
         pairs: Its set-ups with them.
         workers: Where the arithmetic runs, so that the event loop is never held for long.
-        limits: How long a round may take.
+        limits: How long a round may take, and how many presignatures at a time.
+        faults: What the node does wrong on purpose.
+        on_crash: Called when a fault kills the node, with the seconds until it is to come back, if it is.
     """
 
     def __init__(
@@ -79,12 +82,17 @@ class PresignSessions:
         pairs: PairSetups,
         workers: Workers,
         limits: NodeLimits,
+        faults: NodeFaults,
+        on_crash: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         self._identity = identity
         self._sessions = sessions
         self._pairs = pairs
         self._workers = workers
         self._limits = limits
+        self._faults = faults
+        self._on_crash = on_crash
+        self._running = 0
 
     def has_run(self, session_id: bytes) -> bool:
         """Tell whether a session of that id has begun here: none may begin twice."""
@@ -114,10 +122,27 @@ class PresignSessions:
 
         Raises:
             RefusalError: ``SIGNING_FAILED``; ``data.culprits`` names whom this node can blame by what it saw itself.
+                ``RATE_LIMITED`` if too many are being made.
         """
+        if self._running >= self._limits.max_presigns:
+            raise rate_limited("too many presignatures are being made", 1.0)
         peers = [operator for operator in signers if operator != self._identity.operator]
+        self._running += 1
+        try:
+            return await self._attempt(request_id, session_id, share, tuple(participants), peers)
+        finally:
+            self._running -= 1
+
+    async def _attempt(
+        self,
+        request_id: RequestId,
+        session_id: bytes,
+        share: KeyShare,
+        participants: tuple[OperatorAddress, ...],
+        peers: Sequence[OperatorAddress],
+    ) -> Presignature:
         with self._sessions.open(Kind.PRESIGN, session_id, peers, rounds=_MULTIPLY) as parties:
-            session = _Session(request_id, share, tuple(participants), parties)
+            session = _Session(request_id, share, participants, parties)
             own = (share.index,)
             try:
                 return await self._run(session)
@@ -128,6 +153,9 @@ class PresignSessions:
                 culprits = tuple(session.index(culprit) for culprit in failure.culprits)
                 parties.abort(AbortNotice(failure.reason, culprits))
                 raise self._refusal(session, failure) from failure
+            except NodeCrashed as crash:
+                self._on_crash(crash.restart_after)  # from here: the client that asked may be gone
+                raise
             except Exception:
                 parties.abort(AbortNotice("the node has failed", own))
                 raise
@@ -185,6 +213,7 @@ class PresignSessions:
         self, session: _Session, round_: int, bodies: Mapping[int, bytes]
     ) -> dict[int, bytes]:
         """Send this node's messages of a round and wait for everybody else's, by index."""
+        bodies = self._faults.signing_round(round_, bodies)
         session.signers.send(
             round_, {session.participants[index - 1]: body for index, body in bodies.items()}
         )

@@ -11,9 +11,11 @@ from typing import Any
 from attrs import define, evolve, field
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.devnet import Devnet
 from dan_async.devnet.mpc.presignature import assemble
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.claim import EphemeralClaim
+from dan_async.models.session import DanSessionKeyPayload
 from dan_async.models.signing import PresignatureOffer, SignatureShares
 from dan_async.wire import node_1, node_signing
 from dan_async.wire.codec import RequestType, SignRequest, ephemeral_payload, module_for, oneshot_challenge
@@ -54,8 +56,23 @@ class Signer:
             expiry=keygen.expiry,
         )
 
-    def signers(self, indices: Sequence[int] | None = None) -> tuple[str, ...]:
-        """The operators at these places, the first t unless said otherwise."""
+    @classmethod
+    def of_session(cls, devnet: Devnet, nodes: list[RawNode], session: DanSessionKeyPayload) -> Signer:
+        """Hold the session that the real client made."""
+        record = devnet.nodes[0]._runner.reveal_record(session.mpc_key_id)
+        return cls(
+            nodes=nodes,
+            ack=record.acknowledgement,
+            key=EphemeralKey.from_hex(session.hex_eph_sk_without_0x, session.eph_alg),
+            eph_id=session.eph_id,
+            owner=session.eoa_address,
+            expiry=session.expires_at,
+        )
+
+    def signers(self, indices: Sequence[int] | Sequence[str] | None = None) -> tuple[str, ...]:
+        """The operators at these places, or these; the first t unless said otherwise."""
+        if indices and isinstance(indices[0], str):
+            return tuple(indices)
         chosen = range(self.ack.threshold.t) if indices is None else indices
         return tuple(self.ack.participants[i] for i in sorted(chosen))
 

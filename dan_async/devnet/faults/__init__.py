@@ -29,10 +29,18 @@ from dan_async.devnet.faults.kinds import (
     SendGarbage,
     Trickle,
 )
+from dan_async.devnet.faults.signing import (
+    CheatInSigning,
+    CrashInSigning,
+    SilentInSigning,
+    WrongSignatureShare,
+)
 
 __all__ = [
     "AcknowledgeOtherKey",
+    "CheatInSigning",
     "Crash",
+    "CrashInSigning",
     "DealWrongShare",
     "Delay",
     "Disconnect",
@@ -52,5 +60,7 @@ __all__ = [
     "RefuseConnections",
     "RequestDropped",
     "SendGarbage",
+    "SilentInSigning",
     "Trickle",
+    "WrongSignatureShare",
 ]

@@ -30,8 +30,17 @@ from dan_async.devnet.faults.kinds import (
     SendGarbage,
     Trickle,
 )
+from dan_async.devnet.faults.signing import (
+    CheatInSigning,
+    CrashInSigning,
+    SilentInSigning,
+    WrongSignatureShare,
+    forge_signature_shares,
+    spoil_multiplication,
+)
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.models.acknowledgement import Acknowledgement
+from dan_async.models.signing import SignatureShares
 
 __all__ = ["NodeFaults"]
 
@@ -39,6 +48,10 @@ T = TypeVar("T", bound=Fault)
 
 #: The method whose answer is an acknowledgement.
 _KEYGEN = "dan_keygen"
+_PRESIGN, _SIGN = "dan_presign", "dan_sign"
+
+#: The last round of a presignature.
+_MULTIPLY = 2
 
 
 def _any(_: object) -> bool:
@@ -163,6 +176,30 @@ class NodeFaults:
         """Lose the node before it sends its messages of a round."""
         for crash in self._take(Crash, _KEYGEN, lambda crash: crash.at_round == round_):
             raise NodeCrashed(crash.restart_after)
+
+    # --- signing ------------------------------------------------------------------------------------------------------
+
+    def signing_round(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
+        """
+        Lose the node before it sends its messages of a round, or give what it sends instead.
+
+        Args:
+            round_: The round: 1 commit, 2 multiply.
+            bodies: What it should send to each other signer.
+        """
+        for crash in self._take(CrashInSigning, _PRESIGN, lambda crash: crash.at_round == round_):
+            raise NodeCrashed(crash.restart_after)
+        if self._take(SilentInSigning, _PRESIGN, lambda silent: silent.round == round_):
+            return {}
+        if self._take(CheatInSigning, _PRESIGN, lambda _: round_ == _MULTIPLY):
+            return spoil_multiplication(bodies)
+        return bodies
+
+    def forge_shares(self, shares: SignatureShares, identity: NodeIdentity) -> SignatureShares:
+        """Give the shares of signatures that the node sends instead of its true ones."""
+        if self._take(WrongSignatureShare, _SIGN):
+            return forge_signature_shares(shares, identity.sign)
+        return shares
 
     # ------------------------------------------------------------------------------------------------------------------
 

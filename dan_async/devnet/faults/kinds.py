@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from attrs import field, frozen
 
 from dan_async.devnet.faults.base import Fault
+from dan_async.devnet.faults.signing import SIGNING_KINDS
 from dan_async.errors import InvalidFieldError
 from dan_async.models._fields import check_int, check_seconds, optional, required
 
@@ -237,4 +238,5 @@ KINDS: tuple[type[Fault], ...] = (
     RefuseConnections,
     SendGarbage,
     Trickle,
+    *SIGNING_KINDS,
 )

@@ -34,6 +34,12 @@ from dan_async.devnet.faults.kinds import (
     SendGarbage,
     Trickle,
 )
+from dan_async.devnet.faults.signing import (
+    CheatInSigning,
+    CrashInSigning,
+    SilentInSigning,
+    WrongSignatureShare,
+)
 from dan_async.errors import ConfigurationError, InvalidFieldError
 
 __all__ = ["FAULT_NAMES", "parse_fault", "parse_node_fault", "spell_fault"]
@@ -127,6 +133,14 @@ _SPELLINGS: dict[str, _Spelling] = {
     "wrong-share": _Spelling(DealWrongShare),
     "equivocate": _Spelling(Equivocate),
     "silent": _Spelling(FallSilent, {"round": ("round", _to_number)}, "round"),
+    "signing-crash": _Spelling(
+        CrashInSigning,
+        {"round": ("at_round", _to_number), "restart": ("restart_after", _to_seconds)},
+        "round",
+    ),
+    "signing-silent": _Spelling(SilentInSigning, {"round": ("round", _to_number)}, "round"),
+    "signing-cheat": _Spelling(CheatInSigning),
+    "wrong-signature-share": _Spelling(WrongSignatureShare),
 }
 
 #: The names, as the command line takes them.
@@ -227,6 +241,10 @@ _EXAMPLES = {
     "wrong-share": "wrong-share",
     "equivocate": "equivocate",
     "silent": "silent:round=2",
+    "signing-crash": "signing-crash:round=2,restart=1s",
+    "signing-silent": "signing-silent:round=2",
+    "signing-cheat": "signing-cheat",
+    "wrong-signature-share": "wrong-signature-share:1",
 }
 
 

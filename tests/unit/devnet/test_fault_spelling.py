@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from dan_async.devnet import (
     AcknowledgeOtherKey,
+    CheatInSigning,
     Crash,
+    CrashInSigning,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -22,7 +24,9 @@ from dan_async.devnet import (
     HttpError,
     RefuseConnections,
     SendGarbage,
+    SilentInSigning,
     Trickle,
+    WrongSignatureShare,
 )
 from dan_async.devnet.faults.kinds import GARBAGE_FORMS, KINDS
 from dan_async.devnet.faults.spelling import FAULT_NAMES, parse_fault, parse_node_fault, spell_fault
@@ -64,6 +68,10 @@ from dan_async.errors import ConfigurationError
         ("equivocate", Equivocate()),
         ("silent:2", FallSilent(round=2)),
         ("silent:round=2", FallSilent(round=2)),
+        ("signing-crash:2,restart=1s", CrashInSigning(at_round=2, restart_after=1)),
+        ("signing-silent:2", SilentInSigning(round=2)),
+        ("signing-cheat:1", CheatInSigning(times=1)),
+        ("wrong-signature-share", WrongSignatureShare()),
     ],
 )
 def test_what_a_text_means(text, fault):
@@ -146,6 +154,8 @@ FAULTS = st.one_of(
         HttpError, status=st.integers(400, 599), retry_after=st.none() | st.integers(0, 86_400), **SHARED
     ),
     st.builds(FallSilent, round=st.integers(1, 3), **SHARED),
+    st.builds(CrashInSigning, at_round=st.integers(1, 2), restart_after=st.none() | SECONDS, **SHARED),
+    st.builds(SilentInSigning, round=st.integers(1, 2), **SHARED),
     st.builds(Disconnect, **SHARED, **METHODS),
     st.builds(RefuseConnections),
 )

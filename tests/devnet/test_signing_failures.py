@@ -1,0 +1,216 @@
+"""Signing among nodes that crash, fall silent or cheat: it ends, the guilty are named, and others finish the job."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from attrs import evolve
+
+from dan_async.crypto.signature import personal_message_digest, recover_public_key
+from dan_async.devnet import (
+    CheatInSigning,
+    Crash,
+    CrashInSigning,
+    DropReply,
+    NodeLimits,
+    SilentInSigning,
+    WrongSignatureShare,
+)
+from dan_async.devnet.mpc.signing_abort import SigningAbort
+from dan_async.wire import node_signing
+from dan_async.wire.node_1 import Code
+from dan_async.wire.node_signing import PRESIGN, SIGN
+from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
+from tests.devnet.raw_signing import Signer, signature_from, text_request
+from tests.helpers import assert_runs_under
+
+#: Long enough for a round on a busy machine, short enough to wait for.
+QUICK = NodeLimits(sign_round_s=1.5, stop_grace_s=0.1)
+HELLO = personal_message_digest(b"hello")
+
+
+def node_of(devnet, operator):
+    return next(node for node in devnet.nodes if node.operator == operator)
+
+
+async def begin(devnet, nodes, t):
+    """A session whose pairs are all set up, so that only rounds of presignatures are hit by what follows."""
+    signer = await Signer.after(Keygen(nodes=nodes, t=t))
+    for start in range(len(nodes)):
+        await signer.sign(signers=[(start + i) % len(nodes) for i in range(t)])
+    return signer
+
+
+async def outcome(node, method, text):
+    """What a node answers: a result, or its refusal, or that the connection ended."""
+    try:
+        return await node.call(method, text)
+    except (RpcFaultError, ConnectionError) as error:
+        return error
+
+
+async def presign_outcomes(signer, params):
+    text = node_signing.encode_presign(params)
+    chosen = signer.chosen(params.signers)
+    answers = await asyncio.gather(*(outcome(node, PRESIGN, text) for node in chosen))
+    return dict(zip((node.operator for node in chosen), answers, strict=True))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [CrashInSigning(at_round=1), CrashInSigning(at_round=2), Crash()],
+    ids=["commit", "multiply", "answer"],
+)
+async def test_a_crash_in_a_presignature_leaves_the_job_to_others(make_devnet, fault):
+    """Whichever round it is; the other signers name the dead node, and another set of t signs."""
+    devnet = await make_devnet(2, 3, limits=QUICK)
+    async with connect_all(devnet) as nodes, assert_runs_under(20):
+        signer = await begin(devnet, nodes, 2)
+        dead, other = signer.signers((0, 1))
+        devnet.faults[node_of(devnet, dead).index] = fault
+        answers = await presign_outcomes(signer, signer.presign_params((0, 1)))
+        assert isinstance(answers[dead], ConnectionError)
+        if not isinstance(fault, Crash):  # which comes when the work is done
+            assert answers[other].code == Code.SIGNING_FAILED
+            assert answers[other].data["culprits"] == [dead]
+        signature = await signer.sign(signers=(1, 2))
+    assert recover_public_key(HELLO, signature) == signer.ack.public_key
+
+
+async def test_a_crash_before_a_share_leaves_the_job_to_others(make_devnet):
+    """The presignature is lost with the node; the others make another one."""
+    devnet = await make_devnet(2, 3, limits=QUICK)
+    async with connect_all(devnet) as nodes, assert_runs_under(20):
+        signer = await begin(devnet, nodes, 2)
+        offer = await signer.presign(signer.presign_params((0, 1)))
+        dead = node_of(devnet, signer.signers((0, 1))[0])
+        devnet.faults[dead.index] = Crash(methods=[SIGN])
+        params = signer.sign_params(signer.setup([text_request()]), (0, 1), [offer.presignature_id])
+        text = node_signing.encode_sign(params)
+        lost, kept = await asyncio.gather(
+            *(outcome(node, SIGN, text) for node in signer.chosen(params.signers))
+        )
+        assert isinstance(lost, ConnectionError)
+        assert kept["requestId"] == params.request_id
+        devnet.faults[dead.index] = None
+        await dead.start()
+    async with connect_all(devnet) as nodes:
+        again = evolve(signer, nodes=nodes)
+        assert await nodes[0].code_of(SIGN, text) == Code.PRESIGNATURE_UNKNOWN
+        signature = await again.sign(signers=(0, 1))
+    assert recover_public_key(HELLO, signature) == signer.ack.public_key
+
+
+async def test_a_lost_answer_is_given_again(make_devnet):
+    """The work was done once; who asks again has the same share."""
+    devnet = await make_devnet(2, 2, limits=QUICK)
+    async with connect_all(devnet) as nodes:
+        signer = await begin(devnet, nodes, 2)
+        offer = await signer.presign(signer.presign_params())
+        devnet.faults[0] = DropReply(methods=[SIGN], times=1)
+        params = signer.sign_params(signer.setup([text_request()]), None, [offer.presignature_id])
+        forgetful = next(node for node in nodes if node.operator == devnet.nodes[0].operator)
+        with pytest.raises(TimeoutError):
+            await forgetful.call(SIGN, node_signing.encode_sign(params), timeout_s=0.3)
+        signature = signature_from(await signer.send(params))
+    assert recover_public_key(HELLO, signature) == signer.ack.public_key
+
+
+@pytest.mark.parametrize("round_", [1, 2])
+async def test_a_silent_signer_is_named(make_devnet, round_):
+    """By all others, within the time of a round; then the rest signs."""
+    devnet = await make_devnet(3, 4, limits=QUICK)
+    async with connect_all(devnet) as nodes, assert_runs_under(20):
+        signer = await begin(devnet, nodes, 3)
+        silent, *others = signer.signers((0, 1, 2))
+        devnet.faults[node_of(devnet, silent).index] = SilentInSigning(round=round_)
+        answers = await presign_outcomes(signer, signer.presign_params((0, 1, 2)))
+        for other in others:
+            assert answers[other].code == Code.SIGNING_FAILED
+            assert answers[other].data["culprits"] == [silent]
+        await signer.sign(signers=(1, 2, 3))
+
+
+async def test_a_signer_that_nobody_asked_is_named(make_devnet):
+    """A client that asks only some of the signers has their time, for one round."""
+    devnet = await make_devnet(2, 2, limits=QUICK)
+    async with connect_all(devnet) as nodes, assert_runs_under(20):
+        signer = await begin(devnet, nodes, 2)
+        text = node_signing.encode_presign(signer.presign_params())
+        refusal = await outcome(nodes[0], PRESIGN, text)
+    assert refusal.code == Code.SIGNING_FAILED
+    assert refusal.data["culprits"] == [nodes[1].operator]
+
+
+async def test_a_cheat_is_banned_for_good(make_devnet, tmp_path):
+    """Also when it behaves again, and after both were restarted; with others both still sign."""
+    devnet = await make_devnet(2, 3, limits=QUICK, storage=tmp_path)
+    async with connect_all(devnet) as nodes:
+        signer = await begin(devnet, nodes, 2)
+        cheat, victim = signer.signers((0, 1))
+        devnet.faults[node_of(devnet, cheat).index] = CheatInSigning()
+        answers = await presign_outcomes(signer, signer.presign_params((0, 1)))
+        assert answers[victim].data["culprits"] == [cheat]
+        assert "consistency check" in answers[victim].message
+        devnet.faults[node_of(devnet, cheat).index] = None
+        await assert_banned(signer, cheat, victim)
+    for operator in (cheat, victim):
+        await node_of(devnet, operator).stop()
+        await node_of(devnet, operator).start()
+    async with connect_all(devnet) as nodes:
+        signer = evolve(signer, nodes=nodes)
+        await assert_banned(signer, cheat, victim)
+        await signer.sign(signers=(0, 2))
+        await signer.sign(signers=(1, 2))
+
+
+async def test_a_ban_outlives_a_new_set_up(make_devnet, tmp_path):
+    """A cheat that throws its side away, to be given another set-up, is given none."""
+    devnet = await make_devnet(2, 2, limits=QUICK, storage=tmp_path)
+    async with connect_all(devnet) as nodes:
+        signer = await begin(devnet, nodes, 2)
+        cheat, victim = signer.signers()
+        devnet.faults[node_of(devnet, cheat).index] = CheatInSigning()
+        await presign_outcomes(signer, signer.presign_params())
+    devnet.faults[node_of(devnet, cheat).index] = None
+    node = node_of(devnet, cheat)
+    await node.stop()
+    for record in (tmp_path / f"node-{node.index}" / "records").glob("pair-*"):
+        record.unlink()
+    await node.start()
+    async with connect_all(devnet) as nodes:
+        await assert_banned(evolve(signer, nodes=nodes), cheat, victim)
+
+
+async def assert_banned(signer, cheat, victim):
+    answers = await presign_outcomes(signer, signer.presign_params((0, 1)))
+    assert answers[victim].code == Code.SIGNING_FAILED
+    assert answers[victim].data["culprits"] == [cheat]
+    assert "never signs with" in answers[victim].message
+    assert answers[cheat].code == Code.SIGNING_FAILED
+
+
+async def test_a_wrong_share_spoils_one_signature_only(make_devnet):
+    """It is properly signed, so that nothing shows whose it was; other signers do without that node."""
+    devnet = await make_devnet(2, 3, limits=QUICK)
+    async with connect_all(devnet) as nodes:
+        signer = await begin(devnet, nodes, 2)
+        devnet.faults[node_of(devnet, signer.signers((0, 1))[0]).index] = WrongSignatureShare()
+        with pytest.raises(SigningAbort, match="does not verify"):
+            await signer.sign(signers=(0, 1))
+        await signer.sign(signers=(1, 2))
+
+
+async def test_a_node_that_stops_tells_the_others(make_devnet):
+    """Nobody waits out a round for it."""
+    devnet = await make_devnet(2, 2, limits=NodeLimits(sign_round_s=30, stop_grace_s=0.1))
+    async with connect_all(devnet) as nodes, assert_runs_under(20):
+        signer = await begin(devnet, nodes, 2)
+        one, other = signer.signers()
+        devnet.faults[node_of(devnet, one).index] = SilentInSigning(round=1)
+        waiting = asyncio.create_task(presign_outcomes(signer, signer.presign_params()))
+        await asyncio.sleep(0.2)
+        await node_of(devnet, one).stop()
+        answers = await waiting
+    assert answers[other].data == {"culprits": [one], "abortedBy": one}

@@ -1,0 +1,325 @@
+"""What nodes refuse to sign: each with its own code, and nothing is used up that need not be."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import pytest
+from attrs import evolve
+
+from dan_async import DanClient, LocalWallet
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.devnet import NodeLimits
+from dan_async.wire import node_1, node_signing
+from dan_async.wire.node_1 import Code
+from dan_async.wire.node_signing import PRESIGN, SIGN
+from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
+from tests.devnet.raw_signing import Signer, text_request
+from tests.helpers import ManualClock
+
+OWNER = LocalWallet("0x" + "00" * 31 + "07")
+STRANGER = "0x" + "ab" * 20
+
+
+@pytest.fixture
+async def signer(make_devnet):
+    """A session of 2-of-3."""
+    devnet = await make_devnet(2, 3)
+    async with connect_all(devnet) as nodes:
+        yield await Signer.after(Keygen(nodes=nodes, t=2))
+
+
+def encoded(params):
+    if isinstance(params, node_signing.PresignParams):
+        return PRESIGN, node_signing.encode_presign(params)
+    return SIGN, node_signing.encode_sign(params)
+
+
+async def refusal(signer, params, node=0):
+    """How a node refuses a request."""
+    with pytest.raises(RpcFaultError) as caught:
+        await signer.nodes[node].call(*encoded(params))
+    return caught.value
+
+
+async def code(signer, params, node=0):
+    return (await refusal(signer, params, node)).code
+
+
+async def presigned(signer, text="hello"):
+    """A presignature, and a request that uses it."""
+    offer = await signer.presign(signer.presign_params())
+    return signer.sign_params(signer.setup([text_request(text)]), None, [offer.presignature_id])
+
+
+# --- dan_presign ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"key_id": "ab" * 32}, Code.UNKNOWN_KEY),
+        ({"expires_at": 1}, Code.CHALLENGE_EXPIRED),
+        ({"expires_at": 2**32 - 1}, Code.CHALLENGE_EXPIRED),
+        ({"eph_id": "nobody"}, Code.EPHEMERAL_KEY_REFUSED),
+        ({"signature": "0x" + "11" * 65}, Code.EPHEMERAL_KEY_REFUSED),
+        ({"signature": "0x" + "11" * 64}, Code.EPHEMERAL_KEY_REFUSED),
+        ({"signature": "0x11"}, Code.INVALID_PARAMS),
+    ],
+)
+async def test_presign_refusals(signer, members, expected):
+    """One member wrong at a time, everything else right."""
+    assert await code(signer, signer.presign_params(**members)) == expected
+
+
+async def test_signers_are_exactly_t_parties_with_this_node(signer):
+    """t - 1, t + 1, without this node, with a stranger: never."""
+    all_three = signer.ack.participants
+    with_stranger = tuple(sorted((all_three[0], node_1.decode_participants([STRANGER])[0]), key=str.lower))
+    for signers in (all_three[1:], all_three, with_stranger):
+        assert await code(signer, signer.presign_params(signers=signers)) == Code.WRONG_PARTICIPANTS
+        params = signer.sign_params(signer.setup([text_request()]), signers=signers)
+        assert await code(signer, params) == Code.WRONG_PARTICIPANTS
+    one = signer.presign_params(signers=all_three[:1])
+    assert await code(signer, one) == Code.INVALID_PARAMS
+
+
+async def test_another_ephemeral_key_cannot_ask(signer):
+    """Not under the right name, and not under its own."""
+    other = evolve(signer, key=EphemeralKey.generate())
+    assert (await refusal(signer, other.presign_params())).data == {"reason": "signature"}
+    own = evolve(other, eph_id=other.key.default_id)
+    assert (await refusal(signer, own.presign_params())).data == {"reason": "unknown"}
+
+
+async def test_a_request_id_stands_for_one_request(signer):
+    """Another content under the same id and signers is a conflict."""
+    params = signer.presign_params()
+    await signer.presign(params)
+    other = signer.presign_params(request_id=params.request_id, expires_at=params.expires_at - 1)
+    assert await code(signer, other) == Code.REQUEST_CONFLICT
+
+
+async def test_an_ephemeral_key_has_so_many_presignatures(make_devnet):
+    """More are refused until one was used; another ephemeral key is not concerned."""
+    devnet = await make_devnet(2, 2, limits=NodeLimits(max_presignatures=2))
+    async with connect_all(devnet) as nodes:
+        signer = await Signer.after(Keygen(nodes=nodes, t=2))
+        first = await presigned(signer)
+        await presigned(signer)
+        assert await code(signer, signer.presign_params()) == Code.RATE_LIMITED
+        await (await Signer.after(Keygen(nodes=nodes, t=2))).sign()
+        await signer.send(first)
+        await signer.sign()
+
+
+# --- dan_sign ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_presignature_signs_once(signer):
+    """Another message, or the same one again under another id, finds it spent."""
+    params = await presigned(signer)
+    await signer.send(params)
+    for text in ("hello", "other"):
+        again = signer.sign_params(signer.setup([text_request(text)]), None, params.presignature_ids)
+        assert await code(signer, again) == Code.PRESIGNATURE_SPENT
+
+
+async def test_a_presignature_does_not_outlive_the_node(make_devnet, tmp_path):
+    """Neither used nor unused ones are there after a restart: nothing of them was ever written."""
+    devnet = await make_devnet(2, 2, storage=tmp_path)
+    async with connect_all(devnet) as nodes:
+        signer = await Signer.after(Keygen(nodes=nodes, t=2))
+        used, unused = await presigned(signer), await presigned(signer)
+        await signer.send(used)
+    for node in devnet.nodes:
+        await node.stop()
+        await node.start()
+    async with connect_all(devnet) as nodes:
+        signer = evolve(signer, nodes=nodes)
+        for params in (used, unused):
+            assert await code(signer, params) == Code.PRESIGNATURE_UNKNOWN
+        await signer.sign()
+
+
+async def test_a_presignature_is_for_its_signers_and_its_ephemeral_key(signer):
+    """Another key of the same owner, or other signers, cannot use it."""
+    params = await presigned(signer)
+    others = signer.sign_params(signer.setup([text_request()]), (0, 2), params.presignature_ids)
+    assert await code(signer, others) == Code.PRESIGNATURE_UNKNOWN
+    stranger = await Signer.after(Keygen(nodes=signer.nodes, t=2))
+    stolen = stranger.sign_params(stranger.setup([text_request()]), None, params.presignature_ids)
+    assert await code(signer, stolen) == Code.PRESIGNATURE_UNKNOWN
+    await signer.send(params)
+
+
+async def test_what_is_refused_uses_nothing_up(signer):
+    """A forged request for a presignature leaves it to its owner."""
+    params = await presigned(signer)
+    forger = evolve(signer, key=EphemeralKey.generate())
+    forged = forger.sign_params(params.setup, None, params.presignature_ids)
+    assert await code(signer, forged) == Code.EPHEMERAL_KEY_REFUSED
+    assert len(await signer.send(params)) == 2
+
+
+@pytest.mark.parametrize("change", ["setup", "request_id", "presignature"])
+async def test_the_ephemeral_key_signs_the_whole_request(signer, change):
+    """Another message, another id or another presignature under the same signature is refused."""
+    params = await presigned(signer)
+    if change == "setup":
+        params = evolve(params, setup=signer.setup([text_request("other")]))
+    elif change == "request_id":
+        params = evolve(params, request_id="0x" + secrets.token_hex(32))
+    else:
+        params = evolve(params, presignature_ids=(await presigned(signer)).presignature_ids)
+    if (
+        change == "setup"
+    ):  # revision 1 repeats the message in the signature, which is where it is missed first
+        assert await code(signer, params) == Code.INVALID_PARAMS
+    else:
+        assert (await refusal(signer, params)).data == {"reason": "signature"}
+
+
+async def test_sign_refusals_by_the_setup(signer):
+    """Another key, another t, another algorithm, no message, a message that is none."""
+    setups = {
+        signer.setup([text_request()], key_id="ab" * 32): Code.UNKNOWN_KEY,
+        signer.setup([text_request()], key_id="main"): Code.INVALID_PARAMS,
+        signer.setup([text_request()], t=3): Code.INVALID_PARAMS,
+        signer.setup([text_request()]).replace("secp256k1", "ed25519"): Code.UNSUPPORTED,
+        signer.setup([text_request()]).replace('"message":"', '"message":"AAAA'): Code.INVALID_PARAMS,
+    }
+    for setup, expected in setups.items():
+        assert await code(signer, signer.sign_params(setup)) == expected, setup
+
+
+async def test_one_presignature_for_each_message(signer):
+    """Neither more nor fewer."""
+    params = await presigned(signer)
+    setup = signer.setup([text_request("a"), text_request("b")])
+    assert await code(signer, signer.sign_params(setup, None, params.presignature_ids)) == Code.INVALID_PARAMS
+
+
+async def test_a_wallet_does_not_authorise_signatures(signer):
+    """Only the ephemeral key does."""
+    params = await presigned(signer)
+    auth = evolve(params.user_authentication, method="eoa", id=signer.owner)
+    assert await code(signer, evolve(params, user_authentication=auth)) == Code.UNSUPPORTED
+
+
+async def test_nonces_are_used_once_and_for_what_they_were_given(signer):
+    """A nonce for another message, one that was used, one that nobody gave."""
+    setup, request_id = signer.setup([text_request()]), "0x" + secrets.token_hex(32)
+    nonces = await signer.nonces(setup, request_id, signer.nodes)
+    members = {"participants": signer.ack.participants, "nonces": tuple(nonces), "request_id": request_id}
+    other = signer.sign_params(signer.setup([text_request("other")]), **members)
+    assert await code(signer, other) == Code.CHALLENGE_MISMATCH
+    unknown = signer.sign_params(setup, **{**members, "nonces": (b"\1" * 32, b"\2" * 32, b"\3" * 32)})
+    assert await code(signer, unknown) == Code.CHALLENGE_MISMATCH
+    first = signer.sign_params(setup, **members)
+    await signer.send(first)
+    await signer.send(signer.sign_params(setup, (0, 2), **members))  # the same request, other signers
+
+
+async def test_a_one_shot_request_has_its_own_id(signer):
+    """Under any other it could be sent again and again."""
+    params = signer.sign_params(signer.setup([text_request()]))
+    other = evolve(params, request_id="0x" + secrets.token_hex(32))
+    assert await code(signer, other) == Code.CHALLENGE_MISMATCH
+
+
+async def test_what_cannot_be_checked_is_not_signed(make_devnet):
+    """A key with permissions signs no text: a text could be anything."""
+    devnet = await make_devnet(2, 2)
+    async with connect_all(devnet) as nodes:
+        signer = await Signer.after(Keygen(nodes=nodes, t=2, permissions='{"a":1}'))
+        params = await presigned(signer)
+        assert await code(signer, params) == Code.NOT_PERMITTED
+
+
+# --- the life of an ephemeral key -------------------------------------------------------------------------------------
+
+
+async def test_a_revoked_key_signs_nothing(make_devnet):
+    """Not with a presignature made before, not in one shot, and not after a restart; it gets no new presignature."""
+    devnet = await make_devnet(2, 2)
+    async with DanClient(devnet) as dan, connect_all(devnet) as nodes:
+        session = await dan.generate_session_key(wallet=OWNER, chain_id=1)
+        signer = Signer.of_session(devnet, nodes, session)
+        await signer.sign()
+        params = await presigned(signer)
+        assert stocks(devnet) == [1, 1]
+        await dan.revoke_ephemeral_key(session, wallet=OWNER)
+        assert stocks(devnet) == [0, 0]
+        assert await reasons(signer, params) == {"revoked"}
+        for node in devnet.nodes:
+            await node.stop()
+            await node.start()
+    async with connect_all(devnet) as nodes:
+        assert await reasons(evolve(signer, nodes=nodes), params) == {"revoked"}
+
+
+async def test_a_key_that_was_added_signs(make_devnet):
+    """The rotated ephemeral key signs with the same session key, and so does the old one until it is revoked."""
+    devnet = await make_devnet(2, 2)
+    async with DanClient(devnet) as dan, connect_all(devnet) as nodes:
+        session = await dan.generate_session_key(wallet=OWNER, chain_id=1)
+        rotated = await dan.add_ephemeral_key(session, wallet=OWNER)
+        await dan.revoke_ephemeral_key(session, wallet=OWNER)
+        await Signer.of_session(devnet, nodes, rotated).sign()
+
+
+async def test_an_expired_key_signs_nothing(make_devnet):
+    """To the second; whatever expiry its credentials show."""
+    clock = ManualClock()
+    devnet = await make_devnet(2, 2, clock=clock)
+    async with connect_all(devnet) as nodes:
+        signer = await Signer.after(Keygen(nodes=nodes, t=2, expiry=int(clock.now) + 30))
+        offer = await signer.presign(signer.presign_params(expires_at=int(clock.now) + 60))
+        assert offer.expires_at == signer.expiry
+        clock.advance(29)
+        params = signer.sign_params(signer.setup([text_request()]), None, [offer.presignature_id])
+        await signer.send(params)
+        clock.advance(1)
+        later = evolve(signer, expiry=int(clock.now) + 3600)
+        assert await reasons(later, later.sign_params(later.setup([text_request("b")])), clock()) == {
+            "expired"
+        }
+
+
+async def test_presignatures_expire(make_devnet):
+    """After the node's lifetime, or when the client said, whichever is first."""
+    clock = ManualClock()
+    devnet = await make_devnet(2, 2, clock=clock, limits=NodeLimits(presignature_lifetime_s=60))
+    async with connect_all(devnet) as nodes:
+        signer = await Signer.after(Keygen(nodes=nodes, t=2, expiry=int(clock.now) + 3600))
+        made = {}
+        for lifetime in (20, 200):
+            offer = await signer.presign(signer.presign_params(expires_at=int(clock.now) + lifetime))
+            assert offer.expires_at == int(clock.now) + min(lifetime, 60)
+            made[lifetime] = signer.sign_params(signer.setup([text_request()]), None, [offer.presignature_id])
+        clock.advance(20)
+        assert await code(signer, made[20]) == Code.PRESIGNATURE_UNKNOWN
+        assert stocks(devnet) == [1, 1]
+        clock.advance(40)
+        assert await code(signer, made[200]) == Code.PRESIGNATURE_UNKNOWN
+        assert stocks(devnet) == [0, 0]
+
+
+def stocks(devnet):
+    """How many presignatures each node has ready."""
+    return [len(node._runner._last.signing.stock) for node in devnet.nodes]
+
+
+async def reasons(signer, params, now=None):
+    """Why nodes refuse an ephemeral key, whatever it asks for."""
+    one_shot = signer.sign_params(signer.setup([text_request("one")]))
+    presign = signer.presign_params(expires_at=int(now or time.time()) + 30)
+    found = set()
+    for request in (params, one_shot, presign):
+        for node in range(len(signer.nodes)):
+            refused = await refusal(signer, request, node)
+            assert refused.code == Code.EPHEMERAL_KEY_REFUSED
+            found.add(refused.data["reason"])
+    return found
