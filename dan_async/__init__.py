@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dan_async.client import DanClient as DanClient
     from dan_async.client import generate_session_key as generate_session_key
+    from dan_async.client import sign_message as sign_message
     from dan_async.config import NodeEndpoint as NodeEndpoint
     from dan_async.config import RetryPolicy as RetryPolicy
     from dan_async.config import Threshold as Threshold
@@ -47,6 +48,7 @@ _HOMES = {
     "Timeouts": "config",
     "TransportOptions": "config",
     "generate_session_key": "client",
+    "sign_message": "client",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "TransportOptions",
     "__version__",
     "generate_session_key",
+    "sign_message",
 ]
 
 

@@ -17,14 +17,15 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
 from dan_async.events import Observable, OnEvent
 from dan_async.jobs.generate_session_key import OnReport
+from dan_async.jobs.message_request import Message
 from dan_async.models.ephemeral_key_change import EphemeralKeyReport
 from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
 from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.networks.base import Network, NetworkSource
-from dan_async.types import Clock, KeyAlgorithm
+from dan_async.types import Clock, Hex, KeyAlgorithm
 from dan_async.wallets.base import Wallet
 
-__all__ = ["DanClient", "generate_session_key"]
+__all__ = ["DanClient", "generate_session_key", "sign_message"]
 
 S = TypeVar("S", bound=DanModuleInfo)
 
@@ -213,6 +214,49 @@ class DanClient:
             clock=self._clock,
         )
 
+    async def sign_message(
+        self,
+        message: Message,
+        session: DanModuleInfo | Mapping[str, Any],
+        *,
+        request_type: str | None = None,
+        timeout: float | None = None,
+    ) -> Hex:
+        """
+        Have t of the nodes sign a message with the session's key; the ephemeral key alone authorises it.
+
+        Args:
+            message: Text or bytes, signed as a personal message (EIP-191); typed data (EIP-712) as a mapping; or a user
+                operation, as a mapping of userOperation, entryPointVersion, entryPointAddress and chainId.
+            session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict; its seven fields are enough.
+            request_type: ``"EIP191"``, ``"EIP712"``, ``"accountAbstractionTx"``, or ``"rawBytes"`` for a digest of 32
+                bytes (or their hex), which is signed as it is. Told by the message's form if None.
+            timeout: Seconds for the whole call, instead of the client's.
+
+        Returns:
+            ``0x`` and 130 hex digits: r, s (low) and v (27 or 28). It was checked that it recovers to the session's address.
+
+        Raises:
+            ConfigurationError: A parameter is wrong, or the network's protocol cannot carry it; nothing was sent.
+            SessionExpiredError: The session's expiry has passed; nothing was sent.
+            EphemeralKeyRefusedError: The nodes do not know the ephemeral key, or it was revoked or has expired.
+            NotPermittedError: The session's permissions do not allow the message.
+            SignatureCheckError: What the network gave does not recover to the session's address.
+            QuorumError: No t nodes signed, for other reasons; it has what each node said.
+            GatewayError: The gateway did not do it.
+            DeadlineExceededError: The time ran out.
+            DanError: Any other failure, named; see docs/errors.md.
+        """
+        return await jobs.sign_message(
+            await self._open(),
+            message,
+            session,
+            request_type=request_type,
+            timeout=timeout,
+            timeouts=self._timeouts,
+            clock=self._clock,
+        )
+
     async def register_passkey(self, passkey: PasskeyRegister, *, timeout: float | None = None) -> str:
         """
         Register a passkey with the network, so that it can own keys.
@@ -334,3 +378,23 @@ async def generate_session_key(
     if not isinstance(client, DanClient):
         raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
     return await client.generate_session_key(smart_account_client=smart_account_client, **parameters)
+
+
+async def sign_message(
+    message: Message, session: DanModuleInfo | Mapping[str, Any], *, client: DanClient, **parameters: Any
+) -> Hex:
+    """
+    Sign a message with a session's key: the shape of the seed's sibling, ``signMessage(message, danModuleInfo)``.
+
+    Args:
+        message: What to sign.
+        session: The session.
+        client: An open client.
+        **parameters: Any other parameter of ``DanClient.sign_message``, under the same name.
+
+    Returns:
+        The signature; see ``DanClient.sign_message``, also for what it raises.
+    """
+    if not isinstance(client, DanClient):
+        raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
+    return await client.sign_message(message, session, **parameters)

@@ -33,7 +33,9 @@ The tree::
     │   ├── NodeProtocolError (ProtocolError) the node's answer breaks the protocol
     │   └── AcknowledgementError (ProtocolError)  its acknowledgement failed a check
     ├── QuorumError                           fewer than t nodes agree; carries every node's outcome
-    │   └── QuorumDeadlineError (DeadlineExceededError)  ... when the job's deadline ran out
+    │   ├── QuorumDeadlineError (DeadlineExceededError)  ... when the job's deadline ran out
+    │   ├── EphemeralKeyRefusedError          the nodes refuse the session's ephemeral key
+    │   └── NotPermittedError                 the session's permissions do not allow the message
     ├── GatewayError                          the gateway did not complete the operation
     ├── StoreError                            a session store did not do what it was asked
     │   ├── StoreUnavailableError             it cannot be reached, opened or written to; its disk is full
@@ -350,6 +352,18 @@ class QuorumError(DanError):
 
 class QuorumDeadlineError(QuorumError, DeadlineExceededError):
     """The deadline over the whole job ran out before t nodes agreed."""
+
+
+class EphemeralKeyRefusedError(QuorumError):
+    """The nodes refuse the session's ephemeral key: unknown, revoked or expired. Nothing was signed."""
+
+    is_retryable = False
+
+
+class NotPermittedError(QuorumError):
+    """The session's permissions do not allow the message. Nothing was signed."""
+
+    is_retryable = False
 
 
 class GatewayError(DanError):

@@ -6,6 +6,7 @@ from dan_async.networks.base import Network, NetworkHealth, NetworkSource, NodeH
 from dan_async.networks.direct import NodeNetwork
 from dan_async.networks.gateway import GatewayNetwork
 from dan_async.networks.node_health import RestPolicy
+from dan_async.networks.signing import SigningOptions
 
 __all__ = [
     "GatewayNetwork",
@@ -16,4 +17,5 @@ __all__ = [
     "NodeNetwork",
     "NodeState",
     "RestPolicy",
+    "SigningOptions",
 ]

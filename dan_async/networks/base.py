@@ -14,6 +14,8 @@ from dan_async.types import KeyAlgorithm, OperatorAddress
 
 if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
+    from dan_async.crypto.ephemeral_key import EphemeralKey
+    from dan_async.networks.signing import SigningOrder
 
 __all__ = ["Network", "NetworkHealth", "NetworkSource", "NodeHealth", "NodeState"]
 
@@ -143,6 +145,30 @@ class Network(Protocol):
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
     ) -> EphemeralKeyReport:
         """Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``."""
+        ...
+
+    async def signgen(
+        self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline
+    ) -> tuple[bytes, ...]:
+        """
+        Have t nodes sign.
+
+        Args:
+            order: The messages, and which key signs them.
+            key: The ephemeral key that asks.
+            deadline: The job's deadline.
+
+        Returns:
+            For each message 65 bytes r, s, v. The caller checks them with ``SigningOrder.check``.
+
+        Raises:
+            ConfigurationError: The network cannot carry the request; nothing was sent.
+            EphemeralKeyRefusedError: The nodes refuse the ephemeral key.
+            NotPermittedError: The session's permissions do not allow it.
+            QuorumError: No t nodes signed, for other reasons.
+            DeadlineExceededError: The time ran out.
+            DanError: Any other failure of the network, named.
+        """
         ...
 
     async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:

@@ -26,7 +26,9 @@ from dan_async.networks.node_key_change import Authenticate, change_ephemeral_ke
 from dan_async.networks.node_keygen import NodeKeygen, not_ready
 from dan_async.networks.node_passkey import register_passkey
 from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
+from dan_async.networks.node_signing import NodeSigner
 from dan_async.networks.pool import rank
+from dan_async.networks.signing import SigningOptions, SigningOrder
 from dan_async.retry import RetryPolicy
 from dan_async.transport.base import Transport
 from dan_async.types import Clock, KeyAlgorithm, RequestId
@@ -35,6 +37,7 @@ from dan_async.wire.passkey import PasskeySetup
 
 if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
+    from dan_async.crypto.ephemeral_key import EphemeralKey
 
 __all__ = ["NodeNetwork"]
 
@@ -52,6 +55,7 @@ class NodeNetwork:
         retry: When a failed request is tried again.
         clock: The wall clock, for measuring how far a node's is off.
         rest: How long a node that failed is left alone.
+        signing: How to sign: how many presignatures are made ahead.
         transport_for: Makes the way to a node, instead of a connection; for tests with ``InMemoryTransport``.
         on_event: Told of what happens; see ``dan_async.events``.
 
@@ -72,6 +76,7 @@ class NodeNetwork:
         retry: RetryPolicy | None = None,
         clock: Clock = time.time,
         rest: RestPolicy | None = None,
+        signing: SigningOptions | None = None,
         transport_for: Callable[[NodeEndpoint], Transport] | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
@@ -100,6 +105,9 @@ class NodeNetwork:
                 events=self._events,
             )
             for endpoint in endpoints
+        )
+        self._signer = NodeSigner(
+            self._nodes, options=signing or SigningOptions(), timeouts=self._timeouts, clock=clock
         )
 
     def __repr__(self) -> str:
@@ -151,6 +159,13 @@ class NodeNetwork:
     ) -> EphemeralKeyReport:
         """Take a key from an ephemeral key; n - t + 1 nodes must confirm. See ``Network.add_ephemeral_key``."""
         return await self._change("revokeEphemeralKey", change, auth, deadline)
+
+    async def signgen(
+        self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline
+    ) -> tuple[bytes, ...]:
+        """Sign with a key that these nodes hold; see ``Network.signgen`` and ``NodeSigner.sign``."""
+        self._refuse_if_closed()
+        return await self._signer.sign(order, key, deadline=deadline)
 
     async def _change(
         self, operation: str, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
@@ -336,4 +351,5 @@ class NodeNetwork:
     async def aclose(self) -> None:
         """Close every connection. May be called twice."""
         self._is_closed = True
+        await self._signer.aclose()
         await asyncio.gather(*(node.aclose() for node in self._nodes))

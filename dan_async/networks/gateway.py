@@ -19,6 +19,7 @@ from dan_async.networks.emit import operation
 from dan_async.networks.gateway_failures import Scene
 from dan_async.networks.gateway_operation import Gateway, GatewayOperation
 from dan_async.networks.gateway_revision import RevisionChoice
+from dan_async.networks.gateway_signing import SigngenOperation
 from dan_async.networks.gateway_url import check_gateway_revision, check_gateway_url
 from dan_async.retry import RetryPolicy
 from dan_async.transport.frame_connector import FrameConnector
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     import aiohttp
 
     from dan_async.auth.base import AuthModule
+    from dan_async.crypto.ephemeral_key import EphemeralKey
     from dan_async.models.claim import EphemeralClaim
+    from dan_async.networks.signing import SigningOrder
 
 __all__ = ["GatewayNetwork"]
 
@@ -245,6 +248,24 @@ class GatewayNetwork:
         """Take a key from an ephemeral key; revision 1 only. See ``add_ephemeral_key``."""
         return await self._change(Operation.REVOKE_EPHEMERAL_KEY, change, auth, deadline)
 
+    async def signgen(
+        self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline
+    ) -> tuple[bytes, ...]:
+        """
+        Sign; see ``Network.signgen``. In revision 0.1 a user operation only, before revision 1 one message at a time.
+
+        Raises:
+            InvalidFieldError: The revision cannot carry it, or not this ephemeral key.
+            DanError: As for ``keygen``.
+        """
+        self._refuse_if_closed()
+        self._check_claim(order.claim)
+        scene = self._scene(Operation.SIGNGEN, RequestId(f"0x{secrets.token_hex(32)}"))
+        operation = SigngenOperation(
+            self._gateway, scene, order, key, api_version=self._api_version, deadline=deadline
+        )
+        return await operation.sign(is_one_shot=self._api_version == "v2")
+
     async def _change(
         self, operation: Operation, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
     ) -> EphemeralKeyReport:
@@ -299,7 +320,8 @@ class GatewayNetwork:
             mask=connector.mask,
             # A revoked key stays revoked: after a second time nothing is different from after the first. A second keygen
             # makes another key; whether adding a key twice is harmless is for the nodes to say, and gateways do not tell.
-            is_idempotent=operation is Operation.REVOKE_EPHEMERAL_KEY,
+            # A message that is signed twice is no more signed than before.
+            is_idempotent=operation in (Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN),
         )
 
     async def _run(

@@ -51,6 +51,10 @@ _AFTERMATH: dict[Operation, str] = {
     Operation.REGISTER_PASSKEY: (
         "The passkey may be registered all the same: try it before another one is made"
     ),
+    Operation.SIGNGEN: (
+        "The gateway or its nodes may not accept the ephemeral key or the message: it may have been revoked, have expired, "
+        "or the permissions may not allow it. A message that is signed twice does no harm"
+    ),
     Operation.REVOKE_EPHEMERAL_KEY: (
         "The ephemeral key may have been revoked or not; revoke it again, which does no harm if it was"
     ),

@@ -1,0 +1,104 @@
+"""sign_message: message and session -> one signature that recovers to the session's address."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dan_async._tasks import Deadline
+from dan_async.config import Timeouts
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.errors import InvalidFieldError, SessionExpiredError
+from dan_async.jobs.message_request import Message, chain_of, message_request
+from dan_async.models._fields import check_seconds
+from dan_async.models.claim import EphemeralClaim
+from dan_async.models.request_params import DEFAULT_DURATION_S
+from dan_async.models.session import DanModuleInfo
+from dan_async.networks.signing import SigningOrder
+from dan_async.types import Clock, Hex
+from dan_async.wire.sign_digest import sign_request_digest
+from dan_async.wire.sign_request import SignRequest
+
+if TYPE_CHECKING:
+    from dan_async.networks.base import Network
+
+__all__ = ["sign_message"]
+
+_log = logging.getLogger(__name__)
+
+
+async def sign_message(
+    network: Network,
+    message: Message,
+    session: DanModuleInfo | Mapping[str, Any],
+    *,
+    request_type: str | None = None,
+    timeout: float | None = None,
+    timeouts: Timeouts | None = None,
+    clock: Clock = time.time,
+) -> Hex:
+    """Run the job over *network*; ``DanClient.sign_message`` has the full description."""
+    info = session_of(session)
+    request = message_request(message, request_type)
+    digest = sign_request_digest(request)
+    _refuse_other_chain(request, info)
+    limits = timeouts or Timeouts()
+    deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
+    _refuse_if_expired(info, clock)
+    algorithm = info.eph_alg or network.default_eph_alg
+    with EphemeralKey.from_hex(info.hex_eph_sk_without_0x, algorithm, field="hex_eph_sk_without_0x") as key:
+        order = SigningOrder(
+            key_id=info.mpc_key_id,
+            address=info.session_key_eoa,
+            t=info.threshold or network.default_threshold.t,
+            claim=EphemeralClaim(
+                eph_id=info.eph_id or key.default_id,
+                eph_pk=key.public_key,
+                # The network knows when it ends; a session that does not say gets what the TypeScript clients send.
+                expiry=info.expires_at or math.floor(clock()) + DEFAULT_DURATION_S,
+                sign_alg=key.algorithm,
+            ),
+            owner_id=info.eoa_address,
+            requests=(request,),
+            digests=(digest,),
+        )
+        async with deadline.enforced("signing"):
+            signatures = await network.signgen(order, key, deadline=deadline)
+    (signature,) = order.check(signatures)
+    _log.debug("key %s signed a message of type %s", info.mpc_key_id, request.request_type)
+    return signature
+
+
+def session_of(session: object) -> DanModuleInfo:
+    """
+    Take a session in any of its forms.
+
+    Raises:
+        InvalidFieldError: It is none.
+    """
+    if isinstance(session, DanModuleInfo):
+        return session
+    if isinstance(session, Mapping):
+        return DanModuleInfo.from_dict(session)
+    raise InvalidFieldError("session", f"must be a session payload or its dict, not {type(session).__name__}")
+
+
+def _refuse_if_expired(info: DanModuleInfo, clock: Clock) -> None:
+    if info.expires_at is not None and info.expires_at <= clock():
+        raise SessionExpiredError(
+            "the session's expiry has passed, so the network would refuse it",
+            hint="Nothing was sent. Make a new session, add an ephemeral key to this one's key, or check the clock",
+        )
+
+
+def _refuse_other_chain(request: SignRequest, info: DanModuleInfo) -> None:
+    chain = chain_of(request)
+    if chain is not None and info.chain_id is not None and chain != info.chain_id:
+        raise InvalidFieldError(
+            "chainId",
+            f"is {chain}, and the session is for chain {info.chain_id}",
+            hint="Nothing was sent. Check which chain the user operation is for",
+        )

@@ -1,0 +1,178 @@
+"""Scripted nodes that sign: a key that the test deals, presignatures that it makes, shares that add up."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from dan_async._hex import from_hex, to_hex
+from dan_async.config import Threshold
+from dan_async.crypto import point
+from dan_async.crypto.address import public_key_to_address
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.errors import RpcError
+from dan_async.models.session import DanModuleInfo
+from dan_async.models.signing import SignatureShare, SignatureShares
+from dan_async.types import MpcKeyId, OperatorAddress
+from dan_async.wire import node_1, node_signing
+from dan_async.wire.codec import sign_requests
+from dan_async.wire.json_text import load
+from dan_async.wire.revision_1 import decode_signgen_setup
+from dan_async.wire.sign_digest import sign_request_digest
+from tests.fake_nodes import FakeNetwork, Identity, scalar
+
+KEY_ID = MpcKeyId("5e" * 32)
+
+
+def split(total: int, parts: int) -> list[int]:
+    """Numbers that add up to *total* modulo the group order."""
+    found = [scalar() for _ in range(parts - 1)]
+    return [*found, (total - sum(found)) % point.ORDER]
+
+
+class FakePresignature:
+    """A nonce, a mask, and who may use it; the shares are dealt by the test when it is used."""
+
+    def __init__(self, signers: tuple[OperatorAddress, ...]) -> None:
+        self.signers = signers
+        self.nonce = scalar()
+        self.mask = scalar()
+        self.nonce_point = point.encode(point.base_multiply(self.nonce))
+        self.id = node_signing.presignature_id(secrets.token_bytes(32), self.nonce_point)
+        self.u = dict(zip(signers, split(self.nonce * self.mask, len(signers)), strict=True))
+        self.w: dict[bytes, dict[OperatorAddress, int]] = {}
+        self.spent_by: set[OperatorAddress] = set()
+
+    def shares(self, operator: OperatorAddress, digest: bytes, secret: int) -> SignatureShare:
+        """One signer's share; spends it for that signer."""
+        r = int.from_bytes(self.nonce_point[1:], "big")
+        total = self.mask * (int.from_bytes(digest, "big") + r * secret)
+        w = self.w.setdefault(digest, dict(zip(self.signers, split(total, len(self.signers)), strict=True)))
+        return SignatureShare(
+            presignature_id=self.id,
+            nonce_point=self.nonce_point,
+            digest=digest,
+            u=self.u[operator],
+            w=w[operator],
+        )
+
+
+Special = Callable[[str, Any], Awaitable[Any]]
+
+
+class SigningNetwork(FakeNetwork):
+    """n scripted nodes, all of which hold one key of which t must sign."""
+
+    def __init__(self, t: int, n: int, *, strangers: int = 0) -> None:
+        super().__init__(t, n + strangers)
+        self.n = n
+        self.secret = scalar()
+        self.public_key = point.encode(point.base_multiply(self.secret))
+        self.address = public_key_to_address(self.public_key)
+        self.ephemeral = EphemeralKey.generate()
+        self.presignatures: dict[str, FakePresignature] = {}
+        self.by_id: dict[bytes, FakePresignature] = {}
+        self.presign_ends = 2**32 - 1
+        self.holders = self.identities[:n]
+        self.now = 1_800_000_000.0
+
+    def session(self, **changes: Any) -> DanModuleInfo:
+        """The session of this key."""
+        values: Mapping[str, Any] = {
+            "session_key_eoa": self.address,
+            "mpc_key_id": KEY_ID,
+            "hex_eph_sk_without_0x": self.ephemeral.to_hex(),
+            "parties_number": self.n,
+            "threshold": self.t,
+        }
+        return DanModuleInfo(**{**values, **changes})
+
+    def network(self, **options: Any) -> Any:
+        return super().network(
+            **{"threshold": Threshold(self.t, self.n), "clock": lambda: self.now, **options}
+        )
+
+    def _handler(self, identity: Identity) -> Special:
+        usual = super()._handler(identity)
+
+        async def handle(method: str, params: Any) -> Any:
+            if method not in {"dan_presign", "dan_sign"}:
+                return await usual(method, params)
+            params = load(params) if isinstance(params, str) else params
+            self.calls.append((identity.operator, method, params))
+            special = self.misbehaviour.get(identity.operator)
+            if special is not None:
+                answer = await special(method, params)
+                if answer is not None:
+                    return answer
+            await asyncio.sleep(0)
+            return self.answer(identity, method, params)
+
+        return handle
+
+    def answer(self, identity: Identity, method: str, params: Any) -> Any:
+        """What an honest node answers."""
+        if identity not in self.holders:
+            raise RpcError(node_1.Code.UNKNOWN_KEY, "no such key")
+        signers = set(params["signers"])
+        assert len(signers) == self.t
+        assert identity.operator in signers
+        if not signers <= {holder.operator for holder in self.holders}:
+            raise RpcError(node_1.Code.WRONG_PARTICIPANTS, "a signer is not of this key")
+        if method == "dan_presign":
+            return self.presign(params)
+        return node_signing.encode_sign_result(self.sign(identity, params))
+
+    def presign(self, value: Any) -> Any:
+        """Make a presignature, or give the one that was made for the request."""
+        params = node_signing.decode_presign(value)
+        digest = node_signing.presign_digest(
+            request_id=params.request_id,
+            key_id=params.key_id,
+            eph_id=params.eph_id,
+            signers=params.signers,
+            expires_at=params.expires_at,
+        )
+        assert params.signature == self.ephemeral.sign_message(digest)
+        made = self.presignatures.setdefault(params.request_id, FakePresignature(params.signers))
+        self.by_id[made.id] = made
+        return {
+            "presignatureId": to_hex(made.id),
+            "noncePoint": to_hex(made.nonce_point),
+            "publicKey": to_hex(self.public_key),
+            "expiresAt": min(self.presign_ends, params.expires_at),
+        }
+
+    def sign(self, identity: Identity, value: Any, **changes: Any) -> SignatureShares:
+        """An honest node's shares, changed before they are signed."""
+        params = node_signing.decode_sign(value)
+        setup = decode_signgen_setup(params.setup)
+        digests = [sign_request_digest(request) for request in sign_requests("1", setup)]
+        shares = []
+        for presignature_id, digest in zip(params.presignature_ids, digests, strict=True):
+            made = self.by_id.get(presignature_id)
+            if made is None or made.signers != params.signers:
+                raise RpcError(node_1.Code.PRESIGNATURE_UNKNOWN, "no such presignature")
+            if identity.operator in made.spent_by:
+                raise RpcError(node_1.Code.PRESIGNATURE_SPENT, "the presignature was used already")
+            made.spent_by.add(identity.operator)
+            shares.append(made.shares(identity.operator, digest, self.secret))
+        operators = [holder.operator for holder in self.holders]
+        whole: dict[str, Any] = {
+            "request_id": params.request_id,
+            "operator": identity.operator,
+            "party_index": operators.index(identity.operator) + 1,
+            "key_id": KEY_ID,
+            "public_key": self.public_key,
+            "shares": tuple(shares),
+        }
+        unsigned = SignatureShares(**{**whole, **changes}, signature=b"")
+        signature = identity.sign(node_signing.shares_digest(unsigned))
+        return SignatureShares(**{**whole, **changes}, signature=signature)
+
+
+def raw(text: str) -> bytes:
+    """Bytes of hex text."""
+    return from_hex(text, field="text")
