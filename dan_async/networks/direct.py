@@ -106,9 +106,7 @@ class NodeNetwork:
             )
             for endpoint in endpoints
         )
-        self._signer = NodeSigner(
-            self._nodes, options=signing or SigningOptions(), timeouts=self._timeouts, clock=clock
-        )
+        self._signer = NodeSigner(self._nodes, options=signing or SigningOptions(), clock=clock)
 
     def __repr__(self) -> str:
         return f"NodeNetwork({len(self._nodes)} nodes, default {self.default_threshold})"

@@ -17,7 +17,6 @@ from attrs import evolve
 
 from dan_async._hex import to_hex
 from dan_async._tasks import Deadline, cancel_and_wait
-from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import DanError, QuorumError, SignatureCheckError
 from dan_async.models.authentication import UserAuthentication
@@ -56,17 +55,13 @@ class NodeSigner:
     Args:
         nodes: The pool.
         options: How to sign.
-        timeouts: Limits within a job.
         clock: The wall clock, in Unix seconds.
     """
 
-    def __init__(
-        self, nodes: Sequence[Node], *, options: SigningOptions, timeouts: Timeouts, clock: Clock
-    ) -> None:
+    def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: Clock) -> None:
         self._nodes = nodes
         self._by_operator = {node.operator: node for node in nodes}
         self._options = options
-        self._timeouts = timeouts
         self._clock = clock
         self.stock = PresignStock(options.stock)
         self.lateness = Lateness()
@@ -167,7 +162,7 @@ class NodeSigner:
                 )
             ]
 
-        answers = await ask_set(run, "presign", ask, lateness=self.lateness, grace_s=self._timeouts.grace_s)
+        answers = await ask_set(run, "presign", ask, lateness=self.lateness)
         made = []
         for offers in zip(*answers.values(), strict=True):
             offer = evolve(offers[0], expires_at=min(entry.expires_at for entry in offers))
@@ -247,7 +242,7 @@ class NodeSigner:
             return answer.value
 
         step = "sign" if params.presignature_ids else "presign"
-        answers = await ask_set(run, step, ask, lateness=self.lateness, grace_s=self._timeouts.grace_s)
+        answers = await ask_set(run, step, ask, lateness=self.lateness)
         try:
             return join_shares(tuple(answers.values()))
         except SignatureCheckError:

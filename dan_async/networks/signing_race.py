@@ -57,6 +57,9 @@ _BLAMELESS = frozenset(
     {Code.SIGNING_FAILED, Code.PRESIGNATURE_UNKNOWN, Code.PRESIGNATURE_SPENT, Code.WRONG_PARTICIPANTS}
 )
 
+#: How long the others are listened to after one node of a set has failed, in seconds: their reasons may be the same.
+_GRACE_S = 0.05
+
 #: A node that was late is asked last for this long, in seconds.
 _LATE_S = 60.0
 
@@ -146,7 +149,7 @@ class Run:
 
 
 async def ask_set(
-    run: Run, step: str, ask: Callable[[Node], Awaitable[T]], *, lateness: Lateness, grace_s: float
+    run: Run, step: str, ask: Callable[[Node], Awaitable[T]], *, lateness: Lateness
 ) -> dict[OperatorAddress, T]:
     """
     Ask all signers of a set at once.
@@ -156,7 +159,6 @@ async def ask_set(
         step: What this is, for the lateness.
         ask: Asks one node; raises a DanError if it fails.
         lateness: Told how long it took.
-        grace_s: Seconds to listen to the others after one has failed.
 
     Returns:
         Every signer's answer.
@@ -178,7 +180,7 @@ async def ask_set(
     try:
         _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         if pending:
-            await asyncio.wait(pending, timeout=grace_s)
+            await asyncio.wait(pending, timeout=_GRACE_S)
     finally:
         await cancel_and_wait(tasks)
     failures: dict[OperatorAddress, DanError] = {}
