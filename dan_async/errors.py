@@ -54,8 +54,8 @@ Every error has ``message`` (what happened) and ``hint`` (what to do), and where
 ``node``, ``nodes``, ``request_id``, ``attempts``, ``elapsed_s`` and ``retryable``. No error holds a secret: not in its text
 and not in its attributes.
 
-The base class stands in _error_base, the store's errors in _store_errors, those of user operations in
-_user_operation_errors; everybody imports them from here.
+The base class stands in _error_base, the errors of stores, user operations and wallets in files of their own;
+everybody imports them from here.
 """
 
 from __future__ import annotations
@@ -91,6 +91,11 @@ from dan_async._store_errors import (
     StoreUnavailableError as StoreUnavailableError,
 )
 from dan_async._user_operation_errors import PermissionDeniedError as PermissionDeniedError
+from dan_async._wallet_errors import WalletError as WalletError
+from dan_async._wallet_errors import WalletRefusedError as WalletRefusedError
+from dan_async._wallet_errors import WalletSignatureError as WalletSignatureError
+from dan_async._wallet_errors import WalletTimeoutError as WalletTimeoutError
+from dan_async._wallet_errors import WrongSignerError as WrongSignerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,26 +138,6 @@ class DeadlineExceededError(DanError, TimeoutError):
     """The deadline over the whole job ran out."""
 
     is_retryable = True
-
-
-class WalletError(DanError):
-    """The owner's wallet did not authorise the request. Nothing was created."""
-
-
-class WalletRefusedError(WalletError):
-    """The wallet, or the person in front of it, said no."""
-
-
-class WalletTimeoutError(WalletError, TimeoutError):
-    """The wallet did not answer in time."""
-
-
-class WalletSignatureError(WalletError):
-    """What the wallet returned is not a 65-byte recoverable signature."""
-
-
-class WrongSignerError(WalletError):
-    """The signature recovers to another address than the owner's."""
 
 
 class TransportError(DanError):
