@@ -23,8 +23,9 @@ from dan_async.models.authentication import UserAuthentication
 from dan_async.models.signing import PresignatureOffer, SignatureShares
 from dan_async.networks.node import Node
 from dan_async.networks.presign_stock import PresignStock, StockedPresignature
+from dan_async.networks.signer_set import Lateness, Run, SetFailedError, ask_set
 from dan_async.networks.signing import SigningOptions, SigningOrder
-from dan_async.networks.signing_race import Lateness, Run, SetFailedError, SignerRace, ask_set
+from dan_async.networks.signing_race import SignerRace
 from dan_async.quorum.signature_shares import ExpectedShares, join_shares
 from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId
 from dan_async.wire import node_1, node_signing, revision_1
