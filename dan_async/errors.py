@@ -35,7 +35,7 @@ The tree::
     ├── QuorumError                           fewer than t nodes agree; carries every node's outcome
     │   ├── QuorumDeadlineError (DeadlineExceededError)  ... when the job's deadline ran out
     │   ├── EphemeralKeyRefusedError          the nodes refuse the session's ephemeral key
-    │   └── NotPermittedError                 the session's permissions do not allow the message
+    │   └── NotPermittedError (PermissionDeniedError)  the session's permissions do not allow the message
     ├── GatewayError                          the gateway did not complete the operation
     ├── StoreError                            a session store did not do what it was asked
     │   ├── StoreUnavailableError             it cannot be reached, opened or written to; its disk is full
@@ -345,10 +345,17 @@ class EphemeralKeyRefusedError(QuorumError):
     is_retryable = False
 
 
-class NotPermittedError(QuorumError):
-    """The session's permissions do not allow the message. Nothing was signed."""
+class NotPermittedError(QuorumError, PermissionDeniedError):
+    """The nodes say that the session's permissions do not allow the message; each one's words are in ``nodes``."""
 
     is_retryable = False
+
+    def __init__(
+        self, message: str, *, threshold: int, outcomes: Sequence[NodeOutcome], **context: Any
+    ) -> None:
+        DanError.__init__(self, message, **context)
+        self.threshold, self.outcomes = threshold, tuple(outcomes)
+        self.rule, self.problem = "", message
 
 
 class GatewayError(DanError):
