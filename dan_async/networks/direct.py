@@ -26,7 +26,7 @@ from dan_async.networks.node_key_change import Authenticate, change_ephemeral_ke
 from dan_async.networks.node_keygen import NodeKeygen, not_ready
 from dan_async.networks.node_passkey import register_passkey
 from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
-from dan_async.networks.node_signing import NodeSigner
+from dan_async.networks.node_signing import NodeSigner, random_request_id
 from dan_async.networks.pool import rank
 from dan_async.networks.signing import SigningOptions, SigningOrder
 from dan_async.retry import RetryPolicy
@@ -163,7 +163,8 @@ class NodeNetwork:
     ) -> tuple[bytes, ...]:
         """Sign with a key that these nodes hold; see ``Network.signgen`` and ``NodeSigner.sign``."""
         self._refuse_if_closed()
-        return await self._signer.sign(order, key, deadline=deadline)
+        with self._operation(random_request_id(), "signgen"):
+            return await self._signer.sign(order, key, deadline=deadline)
 
     async def _change(
         self, operation: str, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline

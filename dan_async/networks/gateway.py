@@ -261,10 +261,11 @@ class GatewayNetwork:
         self._refuse_if_closed()
         self._check_claim(order.claim)
         scene = self._scene(Operation.SIGNGEN, RequestId(f"0x{secrets.token_hex(32)}"))
-        operation = SigngenOperation(
+        running = SigngenOperation(
             self._gateway, scene, order, key, api_version=self._api_version, deadline=deadline
         )
-        return await operation.sign(is_one_shot=self._api_version == "v2")
+        with operation(self._gateway.events, scene.request_id, str(scene.operation), "gateway"):
+            return await running.sign(is_one_shot=self._api_version == "v2")
 
     async def _change(
         self, operation: Operation, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
