@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
-FEATURES = ("cli", "eth-account", "passkeys", "storage", "uvloop")
+FEATURES = ("cli", "eth-account", "otel", "passkeys", "storage", "uvloop")
 SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
 
 

@@ -27,6 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "__init__": {"_version"},
     "events": set(),
     "_event_hub": {"events"},
+    "otel": {"events", "_extras", "_version"},
     "retry_table": set(),
     "retry": {"_tasks", "retry_table"},
     "config": {"retry", "models", "_hex"},
@@ -115,6 +116,7 @@ HOMES = {
     "tenacity": {"retry"},
     "typer": {"cli"},
     "rich": {"cli"},
+    "opentelemetry": {"otel"},
     "sqlalchemy": {"storage"},
     "alembic": {"storage"},
 }
