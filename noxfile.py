@@ -164,7 +164,6 @@ def files_without_extras() -> list[Path]:
         "coincurve",
         "cryptography",
         "eth_hash",
-        "eth_utils",
         "tenacity",
         "yarl",
     }

@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "retry": {"_tasks", "retry_table"},
     "config": {"retry", "models", "_hex"},
     "crypto": {"_hex"},
-    "models": {"_hex", "_json_depth"},
+    "models": {"_hex", "_json_depth", "crypto"},
     "wire": {"models", "_hex", "_json_depth", "crypto"},
     "permissions": {"models", "wire", "crypto"},
     "transport": {"config", "_tasks", "_json_depth", "retry_table"},

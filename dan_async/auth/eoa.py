@@ -7,7 +7,7 @@ import asyncio
 from dan_async._hex import to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
-from dan_async.crypto.signature import parse_signature, recover_address
+from dan_async.crypto.signature import read_signature
 from dan_async.errors import (
     DanError,
     InvalidFieldError,
@@ -20,6 +20,7 @@ from dan_async.models._fields import check_seconds
 from dan_async.models.authentication import AuthMethod
 from dan_async.types import Address, Hex, TypedData
 from dan_async.wallets.base import Wallet
+from dan_async.wallets.local_key import LocalWallet
 
 __all__ = ["EoaAuth"]
 
@@ -39,13 +40,15 @@ class EoaAuth:
         InvalidFieldError: The wallet's address or the timeout is wrong.
     """
 
-    __slots__ = ("_timeout_s", "_wallet", "id")
+    __slots__ = ("_local", "_timeout_s", "_wallet", "id")
 
     id: Address
 
     def __init__(self, wallet: Wallet, *, timeout_s: float | None = None) -> None:
         self.id = parse_address("wallet.address", wallet.address)
         self._wallet = wallet
+        # It would hash the same data a second time. A class derived from it may do something else altogether.
+        self._local = wallet if type(wallet) is LocalWallet else None
         self._timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
 
     @property
@@ -78,7 +81,10 @@ class EoaAuth:
             WalletError: It failed in another way; its own exception is the cause.
         """
         digest = typed_data_digest(typed_data)
-        signature, signer = _read(await self._ask(typed_data), digest)
+        if self._local is not None:
+            signature, signer = read_signature(digest, self._local.sign_digest(digest))
+        else:
+            signature, signer = _read(await self._ask(typed_data), digest)
         if signer != self.id:
             raise WrongSignerError(
                 f"the wallet signed as {signer}, not as the owner {self.id}",
@@ -117,8 +123,7 @@ def _read(answer: object, digest: bytes) -> tuple[bytes, Address]:
     try:
         if not isinstance(answer, str):
             raise InvalidFieldError("signature", f"must be hex text, not {type(answer).__name__}")
-        signature = parse_signature(answer)
-        return signature, recover_address(digest, signature)
+        return read_signature(digest, answer)
     except InvalidFieldError as error:
         raise WalletSignatureError(
             f"what the wallet returned is not a signature: it {error.message.removeprefix('signature ')}",

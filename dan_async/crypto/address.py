@@ -8,11 +8,13 @@ for one and 0.4 s to import.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from coincurve import PublicKey
 
 from dan_async._hex import from_hex
 from dan_async.crypto.keccak import keccak256
+from dan_async.crypto.point import point_of_key
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
 
@@ -41,6 +43,7 @@ _DIGITS = {
 }
 
 
+@lru_cache(maxsize=4096)  # the same few owners and operators come by in every message
 def to_checksum_address(raw: bytes) -> Address:
     """
     Write 20 bytes as an EIP-55 address.
@@ -67,7 +70,7 @@ def parse_address(field: str, value: object) -> Address:
     """
     if not isinstance(value, str):
         raise InvalidFieldError(field, f"must be an address as text, not {type(value).__name__}")
-    if not _ADDRESS.match(value):
+    if _ADDRESS.match(value) is None:
         raise InvalidFieldError(field, "must be an address: 0x and 40 hex digits")
     address = to_checksum_address(bytes.fromhex(value[2:]))
     if value != address and value[2:] not in (value[2:].lower(), value[2:].upper()):
@@ -100,7 +103,7 @@ def public_key_to_address(public_key: bytes | str) -> Address:
             "public_key", "must be a SEC1 key: 33 bytes from 02 or 03, or 65 bytes from 04"
         )
     try:
-        point = PublicKey(public_key)
+        point = point_of_key(public_key)
     except ValueError:
         raise InvalidFieldError("public_key", "is not a point of secp256k1") from None
     if len(public_key) == _UNCOMPRESSED_LENGTH:

@@ -7,6 +7,7 @@ The point at infinity has no ``PublicKey`` and no encoding; where a sum may be i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from coincurve import PublicKey
@@ -24,6 +25,7 @@ __all__ = [
     "encode",
     "multiply",
     "negate",
+    "point_of_key",
     "uncompress",
 ]
 
@@ -112,7 +114,26 @@ def compress(sec1: bytes) -> bytes:
     Raises:
         InvalidFieldError: It is not a SEC1 key, or not on the curve.
     """
-    return _parse(sec1, "public_key").format(compressed=True)
+    _check_form(sec1, "public_key")
+    try:
+        point = point_of_key(sec1)
+    except ValueError:
+        raise InvalidFieldError("public_key", "is not a point of secp256k1") from None
+    # There is but one compressed form of a point.
+    return sec1 if len(sec1) == _COMPRESSED_LENGTH else point.format(compressed=True)
+
+
+@lru_cache(maxsize=256)
+def point_of_key(sec1: bytes) -> Point:
+    """
+    Give the point of a SEC1 public key.
+
+    Remembered, since a new key is read by everyone who checks it: the codec, the client, and once for each node.
+
+    Raises:
+        ValueError: It is not a point of the curve, or has another length.
+    """
+    return PublicKey(sec1)
 
 
 def uncompress(sec1: bytes) -> bytes:
@@ -126,13 +147,17 @@ def uncompress(sec1: bytes) -> bytes:
 
 
 def _parse(sec1: bytes, field: str) -> Point:
-    # libsecp256k1 would also take the hybrid forms 06 and 07: a second encoding of the same point.
-    if not isinstance(sec1, bytes) or (len(sec1) == _UNCOMPRESSED_LENGTH and sec1[0] != 4):
-        raise InvalidFieldError(field, "must be a SEC1 key: 33 bytes from 02 or 03, or 65 bytes from 04")
+    _check_form(sec1, field)
     try:
         return PublicKey(sec1)
     except ValueError:
         raise InvalidFieldError(field, "is not a point of secp256k1") from None
+
+
+def _check_form(sec1: object, field: str) -> None:
+    # libsecp256k1 would also take the hybrid forms 06 and 07: a second encoding of the same point.
+    if not isinstance(sec1, bytes) or (len(sec1) == _UNCOMPRESSED_LENGTH and sec1[0] != 4):
+        raise InvalidFieldError(field, "must be a SEC1 key: 33 bytes from 02 or 03, or 65 bytes from 04")
 
 
 def _scalar_bytes(scalar: int) -> bytes:

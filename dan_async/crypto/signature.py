@@ -21,6 +21,7 @@ __all__ = [
     "SigningKey",
     "parse_signature",
     "personal_message_digest",
+    "read_signature",
     "recover_address",
     "recover_public_key",
     "sign_digest",
@@ -131,7 +132,7 @@ def recover_public_key(digest: bytes, signature: str | bytes) -> bytes:
     Raises:
         InvalidFieldError: The signature is malformed or belongs to no key.
     """
-    return _recover(digest, signature).format(compressed=True)
+    return _recover(digest, parse_signature(signature)).format(compressed=True)
 
 
 def recover_address(digest: bytes, signature: str | bytes) -> Address:
@@ -145,7 +146,25 @@ def recover_address(digest: bytes, signature: str | bytes) -> Address:
     Raises:
         InvalidFieldError: The signature is malformed or belongs to no key.
     """
-    return point_to_address(_recover(digest, signature))
+    return read_signature(digest, signature)[1]
+
+
+def read_signature(digest: bytes, signature: str | bytes) -> tuple[bytes, Address]:
+    """
+    Give a signature its one form, and tell whose it is.
+
+    Args:
+        digest: The 32 bytes that were signed.
+        signature: As ``parse_signature`` takes it.
+
+    Returns:
+        What ``parse_signature`` and ``recover_address`` give.
+
+    Raises:
+        InvalidFieldError: The signature is malformed or belongs to no key.
+    """
+    parsed = parse_signature(signature)
+    return parsed, point_to_address(_recover(digest, parsed))
 
 
 def personal_message_digest(message: bytes) -> bytes:
@@ -153,9 +172,8 @@ def personal_message_digest(message: bytes) -> bytes:
     return keccak256(b"\x19Ethereum Signed Message:\n%d" % len(message) + message)
 
 
-def _recover(digest: bytes, signature: str | bytes) -> PublicKey:
+def _recover(digest: bytes, parsed: bytes) -> PublicKey:
     _check_digest(digest)
-    parsed = parse_signature(signature)
     try:
         return PublicKey.from_signature_and_message(
             parsed[:64] + bytes((parsed[64] - 27,)), digest, hasher=None

@@ -40,6 +40,7 @@ __all__ = ["SessionRequest", "choose_ephemeral_key", "choose_wallet", "infer_cha
 #: Bundler URLs that name their chain: …/api/v2/80002/key, …/api/v3/80002/key.
 _BUNDLER_CHAIN = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
 _MAX_CHAIN_ID = 2**53 - 1
+_NOTHING_FIXED = HardcodedValues()
 
 
 @frozen(kw_only=True)
@@ -82,11 +83,11 @@ async def prepare(
     Raises:
         ConfigurationError: One of them is wrong or missing; the error names it.
     """
-    fixed = (
-        hardcoded_values
-        if isinstance(hardcoded_values, HardcodedValues)
-        else HardcodedValues.from_mapping({} if hardcoded_values is None else hardcoded_values)
-    )
+    fixed = _NOTHING_FIXED
+    if isinstance(hardcoded_values, HardcodedValues):
+        fixed = hardcoded_values
+    elif hardcoded_values is not None:
+        fixed = HardcodedValues.from_mapping(hardcoded_values)
     check_int("duration", duration, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
     timeout_s = timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
     account = _check_account(smart_account_client)

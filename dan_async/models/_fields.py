@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from dan_async._hex import from_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
 
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
 _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,64}|[0-9]{1,78})\Z")
 _ALGORITHMS = ("secp256k1", "ed25519")
 
@@ -71,23 +70,7 @@ def check_algorithm(field: str, value: object) -> str:
 
 def check_address(field: str, value: object) -> Address:
     """Check an Ethereum address: 0x and 40 hex digits; a mixed-case one must carry the right EIP-55 checksum."""
-    if not isinstance(value, str):
-        raise InvalidFieldError(field, f"must be an address as text, not {type(value).__name__}")
-    if not _ADDRESS.match(value):
-        raise InvalidFieldError(field, "must be an address: 0x and 40 hex digits")
-    checksummed = _checksummed(value)
-    if checksummed is None:
-        raise InvalidFieldError(field, "has a wrong EIP-55 checksum", hint="Check it for a typing error")
-    return checksummed
-
-
-@lru_cache(maxsize=4096)  # the same few operators and owners come by in every message
-def _checksummed(address: str) -> Address | None:
-    """Give the EIP-55 form, or None if the case of the letters contradicts it."""
-    from eth_utils.address import to_checksum_address
-
-    digits, right = address[2:], to_checksum_address(address)
-    return Address(right) if address == right or digits in (digits.lower(), digits.upper()) else None
+    return parse_address(field, value)
 
 
 def check_private_key_hex(field: str, value: object) -> str:

@@ -50,7 +50,22 @@ class LocalWallet:
         Raises:
             InvalidFieldError: It is not well-formed typed data.
         """
-        return to_hex(sign_digest(self._key, typed_data_digest(typed_data)))
+        return to_hex(self.sign_digest(typed_data_digest(typed_data)))
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """
+        Sign what was hashed already.
+
+        Args:
+            digest: 32 bytes. Sign none that somebody else has worked out: nothing tells what it stands for.
+
+        Returns:
+            65 bytes: r, s (low) and v (27 or 28).
+
+        Raises:
+            InvalidFieldError: It has another length.
+        """
+        return sign_digest(self._key, digest)
 
     def __repr__(self) -> str:
         return f"LocalWallet(address={self.address!r}, private_key='***')"

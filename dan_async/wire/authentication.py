@@ -6,20 +6,21 @@ from dan_async.errors import InvalidFieldError
 from dan_async.models._fields import check_address
 from dan_async.models.authentication import UserAuthentication
 from dan_async.types import Json
+from dan_async.wire.json_text import quote
 from dan_async.wire.members import members
 
-__all__ = ["METHODS", "authentication_value", "read_authentication"]
+__all__ = ["METHODS", "encode_authentication", "read_authentication"]
 
 #: How a request can be authorised: the owner's wallet, the ephemeral key, a passkey.
 METHODS = ("eoa", "ephemeral", "passkey")
 
 
-def authentication_value(auth: UserAuthentication) -> Json:
-    """Give the object as JSON values, members in the wire's order."""
-    return {
-        "credentials": {"credentials": auth.credentials, "method": auth.method, "id": auth.id},
-        "signature": auth.signature,
-    }
+def encode_authentication(auth: UserAuthentication) -> str:
+    """Write the object, members in the wire's order."""
+    return (
+        f'{{"credentials":{{"credentials":{quote(auth.credentials)},"method":{quote(auth.method)},"id":{quote(auth.id)}}},'
+        f'"signature":{quote(auth.signature)}}}'
+    )
 
 
 def read_authentication(value: Json) -> UserAuthentication:

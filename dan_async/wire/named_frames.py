@@ -15,7 +15,7 @@ from dan_async.models._fields import check_text
 from dan_async.models.authentication import UserAuthentication
 from dan_async.types import Json
 from dan_async.wire import results
-from dan_async.wire.authentication import authentication_value, read_authentication
+from dan_async.wire.authentication import encode_authentication, read_authentication
 from dan_async.wire.challenge import (
     check_challenge,
     decode_challenge_object,
@@ -107,7 +107,8 @@ def decode_challenges(operation: str, frame: str, slots: Collection[str]) -> dic
 def encode_authentications(operation: str, authentications: Mapping[str, UserAuthentication]) -> str:
     """Write the authentication frame: slot and authentication object."""
     del operation
-    return dump({slot: authentication_value(auth) for slot, auth in authentications.items()})
+    members_of = [f"{quote(slot)}:{encode_authentication(auth)}" for slot, auth in authentications.items()]
+    return f"{{{','.join(members_of)}}}"
 
 
 def decode_authentications(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dan_async._hex import from_hex, to_hex
+from dan_async._hex import from_hex
 from dan_async.errors import InvalidFieldError
 from dan_async.models.authentication import AuthMethod, UserAuthentication
 from dan_async.models.claim import EphemeralClaim
@@ -18,7 +18,7 @@ from dan_async.models.setup import TAG_CLAIM, TAG_KEY_ID, EphemeralKeySetup, Key
 from dan_async.models.threshold import Threshold
 from dan_async.types import KeyAlgorithm
 from dan_async.wire.ephemeral import encode_base64
-from dan_async.wire.json_text import dump
+from dan_async.wire.json_text import dump, quote
 from dan_async.wire.members import load_text, members
 from dan_async.wire.metadata import (
     decode_metadata,
@@ -108,13 +108,9 @@ SIGN_ALGORITHMS: tuple[KeyAlgorithm, ...] = ("secp256k1", "ed25519")
 
 def encode_claim(claim: EphemeralClaim) -> str:
     """Write an ephemeral claim: tag 2 of a setup, and the credentials of every authentication."""
-    return dump(
-        {
-            "ephId": claim.eph_id,
-            "ephPK": to_hex(claim.eph_pk),
-            "expiry": claim.expiry,
-            "signAlg": claim.sign_alg,
-        }
+    return (
+        f'{{"ephId":{quote(claim.eph_id)},"ephPK":"0x{claim.eph_pk.hex()}",'
+        f'"expiry":{claim.expiry},"signAlg":"{claim.sign_alg}"}}'
     )
 
 

@@ -85,15 +85,21 @@ _METHODS: Mapping[Operation, tuple[AuthMethod, ...]] = {
 _T = TypeVar("_T", bound=StrEnum)
 
 
-def _member(kind: type[_T], name: str, value: object) -> _T:
-    if isinstance(value, kind):
-        return value
-    try:
-        if isinstance(value, str):
-            return kind(value)
-    except ValueError:
-        pass
-    raise InvalidFieldError(name, f"must be one of {', '.join(kind)}")
+# A member of an enumeration is equal to its name, and found by either.
+_REVISIONS = {str(revision): revision for revision in Revision}
+_OPERATIONS = {str(operation): operation for operation in Operation}
+_MODULES: Mapping[Revision, RevisionModule] = {
+    Revision.V0_1: revision_0_1,
+    Revision.V0_3: revision_0_3,
+    Revision.V1: revision_1,
+}
+
+
+def _member(known: Mapping[str, _T], name: str, value: object) -> _T:
+    found = known.get(value) if isinstance(value, str) else None
+    if found is None:
+        raise InvalidFieldError(name, f"must be one of {', '.join(known)}")
+    return found
 
 
 def module_for(revision: Revision | str) -> RevisionModule:
@@ -103,10 +109,7 @@ def module_for(revision: Revision | str) -> RevisionModule:
     Raises:
         InvalidFieldError: There is no such revision.
     """
-    found = _member(Revision, "revision", revision)
-    if found is Revision.V0_1:
-        return revision_0_1
-    return revision_0_3 if found is Revision.V0_3 else revision_1
+    return _MODULES[_member(_REVISIONS, "revision", revision)]
 
 
 def ephemeral_key_module_for(revision: Revision | str) -> EphemeralKeyModule:
@@ -116,7 +119,7 @@ def ephemeral_key_module_for(revision: Revision | str) -> EphemeralKeyModule:
     Raises:
         InvalidFieldError: There is no such revision, or it has no such operation.
     """
-    found = _member(Revision, "revision", revision)
+    found = _member(_REVISIONS, "revision", revision)
     if found is Revision.V0_1:
         raise InvalidFieldError("operation", "does not exist in revision 0.1", hint="Use revision 0.3 or 1")
     return revision_0_3 if found is Revision.V0_3 else revision_1
@@ -131,15 +134,16 @@ def check_operation(
     Raises:
         InvalidFieldError: It has not; the error names revision, operation or api_version.
     """
-    module = module_for(revision)
-    found = _member(Operation, "operation", operation)
+    known = _member(_REVISIONS, "revision", revision)
+    module = _MODULES[known]
+    found = _member(_OPERATIONS, "operation", operation)
     if found not in module.OPERATIONS:
         raise InvalidFieldError("operation", f"{found} does not exist in revision {revision}")
     if api_version not in module.API_VERSIONS:
         raise InvalidFieldError(
             "api_version", f"must be {' or '.join(module.API_VERSIONS)} in revision {revision}"
         )
-    return Revision(revision), found
+    return known, found
 
 
 def check_method(revision: Revision | str, operation: Operation | str, method: str) -> None:
@@ -150,14 +154,14 @@ def check_method(revision: Revision | str, operation: Operation | str, method: s
         InvalidFieldError: It may not.
     """
     found, known = check_operation(revision, operation)
-    allowed = [name for name in _METHODS[known] if name != "passkey" or found is not Revision.V0_1]
-    if method not in allowed:
+    if method not in _METHODS[known] or (method == "passkey" and found is Revision.V0_1):
+        allowed = [name for name in _METHODS[known] if name != "passkey" or found is not Revision.V0_1]
         raise InvalidFieldError("method", f"must be {' or '.join(allowed)} for {known} in revision {found}")
 
 
 def path_for(operation: Operation | str, api_version: ApiVersion = "v1") -> str:
     """Give the URL path of an operation: version segment and operation."""
-    return f"/{api_version}/{_member(Operation, 'operation', operation)}"
+    return f"/{api_version}/{_member(_OPERATIONS, 'operation', operation)}"
 
 
 def encode_setup(revision: Revision | str, setup: Setup) -> str:

@@ -11,9 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dan_async.models._fields import check_text
 from dan_async.models.authentication import UserAuthentication
 from dan_async.wire import results
-from dan_async.wire.authentication import authentication_value, read_authentication
+from dan_async.wire.authentication import encode_authentication, read_authentication
 from dan_async.wire.challenge import check_challenge, decode_plain_challenge
-from dan_async.wire.json_text import dump
 from dan_async.wire.members import load_text, only
 from dan_async.wire.results import KeygenResult, SigngenResult
 
@@ -62,9 +61,7 @@ def decode_challenges(operation: str, frame: str, slots: Collection[str]) -> dic
 
 def encode_authentications(operation: str, authentications: Mapping[str, UserAuthentication]) -> str:
     """Write the authentication frame: the one object."""
-    return dump(
-        authentication_value(only(tuple(authentications.values()), f"authentications of {operation}"))
-    )
+    return encode_authentication(only(tuple(authentications.values()), f"authentications of {operation}"))
 
 
 def decode_authentications(

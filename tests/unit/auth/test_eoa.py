@@ -99,6 +99,43 @@ async def test_a_signature_in_another_form_is_given_the_one_form():
     assert await authorise(auth) == await OWNER.sign_typed_data(TYPED_DATA)
 
 
+async def test_a_local_key_signs_what_was_hashed_once(monkeypatch):
+    """The typed data of an authorisation is hashed a single time."""
+    hashed = []
+
+    def count(typed_data):
+        hashed.append(typed_data)
+        return typed_data_digest(typed_data)
+
+    monkeypatch.setattr("dan_async.auth.eoa.typed_data_digest", count)
+    monkeypatch.setattr("dan_async.wallets.local_key.typed_data_digest", count)
+    assert await authorise(EoaAuth(OWNER)) == await OWNER.sign_typed_data(TYPED_DATA)
+    assert len(hashed) == 2  # one of them by the line above
+
+
+async def test_a_local_key_is_checked_like_any_wallet():
+    """What it signed must be the owner's signature, whoever holds the key."""
+    wallet = LocalWallet(bytes(range(1, 33)))
+    auth = EoaAuth(wallet)
+    wallet._key = OTHER._key
+    with pytest.raises(WrongSignerError, match=OTHER.address):
+        await authorise(auth)
+
+
+async def test_a_wallet_derived_from_a_local_key_is_asked():
+    """It may ask somebody first; its own method signs, within its limit."""
+
+    class Asking(LocalWallet):
+        asked = 0
+
+        async def sign_typed_data(self, typed_data):
+            type(self).asked += 1
+            return await super().sign_typed_data(typed_data)
+
+    assert await authorise(EoaAuth(Asking(bytes(range(1, 33))))) == await OWNER.sign_typed_data(TYPED_DATA)
+    assert Asking.asked == 1
+
+
 async def test_another_signer_is_named():
     """Both addresses stand in the error."""
     auth = answering(await OTHER.sign_typed_data(TYPED_DATA))

@@ -6,6 +6,7 @@ import pickle
 import pytest
 from eth_account import Account
 
+from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.errors import InvalidFieldError
 from dan_async.wallets import LocalWallet, Wallet
 from tests.unit.crypto.vectors import WALLET_CASES, name
@@ -24,6 +25,20 @@ async def test_it_signs_as_recorded(case):
     """Every recorded authorisation is signed again, byte for byte."""
     wallet = LocalWallet(case["inputs"]["eoa_private_key"])
     assert await wallet.sign_typed_data(case["wallet"]["typed_data"]) == case["wallet"]["signature"]
+
+
+async def test_it_signs_a_digest():
+    """The same signature as over the data that has the digest."""
+    wallet, typed_data = LocalWallet(SECRET), WALLET_CASES[0]["wallet"]["typed_data"]
+    signed = wallet.sign_digest(typed_data_digest(typed_data))
+    assert "0x" + signed.hex() == await wallet.sign_typed_data(typed_data)
+
+
+@pytest.mark.parametrize("digest", [b"", bytes(31), bytes(33), "11" * 32])
+def test_what_is_no_digest_is_not_signed(digest):
+    """Exactly 32 bytes."""
+    with pytest.raises(InvalidFieldError, match="digest must be 32 bytes"):
+        LocalWallet(SECRET).sign_digest(digest)
 
 
 async def test_malformed_typed_data_is_refused():
