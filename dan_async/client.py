@@ -9,19 +9,19 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from dan_async import jobs
+from dan_async._client_store import StoredJobs
 from dan_async._event_hub import check_hook
 from dan_async.auth.base import AuthModule
-from dan_async.auth.passkey import PasskeyRegister
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
 from dan_async.events import Observable, OnEvent
 from dan_async.jobs.generate_session_key import OnReport
 from dan_async.jobs.message_request import Message
-from dan_async.models.ephemeral_key_change import EphemeralKeyReport
 from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
 from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.networks.base import Network, NetworkSource
+from dan_async.storage.base import SessionStore
 from dan_async.types import Clock, Hex, KeyAlgorithm
 from dan_async.wallets.base import Wallet
 
@@ -30,7 +30,7 @@ __all__ = ["DanClient", "generate_session_key", "sign_message"]
 S = TypeVar("S", bound=DanModuleInfo)
 
 
-class DanClient:
+class DanClient(StoredJobs):
     """
     A client of one DAN network.
 
@@ -41,11 +41,14 @@ class DanClient:
         network: A ``NodeNetwork``, or something that has one to offer, such as a ``Devnet`` (which is started when the
             client is first used, unless it runs already, and stopped with the client if the client started it).
         timeouts: Limits for the jobs; each call can shorten or lengthen the total with *timeout*.
+        store: Where sessions are kept (docs/storage.md): the intent before the first byte leaves, the session before it is
+            returned. It stays open when the client is closed, since others may use it.
         clock: The wall clock, in Unix seconds; for tests.
         on_event: Told of what happens in the network; see ``dan_async.events``.
 
     Raises:
-        InvalidFieldError: *network* is neither; *on_event* is not a plain function, or the network tells nothing.
+        InvalidFieldError: *network* is neither, or *store* is no store; *on_event* is not a plain function, or the network
+            tells nothing.
 
     Example::
 
@@ -58,17 +61,17 @@ class DanClient:
         network: Network | NetworkSource,
         *,
         timeouts: Timeouts | None = None,
+        store: SessionStore | None = None,
         clock: Clock = time.time,
         on_event: OnEvent | None = None,
     ) -> None:
+        super().__init__(store, timeouts, clock)
         self._source = network if isinstance(network, NetworkSource) else None
         self._network = network if isinstance(network, Network) else None
         if self._source is None and self._network is None:
             raise InvalidFieldError(
                 "network", "must be a network", hint="For example NodeNetwork([...]) or Devnet()"
             )
-        self._timeouts = timeouts or Timeouts()
-        self._clock = clock
         self._on_event = on_event
         if on_event is not None:
             check_hook(on_event)
@@ -149,6 +152,7 @@ class DanClient:
         timeout: float | None = None,
         allow_resign: bool = False,
         on_report: OnReport | None = None,
+        reference: str | None = None,
     ) -> DanSessionKeyPayload:
         """
         Make a session key: t of n nodes generate a key that none of them holds.
@@ -178,6 +182,7 @@ class DanClient:
                 signature and is started again without the nodes at fault. Wallets that nobody looks at always may.
             on_report: Called with the ``KeygenReport`` before the payload is returned: who acknowledged and holds a share,
                 who failed and why, attempts and timings.
+            reference: Your own name for the session in the client's store, unique there.
 
         Returns:
             The payload. It holds the ephemeral private key: treat it as a secret.
@@ -187,6 +192,7 @@ class DanClient:
             WalletError: The wallet refused, did not answer in time, or signed with another address.
             QuorumError: Fewer than t nodes agree on a key; it has every node's outcome.
             DeadlineExceededError: The time ran out.
+            StoreError: The store failed: before the first byte, or when the key was made (``recover()`` finds it then).
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/errors.md.
         """
@@ -210,6 +216,8 @@ class DanClient:
             timeout=timeout,
             allow_resign=allow_resign,
             on_report=on_report,
+            reference=reference,
+            keeper=self._keeper,
             timeouts=self._timeouts,
             clock=self._clock,
         )
@@ -252,101 +260,6 @@ class DanClient:
             message,
             session,
             request_type=request_type,
-            timeout=timeout,
-            timeouts=self._timeouts,
-            clock=self._clock,
-        )
-
-    async def register_passkey(self, passkey: PasskeyRegister, *, timeout: float | None = None) -> str:
-        """
-        Register a passkey with the network, so that it can own keys.
-
-        Args:
-            passkey: What to have the browser make.
-            timeout: Seconds for the whole call, instead of the client's. The person's time does not count.
-
-        Returns:
-            The passkey's credential id, base64url: what ``PasskeyAuth`` takes.
-
-        Raises:
-            ConfigurationError: A parameter is wrong, or the network has no passkeys; nothing was sent.
-            WalletError: No passkey was made; nothing was registered.
-            QuorumError: Too few nodes confirmed.
-            DanError: Any other failure, named.
-        """
-        return await jobs.register_passkey(
-            await self._open(), passkey, timeout=timeout, timeouts=self._timeouts
-        )
-
-    async def add_ephemeral_key(
-        self,
-        session: S,
-        *,
-        wallet: Wallet,
-        duration: int = DEFAULT_DURATION_S,
-        eph_alg: KeyAlgorithm | None = None,
-        ephemeral_key: EphemeralKey | str | None = None,
-        eph_id: str | None = None,
-        timeout: float | None = None,
-    ) -> S:
-        """
-        Let another ephemeral key use the session's key: rotate or prolong a session without a new address.
-
-        Args:
-            session: The session whose key it is.
-            wallet: The owner's wallet.
-            duration: How long the new ephemeral key lives: whole seconds, 1 to 31 536 000.
-            eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
-            ephemeral_key: The key to add, as an ``EphemeralKey`` or 64 hex digits; a new one if None.
-            eph_id: Its name on the nodes; derived from its public key if None.
-            timeout: Seconds for the whole call, instead of the client's.
-
-        Returns:
-            The session with the new ephemeral key. The old one goes on working until it expires or is revoked.
-
-        Raises:
-            ConfigurationError: A parameter is wrong, or the wallet is not the owner's; nothing was sent.
-            WalletError: The owner did not authorise it.
-            QuorumError: Fewer than t nodes confirmed.
-            DanError: Any other failure, named.
-        """
-        return await jobs.add_ephemeral_key(
-            await self._open(),
-            session,
-            wallet=wallet,
-            duration=duration,
-            eph_alg=eph_alg,
-            ephemeral_key=ephemeral_key,
-            eph_id=eph_id,
-            timeout=timeout,
-            timeouts=self._timeouts,
-            clock=self._clock,
-        )
-
-    async def revoke_ephemeral_key(
-        self, session: DanModuleInfo, *, wallet: Wallet, timeout: float | None = None
-    ) -> EphemeralKeyReport:
-        """
-        Take the use of the session's key from the session's ephemeral key.
-
-        Args:
-            session: The session that is to end.
-            wallet: The owner's wallet.
-            timeout: Seconds for the whole call, instead of the client's.
-
-        Returns:
-            Which nodes confirmed, and what the others said: call again until all of them have.
-
-        Raises:
-            ConfigurationError: A parameter is wrong, or the wallet is not the owner's; nothing was sent.
-            WalletError: The owner did not authorise it.
-            QuorumError: Fewer than n - t + 1 nodes confirmed, so t could be left that still accept the key.
-            DanError: Any other failure, named.
-        """
-        return await jobs.revoke_ephemeral_key(
-            await self._open(),
-            session,
-            wallet=wallet,
             timeout=timeout,
             timeouts=self._timeouts,
             clock=self._clock,

@@ -79,7 +79,8 @@ ARROWS: dict[str, set[str]] = {
         "batch",
         "_client_store",
     },
-    "_client_store": {"jobs", "networks", "models", "config", "storage", "batch"},
+    "_client_keys": {"jobs", "networks", "auth", "models", "config", "crypto", "wallets"},
+    "_client_store": {"_client_keys", "wallets", "jobs", "networks", "models", "config", "storage", "batch"},
     "batch": {"jobs", "client", "_extras", "_tasks", "storage", "models", "config", "networks"},
     "storage": {"models", "_extras", "_hex", "_tasks"},
     "devnet": {

@@ -17,6 +17,7 @@ from dan_async.devnet.ephemeral_registry import EphemeralRegistry, RegisteredKey
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.key_record import KeyRecord, KeyRing
 from dan_async.devnet.keygen_checks import OPERATION, CheckedKeygen, check_owner, check_request
+from dan_async.devnet.keygen_settling import KeygenSettling
 from dan_async.devnet.limits import NodeLimits
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.nonce_desk import NonceDesk
@@ -25,7 +26,7 @@ from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.devnet.workers import Workers
 from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.types import Clock, OperatorAddress, RequestId
+from dan_async.types import Clock, Json, OperatorAddress, RequestId
 from dan_async.wire.node_1 import (
     Code,
     KeygenParams,
@@ -97,6 +98,7 @@ class KeygenService:
         self._on_made = on_made
         self._nonces = nonces
         self._passkeys = passkeys
+        self._settling = KeygenSettling(identity=identity, ring=ring, clock=clock)
         self._running: dict[RequestId, _Run] = {}
         self._failed: OrderedDict[RequestId, _FailedRun] = OrderedDict()
 
@@ -128,6 +130,16 @@ class KeygenService:
                 raise RefusalError(Code.UNAVAILABLE, "the node is stopping") from None
             raise
 
+    async def settle(self, params: dict[str, Json]) -> Json:
+        """Answer ``dan_settle_keygen``; see ``KeygenSettling.settle``."""
+
+        async def wait_for(request_id: RequestId) -> None:
+            run = self._running.get(request_id)
+            if run is not None:
+                await asyncio.wait([run.task])
+
+        return await self._settling.settle(params, wait_for)
+
     async def aclose(self) -> None:
         """Give up what is running, and wait until it has ended."""
         await cancel_and_wait([run.task for run in self._running.values()])
@@ -149,6 +161,7 @@ class KeygenService:
         checked = check_request(
             params, operator=self._identity.operator, roster=self._roster, now=self._clock()
         )
+        self._settling.check_open(params.request_id, checked.claim)
         with self._nonces.spending(checked.nonce, params.request_id, OPERATION, checked.setup_digest):
             check_owner(checked, self._passkeys)
             if self._sessions.has_run(checked.session_id):

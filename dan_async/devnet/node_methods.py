@@ -32,6 +32,7 @@ from dan_async.wire.node_1 import (
 from dan_async.wire.node_passkeys import METHOD as REGISTER_PASSKEY
 from dan_async.wire.node_passkeys import encode_passkey_receipt
 from dan_async.wire.node_receipts import METHODS, encode_receipt
+from dan_async.wire.node_settling import METHOD as SETTLE_KEYGEN
 from dan_async.wire.node_signing import PRESIGN, SIGN
 
 __all__ = ["NodeMethods"]
@@ -83,6 +84,7 @@ class NodeMethods:
             REGISTER_PASSKEY: self._register,
             PRESIGN: signing.presign,
             SIGN: signing.sign,
+            SETTLE_KEYGEN: keygen.settle,
             **{method: partial(self._change, operation) for operation, method in METHODS.items()},
         }
 

@@ -16,6 +16,7 @@ from dan_async.config import Timeouts
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import InvalidFieldError
+from dan_async.jobs.keeping import KeptKeygen, SessionKeeper
 from dan_async.jobs.session_request import prepare
 from dan_async.models.keygen import KeygenReport
 from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
@@ -56,6 +57,8 @@ async def generate_session_key(
     timeout: float | None = None,
     allow_resign: bool = False,
     on_report: OnReport | None = None,
+    reference: str | None = None,
+    keeper: SessionKeeper | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
 ) -> DanSessionKeyPayload:
@@ -86,24 +89,26 @@ async def generate_session_key(
     key = request.ephemeral_key
     started = time.monotonic()
     try:
-        deadline = Deadline(request.timeout_s)
-        async with deadline.enforced("making the key", request_id=request.keygen.request_id):
-            report = await network.keygen(
-                evolve(request.keygen, allow_resign=allow_resign), request.auth, deadline=deadline
+        async with KeptKeygen(keeper, request, reference) as kept:
+            deadline = Deadline(request.timeout_s)
+            async with deadline.enforced("making the key", request_id=request.keygen.request_id):
+                report = await network.keygen(
+                    evolve(request.keygen, allow_resign=allow_resign), kept.auth, deadline=deadline
+                )
+            payload = DanSessionKeyPayload(
+                session_key_eoa=public_key_to_address(report.public_key),
+                mpc_key_id=report.key_id,
+                hex_eph_sk_without_0x=key.to_hex(),
+                parties_number=report.threshold.n,
+                threshold=report.threshold.t,
+                eoa_address=request.owner,
+                chain_id=request.chain_id,
+                public_key=to_hex(report.public_key),
+                eph_id=request.keygen.claim.eph_id,
+                eph_alg=key.algorithm,
+                expires_at=request.keygen.claim.expiry,
             )
-        payload = DanSessionKeyPayload(
-            session_key_eoa=public_key_to_address(report.public_key),
-            mpc_key_id=report.key_id,
-            hex_eph_sk_without_0x=key.to_hex(),
-            parties_number=report.threshold.n,
-            threshold=report.threshold.t,
-            eoa_address=request.owner,
-            chain_id=request.chain_id,
-            public_key=to_hex(report.public_key),
-            eph_id=request.keygen.claim.eph_id,
-            eph_alg=key.algorithm,
-            expires_at=request.keygen.claim.expiry,
-        )
+            await kept.finish(payload)
     finally:
         if key is not ephemeral_key:  # ours: the payload has its own copy, or nobody needs it any more
             key.wipe()

@@ -26,6 +26,7 @@ from dan_async.networks.node_key_change import Authenticate, change_ephemeral_ke
 from dan_async.networks.node_keygen import NodeKeygen, not_ready
 from dan_async.networks.node_passkey import register_passkey
 from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
+from dan_async.networks.node_settling import KeygenQuestion, KeygenSettlement, settle_keygen
 from dan_async.networks.node_signing import NodeSigner, random_request_id
 from dan_async.networks.pool import rank
 from dan_async.networks.signing import SigningOptions, SigningOrder
@@ -220,6 +221,11 @@ class NodeNetwork:
             text=revision_1.encode_passkey_setup(PasskeySetup()),
         )
         return await self.relay_passkey(text, authenticate, deadline=deadline)
+
+    async def settle_keygen(self, question: KeygenQuestion, *, deadline: Deadline) -> KeygenSettlement:
+        """Find out what came of a key generation; see ``SettlesKeygen.settle_keygen``."""
+        self._refuse_if_closed()
+        return await settle_keygen(self._nodes, question, deadline=deadline)
 
     # --- for those who relay what somebody else signed ----------------------------------------------------------------
 

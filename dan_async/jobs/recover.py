@@ -1,0 +1,199 @@
+"""What became of the sessions that a crash, or an error, left pending: the nodes are asked by request id."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from attrs import frozen
+
+from dan_async._hex import to_hex
+from dan_async._tasks import Deadline, cancel_and_wait
+from dan_async.config import Threshold
+from dan_async.crypto.address import public_key_to_address
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.errors import DanError, RecordConflictError
+from dan_async.jobs.keeping import SessionKeeper, describe_problem
+from dan_async.models.keygen import KeygenReport
+from dan_async.models.session import DanSessionKeyPayload
+from dan_async.networks.node_settling import KeygenQuestion, SettlesKeygen
+from dan_async.storage.base import SessionFilter
+from dan_async.storage.record import KeygenIntent, StoredSession
+from dan_async.types import RequestId
+
+if TYPE_CHECKING:
+    from dan_async.networks.base import Network
+
+__all__ = ["RecoveryReport", "SettledRecord", "Settlement", "recover", "settle"]
+
+_log = logging.getLogger(__name__)
+
+#: How many records are settled at a time.
+_AT_ONCE = 16
+
+#: finished: the session is active; dropped: no key was made, and the record is gone (or failed, if its failure was reported
+#: before); expired: its time is over; undecided: it stays pending.
+Settlement: TypeAlias = Literal["finished", "dropped", "expired", "undecided"]
+
+
+@frozen(kw_only=True)
+class SettledRecord:
+    """
+    What became of one record.
+
+    Args:
+        record_id: The record.
+        reference: The caller's own name for it.
+        settlement: What became of it.
+        session: The session, if it is finished.
+        problem: Why it is undecided.
+    """
+
+    record_id: RequestId
+    reference: str | None
+    settlement: Settlement
+    session: DanSessionKeyPayload | None = None
+    problem: str = ""
+
+
+@frozen
+class RecoveryReport:
+    """What ``recover()`` did, record by record."""
+
+    records: tuple[SettledRecord, ...] = ()
+
+    def of(self, settlement: Settlement) -> tuple[SettledRecord, ...]:
+        """Give the records that were settled in one way."""
+        return tuple(record for record in self.records if record.settlement == settlement)
+
+    @property
+    def sessions(self) -> tuple[DanSessionKeyPayload, ...]:
+        """The sessions that were found."""
+        return tuple(record.session for record in self.records if record.session is not None)
+
+
+async def recover(
+    network: Network, keeper: SessionKeeper, *, min_age_s: float, timeout_s: float
+) -> RecoveryReport:
+    """Run the job over *network*; ``DanClient.recover`` has the full description."""
+    settled: list[SettledRecord] = []
+    running: set[asyncio.Task[SettledRecord]] = set()
+    try:
+        async for record in _left_pending(keeper, min_age_s):
+            running.add(asyncio.create_task(settle(network, keeper, record, timeout_s=timeout_s)))
+            if len(running) >= _AT_ONCE:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                settled += [task.result() for task in done]
+        settled += await asyncio.gather(*running)
+    finally:
+        await cancel_and_wait(running)
+    return RecoveryReport(tuple(settled))
+
+
+async def _left_pending(keeper: SessionKeeper, min_age_s: float) -> AsyncIterator[StoredSession]:
+    youngest = (keeper.clock() - min_age_s) * 1000
+    async for record in keeper.store.find(SessionFilter(state="pending")):
+        if record.record_id not in keeper.in_flight and record.created_at <= youngest:
+            yield record
+
+
+async def settle(
+    network: Network, keeper: SessionKeeper, record: StoredSession, *, timeout_s: float
+) -> SettledRecord:
+    """
+    Settle one pending record.
+
+    Args:
+        network: Who is asked.
+        keeper: Where it is kept.
+        record: The record.
+        timeout_s: How long the nodes may take, in seconds.
+
+    Raises:
+        StoreError: The store failed; the record stays pending.
+    """
+    try:
+        return await _settle(network, keeper, record, timeout_s)
+    except RecordConflictError:
+        # Somebody else has settled it meanwhile: what they found is what holds.
+        now = await keeper.store.get(record.record_id)
+        if now is None or now.state == "failed":
+            return _said(record, "dropped")
+        if now.session is not None:
+            return _said(record, "finished", session=now.session)
+        return _said(record, "expired" if now.state == "expired" else "undecided")
+
+
+async def _settle(
+    network: Network, keeper: SessionKeeper, record: StoredSession, timeout_s: float
+) -> SettledRecord:
+    store, intent = keeper.store, record.intent
+    if record.expires_at <= keeper.clock() or intent is None:
+        await store.replace(record.changed("expired", now=keeper.clock()), expected="pending")
+        return _said(record, "expired")
+    if not isinstance(network, SettlesKeygen):
+        problem = (
+            "a gateway cannot be asked what came of a request; the record stays pending until it expires"
+        )
+        return _said(record, "undecided", problem=problem)
+    with EphemeralKey.from_hex(intent.hex_eph_sk, intent.eph_alg) as key:
+        question = KeygenQuestion(
+            request_id=record.record_id,
+            owner_id=intent.owner_id,
+            threshold=Threshold(intent.threshold, intent.parties_number),
+            min_parties=intent.min_parties,
+            ephemeral_key=key,
+        )
+        try:
+            found = await network.settle_keygen(question, deadline=Deadline(timeout_s))
+        except DanError as error:
+            return _said(record, "undecided", problem=describe_problem(error))
+    if found.report is not None:
+        session = _session_of(found.report, record, intent)
+        done = record.changed("active", now=keeper.clock(), session=session, problem="")
+        await store.replace(done, expected="pending")
+        _log.info("request %s: session key %s found", record.record_id, session.session_key_eoa)
+        return _said(record, "finished", session=session)
+    if not found.is_certain:
+        silent = "; ".join(outcome.describe() for outcome in found.outcomes)
+        problem = f"too few nodes answered to tell what came of the request: {silent}"
+        return _said(record, "undecided", problem=problem[:500])
+    if record.problem:
+        await store.replace(record.changed("failed", now=keeper.clock()), expected="pending")
+    elif not await store.delete(record.record_id, expected="pending"):
+        raise RecordConflictError("the record was changed meanwhile", request_id=record.record_id)
+    return _said(record, "dropped")
+
+
+def _said(
+    record: StoredSession,
+    settlement: Settlement,
+    *,
+    session: DanSessionKeyPayload | None = None,
+    problem: str = "",
+) -> SettledRecord:
+    return SettledRecord(
+        record_id=record.record_id,
+        reference=record.reference,
+        settlement=settlement,
+        session=session,
+        problem=problem,
+    )
+
+
+def _session_of(report: KeygenReport, record: StoredSession, intent: KeygenIntent) -> DanSessionKeyPayload:
+    return DanSessionKeyPayload(
+        session_key_eoa=public_key_to_address(report.public_key),
+        mpc_key_id=report.key_id,
+        hex_eph_sk_without_0x=intent.hex_eph_sk,
+        parties_number=report.threshold.n,
+        threshold=report.threshold.t,
+        eoa_address=record.owner,
+        chain_id=record.chain_id,
+        public_key=to_hex(report.public_key),
+        eph_id=intent.eph_id,
+        eph_alg=intent.eph_alg,
+        expires_at=record.expires_at,
+    )

@@ -1,0 +1,191 @@
+"""The store and the job: what is kept when, and what becomes of it when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dan_async import DanClient, LocalWallet
+from dan_async.errors import (
+    ConfigurationError,
+    InvalidFieldError,
+    QuorumError,
+    RecordConflictError,
+    RpcError,
+    StoreUnavailableError,
+    WalletRefusedError,
+)
+from dan_async.storage import MemorySessionStore, StoredSession
+from tests.fake_nodes import FakeNetwork
+
+KEY = "11" * 32
+
+
+class WatchedStore(MemorySessionStore):
+    """A store that can be told to fail, and that notes how many messages the nodes had when something was saved."""
+
+    def __init__(self, nodes: FakeNetwork) -> None:
+        super().__init__()
+        self.nodes = nodes
+        self.messages_at_save: list[int] = []
+        self.fails_to_save = self.fails_to_replace = False
+
+    async def save(self, record: StoredSession) -> None:
+        await asyncio.sleep(0)
+        self.messages_at_save.append(len(self.nodes.calls))
+        if self.fails_to_save:
+            raise StoreUnavailableError("the disk is full")
+        await super().save(record)
+
+    async def replace(self, record: StoredSession, *, expected: Any) -> None:
+        if self.fails_to_replace:
+            raise StoreUnavailableError("the disk is full")
+        await super().replace(record, expected=expected)
+
+    @property
+    def records(self) -> list[StoredSession]:
+        return list(self._records.values())
+
+
+@pytest.fixture
+def nodes() -> FakeNetwork:
+    return FakeNetwork(2, 3)
+
+
+@pytest.fixture
+def store(nodes: FakeNetwork) -> WatchedStore:
+    return WatchedStore(nodes)
+
+
+class Refusing(LocalWallet):
+    async def sign_typed_data(self, typed_data: Any) -> str:
+        raise WalletRefusedError("no")
+
+
+async def refuse_keygen(method: str, params: Any) -> Any:
+    if method == "dan_keygen":
+        raise RpcError(-32030, "failed")
+
+
+async def test_the_intent_is_stored_before_the_first_byte(nodes: FakeNetwork, store: WatchedStore) -> None:
+    """With the ephemeral key, so that nothing is lost from the first message on; then the session."""
+    async with DanClient(nodes.network(), store=store) as dan:
+        session = await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1, reference="row 1")
+    assert store.messages_at_save == [0]
+    (record,) = store.records
+    assert (record.state, record.session, record.reference) == ("active", session, "row 1")
+    assert record.intent.hex_eph_sk == session.hex_eph_sk_without_0x
+    assert record.expires_at == session.expires_at
+
+
+async def test_nothing_is_sent_if_the_intent_cannot_be_stored(
+    nodes: FakeNetwork, store: WatchedStore
+) -> None:
+    """A full disk is found out before anybody is asked for anything."""
+    store.fails_to_save = True
+    async with DanClient(nodes.network(), store=store) as dan:
+        with pytest.raises(StoreUnavailableError):
+            await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
+    assert nodes.calls == []
+
+
+async def test_a_session_that_cannot_be_stored_is_not_returned(
+    nodes: FakeNetwork, store: WatchedStore
+) -> None:
+    """The error says that it is made; the intent stays, so that recover() can find it."""
+    store.fails_to_replace = True
+    async with DanClient(nodes.network(), store=store) as dan:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
+    assert any("is made" in note for note in caught.value.__notes__)
+    assert [record.state for record in store.records] == ["pending"]
+
+
+@pytest.mark.parametrize("reference", [None, "row 1"])
+async def test_before_the_owner_signed_nothing_can_have_been_made(
+    nodes: FakeNetwork, store: WatchedStore, reference: str | None
+) -> None:
+    """So the intent goes; under a reference it is remembered as failed, with the reason."""
+    async with DanClient(nodes.network(), store=store) as dan:
+        with pytest.raises(WalletRefusedError):
+            await dan.generate_session_key(wallet=Refusing(KEY), chain_id=1, reference=reference)
+    assert [(r.state, r.problem) for r in store.records] == (
+        [("failed", "WalletRefusedError: no")] if reference else []
+    )
+
+
+async def test_after_the_owner_signed_it_stays_pending(nodes: FakeNetwork, store: WatchedStore) -> None:
+    """A key may have been made, whatever the error says."""
+    for index in (1, 2, 3):
+        nodes.misbehaviour[nodes.operator(index)] = refuse_keygen
+    async with DanClient(nodes.network(), store=store) as dan:
+        with pytest.raises(QuorumError):
+            await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
+    assert [(record.state, record.problem[:11]) for record in store.records] == [("pending", "QuorumError")]
+
+
+async def test_a_cancelled_call_stays_pending(nodes: FakeNetwork, store: WatchedStore) -> None:
+    """Nobody waits for the store then; recover() comes to it."""
+    reached = asyncio.Event()
+
+    async def hang(method: str, params: Any) -> Any:
+        if method == "dan_keygen":
+            reached.set()
+            await asyncio.Event().wait()
+
+    for index in (1, 2, 3):
+        nodes.misbehaviour[nodes.operator(index)] = hang
+    async with DanClient(nodes.network(), store=store) as dan:
+        call = asyncio.create_task(dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1))
+        await reached.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert [record.state for record in store.records] == ["pending"]
+
+
+async def test_a_call_under_way_is_not_settled(nodes: FakeNetwork, store: WatchedStore) -> None:
+    """recover() leaves alone what this client is still working on."""
+    reached, may_go = asyncio.Event(), asyncio.Event()
+
+    async def wait(method: str, params: Any) -> Any:
+        if method == "dan_keygen":
+            reached.set()
+            await may_go.wait()
+
+    for index in (1, 2, 3):
+        nodes.misbehaviour[nodes.operator(index)] = wait
+    async with DanClient(nodes.network(), store=store) as dan:
+        call = asyncio.create_task(dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1))
+        await reached.wait()
+        assert (await dan.recover()).records == ()
+        may_go.set()
+        await call
+    assert not nodes.called("dan_settle_keygen")
+    assert [record.state for record in store.records] == ["active"]
+
+
+async def test_a_reference_is_used_once(nodes: FakeNetwork, store: WatchedStore) -> None:
+    """A second call under it is refused before anything is sent."""
+    async with DanClient(nodes.network(), store=store) as dan:
+        await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1, reference="row 1")
+        sent = len(nodes.calls)
+        with pytest.raises(RecordConflictError):
+            await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1, reference="row 1")
+    assert len(nodes.calls) == sent
+
+
+async def test_what_needs_a_store_says_so(nodes: FakeNetwork) -> None:
+    """References, recovering and revoking by record; and what is no store is refused."""
+    async with DanClient(nodes.network()) as dan:
+        with pytest.raises(InvalidFieldError, match="reference needs a store"):
+            await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1, reference="row 1")
+        with pytest.raises(ConfigurationError, match="no store"):
+            await dan.recover()
+        with pytest.raises(ConfigurationError, match="no store"):
+            await dan.revoke_stored_session("0x" + "00" * 32, wallet=LocalWallet(KEY))
+    with pytest.raises(InvalidFieldError, match="store"):
+        DanClient(nodes.network(), store="keys.db")
+    assert nodes.calls == []
