@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from dan_async._tasks import cancel_and_wait
 from dan_async.devnet.dkg_session import DkgSessions
 from dan_async.devnet.ephemeral_registry import EphemeralRegistry, RegisteredKey
 from dan_async.devnet.identity import NodeIdentity
@@ -23,10 +20,11 @@ from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.nonce_desk import NonceDesk
 from dan_async.devnet.owner_checks import owner_name
 from dan_async.devnet.passkey_registry import PasskeyRegistry
-from dan_async.devnet.rpc_errors import RefusalError, rate_limited
+from dan_async.devnet.request_runs import RequestRuns, check_same
+from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
 from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.types import Clock, Json, OperatorAddress, RequestId
+from dan_async.types import Clock, Json, OperatorAddress
 from dan_async.wire.node_1 import (
     Code,
     KeygenParams,
@@ -38,23 +36,6 @@ from dan_async.wire.node_1 import (
 __all__ = ["KeygenService"]
 
 _log = logging.getLogger(__name__)
-
-_KEPT_FAILURES = 4096
-
-
-@frozen
-class _Run:
-    """A key generation in progress; everyone who sends the same request waits for the same one."""
-
-    content: bytes
-    task: asyncio.Task[Acknowledgement]
-
-
-@frozen
-class _FailedRun:
-    content: bytes
-    refusal: RefusalError
-    forget_at: float
 
 
 class KeygenService:
@@ -93,21 +74,19 @@ class KeygenService:
         self._sessions = sessions
         self._ring = ring
         self._workers = workers
-        self._limits = limits
         self._clock = clock
         self._on_made = on_made
         self._nonces = nonces
         self._passkeys = passkeys
         self._settling = KeygenSettling(identity=identity, ring=ring, clock=clock)
-        self._running: dict[RequestId, _Run] = {}
-        self._failed: OrderedDict[RequestId, _FailedRun] = OrderedDict()
+        # Failures are kept for as long as the client may wonder what became of a request whose nonce is spent.
+        self._runs: RequestRuns[Acknowledgement] = RequestRuns(
+            "key generations", most=limits.max_keygens, keep_s=limits.nonce_lifetime_s, clock=clock
+        )
 
     async def keygen(self, params: KeygenParams) -> Acknowledgement:
         """
         Take part in making a key, or say again what came of it.
-
-        The work belongs to the node, not to the caller: it goes on when the caller is gone, since the other parties
-        count on it.
 
         Raises:
             RefusalError: With the code of what is wrong.
@@ -115,49 +94,19 @@ class KeygenService:
         content = hashlib.sha256(encode_keygen(params).encode()).digest()
         record = self._ring.by_request(params.request_id)
         if record is not None:
-            self._check_same(record.content, content)
+            check_same(record.content, content)
             return record.acknowledgement
-        run = self._running.get(params.request_id)
-        if run is None:
-            self._repeat_failure(params.request_id, content)
-            run = self._start(params, content)
-        else:
-            self._check_same(run.content, content)
-        try:
-            return await asyncio.shield(run.task)
-        except asyncio.CancelledError:
-            if run.task.cancelled():
-                raise RefusalError(Code.UNAVAILABLE, "the node is stopping") from None
-            raise
+        return await self._runs.run(params.request_id, content, lambda: self._begin(params, content))
 
     async def settle(self, params: dict[str, Json]) -> Json:
         """Answer ``dan_settle_keygen``; see ``KeygenSettling.settle``."""
-
-        async def wait_for(request_id: RequestId) -> None:
-            run = self._running.get(request_id)
-            if run is not None:
-                await asyncio.wait([run.task])
-
-        return await self._settling.settle(params, wait_for)
+        return await self._settling.settle(params, self._runs.wait_for)
 
     async def aclose(self) -> None:
         """Give up what is running, and wait until it has ended."""
-        await cancel_and_wait([run.task for run in self._running.values()])
+        await self._runs.aclose()
 
-    # --- before the work ----------------------------------------------------------------------------------------------
-
-    def _check_same(self, known: bytes, content: bytes) -> None:
-        if known != content:
-            raise RefusalError(Code.REQUEST_CONFLICT, "the request id is known with other content")
-
-    def _repeat_failure(self, request_id: RequestId, content: bytes) -> None:
-        failed = self._failed.get(request_id)
-        if failed is not None and failed.content == content and self._clock() < failed.forget_at:
-            raise RefusalError(failed.refusal.code, failed.refusal.message, data=failed.refusal.data)
-
-    def _start(self, params: KeygenParams, content: bytes) -> _Run:
-        if len(self._running) >= self._limits.max_keygens:
-            raise rate_limited("too many key generations are running", 1.0)
+    def _begin(self, params: KeygenParams, content: bytes) -> Coroutine[Any, Any, Acknowledgement]:
         checked = check_request(
             params, operator=self._identity.operator, roster=self._roster, now=self._clock()
         )
@@ -167,12 +116,7 @@ class KeygenService:
             if self._sessions.has_run(checked.session_id):
                 # Nonces see to that; a one-shot request, which has none, may come again after it failed.
                 raise RefusalError(Code.CHALLENGE_REUSED, "the nodes have worked under this challenge before")
-        task = asyncio.create_task(self._generate(checked, content), name=f"keygen {params.request_id}")
-        run = self._running[params.request_id] = _Run(content, task)
-        task.add_done_callback(partial(self._ended, params.request_id, content))
-        return run
-
-    # --- the work -----------------------------------------------------------------------------------------------------
+        return self._generate(checked, content)
 
     async def _generate(self, checked: CheckedKeygen, content: bytes) -> Acknowledgement:
         params = checked.params
@@ -221,16 +165,3 @@ class KeygenService:
             signature=b"",
         )
         return evolve(unsigned, signature=self._identity.sign(acknowledgement_digest(unsigned)))
-
-    def _ended(self, request_id: RequestId, content: bytes, task: asyncio.Task[Acknowledgement]) -> None:
-        del self._running[request_id]
-        error = None if task.cancelled() else task.exception()
-        if error is None:
-            return
-        if not isinstance(error, RefusalError):
-            error = RefusalError(Code.INTERNAL_ERROR, "the node has failed")
-        # Kept for as long as the client may wonder what became of a request whose nonce is spent.
-        forget_at = self._clock() + self._limits.nonce_lifetime_s
-        self._failed[request_id] = _FailedRun(content, error, forget_at)
-        if len(self._failed) > _KEPT_FAILURES:
-            self._failed.popitem(last=False)

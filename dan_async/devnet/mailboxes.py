@@ -17,7 +17,7 @@ __all__ = ["ConflictingMessageError", "Mailbox", "Mailboxes", "PeerAbortError", 
 
 _log = logging.getLogger(__name__)
 
-_KEPT_ENDED_SESSIONS = 8192
+_KEPT_ENDED_SESSIONS = 32_768
 #: What keeping a message costs beside its body, so that empty ones count too.
 _MESSAGE_OVERHEAD = 256
 

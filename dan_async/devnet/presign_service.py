@@ -19,7 +19,7 @@ from dan_async.models.signing import PresignatureOffer
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 from dan_async.wire.node_1 import Code, tagged_hash
 from dan_async.wire.node_hashes import u32
-from dan_async.wire.node_signing import PRESIGN, PresignParams, encode_presign
+from dan_async.wire.node_signing import PresignParams, encode_presign
 
 __all__ = ["PresignService", "presign_session_id"]
 
@@ -76,7 +76,7 @@ class PresignService:
         self._limits = limits
         self._clock = clock
         self._runs: RequestRuns[PresignatureOffer] = RequestRuns(
-            PRESIGN, most=limits.max_presigns, keep_s=limits.nonce_lifetime_s, clock=clock
+            "presignatures", most=limits.max_presigns, keep_s=limits.nonce_lifetime_s, clock=clock
         )
 
     async def presign(self, params: PresignParams) -> PresignatureOffer:

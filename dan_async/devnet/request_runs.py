@@ -40,7 +40,7 @@ class RequestRuns(Generic[T]):
     The requests of one method.
 
     Args:
-        name: The method, for names of tasks.
+        name: What the work is, in the plural.
         most: How many may run at a time.
         keep_s: How long what came of a request is remembered, in seconds.
         clock: The wall clock.
@@ -88,6 +88,12 @@ class RequestRuns(Generic[T]):
                 raise RefusalError(Code.UNAVAILABLE, "the node is stopping") from None
             raise
 
+    async def wait_for(self, request: Hashable) -> None:
+        """Wait until the work of a request has ended, if it is under way."""
+        run = self._running.get(request)
+        if run is not None:
+            await asyncio.wait([run.task])
+
     async def aclose(self) -> None:
         """Give up what is running, and wait until it has ended."""
         await cancel_and_wait([run.task for run in self._running.values()])
@@ -96,7 +102,7 @@ class RequestRuns(Generic[T]):
         self, request: Hashable, content: bytes, begin: Callable[[], Coroutine[Any, Any, T]]
     ) -> _Run[T]:
         if len(self._running) >= self._most:
-            raise rate_limited(f"too many {self._name} requests are running", 1.0)
+            raise rate_limited(f"too many {self._name} are running", 1.0)
         task = asyncio.create_task(begin(), name=self._name)
         run = self._running[request] = _Run(content, task)
         task.add_done_callback(partial(self._end, request, content))
@@ -111,6 +117,8 @@ class RequestRuns(Generic[T]):
         if error is None:
             result = task.result()
         elif isinstance(error, RefusalError):
+            if error.code == Code.RATE_LIMITED:
+                return  # whoever was told to come back later may
             result = error
         else:
             result = RefusalError(Code.INTERNAL_ERROR, "the node has failed")

@@ -39,7 +39,6 @@ from dan_async.wire.codec import SignRequest
 from dan_async.wire.node_1 import Code, decode_key_id
 from dan_async.wire.node_signing import (
     OPERATION,
-    SIGN,
     SignParams,
     encode_sign,
     presignature_id,
@@ -110,7 +109,7 @@ class SignService:
         self._find_refusal = find_refusal
         self._authorised: OrderedDict[RequestId, _Authorised] = OrderedDict()  # oldest first
         self._runs: RequestRuns[SignatureShares] = RequestRuns(
-            SIGN, most=limits.max_signs, keep_s=self._keep_s, clock=clock
+            "signatures", most=limits.max_signs, keep_s=self._keep_s, clock=clock
         )
 
     async def sign(self, params: SignParams) -> SignatureShares:
