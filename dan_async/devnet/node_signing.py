@@ -18,17 +18,13 @@ from dan_async.devnet.presign_service import PresignService
 from dan_async.devnet.presign_session import PresignSessions
 from dan_async.devnet.presignature_stock import PresignatureStock
 from dan_async.devnet.share_store import ShareStore
-from dan_async.devnet.sign_service import FindRefusal, SignService
+from dan_async.devnet.sign_service import SignService
 from dan_async.devnet.workers import Workers
+from dan_async.permissions import find_refusal
 from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress
 from dan_async.wire.node_signing import decode_presign, decode_sign, encode_presign_result, encode_sign_result
-from dan_async.wire.sign_request import SignRequest
 
 __all__ = ["NodeSigning"]
-
-
-def _refuse_all(permissions: str | None, _request: SignRequest, _now: float) -> str | None:
-    return None if permissions is None else "this node cannot check the key's permissions"
 
 
 class NodeSigning:
@@ -47,7 +43,6 @@ class NodeSigning:
         faults: What it does wrong on purpose.
         clock: The wall clock.
         on_crash: Called when a fault kills the node, with the seconds until it is to come back, if it is.
-        find_refusal: Applies the owner's permissions.
     """
 
     def __init__(
@@ -64,7 +59,6 @@ class NodeSigning:
         faults: NodeFaults,
         clock: Clock,
         on_crash: Callable[[float | None], None],
-        find_refusal: FindRefusal = _refuse_all,
     ) -> None:
         self._identity = identity
         self._faults = faults

@@ -181,7 +181,7 @@ class PairSetups:
             raise BannedPairError(peer)
         # What a peer said before its link broke is not what it would say after a restart.
         is_known = self._links.is_up(peer) and self._told.get(peer) == state.setup_id
-        return state if is_known else None
+        return state if is_known and peer not in self._running else None
 
     def _begins_with(self, peer: OperatorAddress) -> bool:
         return self._identity.operator.lower() < peer.lower()
@@ -221,17 +221,19 @@ class PairSetups:
 
     def _tell(self, peer: OperatorAddress) -> None:
         """Say which set-up this node has, and ask for an answer, or a new set-up, if somebody waits for the pair."""
-        asks = self._waiting[peer] > 0
-        status = PeerMessage(Kind.PAIR_STATUS, self._own_id(peer), int(asks), b"")
-        self._links.send(peer, status.encode())
+        self._say(peer, asks=self._waiting[peer] > 0)
+
+    def _say(self, peer: OperatorAddress, *, asks: bool) -> None:
+        if peer not in self._running:  # else what it has is about to change, and will be told then
+            status = PeerMessage(Kind.PAIR_STATUS, self._own_id(peer), int(asks), b"")
+            self._links.send(peer, status.encode())
 
     def _on_status(self, peer: OperatorAddress, message: PeerMessage) -> None:
         self._told[peer] = message.session_id
         self._changed.set()
         if not message.round:
             return
-        answer = PeerMessage(Kind.PAIR_STATUS, self._own_id(peer), 0, b"")
-        self._links.send(peer, answer.encode())
+        self._say(peer, asks=False)
         if self._differs(peer) and self._needs_setup(peer) and not self._rate.take(peer):
             self._begin(peer)
 

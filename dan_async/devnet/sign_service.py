@@ -13,7 +13,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from attrs import evolve, frozen
 
@@ -52,8 +52,14 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Given a key's permissions, a request and the time: why it may not be signed, or None.
-FindRefusal = Callable[[str | None, SignRequest, float], str | None]
+
+class FindRefusal(Protocol):
+    """Applies a key's permissions: gives why a request may not be signed, or None."""
+
+    def __call__(self, permissions: str | None, request: SignRequest, *, now: float) -> str | None:
+        """Check one request."""
+        ...
+
 
 #: Setups up to this many characters are read on the event loop, in well under a millisecond.
 _SHORT = 8192
@@ -138,7 +144,9 @@ class SignService:
         if params.presignature_ids:
             return self._finish(read, digests, None)
         self._spend_nonce(read)
-        return self._finish(read, digests, await self._presign(record, read))
+        made = await self._presign(record, read)
+        await self._compute(params, self._check_permissions, record, read)  # their time may be over meanwhile
+        return self._finish(read, digests, made)
 
     async def _compute(self, params: SignParams, function: Callable[..., T], *arguments: Any) -> T:
         if len(params.setup) <= _SHORT:
@@ -154,7 +162,7 @@ class SignService:
     def _check_permissions(self, record: KeyRecord, read: ReadSign) -> None:
         now = self._clock()
         for request in read.requests:
-            problem = self._find_refusal(record.permissions, request, now)
+            problem = self._find_refusal(record.permissions, request, now=now)
             if problem is not None:
                 raise RefusalError(Code.NOT_PERMITTED, problem)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -22,12 +23,36 @@ from dan_async.wire.codec import RequestType, SignRequest, ephemeral_payload, mo
 from dan_async.wire.node_signing import PRESIGN, SIGN, PresignParams, SignParams
 from tests.devnet.raw_client import Keygen, RawNode
 
-__all__ = ["Signer", "signature_from", "text_request"]
+__all__ = ["Signer", "signature_from", "text_request", "user_operation"]
 
 
 def text_request(text: str = "hello", **options: Any) -> SignRequest:
     """A personal message."""
     return SignRequest(request_type=RequestType.EIP191, message=text.encode().hex(), **options)
+
+
+def user_operation(target: str = "0x" + "33" * 20) -> SignRequest:
+    """A user operation of v0.6 in which a SimpleAccount calls a target, without value or data."""
+    words = (int(target, 16), 0, 0x60, 0)
+    operation = {
+        "sender": "0x" + "11" * 20,
+        "nonce": "0x1",
+        "initCode": "0x",
+        "callData": "0xb61d27f6" + "".join(f"{word:064x}" for word in words),
+        "callGasLimit": "0x5208",
+        "verificationGasLimit": "0x5208",
+        "preVerificationGas": "0x5208",
+        "maxFeePerGas": "0x1",
+        "maxPriorityFeePerGas": "0x1",
+        "paymasterAndData": "0x",
+    }
+    message = {
+        "userOperation": operation,
+        "entryPointVersion": "v0.6.0",
+        "entryPointAddress": "0x" + "22" * 20,
+        "chainId": 80002,
+    }
+    return SignRequest(request_type=RequestType.USER_OPERATION, message=json.dumps(message))
 
 
 @define(kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 
 import pytest
 from attrs import evolve
@@ -13,33 +12,10 @@ from dan_async.crypto.address import point_to_address
 from dan_async.crypto.point import decode
 from dan_async.crypto.signature import personal_message_digest, recover_address
 from dan_async.wire import node_signing
-from dan_async.wire.codec import RequestType, SignRequest
 from dan_async.wire.sign_digest import sign_request_digest
 from tests.devnet.raw_client import Keygen, connect_all
-from tests.devnet.raw_signing import Signer, signature_from, text_request
+from tests.devnet.raw_signing import Signer, signature_from, text_request, user_operation
 
-USER_OPERATION = SignRequest(
-    request_type=RequestType.USER_OPERATION,
-    message=json.dumps(
-        {
-            "userOperation": {
-                "sender": "0x" + "11" * 20,
-                "nonce": "0x1",
-                "initCode": "0x",
-                "callData": "0x1234",
-                "callGasLimit": "0x5208",
-                "verificationGasLimit": "0x5208",
-                "preVerificationGas": "0x5208",
-                "maxFeePerGas": "0x1",
-                "maxPriorityFeePerGas": "0x1",
-                "paymasterAndData": "0x",
-            },
-            "entryPointVersion": "v0.6.0",
-            "entryPointAddress": "0x" + "22" * 20,
-            "chainId": 80002,
-        }
-    ),
-)
 HELLO = personal_message_digest(b"hello")
 
 
@@ -70,7 +46,7 @@ async def test_every_subset_of_t_signs(make_devnet):
 async def test_every_revision_signs(make_devnet, revision, form):
     """With ed25519 and secp256k1 ephemeral keys; a presignature is made ahead, or while the request is worked on."""
     devnet = await make_devnet(2, 3)
-    request = USER_OPERATION if revision == "0.1" else text_request()
+    request = user_operation() if revision == "0.1" else text_request()
     async with connect_all(devnet) as nodes:
         signer = await Signer.after(Keygen(nodes=nodes, t=2, revision=revision))
         if form == "presignature":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 
@@ -15,7 +16,7 @@ from dan_async.wire import node_1, node_signing
 from dan_async.wire.node_1 import Code
 from dan_async.wire.node_signing import PRESIGN, SIGN
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
-from tests.devnet.raw_signing import Signer, text_request
+from tests.devnet.raw_signing import Signer, text_request, user_operation
 from tests.helpers import ManualClock
 
 OWNER = LocalWallet("0x" + "00" * 31 + "07")
@@ -229,13 +230,22 @@ async def test_a_one_shot_request_has_its_own_id(signer):
     assert await code(signer, other) == Code.CHALLENGE_MISMATCH
 
 
-async def test_what_cannot_be_checked_is_not_signed(make_devnet):
-    """A key with permissions signs no text: a text could be anything."""
+async def test_permissions_are_enforced_by_each_node(make_devnet):
+    """A user operation within them is signed; one outside, and any text, is refused, and uses nothing up."""
     devnet = await make_devnet(2, 2)
+    allowed, forbidden = "0x" + "33" * 20, "0x" + "44" * 20
+    permissions = json.dumps({"permissions": [{"type": "call", "to": allowed, "selectors": ["0x"]}]})
     async with connect_all(devnet) as nodes:
-        signer = await Signer.after(Keygen(nodes=nodes, t=2, permissions='{"a":1}'))
-        params = await presigned(signer)
-        assert await code(signer, params) == Code.NOT_PERMITTED
+        signer = await Signer.after(Keygen(nodes=nodes, t=2, permissions=permissions))
+        offer = await signer.presign(signer.presign_params())
+        for request in (text_request(), user_operation(forbidden)):
+            named = signer.sign_params(signer.setup([request]), None, [offer.presignature_id])
+            one_shot = signer.sign_params(signer.setup([request]))
+            for node in (0, 1):
+                assert await code(signer, named, node) == Code.NOT_PERMITTED
+                assert await code(signer, one_shot, node) == Code.NOT_PERMITTED
+        setup = signer.setup([user_operation(allowed)])
+        assert len(await signer.send(signer.sign_params(setup, None, [offer.presignature_id]))) == 2
 
 
 # --- the life of an ephemeral key -------------------------------------------------------------------------------------
