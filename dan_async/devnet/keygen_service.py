@@ -81,7 +81,11 @@ class KeygenService:
         self._settling = KeygenSettling(identity=identity, ring=ring, clock=clock)
         # Failures are kept for as long as the client may wonder what became of a request whose nonce is spent.
         self._runs: RequestRuns[Acknowledgement] = RequestRuns(
-            "key generations", most=limits.max_keygens, keep_s=limits.nonce_lifetime_s, clock=clock
+            "key generations",
+            task_name="keygen",
+            most=limits.max_keygens,
+            keep_s=limits.nonce_lifetime_s,
+            clock=clock,
         )
 
     async def keygen(self, params: KeygenParams) -> Acknowledgement:

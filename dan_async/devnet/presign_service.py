@@ -76,7 +76,11 @@ class PresignService:
         self._limits = limits
         self._clock = clock
         self._runs: RequestRuns[PresignatureOffer] = RequestRuns(
-            "presignatures", most=limits.max_presigns, keep_s=limits.nonce_lifetime_s, clock=clock
+            "presignatures",
+            task_name="presign",
+            most=limits.max_presigns,
+            keep_s=limits.nonce_lifetime_s,
+            clock=clock,
         )
 
     async def presign(self, params: PresignParams) -> PresignatureOffer:

@@ -41,13 +41,15 @@ class RequestRuns(Generic[T]):
 
     Args:
         name: What the work is, in the plural.
+        task_name: What its tasks are called, before the request's id.
         most: How many may run at a time.
         keep_s: How long what came of a request is remembered, in seconds.
         clock: The wall clock.
     """
 
-    def __init__(self, name: str, *, most: int, keep_s: float, clock: Clock) -> None:
+    def __init__(self, name: str, *, task_name: str, most: int, keep_s: float, clock: Clock) -> None:
         self._name = name
+        self._task_name = task_name
         self._most = most
         self._keep_s = keep_s
         self._clock = clock
@@ -103,7 +105,8 @@ class RequestRuns(Generic[T]):
     ) -> _Run[T]:
         if len(self._running) >= self._most:
             raise rate_limited(f"too many {self._name} are running", 1.0)
-        task = asyncio.create_task(begin(), name=self._name)
+        named = request[0] if isinstance(request, tuple) else request
+        task = asyncio.create_task(begin(), name=f"{self._task_name} {named}")
         run = self._running[request] = _Run(content, task)
         task.add_done_callback(partial(self._end, request, content))
         return run

@@ -115,7 +115,7 @@ class SignService:
         self._find_refusal = find_refusal
         self._authorised: OrderedDict[RequestId, _Authorised] = OrderedDict()  # oldest first
         self._runs: RequestRuns[SignatureShares] = RequestRuns(
-            "signatures", most=limits.max_signs, keep_s=self._keep_s, clock=clock
+            "signatures", task_name="sign", most=limits.max_signs, keep_s=self._keep_s, clock=clock
         )
 
     async def sign(self, params: SignParams) -> SignatureShares:
