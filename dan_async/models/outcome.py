@@ -51,7 +51,7 @@ class NodeOutcome:
     def describe(self) -> str:
         """One line for an error or a log: who, at which step, what, and how long it took."""
         if self.acknowledgement is not None:
-            what = "acknowledged"
+            what = f"acknowledged key {self.acknowledgement.key_id[:8]}…"
         elif self.is_ready:
             what = "ready"
         elif self.error is None:

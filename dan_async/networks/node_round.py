@@ -24,6 +24,7 @@ from dan_async.models.threshold import Threshold
 from dan_async.networks.emit import tell_verdict
 from dan_async.networks.node import Node
 from dan_async.networks.pool import fill_seats
+from dan_async.quorum.dissent import set_dissent_apart
 from dan_async.quorum.fan_out import fan_out
 from dan_async.quorum.tally import KeygenTally
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
@@ -232,6 +233,7 @@ async def run_keygen(
     )
     started = time.monotonic()
     outcomes = await fan_out(opened.participants, ask, tally=tally, deadline=deadline, grace_s=grace_s)
+    outcomes = set_dissent_apart(outcomes, tally.winners)
     tell = partial(
         tell_verdict,
         nodes[opened.participants[0]].events,
