@@ -66,6 +66,7 @@ class OpenTelemetryObserver:
         purpose = "OpenTelemetryObserver"
         self._trace: Any = require_extra("opentelemetry.trace", extra="otel", purpose=purpose)
         metrics: Any = require_extra("opentelemetry.metrics", extra="otel", purpose=purpose)
+        self._context: Any = require_extra("opentelemetry.context", extra="otel", purpose=purpose)
         self._tracer = self._trace.get_tracer(_SCOPE, __version__, tracer_provider)
         meter = metrics.get_meter(_SCOPE, __version__, meter_provider)
 
@@ -94,7 +95,7 @@ class OpenTelemetryObserver:
         self._nodes_down = meter.create_up_down_counter(
             "dan.client.nodes.down", unit="{node}", description="Nodes that are down: 1 or 0 for each"
         )
-        self._spans: dict[RequestId, Span] = {}
+        self._spans: dict[RequestId | None, tuple[Span, Any]] = {}
         self._first_ids: dict[RequestId, RequestId] = {}  # of requests that were begun again
         self._attempts: dict[_AttemptKey, list[Span]] = {}
         self._wallets: dict[RequestId | None, list[Span]] = {}
@@ -126,9 +127,13 @@ class OpenTelemetryObserver:
         labels = {"dan.operation": event.operation, "dan.network": event.network}
         self._active.add(1, labels)
         if event.request_id is not None:
-            self._spans[event.request_id] = self._tracer.start_span(
+            span = self._tracer.start_span(
                 f"dan {event.operation}", attributes=labels | {"dan.request_id": event.request_id}
             )
+            # The event is told in the task that the operation runs in, and so is its end. In between this span is the
+            # current one, also for what the wallet and the transport have of their own.
+            token = self._context.attach(self._trace.set_span_in_context(span))
+            self._spans[event.request_id] = (span, token)
 
     def _on_operation_finished(self, event: OperationFinished) -> None:
         labels = {"dan.operation": event.operation, "dan.network": event.network}
@@ -138,8 +143,9 @@ class OpenTelemetryObserver:
             return
         for new_id in [new for new, first in self._first_ids.items() if first == event.request_id]:
             del self._first_ids[new_id]
-        span = self._spans.pop(event.request_id, None)
+        span, token = self._spans.pop(event.request_id, (None, None))
         if span is not None:
+            self._context.detach(token)
             self._end(span, event.error, _known({"dan.code": event.code, "dan.phase": event.phase}))
 
     def _on_operation_restarted(self, event: OperationRestarted) -> None:
@@ -218,7 +224,11 @@ class OpenTelemetryObserver:
 
     def _parent(self, event: Event) -> Span | None:
         first = self._first_id(event.request_id)
-        return None if first is None else self._spans.get(first)
+        if first in self._spans:
+            return self._spans[first][0]
+        # Signing has requests of its own for each set of nodes: the operation is the one that they are made in.
+        current = self._trace.get_current_span()
+        return current if any(current is span for span, _ in self._spans.values()) else None
 
     def _child(self, event: Event, name: str, attributes: dict[str, Any], *, is_client: bool = False) -> Span:
         parent = self._parent(event)

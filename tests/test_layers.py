@@ -27,6 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "__init__": {"_version"},
     "events": set(),
     "_event_hub": {"events"},
+    "_request_log": set(),
     "otel": {"events", "_extras", "_version"},
     "retry_table": set(),
     "retry": {"_tasks", "retry_table"},
@@ -36,10 +37,11 @@ ARROWS: dict[str, set[str]] = {
     "wire": {"models", "_hex", "_json_depth", "crypto"},
     "permissions": {"models", "wire", "crypto"},
     "transport": {"config", "_tasks", "_json_depth", "retry_table"},
-    "quorum": {"models", "crypto", "config", "retry", "_tasks"},
+    "quorum": {"_request_log", "models", "crypto", "config", "retry", "_tasks"},
     "networks": {
         "events",
         "_event_hub",
+        "_request_log",
         "quorum",
         "transport",
         "wire",
@@ -54,6 +56,7 @@ ARROWS: dict[str, set[str]] = {
     "wallets": {"crypto", "transport", "models", "_extras", "_hex", "config"},
     "auth": {"wallets", "crypto", "models", "wire", "_hex"},
     "jobs": {
+        "_request_log",
         "networks",
         "auth",
         "models",

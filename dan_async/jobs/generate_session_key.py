@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from dan_async._hex import to_hex
+from dan_async._request_log import RequestLog
 from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
 from dan_async.crypto.address import public_key_to_address
@@ -112,7 +113,7 @@ async def generate_session_key(
     finally:
         if key is not ephemeral_key:  # ours: the payload has its own copy, or nobody needs it any more
             key.wipe()
-    _log.info("request %s: session key %s made", report.request_id, payload.session_key_eoa)
+    RequestLog(_log, report.request_id).info("session key %s made", payload.session_key_eoa)
     if on_report is not None:
         _tell(on_report, report, time.monotonic() - started)
     return payload
@@ -129,4 +130,4 @@ def _tell(on_report: OnReport, report: KeygenReport, total_s: float) -> None:
     try:
         on_report(evolve(report, timings=evolve(report.timings, total_s=total_s)))
     except Exception:  # noqa: BLE001 - the key is made: a listener's bug must not lose it
-        _log.exception("request %s: on_report failed; the session key is returned", report.request_id)
+        RequestLog(_log, report.request_id).exception("on_report failed; the session key is returned")

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Literal, TypeVar
 
 from dan_async._event_hub import EventHub, failure_of
+from dan_async._request_log import RequestLog
 from dan_async.errors import DanError
 from dan_async.events import (
     AttemptAbandoned,
@@ -179,7 +180,15 @@ class Attempts:
         return watched
 
     def before_sleep(self, details: RetryDetails) -> None:
-        """Tell of a wait: a ``BeforeSleep``."""
+        """Tell of a wait, and log it: a ``BeforeSleep``."""
+        RequestLog(_log, self._request_id).info(
+            "attempt %d of %s at %s failed (%s), trying again in %.2f s",
+            details.attempt,
+            self._method,
+            self._node,
+            details.error.message,
+            details.wait_s,
+        )
         if self._events.hooks:
             error, code = failure_of(details.error)
             self._events.emit(
@@ -266,6 +275,15 @@ def tell_verdict(
         elapsed_s: Seconds since they were asked.
         key_id: What they agree on.
     """
+    if _log.isEnabledFor(logging.INFO):
+        RequestLog(_log, request_id).info(
+            "%s: %d nodes agree, %d must; %s after %.3f s",
+            operation,
+            len(agreed),
+            needed,
+            "won" if is_won else "lost",
+            elapsed_s,
+        )
     if not events.hooks:
         return
     failed = {outcome.operator: None for outcome in outcomes if outcome.operator not in agreed}

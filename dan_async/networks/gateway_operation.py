@@ -8,7 +8,6 @@ gateway has all it needs: nothing is sent twice unless doing it twice is as good
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -23,7 +22,7 @@ from dan_async.networks.emit import Attempts, wallet_turn
 from dan_async.networks.gateway_challenges import SeenChallenges
 from dan_async.networks.gateway_failures import Phase, Scene
 from dan_async.networks.gateway_revision import RevisionChoice
-from dan_async.retry import RetryDetails, RetryPolicy
+from dan_async.retry import RetryPolicy
 from dan_async.transport.frame_connector import FrameConnector
 from dan_async.transport.frames import FrameSocket
 from dan_async.types import Clock
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
 
 __all__ = ["Gateway", "GatewayOperation"]
-
-_log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -142,7 +139,7 @@ class GatewayOperation(Generic[R]):
         """
         self._refuse_if_expired("connect")
         outcome = await self._gateway.retry.run(
-            self._told.watch(self._outcome), deadline=self._deadline, before_sleep=self._tell
+            self._told.watch(self._outcome), deadline=self._deadline, before_sleep=self._told.before_sleep
         )
         if isinstance(outcome, DanError):
             outcome.attempts = self._attempts
@@ -168,7 +165,7 @@ class GatewayOperation(Generic[R]):
                 await socket.aclose()
 
         return await self._gateway.retry.run(
-            self._told.watch(attempt), deadline=self._deadline, before_sleep=self._tell
+            self._told.watch(attempt), deadline=self._deadline, before_sleep=self._told.before_sleep
         )
 
     async def _outcome(self) -> R | DanError:
@@ -196,16 +193,6 @@ class GatewayOperation(Generic[R]):
             return await self._conclude(begun.exchange, begun.socket, frame)
         finally:
             await begun.socket.aclose()
-
-    def _tell(self, details: RetryDetails) -> None:
-        self._told.before_sleep(details)
-        _log.info(
-            "request %s: attempt %d failed (%s), trying again in %.2f s",
-            self._scene.request_id,
-            details.attempt,
-            details.error.message,
-            details.wait_s,
-        )
 
     # --- connect, setup, challenge ------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from dan_async._request_log import RequestLog
 from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
 from dan_async.errors import ClientClosedError, NodeRefusedError, QuorumError
@@ -146,7 +147,7 @@ class NodeKeygen:
                 timings = KeygenTimings(challenge_s=challenge_s, wallet_s=wallet_s, keygen_s=keygen_s)
                 return evolve(report, restarts=self._restarts, timings=timings)
             self._restarts += 1
-            _log.warning("request %s: starting again, for the %d. time", request.request_id, self._restarts)
+            RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
             old_id = request.request_id
             request = evolve(
                 request, request_id=node_1.restarted_request_id(self._first.request_id, self._restarts)

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import define
 
+from dan_async._request_log import RequestLog
 from dan_async._tasks import Deadline, cancel_and_wait, wait_for_event
 from dan_async.errors import DanError
 from dan_async.models.acknowledgement import Acknowledgement
@@ -100,7 +101,7 @@ async def fan_out(
         except DanError as error:
             tally.record_failure(operator)
             outcome = outcome_of(operator, error=error)
-            _log.warning("request %s: %s", error.request_id, outcome.describe())
+            RequestLog(_log, error.request_id).warning("%s", outcome.describe())
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the wait, and is raised there
             progress.crash = error
             progress.clear.set()

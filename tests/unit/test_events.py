@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 from attrs import fields, fields_dict
@@ -69,6 +70,15 @@ def test_every_field_is_described(kind: type[Event]) -> None:
     """The docstring of an event or of what it extends names each of its fields."""
     described = " ".join(inspect.cleandoc(base.__doc__ or "") for base in kind.__mro__)
     assert {name for name in fields_dict(kind) if f"{name}: " not in described} == set()
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in EVENTS if kind is not Event], ids=lambda kind: kind.__name__
+)
+def test_every_event_is_in_the_table(kind: type[Event]) -> None:
+    """docs/observability.md has a row with its name and class."""
+    page = Path(__file__).parent.parent.parent / "docs" / "observability.md"
+    assert f"| `{kind.name}` | `{kind.__name__}` |" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

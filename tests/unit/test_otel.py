@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,16 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
-from dan_async import DanClient, LocalWallet
-from dan_async.errors import ConnectError, QuorumError, RpcError
+from dan_async import CallbackWallet, DanClient, LocalWallet
+from dan_async._event_hub import EventHub
+from dan_async._tasks import Deadline
+from dan_async.errors import ConnectError, NodeTimeoutError, QuorumError, RpcError
 from dan_async.events import AttemptSucceeded, Event, NodeDown, NodeUp, OperationFinished, OperationStarted
+from dan_async.networks.emit import Attempts, operation
 from dan_async.otel import OpenTelemetryObserver
+from dan_async.retry import RetryDetails, RetryPolicy
 from dan_async.types import OperatorAddress, RequestId
 from dan_async.wire import node_1
 from tests.fake_nodes import FakeNetwork
@@ -209,6 +214,54 @@ async def test_attempts_without_a_request_are_on_their_own(telemetry: Telemetry)
     assert telemetry.is_empty()
 
 
+async def test_the_operation_is_the_current_span_meanwhile(telemetry: Telemetry) -> None:
+    """What a wallet or a transport makes of its own hangs below it; afterwards the caller's span is current again."""
+    inside: list[Any] = []
+
+    async def sign(typed_data: Any) -> str:
+        inside.append(get_current_span())
+        return await WALLET.sign_typed_data(typed_data)
+
+    async with DanClient(FakeNetwork(2, 3).network(), on_event=telemetry.observer) as dan:
+        with telemetry.tracer.start_as_current_span("caller") as caller:
+            await dan.generate_session_key(wallet=CallbackWallet(WALLET.address, sign), chain_id=1)
+            assert get_current_span() is caller
+    (job,) = telemetry.named("dan keygen")
+    assert [span.get_span_context().span_id for span in inside] == [job.context.span_id]
+
+
+async def test_requests_of_their_own_belong_to_the_operation_they_are_made_in(telemetry: Telemetry) -> None:
+    """Signing asks each set of nodes under another id."""
+    hub = EventHub(telemetry.observer)
+    told = Attempts(hub, node=NODE, method="dan_sign", request_id="0x02")
+
+    async def call() -> None:
+        raise NodeTimeoutError("late")
+
+    policy = RetryPolicy(attempts=2, first_wait_s=0.001)
+    with operation(hub, RequestId("0x01"), "signgen", "nodes"):
+        with pytest.raises(NodeTimeoutError):
+            await asyncio.create_task(
+                policy.run(told.watch(call), deadline=Deadline(5), before_sleep=told.before_sleep)
+            )
+    (job,) = telemetry.named("dan signgen")
+    assert [event.name for event in job.events] == ["retry"]
+    assert {span.parent.span_id for span in telemetry.named("dan_sign") if span.parent} == {
+        job.context.span_id
+    }
+    assert telemetry.is_empty()
+
+
+async def test_a_retry_outside_of_operations_is_a_metric_only(telemetry: Telemetry) -> None:
+    """The caller's own span is not written to."""
+    told = Attempts(EventHub(telemetry.observer), node=NODE, method="dan_health", request_id=None)
+    with telemetry.tracer.start_as_current_span("caller"):
+        told.before_sleep(RetryDetails(attempt=1, error=NodeTimeoutError("late"), wait_s=1))
+    (caller,) = telemetry.named("caller")
+    assert not caller.events
+    assert telemetry.values("dan.client.retries", "rpc.method") == {"dan_health": 1}
+
+
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +307,20 @@ def test_a_node_that_comes_back_is_not_down(telemetry: Telemetry) -> None:
     assert telemetry.values("dan.client.nodes.down", "dan.node") == {NODE: 1}
     telemetry.observer(NodeUp(node=NODE, failures=4))
     assert telemetry.values("dan.client.nodes.down", "dan.node") == {NODE: 0}
+
+
+async def test_every_metric_is_in_the_table(telemetry: Telemetry) -> None:
+    """docs/observability.md has each instrument that is made, with its unit's kind."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "observability.md").read_text(encoding="utf-8")
+    instruments = [
+        value
+        for value in vars(telemetry.observer).values()
+        if getattr(value, "name", "").startswith("dan.client.")
+    ]
+    assert len(instruments) == 8
+    kinds = {"Histogram": "histogram", "Counter": "counter", "UpDownCounter": "up-down counter"}
+    for instrument in instruments:
+        assert f"| `{instrument.name}` | {kinds[type(instrument).__name__.strip('_')]} |" in page
 
 
 # --- the edges --------------------------------------------------------------------------------------------------------
