@@ -1,5 +1,5 @@
 """
-Sessions: lint, typing, tests, tests_min, interop, package, docs, bench.
+Sessions: lint, typing, tests, tests_min, tally, interop, package, docs, bench.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -82,6 +82,15 @@ def tests_min(session: nox.Session) -> None:
     # An old Typer imports what a new click calls deprecated: their affair, not ours.
     ignored = "ignore:'click:DeprecationWarning"
     session.run("python", "-m", "pytest", "-W", ignored, *session.posargs)
+
+
+@nox.session
+def tally(session: nox.Session) -> None:
+    """Count the acknowledgements of twenty thousand key generations, in any order and with every lie; takes ten minutes."""
+    session.install("-e", ".", *test_tools())
+    environment = {"DAN_TALLY_KEYGENS": "20000"}
+    test = "tests/unit/quorum/test_tally_stateful.py"
+    session.run("python", "-m", "pytest", test, "--timeout=3600", *session.posargs, env=environment)
 
 
 @nox.session
