@@ -115,8 +115,13 @@ def serve_until_eof(
 
 Answer = Callable[[str], str]
 
+#: Seconds by which the reply to a request is late.
+Stall = Callable[[str], float]
 
-async def start_site(answer: Answer, stack: AsyncExitStack, *, delay_s: float) -> str:
+
+async def start_site(
+    answer: Answer, stack: AsyncExitStack, *, delay_s: float, stall: Stall | None = None
+) -> str:
     """
     Listen on a port of the system's choice and answer each text frame at ``/v1/rpc``.
 
@@ -124,6 +129,7 @@ async def start_site(answer: Answer, stack: AsyncExitStack, *, delay_s: float) -
         answer: Gives the reply to one request.
         stack: Gets what must be closed.
         delay_s: How long each reply waits; others are not held up by it.
+        stall: How much longer the reply to a request waits, by the request's text.
 
     Returns:
         The URL.
@@ -135,11 +141,11 @@ async def start_site(answer: Answer, stack: AsyncExitStack, *, delay_s: float) -
         late: set[asyncio.Task[None]] = set()
 
         async def reply_late(text: str) -> None:
-            await asyncio.sleep(delay_s)
+            await asyncio.sleep(delay_s + (stall(text) if stall else 0.0))
             await ws.send_str(answer(text))
 
         async for message in ws:
-            if delay_s:
+            if delay_s or stall:
                 task = asyncio.create_task(reply_late(message.data))
                 late.add(task)
                 task.add_done_callback(late.discard)

@@ -127,17 +127,21 @@ class StubNode:
 
 async def _open(config: dict[str, Any], stack: AsyncExitStack) -> dict[str, Any]:
     key = DealtKey(config["t"], config["n"])
-    return {
-        "nodes": [
-            {
-                "url": await start_site(
-                    StubNode(key, operator).answer, stack, delay_s=config["delay_ms"] / 1e3
-                ),
-                "operator": operator,
-            }
-            for operator in key.participants
-        ]
-    }
+    delay_s = config["delay_ms"] / 1e3
+    nodes = []
+    for operator in key.participants:
+        url = await start_site(StubNode(key, operator).answer, stack, delay_s=delay_s)
+        nodes.append({"url": url, "operator": operator})
+    described: dict[str, Any] = {"nodes": nodes}
+    stall_s = config.get("stall_s")
+    if stall_s:
+        # The last node once more, at another address where its acknowledgements are late.
+        def stall(text: str) -> float:
+            return stall_s if '"dan_keygen"' in text else 0.0
+
+        url = await start_site(StubNode(key, operator).answer, stack, delay_s=delay_s, stall=stall)
+        described["stalled"] = [*nodes[:-1], {"url": url, "operator": operator}]
+    return described
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from benchmarks.peers import Peer
 from benchmarks.recording import Recording, split_id
 from benchmarks.report import render
 from benchmarks.run import record_keygen, run_on_stubs
+from benchmarks.stalled_node import on_stubs
 from benchmarks.workloads import WORKLOADS, Effort, Workload
 
 TINY = Effort(name="tiny", rounds=1, round_s=0.01, warm_up=1, devnet_s=0.1, devnet_keygens=1)
@@ -239,3 +240,14 @@ def test_files_that_do_not_fit_are_told_apart_from_a_regression(tmp_path):
     assert _compare(tmp_path, _result(), _result() | {"format": 2}) == 2
     assert _compare(tmp_path, _result(), _result(workload="other")) == 2
     assert compare_main([str(tmp_path / "before.json"), str(tmp_path / "none.json")]) == 2
+
+
+async def test_a_stalled_node_is_measured_beside_a_healthy_network():
+    """Both sides are counted, none waits for the two seconds, and the ratio is that of the two percentiles."""
+    found = await on_stubs(turns=1, keygens=4, concurrency=2)
+    assert (found.healthy.total, found.stalled.total) == (4, 4)
+    assert 0.02 < found.stalled.longest_s < 1.9
+    assert found.to_dict()["p99_ratio"] == round(
+        found.stalled.percentile_s(99) / found.healthy.percentile_s(99), 3
+    )
+    assert "at most 1.3" in str(found)
