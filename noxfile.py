@@ -1,5 +1,5 @@
 """
-Sessions: lint, typing, tests, tests_min, tally, interop, package, docs, bench.
+Sessions: lint, typing, tests, tests_min, tally, interop, signatures, package, docs, bench.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -140,6 +140,14 @@ def interop(session: nox.Session) -> None:
     session.run(npm, "ci", "--prefix", "tests/interop", *options, external=True)
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "tests/interop", *session.posargs)
+
+
+@nox.session
+def signatures(session: nox.Session) -> None:
+    """Make ten thousand signatures: none invalid, none with a high s, no nonce twice. Some seven minutes."""
+    session.install("-e", ".[test]")
+    test = "tests/unit/devnet/mpc/test_many_signatures.py"
+    session.run("python", "-m", "pytest", test, *session.posargs, env={"DAN_SIGNATURES": "10000"})
 
 
 @nox.session

@@ -21,8 +21,12 @@ from benchmarks.peers import Peer
 from benchmarks.recording import Recording, split_id
 from benchmarks.report import render
 from benchmarks.run import record_keygen, run_on_stubs
+from benchmarks.signing import Effort as SigningEffort
+from benchmarks.signing import measure as measure_signing
+from benchmarks.signing import report as report_signing
 from benchmarks.stalled_node import on_stubs
 from benchmarks.workloads import WORKLOADS, Effort, Workload
+from dan_async.models.threshold import Threshold
 
 TINY = Effort(name="tiny", rounds=1, round_s=0.01, warm_up=1, devnet_s=0.1, devnet_keygens=1)
 SMALL = Workload(name="2-of-3", t=2, n=3, concurrency=(1,))
@@ -251,3 +255,11 @@ async def test_a_stalled_node_is_measured_beside_a_healthy_network():
         found.stalled.percentile_s(99) / found.healthy.percentile_s(99), 3
     )
     assert "at most 1.3" in str(found)
+
+
+def test_signing_is_measured_step_by_step() -> None:
+    """Every step has a time, and the table a line for each threshold."""
+    result = measure_signing(Threshold(2, 2), SigningEffort(keygens=1, signatures=2))
+    assert set(result["ms"]) == {"keygen", "set-ups", "presignature", "shares", "combination"}
+    assert 0 < result["ms"]["presignature"] < result["signature_ms"]
+    assert report_signing([result]).splitlines()[-1].startswith("| 2-of-2 |")
