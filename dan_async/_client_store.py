@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Any, cast
+
 from dan_async import jobs
 from dan_async._client_keys import KeyJobs
+from dan_async.batch.base import BatchRun, Made
+from dan_async.batch.requests import check_names, read_request
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError, RecordConflictError
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport
+from dan_async.jobs.resume import make_once
 from dan_async.models._fields import check_seconds
+from dan_async.models.session import DanSessionKeyPayload
 from dan_async.storage.base import SessionStore
 from dan_async.storage.record import StoredSession
 from dan_async.types import Clock, RequestId
@@ -79,6 +86,62 @@ class StoredJobs(KeyJobs):
             min_age_s=min_age_s,
             timeout_s=self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout),
         )
+
+    def generate_session_keys(
+        self,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = 16,
+        rate_limit: float | None = None,
+        resume: bool = False,
+        retry_failed: bool = False,
+        **parameters: Any,
+    ) -> BatchRun:
+        """
+        Make many session keys, so many at a time, and give each as soon as it is there.
+
+        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed.
+
+        Args:
+            requests: Anything to iterate over, sync or async. Each request is a mapping with parameters of
+                ``generate_session_key``, or a ``DanSessionKeyRequestParams``. Read one by one, never further ahead than
+                *concurrency* beyond the results that were taken.
+            concurrency: How many to work on at a time, 1 to 100 000.
+            rate_limit: How many to begin per second at most; None for no limit.
+            resume: Whether each request has a *reference* under which its session is made once, however often the batch
+                is broken off and started again. Needs a store.
+            retry_failed: With *resume*: whether to try again what has failed before.
+            **parameters: Parameters of ``generate_session_key`` that all requests share; a request's own win.
+
+        Returns:
+            The results, as an async iterator of ``ItemResult``. Nothing is begun before the first one is asked for.
+
+        Raises:
+            ConfigurationError: A parameter is wrong.
+        """
+        keeper = self._kept() if resume else None
+        if retry_failed and not resume:
+            raise InvalidFieldError("retry_failed", "needs resume=True")
+        make: Callable[..., Awaitable[DanSessionKeyPayload]] = cast("Any", self).generate_session_key
+        check_names(make, parameters)
+
+        async def work(request: Any) -> Made:
+            asked = {**parameters, **read_request(make, request)}
+            if keeper is None:
+                return "made", await make(**asked)
+            reference = asked.get("reference")
+            if not isinstance(reference, str):
+                raise InvalidFieldError("reference", "is needed to resume a batch")
+            return await make_once(
+                await self._open(),
+                keeper,
+                reference,
+                lambda: make(**asked),
+                retry_failed=retry_failed,
+                settle_s=self._timeouts.attempt_s,
+            )
+
+        return BatchRun(requests, work, concurrency=concurrency, rate_limit=rate_limit)
 
     async def revoke_stored_session(
         self, record_id: RequestId, *, wallet: Wallet, timeout: float | None = None

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from dan_async._error_base import DanError
 
+__all__ = [
+    "RecordConflictError",
+    "SessionFailedError",
+    "SessionPendingError",
+    "StoreClockError",
+    "StoreCorruptedError",
+    "StoreError",
+    "StoreKeyError",
+    "StoreLockedError",
+    "StoreSchemaError",
+    "StoreTamperedError",
+    "StoreUnavailableError",
+]
+
 
 class StoreError(DanError):
     """A session store did not do what it was asked. Nothing that it had reported as saved is lost."""
@@ -41,3 +55,13 @@ class StoreClockError(StoreError):
 
 class RecordConflictError(StoreError):
     """The record, or its reference, exists already; or it is in another state than expected. Nothing was changed."""
+
+
+class SessionPendingError(DanError):
+    """It is not known what came of an earlier attempt, so no second one is made."""
+
+    is_retryable = True
+
+
+class SessionFailedError(DanError):
+    """An earlier attempt failed, and it was not asked for a new one. There is no key."""

@@ -46,6 +46,8 @@ The tree::
     │   ├── StoreTamperedError                a record is not what was stored
     │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
     │   └── RecordConflictError               the record exists already, or was changed by somebody else
+    ├── SessionPendingError                   it is not known what came of an earlier attempt
+    ├── SessionFailedError                    an earlier attempt failed, and was not to be repeated
     ├── SessionExpiredError                   the session's expiry has passed
     ├── PermissionDeniedError                 the session's permissions do not allow what was asked
     └── SignatureCheckError                   a signature does not recover to the session's address
@@ -63,33 +65,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dan_async._error_base import DanError as DanError
-from dan_async._store_errors import (
-    RecordConflictError as RecordConflictError,
-)
-from dan_async._store_errors import (
-    StoreClockError as StoreClockError,
-)
-from dan_async._store_errors import (
-    StoreCorruptedError as StoreCorruptedError,
-)
-from dan_async._store_errors import (
-    StoreError as StoreError,
-)
-from dan_async._store_errors import (
-    StoreKeyError as StoreKeyError,
-)
-from dan_async._store_errors import (
-    StoreLockedError as StoreLockedError,
-)
-from dan_async._store_errors import (
-    StoreSchemaError as StoreSchemaError,
-)
-from dan_async._store_errors import (
-    StoreTamperedError as StoreTamperedError,
-)
-from dan_async._store_errors import (
-    StoreUnavailableError as StoreUnavailableError,
-)
+from dan_async._store_errors import RecordConflictError as RecordConflictError
+from dan_async._store_errors import SessionFailedError as SessionFailedError
+from dan_async._store_errors import SessionPendingError as SessionPendingError
+from dan_async._store_errors import StoreClockError as StoreClockError
+from dan_async._store_errors import StoreCorruptedError as StoreCorruptedError
+from dan_async._store_errors import StoreError as StoreError
+from dan_async._store_errors import StoreKeyError as StoreKeyError
+from dan_async._store_errors import StoreLockedError as StoreLockedError
+from dan_async._store_errors import StoreSchemaError as StoreSchemaError
+from dan_async._store_errors import StoreTamperedError as StoreTamperedError
+from dan_async._store_errors import StoreUnavailableError as StoreUnavailableError
 from dan_async._user_operation_errors import PermissionDeniedError as PermissionDeniedError
 from dan_async._wallet_errors import WalletError as WalletError
 from dan_async._wallet_errors import WalletRefusedError as WalletRefusedError
