@@ -5,14 +5,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 
+from attrs import evolve
+
 from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import DanError, InvalidFieldError
 from dan_async.models.authentication import UserAuthentication
-from dan_async.models.setup import EphemeralKeySetup, KeygenSetup
+from dan_async.models.setup import EphemeralKeySetup, KeygenSetup, SigngenSetup
 from dan_async.models.threshold import Threshold
 from dan_async.networks.direct import NodeNetwork
 from dan_async.networks.node_round import SetupText
+from dan_async.networks.node_sign_relay import RelayedOrder
 from dan_async.types import RequestId
 from dan_async.wire.codec import (
     ApiVersion,
@@ -21,10 +24,13 @@ from dan_async.wire.codec import (
     Revision,
     ServedExchange,
     ServedSetup,
+    SigngenResult,
     accept,
     module_for,
+    sign_requests,
 )
 from dan_async.wire.node_1 import decode_key_id, oneshot_request_id
+from dan_async.wire.sign_digest import sign_request_digest
 
 __all__ = ["serve_exchange"]
 
@@ -63,7 +69,7 @@ async def serve_exchange(
         QuorumError: The nodes refused or failed.
         DanError: Any other failure, named.
     """
-    exchange = accept(operation, first_frame, api_version=api_version)
+    exchange = _settled(accept(operation, first_frame, api_version=api_version))
     if len(exchange.setups) != 1:
         raise InvalidFieldError("signAlg", "must be secp256k1: this network makes one kind of key")
     served = exchange.setups[0]
@@ -74,7 +80,22 @@ async def serve_exchange(
         return await _change(network, dialogue, served.setup, deadline)
     if operation is Operation.REGISTER_PASSKEY:
         return await _register_passkey(network, dialogue, deadline)
-    raise InvalidFieldError("operation", f"{operation} is not served here yet")
+    if isinstance(served.setup, SigngenSetup):
+        return await _sign(network, dialogue, served.setup, deadline)
+    raise InvalidFieldError("operation", f"{operation} is not served here")
+
+
+def _settled(exchange: ServedExchange) -> ServedExchange:
+    """Tell a signgen of revision 0.1 from one of 0.3: their setups are the same, the messages in them are not."""
+    setup = exchange.setups[0].setup
+    if exchange.revision is not Revision.V0_3 or not isinstance(setup, SigngenSetup):
+        return exchange
+    try:
+        sign_requests(Revision.V0_3, setup)
+    except DanError:
+        sign_requests(Revision.V0_1, setup)
+        return evolve(exchange, revision=Revision.V0_1)
+    return exchange
 
 
 class _Dialogue:
@@ -167,3 +188,26 @@ async def _register_passkey(network: NodeNetwork, dialogue: _Dialogue, deadline:
         )
     await network.relay_passkey(dialogue.setup_text(), dialogue.authenticate, deadline=deadline)
     return dialogue.exchange.passkey_frame()
+
+
+async def _sign(network: NodeNetwork, dialogue: _Dialogue, setup: SigngenSetup, deadline: Deadline) -> str:
+    if setup.sign_alg != "secp256k1":
+        raise InvalidFieldError("signAlg", "must be secp256k1: this network has no other keys")
+    requests = sign_requests(dialogue.exchange.revision, setup)
+    order = RelayedOrder(
+        setup=dialogue.setup_text(setup.key_id),
+        t=setup.t,
+        digests=tuple(sign_request_digest(request) for request in requests),
+        is_oneshot=dialogue.is_oneshot,
+    )
+    signatures = await network.relay_signgen(order, dialogue.authenticate, deadline=deadline)
+    return dialogue.exchange.signgen_frame(
+        [
+            SigngenResult(
+                signature=signature[:64],
+                recovery_id=signature[64] - 27,
+                transaction_id=request.transaction_id,
+            )
+            for request, signature in zip(requests, signatures, strict=True)
+        ]
+    )

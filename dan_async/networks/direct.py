@@ -27,6 +27,7 @@ from dan_async.networks.node_keygen import NodeKeygen, not_ready
 from dan_async.networks.node_passkey import register_passkey
 from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
 from dan_async.networks.node_settling import KeygenQuestion, KeygenSettlement, settle_keygen
+from dan_async.networks.node_sign_relay import RelayedOrder, relay_signgen
 from dan_async.networks.node_signing import NodeSigner, random_request_id
 from dan_async.networks.pool import rank
 from dan_async.networks.signing import SigningOptions, SigningOrder
@@ -291,6 +292,14 @@ class NodeNetwork:
             return await run_keygen(
                 nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
             )
+
+    async def relay_signgen(
+        self, order: RelayedOrder, authenticate: Authenticate, *, deadline: Deadline
+    ) -> tuple[bytes, ...]:
+        """Sign for an ephemeral key that is elsewhere; see ``node_sign_relay.relay_signgen``."""
+        self._refuse_if_closed()
+        with self._operation(order.setup.request_id, order.setup.operation):
+            return await relay_signgen(self._signer, self._nodes, order, authenticate, deadline=deadline)
 
     async def relay_change(
         self,

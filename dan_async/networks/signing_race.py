@@ -89,6 +89,7 @@ class SignerRace(Generic[T]):
         self._refused: dict[OperatorAddress, DanError] = {}
         self._errors: dict[OperatorAddress, DanError] = {}
         self._tries: Counter[frozenset[OperatorAddress]] = Counter()
+        self._silent: set[OperatorAddress] = set()
         self._spoilt = False
 
     async def run(self) -> T:
@@ -170,7 +171,7 @@ class SignerRace(Generic[T]):
             chosen = tuple(sorted(candidates, key=lambda node: node.operator.lower()))
             if not self._tries[names]:
                 return chosen
-            if again is None and self._tries[names] < _MOST_TRIES_OF_ONE:
+            if again is None and self._tries[names] < _MOST_TRIES_OF_ONE and not names & self._silent:
                 again = chosen
         return None if running else again
 
@@ -228,6 +229,7 @@ class SignerRace(Generic[T]):
                     self._blame[OperatorAddress(culprit)] += 1
             elif code not in _BLAMELESS:
                 self._blame[operator] += 1
+                self._silent.add(operator)  # it was asked several times already
 
     def _lost(self) -> QuorumError:
         outcomes = [
