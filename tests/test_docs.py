@@ -14,6 +14,7 @@ import pytest
 
 import dan_async
 from dan_async import config, errors, retry
+from dan_async.crypto.signature import personal_message_digest, recover_address
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -146,12 +147,14 @@ def test_python_in_the_pages_is_python(page: Path) -> None:
 
 
 def test_the_readmes_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """The README's first program prints a session with its secret masked, then the seven fields."""
+    """The README's first program prints a session with its secret masked, the seven fields, and a signature."""
     exec(compile(blocks(ROOT / "README.md", "python")[0], "README.md", "exec"), {"__name__": "__main__"})
-    masked, fields = capsys.readouterr().out.splitlines()
+    masked, fields, signature = capsys.readouterr().out.splitlines()
     session = ast.literal_eval(fields)
     assert len(session) == 7
     assert session["hexEphSKWithout0x"] not in masked
+    signed = personal_message_digest(b"hello")
+    assert recover_address(signed, signature) == session["sessionKeyEOA"]
 
 
 def test_the_readme_begins_with_its_two_commands() -> None:
