@@ -21,6 +21,7 @@ from dan_async.errors import (
     RequestTimeoutError,
 )
 from dan_async.transport._deadlines import Deadlines
+from dan_async.transport._room import WriteRoom
 from dan_async.transport.json_rpc import Reply, decode_reply, encode_request, shorten
 from dan_async.types import Json
 
@@ -32,9 +33,6 @@ CLOSE_GRACE_S = 0.5
 
 #: While more than this waits to be read by the peer, in bytes, no further request is written and no ping answered.
 _MOST_UNREAD = 256 * 1024
-
-#: How often a call that may not write yet looks again, in seconds.
-_POLL_S = 0.005
 
 _TIMED_OUT = object()
 _NOT_SENT = object()
@@ -77,6 +75,7 @@ class Connection:
         "_owed",
         "_pending",
         "_response",
+        "_room",
         "_strays",
         "_tasks",
         "_transport",
@@ -104,6 +103,7 @@ class Connection:
         # aiohttp would make every writer wait on one shared future, so that cancelling one call cancels all of them. With
         # this it never waits, and the limit is kept here instead.
         transport.set_write_buffer_limits(high=2**30)
+        self._room = WriteRoom(transport, _MOST_UNREAD)
         self._where = where
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -201,18 +201,21 @@ class Connection:
         if self._loss is not None:
             return self._loss
         self._last_id = request_id = self._last_id + 1
-        text = encode_request(request_id, method, params)
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._pending[request_id] = answer
         if left_s is not None:
             self._deadlines.add(request_id, left_s)
         is_sent = False
         try:
-            while self._transport.get_write_buffer_size() > _MOST_UNREAD and not answer.done():
-                await asyncio.wait((answer,), timeout=_POLL_S)
+            if self._room.is_crowded:
+                await self._room.wait(answer)
             if not answer.done():
+                # Written only now, and not kept: what waits costs no more than the text that its caller has anyway.
+                text = encode_request(request_id, method, params)
                 is_sent = True
                 await self._ws.send_str(text)
+                del text
+                self._room.pass_on()
             outcome = await answer
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
@@ -256,7 +259,7 @@ class Connection:
                 self._deliver(decode_reply(message.data))
             elif message.type is WSMsgType.PING:
                 # A peer that pings and never reads must not fill the memory with answers.
-                if self._transport.get_write_buffer_size() <= _MOST_UNREAD:
+                if self._room.is_free:
                     await self._ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
                 return self._end(message)
