@@ -2,7 +2,8 @@
 // line of stdout. The clients log to stdout themselves; our line begins with a marker.
 import { WebSocket } from "ws";
 import { privateKeyToAccount } from "viem/accounts";
-import { hexToBytes, bytesToHex } from "viem";
+import { hexToBytes, bytesToHex, hashMessage, recoverMessageAddress, recoverTypedDataAddress } from "viem";
+import { getUserOperationHash } from "viem/account-abstraction";
 import { ed25519 } from "@noble/curves/ed25519";
 
 globalThis.WebSocket = WebSocket; // a browser has one; this Node has none
@@ -22,6 +23,56 @@ const ephSK = hexToBytes(job.ephemeralKey);
 const ephPK = ed25519.getPublicKey(ephSK);
 const service = { walletProviderId: "devnet", walletProviderUrl: job.url };
 
+// What a caller of these clients signs: a user operation, and from 0.3 on a personal message and typed data as well.
+async function signed(signer, keyId, wrap) {
+  const one = async (message, requestType) => {
+    const made = await signer.authenticateAndSign?.(keyId, message) ?? await signer.signMessage(keyId, message);
+    return `0x${made.sign}${made.recid === 0 ? "1b" : "1c"}`;
+  };
+  const said = {};
+  for (const [name, { message, requestType }] of Object.entries(job.messages)) {
+    said[name] = await one(wrap ? JSON.stringify({ message, requestType }) : message);
+  }
+  return said;
+}
+
+// viem's word for whose signatures they are.
+async function recovered(signatures) {
+  const found = {};
+  for (const [name, { message, requestType }] of Object.entries(job.messages)) {
+    const signature = signatures[name];
+    if (requestType === "EIP191") {
+      found[name] = await recoverMessageAddress({ message: { raw: `0x${message}` }, signature });
+    } else if (requestType === "EIP712") {
+      found[name] = await recoverTypedDataAddress({ ...JSON.parse(message), signature });
+    } else {
+      const { userOperation, entryPointVersion, entryPointAddress, chainId } = JSON.parse(message);
+      const quantities = ["nonce", "callGasLimit", "verificationGasLimit", "preVerificationGas", "maxFeePerGas",
+        "maxPriorityFeePerGas", "paymasterVerificationGasLimit", "paymasterPostOpGasLimit"];
+      for (const name of quantities) if (name in userOperation) userOperation[name] = BigInt(userOperation[name]);
+      const hash = getUserOperationHash({
+        userOperation, chainId, entryPointAddress, entryPointVersion: entryPointVersion.slice(1, 4),
+      });
+      found[name] = await recoverMessageAddress({ message: { raw: hash }, signature });
+    }
+  }
+  return found;
+}
+
+async function sign() {
+  const client = (sdk) => new sdk.WalletProviderServiceClient(service);
+  if (job.revision === "0.1") {
+    const sdk = await import("sdk-0.1.0");
+    const auth = new sdk.EphAuth(job.owner ?? account.address, ephSK);
+    const signatures = await signed(new sdk.NetworkSigner(client(sdk), job.t, job.n, auth), job.keyId, false);
+    return { signatures, recovered: await recovered(signatures) };
+  }
+  const sdk = await import("sdk-0.3.0");
+  const auth = new sdk.EphAuth(job.ephId, ephSK);
+  const signatures = await signed(new sdk.NetworkSigner(client(sdk), job.t, job.n, auth), job.keyId, true);
+  return { signatures, recovered: await recovered(signatures) };
+}
+
 async function revision01() {
   const sdk = await import("sdk-0.1.0");
   const auth = new sdk.EOAAuth(account.address, wallet, ephPK, job.lifetime);
@@ -40,7 +91,8 @@ async function revision03() {
 }
 
 try {
-  const result = await (job.revision === "0.1" ? revision01() : revision03());
+  const operations = { sign, verify: async () => ({ recovered: await recovered(job.signatures) }) };
+  const result = await (operations[job.operation] ?? (job.revision === "0.1" ? revision01 : revision03))();
   console.log(`\n@@${JSON.stringify({ result, owner: account.address, ephPK: bytesToHex(ephPK) })}`);
 } catch (error) {
   console.log(`\n@@${JSON.stringify({ error: String(error?.message ?? error) })}`);
