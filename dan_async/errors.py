@@ -50,6 +50,12 @@ The tree::
     ├── SessionFailedError                    an earlier attempt failed, and was not to be repeated
     ├── SessionExpiredError                   the session's expiry has passed
     ├── PermissionDeniedError                 the session's permissions do not allow what was asked
+    ├── UserOperationError                    a user operation did not go the way it should
+    │   ├── BundlerError                      bundler, paymaster or the chain's node refused, in plain words
+    │   │   └── PaymasterError                ... and it is the paymaster's doing
+    │   ├── DuplicateUserOperationError       it was sent before
+    │   ├── UserOperationRevertedError        it is on the chain, and its calls were reverted
+    │   └── UserOperationTimeoutError (TimeoutError)  it is not on the chain yet
     └── SignatureCheckError                   a signature does not recover to the session's address
 
 Every error has ``message`` (what happened) and ``hint`` (what to do), and where they are known ``phase``,
@@ -76,7 +82,13 @@ from dan_async._store_errors import StoreLockedError as StoreLockedError
 from dan_async._store_errors import StoreSchemaError as StoreSchemaError
 from dan_async._store_errors import StoreTamperedError as StoreTamperedError
 from dan_async._store_errors import StoreUnavailableError as StoreUnavailableError
+from dan_async._user_operation_errors import BundlerError as BundlerError
+from dan_async._user_operation_errors import DuplicateUserOperationError as DuplicateUserOperationError
+from dan_async._user_operation_errors import PaymasterError as PaymasterError
 from dan_async._user_operation_errors import PermissionDeniedError as PermissionDeniedError
+from dan_async._user_operation_errors import UserOperationError as UserOperationError
+from dan_async._user_operation_errors import UserOperationRevertedError as UserOperationRevertedError
+from dan_async._user_operation_errors import UserOperationTimeoutError as UserOperationTimeoutError
 from dan_async._wallet_errors import WalletError as WalletError
 from dan_async._wallet_errors import WalletRefusedError as WalletRefusedError
 from dan_async._wallet_errors import WalletSignatureError as WalletSignatureError

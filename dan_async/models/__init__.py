@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.authentication import UserAuthentication
+from dan_async.models.call import Call
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.keygen import KeygenReport, KeygenRequest, KeygenTimings
 from dan_async.models.outcome import NodeOutcome
@@ -15,6 +16,7 @@ from dan_async.models.user_operation import PackedUserOperation, UserOperationV0
 
 __all__ = [
     "Acknowledgement",
+    "Call",
     "DanModuleInfo",
     "DanSessionKeyPayload",
     "DanSessionKeyRequestParams",

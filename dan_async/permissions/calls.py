@@ -16,14 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
-
 from dan_async.crypto.abi import decode_arguments, function_selector
 from dan_async.crypto.address import to_checksum_address
 from dan_async.errors import InvalidFieldError, PermissionDeniedError
-from dan_async.types import Address
+from dan_async.models.call import Call
 
-__all__ = ["Call", "decode_calls"]
+__all__ = ["decode_calls"]
 
 _SELECTOR_LENGTH = 4
 _ADDRESS_LENGTH = 20
@@ -34,27 +32,6 @@ _REST_OF_MODE = bytes(30)
 
 #: Most calls of one operation that are looked at.
 _MOST_CALLS = 256
-
-
-@frozen
-class Call:
-    """
-    One call of the smart account.
-
-    Args:
-        target: Who is called.
-        value: Wei sent with it.
-        data: The call data.
-    """
-
-    target: Address
-    value: int
-    data: bytes
-
-    @property
-    def selector(self) -> bytes:
-        """The first four bytes of the call data; empty for a plain transfer."""
-        return self.data[:_SELECTOR_LENGTH]
 
 
 def decode_calls(call_data: bytes) -> tuple[Call, ...]:

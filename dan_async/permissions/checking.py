@@ -11,6 +11,7 @@ from typing import Any
 from dan_async.crypto.abi import decode_arguments, function_selector
 from dan_async.errors import InvalidFieldError, PermissionDeniedError
 from dan_async.models._fields import check_address
+from dan_async.models.call import Call
 from dan_async.models.user_operation import (
     PackedUserOperation,
     UserOperation,
@@ -18,7 +19,7 @@ from dan_async.models.user_operation import (
     UserOperationV07,
     user_operation_from_dict,
 )
-from dan_async.permissions.calls import Call, decode_calls
+from dan_async.permissions.calls import decode_calls
 from dan_async.permissions.rules import CallRule, Conditions, Erc20Rule, Permissions, Rule, parse_permissions
 from dan_async.types import Address
 from dan_async.wire.members import load_text

@@ -7,7 +7,7 @@ from typing import NoReturn
 from dan_async._hex import from_hex, to_hex
 from dan_async.crypto.address import point_to_address
 from dan_async.crypto.eip712 import typed_data_digest
-from dan_async.crypto.signature import sign_digest, signing_key
+from dan_async.crypto.signature import personal_message_digest, sign_digest, signing_key
 from dan_async.types import Address, Hex, TypedData
 
 __all__ = ["LocalWallet"]
@@ -66,6 +66,15 @@ class LocalWallet:
             InvalidFieldError: It has another length.
         """
         return sign_digest(self._key, digest)
+
+    async def sign_message(self, message: bytes) -> Hex:
+        """
+        Sign a personal message (EIP-191), as ``personal_sign`` does; smart accounts take it for a user operation's hash.
+
+        Args:
+            message: The message's bytes.
+        """
+        return to_hex(sign_digest(self._key, personal_message_digest(message)))
 
     def __repr__(self) -> str:
         return f"LocalWallet(address={self.address!r}, private_key='***')"

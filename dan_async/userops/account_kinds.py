@@ -1,0 +1,206 @@
+"""What differs from one kind of smart account to the next: its calls, its factory, the form of its signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from attrs import field, frozen
+
+from dan_async.crypto.abi import encode_arguments, encode_call
+from dan_async.errors import InvalidFieldError
+from dan_async.models._fields import check_address
+from dan_async.models.call import Call
+from dan_async.types import Address, EntryPointVersion
+from dan_async.userops.entry_points import version_of
+
+__all__ = ["AccountKind", "BiconomyV2", "FactoryCall", "SimpleAccount"]
+
+#: A signature of the right length that recovers to some address, so that contracts which refuse malformed ones estimate gas
+#: as they would for the real one: r is the x coordinate of secp256k1's generator, s a large low number.
+_DUMMY_SIGNATURE = (
+    bytes.fromhex("79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798") + b"\x7a" * 32 + b"\x1c"
+)
+
+
+class FactoryCall(NamedTuple):
+    """
+    How an account is deployed, and how its address is found out.
+
+    Args:
+        factory: The factory.
+        data: What it is called with to deploy.
+        address_function: Its function that gives the address: name and types of arguments.
+        address_arguments: That function's arguments.
+    """
+
+    factory: Address
+    data: bytes
+    address_function: str
+    address_arguments: tuple[Any, ...]
+
+
+class AccountKind(Protocol):
+    """A kind of smart account. Give your own for an account that is not among these."""
+
+    @property
+    def version(self) -> EntryPointVersion:
+        """Give the version of its entry point."""
+        ...
+
+    def encode_calls(self, calls: Sequence[Call]) -> bytes:
+        """Give the call data by which the account makes these calls, one at least."""
+        ...
+
+    def deployment(self, owner: Address, salt: int) -> FactoryCall | None:
+        """Say how it is deployed; None if it must be there already."""
+        ...
+
+    def wrap_signature(self, signature: bytes) -> bytes:
+        """Give the operation's signature out of the owner's."""
+        ...
+
+    @property
+    def dummy_signature(self) -> bytes:
+        """Give a signature for the estimation of gas."""
+        ...
+
+
+def _version(value: object) -> EntryPointVersion:
+    return version_of(value)
+
+
+def _factory(value: str) -> Address:
+    return check_address("factory", value)
+
+
+def _factory_or_none(value: str | None) -> Address | None:
+    return None if value is None else check_address("factory", value)
+
+
+def _module(value: str) -> Address:
+    return check_address("module", value)
+
+
+#: eth-infinitism's own deployments.
+_SIMPLE_FACTORIES: dict[EntryPointVersion, Address] = {
+    "v0.6.0": Address("0x9406Cc6185a346906296840746125a0E44976454"),
+    "v0.7.0": Address("0x91E60e0613810449d098b0b5Ec8b51A0FE8c8985"),
+}
+
+
+@frozen
+class SimpleAccount:
+    """
+    The reference account of ERC-4337 (eth-infinitism's SimpleAccount and SimpleAccountFactory), with one owner.
+
+    Args:
+        version: The entry point's: ``"v0.6.0"`` or ``"v0.7.0"``.
+        factory: The factory; the well-known one if None.
+
+    Raises:
+        InvalidFieldError: An argument is wrong.
+    """
+
+    version: EntryPointVersion = field(default="v0.7.0", converter=_version)
+    factory: Address | None = field(default=None, converter=_factory_or_none)
+
+    def encode_calls(self, calls: Sequence[Call]) -> bytes:
+        """
+        Give the call data of ``execute`` or ``executeBatch``.
+
+        Raises:
+            InvalidFieldError: There are no calls, or several with value on v0.6, whose batch has none.
+        """
+        if len(calls) == 1:
+            call = calls[0]
+            return encode_call("execute(address,uint256,bytes)", call.target, call.value, call.data)
+        targets, values, datas = _columns(calls)
+        if self.version == "v0.7.0":
+            return encode_call("executeBatch(address[],uint256[],bytes[])", targets, values, datas)
+        if any(values):
+            raise InvalidFieldError("calls", "must send no value: a batch of SimpleAccount v0.6 cannot")
+        return encode_call("executeBatch(address[],bytes[])", targets, datas)
+
+    def deployment(self, owner: Address, salt: int) -> FactoryCall:
+        """Say how it is deployed."""
+        return FactoryCall(
+            self.factory or _SIMPLE_FACTORIES[self.version],
+            encode_call("createAccount(address,uint256)", owner, salt),
+            "getAddress(address,uint256)",
+            (owner, salt),
+        )
+
+    def wrap_signature(self, signature: bytes) -> bytes:
+        """Give the owner's signature as it is."""
+        return signature
+
+    @property
+    def dummy_signature(self) -> bytes:
+        """Give 65 bytes."""
+        return _DUMMY_SIGNATURE
+
+
+@frozen
+class BiconomyV2:
+    """
+    Biconomy's Smart Account V2, validated by a module: here the one for a single ECDSA owner.
+
+    Args:
+        factory: Its factory.
+        module: The validation module.
+
+    Raises:
+        InvalidFieldError: An argument is wrong.
+    """
+
+    factory: Address = field(
+        default=Address("0x000000a56Aaca3e9a4C479ea6b6CD0DbcB6634F5"),
+        converter=_factory,
+    )
+    module: Address = field(
+        default=Address("0x0000001c5b32F37F5beA87BDD5374eB2aC54eA8e"),
+        converter=_module,
+    )
+
+    @property
+    def version(self) -> EntryPointVersion:
+        """Give v0.6.0."""
+        return "v0.6.0"
+
+    def encode_calls(self, calls: Sequence[Call]) -> bytes:
+        """
+        Give the call data of the functions with the cheap selectors.
+
+        Raises:
+            InvalidFieldError: There are no calls.
+        """
+        if len(calls) == 1:
+            call = calls[0]
+            return encode_call("execute_ncC(address,uint256,bytes)", call.target, call.value, call.data)
+        return encode_call("executeBatch_y6U(address[],uint256[],bytes[])", *_columns(calls))
+
+    def deployment(self, owner: Address, salt: int) -> FactoryCall:
+        """Say how it is deployed."""
+        arguments = (self.module, encode_call("initForSmartAccount(address)", owner), salt)
+        return FactoryCall(
+            self.factory,
+            encode_call("deployCounterFactualAccount(address,bytes,uint256)", *arguments),
+            "getAddressForCounterFactualAccount(address,bytes,uint256)",
+            arguments,
+        )
+
+    def wrap_signature(self, signature: bytes) -> bytes:
+        """Give the signature and the module that checks it, ABI-encoded."""
+        return encode_arguments("(bytes,address)", (signature, self.module))
+
+    @property
+    def dummy_signature(self) -> bytes:
+        """Give a wrapped signature."""
+        return self.wrap_signature(_DUMMY_SIGNATURE)
+
+
+def _columns(calls: Sequence[Call]) -> tuple[list[Address], list[int], list[bytes]]:
+    if not calls:
+        raise InvalidFieldError("calls", "must be one at least")
+    return [call.target for call in calls], [call.value for call in calls], [call.data for call in calls]

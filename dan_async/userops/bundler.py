@@ -1,0 +1,242 @@
+"""The bundler's JSON-RPC (ERC-7769): estimate, send, wait for the receipt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from attrs import frozen
+
+from dan_async._hex import from_hex, to_hex
+from dan_async._tasks import Deadline
+from dan_async.errors import (
+    InvalidFieldError,
+    RpcError,
+    UserOperationRevertedError,
+    UserOperationTimeoutError,
+)
+from dan_async.models.user_operation import UserOperation
+from dan_async.models.user_operation_receipt import UserOperationReceipt
+from dan_async.types import Address, Hex
+from dan_async.userops.bundler_errors import bundler_error
+from dan_async.userops.json_rpc_service import JsonRpcService, read_quantity
+
+__all__ = ["Bundler", "GasPrice"]
+
+#: Seconds between two looks for a receipt: the first, the growth, the longest.
+_FIRST_POLL_S, _GROWTH, _LONGEST_POLL_S = 0.1, 1.5, 2.0
+
+_GAS_MEMBERS = {
+    "preVerificationGas": "pre_verification_gas",
+    "verificationGasLimit": "verification_gas_limit",
+    "verificationGas": "verification_gas_limit",  # what some bundlers for v0.6 say instead
+    "callGasLimit": "call_gas_limit",
+    "paymasterVerificationGasLimit": "paymaster_verification_gas_limit",
+    "paymasterPostOpGasLimit": "paymaster_post_op_gas_limit",
+}
+
+
+@frozen
+class GasPrice:
+    """
+    What to pay for each unit of gas, in wei (EIP-1559).
+
+    Args:
+        max_fee_per_gas: The highest price.
+        max_priority_fee_per_gas: The highest tip.
+    """
+
+    max_fee_per_gas: int
+    max_priority_fee_per_gas: int
+
+
+class Bundler:
+    """
+    A bundler.
+
+    Args:
+        service: Where it is.
+        entry_point: The entry point that its operations are for.
+        sleep: Waits; injected by tests.
+    """
+
+    def __init__(
+        self,
+        service: JsonRpcService,
+        *,
+        entry_point: Address,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.service = service
+        self._entry_point = entry_point
+        self._sleep = sleep
+
+    async def chain_id(self, *, deadline: Deadline) -> int:
+        """
+        Ask for its chain.
+
+        Raises:
+            BundlerError: It answered with an error.
+        """
+        answer = await self.service.call("eth_chainId", [], deadline=deadline)
+        return read_quantity(answer, self.service, "eth_chainId")
+
+    async def gas_price(self, *, deadline: Deadline) -> GasPrice | None:
+        """
+        Ask what it wants for gas; None if it has no method for that.
+
+        The methods are bundlers' own: pimlico_getUserOperationGasPrice and biconomy_getGasFeeValues.
+
+        Raises:
+            ProtocolError: The answer is not a price.
+        """
+        for method, member in (
+            ("pimlico_getUserOperationGasPrice", "standard"),
+            ("biconomy_getGasFeeValues", None),
+        ):
+            try:
+                answer = await self.service.ask(method, [], deadline=deadline)
+            except RpcError:
+                continue  # a method of its own that it does not have: the chain tells as well
+            prices = answer.get(member) if member and isinstance(answer, dict) else answer
+            if isinstance(prices, dict):
+                return GasPrice(
+                    *(
+                        read_quantity(prices.get(name), self.service, method, name)
+                        for name in ("maxFeePerGas", "maxPriorityFeePerGas")
+                    )
+                )
+        return None
+
+    async def estimate_gas(self, operation: UserOperation, *, deadline: Deadline) -> dict[str, int]:
+        """
+        Ask how much gas an operation needs; its signature is a dummy of the right length.
+
+        Returns:
+            Our names of the gas fields, and their values.
+
+        Raises:
+            BundlerError: The operation would fail, or cannot be estimated.
+            ProtocolError: The answer lacks a needed value.
+        """
+        method = "eth_estimateUserOperationGas"
+        answer = await self.service.call(method, [operation.to_dict(), self._entry_point], deadline=deadline)
+        if not isinstance(answer, dict):
+            raise self.service.broken(method, "is not an object")
+        found = {
+            ours: read_quantity(answer[name], self.service, method, name)
+            for name, ours in _GAS_MEMBERS.items()
+            if answer.get(name) is not None
+        }
+        for ours in ("pre_verification_gas", "verification_gas_limit", "call_gas_limit"):
+            if ours not in found:
+                raise self.service.broken(method, f"has no {ours.replace('_', ' ')}")
+        return found
+
+    async def send(self, operation: UserOperation, *, expected: bytes, deadline: Deadline) -> Hex:
+        """
+        Send a signed operation. Sending it twice is safe: the bundler and the chain know it by its hash.
+
+        Args:
+            operation: The operation.
+            expected: Its hash, worked out here.
+            deadline: The job's.
+
+        Returns:
+            Its hash, as ``0x`` hex.
+
+        Raises:
+            BundlerError: It was refused.
+            ProtocolError: The bundler speaks of another operation.
+        """
+        method, own = "eth_sendUserOperation", to_hex(expected)
+        try:
+            answer = await self.service.ask(
+                method, [operation.to_dict(), self._entry_point], deadline=deadline
+            )
+        except RpcError as error:
+            # After a reply that was lost on the way, the second sending finds the first one's work done.
+            if await self.is_known(own, deadline=deadline):
+                return own
+            raise bundler_error(
+                error, service=self.service.name, method=method, user_operation_hash=own
+            ) from error
+        try:
+            is_same = from_hex(answer, field="hash", length=32) == expected
+        except InvalidFieldError:
+            is_same = False
+        if not is_same:
+            raise self.service.broken(method, "is not the hash of the operation that was sent")
+        return own
+
+    async def is_known(self, user_operation_hash: Hex, *, deadline: Deadline) -> bool:
+        """Ask whether the bundler has this operation, or the chain has."""
+        try:
+            answer = await self.service.ask(
+                "eth_getUserOperationByHash", [user_operation_hash], deadline=deadline
+            )
+        except RpcError:
+            return False
+        return answer is not None
+
+    async def receipt(self, user_operation_hash: Hex, *, deadline: Deadline) -> UserOperationReceipt | None:
+        """
+        Ask for a receipt; None while there is none.
+
+        Raises:
+            BundlerError: The bundler answered with an error.
+            ProtocolError: The receipt is not one, or another operation's.
+        """
+        method = "eth_getUserOperationReceipt"
+        answer = await self.service.call(
+            method, [user_operation_hash], deadline=deadline, about=user_operation_hash
+        )
+        if answer is None:
+            return None
+        try:
+            found = UserOperationReceipt.from_dict(answer)
+        except InvalidFieldError as error:
+            raise self.service.broken(method, f"has a wrong member: {error.message}") from error
+        if found.user_operation_hash != user_operation_hash:
+            raise self.service.broken(method, "is about another operation")
+        return found
+
+    async def wait_for_receipt(
+        self, user_operation_hash: Hex, *, deadline: Deadline, allow_revert: bool = False
+    ) -> UserOperationReceipt:
+        """
+        Wait until the operation is on the chain.
+
+        Args:
+            user_operation_hash: What ``send`` gave.
+            deadline: How long to wait.
+            allow_revert: Whether to give the receipt of a reverted operation, too.
+
+        Raises:
+            UserOperationRevertedError: Its calls were reverted.
+            UserOperationTimeoutError: It is not on the chain yet.
+            BundlerError: The bundler answered with an error.
+        """
+        pause = _FIRST_POLL_S
+        while True:
+            found = await self.receipt(user_operation_hash, deadline=deadline)
+            if found is not None:
+                break
+            left = deadline.remaining()
+            if left is not None and left <= 0:
+                raise UserOperationTimeoutError(
+                    f"the user operation {user_operation_hash} is not on the chain yet",
+                    hint="It may still come: wait for its receipt again, and do not send it with another nonce",
+                    user_operation_hash=user_operation_hash,
+                )
+            await self._sleep(pause if left is None else min(pause, left))
+            pause = min(pause * _GROWTH, _LONGEST_POLL_S)
+        if not found.is_success and not allow_revert:
+            raise UserOperationRevertedError(
+                f"the user operation {user_operation_hash} is on the chain, and its calls were reverted"
+                + (f": {found.reason[:200]}" if found.reason else ""),
+                hint="Its gas is paid. Look at the calls: one of them fails",
+                receipt=found,
+                user_operation_hash=user_operation_hash,
+            )
+        return found

@@ -1,0 +1,164 @@
+"""
+Nonce lanes: many operations of one account at the same time, each lane in its own order.
+
+ERC-4337 ("Semi-abstracted Nonce Support") divides a nonce into a key of 192 bits and a sequence of 64 bits. Operations with
+different keys do not wait for each other; those of one key are executed in sequence. Here a key is derived from the signer
+and a lane's name: agents with sessions of their own never collide, and an agent finds its lanes again after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from attrs import define, field
+
+from dan_async._tasks import Deadline
+from dan_async.errors import DuplicateUserOperationError, UserOperationTimeoutError
+from dan_async.models._fields import check_text
+from dan_async.types import Hex
+
+__all__ = ["NonceLanes", "Turn", "lane_key"]
+
+_TAG = b"dan_async nonce lane"
+_KEY_BYTES = 24
+_SEQUENCE_BITS = 64
+_POLL_S = 0.25
+
+#: Hashes of operations that are remembered as sent.
+_MOST_SENT = 4096
+
+
+def lane_key(seed: bytes, name: str = "") -> int:
+    """
+    Give the 192-bit key of a lane.
+
+    Args:
+        seed: The signer's.
+        name: The lane's name: any text up to 256 characters; different names are different lanes.
+
+    Raises:
+        InvalidFieldError: The name is not such a text.
+    """
+    check_text("lane", name, least=0, most=256)
+    parts = (_TAG, seed, name.encode())
+    framed = b"".join(len(part).to_bytes(4) + part for part in parts)
+    return int.from_bytes(hashlib.sha256(framed).digest()[:_KEY_BYTES])
+
+
+@define
+class _Lane:
+    key: int
+    lock: asyncio.Lock = field(factory=asyncio.Lock)
+    next_nonce: int | None = None
+    last_sent: Hex = ""
+
+
+@define
+class Turn:
+    """
+    One turn in a lane.
+
+    Attributes:
+        nonce: The nonce to use, key included.
+        sent: The hash of the operation that was sent with it; None if none was.
+    """
+
+    nonce: int
+    sent: Hex | None = None
+
+
+class NonceLanes:
+    """
+    The lanes of one account and signer.
+
+    Args:
+        seed: What the lanes' keys are derived from.
+        fetch: Asks the entry point for the next nonce of a key.
+        sleep: Waits; injected by tests.
+    """
+
+    def __init__(
+        self,
+        seed: bytes,
+        fetch: Callable[[int, Deadline], Awaitable[int]],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._seed = seed
+        self._fetch = fetch
+        self._sleep = sleep
+        self._lanes: dict[str, _Lane] = {}
+        self._sent: OrderedDict[Hex, None] = OrderedDict()
+
+    def key(self, name: str = "") -> int:
+        """Give the key of a lane; see ``lane_key``."""
+        return lane_key(self._seed, name)
+
+    @asynccontextmanager
+    async def turn(self, name: str = "", *, deadline: Deadline) -> AsyncIterator[Turn]:
+        """
+        Wait for the lane, and hold it while an operation is made and sent.
+
+        The nonce is the chain's own, so whatever else used the lane is taken into account. While the operation that was
+        sent before is not on the chain, its successor is not made: bundlers need not take both at once.
+
+        Args:
+            name: The lane.
+            deadline: How long to wait.
+
+        Raises:
+            UserOperationTimeoutError: The lane's last operation is still not on the chain.
+            DanError: The chain could not be asked.
+        """
+        key = self.key(name)
+        lane = self._lanes.setdefault(name, _Lane(key))
+        async with lane.lock:
+            turn = Turn(await self._next_nonce(lane, deadline))
+            yield turn
+            if turn.sent is not None:
+                lane.next_nonce, lane.last_sent = turn.nonce + 1, turn.sent
+
+    def forget(self, name: str = "") -> None:
+        """Give up waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce."""
+        lane = self._lanes.get(name)
+        if lane is not None:
+            lane.next_nonce = None
+
+    def note(self, user_operation_hash: Hex) -> None:
+        """
+        Note that an operation is about to be sent.
+
+        Raises:
+            DuplicateUserOperationError: It was sent before.
+        """
+        if user_operation_hash in self._sent:
+            raise DuplicateUserOperationError(
+                f"the user operation {user_operation_hash} was sent before",
+                hint="Wait for its receipt. For the same calls once more, make a new operation: it gets its own nonce",
+                user_operation_hash=user_operation_hash,
+            )
+        self._sent[user_operation_hash] = None
+        if len(self._sent) > _MOST_SENT:
+            self._sent.popitem(last=False)
+
+    def unnote(self, user_operation_hash: Hex) -> None:
+        """Take back a note: the operation was refused and may be sent again."""
+        self._sent.pop(user_operation_hash, None)
+
+    async def _next_nonce(self, lane: _Lane, deadline: Deadline) -> int:
+        while True:
+            nonce = await self._fetch(lane.key, deadline)
+            if lane.next_nonce is None or nonce >= lane.next_nonce:
+                return nonce
+            if deadline.is_over:
+                raise UserOperationTimeoutError(
+                    f"the lane waits for the user operation {lane.last_sent}, which is not on the chain yet",
+                    hint="Wait longer, use another lane, or forget() the lane if the bundler has dropped the operation",
+                    user_operation_hash=lane.last_sent,
+                )
+            left = deadline.remaining()
+            await self._sleep(_POLL_S if left is None else min(_POLL_S, left))

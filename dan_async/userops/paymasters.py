@@ -1,0 +1,202 @@
+"""Who pays for gas instead of the account: ERC-7677 paymaster services, and Biconomy's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from attrs import evolve
+
+from dan_async._tasks import Deadline
+from dan_async.errors import InvalidFieldError
+from dan_async.models.user_operation import UserOperationV06, UserOperationV07
+from dan_async.types import Address
+from dan_async.userops.json_rpc_service import JsonRpcService
+
+__all__ = ["BiconomyPaymaster", "Erc7677Paymaster", "Operation", "Paymaster", "Sponsored"]
+
+Operation: TypeAlias = UserOperationV06 | UserOperationV07
+
+_BICONOMY_GAS = {
+    "preVerificationGas": "pre_verification_gas",
+    "verificationGasLimit": "verification_gas_limit",
+    "callGasLimit": "call_gas_limit",
+}
+
+
+class Sponsored(NamedTuple):
+    """
+    An operation with a paymaster's data in it.
+
+    Args:
+        operation: The operation.
+        is_final: Whether the data is good for sending, too, and not only for estimating gas.
+    """
+
+    operation: Operation
+    is_final: bool
+
+
+class Paymaster(Protocol):
+    """A paymaster service."""
+
+    async def stub(
+        self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
+    ) -> Sponsored:
+        """Put data into an operation with which its gas can be estimated."""
+        ...
+
+    async def sponsor(
+        self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
+    ) -> Operation:
+        """Put the paymaster's promise into an operation that is complete but for its signature."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+        ...
+
+
+class Erc7677Paymaster:
+    """
+    A paymaster service of ERC-7677: ``pm_getPaymasterStubData`` and ``pm_getPaymasterData``.
+
+    Args:
+        service: Where it is.
+        context: What the service wants to be told, as its documentation says; for example a policy's id.
+    """
+
+    def __init__(self, service: JsonRpcService, *, context: Mapping[str, Any] | None = None) -> None:
+        self._service = service
+        self._context = dict(context or {})
+
+    async def stub(
+        self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
+    ) -> Sponsored:
+        """
+        Ask for data to estimate gas with.
+
+        Raises:
+            PaymasterError: It does not pay for this.
+            ProtocolError: The answer is not what ERC-7677 says.
+        """
+        method = "pm_getPaymasterStubData"
+        answer = await self._ask(method, operation, entry_point, chain_id, deadline)
+        return Sponsored(self._put(method, operation, answer), answer.get("isFinal") is True)
+
+    async def sponsor(
+        self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
+    ) -> Operation:
+        """
+        Ask for the promise to pay.
+
+        Raises:
+            PaymasterError: It does not pay for this.
+            ProtocolError: The answer is not what ERC-7677 says.
+        """
+        method = "pm_getPaymasterData"
+        answer = await self._ask(method, operation, entry_point, chain_id, deadline)
+        return self._put(method, operation, answer)
+
+    async def _ask(
+        self, method: str, operation: Operation, entry_point: Address, chain_id: int, deadline: Deadline
+    ) -> dict[str, Any]:
+        sent = {name: value for name, value in operation.to_dict().items() if name != "signature"}
+        answer = await self._service.call(
+            method, [sent, entry_point, hex(chain_id), self._context], deadline=deadline
+        )
+        if not isinstance(answer, dict):
+            raise self._service.broken(method, "is not an object")
+        return answer
+
+    def _put(self, method: str, operation: Operation, answer: dict[str, Any]) -> Operation:
+        names = {"paymaster_and_data": "paymasterAndData"}
+        if isinstance(operation, UserOperationV07):
+            names = {
+                "paymaster": "paymaster",
+                "paymaster_data": "paymasterData",
+                "paymaster_verification_gas_limit": "paymasterVerificationGasLimit",
+                "paymaster_post_op_gas_limit": "paymasterPostOpGasLimit",
+            }
+        if answer.get(next(iter(names.values()))) is None:
+            raise self._service.broken(
+                method, f"names no paymaster for {operation.version}: {', '.join(names.values())}"
+            )
+        found = {ours: answer[wire] for ours, wire in names.items() if answer.get(wire) is not None}
+        try:
+            return evolve(operation, **found)
+        except InvalidFieldError as error:
+            raise self._service.broken(method, f"has a wrong member: {error.message}") from error
+
+    async def aclose(self) -> None:
+        """Close the connections, if they were opened for this. May be called twice."""
+        await self._service.aclose()
+
+
+class BiconomyPaymaster:
+    """
+    Biconomy's paymaster for its Smart Account V2: ``pm_sponsorUserOperation`` in the mode SPONSORED. For v0.6 only.
+
+    Args:
+        service: Where it is: ``https://paymaster.biconomy.io/api/v1/CHAIN/KEY``.
+        webhook_data: Handed on to the dashboard's webhook.
+        expiry_s: Seconds for which the promise holds.
+    """
+
+    def __init__(
+        self,
+        service: JsonRpcService,
+        *,
+        webhook_data: Mapping[str, Any] | None = None,
+        expiry_s: int = 300,
+    ) -> None:
+        self._service = service
+        self._mode = {
+            "mode": "SPONSORED",
+            "calculateGasLimits": True,
+            "expiryDuration": expiry_s,
+            "sponsorshipInfo": {
+                "webhookData": dict(webhook_data or {}),
+                "smartAccountInfo": {"name": "BICONOMY", "version": "2.0.0"},
+            },
+        }
+
+    async def stub(
+        self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
+    ) -> Sponsored:
+        """Leave the operation as it is: this paymaster works out the gas limits itself when it is asked to pay."""
+        del entry_point, chain_id, deadline
+        return Sponsored(operation, is_final=False)
+
+    async def sponsor(
+        self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
+    ) -> Operation:
+        """
+        Ask for the promise to pay; gas limits are those of the answer.
+
+        Raises:
+            PaymasterError: It does not pay for this.
+            ProtocolError: The answer is not what Biconomy's documentation says.
+            InvalidFieldError: The operation is not of v0.6.
+        """
+        del entry_point, chain_id  # the URL says which chain it is
+        if not isinstance(operation, UserOperationV06):
+            raise InvalidFieldError("user_op", "must be of v0.6 for Biconomy's paymaster")
+        method = "pm_sponsorUserOperation"
+        sent = {
+            name: value
+            for name, value in operation.to_dict().items()
+            if name not in ("signature", "paymasterAndData")
+        }
+        answer = await self._service.call(method, [sent, self._mode], deadline=deadline)
+        if not isinstance(answer, dict) or answer.get("paymasterAndData") in (None, "", "0x"):
+            raise self._service.broken(method, "has no paymasterAndData: it does not sponsor this")
+        found = {ours: answer[wire] for wire, ours in _BICONOMY_GAS.items() if answer.get(wire) is not None}
+        try:
+            return evolve(operation, paymaster_and_data=answer["paymasterAndData"], **found)
+        except InvalidFieldError as error:
+            raise self._service.broken(method, f"has a wrong member: {error.message}") from error
+
+    async def aclose(self) -> None:
+        """Close the connections, if they were opened for this. May be called twice."""
+        await self._service.aclose()

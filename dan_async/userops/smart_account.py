@@ -1,0 +1,380 @@
+"""A smart account: makes user operations out of calls, has them signed, sends them, waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from attrs import evolve
+
+from dan_async._tasks import Deadline
+from dan_async.config import Timeouts
+from dan_async.crypto.user_operation_hash import user_operation_hash
+from dan_async.errors import BundlerError, ConfigurationError, InvalidFieldError
+from dan_async.models._fields import check_seconds
+from dan_async.models.call import Call
+from dan_async.models.user_operation_receipt import UserOperationReceipt
+from dan_async.types import Address, EntryPointVersion, Hex
+from dan_async.userops.account_kinds import AccountKind, FactoryCall
+from dan_async.userops.bundler import Bundler
+from dan_async.userops.chain import Chain
+from dan_async.userops.nonce_lanes import NonceLanes
+from dan_async.userops.operation_builder import OperationBuilder
+from dan_async.userops.paymasters import Operation, Paymaster
+from dan_async.userops.signers import UserOperationSigner
+
+if TYPE_CHECKING:
+    from dan_async.wallets.base import Wallet
+
+__all__ = ["SmartAccountClient"]
+
+
+class SmartAccountClient:
+    """
+    One smart account. ``create_smart_account_client`` makes it; close it with ``aclose()`` or use it in ``async with``.
+
+    It can be given to ``generate_session_key`` as *smart_account_client*.
+
+    Args:
+        kind: What kind of account it is.
+        signer: Who signs its operations, or None for an account that is only looked at.
+        wallet: The owner's wallet, for ``generate_session_key``.
+        bundler_url: Where its operations go, as text.
+        bundler: The bundler.
+        chain: A node of the chain, or None if none was named.
+        paymaster: Who pays for gas, or None for the account itself.
+        entry_point: The entry point.
+        chain_id: The chain.
+        owner: The account's owner.
+        address: The account's address, if it is known; else its factory is asked.
+        salt: Tells several accounts of one owner apart.
+        timeouts: ``total_s`` bounds each call.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: AccountKind,
+        signer: UserOperationSigner | None,
+        wallet: Wallet | None,
+        bundler_url: str | None,
+        bundler: Bundler,
+        chain: Chain | None,
+        paymaster: Paymaster | None,
+        entry_point: Address,
+        chain_id: int,
+        owner: Address,
+        address: Address | None,
+        salt: int,
+        timeouts: Timeouts,
+    ) -> None:
+        self._kind = kind
+        self._signer = signer
+        self._wallet = wallet
+        self._bundler_url = bundler_url
+        self._bundler = bundler
+        self._chain_or_none = chain
+        self._paymaster = paymaster
+        self._entry_point = entry_point
+        self._chain_id = chain_id
+        self._builder = OperationBuilder(
+            kind=kind, bundler=bundler, paymaster=paymaster, entry_point=entry_point, chain_id=chain_id
+        )
+        self._owner = owner
+        self._address = address
+        self._salt = salt
+        self._timeouts = timeouts
+        self._is_checked = self._is_deployed = False
+        self._deploying = asyncio.Lock()
+        self._lanes = NonceLanes(signer.lane_seed if signer else owner.encode(), self._fetch_nonce)
+
+    # --- what generate_session_key looks at ---------------------------------------------------------------------------
+
+    @property
+    def signer(self) -> Wallet | None:
+        """Give the owner's wallet."""
+        return self._wallet
+
+    @property
+    def bundler_url(self) -> str | None:
+        """Give the bundler's URL."""
+        return self._bundler_url
+
+    @property
+    def chain_id(self) -> int:
+        """Give the chain's id."""
+        return self._chain_id
+
+    async def get_address(self) -> Address:
+        """
+        Give the account's address, deployed or not.
+
+        Raises:
+            BundlerError: The chain's node answered with an error.
+            ProtocolError: The factory is not on this chain.
+            ConfigurationError: The address is not known, and no rpc_url was given to find it out.
+        """
+        return await self._find_address(self._deadline(None))
+
+    # --- operations ---------------------------------------------------------------------------------------------------
+
+    @property
+    def entry_point(self) -> Address:
+        """Give the entry point's address."""
+        return self._entry_point
+
+    @property
+    def version(self) -> EntryPointVersion:
+        """Give the entry point's version."""
+        return self._kind.version
+
+    @property
+    def lanes(self) -> NonceLanes:
+        """Give the account's nonce lanes."""
+        return self._lanes
+
+    async def send_user_operation(
+        self,
+        calls: Call | Iterable[Call],
+        *,
+        lane: str = "",
+        timeout: float | None = None,
+    ) -> Hex:
+        """
+        Make calls: build the operation, estimate its gas, have it paid and signed, send it.
+
+        The first operation of an account that is not deployed yet deploys it; it is waited for, and so are operations of
+        other lanes meanwhile.
+
+        Args:
+            calls: One call, or several that happen together or not at all.
+            lane: The nonce lane. Operations of one lane are executed in order, each after the one before is on the chain;
+                those of different lanes do not wait for each other.
+            timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+
+        Returns:
+            The operation's hash; give it to ``wait_for_receipt``.
+
+        Raises:
+            ConfigurationError: An argument is wrong; the account has no signer or no rpc_url; chains do not agree.
+            BundlerError: Bundler, paymaster or node refused, with the reason in plain words.
+            DuplicateUserOperationError: This very operation was sent before.
+            UserOperationTimeoutError: The lane's last operation is still not on the chain.
+            DeadlineExceededError: The time ran out.
+            DanError: The signer did not sign, or a service could not be reached.
+        """
+        deadline = self._deadline(timeout)
+        wanted = _calls(calls)
+        async with deadline.enforced("sending a user operation"):
+            await self._check_chain(deadline)
+            if await self._look_deployed(deadline):
+                return await self._send(wanted, lane, deadline, deploy=False)
+            async with self._deploying:
+                if await self._look_deployed(deadline):
+                    return await self._send(wanted, lane, deadline, deploy=False)
+                sent = await self._send(wanted, lane, deadline, deploy=True)
+                await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
+                return sent
+
+    async def wait_for_receipt(
+        self,
+        user_operation_hash: Hex,
+        *,
+        allow_revert: bool = False,
+        timeout: float | None = None,
+    ) -> UserOperationReceipt:
+        """
+        Wait until an operation is on the chain.
+
+        Args:
+            user_operation_hash: What ``send_user_operation`` gave.
+            allow_revert: Whether to give the receipt of a reverted operation instead of raising.
+            timeout: Seconds to wait, instead of the client's ``Timeouts.total_s``.
+
+        Raises:
+            UserOperationRevertedError: Its calls were reverted.
+            UserOperationTimeoutError: It is not on the chain yet.
+            BundlerError: The bundler answered with an error.
+        """
+        return await self._bundler.wait_for_receipt(
+            user_operation_hash, deadline=self._deadline(timeout), allow_revert=allow_revert
+        )
+
+    async def prepare_user_operation(
+        self,
+        calls: Call | Iterable[Call],
+        *,
+        nonce: int,
+        timeout: float | None = None,
+    ) -> Operation:
+        """
+        Build an operation that is complete but for its signature, to sign and send it yourself.
+
+        Args:
+            calls: One call or several.
+            nonce: The nonce, key included; ``get_nonce`` gives the next one of a lane.
+            timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+
+        Raises:
+            DanError: As for ``send_user_operation``.
+        """
+        deadline = self._deadline(timeout)
+        async with deadline.enforced("preparing a user operation"):
+            await self._check_chain(deadline)
+            deploy = not await self._look_deployed(deadline)
+            return await self._prepare(_calls(calls), nonce, deadline, deploy=deploy)
+
+    async def send_signed(
+        self,
+        operation: Operation,
+        *,
+        timeout: float | None = None,
+    ) -> Hex:
+        """
+        Send an operation that is signed already.
+
+        Raises:
+            DuplicateUserOperationError: It was sent before.
+            BundlerError: The bundler refused it.
+        """
+        deadline = self._deadline(timeout)
+        async with deadline.enforced("sending a user operation"):
+            await self._check_chain(deadline)
+            return await self._send_once(operation, deadline)
+
+    async def get_nonce(self, lane: str = "") -> int:
+        """
+        Ask for the next nonce of a lane, key included.
+
+        Raises:
+            ConfigurationError: No rpc_url was given.
+            BundlerError: The chain's node answered with an error.
+        """
+        return await self._fetch_nonce(self._lanes.key(lane), self._deadline(None))
+
+    # --- how ----------------------------------------------------------------------------------------------------------
+
+    async def _send(self, calls: Sequence[Call], lane: str, deadline: Deadline, *, deploy: bool) -> Hex:
+        signer = self._signer
+        if signer is None:
+            raise ConfigurationError(
+                "the account's signer cannot sign user operations",
+                hint="Give a SessionSigner, or a wallet with sign_message such as LocalWallet",
+            )
+        async with self._lanes.turn(lane, deadline=deadline) as turn:
+            operation = await self._prepare(calls, turn.nonce, deadline, deploy=deploy)
+            signature = await signer.sign_user_operation(
+                operation, entry_point=self._entry_point, chain_id=self._chain_id
+            )
+            turn.sent = await self._send_once(
+                evolve(operation, signature=self._kind.wrap_signature(signature)), deadline
+            )
+        return turn.sent
+
+    async def _send_once(self, operation: Operation, deadline: Deadline) -> Hex:
+        digest = user_operation_hash(
+            operation, entry_point=self._entry_point, chain_id=self._chain_id, version=operation.version
+        )
+        own = "0x" + digest.hex()
+        self._lanes.note(own)
+        try:
+            return await self._bundler.send(operation, expected=digest, deadline=deadline)
+        except BundlerError:
+            self._lanes.unnote(own)
+            raise
+
+    async def _prepare(
+        self, calls: Sequence[Call], nonce: int, deadline: Deadline, *, deploy: bool
+    ) -> Operation:
+        price = await self._bundler.gas_price(deadline=deadline)
+        return await self._builder.build(
+            sender=await self._find_address(deadline),
+            nonce=nonce,
+            call_data=self._kind.encode_calls(calls),
+            price=price or await self._chain.gas_price(deadline=deadline),
+            factory=self._deployment() if deploy else None,
+            deadline=deadline,
+        )
+
+    def _deployment(self) -> FactoryCall:
+        found = self._kind.deployment(self._owner, self._salt)
+        if found is None:
+            raise ConfigurationError(
+                "the account is not deployed, and its kind has no factory", hint="Deploy it first"
+            )
+        return found
+
+    async def _find_address(self, deadline: Deadline) -> Address:
+        if self._address is None:
+            found = self._deployment()
+            (address,) = await self._chain.read(
+                found.factory,
+                found.address_function,
+                found.address_arguments,
+                "(address)",
+                deadline=deadline,
+            )
+            self._address = Address(address)
+        return self._address
+
+    async def _look_deployed(self, deadline: Deadline) -> bool:
+        if not self._is_deployed:
+            address = await self._find_address(deadline)
+            self._is_deployed = await self._chain.is_deployed(address, deadline=deadline)
+        return self._is_deployed
+
+    async def _fetch_nonce(self, key: int, deadline: Deadline) -> int:
+        return await self._chain.nonce(
+            self._entry_point, await self._find_address(deadline), key, deadline=deadline
+        )
+
+    async def _check_chain(self, deadline: Deadline) -> None:
+        """Make sure, once, that bundler and node are on the account's chain: nothing is signed for another one."""
+        if self._is_checked:
+            return
+        for name, source in (("bundler_url", self._bundler), ("rpc_url", self._chain)):
+            found = await source.chain_id(deadline=deadline)
+            if found != self._chain_id:
+                raise InvalidFieldError(
+                    name,
+                    f"leads to chain {found}, and the account is on chain {self._chain_id}",
+                    hint="Nothing was signed or sent",
+                )
+        self._is_checked = True
+
+    @property
+    def _chain(self) -> Chain:
+        if self._chain_or_none is None:
+            raise ConfigurationError(
+                "the chain has to be read, and no rpc_url was given",
+                hint="Give rpc_url: a node of the chain, over HTTP",
+            )
+        return self._chain_or_none
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        return Deadline(self._timeouts.total_s if timeout_s is None else check_seconds("timeout", timeout_s))
+
+    async def aclose(self) -> None:
+        """Close the connections that were opened for this account. May be called twice."""
+        await self._bundler.service.aclose()
+        if self._chain_or_none is not None:
+            await self._chain_or_none.service.aclose()
+        if self._paymaster is not None:
+            await self._paymaster.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _calls(calls: Call | Iterable[Call]) -> Sequence[Call]:
+    found = (calls,) if isinstance(calls, Call) else tuple(calls)
+    if not found or not all(isinstance(call, Call) for call in found):
+        raise InvalidFieldError("calls", "must be a Call, or several")
+    return found
