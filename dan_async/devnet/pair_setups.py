@@ -202,7 +202,7 @@ class PairSetups:
         return own is None or (self._told.get(peer) != own.setup_id and not own.banned)
 
     def _needs_setup(self, peer: OperatorAddress) -> bool:
-        if not self._begins_with(peer) or peer in self._running:
+        if self._is_closed or not self._begins_with(peer) or peer in self._running:
             return False
         # Without a state of its own, or with a peer that has another one. Not before the peer has said so.
         return self._store.get(peer) is None or (self._links.is_up(peer) and peer in self._told)

@@ -1,0 +1,126 @@
+"""The presignatures that a node keeps ready."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from dan_async.devnet.mpc.abort import ProtocolStateError
+from dan_async.devnet.mpc.presignature import Presignature
+from dan_async.devnet.presignature_stock import PresignatureOwner, PresignatureStock, StockedPresignature
+from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.wire.node_1 import Code
+from tests.helpers import ManualClock
+
+OWNER = PresignatureOwner("aa" * 32, "eph")
+OTHER = PresignatureOwner("aa" * 32, "other")
+SIGNERS = ("0xA", "0xB")
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def stock(clock):
+    return PresignatureStock(most=3, clock=clock)
+
+
+def presignature():
+    return Presignature(
+        context=next(NUMBERS).to_bytes(32, "big"),
+        index=1,
+        signers=(1, 2),
+        public_key=b"\x02" * 33,
+        nonce_point=b"\x03" * 33,
+        mask=1,
+        u=2,
+        v=3,
+        pairs={},
+    )
+
+
+def put(stock, clock, *, owner=OWNER, lifetime=60):
+    made = StockedPresignature(
+        presignature=presignature(), owner=owner, signers=SIGNERS, expires_at=clock() + lifetime
+    )
+    stock.add(made)
+    return made
+
+
+def find(stock, made, *, owner=OWNER, signers=SIGNERS):
+    return stock.find(made.name, owner=owner, signers=signers)
+
+
+def code_of(action, *arguments, **options):
+    with pytest.raises(RefusalError) as caught:
+        action(*arguments, **options)
+    return caught.value.code
+
+
+def test_what_is_taken_is_gone(stock, clock):
+    """The second one who asks is told that it was used."""
+    made = put(stock, clock)
+    assert find(stock, made) is made
+    assert stock.take(made) is made.presignature
+    assert code_of(find, stock, made) == Code.PRESIGNATURE_SPENT
+    assert len(stock) == 0
+
+
+@pytest.mark.parametrize("change", [{"owner": OTHER}, {"signers": ("0xA", "0xC")}, {"signers": SIGNERS[:1]}])
+def test_it_is_for_one_ephemeral_key_and_one_set_of_signers(stock, clock, change):
+    """Anybody else's request does not even learn that it is there."""
+    made = put(stock, clock)
+    assert code_of(find, stock, made, **change) == Code.PRESIGNATURE_UNKNOWN
+    assert find(stock, made) is made
+
+
+def test_it_expires_to_the_second(stock, clock):
+    """In the order of their ends, whatever the order of their making; what has expired can sign no more."""
+    late, early = put(stock, clock, lifetime=60), put(stock, clock, lifetime=10)
+    clock.advance(9.9)
+    assert len(stock) == 2
+    clock.advance(0.1)
+    assert code_of(find, stock, early) == Code.PRESIGNATURE_UNKNOWN
+    with pytest.raises(ProtocolStateError):
+        early.presignature.sign(bytes(32))
+    assert find(stock, late) is late
+    clock.advance(50)
+    assert code_of(find, stock, late) == Code.PRESIGNATURE_UNKNOWN
+
+
+def test_an_ephemeral_key_has_room_for_so_many(stock, clock):
+    """Those being made count; using one, or its end, makes room. Another ephemeral key has its own."""
+    made = put(stock, clock)
+    put(stock, clock, lifetime=10)
+    with stock.making(OWNER):
+        assert code_of(stock.making(OWNER).__enter__) == Code.RATE_LIMITED
+        with stock.making(OTHER, 3):
+            pass
+    stock.take(made)
+    clock.advance(10)
+    with stock.making(OWNER, 3):
+        pass
+    assert code_of(stock.making(OWNER, 4).__enter__) == Code.RATE_LIMITED
+
+
+def test_a_failure_gives_the_room_back(stock):
+    """What was not made does not count."""
+    for _ in range(5):
+        with pytest.raises(ValueError, match="no"), stock.making(OWNER, 3):
+            raise ValueError("no")
+
+
+def test_discarding_is_for_one_ephemeral_key(stock, clock):
+    """What is thrown away can sign no more."""
+    mine, others = put(stock, clock), put(stock, clock, owner=OTHER)
+    stock.discard(OWNER.key_id, OWNER.eph_id)
+    assert code_of(find, stock, mine) == Code.PRESIGNATURE_UNKNOWN
+    with pytest.raises(ProtocolStateError):
+        mine.presignature.sign(bytes(32))
+    assert find(stock, others, owner=OTHER) is others
+    stock.clear()
+    assert len(stock) == 0

@@ -1,0 +1,172 @@
+"""Work that is done once for each request."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dan_async.devnet.request_runs import RequestRuns
+from dan_async.devnet.rpc_errors import RefusalError, rate_limited
+from dan_async.wire.node_1 import Code
+from tests.helpers import ManualClock
+
+
+class Work:
+    """Counts how often it is done, and ends when it is told to."""
+
+    def __init__(self, result="done"):
+        self.result = result
+        self.times = 0
+        self.may_end = asyncio.Event()
+
+    async def __call__(self):
+        self.times += 1
+        await self.may_end.wait()
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+async def runs(clock):
+    made = RequestRuns("pieces of work", task_name="work", most=2, keep_s=10, clock=clock)
+    yield made
+    await made.aclose()
+
+
+def started(runs, request, content, work):
+    return asyncio.create_task(runs.run(request, content, work))
+
+
+async def settled():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def code_of(running):
+    with pytest.raises(RefusalError) as caught:
+        await running
+    return caught.value.code
+
+
+async def test_who_repeats_a_request_gets_the_same_result(runs):
+    """While it is under way, and afterwards: the work is done once."""
+    work = Work()
+    first, second = started(runs, 1, b"a", work), started(runs, 1, b"a", work)
+    await settled()
+    work.may_end.set()
+    assert await first == await second == await runs.run(1, b"a", work) == "done"
+    assert work.times == 1
+
+
+async def test_a_result_is_forgotten_in_time(runs, clock):
+    """Then the same request is a new one."""
+    work = Work()
+    work.may_end.set()
+    await runs.run(1, b"a", work)
+    clock.advance(9.9)
+    await runs.run(1, b"a", work)
+    assert work.times == 1
+    clock.advance(0.1)
+    await runs.run(1, b"a", work)
+    assert work.times == 2
+
+
+async def test_another_content_is_a_conflict(runs):
+    """While the first is under way, and after it has succeeded."""
+    work = Work()
+    first = started(runs, 1, b"a", work)
+    await settled()
+    assert await code_of(runs.run(1, b"b", work)) == Code.REQUEST_CONFLICT
+    work.may_end.set()
+    await first
+    assert await code_of(runs.run(1, b"b", work)) == Code.REQUEST_CONFLICT
+    assert work.times == 1
+
+
+async def test_a_failure_is_repeated_and_another_content_begins_anew(runs):
+    """Nothing was made under the id, so that a new request may use it."""
+    failing = Work(RefusalError(Code.SIGNING_FAILED, "no", data={"culprits": ["x"]}))
+    failing.may_end.set()
+    for _ in range(2):
+        with pytest.raises(RefusalError) as caught:
+            await runs.run(1, b"a", failing)
+        assert caught.value.data == {"culprits": ["x"]}
+    assert failing.times == 1
+    work = Work()
+    work.may_end.set()
+    assert await runs.run(1, b"b", work) == "done"
+    assert await runs.run(1, b"b", work) == "done"
+    assert work.times == 1
+
+
+async def test_an_unforeseen_failure_is_repeated_as_the_nodes_own(runs):
+    """The first caller sees what happened; later ones that the node has failed."""
+    failing = Work(ValueError("inside"))
+    failing.may_end.set()
+    with pytest.raises(ValueError, match="inside"):
+        await runs.run(1, b"a", failing)
+    assert await code_of(runs.run(1, b"a", failing)) == Code.INTERNAL_ERROR
+
+
+async def test_who_came_too_early_may_come_again(runs):
+    """A refusal for lack of room is not remembered."""
+    work = Work(rate_limited("too many", 1.0))
+    work.may_end.set()
+    for _ in range(2):
+        assert await code_of(runs.run(1, b"a", work)) == Code.RATE_LIMITED
+    assert work.times == 2
+
+
+async def test_what_is_refused_before_the_work_is_not_remembered(runs):
+    """The checks are made again."""
+
+    def refuse():
+        raise RefusalError(Code.UNKNOWN_KEY, "no")
+
+    assert await code_of(runs.run(1, b"a", refuse)) == Code.UNKNOWN_KEY
+    work = Work()
+    work.may_end.set()
+    assert await runs.run(1, b"a", work) == "done"
+
+
+async def test_only_so_many_at_a_time(runs):
+    """More are refused until one has ended."""
+    work = Work()
+    running = [started(runs, number, b"a", work) for number in range(2)]
+    await settled()
+    assert await code_of(runs.run(2, b"a", work)) == Code.RATE_LIMITED
+    work.may_end.set()
+    await asyncio.gather(*running)
+    assert await runs.run(2, b"a", work) == "done"
+
+
+async def test_the_work_goes_on_when_the_caller_is_gone(runs):
+    """Who asks later gets its result."""
+    work = Work()
+    first = started(runs, 1, b"a", work)
+    await settled()
+    first.cancel()
+    await settled()
+    waiting = asyncio.create_task(runs.wait_for(1))
+    await settled()
+    assert not waiting.done()
+    work.may_end.set()
+    await waiting
+    assert await runs.run(1, b"a", work) == "done"
+    assert work.times == 1
+
+
+async def test_closing_tells_whoever_waits(runs):
+    """The node is stopping; nothing is left running."""
+    work = Work()
+    first = started(runs, 1, b"a", work)
+    await settled()
+    await runs.aclose()
+    assert await code_of(first) == Code.UNAVAILABLE
