@@ -69,6 +69,7 @@ ARROWS: dict[str, set[str]] = {
         "_hex",
         "storage",
     },
+    "account": {"client", "jobs", "models", "crypto", "_extras", "_hex"},
     "client": {
         "events",
         "_event_hub",
