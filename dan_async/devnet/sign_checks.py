@@ -196,16 +196,12 @@ def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> Register
         RefusalError: ``UNKNOWN_KEY`` if the credentials name another owner, ``INVALID_PARAMS`` if t is not the key's,
             ``CHALLENGE_MISMATCH``, or ``EPHEMERAL_KEY_REFUSED``.
     """
-    params, claim = read.params, read.claim
+    params = read.params
     if read.setup.t != record.acknowledgement.threshold.t:
         refuse_field("setup", InvalidFieldError("t", "is not the key's"))
     if params.revision == Revision.V0_1 and not is_owner(record.owner_id, _named_owner(params)):
         raise RefusalError(Code.UNKNOWN_KEY, "this node holds no such key of this owner")
     key = usable_key(record, read, now)
-    if key.claim.sign_alg != claim.sign_alg:
-        raise RefusalError(
-            Code.EPHEMERAL_KEY_REFUSED, "the ephemeral key is of another kind", data={"reason": "unknown"}
-        )
     payload = ephemeral_payload(params.revision, params.setup, signed_challenge(read))
     _check_signed(key, payload, read.signature)
     return key

@@ -1,0 +1,354 @@
+"""One node's rounds of a presignature with signers that the test plays: what it sends, whom it blames, whom it bans."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+import pytest
+
+from dan_async.devnet.faults import NodeCrashed, NodeFaults
+from dan_async.devnet.faults.signing import CrashInSigning
+from dan_async.devnet.limits import NodeLimits
+from dan_async.devnet.mailboxes import Mailboxes
+from dan_async.devnet.mpc.presignature import Presignature
+from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
+from dan_async.devnet.pair_setups import PairSetups, UnreadyPairError
+from dan_async.devnet.pair_store import PairStore
+from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage
+from dan_async.devnet.peer_session import PeerSessions
+from dan_async.devnet.presign_session import PresignSessions
+from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.devnet.share_store import MemoryShareStore
+from dan_async.devnet.workers import Workers
+from dan_async.wire.node_1 import Code
+from tests.unit.devnet.mpc.dkg_group import Group
+from tests.unit.devnet.mpc.signing_group import all_pairs, finish
+from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
+
+SESSION = b"\x0a" * 32
+REQUEST = "0x" + "0b" * 32
+ME, A, B = OPERATORS
+
+
+class Bench:
+    """The node under test is signer 1 of three; the others are played."""
+
+    def __init__(self, workers, *, round_s=5.0, **limits):
+        self.shares = Group(3, 3).run()
+        self.states = all_pairs((1, 2, 3))
+        self.links = Links()
+        self.boxes = Mailboxes(early_s=5, early_bytes=1_000_000, clock=lambda: 0.0)
+        self.disk = MemoryShareStore()
+        self.store = PairStore(self.disk)
+        for index, operator in ((2, A), (3, B)):
+            self.store.put(operator, self.states[1][index])
+        self.limits = NodeLimits(sign_round_s=round_s, **limits)
+        sessions = PeerSessions(self.links, self.boxes)
+        self.setups = PairSetups(
+            identity=IDENTITIES[0],
+            links=self.links,
+            sessions=sessions,
+            store=self.store,
+            workers=workers,
+            limits=self.limits,
+        )
+        self.faults = NodeFaults()
+        self.crashes = []
+        self.sessions = PresignSessions(
+            identity=IDENTITIES[0],
+            sessions=sessions,
+            pairs=self.setups,
+            workers=workers,
+            limits=self.limits,
+            faults=self.faults,
+            on_crash=self.crashes.append,
+        )
+        for operator in (A, B):
+            self.tell(operator)
+        self.peers = {
+            index: SigningParty(
+                session_id=SESSION, share=self.shares[index], signers=(1, 2, 3), pairs=self.states[index]
+            )
+            for index in (2, 3)
+        }
+
+    def tell(self, operator, setup_id=None):
+        """A peer says which set-up it has: the right one unless said otherwise."""
+        state = self.store.get(operator)
+        message = PeerMessage(Kind.PAIR_STATUS, setup_id or state.setup_id, 0, b"")
+        self.setups.on_message(operator, message)
+
+    def start(self, session_id=SESSION):
+        self.running = asyncio.create_task(
+            self.sessions.run(
+                request_id=REQUEST,
+                session_id=session_id,
+                share=self.shares[1],
+                participants=OPERATORS,
+                signers=OPERATORS,
+            )
+        )
+
+    def say(self, operator, body, *, round_=0, kind=Kind.PRESIGN):
+        self.boxes.deliver(operator, PeerMessage(kind, SESSION, round_, body))
+
+    def abort(self, operator, **notice):
+        self.say(operator, AbortNotice(**{"reason": "because", **notice}).encode(), kind=Kind.ABORT)
+
+    async def mine(self, round_):
+        """What the node sends in a round, by recipient's index."""
+        return {
+            index: (await self.links.wait_for(Kind.PRESIGN, operator, round_)).body
+            for index, operator in ((2, A), (3, B))
+        }
+
+    async def commit(self):
+        """Start, and play round 1; gives all messages by sender and recipient."""
+        self.start()
+        sent = {1: await self.mine(1), **{index: party.commit() for index, party in self.peers.items()}}
+        self.say(A, sent[2][1], round_=1)
+        self.say(B, sent[3][1], round_=1)
+        return sent
+
+    async def multiply(self):
+        """Play round 1, and round 2 up to what the others send."""
+        commits = await self.commit()
+        return {
+            index: party.multiply(
+                {other: messages[index] for other, messages in commits.items() if other != index}
+            )
+            for index, party in self.peers.items()
+        }
+
+    async def refusal(self):
+        async with asyncio.timeout(10):
+            with pytest.raises(RefusalError) as caught:
+                await self.running
+        assert caught.value.code == Code.SIGNING_FAILED
+        return caught.value
+
+    def stored(self, operator):
+        again = PairStore(self.disk)
+        again.load()
+        return again.get(operator)
+
+
+@pytest.fixture
+def workers():
+    with Workers() as made:
+        yield made
+
+
+@pytest.fixture
+async def bench(workers):
+    made = Bench(workers)
+    yield made
+    await made.setups.aclose()
+
+
+async def test_a_whole_presignature(bench):
+    """Two rounds with well-behaved peers; all three sign with what they leave."""
+    multiplies = await bench.multiply()
+    mine = await bench.mine(2)
+    bench.say(A, multiplies[2][1], round_=2)
+    bench.say(B, multiplies[3][1], round_=2)
+    presignatures = {
+        1: await bench.running,
+        2: bench.peers[2].presign({1: mine[2], 3: multiplies[3][2]}),
+        3: bench.peers[3].presign({1: mine[3], 2: multiplies[2][3]}),
+    }
+    assert isinstance(presignatures[1], Presignature)
+    assert len(finish(presignatures, secrets.token_bytes(32))) == 65
+    assert bench.links.aborts(A) == []
+    assert bench.links.wants == []
+
+
+async def test_a_session_runs_once(bench):
+    """Its id is known from when it begins."""
+    assert not bench.sessions.has_run(SESSION)
+    await bench.commit()
+    assert bench.sessions.has_run(SESSION)
+    bench.running.cancel()
+
+
+@pytest.mark.parametrize("round_", [1, 2])
+async def test_who_is_silent_is_named(workers, round_):
+    """Those whose message did not come in time, and only those; the other signers are told."""
+    bench = Bench(workers, round_s=0.3)
+    if round_ == 1:
+        bench.start()
+        bench.say(A, bench.peers[2].commit()[1], round_=1)
+    else:
+        bench.say(A, (await bench.multiply())[2][1], round_=2)
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": [B]}
+    assert f"round {round_}" in refusal.message
+    assert bench.links.aborts(A)[0].culprits == (3,)
+
+
+async def test_two_messages_for_a_round_name_their_sender(bench):
+    """Links repeat messages, but only the same."""
+    multiplies = await bench.multiply()
+    bench.say(A, multiplies[2][1], round_=2)
+    bench.say(A, multiplies[2][1][:-1] + b"x", round_=2)
+    assert (await bench.refusal()).data == {"culprits": [A]}
+
+
+async def test_a_malformed_message_names_its_sender_and_bans_nobody(bench):
+    """It may be an honest mistake."""
+    bench.start()
+    bench.say(A, b"rubbish", round_=1)
+    bench.say(B, bench.peers[3].commit()[1], round_=1)
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": [A]}
+    assert "malformed" in refusal.message
+    assert not bench.stored(A).banned
+
+
+def spoilt(message):
+    """Change the hash that the multiplication is checked by."""
+    return message[:-1] + bytes((message[-1] ^ 1,))
+
+
+async def test_a_failed_check_bans_before_anybody_hears_of_it(bench):
+    """When the others are told, the ban is in the store already; only the cheat's pair is banned."""
+    multiplies = await bench.multiply()
+    seen = []
+    send = bench.links.send
+
+    def watch(peer, frame):
+        if PeerMessage.decode(frame).kind is Kind.ABORT:
+            seen.append(bench.stored(A).banned)
+        return send(peer, frame)
+
+    bench.links.send = watch
+    bench.say(A, spoilt(multiplies[2][1]), round_=2)
+    bench.say(B, multiplies[3][1], round_=2)
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": [A]}
+    assert seen == [True, True]
+    assert not bench.stored(B).banned
+    bench.start(b"\x0c" * 32)
+    again = await bench.refusal()
+    assert again.data == {"culprits": [A]}
+    assert "never signs with" in again.message
+
+
+async def test_a_ban_is_kept_although_the_node_is_stopping(bench):
+    """Stopping in the very moment in which the check fails does not let the cheat off."""
+    multiplies = await bench.multiply()
+    await bench.mine(2)
+    bench.say(A, spoilt(multiplies[2][1]), round_=2)
+    bench.say(B, multiplies[3][1], round_=2)
+    while not bench.running.done() and not bench.store.get(A).banned:
+        await asyncio.sleep(0)
+    bench.running.cancel()
+    await asyncio.wait([bench.running])
+    assert bench.stored(A).banned
+
+
+async def test_another_set_up_is_nobodys_fault(bench):
+    """The peer has lost its own or has an old one: no blame, no ban, and the pair is asked again."""
+    bench.start()
+    commit = bench.peers[2].commit()[1]
+    at = 35  # behind the header: the id of the pair's set-up
+    bench.say(A, commit[:at] + bytes(32) + commit[at + 32 :], round_=1)
+    bench.say(B, bench.peers[3].commit()[1], round_=1)
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": []}
+    assert not bench.stored(A).banned
+    asked = len(bench.links.of(Kind.PAIR_STATUS, A))
+    waiting = asyncio.create_task(bench.setups.ready(A))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()  # what the peer said before does not count any more
+    assert len(bench.links.of(Kind.PAIR_STATUS, A)) > asked
+    waiting.cancel()
+
+
+async def test_a_pair_that_does_not_get_ready_is_named(workers):
+    """And the other signers are told, who would wait for this node."""
+    bench = Bench(workers, round_s=0.3)
+    bench.setups.doubt(B)
+    bench.start()
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": [B]}
+    assert bench.links.aborts(A)[0].culprits == (3,)
+    with pytest.raises(UnreadyPairError):
+        await bench.setups.ready(B)
+
+
+@pytest.mark.parametrize(
+    ("notice", "blamed"),
+    [
+        ({"culprits": (2,)}, [A]),
+        ({"culprits": (3,)}, [B]),
+        ({"culprits": (2, 3)}, [A, B]),
+        ({"culprits": (1,)}, []),
+        ({"culprits": (9,)}, []),
+        ({}, []),
+    ],
+)
+async def test_whom_a_peer_may_accuse(bench, notice, blamed):
+    """Itself, and whoever this node is still waiting for as well; never this node, never a stranger."""
+    await bench.commit()
+    await bench.mine(2)
+    bench.abort(A, **notice)
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": blamed, "abortedBy": A}
+
+
+async def test_a_false_accusation_is_not_believed(bench):
+    """The accused has sent what it should."""
+    multiplies = await bench.multiply()
+    await bench.mine(2)
+    bench.say(B, multiplies[3][1], round_=2)
+    bench.abort(A, culprits=(3,))
+    assert (await bench.refusal()).data == {"culprits": [], "abortedBy": A}
+
+
+async def test_an_abort_that_cannot_be_read_names_its_sender(bench):
+    """Nothing else can be said of it."""
+    await bench.commit()
+    bench.say(A, b"{", kind=Kind.ABORT)
+    assert (await bench.refusal()).data == {"culprits": [A], "abortedBy": A}
+
+
+async def test_a_crash_sends_nothing_more(bench):
+    """The node dies before round 2, and tells nobody; whoever runs it is told."""
+    bench.faults.set([CrashInSigning(at_round=2, restart_after=3)])
+    await bench.commit()
+    with pytest.raises(NodeCrashed):
+        await bench.running
+    assert bench.crashes == [3]
+    assert {message.round for _, message in bench.links.sent if message.kind is Kind.PRESIGN} == {1}
+    assert bench.links.aborts(A) == []
+
+
+async def test_a_node_that_stops_names_itself(bench):
+    """Nobody waits out the round."""
+    await bench.commit()
+    await bench.mine(2)
+    bench.running.cancel()
+    await asyncio.wait([bench.running])
+    assert bench.running.cancelled()
+    (notice,) = bench.links.aborts(A)
+    assert notice.culprits == (1,)
+
+
+async def test_only_so_many_at_a_time(workers):
+    """What is beyond that is refused before anything was sent."""
+    bench = Bench(workers, max_presigns=1)
+    bench.start()
+    await bench.mine(1)
+    with pytest.raises(RefusalError) as caught:
+        await bench.sessions.run(
+            request_id=REQUEST,
+            session_id=b"\x0c" * 32,
+            share=bench.shares[1],
+            participants=OPERATORS,
+            signers=OPERATORS,
+        )
+    assert caught.value.code == Code.RATE_LIMITED
+    assert not bench.sessions.has_run(b"\x0c" * 32)
+    bench.running.cancel()
