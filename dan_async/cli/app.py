@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 
 import dan_async
+from dan_async.cli.demo import demo
 from dan_async.cli.devnet import devnet
 from dan_async.cli.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, exit_code_for
 from dan_async.cli.keygen import keygen
 from dan_async.cli.log_lines import silence_libraries
 from dan_async.cli.screen import clean, mask_keys, note
+from dan_async.cli.sign import sign
 from dan_async.cli.status import StatusCommand, status
 from dan_async.errors import ConfigurationError, DanError
 
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 app.command("keygen")(keygen)
 app.command("devnet")(devnet)
+app.command("sign")(sign)
+app.command("demo")(demo)
 app.command("status", cls=StatusCommand)(status)
 
 
@@ -54,7 +58,8 @@ def main(
     del version
     if context.invoked_subcommand is None:
         raise ConfigurationError(
-            "no command is named", hint="Use keygen, devnet or status; dan-async --help says what they do"
+            "no command is named",
+            hint="Use demo, keygen, sign, devnet or status; dan-async --help says what they do",
         )
 
 

@@ -1,0 +1,132 @@
+"""``dan-async demo``: a network, a key, two signatures, explained line by line as it goes."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dan_async.cli.exit_codes import INTERRUPTED, TERMINATED
+from dan_async.cli.log_lines import log_lines
+from dan_async.cli.network_choice import DEVNET_CHAIN_ID
+from dan_async.cli.screen import result
+from dan_async.cli.signals import run_until_signal
+
+if TYPE_CHECKING:
+    from dan_async.client import DanClient
+    from dan_async.devnet import Devnet
+    from dan_async.models.session import DanSessionKeyPayload
+
+__all__ = ["demo"]
+
+_MESSAGE = "hello from a key that nobody holds"
+
+#: EntryPoint v0.7, at the same address on every chain.
+_ENTRY_POINT = "0x0000000071727De22E5E9d8BAf0edAc6f37da032"
+
+
+def demo() -> None:
+    """
+    Show what DAN does, on your own machine: three nodes, one key that none of them holds, and what it signs.
+
+    Nothing leaves the machine, and nothing is kept.
+    """
+
+    async def job() -> None:
+        from dan_async.client import DanClient
+        from dan_async.devnet import Devnet
+
+        started = time.perf_counter()
+        async with Devnet(threshold=2, parties=3) as net:
+            result(
+                "1. Three nodes are up on loopback, each with an identity, a port and a share store of its own:"
+            )
+            for node in net.nodes:
+                result(f"     {node.operator}")
+            async with DanClient(net) as dan:
+                session = await _make_key(dan)
+                await _sign_text(dan, session)
+                await _sign_operation(dan, session)
+                await _do_without_one(net, dan, session)
+        seconds = time.perf_counter() - started
+        result(
+            f"Done in {seconds:.1f} s. Next: dan-async keygen --help, and README.md for the same in Python."
+        )
+
+    with log_lines(held_back=True):
+        stopped_by = run_until_signal(job())
+    if stopped_by is not None:
+        raise typer.Exit(INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED)
+
+
+async def _make_key(dan: DanClient) -> DanSessionKeyPayload:
+    from dan_async.wallets.local_key import LocalWallet
+
+    wallet = LocalWallet(secrets.token_hex(32))
+    started = time.perf_counter()
+    session = await dan.generate_session_key(wallet=wallet, chain_id=DEVNET_CHAIN_ID, duration=600)
+    result(f"2. An owner, {wallet.address}, signs once (EIP-712).")
+    result(
+        f"   The nodes then make a key together, in {_took(started)}. Each has a share; the key itself is nowhere."
+    )
+    result(f"     its address: {session.session_key_eoa}")
+    result("   This program keeps an ephemeral key, which may use it for ten minutes. It is no share of it.")
+    return session
+
+
+async def _sign_text(dan: DanClient, session: DanSessionKeyPayload) -> None:
+    from dan_async.crypto.signature import personal_message_digest, recover_address
+
+    started = time.perf_counter()
+    signature = await dan.sign_message(_MESSAGE, session)
+    result(f'3. Two of the three sign "{_MESSAGE}", in {_took(started)}. No wallet is asked.')
+    result(f"     {signature}")
+    signer = recover_address(personal_message_digest(_MESSAGE.encode()), signature)
+    result(f"   Whoever has the text can work out who signed it: {signer}.")
+
+
+async def _sign_operation(dan: DanClient, session: DanSessionKeyPayload) -> None:
+    from dan_async.crypto.signature import personal_message_digest, recover_address
+    from dan_async.crypto.user_operation_hash import user_operation_hash
+    from dan_async.models.user_operation import UserOperationV07
+
+    operation = UserOperationV07(
+        sender=session.eoa_address,
+        nonce=0,
+        call_data=bytes.fromhex("b61d27f6"),
+        call_gas_limit=100_000,
+        verification_gas_limit=100_000,
+        pre_verification_gas=50_000,
+        max_fee_per_gas=10**9,
+        max_priority_fee_per_gas=10**9,
+    )
+    request: dict[str, Any] = {
+        "userOperation": operation,
+        "entryPointVersion": "v0.7.0",
+        "entryPointAddress": _ENTRY_POINT,
+        "chainId": DEVNET_CHAIN_ID,
+    }
+    started = time.perf_counter()
+    signature = await dan.sign_message(request, session)
+    found = user_operation_hash(
+        operation, entry_point=_ENTRY_POINT, chain_id=DEVNET_CHAIN_ID, version="v0.7.0"
+    )
+    result(
+        f"4. They sign a user operation (ERC-4337), in {_took(started)}. Its hash, as EntryPoint v0.7 computes it:"
+    )
+    result(f"     0x{found.hex()}")
+    signer = recover_address(personal_message_digest(found), signature)
+    result(f"   Signed by {signer}, as a smart account with this session key checks it.")
+
+
+async def _do_without_one(net: Devnet, dan: DanClient, session: DanSessionKeyPayload) -> None:
+    await net.nodes[0].stop()
+    started = time.perf_counter()
+    await dan.sign_message("one node down", session)
+    result(f"5. One node is stopped; the other two go on signing, in {_took(started)}.")
+
+
+def _took(started: float) -> str:
+    return f"{(time.perf_counter() - started) * 1000:.0f} ms"
