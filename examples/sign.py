@@ -1,4 +1,8 @@
-"""Sign with a key that nobody holds: a message, typed data, and a transaction for web3.py."""
+"""
+Sign with a key that nobody holds: a message, typed data, and a transaction for web3.py.
+
+    python examples/sign.py
+"""
 
 from __future__ import annotations
 

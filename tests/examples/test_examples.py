@@ -44,6 +44,7 @@ def test_every_example_is_tested() -> None:
     """A new example needs a test here."""
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "first_key.py",
+        "sign.py",
         "in_a_web_server.py",
         "callback_wallet.py",
     }
@@ -55,6 +56,17 @@ async def test_first_key() -> None:
     stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
     assert (process.returncode, stderr) == (0, b"")
     assert b"held 3-of-5" in stdout
+
+
+async def test_sign() -> None:
+    """Whatever it signs is signed by the session's address."""
+    process = await start("sign.py")
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
+    assert (process.returncode, stderr) == (0, b"")
+    lines = [line.split() for line in stdout.decode().splitlines()]
+    addresses = {line[-1] for line in lines if line[0] == "address:" or line[:2] == ["signed", "by"]}
+    assert len(addresses) == 1
+    assert [line[0] for line in lines].count("signed") == 2
 
 
 async def test_in_a_web_server() -> None:
