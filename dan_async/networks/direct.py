@@ -25,6 +25,7 @@ from dan_async.networks.node_health import RestPolicy
 from dan_async.networks.node_key_change import Authenticate, change_ephemeral_key
 from dan_async.networks.node_keygen import NodeKeygen, not_ready
 from dan_async.networks.node_passkey import register_passkey
+from dan_async.networks.node_probe import probing
 from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
 from dan_async.networks.node_settling import KeygenQuestion, KeygenSettlement, settle_keygen
 from dan_async.networks.node_sign_relay import RelayedOrder, relay_signgen
@@ -249,17 +250,23 @@ class NodeNetwork:
         self._refuse_if_closed()
         nodes = {node.operator: node for node in self._nodes}
         with self._operation(setup.request_id, setup.operation):
-            opened, asked = await open_round(
-                rank(self._nodes), setup, threshold.n, deadline=deadline, hedge_s=self._timeouts.hedge_s
-            )
-            if len(opened.participants) < threshold.n:
-                raise not_ready(
-                    len(opened.participants), threshold, asked, setup.request_id, deadline=deadline
+            ranked = rank(self._nodes)
+            async with probing(ranked[threshold.n :], deadline=deadline):
+                opened, asked = await open_round(
+                    ranked, setup, threshold.n, deadline=deadline, hedge_s=self._timeouts.hedge_s
                 )
-            authentication = await authenticate(opened.challenge)
-            return await run_keygen(
-                nodes, opened, authentication, threshold, deadline=deadline, grace_s=self._timeouts.grace_s
-            )
+                ready = len(opened.participants)
+                if ready < threshold.n:
+                    raise not_ready(ready, threshold, asked, setup.request_id, deadline=deadline)
+                authentication = await authenticate(opened.challenge)
+                return await run_keygen(
+                    nodes,
+                    opened,
+                    authentication,
+                    threshold,
+                    deadline=deadline,
+                    grace_s=self._timeouts.grace_s,
+                )
 
     async def relay_passkey(self, setup: SetupText, authenticate: Authenticate, *, deadline: Deadline) -> str:
         """Register a passkey that is made elsewhere; see ``register_passkey``."""

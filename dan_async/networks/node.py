@@ -205,7 +205,9 @@ class Node:
         elif isinstance(error, ConnectError | ConnectionLostError):
             kind = NodeUnreachableError
             retry_after = getattr(error, "retry_after", None)
-            if retry_after:
+            if (
+                retry_after and getattr(error, "status", None) is not None
+            ):  # the node said so, not our own patience
                 return RateLimitedError(
                     error.message,
                     code=node_1.Code.RATE_LIMITED,

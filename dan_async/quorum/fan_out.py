@@ -66,7 +66,8 @@ async def fan_out(
     Ask every node concurrently and feed the tally until t agree, or until t cannot agree any more.
 
     When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
-    share; then they are cancelled. That is safe: a node that did its work repeats its answer when asked again.
+    share; then they are cancelled. That is safe: a node that did its work repeats its answer when asked again. When t cannot
+    agree any more, the moment is 50 ms: whom the other nodes blame is worth knowing.
 
     Args:
         operators: The nodes.
@@ -116,8 +117,10 @@ async def fan_out(
     tasks = [asyncio.create_task(one(operator), name=f"dan-ask-{operator}") for operator in operators]
     try:
         await wait_for_event(progress.clear, deadline.remaining())
-        if progress.crash is None and tally.is_won:
-            await wait_for_event(progress.finished, deadline.cap(grace(time.monotonic() - started, grace_s)))
+        if progress.crash is None:
+            # If t cannot agree: who is to blame shows in what the others say, and they say it at about the same time.
+            wait_s = grace(time.monotonic() - started, grace_s) if tally.is_won else _MOST_GRACE_S
+            await wait_for_event(progress.finished, deadline.cap(wait_s))
     finally:
         await cancel_and_wait(tasks)
     if progress.crash is not None:

@@ -22,9 +22,11 @@ from dan_async.errors import (
     RequestTimeoutError,
     RpcError,
 )
+from dan_async.models.authentication import UserAuthentication
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.keygen import KeygenReport, KeygenRequest
 from dan_async.networks import RestPolicy
+from dan_async.networks.node_round import SetupText
 from dan_async.types import OperatorAddress
 from dan_async.wallets.callback_wallet import CallbackWallet
 from dan_async.wallets.local_key import LocalWallet
@@ -400,6 +402,26 @@ async def test_a_rested_node_is_probed_beside_a_key_generation() -> None:
     assert fake.called("dan_health") == [fake.operator(1)]
     assert fake.operator(1) not in report.holders
     assert {node.state for node in (await network.health()).nodes} == {"live"}
+    await network.aclose()
+
+
+async def test_relaying_for_somebody_else_probes_as_well() -> None:
+    """A gateway in front of a pool does not lose its rested nodes for good."""
+    clock = ManualClock()
+    fake = FakeNetwork(2, 4)
+    fake.misbehaviour[fake.operator(1)] = refusing(ConnectError("gone"), method="dan_challenge")
+    network = fake.network(retry=ONCE, rest=RestPolicy(clock=clock, random=lambda: 1.0))
+    await network.keygen(request(2, 3), Owner().auth, deadline=Deadline(5))
+    del fake.misbehaviour[fake.operator(1)]
+    clock.advance(1)
+    setup = SetupText(request_id=REQUEST_ID, operation="keygen", revision="1", text="{}")
+
+    async def authenticate(challenge: str) -> UserAuthentication:
+        return UserAuthentication(method="eoa", id=OWNER, credentials="{}", signature="0x00")
+
+    report = await network.relay_keygen(setup, Threshold(2, 3), authenticate, deadline=Deadline(5))
+    assert fake.called("dan_health") == [fake.operator(1)]
+    assert fake.operator(1) not in report.holders
     await network.aclose()
 
 

@@ -23,7 +23,9 @@ from dan_async.errors import (
     InvalidFieldError,
     NodeProtocolError,
     NodeRefusedError,
+    NodeUnreachableError,
     QuorumError,
+    RateLimitedError,
     RequestTimeoutError,
     RpcError,
 )
@@ -272,6 +274,19 @@ async def test_rate_limits_are_waited_for() -> None:
     fake.misbehaviour[fake.operator(1)] = limited
     await keygen(fake, request(2, 2), retry=RetryPolicy(sleep=sleep))
     assert waits == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(None, NodeUnreachableError), (429, RateLimitedError), (503, RateLimitedError)]
+)
+async def test_only_the_node_itself_limits_its_rate(status: int | None, kind: type) -> None:
+    """That we leave an unreachable node alone for a while is not taken for a wish of the node's."""
+    fake = FakeNetwork(2, 2)
+    error = ConnectError("left alone", status=status, retry_after=0.01)
+    fake.misbehaviour[fake.operator(1)] = fail("dan_challenge", error)
+    with pytest.raises(QuorumError) as caught:
+        await keygen(fake, request(2, 2))
+    assert type(caught.value.nodes[0].error) is kind
 
 
 async def test_the_deadline_cuts_a_hung_attempt() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async._tasks import Deadline
-from dan_async.errors import NodeTimeoutError, NodeUnreachableError
+from dan_async.errors import NodeRefusedError, NodeTimeoutError, NodeUnreachableError
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.outcome import Tries
 from dan_async.quorum.fan_out import fan_out, grace
@@ -96,10 +96,25 @@ async def test_stops_when_t_is_out_of_reach(key: DealtKey) -> None:
         raise AssertionError
 
     tally = tally_for(key)
-    outcomes = await fan_out(key.participants, ask, tally=tally, deadline=Deadline(60), grace_s=60)
+    async with assert_runs_under(5):
+        outcomes = await fan_out(key.participants, ask, tally=tally, deadline=Deadline(60), grace_s=60)
     assert tally.is_lost
     assert [o.attempts for o in outcomes[:3]] == [3, 3, 3]
     assert isinstance(outcomes[0].error, NodeUnreachableError)
+
+
+async def test_when_t_is_out_of_reach_the_others_may_still_say_whom_they_blame(key: DealtKey) -> None:
+    """A culprit is who most blame: what the last nodes say a moment later counts, whatever the grace is."""
+
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
+        if index_of(key, operator) > 3:
+            await asyncio.sleep(0.005)
+        raise NodeRefusedError("wrong share", code=-32030, node=operator)
+
+    outcomes = await fan_out(
+        key.participants, ask, tally=tally_for(key), deadline=Deadline(60), grace_s=0.0001
+    )
+    assert [isinstance(outcome.error, NodeRefusedError) for outcome in outcomes] == [True] * 5
 
 
 async def test_never_beyond_the_deadline(key: DealtKey) -> None:
