@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from types import coroutine
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Generic, TypeVar, cast
 
 from dan_async.errors import DanError, DeadlineExceededError
 
@@ -36,7 +36,10 @@ class Deadline:
 
     def remaining(self) -> float | None:
         """Seconds left, never negative; None if there is no deadline."""
-        return None if self._end is None else max(0.0, self._end - self._clock())
+        if self._end is None:
+            return None
+        left = self._end - self._clock()
+        return max(0.0, left)
 
     def cap(self, timeout_s: float | None) -> float | None:
         """Give the shorter of *timeout_s* and what is left."""
@@ -68,8 +71,7 @@ class Deadline:
         remaining = self.remaining()
         return None if remaining is None else asyncio.get_running_loop().time() + remaining + self.SLACK_S
 
-    @asynccontextmanager
-    async def enforced(self, doing: str, **context: Any) -> AsyncIterator[None]:
+    def enforced(self, doing: str, **context: Any) -> _Enforced:
         """
         Cut off the body when the deadline is over, whatever it hangs in: a wallet, a transport, code of the caller's.
 
@@ -80,18 +82,16 @@ class Deadline:
         Raises:
             DeadlineExceededError: It was cut off.
         """
-        limit = asyncio.timeout_at(self._cut_at())
-        self._limit = limit
-        try:
-            async with limit:
-                yield
-        except TimeoutError as error:
-            # Errors of ours may be TimeoutErrors as well, and are to be left as they are.
-            if isinstance(error, DanError) or not limit.expired():
-                raise
-            raise self.error(doing, **context) from None
-        finally:
-            self._limit = None
+        return _Enforced(self, doing, context)
+
+    def begin_to_enforce(self) -> asyncio.Timeout:
+        """Make the time limit that keeps the deadline, and keep it in step with ``paused``."""
+        self._limit = asyncio.timeout_at(self._cut_at())
+        return self._limit
+
+    def end_to_enforce(self) -> None:
+        """Forget the time limit."""
+        self._limit = None
 
     def error(self, doing: str, **context: Any) -> DeadlineExceededError:
         """Make the error that says what was being done when the time ran out."""
@@ -102,41 +102,105 @@ class Deadline:
         )
 
 
-@coroutine
-def run_and_tell(call: Coroutine[Any, Any, T], on_wait: Callable[[], object]) -> Generator[Any, Any, T]:
-    """
-    Run a coroutine in the caller's task, and tell when it begins to wait.
+class _Enforced:
+    """See ``Deadline.enforced``. Written out: ``asynccontextmanager`` costs as much again as the time limit itself."""
 
-    What has to be set up for a wait (a time limit, somebody to watch a connection) is then not paid for by calls that do
-    not wait at all. In all else it is as if the coroutine were awaited, cancellation included.
+    __slots__ = ("_context", "_deadline", "_doing", "_limit")
+
+    def __init__(self, deadline: Deadline, doing: str, context: dict[str, Any]) -> None:
+        self._deadline = deadline
+        self._doing = doing
+        self._context = context
+        self._limit: asyncio.Timeout | None = None
+
+    async def __aenter__(self) -> None:
+        self._limit = self._deadline.begin_to_enforce()
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._deadline.end_to_enforce()
+        if self._limit is not None and await was_cut(self._limit, kind, error, trace):
+            raise self._deadline.error(self._doing, **self._context) from None
+
+
+async def was_cut(
+    limit: asyncio.Timeout,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> bool:
+    """
+    Leave an ``asyncio.timeout`` block by hand.
 
     Args:
-        call: The coroutine.
-        on_wait: Called at most once, before the first wait.
+        limit: The block's time limit.
+        kind: As for ``__aexit__``, like the other two.
+        error: What the body raised.
+        trace: Where.
 
     Returns:
-        What the coroutine returned.
+        Whether the limit has cut off the body. Errors of ours may be TimeoutErrors as well, and are left as they are.
     """
     try:
-        waits_for = call.send(None)
-    except StopIteration as ended:
-        return cast("T", ended.value)
-    try:
-        on_wait()
-        while True:
-            # As ``yield from`` does it (PEP 380), which cannot begin in the middle.
-            try:
-                answer = yield waits_for
-            except GeneratorExit:
-                raise
-            except BaseException as error:  # noqa: BLE001 - the coroutine's to handle, cancellation above all
-                waits_for = call.throw(error)
-            else:
-                waits_for = call.send(answer)
-    except StopIteration as ended:
-        return cast("T", ended.value)
-    finally:
-        call.close()
+        await limit.__aexit__(kind, error, trace)
+    except TimeoutError:
+        return True
+    return isinstance(error, TimeoutError) and not isinstance(error, DanError) and limit.expired()
+
+
+class Started(Generic[T]):
+    """
+    A coroutine that has run, in the caller's task, until it ended or had to wait.
+
+    What a wait needs (a time limit, somebody to watch a connection) can then be left out where there is none. Await it
+    in the same task for the rest; in all else it is as if the coroutine itself were awaited, cancellation included.
+
+    Args:
+        call: The coroutine. What it raises before its first wait is raised here.
+
+    Attributes:
+        is_done: Whether it ended without waiting.
+    """
+
+    __slots__ = ("_call", "_result", "_waits_for", "is_done")
+
+    def __init__(self, call: Coroutine[Any, Any, T]) -> None:
+        self._call = call
+        self._waits_for: Any = None
+        self._result: T | None = None
+        self.is_done = False
+        try:
+            self._waits_for = call.send(None)
+        except StopIteration as ended:
+            self._result = ended.value
+            self.is_done = True
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Wait for the rest; if there is none, give the result at once."""
+        if self.is_done:
+            return cast("T", self._result)
+        call, waits_for = self._call, self._waits_for
+        # As ``yield from`` does it (PEP 380), which cannot begin in the middle.
+        try:
+            while True:
+                try:
+                    answer = yield waits_for
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - the coroutine's to handle, cancellation above all
+                    waits_for = call.throw(error)
+                else:
+                    waits_for = call.send(answer)
+        except StopIteration as ended:
+            return cast("T", ended.value)
+        finally:
+            call.close()
+
+    def close(self) -> None:
+        """Give up what was begun; its cleanup runs now."""
+        self._call.close()
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -145,7 +145,19 @@ class RetryPolicy:
             DanError: The last attempt's error, with ``attempts`` and ``elapsed_s`` set.
         """
         started = self.clock()
-        attempt = 0
+        attempt = 1
+
+        def count(error: DanError) -> None:
+            error.attempts = attempt
+            error.elapsed_s = self.clock() - started
+
+        try:
+            return await call()
+        except DanError as error:
+            count(error)
+            if self.attempts == 1 or not self.table.allows(error):
+                raise
+            first = error
 
         async def counted() -> T:
             nonlocal attempt
@@ -153,16 +165,9 @@ class RetryPolicy:
             try:
                 return await call()
             except DanError as error:
-                error.attempts = attempt
-                error.elapsed_s = self.clock() - started
+                count(error)
                 raise
 
-        try:
-            return await counted()
-        except DanError as error:
-            if self.attempts == 1 or not self.table.allows(error):
-                raise
-            first = error
         hooks = [hook for hook in (self.before_sleep, before_sleep) if hook is not None]
         return await self._again(counted, first, deadline, hooks)
 

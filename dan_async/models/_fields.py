@@ -54,6 +54,8 @@ def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -
         raise InvalidFieldError(field, f"must be text, not {type(value).__name__}")
     if not least <= len(value) <= most:
         raise InvalidFieldError(field, f"must be {least} to {most} characters long")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -91,18 +93,44 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
 
 def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
     """Make an attrs validator of a check, for a field that may be None."""
+    present = required(check, **bounds)
 
-    def validate(_: object, attribute: Any, value: object) -> None:
+    def validate(owner: object, attribute: Any, value: object) -> None:
         if value is not None:
-            check(attribute.name, value, **bounds)
+            present(owner, attribute, value)
 
     return validate
 
 
 def required(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
-    """Make an attrs validator of a check, for a field that must be there."""
+    """
+    Make an attrs validator of a check, for a field that must be there.
+
+    A dozen payloads with five fields each are made for a keygen: those of texts and numbers let plain values pass
+    without a further call, which makes them four times as fast. What they cannot tell at once is the check's to say.
+    """
+    if check is check_text:
+        return _text_validator(**bounds)
+    if check is check_int:
+        return _int_validator(**bounds)
 
     def validate(_: object, attribute: Any, value: object) -> None:
         check(attribute.name, value, **bounds)
+
+    return validate
+
+
+def _text_validator(*, least: int = 1, most: int = 1024) -> Callable[[Any, Any, Any], None]:
+    def validate(_: object, attribute: Any, value: object) -> None:
+        if not (type(value) is str and least <= len(value) <= most and value.isascii()):
+            check_text(attribute.name, value, least=least, most=most)
+
+    return validate
+
+
+def _int_validator(*, least: int, most: int, unit: str = "") -> Callable[[Any, Any, Any], None]:
+    def validate(_: object, attribute: Any, value: object) -> None:
+        if not (type(value) is int and least <= value <= most):
+            check_int(attribute.name, value, least=least, most=most, unit=unit)
 
     return validate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dan_async._event_hub import EventHub
@@ -325,17 +325,21 @@ class GatewayNetwork:
             is_idempotent=operation in (Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN),
         )
 
-    async def _run(
+    def _run(
         self,
         scene: Scene,
         make: Callable[[Revision], Exchange[R]],
         claim: EphemeralClaim | None,
         auth: AuthModule,
         deadline: Deadline,
-    ) -> R:
+    ) -> Awaitable[R]:
         running = GatewayOperation(self._gateway, scene, make, claim=claim, auth=auth, deadline=deadline)
+        result = running.run_one_shot() if self._api_version == "v2" else running.run()
+        return self._tell(scene, result) if self._gateway.events.hooks else result
+
+    async def _tell(self, scene: Scene, result: Awaitable[R]) -> R:
         with operation(self._gateway.events, scene.request_id, str(scene.operation), "gateway"):
-            return await (running.run_one_shot() if self._api_version == "v2" else running.run())
+            return await result
 
     # ------------------------------------------------------------------------------------------------------------------
 

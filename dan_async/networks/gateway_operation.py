@@ -8,13 +8,14 @@ gateway has all it needs: nothing is sent twice unless doing it twice is as good
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from attrs import field, frozen
 
 from dan_async._event_hub import EventHub
-from dan_async._tasks import Deadline, run_and_tell
+from dan_async._tasks import Deadline, Started
 from dan_async.config import Timeouts
 from dan_async.errors import ChallengeError, ConnectError, DanError, RequestTimeoutError, SessionExpiredError
 from dan_async.models.claim import EphemeralClaim
@@ -172,27 +173,24 @@ class GatewayOperation(Generic[R]):
         """Give the result, or an error after which the operation must not be begun again; raise the others."""
         self._attempts += 1
         try:
-            return await self._attempt()
+            begun = await self._gateway.revision.begin(
+                self._begin,
+                kind=(self._scene.operation, None if self._claim is None else self._claim.sign_alg),
+                deadline=self._deadline,
+                attempt_s=self._gateway.timeouts.attempt_s,
+                where=self._scene.where,
+            )
+            try:
+                self._refuse_seen(begun.challenges)
+                frame = await self._authorise(begun.exchange, begun.challenges, begun.socket)
+                return await self._conclude(begun.exchange, begun.socket, frame)
+            finally:
+                await begun.socket.aclose()
         except DanError as error:
             # Someone who has read and signed one prompt is never shown a second one behind the caller's back.
             if self._wallet_was_asked and self._auth.interactive:
                 return error
             raise
-
-    async def _attempt(self) -> R:
-        begun = await self._gateway.revision.begin(
-            self._begin,
-            kind=(self._scene.operation, None if self._claim is None else self._claim.sign_alg),
-            deadline=self._deadline,
-            attempt_s=self._gateway.timeouts.attempt_s,
-            where=self._scene.where,
-        )
-        try:
-            self._refuse_seen(begun.challenges)
-            frame = await self._authorise(begun.exchange, begun.challenges, begun.socket)
-            return await self._conclude(begun.exchange, begun.socket, frame)
-        finally:
-            await begun.socket.aclose()
 
     # --- connect, setup, challenge ------------------------------------------------------------------------------------
 
@@ -266,14 +264,12 @@ class GatewayOperation(Generic[R]):
         """
         if socket is not None and socket.may_hold_frames():
             await self._look_for_early(socket)  # it came together with the challenge
-        if self._auth.interactive:
-            # An interactive wallet has a limit of its own (Timeouts.wallet_s).
-            with self._deadline.paused():
-                signatures = await self._watch(self._sign(exchange, challenges), socket, None)
-        else:
-            signatures = await self._watch(
-                self._sign(exchange, challenges), socket, self._deadline.remaining()
-            )
+        signing = Started(self._sign(exchange, challenges))
+        # A wallet that has signed without waiting left no time for anything to happen.
+        signatures = await (signing if signing.is_done else self._watch(signing, socket))
+        self._refuse_early(socket)
+        if socket is not None and socket.may_have_input():
+            await self._look_for_early(socket)
         self._refuse_if_expired("wallet")
         return exchange.authentication_frame(
             {
@@ -284,32 +280,24 @@ class GatewayOperation(Generic[R]):
             }
         )
 
-    async def _watch(
-        self, signing: Coroutine[Any, Any, T], socket: FrameSocket | None, limit_s: float | None
-    ) -> T:
-        """
-        Have the wallet sign; give up when the gateway says something meanwhile, or the time is over.
-
-        A wallet that does not wait for anything leaves no time for either, and nothing is set up for it.
-        """
-        limit = asyncio.timeout(None)
+    async def _watch(self, signing: Started[T], socket: FrameSocket | None) -> T:
+        """Wait for the wallet; give up when the gateway says something meanwhile, or the time is over."""
+        interactive = self._auth.interactive
+        # An interactive wallet has a limit of its own (Timeouts.wallet_s).
+        limit = asyncio.timeout(None if interactive else self._deadline.remaining())
+        waiting = self._deadline.paused() if interactive else nullcontext()
         is_waiting = True
 
-        def interrupt(_: object = None) -> None:
+        def interrupt(_: object) -> None:
             if is_waiting and not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time())
 
-        def begin_to_watch() -> None:
-            if limit_s is not None:
-                limit.reschedule(asyncio.get_running_loop().time() + limit_s)
-            if socket is not None:
-                socket.listen(interrupt, ping_every_s=PING_EVERY_S)
-
         try:
-            async with limit:
-                signed = await run_and_tell(signing, begin_to_watch)
-                if socket is not None and socket.may_have_input():
-                    await self._look_for_early(socket)
+            with waiting:
+                async with limit:
+                    if socket is not None:
+                        socket.listen(interrupt, ping_every_s=PING_EVERY_S)
+                    return await signing
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -317,8 +305,7 @@ class GatewayOperation(Generic[R]):
             self._fail(self._deadline.error("waiting for the owner's wallet"), "wallet")
         finally:
             is_waiting = False
-        self._refuse_early(socket)
-        return signed
+            signing.close()
 
     async def _look_for_early(self, socket: FrameSocket) -> None:
         socket.listen()

@@ -78,20 +78,8 @@ class RevisionChoice:
                     return await self._find_out(begin, kind, deadline, attempt_s, where)
             finally:
                 self._finding.release()
-        return await self._begin_in(self.known, begin, deadline.cap(attempt_s))
-
-    async def _acquire(self, deadline: Deadline) -> None:
-        limit = asyncio.timeout(deadline.remaining())
         try:
-            async with limit:
-                await self._finding.acquire()
-        except TimeoutError:
-            raise deadline.error("finding out the gateway's revision", phase="challenge") from None
-
-    async def _begin_in(self, revision: Revision | None, begin: Begin[T], limit_s: float | None) -> T:
-        assert revision is not None  # for the type checker: the caller has looked
-        try:
-            return await begin(revision, limit_s)
+            return await begin(self.known, deadline.cap(attempt_s))
         except ProtocolError:
             self._found = None
             raise
@@ -100,6 +88,14 @@ class RevisionChoice:
             if not is_about_the_moment(error):
                 self._found = None
             raise
+
+    async def _acquire(self, deadline: Deadline) -> None:
+        limit = asyncio.timeout(deadline.remaining())
+        try:
+            async with limit:
+                await self._finding.acquire()
+        except TimeoutError:
+            raise deadline.error("finding out the gateway's revision", phase="challenge") from None
 
     async def _find_out(
         self, begin: Begin[T], kind: Hashable, deadline: Deadline, attempt_s: float, where: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+from dan_async._tasks import was_cut
 from dan_async.errors import ClientClosedError, DanError, RequestTimeoutError
 
 
@@ -95,12 +96,8 @@ class _Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self._limit.__aexit__(kind, error, trace)
-            # The call's own errors may be TimeoutErrors as well, and are to be left as they are.
-            if not (isinstance(error, TimeoutError) and self._limit.expired()):
-                return
-        except TimeoutError:
-            pass
+            cut = await was_cut(self._limit, kind, error, trace)
         finally:
             self._calls.end(self._limit)
-        raise self._calls.late_error(self._method, self._timeout_s) from None
+        if cut:
+            raise self._calls.late_error(self._method, self._timeout_s) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-from typing import Any
 
 import aiohttp
 from aiohttp import WSMsgType
@@ -38,28 +37,15 @@ def may_be_readable(transport: asyncio.Transport) -> bool:
 
 
 class WebSocket(aiohttp.ClientWebSocketResponse):
-    """
-    aiohttp's WebSocket, which also shows what it is made of; for ``aiohttp.ClientSession(ws_response_class=…)``.
+    """aiohttp's WebSocket, which also shows what it is made of; for ``ClientSession(ws_response_class=…)``."""
 
-    Attributes:
-        response: The response that opened it.
-    """
-
-    def __init__(
-        self,
-        reader: Any,
-        writer: Any,
-        protocol: str | None,
-        response: aiohttp.ClientResponse,
-        *rest: Any,
-        **options: Any,
-    ) -> None:
-        super().__init__(reader, writer, protocol, response, *rest, **options)
-        self._queue = reader
-        self.response = response
+    @property
+    def response(self) -> aiohttp.ClientResponse:
+        """The response that opened it."""
+        return self._response
 
     def may_hold_frames(self) -> bool:
         """Tell whether frames, or the end of them, have been read from the connection and not been received."""
-        queue = self._queue
+        queue = self._reader
         # aiohttp does not promise how it keeps its frames; where they cannot be seen, there may be some.
         return bool(queue.exception() or queue.is_eof() or getattr(queue, "_buffer", True))

@@ -218,20 +218,22 @@ class FrameSocket:
         return outcome
 
     async def _next(self) -> str:
-        receive = self._ws.receive
+        message = await self._next_message()
+        if message.type is WSMsgType.TEXT:
+            return str(message.data)
+        raise self._end(message)
+
+    async def _next_message(self) -> aiohttp.WSMessage:
         while True:
-            message = await receive()
+            message = await self._ws.receive()
             self._has_heard = True
             kind = message.type
-            if kind is WSMsgType.TEXT:
-                return str(message.data)
-            if kind is WSMsgType.PING or kind is WSMsgType.PONG:
-                self._count_control_frame()
-                # A peer that pings and never reads must not fill the memory with answers.
-                if kind is WSMsgType.PING and self._transport.get_write_buffer_size() <= _MOST_UNREAD:
-                    self._write(control_frame(WSMsgType.PONG, message.data))
-                continue
-            raise self._end(message)
+            if kind is not WSMsgType.PING and kind is not WSMsgType.PONG:
+                return message
+            self._count_control_frame()
+            # A peer that pings and never reads must not fill the memory with answers.
+            if kind is WSMsgType.PING and self._transport.get_write_buffer_size() <= _MOST_UNREAD:
+                self._write(control_frame(WSMsgType.PONG, message.data))
 
     def _count_control_frame(self) -> None:
         self._control_frames += 1
@@ -344,13 +346,17 @@ class FrameSocket:
         self._write_close(WSCloseCode.OK)
         limit = self._loop.call_later(CLOSE_GRACE_S, self.drop)
         try:
-            frame = await self._next()
-        except ConnectionLostError:
-            return  # it closed, or took its time: either way the last frame was the last
+            message = await self._next_message()
         finally:
             limit.cancel()
             self.drop()
-        raise self._violation(f"a frame after its last one: {self._clean(frame)!r}", None)
+        if message.type is WSMsgType.TEXT:
+            raise self._violation(f"a frame after its last one: {self._clean(message.data)!r}", None)
+        if message.type is not WSMsgType.CLOSE:
+            error = self._end(message)
+            # It may have taken its time, or gone without a close frame: the last frame was the last all the same.
+            if not isinstance(error, ConnectionLostError):
+                raise error
 
     def end(self, loss: Loss) -> None:
         """Break the connection from our side: whoever waits for a frame gets the error that *loss* makes."""

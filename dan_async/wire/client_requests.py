@@ -30,6 +30,10 @@ from dan_async.wire.sign_request import SignRequest
 __all__ = ["ephemeral_key_exchange", "keygen_exchange", "passkey_exchange", "signgen_exchange"]
 
 
+#: What every revision makes keys for.
+_USUAL: tuple[KeyAlgorithm, ...] = ("secp256k1",)
+
+
 def keygen_exchange(
     revision: Revision | str,
     *,
@@ -58,7 +62,7 @@ def keygen_exchange(
     found, operation = check_operation(revision, Operation.KEYGEN, api_version)
     module = module_for(found)
     algorithms = tuple(sign_algs)
-    if (
+    if algorithms != _USUAL and (
         not algorithms
         or len(set(algorithms)) != len(algorithms)
         or not set(algorithms) <= set(module.SIGN_ALGORITHMS)

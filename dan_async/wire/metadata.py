@@ -5,6 +5,7 @@ from __future__ import annotations
 from dan_async.errors import InvalidFieldError
 from dan_async.models.setup import TAG_CLAIM, TAG_KEY_ID, TAG_PERMISSIONS, TaggedValue
 from dan_async.types import Json
+from dan_async.wire.json_text import quote
 from dan_async.wire.members import members
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "encode_metadata",
     "ephemeral_key_metadata",
     "keygen_metadata",
+    "metadata_text",
     "signed_metadata",
 ]
 
@@ -30,6 +32,12 @@ def ephemeral_key_metadata(claim_text: str, key_id: str) -> tuple[TaggedValue, .
 def encode_metadata(metadata: tuple[TaggedValue, ...]) -> Json:
     """Give the list as JSON values."""
     return [{"tag": entry.tag, "value": entry.value} for entry in metadata]
+
+
+def metadata_text(metadata: tuple[TaggedValue, ...]) -> str:
+    """Write the list."""
+    entries = [f'{{"tag":{entry.tag},"value":{quote(entry.value)}}}' for entry in metadata]
+    return f"[{','.join(entries)}]"
 
 
 def signed_metadata(metadata: tuple[TaggedValue, ...]) -> Json:

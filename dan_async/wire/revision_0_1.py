@@ -22,7 +22,7 @@ from dan_async.wire.ephemeral import encode_base64
 from dan_async.wire.json_text import dump
 from dan_async.wire.members import load_text, members, only
 from dan_async.wire.metadata import keygen_metadata
-from dan_async.wire.setups import keygen_members, read_keygen, read_signgen, signgen_members
+from dan_async.wire.setups import keygen_text, read_keygen, read_signgen, signgen_members, wallet_members
 from dan_async.wire.sign_request import SignRequest, decode_bare, encode_bare
 from dan_async.wire.single_frames import (
     decode_authentications,
@@ -166,7 +166,7 @@ def keygen_setup(
 
 def encode_keygen_setup(setup: KeygenSetup) -> str:
     """Write a keygen setup, which is the setup frame."""
-    return dump(keygen_members(setup, names_algorithm=False))
+    return keygen_text(setup, names_algorithm=False)
 
 
 def decode_keygen_setup(text: str) -> KeygenSetup:
@@ -182,7 +182,7 @@ def decode_keygen_setup(text: str) -> KeygenSetup:
 
 def keygen_typed_data(setup: KeygenSetup, challenge: str) -> dict[str, Any]:
     """Build what the owner's wallet signs: the setup without permissions, and the challenge."""
-    message = keygen_members(setup, names_algorithm=False, for_wallet=True)
+    message = wallet_members(setup, names_algorithm=False)
     return owner_request("KeygenSetupOpts", message, challenge)
 
 

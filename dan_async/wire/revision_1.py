@@ -44,7 +44,7 @@ from dan_async.wire.named_frames import (
     split_setups,
 )
 from dan_async.wire.passkey import decode_passkey_setup, encode_passkey_setup
-from dan_async.wire.setups import keygen_members, read_keygen, read_signgen, signgen_members
+from dan_async.wire.setups import keygen_text, read_keygen, read_signgen, signgen_members, wallet_members
 from dan_async.wire.sign_request import SignRequest, decode_keyed, encode_keyed
 from dan_async.wire.typed_data import owner_request
 
@@ -184,7 +184,7 @@ def keygen_setup(
 
 def encode_keygen_setup(setup: KeygenSetup) -> str:
     """Write ONE keygen setup; the setup frame is an array of these."""
-    return dump(keygen_members(setup, names_algorithm=True))
+    return keygen_text(setup, names_algorithm=True)
 
 
 def decode_keygen_setup(text: str) -> KeygenSetup:
@@ -205,7 +205,7 @@ def keygen_typed_data(setup: KeygenSetup, challenge: str) -> dict[str, Any]:
     The message shows ``signAlg`` and ``key_label`` too, but the EIP-712 type does not name them, so that no
     signature covers them.
     """
-    message = keygen_members(setup, names_algorithm=True, for_wallet=True)
+    message = wallet_members(setup, names_algorithm=True)
     return owner_request("KeygenSetupOpts", message, challenge)
 
 

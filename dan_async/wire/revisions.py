@@ -109,7 +109,8 @@ def module_for(revision: Revision | str) -> RevisionModule:
     Raises:
         InvalidFieldError: There is no such revision.
     """
-    return _MODULES[_member(_REVISIONS, "revision", revision)]
+    found = revision if type(revision) is Revision else _member(_REVISIONS, "revision", revision)
+    return _MODULES[found]
 
 
 def ephemeral_key_module_for(revision: Revision | str) -> EphemeralKeyModule:

@@ -9,26 +9,34 @@ from dan_async.models._fields import check_text
 from dan_async.models.setup import TAG_CLAIM, TAG_PERMISSIONS, KeygenSetup, SigngenSetup
 from dan_async.types import Json
 from dan_async.wire.ephemeral import decode_base64
+from dan_async.wire.json_text import quote
 from dan_async.wire.members import members
-from dan_async.wire.metadata import decode_metadata, encode_metadata, signed_metadata
+from dan_async.wire.metadata import decode_metadata, metadata_text, signed_metadata
 
-__all__ = ["keygen_members", "read_keygen", "read_signgen", "signgen_members"]
+__all__ = ["keygen_text", "read_keygen", "read_signgen", "signgen_members", "wallet_members"]
 
 
-def keygen_members(setup: KeygenSetup, *, names_algorithm: bool, for_wallet: bool = False) -> dict[str, Any]:
+def keygen_text(setup: KeygenSetup, *, names_algorithm: bool) -> str:
     """
-    Give a keygen setup as JSON values, in the wire's order.
+    Write a keygen setup.
 
     Args:
         setup: The setup.
         names_algorithm: Whether the revision has ``signAlg``; one that has not does secp256k1 only.
-        for_wallet: Leave the permissions out, which the wallet does not sign.
     """
+    _check_algorithm(setup.sign_alg, names_algorithm=names_algorithm)
+    label = "" if setup.key_label is None else f'"key_label":{quote(setup.key_label)},'
+    algorithm = f',"signAlg":{quote(setup.sign_alg)}' if names_algorithm else ""
+    return f'{{"t":{setup.t},"n":{setup.n},{label}"metadata":{metadata_text(setup.metadata)}{algorithm}}}'
+
+
+def wallet_members(setup: KeygenSetup, *, names_algorithm: bool) -> dict[str, Any]:
+    """Give a keygen setup as the values that the wallet is shown, in the wire's order and without the permissions."""
     _check_algorithm(setup.sign_alg, names_algorithm=names_algorithm)
     found: dict[str, Any] = {"t": setup.t, "n": setup.n}
     if setup.key_label is not None:
         found["key_label"] = setup.key_label
-    found["metadata"] = signed_metadata(setup.metadata) if for_wallet else encode_metadata(setup.metadata)
+    found["metadata"] = signed_metadata(setup.metadata)
     if names_algorithm:
         found["signAlg"] = setup.sign_alg
     return found

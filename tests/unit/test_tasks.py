@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dan_async._tasks import Deadline, cancel_and_wait, run_and_tell
+from dan_async._tasks import Deadline, Started, cancel_and_wait
 from dan_async.errors import DeadlineExceededError, NodeTimeoutError
 from tests.helpers import assert_runs_under
 
@@ -133,22 +133,22 @@ async def test_who_looks_at_the_deadline_speaks_first() -> None:
                 raise deadline.error("looking") from None
 
 
-# --- running and telling ----------------------------------------------------------------------------------------------
+# --- started ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_call_that_does_not_wait_tells_nothing() -> None:
-    """Its result comes out, and nobody was told of a wait."""
-    told: list[None] = []
+async def test_a_call_that_does_not_wait_is_done_at_once() -> None:
+    """Its result comes out without a turn of the event loop."""
 
     async def at_once() -> int:
         return 7
 
-    assert await run_and_tell(at_once(), lambda: told.append(None)) == 7
-    assert told == []
+    started = Started(at_once())
+    assert started.is_done
+    assert await started == 7
 
 
-async def test_a_call_that_waits_tells_so_once() -> None:
-    """Before its first wait, however often it waits; results of what it waits for reach it."""
+async def test_a_call_that_waits_is_not_done() -> None:
+    """It has run up to its first wait, and goes on when it is awaited; what it waits for reaches it."""
     steps: list[object] = []
 
     async def slow() -> str:
@@ -157,27 +157,32 @@ async def test_a_call_that_waits_tells_so_once() -> None:
             steps.append(await asyncio.sleep(0.001, result=number))
         return "done"
 
-    assert await run_and_tell(slow(), lambda: steps.append("told")) == "done"
-    assert steps == ["begun", "told", 0, 1, 2]
+    started = Started(slow())
+    assert not started.is_done
+    assert steps == ["begun"]
+    assert await started == "done"
+    assert steps == ["begun", 0, 1, 2]
 
 
-@pytest.mark.parametrize("waits", [False, True])
-async def test_what_a_call_raises_comes_out(waits: bool) -> None:
-    """As it is, waited for or not; so do the errors of what it waits for, which it may handle."""
+async def test_what_a_started_call_raises_comes_out() -> None:
+    """Before its first wait at once, later where it is awaited; errors of what it waits for reach it first."""
 
-    async def failing() -> None:
+    async def failing(waits: bool) -> None:
         if waits:
             broken = asyncio.get_running_loop().create_future()
-            broken.set_exception(ValueError("of the future"))
+            asyncio.get_running_loop().call_soon(broken.set_exception, ValueError("of the future"))
             with pytest.raises(ValueError, match="of the future"):
                 await broken
         raise KeyError("of the call")
 
     with pytest.raises(KeyError, match="of the call"):
-        await run_and_tell(failing(), lambda: None)
+        Started(failing(waits=False))
+    started = Started(failing(waits=True))
+    with pytest.raises(KeyError, match="of the call"):
+        await started
 
 
-async def test_cancelling_reaches_the_call() -> None:
+async def test_cancelling_reaches_a_started_call() -> None:
     """It cleans up in its own time, and the task that runs it ends as cancelled."""
     cleaned: list[str] = []
     waiting = asyncio.Event()
@@ -190,7 +195,9 @@ async def test_cancelling_reaches_the_call() -> None:
             cleaned.append("yes")
 
     async def run() -> None:
-        await run_and_tell(endless(), waiting.set)
+        started = Started(endless())
+        waiting.set()
+        await started
 
     task = asyncio.create_task(run())
     await waiting.wait()
@@ -200,7 +207,7 @@ async def test_cancelling_reaches_the_call() -> None:
     assert cleaned == ["yes"]
 
 
-async def test_a_time_limit_inside_and_outside_of_the_call() -> None:
+async def test_time_limits_inside_and_outside_of_a_started_call() -> None:
     """Both work as if the call were awaited."""
 
     async def limited() -> str:
@@ -211,14 +218,15 @@ async def test_a_time_limit_inside_and_outside_of_the_call() -> None:
             return "inside"
         return "never"
 
-    assert await run_and_tell(limited(), lambda: None) == "inside"
+    assert await Started(limited()) == "inside"
+    endless = Started(asyncio.Event().wait())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await run_and_tell(asyncio.Event().wait(), lambda: None)
+            await endless
 
 
-def test_a_call_that_is_given_up_is_closed() -> None:
-    """Its cleanup runs when the outer coroutine is closed, or when telling fails."""
+async def test_a_started_call_that_is_given_up_is_closed() -> None:
+    """Its cleanup runs when it is closed, or when the coroutine that awaits it is."""
     cleaned: list[str] = []
 
     async def endless(name: str) -> None:
@@ -227,22 +235,15 @@ def test_a_call_that_is_given_up_is_closed() -> None:
         finally:
             cleaned.append(name)
 
+    Started(endless("before it was awaited")).close()
+
     async def run() -> None:
-        await run_and_tell(endless("closed"), lambda: None)
+        await Started(endless("while it was awaited"))
 
     outer = run()
     outer.send(None)
     outer.close()
-
-    def fail() -> None:
-        raise ValueError("told")
-
-    async def run_and_fail() -> None:
-        await run_and_tell(endless("failed"), fail)
-
-    with pytest.raises(ValueError, match="told"):
-        run_and_fail().send(None)
-    assert cleaned == ["closed", "failed"]
+    assert cleaned == ["before it was awaited", "while it was awaited"]
 
 
 # --- owning tasks -----------------------------------------------------------------------------------------------------

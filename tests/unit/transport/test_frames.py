@@ -248,7 +248,7 @@ async def test_where_frames_cannot_be_seen_there_may_be_some():
             def is_eof(self):
                 return False
 
-        socket._ws._queue = Queue()
+        socket._ws._reader = Queue()
         assert socket.may_hold_frames()
         await socket.aclose()
         await way.aclose()
