@@ -1,5 +1,5 @@
 """
-Sessions: lint, typing, tests, tests_min, tally, interop, signatures, package, docs, bench.
+Sessions: lint, typing, tests, tests_min, tally, interop, signatures, package, docs, bench, soak.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -162,6 +162,13 @@ def bench(session: nox.Session) -> None:
     """Run the benchmarks; what follows -- is passed on, for example: nox -s bench -- --quick."""
     session.install("-e", ".[bench]")
     session.run("python", "-m", "benchmarks.run", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Ten minutes in a network where something is always going wrong; shorter: nox -s soak -- --seconds 60 --seed 7."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.soak", *session.posargs)
 
 
 def lowest(line: str) -> str:
