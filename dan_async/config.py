@@ -149,6 +149,8 @@ class Timeouts:
             None for a tenth of the time that it took until t agreed, at least 2 ms and at most 50 ms, so that a stalled
             node costs next to nothing.
         hedge_s: How long a node may take to answer the challenge before a spare is asked as well.
+        patience_s: How long n nodes are waited for at the challenge, spares included, before fewer will do, if
+            *min_parties* allows it.
 
     Raises:
         InvalidFieldError: One is not a positive, finite number.
@@ -160,6 +162,7 @@ class Timeouts:
     wallet_s: float = field(default=120.0, validator=required(check_seconds))
     grace_s: float | None = field(default=None, validator=optional(check_seconds))
     hedge_s: float = field(default=0.25, validator=required(check_seconds))
+    patience_s: float = field(default=2.5, validator=required(check_seconds))
 
 
 def _to_pins(value: Any) -> tuple[bytes, ...]:

@@ -33,6 +33,7 @@ from dan_async.networks.node_round import NodeRound, SetupText, open_round, out_
 from dan_async.networks.pool import rank
 from dan_async.types import OperatorAddress, RequestId
 from dan_async.wire import node_1, revision_1
+from dan_async.wire.node_settling import MOST_RESTARTS
 
 if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
@@ -192,7 +193,7 @@ class NodeKeygen:
                 "The owner has signed, and another attempt needs another signature: call again, which is safe, "
                 "or allow it with allow_resign=True"
             )
-        if self._vain_restarts <= _VAIN_RESTARTS:
+        if self._vain_restarts <= _VAIN_RESTARTS and self._restarts < MOST_RESTARTS:
             return None
         if self._left() < self._least:
             return (
@@ -242,7 +243,7 @@ class NodeKeygen:
             hedge_s=self._timeouts.hedge_s,
             least=min(self._least, threshold.n),
             # Fewer parties than asked for are taken late, but while there is time to go on with them.
-            patience_s=min(self._timeouts.attempt_s, *([] if remaining is None else [remaining / 2])),
+            patience_s=min(self._timeouts.patience_s, *([] if remaining is None else [remaining / 2])),
         )
         return _Opened(setup=setup, threshold=threshold, round=opened, outcomes=tuple(outcomes))
 

@@ -91,7 +91,9 @@ def networks() -> list[Network]:
                 max_message_bytes=65536,
                 trust_env=False,
             ),
-            timeouts=Timeouts(total_s=10, attempt_s=5, connect_s=2, wallet_s=60, grace_s=0.1, hedge_s=0.3),
+            timeouts=Timeouts(
+                total_s=10, attempt_s=5, connect_s=2, wallet_s=60, grace_s=0.1, hedge_s=0.3, patience_s=2
+            ),
             retry=RetryPolicy(attempts=2, first_wait_s=0.1, longest_wait_s=1),
         ),
     ]

@@ -107,7 +107,9 @@ def test_endpoint_forms() -> None:
     assert NodeEndpoint.of("wss://h.example/v1?a=b=" + OPERATOR).url == "wss://h.example/v1?a=b"
 
 
-@pytest.mark.parametrize("name", ["total_s", "attempt_s", "connect_s", "wallet_s", "grace_s", "hedge_s"])
+@pytest.mark.parametrize(
+    "name", ["total_s", "attempt_s", "connect_s", "wallet_s", "grace_s", "hedge_s", "patience_s"]
+)
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "1", None])
 def test_bad_timeouts(name: str, value: Any) -> None:
     """Every limit is a positive, finite number, and named when it is not; only the grace may be left to the client."""

@@ -322,12 +322,16 @@ async def test_a_node_that_was_late_is_not_the_first_choice_any_more() -> None:
     await network.aclose()
 
 
-async def test_a_stalled_node_without_a_spare_is_done_without_if_allowed() -> None:
-    """min_parties: after the patience the others go on, in time for the deadline."""
+@pytest.mark.parametrize(("patience_s", "total_s"), [(0.05, 60), (60, 1)])
+async def test_a_stalled_node_without_a_spare_is_done_without_if_allowed(
+    patience_s: float, total_s: float
+) -> None:
+    """min_parties: after the patience, or half of the time that is left, the others go on."""
     fake = FakeNetwork(2, 3)
     fake.misbehaviour[fake.operator(1)] = hanging("dan_challenge")
-    timeouts = evolve(QUICK, attempt_s=60, hedge_s=0.01)
-    report = await keygen(fake, request(2, 3, min_parties=2), total_s=1, timeouts=timeouts)
+    timeouts = evolve(QUICK, attempt_s=60, hedge_s=0.01, patience_s=patience_s)
+    async with assert_runs_under(5):
+        report = await keygen(fake, request(2, 3, min_parties=2), total_s=total_s, timeouts=timeouts)
     assert report.threshold == Threshold(2, 2)
     assert [outcome.operator for outcome in report.replaced] == [fake.operator(1)]
 
