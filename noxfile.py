@@ -158,6 +158,16 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def batch(session: nox.Session) -> None:
+    """Kill a batch twenty times, then make keys on a real 2-of-3 network for ten minutes (posargs go to the second)."""
+    session.install("-e", ".[test]")
+    killed = "tests/cli/test_batch_killed.py"
+    session.run("python", "-m", "pytest", "-s", killed, env={"DAN_ASYNC_BATCH_KILLS": "20"})
+    options = session.posargs or ["--minutes", "10"]
+    session.run("python", "-m", "benchmarks.batch", "devnet", *options)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; what follows -- is passed on, for example: nox -s bench -- --quick."""
     session.install("-e", ".[bench]")

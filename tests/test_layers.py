@@ -102,7 +102,10 @@ ARROWS: dict[str, set[str]] = {
         "permissions",
     },
     "cli": {
+        "batch",
         "client",
+        "storage",
+        "transport",
         "devnet",
         "networks",
         "wallets",

@@ -10,12 +10,22 @@ from typing import Annotated, Any
 import typer
 
 import dan_async
+from dan_async.cli.batch import batch
 from dan_async.cli.demo import demo
 from dan_async.cli.devnet import devnet
-from dan_async.cli.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED, WRONG_INPUT, exit_code_for
+from dan_async.cli.exit_codes import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    TERMINATED,
+    WRONG_INPUT,
+    ReportedCode,
+    exit_code_for,
+)
 from dan_async.cli.keygen import keygen
 from dan_async.cli.log_lines import silence_libraries
 from dan_async.cli.screen import clean, mask_keys, note
+from dan_async.cli.sessions import sessions
 from dan_async.cli.sign import sign
 from dan_async.cli.status import StatusCommand, status
 from dan_async.errors import ConfigurationError, DanError
@@ -33,6 +43,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("keygen")(keygen)
+app.command("batch")(batch)
+app.add_typer(sessions, name="sessions")
 app.command("devnet")(devnet)
 app.command("sign")(sign)
 app.command("demo")(demo)
@@ -59,7 +71,7 @@ def main(
     if context.invoked_subcommand is None:
         raise ConfigurationError(
             "no command is named",
-            hint="Use demo, keygen, sign, devnet or status; dan-async --help says what they do",
+            hint="Use demo, keygen, batch, sessions, sign, devnet or status; dan-async --help says what they do",
         )
 
 
@@ -85,7 +97,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             if debug:
                 raise
             return _report(error)
-    if code in (INTERRUPTED, TERMINATED):
+    if code in (INTERRUPTED, TERMINATED) and not isinstance(code, ReportedCode):
         note("interrupted: nothing was saved")
     return code if isinstance(code, int) else DONE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dan_async.errors import ConfigurationError, DanError
 
-__all__ = ["DONE", "FAILED", "INTERRUPTED", "TERMINATED", "WRONG_INPUT", "exit_code_for"]
+__all__ = ["DONE", "FAILED", "INTERRUPTED", "TERMINATED", "WRONG_INPUT", "ReportedCode", "exit_code_for"]
 
 DONE = 0
 #: The network, a node or the wallet did not do its part, or the result could not be written.
@@ -15,6 +15,10 @@ WRONG_INPUT = 2
 INTERRUPTED = 130
 #: 128 + SIGTERM.
 TERMINATED = 143
+
+
+class ReportedCode(int):
+    """An exit code whose command has said itself what happened."""
 
 
 def exit_code_for(error: DanError) -> int:

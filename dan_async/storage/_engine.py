@@ -10,43 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from dan_async._extras import require_extra
-from dan_async.errors import InvalidFieldError
 
-__all__ = ["make_engine", "parse_url"]
-
-_DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-    "postgresql+asyncpg": "postgresql+asyncpg",
-}
+__all__ = ["READS_ONLY", "make_engine", "make_file"]
 
 #: Execution option of a connection that only reads.
 READS_ONLY = "dan_reads_only"
-
-
-def parse_url(text: str) -> sa.URL:
-    """
-    Read a database URL, and name the driver for it.
-
-    Args:
-        text: ``sqlite:///file.db``, ``sqlite:////absolute/file.db``, or ``postgresql://user:password@host/database``.
-
-    Raises:
-        InvalidFieldError: It is none of these. It is not repeated, since it may hold a password.
-    """
-    hint = "For example sqlite:///keys.db or postgresql://user@host/database"
-    try:
-        url = sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError, TypeError):
-        raise InvalidFieldError("url", "is not the URL of a database", hint=hint) from None
-    driver = _DRIVERS.get(url.drivername)
-    if driver is None:
-        raise InvalidFieldError("url", "is of another kind than SQLite and PostgreSQL", hint=hint)
-    if driver.startswith("sqlite") and not url.database:
-        raise InvalidFieldError("url", "names no file", hint=hint)
-    return url.set(drivername=driver)
 
 
 def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:

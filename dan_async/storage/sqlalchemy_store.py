@@ -24,7 +24,7 @@ from dan_async.errors import (  # noqa: E402 - same
 )
 from dan_async.storage._clock import check_clock  # noqa: E402 - same
 from dan_async.storage._database_errors import translated  # noqa: E402 - same
-from dan_async.storage._engine import READS_ONLY, make_engine, make_file, parse_url  # noqa: E402 - same
+from dan_async.storage._engine import READS_ONLY, make_engine, make_file  # noqa: E402 - same
 from dan_async.storage._group_writer import GroupWriter  # noqa: E402 - same
 from dan_async.storage._migrating import bring_up_to_date  # noqa: E402 - same
 from dan_async.storage._schema import sessions as table  # noqa: E402 - same
@@ -35,6 +35,7 @@ from dan_async.storage.base import (  # noqa: E402 - same
     decode_cursor,
     encode_cursor,
 )
+from dan_async.storage.database_url import parse_url  # noqa: E402 - same
 from dan_async.storage.keys import KeySource  # noqa: E402 - same
 from dan_async.storage.memory import conflict  # noqa: E402 - same
 from dan_async.storage.record import SessionState, StoredSession  # noqa: E402 - same
@@ -99,7 +100,11 @@ class SQLAlchemyStore:
         return self._engine
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(

@@ -242,6 +242,16 @@ async def test_nothing_is_left_when_it_is_closed(database: str) -> None:
         assert len((await store.list_page()).records) == 5
 
 
+async def test_a_store_that_cannot_be_opened_leaves_nothing(database: str) -> None:
+    """The block is never entered, so the connections go at once."""
+    async with SQLAlchemyStore(database, FixedKeys([OLD])) as store:
+        await store.save(active())
+    async with no_leaks():
+        with pytest.raises(StoreKeyError):
+            async with SQLAlchemyStore(database, FixedKeys([NEW])):
+                pass
+
+
 async def test_a_cancelled_save_disturbs_nobody(open_store: OpenStore) -> None:
     """Others that are committed with it are saved, and the store goes on."""
     store = open_store()

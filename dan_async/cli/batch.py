@@ -1,0 +1,365 @@
+"""``dan-async batch``: many session keys from a file, into a store; can be killed at any moment and started again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, nullcontext
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+from attrs import frozen
+
+from dan_async.cli.batch_progress import BatchCount, Shown, shown
+from dan_async.cli.batch_rows import BatchRow, InputFormat, guess_format, read_rows
+from dan_async.cli.batch_wallets import RowWallets
+from dan_async.cli.common_options import (
+    ApiVersionOption,
+    DevnetOption,
+    GatewayOption,
+    NodeOption,
+    PartiesOption,
+    PrivateKeyFileOption,
+    RevisionOption,
+    StoreKeyFileOption,
+    ThresholdOption,
+    TimeoutOption,
+    WalletRpcOption,
+)
+from dan_async.cli.exit_codes import FAILED, INTERRUPTED, TERMINATED, ReportedCode
+from dan_async.cli.log_lines import log_lines
+from dan_async.cli.network_choice import DEVNET_CHAIN_ID, NetworkChoice, choose_network
+from dan_async.cli.permissions import read_permissions
+from dan_async.cli.row_reader import in_a_thread
+from dan_async.cli.screen import note, result
+from dan_async.cli.signals import run_until_signal
+from dan_async.cli.store_choice import StoreChoice, choose_store
+from dan_async.cli.whole_number import whole_number
+from dan_async.config import Timeouts
+from dan_async.errors import (
+    ConfigurationError,
+    DanError,
+    InvalidFieldError,
+    RecordConflictError,
+    SessionPendingError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from dan_async.batch import ItemResult
+    from dan_async.storage.base import SessionStore
+
+__all__ = ["batch"]
+
+
+def batch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="The rows: JSON lines, CSV, or a list of private keys or addresses; - for standard input.",
+        ),
+    ],
+    *,
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="The store: sqlite:///keys.db or postgresql://user@host/database.",
+        ),
+    ],
+    store_key_file: StoreKeyFileOption = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="FORMAT", help="jsonl, csv or wallets; told from the name if not given."
+        ),
+    ] = None,
+    devnet: DevnetOption = None,
+    node: NodeOption = None,
+    gateway: GatewayOption = None,
+    revision: RevisionOption = None,
+    api_version: ApiVersionOption = None,
+    threshold: ThresholdOption = None,
+    parties: PartiesOption = None,
+    private_key_file: PrivateKeyFileOption = None,
+    wallet_rpc: WalletRpcOption = None,
+    chain_id: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(1, 2**53 - 1),
+            metavar="ID",
+            help=f"The chain of rows that name none; with --devnet {DEVNET_CHAIN_ID} if not given.",
+        ),
+    ] = None,
+    duration: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(1, 365 * 24 * 3600),
+            metavar="SECONDS",
+            help="How long the sessions of rows live that name nothing else; 3600 if not given.",
+        ),
+    ] = None,
+    permissions: Annotated[
+        str | None,
+        typer.Option(metavar="JSON|@FILE", help="What the sessions of rows may sign that name nothing else."),
+    ] = None,
+    timeout: TimeoutOption = None,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(1, 100_000), metavar="N", help="How many rows to work on at a time."
+        ),
+    ] = 16,
+    rate: Annotated[
+        float | None, typer.Option(metavar="N", help="How many rows to begin per second at most.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(1, 2**53), metavar="N", help="Only the first N rows."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try rows again that have failed before.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Read the rows and look into the store; send nothing and store nothing."
+        ),
+    ] = False,
+) -> None:
+    """
+    Make a session key for each row, into an encrypted store. Break it off or kill it at any moment, and start it again.
+
+    A row that has its key is never done again, and one that was under way is settled with the nodes first: no row gets a
+    second key. A row has the fields id, privateKey (or address, with --wallet-rpc), chainId, duration, threshold,
+    partiesNumber, minParties, permissions and keyLabel, all of them optional; with an id it stays the same row when its
+    other fields change.
+
+    Standard output gets a JSON report at the end. Exit codes: 0 every row has its key, 1 some have not, 2 the input is
+    wrong, 130 interrupted.
+
+    Try it: dan-async devnet in one terminal prints --node options for another, where dan-async batch wallets.txt --out
+    sqlite:///keys.db makes a key for each line.
+    """
+    network = choose_network(
+        devnet=devnet,
+        nodes=node or [],
+        threshold=threshold,
+        parties=parties,
+        gateway=gateway,
+        revision=revision,
+        api_version=api_version,
+    )
+    store = (
+        choose_store(
+            out, option="--out", key_file=store_key_file, environment=os.environ, may_make=not dry_run
+        )
+        if not dry_run or _is_there(out)
+        else None
+    )
+    wallets = RowWallets.choose(
+        private_key_file=private_key_file,
+        rpc_url=wallet_rpc,
+        environment=os.environ,
+        throwaway_allowed=network.is_devnet,
+    )
+    common: dict[str, Any] = {
+        "threshold": network.threshold.t,
+        "parties_number": network.threshold.n,
+        "chain_id": DEVNET_CHAIN_ID if chain_id is None and network.is_devnet else chain_id,
+        "duration": duration,
+        "permissions": read_permissions(permissions),
+    }
+    job = _Batch(
+        source=_Source(name=source, form=_check_format(form, source), limit=limit),
+        network=network,
+        store=store,
+        wallets=wallets,
+        common={name: value for name, value in common.items() if value is not None},
+        timeouts=_timeouts(timeout),
+        options={"concurrency": concurrency, "rate_limit": rate, "retry_failed": retry_failed},
+    )
+    code = job.run(dry_run=dry_run)
+    if code is not None:
+        raise typer.Exit(ReportedCode(code))
+
+
+def _is_there(url: str) -> bool:
+    """Whether a dry run has a store to look into: it makes none."""
+    prefix, _, name = url.partition(":///")
+    return not prefix.startswith("sqlite") or Path(name).exists()
+
+
+def _check_format(form: str | None, source: str) -> InputFormat:
+    known = get_args(InputFormat)
+    for name in known:
+        if form == name:
+            found: InputFormat = name
+            return found
+    if form is not None:
+        raise InvalidFieldError("--format", f"must be one of {', '.join(known)}")
+    if source == "-":
+        raise ConfigurationError(
+            "--format is needed with standard input", hint="--format jsonl, csv or wallets"
+        )
+    return guess_format(source)
+
+
+def _timeouts(timeout: float | None) -> Timeouts:
+    try:
+        return Timeouts() if timeout is None else Timeouts(total_s=timeout)
+    except InvalidFieldError as error:
+        raise InvalidFieldError("--timeout", error.message.removeprefix(error.field + " ")) from None
+
+
+@frozen(kw_only=True)
+class _Source:
+    """Where the rows are."""
+
+    name: str
+    form: InputFormat
+    limit: int | None
+
+    def open(self) -> IO[str]:
+        if self.name == "-":
+            if sys.stdin is None:
+                raise ConfigurationError("there is no standard input")
+            return sys.stdin
+        try:
+            return Path(self.name).open(encoding="utf-8-sig", newline="" if self.form == "csv" else None)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "the path is not valid"
+            raise ConfigurationError(f"the input cannot be read: {reason}") from None
+
+    def count(self) -> int | None:
+        """How many rows there are, for the time that is left; None if it cannot be told beforehand."""
+        if self.name == "-":
+            return self.limit
+        with self.open() as file:
+            skips = "#" if self.form == "wallets" else "\0"
+            lines = sum(1 for line in file if line.strip() and not line.startswith(skips))
+        rows = max(0, lines - (self.form == "csv"))
+        return rows if self.limit is None else min(rows, self.limit)
+
+    def rows(self) -> Iterator[BatchRow]:
+        with nullcontext(self.open()) if self.name == "-" else self.open() as file:
+            try:
+                yield from itertools.islice(read_rows(file, self.form), self.limit)
+            except UnicodeDecodeError:
+                raise ConfigurationError("the input is not UTF-8 text") from None
+
+
+@frozen(kw_only=True)
+class _Batch:
+    """One run of the command."""
+
+    source: _Source
+    network: NetworkChoice
+    store: StoreChoice | None
+    wallets: RowWallets
+    common: dict[str, Any]
+    timeouts: Timeouts
+    options: dict[str, Any]
+
+    def run(self, *, dry_run: bool) -> int | None:
+        """Run it and print the report; give the exit code, or None if all is well."""
+        count = BatchCount(total=self.source.count())
+        stopped_by = None
+        try:
+            with log_lines(held_back=True), shown(count) as display:
+                work = self._look(count, display) if dry_run else self._make(count, display)
+                stopped_by = run_until_signal(work)
+        except StoreError:
+            self._print(count, is_interrupted=True, is_dry_run=dry_run)
+            raise
+        self._print(count, is_interrupted=stopped_by is not None, is_dry_run=dry_run)
+        if stopped_by is not None:
+            note("interrupted: run the same command again to go on")
+            return INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED
+        return FAILED if count.failed or count.unsettled else None
+
+    @staticmethod
+    def _print(count: BatchCount, *, is_interrupted: bool, is_dry_run: bool) -> None:
+        result(json.dumps(count.report(is_interrupted=is_interrupted, is_dry_run=is_dry_run)))
+
+    async def _make(self, count: BatchCount, display: Shown) -> None:
+        from dan_async.client import DanClient
+
+        assert self.store is not None
+        under_way: dict[str, BatchRow] = {}
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(self.store.open())
+            await stack.enter_async_context(self.wallets)
+            network = self.network.open(self.timeouts)
+            dan = await stack.enter_async_context(DanClient(network, store=store, timeouts=self.timeouts))
+            run = dan.generate_session_keys(
+                self._requests(count, display, under_way), resume=True, **self.options, **self.common
+            )
+            await stack.enter_async_context(run)
+            async for item in run:
+                self._count(item, under_way.pop(item.request["reference"]), count)
+                display.update()
+
+    async def _requests(
+        self, count: BatchCount, display: Shown, under_way: dict[str, BatchRow]
+    ) -> AsyncIterator[dict[str, Any]]:
+        async for row in in_a_thread(self.source.rows):
+            problem = row.problem or self.wallets.problem_with(row)
+            if problem:
+                count.failed += 1
+                count.add_failure(_failure(row, "InvalidRow", problem))
+                display.update()
+                continue
+            under_way[row.reference] = row
+            yield {**row.parameters, "wallet": self.wallets.of(row), "reference": row.reference}
+
+    @staticmethod
+    def _count(item: ItemResult, row: BatchRow, count: BatchCount) -> None:
+        error = item.error
+        if isinstance(error, StoreError) and not isinstance(error, RecordConflictError):
+            raise error  # no further row could be stored either
+        if isinstance(error, SessionPendingError):
+            count.unsettled += 1
+        elif error is not None:
+            count.failed += 1
+        else:
+            setattr(count, item.status, getattr(count, item.status) + 1)
+            return
+        text = error.message if isinstance(error, DanError) else "an unforeseen error"
+        count.add_failure(_failure(row, type(error).__name__, text))
+
+    async def _look(self, count: BatchCount, display: Shown) -> None:
+        """Count what a run would do; nothing is sent or stored."""
+        async with AsyncExitStack() as stack:
+            store = None if self.store is None else await stack.enter_async_context(self.store.open())
+            async for row in in_a_thread(self.source.rows):
+                problem = row.problem or self.wallets.problem_with(row)
+                if problem:
+                    count.failed += 1
+                    count.add_failure(_failure(row, "InvalidRow", problem))
+                else:
+                    state = await _state_of(store, row)
+                    if state in {"active", "revoked", "expired"}:
+                        count.kept += 1
+                    elif state == "pending":
+                        count.unsettled += 1
+                    elif state == "failed" and not self.options["retry_failed"]:
+                        count.failed += 1
+                        count.add_failure(_failure(row, "SessionFailedError", "it failed before"))
+                    else:
+                        count.made += 1
+                display.update()
+
+
+async def _state_of(store: SessionStore | None, row: BatchRow) -> str | None:
+    record = None if store is None else await store.get_by_reference(row.reference)
+    return None if record is None else record.state
+
+
+def _failure(row: BatchRow, kind: str, text: str) -> dict[str, Any]:
+    return {"row": row.number, "id": row.row_id, "error": kind, "problem": text}

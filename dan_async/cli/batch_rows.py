@@ -1,0 +1,219 @@
+"""
+The rows of a batch: JSON lines, CSV, or a list of wallets, read one by one.
+
+Each row has a reference that stays the same when the input is read again, also when rows before it came or went: its own id,
+or a hash of what it asks for and how many equal rows stood before it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, Literal, TypeAlias
+
+from attrs import field, frozen
+
+from dan_async.crypto.address import parse_address
+from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
+from dan_async.wallets.local_key import LocalWallet
+
+__all__ = ["BatchRow", "InputFormat", "guess_format", "read_rows"]
+
+InputFormat: TypeAlias = Literal["jsonl", "csv", "wallets"]
+
+#: Names of a row's fields, in camelCase or not -> parameters of generate_session_key.
+_PARAMETERS = {
+    "chainid": "chain_id",
+    "duration": "duration",
+    "threshold": "threshold",
+    "partiesnumber": "parties_number",
+    "parties": "parties_number",
+    "minparties": "min_parties",
+    "permissions": "permissions",
+    "keylabel": "key_label",
+    "label": "key_label",
+    "ephalg": "eph_alg",
+}
+_NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties"})
+_LONGEST_LINE = 256 * 1024
+
+
+@frozen(kw_only=True)
+class BatchRow:
+    """
+    One row.
+
+    Args:
+        number: Its place in the input, from 1.
+        row_id: Its own id, if it has one.
+        reference: Its name in the store.
+        parameters: What it asks for.
+        wallet: The owner's key, if the row has one.
+        address: The owner's address, if the row names it.
+        problem: Why it cannot be used, if so.
+    """
+
+    number: int
+    row_id: str | None = None
+    reference: str = ""
+    parameters: Mapping[str, Any] = field(factory=dict, repr=False)
+    wallet: LocalWallet | None = None
+    address: str | None = None
+    problem: str = ""
+
+
+def guess_format(name: str) -> InputFormat:
+    """
+    Tell the format from a file's name.
+
+    Raises:
+        ConfigurationError: It does not say.
+    """
+    suffix = name.lower().rpartition(".")[2]
+    if suffix in ("jsonl", "ndjson"):
+        return "jsonl"
+    if suffix == "csv":
+        return "csv"
+    if suffix in ("txt", "keys", "wallets"):
+        return "wallets"
+    raise ConfigurationError(
+        "the input's name does not say what is in it", hint="Use --format jsonl, csv or wallets"
+    )
+
+
+def read_rows(file: IO[str], form: InputFormat) -> Iterator[BatchRow]:
+    """
+    Read rows, one after the other. A row that cannot be used is given with its problem.
+
+    Args:
+        file: The input.
+        form: What is in it.
+
+    Raises:
+        ConfigurationError: A CSV's header is missing or names an unknown field.
+    """
+    found = {"jsonl": _json_lines, "csv": _csv_rows, "wallets": _wallets}[form](file)
+    seen: dict[bytes, int] = {}
+    for number, fields in enumerate(found, 1):
+        if isinstance(fields, str):
+            yield BatchRow(number=number, problem=fields)
+            continue
+        try:
+            yield _row(number, fields, seen)
+        except DanError as error:
+            yield BatchRow(number=number, problem=error.message)
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    while line := file.readline(_LONGEST_LINE + 1):
+        yield line
+
+
+def _json_lines(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
+    for line in _lines(file):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            yield "the line is not JSON"
+            continue
+        yield value if isinstance(value, dict) else "the line is not a JSON object"
+
+
+def _csv_rows(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
+    reader = csv.reader(_lines(file), strict=True)
+    header = [name.strip() for name in next(reader, [])]
+    if not header or any(_plain(name) not in _KNOWN for name in header):
+        raise ConfigurationError(
+            "the first line of the CSV does not name the columns",
+            hint="For example: id,privateKey,chainId,duration",
+        )
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error:
+            yield "the line is not CSV"
+            continue
+        if cells is None:
+            return
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            yield f"the line has {len(cells)} columns, and the first one names {len(header)}"
+            continue
+        yield {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
+
+
+def _wallets(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
+    for line in _lines(file):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            is_address = len(text.removeprefix("0x")) == 40
+            yield {"address" if is_address else "privateKey": text}
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+_KNOWN = frozenset({"id", "privatekey", "address", "owner", *_PARAMETERS})
+
+
+def _row(number: int, fields: Mapping[str, Any], seen: dict[bytes, int]) -> BatchRow:
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        plain = _plain(name)
+        if plain not in _KNOWN:
+            shown = name if name.isidentifier() and len(name) <= 40 else "a field"
+            raise InvalidFieldError(shown, "is not a field of a row")
+        if value is None:
+            continue
+        values["address" if plain == "owner" else plain] = value
+    wallet = LocalWallet(values.pop("privatekey")) if "privatekey" in values else None
+    address = values.pop("address", None)
+    if address is not None:
+        address = parse_address("address", address)
+        if wallet is not None and wallet.address != address:
+            raise InvalidFieldError("address", "is not the private key's")
+    row_id = values.pop("id", None)
+    if row_id is not None:
+        row_id = str(row_id)
+        if not 1 <= len(row_id) <= 150 or not row_id.isprintable():
+            raise InvalidFieldError("id", "must be 1 to 150 printable characters")
+    parameters = {_PARAMETERS[name]: value for name, value in values.items()}
+    for name in _NUMBERS & parameters.keys():
+        parameters[name] = _number(name, parameters[name])
+    owner = wallet.address if wallet is not None else address
+    return BatchRow(
+        number=number,
+        row_id=row_id,
+        reference=_reference(row_id, owner, parameters, seen),
+        parameters=parameters,
+        wallet=wallet,
+        address=owner,
+    )
+
+
+def _number(name: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 16:
+        return int(value)
+    raise InvalidFieldError(name, "must be a whole number")
+
+
+def _reference(
+    row_id: str | None, owner: str | None, parameters: Mapping[str, Any], seen: dict[bytes, int]
+) -> str:
+    content = ["id", row_id] if row_id is not None else ["row", owner, parameters]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+    # Half of it is enough to tell rows apart, and a long input has many rows to remember.
+    before = seen[digest[:16]] = seen.get(digest[:16], 0) + 1
+    if row_id is not None:
+        if before > 1:
+            raise InvalidFieldError("id", "stands twice in the input")
+        return f"batch:id:{row_id}"
+    return f"batch:{digest[:16].hex()}:{before}"

@@ -1,0 +1,267 @@
+"""``dan-async sessions``: what is in a store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dan_async.cli.common_options import (
+    DevnetOption,
+    GatewayOption,
+    JsonOption,
+    NodeOption,
+    PrivateKeyFileOption,
+    RevealOption,
+    RevisionOption,
+    StoreKeyFileOption,
+    StoreOption,
+    TimeoutOption,
+    WalletRpcOption,
+)
+from dan_async.cli.network_choice import choose_network
+from dan_async.cli.screen import note, result
+from dan_async.cli.session_file import reserve
+from dan_async.cli.sessions_view import as_lines, as_members, masked_session
+from dan_async.cli.store_choice import choose_store
+from dan_async.cli.wallet_choice import choose_wallet
+from dan_async.cli.whole_number import whole_number
+from dan_async.config import Timeouts
+from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.storage.base import SessionFilter
+from dan_async.storage.record import STATES, StoredSession
+
+if TYPE_CHECKING:
+    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+
+__all__ = ["sessions"]
+
+sessions = typer.Typer(
+    help="Look at the sessions in a store, export, revoke and purge them.",
+    no_args_is_help=False,
+    rich_markup_mode="rich",
+)
+
+OwnerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only this owner's.")]
+ChainOption = Annotated[
+    int | None, typer.Option(parser=whole_number(1, 2**53 - 1), metavar="ID", help="Only this chain's.")
+]
+StateOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="STATE", help=f"Only in this state: {', '.join(STATES)}. May be repeated."),
+]
+RecordArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The record's id, or its reference.", show_default=False)
+]
+
+
+def _with_store(url: str, key_file: Path | None, work: Callable[[SQLAlchemyStore], Awaitable[Any]]) -> Any:
+    chosen = choose_store(url, option="--store", key_file=key_file, environment=os.environ, may_make=False)
+
+    async def run() -> Any:
+        async with chosen.open() as store:
+            return await work(store)
+
+    return asyncio.run(run())
+
+
+def _filter(owner: str | None, chain_id: int | None, state: list[str] | None) -> SessionFilter:
+    try:
+        return SessionFilter(owner=owner, chain_id=chain_id, state=state or ())
+    except InvalidFieldError as error:
+        problem = error.message.removeprefix(error.field + " ")
+        raise InvalidFieldError(f"--{error.field}", problem, hint=error.hint) from None
+
+
+async def _one(store: SQLAlchemyStore, name: str) -> StoredSession:
+    is_id = name.startswith("0x") and len(name) == 66
+    found = await store.get(name.lower()) if is_id else None  # type: ignore[arg-type]  # it is looked up, whatever it is
+    found = found or await store.get_by_reference(name)
+    if found is None:
+        raise ConfigurationError("there is no record of that id or reference")
+    return found
+
+
+@sessions.command("list")
+def list_sessions(
+    *,
+    store: StoreOption,
+    store_key_file: StoreKeyFileOption = None,
+    owner: OwnerOption = None,
+    chain_id: ChainOption = None,
+    state: StateOption = None,
+    limit: Annotated[
+        int, typer.Option(parser=whole_number(1, 1000), metavar="N", help="How many at most.")
+    ] = 100,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Go on after the page that ended with this cursor.")
+    ] = None,
+    as_json: JsonOption = False,
+    reveal: RevealOption = False,
+) -> None:
+    """List sessions, oldest first. Secrets are masked."""
+    where = _filter(owner, chain_id, state)
+    page = _with_store(store, store_key_file, lambda s: s.list_page(where, limit=limit, after=after))
+    if as_json:
+        members = [as_members(record, reveal=reveal) for record in page.records]
+        result(json.dumps({"sessions": members, "next": page.next}))
+        return
+    for line in as_lines(page.records):
+        result(line)
+    if page.next is not None:
+        note(f"There are more: --after {page.next}")
+
+
+@sessions.command("show")
+def show_session(
+    record: RecordArgument,
+    *,
+    store: StoreOption,
+    store_key_file: StoreKeyFileOption = None,
+    as_json: JsonOption = False,
+    reveal: RevealOption = False,
+) -> None:
+    """Show one session."""
+    found = _with_store(store, store_key_file, lambda s: _one(s, record))
+    members = as_members(found, reveal=reveal)
+    if as_json:
+        result(json.dumps(members))
+        return
+    width = max(map(len, members)) + 2
+    for name, value in members.items():
+        if isinstance(value, dict):
+            for inner, detail in value.items():
+                result(f"{name}.{inner}".ljust(width + 20) + str(detail))
+        elif value not in (None, ""):
+            result(name.ljust(width + 20) + str(value))
+
+
+@sessions.command("export")
+def export_sessions(
+    *,
+    store: StoreOption,
+    store_key_file: StoreKeyFileOption = None,
+    owner: OwnerOption = None,
+    chain_id: ChainOption = None,
+    state: StateOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write to a file that only you can read, instead of standard output."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --output replace an existing file.")] = False,
+    as_json: JsonOption = True,
+    reveal: RevealOption = False,
+) -> None:
+    """Write sessions as JSON lines, as sign_message takes them. Without --reveal the ephemeral private keys are masked."""
+    del as_json  # there is no other form
+    where = _filter(owner, chain_id, state or ["active"])
+
+    async def collect(opened: SQLAlchemyStore) -> list[str]:
+        lines = []
+        async for record in opened.find(where):
+            if record.session is not None:
+                fields = record.session.to_dict(extended=True)
+                lines.append(json.dumps(fields if reveal else masked_session(fields)))
+        return lines
+
+    with ExitStack() as stack:
+        write = None if output is None else stack.enter_context(reserve(output, force=force))
+        lines = _with_store(store, store_key_file, collect)
+        if write is None:
+            for line in lines:
+                result(line)
+        else:
+            write("".join(line + "\n" for line in lines))
+            note(f"{len(lines)} sessions were written to {output}.")
+    if not reveal:
+        note("The ephemeral private keys are masked; --reveal exports them.")
+
+
+@sessions.command("revoke")
+def revoke_session(
+    record: RecordArgument,
+    *,
+    store: StoreOption,
+    store_key_file: StoreKeyFileOption = None,
+    node: NodeOption = None,
+    gateway: GatewayOption = None,
+    revision: RevisionOption = None,
+    devnet: DevnetOption = None,
+    private_key_file: PrivateKeyFileOption = None,
+    wallet_rpc: WalletRpcOption = None,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the session's key back from its ephemeral key: on the nodes, then in the store. The owner signs."""
+    from dan_async.client import DanClient
+
+    network = choose_network(
+        devnet=devnet, nodes=node or [], threshold=None, parties=None, gateway=gateway, revision=revision
+    )
+    open_wallet = choose_wallet(
+        private_key_file=private_key_file,
+        rpc_url=wallet_rpc,
+        rpc_address=None,
+        environment=os.environ,
+        throwaway_allowed=False,
+    )
+    timeouts = Timeouts() if timeout is None else Timeouts(total_s=timeout)
+
+    async def revoke(opened: SQLAlchemyStore) -> StoredSession:
+        found = await _one(opened, record)
+        async with (
+            open_wallet() as wallet,
+            DanClient(network.open(timeouts), store=opened, timeouts=timeouts) as dan,
+        ):
+            return await dan.revoke_stored_session(found.record_id, wallet=wallet)
+
+    done = _with_store(store, store_key_file, revoke)
+    if as_json:
+        result(json.dumps(as_members(done, reveal=False)))
+    else:
+        result(f"{done.record_id} {done.state}")
+
+
+@sessions.command("purge")
+def purge_sessions(
+    *,
+    store: StoreOption,
+    store_key_file: StoreKeyFileOption = None,
+    ended_for: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(0, 2**40), metavar="SECONDS", help="Only what has ended for so long."
+        ),
+    ] = 0,
+    mark_only: Annotated[
+        bool, typer.Option("--mark-only", help="Delete nothing; only change the state to expired.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete what has ended."""
+
+    async def purge(opened: SQLAlchemyStore) -> int:
+        if mark_only:
+            return await opened.mark_expired()
+        return await opened.purge_expired(ended_for_s=float(ended_for))
+
+    count = _with_store(store, store_key_file, purge)
+    done = "marked" if mark_only else "purged"
+    result(json.dumps({done: count}) if as_json else f"{count} {done}")
+
+
+@sessions.callback(invoke_without_command=True)
+def _main(context: typer.Context) -> None:
+    """Look at the sessions in a store, export, revoke and purge them."""
+    if context.invoked_subcommand is None:
+        raise ConfigurationError(
+            "no command is named", hint="Use list, show, export, revoke or purge; dan-async sessions --help"
+        )

@@ -1,0 +1,240 @@
+"""``dan-async batch``: what it makes, says and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Finished, Run, command
+
+KEYS = [f"{i:02}" * 32 for i in range(1, 6)]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("DAN_ASYNC_STORE", "DAN_ASYNC_STORE_KEY", "DAN_ASYNC_STORE_PASSPHRASE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def network(nodes: list[str]) -> list[str]:
+    """The options that name the network."""
+    named = [part for node in nodes for part in ("--node", node)]
+    return [*named, "--threshold", "2", "--parties", "3", "--chain-id", "80002"]
+
+
+def wallets(*keys: str) -> str:
+    Path("wallets.txt").write_text("".join(f"{key}\n" for key in keys))
+    return "wallets.txt"
+
+
+def report(finished: Finished) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(finished.out)
+    return found
+
+
+def counts(finished: Finished) -> dict[str, int]:
+    return {name: report(finished)[name] for name in ("made", "kept", "settled", "failed", "unsettled")}
+
+
+NOTHING = {"made": 0, "kept": 0, "settled": 0, "failed": 0, "unsettled": 0}
+
+
+def test_a_batch_makes_a_key_for_each_row(run: Run, network: list[str]) -> None:
+    """And a second one finds them all in the store."""
+    options = ("batch", wallets(*KEYS), "--out", "sqlite:///keys.db", *network)
+    first = run(*options)
+    assert first.code == 0, first.err
+    assert counts(first) == NOTHING | {"made": 5}
+    second = run(*options)
+    assert counts(second) == NOTHING | {"kept": 5}
+    listed = json.loads(run("sessions", "list", "--store", "sqlite:///keys.db", "--json").out)
+    assert len({entry["owner"] for entry in listed["sessions"]}) == 5
+
+
+def test_the_store_and_its_key_are_for_their_owner_alone(run: Run, network: list[str]) -> None:
+    """Without any key option a key file is made beside the store, and that is said."""
+    finished = run("batch", wallets(KEYS[0]), "--out", "sqlite:///keys.db", *network)
+    assert "keys.db.key" in finished.err
+    for name in ("keys.db", "keys.db.key"):
+        assert Path(name).stat().st_mode & 0o777 == 0o600
+    for secret in KEYS[:1]:
+        assert secret not in finished.err + finished.out
+
+
+def test_failures_are_reported_and_the_rest_is_made(run: Run, network: list[str]) -> None:
+    """Exit code 1, with the row and the reason; --retry-failed tries what may be tried again."""
+    Path("rows.jsonl").write_text(
+        "".join(
+            json.dumps(row) + "\n"
+            for row in (
+                {"id": "good", "privateKey": KEYS[0]},
+                {"id": "bad", "privateKey": KEYS[1], "chainId": 2**60},
+                {"id": "worse", "privateKey": "zz"},
+            )
+        )
+    )
+    options = ("batch", "rows.jsonl", "--out", "sqlite:///keys.db", *network)
+    finished = run(*options)
+    assert finished.code == 1
+    assert counts(finished) == NOTHING | {"made": 1, "failed": 2}
+    failures = {failure["row"]: failure for failure in report(finished)["failures"]}
+    assert failures[2]["id"] == "bad"
+    assert "chain_id" in failures[2]["problem"]
+    assert failures[3]["error"] == "InvalidRow"
+    Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace(str(2**60), "5"))
+    assert counts(run(*options, "--retry-failed")) == NOTHING | {"made": 1, "kept": 1, "failed": 1}
+
+
+def test_a_dry_run_sends_and_makes_nothing(run: Run) -> None:
+    """Not even a store; the nodes need not be there."""
+    nowhere = [
+        "--node",
+        "ws://127.0.0.1:1/v1/rpc=0x" + "12" * 20,
+        "--node",
+        "ws://127.0.0.1:2/v1/rpc=0x" + "13" * 20,
+    ]
+    more = ["--threshold", "2", "--parties", "2", "--chain-id", "1"]
+    name = wallets(*KEYS, "nonsense")
+    finished = run("batch", name, "--out", "sqlite:///keys.db", "--dry-run", *nowhere, *more)
+    assert counts(finished) == NOTHING | {"made": 5, "failed": 1}
+    assert report(finished)["dryRun"] is True
+    assert sorted(path.name for path in Path().iterdir()) == ["wallets.txt"]
+
+
+def test_limit_and_csv_and_a_common_wallet(
+    run: Run, network: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first rows; those without a key of their own use the wallet that is named for all."""
+    monkeypatch.setenv("DAN_ASYNC_PRIVATE_KEY", KEYS[0])
+    Path("rows.csv").write_text("id,duration\n1,60\n2,\n3,\n")
+    finished = run("batch", "rows.csv", "--out", "sqlite:///keys.db", "--limit", "2", *network)
+    assert counts(finished) == NOTHING | {"made": 2}
+    dry = run("batch", "rows.csv", "--out", "sqlite:///keys.db", "--dry-run", *network)
+    assert counts(dry) == NOTHING | {"made": 1, "kept": 2}
+
+
+def test_rows_without_a_wallet_fail(run: Run, network: list[str]) -> None:
+    """Nobody could authorise them."""
+    Path("rows.csv").write_text("id\n1\n")
+    finished = run("batch", "rows.csv", "--out", "sqlite:///keys.db", *network)
+    assert "no wallet is named" in report(finished)["failures"][0]["problem"]
+
+
+def test_a_devnet_of_its_own(run: Run) -> None:
+    """For trying it out: nodes and wallet are thrown away."""
+    Path("rows.jsonl").write_text('{"id":1}\n{"id":2}\n')
+    finished = run("batch", "rows.jsonl", "--out", "sqlite:///keys.db", "--devnet", "2-of-3")
+    assert finished.code == 0, finished.err
+    assert counts(finished) == NOTHING | {"made": 2}
+
+
+def test_from_standard_input(network: list[str], tmp_path: Path) -> None:
+    """With its format; progress goes to standard error, and the report alone to standard output."""
+    done = subprocess.run(
+        command("batch", "-", "--format", "wallets", "--out", "sqlite:///keys.db", *network),
+        input="\n".join(KEYS[:2]),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["made"] == 2
+    assert "2 rows, 0 failed" in done.stderr
+
+
+def test_a_bar_on_a_terminal(network: list[str], tmp_path: Path) -> None:
+    """Standard error is a terminal: how many of how many, and how fast."""
+    (tmp_path / "wallets.txt").write_text(KEYS[0])
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command("batch", "wallets.txt", "--out", "sqlite:///keys.db", *network),
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:
+        pass  # the terminal's other side was closed
+    os.close(ours)
+    out, _ = process.communicate(timeout=50)
+    assert json.loads(out)["made"] == 1
+    assert b"1/1" in shown
+    assert b"0 failed" in shown
+
+
+def test_ctrl_c_stops_it_and_says_how_to_go_on(network: list[str], tmp_path: Path) -> None:
+    """The report says that it was interrupted, the exit code is 130, and what was made is kept."""
+    process = subprocess.Popen(
+        command("batch", "-", "--format", "wallets", "--out", "sqlite:///keys.db", *network),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdin is not None
+    process.stdin.write(KEYS[0] + "\n")
+    process.stdin.flush()
+    end = time.monotonic() + 40
+    while not (tmp_path / "keys.db").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert json.loads(out)["interrupted"] is True
+    assert err.splitlines()[-1] == "interrupted: run the same command again to go on"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["nothing.txt", "--out", "sqlite:///k.db"], "cannot be read"),
+        (["rows.dat", "--out", "sqlite:///k.db"], "--format"),
+        (["-", "--out", "sqlite:///k.db"], "--format is needed"),
+        (["wallets.txt", "--format", "xml", "--out", "sqlite:///k.db"], "--format"),
+        (["wallets.txt", "--out", "mysql://x/y"], "--out"),
+        (["wallets.txt", "--out", "postgresql://me@127.0.0.1:1/x"], "no key for the store"),
+        (["wallets.txt", "--out", "sqlite:///k.db", "--store-key-file", "none"], "none"),
+        (["wallets.txt", "--out", "sqlite:///k.db", "--rate", "0"], "rate"),
+        (["wallets.txt", "--out", "sqlite:///k.db", "--timeout", "0"], "--timeout"),
+        (["wallets.txt", "--out", "sqlite:///k.db", "--concurrency", "0"], "--concurrency"),
+    ],
+)
+def test_wrong_input_is_refused(run: Run, network: list[str], options: list[str], said: str) -> None:
+    """Exit code 2 and what is wrong."""
+    wallets(KEYS[0])
+    finished = run("batch", *options, *network)
+    assert finished.code == 2
+    assert said in finished.err
+
+
+def test_another_key_is_refused(run: Run, network: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that was made under another key is not written to."""
+    options = ("batch", wallets(KEYS[0]), "--out", "sqlite:///keys.db", *network)
+    assert run(*options).code == 0
+    monkeypatch.setenv("DAN_ASYNC_STORE_KEY", "77" * 32)
+    finished = run(*options)
+    assert finished.code == 1
+    assert "key" in finished.err
