@@ -1,9 +1,9 @@
-// The public TypeScript client, unmodified, making keys over a gateway: prints its CPU time and wall time for each round.
+// The public TypeScript client, unmodified, making keys over a gateway, or signing with one: prints its CPU time and wall time for each round.
 // Its packages are those of tests/interop (npm ci there). It logs to the console by itself, so the console is silenced.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-const { packages, url, ownerKey, concurrency, rounds, keygens, warmUp } = JSON.parse(process.argv[2]);
+const { packages, url, ownerKey, concurrency, rounds, keygens, warmUp, sign } = JSON.parse(process.argv[2]);
 const resolve = createRequire(`${packages}/package.json`).resolve;
 const load = (name) => import(pathToFileURL(resolve(name)));
 const ws = await load("ws");
@@ -27,10 +27,16 @@ async function keygen() {
   return sdk.computeAddress(made.publicKey);
 }
 
+async function signature() {
+  const auth = new sdk.EphAuth(sign.ephId, Uint8Array.from(Buffer.from(sign.ephemeralKey, "hex")));
+  const client = new sdk.WalletProviderServiceClient({ walletProviderId: "devnet", walletProviderUrl: url });
+  return new sdk.NetworkSigner(client, sign.t, sign.n, auth).signMessage(sign.keyId, sign.message);
+}
+
 async function load_(count) {
   let left = count;
   const worker = async () => {
-    while (left-- > 0) await keygen();
+    while (left-- > 0) await (sign ? signature() : keygen());
   };
   await Promise.all(Array.from({ length: concurrency }, worker));
 }

@@ -1,0 +1,284 @@
+"""
+What a signature costs, end to end: ``python -m benchmarks.sign [--quick]`` (under a minute with --quick).
+
+Five nodes of a devnet, one process each; three of them sign. Measured are latency, throughput and the client's CPU time:
+with two round trips, with presignatures made ahead (one round trip), and through the devnet's gateway beside the public
+TypeScript client 0.3.0, in turns. Then the latency with one node of five that answers nothing any more, in turns with the
+healthy network; exits with 1 if its 99th percentile is more than 1.3 times the healthy one. The node is one of those that
+would sign. What the client needs to notice it, one late signature, is shown by itself.
+
+The TypeScript client needs Node.js and ``npm ci`` in tests/interop; without them its column is empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from benchmarks.measure import LatencyHistogram, commit_facts, platform_facts, run_load, say, summarise
+from benchmarks.peers import Peer
+from dan_async import DanClient, LocalWallet, NodeNetwork
+from dan_async.config import Threshold, Timeouts
+from dan_async.models.session import DanSessionKeyPayload
+from dan_async.networks import GatewayNetwork, SigningOptions
+from dan_async.wire.sign_request import SignRequest, encode_wrapped
+
+if TYPE_CHECKING:
+    from dan_async.devnet import Devnet
+
+__all__ = ["Effort", "main", "with_one_stalled"]
+
+_HERE = Path(__file__).parent
+_PACKAGES = _HERE.parent / "tests" / "interop"
+_TIMEOUTS = Timeouts(total_s=60.0, attempt_s=30.0, connect_s=30.0)
+_THRESHOLD = Threshold(3, 5)
+_LIMIT = 1.3
+_MESSAGE = "a message of some forty characters or so"
+
+#: With presignatures made ahead, signatures come this far apart, in seconds, as in a trading loop.
+_PACE_S = 0.25
+
+#: For benchmarks only: known to everybody.
+_OWNER_KEY = "11" * 32
+
+Operation = Callable[[], Awaitable[object]]
+
+
+@frozen(kw_only=True)
+class Effort:
+    """How long each part takes: seconds for a turn, turns, signatures for a turn of the stalled node."""
+
+    seconds: float = 3.0
+    turns: int = 4
+    paced: int = 40
+    stalled_turns: int = 6
+    stalled_signatures: int = 15
+    typescript: int = 40
+
+
+QUICK = Effort(seconds=0.8, turns=2, paced=8, stalled_turns=3, stalled_signatures=5, typescript=6)
+
+
+async def _client(network: Any, stack: AsyncExitStack) -> DanClient:
+    return await stack.enter_async_context(DanClient(network, timeouts=_TIMEOUTS))
+
+
+def _nodes(described: dict[str, Any], *, stock: int) -> NodeNetwork:
+    return NodeNetwork(
+        described["nodes"],
+        threshold=_THRESHOLD,
+        timeouts=_TIMEOUTS,
+        signing=SigningOptions(stock=stock),
+    )
+
+
+async def _session(dan: DanClient) -> DanSessionKeyPayload:
+    # ed25519: the TypeScript client is to sign with the same session.
+    wallet = LocalWallet(_OWNER_KEY)
+    return await dan.generate_session_key(wallet=wallet, chain_id=80002, eph_alg="ed25519")
+
+
+def _signing(dan: DanClient, session: DanSessionKeyPayload) -> Operation:
+    async def sign() -> object:
+        return await dan.sign_message(_MESSAGE, session)
+
+    return sign
+
+
+async def _paced(operation: Operation, count: int) -> LatencyHistogram:
+    """Sign now and then, so that there is time to make presignatures."""
+    found = LatencyHistogram()
+    for _ in range(count):
+        await asyncio.sleep(_PACE_S)
+        started = time.perf_counter()
+        await operation()
+        found.record(time.perf_counter() - started)
+    return found
+
+
+async def _typescript(url: str, session: DanSessionKeyPayload, count: int) -> float | None:
+    """Give the TypeScript client's CPU milliseconds for one signature."""
+    node = shutil.which("node")
+    if node is None or not (_PACKAGES / "node_modules" / "sdk-0.3.0").is_dir():
+        return None
+    request = SignRequest(request_type="EIP191", message=_MESSAGE.encode().hex())
+    job = {
+        "packages": str(_PACKAGES.resolve()),
+        "url": url,
+        "ownerKey": "0x" + _OWNER_KEY,
+        "concurrency": 1,
+        "rounds": 1,
+        "keygens": count,
+        "warmUp": 8,
+        "sign": {
+            "t": session.threshold,
+            "n": session.parties_number,
+            "keyId": session.mpc_key_id,
+            "ephId": session.eph_id,
+            "ephemeralKey": session.hex_eph_sk_without_0x,
+            "message": encode_wrapped(request),
+        },
+    }
+    process = await asyncio.create_subprocess_exec(
+        node, str(_HERE / "typescript_client.mjs"), json.dumps(job), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    return float(json.loads(out.splitlines()[-1])["cpuMs"])
+
+
+async def _on_healthy_nodes(effort: Effort) -> dict[str, Any]:
+    async with AsyncExitStack() as stack:
+        shape = {"t": _THRESHOLD.t, "n": _THRESHOLD.n}
+        peer = await stack.enter_async_context(Peer("benchmarks.devnet_host", shape))
+        direct = await _client(_nodes(peer.described, stock=0), stack)
+        ahead = await _client(_nodes(peer.described, stock=4), stack)
+        url = peer.described["gateway"]
+        network = GatewayNetwork(url, revision="0.3", threshold=_THRESHOLD, timeouts=_TIMEOUTS)
+        gateway = await _client(network, stack)
+        session = await _session(direct)
+        operations = {
+            "nodes, two round trips": (_signing(direct, session), 1),
+            "nodes, 8 in flight": (_signing(direct, session), 8),
+            "gateway 0.3": (_signing(gateway, session), 1),
+        }
+        for operation, concurrency in operations.values():  # set-ups of pairs, connections, caches
+            await run_load(operation, concurrency=concurrency, seconds=0.0, at_least=6)
+        loads: dict[str, list[Any]] = {name: [] for name in operations}
+        theirs: list[float | None] = []
+        for turn in range(effort.turns):
+            say(f"signing, turn {turn + 1} of {effort.turns}")
+            for name, (operation, concurrency) in operations.items():
+                loads[name].append(await run_load(operation, concurrency=concurrency, seconds=effort.seconds))
+            theirs.append(await _typescript(url, session, effort.typescript))
+        say("presignatures made ahead")
+        await _paced(_signing(ahead, session), 6)
+        paced = await _paced(_signing(ahead, session), effort.paced)
+    entries = {name: summarise(turns) for name, turns in loads.items()}
+    known = sorted(value for value in theirs if value is not None)
+    return {
+        "entries": entries,
+        "one_round_trip_ms": paced.to_dict(),
+        "typescript_cpu_ms": round(known[len(known) // 2], 3) if known else None,
+    }
+
+
+@frozen
+class Comparison:
+    """Latencies with every node well and with one stalled, and of the one signature that noticed it."""
+
+    healthy: LatencyHistogram = field(factory=LatencyHistogram)
+    stalled: LatencyHistogram = field(factory=LatencyHistogram)
+    noticing: LatencyHistogram = field(factory=LatencyHistogram)
+
+    @property
+    def ratio(self) -> float:
+        """The 99th percentile with the stalled node, over that without."""
+        return self.stalled.percentile_s(99) / self.healthy.percentile_s(99)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in milliseconds."""
+        return {
+            "signatures": [self.healthy.total, self.stalled.total],
+            "healthy_ms": self.healthy.to_dict(),
+            "stalled_ms": self.stalled.to_dict(),
+            "noticing_ms": round(self.noticing.longest_s * 1e3, 1),
+            "p99_ratio": round(self.ratio, 3),
+        }
+
+
+def _next_signer(client: DanClient, net: Devnet) -> int:
+    """Give the index of the node that the client will ask first: the fastest one, as it sees it."""
+    from dan_async.networks.pool import rank
+
+    assert isinstance(client.network, NodeNetwork)
+    best = rank(client.network._nodes)[0].operator
+    return next(node.index for node in net.nodes if node.operator == best)
+
+
+async def with_one_stalled(effort: Effort) -> Comparison:
+    """Sign with every node well and with one that answers nothing, in turns, so that a busy moment meets both."""
+    from dan_async.devnet import Devnet, DropRequest
+
+    found = Comparison()
+    async with AsyncExitStack() as stack:
+        net = await stack.enter_async_context(Devnet(_THRESHOLD.t, _THRESHOLD.n, processes=True))
+        healthy, other = [await _client(_nodes(net.describe(), stock=0), stack) for _ in range(2)]
+        session = await _session(healthy)
+        for client in (healthy, other):
+            await run_load(_signing(client, session), concurrency=1, seconds=0.0, at_least=6)
+        victim = _next_signer(other, net)
+        for turn in range(effort.stalled_turns):
+            for client, histogram in ((healthy, found.healthy), (other, found.stalled)):
+                is_stalled = client is other
+                net.faults[victim] = DropRequest() if is_stalled else None
+                for place in range(effort.stalled_signatures):
+                    started = time.perf_counter()
+                    await _signing(client, session)()
+                    noticed = is_stalled and turn == place == 0
+                    (found.noticing if noticed else histogram).record(time.perf_counter() - started)
+    return found
+
+
+def _render(result: dict[str, Any]) -> str:
+    rows = [
+        "| 3-of-5 | p50 ms | p99 ms | signatures/s | client, CPU ms | TypeScript 0.3.0, CPU ms |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, entry in result["entries"].items():
+        theirs = result["typescript_cpu_ms"] if "gateway" in name else None
+        latency = entry["latency_ms"]
+        rows.append(
+            f"| {name} | {latency['p50']:.0f} | {latency['p99']:.0f} | {entry['per_second']:.0f} "
+            f"| {entry['cpu_ms']['median']:.2f} | {'' if theirs is None else f'{theirs:.2f}'} |"
+        )
+    ahead, stalled = result["one_round_trip_ms"], result["stalled"]
+    rows += [
+        f"| nodes, made ahead, one round trip | {ahead['p50']:.1f} | {ahead['p99']:.1f} | | | |",
+        "",
+        _stalled_line(stalled),
+        "",
+        ", ".join(f"{name}: {value}" for name, value in result["platform"].items()),
+    ]
+    return "\n".join(rows)
+
+
+def _stalled_line(stalled: dict[str, Any]) -> str:
+    with_it, without = stalled["stalled_ms"]["p99"], stalled["healthy_ms"]["p99"]
+    return (
+        f"One of five nodes stalled: p99 {with_it:.0f} ms, healthy {without:.0f} ms, ratio {stalled['p99_ratio']:.2f} "
+        f"(at most {_LIMIT}); the signature that noticed took {stalled['noticing_ms']:.0f} ms."
+    )
+
+
+async def run(effort: Effort) -> dict[str, Any]:
+    """Run everything, one after the other."""
+    result: dict[str, Any] = {**commit_facts(), "platform": platform_facts()}
+    result |= await _on_healthy_nodes(effort)
+    say("one node stalled")
+    return result | {"stalled": (await with_one_stalled(effort)).to_dict()}
+
+
+def main() -> int:
+    """Read the command line, run, and say whether the stalled node cost too much."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sign")
+    parser.add_argument("--quick", action="store_true", help="under a minute")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="where the figures go, as JSON")
+    options = parser.parse_args()
+    result = asyncio.run(run(QUICK if options.quick else Effort()))
+    if options.output:
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(_render(result))
+    return int(result["stalled"]["p99_ratio"] > _LIMIT)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
