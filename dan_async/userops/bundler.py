@@ -10,8 +10,11 @@ from attrs import frozen
 from dan_async._hex import from_hex, to_hex
 from dan_async._tasks import Deadline
 from dan_async.errors import (
+    ConnectError,
+    DanError,
     InvalidFieldError,
     RpcError,
+    TransportError,
     UserOperationRevertedError,
     UserOperationTimeoutError,
 )
@@ -25,6 +28,10 @@ __all__ = ["Bundler", "GasPrice"]
 
 #: Seconds between two looks for a receipt: the first, the growth, the longest.
 _FIRST_POLL_S, _GROWTH, _LONGEST_POLL_S = 0.1, 1.5, 2.0
+
+#: A bundler's own method for the price of gas -> the member of its answer that has it.
+_PRICE_METHODS = {"pimlico_getUserOperationGasPrice": "standard", "biconomy_getGasFeeValues": None}
+_NO_SUCH_METHOD = (-32601, -32600, -32004)
 
 _GAS_MEMBERS = {
     "preVerificationGas": "pre_verification_gas",
@@ -70,6 +77,7 @@ class Bundler:
         self.service = service
         self._entry_point = entry_point
         self._sleep = sleep
+        self._price_methods = dict(_PRICE_METHODS)
 
     async def chain_id(self, *, deadline: Deadline) -> int:
         """
@@ -90,14 +98,13 @@ class Bundler:
         Raises:
             ProtocolError: The answer is not a price.
         """
-        for method, member in (
-            ("pimlico_getUserOperationGasPrice", "standard"),
-            ("biconomy_getGasFeeValues", None),
-        ):
+        for method, member in tuple(self._price_methods.items()):
             try:
                 answer = await self.service.ask(method, [], deadline=deadline)
-            except RpcError:
-                continue  # a method of its own that it does not have: the chain tells as well
+            except RpcError as error:
+                if error.code in _NO_SUCH_METHOD:
+                    self._price_methods.pop(method, None)
+                continue  # the chain tells as well
             prices = answer.get(member) if member and isinstance(answer, dict) else answer
             if isinstance(prices, dict):
                 return GasPrice(
@@ -147,12 +154,18 @@ class Bundler:
 
         Raises:
             BundlerError: It was refused.
+            UserOperationTimeoutError: The reply was lost; the bundler may have it.
+            ConnectError: The bundler could not be reached, so it does not have it.
             ProtocolError: The bundler speaks of another operation.
         """
         method, own = "eth_sendUserOperation", to_hex(expected)
+        attempts: list[DanError] = []
         try:
             answer = await self.service.ask(
-                method, [operation.to_dict(), self._entry_point], deadline=deadline
+                method,
+                [operation.to_dict(), self._entry_point],
+                deadline=deadline,
+                before_sleep=lambda details: attempts.append(details.error),
             )
         except RpcError as error:
             # After a reply that was lost on the way, the second sending finds the first one's work done.
@@ -160,6 +173,14 @@ class Bundler:
                 return own
             raise bundler_error(
                 error, service=self.service.name, method=method, user_operation_hash=own
+            ) from error
+        except TransportError as error:
+            if all(isinstance(one, ConnectError) for one in (*attempts, error)):
+                raise  # it never left
+            raise UserOperationTimeoutError(
+                f"the user operation {own} was sent, and the bundler's reply was lost: {error.message}",
+                hint="Wait for its receipt; sending the very same operation again is safe, the same calls are not",
+                user_operation_hash=own,
             ) from error
         try:
             is_same = from_hex(answer, field="hash", length=32) == expected
@@ -219,16 +240,22 @@ class Bundler:
         """
         pause = _FIRST_POLL_S
         while True:
-            found = await self.receipt(user_operation_hash, deadline=deadline)
+            failure: TransportError | None = None
+            try:
+                found = await self.receipt(user_operation_hash, deadline=deadline)
+            except TransportError as error:
+                if not error.retryable:
+                    raise
+                found, failure = None, error  # a bundler that starts anew is no reason to stop looking
             if found is not None:
                 break
             left = deadline.remaining()
             if left is not None and left <= 0:
                 raise UserOperationTimeoutError(
-                    f"the user operation {user_operation_hash} is not on the chain yet",
+                    f"the user operation {user_operation_hash} is not known to be on the chain yet",
                     hint="It may still come: wait for its receipt again, and do not send it with another nonce",
                     user_operation_hash=user_operation_hash,
-                )
+                ) from failure
             await self._sleep(pause if left is None else min(pause, left))
             pause = min(pause * _GROWTH, _LONGEST_POLL_S)
         if not found.is_success and not allow_revert:

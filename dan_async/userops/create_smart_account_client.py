@@ -39,6 +39,7 @@ async def create_smart_account_client(
     paymaster_url: str | Transport | None = None,
     paymaster_context: Mapping[str, Any] | None = None,
     biconomy_paymaster_api_key: str | None = None,
+    paymaster: Paymaster | None = None,
     account: AccountKind | None = None,
     address: str | None = None,
     owner: str | None = None,
@@ -60,6 +61,7 @@ async def create_smart_account_client(
         paymaster_url: A paymaster service of ERC-7677, if one is to pay for gas.
         paymaster_context: What that service wants to be told.
         biconomy_paymaster_api_key: The API key of Biconomy's paymaster, instead of paymaster_url.
+        paymaster: A paymaster of your own making, instead of either; it is closed with the client.
         account: What kind of account it is; ``SimpleAccount("v0.7.0")`` if None, and ``BiconomyV2()`` with Biconomy's
             paymaster.
         address: The account's address; if None, the one that its factory gives it.
@@ -84,9 +86,10 @@ async def create_smart_account_client(
         >>> account = await create_smart_account_client(signer=wallet, bundler_url="https://…/api/v2/80002/key")
         >>> session = await dan.generate_session_key(smart_account_client=account)
     """
-    if paymaster_url is not None and biconomy_paymaster_api_key is not None:
+    if sum(one is not None for one in (paymaster_url, biconomy_paymaster_api_key, paymaster)) > 1:
         raise InvalidFieldError(
-            "biconomy_paymaster_api_key", "is given beside paymaster_url: one of them pays"
+            "paymaster_url",
+            "is one of three, with biconomy_paymaster_api_key and paymaster: one of them pays",
         )
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
     check_int("salt", salt, least=0, most=2**256 - 1)
@@ -105,7 +108,6 @@ async def create_smart_account_client(
     except BaseException:
         await bundler.service.aclose()
         raise
-    paymaster: Paymaster | None = None
     if paymaster_url is not None:
         paymaster = Erc7677Paymaster(service("paymaster", paymaster_url), context=paymaster_context)
     elif biconomy_paymaster_api_key is not None:

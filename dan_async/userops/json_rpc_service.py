@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dan_async._tasks import Deadline
@@ -14,6 +14,7 @@ from dan_async.types import Json
 from dan_async.userops.bundler_errors import bundler_error
 
 if TYPE_CHECKING:
+    from dan_async.retry import RetryDetails
     from dan_async.transport.base import Transport
 
 __all__ = ["JsonRpcService", "read_quantity"]
@@ -78,9 +79,22 @@ class JsonRpcService:
         except RpcError as error:
             raise bundler_error(error, service=self.name, method=method, user_operation_hash=about) from error
 
-    async def ask(self, method: str, params: Sequence[Json], *, deadline: Deadline) -> Json:
+    async def ask(
+        self,
+        method: str,
+        params: Sequence[Json],
+        *,
+        deadline: Deadline,
+        before_sleep: Callable[[RetryDetails], None] | None = None,
+    ) -> Json:
         """
         Ask like ``call``, and leave the service's error as it is.
+
+        Args:
+            method: The method.
+            params: Its parameters.
+            deadline: The job's.
+            before_sleep: Told of each wait before another attempt.
 
         Raises:
             RpcError: The service answered with an error.
@@ -92,7 +106,7 @@ class JsonRpcService:
         async def attempt() -> Json:
             return await self._transport.call(method, text, timeout_s=deadline.cap(self._attempt_s))
 
-        return await self._retry.run(attempt, deadline=deadline)
+        return await self._retry.run(attempt, deadline=deadline, before_sleep=before_sleep)
 
     def broken(self, method: str, problem: str) -> ProtocolError:
         """Make the error for an answer that is not what the method's specification says."""

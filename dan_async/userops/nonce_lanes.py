@@ -118,9 +118,11 @@ class NonceLanes:
         lane = self._lanes.setdefault(name, _Lane(key))
         async with lane.lock:
             turn = Turn(await self._next_nonce(lane, deadline))
-            yield turn
-            if turn.sent is not None:
-                lane.next_nonce, lane.last_sent = turn.nonce + 1, turn.sent
+            try:
+                yield turn
+            finally:
+                if turn.sent is not None:
+                    lane.next_nonce, lane.last_sent = turn.nonce + 1, turn.sent
 
     def forget(self, name: str = "") -> None:
         """Give up waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce."""
@@ -154,11 +156,11 @@ class NonceLanes:
             nonce = await self._fetch(lane.key, deadline)
             if lane.next_nonce is None or nonce >= lane.next_nonce:
                 return nonce
-            if deadline.is_over:
+            left = deadline.remaining()
+            if left is not None and left <= _POLL_S:
                 raise UserOperationTimeoutError(
                     f"the lane waits for the user operation {lane.last_sent}, which is not on the chain yet",
                     hint="Wait longer, use another lane, or forget() the lane if the bundler has dropped the operation",
                     user_operation_hash=lane.last_sent,
                 )
-            left = deadline.remaining()
-            await self._sleep(_POLL_S if left is None else min(_POLL_S, left))
+            await self._sleep(_POLL_S)

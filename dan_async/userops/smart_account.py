@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import evolve
 
+from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
 from dan_async.crypto.user_operation_hash import user_operation_hash
-from dan_async.errors import BundlerError, ConfigurationError, InvalidFieldError
+from dan_async.errors import BundlerError, ConfigurationError, ConnectError, InvalidFieldError
 from dan_async.models._fields import check_seconds
 from dan_async.models.call import Call
 from dan_async.models.user_operation_receipt import UserOperationReceipt
@@ -161,7 +162,8 @@ class SmartAccountClient:
             ConfigurationError: An argument is wrong; the account has no signer or no rpc_url; chains do not agree.
             BundlerError: Bundler, paymaster or node refused, with the reason in plain words.
             DuplicateUserOperationError: This very operation was sent before.
-            UserOperationTimeoutError: The lane's last operation is still not on the chain.
+            UserOperationTimeoutError: The lane's last operation is still not on the chain; or this one was sent and the
+                bundler's reply was lost: ``user_operation_hash`` is there to be waited for.
             DeadlineExceededError: The time ran out.
             DanError: The signer did not sign, or a service could not be reached.
         """
@@ -268,22 +270,29 @@ class SmartAccountClient:
             signature = await signer.sign_user_operation(
                 operation, entry_point=self._entry_point, chain_id=self._chain_id
             )
-            turn.sent = await self._send_once(
-                evolve(operation, signature=self._kind.wrap_signature(signature)), deadline
-            )
-        return turn.sent
+            signed = evolve(operation, signature=self._kind.wrap_signature(signature))
+            # From here on it may be on its way, and the lane waits for it, unless it is known that it is not.
+            turn.sent = to_hex(self._hash(signed))
+            try:
+                return await self._send_once(signed, deadline)
+            except (BundlerError, ConnectError):
+                turn.sent = None
+                raise
 
     async def _send_once(self, operation: Operation, deadline: Deadline) -> Hex:
-        digest = user_operation_hash(
-            operation, entry_point=self._entry_point, chain_id=self._chain_id, version=operation.version
-        )
-        own = "0x" + digest.hex()
+        digest = self._hash(operation)
+        own = to_hex(digest)
         self._lanes.note(own)
         try:
             return await self._bundler.send(operation, expected=digest, deadline=deadline)
-        except BundlerError:
-            self._lanes.unnote(own)
+        except BaseException:
+            self._lanes.unnote(own)  # sending the same operation again is safe: it is known by its hash
             raise
+
+    def _hash(self, operation: Operation) -> bytes:
+        return user_operation_hash(
+            operation, entry_point=self._entry_point, chain_id=self._chain_id, version=operation.version
+        )
 
     async def _prepare(
         self, calls: Sequence[Call], nonce: int, deadline: Deadline, *, deploy: bool

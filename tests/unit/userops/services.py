@@ -1,0 +1,144 @@
+"""A bundler, a node and a paymaster without a network: they answer like the real ones, and note what they were asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dan_async import LocalWallet, Timeouts
+from dan_async.config import RetryPolicy
+from dan_async.crypto import user_operation_hash
+from dan_async.crypto.abi import encode_arguments, function_selector
+from dan_async.errors import RpcError
+from dan_async.models.user_operation import user_operation_from_dict
+from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.userops import SimpleAccount, SmartAccountClient, create_smart_account_client
+from dan_async.userops.entry_points import ENTRY_POINTS
+
+CHAIN_ID = 80002
+ACCOUNT = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
+TARGET = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF"
+TX = "0x" + "ab" * 32
+
+
+async def no_sleep(_: float) -> None:
+    """Wait for nothing."""
+
+
+EAGER = RetryPolicy(attempts=3, sleep=no_sleep)
+
+
+class World:
+    """One chain with an entry point, one account, and a bundler that executes at once unless told otherwise."""
+
+    def __init__(self, version: str = "v0.7.0") -> None:
+        self.version: Any = version
+        self.chain_id = self.bundler_chain_id = CHAIN_ID
+        self.is_deployed = True
+        self.executes = True
+        self.nonces: dict[int, int] = {}
+        self.operations: dict[str, Any] = {}
+        self.executed: list[str] = []
+        self.calls: list[tuple[str, Any]] = []
+        self.price_method: str | None = "pimlico_getUserOperationGasPrice"
+        #: Method -> errors to raise before it answers, first one first.
+        self.failures: dict[str, list[Exception]] = {}
+        self.loses_replies = 0
+        self.success = True
+
+    def methods(self) -> list[str]:
+        """What was asked, in order."""
+        return [method for method, _ in self.calls]
+
+    def _note(self, method: str, params: Any) -> None:
+        self.calls.append((method, params))
+        if self.failures.get(method):
+            raise self.failures[method].pop(0)
+
+    async def node(self, method: str, params: Any) -> Any:
+        """The chain's node."""
+        self._note(method, params)
+        if method == "eth_chainId":
+            return hex(self.chain_id)
+        if method == "eth_getCode":
+            return "0x60" if self.is_deployed else "0x"
+        if method == "eth_getBlockByNumber":
+            return {"baseFeePerGas": hex(100)}
+        if method == "eth_maxPriorityFeePerGas":
+            return hex(7)
+        assert method == "eth_call"
+        data = bytes.fromhex(params[0]["data"][2:])
+        if data[:4] == function_selector("getNonce(address,uint192)"):
+            key = int.from_bytes(data[36:])
+            return "0x" + encode_arguments("(uint256)", (key << 64 | self.nonces.get(key, 0),)).hex()
+        return "0x" + encode_arguments("(address)", (ACCOUNT,)).hex()
+
+    async def bundler(self, method: str, params: Any) -> Any:
+        """The bundler."""
+        self._note(method, params)
+        if method == "eth_chainId":
+            return hex(self.bundler_chain_id)
+        if method == self.price_method:
+            price = {"maxFeePerGas": "0x64", "maxPriorityFeePerGas": "0x5"}
+            return {"standard": price} if method.startswith("pimlico") else price
+        if method == "eth_estimateUserOperationGas":
+            gas = {"preVerificationGas": "0x1", "verificationGasLimit": 2, "callGasLimit": "3"}
+            return gas | {"paymasterVerificationGasLimit": "0x4", "paymasterPostOpGasLimit": "0x5"}
+        if method == "eth_sendUserOperation":
+            return self._take(params[0])
+        if method == "eth_getUserOperationByHash":
+            return {"userOperation": {}} if params[0] in self.operations else None
+        if method == "eth_getUserOperationReceipt":
+            return self._receipt(params[0])
+        raise RpcError(-32601, "no such method")
+
+    def _take(self, sent: Any) -> str:
+        operation = user_operation_from_dict(sent, version=self.version)
+        own = "0x" + self.hash_of(operation).hex()
+        if own in self.operations:
+            raise RpcError(-32602, "Already known")
+        self.operations[own] = operation
+        if self.executes:
+            self.execute(own)
+        return own
+
+    def hash_of(self, operation: Any) -> bytes:
+        """The operation's hash on this chain."""
+        return user_operation_hash(
+            operation,
+            entry_point=ENTRY_POINTS[self.version],
+            chain_id=self.chain_id,
+            version=self.version,
+        )
+
+    def execute(self, own: str) -> None:
+        """Put an operation on the chain."""
+        nonce = self.operations[own].nonce
+        self.nonces[nonce >> 64] = (nonce & (2**64 - 1)) + 1
+        self.is_deployed = True
+        self.executed.append(own)
+
+    def _receipt(self, own: str) -> Any:
+        if own not in self.executed:
+            return None
+        return {
+            "userOpHash": own,
+            "success": self.success,
+            "reason": "" if self.success else "0x08c379a0",
+            "actualGasCost": "0x10",
+            "actualGasUsed": "0x2",
+            "receipt": {"transactionHash": TX, "blockNumber": "0x9"},
+        }
+
+
+async def account_in(world: World, **options: Any) -> SmartAccountClient:
+    """A client for the world's account."""
+    defaults: dict[str, Any] = {
+        "signer": LocalWallet(b"\x01" * 32),
+        "bundler_url": InMemoryTransport(world.bundler, name="bundler"),
+        "rpc_url": InMemoryTransport(world.node, name="node"),
+        "account": SimpleAccount(world.version),
+        "retry": EAGER,
+        "chain_id": CHAIN_ID,
+        "timeouts": Timeouts(total_s=5, attempt_s=2),
+    }
+    return await create_smart_account_client(**(defaults | options))

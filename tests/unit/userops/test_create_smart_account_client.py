@@ -1,0 +1,89 @@
+"""create_smart_account_client: which kind of account, which chain, which paymaster; and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dan_async import LocalWallet
+from dan_async.errors import ConnectError, InsecureTransportError, InvalidFieldError
+from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.userops import create_smart_account_client
+from dan_async.userops.entry_points import ENTRY_POINTS
+from tests.helpers import no_leaks
+from tests.unit.userops.services import ACCOUNT, EAGER, World
+
+WALLET = LocalWallet(b"\x01" * 32)
+BUNDLER = "https://bundler.example/api/v2/80002/some-key"
+
+
+@pytest.mark.parametrize(
+    ("url", "chain"),
+    [
+        (BUNDLER, 80002),
+        ("https://bundler.example/api/v3/137/key", 137),
+        ("https://bundler.example/api/v2/1", 1),
+    ],
+)
+async def test_the_chain_may_stand_in_the_url(url: str, chain: int) -> None:
+    """A URL of Biconomy's form is read, and nobody is asked."""
+    async with await create_smart_account_client(signer=WALLET, bundler_url=url) as account:
+        assert account.chain_id == chain
+
+
+async def test_otherwise_the_bundler_is_asked() -> None:
+    """Any other bundler says which chain it is."""
+    world = World()
+    account = await create_smart_account_client(signer=WALLET, bundler_url=InMemoryTransport(world.bundler))
+    assert account.chain_id == world.bundler_chain_id
+    assert account.bundler_url is None
+
+
+async def test_a_bundler_that_cannot_be_reached_leaves_nothing_open() -> None:
+    """The error is the transport's, and the connection is closed."""
+    async with no_leaks():
+        with pytest.raises(ConnectError):
+            await create_smart_account_client(signer=WALLET, bundler_url="http://127.0.0.1:1", retry=EAGER)
+
+
+async def test_defaults_are_v07_and_with_biconomys_key_its_account() -> None:
+    """SimpleAccount v0.7, or Biconomy V2 on v0.6."""
+    async with await create_smart_account_client(signer=WALLET, bundler_url=BUNDLER) as account:
+        assert (account.version, account.entry_point) == ("v0.7.0", ENTRY_POINTS["v0.7.0"])
+    async with await create_smart_account_client(
+        signer=WALLET, bundler_url=BUNDLER, biconomy_paymaster_api_key="secret-key"
+    ) as account:
+        assert (account.version, account.entry_point) == ("v0.6.0", ENTRY_POINTS["v0.6.0"])
+        assert "secret-key" not in repr(account)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"signer": None}, "signer"),
+        ({"signer": WALLET, "owner": "0x1"}, "owner"),
+        ({"salt": -1}, "salt"),
+        ({"salt": 2**256}, "salt"),
+        ({"address": "0x1"}, "address"),
+        ({"entry_point": "0x1"}, "entry_point"),
+        ({"chain_id": 0}, "chain_id"),
+        ({"bundler_url": "ftp://x"}, "url"),
+        ({"paymaster_url": "https://a.example", "biconomy_paymaster_api_key": "k"}, "paymaster_url"),
+        ({"biconomy_paymaster_api_key": ""}, "biconomy_paymaster_api_key"),
+    ],
+)
+async def test_wrong_arguments_are_named(arguments: dict[str, Any], field: str) -> None:
+    """Each wrong argument is refused by name, before anything is opened."""
+    right = {"signer": WALLET, "bundler_url": BUNDLER, "address": ACCOUNT}
+    with pytest.raises(InvalidFieldError) as caught:
+        await create_smart_account_client(**(right | arguments))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("name", ["bundler_url", "rpc_url", "paymaster_url"])
+async def test_plain_http_is_for_loopback_only(name: str) -> None:
+    """API keys and operations do not travel in the clear."""
+    arguments: dict[str, Any] = {"signer": WALLET, "bundler_url": BUNDLER} | {name: "http://example.com"}
+    with pytest.raises(InsecureTransportError):
+        await create_smart_account_client(**arguments)

@@ -1,0 +1,125 @@
+"""sign_user_operation and the signers: what is handed to the client, and what comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dan_async import DanModuleInfo, LocalWallet
+from dan_async.errors import InvalidFieldError
+from dan_async.models import UserOperationV06, UserOperationV07
+from dan_async.userops import SessionSigner, WalletSigner, sign_user_operation
+from dan_async.userops.entry_points import ENTRY_POINTS
+
+A = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
+SECRET = "5ec7e7" * 10 + "abcd"
+SEED: dict[str, Any] = {
+    "sessionKeyEOA": A,
+    "mpcKeyId": "ab" * 32,
+    "hexEphSKWithout0x": SECRET,
+    "partiesNumber": 3,
+    "threshold": 2,
+    "eoaAddress": A,
+    "chainId": 80002,
+}
+GAS = dict.fromkeys(
+    [
+        "call_gas_limit",
+        "verification_gas_limit",
+        "pre_verification_gas",
+        "max_fee_per_gas",
+        "max_priority_fee_per_gas",
+    ],
+    1,
+)
+V06 = UserOperationV06(sender=A, nonce=1, call_data=b"c", **GAS)
+V07 = UserOperationV07(sender=A, nonce=1, call_data=b"c", **GAS)
+SIGNATURE = "0x" + "11" * 64 + "1b"
+
+
+class Client:
+    """Stands for DanClient: notes what it is asked."""
+
+    def __init__(self, signature: str = SIGNATURE) -> None:
+        self.signature = signature
+        self.asked: list[Any] = []
+
+    async def sign_message(self, message: Any, session: Any, **options: Any) -> str:
+        """Give the signature."""
+        self.asked.append((message, session, options))
+        return self.signature
+
+
+@pytest.mark.parametrize("operation", [V06, V07, V07.pack()], ids=["v0.6", "v0.7", "packed"])
+async def test_the_operation_is_signed_whole(operation: Any) -> None:
+    """The nodes get the operation itself, with its entry point and the session's chain; only the signature is new."""
+    client = Client()
+    signed = await sign_user_operation(operation, SEED, client=client, timeout=7)
+    assert signed.signature.hex() == SIGNATURE[2:]
+    assert signed.to_dict() | {"signature": "0x"} == operation.to_dict()
+    ((message, session, options),) = client.asked
+    assert message == {
+        "userOperation": operation.to_dict(),
+        "entryPointVersion": operation.version,
+        "entryPointAddress": ENTRY_POINTS[operation.version],
+        "chainId": 80002,
+    }
+    assert session == DanModuleInfo.from_dict(SEED)
+    assert options == {"request_type": "accountAbstractionTx", "timeout": 7}
+
+
+async def test_entry_point_and_chain_may_be_given() -> None:
+    """Another entry point, and a chain for a session that does not say one."""
+    client = Client()
+    session = DanModuleInfo.from_dict({k: v for k, v in SEED.items() if k != "chainId"})
+    await sign_user_operation(V07, session, client=client, entry_point=A, chain_id=5)
+    message = client.asked[0][0]
+    assert (message["entryPointAddress"], message["chainId"]) == (A, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"user_op": V07.to_dict()}, "user_op"),
+        ({"session": 7}, "session"),
+        ({"session": {k: v for k, v in SEED.items() if k != "chainId"}}, "chain_id"),
+        ({"chain_id": 0}, "chain_id"),
+        ({"entry_point": "0x1"}, "entry_point"),
+    ],
+)
+async def test_wrong_arguments_are_named_and_nothing_is_sent(arguments: dict[str, Any], field: str) -> None:
+    """The client is not asked for what makes no sense."""
+    client = Client()
+    with pytest.raises(InvalidFieldError) as caught:
+        await sign_user_operation(
+            **({"user_op": V07, "session": SEED} | arguments),
+            client=client,
+        )
+    assert caught.value.field == field
+    assert client.asked == []
+
+
+async def test_a_session_signer_signs_and_has_a_lane_of_its_own() -> None:
+    """Agents with different ephemeral keys of one session are different signers; the secret is not in what is shown."""
+    client = Client()
+    signer = SessionSigner(client, SEED)
+    other = SessionSigner(client, SEED | {"hexEphSKWithout0x": "11" * 32})
+    assert signer.lane_seed == SessionSigner(client, SEED).lane_seed
+    assert signer.lane_seed != other.lane_seed
+    assert signer.address == other.address == A
+    assert SECRET not in repr(signer)
+    assert SECRET.encode() not in signer.lane_seed
+    signature = await signer.sign_user_operation(V07, entry_point=A, chain_id=80002)
+    assert signature.hex() == SIGNATURE[2:]
+
+
+async def test_a_wallet_must_give_a_signature() -> None:
+    """What is no signature of 65 bytes does not go into an operation."""
+
+    class Odd(LocalWallet):
+        async def sign_message(self, message: bytes) -> str:
+            return "0x1234"
+
+    with pytest.raises(InvalidFieldError, match="signature"):
+        await WalletSigner(Odd(b"\x01" * 32)).sign_user_operation(V07, entry_point=A, chain_id=1)
