@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dan_async.cli.screen import clean, result
-from dan_async.networks.base import NetworkHealth, NodeHealth
+from dan_async.networks.base import NetworkHealth
 
 __all__ = ["as_json", "as_lines", "refreshing"]
 
 #: Width of a table that goes into a file or a pipe, where nothing should be folded.
-_WIDE = 240
+_WIDE = 10_000
 
 _COLOURS = {"live": "green", "down": "red"}
 
@@ -40,10 +40,13 @@ def as_json(health: NetworkHealth, *, needed: int | None) -> str:
                 {
                     "name": node.name,
                     "url": node.url,
-                    "state": _state(node),
+                    "state": node.state,
                     "isLive": node.is_live,
                     "latencyMs": _milliseconds(node.latency_s),
+                    "averageLatencyMs": _milliseconds(node.average_latency_s),
                     "clockSkewMs": _milliseconds(node.clock_skew_s),
+                    "failures": node.failures,
+                    "restsForMs": _milliseconds(node.rests_for_s),
                     "problem": node.problem or None,
                 }
                 for node in health.nodes
@@ -82,16 +85,18 @@ def _table(health: NetworkHealth, needed: int | None) -> Group:
     table.add_column("URL", overflow="fold")
     table.add_column("State", no_wrap=True)
     table.add_column("Latency", justify="right", no_wrap=True)
+    table.add_column("Average", justify="right", no_wrap=True)
     table.add_column("Clock", justify="right", no_wrap=True)
     table.add_column("Problem", overflow="fold")
     for node in health.nodes:
-        state = _state(node)
+        rest = f", rests {node.rests_for_s:.0f} s" if node.rests_for_s >= 0.5 else ""
         table.add_row(
             # As Text: what comes from outside is neither markup nor, once clean, anything that a terminal obeys.
             Text(clean(node.name)),
             Text("" if node.url == node.name else clean(node.url)),
-            Text(state, style=_COLOURS.get(state, "yellow")),
-            Text("" if node.latency_s is None else f"{node.latency_s * 1000:.1f} ms"),
+            Text(node.state + rest, style=_COLOURS.get(node.state, "yellow")),
+            Text(_shown(node.latency_s)),
+            Text(_shown(node.average_latency_s)),
             Text("" if node.clock_skew_s is None else f"{node.clock_skew_s:+.3f} s"),
             Text(" ".join(clean(node.problem).split())),
         )
@@ -101,8 +106,8 @@ def _table(health: NetworkHealth, needed: int | None) -> Group:
     return Group(table, Text(f"\n{said}", style="" if is_enough else "bold red"))
 
 
-def _state(node: NodeHealth) -> str:
-    return "live" if node.is_live else "down"
+def _shown(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.1f} ms"
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -44,5 +44,3 @@ async def _probe(node: Node, deadline: Deadline) -> None:
         await node.look(deadline=deadline)
     except DanError as error:
         _log.info("node %s still rests: %s", node.operator, error.message)
-    else:
-        _log.info("node %s is back", node.operator)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
 import time
+from typing import Any
 
 import pytest
 
@@ -47,14 +49,14 @@ def test_the_table(run: Run, nodes: list[str]) -> None:
     finished = run("status", *options([*nodes, DOWN]))
     assert (finished.code, finished.err) == (0, "")
     header, *rows = [line for line in finished.out.splitlines() if line]
-    assert header.split() == ["Node", "URL", "State", "Latency", "Clock", "Problem"]
+    assert header.split() == ["Node", "URL", "State", "Latency", "Average", "Clock", "Problem"]
     for row, node in zip(rows, nodes, strict=False):
         url, _, operator = node.rpartition("=")
         assert row.startswith(operator)
         assert url in row
         assert " live " in row
         assert " ms " in row
-    assert " down " in rows[3]
+    assert re.search(r" down(, rests \d+ s)? ", rows[3])
     assert "no connection to ws://127.0.0.1:9/v1/rpc" in rows[3]
     assert rows[4] == "3 of 4 live"
 
@@ -164,6 +166,58 @@ def test_a_name_that_is_a_url_is_shown_once() -> None:
     health = NetworkHealth(nodes=(NodeHealth(name=url, url=url, is_live=True, latency_s=0.25),))
     assert as_lines(health, needed=None).count(url) == 1
     assert "250.0 ms" in as_lines(health, needed=None)
+
+
+RESTING = NodeHealth(
+    name=OPERATOR,
+    url="ws://127.0.0.1:9",
+    is_live=True,
+    latency_s=0.25,
+    state="resting",
+    average_latency_s=0.5,
+    failures=3,
+    rests_for_s=7.4,
+)
+
+
+def test_a_node_that_rests_says_for_how_long() -> None:
+    """It answers, and is left alone all the same; its usual latency stands beside the last one."""
+    health = NetworkHealth(nodes=(RESTING,))
+    (_, row, *_) = as_lines(health, needed=None).splitlines()
+    assert re.search(r" resting, rests 7 s +250\.0 ms +500\.0 ms", row)
+    (entry,) = json.loads(as_json(health, needed=None))["nodes"]
+    assert (entry["state"], entry["failures"], entry["restsForMs"]) == ("resting", 3, 7400)
+    assert (entry["latencyMs"], entry["averageLatencyMs"]) == (250, 500)
+
+
+def test_watching_sees_nodes_go() -> None:
+    """From live to down, within one run of the command."""
+    server = subprocess.Popen(
+        command("devnet", "--nodes", "2", "--threshold", "2", "--json"), stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    described = json.loads(server.stdout.readline())["nodes"]
+    nodes = [f"{node['url']}={node['operator']}" for node in described]
+    with watching(*options(nodes), "--watch", "0.1", "--json") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["live"] == 2
+        server.terminate()
+        server.communicate(timeout=20)
+        states = {node["state"] for node in first_with(process, live=0)["nodes"]}
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert states == {"down"}
+    assert process.returncode == 0
+
+
+def first_with(process: subprocess.Popen[str], *, live: int) -> dict[str, Any]:
+    """Read the lines of a --watch until so many nodes are live."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        seen: dict[str, Any] = json.loads(line)
+        if seen["live"] == live:
+            return seen
+    raise AssertionError("the command ended")
 
 
 def test_json_is_one_line() -> None:

@@ -16,6 +16,7 @@ from dan_async import (
     DanSessionKeyPayload,
     DanSessionKeyRequestParams,
     EphemeralKey,
+    GatewayNetwork,
     JsonRpcWallet,
     LocalWallet,
     NodeEndpoint,
@@ -28,9 +29,13 @@ from dan_async import (
 )
 from dan_async.devnet import Devnet
 from dan_async.errors import NodeRefusedError, QuorumError, RateLimitedError
+from dan_async.events import AttemptFailed, Event, Verdict
 from dan_async.models import KeygenReport, NodeOutcome
 from dan_async.networks import RestPolicy
 from dan_async.networks.base import Network, NetworkHealth, NodeState
+from dan_async.otel import OpenTelemetryObserver
+from dan_async.retry import RetryDetails
+from dan_async.retry_table import DEFAULT_RETRY_TABLE
 from dan_async.types import OperatorAddress, TypedData
 from dan_async.wallets import Wallet
 
@@ -174,6 +179,27 @@ def ephemeral() -> str:
     with EphemeralKey.generate("ed25519") as key:
         assert_type(key.public_key, bytes)
         return EphemeralKey.from_hex(key.to_hex(), "ed25519").default_id
+
+
+def listening(nodes: list[NodeEndpoint]) -> None:
+    """Events, as a function, an object or OpenTelemetry; waits."""
+
+    def on_event(event: Event) -> None:
+        assert_type(event.to_dict(), dict[str, Any])
+        if isinstance(event, AttemptFailed):
+            assert_type(event.code, int | None)
+        elif isinstance(event, Verdict):
+            assert_type(event.failed, tuple[OperatorAddress, ...])
+
+    def before_sleep(details: RetryDetails) -> None:
+        assert_type(details.wait_s, float)
+
+    table = DEFAULT_RETRY_TABLE.but({NodeRefusedError: frozenset({-32012})})
+    policy = RetryPolicy(table=table, before_sleep=before_sleep, longest_retry_after_s=5)
+    network = NodeNetwork(nodes, retry=policy, on_event=on_event)
+    GatewayNetwork("wss://gateway.example/v1", on_event=on_event)
+    DanClient(network, on_event=OpenTelemetryObserver())
+    network.observe([].append)
 
 
 def handling(error: DanError) -> float | None:
