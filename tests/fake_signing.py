@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from attrs import evolve
+
 from dan_async._hex import from_hex, to_hex
 from dan_async.config import Threshold
 from dan_async.crypto import point
@@ -168,9 +170,12 @@ class SigningNetwork(FakeNetwork):
             "public_key": self.public_key,
             "shares": tuple(shares),
         }
-        unsigned = SignatureShares(**{**whole, **changes}, signature=b"")
-        signature = identity.sign(node_signing.shares_digest(unsigned))
-        return SignatureShares(**{**whole, **changes}, signature=signature)
+        return self.resigned(identity, SignatureShares(**whole, signature=b""), **changes)
+
+    def resigned(self, identity: Identity, honest: SignatureShares, **changes: Any) -> SignatureShares:
+        """The same shares, changed, and signed by the operator all the same."""
+        unsigned = evolve(honest, **changes, signature=b"")
+        return evolve(unsigned, signature=identity.sign(node_signing.shares_digest(unsigned)))
 
 
 def raw(text: str) -> bytes:
