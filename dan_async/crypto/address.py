@@ -22,6 +22,7 @@ __all__ = ["parse_address", "point_to_address", "public_key_to_address", "to_che
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
 _ADDRESS_LENGTH = 20
+_ADDRESS_DIGITS = 42
 _UNCOMPRESSED_LENGTH = 65
 
 #: First byte of a SEC1 public key -> its length. The hybrid forms 06 and 07, which coincurve would take, are not here.
@@ -43,7 +44,7 @@ _DIGITS = {
 }
 
 
-@lru_cache(maxsize=4096)  # the same few owners and operators come by in every message
+@lru_cache(maxsize=1024)  # of a new key it is asked for twice, of an owner again and again
 def to_checksum_address(raw: bytes) -> Address:
     """
     Write 20 bytes as an EIP-55 address.
@@ -70,12 +71,21 @@ def parse_address(field: str, value: object) -> Address:
     """
     if not isinstance(value, str):
         raise InvalidFieldError(field, f"must be an address as text, not {type(value).__name__}")
+    address = _checked(value) if len(value) == _ADDRESS_DIGITS else None
+    if address is not None:
+        return address
     if _ADDRESS.match(value) is None:
         raise InvalidFieldError(field, "must be an address: 0x and 40 hex digits")
+    raise InvalidFieldError(field, "has a wrong EIP-55 checksum", hint="Check it for a typing error")
+
+
+@lru_cache(maxsize=4096)  # the same few owners and operators come by in every message
+def _checked(value: str) -> Address | None:
+    """Give an address its EIP-55 form; None if it is none, or the case of its letters contradicts it."""
+    if _ADDRESS.match(value) is None:
+        return None
     address = to_checksum_address(bytes.fromhex(value[2:]))
-    if value != address and value[2:] not in (value[2:].lower(), value[2:].upper()):
-        raise InvalidFieldError(field, "has a wrong EIP-55 checksum", hint="Check it for a typing error")
-    return address
+    return address if value == address or value[2:] in (value[2:].lower(), value[2:].upper()) else None
 
 
 def point_to_address(point: PublicKey) -> Address:

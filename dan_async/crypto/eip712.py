@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NoReturn, TypeAlias
 
 from dan_async.crypto._eip712_values import RESERVED_NAME, Encoder, RefusedError, atomic_encoder
@@ -37,6 +38,7 @@ _DOMAIN_MEMBERS = {
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,255}\Z")
 _ARRAY = re.compile(r"(.+)\[(|0|[1-9][0-9]{0,8})\]\Z")
 _NULL_STRUCT = bytes(32)
+_NAME_AND_TYPE = itemgetter("name", "type")
 
 #: Levels of structs and arrays in a message, and dimensions of an array: far more than a person could read.
 _DEEPEST = 64
@@ -57,11 +59,8 @@ def typed_data_digest(typed_data: TypedData) -> bytes:
         InvalidFieldError: It is not well-formed typed data, or a value does not fit its type. The error names the
             path, for example ``message.setup.metadata[0].tag``; it never repeats the value.
     """
-    for name in ("types", "primaryType", "domain", "message"):
-        if not isinstance(typed_data, Mapping) or name not in typed_data:
-            raise InvalidFieldError(
-                "typed_data", "must be an object with types, primaryType, domain and message"
-            )
+    if not isinstance(typed_data, Mapping) or not typed_data.keys() >= _TOP_LEVEL:
+        raise InvalidFieldError("typed_data", "must be an object with types, primaryType, domain and message")
     types, primary, domain = typed_data["types"], typed_data["primaryType"], typed_data["domain"]
     if not isinstance(primary, str):
         raise InvalidFieldError("primaryType", f"must be text, not {type(primary).__name__}")
@@ -89,9 +88,7 @@ def _freeze_types(types: object) -> tuple[tuple[str, _Members], ...]:
     if not isinstance(types, Mapping):
         raise InvalidFieldError("types", f"must be an object, not {type(types).__name__}")
     try:
-        frozen = tuple(
-            [(name, tuple([(m["name"], m["type"]) for m in members])) for name, members in types.items()]
-        )
+        frozen = tuple([(name, tuple(map(_NAME_AND_TYPE, members))) for name, members in types.items()])
         hash(frozen)
     except (TypeError, KeyError, IndexError):
         raise InvalidFieldError("types", "must be lists of objects with name and type, by name") from None

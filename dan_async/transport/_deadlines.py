@@ -6,10 +6,12 @@ import asyncio
 import heapq
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
-class Deadlines:
+class Deadlines(Generic[T]):
     """
     Expires the requests of a connection.
 
@@ -26,8 +28,8 @@ class Deadlines:
 
     def __init__(
         self,
-        pending: Mapping[int, asyncio.Future[Any]],
-        expire: Callable[[asyncio.Future[Any]], None],
+        pending: Mapping[int, T],
+        expire: Callable[[T], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pending = pending

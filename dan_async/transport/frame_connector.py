@@ -150,6 +150,7 @@ class FrameConnector:
                     ws,
                     connection.transport,
                     where=self.where,
+                    limits=self._in_flight.limits,
                     clean=self.clean,
                     on_drop=self._sockets.discard,
                 )

@@ -23,6 +23,7 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
+from dan_async.transport._wait_limits import WaitLimits
 from dan_async.transport._web_socket import WebSocket, control_frame, may_be_readable
 
 __all__ = ["CLOSE_GRACE_S", "FrameSocket"]
@@ -60,6 +61,7 @@ class FrameSocket:
         ws: The WebSocket, just opened, with neither autoping nor autoclose, and without a heartbeat of its own.
         transport: The transport under it.
         where: Its URL, redacted, for errors.
+        limits: Whose timer limits the waits.
         clean: Makes a peer's text fit for an error.
         on_drop: Told when the socket is gone.
     """
@@ -67,18 +69,17 @@ class FrameSocket:
     __slots__ = (
         "_clean",
         "_control_frames",
-        "_due",
         "_has_heard",
         "_is_closing",
         "_is_dropped",
         "_limit_s",
+        "_limits",
         "_listening",
         "_loop",
         "_loss",
         "_on_drop",
         "_opened_at",
         "_pinging",
-        "_timer",
         "_transport",
         "_ws",
         "where",
@@ -90,12 +91,14 @@ class FrameSocket:
         transport: asyncio.Transport,
         *,
         where: str,
+        limits: WaitLimits,
         clean: Callable[[str], str],
         on_drop: Callable[[FrameSocket], None],
     ) -> None:
         self._ws = ws
         self._transport = transport
         self.where = where
+        self._limits = limits
         self._clean = clean
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
@@ -107,9 +110,7 @@ class FrameSocket:
         self._loss: Loss | None = None
         self._listening: asyncio.Task[str | DanError] | None = None
         self._pinging: asyncio.TimerHandle | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._limit_s = math.inf
-        self._due = math.inf
 
     # --- sending and receiving ----------------------------------------------------------------------------------------
 
@@ -175,34 +176,17 @@ class FrameSocket:
             ProtocolError: The peer sent something else than a text frame of allowed length.
             ClientClosedError: The connection was closed by its owner.
         """
-        if timeout_s is not None:
-            self._set_limit(timeout_s)
+        if timeout_s is None:
+            return await self._receive()
+        self._limit_s = timeout_s
+        wait = self._limits.begin(timeout_s, self._end_late)
         try:
             return await self._receive()
         finally:
-            self._due = math.inf
+            self._limits.end(wait)
 
-    def _set_limit(self, timeout_s: float) -> None:
-        """
-        Break the connection in *timeout_s* seconds, unless the frame that is waited for comes first.
-
-        One timer serves all frames of an exchange: where a later wait ends later, it is set again when it fires.
-        """
-        self._limit_s = timeout_s
-        self._due = self._loop.time() + timeout_s
-        if self._timer is not None:
-            if self._timer.when() <= self._due:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._due, self._look_at_time, self._due)
-
-    def _look_at_time(self, fires_at: float) -> None:
-        self._timer = None
-        # A timer may fire early by as much as the clock can tell.
-        if self._due <= max(fires_at, self._loop.time()):
-            self.end(self._late)
-        elif self._due < math.inf:
-            self._timer = self._loop.call_at(self._due, self._look_at_time, self._due)
+    def _end_late(self) -> None:
+        self.end(self._late)
 
     def _late(self) -> DanError:
         return RequestTimeoutError(f"{self.where} sent no frame within {_shown(self._limit_s)}")
@@ -344,11 +328,11 @@ class FrameSocket:
             ProtocolError: It had: another frame came before its own close frame.
         """
         self._write_close(WSCloseCode.OK)
-        limit = self._loop.call_later(CLOSE_GRACE_S, self.drop)
+        wait = self._limits.begin(CLOSE_GRACE_S, self.drop)
         try:
             message = await self._next_message()
         finally:
-            limit.cancel()
+            self._limits.end(wait)
             self.drop()
         if message.type is WSMsgType.TEXT:
             raise self._violation(f"a frame after its last one: {self._clean(message.data)!r}", None)
@@ -370,8 +354,6 @@ class FrameSocket:
             return
         self._is_dropped = True
         self._stop_pinging()
-        if self._timer is not None:
-            self._timer.cancel()
         # abort() because close() would wait for ever to write to a peer that does not read; the response's own close()
         # takes the connection off aiohttp's books.
         self._transport.abort()

@@ -8,6 +8,7 @@ Signatures cover texts, so a text is made once and sent as it was signed. Floats
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring  # what JSONEncoder uses with ensure_ascii=False
 from typing import Any
 
 from dan_async._json_depth import is_too_deep
@@ -55,7 +56,7 @@ def dump(value: Json) -> str:
 
 def quote(text: str) -> str:
     """Write one string."""
-    return _ENCODER.encode(text)
+    return encode_basestring(text)
 
 
 def load(text: str | bytes) -> Json:

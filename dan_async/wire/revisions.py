@@ -95,6 +95,15 @@ _MODULES: Mapping[Revision, RevisionModule] = {
 }
 
 
+#: What there is, so that it is found in one step; what is not in here gets the error that says why.
+_CHECKED = {
+    (str(revision), name, api_version): (revision, _OPERATIONS[name])
+    for revision, module in _MODULES.items()
+    for name in module.OPERATIONS
+    for api_version in module.API_VERSIONS
+}
+
+
 def _member(known: Mapping[str, _T], name: str, value: object) -> _T:
     found = known.get(value) if isinstance(value, str) else None
     if found is None:
@@ -135,6 +144,10 @@ def check_operation(
     Raises:
         InvalidFieldError: It has not; the error names revision, operation or api_version.
     """
+    try:
+        return _CHECKED[revision, operation, api_version]
+    except (KeyError, TypeError):  # the latter for what cannot be a key
+        pass
     known = _member(_REVISIONS, "revision", revision)
     module = _MODULES[known]
     found = _member(_OPERATIONS, "operation", operation)

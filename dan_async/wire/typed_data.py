@@ -14,17 +14,22 @@ from dan_async.wire.challenge import check_challenge
 
 __all__ = ["owner_request"]
 
+
+def _struct(**kinds: str) -> tuple[dict[str, str], ...]:
+    return tuple({"name": field, "type": kind} for field, kind in kinds.items())
+
+
 _TYPES = {
-    "EIP712Domain": (("name", "string"), ("version", "string")),
-    "KeygenSetupOpts": (("t", "uint32"), ("n", "uint32"), ("metadata", "TaggedValue[]")),
-    "AddEphemeralKeyOpts": (("n", "uint32"), ("metadata", "TaggedValue[]")),
-    "MetadataSetupOpts": (("metadata", "TaggedValue[]"),),
-    "TaggedValue": (("tag", "uint16"), ("value", "string")),
+    "EIP712Domain": _struct(name="string", version="string"),
+    "KeygenSetupOpts": _struct(t="uint32", n="uint32", metadata="TaggedValue[]"),
+    "AddEphemeralKeyOpts": _struct(n="uint32", metadata="TaggedValue[]"),
+    "MetadataSetupOpts": _struct(metadata="TaggedValue[]"),
+    "TaggedValue": _struct(tag="uint16", value="string"),
 }
 
 
 def _fields(name: str) -> list[dict[str, str]]:
-    return [{"name": field, "type": kind} for field, kind in _TYPES[name]]
+    return list(map(dict, _TYPES[name]))
 
 
 def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> dict[str, Any]:
