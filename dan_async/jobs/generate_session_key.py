@@ -86,6 +86,7 @@ async def generate_session_key(
         ephemeral_key=ephemeral_key,
         eph_id=eph_id,
         timeout=timeout,
+        allow_resign=allow_resign,
     )
     key = request.ephemeral_key
     started = time.monotonic()
@@ -93,9 +94,7 @@ async def generate_session_key(
         async with KeptKeygen(keeper, request, reference) as kept:
             deadline = Deadline(request.timeout_s)
             async with deadline.enforced("making the key", request_id=request.keygen.request_id):
-                report = await network.keygen(
-                    evolve(request.keygen, allow_resign=allow_resign), kept.auth, deadline=deadline
-                )
+                report = await network.keygen(request.keygen, kept.auth, deadline=deadline)
             payload = DanSessionKeyPayload(
                 session_key_eoa=public_key_to_address(report.public_key),
                 mpc_key_id=report.key_id,
@@ -113,7 +112,8 @@ async def generate_session_key(
     finally:
         if key is not ephemeral_key:  # ours: the payload has its own copy, or nobody needs it any more
             key.wipe()
-    RequestLog(_log, report.request_id).info("session key %s made", payload.session_key_eoa)
+    if _log.isEnabledFor(logging.INFO):
+        RequestLog(_log, report.request_id).info("session key %s made", payload.session_key_eoa)
     if on_report is not None:
         _tell(on_report, report, time.monotonic() - started)
     return payload

@@ -76,6 +76,7 @@ async def prepare(
     ephemeral_key: EphemeralKey | str | None,
     eph_id: str | None,
     timeout: float | None,
+    allow_resign: bool,
 ) -> SessionRequest:
     """
     Check and complete the parameters of ``generate_session_key``; see there for what they mean.
@@ -136,6 +137,7 @@ async def prepare(
         permissions=text,
         key_label=key_label,
         min_parties=min_parties,
+        allow_resign=allow_resign,
     )
     network.check_keygen(request)
     return SessionRequest(
