@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TypeVar
 
 from dan_async import jobs
+from dan_async.auth.base import AuthModule
 from dan_async.auth.passkey import PasskeyRegister
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
@@ -63,7 +64,8 @@ class KeyJobs(ABC):
         self,
         session: S,
         *,
-        wallet: Wallet,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
         duration: int = DEFAULT_DURATION_S,
         eph_alg: KeyAlgorithm | None = None,
         ephemeral_key: EphemeralKey | str | None = None,
@@ -76,6 +78,7 @@ class KeyJobs(ABC):
         Args:
             session: The session whose key it is.
             wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
             duration: How long the new ephemeral key lives: whole seconds, 1 to 31 536 000.
             eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
             ephemeral_key: The key to add, as an ``EphemeralKey`` or 64 hex digits; a new one if None.
@@ -95,6 +98,7 @@ class KeyJobs(ABC):
             await self._open(),
             session,
             wallet=wallet,
+            auth=auth,
             duration=duration,
             eph_alg=eph_alg,
             ephemeral_key=ephemeral_key,
@@ -105,7 +109,12 @@ class KeyJobs(ABC):
         )
 
     async def revoke_ephemeral_key(
-        self, session: DanModuleInfo, *, wallet: Wallet, timeout: float | None = None
+        self,
+        session: DanModuleInfo,
+        *,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
+        timeout: float | None = None,
     ) -> EphemeralKeyReport:
         """
         Take the use of the session's key from the session's ephemeral key.
@@ -113,6 +122,7 @@ class KeyJobs(ABC):
         Args:
             session: The session that is to end.
             wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
             timeout: Seconds for the whole call, instead of the client's.
 
         Returns:
@@ -128,6 +138,7 @@ class KeyJobs(ABC):
             await self._open(),
             session,
             wallet=wallet,
+            auth=auth,
             timeout=timeout,
             timeouts=self._timeouts,
             clock=self._clock,

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from dan_async import jobs
 from dan_async._client_keys import KeyJobs
+from dan_async.auth.base import AuthModule
 from dan_async.batch.base import BatchRun, Made
 from dan_async.batch.requests import check_names, read_request
 from dan_async.config import Timeouts
@@ -144,7 +145,12 @@ class StoredJobs(KeyJobs):
         return BatchRun(requests, work, concurrency=concurrency, rate_limit=rate_limit)
 
     async def revoke_stored_session(
-        self, record_id: RequestId, *, wallet: Wallet, timeout: float | None = None
+        self,
+        record_id: RequestId,
+        *,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
+        timeout: float | None = None,
     ) -> StoredSession:
         """
         Take the use of a stored session's key from its ephemeral key, and mark the record as revoked.
@@ -152,6 +158,7 @@ class StoredJobs(KeyJobs):
         Args:
             record_id: The record.
             wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
             timeout: Seconds for the whole call, instead of the client's.
 
         Returns:
@@ -173,6 +180,7 @@ class StoredJobs(KeyJobs):
             await self._open(),
             record.session,
             wallet=wallet,
+            auth=auth,
             timeout=timeout,
             timeouts=self._timeouts,
             clock=self._clock,

@@ -85,7 +85,17 @@ ARROWS: dict[str, set[str]] = {
         "_client_store",
     },
     "_client_keys": {"jobs", "networks", "auth", "models", "config", "crypto", "wallets"},
-    "_client_store": {"_client_keys", "wallets", "jobs", "networks", "models", "config", "storage", "batch"},
+    "_client_store": {
+        "_client_keys",
+        "auth",
+        "wallets",
+        "jobs",
+        "networks",
+        "models",
+        "config",
+        "storage",
+        "batch",
+    },
     "batch": {"client", "_extras", "_tasks", "storage", "models", "config", "networks"},
     "storage": {"models", "_extras", "_hex", "_tasks"},
     "devnet": {

@@ -10,11 +10,10 @@ from attrs import evolve
 
 from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
-from dan_async.auth.eoa import EoaAuth
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import InvalidFieldError
-from dan_async.jobs.session_request import choose_ephemeral_key, choose_wallet
+from dan_async.jobs.session_request import choose_auth, choose_ephemeral_key
 from dan_async.models._fields import MAX_LIFETIME_S, check_int, check_seconds, check_text
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
@@ -24,6 +23,7 @@ from dan_async.types import Clock, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
 
 if TYPE_CHECKING:
+    from dan_async.auth.base import AuthModule
     from dan_async.networks.base import Network
 
 __all__ = ["add_ephemeral_key", "revoke_ephemeral_key"]
@@ -35,7 +35,8 @@ async def add_ephemeral_key(
     network: Network,
     session: S,
     *,
-    wallet: Wallet,
+    wallet: Wallet | None = None,
+    auth: AuthModule | None = None,
     duration: int = DEFAULT_DURATION_S,
     eph_alg: KeyAlgorithm | None = None,
     ephemeral_key: EphemeralKey | str | None = None,
@@ -46,7 +47,7 @@ async def add_ephemeral_key(
 ) -> S:
     """Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description."""
     check_int("duration", duration, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
-    auth = _owner(session, wallet, timeouts)
+    owner = _owner(session, wallet, auth, timeouts)
     if eph_id is not None:
         check_text("eph_id", eph_id, most=256)
     key = choose_ephemeral_key(ephemeral_key, eph_alg, network.default_eph_alg)
@@ -57,9 +58,9 @@ async def add_ephemeral_key(
             expiry=math.floor(clock()) + duration,
             sign_alg=key.algorithm,
         )
-        change, deadline = _change("add", session, auth, claim), _deadline(timeout, timeouts)
+        change, deadline = _change("add", session, owner, claim), _deadline(timeout, timeouts)
         async with deadline.enforced("adding the ephemeral key", request_id=change.request_id):
-            await network.add_ephemeral_key(change, auth, deadline=deadline)
+            await network.add_ephemeral_key(change, owner, deadline=deadline)
         return evolve(
             session,
             hex_eph_sk_without_0x=key.to_hex(),
@@ -76,13 +77,14 @@ async def revoke_ephemeral_key(
     network: Network,
     session: DanModuleInfo,
     *,
-    wallet: Wallet,
+    wallet: Wallet | None = None,
+    auth: AuthModule | None = None,
     timeout: float | None = None,
     timeouts: Timeouts,
     clock: Clock,
 ) -> EphemeralKeyReport:
     """Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description."""
-    auth = _owner(session, wallet, timeouts)
+    owner = _owner(session, wallet, auth, timeouts)
     algorithm = session.eph_alg or network.default_eph_alg
     with EphemeralKey.from_hex(session.hex_eph_sk_without_0x, algorithm) as key:
         claim = EphemeralClaim(
@@ -92,35 +94,36 @@ async def revoke_ephemeral_key(
             expiry=math.floor(clock()) + DEFAULT_DURATION_S,
             sign_alg=key.algorithm,
         )
-    change, deadline = _change("revoke", session, auth, claim), _deadline(timeout, timeouts)
+    change, deadline = _change("revoke", session, owner, claim), _deadline(timeout, timeouts)
     async with deadline.enforced("revoking the ephemeral key", request_id=change.request_id):
-        return await network.revoke_ephemeral_key(change, auth, deadline=deadline)
+        return await network.revoke_ephemeral_key(change, owner, deadline=deadline)
 
 
-def _owner(session: DanModuleInfo, wallet: Wallet, timeouts: Timeouts) -> EoaAuth:
+def _owner(
+    session: DanModuleInfo, wallet: Wallet | None, auth: AuthModule | None, timeouts: Timeouts
+) -> AuthModule:
     if not isinstance(session, DanModuleInfo):
         raise InvalidFieldError("session", f"must be a session payload, not {type(session).__name__}")
-    auth = EoaAuth(
-        choose_wallet(wallet=wallet, browser_wallet=None, account=None), timeout_s=timeouts.wallet_s
-    )
-    if session.eoa_address is not None and session.eoa_address != auth.id:
+    owner = choose_auth(auth, wallet=wallet, limit_s=timeouts.wallet_s)
+    # A passkey has no address: with one as the owner, the session's is a label, and only the nodes know whose the key is.
+    if owner.method == "eoa" and session.eoa_address not in (None, owner.id):
         raise InvalidFieldError(
-            "wallet",
-            f"is {auth.id}, and the session belongs to {session.eoa_address}",
+            "wallet" if auth is None else "auth",
+            f"is {owner.id}, and the session belongs to {session.eoa_address}",
             hint="Only the owner can change who uses the key",
         )
-    return auth
+    return owner
 
 
 def _change(
-    action: Literal["add", "revoke"], session: DanModuleInfo, auth: EoaAuth, claim: EphemeralClaim
+    action: Literal["add", "revoke"], session: DanModuleInfo, owner: AuthModule, claim: EphemeralClaim
 ) -> EphemeralKeyChange:
     known = session.threshold is not None and session.parties_number is not None
     return EphemeralKeyChange(
         request_id=RequestId(to_hex(secrets.token_bytes(32))),
         action=action,
         key_id=session.mpc_key_id,
-        owner_id=auth.id,
+        owner_id=owner.id,
         claim=claim,
         threshold=Threshold(session.threshold or 0, session.parties_number or 0) if known else None,
     )

@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     from dan_async.auth.base import AuthModule
     from dan_async.networks.base import Network
 
-__all__ = ["SessionRequest", "choose_ephemeral_key", "choose_wallet", "infer_chain_id", "prepare"]
+__all__ = [
+    "SessionRequest",
+    "choose_auth",
+    "choose_ephemeral_key",
+    "choose_wallet",
+    "infer_chain_id",
+    "prepare",
+]
 
 #: Bundler URLs that name their chain: …/api/v2/80002/key, …/api/v3/80002/key.
 _BUNDLER_CHAIN = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
@@ -92,13 +99,9 @@ async def prepare(
     check_int("duration", duration, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
     timeout_s = timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
     account = _check_account(smart_account_client)
-    if auth is None:
-        owner_wallet = choose_wallet(wallet=wallet, browser_wallet=browser_wallet, account=account)
-        auth = EoaAuth(owner_wallet, timeout_s=timeouts.wallet_s)
-    elif wallet is not None or browser_wallet is not None:
-        raise InvalidFieldError("wallet", "is given as well as auth", hint="Give one of them")
-    else:
-        auth = LimitedAuth(auth, timeouts.wallet_s)
+    auth = choose_auth(
+        auth, wallet=wallet, browser_wallet=browser_wallet, account=account, limit_s=timeouts.wallet_s
+    )
     owner = await find_address(auth, fixed=fixed, account=account, timeout_s=timeout_s)
     if fixed.eoa_address is not None and check_address("eoa_address", fixed.eoa_address) != owner:
         raise InvalidFieldError(
@@ -171,6 +174,37 @@ def _check_account(account: SmartAccount | None) -> SmartAccount | None:
             hint="It needs signer, bundler_url, chain_id and an async get_address()",
         )
     return account
+
+
+def choose_auth(
+    auth: AuthModule | None,
+    *,
+    wallet: Wallet | None,
+    browser_wallet: Wallet | None = None,
+    account: SmartAccount | None = None,
+    limit_s: float,
+) -> AuthModule:
+    """
+    Find out who authorises: *auth* if given, else whose wallet ``choose_wallet`` finds.
+
+    Args:
+        auth: The owner, instead of a wallet.
+        wallet: The owner's wallet.
+        browser_wallet: As for ``choose_wallet``.
+        account: As for ``choose_wallet``.
+        limit_s: Seconds that the owner may take.
+
+    Raises:
+        ConfigurationError: There is nobody, there are two, or *auth* is not an owner.
+    """
+    if auth is None:
+        found = choose_wallet(wallet=wallet, browser_wallet=browser_wallet, account=account)
+        return EoaAuth(found, timeout_s=limit_s)
+    if wallet is not None or browser_wallet is not None:
+        raise InvalidFieldError("wallet", "is given as well as auth", hint="Give one of them")
+    if getattr(auth, "method", None) not in ("eoa", "passkey"):
+        raise InvalidFieldError("auth", "must be an owner: a wallet or a passkey")
+    return LimitedAuth(auth, limit_s)
 
 
 def choose_wallet(

@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 
 from dan_async import CallbackWallet, DanClient, EphemeralKey, GatewayNetwork, LocalWallet
+from dan_async.auth.eoa import EoaAuth
 from dan_async.devnet import Devnet
 from dan_async.errors import (
     ConfigurationError,
@@ -63,6 +64,30 @@ async def test_only_the_owner_may() -> None:
             await dan.add_ephemeral_key(forged, wallet=STRANGER)
         with pytest.raises(QuorumError):
             await dan.revoke_ephemeral_key(forged, wallet=STRANGER)
+        assert registered(net, session.mpc_key_id) == [{session.eph_id}] * 2
+
+
+async def test_the_owner_is_named_once() -> None:
+    """A wallet or an owner of another kind, one of them and not both; an ephemeral key is no owner."""
+
+    class Agent:
+        method = "ephemeral"
+        id = "agent"
+        interactive = False
+
+    async with Devnet(threshold=2, parties=2) as net, DanClient(net) as dan:
+        session = await dan.generate_session_key(wallet=OWNER, chain_id=1)
+        for change in (dan.add_ephemeral_key, dan.revoke_ephemeral_key):
+            with pytest.raises(ConfigurationError, match="no wallet was given"):
+                await change(session)
+            with pytest.raises(InvalidFieldError, match="is given as well as auth"):
+                await change(session, wallet=OWNER, auth=EoaAuth(OWNER))
+            with pytest.raises(InvalidFieldError, match="auth must be an owner"):
+                await change(session, auth=Agent())
+            with pytest.raises(InvalidFieldError, match=r"auth is 0x\w+, and the session belongs to"):
+                await change(session, auth=EoaAuth(STRANGER))
+        rotated = await dan.add_ephemeral_key(session, auth=EoaAuth(OWNER))
+        await dan.revoke_ephemeral_key(rotated, auth=EoaAuth(OWNER))
         assert registered(net, session.mpc_key_id) == [{session.eph_id}] * 2
 
 

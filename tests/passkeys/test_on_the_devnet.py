@@ -321,6 +321,22 @@ async def test_a_passkey_adds_and_revokes_an_ephemeral_key(net: Devnet) -> None:
         assert len(report.confirmed_by) == 3
 
 
+async def test_a_passkey_rotates_and_ends_a_session(net: Devnet) -> None:
+    """The client's own methods take the owner in place of a wallet; another passkey is refused by the nodes."""
+    device, stranger = Authenticator(), Authenticator()
+    async with nodes(net) as dan:
+        for one in (device, stranger):
+            await dan.register_passkey(registration(one))
+        session = await dan.generate_session_key(auth=owner(device), **REQUEST)
+        assert isinstance(await error_of(dan.add_ephemeral_key(session, auth=owner(stranger))), QuorumError)
+        rotated = await dan.add_ephemeral_key(session, auth=owner(device), duration=60)
+        accepted = [set(node.ephemeral_key_ids(session.mpc_key_id)) for node in net.nodes]
+        assert accepted.count({session.eph_id, rotated.eph_id}) == 3
+        report = await dan.revoke_ephemeral_key(rotated, auth=owner(device))
+    assert len(report.confirmed_by) == 3
+    assert rotated.eoa_address == ADDRESS
+
+
 async def test_passkeys_survive_a_restart(net: Devnet) -> None:
     """Public keys and counters are on disk before anyone is told."""
     device = Authenticator()

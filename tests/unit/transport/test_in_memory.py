@@ -134,3 +134,19 @@ async def test_result_that_is_not_json_is_refused(result):
 
     with pytest.raises(ProtocolError, match="not JSON"):
         await InMemoryTransport(handler).call("m", "{}", timeout_s=1)
+
+
+def test_limits_hold_on_every_event_loop_that_it_is_used_on():
+    """A transport that outlives an event loop limits its calls on the next one as well."""
+
+    async def hang(method, params):
+        await asyncio.Event().wait()
+
+    transport = InMemoryTransport(hang)
+
+    async def call():
+        with pytest.raises(RequestTimeoutError):
+            await transport.call("anything", "{}", timeout_s=0.01)
+
+    for _ in range(2):
+        asyncio.run(asyncio.wait_for(call(), 5))
