@@ -199,7 +199,7 @@ def listening(nodes: list[NodeEndpoint]) -> None:
     network = NodeNetwork(nodes, retry=policy, on_event=on_event)
     GatewayNetwork("wss://gateway.example/v1", on_event=on_event)
     DanClient(network, on_event=OpenTelemetryObserver())
-    network.observe([].append)
+    network.observe(on_event)
 
 
 def handling(error: DanError) -> float | None:
