@@ -97,7 +97,11 @@ class Node:
         if url.startswith("http"):
             return HttpTransport(url, options=options, connect_timeout_s=connect_s)
         return WebSocketTransport(
-            url, options=options, connect_timeout_s=connect_s, on_connect=self._identify
+            url,
+            options=options,
+            connect_timeout_s=connect_s,
+            on_connect=self._identify,
+            longest_retry_after_s=self._retry.longest_retry_after_s,
         )
 
     async def _identify(self, call: Callable[..., Any]) -> None:
@@ -192,7 +196,8 @@ class Node:
         if isinstance(error, NodeRefusedError) and not error.retryable:
             self.health.gave_up(asked, is_timed=False)  # it is there, and has its reasons
         else:
-            self.health.failed(asked, least_rest_s=getattr(error, "retry_after", None) or 0.0)
+            asked_s: float = getattr(error, "retry_after", None) or 0.0
+            self.health.failed(asked, least_rest_s=min(asked_s, self._retry.longest_retry_after_s))
 
     def _translate(self, error: DanError, method: str, request_id: str | None) -> NodeError:
         """Turn what the transport or a decoder said into an error about this node: the one place where it is done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -23,9 +24,18 @@ class Backoff:
         longest_wait_s: Waits stop growing here.
         clock: Monotonic seconds.
         random: Numbers from 0 to 1; not a source of secrets.
+        longest_retry_after_s: The longest wait that the peer can ask for; None for no limit.
     """
 
-    __slots__ = ("_clock", "_due", "_failures", "_first_wait_s", "_longest_wait_s", "_random")
+    __slots__ = (
+        "_clock",
+        "_due",
+        "_failures",
+        "_first_wait_s",
+        "_longest_retry_after_s",
+        "_longest_wait_s",
+        "_random",
+    )
 
     def __init__(
         self,
@@ -34,11 +44,13 @@ class Backoff:
         longest_wait_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
+        longest_retry_after_s: float | None = None,
     ) -> None:
         self._first_wait_s = first_wait_s
         self._longest_wait_s = longest_wait_s
         self._clock = clock
         self._random = random
+        self._longest_retry_after_s = math.inf if longest_retry_after_s is None else longest_retry_after_s
         self._failures = 0
         self._due = 0.0
 
@@ -52,7 +64,7 @@ class Backoff:
 
     def attempt_failed(self, *, retry_after: float | None = None) -> None:
         """Note that an attempt failed; the peer may have asked for a longer wait."""
-        self._note(self._clock(), retry_after or 0.0)
+        self._note(self._clock(), min(retry_after or 0.0, self._longest_retry_after_s))
 
     def connection_lost(self, *, opened_at: float, lost_at: float) -> None:
         """Note that a connection broke, by the times of this object's clock."""

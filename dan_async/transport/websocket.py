@@ -65,6 +65,8 @@ class WebSocketTransport:
             memory they cost is their callers' own.
         heartbeat_s: A peer that is silent for this long is pinged, and given up after half as long without a whole
             message or an answer; None for never.
+        longest_retry_after_s: The longest wait before the next attempt to connect that the peer can ask for (Retry-After);
+            None for no limit.
         backoff: Waits between attempts to connect; injected by tests.
 
     Raises:
@@ -82,6 +84,7 @@ class WebSocketTransport:
         session: aiohttp.ClientSession | None = None,
         max_pending: int = 10_000,
         heartbeat_s: float | None = 20.0,
+        longest_retry_after_s: float | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         self._url = check_url("url", url, schemes=("wss", "ws"))
@@ -94,7 +97,7 @@ class WebSocketTransport:
         self._shared_session = session
         self._max_pending = max_pending
         self._heartbeat_s = heartbeat_s
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(longest_retry_after_s=longest_retry_after_s)
         self._ssl = client_ssl(self._options.ssl_context, self._options.pins)
         self._session: aiohttp.ClientSession | None = None
         self._upgrade: aiohttp.ClientResponse | None = None

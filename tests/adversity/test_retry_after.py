@@ -13,6 +13,7 @@ from dan_async._tasks import Deadline
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
 from dan_async.errors import NodeUnreachableError, RateLimitedError
 from dan_async.networks.node import Node
+from dan_async.networks.node_health import RestPolicy
 from dan_async.retry import RetryDetails, RetryPolicy
 
 OPERATOR = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
@@ -32,10 +33,12 @@ class Sleeper:
 
 
 @contextlib.asynccontextmanager
-async def busy_server(status: int, headers: dict[str, str]) -> AsyncIterator[int]:
-    """A server that answers everything with one status."""
+async def busy_server(status: int, headers: dict[str, str]) -> AsyncIterator[tuple[int, list[str]]]:
+    """A server that answers everything with one status: its port, and what it was asked."""
+    asked: list[str] = []
 
     async def refuse(request: web.Request) -> web.Response:
+        asked.append(request.method)
         return web.Response(status=status, headers=headers)
 
     application = web.Application()
@@ -45,7 +48,7 @@ async def busy_server(status: int, headers: dict[str, str]) -> AsyncIterator[int
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        yield runner.addresses[0][1]
+        yield runner.addresses[0][1], asked
     finally:
         await runner.cleanup()
 
@@ -55,7 +58,7 @@ async def waits_at(
 ) -> tuple[list[float], BaseException]:
     """Ask a busy node and give the waits between the attempts, and the error."""
     sleeper = Sleeper()
-    async with busy_server(status, headers) as port:
+    async with busy_server(status, headers) as (port, _):
         node = Node(
             NodeEndpoint(f"{scheme}://127.0.0.1:{port}/v1/rpc", OPERATOR),
             options=TransportOptions(),
@@ -85,7 +88,26 @@ async def test_retry_after_is_waited_for(scheme: str, status: int) -> None:
 async def test_a_node_cannot_send_the_client_away_for_hours(scheme: str) -> None:
     """What it asks for is capped by the policy."""
     waits, _ = await waits_at(scheme, 503, {"Retry-After": "7200"}, longest_retry_after_s=3)
-    assert waits == [3, 3]
+    assert waits == pytest.approx([3, 3], abs=0.5)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_after_the_cap_the_node_is_really_asked_again(scheme: str) -> None:
+    """Neither the connection's own pause nor the node's rest lasts longer than the policy allows."""
+    policy = RetryPolicy(attempts=2, longest_retry_after_s=0.05, first_wait_s=0.001, longest_wait_s=0.001)
+    async with busy_server(503, {"Retry-After": "7200"}) as (port, asked):
+        node = Node(
+            NodeEndpoint(f"{scheme}://127.0.0.1:{port}/v1/rpc", OPERATOR),
+            options=TransportOptions(),
+            timeouts=TIMEOUTS,
+            retry=policy,
+            rest=RestPolicy(first_s=0.01),
+        )
+        with pytest.raises(RateLimitedError):
+            await node.call("dan_health", "{}", lambda value: value, deadline=Deadline(5))
+        await node.aclose()
+        assert len(asked) == 2
+    assert node.health.rests_for_s <= 0.05
 
 
 @pytest.mark.parametrize("scheme", ["ws", "http"])

@@ -53,6 +53,15 @@ def test_retry_after_lengthens_the_wait():
     assert backoff.remaining() == pytest.approx(7.0)
 
 
+def test_what_the_peer_asks_for_can_be_capped():
+    """Nobody is sent away for hours."""
+    backoff = Backoff(clock=ManualClock(0), random=lambda: 1.0, longest_retry_after_s=3.0)
+    backoff.attempt_failed(retry_after=7200.0)
+    assert backoff.remaining() == pytest.approx(3.0)
+    backoff.attempt_failed(retry_after=1.0)
+    assert backoff.remaining() == pytest.approx(1.0)
+
+
 def test_good_connection_forgets_earlier_failures():
     """The loss of a connection that lived for a while begins at the shortest wait again."""
     clock = ManualClock(0)
