@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.batch import MOST_GROWTH_MIB, plot, run_for, run_rows
 from benchmarks.compare import main as compare_main
 from benchmarks.floor import FloorClient
 from benchmarks.measure import LatencyHistogram, platform_facts, run_load, tree_cpu_s
@@ -272,3 +273,31 @@ def test_signing_is_measured_step_by_step() -> None:
     assert set(result["ms"]) == {"keygen", "set-ups", "presignature", "shares", "combination"}
     assert 0 < result["ms"]["presignature"] < result["signature_ms"]
     assert report_signing([result]).splitlines()[-1].startswith("| 2-of-2 |")
+
+
+async def test_a_batch_of_rows_is_measured() -> None:
+    """Every row is counted, and the memory stays within its bounds."""
+    found = await run_rows(120, concurrency=16)
+    assert (found["rows"], found["failed"]) == (120, 0)
+    assert found["growthMiB"] < MOST_GROWTH_MIB
+
+
+async def test_a_stored_batch_is_measured(tmp_path: Path) -> None:
+    """The same with a store, which has every row afterwards."""
+    found = await run_rows(40, concurrency=8, store_url=f"sqlite:///{tmp_path}/keys.db")
+    assert (found["rows"], found["failed"], found["store"]) == (40, 0, "sqlite")
+
+
+async def test_a_batch_for_some_time_is_measured() -> None:
+    """It ends when the time is over and enough results have come."""
+    found = await run_for(0.05, concurrency=4, module="benchmarks.stub_nodes")
+    assert found["rows"] >= 8
+    assert found["perSecond"] > 0
+
+
+def test_the_plot_is_drawn(tmp_path: Path) -> None:
+    """A PNG file."""
+    plot(
+        [{"concurrency": 1, "perSecond": 10.0}, {"concurrency": 8, "perSecond": 20.0}], tmp_path / "plot.png"
+    )
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
