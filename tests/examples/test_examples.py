@@ -45,6 +45,7 @@ def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "first_key.py",
         "sign.py",
+        "user_operation.py",
         "in_a_web_server.py",
         "callback_wallet.py",
     }
@@ -67,6 +68,17 @@ async def test_sign() -> None:
     addresses = {line[-1] for line in lines if line[0] == "address:" or line[:2] == ["signed", "by"]}
     assert len(addresses) == 1
     assert [line[0] for line in lines].count("signed") == 2
+
+
+async def test_user_operation() -> None:
+    """What is allowed is signed by the session key, what is not is refused with the rule."""
+    process = await start("user_operation.py")
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
+    assert (process.returncode, stderr) == (0, b"")
+    key, signed, refused, reason = stdout.decode().splitlines()
+    assert signed == f"paying 1000: signed by {key.split()[-1]}"
+    assert refused.startswith("paying 1001: ")
+    assert "permissions[0].args.value" in reason
 
 
 async def test_in_a_web_server() -> None:

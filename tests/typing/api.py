@@ -30,13 +30,22 @@ from dan_async import (
 from dan_async.devnet import Devnet
 from dan_async.errors import NodeRefusedError, QuorumError, RateLimitedError
 from dan_async.events import AttemptFailed, Event, Verdict
-from dan_async.models import KeygenReport, NodeOutcome
+from dan_async.models import KeygenReport, NodeOutcome, UserOperationV07
+from dan_async.models.user_operation_receipt import UserOperationReceipt
 from dan_async.networks import RestPolicy
 from dan_async.networks.base import Network, NetworkHealth, NodeState
 from dan_async.otel import OpenTelemetryObserver
 from dan_async.retry import RetryDetails
 from dan_async.retry_table import DEFAULT_RETRY_TABLE
 from dan_async.types import OperatorAddress, TypedData
+from dan_async.userops import (
+    Call,
+    SessionSigner,
+    SimpleAccount,
+    SmartAccountClient,
+    create_smart_account_client,
+    sign_user_operation,
+)
 from dan_async.wallets import Wallet
 
 
@@ -200,6 +209,25 @@ def listening(nodes: list[NodeEndpoint]) -> None:
     GatewayNetwork("wss://gateway.example/v1", on_event=on_event)
     DanClient(network, on_event=OpenTelemetryObserver())
     network.observe(on_event)
+
+
+async def acting(dan: DanClient, session: DanSessionKeyPayload, wallet: Wallet) -> None:
+    """A smart account that a session signs for, and one whose owner is a wallet."""
+    account = await create_smart_account_client(
+        signer=SessionSigner(dan, session),
+        bundler_url="https://bundler.example",
+        rpc_url="https://chain.example",
+        paymaster_url="https://paymaster.example",
+        account=SimpleAccount("v0.6.0"),
+    )
+    assert_type(account, SmartAccountClient)
+    async with account:
+        sent = await account.send_user_operation([Call(account.entry_point, 1, b"")], lane="a")
+        assert_type(await account.wait_for_receipt(sent, timeout=5), UserOperationReceipt)
+    operation = UserOperationV07.from_dict({})
+    assert_type(await sign_user_operation(operation, session, client=dan), UserOperationV07)
+    owned = await create_smart_account_client(signer=wallet, bundler_url="https://bundler.example")
+    await dan.generate_session_key(smart_account_client=owned)
 
 
 def handling(error: DanError) -> float | None:
