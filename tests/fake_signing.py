@@ -74,6 +74,7 @@ class SigningNetwork(FakeNetwork):
         self.public_key = point.encode(point.base_multiply(self.secret))
         self.address = public_key_to_address(self.public_key)
         self.ephemeral = EphemeralKey.generate()
+        self.eph_id = ""
         self.presignatures: dict[str, FakePresignature] = {}
         self.by_id: dict[bytes, FakePresignature] = {}
         self.presign_ends = 2**32 - 1
@@ -130,6 +131,8 @@ class SigningNetwork(FakeNetwork):
     def presign(self, value: Any) -> Any:
         """Make a presignature, or give the one that was made for the request."""
         params = node_signing.decode_presign(value)
+        if params.eph_id != (self.eph_id or self.ephemeral.default_id):
+            raise RpcError(node_1.Code.EPHEMERAL_KEY_REFUSED, "the ephemeral key is not registered")
         digest = node_signing.presign_digest(
             request_id=params.request_id,
             key_id=params.key_id,

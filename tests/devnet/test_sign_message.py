@@ -15,7 +15,9 @@ from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
 
 from dan_async import DanClient, GatewayNetwork, LocalWallet, NodeNetwork, Threshold
+from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
+from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import (
     CrashInSigning,
     Delay,
@@ -32,9 +34,11 @@ from dan_async.errors import (
     QuorumError,
 )
 from dan_async.jobs.message_request import message_request
+from dan_async.models.claim import EphemeralClaim
 from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.networks import SigningOptions
 from dan_async.networks.pool import rank
+from dan_async.networks.signing import SigningOrder
 from dan_async.wire.sign_digest import sign_request_digest
 from tests.helpers import assert_runs_under, no_leaks
 
@@ -311,16 +315,45 @@ async def test_every_revision_generates_and_signs(net: Devnet, revision: str, ve
             assert signer_of("hello", await dan.sign_message("hello", session)) == session.session_key_eoa
 
 
-@pytest.mark.parametrize(("revision", "version"), WAYS[1:])
+@pytest.mark.parametrize(("revision", "version"), WAYS)
 async def test_a_session_of_the_gateway_signs_over_the_nodes(
     net: Devnet, revision: str, version: str
 ) -> None:
     """And one of the nodes over the gateway, if it takes the ephemeral key."""
     async with gateway(net, revision, version) as far, direct(net) as near:
         session = await far.generate_session_key(wallet=OWNER, chain_id=80002)
-        assert signer_of("hello", await near.sign_message("hello", session)) == session.session_key_eoa
-        session = await near.generate_session_key(wallet=OWNER, chain_id=80002, eph_alg="ed25519")
-        assert signer_of("hello", await far.sign_message("hello", session)) == session.session_key_eoa
+        for known in (session, DanModuleInfo.from_dict(session.to_dict())):
+            assert signer_of("hello", await near.sign_message("hello", known)) == session.session_key_eoa
+        if revision != "0.1":
+            session = await near.generate_session_key(wallet=OWNER, chain_id=80002, eph_alg="ed25519")
+            assert signer_of("hello", await far.sign_message("hello", session)) == session.session_key_eoa
+
+
+@pytest.mark.parametrize("way", ["nodes", "gateway v1", "gateway v2"])
+async def test_several_messages_are_signed_in_one_request(net: Devnet, session: Any, way: str) -> None:
+    """Each with a nonce of its own; the signatures come in the order of the messages."""
+    client = direct(net) if way == "nodes" else gateway(net, "1", way[-2:])
+    requests = tuple(message_request(f"message {i}") for i in range(3))
+    async with client as dan:
+        with EphemeralKey.from_hex(session.hex_eph_sk_without_0x) as key:
+            order = SigningOrder(
+                key_id=session.mpc_key_id,
+                address=session.session_key_eoa,
+                t=3,
+                claim=EphemeralClaim(
+                    eph_id=session.eph_id,
+                    eph_pk=key.public_key,
+                    expiry=session.expires_at,
+                    sign_alg="secp256k1",
+                ),
+                owner_id=session.eoa_address,
+                requests=requests,
+                digests=tuple(map(sign_request_digest, requests)),
+            )
+            signatures = order.check(await dan.network.signgen(order, key, deadline=Deadline(40)))
+    for i, signature in enumerate(signatures):
+        assert signer_of(f"message {i}", signature) == session.session_key_eoa
+    assert len({signature[:66] for signature in signatures}) == 3
 
 
 async def test_the_fields_of_the_seed_are_enough_for_the_gateway(net: Devnet) -> None:

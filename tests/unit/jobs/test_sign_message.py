@@ -10,7 +10,13 @@ from eth_account.messages import encode_defunct, encode_typed_data
 
 import dan_async
 from dan_async import DanClient
-from dan_async.errors import ConfigurationError, InvalidFieldError, SessionExpiredError
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.errors import (
+    ConfigurationError,
+    EphemeralKeyRefusedError,
+    InvalidFieldError,
+    SessionExpiredError,
+)
 from dan_async.jobs.message_request import message_request
 from dan_async.models.session import DanModuleInfo
 from dan_async.models.user_operation import UserOperationV06
@@ -137,6 +143,26 @@ async def test_the_fields_of_the_seed_are_enough(net):
         signature = await dan.sign_message("hello", seven)
     assert Account.recover_message(encode_defunct(text="hello"), signature=signature) == net.address
     assert net.calls[0][2]["ephId"] == net.ephemeral.default_id
+
+
+@pytest.mark.parametrize("name", ["derived", "public key"])
+async def test_the_ephemeral_key_of_the_seven_fields_may_be_ed25519(net, name):
+    """As sessions of gateways have it; in revision 0.1 the nodes know it by its public key."""
+    net.ephemeral = EphemeralKey.generate("ed25519")
+    net.eph_id = "" if name == "derived" else "0x" + net.ephemeral.public_key.hex()
+    async with client(net) as dan:
+        signature = await dan.sign_message("hello", net.session())
+    assert Account.recover_message(encode_defunct(text="hello"), signature=signature) == net.address
+
+
+@pytest.mark.parametrize(("algorithm", "names"), [("secp256k1", 1), ("ed25519", 2), (None, 3)])
+async def test_an_unknown_ephemeral_key_is_refused_after_every_name_it_may_have(net, algorithm, names):
+    """And no more: the first refusal is the one that is raised."""
+    net.eph_id = "another"
+    async with client(net) as dan:
+        with pytest.raises(EphemeralKeyRefusedError):
+            await dan.sign_message("hello", net.session(eph_alg=algorithm))
+    assert len({params["ephId"] for _, _, params in net.calls}) == names
 
 
 # --- what is refused before anything is sent --------------------------------------------------------------------------
