@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from dan_async import GatewayNetwork
 from dan_async._tasks import Deadline
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
-from dan_async.errors import NodeUnreachableError, RateLimitedError
+from dan_async.errors import GatewayError, NodeUnreachableError, RateLimitedError
 from dan_async.networks.node import Node
 from dan_async.networks.node_health import RestPolicy
 from dan_async.retry import RetryDetails, RetryPolicy
+from tests.gateway_server import CountingWallet, operate
 
 OPERATOR = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
 
@@ -133,6 +135,25 @@ async def test_a_refusal_is_not_repeated(scheme: str) -> None:
     waits, error = await waits_at(scheme, 403, {"Retry-After": "7"})
     assert waits == []
     assert not error.retryable
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits"), [("7", [7.0, 7.0]), ("7200", [60.0, 60.0])], ids=["waited for", "capped"]
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_busy_gateway(status: int, asked: str, waits: list[float]) -> None:
+    """At the upgrade of the operation's own connection, before the wallet is asked."""
+    sleeper, wallet = Sleeper(), CountingWallet()
+    async with busy_server(status, {"Retry-After": asked}) as (port, requests):
+        network = GatewayNetwork(
+            f"ws://127.0.0.1:{port}/v1", revision="1", retry=RetryPolicy(attempts=3, sleep=sleeper)
+        )
+        with pytest.raises(GatewayError) as caught:
+            await operate(network, wallet=wallet, total_s=1000)
+        await network.aclose()
+    assert sleeper.waits == waits
+    assert (caught.value.status, caught.value.attempts, len(requests)) == (status, 3, 3)
+    assert wallet.asked == 0
 
 
 async def test_the_hook_hears_of_it() -> None:
