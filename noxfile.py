@@ -1,5 +1,5 @@
 """
-Sessions: lint, typing, tests, tests_min, tally, interop, signatures, package, docs, bench, soak.
+Sessions: lint, typing, tests, tests_min, tally, matrix, interop, signatures, package, docs, bench, soak.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -125,6 +125,15 @@ def package(session: nox.Session) -> None:
     command = readme_commands()[0]
     session.log(command)
     check_session(session, printed_by(command, folder / "checkout"))
+
+
+@nox.session
+def matrix(session: nox.Session) -> None:
+    """Run the whole fault matrix: every fault of whole jobs at 11-of-20 as well. Takes a while."""
+    session.install("-e", ".[test]")
+    names = ("test_fault_matrix.py", "test_fault_matrix_jobs.py", "test_lost_replies.py")
+    files = [f"tests/adversity/{name}" for name in names]
+    session.run("python", "-m", "pytest", *files, *session.posargs, env={"DAN_MATRIX": "full"})
 
 
 @nox.session

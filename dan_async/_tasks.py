@@ -23,16 +23,18 @@ class Deadline:
         clock: A monotonic clock.
     """
 
-    __slots__ = ("_clock", "_end", "_limit", "timeout_s")
+    __slots__ = ("_clock", "_end", "_limit", "_timer", "timeout_s")
 
     #: How long after its end ``enforced`` cuts, in seconds: whoever looks at the deadline himself says more about what hung.
-    SLACK_S = 0.1
+    #: It begins when the event loop comes to notice the end, so that on a busy machine nobody is cut off unheard.
+    SLACK_S = 0.2
 
     def __init__(self, timeout_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.timeout_s = timeout_s
         self._end = None if timeout_s is None else clock() + timeout_s
         self._limit: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def remaining(self) -> float | None:
         """Seconds left, never negative; None if there is no deadline."""
@@ -57,19 +59,29 @@ class Deadline:
     def paused(self) -> Iterator[None]:
         """Stop the deadline while a person is being waited for: the time spent inside does not count."""
         start = self._clock()
-        if self._limit is not None:
+        self._disarm()
+        if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(None)
         try:
             yield
         finally:
             if self._end is not None:
                 self._end += self._clock() - start
-            if self._limit is not None:
-                self._limit.reschedule(self._cut_at())
+            self._arm()
 
-    def _cut_at(self) -> float | None:
+    def _arm(self) -> None:
+        """Have the end noticed, if the deadline is enforced."""
         remaining = self.remaining()
-        return None if remaining is None else asyncio.get_running_loop().time() + remaining + self.SLACK_S
+        if self._limit is not None and remaining is not None:
+            self._timer = asyncio.get_running_loop().call_later(remaining, self._notice_end, self._limit)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _notice_end(self, limit: asyncio.Timeout) -> None:
+        limit.reschedule(asyncio.get_running_loop().time() + self.SLACK_S)
 
     def enforced(self, doing: str, **context: Any) -> _Enforced:
         """
@@ -86,11 +98,13 @@ class Deadline:
 
     def begin_to_enforce(self) -> asyncio.Timeout:
         """Make the time limit that keeps the deadline, and keep it in step with ``paused``."""
-        self._limit = asyncio.timeout_at(self._cut_at())
+        self._limit = asyncio.timeout(None)
+        self._arm()
         return self._limit
 
     def end_to_enforce(self) -> None:
         """Forget the time limit."""
+        self._disarm()
         self._limit = None
 
     def error(self, doing: str, **context: Any) -> DeadlineExceededError:

@@ -315,16 +315,19 @@ class QuorumError(DanError):
     @property
     def culprits(self) -> tuple[str, ...]:
         """
-        The operators that most of the refusing nodes blame.
+        The operators that most of the other refusing nodes blame.
 
-        One node's word is not enough: a dishonest one could have honest nodes left out, one after the other.
+        One node's word is not enough: a dishonest one could have honest nodes left out, one after the other. Nor does a
+        node's own refusal speak for it.
         """
-        refusals = [o.error for o in self.outcomes if isinstance(o.error, NodeRefusedError)]
-        blamed: dict[str, int] = {}
-        for refusal in refusals:
-            for operator in set(refusal.culprits):
-                blamed[operator] = blamed.get(operator, 0) + 1
-        return tuple(sorted(operator for operator, times in blamed.items() if 2 * times > len(refusals)))
+        refusals = [(o.operator, o.error) for o in self.outcomes if isinstance(o.error, NodeRefusedError)]
+        blamed = {operator for _, refusal in refusals for operator in refusal.culprits}
+
+        def is_culprit(accused: str) -> bool:
+            others = [refusal for operator, refusal in refusals if operator != accused]
+            return 2 * sum(accused in refusal.culprits for refusal in others) > len(others)
+
+        return tuple(sorted(filter(is_culprit, blamed)))
 
     def __str__(self) -> str:
         lines = [super().__str__()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
+from collections.abc import Callable
 
 from aiohttp import web
 
-from dan_async._tasks import cancel_and_wait
 from dan_async.devnet.listening import listening_socket
 
 __all__ = ["Door"]
@@ -16,6 +17,9 @@ __all__ = ["Door"]
 _log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+
+#: Turns of the event loop until a connection that was accepted is known to the server.
+_TURNS = 5
 
 
 class Door:
@@ -25,13 +29,17 @@ class Door:
     Args:
         runner: Serves what connects; set up already.
         listener: A bound socket at the node's port; belongs to the door from now on.
+        on_shut: Called whenever it was shut: from then on nobody comes in.
     """
 
-    def __init__(self, runner: web.AppRunner, listener: socket.socket) -> None:
+    def __init__(
+        self, runner: web.AppRunner, listener: socket.socket, *, on_shut: Callable[[], None] = lambda: None
+    ) -> None:
         self._runner = runner
+        self._on_shut = on_shut
         self._listener: socket.socket | None = listener
         self._host, self._port = listener.getsockname()[:2]
-        self._site: web.SockSite | None = None
+        self._server: asyncio.Server | None = None
         self._is_wanted_open = False
         self._moving: asyncio.Task[None] | None = None
 
@@ -48,13 +56,15 @@ class Door:
 
     async def aclose(self) -> None:
         """Shut it for good."""
-        if self._moving is not None:
-            await cancel_and_wait([self._moving])
         self._is_wanted_open = False
+        if self._moving is not None:
+            await asyncio.wait(
+                [self._moving]
+            )  # it takes a few turns; cancelled, it might lose an open server
         await self._move()
 
     async def _move(self) -> None:
-        while self._is_wanted_open is not (self._site is not None):
+        while self._is_wanted_open is not (self._server is not None):
             if self._is_wanted_open:
                 await self._open()
             else:
@@ -70,14 +80,24 @@ class Door:
                 _log.error("port %d cannot be listened at again: %s", self._port, error.strerror)
                 self._is_wanted_open = False
                 return
-        site = web.SockSite(self._runner, self._listener, backlog=_BACKLOG)
-        await site.start()
-        self._site, self._listener = site, None  # closing the site closes the socket
+        factory = self._runner.server
+        assert factory is not None  # the runner is set up
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(factory, sock=self._listener, backlog=_BACKLOG)
 
     async def _shut(self) -> None:
-        site, self._site = self._site, None
-        if site is not None:
-            await site.stop()
+        # asyncio hands over in a later turn what it accepted in this one, and loses it, socket and all, if the server was
+        # closed in between. So nothing more is accepted first, and then it is closed.
+        if self._listener is not None:
+            with contextlib.suppress(NotImplementedError, RuntimeError):  # loops that accept in another way
+                asyncio.get_running_loop().remove_reader(self._listener)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._drop_listener()
+        self._on_shut()
 
     def _drop_listener(self) -> None:
         if self._listener is not None:

@@ -179,7 +179,7 @@ class NodeServer:
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
         await self._runner.setup()
         self._links.start()
-        self._door = Door(self._runner, listener)
+        self._door = Door(self._runner, listener, on_shut=self._shut_out)
         await self._door.start(is_open=not self._faults.is_refusing)
         self._faults.watch(self._faults_changed)
         _log.info("node %s listens, with %d keys", self._identity.operator, len(self.ring))
@@ -234,6 +234,9 @@ class NodeServer:
         if self._faults.cuts_clients:
             for connection in self._connections:
                 connection.cut()
+
+    def _shut_out(self) -> None:
+        """Cut what had come in, if that is the fault in force."""
         if self._faults.is_refusing and self._runner is not None and self._runner.server is not None:
             for handler in self._runner.server.connections:  # other nodes' too, and idle ones
                 if handler.transport is not None:

@@ -73,6 +73,7 @@ class KeygenReport:
             when the verdict was clear has neither acknowledgement nor error: as a rule it holds a share as well.
         replaced: What became of the nodes that were asked and do not take part: too late, or failed, at the challenge or
             in a round that was given up.
+        culprits: Whom most of the other nodes blamed for rounds that were given up.
         restarts: How many rounds were given up after the owner had signed.
         timings: Where the time went.
     """
@@ -83,6 +84,7 @@ class KeygenReport:
     threshold: Threshold
     outcomes: tuple[NodeOutcome, ...] = ()
     replaced: tuple[NodeOutcome, ...] = ()
+    culprits: tuple[OperatorAddress, ...] = ()
     restarts: int = 0
     timings: KeygenTimings = KeygenTimings()
 
@@ -99,6 +101,7 @@ class KeygenReport:
             f"key {self.key_id}: {self.threshold}, {len(self.holders)} nodes acknowledged, {self.restarts} restarts",
             f"  {timings.total_s:.2f} s: {steps}",
         ]
+        lines += [f"  blamed by most of the others: node {culprit}" for culprit in self.culprits]
         lines += [f"  {outcome.describe()}" for outcome in self.outcomes]
         lines += [f"  replaced: {outcome.describe()}" for outcome in self.replaced]
         return "\n".join(lines)

@@ -58,6 +58,8 @@ class NodeOutcome:
             what = "had not answered yet"
         else:
             what = getattr(self.error, "message", None) or type(self.error).__name__
+            if culprits := getattr(self.error, "culprits", ()):
+                what += f"; it blames {', '.join(culprits)}"
         step = f"{self.step}: " if self.step else ""
         facts = [f"{self.elapsed_s:.2f} s", f"{self.attempts} attempt{'' if self.attempts == 1 else 's'}"]
         if self.code is not None:

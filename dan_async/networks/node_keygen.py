@@ -104,6 +104,7 @@ class NodeKeygen:
         self._least = request.min_parties or request.threshold.n
         self._left_out: set[OperatorAddress] = set()  # of later rounds, as long as there are enough others
         self._replaced: list[NodeOutcome] = []
+        self._culprits: set[OperatorAddress] = set()
         self._restarts = 0
         self._vain_restarts = 0
 
@@ -114,7 +115,12 @@ class NodeKeygen:
         async with probing(unasked, deadline=self._deadline):
             report = await self._run()
         timings = evolve(report.timings, total_s=time.monotonic() - started)
-        return evolve(report, timings=timings, replaced=tuple(self._replaced))
+        return evolve(
+            report,
+            timings=timings,
+            replaced=tuple(self._replaced),
+            culprits=tuple(sorted(self._culprits)),
+        )
 
     async def _run(self) -> KeygenReport:
         request = self._first
@@ -168,7 +174,8 @@ class NodeKeygen:
     def _leave_out(self, error: QuorumError) -> None:
         """Note whom to leave out of the next round: who is blamed by most, who answered wrong, who did not answer."""
         before = len(self._left_out)
-        self._left_out |= {OperatorAddress(culprit) for culprit in error.culprits}
+        self._culprits |= {OperatorAddress(culprit) for culprit in error.culprits}
+        self._left_out |= self._culprits
         for outcome in error.outcomes:
             is_refusal = isinstance(outcome.error, NodeRefusedError) and not _is_final(outcome)
             if outcome.error is not None and not is_refusal:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define
 
 from dan_async._request_log import RequestLog
 from dan_async._tasks import Deadline, cancel_and_wait, wait_for_event
-from dan_async.errors import DanError
+from dan_async.errors import DanError, NodeRefusedError
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.outcome import NodeOutcome, Tries
 from dan_async.quorum.tally import KeygenTally
@@ -29,6 +29,9 @@ _GRACE_PART = 0.1
 _LEAST_GRACE_S = 0.002
 _MOST_GRACE_S = 0.05
 
+#: When t cannot agree any more and a node blames another: how long to listen to what the rest say of it, in seconds.
+_BLAME_S = 0.25
+
 
 def grace(agreed_after_s: float, grace_s: float | None = None) -> float:
     """
@@ -41,6 +44,12 @@ def grace(agreed_after_s: float, grace_s: float | None = None) -> float:
     if grace_s is not None:
         return grace_s
     return min(_MOST_GRACE_S, max(_LEAST_GRACE_S, _GRACE_PART * agreed_after_s))
+
+
+def _accused(outcomes: Mapping[OperatorAddress, NodeOutcome]) -> set[str]:
+    """Give whom any node blames."""
+    refusals = (o.error for o in outcomes.values() if isinstance(o.error, NodeRefusedError))
+    return {culprit for refusal in refusals for culprit in refusal.culprits}
 
 
 @define
@@ -67,7 +76,8 @@ async def fan_out(
 
     When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
     share; then they are cancelled. That is safe: a node that did its work repeats its answer when asked again. When t cannot
-    agree any more, the moment is 50 ms: whom the other nodes blame is worth knowing.
+    agree any more, the moment is 50 ms: whom the other nodes blame is worth knowing. Where a node does blame another, those
+    that nobody blames have 250 ms to say whom they do.
 
     Args:
         operators: The nodes.
@@ -94,6 +104,9 @@ async def fan_out(
             **what,
         )
 
+    def awaited() -> set[OperatorAddress]:
+        return {operator for operator in operators if operator not in outcomes}
+
     async def one(operator: OperatorAddress) -> None:
         try:
             acknowledgement = await ask(operator, tries[operator])
@@ -109,7 +122,7 @@ async def fan_out(
             return
         outcomes[operator] = outcome
         progress.unfinished -= 1
-        if not progress.unfinished:
+        if not progress.unfinished or (tally.is_lost and not awaited() - _accused(outcomes)):
             progress.finished.set()
         if tally.is_won or tally.is_lost:
             progress.clear.set()
@@ -119,7 +132,8 @@ async def fan_out(
         await wait_for_event(progress.clear, deadline.remaining())
         if progress.crash is None:
             # If t cannot agree: who is to blame shows in what the others say, and they say it at about the same time.
-            wait_s = grace(time.monotonic() - started, grace_s) if tally.is_won else _MOST_GRACE_S
+            lost_s = _BLAME_S if _accused(outcomes) else _MOST_GRACE_S
+            wait_s = grace(time.monotonic() - started, grace_s) if tally.is_won else lost_s
             await wait_for_event(progress.finished, deadline.cap(wait_s))
     finally:
         await cancel_and_wait(tasks)

@@ -67,7 +67,7 @@ def test_quorum_errors_list_the_nodes() -> None:
         "  node 0xb: ValueError (0.00 s, 1 attempt)",
         "  node 0xc: had not answered yet (0.00 s, 1 attempt)",
         "  node 0xd: challenge: ready (0.00 s, 1 attempt)",
-        "  node 0xe: keygen: no (0.00 s, 1 attempt, code -32030)",
+        "  node 0xe: keygen: no; it blames 0xa (0.00 s, 1 attempt, code -32030)",
     ]
     assert error.nodes == tuple(outcomes)
 
@@ -87,10 +87,12 @@ def blame(*culprits: str) -> NodeOutcome:
         ([blame("0xa"), blame("0xb", "0xa"), blame("0xc")], ("0xa",)),
         ([blame("0xb", "0xa"), blame("0xb", "0xa"), blame("0xc")], ("0xa", "0xb")),
         ([blame("0xa"), NodeOutcome(operator="0x1", error=errors.NodeTimeoutError("late"))], ("0xa",)),
+        ([blame("0xa"), NodeOutcome(operator="0xa", error=errors.NodeRefusedError("no", code=-1))], ("0xa",)),
+        ([blame("0xa"), blame(), NodeOutcome(operator="0xa", error=blame("0xa").error)], ()),
     ],
 )
 def test_whom_most_blame(outcomes: list[NodeOutcome], culprits: tuple[str, ...]) -> None:
-    """A culprit is who more than half of the refusing nodes name; one node's word counts once."""
+    """A culprit is who more than half of the other refusing nodes name; one node's word counts once."""
     assert errors.QuorumError("none", threshold=2, outcomes=outcomes).culprits == culprits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -71,6 +72,24 @@ async def test_an_enforced_deadline_cuts_what_hangs() -> None:
             async with Deadline(0.01).enforced("hanging", request_id="0x01"):
                 await hang_for_ever()
     assert caught.value.request_id == "0x01"
+
+
+async def test_a_busy_loop_cuts_nobody_off_unheard() -> None:
+    """Who notices the end himself comes first, also if the loop was held for longer than the slack."""
+    deadline = Deadline(0.02)
+
+    async def wait_and_say() -> None:
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                await hang_for_ever()
+        except TimeoutError:
+            await asyncio.sleep(0)  # puts its things away
+            raise NodeTimeoutError("what hung") from None
+
+    with pytest.raises(NodeTimeoutError, match="what hung"):
+        async with deadline.enforced("working"):
+            asyncio.get_running_loop().call_soon(time.sleep, 2 * Deadline.SLACK_S)
+            await wait_and_say()
 
 
 async def test_an_enforced_deadline_leaves_the_rest_alone() -> None:

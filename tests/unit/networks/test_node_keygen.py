@@ -151,6 +151,8 @@ async def test_min_parties_makes_up_for_a_missing_spare() -> None:
     report = await keygen(fake, request(2, 3, min_parties=2))
     assert report.threshold == Threshold(2, 2)
     assert culprit not in report.holders
+    assert report.culprits == (culprit,)
+    assert f"blamed by most of the others: node {culprit}" in report.describe()
 
 
 async def test_without_a_spare_it_is_tried_twice_more_and_the_error_says_what_is_missing() -> None:

@@ -117,6 +117,43 @@ async def test_when_t_is_out_of_reach_the_others_may_still_say_whom_they_blame(k
     assert [isinstance(outcome.error, NodeRefusedError) for outcome in outcomes] == [True] * 5
 
 
+async def test_when_a_node_blames_another_the_rest_are_heard(key: DealtKey) -> None:
+    """Until all have spoken but the accused: one node's word is not enough to leave another out."""
+    accused = key.participants[0]
+    heard = asyncio.Event()
+
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
+        if operator == accused:
+            await asyncio.Event().wait()
+        if operator == key.participants[4]:
+            await heard.wait()
+            await asyncio.sleep(0.01)
+        if operator == key.participants[3]:
+            heard.set()
+        raise NodeRefusedError("no", code=-32030, culprits=(accused,))
+
+    with assert_runs_under(0.24):  # the accused, who never answers, is not waited for
+        outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(60))
+    assert [bool(outcome.error) for outcome in outcomes] == [False, True, True, True, True]
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_who_does_not_speak_is_not_waited_for_long(key: DealtKey) -> None:
+    """A quarter of a second at most, and never beyond the deadline."""
+
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
+        if index_of(key, operator) > 3:
+            await asyncio.Event().wait()
+        raise NodeRefusedError("no", code=-32030, culprits=(key.participants[0],))
+
+    for deadline_s, longest_s in ((60, 2), (0.05, 0.24)):
+        with assert_runs_under(longest_s):
+            outcomes = await fan_out(
+                key.participants, ask, tally=tally_for(key), deadline=Deadline(deadline_s)
+            )
+        assert [bool(outcome.error) for outcome in outcomes] == [True, True, True, False, False]
+
+
 async def test_never_beyond_the_deadline(key: DealtKey) -> None:
     """Nodes that never answer cost the deadline, no more, and leave no task."""
 
