@@ -36,6 +36,8 @@ class NodeLimits:
         nonce_lifetime_s: How long a nonce may be used, in seconds; a person may be reading a wallet prompt meanwhile.
         round_s: How long one round of the distributed key generation waits for the slowest peer, in seconds.
         sign_round_s: The same for one round of making a presignature, and for the set-up of a pair.
+        sign_quiet_s: How long a peer may give no sign of life in these, in seconds: a busy peer gives them, and has a
+            round's time; one that is gone does not.
         max_presigns: Presignatures being made at a time.
         max_presignatures: Presignatures kept ready at a time, and as many being made, for one ephemeral key.
         presignature_lifetime_s: How long a presignature is kept, in seconds.
@@ -60,7 +62,8 @@ class NodeLimits:
     max_nonces: int = _count(65_536)
     nonce_lifetime_s: float = _seconds(300.0)
     round_s: float = _seconds(10.0)
-    sign_round_s: float = _seconds(5.0)
+    sign_round_s: float = _seconds(15.0)
+    sign_quiet_s: float = _seconds(2.5)
     max_presigns: int = _count(128)
     max_presignatures: int = _count(128)
     presignature_lifetime_s: float = _seconds(60.0)

@@ -120,7 +120,10 @@ class Mailbox:
                         raise PeerAbortError(*self._abort, missing)
                     await self._changed.wait()
         except TimeoutError:
-            raise SilentPeersError(self.peers - received.keys(), round_) from None
+            missing = self.peers - received.keys()
+            if not missing:  # the last one came in the very last moment
+                return dict(received)
+            raise SilentPeersError(missing, round_) from None
 
 
 @frozen

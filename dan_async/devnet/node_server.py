@@ -96,7 +96,7 @@ class NodeServer:
         self._links = PeerLinks(
             identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
         )
-        self._sessions = PeerSessions(self._links, self._mailboxes)
+        self._sessions = PeerSessions(self._links, self._mailboxes, beat_s=limits.sign_quiet_s / 5)
         key_generations = DkgSessions(
             identity=identity,
             sessions=self._sessions,
@@ -202,6 +202,7 @@ class NodeServer:
             await self._drain()
         await self._keygen.aclose()
         await self.signing.aclose()
+        await self._sessions.aclose()
         await self._close_connections()
         await self._links.aclose()
         if self._runner is not None:
@@ -254,7 +255,7 @@ class NodeServer:
     def _on_frame(self, peer: OperatorAddress, frame: bytes) -> None:
         message = PeerMessage.decode(frame)
         if message.kind is not Kind.PAIR_STATUS:
-            self._mailboxes.deliver(peer, message)
+            self._sessions.on_message(peer, message)
         self.signing.on_message(peer, message)
 
     def _on_linked(self, peer: OperatorAddress) -> None:

@@ -14,8 +14,9 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from dan_async._tasks import cancel_and_wait
 from dan_async.devnet.identity import NodeIdentity
@@ -29,13 +30,15 @@ from dan_async.devnet.peer_links import PeerLinks
 from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peer_session import PeerSession, PeerSessions
 from dan_async.devnet.rate_limit import RateLimit
-from dan_async.devnet.workers import Workers
+from dan_async.devnet.workers import Urgency, Workers
 from dan_async.errors import DanError
 from dan_async.types import OperatorAddress
 
 __all__ = ["BannedPairError", "PairSetups", "UnreadyPairError"]
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _NO_SETUP = bytes(32)
 _ROUNDS = 5
@@ -107,6 +110,9 @@ class PairSetups:
         #: Which set-up each peer says it has.
         self._told: dict[OperatorAddress, bytes] = {}
         self._waiting: Counter[OperatorAddress] = Counter()
+        #: When each peer was heard of last, and how often it fell silent in a set-up.
+        self._heard: dict[OperatorAddress, float] = {}
+        self._failures: Counter[OperatorAddress] = Counter()
         self._running: dict[OperatorAddress, asyncio.Task[None]] = {}
         self._superseded: set[asyncio.Task[None]] = set()
         self._preparing: set[asyncio.Task[None]] = set()
@@ -156,11 +162,13 @@ class PairSetups:
         """Take note of a link that has come up: the peer may be another one than before."""
         self._told.pop(peer, None)
         self._tell(peer)
+        self._changed.set()
 
     def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
         """Take note of a message, which is in its mailbox already."""
         if self._is_closed:
             return
+        self._heard[peer] = time.monotonic()
         if message.kind is Kind.PAIR_STATUS:
             self._on_status(peer, message)
         elif message.kind is Kind.PAIR_SETUP and message.round == 1:
@@ -187,15 +195,23 @@ class PairSetups:
         return self._identity.operator.lower() < peer.lower()
 
     async def _wait_until_ready(self, peer: OperatorAddress) -> PairState:
+        self._heard[peer] = time.monotonic()
+        failures = self._failures[peer]
         self._tell(peer)
         while True:
             self._changed.clear()
             state = self._usable(peer)
             if state is not None:
                 return state
+            quiet_s = time.monotonic() - self._heard[peer]
+            is_gone = quiet_s >= self._limits.sign_quiet_s and peer not in self._running
+            if is_gone or self._failures[peer] > failures:
+                raise UnreadyPairError(peer)
             if self._needs_setup(peer):
                 self._begin(peer)
-            await self._changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.01, self._limits.sign_quiet_s - quiet_s)):
+                    await self._changed.wait()
 
     def _differs(self, peer: OperatorAddress) -> bool:
         own = self._store.get(peer)
@@ -278,7 +294,11 @@ class PairSetups:
             except asyncio.CancelledError:
                 session.abort(AbortNotice("the node is stopping"))
                 raise
-            except (PairAbort, SilentPeersError, ConflictingMessageError) as failure:
+            except SilentPeersError as failure:
+                session.abort(AbortNotice(failure.message))
+                _log.warning("peer %s: no set-up: it is silent", peer)
+                self._failures[peer] += 1
+            except (PairAbort, ConflictingMessageError) as failure:
                 session.abort(AbortNotice(failure.message))
                 _log.warning("peer %s: no set-up: %s", peer, failure.message)
                 await self._rest()
@@ -297,13 +317,19 @@ class PairSetups:
 
     async def _run(self, peer: OperatorAddress, session: PeerSession) -> PairState:
         setup = PairSetup(session_id=session.id, own=self._identity.operator, peer=peer)
-        message = await self._workers.compute(setup.start)
+        message = await self._compute(setup.start)
         steps = (setup.choose, setup.challenge, setup.respond, setup.open)
         for round_, step in enumerate(steps, 1):
-            message = await self._workers.compute(step, await self._swap(session, round_, message))
-        return await self._workers.compute(setup.finish, await self._swap(session, _ROUNDS, message))
+            message = await self._compute(step, await self._swap(session, round_, message))
+        return await self._compute(setup.finish, await self._swap(session, _ROUNDS, message))
+
+    async def _compute(self, step: Callable[..., T], *arguments: Any) -> T:
+        return await self._workers.compute(step, *arguments, urgency=Urgency.AWAITED)
 
     async def _swap(self, session: PeerSession, round_: int, message: bytes) -> bytes:
         session.send(round_, dict.fromkeys(session.peers, message))
-        (answer,) = (await session.receive(round_, timeout_s=self._limits.sign_round_s)).values()
+        received = await session.receive(
+            round_, timeout_s=self._limits.sign_round_s, quiet_s=self._limits.sign_quiet_s
+        )
+        (answer,) = received.values()
         return answer

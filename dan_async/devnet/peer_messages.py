@@ -30,6 +30,8 @@ class Kind(IntEnum):
     PAIR_STATUS = 3
     PAIR_SETUP = 4
     PRESIGN = 5
+    #: The sender takes part in the session, and is still at work.
+    ALIVE = 6
 
 
 @frozen

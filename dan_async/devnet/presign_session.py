@@ -23,7 +23,7 @@ from dan_async.devnet.pair_setups import BannedPairError, PairSetups, UnreadyPai
 from dan_async.devnet.peer_messages import AbortNotice, Kind
 from dan_async.devnet.peer_session import PeerSession, PeerSessions, credible_culprits
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
-from dan_async.devnet.workers import Workers
+from dan_async.devnet.workers import Urgency, Workers
 from dan_async.errors import ProtocolError
 from dan_async.types import OperatorAddress, RequestId
 from dan_async.wire.node_1 import Code
@@ -163,18 +163,18 @@ class PresignSessions:
     async def _run(self, session: _Session) -> Presignature:
         pairs = await self._ready_pairs(session)
 
-        def begin() -> SigningParty:
+        def begin() -> tuple[SigningParty, dict[int, bytes]]:
             signers = (*pairs, session.share.index)
-            return SigningParty(
+            party = SigningParty(
                 session_id=session.signers.id, share=session.share, signers=signers, pairs=pairs
             )
+            return party, party.commit()
 
-        party = await self._compute(session, begin)
-        commits = await self._compute(session, party.commit)
+        party, commits = await self._compute(session, Urgency.NEW, begin)
         received = await self._exchange(session, _COMMIT, commits)
-        multiplies = await self._compute(session, party.multiply, received)
+        multiplies = await self._compute(session, Urgency.UNDER_WAY, party.multiply, received)
         received = await self._exchange(session, _MULTIPLY, multiplies)
-        return await self._compute(session, party.presign, received)
+        return await self._compute(session, Urgency.AWAITED, party.presign, received)
 
     async def _ready_pairs(self, session: _Session) -> dict[int, PairState]:
         peers = sorted(session.signers.peers, key=str.lower)
@@ -190,13 +190,15 @@ class PresignSessions:
             pairs[session.index(peer)] = state
         return pairs
 
-    async def _compute(self, session: _Session, step: Callable[..., T], *arguments: Any) -> T:
+    async def _compute(
+        self, session: _Session, urgency: Urgency, step: Callable[..., T], *arguments: Any
+    ) -> T:
         # To its end even if the node is stopping: a ban must not get lost.
-        return await carry_through(self._step(session, step, *arguments))
+        return await carry_through(self._step(session, urgency, step, *arguments))
 
-    async def _step(self, session: _Session, step: Callable[..., T], *arguments: Any) -> T:
+    async def _step(self, session: _Session, urgency: Urgency, step: Callable[..., T], *arguments: Any) -> T:
         try:
-            return await self._workers.compute(step, *arguments)
+            return await self._workers.compute(step, *arguments, urgency=urgency)
         except SigningAbort as abort:
             culprits = session.operators(abort.culprits)
             if abort.ban:
@@ -214,15 +216,18 @@ class PresignSessions:
     ) -> dict[int, bytes]:
         """Send this node's messages of a round and wait for everybody else's, by index."""
         bodies = self._faults.signing_round(round_, bodies)
+        if not bodies:
+            session.signers.fall_silent()
         session.signers.send(
             round_, {session.participants[index - 1]: body for index, body in bodies.items()}
         )
-        limit_s = self._limits.sign_round_s
         try:
-            received = await session.signers.receive(round_, timeout_s=limit_s)
+            received = await session.signers.receive(
+                round_, timeout_s=self._limits.sign_round_s, quiet_s=self._limits.sign_quiet_s
+            )
         except SilentPeersError as error:
             silent = tuple(sorted(error.peers, key=str.lower))
-            raise _Failure(f"no message in round {round_} within {limit_s:g} s", silent) from error
+            raise _Failure(f"no message in round {round_} in time", silent) from error
         except ConflictingMessageError as error:
             raise _Failure(f"two different messages in round {round_}", (error.peer,)) from error
         except PeerAbortError as error:

@@ -31,7 +31,7 @@ from dan_async.devnet.presignature_stock import PresignatureOwner, PresignatureS
 from dan_async.devnet.request_runs import RequestRuns
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.sign_checks import ReadSign, check_signers, check_signing_key, read_sign, usable_key
-from dan_async.devnet.workers import Workers
+from dan_async.devnet.workers import Urgency, Workers
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.models.signing import SignatureShare, SignatureShares
 from dan_async.types import Clock, MpcKeyId, RequestId
@@ -151,7 +151,7 @@ class SignService:
     async def _compute(self, params: SignParams, function: Callable[..., T], *arguments: Any) -> T:
         if len(params.setup) <= _SHORT:
             return function(*arguments)
-        return await self._workers.compute(function, *arguments)
+        return await self._workers.compute(function, *arguments, urgency=Urgency.AWAITED)
 
     def _record(self, read: ReadSign) -> KeyRecord:
         record = self._ring.by_key(_key_id(read))

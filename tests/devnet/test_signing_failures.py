@@ -26,7 +26,7 @@ from tests.devnet.raw_signing import Signer, signature_from, text_request
 from tests.helpers import assert_runs_under
 
 #: Long enough for a round on a busy machine, short enough to wait for.
-QUICK = NodeLimits(sign_round_s=1.5, stop_grace_s=0.1)
+QUICK = NodeLimits(sign_quiet_s=1.5, stop_grace_s=0.1)
 HELLO = personal_message_digest(b"hello")
 
 
@@ -204,7 +204,7 @@ async def test_a_wrong_share_spoils_one_signature_only(make_devnet):
 
 async def test_a_node_that_stops_tells_the_others(make_devnet):
     """Nobody waits out a round for it."""
-    devnet = await make_devnet(2, 2, limits=NodeLimits(sign_round_s=30, stop_grace_s=0.1))
+    devnet = await make_devnet(2, 2, limits=NodeLimits(sign_quiet_s=30, sign_round_s=30, stop_grace_s=0.1))
     async with connect_all(devnet) as nodes, assert_runs_under(20):
         signer = await begin(devnet, nodes, 2)
         one, other = signer.signers()

@@ -24,7 +24,7 @@ NONE = bytes(32)
 class Bench:
     """The node under test, and its peer as the test drives it. The lower of the two begins set-ups."""
 
-    def __init__(self, workers, *, begins, sign_round_s=5.0):
+    def __init__(self, workers, *, begins, **limits):
         own, peer = (0, 1) if begins else (1, 0)
         self.own, self.peer = OPERATORS[own], OPERATORS[peer]
         self.links = Links()
@@ -37,7 +37,7 @@ class Bench:
             sessions=PeerSessions(self.links, self.boxes),
             store=self.store,
             workers=workers,
-            limits=NodeLimits(sign_round_s=sign_round_s),
+            limits=NodeLimits(**limits),
         )
 
     def say(self, kind, session_id, round_, body=b""):
@@ -232,13 +232,28 @@ async def test_a_doubt_is_settled_by_asking_again(make):
     waiting.cancel()
 
 
-async def test_a_silent_peer_is_named(make):
-    """After a round's time; nothing is left of it."""
-    bench = make(begins=False, sign_round_s=0.05)
-    with pytest.raises(UnreadyPairError) as caught:
-        await bench.setups.ready(bench.peer)
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize("up", [True, False])
+async def test_a_peer_that_is_gone_is_named(make, begins, up):
+    """When it has given no sign of life for so long, link or no link, and not only after a round's time."""
+    bench = make(begins=begins, sign_round_s=30, sign_quiet_s=0.1)
+    bench.links.up = up
+    async with asyncio.timeout(5):
+        with pytest.raises(UnreadyPairError) as caught:
+            await bench.setups.ready(bench.peer)
     assert caught.value.peer == bench.peer
     assert bench.links.wants == []
+
+
+async def test_a_peer_that_is_there_but_does_nothing_is_named(make):
+    """After a round's time, however often it says what it has."""
+    bench = make(begins=False, sign_round_s=0.3, sign_quiet_s=0.1)
+    waiting = bench.ready()
+    while not waiting.done():
+        bench.status(b"\5" * 32)
+        await asyncio.sleep(0.02)
+    with pytest.raises(UnreadyPairError):
+        await waiting
 
 
 async def test_a_broken_set_up_bans_nobody(make):
@@ -334,13 +349,14 @@ async def test_a_ban_ends_the_wait(make):
         await waiting
 
 
-async def test_a_peer_gets_so_many_set_ups(make):
+async def test_a_peer_gets_so_many_set_ups(make, caplog):
     """Each costs arithmetic; there is no reason to want many."""
     bench = make(begins=False)
     for number in range(20):
         bench.say(Kind.PAIR_SETUP, bytes((number,)) * 32, 1, b"")
         await settled()
-    assert 0 < len(bench.begun()) <= 10
+    refused = [record for record in caplog.records if "a set-up is refused" in record.message]
+    assert 10 <= len(refused) < 20
 
 
 async def test_the_background_makes_what_is_missing_once(make):

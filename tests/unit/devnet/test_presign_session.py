@@ -34,7 +34,7 @@ ME, A, B = OPERATORS
 class Bench:
     """The node under test is signer 1 of three; the others are played."""
 
-    def __init__(self, workers, *, round_s=5.0, **limits):
+    def __init__(self, workers, **limits):
         self.shares = Group(3, 3).run()
         self.states = all_pairs((1, 2, 3))
         self.links = Links()
@@ -43,8 +43,9 @@ class Bench:
         self.store = PairStore(self.disk)
         for index, operator in ((2, A), (3, B)):
             self.store.put(operator, self.states[1][index])
-        self.limits = NodeLimits(sign_round_s=round_s, **limits)
-        sessions = PeerSessions(self.links, self.boxes)
+        self.limits = NodeLimits(**limits)
+        beat_s = self.limits.sign_quiet_s / 5
+        sessions = self.peer_sessions = PeerSessions(self.links, self.boxes, beat_s=beat_s)
         self.setups = PairSetups(
             identity=IDENTITIES[0],
             links=self.links,
@@ -91,7 +92,7 @@ class Bench:
         )
 
     def say(self, operator, body, *, round_=0, kind=Kind.PRESIGN):
-        self.boxes.deliver(operator, PeerMessage(kind, SESSION, round_, body))
+        self.peer_sessions.on_message(operator, PeerMessage(kind, SESSION, round_, body))
 
     def abort(self, operator, **notice):
         self.say(operator, AbortNotice(**{"reason": "because", **notice}).encode(), kind=Kind.ABORT)
@@ -172,10 +173,11 @@ async def test_a_session_runs_once(bench):
     bench.running.cancel()
 
 
+@pytest.mark.parametrize("limits", [{"sign_round_s": 0.3}, {"sign_quiet_s": 0.3}], ids=["round", "quiet"])
 @pytest.mark.parametrize("round_", [1, 2])
-async def test_who_is_silent_is_named(workers, round_):
+async def test_who_is_silent_is_named(workers, round_, limits):
     """Those whose message did not come in time, and only those; the other signers are told."""
-    bench = Bench(workers, round_s=0.3)
+    bench = Bench(workers, **limits)
     if round_ == 1:
         bench.start()
         bench.say(A, bench.peers[2].commit()[1], round_=1)
@@ -185,6 +187,34 @@ async def test_who_is_silent_is_named(workers, round_):
     assert refusal.data == {"culprits": [B]}
     assert f"round {round_}" in refusal.message
     assert bench.links.aborts(A)[0].culprits == (3,)
+
+
+async def test_who_is_busy_has_a_rounds_time(workers):
+    """As long as it gives signs of life in this session; who gives none is named, and nobody else."""
+    bench = Bench(workers, sign_quiet_s=0.3)
+    bench.start()
+    await bench.mine(1)
+    for _ in range(10):
+        bench.peer_sessions.on_message(B, PeerMessage(Kind.ALIVE, SESSION, 0, b""))
+        bench.peer_sessions.on_message(A, PeerMessage(Kind.ALIVE, b"\1" * 32, 0, b""))
+        await asyncio.sleep(0.05)
+    assert (await bench.refusal()).data == {"culprits": [A]}
+
+
+async def test_who_is_busy_says_so(workers):
+    """While a session runs for longer than a moment, to its signers, and no longer than that."""
+    bench = Bench(workers, sign_quiet_s=0.3)
+    bench.start()
+    while len(bench.links.of(Kind.ALIVE)) < 4:
+        await asyncio.sleep(0.01)
+    for operator in (A, B):
+        assert {m.session_id for m in bench.links.of(Kind.ALIVE, operator)} == {SESSION}
+    bench.running.cancel()
+    await asyncio.wait([bench.running])
+    await asyncio.sleep(0.1)
+    said = len(bench.links.of(Kind.ALIVE))
+    await asyncio.sleep(0.1)
+    assert len(bench.links.of(Kind.ALIVE)) == said
 
 
 async def test_two_messages_for_a_round_name_their_sender(bench):
@@ -268,7 +298,7 @@ async def test_another_set_up_is_nobodys_fault(bench):
 
 async def test_a_pair_that_does_not_get_ready_is_named(workers):
     """And the other signers are told, who would wait for this node."""
-    bench = Bench(workers, round_s=0.3)
+    bench = Bench(workers, sign_round_s=0.3)
     bench.setups.doubt(B)
     bench.start()
     refusal = await bench.refusal()
