@@ -192,6 +192,14 @@ def test_the_reason_names_the_call_and_the_closest_rule() -> None:
     assert "call 2 of 2" in refusal
 
 
+def test_a_rule_that_comes_less_close_does_not_take_over_the_reason() -> None:
+    """The order of the rules does not decide what is told."""
+    strange = erc20(to=STRANGER)
+    too_much = request(execute(TOKEN, approve(amount=10**6)))
+    assert check(allow(erc20(), strange), too_much) == "permissions[0].args.value"
+    assert check(allow(strange, erc20()), too_much) == "permissions[1].args.value"
+
+
 @pytest.mark.parametrize(
     "kind",
     [

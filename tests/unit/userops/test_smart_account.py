@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from dan_async.permissions import decode_calls
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.userops import BiconomyPaymaster, BiconomyV2, Call, SimpleAccount, create_smart_account_client
 from dan_async.userops.json_rpc_service import JsonRpcService
-from tests.helpers import no_leaks
+from tests.helpers import cancelled_at, no_leaks
 from tests.unit.userops.services import ACCOUNT, CHAIN_ID, TARGET, TX, World, account_in
 
 CALL = Call(TARGET, 5, b"abcd")
@@ -407,3 +408,25 @@ async def test_lanes_run_side_by_side() -> None:
     assert not second.done()
     world.execute(first)
     assert world.operations[await second].nonce == world.operations[first].nonce + 1
+
+
+async def test_cancelling_anywhere_leaves_no_task_and_no_doubtful_nonce() -> None:
+    """Cancelled at each step: what may have been sent keeps its nonce, what was not gives it back; nothing stays behind."""
+    for step in itertools.count(1):
+        world = World()
+        async with no_leaks():
+            account = await account_in(world)
+            was_cancelled = await cancelled_at(step, account.send_user_operation(CALL))
+            before = list(world.executed)
+            try:
+                again = await account.send_user_operation(CALL, timeout=0.2)
+            except UserOperationTimeoutError as error:
+                # It was about to leave: nobody can tell, so nobody else gets its nonce.
+                assert error.user_operation_hash not in before  # noqa: PT017 - one of two outcomes
+            else:
+                assert world.executed == [*before, again]
+                assert world.operations[again].nonce == account.lanes.key() << 64 | len(before)
+            await account.aclose()
+        if not was_cancelled:
+            assert step > 10
+            return
