@@ -38,6 +38,7 @@ from dan_async.cli.row_reader import in_a_thread
 from dan_async.cli.screen import note, result
 from dan_async.cli.signals import run_until_signal
 from dan_async.cli.store_choice import StoreChoice, choose_store
+from dan_async.cli.timeout_choice import choose_timeouts
 from dan_async.cli.whole_number import whole_number
 from dan_async.config import Timeouts
 from dan_async.errors import (
@@ -181,7 +182,7 @@ def batch(
         store=store,
         wallets=wallets,
         common={name: value for name, value in common.items() if value is not None},
-        timeouts=_timeouts(timeout),
+        timeouts=choose_timeouts(timeout),
         options={"concurrency": concurrency, "rate_limit": rate, "retry_failed": retry_failed},
     )
     code = job.run(dry_run=dry_run)
@@ -208,13 +209,6 @@ def _check_format(form: str | None, source: str) -> InputFormat:
             "--format is needed with standard input", hint="--format jsonl, csv or wallets"
         )
     return guess_format(source)
-
-
-def _timeouts(timeout: float | None) -> Timeouts:
-    try:
-        return Timeouts() if timeout is None else Timeouts(total_s=timeout)
-    except InvalidFieldError as error:
-        raise InvalidFieldError("--timeout", error.message.removeprefix(error.field + " ")) from None
 
 
 @frozen(kw_only=True)

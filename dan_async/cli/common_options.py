@@ -44,7 +44,8 @@ NodeOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         metavar="URL=OPERATOR",
-        help="A node and the address of its identity key: wss://node.example/v1/rpc=0x... Repeat it for each node.",
+        help="A node and the address of its identity key: wss://node.example/v1/rpc=0x... (ws:// to loopback only). "
+        "Repeat it for each node.",
         rich_help_panel=_NETWORK,
     ),
 ]
@@ -52,7 +53,7 @@ GatewayOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="A wallet-provider gateway, with its version: wss://gateway.example/v1.",
+        help="A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
         rich_help_panel=_NETWORK,
     ),
 ]

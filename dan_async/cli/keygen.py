@@ -11,6 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
+from dan_async.cli.common_options import (
+    ApiVersionOption,
+    GatewayOption,
+    NodeOption,
+    PartiesOption,
+    RevisionOption,
+    ThresholdOption,
+    WalletRpcOption,
+)
 from dan_async.cli.exit_codes import INTERRUPTED, TERMINATED
 from dan_async.cli.log_lines import log_lines
 from dan_async.cli.network_choice import DEVNET_CHAIN_ID, NetworkChoice, choose_network
@@ -19,9 +28,10 @@ from dan_async.cli.screen import Progress, note, progress, result
 from dan_async.cli.session_file import reserve
 from dan_async.cli.session_view import as_table, masked
 from dan_async.cli.signals import run_until_signal
+from dan_async.cli.timeout_choice import choose_timeouts
 from dan_async.cli.wallet_choice import ENVIRONMENT_VARIABLE, WalletOpener, choose_wallet
 from dan_async.cli.whole_number import whole_number
-from dan_async.config import MAX_PARTIES, Timeouts
+from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.models.session import DanSessionKeyPayload
 from dan_async.types import TypedData
@@ -58,39 +68,10 @@ def keygen(
             rich_help_panel=_NETWORK,
         ),
     ] = None,
-    node: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL=OPERATOR",
-            help="A node and the address of its identity key: wss://node.example/v1/rpc=0x... (ws:// to loopback only). "
-            "Repeat it for each node.",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    gateway: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REVISION",
-            help="With --gateway: the revision it speaks, 0.1, 0.3 or 1; found out if not given.",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    api_version: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VERSION",
-            help="With --gateway: v2 for one frame without a challenge, which can be replayed; v1 if not given.",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
+    node: NodeOption = None,
+    gateway: GatewayOption = None,
+    revision: RevisionOption = None,
+    api_version: ApiVersionOption = None,
     private_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -100,14 +81,7 @@ def keygen(
             rich_help_panel=_WALLET,
         ),
     ] = None,
-    wallet_rpc: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="A JSON-RPC wallet that knows eth_signTypedData_v4, for example http://127.0.0.1:8545.",
-            rich_help_panel=_WALLET,
-        ),
-    ] = None,
+    wallet_rpc: WalletRpcOption = None,
     wallet_address: Annotated[
         str | None,
         typer.Option(
@@ -143,24 +117,8 @@ def keygen(
             rich_help_panel=_SESSION,
         ),
     ] = None,
-    threshold: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(2, MAX_PARTIES),
-            metavar="T",
-            help="With --node and --gateway: how many nodes must sign together; 3 if not given.",
-            rich_help_panel=_SESSION,
-        ),
-    ] = None,
-    parties: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(2, MAX_PARTIES),
-            metavar="N",
-            help="With --node and --gateway: how many nodes hold a share; 5 if not given, or all if fewer are named.",
-            rich_help_panel=_SESSION,
-        ),
-    ] = None,
+    threshold: ThresholdOption = None,
+    parties: PartiesOption = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -227,7 +185,7 @@ def keygen(
         "threshold": network.threshold.t,
         "parties_number": network.threshold.n,
     }
-    timeouts = _timeouts(timeout)
+    timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
         write = stack.enter_context(reserve(output, force=force)) if output is not None else None
         open_wallet = choose_wallet(
@@ -243,15 +201,6 @@ def keygen(
             )
         session = _make(network, open_wallet, options, timeouts)
         _show(session, write=write, output=output, as_json=as_json, reveal=reveal)
-
-
-def _timeouts(timeout: float | None) -> Timeouts:
-    if timeout is None:
-        return Timeouts()
-    try:
-        return Timeouts(total_s=timeout)
-    except InvalidFieldError as error:
-        raise InvalidFieldError("--timeout", error.message.removeprefix(error.field + " ")) from None
 
 
 def _make(

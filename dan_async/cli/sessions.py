@@ -30,9 +30,9 @@ from dan_async.cli.screen import note, result
 from dan_async.cli.session_file import reserve
 from dan_async.cli.sessions_view import as_lines, as_members, masked_session
 from dan_async.cli.store_choice import choose_store
+from dan_async.cli.timeout_choice import choose_timeouts
 from dan_async.cli.wallet_choice import choose_wallet
 from dan_async.cli.whole_number import whole_number
-from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.storage.base import SessionFilter
 from dan_async.storage.record import STATES, StoredSession
@@ -213,7 +213,7 @@ def revoke_session(
         environment=os.environ,
         throwaway_allowed=False,
     )
-    timeouts = Timeouts() if timeout is None else Timeouts(total_s=timeout)
+    timeouts = choose_timeouts(timeout)
 
     async def revoke(opened: SQLAlchemyStore) -> StoredSession:
         found = await _one(opened, record)

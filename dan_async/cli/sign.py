@@ -9,12 +9,19 @@ from typing import Annotated, cast
 import typer
 from attrs import evolve
 
+from dan_async.cli.common_options import (
+    ApiVersionOption,
+    GatewayOption,
+    NodeOption,
+    RevisionOption,
+)
 from dan_async.cli.exit_codes import INTERRUPTED, TERMINATED
 from dan_async.cli.log_lines import log_lines
 from dan_async.cli.message_choice import MessageChoice, choose_message, read_session
 from dan_async.cli.network_choice import NetworkChoice, choose_network
 from dan_async.cli.screen import progress, result
 from dan_async.cli.signals import run_until_signal
+from dan_async.cli.timeout_choice import choose_timeouts
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.models.session import DanModuleInfo
@@ -64,38 +71,10 @@ def sign(
             rich_help_panel=_MESSAGE,
         ),
     ] = None,
-    node: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL=OPERATOR",
-            help="A node and the address of its identity key; repeat it for each node.",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    gateway: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REVISION",
-            help="With --gateway: the revision it speaks, 0.1, 0.3 or 1; found out if not given.",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    api_version: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VERSION",
-            help="With --gateway: v2 for one frame without a challenge; v1 if not given.",
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
+    node: NodeOption = None,
+    gateway: GatewayOption = None,
+    revision: RevisionOption = None,
+    api_version: ApiVersionOption = None,
     eph_alg: Annotated[
         str | None,
         typer.Option(
@@ -137,11 +116,7 @@ def sign(
             info = evolve(info, eph_alg=cast("KeyAlgorithm", eph_alg))
         except InvalidFieldError:
             raise ConfigurationError("--eph-alg must be secp256k1 or ed25519") from None
-    try:
-        timeouts = Timeouts() if timeout is None else Timeouts(total_s=timeout)
-    except InvalidFieldError as error:
-        raise InvalidFieldError("--timeout", error.message.removeprefix(error.field + " ")) from None
-    signature = _sign(network, info, wanted, timeouts)
+    signature = _sign(network, info, wanted, choose_timeouts(timeout))
     if as_json:
         fields = {
             "signature": signature,

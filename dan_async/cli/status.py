@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from dan_async.cli.common_options import NodeOption
 from dan_async.cli.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED
 from dan_async.cli.log_lines import log_lines
 from dan_async.cli.network_choice import check_gateway, parse_node
@@ -60,18 +61,13 @@ def _seconds(least: float, most: float) -> Callable[[str | float], float]:
 
 def status(
     *,
-    node: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL=OPERATOR",
-            help="A node and the address of its identity key: wss://node.example/v1/rpc=0x... Repeat it for each node.",
-        ),
-    ] = None,
+    node: NodeOption = None,
     gateway: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
             help="A gateway, with its version: wss://gateway.example/v1. The nodes behind it cannot be seen.",
+            rich_help_panel="Network: exactly one",
         ),
     ] = None,
     threshold: Annotated[
