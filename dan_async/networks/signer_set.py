@@ -10,7 +10,7 @@ from typing import TypeVar
 from attrs import define, field
 
 from dan_async._tasks import cancel_and_wait
-from dan_async.errors import DanError
+from dan_async.errors import ClientClosedError, DanError
 from dan_async.networks.node import Node
 from dan_async.types import OperatorAddress
 
@@ -27,10 +27,10 @@ _LATE_S = 60.0
 #: Weight of the newest time in the moving average of a step; how many times that is late; bounds of it, in seconds.
 _NEWEST = 0.2
 _TIMES = 4.0
-_LEAST_S = 0.1
+_LEAST_S, _MOST_S = 0.1, 10.0
 
 #: What counts as late before anything is known, in seconds. A pair of nodes that meet for the first time has work to do.
-_UNKNOWN_S = {"presign": 3.0, "sign": 0.5}
+_UNKNOWN_S = {"presign": 1.5, "sign": 0.5}
 
 
 class SetFailedError(DanError):
@@ -71,8 +71,9 @@ class Lateness:
     def limit_s(self, step: str) -> float:
         """Give the seconds after which a step is late."""
         usual = self._usual_s.get(step)
-        unknown = _UNKNOWN_S.get(step, _LEAST_S)
-        return unknown if usual is None else min(unknown, max(_LEAST_S, _TIMES * usual))
+        if usual is None:
+            return _UNKNOWN_S.get(step, _LEAST_S)
+        return min(_MOST_S, max(_LEAST_S, _TIMES * usual))
 
     def was_late(self, operator: OperatorAddress) -> None:
         """Note that a node did not answer in time."""
@@ -147,7 +148,7 @@ async def ask_set(
     failures: dict[OperatorAddress, DanError] = {}
     for task, operator in tasks.items():
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, DanError):
+        if isinstance(error, DanError) and not isinstance(error, ClientClosedError):
             failures[operator] = error
         elif error is not None:
             raise error

@@ -26,13 +26,15 @@ from dan_async import (
     Timeouts,
     TransportOptions,
     generate_session_key,
+    sign_message,
 )
+from dan_async.account import DanAccount
 from dan_async.devnet import Devnet
 from dan_async.errors import NodeRefusedError, QuorumError, RateLimitedError
 from dan_async.events import AttemptFailed, Event, Verdict
 from dan_async.models import KeygenReport, NodeOutcome, UserOperationV07
 from dan_async.models.user_operation_receipt import UserOperationReceipt
-from dan_async.networks import RestPolicy
+from dan_async.networks import RestPolicy, SigningOptions
 from dan_async.networks.base import Network, NetworkHealth, NodeState
 from dan_async.otel import OpenTelemetryObserver
 from dan_async.retry import RetryDetails
@@ -243,3 +245,16 @@ def handling(error: DanError) -> float | None:
         assert_type(error.code, int)
         assert_type(error.culprits, tuple[str, ...])
     return None
+
+
+async def signing(dan: DanClient, session: DanSessionKeyPayload, typed_data: TypedData) -> None:
+    """A message in each of its forms, with a session in each of its forms; an account for eth-account's users."""
+    assert_type(await dan.sign_message("hello", session), str)
+    assert_type(await dan.sign_message(b"hello", session.to_dict(), timeout=5), str)
+    assert_type(await dan.sign_message(typed_data, DanModuleInfo.from_dict(session.to_dict())), str)
+    assert_type(await dan.sign_message(bytes(32), session, request_type="rawBytes"), str)
+    assert_type(await sign_message("hello", session, client=dan), str)
+    account = DanAccount(dan, session)
+    signed = await account.sign_transaction({"nonce": 0})
+    assert_type(signed.r, int)
+    NodeNetwork([], signing=SigningOptions(stock=0))
