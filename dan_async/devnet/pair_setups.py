@@ -110,6 +110,8 @@ class PairSetups:
         #: Which set-up each peer says it has.
         self._told: dict[OperatorAddress, bytes] = {}
         self._waiting: Counter[OperatorAddress] = Counter()
+        #: How many of those wait to sign.
+        self._urgent: Counter[OperatorAddress] = Counter()
         #: When each peer was heard of last, and how often it fell silent in a set-up.
         self._heard: dict[OperatorAddress, float] = {}
         self._failures: Counter[OperatorAddress] = Counter()
@@ -130,6 +132,13 @@ class PairSetups:
         state = self._usable(peer)
         if state is not None:
             return state
+        self._urgent[peer] += 1
+        try:
+            return await self._ready(peer)
+        finally:
+            self._urgent[peer] -= 1
+
+    async def _ready(self, peer: OperatorAddress) -> PairState:
         self._waiting[peer] += 1
         try:
             with self._links.wanted([peer]):
@@ -227,7 +236,7 @@ class PairSetups:
         await asyncio.sleep(_PAUSE_S)
         for peer in peers:
             with suppress(BannedPairError, UnreadyPairError):  # the first signature tries again
-                await self.ready(peer)
+                await self._ready(peer)
 
     # --- what is said -------------------------------------------------------------------------------------------------
 
@@ -317,14 +326,17 @@ class PairSetups:
 
     async def _run(self, peer: OperatorAddress, session: PeerSession) -> PairState:
         setup = PairSetup(session_id=session.id, own=self._identity.operator, peer=peer)
-        message = await self._compute(setup.start)
+
+        async def compute(step: Callable[..., T], *arguments: Any) -> T:
+            # In the background, it must not hold up key generations and signatures.
+            urgency = Urgency.AWAITED if self._urgent[peer] else Urgency.NEW
+            return await self._workers.compute(step, *arguments, urgency=urgency)
+
+        message = await compute(setup.start)
         steps = (setup.choose, setup.challenge, setup.respond, setup.open)
         for round_, step in enumerate(steps, 1):
-            message = await self._compute(step, await self._swap(session, round_, message))
-        return await self._compute(setup.finish, await self._swap(session, _ROUNDS, message))
-
-    async def _compute(self, step: Callable[..., T], *arguments: Any) -> T:
-        return await self._workers.compute(step, *arguments, urgency=Urgency.AWAITED)
+            message = await compute(step, await self._swap(session, round_, message))
+        return await compute(setup.finish, await self._swap(session, _ROUNDS, message))
 
     async def _swap(self, session: PeerSession, round_: int, message: bytes) -> bytes:
         session.send(round_, dict.fromkeys(session.peers, message))

@@ -11,9 +11,11 @@ from attrs import evolve
 from dan_async.crypto.address import point_to_address
 from dan_async.crypto.point import decode
 from dan_async.crypto.signature import personal_message_digest, recover_address
+from dan_async.devnet import CrashInSigning, NodeLimits
+from dan_async.devnet.mpc.signing_abort import SigningAbort
 from dan_async.wire import node_signing
 from dan_async.wire.sign_digest import sign_request_digest
-from tests.devnet.raw_client import Keygen, connect_all
+from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request, user_operation
 
 HELLO = personal_message_digest(b"hello")
@@ -95,6 +97,18 @@ async def test_a_repeated_request_gets_the_same_answer(make_devnet):
         assert await signer.send(params) == await signer.send(params)
 
 
+async def test_fewer_than_t_shares_are_no_signature(make_devnet):
+    """Whichever one of the three is missing: two of three do not sign, not even together with the client."""
+    devnet = await make_devnet(3, 3)
+    async with connect_all(devnet) as nodes:
+        signer = await Signer.after(Keygen(nodes=nodes, t=3))
+        answers = await signer.send(signer.sign_params(signer.setup([text_request()])))
+    assert recover_address(HELLO, signature_from(answers)) == address_of(signer)
+    for missing in range(3):
+        with pytest.raises(SigningAbort, match="does not verify"):
+            signature_from([answer for i, answer in enumerate(answers) if i != missing])
+
+
 async def test_pairs_get_ready_after_a_key_generation(make_devnet):
     """Nobody has asked for a signature yet; each pair has one set-up, and both sides the same."""
     devnet = await make_devnet(2, 3)
@@ -167,9 +181,15 @@ async def test_halves_that_do_not_match_are_made_anew(make_devnet):
 
 
 async def test_nodes_in_processes_of_their_own_sign(make_devnet):
-    """The same over real processes."""
-    devnet = await make_devnet(2, 3, processes=True)
+    """The same over real processes; when one dies in the middle, the others sign without it."""
+    devnet = await make_devnet(2, 3, processes=True, limits=NodeLimits(sign_quiet_s=1.5))
     async with connect_all(devnet) as nodes:
         signer = await Signer.after(Keygen(nodes=nodes, t=2))
         signature = await signer.sign(signers=(0, 2))
+        assert recover_address(HELLO, signature) == address_of(signer)
+        dead = next(node for node in devnet.nodes if node.operator == signer.signers((0, 2))[0])
+        devnet.faults[dead.index] = CrashInSigning(at_round=2)
+        with pytest.raises((RpcFaultError, ConnectionError)):
+            await signer.presign(signer.presign_params((0, 2)))
+        signature = await signer.sign(signers=(1, 2))
     assert recover_address(HELLO, signature) == address_of(signer)

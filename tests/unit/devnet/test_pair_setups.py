@@ -14,7 +14,7 @@ from dan_async.devnet.pair_store import PairStore
 from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peer_session import PeerSessions
 from dan_async.devnet.share_store import MemoryShareStore
-from dan_async.devnet.workers import Workers
+from dan_async.devnet.workers import Urgency, Workers
 from tests.unit.devnet.mpc.signing_group import dealt_pair
 from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
 
@@ -388,3 +388,24 @@ async def test_closing_ends_everything(make):
     await settled()
     assert len(bench.links.sent) == sent
     waiting.cancel()
+
+
+async def test_only_who_waits_to_sign_is_urgent(make, monkeypatch):
+    """In the background a set-up lets everything else go first; it gets urgent when a signature needs it."""
+    bench = make(begins=True)
+    seen = []
+    compute = Workers.compute
+
+    async def watched(workers, step, *arguments, urgency):
+        seen.append(urgency)
+        return await compute(workers, step, *arguments, urgency=urgency)
+
+    monkeypatch.setattr(Workers, "compute", watched)
+    bench.setups.prepare([bench.peer])
+    session_id = await bench.first_begun()
+    assert set(seen) == {Urgency.NEW}
+    waiting = bench.ready()
+    theirs = await bench.play(session_id)
+    bench.status(theirs.setup_id)
+    await waiting
+    assert seen[-1] is Urgency.AWAITED
