@@ -32,7 +32,9 @@ def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
         require_extra("aiosqlite", extra="storage", purpose="A store in SQLite")
         # Each connection has a thread and a page cache; more of them would not make one file any faster.
         in_memory = url.database == ":memory:"
-        pool: dict[str, Any] = {} if in_memory else {"pool_size": 4, "max_overflow": 0, "pool_timeout": 60.0}
+        pool: dict[str, Any] = {"poolclass": sa.AsyncAdaptedQueuePool, "pool_size": 4, "max_overflow": 0}
+        if in_memory:
+            pool = {}
         engine = create_async_engine(url, connect_args={"timeout": lock_wait_s}, **pool)
         sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
