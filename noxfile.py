@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
-FEATURES = ("cli", "eth-account", "otel", "passkeys", "storage", "uvloop")
+FEATURES = ("cli", "dask", "eth-account", "otel", "passkeys", "storage", "uvloop")
 SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
 
 
@@ -235,7 +235,12 @@ def imported_by(path: Path) -> set[str]:
         helper = ROOT / f"{name.replace('.', '/')}.py"
         if name.startswith("tests.") and helper.is_file():
             found |= imported_by(helper)
-    ours = ("dan_async.cli.", "dan_async.storage.sqlalchemy_store", "dan_async.wallets.eth_account_wallet")
+    ours = (
+        "dan_async.cli.",
+        "dan_async.batch.dask_runner",
+        "dan_async.storage.sqlalchemy_store",
+        "dan_async.wallets.eth_account_wallet",
+    )
     if any(name.startswith(ours) for name in names):
         found.add("an extra")
     return found

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.batch import MOST_GROWTH_MIB, plot, run_for, run_rows
+from benchmarks.batch import MOST_GROWTH_MIB, plot, run_for, run_on_dask, run_rows
 from benchmarks.compare import main as compare_main
 from benchmarks.floor import FloorClient
 from benchmarks.measure import LatencyHistogram, platform_facts, run_load, tree_cpu_s
@@ -301,3 +301,11 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
         [{"concurrency": 1, "perSecond": 10.0}, {"concurrency": 8, "perSecond": 20.0}], tmp_path / "plot.png"
     )
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("default")  # the cluster's own
+async def test_a_batch_on_dask_is_measured() -> None:
+    """Two workers make keys, and none fails."""
+    found = await run_on_dask(0.05)
+    assert found["failed"] == 0
+    assert found["rows"] >= 128

@@ -96,7 +96,7 @@ ARROWS: dict[str, set[str]] = {
         "storage",
         "batch",
     },
-    "batch": {"client", "_extras", "_tasks", "storage", "models", "config", "networks"},
+    "batch": {"wallets", "client", "_extras", "_tasks", "storage", "models", "config", "networks"},
     "storage": {"models", "_extras", "_hex", "_tasks"},
     "devnet": {
         "wire",
@@ -138,6 +138,7 @@ HOMES = {
     "opentelemetry": {"otel"},
     "sqlalchemy": {"storage"},
     "alembic": {"storage"},
+    "distributed": {"batch"},
 }
 
 

@@ -22,7 +22,17 @@ PACKAGES = ["dan_async"] + [
 PUBLIC = [name for name in dan_async.__all__ if name != "__version__"]
 
 #: Modules that an extra brings; nothing of the core may load them, whatever is used.
-OF_EXTRAS = {"typer", "rich", "eth_account", "webauthn", "uvloop", "sqlalchemy", "alembic", "opentelemetry"}
+OF_EXTRAS = {
+    "typer",
+    "rich",
+    "eth_account",
+    "webauthn",
+    "uvloop",
+    "sqlalchemy",
+    "alembic",
+    "distributed",
+    "opentelemetry",
+}
 
 
 def run_python(code: str) -> str:
