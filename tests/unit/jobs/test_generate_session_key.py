@@ -15,6 +15,8 @@ from dan_async.errors import (
     ConfigurationError,
     ConnectionLostError,
     InvalidFieldError,
+    QuorumError,
+    RpcError,
     WalletRefusedError,
     WalletTimeoutError,
     WrongSignerError,
@@ -407,3 +409,30 @@ async def test_wrong_options_of_the_call(nodes: Nodes, options: dict[str, Any]) 
     with pytest.raises(InvalidFieldError, match=f"^{name} must be"):
         await nodes.client.generate_session_key(wallet=WALLET, chain_id=1, **options)
     assert not nodes.fake.calls
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_whether_a_person_is_asked_twice(allowed: bool) -> None:
+    """A first round that fails after the signature: with allow_resign a second prompt, without it an error that says so."""
+    nodes = Nodes()
+    prompts: list[Any] = []
+
+    async def prompt(typed_data: Any) -> str:
+        prompts.append(typed_data)
+        return await WALLET.sign_typed_data(typed_data)
+
+    async def fail_once(method: str, params: Any) -> Any:
+        if method == "dan_keygen" and len(prompts) == 1:
+            raise RpcError(-32030, "a peer was silent")
+
+    for identity in nodes.fake.identities:
+        nodes.fake.misbehaviour[identity.operator] = fail_once
+    wallet = CallbackWallet(WALLET.address, prompt, interactive=True)
+    asking = nodes.client.generate_session_key(wallet=wallet, chain_id=1, allow_resign=allowed)
+    if allowed:
+        assert (await asking).parties_number == 3
+    else:
+        with pytest.raises(QuorumError, match="allow_resign=True"):
+            await asking
+    assert len(prompts) == (2 if allowed else 1)
+    await nodes.client.aclose()
