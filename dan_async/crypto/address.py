@@ -29,19 +29,8 @@ _UNCOMPRESSED_LENGTH = 65
 _SEC1_LENGTHS = {2: 33, 3: 33, 4: _UNCOMPRESSED_LENGTH}
 
 
-def _digit_pairs(*, first: bool, second: bool) -> tuple[str, ...]:
-    pairs = (f"{byte:02x}" for byte in range(256))
-    return tuple((p[0].upper() if first else p[0]) + (p[1].upper() if second else p[1]) for p in pairs)
-
-
-#: EIP-55: a letter is a capital where the digit of the hash in the same place is 8 or more, that is where the top bit of
-#: that digit is set. Those two bits of a byte of the hash -> how to write each byte of the address.
-_DIGITS = {
-    0x00: _digit_pairs(first=False, second=False),
-    0x08: _digit_pairs(first=False, second=True),
-    0x80: _digit_pairs(first=True, second=False),
-    0x88: _digit_pairs(first=True, second=True),
-}
+#: Marks the hex digits from 8 on with 0x20, the bit in which a capital letter of ASCII differs from a small one.
+_MARKS = bytes(0x20 if chr(code) in "89abcdef" else 0 for code in range(256))
 
 
 @lru_cache(maxsize=1024)  # of a new key it is asked for twice, of an owner again and again
@@ -54,8 +43,13 @@ def to_checksum_address(raw: bytes) -> Address:
     """
     if len(raw) != _ADDRESS_LENGTH:
         raise ValueError(f"an address has 20 bytes, not {len(raw)}")
-    hashed = keccak256(raw.hex().encode())
-    return Address("0x" + "".join([_DIGITS[h & 0x88][byte] for byte, h in zip(raw, hashed, strict=False)]))
+    digits = raw.hex().encode()
+    # EIP-55: a letter is a capital where the hash of the digits has a digit from 8 on in the same place. All forty at once:
+    # small letters have the bit 0x40, one up from the one that makes them capitals, and decimal digits do not.
+    marks = keccak256(digits)[:_ADDRESS_LENGTH].hex().encode().translate(_MARKS)
+    text = int.from_bytes(digits, "big")
+    capitals = int.from_bytes(marks, "big") & (text >> 1)
+    return Address("0x" + (text ^ capitals).to_bytes(len(digits), "big").decode())
 
 
 def parse_address(field: str, value: object) -> Address:

@@ -24,6 +24,8 @@ MAX_PERMISSIONS_LENGTH = 64 * 1024
 
 def check_int(field: str, value: object, *, least: int, most: int, unit: str = "") -> int:
     """Check a whole number within bounds. ``True`` is not a number here, nor is ``1.0``."""
+    if type(value) is int and least <= value <= most:
+        return value
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidFieldError(field, f"must be a whole number{unit}, not {type(value).__name__}")
     if not least <= value <= most:
@@ -121,16 +123,20 @@ def required(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, An
 
 
 def _text_validator(*, least: int = 1, most: int = 1024) -> Callable[[Any, Any, Any], None]:
+    lengths = range(least, most + 1)
+
     def validate(_: object, attribute: Any, value: object) -> None:
-        if not (type(value) is str and least <= len(value) <= most and value.isascii()):
+        if not (type(value) is str and len(value) in lengths and value.isascii()):
             check_text(attribute.name, value, least=least, most=most)
 
     return validate
 
 
 def _int_validator(*, least: int, most: int, unit: str = "") -> Callable[[Any, Any, Any], None]:
+    numbers = range(least, most + 1)
+
     def validate(_: object, attribute: Any, value: object) -> None:
-        if not (type(value) is int and least <= value <= most):
+        if not (type(value) is int and value in numbers):
             check_int(attribute.name, value, least=least, most=most, unit=unit)
 
     return validate

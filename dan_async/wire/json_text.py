@@ -8,7 +8,8 @@ Signatures cover texts, so a text is made once and sent as it was signed. Floats
 from __future__ import annotations
 
 import json
-from json.encoder import encode_basestring  # what JSONEncoder uses with ensure_ascii=False
+from collections.abc import Callable
+from json.encoder import encode_basestring
 from typing import Any
 
 from dan_async._json_depth import is_too_deep
@@ -54,9 +55,8 @@ def dump(value: Json) -> str:
     return _ENCODER.encode(value)
 
 
-def quote(text: str) -> str:
-    """Write one string."""
-    return encode_basestring(text)
+#: Writes one string: what JSONEncoder itself uses with ensure_ascii=False.
+quote: Callable[[str], str] = encode_basestring
 
 
 def load(text: str | bytes) -> Json:

@@ -219,6 +219,8 @@ def decode_keygen_results(frame: object, *, with_algorithm: bool) -> tuple[Keyge
         results = tuple(_keygen_result(values) for values in found)
     except InvalidFieldError as error:
         raise _broken("keygen", error.message, frame) from None
+    if len(results) == 1:
+        return results
     if len({result.sign_alg for result in results}) != len(results):
         raise _broken("keygen", "signAlg has the same algorithm for two keys", frame)
     if len({result.key_id for result in results}) != len(results):
