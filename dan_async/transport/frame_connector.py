@@ -117,49 +117,47 @@ class FrameConnector:
             ClientClosedError: The connector was closed by its owner, before or meanwhile.
         """
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
-        try:
-            async with self._in_flight.call("opening", limit_s):
-                return await self._open(name)
-        except RequestTimeoutError:
-            raise ConnectError(f"{self.where} was not ready within {limit_s:g} s") from None
-
-    async def _open(self, name: str) -> FrameSocket:
-        session = self._open_session()
         failure: DanError
         try:
-            ws = await session.ws_connect(
-                self._prefix + name + self._suffix,
-                headers=self._options.headers,
-                proxy=self._options.proxy,
-                ssl=self._ssl,
-                max_msg_size=self._options.max_message_bytes + 1,  # aiohttp refuses from this on
-                autoping=False,
-                autoclose=False,
-                compress=0,
-                timeout=_WS_TIMEOUT,
-            )
+            async with self._in_flight.call("opening", limit_s):
+                ws = await self._open_session().ws_connect(
+                    self._prefix + name + self._suffix,
+                    headers=self._options.headers,
+                    proxy=self._options.proxy,
+                    ssl=self._ssl,
+                    max_msg_size=self._options.max_message_bytes + 1,  # aiohttp refuses from this on
+                    autoping=False,
+                    autoclose=False,
+                    compress=0,
+                    timeout=_WS_TIMEOUT,
+                )
+        except RequestTimeoutError:
+            failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
             failure = connect_error(self.where, error)
         else:
-            assert isinstance(ws, WebSocket)  # as the session was told
-            connection = ws.response.connection
-            if connection is not None and connection.transport is not None:
-                socket = FrameSocket(
-                    ws,
-                    connection.transport,
-                    where=self.where,
-                    limits=self._in_flight.limits,
-                    clean=self.clean,
-                    on_drop=self._sockets.discard,
-                )
-                self._sockets.add(socket)
-                return socket
-            ws.response.close()
-            failure = ConnectError(f"{self.where} closed the connection before it was ready")
+            return self._socket(ws)
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
+
+    def _socket(self, ws: aiohttp.ClientWebSocketResponse) -> FrameSocket:
+        assert isinstance(ws, WebSocket)  # as the session was told
+        connection = ws.response.connection
+        if connection is None or connection.transport is None:
+            ws.response.close()
+            raise ConnectError(f"{self.where} closed the connection before it was ready")
+        socket = FrameSocket(
+            ws,
+            connection.transport,
+            where=self.where,
+            limits=self._in_flight.limits,
+            clean=self.clean,
+            on_drop=self._sockets.discard,
+        )
+        self._sockets.add(socket)
+        return socket
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self.is_closed:

@@ -156,7 +156,7 @@ class FrameSocket:
         """Find out what the peer said before it went: its close code may have come and not been read yet."""
         try:
             async with asyncio.timeout(_REASON_S):
-                await self._receive()
+                await self.receive(None)
         except TimeoutError:
             pass
         except DanError as error:
@@ -176,14 +176,17 @@ class FrameSocket:
             ProtocolError: The peer sent something else than a text frame of allowed length.
             ClientClosedError: The connection was closed by its owner.
         """
-        if timeout_s is None:
-            return await self._receive()
-        self._limit_s = timeout_s
-        wait = self._limits.begin(timeout_s, self._end_late)
+        wait = 0
+        if timeout_s is not None:
+            self._limit_s = timeout_s
+            wait = self._limits.begin(timeout_s, self._end_late)
         try:
-            return await self._receive()
+            if self._listening is not None:
+                return await self._heard(self._listening)
+            message = await self._next_message()
         finally:
             self._limits.end(wait)
+        return self._text_of(message)
 
     def _end_late(self) -> None:
         self.end(self._late)
@@ -191,18 +194,15 @@ class FrameSocket:
     def _late(self) -> DanError:
         return RequestTimeoutError(f"{self.where} sent no frame within {_shown(self._limit_s)}")
 
-    async def _receive(self) -> str:
-        if self._listening is None:
-            return await self._next()
-        outcome = await self._listening
+    async def _heard(self, listening: asyncio.Task[str | DanError]) -> str:
+        outcome = await listening
         self._stop_pinging()
         self._listening = None
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
 
-    async def _next(self) -> str:
-        message = await self._next_message()
+    def _text_of(self, message: aiohttp.WSMessage) -> str:
         if message.type is WSMsgType.TEXT:
             return str(message.data)
         raise self._end(message)
@@ -249,7 +249,7 @@ class FrameSocket:
     async def _listen(self) -> str | DanError:
         # As a result: an exception that nobody comes to look at would be logged as unseen.
         try:
-            return await self._next()
+            return self._text_of(await self._next_message())
         except DanError as error:
             return error
 
