@@ -85,18 +85,19 @@ class Case:
         return report
 
 
-async def run_cases(fault: Fault, *, spares: bool = False) -> list[Case]:
+async def run_cases(fault: Fault, *, beyond_s: float = 1.5, spares: bool = False) -> list[Case]:
     """
     Run all cases of one fault; those of small networks at once, since they mostly wait.
 
     Args:
         fault: The fault.
+        beyond_s: The deadline where too many nodes misbehave.
         spares: Whether to run one more, of a faulty node and a spare, where fewer than n parties are not allowed.
     """
 
     async def run(size: Size, count: int, spares: int = 0) -> Case:
         is_beyond = count == size.counts[2]
-        limits: Mapping[str, float] = {"deadline_s": 2.5 if is_beyond else 15.0}
+        limits: Mapping[str, float] = {"deadline_s": beyond_s if is_beyond else 15.0}
         if size == LARGE:  # a key generation of twenty takes seconds of arithmetic
             limits = {"round_s": 10.0, "deadline_s": 60.0 if is_beyond else 240.0, "attempt_s": 10.0}
         faults = dict.fromkeys(range(count), fault)
@@ -139,7 +140,7 @@ async def test_nodes_that_are_not_ready(name: str) -> None:
 @pytest.mark.parametrize("name", GENERATING)
 async def test_broken_key_generations(name: str) -> None:
     """Up to n - t culprits are named, and a restart without them makes the key. One more is one clear error."""
-    for case in await run_cases(GENERATING[name], spares=True):
+    for case in await run_cases(GENERATING[name], beyond_s=2.5, spares=True):
         if case.is_beyond:
             check_error(case.result)
         else:

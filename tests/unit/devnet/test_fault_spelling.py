@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,6 +85,30 @@ def test_what_a_text_means(text, fault):
 def test_every_fault_has_a_name():
     """What can be set in a program can be set on the command line."""
     assert {type(parse_fault("delay:1" if name == "delay" else name)) for name in FAULT_NAMES} == set(KINDS)
+
+
+def documented():
+    """The table of docs/testing-with-the-devnet.md: each fault in Python and as text, and whether it takes methods."""
+    text = (Path(__file__).parents[3] / "docs" / "testing-with-the-devnet.md").read_text()
+    rows = re.findall(r"^\| `([A-Z]\w+\(.*?\))` \| `([^`]+)`( \*)? \|", text, re.MULTILINE)
+    return [(python, spelt, bool(star)) for python, spelt, star in rows]
+
+
+@pytest.mark.parametrize(("python", "spelt", "takes_methods"), documented())
+def test_the_documentation_spells_it_right(python, spelt, takes_methods):
+    """What is said to be the same is the same, and takes methods if it is said to."""
+    known = {kind.__name__: kind for kind in KINDS}
+    fault = eval(python, known)
+    parsed = parse_fault(spelt)
+    assert type(parsed) is type(fault)
+    assert parsed == fault or parse_fault(spelt.partition(":")[0]) == fault
+    can_take = fault.takes_methods and "round" not in spelt
+    assert can_take is takes_methods
+
+
+def test_every_fault_is_documented():
+    """In the table."""
+    assert {spelt.partition(":")[0] for _, spelt, _ in documented()} == set(FAULT_NAMES)
 
 
 @pytest.mark.parametrize(
