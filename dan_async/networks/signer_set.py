@@ -30,7 +30,7 @@ _TIMES = 4.0
 _LEAST_S, _MOST_S = 0.1, 10.0
 
 #: What counts as late before anything is known, in seconds. A pair of nodes that meet for the first time has work to do.
-_UNKNOWN_S = {"presign": 1.5, "sign": 0.5}
+_UNKNOWN_S = {"presign": 0.75, "sign": 0.5}
 
 
 class SetFailedError(DanError):

@@ -379,7 +379,7 @@ async def test_a_network_with_no_stock_makes_nothing_ahead():
 def test_a_step_is_late_after_four_times_the_usual():
     """At least a tenth of a second, at most ten."""
     lateness = Lateness()
-    assert (lateness.limit_s("presign"), lateness.limit_s("sign")) == (1.5, 0.5)
+    assert (lateness.limit_s("presign"), lateness.limit_s("sign")) == (0.75, 0.5)
     lateness.took("presign", 0.2)
     assert lateness.limit_s("presign") == pytest.approx(0.8)
     lateness.took("sign", 0.001)
