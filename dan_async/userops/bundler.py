@@ -12,6 +12,7 @@ from dan_async._tasks import Deadline
 from dan_async.errors import (
     ConnectError,
     DanError,
+    DuplicateUserOperationError,
     InvalidFieldError,
     RpcError,
     TransportError,
@@ -31,6 +32,9 @@ _FIRST_POLL_S, _GROWTH, _LONGEST_POLL_S = 0.1, 1.5, 2.0
 
 #: A bundler's own method for the price of gas -> the member of its answer that has it.
 _PRICE_METHODS = {"pimlico_getUserOperationGasPrice": "standard", "biconomy_getGasFeeValues": None}
+#: What pimlico_getUserOperationStatus says of an operation that will not come.
+_NOT_THERE = ("not_found", "rejected", "failed")
+
 _NO_SUCH_METHOD = (-32601, -32600, -32004)
 
 _GAS_MEMBERS = {
@@ -140,7 +144,9 @@ class Bundler:
                 raise self.service.broken(method, f"has no {ours.replace('_', ' ')}")
         return found
 
-    async def send(self, operation: UserOperation, *, expected: bytes, deadline: Deadline) -> Hex:
+    async def send(
+        self, operation: UserOperation, *, expected: bytes, deadline: Deadline, is_new: bool = False
+    ) -> Hex:
         """
         Send a signed operation. Sending it twice is safe: the bundler and the chain know it by its hash.
 
@@ -148,12 +154,14 @@ class Bundler:
             operation: The operation.
             expected: Its hash, worked out here.
             deadline: The job's.
+            is_new: Whether it was made just now, so that nobody else can have sent it on purpose.
 
         Returns:
             Its hash, as ``0x`` hex.
 
         Raises:
             BundlerError: It was refused.
+            DuplicateUserOperationError: *is_new*, and somebody else had sent the very same operation.
             UserOperationTimeoutError: The reply was lost; the bundler may have it.
             ConnectError: The bundler could not be reached, so it does not have it.
             ProtocolError: The bundler speaks of another operation.
@@ -168,8 +176,14 @@ class Bundler:
                 before_sleep=lambda details: attempts.append(details.error),
             )
         except RpcError as error:
-            # After a reply that was lost on the way, the second sending finds the first one's work done.
             if await self.is_known(own, deadline=deadline):
+                # After a reply that was lost on the way, the second sending finds the first one's work done.
+                if is_new and all(isinstance(one, ConnectError) for one in attempts):
+                    raise DuplicateUserOperationError(
+                        f"somebody else sent the user operation {own}",
+                        hint="Another program uses the same signer and lane: give them lanes of their own",
+                        user_operation_hash=own,
+                    ) from error
                 return own
             raise bundler_error(
                 error, service=self.service.name, method=method, user_operation_hash=own
@@ -191,14 +205,20 @@ class Bundler:
         return own
 
     async def is_known(self, user_operation_hash: Hex, *, deadline: Deadline) -> bool:
-        """Ask whether the bundler has this operation, or the chain has."""
-        try:
-            answer = await self.service.ask(
-                "eth_getUserOperationByHash", [user_operation_hash], deadline=deadline
-            )
-        except RpcError:
-            return False
-        return answer is not None
+        """
+        Ask whether the bundler has this operation, or the chain has.
+
+        ERC-7769 has one method for both; Alto knows by it what is on the chain, and has its own for the rest.
+        """
+        for method in ("eth_getUserOperationByHash", "pimlico_getUserOperationStatus"):
+            try:
+                answer = await self.service.ask(method, [user_operation_hash], deadline=deadline)
+            except RpcError:
+                continue
+            status = answer.get("status") if isinstance(answer, dict) else None
+            if answer is not None and status not in _NOT_THERE:
+                return True
+        return False
 
     async def receipt(self, user_operation_hash: Hex, *, deadline: Deadline) -> UserOperationReceipt | None:
         """

@@ -124,6 +124,28 @@ class NonceLanes:
                 if turn.sent is not None:
                     lane.next_nonce, lane.last_sent = turn.nonce + 1, turn.sent
 
+    async def look_again(self, name: str, turn: Turn, *, deadline: Deadline) -> bool:
+        """
+        Wait a moment and ask the chain again, within a turn: somebody else seems to be in the lane.
+
+        Args:
+            name: The lane.
+            turn: The turn; its nonce becomes the chain's.
+            deadline: How long to wait.
+
+        Returns:
+            False if no time is left.
+
+        Raises:
+            DanError: The chain could not be asked.
+        """
+        left = deadline.remaining()
+        if left is not None and left <= _POLL_S:
+            return False
+        await self._sleep(_POLL_S)
+        turn.nonce = max(turn.nonce, await self._fetch(self.key(name), deadline))
+        return True
+
     def forget(self, name: str = "") -> None:
         """Give up waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce."""
         lane = self._lanes.get(name)

@@ -7,13 +7,9 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from attrs import evolve
-
-from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
-from dan_async.crypto.user_operation_hash import user_operation_hash
-from dan_async.errors import BundlerError, ConfigurationError, ConnectError, InvalidFieldError
+from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.models._fields import check_seconds
 from dan_async.models.call import Call
 from dan_async.models.user_operation_receipt import UserOperationReceipt
@@ -23,6 +19,7 @@ from dan_async.userops.bundler import Bundler
 from dan_async.userops.chain import Chain
 from dan_async.userops.nonce_lanes import NonceLanes
 from dan_async.userops.operation_builder import OperationBuilder
+from dan_async.userops.operation_sender import OperationSender
 from dan_async.userops.paymasters import Operation, Paymaster
 from dan_async.userops.signers import UserOperationSigner
 
@@ -90,6 +87,14 @@ class SmartAccountClient:
         self._is_checked = self._is_deployed = False
         self._deploying = asyncio.Lock()
         self._lanes = NonceLanes(signer.lane_seed if signer else owner.encode(), self._fetch_nonce)
+        self._sender = OperationSender(
+            kind=kind,
+            signer=signer,
+            bundler=bundler,
+            lanes=self._lanes,
+            entry_point=entry_point,
+            chain_id=chain_id,
+        )
 
     # --- what generate_session_key looks at ---------------------------------------------------------------------------
 
@@ -244,7 +249,7 @@ class SmartAccountClient:
         deadline = self._deadline(timeout)
         async with deadline.enforced("sending a user operation"):
             await self._check_chain(deadline)
-            return await self._send_once(operation, deadline)
+            return await self._sender.send(operation, deadline)
 
     async def get_nonce(self, lane: str = "") -> int:
         """
@@ -259,40 +264,10 @@ class SmartAccountClient:
     # --- how ----------------------------------------------------------------------------------------------------------
 
     async def _send(self, calls: Sequence[Call], lane: str, deadline: Deadline, *, deploy: bool) -> Hex:
-        signer = self._signer
-        if signer is None:
-            raise ConfigurationError(
-                "the account's signer cannot sign user operations",
-                hint="Give a SessionSigner, or a wallet with sign_message such as LocalWallet",
-            )
-        async with self._lanes.turn(lane, deadline=deadline) as turn:
-            operation = await self._prepare(calls, turn.nonce, deadline, deploy=deploy)
-            signature = await signer.sign_user_operation(
-                operation, entry_point=self._entry_point, chain_id=self._chain_id
-            )
-            signed = evolve(operation, signature=self._kind.wrap_signature(signature))
-            # From here on it may be on its way, and the lane waits for it, unless it is known that it is not.
-            turn.sent = to_hex(self._hash(signed))
-            try:
-                return await self._send_once(signed, deadline)
-            except (BundlerError, ConnectError):
-                turn.sent = None
-                raise
+        async def prepare(nonce: int) -> Operation:
+            return await self._prepare(calls, nonce, deadline, deploy=deploy)
 
-    async def _send_once(self, operation: Operation, deadline: Deadline) -> Hex:
-        digest = self._hash(operation)
-        own = to_hex(digest)
-        self._lanes.note(own)
-        try:
-            return await self._bundler.send(operation, expected=digest, deadline=deadline)
-        except BaseException:
-            self._lanes.unnote(own)  # sending the same operation again is safe: it is known by its hash
-            raise
-
-    def _hash(self, operation: Operation) -> bytes:
-        return user_operation_hash(
-            operation, entry_point=self._entry_point, chain_id=self._chain_id, version=operation.version
-        )
+        return await self._sender.send_in_lane(prepare, lane, deadline)
 
     async def _prepare(
         self, calls: Sequence[Call], nonce: int, deadline: Deadline, *, deploy: bool

@@ -85,6 +85,22 @@ async def test_lanes_do_not_wait_for_each_other_and_keep_their_order(
             assert await account.get_nonce(lane) == account.lanes.key(lane) << 64 | 2
 
 
+async def test_two_clients_in_one_lane_get_through(chain: LocalChain, bundler_url: str) -> None:
+    """Two programs that share signer and lane do not know of each other: each of their calls is made exactly once."""
+    wallet, to = LocalWallet(secrets.token_bytes(32)), fresh_address()
+    async with (
+        await account_of(chain, bundler_url, signer=wallet) as one,
+        await account_of(chain, bundler_url, signer=wallet) as other,
+    ):
+        await one.wait_for_receipt(await one.send_user_operation(Call(fresh_address(), 1)))
+        sent = await asyncio.gather(
+            *(account.send_user_operation(Call(to, 1)) for account in (one, other, one, other))
+        )
+        await asyncio.gather(*(one.wait_for_receipt(each) for each in sent))
+        assert await one.get_nonce() == one.lanes.key() << 64 | 5
+    assert chain.balance(to) == 4
+
+
 async def test_parallel_first_operations_deploy_once(chain: LocalChain, bundler_url: str) -> None:
     """Lanes that begin before the account is deployed wait for the one that deploys it."""
     async with await account_of(chain, bundler_url) as account:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dan_async import CallbackWallet, LocalWallet
+from dan_async._tasks import Deadline
 from dan_async.crypto.signature import personal_message_digest, recover_address
 from dan_async.errors import (
     BundlerError,
@@ -430,3 +431,69 @@ async def test_cancelling_anywhere_leaves_no_task_and_no_doubtful_nonce() -> Non
         if not was_cancelled:
             assert step > 10
             return
+
+
+async def test_a_nonce_that_somebody_else_took_is_replaced() -> None:
+    """Another agent was quicker in the lane: the calls are made with the next nonce, once."""
+    world = World()
+    taken = RpcError(-32500, "AA25 invalid account nonce")
+    account = await account_in(world)
+
+    async def hurried(method: str, params: Any) -> Any:
+        if method == "eth_sendUserOperation" and not world.nonces:
+            world.nonces[account.lanes.key()] = 3
+            raise taken
+        return await world.bundler(method, params)
+
+    account = await account_in(world, bundler_url=InMemoryTransport(hurried))
+    sent = await account.send_user_operation(CALL)
+    assert world.executed == [sent]
+    assert world.operations[sent].nonce == account.lanes.key() << 64 | 3
+
+
+async def test_a_pool_without_room_is_waited_for_with_the_same_operation() -> None:
+    """While the nonce is still the next one, the very same operation is offered again: nothing is signed twice."""
+    world = World()
+    world.failures = {"eth_sendUserOperation": [RpcError(-32602, "AA25 invalid account nonce: too many")] * 2}
+    account = await account_in(world)
+    sent = await account.send_user_operation(CALL)
+    offered = [params[0] for method, params in world.calls if method == "eth_sendUserOperation"]
+    assert len(offered) == 3
+    assert all(one == offered[0] for one in offered)
+    assert world.executed == [sent]
+
+
+async def test_a_nonce_that_never_comes_free_is_told() -> None:
+    """When the time is over, the bundler's words are the error."""
+    world = World()
+    world.failures = {"eth_sendUserOperation": [RpcError(-32602, "AA25 invalid account nonce")] * 99}
+    with pytest.raises(BundlerError, match="not the next one of its lane"):
+        await (await account_in(world)).send_user_operation(CALL, timeout=0.7)
+    assert world.executed == []
+
+
+async def test_the_very_same_operation_of_somebody_else_is_not_taken_for_ours() -> None:
+    """Two programs, one lane, the same calls: the operations are alike to the byte, and both calls are made all the same."""
+    world = World()
+    world.executes = False
+    one, other = await account_in(world), await account_in(world)
+    first = await one.send_user_operation(CALL)
+    waiting = asyncio.create_task(other.send_user_operation(CALL))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    world.execute(first)
+    second = await waiting
+    assert world.operations[second].nonce == world.operations[first].nonce + 1
+
+
+async def test_an_operation_that_only_the_pool_has_is_known() -> None:
+    """Alto tells by a method of its own what waits in its pool; what it has dropped is not known."""
+    answers = {"eth_getUserOperationByHash": None, "pimlico_getUserOperationStatus": {"status": "queued"}}
+
+    async def handler(method: str, params: Any) -> Any:
+        return answers[method]
+
+    account = await account_in(World(), bundler_url=InMemoryTransport(handler))
+    assert await account._bundler.is_known("0x01", deadline=Deadline(5))
+    answers["pimlico_getUserOperationStatus"] = {"status": "not_found"}
+    assert not await account._bundler.is_known("0x01", deadline=Deadline(5))
