@@ -125,6 +125,7 @@ ARROWS: dict[str, set[str]] = {
         "_extras",
         "_tasks",
         "_hex",
+        "_json_depth",
     },
 }
 

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
+from dan_async._json_depth import is_too_deep
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 from dan_async.wallets.local_key import LocalWallet
@@ -38,6 +39,9 @@ _PARAMETERS = {
 }
 _NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties"})
 _LONGEST_LINE = 256 * 1024
+
+#: How deeply a row may be nested: permissions lie deeper than the rest.
+_MAX_DEPTH = 64
 
 
 @frozen(kw_only=True)
@@ -115,9 +119,12 @@ def _json_lines(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
     for line in _lines(file):
         if not line.strip():
             continue
+        if is_too_deep(line, _MAX_DEPTH):
+            yield "the line is nested too deeply"
+            continue
         try:
             value = json.loads(line)
-        except (ValueError, RecursionError):
+        except ValueError:
             yield "the line is not JSON"
             continue
         yield value if isinstance(value, dict) else "the line is not a JSON object"

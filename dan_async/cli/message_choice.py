@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
+from dan_async._json_depth import is_too_deep
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.models.session import DanModuleInfo
 
@@ -16,6 +17,9 @@ __all__ = ["MessageChoice", "choose_message", "read_session"]
 
 #: Longest file that is read.
 _MOST_BYTES = 4 * 1024 * 1024
+
+#: How deeply a session file may be nested.
+_MAX_DEPTH = 64
 
 
 @frozen(kw_only=True)
@@ -82,8 +86,10 @@ def read_session(path: Path) -> DanModuleInfo:
     """
     text = _read_text("--session", path)
     try:
+        if is_too_deep(text, _MAX_DEPTH):
+            raise ValueError("nested too deeply")
         found = json.loads(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise ConfigurationError(
             "--session is not a JSON file", hint="dan-async keygen --output writes one"
         ) from None

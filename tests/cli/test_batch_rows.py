@@ -57,7 +57,7 @@ def test_wallet_lists() -> None:
     [
         ("nonsense", "not JSON"),
         ("[1]", "not a JSON object"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ('{"chianId": 1}', "chianId is not a field"),
         ('{"privateKey": "12"}', "private_key"),
         ('{"privateKey": 7}', "private_key"),

@@ -123,7 +123,9 @@ def test_wrong_options_are_named(run: Run, dummy: Path, options: list[str], said
     assert said in done.error
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"hexEphSKWithout0x": "' + "33" * 32 + '"}'])
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "", "{", "[]", "{}", '{"hexEphSKWithout0x": "' + "33" * 32 + '"}']
+)
 def test_a_file_that_is_no_session_is_refused(run: Run, tmp_path: Path, content: str) -> None:
     """Without showing what is in it."""
     path = tmp_path / "session.json"
