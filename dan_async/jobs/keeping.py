@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import define, field
 
-from dan_async.errors import DanError, InvalidFieldError, StoreError
+from dan_async.errors import DanError, GatewayError, InvalidFieldError, StoreError
 from dan_async.models._fields import check_text
 from dan_async.models.authentication import AuthMethod
 from dan_async.models.session import DanSessionKeyPayload
@@ -45,8 +45,8 @@ class KeptKeygen:
     """
     One key generation, kept. Entering stores the intent; an error that leaves the block decides what becomes of it.
 
-    Before the owner has signed, nothing can have been made, so the intent goes. After that it may have been: the record
-    stays pending, to be settled later.
+    Before the owner has signed, nothing can have been made, so the intent goes. After that it may have been, unless a
+    gateway's error is of those that rule it out: the record stays pending, to be settled later.
 
     Args:
         keeper: The store; None to keep nothing.
@@ -114,11 +114,13 @@ class KeptKeygen:
             self._keeper.in_flight.discard(self._record.record_id)
 
     async def _give_up(self, keeper: SessionKeeper, record: StoredSession, error: Exception) -> None:
-        has_signed = isinstance(self.auth, _WatchedAuth) and self.auth.has_signed
+        may_be_made = isinstance(self.auth, _WatchedAuth) and self.auth.has_signed
+        if isinstance(error, GatewayError) and error.retryable:
+            may_be_made = False  # of these errors it is certain that nothing was created
         problem = describe_problem(error)
         now = keeper.clock()
         try:
-            if has_signed:
+            if may_be_made:
                 await keeper.store.replace(
                     record.changed("pending", now=now, problem=problem), expected="pending"
                 )

@@ -39,7 +39,16 @@ from dan_async.networks.base import Network, NetworkHealth, NodeState
 from dan_async.otel import OpenTelemetryObserver
 from dan_async.retry import RetryDetails
 from dan_async.retry_table import DEFAULT_RETRY_TABLE
-from dan_async.types import OperatorAddress, TypedData
+from dan_async.storage import (
+    FixedKeys,
+    MemorySessionStore,
+    SessionFilter,
+    SessionStore,
+    StoredSession,
+    StoreKey,
+)
+from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+from dan_async.types import OperatorAddress, RequestId, TypedData
 from dan_async.userops import (
     Call,
     SessionSigner,
@@ -183,6 +192,31 @@ def payload(session: DanSessionKeyPayload, data: dict[str, Any]) -> None:
 def params(wallet: Wallet) -> DanSessionKeyRequestParams:
     """The seed's request as a value."""
     return DanSessionKeyRequestParams(smart_account_client=Account(wallet), duration=60, chain_id=1)
+
+
+async def stored(wallet: Wallet, network: NodeNetwork) -> list[DanSessionKeyPayload]:
+    """Stores, recovering, and batches."""
+    keys = FixedKeys([StoreKey.generate()])
+    store: SessionStore = MemorySessionStore()
+    async with SQLAlchemyStore("sqlite:///keys.db", keys) as kept, DanClient(network, store=kept) as dan:
+        store = kept
+        assert_type(dan.store, SessionStore)
+        report = await dan.recover(min_age_s=60)
+        assert_type(report.sessions, tuple[DanSessionKeyPayload, ...])
+        assert_type(await kept.rotate_keys(), int)
+        async for record in store.find(SessionFilter(state="active", chain_id=1)):
+            assert_type(record, StoredSession)
+            assert_type(record.session, DanSessionKeyPayload | None)
+        assert_type(await store.get(RequestId("0x" + "00" * 32)), StoredSession | None)
+        made = []
+        async with dan.generate_session_keys(
+            [{"reference": "a"}], wallet=wallet, concurrency=8, resume=True
+        ) as run:
+            async for item in run:
+                assert_type(item.index, int)
+                if item.session is not None:
+                    made.append(item.session)
+        return made
 
 
 def ephemeral() -> str:

@@ -10,6 +10,7 @@ import pytest
 from dan_async import DanClient, LocalWallet
 from dan_async.errors import (
     ConfigurationError,
+    GatewayError,
     InvalidFieldError,
     QuorumError,
     RecordConflictError,
@@ -18,6 +19,7 @@ from dan_async.errors import (
     WalletRefusedError,
 )
 from dan_async.storage import MemorySessionStore, StoredSession
+from dan_async.wire.revision_1 import keygen_setup, keygen_typed_data
 from tests.fake_nodes import FakeNetwork
 
 KEY = "11" * 32
@@ -124,6 +126,28 @@ async def test_after_the_owner_signed_it_stays_pending(nodes: FakeNetwork, store
         with pytest.raises(QuorumError):
             await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
     assert [(record.state, record.problem[:11]) for record in store.records] == [("pending", "QuorumError")]
+
+
+@pytest.mark.parametrize(("retryable", "state"), [(True, "failed"), (False, "pending")])
+async def test_a_gateways_error_may_rule_a_key_out(
+    nodes: FakeNetwork, store: WatchedStore, retryable: bool, state: str
+) -> None:
+    """Where the error says that nothing was created the record fails; otherwise it stays pending."""
+    network = nodes.network()
+
+    async def keygen(request: Any, auth: Any, **_: Any) -> Any:
+        typed_data = keygen_typed_data(
+            keygen_setup(threshold=request.threshold, claim=request.claim, permissions=None, key_label=None),
+            "ab" * 32,
+        )
+        await auth.authorise(challenge="ab" * 32, typed_data=typed_data)
+        raise GatewayError("it is full", retryable=retryable)
+
+    network.keygen = keygen
+    async with DanClient(network, store=store) as dan:
+        with pytest.raises(GatewayError):
+            await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1, reference="row")
+    assert [record.state for record in store.records] == [state]
 
 
 async def test_a_cancelled_call_stays_pending(nodes: FakeNetwork, store: WatchedStore) -> None:
