@@ -109,9 +109,10 @@ class PairSetups:
         self._rate = RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
         #: Which set-up each peer says it has.
         self._told: dict[OperatorAddress, bytes] = {}
-        self._waiting: Counter[OperatorAddress] = Counter()
-        #: How many of those wait to sign.
+        #: How many wait for each pair in order to sign.
         self._urgent: Counter[OperatorAddress] = Counter()
+        #: The peers that wait to sign.
+        self._asked: set[OperatorAddress] = set()
         #: When each peer was heard of last, and how often it fell silent in a set-up.
         self._heard: dict[OperatorAddress, float] = {}
         self._failures: Counter[OperatorAddress] = Counter()
@@ -139,15 +140,12 @@ class PairSetups:
             self._urgent[peer] -= 1
 
     async def _ready(self, peer: OperatorAddress) -> PairState:
-        self._waiting[peer] += 1
         try:
             with self._links.wanted([peer]):
                 async with asyncio.timeout(self._limits.sign_round_s):
                     return await self._wait_until_ready(peer)
         except TimeoutError:
             raise UnreadyPairError(peer) from None
-        finally:
-            self._waiting[peer] -= 1
 
     def prepare(self, peers: Iterable[OperatorAddress]) -> None:
         """Make the set-ups with these peers in the background, where this node is the one to begin."""
@@ -245,8 +243,8 @@ class PairSetups:
         return _NO_SETUP if state is None else state.setup_id
 
     def _tell(self, peer: OperatorAddress) -> None:
-        """Say which set-up this node has, and ask for an answer, or a new set-up, if somebody waits for the pair."""
-        self._say(peer, asks=self._waiting[peer] > 0)
+        """Say which set-up this node has, and ask for an answer, or a new set-up, if somebody waits to sign."""
+        self._say(peer, asks=self._urgent[peer] > 0)
 
     def _say(self, peer: OperatorAddress, *, asks: bool) -> None:
         if peer not in self._running:  # else what it has is about to change, and will be told then
@@ -258,6 +256,7 @@ class PairSetups:
         self._changed.set()
         if not message.round:
             return
+        self._asked.add(peer)
         self._say(peer, asks=False)
         if self._differs(peer) and self._needs_setup(peer) and not self._rate.take(peer):
             self._begin(peer)
@@ -289,6 +288,7 @@ class PairSetups:
     def _ended(self, peer: OperatorAddress, task: asyncio.Task[None]) -> None:
         if self._running.get(peer) is task:
             del self._running[peer]
+            self._asked.discard(peer)
         if not task.cancelled():
             error = task.exception()
             if error is not None:
@@ -329,7 +329,8 @@ class PairSetups:
 
         async def compute(step: Callable[..., T], *arguments: Any) -> T:
             # In the background, it must not hold up key generations and signatures.
-            urgency = Urgency.AWAITED if self._urgent[peer] else Urgency.NEW
+            is_urgent = self._urgent[peer] or peer in self._asked
+            urgency = Urgency.AWAITED if is_urgent else Urgency.NEW
             return await self._workers.compute(step, *arguments, urgency=urgency)
 
         message = await compute(setup.start)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
+from contextlib import contextmanager
 
 import pytest
 from attrs import evolve
@@ -11,12 +13,15 @@ from attrs import evolve
 from dan_async.crypto.address import point_to_address
 from dan_async.crypto.point import decode
 from dan_async.crypto.signature import personal_message_digest, recover_address
-from dan_async.devnet import CrashInSigning, NodeLimits
+from dan_async.devnet import CrashInSigning, Devnet, NodeLimits
+from dan_async.devnet.mpc.pairwise_setup import PairSetup
 from dan_async.devnet.mpc.signing_abort import SigningAbort
+from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 from dan_async.wire import node_signing
 from dan_async.wire.sign_digest import sign_request_digest
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request, user_operation
+from tests.helpers import no_leaks
 
 HELLO = personal_message_digest(b"hello")
 
@@ -193,3 +198,41 @@ async def test_nodes_in_processes_of_their_own_sign(make_devnet):
             await signer.presign(signer.presign_params((0, 2)))
         signature = await signer.sign(signers=(1, 2))
     assert recover_address(HELLO, signature) == address_of(signer)
+
+
+async def test_arithmetic_does_not_run_on_the_event_loop(make_devnet, monkeypatch):
+    """Every step of a set-up and of a presignature runs on the thread that is there for it."""
+    threads = {}
+
+    def watched(kind):
+        class Watched(kind):
+            @contextmanager
+            def _round(self, step, **then):
+                threads.setdefault((kind.__name__, step.name), set()).add(threading.current_thread().name)
+                with super()._round(step, **then):
+                    yield
+
+        return Watched
+
+    monkeypatch.setattr("dan_async.devnet.pair_setups.PairSetup", watched(PairSetup))
+    monkeypatch.setattr("dan_async.devnet.presign_session.SigningParty", watched(SigningParty))
+    devnet = await make_devnet(2, 2)
+    async with connect_all(devnet) as nodes:
+        await (await Signer.after(Keygen(nodes=nodes, t=2))).sign()
+    assert len(threads) == 6 + 3
+    assert set.union(*threads.values()) == {"dan-devnet-arithmetic"}
+
+
+async def test_nothing_is_left_behind():
+    """No task and no socket after signatures and a stop, also with a presignature under way."""
+    async with no_leaks(), Devnet(2, 2) as devnet, connect_all(devnet) as nodes:
+        signer = await Signer.after(Keygen(nodes=nodes, t=2))
+        await signer.sign()
+        alone = asyncio.create_task(
+            nodes[0].code_of("dan_presign", node_signing.encode_presign(signer.presign_params()))
+        )
+        await asyncio.sleep(0.1)
+        for node in devnet.nodes:
+            await node.stop()
+        with pytest.raises((ConnectionError, AssertionError)):
+            assert await alone == 0

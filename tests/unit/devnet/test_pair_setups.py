@@ -409,3 +409,19 @@ async def test_only_who_waits_to_sign_is_urgent(make, monkeypatch):
     bench.status(theirs.setup_id)
     await waiting
     assert seen[-1] is Urgency.AWAITED
+
+
+async def test_a_peer_that_waits_to_sign_is_urgent(make, monkeypatch):
+    """The node that begins set-ups need not be the one that is in a hurry."""
+    bench = make(begins=True)
+    seen = []
+    compute = Workers.compute
+
+    async def watched(workers, step, *arguments, urgency):
+        seen.append(urgency)
+        return await compute(workers, step, *arguments, urgency=urgency)
+
+    monkeypatch.setattr(Workers, "compute", watched)
+    bench.status(NONE, asks=True)
+    await bench.first_begun()
+    assert set(seen) == {Urgency.AWAITED}
