@@ -156,7 +156,8 @@ class SigningNetwork(FakeNetwork):
         setup = decode_signgen_setup(params.setup)
         digests = [sign_request_digest(request) for request in sign_requests("1", setup)]
         shares = []
-        for presignature_id, digest in zip(params.presignature_ids, digests, strict=True):
+        ids = params.presignature_ids or self.made_for(params, len(digests))
+        for presignature_id, digest in zip(ids, digests, strict=True):
             made = self.by_id.get(presignature_id)
             if made is None or made.signers != params.signers:
                 raise RpcError(node_1.Code.PRESIGNATURE_UNKNOWN, "no such presignature")
@@ -174,6 +175,16 @@ class SigningNetwork(FakeNetwork):
             "shares": tuple(shares),
         }
         return self.resigned(identity, SignatureShares(**whole, signature=b""), **changes)
+
+    def made_for(self, params: node_signing.SignParams, count: int) -> tuple[bytes, ...]:
+        """The presignatures that the signers make for a request that comes without: the same at all of them."""
+        found = []
+        for place in range(count):
+            name = f"{params.request_id} {params.signers} {place}"
+            made = self.presignatures.setdefault(name, FakePresignature(params.signers))
+            self.by_id[made.id] = made
+            found.append(made.id)
+        return tuple(found)
 
     def resigned(self, identity: Identity, honest: SignatureShares, **changes: Any) -> SignatureShares:
         """The same shares, changed, and signed by the operator all the same."""

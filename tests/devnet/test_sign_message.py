@@ -31,6 +31,8 @@ from dan_async.errors import (
     EphemeralKeyRefusedError,
     GatewayError,
     InvalidFieldError,
+    NotPermittedError,
+    PermissionDeniedError,
     QuorumError,
 )
 from dan_async.jobs.message_request import message_request
@@ -385,3 +387,18 @@ async def test_no_stock_no_background_work(net: Devnet, session: DanSessionKeyPa
             await dan.sign_message("hello", session)
         assert not len(dan.network._signer.stock)
         assert not dan.network._signer._refills
+
+
+# --- permissions ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_owner_did_not_permit_is_not_signed(net: Devnet) -> None:
+    """Every node says no; the error has their words, and is a permission error too."""
+    async with direct(net) as dan:
+        session = await dan.generate_session_key(
+            wallet=OWNER, chain_id=80002, permissions={"permissions": []}
+        )
+        with pytest.raises(NotPermittedError) as caught:
+            await dan.sign_message("hello", session)
+    assert isinstance(caught.value, PermissionDeniedError)
+    assert len(caught.value.nodes) >= 3
