@@ -299,6 +299,8 @@ class QuorumError(DanError):
     """
 
     is_retryable = True
+    #: Culprits of rounds that were given up before.
+    earlier_culprits: tuple[str, ...] = ()
 
     def __init__(
         self, message: str, *, threshold: int, outcomes: Sequence[NodeOutcome], **context: Any
@@ -315,7 +317,7 @@ class QuorumError(DanError):
     @property
     def culprits(self) -> tuple[str, ...]:
         """
-        The operators that most of the other refusing nodes blame.
+        The operators that most of the other refusing nodes blame, in this round or in one that was given up before.
 
         One node's word is not enough: a dishonest one could have honest nodes left out, one after the other. Nor does a
         node's own refusal speak for it.
@@ -327,7 +329,7 @@ class QuorumError(DanError):
             others = [refusal for operator, refusal in refusals if operator != accused]
             return 2 * sum(accused in refusal.culprits for refusal in others) > len(others)
 
-        return tuple(sorted(filter(is_culprit, blamed)))
+        return tuple(sorted({*filter(is_culprit, blamed), *self.earlier_culprits}))
 
     def __str__(self) -> str:
         lines = [super().__str__()]

@@ -146,6 +146,7 @@ class NodeKeygen:
                 if obstacle is not None:
                     error.hint = obstacle
                     error.outcomes = (*self._replaced, *error.outcomes)
+                    error.earlier_culprits = tuple(sorted(self._culprits))
                     raise
                 self._replaced += [o for o in error.outcomes if not o.is_success]
             else:
@@ -232,6 +233,7 @@ class NodeKeygen:
                 raise closed
             outcomes = (*self._replaced, *opened.outcomes)
             error = not_ready(ready, opened.threshold, outcomes, request.request_id, deadline=self._deadline)
+            error.earlier_culprits = tuple(sorted(self._culprits))
             if self._restarts:
                 error.hint = (
                     "A first attempt had failed. Repeating the call is safe; add spare nodes, or allow fewer"

@@ -166,6 +166,17 @@ async def test_without_a_spare_it_is_tried_twice_more_and_the_error_says_what_is
     assert f"blamed by most of the others: node {culprit}" in str(caught.value)
 
 
+async def test_the_culprits_of_every_round_are_named() -> None:
+    """Several rounds, another culprit in each, and none succeeds: the error has them all, and nobody else."""
+    fake = FakeNetwork(2, 4)
+    culprits = blaming(fake, 1, 2, 3, 4)
+    with pytest.raises(QuorumError, match="are left, and 3 are needed") as caught:
+        await keygen(fake, request(2, 3))
+    blamed = {c for o in caught.value.nodes for c in getattr(o.error, "culprits", ())}
+    assert len(blamed) >= 2
+    assert set(caught.value.culprits) == blamed <= set(culprits)
+
+
 async def test_a_silent_node_that_comes_back_is_taken_again() -> None:
     """No spare: the second round asks the very same nodes, and succeeds."""
     fake = FakeNetwork(3, 3)
