@@ -36,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "models": {"_hex", "_json_depth", "crypto"},
     "wire": {"models", "_hex", "_json_depth", "crypto"},
     "permissions": {"models", "wire", "crypto"},
-    "userops": {"crypto", "models", "transport", "config", "_tasks", "_hex"},
+    "userops": {"crypto", "models", "permissions", "wire", "transport", "config", "_tasks", "_hex"},
     "transport": {"config", "_tasks", "_json_depth", "retry_table"},
     "quorum": {"_request_log", "models", "crypto", "config", "retry", "_tasks"},
     "networks": {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from attrs import evolve
@@ -10,14 +11,18 @@ from attrs import evolve
 from dan_async._hex import from_hex
 from dan_async.errors import InvalidFieldError
 from dan_async.models._fields import check_address, check_int
+from dan_async.models.permissions import permissions_text
 from dan_async.models.session import DanModuleInfo
 from dan_async.models.user_operation import (
     PackedUserOperation,
     UserOperationV06,
     UserOperationV07,
 )
-from dan_async.types import Hex
+from dan_async.permissions import check_permissions, parse_permissions
+from dan_async.types import Clock, Hex
 from dan_async.userops.entry_points import ENTRY_POINTS
+from dan_async.wire.json_text import dump
+from dan_async.wire.sign_request import RequestType, SignRequest
 
 __all__ = ["MessageSigner", "session_of", "sign_user_operation"]
 
@@ -48,6 +53,8 @@ async def sign_user_operation(
     client: MessageSigner,
     entry_point: str | None = None,
     chain_id: int | None = None,
+    permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
+    clock: Clock = time.time,
     timeout: float | None = None,
 ) -> Operation:
     """
@@ -63,6 +70,9 @@ async def sign_user_operation(
         client: An open ``DanClient``.
         entry_point: The entry point's address; the well-known one of the operation's version if None.
         chain_id: The chain; the session's if None.
+        permissions: The session's permissions, as they were given at key generation: then an operation outside of them is
+            refused here, before anything is sent. The nodes check them in any case.
+        clock: The wall clock, for the permissions.
         timeout: Seconds for the whole call, instead of the client's.
 
     Returns:
@@ -70,6 +80,7 @@ async def sign_user_operation(
 
     Raises:
         InvalidFieldError: An argument is wrong, or the chain is not known or not the session's; nothing was sent.
+        PermissionDeniedError: The *permissions* given do not allow it; nothing was sent.
         DanError: What ``DanClient.sign_message`` raises, of permissions that do not allow the operation too.
 
     Example:
@@ -87,6 +98,10 @@ async def sign_user_operation(
         "entryPointAddress": check_address("entry_point", entry_point or ENTRY_POINTS[user_op.version]),
         "chainId": check_int("chain_id", chain, least=1, most=_LARGEST_CHAIN_ID),
     }
+    text = permissions_text(permissions)
+    if text is not None:
+        request = SignRequest(request_type=RequestType.USER_OPERATION, message=dump(message))
+        check_permissions(parse_permissions(text), request, now=clock())
     signature = await client.sign_message(message, info, request_type="accountAbstractionTx", timeout=timeout)
     return evolve(user_op, signature=from_hex(signature, field="signature", length=65))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from dan_async._hex import from_hex
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.user_operation_hash import user_operation_hash
+from dan_async.models.permissions import permissions_text
 from dan_async.models.session import DanModuleInfo
 from dan_async.models.user_operation import UserOperationV06, UserOperationV07
+from dan_async.permissions import parse_permissions
 from dan_async.types import Address
 from dan_async.userops.sign_user_operation import MessageSigner, session_of, sign_user_operation
 
@@ -69,19 +71,29 @@ class SessionSigner:
     Args:
         client: An open ``DanClient``; it is not closed here.
         session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict.
+        permissions: The session's permissions, to be told before anything is sent what the nodes will not sign.
 
     Raises:
-        InvalidFieldError: It is no session.
+        InvalidFieldError: It is no session, or the permissions are not in their form.
     """
 
-    __slots__ = ("_client", "address", "lane_seed", "session")
+    __slots__ = ("_client", "_permissions", "address", "lane_seed", "session")
 
     address: Address
     lane_seed: bytes
     session: DanModuleInfo
 
-    def __init__(self, client: MessageSigner, session: DanModuleInfo | Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        client: MessageSigner,
+        session: DanModuleInfo | Mapping[str, Any],
+        *,
+        permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
+    ) -> None:
         self._client = client
+        self._permissions = permissions_text(permissions)
+        if self._permissions is not None:
+            parse_permissions(self._permissions)
         self.session = session_of(session)
         self.address = self.session.session_key_eoa
         self.lane_seed = f"{self.address} {self.session.eph_id or _default_eph_id(self.session)}".encode()
@@ -93,10 +105,16 @@ class SessionSigner:
         Have the nodes sign; see ``dan_async.userops.sign_user_operation``.
 
         Raises:
+            PermissionDeniedError: The permissions do not allow it.
             DanError: They did not.
         """
         signed = await sign_user_operation(
-            operation, self.session, client=self._client, entry_point=entry_point, chain_id=chain_id
+            operation,
+            self.session,
+            client=self._client,
+            entry_point=entry_point,
+            chain_id=chain_id,
+            permissions=self._permissions,
         )
         return signed.signature
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import attrs
 import pytest
 
 from dan_async import DanModuleInfo, LocalWallet
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, PermissionDeniedError
 from dan_async.models import UserOperationV06, UserOperationV07
-from dan_async.userops import SessionSigner, WalletSigner, sign_user_operation
+from dan_async.userops import Call, SessionSigner, SimpleAccount, WalletSigner, sign_user_operation
 from dan_async.userops.entry_points import ENTRY_POINTS
 
 A = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
+TARGET = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF"
 SECRET = "5ec7e7" * 10 + "abcd"
 SEED: dict[str, Any] = {
     "sessionKeyEOA": A,
@@ -123,3 +126,40 @@ async def test_a_wallet_must_give_a_signature() -> None:
 
     with pytest.raises(InvalidFieldError, match="signature"):
         await WalletSigner(Odd(b"\x01" * 32)).sign_user_operation(V07, entry_point=A, chain_id=1)
+
+
+PERMISSIONS = {
+    "validUntil": 100,
+    "permissions": [{"type": "call", "to": TARGET, "valueLimit": 1}],
+}
+
+
+def operation(value: int) -> UserOperationV07:
+    """An operation that sends so many wei."""
+    return attrs.evolve(V07, call_data=SimpleAccount().encode_calls([Call(TARGET, value)]))
+
+
+@pytest.mark.parametrize("form", [PERMISSIONS, json.dumps(PERMISSIONS)], ids=["object", "text"])
+async def test_permissions_are_checked_before_anything_is_sent(form: Any) -> None:
+    """What the nodes would not sign is refused at once, with the rule; what they would is sent."""
+    client = Client()
+    options: dict[str, Any] = {"client": client, "permissions": form}
+    with pytest.raises(PermissionDeniedError) as caught:
+        await sign_user_operation(operation(2), SEED, **options, clock=lambda: 100)
+    assert caught.value.rule == "permissions[0].valueLimit"
+    with pytest.raises(PermissionDeniedError) as caught:
+        await sign_user_operation(operation(1), SEED, **options, clock=lambda: 101)
+    assert caught.value.rule == "validUntil"
+    assert client.asked == []
+    assert (await sign_user_operation(operation(1), SEED, **options, clock=lambda: 100)).signature
+
+
+async def test_a_session_signer_knows_its_permissions() -> None:
+    """Permissions in a wrong form are refused when the signer is made; the others hold for each operation."""
+    client = Client()
+    with pytest.raises(InvalidFieldError, match=r"permissions\[0\]\.type"):
+        SessionSigner(client, SEED, permissions=[{}])
+    signer = SessionSigner(client, SEED, permissions=PERMISSIONS)
+    with pytest.raises(PermissionDeniedError, match="validUntil"):
+        await signer.sign_user_operation(operation(1), entry_point=A, chain_id=80002)
+    assert client.asked == []
