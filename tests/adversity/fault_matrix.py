@@ -13,9 +13,9 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from dan_async import DanClient, LocalWallet
+from dan_async import DanClient, LocalWallet, NodeNetwork
 from dan_async._tasks import Deadline
 from dan_async.auth.eoa import EoaAuth
 from dan_async.config import Threshold, Timeouts
@@ -235,9 +235,18 @@ class MadeKey:
             by_operator, self.opened, self.authentication, self.threshold, deadline=deadline, grace_s=grace_s
         )
 
-    async def ask_again(self, fault: Fault, count: int, *, deadline_s: float, attempt_s: float) -> Any:
+    async def ask_again(
+        self, fault: Fault, count: int, *, deadline_s: float, attempt_s: float, by_post: bool = False
+    ) -> Any:
         """
         Have the nodes repeat their acknowledgements, *count* of them with a fault.
+
+        Args:
+            fault: The fault.
+            count: How many have it.
+            deadline_s: The deadline over all.
+            attempt_s: The limit of one attempt.
+            by_post: Whether each request is a POST of its own, instead of all going over one WebSocket.
 
         Returns:
             The report, or the QuorumError.
@@ -248,16 +257,25 @@ class MadeKey:
             async with nothing_left(), assert_runs_under(deadline_s + 1):
                 for index in range(count):
                     self.devnet.faults[index] = fault
-                network = self.devnet.network(timeouts=timeouts, retry=retry)
+                network = NodeNetwork(
+                    [
+                        evolve(node, url=node.url.replace("ws:", "http:")) if by_post else node
+                        for node in self.devnet.endpoints
+                    ],
+                    threshold=self.threshold,
+                    timeouts=timeouts,
+                    retry=retry,
+                )
                 try:
                     return await self._ask(network._nodes, Deadline(deadline_s))
                 except QuorumError as error:
                     return error
                 finally:
                     await network.aclose()
+                    for index in range(count):
+                        self.devnet.faults[index] = None
         finally:
             for index in range(count):
-                self.devnet.faults[index] = None
                 await self.devnet.nodes[index].start()
 
     def check_key(self, report: KeygenReport) -> None:

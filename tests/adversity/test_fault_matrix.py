@@ -50,6 +50,12 @@ SEEN_AS = {
     "forged shares": {"AcknowledgementError"},
 }
 
+#: What differs for a POST: an answer that is dropped ends its connection.
+BY_POST = {
+    "drop reply": {"NodeUnreachableError"},
+    "trickle at once": {"NodeTimeoutError"},
+}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def no_signing() -> Iterator[None]:
@@ -104,6 +110,27 @@ async def test_one_more_is_one_clear_error(made_keys: Any, name: str, size: Size
         elif outcome.error is not None:
             assert type(outcome.error).__name__ in SEEN_AS[name]
     assert f"{size.t} are needed" in str(error)
+
+
+@shared
+@pytest.mark.parametrize("name", ACKNOWLEDGING)
+async def test_the_same_by_post(made_keys: Any, name: str) -> None:
+    """Where each request is a POST of its own: one of three keeps no key back, two are one clear error."""
+    size = SMALL[0]
+    made = await made_keys(size)
+    fault = ACKNOWLEDGING[name]
+    report = await made.ask_again(fault, 1, deadline_s=5, attempt_s=4, by_post=True)
+    assert not isinstance(report, QuorumError), str(report)
+    made.check_key(report)
+    assert made.devnet.nodes[0].operator not in report.holders
+    error = await made.ask_again(fault, 2, deadline_s=4, attempt_s=0.25, by_post=True)
+    assert isinstance(error, QuorumError)
+    for outcome in error.nodes:
+        if (
+            outcome.operator in {node.operator for node in made.devnet.nodes[:2]}
+            and outcome.error is not None
+        ):
+            assert type(outcome.error).__name__ in SEEN_AS[name] | BY_POST.get(name, set())
 
 
 @shared

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from attrs import evolve
 
+from dan_async._tasks import wait_for_event
 from dan_async.devnet.faults.base import Fault, NodeCrashed, RequestDropped
 from dan_async.devnet.faults.forgery import forge_shares, forge_signature, substitute_key
 from dan_async.devnet.faults.kinds import (
@@ -63,21 +64,22 @@ class NodeFaults:
     The faults in force at one node; the node asks at each point where something may go wrong.
 
     Args:
-        sleep: Waits; injected by tests.
+        wait: Waits for an event, but no longer than so many seconds; injected by tests.
         random: Gives numbers from 0 to 1 for jitter; injected by tests. Not a source of secrets.
     """
 
     def __init__(
         self,
         *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        wait: Callable[[asyncio.Event, float], Awaitable[object]] = wait_for_event,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self._sleep = sleep
+        self._wait = wait
         self._random = random
         self._faults: tuple[Fault, ...] = ()
         self._uses: dict[int, int] = {}
         self._on_change: Callable[[], None] | None = None
+        self._changed = asyncio.Event()
 
     @property
     def active(self) -> tuple[Fault, ...]:
@@ -99,6 +101,8 @@ class NodeFaults:
         """
         self._faults = tuple(faults)
         self._uses = dict(uses or {})
+        self._changed.set()  # what is being delayed goes on
+        self._changed = asyncio.Event()
         if self._on_change is not None:
             self._on_change()
 
@@ -140,7 +144,8 @@ class NodeFaults:
     async def before_work(self, method: str) -> None:
         """Delay or drop a request that has arrived."""
         for delay in self._take(Delay, method):
-            await self._sleep(max(0.0, delay.seconds + delay.jitter_s * (2 * self._random() - 1)))
+            seconds = delay.seconds + delay.jitter_s * (2 * self._random() - 1)
+            await self._wait(self._changed, max(0.0, seconds))
         if self._take(DropRequest, method):
             raise RequestDropped
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from dan_async.devnet import (
     AcknowledgeOtherKey,
+    CheatInSigning,
     Crash,
+    CrashInSigning,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -21,7 +25,9 @@ from dan_async.devnet import (
     HttpError,
     RefuseConnections,
     SendGarbage,
+    SilentInSigning,
     Trickle,
+    WrongSignatureShare,
 )
 from dan_async.devnet.faults import FaultBoard, NodeCrashed, NodeFaults, RequestDropped
 from dan_async.devnet.faults.kinds import KINDS
@@ -29,7 +35,9 @@ from dan_async.errors import InvalidFieldError
 
 ALL = [
     AcknowledgeOtherKey(),
+    CheatInSigning(),
     Crash(),
+    CrashInSigning(at_round=2, restart_after=0.5),
     Crash(at_round=3, restart_after=0.5),
     DealWrongShare(),
     Delay(seconds=0.5, jitter_s=0.1, methods=["dan_keygen"]),
@@ -44,6 +52,8 @@ ALL = [
     HttpError(status=429, retry_after=3),
     RefuseConnections(),
     SendGarbage(form="raw"),
+    SilentInSigning(round=2),
+    WrongSignatureShare(),
     Trickle(seconds=0.25),
 ]
 
@@ -114,13 +124,24 @@ async def test_a_delay_is_within_its_jitter(drawn, slept):
     """Evenly spread around its seconds."""
     waits = []
 
-    async def sleep(seconds):
+    async def wait(event, seconds):
         waits.append(seconds)
 
-    faults = NodeFaults(sleep=sleep, random=lambda: drawn)
+    faults = NodeFaults(wait=wait, random=lambda: drawn)
     faults.set([Delay(seconds=2, jitter_s=0.5)])
     await faults.before_work("dan_keygen")
     assert waits == [slept]
+
+
+async def test_what_is_delayed_goes_on_when_the_delay_is_taken_away():
+    """Nobody waits for a fault that is no more."""
+    faults = NodeFaults()
+    faults.set([Delay(seconds=600)])
+    delayed = [asyncio.create_task(faults.before_work("dan_keygen")) for _ in range(2)]
+    await asyncio.sleep(0)
+    faults.set([])
+    async with asyncio.timeout(5):
+        await asyncio.gather(*delayed)
 
 
 def test_garbage_takes_turns():
