@@ -22,7 +22,7 @@ from dan_async.crypto.keccak import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import TypedData
 
-__all__ = ["typed_data_digest"]
+__all__ = ["FilledForm", "TypedDataForm", "typed_data_digest"]
 
 _TOP_LEVEL = {"types", "primaryType", "domain", "message"}
 _DOMAIN = "EIP712Domain"
@@ -59,6 +59,10 @@ def typed_data_digest(typed_data: TypedData) -> bytes:
         InvalidFieldError: It is not well-formed typed data, or a value does not fit its type. The error names the
             path, for example ``message.setup.metadata[0].tag``; it never repeats the value.
     """
+    if type(typed_data) is FilledForm:
+        digest = typed_data.form.digest_of(typed_data)
+        if digest is not None:
+            return digest
     if not isinstance(typed_data, Mapping) or not typed_data.keys() >= _TOP_LEVEL:
         raise InvalidFieldError("typed_data", "must be an object with types, primaryType, domain and message")
     types, primary, domain = typed_data["types"], typed_data["primaryType"], typed_data["domain"]
@@ -74,6 +78,69 @@ def typed_data_digest(typed_data: TypedData) -> bytes:
         return keccak256(prefix + _compile(primary, frozen)(typed_data["message"], 0))
     except RefusedError as error:
         _refuse("message", error)
+
+
+class FilledForm(dict[str, Any]):
+    """Typed data that a ``TypedDataForm`` made: a plain dictionary, but for knowing its form."""
+
+    __slots__ = ("form",)
+
+    def __init__(self, form: TypedDataForm, /, **parts: Any) -> None:
+        super().__init__(parts)
+        self.form = form
+
+
+class TypedDataForm:
+    """
+    Typed data of which only the message changes: types and domain are checked and hashed once.
+
+    Args:
+        types: The types, ``EIP712Domain`` included.
+        domain: The domain.
+        primary: The primary type, another than ``EIP712Domain``.
+
+    Raises:
+        InvalidFieldError: They are not well-formed; see ``typed_data_digest``.
+    """
+
+    __slots__ = ("_domain", "_encode", "_prefix", "_primary", "_types")
+
+    def __init__(self, types: Mapping[str, Any], domain: Mapping[str, Any], primary: str) -> None:
+        frozen = _freeze_types(types)
+        self._types = {name: [{"name": m, "type": kind} for m, kind in members] for name, members in frozen}
+        self._domain = dict(domain)
+        self._primary = primary
+        self._prefix = b"\x19\x01" + _domain_separator(dict(frozen).get(_DOMAIN), domain)
+        self._encode = _compile(primary, frozen)
+
+    def fill(self, message: dict[str, Any]) -> FilledForm:
+        """Make the typed data of a message, with dictionaries and lists of its own: wallets may change them."""
+        return FilledForm(
+            self,
+            types={name: list(map(dict, members)) for name, members in self._types.items()},
+            domain=self._domain.copy(),
+            primaryType=self._primary,
+            message=message,
+        )
+
+    def digest_of(self, typed_data: FilledForm) -> bytes | None:
+        """
+        Give the digest of typed data of this form; None if anything but its message was changed meanwhile.
+
+        Raises:
+            InvalidFieldError: A value of the message does not fit its type.
+        """
+        if (
+            typed_data.get("types") != self._types
+            or typed_data.get("domain") != self._domain
+            or typed_data.get("primaryType") != self._primary
+            or "message" not in typed_data
+        ):
+            return None
+        try:
+            return keccak256(self._prefix + self._encode(typed_data["message"], 0))
+        except RefusedError as error:
+            _refuse("message", error)
 
 
 def _refuse(root: str, error: RefusedError) -> NoReturn:

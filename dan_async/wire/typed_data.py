@@ -8,8 +8,10 @@ The domain has neither chain id nor contract; ``EIP712Domain`` is spelled out so
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from dan_async.crypto.eip712 import TypedDataForm
 from dan_async.wire.challenge import check_challenge
 
 __all__ = ["owner_request"]
@@ -28,8 +30,15 @@ _TYPES = {
 }
 
 
-def _fields(name: str) -> list[dict[str, str]]:
-    return list(map(dict, _TYPES[name]))
+@lru_cache(maxsize=len(_TYPES))
+def _form(setup_type: str) -> TypedDataForm:
+    types = {
+        "EIP712Domain": _TYPES["EIP712Domain"],
+        "Request": _struct(setup=setup_type, challenge="string"),
+        setup_type: _TYPES[setup_type],
+        "TaggedValue": _TYPES["TaggedValue"],
+    }
+    return TypedDataForm(types, {"name": "SilentShard authentication", "version": "0.1.0"}, "Request")
 
 
 def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> dict[str, Any]:
@@ -45,14 +54,4 @@ def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> 
     Raises:
         InvalidFieldError: The challenge has another form.
     """
-    return {
-        "types": {
-            "EIP712Domain": _fields("EIP712Domain"),
-            "Request": [{"name": "setup", "type": setup_type}, {"name": "challenge", "type": "string"}],
-            setup_type: _fields(setup_type),
-            "TaggedValue": _fields("TaggedValue"),
-        },
-        "domain": {"name": "SilentShard authentication", "version": "0.1.0"},
-        "primaryType": "Request",
-        "message": {"setup": dict(setup), "challenge": check_challenge(challenge)},
-    }
+    return _form(setup_type).fill({"setup": dict(setup), "challenge": check_challenge(challenge)})
