@@ -67,7 +67,7 @@ def devnet(
         bool,
         typer.Option(
             "--json",
-            help='Print one line on standard output when everything listens: {"nodes":[{"url","operator"},...],"gateway":...}.',
+            help='Print one line on standard output when all listen: {"nodes":[{"url","operator"},...],"gateway":...}.',
         ),
     ] = False,
 ) -> None:
