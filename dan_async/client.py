@@ -23,6 +23,7 @@ from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.networks.base import Network, NetworkSource
 from dan_async.storage.base import SessionStore
 from dan_async.types import Clock, Hex, KeyAlgorithm
+from dan_async.userops.sign_user_operation import Operation, sign_user_operation
 from dan_async.wallets.base import Wallet
 
 __all__ = ["DanClient", "generate_session_key", "sign_message"]
@@ -263,6 +264,46 @@ class DanClient(StoredJobs):
             timeout=timeout,
             timeouts=self._timeouts,
             clock=self._clock,
+        )
+
+    async def sign_user_operation(
+        self,
+        user_op: Operation,
+        session: DanModuleInfo | Mapping[str, Any],
+        *,
+        entry_point: str | None = None,
+        chain_id: int | None = None,
+        permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
+        timeout: float | None = None,
+    ) -> Operation:
+        """
+        Have t of the nodes sign a user operation of ERC-4337; see ``dan_async.userops.sign_user_operation``.
+
+        Args:
+            user_op: The operation, complete but for its signature.
+            session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict.
+            entry_point: The entry point's address; the well-known one of the operation's version if None.
+            chain_id: The chain; the session's if None.
+            permissions: The session's permissions, to be told before anything is sent what the nodes will not sign.
+            timeout: Seconds for the whole call, instead of the client's.
+
+        Returns:
+            The operation with its signature.
+
+        Raises:
+            InvalidFieldError: An argument is wrong, or the chain is not known or not the session's; nothing was sent.
+            PermissionDeniedError: The *permissions* given do not allow it; nothing was sent.
+            DanError: What ``sign_message`` raises.
+        """
+        return await sign_user_operation(
+            user_op,
+            session,
+            client=self,
+            entry_point=entry_point,
+            chain_id=chain_id,
+            permissions=permissions,
+            clock=self._clock,
+            timeout=timeout,
         )
 
 

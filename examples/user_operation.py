@@ -15,7 +15,7 @@ from dan_async.devnet import Devnet
 from dan_async.errors import NotPermittedError
 from dan_async.models import Call, UserOperationV07
 from dan_async.types import Address
-from dan_async.userops import SimpleAccount, sign_user_operation
+from dan_async.userops import SimpleAccount
 from dan_async.userops.entry_points import ENTRY_POINTS
 
 OWNER_KEY = "0x4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"  # well known: for tests only
@@ -61,7 +61,7 @@ async def main() -> None:
         )
         print("session key", session.session_key_eoa)
 
-        signed = await sign_user_operation(pay(1000), session, client=dan)
+        signed = await dan.sign_user_operation(pay(1000), session)
         digest = user_operation_hash(
             signed,
             entry_point=ENTRY_POINTS["v0.7.0"],
@@ -71,7 +71,7 @@ async def main() -> None:
         print("paying 1000: signed by", recover_address(personal_message_digest(digest), signed.signature))
 
         try:
-            await sign_user_operation(pay(1001), session, client=dan)
+            await dan.sign_user_operation(pay(1001), session)
         except NotPermittedError as error:
             print("paying 1001:", error.message)
             print(error.nodes[0].describe())

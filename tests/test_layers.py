@@ -83,6 +83,7 @@ ARROWS: dict[str, set[str]] = {
         "storage",
         "batch",
         "_client_store",
+        "userops",
     },
     "_client_keys": {"jobs", "networks", "auth", "models", "config", "crypto", "wallets"},
     "_client_store": {

@@ -24,7 +24,7 @@ from dan_async.userops.entry_points import ENTRY_POINTS
 from dan_async.wire.json_text import dump
 from dan_async.wire.sign_request import RequestType, SignRequest
 
-__all__ = ["MessageSigner", "session_of", "sign_user_operation"]
+__all__ = ["MessageSigner", "Operation", "session_of", "sign_user_operation"]
 
 Operation = TypeVar("Operation", bound=UserOperationV06 | UserOperationV07 | PackedUserOperation)
 

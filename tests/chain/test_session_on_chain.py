@@ -12,7 +12,7 @@ import pytest
 from dan_async import DanClient, DanSessionKeyPayload, GatewayNetwork, LocalWallet, Timeouts
 from dan_async.crypto.abi import encode_call
 from dan_async.devnet import Devnet
-from dan_async.errors import EphemeralKeyRefusedError, NotPermittedError
+from dan_async.errors import EphemeralKeyRefusedError, NotPermittedError, PermissionDeniedError
 from dan_async.types import EntryPointVersion
 from dan_async.userops import (
     Call,
@@ -86,6 +86,25 @@ async def test_the_devnet_signs_and_the_chain_executes(
     assert owner == session.session_key_eoa
 
 
+async def test_an_operation_is_signed_by_itself(chain: LocalChain, bundler_url: str, dan: DanClient) -> None:
+    """Prepared, signed and sent in three steps, with the permissions checked before the second."""
+    to = fresh_address()
+    permissions: Any = {
+        "factory": chain.factories["v0.7.0"],
+        "permissions": [{"type": "call", "to": to, "valueLimit": 2}],
+    }
+    session = await dan.generate_session_key(wallet=OWNER, chain_id=CHAIN_ID, permissions=permissions)
+    async with await account_of(chain, bundler_url, dan, session) as account:
+        nonce = await account.get_nonce()
+        prepared = await account.prepare_user_operation(Call(to, 2), nonce=nonce)
+        signed = await dan.sign_user_operation(prepared, session, permissions=permissions)
+        await account.wait_for_receipt(await account.send_signed(signed))
+        too_much = await account.prepare_user_operation(Call(to, 3), nonce=await account.get_nonce())
+        with pytest.raises(PermissionDeniedError, match=r"permissions\[0\]\.valueLimit"):
+            await dan.sign_user_operation(too_much, session, permissions=permissions)
+    assert chain.balance(to) == 2
+
+
 async def test_through_the_gateway_too(chain: LocalChain, bundler_url: str, net: Devnet) -> None:
     """The same through the gateway, in the protocol of the public clients."""
     async with DanClient(GatewayNetwork(net.gateway_url, revision="0.3"), timeouts=PATIENT) as dan:
@@ -132,6 +151,8 @@ async def test_a_revoked_key_never_gets_a_signature(
             await account.send_user_operation(Call(to, 1))
         with pytest.raises(EphemeralKeyRefusedError):
             await sign_user_operation(prepared, session, client=dan)
+        with pytest.raises(EphemeralKeyRefusedError):
+            await dan.sign_user_operation(prepared, session)
         assert await account.get_nonce() == nonce
     assert chain.balance(to) == 1
 

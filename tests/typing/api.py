@@ -262,6 +262,7 @@ async def acting(dan: DanClient, session: DanSessionKeyPayload, wallet: Wallet) 
         assert_type(await account.wait_for_receipt(sent, timeout=5), UserOperationReceipt)
     operation = UserOperationV07.from_dict({})
     assert_type(await sign_user_operation(operation, session, client=dan), UserOperationV07)
+    assert_type(await dan.sign_user_operation(operation, session), UserOperationV07)
     owned = await create_smart_account_client(signer=wallet, bundler_url="https://bundler.example")
     await dan.generate_session_key(smart_account_client=owned)
 
