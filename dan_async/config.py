@@ -146,8 +146,8 @@ class Timeouts:
         connect_s: Opening one connection.
         wallet_s: How long a wallet may take to sign; a person may be reading.
         grace_s: After t nodes agree, how long to listen for the rest, so that the caller learns how many hold a share.
-            None for a tenth of the time that it took until t agreed, at least 2 ms and at most 50 ms, so that a stalled
-            node costs next to nothing.
+            None for a tenth of the time that it took until t agreed, at least 2 ms and at most 50 ms, and not at all for
+            nodes that were late twice in a row, so that a stalled node costs next to nothing.
         hedge_s: How long a node may take to answer the challenge before a spare is asked as well.
         patience_s: How long n nodes are waited for at the challenge, spares included, before fewer will do, if
             *min_parties* allows it.

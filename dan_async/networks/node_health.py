@@ -20,6 +20,11 @@ __all__ = ["Asked", "HealthRecord", "RestPolicy", "RestState"]
 #: Weight of the newest latency in the moving average.
 _NEWEST = 0.2
 
+#: After so many late acknowledgements in a row a node is not listened to, when enough others have come; but for one key
+#: generation in sixteen, to find out whether it still is late.
+_LATE = 2
+_LISTEN_EVERY = 16
+
 #: ``live``: nothing speaks against it. ``resting``: it failed, and is asked last. ``probing``: it has rested, and one
 #: request is under way that lets it prove itself.
 RestState = Literal["live", "resting", "probing"]
@@ -92,6 +97,7 @@ class HealthRecord:
     rests_until: float = field(default=0.0, init=False)
     requests: int = field(default=0, init=False)
     keygens: int = field(default=0, init=False)
+    late_keygens: int = field(default=0, init=False)
     _failures_seen: int = field(default=0, init=False)
     _probe: Asked | None = field(default=None, init=False)
 
@@ -160,6 +166,10 @@ class HealthRecord:
             self._probe = None
             self._tell("resting")
 
+    def acknowledged(self, *, in_time: bool) -> None:
+        """Note whether its acknowledgement of a key that was made came before or within the grace."""
+        self.late_keygens = 0 if in_time else self.late_keygens + 1
+
     def _note_latency(self, seconds: float) -> None:
         old = self.latency_s
         self.latency_s = seconds if old is None else old + _NEWEST * (seconds - old)
@@ -176,6 +186,11 @@ class HealthRecord:
         if not self.failures:
             return "live"
         return "resting" if self._probe is None else "probing"
+
+    @property
+    def is_worth_the_grace(self) -> bool:
+        """Whether to listen for its acknowledgement when enough others have come: not if it was late twice in a row."""
+        return self.late_keygens < _LATE or self.keygens % _LISTEN_EVERY == 0
 
     @property
     def is_due(self) -> bool:

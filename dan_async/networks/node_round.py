@@ -232,7 +232,15 @@ async def run_keygen(
         digest_of=node_1.acknowledgement_digest,
     )
     started = time.monotonic()
-    outcomes = await fan_out(opened.participants, ask, tally=tally, deadline=deadline, grace_s=grace_s)
+    laggards = {o for o in opened.participants if not nodes[o].health.is_worth_the_grace}
+    outcomes = await fan_out(
+        opened.participants,
+        ask,
+        tally=tally,
+        deadline=deadline,
+        grace_s=grace_s,
+        laggards=laggards if grace_s is None else (),
+    )
     outcomes = set_dissent_apart(outcomes, tally.winners)
     tell = partial(
         tell_verdict,
@@ -256,6 +264,9 @@ async def run_keygen(
         tell(is_won=False)
         raise failure from None
     _note_misbehaviour(nodes, outcomes, ())
+    for outcome in outcomes:
+        if outcome.error is None:
+            nodes[outcome.operator].health.acknowledged(in_time=outcome.is_success)
     tell(is_won=True, key_id=agreed.key_id)
     return KeygenReport(
         request_id=setup.request_id,

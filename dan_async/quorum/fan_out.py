@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import define
@@ -56,7 +56,6 @@ def _accused(outcomes: Mapping[OperatorAddress, NodeOutcome]) -> set[str]:
 class _Progress:
     """What the asking tasks tell the one that waits for them."""
 
-    unfinished: int
     clear: asyncio.Event
     finished: asyncio.Event
     crash: Exception | None = None
@@ -70,6 +69,7 @@ async def fan_out(
     deadline: Deadline,
     grace_s: float | None = None,
     step: str = "keygen",
+    laggards: Collection[OperatorAddress] = (),
 ) -> tuple[NodeOutcome, ...]:
     """
     Ask every node concurrently and feed the tally until t agree, or until t cannot agree any more.
@@ -86,6 +86,7 @@ async def fan_out(
         deadline: Nothing is waited for beyond it.
         grace_s: Seconds to listen on after the verdict is won; None for a short time that depends on how long it took.
         step: The step of the job, for the outcomes.
+        laggards: Nodes that are not listened to after the verdict is won: they were late the last times as well.
 
     Returns:
         One outcome for each node, in the order of *operators*; what was cut off has neither acknowledgement nor error.
@@ -93,7 +94,7 @@ async def fan_out(
     started = time.monotonic()
     outcomes: dict[OperatorAddress, NodeOutcome] = {}
     tries = {operator: Tries() for operator in operators}
-    progress = _Progress(len(operators), asyncio.Event(), asyncio.Event())
+    progress = _Progress(asyncio.Event(), asyncio.Event())
 
     def outcome_of(operator: OperatorAddress, **what: Any) -> NodeOutcome:
         return NodeOutcome(
@@ -121,11 +122,11 @@ async def fan_out(
             progress.clear.set()
             return
         outcomes[operator] = outcome
-        progress.unfinished -= 1
-        if not progress.unfinished or (tally.is_lost and not awaited() - _accused(outcomes)):
-            progress.finished.set()
         if tally.is_won or tally.is_lost:
             progress.clear.set()
+            spared = laggards if tally.is_won else _accused(outcomes)
+            if awaited().issubset(spared):
+                progress.finished.set()
 
     tasks = [asyncio.create_task(one(operator), name=f"dan-ask-{operator}") for operator in operators]
     try:

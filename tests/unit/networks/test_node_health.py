@@ -179,6 +179,22 @@ def test_misbehaviour_that_shows_later_counts(node: Watched) -> None:
     assert (node.record.state, node.record.failures) == ("resting", 1)
 
 
+def test_a_laggard_is_listened_to_once_in_sixteen_times(node: Watched) -> None:
+    """After two late acknowledgements in a row, until one comes in time again."""
+    for _ in range(2):
+        assert node.record.is_worth_the_grace
+        node.record.acknowledged(in_time=False)
+    listened = []
+    for _ in range(32):
+        node.record.keygens += 1
+        listened.append(node.record.is_worth_the_grace)
+    assert listened.count(True) == 2
+    node.record.keygens += 1
+    assert not node.record.is_worth_the_grace
+    node.record.acknowledged(in_time=True)
+    assert node.record.is_worth_the_grace
+
+
 @given(failures=st.integers(1, 10_000), chance=st.floats(0, 1), least=st.floats(0, 100))
 def test_the_formula_of_rests(failures: int, chance: float, least: float) -> None:
     """Between half and all of min(cap, first · 2^(k−1)), unless the node asked for more."""

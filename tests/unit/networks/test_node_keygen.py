@@ -362,6 +362,27 @@ async def test_the_verdict_does_not_wait_for_a_stalled_node() -> None:
     assert (late.operator, late.error) == (fake.operator(4), None)
 
 
+@pytest.mark.parametrize(("grace_s", "is_waited_for"), [(None, False), (0.3, True)])
+async def test_a_node_that_stalls_every_time_costs_a_grace_only_now_and_then(
+    grace_s: float | None, is_waited_for: bool
+) -> None:
+    """From the third time on it is not listened to, unless the caller said for how long to listen."""
+    fake = FakeNetwork(2, 3)
+    fake.misbehaviour[fake.operator(3)] = hanging("dan_keygen")
+    network = fake.network(timeouts=evolve(QUICK, attempt_s=60, grace_s=grace_s))
+    for _ in range(3):
+        report = await network.keygen(request(2, 3), Owner().auth, deadline=Deadline(60))
+        assert len(report.holders) == 2
+    assert (report.timings.keygen_s > 0.3) == is_waited_for
+    (late,) = [node for node in network._nodes if node.operator == fake.operator(3)]
+    assert late.health.late_keygens == 3
+    del fake.misbehaviour[fake.operator(3)]
+    for _ in range(16):
+        await network.keygen(request(2, 3), Owner().auth, deadline=Deadline(60))
+    assert late.health.late_keygens == 0
+    await network.aclose()
+
+
 # --- the deadline -----------------------------------------------------------------------------------------------------
 
 

@@ -255,3 +255,19 @@ def test_a_grace_of_the_callers_own() -> None:
     """Is taken as it is."""
     assert grace(0.1, 5.0) == 5.0
     assert grace(100.0, 0.001) == 0.001
+
+
+async def test_nodes_that_are_usually_late_are_not_listened_to(key: DealtKey) -> None:
+    """When t agree and only such nodes are left, there is no grace at all; what they said before still counts."""
+
+    async def ask(operator: str, tries: Tries) -> Acknowledgement:
+        if index_of(key, operator) == 2:
+            await asyncio.Event().wait()
+        return key.acknowledgement(index_of(key, operator))
+
+    laggards = {key.participants[1], key.participants[4]}
+    async with assert_runs_under(5):
+        outcomes = await fan_out(
+            key.participants, ask, tally=tally_for(key), deadline=Deadline(60), grace_s=60, laggards=laggards
+        )
+    assert [outcome.is_success for outcome in outcomes] == [True, False, True, True, True]
