@@ -106,9 +106,12 @@ def _read_text(option: str, path: Path) -> str:
         else:
             with path.open("rb") as file:
                 data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise ConfigurationError(f"{option} names a file that is too long")
-        return data.decode()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        reason = getattr(error, "strerror", None) or "the path is not valid"
         raise ConfigurationError(f"{option}: the file cannot be read: {reason}") from None
+    if len(data) > _MOST_BYTES:
+        raise ConfigurationError(f"{option} names a file that is too long")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{option}: the file is not UTF-8 text") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -129,11 +130,30 @@ def test_wrong_options_are_named(run: Run, dummy: Path, options: list[str], said
 def test_a_file_that_is_no_session_is_refused(run: Run, tmp_path: Path, content: str) -> None:
     """Without showing what is in it."""
     path = tmp_path / "session.json"
-    path.write_text(content)
+    path.write_text(content, errors="surrogateescape")
     done = run("sign", "--session", str(path), "--gateway", "wss://gateway.example/v1", "--message", "a")
     assert done.code == 2
     assert "--session" in done.error
     assert "33" * 32 not in done.err
+
+
+def test_a_session_may_come_from_standard_input(
+    run: Run, dummy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With - for its name; here the gateway that it is for does not answer."""
+    stream = io.TextIOWrapper(io.BytesIO(dummy.read_bytes()))
+    monkeypatch.setattr("sys.stdin", stream)
+    options = ["--gateway", "ws://127.0.0.1:9/v1", "--revision", "0.3", "--timeout", "1"]
+    assert run("sign", "--session", "-", "--message", "hello", *options).code == 1
+
+
+def test_a_file_that_is_too_long_is_refused(run: Run, dummy: Path, tmp_path: Path) -> None:
+    """Rather than read to its end."""
+    (path := tmp_path / "long").write_bytes(b" " * (4 * 1024 * 1024 + 1))
+    options = ["--gateway", "wss://gateway.example/v1", "--typed-data", str(path)]
+    done = run("sign", "--session", str(dummy), *options)
+    assert done.code == 2
+    assert "too long" in done.error
 
 
 def test_one_node_or_none_is_not_enough(run: Run, dummy: Path) -> None:

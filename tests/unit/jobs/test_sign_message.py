@@ -16,10 +16,12 @@ from dan_async.errors import (
     EphemeralKeyRefusedError,
     InvalidFieldError,
     SessionExpiredError,
+    SignatureCheckError,
 )
 from dan_async.jobs.message_request import message_request
 from dan_async.models.session import DanModuleInfo
 from dan_async.models.user_operation import UserOperationV06
+from dan_async.networks.signing import SigningOrder
 from dan_async.wire.sign_digest import sign_request_digest
 from tests.fake_signing import SigningNetwork
 
@@ -208,6 +210,42 @@ async def test_wrong_values_are_refused_and_nothing_is_sent(net, message, option
     assert isinstance(caught.value, ConfigurationError | ValueError)
     assert caught.value.field == field or field is None
     assert not net.calls
+
+
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return {**TYPED_DATA, "message": {"amount": value, "note": "0x"}}
+
+
+def test_a_message_that_is_nested_too_deeply_is_refused():
+    """Before anything recurses into it for long."""
+    with pytest.raises(InvalidFieldError, match="too deeply"):
+        message_request(nested(100))
+
+
+def test_an_order_has_a_digest_for_each_message():
+    """And at least one message."""
+    with pytest.raises(InvalidFieldError, match="requests"):
+        SigningOrder(key_id="5e" * 32, address="0x", t=2, claim=None, owner_id=None, requests=(), digests=())
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_an_order_takes_one_signature_for_each_message(net, number):
+    """Neither fewer nor more."""
+    request = message_request("hello")
+    order = SigningOrder(
+        key_id="5e" * 32,
+        address=net.address,
+        t=2,
+        claim=None,
+        owner_id=None,
+        requests=(request,),
+        digests=(sign_request_digest(request),),
+    )
+    with pytest.raises(SignatureCheckError):
+        order.check((bytes(65),) * number)
 
 
 @pytest.mark.parametrize("session", [None, 5, "text", {}, {"sessionKeyEOA": "0x12"}, object()])
