@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import CancelledError as FutureCancelledError
 from typing import TypeVar
 
 __all__ = ["in_a_thread"]
@@ -26,32 +25,37 @@ async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
         Exception: What the iterator raises.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[str, T | Exception | None]] = asyncio.Queue(_AHEAD)
+    queue: asyncio.Queue[tuple[str, T | Exception | None]] = asyncio.Queue()
+    room = threading.Semaphore(_AHEAD)
     is_over = threading.Event()
 
-    def put(kind: str, value: T | Exception | None) -> None:
-        asyncio.run_coroutine_threadsafe(queue.put((kind, value)), loop).result()
+    def put(kind: str, value: T | Exception | None) -> bool:
+        """Hand something over when there is room; say whether anybody takes it."""
+        room.acquire()
+        if is_over.is_set():
+            return False
+        try:
+            loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
 
     def read() -> None:
         try:
-            try:
-                for item in make():
-                    if is_over.is_set():
-                        return
-                    put("item", item)
-                put("end", None)
-            except (FutureCancelledError, RuntimeError):
-                raise  # the loop is gone, and nobody takes anything
-            except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
-                put("error", error)
-        except (FutureCancelledError, RuntimeError):
-            return
+            for item in make():
+                if not put("item", item):
+                    return
+        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
+            put("error", error)
+        else:
+            put("end", None)
 
     # A daemon: nothing can wake a thread that waits for somebody to type.
     threading.Thread(target=read, name="batch rows", daemon=True).start()
     try:
         while True:
             kind, value = await queue.get()
+            room.release()
             if kind == "end":
                 return
             if isinstance(value, Exception) and kind == "error":
@@ -59,5 +63,4 @@ async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
             yield value  # type: ignore[misc]  # of kind "item" it is one
     finally:
         is_over.set()
-        while not queue.empty():  # lets the thread go on to see that it is over
-            queue.get_nowait()
+        room.release()  # wakes the thread, so that it sees that it is over

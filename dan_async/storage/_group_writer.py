@@ -31,7 +31,7 @@ class _Write:
     work: Callable[[sa.Connection], Any]
     done: asyncio.Future[Any]
     result: Any = field(default=None)
-    error: StoreError | None = field(default=None)
+    error: Exception | None = field(default=None)
 
 
 class GroupWriter:
@@ -45,6 +45,7 @@ class GroupWriter:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._waiting: deque[_Write] = deque()
+        self._group: list[_Write] = []  # what is being committed
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -68,6 +69,7 @@ class GroupWriter:
         self._waiting.append(write)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work_off(), name="session store writer")
+            self._task.add_done_callback(self._ended)
         found: T = await write.done
         return found
 
@@ -79,26 +81,24 @@ class GroupWriter:
 
     async def _work_off(self) -> None:
         while self._waiting:
-            group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_TOGETHER))]
-            try:
-                await self._commit_group(group)
-            except BaseException as error:
-                # Whoever ends this task must not leave callers waiting for ever.
-                for write in (*group, *self._waiting):
-                    if not write.done.done():
-                        write.done.set_exception(
-                            ClientClosedError("the store was stopped")
-                            if isinstance(error, asyncio.CancelledError)
-                            else error
-                        )
-                self._waiting.clear()
-                if not isinstance(error, Exception):
-                    raise
+            self._group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_TOGETHER))]
+            await self._commit_group(self._group)
+        self._group = []
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Leave nobody waiting for ever when somebody else ended the task."""
+        if not task.cancelled() and task.exception() is None:
+            return
+        for write in (*self._group, *self._waiting):
+            if not write.done.done():
+                write.done.set_exception(ClientClosedError("the store was stopped while it was writing"))
+        self._group = []
+        self._waiting.clear()
 
     async def _commit_group(self, group: list[_Write]) -> None:
         try:
             await self._commit(group)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised to the caller whose write it was
             if len(group) == 1:
                 group[0].error = error
                 self._answer(group)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dan_async import DanClient, DanSessionKeyRequestParams, LocalWallet
+from dan_async import DanClient, DanSessionKeyRequestParams, LocalWallet, RetryPolicy
 from dan_async.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -242,3 +242,31 @@ def answer_settling(nodes: FakeNetwork, *, refuses_keygen: bool = False) -> None
 
     for index in (1, 2, 3):
         nodes.misbehaviour[nodes.operator(index)] = answer
+
+
+async def test_a_key_whose_replies_were_lost_is_found_at_once(nodes: FakeNetwork) -> None:
+    """Every node made the key and no reply came: the row is settled with that key, and no second one is made."""
+    made: dict[str, Any] = {}
+
+    def losing(operator: Any) -> Any:
+        async def answer(method: str, params: Any) -> Any:
+            await asyncio.sleep(0)
+            if method == "dan_keygen":
+                made[operator] = nodes.acknowledge(operator, params)
+                raise RpcError(-32030, "the reply is lost")
+            if method == "dan_settle_keygen":
+                return {"acknowledgements": [made[operator]]}
+            return None
+
+        return answer
+
+    for index in (1, 2, 3):
+        nodes.misbehaviour[nodes.operator(index)] = losing(nodes.operator(index))
+    store = MemorySessionStore()
+    network = nodes.network(retry=RetryPolicy(attempts=1))
+    async with DanClient(network, store=store) as dan:
+        result = (await run_all(dan, ROWS[:1]))["row 0"]
+    assert result.status == "settled"
+    (record,) = [record async for record in store.find()]
+    assert (record.state, record.session) == ("active", result.session)
+    assert {ack["keyId"] for ack in made.values()} == {result.session.mpc_key_id}
