@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 from pathlib import Path
@@ -142,7 +143,11 @@ def test_python_in_the_pages_is_python(page: Path) -> None:
         tree = compile(block, name_of(page), "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dan_async"):
-                module = importlib.import_module(node.module or "")
+                try:
+                    module = importlib.import_module(node.module or "")
+                except errors.MissingExtraError:  # a run without extras; in CI they are all there
+                    assert not os.environ.get("CI")
+                    continue
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
 

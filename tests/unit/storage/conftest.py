@@ -23,18 +23,27 @@ def postgresql() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/keys.db"
-    url: str = request.getfixturevalue("postgresql")
+async def emptied(url: str) -> str:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("DROP TABLE IF EXISTS dan_sessions, dan_schema")
     finally:
         await connection.close()
     return url
+
+
+@pytest.fixture
+async def empty_postgresql(postgresql: str) -> str:
+    """The URL of an empty database on a server."""
+    return await emptied(postgresql)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/keys.db"
+    return await emptied(request.getfixturevalue("postgresql"))
 
 
 @pytest.fixture
@@ -69,11 +78,6 @@ async def store(
         return
     url = f"sqlite:///{tmp_path}/keys.db"
     if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql")
-        connection = await asyncpg.connect(url)
-        try:
-            await connection.execute("DROP TABLE IF EXISTS dan_sessions, dan_schema")
-        finally:
-            await connection.close()
+        url = await emptied(request.getfixturevalue("postgresql"))
     async with SQLAlchemyStore(url, FixedKeys([KEY]), clock=clock) as made:
         yield made

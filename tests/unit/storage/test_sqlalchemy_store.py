@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -20,6 +21,7 @@ from dan_async.errors import (
     ClientClosedError,
     InvalidFieldError,
     StoreKeyError,
+    StoreLockedError,
     StoreSchemaError,
     StoreTamperedError,
     StoreUnavailableError,
@@ -199,6 +201,40 @@ async def test_two_that_open_an_empty_database_at_once_agree(open_store: OpenSto
     await asyncio.gather(*(store.open() for store in stores))
     await stores[0].save(active())
     assert len((await stores[3].list_page()).records) == 1
+
+
+async def test_a_locked_table_is_a_clear_error(empty_postgresql: str) -> None:
+    """PostgreSQL waits for somebody else's lock no longer than it may; afterwards saving works."""
+    record = active()
+    async with SQLAlchemyStore(empty_postgresql, FixedKeys([KEY]), lock_wait_s=0.1) as store:
+        other = await asyncpg.connect(empty_postgresql)
+        try:
+            async with other.transaction():
+                await other.execute("LOCK TABLE dan_sessions IN ACCESS EXCLUSIVE MODE")
+                for call in (store.save(record), store.get(record.record_id)):
+                    with pytest.raises(StoreLockedError, match="locked"):
+                        await call
+            await store.save(record)
+        finally:
+            await other.close()
+        assert await store.get(record.record_id) == record
+
+
+async def test_a_connection_that_the_server_ends_is_replaced(empty_postgresql: str) -> None:
+    """What was saved is there, and the next call uses a new connection."""
+    record = active()
+    async with SQLAlchemyStore(empty_postgresql, FixedKeys([KEY])) as store:
+        await store.save(record)
+        other = await asyncpg.connect(empty_postgresql)
+        try:
+            await other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'dan-async' AND pid <> pg_backend_pid()"
+            )
+        finally:
+            await other.close()
+        assert await store.get(record.record_id) == record
+        await store.save(active())
 
 
 async def test_a_broken_connection_is_a_clear_error() -> None:
