@@ -99,7 +99,7 @@ async def run_cases(fault: Fault, *, beyond_s: float = 1.5, spares: bool = False
         is_beyond = count == size.counts[2]
         limits: Mapping[str, float] = {"deadline_s": beyond_s if is_beyond else 15.0}
         if size == LARGE:  # a key generation of twenty takes seconds of arithmetic
-            limits = {"round_s": 10.0, "deadline_s": 60.0 if is_beyond else 240.0, "attempt_s": 10.0}
+            limits = {"round_s": 10.0, "deadline_s": 25.0 if is_beyond else 240.0, "attempt_s": 10.0}
         faults = dict.fromkeys(range(count), fault)
         least = None if spares else size.t
         result = await run_job(size, faults, min_parties=least, spares=spares, **limits)
