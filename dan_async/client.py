@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dan_async import jobs
 from dan_async._client_store import StoredJobs
@@ -23,8 +23,10 @@ from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.networks.base import Network, NetworkSource
 from dan_async.storage.base import SessionStore
 from dan_async.types import Clock, Hex, KeyAlgorithm
-from dan_async.userops.sign_user_operation import Operation, sign_user_operation
 from dan_async.wallets.base import Wallet
+
+if TYPE_CHECKING:
+    from dan_async.userops.sign_user_operation import Operation
 
 __all__ = ["DanClient", "generate_session_key", "sign_message"]
 
@@ -295,6 +297,9 @@ class DanClient(StoredJobs):
             PermissionDeniedError: The *permissions* given do not allow it; nothing was sent.
             DanError: What ``sign_message`` raises.
         """
+        # Imported here: who signs no operations does not pay for what reads them.
+        from dan_async.userops.sign_user_operation import sign_user_operation
+
         return await sign_user_operation(
             user_op,
             session,

@@ -134,6 +134,7 @@ ARROWS: dict[str, set[str]] = {
 HOMES = {
     "coincurve": {"crypto"},
     "eth_hash": {"crypto"},
+    "eth_utils": {"crypto"},
     "tenacity": {"retry"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -17,16 +17,15 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from attrs import frozen
+from eth_utils.abi import function_signature_to_4byte_selector
 
 from dan_async.crypto.address import parse_address, to_checksum_address
-from dan_async.crypto.keccak import keccak256
 from dan_async.errors import InvalidFieldError
 
 __all__ = ["decode_arguments", "encode_arguments", "encode_call", "function_selector"]
 
 _WORD = 32
 _ADDRESS_LENGTH = 20
-_SELECTOR_LENGTH = 4
 _SIGNATURE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,255}\(([A-Za-z0-9,()\[\]]{0,1024})\)\Z")
 
 
@@ -72,7 +71,7 @@ def function_selector(signature: str) -> bytes:
     """
     if not isinstance(signature, str) or not _SIGNATURE.match(signature):
         raise InvalidFieldError("signature", "must be a function's, as transfer(address,uint256)")
-    return keccak256(signature.encode())[:_SELECTOR_LENGTH]
+    return function_signature_to_4byte_selector(signature)
 
 
 def encode_call(signature: str, *arguments: Any) -> bytes:

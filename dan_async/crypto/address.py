@@ -1,8 +1,8 @@
 """
 Public key to address, and the EIP-55 checksum.
 
-Written out here instead of taken from eth-utils: every keygen computes addresses, and eth-utils takes ten times as long
-for one and 0.4 s to import.
+Written out here instead of taken from eth-utils, which the rest of what is not hot uses (``crypto.abi``): every keygen
+computes addresses, and eth-utils takes ten times as long for one and 0.3 s to import. The tests compare the two.
 """
 
 from __future__ import annotations
