@@ -28,7 +28,6 @@ from dan_async import (
     generate_session_key,
     sign_message,
 )
-from dan_async.account import DanAccount
 from dan_async.devnet import Devnet
 from dan_async.errors import NodeRefusedError, QuorumError, RateLimitedError
 from dan_async.events import AttemptFailed, Event, Verdict
@@ -283,13 +282,10 @@ def handling(error: DanError) -> float | None:
 
 
 async def signing(dan: DanClient, session: DanSessionKeyPayload, typed_data: TypedData) -> None:
-    """A message in each of its forms, with a session in each of its forms; an account for eth-account's users."""
+    """A message in each of its forms, with a session in each of its forms."""
     assert_type(await dan.sign_message("hello", session), str)
     assert_type(await dan.sign_message(b"hello", session.to_dict(), timeout=5), str)
     assert_type(await dan.sign_message(typed_data, DanModuleInfo.from_dict(session.to_dict())), str)
     assert_type(await dan.sign_message(bytes(32), session, request_type="rawBytes"), str)
     assert_type(await sign_message("hello", session, client=dan), str)
-    account = DanAccount(dan, session)
-    signed = await account.sign_transaction({"nonce": 0})
-    assert_type(signed.r, int)
     NodeNetwork([], signing=SigningOptions(stock=0))
