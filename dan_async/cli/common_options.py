@@ -12,6 +12,8 @@ from dan_async.cli.whole_number import whole_number
 from dan_async.config import MAX_PARTIES
 
 __all__ = [
+    "NETWORK_PANEL",
+    "WALLET_PANEL",
     "ApiVersionOption",
     "DevnetOption",
     "GatewayOption",
@@ -28,8 +30,8 @@ __all__ = [
     "WalletRpcOption",
 ]
 
-_NETWORK = "Network: exactly one"
-_WALLET = "The owner's wallet"
+NETWORK_PANEL = "Network: exactly one"
+WALLET_PANEL = "The owner's wallet"
 _STORE = "The store"
 
 DevnetOption: TypeAlias = Annotated[
@@ -37,7 +39,7 @@ DevnetOption: TypeAlias = Annotated[
     typer.Option(
         metavar="T-of-N",
         help="Start N nodes on loopback, any T of which can sign: 3-of-5. They stop with this command. Not for custody.",
-        rich_help_panel=_NETWORK,
+        rich_help_panel=NETWORK_PANEL,
     ),
 ]
 NodeOption: TypeAlias = Annotated[
@@ -46,7 +48,7 @@ NodeOption: TypeAlias = Annotated[
         metavar="URL=OPERATOR",
         help="A node and the address of its identity key: wss://node.example/v1/rpc=0x... (ws:// to loopback only). "
         "Repeat it for each node.",
-        rich_help_panel=_NETWORK,
+        rich_help_panel=NETWORK_PANEL,
     ),
 ]
 GatewayOption: TypeAlias = Annotated[
@@ -54,7 +56,7 @@ GatewayOption: TypeAlias = Annotated[
     typer.Option(
         metavar="URL",
         help="A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
-        rich_help_panel=_NETWORK,
+        rich_help_panel=NETWORK_PANEL,
     ),
 ]
 RevisionOption: TypeAlias = Annotated[
@@ -62,7 +64,7 @@ RevisionOption: TypeAlias = Annotated[
     typer.Option(
         metavar="REVISION",
         help="With --gateway: the revision it speaks, 0.1, 0.3 or 1; found out if not given.",
-        rich_help_panel=_NETWORK,
+        rich_help_panel=NETWORK_PANEL,
     ),
 ]
 ApiVersionOption: TypeAlias = Annotated[
@@ -70,7 +72,7 @@ ApiVersionOption: TypeAlias = Annotated[
     typer.Option(
         metavar="VERSION",
         help="With --gateway: v2 for one frame without a challenge, which can be replayed; v1 if not given.",
-        rich_help_panel=_NETWORK,
+        rich_help_panel=NETWORK_PANEL,
     ),
 ]
 ThresholdOption: TypeAlias = Annotated[
@@ -79,7 +81,7 @@ ThresholdOption: TypeAlias = Annotated[
         parser=whole_number(2, MAX_PARTIES),
         metavar="T",
         help="With --node and --gateway: how many nodes must sign together; 3 if not given.",
-        rich_help_panel=_NETWORK,
+        rich_help_panel=NETWORK_PANEL,
     ),
 ]
 PartiesOption: TypeAlias = Annotated[
@@ -88,7 +90,7 @@ PartiesOption: TypeAlias = Annotated[
         parser=whole_number(2, MAX_PARTIES),
         metavar="N",
         help="With --node and --gateway: how many nodes hold a share; 5 if not given, or all if fewer are named.",
-        rich_help_panel=_NETWORK,
+        rich_help_panel=NETWORK_PANEL,
     ),
 ]
 TimeoutOption: TypeAlias = Annotated[
@@ -100,7 +102,7 @@ PrivateKeyFileOption: TypeAlias = Annotated[
     typer.Option(
         metavar="FILE",
         help=f"A file with the owner's private key in hex; - for standard input. Or set {ENVIRONMENT_VARIABLE}.",
-        rich_help_panel=_WALLET,
+        rich_help_panel=WALLET_PANEL,
     ),
 ]
 WalletRpcOption: TypeAlias = Annotated[
@@ -108,7 +110,7 @@ WalletRpcOption: TypeAlias = Annotated[
     typer.Option(
         metavar="URL",
         help="A JSON-RPC wallet that knows eth_signTypedData_v4, for example http://127.0.0.1:8545.",
-        rich_help_panel=_WALLET,
+        rich_help_panel=WALLET_PANEL,
     ),
 ]
 StoreOption: TypeAlias = Annotated[

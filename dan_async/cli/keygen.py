@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from dan_async.cli.common_options import (
+    NETWORK_PANEL,
+    WALLET_PANEL,
     ApiVersionOption,
     GatewayOption,
     NodeOption,
@@ -39,8 +41,6 @@ from dan_async.wallets.base import Wallet
 
 __all__ = ["keygen"]
 
-_NETWORK = "Network: exactly one"
-_WALLET = "The owner's wallet"
 _SESSION = "The session"
 _OUTPUT = "Output"
 
@@ -65,7 +65,7 @@ def keygen(
         typer.Option(
             metavar="T-of-N",
             help="Start N nodes on loopback for this one key, any T of which can sign: 3-of-5. Not for custody.",
-            rich_help_panel=_NETWORK,
+            rich_help_panel=NETWORK_PANEL,
         ),
     ] = None,
     node: NodeOption = None,
@@ -78,7 +78,7 @@ def keygen(
             metavar="FILE",
             help=f"A file with the owner's private key in hex; - for standard input. Or set {ENVIRONMENT_VARIABLE}. "
             "With --devnet, a throwaway key is made if no wallet is named.",
-            rich_help_panel=_WALLET,
+            rich_help_panel=WALLET_PANEL,
         ),
     ] = None,
     wallet_rpc: WalletRpcOption = None,
@@ -87,7 +87,7 @@ def keygen(
         typer.Option(
             metavar="ADDRESS",
             help="Which of the JSON-RPC wallet's accounts; its first one if not given.",
-            rich_help_panel=_WALLET,
+            rich_help_panel=WALLET_PANEL,
         ),
     ] = None,
     chain_id: Annotated[

@@ -30,7 +30,6 @@ from dan_async.types import KeyAlgorithm
 __all__ = ["sign"]
 
 _MESSAGE = "What to sign: exactly one"
-_NETWORK = "Network: exactly one"
 
 
 def sign(

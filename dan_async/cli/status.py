@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from dan_async.cli.common_options import NodeOption
+from dan_async.cli.common_options import NETWORK_PANEL, NodeOption
 from dan_async.cli.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED
 from dan_async.cli.log_lines import log_lines
 from dan_async.cli.network_choice import check_gateway, parse_node
@@ -67,7 +67,7 @@ def status(
         typer.Option(
             metavar="URL",
             help="A gateway, with its version: wss://gateway.example/v1. The nodes behind it cannot be seen.",
-            rich_help_panel="Network: exactly one",
+            rich_help_panel=NETWORK_PANEL,
         ),
     ] = None,
     threshold: Annotated[

@@ -25,7 +25,6 @@ __all__ = ["NonceLanes", "Turn", "lane_key"]
 
 _TAG = b"dan_async nonce lane"
 _KEY_BYTES = 24
-_SEQUENCE_BITS = 64
 _POLL_S = 0.25
 
 #: Hashes of operations that are remembered as sent.
