@@ -11,8 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 from attrs import field, frozen
 
 from dan_async._hex import from_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InsecureTransportError, InvalidFieldError
-from dan_async.models._fields import check_address, check_seconds, optional, required
+from dan_async.models._fields import check_seconds, optional, required
 from dan_async.models.threshold import MAX_PARTIES, Threshold
 from dan_async.retry import RetryPolicy
 from dan_async.types import OperatorAddress
@@ -90,7 +91,7 @@ def _to_url(value: Any) -> str:
 
 
 def _to_operator(value: Any) -> OperatorAddress:
-    return OperatorAddress(check_address("operator", value))
+    return OperatorAddress(parse_address("operator", value))
 
 
 @frozen

@@ -22,9 +22,7 @@ The tree::
     │   └── RpcError                          the peer answered with a JSON-RPC error
     ├── ProtocolError                         a peer sent what the protocol does not allow
     │   ├── ChallengeError                    the challenge is malformed or was seen before
-    │   ├── ThresholdDowngradeError           the answer is for another t or n than asked
-    │   ├── KeySubstitutionError              the public key or key id is not the one agreed upon
-    │   └── PolicyMismatchError               the permissions in force are not those asked for
+    │   └── KeySubstitutionError              the key, key id or passkey is not the one agreed upon
     ├── NodeError                             one node, one request
     │   ├── NodeUnreachableError (ConnectionError)
     │   ├── NodeTimeoutError (TimeoutError)
@@ -32,6 +30,7 @@ The tree::
     │   │   └── RateLimitedError              ... come back after ``retry_after`` seconds
     │   ├── NodeProtocolError (ProtocolError) the node's answer breaks the protocol
     │   └── AcknowledgementError (ProtocolError)  its acknowledgement failed a check
+    │       └── ThresholdDowngradeError       ... it is for another t or n than asked
     ├── QuorumError                           fewer than t nodes agree; carries every node's outcome
     │   ├── QuorumDeadlineError (DeadlineExceededError)  ... when the job's deadline ran out
     │   ├── EphemeralKeyRefusedError          the nodes refuse the session's ephemeral key
@@ -62,43 +61,82 @@ Every error has ``message`` (what happened) and ``hint`` (what to do), and where
 ``node``, ``nodes``, ``request_id``, ``attempts``, ``elapsed_s`` and ``retryable``. No error holds a secret: not in its text
 and not in its attributes.
 
-The base class stands in _error_base, the errors of stores, user operations and wallets in files of their own;
-everybody imports them from here.
+``NodeCode`` has the codes with which a node refuses, and ``VERDICTS`` what follows from each. Of an error's class,
+``is_retryable`` says whether the same call may be made again.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from collections.abc import Mapping, Sequence
+from enum import Flag, IntEnum, auto
+from types import MappingProxyType, ModuleType
+from typing import Any, Generic, TypeVar
 
-from dan_async._error_base import DanError as DanError
-from dan_async._store_errors import RecordConflictError as RecordConflictError
-from dan_async._store_errors import SessionFailedError as SessionFailedError
-from dan_async._store_errors import SessionPendingError as SessionPendingError
-from dan_async._store_errors import StoreClockError as StoreClockError
-from dan_async._store_errors import StoreCorruptedError as StoreCorruptedError
-from dan_async._store_errors import StoreError as StoreError
-from dan_async._store_errors import StoreKeyError as StoreKeyError
-from dan_async._store_errors import StoreLockedError as StoreLockedError
-from dan_async._store_errors import StoreSchemaError as StoreSchemaError
-from dan_async._store_errors import StoreTamperedError as StoreTamperedError
-from dan_async._store_errors import StoreUnavailableError as StoreUnavailableError
-from dan_async._user_operation_errors import BundlerError as BundlerError
-from dan_async._user_operation_errors import DuplicateUserOperationError as DuplicateUserOperationError
-from dan_async._user_operation_errors import PaymasterError as PaymasterError
-from dan_async._user_operation_errors import PermissionDeniedError as PermissionDeniedError
-from dan_async._user_operation_errors import UserOperationError as UserOperationError
-from dan_async._user_operation_errors import UserOperationRevertedError as UserOperationRevertedError
-from dan_async._user_operation_errors import UserOperationTimeoutError as UserOperationTimeoutError
-from dan_async._wallet_errors import WalletError as WalletError
-from dan_async._wallet_errors import WalletRefusedError as WalletRefusedError
-from dan_async._wallet_errors import WalletSignatureError as WalletSignatureError
-from dan_async._wallet_errors import WalletTimeoutError as WalletTimeoutError
-from dan_async._wallet_errors import WrongSignerError as WrongSignerError
+from attrs import field, frozen
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from dan_async.types import Hex, OperatorAddress
 
-    from dan_async.models.outcome import NodeOutcome
+A = TypeVar("A")
+
+
+class DanError(Exception):
+    """
+    Base of every error of ours: one ``except DanError`` catches them all.
+
+    Args:
+        message: What happened, in one sentence.
+        hint: What the reader can do about it.
+        phase: The step of the job: ``"challenge"``, ``"wallet"``, ``"keygen"``, ``"verdict"`` and so on.
+        node: The node concerned, as its operator address or URL without credentials.
+        request_id: The id under which the nodes know the request.
+        attempts: How many attempts were made.
+        retryable: Whether repeating the very same call is safe and may help.
+    """
+
+    #: Default of ``retryable`` for the class.
+    is_retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        phase: str | None = None,
+        node: str | None = None,
+        request_id: str | None = None,
+        attempts: int | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.phase = phase
+        self.node = node
+        self.request_id = request_id
+        self.attempts = attempts
+        #: Seconds from the first attempt to the last one's failure, where attempts were counted.
+        self.elapsed_s: float | None = None
+        self.retryable = self.is_retryable if retryable is None else retryable
+
+    @property
+    def nodes(self) -> Sequence[NodeOutcome[Any]]:
+        """What each node answered, where the error speaks of several."""
+        return ()
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments would be lost by Exception's own pickling (process pools need this).
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(cls: type[DanError], args: tuple[Any, ...], state: dict[str, Any]) -> DanError:
+    error = cls.__new__(cls, *args)
+    Exception.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(DanError, ValueError):
@@ -128,6 +166,27 @@ class MissingExtraError(ConfigurationError, ImportError):
     """An optional dependency is needed and not installed; the hint is the pip line."""
 
 
+def require_extra(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """
+    Import an optional dependency.
+
+    Args:
+        module: The module to import.
+        extra: The extra of dan-async that brings it.
+        purpose: What needs it, as the start of the error's sentence.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{purpose} needs the package {module.partition('.')[0]}, which is not installed",
+            hint=f'Install it with: pip install "dan-async[{extra}]"',
+        ) from error
+
+
 class ClientClosedError(DanError, RuntimeError):
     """The object was closed by its owner and cannot be used any more."""
 
@@ -136,6 +195,26 @@ class DeadlineExceededError(DanError, TimeoutError):
     """The deadline over the whole job ran out."""
 
     is_retryable = True
+
+
+class WalletError(DanError):
+    """The owner's wallet did not authorise the request. Nothing was created."""
+
+
+class WalletRefusedError(WalletError):
+    """The wallet, or the person in front of it, said no."""
+
+
+class WalletTimeoutError(WalletError, TimeoutError):
+    """The wallet did not answer in time."""
+
+
+class WalletSignatureError(WalletError):
+    """What the wallet returned is not a 65-byte recoverable signature."""
+
+
+class WrongSignerError(WalletError):
+    """The signature recovers to another address than the owner's."""
 
 
 class TransportError(DanError):
@@ -206,16 +285,101 @@ class ChallengeError(ProtocolError):
     """The challenge is malformed, or was already used by this process; the wallet was not asked."""
 
 
-class ThresholdDowngradeError(ProtocolError):
-    """The answer is for another threshold or number of parties than was asked for."""
-
-
 class KeySubstitutionError(ProtocolError):
-    """The public key or the key id is not the one the nodes agreed upon."""
+    """The public key, the key id or the passkey is not the one agreed upon."""
 
 
-class PolicyMismatchError(ProtocolError):
-    """The permissions in force are not those that were asked for."""
+class NodeCode(IntEnum):
+    """Error codes of dan-node/1, JSON-RPC's own among them. docs/node-protocol.md explains them."""
+
+    PARSE_ERROR = -32700
+    INVALID_REQUEST = -32600
+    METHOD_NOT_FOUND = -32601
+    INVALID_PARAMS = -32602
+    INTERNAL_ERROR = -32603
+    #: The request is longer than the node accepts.
+    TOO_LARGE = -32010
+    #: Too many requests; ``data.retryAfter`` has the seconds to wait.
+    RATE_LIMITED = -32011
+    #: The node is shutting down or not yet ready.
+    UNAVAILABLE = -32012
+    #: The nonce was never handed out, or for another request, operation or setup.
+    CHALLENGE_MISMATCH = -32020
+    #: The nonce's time has passed.
+    CHALLENGE_EXPIRED = -32021
+    #: The nonce was used already.
+    CHALLENGE_REUSED = -32022
+    #: The signature is not the owner's over this request.
+    WRONG_OWNER = -32023
+    #: The ephemeral claim has expired, or lives longer than allowed.
+    CLAIM_EXPIRED = -32024
+    #: The request id is known with other content.
+    REQUEST_CONFLICT = -32025
+    #: The participants are not ascending, do not contain this node, or hold one that it does not know.
+    WRONG_PARTICIPANTS = -32026
+    #: t, n, algorithm, method or revision that this node does not do.
+    UNSUPPORTED = -32027
+    #: Distributed key generation failed; ``data.culprits`` names the operators to blame, if any.
+    KEYGEN_FAILED = -32030
+    #: The signers could not make a presignature; ``data.culprits`` as above.
+    SIGNING_FAILED = -32031
+    #: No such key, or not this owner's.
+    UNKNOWN_KEY = -32040
+    #: The ephemeral key is not registered, was revoked or has expired (``data.reason`` says which), or did not sign this.
+    EPHEMERAL_KEY_REFUSED = -32041
+    #: The permissions do not allow it.
+    NOT_PERMITTED = -32042
+    #: No such presignature: never made, expired, forgotten, or for another key or other signers.
+    PRESIGNATURE_UNKNOWN = -32043
+    #: The presignature was used already.
+    PRESIGNATURE_SPENT = -32044
+
+
+class Verdict(Flag):
+    """What follows from a node's refusal."""
+
+    #: It stands, and it speaks against the node or the request.
+    NONE = 0
+    #: The node did not look at the request, or failed by accident: the same call may be made again.
+    RETRYABLE = auto()
+    #: A new round may cure it: it has new nonces, other participants, or better luck.
+    CURABLE = auto()
+    #: It stands, whoever else is asked along with the node.
+    FINAL = auto()
+    #: It says nothing about the node that answers so.
+    BLAMELESS = auto()
+
+
+#: The verdict on each code; one that is not listed has none.
+VERDICTS: Mapping[int, Verdict] = MappingProxyType(
+    {
+        NodeCode.INTERNAL_ERROR: Verdict.RETRYABLE | Verdict.CURABLE,
+        NodeCode.RATE_LIMITED: Verdict.RETRYABLE | Verdict.CURABLE,
+        NodeCode.UNAVAILABLE: Verdict.RETRYABLE | Verdict.CURABLE,
+        NodeCode.CHALLENGE_MISMATCH: Verdict.CURABLE,
+        NodeCode.CHALLENGE_EXPIRED: Verdict.CURABLE,
+        NodeCode.CHALLENGE_REUSED: Verdict.CURABLE,
+        NodeCode.KEYGEN_FAILED: Verdict.CURABLE,
+        NodeCode.METHOD_NOT_FOUND: Verdict.FINAL,
+        NodeCode.INVALID_PARAMS: Verdict.FINAL,
+        NodeCode.UNSUPPORTED: Verdict.FINAL,
+        NodeCode.CLAIM_EXPIRED: Verdict.FINAL,
+        NodeCode.UNKNOWN_KEY: Verdict.FINAL,
+        NodeCode.EPHEMERAL_KEY_REFUSED: Verdict.FINAL,
+        NodeCode.NOT_PERMITTED: Verdict.FINAL,
+        NodeCode.WRONG_PARTICIPANTS: Verdict.BLAMELESS,
+        NodeCode.SIGNING_FAILED: Verdict.BLAMELESS,
+        NodeCode.PRESIGNATURE_UNKNOWN: Verdict.BLAMELESS,
+        NodeCode.PRESIGNATURE_SPENT: Verdict.BLAMELESS,
+    }
+)
+
+
+def verdict_of(error: BaseException | None) -> Verdict:
+    """Return the verdict on a node's refusal, by its code; of any other error, whether the call may be made again."""
+    if isinstance(error, NodeRefusedError):
+        return VERDICTS.get(error.code, Verdict.NONE)
+    return Verdict.RETRYABLE if isinstance(error, DanError) and error.retryable else Verdict.NONE
 
 
 class NodeError(DanError):
@@ -287,6 +451,60 @@ class AcknowledgementError(NodeError, ProtocolError):
     """A node's acknowledgement failed a check and does not count."""
 
 
+class ThresholdDowngradeError(AcknowledgementError):
+    """A node's acknowledgement is for another threshold or number of parties than was asked for."""
+
+
+@frozen(kw_only=True)
+class NodeOutcome(Generic[A]):
+    """
+    One node's part in a request.
+
+    Args:
+        operator: The node.
+        answer: What it answered, if that passed every check: of a key generation, its acknowledgement.
+        said: The answer in words.
+        error: Why it does not count, otherwise.
+        attempts: How many times it was asked.
+        elapsed_s: Seconds from the first attempt to the end.
+        step: The step of the job in which it was asked: ``"challenge"``, ``"keygen"`` and so on; empty if there is but one.
+    """
+
+    operator: OperatorAddress
+    answer: A | None = field(default=None, repr=False)
+    said: str = "ready"
+    error: BaseException | None = None
+    attempts: int = 1
+    elapsed_s: float = 0.0
+    step: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the node did its part: its answer counts."""
+        return self.answer is not None
+
+    @property
+    def code(self) -> int | None:
+        """The error code of the node protocol with which it refused, if it did."""
+        return getattr(self.error, "code", None)
+
+    def describe(self) -> str:
+        """One line for an error or a log: who, at which step, what, and how long it took."""
+        if self.answer is not None:
+            what = self.said
+        elif self.error is None:
+            what = "had not answered yet"
+        else:
+            what = getattr(self.error, "message", None) or type(self.error).__name__
+            if culprits := getattr(self.error, "culprits", ()):
+                what += f"; it blames {', '.join(culprits)}"
+        step = f"{self.step}: " if self.step else ""
+        facts = [f"{self.elapsed_s:.2f} s", f"{self.attempts} attempt{'' if self.attempts == 1 else 's'}"]
+        if self.code is not None:
+            facts.append(f"code {self.code}")
+        return f"node {self.operator}: {step}{what} ({', '.join(facts)})"
+
+
 class QuorumError(DanError):
     """
     Fewer than t nodes agree, so there is no result.
@@ -303,14 +521,14 @@ class QuorumError(DanError):
     earlier_culprits: tuple[str, ...] = ()
 
     def __init__(
-        self, message: str, *, threshold: int, outcomes: Sequence[NodeOutcome], **context: Any
+        self, message: str, *, threshold: int, outcomes: Sequence[NodeOutcome[Any]], **context: Any
     ) -> None:
         super().__init__(message, **context)
         self.threshold = threshold
         self.outcomes = tuple(outcomes)
 
     @property
-    def nodes(self) -> Sequence[NodeOutcome]:
+    def nodes(self) -> Sequence[NodeOutcome[Any]]:
         """What every node that was asked answered."""
         return self.outcomes
 
@@ -348,13 +566,30 @@ class EphemeralKeyRefusedError(QuorumError):
     is_retryable = False
 
 
+class PermissionDeniedError(DanError):
+    """
+    The session's permissions do not allow what was asked. Nothing was signed.
+
+    Args:
+        rule: The rule that says no, as a path into the permissions (``permissions[0].args.value``), or what of the request
+            has no place under permissions (``requestType``, ``callData``).
+        problem: What is not allowed, as the end of a sentence.
+        hint: What to do about it.
+    """
+
+    def __init__(self, rule: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"the permissions do not allow this: {rule}: {problem}", hint=hint)
+        self.rule = rule
+        self.problem = problem
+
+
 class NotPermittedError(QuorumError, PermissionDeniedError):
     """The nodes say that the session's permissions do not allow the message; each one's words are in ``nodes``."""
 
     is_retryable = False
 
     def __init__(
-        self, message: str, *, threshold: int, outcomes: Sequence[NodeOutcome], **context: Any
+        self, message: str, *, threshold: int, outcomes: Sequence[NodeOutcome[Any]], **context: Any
     ) -> None:
         DanError.__init__(self, message, **context)
         self.threshold, self.outcomes = threshold, tuple(outcomes)
@@ -391,9 +626,126 @@ class GatewayError(DanError):
         self.retry_after = retry_after
 
 
+class StoreError(DanError):
+    """A session store did not do what it was asked. Nothing that it had reported as saved is lost."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached, opened or written to: a full disk, a read-only file. Nothing was changed."""
+
+    is_retryable = True
+
+
+class StoreLockedError(StoreUnavailableError, TimeoutError):
+    """Somebody else kept the store locked for longer than the store waits. Nothing was changed."""
+
+
+class StoreCorruptedError(StoreError):
+    """The store's file is damaged, or is no store."""
+
+
+class StoreSchemaError(StoreError):
+    """The store was made by another version of the package, and its schema is not the one that this version reads."""
+
+
+class StoreKeyError(StoreError):
+    """There is no encryption key, or it is not the one that a record was encrypted with."""
+
+
+class StoreTamperedError(StoreError):
+    """A record is not what was stored: it was changed, or put in another one's place. It is withheld."""
+
+
+class StoreClockError(StoreError):
+    """The clock is behind what is stored: it was set back, and nothing can be called expired by it."""
+
+
+class RecordConflictError(StoreError):
+    """The record, or its reference, exists already; or it is in another state than expected. Nothing was changed."""
+
+
+class SessionPendingError(DanError):
+    """It is not known what came of an earlier attempt, so no second one is made."""
+
+    is_retryable = True
+
+
+class SessionFailedError(DanError):
+    """An earlier attempt failed, and it was not asked for a new one. There is no key."""
+
+
 class SessionExpiredError(DanError):
     """The session's expiry has passed. Nothing was sent."""
 
 
 class SignatureCheckError(DanError):
     """A signature does not recover to the session's address; it is withheld."""
+
+
+class UserOperationError(DanError):
+    """
+    A user operation did not go the way it should.
+
+    Args:
+        message: What happened.
+        user_operation_hash: Its hash, where it has one.
+        **context: As for ``DanError``.
+    """
+
+    def __init__(self, message: str, *, user_operation_hash: str | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.user_operation_hash = user_operation_hash
+
+
+class BundlerError(UserOperationError):
+    """
+    The bundler, the paymaster or the chain's node answered with an error. docs/bundler-errors.md explains the codes.
+
+    Args:
+        message: What happened, in plain words where the code is known.
+        service: Who answered: ``"bundler"``, ``"paymaster"`` or ``"node"``.
+        code: The JSON-RPC error code.
+        entry_point_code: The entry point's own code, as ``"AA21"``; None if it named none.
+        **context: As for ``UserOperationError``.
+    """
+
+    def __init__(
+        self, message: str, *, service: str, code: int, entry_point_code: str | None = None, **context: Any
+    ) -> None:
+        super().__init__(message, **context)
+        self.service = service
+        self.code = code
+        self.entry_point_code = entry_point_code
+
+
+class PaymasterError(BundlerError):
+    """The paymaster does not pay for this operation."""
+
+
+class DuplicateUserOperationError(UserOperationError):
+    """This very operation was sent before, or another one already has its nonce. It was not sent."""
+
+
+class UserOperationRevertedError(UserOperationError):
+    """
+    The operation is on the chain, its gas is paid, and its calls were reverted.
+
+    Args:
+        message: What happened.
+        transaction_hash: The transaction that carried it.
+        reason: The revert's text or bytes, shortened; empty if nothing is known.
+        receipt: The bundler's whole answer, which ``UserOperationReceipt.from_dict`` reads.
+        **context: As for ``UserOperationError``.
+    """
+
+    def __init__(
+        self, message: str, *, transaction_hash: Hex, reason: str, receipt: Mapping[str, Any], **context: Any
+    ) -> None:
+        super().__init__(message, **context)
+        self.transaction_hash = transaction_hash
+        self.reason = reason
+        self.receipt = receipt
+
+
+class UserOperationTimeoutError(UserOperationError, TimeoutError):
+    """The operation was sent and is not on the chain yet. It may still come: do not send it again with another nonce."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dan_async._extras import require_extra
 from dan_async._version import __version__
+from dan_async.errors import require_extra
 from dan_async.events import (
     AttemptAbandoned,
     AttemptFailed,

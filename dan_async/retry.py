@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import tenacity
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from dan_async._tasks import Deadline
 from dan_async.errors import DanError, InvalidFieldError
@@ -30,6 +30,13 @@ __all__ = ["BeforeSleep", "RetryDetails", "RetryPolicy"]
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+@define
+class Tries:
+    """How many attempts of one call were made so far: counts up while it is being made."""
+
+    made: int = 0
 
 
 @frozen(kw_only=True)

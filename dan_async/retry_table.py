@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from attrs import field, frozen
 
 from dan_async.errors import (
+    VERDICTS,
     ConnectError,
     ConnectionLostError,
     DanError,
@@ -27,6 +28,7 @@ from dan_async.errors import (
     QuorumError,
     RateLimitedError,
     RequestTimeoutError,
+    Verdict,
 )
 
 __all__ = ["DEFAULT_RETRY_TABLE", "HTTP_STATUSES", "NODE_CODES", "RetryTable", "Row"]
@@ -34,9 +36,8 @@ __all__ = ["DEFAULT_RETRY_TABLE", "HTTP_STATUSES", "NODE_CODES", "RetryTable", "
 #: HTTP statuses of a server in trouble or in a hurry (RFC 9110 section 15, RFC 6585 section 4, RFC 8470 section 5.2).
 HTTP_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-#: Codes of dan-node/1: internal error, rate limited, unavailable. The node did not look at the request, or failed by
-#: accident.
-NODE_CODES = frozenset({-32603, -32011, -32012})
+#: Codes of dan-node/1 after which the same call may be made again.
+NODE_CODES = frozenset(code for code, verdict in VERDICTS.items() if Verdict.RETRYABLE in verdict)
 
 #: True: whatever its number. False: never. Numbers: if the error's is among them, or if it has none.
 Row: TypeAlias = bool | frozenset[int]

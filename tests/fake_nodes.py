@@ -18,7 +18,7 @@ from dan_async.config import NodeEndpoint, RetryPolicy, Threshold, Timeouts
 from dan_async.crypto import point
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import sign_digest
-from dan_async.errors import RpcError
+from dan_async.errors import NodeCode, RpcError
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.networks.direct import NodeNetwork
 from dan_async.transport.in_memory import InMemoryTransport
@@ -169,6 +169,6 @@ class FakeNetwork:
                 return self.acknowledge(identity.operator, params)
             if method == "dan_health":
                 return {"time": 1_700_000_000_000}
-            raise RpcError(node_1.Code.METHOD_NOT_FOUND, "no such method")
+            raise RpcError(NodeCode.METHOD_NOT_FOUND, "no such method")
 
         return handle

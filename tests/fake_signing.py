@@ -14,11 +14,11 @@ from dan_async.config import Threshold
 from dan_async.crypto import point
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.errors import RpcError
+from dan_async.errors import NodeCode, RpcError
 from dan_async.models.session import DanModuleInfo
 from dan_async.models.signing import SignatureShare, SignatureShares
 from dan_async.types import MpcKeyId, OperatorAddress
-from dan_async.wire import node_1, node_signing
+from dan_async.wire import node_signing
 from dan_async.wire.codec import sign_requests
 from dan_async.wire.json_text import load
 from dan_async.wire.revision_1 import decode_signgen_setup
@@ -118,12 +118,12 @@ class SigningNetwork(FakeNetwork):
     def answer(self, identity: Identity, method: str, params: Any) -> Any:
         """What an honest node answers."""
         if identity not in self.holders:
-            raise RpcError(node_1.Code.UNKNOWN_KEY, "no such key")
+            raise RpcError(NodeCode.UNKNOWN_KEY, "no such key")
         signers = set(params["signers"])
         assert len(signers) == self.t
         assert identity.operator in signers
         if not signers <= {holder.operator for holder in self.holders}:
-            raise RpcError(node_1.Code.WRONG_PARTICIPANTS, "a signer is not of this key")
+            raise RpcError(NodeCode.WRONG_PARTICIPANTS, "a signer is not of this key")
         if method == "dan_presign":
             return self.presign(params)
         return node_signing.encode_sign_result(self.sign(identity, params))
@@ -132,7 +132,7 @@ class SigningNetwork(FakeNetwork):
         """Make a presignature, or give the one that was made for the request."""
         params = node_signing.decode_presign(value)
         if params.eph_id != (self.eph_id or self.ephemeral.default_id):
-            raise RpcError(node_1.Code.EPHEMERAL_KEY_REFUSED, "the ephemeral key is not registered")
+            raise RpcError(NodeCode.EPHEMERAL_KEY_REFUSED, "the ephemeral key is not registered")
         digest = node_signing.presign_digest(
             request_id=params.request_id,
             key_id=params.key_id,
@@ -160,9 +160,9 @@ class SigningNetwork(FakeNetwork):
         for presignature_id, digest in zip(ids, digests, strict=True):
             made = self.by_id.get(presignature_id)
             if made is None or made.signers != params.signers:
-                raise RpcError(node_1.Code.PRESIGNATURE_UNKNOWN, "no such presignature")
+                raise RpcError(NodeCode.PRESIGNATURE_UNKNOWN, "no such presignature")
             if identity.operator in made.spent_by:
-                raise RpcError(node_1.Code.PRESIGNATURE_SPENT, "the presignature was used already")
+                raise RpcError(NodeCode.PRESIGNATURE_SPENT, "the presignature was used already")
             made.spent_by.add(identity.operator)
             shares.append(made.shares(identity.operator, digest, self.secret))
         operators = [holder.operator for holder in self.holders]

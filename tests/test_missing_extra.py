@@ -27,7 +27,7 @@ import sys
 
 class Interrupt:
     def find_spec(self, name, *_):
-        if name == "dan_async._extras":
+        if name == "dan_async.errors":
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Interrupt())

@@ -19,11 +19,10 @@ from attrs import field, frozen
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dan_async._extras import require_extra
 from dan_async.batch._stream import WorkStream
 from dan_async.batch.base import ItemStatus
 from dan_async.config import NodeEndpoint, Threshold, Timeouts
-from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, StoreKeyError
+from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, StoreKeyError, require_extra
 from dan_async.models._fields import check_int
 from dan_async.storage.keys import KeySource, keys_from_environment, keys_from_file
 from dan_async.types import Address, MpcKeyId

@@ -22,8 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the network or wallet failed, 2 the input is wrong, 130 interrupted.
     """
     try:
-        from dan_async._extras import require_extra
-        from dan_async.errors import MissingExtraError
+        from dan_async.errors import MissingExtraError, require_extra
 
         try:
             for module in ("typer", "rich"):

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dan_async._extras import require_extra
 from dan_async.cli.screen import note
-from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
 from dan_async.storage.keys import (
     KeySource,
     PassphraseKeys,

@@ -23,10 +23,9 @@ from dan_async.devnet.peer_messages import AbortNotice, Kind, join_parts, split_
 from dan_async.devnet.peer_session import PeerSession, PeerSessions, credible_culprits
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
-from dan_async.errors import ProtocolError
+from dan_async.errors import NodeCode, ProtocolError
 from dan_async.models.threshold import Threshold
 from dan_async.types import OperatorAddress, RequestId
-from dan_async.wire.node_1 import Code
 
 __all__ = ["DkgSessions"]
 
@@ -240,7 +239,7 @@ class DkgSessions:
         data: dict[str, Any] = {"culprits": list(failure.culprits)}
         if failure.aborted_by is not None:
             data["abortedBy"] = failure.aborted_by
-        return RefusalError(Code.KEYGEN_FAILED, f"key generation failed: {failure.reason}", data=data)
+        return RefusalError(NodeCode.KEYGEN_FAILED, f"key generation failed: {failure.reason}", data=data)
 
 
 def _unpack(session: _Session, received: Mapping[int, bytes]) -> tuple[dict[int, bytes], dict[int, bytes]]:

@@ -6,11 +6,11 @@ from attrs import evolve, frozen
 
 from dan_async._hex import from_hex, to_hex
 from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.errors import NodeCode
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.ephemeral_key_change import ChangeReceipt
 from dan_async.types import Json, RequestId
 from dan_async.wire.members import members
-from dan_async.wire.node_1 import Code
 from dan_async.wire.node_receipts import decode_receipt, encode_receipt
 
 __all__ = [
@@ -78,7 +78,7 @@ class EphemeralRegistry:
         else:
             return found
         raise RefusalError(
-            Code.EPHEMERAL_KEY_REFUSED, f"the ephemeral key {problem}", data={"reason": reason}
+            NodeCode.EPHEMERAL_KEY_REFUSED, f"the ephemeral key {problem}", data={"reason": reason}
         )
 
     def repeated(self, request_id: RequestId, content: bytes) -> ChangeReceipt | None:
@@ -92,11 +92,11 @@ class EphemeralRegistry:
         if done is None:
             return None
         if done.content != content:
-            raise RefusalError(Code.REQUEST_CONFLICT, "the request id is known with other content")
+            raise RefusalError(NodeCode.REQUEST_CONFLICT, "the request id is known with other content")
         last = [change for change in self.changes if change.receipt.eph_id == done.receipt.eph_id][-1]
         if last is not done:
             raise RefusalError(
-                Code.REQUEST_CONFLICT, "a later change of the same ephemeral key superseded it"
+                NodeCode.REQUEST_CONFLICT, "a later change of the same ephemeral key superseded it"
             )
         return done.receipt
 
@@ -112,10 +112,10 @@ class EphemeralRegistry:
         """
         known = self.find(claim.eph_id)
         if known is not None and known.claim.eph_pk != claim.eph_pk:
-            raise RefusalError(Code.REQUEST_CONFLICT, "the ephemeral id belongs to another public key")
+            raise RefusalError(NodeCode.REQUEST_CONFLICT, "the ephemeral id belongs to another public key")
         others = tuple(key for key in self.keys if key.claim.eph_id != claim.eph_id)
         if len(others) >= _MOST_KEYS or len(self.changes) >= _MOST_CHANGES:
-            raise RefusalError(Code.UNSUPPORTED, "the key has had too many ephemeral keys")
+            raise RefusalError(NodeCode.UNSUPPORTED, "the key has had too many ephemeral keys")
         made = RegisteredKey(claim=claim, is_revoked=receipt.operation == "revokeEphemeralKey")
         return evolve(
             self,

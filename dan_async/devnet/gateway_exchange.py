@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable
 
 from attrs import evolve
 
-from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
 from dan_async.errors import DanError, InvalidFieldError
 from dan_async.models.authentication import UserAuthentication
@@ -16,7 +14,7 @@ from dan_async.models.threshold import Threshold
 from dan_async.networks.direct import NodeNetwork
 from dan_async.networks.node_round import SetupText
 from dan_async.networks.node_sign_relay import RelayedOrder
-from dan_async.types import RequestId
+from dan_async.types import new_request_id
 from dan_async.wire.codec import (
     ApiVersion,
     KeygenResult,
@@ -118,7 +116,7 @@ class _Dialogue:
     def setup_text(self, key_id: str | None = None) -> SetupText:
         """The client's setup as the nodes are sent it."""
         made = SetupText(
-            request_id=RequestId(to_hex(secrets.token_bytes(32))),
+            request_id=new_request_id(),
             operation=str(self.exchange.operation),
             revision=str(self.exchange.revision),
             text=self._served.text,

@@ -24,12 +24,12 @@ from dan_async.devnet.owner_checks import (
 from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.ephemeral_key_change import ChangeReceipt
 from dan_async.models.setup import EphemeralKeySetup
 from dan_async.types import Clock, MpcKeyId
-from dan_async.wire.node_1 import Code, KeygenParams, decode_key_id, encode_keygen, setup_hash
+from dan_async.wire.node_1 import KeygenParams, decode_key_id, encode_keygen, setup_hash
 from dan_async.wire.node_receipts import receipt_digest
 
 __all__ = ["KeyChangeService"]
@@ -112,7 +112,7 @@ class KeyChangeService:
             refuse_field("setup", InvalidFieldError("key_id", "is not the key of tag 3"))
         record = self._ring.by_key(key_id)
         if record is None or not is_owner(record.owner_id, params.user_authentication):
-            raise RefusalError(Code.UNKNOWN_KEY, "this node holds no such key of this owner")
+            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
         return record
 
     def _check_authorised(self, operation: str, params: KeygenParams, setup: EphemeralKeySetup) -> None:

@@ -15,14 +15,14 @@ from dan_async.devnet.owner_checks import (
 )
 from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.permissions import permissions_text
 from dan_async.models.setup import KeygenSetup
 from dan_async.models.threshold import Threshold
 from dan_async.types import OperatorAddress
 from dan_async.wire.codec import Operation
-from dan_async.wire.node_1 import Code, KeygenParams, setup_hash
+from dan_async.wire.node_1 import KeygenParams, setup_hash
 
 __all__ = ["OPERATION", "CheckedKeygen", "check_owner", "check_request", "read_keygen"]
 
@@ -109,11 +109,11 @@ def check_owner(checked: CheckedKeygen, passkeys: PasskeyRegistry | None = None)
 
 def _read_threshold(setup: KeygenSetup) -> Threshold:
     if setup.sign_alg != "secp256k1":
-        raise RefusalError(Code.UNSUPPORTED, "this node makes secp256k1 keys only")
+        raise RefusalError(NodeCode.UNSUPPORTED, "this node makes secp256k1 keys only")
     try:
         return Threshold(setup.t, setup.n)
     except InvalidFieldError as error:
-        raise RefusalError(Code.UNSUPPORTED, error.message) from error
+        raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
 
 
 def _check_participants(
@@ -127,7 +127,7 @@ def _check_participants(
         problem = "a participant is not known to this node"
     else:
         return
-    raise RefusalError(Code.WRONG_PARTICIPANTS, problem)
+    raise RefusalError(NodeCode.WRONG_PARTICIPANTS, problem)
 
 
 def _check_permissions(text: str | None) -> None:

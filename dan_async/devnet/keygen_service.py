@@ -23,15 +23,10 @@ from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.request_runs import RequestRuns, check_same
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
+from dan_async.errors import NodeCode
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.types import Clock, Json, OperatorAddress
-from dan_async.wire.node_1 import (
-    Code,
-    KeygenParams,
-    acknowledgement_digest,
-    compute_key_id,
-    encode_keygen,
-)
+from dan_async.wire.node_1 import KeygenParams, acknowledgement_digest, compute_key_id, encode_keygen
 
 __all__ = ["KeygenService"]
 
@@ -119,7 +114,9 @@ class KeygenService:
             check_owner(checked, self._passkeys)
             if self._sessions.has_run(checked.session_id):
                 # Nonces see to that; a one-shot request, which has none, may come again after it failed.
-                raise RefusalError(Code.CHALLENGE_REUSED, "the nodes have worked under this challenge before")
+                raise RefusalError(
+                    NodeCode.CHALLENGE_REUSED, "the nodes have worked under this challenge before"
+                )
         return self._generate(checked, content)
 
     async def _generate(self, checked: CheckedKeygen, content: bytes) -> Acknowledgement:

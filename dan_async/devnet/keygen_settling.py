@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.key_record import KeyRing
 from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.errors import NodeCode
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.claim import EphemeralClaim
 from dan_async.types import Clock, Json, RequestId
-from dan_async.wire.node_1 import Code
 from dan_async.wire.node_settling import decode_settle, encode_settle_result, request_ids
 
 __all__ = ["KeygenSettling"]
@@ -48,7 +48,7 @@ class KeygenSettling:
         forget_at = self._settled.get((request_id, claim.eph_pk))
         if forget_at is not None and self._clock() < forget_at:
             raise RefusalError(
-                Code.REQUEST_CONFLICT, "the request was settled: nothing begins under it any more"
+                NodeCode.REQUEST_CONFLICT, "the request was settled: nothing begins under it any more"
             )
 
     async def settle(self, params: dict[str, Json], wait_for: Callable[[RequestId], Awaitable[None]]) -> Json:
@@ -66,7 +66,7 @@ class KeygenSettling:
         asked = decode_settle(params)
         if not asked.is_signed_for(self._identity.operator):
             raise RefusalError(
-                Code.EPHEMERAL_KEY_REFUSED, "the signature is not the ephemeral key's over this request"
+                NodeCode.EPHEMERAL_KEY_REFUSED, "the signature is not the ephemeral key's over this request"
             )
         ids = request_ids(asked.request_id)
         # First nothing new may begin, then what has begun must end: so the answer stays true.

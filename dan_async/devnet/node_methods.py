@@ -17,11 +17,10 @@ from dan_async.devnet.nonce_desk import NonceDesk
 from dan_async.devnet.owner_checks import read_request
 from dan_async.devnet.passkey_service import PasskeyService
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.types import Clock, Json
 from dan_async.wire.node_1 import (
     PROTOCOL,
-    Code,
     KeygenParams,
     decode_challenge,
     decode_identify,
@@ -99,7 +98,7 @@ class NodeMethods:
         """
         handler = self._handlers.get(method)
         if handler is None:
-            raise RefusalError(Code.METHOD_NOT_FOUND, "there is no such method")
+            raise RefusalError(NodeCode.METHOD_NOT_FOUND, "there is no such method")
         try:
             await self._faults.before_work(method)
             result = await handler(params)
@@ -113,7 +112,7 @@ class NodeMethods:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{place.filename}:{place.lineno}"
             _log.error("%s: %s at %s", method, type(error).__name__, where)
-            raise RefusalError(Code.INTERNAL_ERROR, "the node has failed") from error
+            raise RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed") from error
         return result
 
     async def _identify(self, params: dict[str, Json]) -> Json:

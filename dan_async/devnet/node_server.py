@@ -37,8 +37,8 @@ from dan_async.devnet.rpc_framing import encode_error, encode_result, parse_requ
 from dan_async.devnet.share_store import ShareStore
 from dan_async.devnet.spoiled_replies import spoil_http
 from dan_async.devnet.workers import Workers
+from dan_async.errors import NodeCode
 from dan_async.types import Clock, OperatorAddress
-from dan_async.wire.node_1 import Code
 
 __all__ = ["PEER_PATH", "RPC_PATH", "NodeServer"]
 
@@ -51,7 +51,7 @@ _CLOSE_S = 0.5
 _BODY_S = 10.0
 
 #: HTTP status of a refused POST where HTTP has a word for it; every other reply is 200, and the body is JSON-RPC always.
-_STATUSES = {Code.TOO_LARGE: 413, Code.RATE_LIMITED: 429, Code.UNAVAILABLE: 503}
+_STATUSES: dict[int, int] = {NodeCode.TOO_LARGE: 413, NodeCode.RATE_LIMITED: 429, NodeCode.UNAVAILABLE: 503}
 
 
 class NodeServer:
@@ -316,9 +316,9 @@ class NodeServer:
             return await self._reply(request, method, _json(200, encode_result(parsed.id, result)))
         except web.HTTPRequestEntityTooLarge:
             limit = self._limits.max_request_bytes
-            refusal = RefusalError(Code.TOO_LARGE, f"a request may be {limit} bytes long")
+            refusal = RefusalError(NodeCode.TOO_LARGE, f"a request may be {limit} bytes long")
         except TimeoutError:
-            refusal = RefusalError(Code.INVALID_REQUEST, "the request did not arrive in time")
+            refusal = RefusalError(NodeCode.INVALID_REQUEST, "the request did not arrive in time")
         except RefusalError as error:
             refusal = error
         except RequestDropped:
@@ -348,9 +348,9 @@ class NodeServer:
     def _admit_post(self, request: web.Request) -> None:
         # A web page may send other types to any host without asking it first.
         if request.content_type != "application/json":
-            raise RefusalError(Code.INVALID_REQUEST, "Content-Type must be application/json")
+            raise RefusalError(NodeCode.INVALID_REQUEST, "Content-Type must be application/json")
         if self._is_stopping:
-            raise RefusalError(Code.UNAVAILABLE, "the node is stopping", data={"retryAfter": 1})
+            raise RefusalError(NodeCode.UNAVAILABLE, "the node is stopping", data={"retryAfter": 1})
         wait_s = self._rate.take(request.remote or "")
         if wait_s:
             raise rate_limited("too many requests from this address", wait_s)

@@ -14,8 +14,9 @@ from dan_async.devnet.nonces import (
     UsedNonceError,
 )
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
+from dan_async.errors import NodeCode
 from dan_async.types import RequestId
-from dan_async.wire.node_1 import ChallengeParams, ChallengeResult, Code
+from dan_async.wire.node_1 import ChallengeParams, ChallengeResult
 from dan_async.wire.node_passkeys import METHOD as REGISTER_METHOD
 from dan_async.wire.node_passkeys import OPERATION as REGISTER_PASSKEY
 from dan_async.wire.node_receipts import METHODS
@@ -58,9 +59,9 @@ class NonceDesk:
         """
         if params.operation not in _WITHOUT_KEY | _WITH_KEY:
             known = ", ".join(sorted(_WITHOUT_KEY | _WITH_KEY))
-            raise RefusalError(Code.UNSUPPORTED, f"operation must be one of {known}")
+            raise RefusalError(NodeCode.UNSUPPORTED, f"operation must be one of {known}")
         if params.key_id is not None and self._ring.by_key(params.key_id) is None:
-            raise RefusalError(Code.UNKNOWN_KEY, "this node holds no such key")
+            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
         try:
             return self._book.issue(params.request_id, params.operation, params.setup_hash)
         except NonceBookFullError as error:
@@ -97,7 +98,7 @@ class NonceDesk:
 
 def _refusal(error: NonceError) -> RefusalError:
     if isinstance(error, UsedNonceError):
-        return RefusalError(Code.CHALLENGE_REUSED, error.message)
+        return RefusalError(NodeCode.CHALLENGE_REUSED, error.message)
     if isinstance(error, ExpiredNonceError):
-        return RefusalError(Code.CHALLENGE_EXPIRED, error.message)
-    return RefusalError(Code.CHALLENGE_MISMATCH, error.message)
+        return RefusalError(NodeCode.CHALLENGE_EXPIRED, error.message)
+    return RefusalError(NodeCode.CHALLENGE_MISMATCH, error.message)

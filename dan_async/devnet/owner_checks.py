@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet.passkey_checks import check_assertion
 from dan_async.devnet.passkey_registry import PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
-from dan_async.errors import DanError, InvalidFieldError, ProtocolError
-from dan_async.models._fields import MAX_LIFETIME_S, check_address
+from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
+from dan_async.models._fields import MAX_LIFETIME_S
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.claim import EphemeralClaim
 from dan_async.types import Json, OperatorAddress
@@ -28,7 +29,6 @@ from dan_async.wire.codec import (
     owner_typed_data,
 )
 from dan_async.wire.node_1 import (
-    Code,
     KeygenParams,
     decode_keygen,
     final_challenge,
@@ -56,9 +56,9 @@ _SKEW_S = 60
 
 #: Members that are there and wrong have codes of their own.
 _CODES = {
-    "participants": Code.WRONG_PARTICIPANTS,
-    "revision": Code.UNSUPPORTED,
-    "method": Code.UNSUPPORTED,
+    "participants": NodeCode.WRONG_PARTICIPANTS,
+    "revision": NodeCode.UNSUPPORTED,
+    "method": NodeCode.UNSUPPORTED,
 }
 
 
@@ -95,7 +95,7 @@ def read_setup(params: KeygenParams, operation: str) -> Setup:
         if params.user_authentication.method == "ephemeral":
             raise InvalidFieldError("method", "must be eoa or passkey")
     except InvalidFieldError as error:
-        raise RefusalError(Code.UNSUPPORTED, error.message) from error
+        raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
     try:
         return decode_setup(params.revision, operation, params.setup)
     except (InvalidFieldError, ProtocolError) as error:
@@ -110,7 +110,7 @@ def own_nonce(params: KeygenParams, operator: OperatorAddress) -> bytes | None:
         RefusalError: ``WRONG_PARTICIPANTS`` if this node is not a participant.
     """
     if operator not in params.participants:
-        raise RefusalError(Code.WRONG_PARTICIPANTS, "this node is not a participant")
+        raise RefusalError(NodeCode.WRONG_PARTICIPANTS, "this node is not a participant")
     return params.nonces[params.participants.index(operator)] if params.nonces else None
 
 
@@ -133,7 +133,7 @@ def signed_challenge(params: KeygenParams, operation: str) -> str:
         ).hex()
     if params.revision != Revision.V1 or params.request_id != oneshot_request_id(digest):
         raise RefusalError(
-            Code.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
+            NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
         )
     return oneshot_challenge(params.setup)
 
@@ -163,9 +163,9 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("credentials", error)
     if claim.expiry <= now:
-        raise RefusalError(Code.CLAIM_EXPIRED, "the ephemeral claim has expired")
+        raise RefusalError(NodeCode.CLAIM_EXPIRED, "the ephemeral claim has expired")
     if claim.expiry > now + MAX_LIFETIME_S + _SKEW_S:
-        raise RefusalError(Code.CLAIM_EXPIRED, "the ephemeral claim lives longer than 365 days")
+        raise RefusalError(NodeCode.CLAIM_EXPIRED, "the ephemeral claim lives longer than 365 days")
     return claim
 
 
@@ -209,22 +209,22 @@ def check_signature(
     authentication = params.user_authentication
     if authentication.method == "passkey":
         if passkeys is None:
-            raise RefusalError(Code.UNSUPPORTED, "this node does not do passkeys")
+            raise RefusalError(NodeCode.UNSUPPORTED, "this node does not do passkeys")
         check_assertion(authentication, challenge, passkeys)
         return
     try:
-        owner = check_address("id", authentication.id)
+        owner = parse_address("id", authentication.id)
     except InvalidFieldError as error:
         raise invalid_params(error) from error
     typed_data = owner_typed_data(params.revision, operation, setup, challenge)
     try:
         signer = recover_address(typed_data_digest(typed_data), authentication.signature)
     except InvalidFieldError as error:
-        raise RefusalError(Code.WRONG_OWNER, f"the owner's {error.message}") from error
+        raise RefusalError(NodeCode.WRONG_OWNER, f"the owner's {error.message}") from error
     if signer != owner:
-        raise RefusalError(Code.WRONG_OWNER, "the signature is not the owner's over this request")
+        raise RefusalError(NodeCode.WRONG_OWNER, "the signature is not the owner's over this request")
 
 
 def refuse_field(field: str, error: DanError) -> NoReturn:
     """Refuse a request for one member, which ``data.field`` names."""
-    raise RefusalError(Code.INVALID_PARAMS, f"{field}: {error.message}", data={"field": field}) from error
+    raise RefusalError(NodeCode.INVALID_PARAMS, f"{field}: {error.message}", data={"field": field}) from error

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from dan_async._extras import require_extra
 from dan_async.devnet.passkey_registry import PasskeyRecord, PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError, invalid_params
-from dan_async.errors import DanError, InvalidFieldError, MissingExtraError
+from dan_async.errors import DanError, InvalidFieldError, MissingExtraError, NodeCode, require_extra
 from dan_async.models.authentication import UserAuthentication
 from dan_async.wire.codec import PasskeySignature, decode_passkey_signature
-from dan_async.wire.node_1 import Code
 
 __all__ = ["check_assertion", "load_webauthn", "verify_registration"]
 
@@ -39,7 +37,7 @@ def load_webauthn() -> Any:
     try:
         return require_extra("webauthn", extra="passkeys", purpose="Verifying a passkey")
     except MissingExtraError as error:
-        raise RefusalError(Code.UNSUPPORTED, "this node does not do passkeys") from error
+        raise RefusalError(NodeCode.UNSUPPORTED, "this node does not do passkeys") from error
 
 
 def verify_registration(
@@ -71,7 +69,7 @@ def verify_registration(
         ],
     )
     if webauthn.helpers.bytes_to_base64url(verified.credential_id) != authentication.id:
-        raise RefusalError(Code.WRONG_OWNER, "the new passkey has another id")
+        raise RefusalError(NodeCode.WRONG_OWNER, "the new passkey has another id")
     if not _SHORTEST_ID <= len(verified.credential_id) <= _LONGEST_ID:
         raise invalid_params(InvalidFieldError("id", f"must stand for {_SHORTEST_ID} to {_LONGEST_ID} bytes"))
     return bytes(verified.credential_public_key), int(verified.sign_count), sent
@@ -88,7 +86,7 @@ def check_assertion(authentication: UserAuthentication, challenge: str, passkeys
     webauthn = load_webauthn()
     record = passkeys.find(authentication.id)
     if record is None:
-        raise RefusalError(Code.WRONG_OWNER, "no such passkey is registered with this node")
+        raise RefusalError(NodeCode.WRONG_OWNER, "no such passkey is registered with this node")
     sent = _read(authentication)
     _check_page(sent, record)
     verified = _verify(
@@ -100,13 +98,13 @@ def check_assertion(authentication: UserAuthentication, challenge: str, passkeys
     )
     # The key already decides; but one that signs for an id of its own must not pass for another.
     if webauthn.helpers.bytes_to_base64url(verified.credential_id) != authentication.id:
-        raise RefusalError(Code.WRONG_OWNER, "the assertion is another passkey's")
+        raise RefusalError(NodeCode.WRONG_OWNER, "the assertion is another passkey's")
     passkeys.count(record.credential_id, int(verified.new_sign_count))
 
 
 def _check_page(sent: PasskeySignature, record: PasskeyRecord) -> None:
     if (sent.rp_id, sent.origin) != (record.rp_id, record.origin):
-        raise RefusalError(Code.WRONG_OWNER, "the passkey was registered by another page")
+        raise RefusalError(NodeCode.WRONG_OWNER, "the passkey was registered by another page")
 
 
 def _read(authentication: UserAuthentication) -> PasskeySignature:
@@ -114,7 +112,7 @@ def _read(authentication: UserAuthentication) -> PasskeySignature:
         return decode_passkey_signature(authentication.signature)
     except DanError as error:
         raise RefusalError(
-            Code.INVALID_PARAMS, f"signature: {error.message}", data={"field": "signature"}
+            NodeCode.INVALID_PARAMS, f"signature: {error.message}", data={"field": "signature"}
         ) from error
 
 
@@ -132,5 +130,5 @@ def _verify(verify: Callable[..., T], sent: PasskeySignature, challenge: str, **
     except Exception as error:
         # Parsers beneath it (CBOR, ASN.1) have exceptions of their own for what a stranger sends. Their texts may quote it.
         raise RefusalError(
-            Code.WRONG_OWNER, f"the passkey does not verify ({type(error).__name__})"
+            NodeCode.WRONG_OWNER, f"the passkey does not verify ({type(error).__name__})"
         ) from error

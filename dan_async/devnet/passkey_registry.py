@@ -10,12 +10,11 @@ from attrs import evolve, field, frozen
 from dan_async._hex import from_hex, to_hex
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.share_store import ShareStore, ShareStoreError
-from dan_async.errors import DanError
+from dan_async.errors import DanError, NodeCode
 from dan_async.models._fields import check_int, check_text, required
 from dan_async.types import Json
 from dan_async.wire.json_text import dump, load
 from dan_async.wire.members import members
-from dan_async.wire.node_1 import Code
 from dan_async.wire.node_passkeys import (
     PasskeyReceipt,
     decode_passkey_receipt,
@@ -148,9 +147,9 @@ class PasskeyRegistry:
                 many.
         """
         if record.credential_id in self._records:
-            raise RefusalError(Code.REQUEST_CONFLICT, "the passkey is registered already")
+            raise RefusalError(NodeCode.REQUEST_CONFLICT, "the passkey is registered already")
         if len(self._records) >= self._most:
-            raise RefusalError(Code.UNSUPPORTED, "this node takes no more passkeys")
+            raise RefusalError(NodeCode.UNSUPPORTED, "this node takes no more passkeys")
         self._records[record.credential_id] = record
 
     def count(self, credential_id: str, sign_count: int) -> None:

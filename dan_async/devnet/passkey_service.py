@@ -15,7 +15,8 @@ from dan_async.devnet.passkey_checks import load_webauthn, verify_registration
 from dan_async.devnet.passkey_registry import PasskeyRecord, PasskeyRegistry
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
-from dan_async.wire.node_1 import Code, KeygenParams, encode_keygen, setup_hash
+from dan_async.errors import NodeCode
+from dan_async.wire.node_1 import KeygenParams, encode_keygen, setup_hash
 from dan_async.wire.node_passkeys import OPERATION, PasskeyReceipt, passkey_receipt_digest
 
 __all__ = ["PasskeyService"]
@@ -78,7 +79,7 @@ class PasskeyService:
         nonce = own_nonce(params, self._identity.operator)
         if nonce is None:
             # The challenge of a one-shot request is a hash of its setup, the same for everyone who registers.
-            raise RefusalError(Code.UNSUPPORTED, "a passkey is registered with nonces from the nodes")
+            raise RefusalError(NodeCode.UNSUPPORTED, "a passkey is registered with nonces from the nodes")
         challenge = signed_challenge(params, OPERATION)
         digest = setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup)
         with self._nonces.spending(nonce, params.request_id, OPERATION, digest):

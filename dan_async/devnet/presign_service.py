@@ -15,9 +15,10 @@ from dan_async.devnet.presignature_stock import PresignatureOwner, PresignatureS
 from dan_async.devnet.request_runs import RequestRuns
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.sign_checks import check_presign_key, check_presign_time, check_signers
+from dan_async.errors import NodeCode
 from dan_async.models.signing import PresignatureOffer
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
-from dan_async.wire.node_1 import Code, tagged_hash
+from dan_async.wire.node_1 import tagged_hash
 from dan_async.wire.node_hashes import u32
 from dan_async.wire.node_signing import PresignParams, encode_presign
 
@@ -106,7 +107,7 @@ class PresignService:
             key_id=params.key_id, request_id=params.request_id, signers=params.signers, index=0
         )
         if self._sessions.has_run(session_id):
-            raise RefusalError(Code.REQUEST_CONFLICT, "the nodes have worked on this request before")
+            raise RefusalError(NodeCode.REQUEST_CONFLICT, "the nodes have worked on this request before")
         return self._make(params, record, session_id)
 
     def _check(self, params: PresignParams) -> KeyRecord:
@@ -114,7 +115,7 @@ class PresignService:
         now = self._clock()
         record = self._ring.by_key(params.key_id)
         if record is None:
-            raise RefusalError(Code.UNKNOWN_KEY, "this node holds no such key")
+            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
         check_presign_time(params, now)
         check_presign_key(record, params, now)
         return record

@@ -24,9 +24,8 @@ from dan_async.devnet.peer_messages import AbortNotice, Kind
 from dan_async.devnet.peer_session import PeerSession, PeerSessions, credible_culprits
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.devnet.workers import Urgency, Workers
-from dan_async.errors import ProtocolError
+from dan_async.errors import NodeCode, ProtocolError
 from dan_async.types import OperatorAddress, RequestId
-from dan_async.wire.node_1 import Code
 
 __all__ = ["PresignSessions"]
 
@@ -240,7 +239,7 @@ class PresignSessions:
         data: dict[str, Any] = {"culprits": list(failure.culprits)}
         if failure.aborted_by is not None:
             data["abortedBy"] = failure.aborted_by
-        return RefusalError(Code.SIGNING_FAILED, f"signing failed: {failure.reason}", data=data)
+        return RefusalError(NodeCode.SIGNING_FAILED, f"signing failed: {failure.reason}", data=data)
 
 
 def _judge(session: _Session, error: PeerAbortError) -> _Failure:

@@ -16,8 +16,8 @@ from attrs import field, frozen
 
 from dan_async.devnet.mpc.presignature import Presignature
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
+from dan_async.errors import NodeCode
 from dan_async.types import Clock, MpcKeyId, OperatorAddress
-from dan_async.wire.node_1 import Code
 from dan_async.wire.node_signing_hashes import presignature_id
 
 __all__ = ["PresignatureOwner", "PresignatureStock", "StockedPresignature"]
@@ -117,10 +117,10 @@ class PresignatureStock:
         """
         self._forget_expired()
         if id_ in self._spent:
-            raise RefusalError(Code.PRESIGNATURE_SPENT, "the presignature was used before")
+            raise RefusalError(NodeCode.PRESIGNATURE_SPENT, "the presignature was used before")
         found = self._ready.get(id_)
         if found is None or found.owner != owner or found.signers != signers:
-            raise RefusalError(Code.PRESIGNATURE_UNKNOWN, "there is no such presignature for this")
+            raise RefusalError(NodeCode.PRESIGNATURE_UNKNOWN, "there is no such presignature for this")
         return found
 
     def take(self, stocked: StockedPresignature) -> Presignature:

@@ -12,8 +12,8 @@ from attrs import frozen
 
 from dan_async._tasks import cancel_and_wait
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
+from dan_async.errors import NodeCode
 from dan_async.types import Clock
-from dan_async.wire.node_1 import Code
 
 __all__ = ["RequestRuns", "check_same"]
 
@@ -87,7 +87,7 @@ class RequestRuns(Generic[T]):
             return await asyncio.shield(run.task)
         except asyncio.CancelledError:
             if run.task.cancelled():
-                raise RefusalError(Code.UNAVAILABLE, "the node is stopping") from None
+                raise RefusalError(NodeCode.UNAVAILABLE, "the node is stopping") from None
             raise
 
     async def wait_for(self, request: Hashable) -> None:
@@ -120,11 +120,11 @@ class RequestRuns(Generic[T]):
         if error is None:
             result = task.result()
         elif isinstance(error, RefusalError):
-            if error.code == Code.RATE_LIMITED:
+            if error.code == NodeCode.RATE_LIMITED:
                 return  # whoever was told to come back later may
             result = error
         else:
-            result = RefusalError(Code.INTERNAL_ERROR, "the node has failed")
+            result = RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed")
         self._ended.pop(request, None)
         self._ended[request] = _Ended(content, result, self._clock() + self._keep_s)
         if len(self._ended) > _MOST_ENDED:
@@ -148,4 +148,4 @@ def check_same(known: bytes, content: bytes) -> None:
         RefusalError: ``REQUEST_CONFLICT``: it is not.
     """
     if known != content:
-        raise RefusalError(Code.REQUEST_CONFLICT, "the request id is known with other content")
+        raise RefusalError(NodeCode.REQUEST_CONFLICT, "the request id is known with other content")

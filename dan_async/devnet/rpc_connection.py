@@ -16,8 +16,8 @@ from dan_async.devnet.rate_limit import RateLimit
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.devnet.rpc_framing import RpcRequest, encode_error, encode_result, guess_id, parse_request
 from dan_async.devnet.spoiled_replies import spoil_websocket
+from dan_async.errors import NodeCode
 from dan_async.types import Json
-from dan_async.wire.node_1 import Code
 
 __all__ = ["RpcConnection"]
 
@@ -121,7 +121,7 @@ class RpcConnection:
     def _admit(self, text: str) -> RpcRequest:
         if _is_too_long(text, self._limits.max_request_bytes):
             raise RefusalError(
-                Code.TOO_LARGE,
+                NodeCode.TOO_LARGE,
                 f"a request may be {self._limits.max_request_bytes} bytes long",
                 rpc_id=guess_id(text),
             )
@@ -129,7 +129,7 @@ class RpcConnection:
         wait_s = self._rate.take(self._address)
         refusal = None
         if self._is_stopping:
-            refusal = RefusalError(Code.UNAVAILABLE, "the node is stopping")
+            refusal = RefusalError(NodeCode.UNAVAILABLE, "the node is stopping")
         elif wait_s:
             refusal = rate_limited("too many requests from this address", wait_s)
         elif len(self._requests) >= self._limits.max_in_flight:

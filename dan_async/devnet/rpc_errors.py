@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dan_async.errors import DanError, InvalidFieldError
+from dan_async.errors import DanError, InvalidFieldError, NodeCode
 from dan_async.types import Json
-from dan_async.wire.node_1 import Code
 
 __all__ = ["RefusalError", "invalid_params", "rate_limited"]
 
@@ -48,9 +47,9 @@ class RefusalError(DanError):
 def invalid_params(error: DanError) -> RefusalError:
     """Refuse parameters that could not be read; ``data.field`` names the member, where one is to blame."""
     data = {"field": error.field} if isinstance(error, InvalidFieldError) else None
-    return RefusalError(Code.INVALID_PARAMS, error.message, data=data)
+    return RefusalError(NodeCode.INVALID_PARAMS, error.message, data=data)
 
 
 def rate_limited(message: str, retry_after_s: float) -> RefusalError:
     """Ask to come back later; ``data.retryAfter`` is in whole seconds, rounded up."""
-    return RefusalError(Code.RATE_LIMITED, message, data={"retryAfter": max(1, math.ceil(retry_after_s))})
+    return RefusalError(NodeCode.RATE_LIMITED, message, data={"retryAfter": max(1, math.ceil(retry_after_s))})

@@ -7,10 +7,9 @@ import re
 from attrs import frozen
 
 from dan_async.devnet.rpc_errors import RefusalError
-from dan_async.errors import ProtocolError
+from dan_async.errors import NodeCode, ProtocolError
 from dan_async.types import Json
 from dan_async.wire.json_text import dump, load
-from dan_async.wire.node_1 import Code
 
 __all__ = ["RpcRequest", "encode_error", "encode_result", "guess_id", "parse_request"]
 
@@ -37,7 +36,7 @@ def _read_id(value: Json) -> int | str:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise RefusalError(
-        Code.INVALID_REQUEST, f"id must be a whole number from 0, or 1 to {_LONGEST_ID} ASCII characters"
+        NodeCode.INVALID_REQUEST, f"id must be a whole number from 0, or 1 to {_LONGEST_ID} ASCII characters"
     )
 
 
@@ -52,13 +51,13 @@ def parse_request(text: str | bytes) -> RpcRequest:
     try:
         value = load(text)
     except ProtocolError as error:
-        raise RefusalError(Code.PARSE_ERROR, error.message) from error
+        raise RefusalError(NodeCode.PARSE_ERROR, error.message) from error
     if not isinstance(value, dict):
-        raise RefusalError(Code.INVALID_REQUEST, "a request is one JSON object; batches are not taken")
+        raise RefusalError(NodeCode.INVALID_REQUEST, "a request is one JSON object; batches are not taken")
     rpc_id = _read_id(value.get("id"))
     problem = _problem(value)
     if problem:
-        raise RefusalError(Code.INVALID_REQUEST, problem, rpc_id=rpc_id)
+        raise RefusalError(NodeCode.INVALID_REQUEST, problem, rpc_id=rpc_id)
     return RpcRequest(rpc_id, value["method"], value["params"])
 
 

@@ -13,7 +13,7 @@ from dan_async.devnet.ephemeral_registry import RegisteredKey
 from dan_async.devnet.key_record import KeyRecord
 from dan_async.devnet.owner_checks import is_owner, refuse_field
 from dan_async.devnet.rpc_errors import RefusalError
-from dan_async.errors import InvalidFieldError, ProtocolError
+from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.setup import SigngenSetup
@@ -27,7 +27,7 @@ from dan_async.wire.codec import (
     read_ephemeral_proof,
     sign_requests,
 )
-from dan_async.wire.node_1 import Code, final_challenge, oneshot_request_id, setup_hash
+from dan_async.wire.node_1 import final_challenge, oneshot_request_id, setup_hash
 from dan_async.wire.node_signing import OPERATION, PresignParams, SignParams, presign_digest, sign_challenge
 from dan_async.wire.revisions import check_method
 
@@ -78,12 +78,12 @@ def read_sign(params: SignParams) -> ReadSign:
     try:
         check_method(params.revision, OPERATION, auth.method)
     except InvalidFieldError as error:
-        raise RefusalError(Code.UNSUPPORTED, error.message) from error
+        raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
     try:
         setup = decode_setup(params.revision, OPERATION, params.setup)
         assert isinstance(setup, SigngenSetup)
         if setup.sign_alg != "secp256k1":
-            raise RefusalError(Code.UNSUPPORTED, "this node signs with secp256k1 keys only")
+            raise RefusalError(NodeCode.UNSUPPORTED, "this node signs with secp256k1 keys only")
         requests = sign_requests(params.revision, setup)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("setup", error)
@@ -119,7 +119,7 @@ def check_signers(record: KeyRecord, signers: tuple[OperatorAddress, ...], opera
         problem = "a signer is no party of the key"
     else:
         return
-    raise RefusalError(Code.WRONG_PARTICIPANTS, problem)
+    raise RefusalError(NodeCode.WRONG_PARTICIPANTS, problem)
 
 
 def check_presign_time(params: PresignParams, now: float) -> None:
@@ -130,10 +130,10 @@ def check_presign_time(params: PresignParams, now: float) -> None:
         RefusalError: ``CHALLENGE_EXPIRED``.
     """
     if params.expires_at <= now:
-        raise RefusalError(Code.CHALLENGE_EXPIRED, "the request has expired")
+        raise RefusalError(NodeCode.CHALLENGE_EXPIRED, "the request has expired")
     if params.expires_at > now + _LONGEST_PRESIGN_S:
         problem = f"a request for a presignature ends within {_LONGEST_PRESIGN_S} s"
-        raise RefusalError(Code.CHALLENGE_EXPIRED, problem)
+        raise RefusalError(NodeCode.CHALLENGE_EXPIRED, problem)
 
 
 def check_presign_key(record: KeyRecord, params: PresignParams, now: float) -> RegisteredKey:
@@ -183,7 +183,7 @@ def signed_challenge(read: ReadSign) -> str:
         ).hex()
     if params.revision != Revision.V1 or params.request_id != oneshot_request_id(read.setup_digest):
         raise RefusalError(
-            Code.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
+            NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
         )
     return oneshot_challenge(params.setup)
 
@@ -200,7 +200,7 @@ def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> Register
     if read.setup.t != record.acknowledgement.threshold.t:
         refuse_field("setup", InvalidFieldError("t", "is not the key's"))
     if params.revision == Revision.V0_1 and not is_owner(record.owner_id, _named_owner(params)):
-        raise RefusalError(Code.UNKNOWN_KEY, "this node holds no such key of this owner")
+        raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
     key = usable_key(record, read, now)
     payload = ephemeral_payload(params.revision, params.setup, signed_challenge(read))
     _check_signed(key, payload, read.signature)
@@ -233,7 +233,7 @@ def _named_owner(params: SignParams) -> UserAuthentication:
 def _check_signed(key: RegisteredKey, data: bytes, signature: str) -> None:
     if not is_signed_by(key.claim.eph_pk, key.claim.sign_alg, data, signature):
         raise RefusalError(
-            Code.EPHEMERAL_KEY_REFUSED,
+            NodeCode.EPHEMERAL_KEY_REFUSED,
             "the signature is not the ephemeral key's over this request",
             data={"reason": "signature"},
         )

@@ -32,11 +32,11 @@ from dan_async.devnet.request_runs import RequestRuns
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.sign_checks import ReadSign, check_signers, check_signing_key, read_sign, usable_key
 from dan_async.devnet.workers import Urgency, Workers
-from dan_async.errors import InvalidFieldError, ProtocolError
+from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
 from dan_async.models.signing import SignatureShare, SignatureShares
 from dan_async.types import Clock, MpcKeyId, RequestId
 from dan_async.wire.codec import SignRequest
-from dan_async.wire.node_1 import Code, decode_key_id
+from dan_async.wire.node_1 import decode_key_id
 from dan_async.wire.node_signing import (
     OPERATION,
     SignParams,
@@ -156,7 +156,7 @@ class SignService:
     def _record(self, read: ReadSign) -> KeyRecord:
         record = self._ring.by_key(_key_id(read))
         if record is None:
-            raise RefusalError(Code.UNKNOWN_KEY, "this node holds no such key")
+            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
         return record
 
     def _check_permissions(self, record: KeyRecord, read: ReadSign) -> None:
@@ -164,7 +164,7 @@ class SignService:
         for request in read.requests:
             problem = self._find_refusal(record.permissions, request, now=now)
             if problem is not None:
-                raise RefusalError(Code.NOT_PERMITTED, problem)
+                raise RefusalError(NodeCode.NOT_PERMITTED, problem)
 
     def _spend_nonce(self, read: ReadSign) -> None:
         """Use the nonce up, or remember that it was used up for the same request with other signers."""
@@ -179,7 +179,7 @@ class SignService:
         nonce = None
         if params.participants:
             if self._identity.operator not in params.participants:
-                raise RefusalError(Code.WRONG_PARTICIPANTS, "this node is not a participant")
+                raise RefusalError(NodeCode.WRONG_PARTICIPANTS, "this node is not a participant")
             nonce = params.nonces[params.participants.index(self._identity.operator)]
         with self._nonces.spending(nonce, params.request_id, OPERATION, read.setup_digest):
             self._authorised[params.request_id] = _Authorised(content, now + self._keep_s)
@@ -195,7 +195,9 @@ class SignService:
                 key_id=key_id, request_id=params.request_id, signers=params.signers, index=index
             )
             if self._sessions.has_run(session_id):
-                raise RefusalError(Code.CHALLENGE_REUSED, "the nodes have worked under this challenge before")
+                raise RefusalError(
+                    NodeCode.CHALLENGE_REUSED, "the nodes have worked under this challenge before"
+                )
             return self._sessions.run(
                 request_id=params.request_id,
                 session_id=session_id,
@@ -237,7 +239,7 @@ class SignService:
         except SigningAbort as abort:
             culprits = [record.acknowledgement.participants[index - 1] for index in abort.culprits]
             raise RefusalError(
-                Code.SIGNING_FAILED, f"signing failed: {abort.reason}", data={"culprits": culprits}
+                NodeCode.SIGNING_FAILED, f"signing failed: {abort.reason}", data={"culprits": culprits}
             ) from abort
         _log.info("request %s: %d signed", read.params.request_id, len(shares))
         return self._answer(record, read.params.request_id, shares)

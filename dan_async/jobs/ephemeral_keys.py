@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import secrets
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from attrs import evolve
 
-from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
@@ -19,7 +17,7 @@ from dan_async.models.claim import EphemeralClaim
 from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
 from dan_async.models.request_params import DEFAULT_DURATION_S
 from dan_async.models.session import DanModuleInfo
-from dan_async.types import Clock, KeyAlgorithm, RequestId
+from dan_async.types import Clock, KeyAlgorithm, new_request_id
 from dan_async.wallets.base import Wallet
 
 if TYPE_CHECKING:
@@ -120,7 +118,7 @@ def _change(
 ) -> EphemeralKeyChange:
     known = session.threshold is not None and session.parties_number is not None
     return EphemeralKeyChange(
-        request_id=RequestId(to_hex(secrets.token_bytes(32))),
+        request_id=new_request_id(),
         action=action,
         key_id=session.mpc_key_id,
         owner_id=owner.id,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from dan_async._tasks import Deadline
 from dan_async.auth.passkey import PasskeyRegister
 from dan_async.config import Timeouts
+from dan_async.crypto.address import parse_address
 from dan_async.errors import (
     DanError,
     InvalidFieldError,
     WalletError,
     WalletTimeoutError,
 )
-from dan_async.models._fields import check_address, check_seconds
+from dan_async.models._fields import check_seconds
 from dan_async.models.authentication import AuthMethod
 from dan_async.models.request_params import HardcodedValues, SmartAccount
 from dan_async.types import Address, TypedData
@@ -89,11 +90,11 @@ async def find_address(
         WalletError: The account could not tell; its own exception is the cause.
     """
     if auth.method == "eoa":
-        return check_address("auth.id", auth.id)
+        return parse_address("auth.id", auth.id)
     if auth.method != "passkey":
         raise InvalidFieldError("auth", "must be an owner: a wallet or a passkey")
     if fixed.eoa_address is not None:
-        return check_address("hardcoded_values: eoa_address", fixed.eoa_address)
+        return parse_address("hardcoded_values: eoa_address", fixed.eoa_address)
     if account is None:
         raise InvalidFieldError(
             "eoa_address",
@@ -111,7 +112,7 @@ async def find_address(
             hint="Its own exception is the cause of this one",
             phase="wallet",
         ) from error
-    return check_address("smart_account_client: address", found)
+    return parse_address("smart_account_client: address", found)
 
 
 async def register_passkey(

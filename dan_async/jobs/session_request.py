@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from dan_async._hex import to_hex
 from dan_async.auth.eoa import EoaAuth
 from dan_async.config import Threshold, Timeouts
+from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.jobs.passkeys import LimitedAuth, find_address
-from dan_async.models._fields import (
-    MAX_LIFETIME_S,
-    check_address,
-    check_algorithm,
-    check_int,
-    check_seconds,
-    check_text,
-)
+from dan_async.models._fields import MAX_LIFETIME_S, check_algorithm, check_int, check_seconds, check_text
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.keygen import KeygenRequest
 from dan_async.models.permissions import permissions_text
 from dan_async.models.request_params import HardcodedValues, SmartAccount
-from dan_async.types import Address, Clock, KeyAlgorithm, RequestId
+from dan_async.types import Address, Clock, KeyAlgorithm, new_request_id
 from dan_async.wallets.base import Wallet
 
 if TYPE_CHECKING:
@@ -103,7 +95,7 @@ async def prepare(
         auth, wallet=wallet, browser_wallet=browser_wallet, account=account, limit_s=timeouts.wallet_s
     )
     owner = await find_address(auth, fixed=fixed, account=account, timeout_s=timeout_s)
-    if fixed.eoa_address is not None and check_address("eoa_address", fixed.eoa_address) != owner:
+    if fixed.eoa_address is not None and parse_address("eoa_address", fixed.eoa_address) != owner:
         raise InvalidFieldError(
             "hardcoded_values: eoa_address",
             f"is not the wallet's address, {owner}",
@@ -128,7 +120,7 @@ async def prepare(
         network.default_eph_alg,
     )
     request = KeygenRequest(
-        request_id=RequestId(to_hex(secrets.token_bytes(32))),
+        request_id=new_request_id(),
         owner_id=auth.id,
         threshold=parties,
         claim=EphemeralClaim(
@@ -229,7 +221,7 @@ def choose_wallet(
             raise InvalidFieldError(
                 name, "is not a wallet", hint="It needs address, interactive and an async sign_typed_data()"
             )
-        check_address(f"{name}.address", getattr(candidate, "address", None))
+        parse_address(f"{name}.address", getattr(candidate, "address", None))
         return candidate
     raise ConfigurationError(
         "no wallet was given, so nobody can authorise the session",

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dan_async._hex import from_hex
-from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.types import Address
 
 _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,64}|[0-9]{1,78})\Z")
 _ALGORITHMS = ("secp256k1", "ed25519")
@@ -70,11 +68,6 @@ def check_algorithm(field: str, value: object) -> str:
     if value not in _ALGORITHMS:
         raise InvalidFieldError(field, "must be 'secp256k1' or 'ed25519'")
     return str(value)
-
-
-def check_address(field: str, value: object) -> Address:
-    """Check an Ethereum address: 0x and 40 hex digits; a mixed-case one must carry the right EIP-55 checksum."""
-    return parse_address(field, value)
 
 
 def check_private_key_hex(field: str, value: object) -> str:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 from attrs import frozen
 
 from dan_async._hex import from_hex, to_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address
 from dan_async.types import Address
 
 #: Longest member of variable length, in bytes; no block takes a longer one.
@@ -37,7 +37,7 @@ def word(value: object, name: str) -> bytes:
 
 def address(value: object, name: str) -> Address:
     """Read an address."""
-    return check_address(name, value)
+    return parse_address(name, value)
 
 
 def address_and_data(least: int) -> Callable[[Any, str], bytes]:

@@ -43,6 +43,11 @@ class Acknowledgement:
         return self.public_shares[self.party_index - 1]
 
     @property
+    def summary(self) -> str:
+        """What it says, in a few words."""
+        return f"acknowledged key {self.key_id[:8]}…"
+
+    @property
     def claims(self) -> tuple[object, ...]:
         """The fields on which agreeing nodes agree: everything but who says it."""
         return (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from dan_async.models._fields import check_address, number_of
+from dan_async.crypto.address import parse_address
+from dan_async.models._fields import number_of
 from dan_async.models._user_operation_fields import data, shorten
 from dan_async.types import Address
 
@@ -33,7 +34,7 @@ class Call:
     data: bytes = field(default=b"", repr=shorten)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "target", check_address("target", self.target))
+        object.__setattr__(self, "target", parse_address("target", self.target))
         object.__setattr__(self, "value", _read_value(self.value, "value"))
         object.__setattr__(self, "data", data(self.data, "data"))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import field, frozen
 
+from dan_async.errors import NodeOutcome
 from dan_async.models._fields import check_int, check_text, optional, required
+from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.claim import EphemeralClaim
-from dan_async.models.outcome import NodeOutcome
 from dan_async.models.threshold import Threshold
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
@@ -82,8 +85,8 @@ class KeygenReport:
     key_id: MpcKeyId
     public_key: bytes
     threshold: Threshold
-    outcomes: tuple[NodeOutcome, ...] = ()
-    replaced: tuple[NodeOutcome, ...] = ()
+    outcomes: tuple[NodeOutcome[Acknowledgement], ...] = ()
+    replaced: tuple[NodeOutcome[Any], ...] = ()
     culprits: tuple[OperatorAddress, ...] = ()
     restarts: int = 0
     timings: KeygenTimings = KeygenTimings()

@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from attrs import field, frozen
 
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import (
-    MAX_LIFETIME_S,
-    check_address,
-    check_int,
-    check_private_key_hex,
-    optional,
-    required,
-)
+from dan_async.models._fields import MAX_LIFETIME_S, check_int, check_private_key_hex, optional, required
 from dan_async.types import Address
 
 if TYPE_CHECKING:
@@ -67,7 +61,7 @@ class HardcodedValues:
         InvalidFieldError: A value is wrong; it is not repeated.
     """
 
-    eoa_address: Address | None = field(default=None, validator=optional(check_address))
+    eoa_address: Address | None = field(default=None, validator=optional(parse_address))
     hex_eph_sk_without_0x: str | None = field(
         default=None, repr=lambda _: "'***'", validator=optional(check_private_key_hex)
     )

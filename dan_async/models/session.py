@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from attrs import NOTHING, field, fields, frozen
 
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
 from dan_async.models._fields import (
-    check_address,
     check_algorithm,
     check_int,
     check_private_key_hex,
@@ -83,12 +83,12 @@ class DanModuleInfo:
         InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
-    session_key_eoa: Address = field(validator=required(check_address))
+    session_key_eoa: Address = field(validator=required(parse_address))
     mpc_key_id: MpcKeyId = field(validator=required(check_text, most=256))
     hex_eph_sk_without_0x: str = field(repr=_mask, validator=required(check_private_key_hex))
     parties_number: int | None = field(default=None)
     threshold: int | None = field(default=None)
-    eoa_address: Address | None = field(default=None, validator=optional(check_address))
+    eoa_address: Address | None = field(default=None, validator=optional(parse_address))
     chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=_MAX_CHAIN_ID))
     public_key: Hex | None = field(default=None, validator=optional(check_text, most=132))
     eph_id: str | None = field(default=None, validator=optional(check_text, most=256))
@@ -178,5 +178,5 @@ class DanSessionKeyPayload(DanModuleInfo):
 
     parties_number: int = field()
     threshold: int = field()
-    eoa_address: Address = field(validator=required(check_address))
+    eoa_address: Address = field(validator=required(parse_address))
     chain_id: int = field(validator=required(check_int, least=1, most=_MAX_CHAIN_ID))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dan_async._event_hub import EventHub
-from dan_async._hex import to_hex
 from dan_async._tasks import Deadline
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.errors import ClientClosedError, DanError, InvalidFieldError
@@ -29,12 +27,12 @@ from dan_async.networks.node_probe import probing
 from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
 from dan_async.networks.node_settling import KeygenQuestion, KeygenSettlement, settle_keygen
 from dan_async.networks.node_sign_relay import RelayedOrder, relay_signgen
-from dan_async.networks.node_signing import NodeSigner, random_request_id
+from dan_async.networks.node_signing import NodeSigner
 from dan_async.networks.pool import rank
 from dan_async.networks.signing import SigningOptions, SigningOrder
 from dan_async.retry import RetryPolicy
 from dan_async.transport.base import Transport
-from dan_async.types import Clock, KeyAlgorithm, RequestId
+from dan_async.types import Clock, KeyAlgorithm, RequestId, new_request_id
 from dan_async.wire import node_1, node_passkeys, revision_1
 from dan_async.wire.passkey import PasskeySetup
 
@@ -166,7 +164,7 @@ class NodeNetwork:
     ) -> tuple[bytes, ...]:
         """Sign with a key that these nodes hold; see ``Network.signgen`` and ``NodeSigner.sign``."""
         self._refuse_if_closed()
-        with self._operation(random_request_id(), "signgen"):
+        with self._operation(new_request_id(), "signgen"):
             return await self._signer.sign(order, key, deadline=deadline)
 
     async def _change(
@@ -208,7 +206,7 @@ class NodeNetwork:
             ClientClosedError: The network was closed.
             DanError: Any other failure, named.
         """
-        request_id = RequestId(to_hex(secrets.token_bytes(32)))
+        request_id = new_request_id()
 
         async def authenticate(challenge: str) -> UserAuthentication:
             waiting = deadline.paused() if auth.interactive else nullcontext()

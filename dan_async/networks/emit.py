@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from dan_async._event_hub import EventHub, failure_of
 from dan_async._request_log import RequestLog
-from dan_async.errors import DanError
+from dan_async.errors import DanError, NodeOutcome
 from dan_async.events import (
     AttemptAbandoned,
     AttemptFailed,
@@ -28,7 +28,6 @@ from dan_async.events import (
     WalletAnswered,
     WalletAsked,
 )
-from dan_async.models.outcome import NodeOutcome
 from dan_async.networks.node_health import HealthRecord, RestState
 from dan_async.retry import RetryDetails
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
@@ -257,7 +256,7 @@ def tell_verdict(
     is_won: bool,
     needed: int,
     agreed: Collection[OperatorAddress],
-    outcomes: Sequence[NodeOutcome],
+    outcomes: Sequence[NodeOutcome[Any]],
     elapsed_s: float,
     key_id: MpcKeyId | None = None,
 ) -> None:

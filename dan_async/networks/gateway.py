@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -23,7 +22,7 @@ from dan_async.networks.gateway_signing import SigngenOperation
 from dan_async.networks.gateway_url import check_gateway_revision, check_gateway_url
 from dan_async.retry import RetryPolicy
 from dan_async.transport.frame_connector import FrameConnector
-from dan_async.types import Clock, KeyAlgorithm, RequestId
+from dan_async.types import Clock, KeyAlgorithm, RequestId, new_request_id
 from dan_async.wire.codec import (
     ApiVersion,
     Exchange,
@@ -260,7 +259,7 @@ class GatewayNetwork:
         """
         self._refuse_if_closed()
         self._check_claim(order.claim)
-        scene = self._scene(Operation.SIGNGEN, RequestId(f"0x{secrets.token_hex(32)}"))
+        scene = self._scene(Operation.SIGNGEN, new_request_id())
         running = SigngenOperation(
             self._gateway, scene, order, key, api_version=self._api_version, deadline=deadline
         )
@@ -304,7 +303,7 @@ class GatewayNetwork:
         self._refuse_if_closed()
         if self._api_version == "v2":
             raise InvalidFieldError("api_version", "must be v1: all passkeys would have one challenge in v2")
-        scene = self._scene(Operation.REGISTER_PASSKEY, RequestId(f"0x{secrets.token_hex(32)}"))
+        scene = self._scene(Operation.REGISTER_PASSKEY, new_request_id())
         found = await self._run(scene, passkey_exchange, None, auth, deadline)
         if found != auth.id:
             raise KeySubstitutionError(

@@ -13,10 +13,12 @@ from dan_async._tasks import Deadline
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
 from dan_async.crypto.signature import recover_address
 from dan_async.errors import (
+    VERDICTS,
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
     DanError,
+    NodeCode,
     NodeError,
     NodeProtocolError,
     NodeRefusedError,
@@ -26,12 +28,11 @@ from dan_async.errors import (
     RateLimitedError,
     RequestTimeoutError,
     RpcError,
+    Verdict,
 )
-from dan_async.models.outcome import Tries
 from dan_async.networks.emit import Attempts, NodeUpDown
 from dan_async.networks.node_health import Asked, HealthRecord, RestPolicy
-from dan_async.retry import RetryPolicy
-from dan_async.retry_table import NODE_CODES
+from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.base import Transport
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.websocket import WebSocketTransport
@@ -215,7 +216,7 @@ class Node:
             ):  # the node said so, not our own patience
                 return RateLimitedError(
                     error.message,
-                    code=node_1.Code.RATE_LIMITED,
+                    code=NodeCode.RATE_LIMITED,
                     retry_after=retry_after,
                     hint=error.hint,
                     **context,
@@ -255,7 +256,7 @@ def _recover(digest: bytes, signature: bytes) -> str | None:
 
 def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
     retry_after = error.data.get("retryAfter")
-    if error.code == node_1.Code.RATE_LIMITED:
+    if error.code == NodeCode.RATE_LIMITED:
         seconds = float(retry_after) if isinstance(retry_after, int) and 0 <= retry_after <= 3600 else 1.0
         return RateLimitedError(
             f"the node asks to slow down: {error.message}", code=error.code, retry_after=seconds, **context
@@ -266,6 +267,6 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
-        retryable=error.code in NODE_CODES,
+        retryable=Verdict.RETRYABLE in VERDICTS.get(error.code, Verdict.NONE),
         **context,
     )

@@ -10,23 +10,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import evolve
 
 from dan_async._tasks import Deadline, cancel_and_wait
 from dan_async.crypto.signature import recover_address
-from dan_async.errors import AcknowledgementError, DanError, NodeRefusedError, QuorumError
+from dan_async.errors import (
+    AcknowledgementError,
+    DanError,
+    NodeCode,
+    NodeOutcome,
+    NodeRefusedError,
+    QuorumError,
+)
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.ephemeral_key_change import ChangeReceipt, EphemeralKeyReport
-from dan_async.models.outcome import NodeOutcome
 from dan_async.models.threshold import MAX_PARTIES, Threshold
 from dan_async.networks.emit import tell_verdict
 from dan_async.networks.node import Node
 from dan_async.networks.node_round import NodeRound, SetupText
 from dan_async.networks.pool import rank
 from dan_async.types import Json, OperatorAddress
-from dan_async.wire import node_1, node_receipts
+from dan_async.wire import node_receipts
 
 __all__ = ["Authenticate", "ask_all", "change_ephemeral_key"]
 
@@ -107,10 +113,10 @@ async def change_ephemeral_key(
 
 async def ask_all(
     nodes: Sequence[Node], ask: Callable[[Node], Awaitable[T]]
-) -> tuple[dict[OperatorAddress, T], list[NodeOutcome]]:
+) -> tuple[dict[OperatorAddress, T], list[NodeOutcome[Any]]]:
     """Ask every node at once; give the answers and what the others said."""
     answers: dict[OperatorAddress, T] = {}
-    failures: list[NodeOutcome] = []
+    failures: list[NodeOutcome[Any]] = []
 
     async def one(node: Node) -> None:
         try:
@@ -134,7 +140,7 @@ async def ask_all(
 
 
 def _holds_no_share(error: BaseException | None) -> bool:
-    return isinstance(error, NodeRefusedError) and error.code == node_1.Code.UNKNOWN_KEY
+    return isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY
 
 
 async def _tell(node: Node, params: str, setup: SetupText, eph_id: str, deadline: Deadline) -> ChangeReceipt:
@@ -169,7 +175,7 @@ def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
     )
 
 
-def _too_few(setup: SetupText, confirmed: int, needed: int, failures: list[NodeOutcome]) -> QuorumError:
+def _too_few(setup: SetupText, confirmed: int, needed: int, failures: list[NodeOutcome[Any]]) -> QuorumError:
     return QuorumError(
         f"{confirmed} nodes confirmed {setup.operation}, at least {needed} must",
         hint="Repeating the call is safe: a node that has made the change says so again",

@@ -12,18 +12,24 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
 from dan_async._request_log import RequestLog
 from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
-from dan_async.errors import ClientClosedError, NodeRefusedError, QuorumError
+from dan_async.errors import (
+    ClientClosedError,
+    NodeOutcome,
+    NodeRefusedError,
+    QuorumError,
+    Verdict,
+    verdict_of,
+)
 from dan_async.events import OperationRestarted
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.keygen import KeygenReport, KeygenRequest, KeygenTimings
-from dan_async.models.outcome import NodeOutcome
 from dan_async.models.setup import KeygenSetup
 from dan_async.models.threshold import Threshold
 from dan_async.networks.emit import wallet_turn
@@ -45,19 +51,6 @@ _log = logging.getLogger(__name__)
 #: How many times a key generation is started again that cannot leave out anybody new. One that can always is.
 _VAIN_RESTARTS = 2
 
-#: Refusals that another round may cure: it has new nonces, other participants, or better luck.
-_CURABLE = frozenset(
-    {
-        node_1.Code.INTERNAL_ERROR,
-        node_1.Code.RATE_LIMITED,
-        node_1.Code.UNAVAILABLE,
-        node_1.Code.CHALLENGE_MISMATCH,
-        node_1.Code.CHALLENGE_EXPIRED,
-        node_1.Code.CHALLENGE_REUSED,
-        node_1.Code.KEYGEN_FAILED,
-    }
-)
-
 
 @frozen(kw_only=True)
 class _Opened:
@@ -66,10 +59,10 @@ class _Opened:
     setup: KeygenSetup
     threshold: Threshold
     round: NodeRound
-    outcomes: tuple[NodeOutcome, ...]
+    outcomes: tuple[NodeOutcome[Any], ...]
 
     @property
-    def replaced(self) -> tuple[NodeOutcome, ...]:
+    def replaced(self) -> tuple[NodeOutcome[Any], ...]:
         """What became of the nodes that were asked and do not take part."""
         return tuple(o for o in self.outcomes if o.operator not in self.round.participants)
 
@@ -103,7 +96,7 @@ class NodeKeygen:
         self._timeouts = timeouts
         self._least = request.min_parties or request.threshold.n
         self._left_out: set[OperatorAddress] = set()  # of later rounds, as long as there are enough others
-        self._replaced: list[NodeOutcome] = []
+        self._replaced: list[NodeOutcome[Any]] = []
         self._culprits: set[OperatorAddress] = set()
         self._restarts = 0
         self._vain_restarts = 0
@@ -274,7 +267,7 @@ class NodeKeygen:
 def not_ready(
     ready: int,
     threshold: Threshold,
-    outcomes: Sequence[NodeOutcome],
+    outcomes: Sequence[NodeOutcome[Any]],
     request_id: RequestId,
     *,
     deadline: Deadline,
@@ -293,9 +286,9 @@ def not_ready(
     return error
 
 
-def _is_final(outcome: NodeOutcome) -> bool:
+def _is_final(outcome: NodeOutcome[Any]) -> bool:
     """Whether a node refused what another round would bring again."""
-    return isinstance(outcome.error, NodeRefusedError) and outcome.error.code not in _CURABLE
+    return isinstance(outcome.error, NodeRefusedError) and Verdict.CURABLE not in verdict_of(outcome.error)
 
 
 def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetup, SetupText]:

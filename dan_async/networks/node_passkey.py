@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from dan_async._tasks import Deadline
 from dan_async.crypto.signature import recover_address
-from dan_async.errors import AcknowledgementError, DanError, QuorumError
-from dan_async.models.outcome import NodeOutcome
+from dan_async.errors import AcknowledgementError, DanError, NodeOutcome, QuorumError
 from dan_async.models.threshold import MAX_PARTIES
 from dan_async.networks.emit import tell_verdict
 from dan_async.networks.node import Node
@@ -108,7 +108,7 @@ def _check(receipt: PasskeyReceipt, operator: OperatorAddress, setup: SetupText,
         )
 
 
-def _too_few(setup: SetupText, found: int, needed: int, failures: list[NodeOutcome]) -> QuorumError:
+def _too_few(setup: SetupText, found: int, needed: int, failures: list[NodeOutcome[Any]]) -> QuorumError:
     return QuorumError(
         f"{found} nodes can register the passkey, at least {needed} must",
         hint="Register another passkey when the other nodes are back",

@@ -11,15 +11,15 @@ import hashlib
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from attrs import frozen
 
 from dan_async._tasks import Deadline
-from dan_async.errors import AcknowledgementError, QuorumDeadlineError, QuorumError
+from dan_async.errors import AcknowledgementError, NodeOutcome, QuorumDeadlineError, QuorumError
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.keygen import KeygenReport
-from dan_async.models.outcome import NodeOutcome, Tries
 from dan_async.models.threshold import Threshold
 from dan_async.networks.emit import tell_verdict
 from dan_async.networks.node import Node
@@ -27,6 +27,7 @@ from dan_async.networks.pool import fill_seats
 from dan_async.quorum.dissent import set_dissent_apart
 from dan_async.quorum.fan_out import fan_out
 from dan_async.quorum.tally import KeygenTally
+from dan_async.retry import Tries
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 from dan_async.wire import node_1
 from dan_async.wire.revision_1 import oneshot_challenge
@@ -149,7 +150,7 @@ async def open_round(
     hedge_s: float | None = None,
     least: int | None = None,
     patience_s: float | None = None,
-) -> tuple[NodeRound, list[NodeOutcome]]:
+) -> tuple[NodeRound, list[NodeOutcome[Any]]]:
     """
     Collect a nonce from each of n nodes, with a spare for each that fails or is late.
 
@@ -291,7 +292,7 @@ def out_of_time(deadline: Deadline, doing: str, failure: QuorumError, *, phase: 
 
 
 def _note_misbehaviour(
-    nodes: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome], culprits: Collection[str]
+    nodes: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome[Any]], culprits: Collection[str]
 ) -> None:
     """Let those rest whose acknowledgement failed a check, and those that most of the others blame."""
     for outcome in outcomes:

@@ -15,10 +15,9 @@ from attrs import frozen
 
 from dan_async._tasks import Deadline
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.errors import AcknowledgementError, QuorumError
+from dan_async.errors import AcknowledgementError, NodeOutcome, QuorumError
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.keygen import KeygenReport
-from dan_async.models.outcome import NodeOutcome
 from dan_async.models.threshold import Threshold
 from dan_async.networks.node import Node
 from dan_async.networks.node_key_change import ask_all
@@ -62,7 +61,7 @@ class KeygenSettlement:
 
     report: KeygenReport | None
     is_certain: bool
-    outcomes: tuple[NodeOutcome, ...] = ()
+    outcomes: tuple[NodeOutcome[Acknowledgement], ...] = ()
 
 
 @runtime_checkable
@@ -115,7 +114,7 @@ async def settle_keygen(
 def judge(
     question: KeygenQuestion,
     answers: Mapping[OperatorAddress, tuple[Acknowledgement, ...]],
-    failures: Sequence[NodeOutcome],
+    failures: Sequence[NodeOutcome[Acknowledgement]],
 ) -> KeygenSettlement:
     """
     Decide what the answers mean. Pure.
@@ -142,7 +141,8 @@ def judge(
             key_id_of=partial(_key_id, question, request_id, participants),
             digest_of=node_1.acknowledgement_digest,
         )
-        outcomes, counted = [], 0
+        outcomes: list[NodeOutcome[Acknowledgement]] = []
+        counted = 0
         for operator, ack in found.items():
             try:
                 tally.record(operator, ack)
@@ -150,7 +150,7 @@ def judge(
                 outcomes.append(NodeOutcome(operator=operator, error=error))
             else:
                 counted += 1
-                outcomes.append(NodeOutcome(operator=operator, acknowledgement=ack))
+                outcomes.append(NodeOutcome(operator=operator, answer=ack, said=ack.summary))
         largest = max(largest, counted)
         report = _report(tally, request_id, threshold, (*outcomes, *failures))
         if report is not None:
@@ -194,7 +194,10 @@ def _was_asked(
 
 
 def _report(
-    tally: KeygenTally, request_id: RequestId, threshold: Threshold, outcomes: tuple[NodeOutcome, ...]
+    tally: KeygenTally,
+    request_id: RequestId,
+    threshold: Threshold,
+    outcomes: tuple[NodeOutcome[Acknowledgement], ...],
 ) -> KeygenReport | None:
     try:
         agreed = tally.verdict()

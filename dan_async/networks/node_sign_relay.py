@@ -8,12 +8,12 @@ sign: where one fails then, others take over without asking again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import evolve, frozen
 
 from dan_async._tasks import Deadline
-from dan_async.errors import NodeRefusedError, QuorumError
-from dan_async.models.outcome import NodeOutcome
+from dan_async.errors import NodeCode, NodeOutcome, NodeRefusedError, QuorumError
 from dan_async.models.threshold import MAX_PARTIES
 from dan_async.networks.node import Node
 from dan_async.networks.node_key_change import Authenticate
@@ -24,7 +24,6 @@ from dan_async.networks.signer_set import Run
 from dan_async.networks.signing_race import SignerRace
 from dan_async.quorum.signature_shares import ExpectedShares
 from dan_async.wire import node_signing
-from dan_async.wire.node_1 import Code
 
 __all__ = ["RelayedOrder", "relay_signgen"]
 
@@ -120,11 +119,11 @@ async def relay_signgen(
     return await race.run()
 
 
-def _not_ready(order: RelayedOrder, outcomes: list[NodeOutcome]) -> QuorumError:
+def _not_ready(order: RelayedOrder, outcomes: list[NodeOutcome[Any]]) -> QuorumError:
     holds = [
         outcome
         for outcome in outcomes
-        if not (isinstance(outcome.error, NodeRefusedError) and outcome.error.code == Code.UNKNOWN_KEY)
+        if not (isinstance(outcome.error, NodeRefusedError) and outcome.error.code == NodeCode.UNKNOWN_KEY)
     ]
     return QuorumError(
         f"fewer than {order.t} nodes that hold the key are ready to sign"

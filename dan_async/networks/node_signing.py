@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
 from attrs import evolve
 
-from dan_async._hex import to_hex
 from dan_async._tasks import Deadline, cancel_and_wait
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import DanError, QuorumError, SignatureCheckError
@@ -27,11 +25,11 @@ from dan_async.networks.signer_set import Lateness, Run, SetFailedError, ask_set
 from dan_async.networks.signing import SigningOptions, SigningOrder
 from dan_async.networks.signing_race import SignerRace
 from dan_async.quorum.signature_shares import ExpectedShares, join_shares
-from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId
+from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId, new_request_id
 from dan_async.wire import node_1, node_signing, revision_1
 from dan_async.wire.ephemeral import ephemeral_payload
 
-__all__ = ["NodeSigner", "random_request_id"]
+__all__ = ["NodeSigner"]
 
 #: A request for a presignature: its id, and its parameters as JSON text.
 PresignRequest: TypeAlias = tuple[RequestId, str]
@@ -42,11 +40,6 @@ _PRESIGN_S = 120
 
 #: Seconds for a presignature that nobody waits for.
 _REFILL_S = 15.0
-
-
-def random_request_id() -> RequestId:
-    """Make the id of a new request."""
-    return RequestId(to_hex(secrets.token_bytes(32)))
 
 
 class NodeSigner:
@@ -180,7 +173,7 @@ class NodeSigner:
     ) -> PresignRequest:
         """Have the ephemeral key ask for one presignature: the request's id and its parameters."""
         operators = tuple(node.operator for node in signers)
-        request_id = random_request_id()
+        request_id = new_request_id()
         expires_at = math.floor(self._clock()) + _PRESIGN_S
         digest = node_signing.presign_digest(
             request_id=request_id,
@@ -287,7 +280,7 @@ class _SigningJob:
             ]
             stocked = await self._signer.presign(run, requests, self._deadline)
         ids = tuple(entry.offer.presignature_id for entry in stocked)
-        request_id = random_request_id()
+        request_id = new_request_id()
         params = node_signing.SignParams(
             request_id=request_id,
             revision="1",

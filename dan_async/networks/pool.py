@@ -10,9 +10,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from attrs import define, field
 
 from dan_async._tasks import cancel_and_wait, wait_for_event
-from dan_async.errors import DanError
-from dan_async.models.outcome import NodeOutcome, Tries
+from dan_async.errors import DanError, NodeOutcome
 from dan_async.networks.node_health import HealthRecord
+from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 
 __all__ = ["Pooled", "Seats", "fastest", "fill_seats", "rank"]
@@ -66,7 +66,7 @@ class Seats(Generic[T]):
     """
 
     answers: dict[OperatorAddress, T] = field(factory=dict)
-    outcomes: list[NodeOutcome] = field(factory=list)
+    outcomes: list[NodeOutcome[Any]] = field(factory=list)
 
 
 async def fill_seats(
@@ -119,7 +119,7 @@ class _Question(Generic[N]):
     started: float
     tries: Tries = field(factory=Tries)
     is_late: bool = False
-    outcome: NodeOutcome | None = None
+    outcome: NodeOutcome[Any] | None = None
 
 
 @define(eq=False, kw_only=True)
@@ -187,7 +187,7 @@ class _Race(Generic[N, T]):
             self._over.set()
             return
         else:
-            question.outcome = self._outcome(question, is_ready=True)
+            question.outcome = self._outcome(question, answer=answer)
             if len(self._answers) < self.seats:
                 self._answers[question.node.operator] = answer
         self._open -= 1
@@ -195,7 +195,7 @@ class _Race(Generic[N, T]):
         if not self._over.is_set():
             self._ask_for_free_seats()
 
-    def _outcome(self, question: _Question[N], **what: Any) -> NodeOutcome:
+    def _outcome(self, question: _Question[N], **what: Any) -> NodeOutcome[Any]:
         return NodeOutcome(
             operator=question.node.operator,
             attempts=max(1, question.tries.made),

@@ -16,16 +16,18 @@ from dan_async._tasks import Deadline, cancel_and_wait
 from dan_async.errors import (
     DanError,
     EphemeralKeyRefusedError,
+    NodeCode,
+    NodeOutcome,
     NodeRefusedError,
     NotPermittedError,
     QuorumError,
+    Verdict,
+    verdict_of,
 )
-from dan_async.models.outcome import NodeOutcome
 from dan_async.networks.node import Node
 from dan_async.networks.pool import rank
 from dan_async.networks.signer_set import Lateness, Run, SetFailedError
 from dan_async.types import OperatorAddress
-from dan_async.wire.node_1 import Code
 
 __all__ = ["SignerRace"]
 
@@ -36,24 +38,6 @@ _MOST_AT_ONCE = 3
 _MOST_TRIES_OF_ONE = 2
 _MOST_TRIES = 16
 _MOST_LOOKED_AT = 2000
-
-#: Refusals that stand, whoever else is asked along with the node.
-_FINAL = frozenset(
-    {
-        Code.METHOD_NOT_FOUND,
-        Code.INVALID_PARAMS,
-        Code.UNSUPPORTED,
-        Code.UNKNOWN_KEY,
-        Code.EPHEMERAL_KEY_REFUSED,
-        Code.NOT_PERMITTED,
-        Code.CLAIM_EXPIRED,
-    }
-)
-
-#: Refusals that say nothing about the node that gives them.
-_BLAMELESS = frozenset(
-    {Code.SIGNING_FAILED, Code.PRESIGNATURE_UNKNOWN, Code.PRESIGNATURE_SPENT, Code.WRONG_PARTICIPANTS}
-)
 
 
 class SignerRace(Generic[T]):
@@ -134,7 +118,7 @@ class SignerRace(Generic[T]):
         return {
             operator
             for operator, error in self._refused.items()
-            if isinstance(error, NodeRefusedError) and error.code == Code.UNKNOWN_KEY
+            if isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY
         }
 
     # --- which set ----------------------------------------------------------------------------------------------------
@@ -221,23 +205,23 @@ class SignerRace(Generic[T]):
         known = {node.operator for node in run.signers}
         for operator, error in failure.failures.items():
             self._errors[operator] = error
-            code = error.code if isinstance(error, NodeRefusedError) else None
-            if code in _FINAL:
+            verdict = verdict_of(error)
+            if Verdict.FINAL in verdict:
                 self._refused[operator] = error
-            elif code == Code.SIGNING_FAILED and isinstance(error, NodeRefusedError):
+            elif isinstance(error, NodeRefusedError) and error.code == NodeCode.SIGNING_FAILED:
                 for culprit in known.intersection(error.culprits):
                     self._blame[OperatorAddress(culprit)] += 1
-            elif code not in _BLAMELESS:
+            elif Verdict.BLAMELESS not in verdict:
                 self._blame[operator] += 1
                 self._silent.add(operator)  # it was asked several times already
 
     def _lost(self) -> QuorumError:
-        outcomes = [
+        outcomes: list[NodeOutcome[object]] = [
             NodeOutcome(operator=o, error=e, attempts=e.attempts or 1) for o, e in self._errors.items()
         ]
         codes = Counter(e.code for e in self._refused.values() if isinstance(e, NodeRefusedError))
         commonest = codes.most_common(1)[0][0] if codes else None
-        if commonest == Code.EPHEMERAL_KEY_REFUSED:
+        if commonest == NodeCode.EPHEMERAL_KEY_REFUSED:
             return EphemeralKeyRefusedError(
                 "the nodes refuse the session's ephemeral key: it is not registered, was revoked or has expired",
                 hint="Make a new session, or add an ephemeral key to this one's key",
@@ -246,7 +230,7 @@ class SignerRace(Generic[T]):
                 phase="signing",
                 retryable=False,
             )
-        if commonest == Code.NOT_PERMITTED:
+        if commonest == NodeCode.NOT_PERMITTED:
             return NotPermittedError(
                 "the session's permissions do not allow this message",
                 hint="The nodes say which rule it breaks; nothing was signed",

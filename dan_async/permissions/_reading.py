@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from dan_async.crypto.abi import function_selector
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address, check_int, number_of
+from dan_async.models._fields import check_int, number_of
 from dan_async.models.permissions import permissions_text
 from dan_async.types import Address
 
@@ -76,7 +77,7 @@ def read_one_or_list(value: Any, path: str, read: Callable[[Any, str], T]) -> fr
 
 def read_address(value: Any, path: str) -> Address:
     """Read an address and give its EIP-55 form."""
-    return check_address(path, value)
+    return parse_address(path, value)
 
 
 def read_amount(value: Any, path: str) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from dan_async.crypto.abi import decode_arguments, function_selector
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError, PermissionDeniedError
-from dan_async.models._fields import check_address
 from dan_async.models.call import Call
 from dan_async.models.user_operation import (
     PackedUserOperation,
@@ -85,7 +85,7 @@ def check_permissions(permissions: Permissions, request: SignRequest, *, now: fl
     found: dict[str, Any] = load_text(request.message)
     operation = user_operation_from_dict(found["userOperation"], version=found["entryPointVersion"])
     chain_id: int = found["chainId"]
-    entry_point = check_address("entryPointAddress", found["entryPointAddress"])
+    entry_point = parse_address("entryPointAddress", found["entryPointAddress"])
     _check_conditions(permissions.conditions, "", chain_id, now)
     if permissions.entry_points is not None and entry_point not in permissions.entry_points:
         raise PermissionDeniedError("entryPoint", "the entry point is another one")
@@ -136,7 +136,7 @@ def _check_operation(permissions: Permissions, operation: UserOperation) -> None
 
 
 def _first_address(name: str, value: bytes) -> Address | None:
-    return check_address(name, "0x" + value[:_ADDRESS_LENGTH].hex()) if value else None
+    return parse_address(name, "0x" + value[:_ADDRESS_LENGTH].hex()) if value else None
 
 
 def _gas_cost(operation: UserOperation) -> int:

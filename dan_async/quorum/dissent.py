@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from dan_async.errors import AcknowledgementError
+from dan_async.errors import AcknowledgementError, NodeOutcome
 from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.models.outcome import NodeOutcome
 
 __all__ = ["set_dissent_apart"]
 
 
 def set_dissent_apart(
-    outcomes: Sequence[NodeOutcome], winners: Sequence[Acknowledgement]
-) -> tuple[NodeOutcome, ...]:
+    outcomes: Sequence[NodeOutcome[Acknowledgement]], winners: Sequence[Acknowledgement]
+) -> tuple[NodeOutcome[Acknowledgement], ...]:
     """
     Turn the acknowledgements of another key than the agreed one into the failures that they are.
 
@@ -32,8 +31,8 @@ def set_dissent_apart(
     return tuple(_against(winners[0], outcome) for outcome in outcomes)
 
 
-def _against(agreed: Acknowledgement, outcome: NodeOutcome) -> NodeOutcome:
-    said = outcome.acknowledgement
+def _against(agreed: Acknowledgement, outcome: NodeOutcome[Acknowledgement]) -> NodeOutcome[Acknowledgement]:
+    said = outcome.answer
     if said is None or said.claims == agreed.claims:
         return outcome
     error = AcknowledgementError(
@@ -44,4 +43,4 @@ def _against(agreed: Acknowledgement, outcome: NodeOutcome) -> NodeOutcome:
         method="dan_keygen",
         request_id=agreed.request_id,
     )
-    return evolve(outcome, acknowledgement=None, error=error)
+    return evolve(outcome, answer=None, error=error)

@@ -12,10 +12,10 @@ from attrs import define
 
 from dan_async._request_log import RequestLog
 from dan_async._tasks import Deadline, cancel_and_wait, wait_for_event
-from dan_async.errors import DanError, NodeRefusedError
+from dan_async.errors import DanError, NodeOutcome, NodeRefusedError
 from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.models.outcome import NodeOutcome, Tries
 from dan_async.quorum.tally import KeygenTally
+from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 
 __all__ = ["fan_out", "grace"]
@@ -46,7 +46,7 @@ def grace(agreed_after_s: float, grace_s: float | None = None) -> float:
     return min(_MOST_GRACE_S, max(_LEAST_GRACE_S, _GRACE_PART * agreed_after_s))
 
 
-def _accused(outcomes: Mapping[OperatorAddress, NodeOutcome]) -> set[str]:
+def _accused(outcomes: Mapping[OperatorAddress, NodeOutcome[Acknowledgement]]) -> set[str]:
     """Give whom any node blames."""
     refusals = (o.error for o in outcomes.values() if isinstance(o.error, NodeRefusedError))
     return {culprit for refusal in refusals for culprit in refusal.culprits}
@@ -70,7 +70,7 @@ async def fan_out(
     grace_s: float | None = None,
     step: str = "keygen",
     laggards: Collection[OperatorAddress] = (),
-) -> tuple[NodeOutcome, ...]:
+) -> tuple[NodeOutcome[Acknowledgement], ...]:
     """
     Ask every node concurrently and feed the tally until t agree, or until t cannot agree any more.
 
@@ -92,11 +92,11 @@ async def fan_out(
         One outcome for each node, in the order of *operators*; what was cut off has neither acknowledgement nor error.
     """
     started = time.monotonic()
-    outcomes: dict[OperatorAddress, NodeOutcome] = {}
+    outcomes: dict[OperatorAddress, NodeOutcome[Acknowledgement]] = {}
     tries = {operator: Tries() for operator in operators}
     progress = _Progress(asyncio.Event(), asyncio.Event())
 
-    def outcome_of(operator: OperatorAddress, **what: Any) -> NodeOutcome:
+    def outcome_of(operator: OperatorAddress, **what: Any) -> NodeOutcome[Acknowledgement]:
         return NodeOutcome(
             operator=operator,
             attempts=max(1, tries[operator].made),
@@ -112,7 +112,7 @@ async def fan_out(
         try:
             acknowledgement = await ask(operator, tries[operator])
             tally.record(operator, acknowledgement)
-            outcome = outcome_of(operator, acknowledgement=acknowledgement)
+            outcome = outcome_of(operator, answer=acknowledgement, said=acknowledgement.summary)
         except DanError as error:
             tally.record_failure(operator)
             outcome = outcome_of(operator, error=error)

@@ -22,7 +22,13 @@ from collections.abc import Callable, Sequence
 from dan_async.crypto.interpolation import points_fit_degree
 from dan_async.crypto.point import decode
 from dan_async.crypto.signature import recover_address
-from dan_async.errors import AcknowledgementError, DanError, InvalidFieldError, QuorumError
+from dan_async.errors import (
+    AcknowledgementError,
+    DanError,
+    InvalidFieldError,
+    QuorumError,
+    ThresholdDowngradeError,
+)
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.threshold import Threshold
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
@@ -143,7 +149,8 @@ class KeygenTally:
         if ack.request_id != self._request_id:
             return "it answers another request"
         if ack.threshold != self._threshold:
-            return f"it is for {ack.threshold}, not for {self._threshold}"
+            problem = f"it is for {ack.threshold}, not for {self._threshold}"
+            raise self._refused(operator, problem, ThresholdDowngradeError)
         if ack.participants != self._participants:
             return "it names other participants"
         if ack.operator != operator:
@@ -177,8 +184,13 @@ class KeygenTally:
             return "its public shares do not make the public key"
         return ""
 
-    def _refused(self, operator: OperatorAddress, problem: str) -> AcknowledgementError:
-        return AcknowledgementError(
+    def _refused(
+        self,
+        operator: OperatorAddress,
+        problem: str,
+        kind: type[AcknowledgementError] = AcknowledgementError,
+    ) -> AcknowledgementError:
+        return kind(
             f"the acknowledgement does not count: {problem}",
             hint="The node is faulty or dishonest; tell its operator",
             phase="verdict",

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from dan_async._extras import require_extra
+from dan_async.errors import require_extra
 
 __all__ = ["READS_ONLY", "make_engine", "make_file"]
 

@@ -7,8 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address, check_int, optional
+from dan_async.models._fields import check_int, optional
 from dan_async.storage.record import SessionState, StoredSession, check_state
 from dan_async.types import Address, RequestId
 
@@ -44,7 +45,7 @@ class SessionFilter:
 
     def __attrs_post_init__(self) -> None:
         if self.owner is not None:  # records hold the EIP-55 form
-            object.__setattr__(self, "owner", check_address("owner", self.owner))
+            object.__setattr__(self, "owner", parse_address("owner", self.owner))
 
     def matches(self, record: StoredSession) -> bool:
         """Whether a record is meant."""

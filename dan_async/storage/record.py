@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from attrs import asdict, evolve, field, frozen
 
-from dan_async._hex import from_hex, to_hex
+from dan_async._hex import from_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError
 from dan_async.models._fields import (
-    check_address,
     check_algorithm,
     check_int,
     check_private_key_hex,
@@ -21,7 +20,7 @@ from dan_async.models._fields import (
 )
 from dan_async.models.session import DanSessionKeyPayload
 from dan_async.models.threshold import Threshold
-from dan_async.types import Address, KeyAlgorithm, RequestId
+from dan_async.types import Address, KeyAlgorithm, RequestId, new_request_id
 
 __all__ = ["STATES", "KeygenIntent", "SessionState", "StoredSession", "check_state"]
 
@@ -102,7 +101,7 @@ class StoredSession:
     """
 
     record_id: RequestId = field()
-    owner: Address = field(validator=required(check_address))
+    owner: Address = field(validator=required(parse_address))
     chain_id: int = field(validator=required(check_int, least=1, most=_MOST_INT))
     state: SessionState = field()
     expires_at: int = field(validator=required(check_int, least=0, most=_MOST_INT))
@@ -146,7 +145,7 @@ class StoredSession:
             raise InvalidFieldError("expires_at", "is not known, so the session cannot be kept")
         moment = int(now * 1000)
         return cls(
-            record_id=record_id or RequestId(to_hex(secrets.token_bytes(32))),
+            record_id=record_id or new_request_id(),
             owner=session.eoa_address,
             chain_id=session.chain_id,
             state="active",

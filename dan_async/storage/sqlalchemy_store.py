@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from dan_async._extras import require_extra
+from dan_async.errors import require_extra
 
 for _module in ("sqlalchemy", "alembic"):
     require_extra(_module, extra="storage", purpose="A session store in a database")

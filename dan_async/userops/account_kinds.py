@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 from attrs import field, frozen
 
 from dan_async.crypto.abi import encode_arguments, encode_call
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address
 from dan_async.models.call import Call
 from dan_async.types import Address, EntryPointVersion
 from dan_async.userops.entry_points import version_of
@@ -71,15 +71,15 @@ def _version(value: object) -> EntryPointVersion:
 
 
 def _factory(value: str) -> Address:
-    return check_address("factory", value)
+    return parse_address("factory", value)
 
 
 def _factory_or_none(value: str | None) -> Address | None:
-    return None if value is None else check_address("factory", value)
+    return None if value is None else parse_address("factory", value)
 
 
 def _module(value: str) -> Address:
-    return check_address("module", value)
+    return parse_address("module", value)
 
 
 #: eth-infinitism's own deployments.

@@ -283,7 +283,9 @@ class Bundler:
                 f"the user operation {user_operation_hash} is on the chain, and its calls were reverted"
                 + (f": {found.reason[:200]}" if found.reason else ""),
                 hint="Its gas is paid. Look at the calls: one of them fails",
-                receipt=found,
+                transaction_hash=found.transaction_hash,
+                reason=found.reason,
+                receipt=found.raw,
                 user_operation_hash=user_operation_hash,
             )
         return found

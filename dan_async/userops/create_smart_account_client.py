@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dan_async._tasks import Deadline
 from dan_async.config import RetryPolicy, Timeouts, TransportOptions
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address, check_int, check_text
+from dan_async.models._fields import check_int, check_text
 from dan_async.types import Address
 from dan_async.userops.account_kinds import AccountKind, BiconomyV2, SimpleAccount
 from dan_async.userops.bundler import Bundler
@@ -94,9 +95,9 @@ async def create_smart_account_client(
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
     check_int("salt", salt, least=0, most=2**256 - 1)
     limits = timeouts or Timeouts()
-    where = Address(check_address("entry_point", entry_point)) if entry_point else ENTRY_POINTS[kind.version]
-    who = check_address("owner" if owner else "signer", owner or _address_of(signer))
-    known = None if address is None else check_address("address", address)
+    where = Address(parse_address("entry_point", entry_point)) if entry_point else ENTRY_POINTS[kind.version]
+    who = parse_address("owner" if owner else "signer", owner or _address_of(signer))
+    known = None if address is None else parse_address("address", address)
 
     def service(name: str, url: str | Transport) -> JsonRpcService:
         return JsonRpcService(name, url, options=options, retry=retry, attempt_s=limits.attempt_s)

@@ -9,8 +9,9 @@ from typing import Any, Protocol, TypeVar
 from attrs import evolve
 
 from dan_async._hex import from_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address, check_int
+from dan_async.models._fields import check_int
 from dan_async.models.permissions import permissions_text
 from dan_async.models.session import DanModuleInfo
 from dan_async.models.user_operation import (
@@ -95,7 +96,7 @@ async def sign_user_operation(
     message = {
         "userOperation": user_op.to_dict(),
         "entryPointVersion": user_op.version,
-        "entryPointAddress": check_address("entry_point", entry_point or ENTRY_POINTS[user_op.version]),
+        "entryPointAddress": parse_address("entry_point", entry_point or ENTRY_POINTS[user_op.version]),
         "chainId": check_int("chain_id", chain, least=1, most=_LARGEST_CHAIN_ID),
     }
     text = permissions_text(permissions)

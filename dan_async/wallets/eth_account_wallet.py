@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dan_async._extras import require_extra
 from dan_async._hex import to_hex
 from dan_async.crypto.address import parse_address
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, require_extra
 from dan_async.types import Address, Hex, TypedData
 
 if TYPE_CHECKING:

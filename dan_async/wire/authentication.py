@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address
 from dan_async.models.authentication import UserAuthentication
 from dan_async.types import Json
 from dan_async.wire.json_text import quote
@@ -36,7 +36,7 @@ def read_authentication(value: Json) -> UserAuthentication:
     if method not in METHODS:
         raise InvalidFieldError("method", f"must be one of {', '.join(METHODS)}")
     if method == "eoa":
-        check_address("id", inner["id"])
+        parse_address("id", inner["id"])
     return UserAuthentication(
         method=method, id=inner["id"], credentials=inner["credentials"], signature=outer["signature"]
     )

@@ -13,8 +13,9 @@ from typing import Any
 from attrs import frozen
 
 from dan_async._hex import from_hex, to_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError, ProtocolError
-from dan_async.models._fields import check_address, check_int, check_text
+from dan_async.models._fields import check_int, check_text
 from dan_async.models.acknowledgement import Acknowledgement
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.threshold import MAX_PARTIES, Threshold
@@ -36,7 +37,6 @@ __all__ = [
     "REVISIONS",
     "ChallengeParams",
     "ChallengeResult",
-    "Code",
     "KeygenParams",
     "acknowledgement_digest",
     "compute_key_id",
@@ -67,52 +67,6 @@ PROTOCOL = "dan-node/1"
 
 #: Revisions in which an owner may have signed a setup; the node checks the typed data of that revision.
 REVISIONS = ("0.1", "0.3", "1")
-
-
-class Code:
-    """Error codes of dan-node/1, besides JSON-RPC's own (-32700, -32600 to -32603)."""
-
-    PARSE_ERROR = -32700
-    INVALID_REQUEST = -32600
-    METHOD_NOT_FOUND = -32601
-    INVALID_PARAMS = -32602
-    INTERNAL_ERROR = -32603
-    #: The request is longer than the node accepts.
-    TOO_LARGE = -32010
-    #: Too many requests; ``data.retryAfter`` has the seconds to wait.
-    RATE_LIMITED = -32011
-    #: The node is shutting down or not yet ready.
-    UNAVAILABLE = -32012
-    #: The nonce was never given out, or for another request, operation or setup.
-    CHALLENGE_MISMATCH = -32020
-    #: The nonce's time has passed.
-    CHALLENGE_EXPIRED = -32021
-    #: The nonce was used already.
-    CHALLENGE_REUSED = -32022
-    #: The signature is not the owner's over this request.
-    WRONG_OWNER = -32023
-    #: The ephemeral claim has expired, or lives longer than allowed.
-    CLAIM_EXPIRED = -32024
-    #: The request id is known with other content.
-    REQUEST_CONFLICT = -32025
-    #: The participants are not ascending, do not contain this node, or hold one that it does not know.
-    WRONG_PARTICIPANTS = -32026
-    #: t, n, algorithm, method or revision that this node does not do.
-    UNSUPPORTED = -32027
-    #: Distributed key generation failed; ``data.culprits`` names the operators to blame, if any.
-    KEYGEN_FAILED = -32030
-    #: The signers could not make a presignature; ``data.culprits`` as above.
-    SIGNING_FAILED = -32031
-    #: No such key, or not this owner's.
-    UNKNOWN_KEY = -32040
-    #: The ephemeral key is not registered, was revoked or has expired (``data.reason`` says which), or did not sign this.
-    EPHEMERAL_KEY_REFUSED = -32041
-    #: The permissions do not allow it.
-    NOT_PERMITTED = -32042
-    #: No such presignature: never made, expired, forgotten, or for another key or other signers.
-    PRESIGNATURE_UNKNOWN = -32043
-    #: The presignature was used already.
-    PRESIGNATURE_SPENT = -32044
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -221,7 +175,7 @@ def decode_key_id(value: Json) -> MpcKeyId:
 def decode_participants(value: Json) -> tuple[OperatorAddress, ...]:
     """Check a list of operators: addresses, strictly ascending as numbers, so that each set has one form."""
     found = tuple(
-        OperatorAddress(check_address("participants", entry)) for entry in _list(value, "participants")
+        OperatorAddress(parse_address("participants", entry)) for entry in _list(value, "participants")
     )
     if any(a.lower() >= b.lower() for a, b in pairwise(found)):
         raise InvalidFieldError("participants", "must be strictly ascending")
@@ -332,7 +286,7 @@ def decode_identify_result(value: Json) -> tuple[OperatorAddress, bytes]:
         if members["protocol"] != PROTOCOL:
             raise InvalidFieldError("protocol", f"must be {PROTOCOL}")
         return (
-            OperatorAddress(check_address("operator", members["operator"])),
+            OperatorAddress(parse_address("operator", members["operator"])),
             from_hex(members["signature"], field="signature", length=65, prefix=True),
         )
     except InvalidFieldError as error:
@@ -376,7 +330,7 @@ def decode_acknowledgement(value: Json) -> Acknowledgement:
             raise InvalidFieldError("publicShares", "must be one for each participant")
         return Acknowledgement(
             request_id=decode_request_id(members["requestId"]),
-            operator=OperatorAddress(check_address("operator", members["operator"])),
+            operator=OperatorAddress(parse_address("operator", members["operator"])),
             party_index=check_int("partyIndex", members["partyIndex"], least=1, most=len(participants)),
             key_id=decode_key_id(members["keyId"]),
             public_key=from_hex(members["publicKey"], field="publicKey", length=33, prefix=True),

@@ -10,8 +10,9 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from dan_async._hex import from_hex, to_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError, NodeProtocolError
-from dan_async.models._fields import check_address, check_text, required
+from dan_async.models._fields import check_text, required
 from dan_async.types import Json, OperatorAddress, RequestId
 from dan_async.wire.members import members
 from dan_async.wire.node_1 import decode_request_id
@@ -85,7 +86,7 @@ def decode_passkey_receipt(value: Json) -> PasskeyReceipt:
         found = members(value, "result", _MEMBERS)
         return PasskeyReceipt(
             request_id=decode_request_id(found["requestId"]),
-            operator=OperatorAddress(check_address("operator", found["operator"])),
+            operator=OperatorAddress(parse_address("operator", found["operator"])),
             credential_id=found["credentialId"],
             signature=from_hex(found["signature"], field="signature", length=65, prefix=True),
         )

@@ -7,8 +7,9 @@ The requests themselves have the form of ``dan_keygen``: the same members, autho
 from __future__ import annotations
 
 from dan_async._hex import from_hex, to_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError, NodeProtocolError
-from dan_async.models._fields import check_address, check_text
+from dan_async.models._fields import check_text
 from dan_async.models.ephemeral_key_change import ChangeReceipt
 from dan_async.models.threshold import Threshold
 from dan_async.types import Json, OperatorAddress
@@ -68,7 +69,7 @@ def decode_receipt(value: Json) -> ChangeReceipt:
         return ChangeReceipt(
             request_id=decode_request_id(found["requestId"]),
             operation=check_text("operation", found["operation"], most=32),
-            operator=OperatorAddress(check_address("operator", found["operator"])),
+            operator=OperatorAddress(parse_address("operator", found["operator"])),
             key_id=decode_key_id(found["keyId"]),
             eph_id=check_text("ephId", found["ephId"], most=256),
             threshold=Threshold(found["t"], found["n"]),

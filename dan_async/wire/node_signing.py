@@ -14,9 +14,10 @@ from typing import Any
 from attrs import frozen
 
 from dan_async._hex import from_hex, to_hex
+from dan_async.crypto.address import parse_address
 from dan_async.crypto.point import ORDER
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
-from dan_async.models._fields import check_address, check_int, check_text
+from dan_async.models._fields import check_int, check_text
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.signing import PresignatureOffer, SignatureShare, SignatureShares
 from dan_async.models.threshold import MAX_PARTIES
@@ -166,7 +167,7 @@ def _list(value: Json, name: str, *, least: int, most: int) -> list[Any]:
 
 def _operators(value: Json, name: str, *, least: int) -> tuple[OperatorAddress, ...]:
     entries = _list(value, name, least=least, most=MAX_PARTIES)
-    found = tuple(OperatorAddress(check_address(name, entry)) for entry in entries)
+    found = tuple(OperatorAddress(parse_address(name, entry)) for entry in entries)
     if any(a.lower() >= b.lower() for a, b in pairwise(found)):
         raise InvalidFieldError(name, "must be strictly ascending")
     return found
@@ -313,7 +314,7 @@ def decode_sign_result(value: Json) -> SignatureShares:
         )
         return SignatureShares(
             request_id=decode_request_id(found["requestId"]),
-            operator=OperatorAddress(check_address("operator", found["operator"])),
+            operator=OperatorAddress(parse_address("operator", found["operator"])),
             party_index=check_int("partyIndex", found["partyIndex"], least=1, most=MAX_PARTIES),
             key_id=decode_key_id(found["keyId"]),
             public_key=from_hex(found["publicKey"], field="publicKey", length=33, prefix=True),

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from dan_async._hex import from_hex, to_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address, check_text
+from dan_async.models._fields import check_text
 from dan_async.models.authentication import AuthMethod, UserAuthentication
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.setup import KeygenSetup, SigngenSetup
@@ -117,7 +118,7 @@ def decode_credentials(text: str, owner_id: str) -> EphemeralClaim:
         InvalidFieldError: A member is missing, unknown or wrong.
     """
     found = members(load_text(text), "credentials", ("eoa", "ephPK", "expiry"))
-    if check_address("eoa", found["eoa"]) != check_address("id", owner_id):
+    if parse_address("eoa", found["eoa"]) != parse_address("id", owner_id):
         raise InvalidFieldError("eoa", "is not the address that the authentication names")
     return _claim(from_hex(found["ephPK"], field="ephPK", length=32, prefix=True), found["expiry"])
 

@@ -60,5 +60,5 @@ async def test_a_crashed_process_gives_the_same_key_again() -> None:
         crashed = devnet.nodes[index].operator
         (outcome,) = (o for o in report.outcomes if o.operator == crashed)
         assert outcome.attempts > 1
-        assert outcome.acknowledgement.key_id == payload.mpc_key_id
+        assert outcome.answer.key_id == payload.mpc_key_id
         assert report.restarts == 0

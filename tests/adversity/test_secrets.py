@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from dan_async import DanClient, EphemeralKey, LocalWallet
-from dan_async.errors import ClientClosedError, ConnectError, DanError, RpcError
-from dan_async.wire import node_1
+from dan_async.errors import ClientClosedError, ConnectError, DanError, NodeCode, RpcError
 from tests.fake_nodes import FakeNetwork
 
 EPHEMERAL = "5ec7e7" + "c0ffee" * 9 + "1234"
@@ -47,9 +46,9 @@ def chain(error: BaseException | None) -> str:
 
 FAULTS: dict[str, Any] = {
     "none": None,
-    "refused": RpcError(node_1.Code.WRONG_OWNER, "no"),
+    "refused": RpcError(NodeCode.WRONG_OWNER, "no"),
     "unreachable": ConnectError("gone"),
-    "failed": RpcError(node_1.Code.KEYGEN_FAILED, "a peer is silent", {"culprits": ["x"]}),
+    "failed": RpcError(NodeCode.KEYGEN_FAILED, "a peer is silent", {"culprits": ["x"]}),
     "bug": ZeroDivisionError(),
 }
 

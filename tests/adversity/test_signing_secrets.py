@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from dan_async import DanClient, EphemeralKey
-from dan_async.errors import ClientClosedError, ConnectError, DanError, RpcError
-from dan_async.wire import node_1
+from dan_async.errors import ClientClosedError, ConnectError, DanError, NodeCode, RpcError
 from tests.adversity.test_secrets import EPHEMERAL, chain, leaks
 from tests.fake_signing import SigningNetwork
 from tests.gateway_server import scripted
@@ -20,9 +19,9 @@ from tests.unit.networks.test_gateway_signing import session, signing
 
 FAULTS: dict[str, Any] = {
     "none": None,
-    "refused": RpcError(node_1.Code.EPHEMERAL_KEY_REFUSED, "no"),
+    "refused": RpcError(NodeCode.EPHEMERAL_KEY_REFUSED, "no"),
     "unreachable": ConnectError("gone"),
-    "failed": RpcError(node_1.Code.SIGNING_FAILED, "a peer is silent", {"culprits": ["x"]}),
+    "failed": RpcError(NodeCode.SIGNING_FAILED, "a peer is silent", {"culprits": ["x"]}),
     "bug": ZeroDivisionError(),
 }
 

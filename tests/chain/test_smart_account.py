@@ -17,6 +17,7 @@ from dan_async.errors import (
     InvalidFieldError,
     UserOperationRevertedError,
 )
+from dan_async.models.user_operation_receipt import UserOperationReceipt
 from dan_async.types import EntryPointVersion
 from dan_async.userops import Call, SimpleAccount, SmartAccountClient, create_smart_account_client
 from tests.chain.local_chain import CHAIN_ID, ETHER, LocalChain
@@ -132,7 +133,7 @@ async def test_a_reverted_call_is_told(chain: LocalChain, bundler_url: str) -> N
         )
         with pytest.raises(UserOperationRevertedError) as reverted:
             await account.wait_for_receipt(await account.send_signed(await sign(account, failing)))
-    assert not reverted.value.receipt.is_success
+    assert not UserOperationReceipt.from_dict(reverted.value.receipt).is_success
 
 
 async def sign(account: SmartAccountClient, operation: Any) -> Any:

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from dan_async.devnet import Crash, Devnet, NodeLimits
+from dan_async.errors import NodeCode
 from dan_async.wire import node_1
-from dan_async.wire.node_1 import Code
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect, connect_all
 from tests.helpers import assert_runs_under, no_leaks, wait_until
 
@@ -37,7 +37,7 @@ async def test_a_node_dies_at_a_round_and_is_named(make_devnet, round_):
     devnet = await make_devnet(2, 3, limits=QUICK)
     devnet.faults[1] = Crash(at_round=round_)
     refusals = await crashed_keygen(devnet, 1)
-    assert [refusal.code for refusal in refusals] == [Code.KEYGEN_FAILED] * 2
+    assert [refusal.code for refusal in refusals] == [NodeCode.KEYGEN_FAILED] * 2
     assert [refusal.data["culprits"] for refusal in refusals] == [[devnet.nodes[1].operator]] * 2
     assert all(f"round {round_}" in refusal.message for refusal in refusals)
     assert not devnet.nodes[1].is_running

@@ -21,6 +21,7 @@ from dan_async.devnet import (
     ForgeShares,
     ForgeSignature,
 )
+from dan_async.errors import NodeCode
 from dan_async.wire import node_1
 from tests.devnet.raw_client import Keygen, connect, connect_all
 from tests.helpers import assert_runs_under, no_leaks
@@ -169,7 +170,7 @@ async def test_expire_nonces(devnet):
         one, _ = faulty(devnet, nodes)
         keygen = Keygen(nodes=nodes, t=2)
         text = node_1.encode_keygen(await keygen.prepare())
-        assert await one.code_of("dan_keygen", text) == node_1.Code.CHALLENGE_EXPIRED
+        assert await one.code_of("dan_keygen", text) == NodeCode.CHALLENGE_EXPIRED
         devnet.faults[0] = None
         assert len({ack.claims for ack in await keygen.send()}) == 1
 

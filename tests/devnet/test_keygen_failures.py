@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from dan_async.devnet import DealWrongShare, Equivocate, FallSilent, NodeLimits
+from dan_async.errors import NodeCode
 from dan_async.wire import node_1
-from dan_async.wire.node_1 import Code
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.helpers import ManualClock, assert_runs_under
 
@@ -65,7 +65,7 @@ async def test_a_silent_node_is_named_by_all_others(make_devnet, round_):
         await keygen.prepare()
         refusals = await failures(keygen)
     for node, refusal in zip(nodes, refusals, strict=True):
-        assert refusal.code == Code.KEYGEN_FAILED
+        assert refusal.code == NodeCode.KEYGEN_FAILED
         if node.operator != silent:
             assert refusal.data["culprits"] == [silent]
     assert holders(devnet) == 0
@@ -115,7 +115,7 @@ async def test_equivocation_is_seen_by_all(make_devnet):
         keygen = Keygen(nodes=nodes, t=2)
         await keygen.prepare()
         refusals = await failures(keygen)
-    assert {refusal.code for refusal in refusals} == {Code.KEYGEN_FAILED}
+    assert {refusal.code for refusal in refusals} == {NodeCode.KEYGEN_FAILED}
     assert any("equivocation" in refusal.message for refusal in refusals)
     two_faced = devnet.nodes[0].operator
     for node, refusal in zip(nodes, refusals, strict=True):
@@ -138,8 +138,8 @@ async def test_a_stopping_node_tells_the_others(make_devnet):
         await stopping.stop()
         refusals = await asyncio.gather(*asked, return_exceptions=True)
     codes = {node.operator: refusal.code for node, refusal in zip(nodes, refusals, strict=True)}
-    assert codes.pop(stopping.operator) == Code.UNAVAILABLE
-    assert set(codes.values()) == {Code.KEYGEN_FAILED}
+    assert codes.pop(stopping.operator) == NodeCode.UNAVAILABLE
+    assert set(codes.values()) == {NodeCode.KEYGEN_FAILED}
     for node, refusal in zip(nodes, refusals, strict=True):
         if node.operator != stopping.operator:
             assert refusal.data["culprits"] == [stopping.operator]
@@ -192,7 +192,10 @@ async def test_a_share_that_cannot_be_stored_is_not_acknowledged(make_devnet, ca
         for _ in range(2):
             with pytest.raises(RpcFaultError) as caught:
                 await failing.call("dan_keygen", text)
-            assert (caught.value.code, caught.value.message) == (Code.INTERNAL_ERROR, "the node has failed")
+            assert (caught.value.code, caught.value.message) == (
+                NodeCode.INTERNAL_ERROR,
+                "the node has failed",
+            )
         assert (await answer)["operator"] == other.operator
     assert devnet.nodes[0].reveal_share((await answer)["keyId"]) is None
     assert "OSError at " in caplog.text
@@ -208,9 +211,9 @@ async def test_a_one_shot_request_is_not_run_twice_under_one_session(make_devnet
         keygen = Keygen(nodes=nodes, t=2, expiry=int(clock.now) + 86_400)
         keygen.request_id = node_1.oneshot_request_id(keygen.digest)
         keygen.sign_one_shot()
-        assert await keygen.codes() == [Code.KEYGEN_FAILED] * 3
+        assert await keygen.codes() == [NodeCode.KEYGEN_FAILED] * 3
         clock.advance(3600)
-        assert await keygen.codes() == [Code.CHALLENGE_REUSED] * 3
+        assert await keygen.codes() == [NodeCode.CHALLENGE_REUSED] * 3
 
 
 async def test_a_one_shot_request_makes_one_key(devnet):
@@ -228,4 +231,4 @@ async def test_a_one_shot_request_has_the_id_of_its_setup(devnet):
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes, t=2)
         keygen.sign_one_shot()
-        assert await keygen.codes() == [Code.CHALLENGE_MISMATCH] * 3
+        assert await keygen.codes() == [NodeCode.CHALLENGE_MISMATCH] * 3

@@ -8,8 +8,8 @@ import pytest
 
 from dan_async.devnet import FallSilent, NodeLimits
 from dan_async.devnet.identity import NodeIdentity
+from dan_async.errors import NodeCode
 from dan_async.wire import node_1
-from dan_async.wire.node_1 import Code
 from tests.devnet.raw_client import Keygen, changed, connect_all
 from tests.helpers import ManualClock
 
@@ -24,14 +24,14 @@ async def test_an_expired_claim(nodes):
     """CLAIM_EXPIRED, and the owner's signature does not help."""
     keygen = Keygen(nodes=nodes, t=2, expiry=int(time.time()))
     await keygen.prepare()
-    assert await keygen.codes() == [Code.CLAIM_EXPIRED] * 3
+    assert await keygen.codes() == [NodeCode.CLAIM_EXPIRED] * 3
 
 
 async def test_a_claim_that_lives_too_long(nodes):
     """CLAIM_EXPIRED as well: more than 365 days."""
     keygen = Keygen(nodes=nodes, t=2, expiry=int(time.time()) + 366 * 86_400)
     await keygen.prepare()
-    assert await keygen.codes() == [Code.CLAIM_EXPIRED] * 3
+    assert await keygen.codes() == [NodeCode.CLAIM_EXPIRED] * 3
 
 
 async def test_a_claim_expires_by_the_nodes_own_clock(make_devnet):
@@ -42,7 +42,7 @@ async def test_a_claim_expires_by_the_nodes_own_clock(make_devnet):
         keygen = Keygen(nodes=nodes, t=2, expiry=int(clock.now) + 10)
         await keygen.prepare()
         clock.advance(10)
-        assert await keygen.codes() == [Code.CLAIM_EXPIRED] * 2
+        assert await keygen.codes() == [NodeCode.CLAIM_EXPIRED] * 2
         clock.advance(-1)
         assert len(await keygen.send()) == 2
 
@@ -51,7 +51,9 @@ async def test_another_owner(nodes):
     """WRONG_OWNER: signed by a key that is not the owner's."""
     keygen = Keygen(nodes=nodes, t=2)
     params = await keygen.prepare()
-    assert await keygen.codes(changed(params, id=NodeIdentity.generate().operator)) == [Code.WRONG_OWNER] * 3
+    assert (
+        await keygen.codes(changed(params, id=NodeIdentity.generate().operator)) == [NodeCode.WRONG_OWNER] * 3
+    )
 
 
 async def test_a_signature_over_another_request(nodes):
@@ -60,7 +62,7 @@ async def test_a_signature_over_another_request(nodes):
     other.signer = keygen.signer
     params = await keygen.prepare()
     signature = (await other.prepare()).user_authentication.signature
-    assert await keygen.codes(changed(params, signature=signature)) == [Code.WRONG_OWNER] * 3
+    assert await keygen.codes(changed(params, signature=signature)) == [NodeCode.WRONG_OWNER] * 3
 
 
 async def test_permissions_changed_on_the_way(nodes):
@@ -73,31 +75,33 @@ async def test_permissions_changed_on_the_way(nodes):
     params = await keygen.prepare()
     widened = params.setup.replace('\\"limit\\":1', '\\"limit\\":9')
     assert widened != params.setup
-    assert await keygen.codes(changed(params, setup=widened)) == [Code.CHALLENGE_MISMATCH] * 3
+    assert await keygen.codes(changed(params, setup=widened)) == [NodeCode.CHALLENGE_MISMATCH] * 3
     keygen.setup = widened
     fresh = await keygen.challenge()
-    assert await keygen.codes(changed(params, setup=widened, nonces=tuple(fresh))) == [Code.WRONG_OWNER] * 3
+    assert (
+        await keygen.codes(changed(params, setup=widened, nonces=tuple(fresh))) == [NodeCode.WRONG_OWNER] * 3
+    )
 
 
 async def test_nonces_that_were_never_given_out(nodes):
     """CHALLENGE_MISMATCH, although the owner signed over them."""
     keygen = Keygen(nodes=nodes, t=2)
     keygen.sign([bytes([i]) * 32 for i in range(3)])
-    assert await keygen.codes() == [Code.CHALLENGE_MISMATCH] * 3
+    assert await keygen.codes() == [NodeCode.CHALLENGE_MISMATCH] * 3
 
 
 async def test_nonces_of_another_request(nodes):
     """CHALLENGE_MISMATCH: a nonce is bound to the request it was given out for."""
     keygen, other = Keygen(nodes=nodes, t=2), Keygen(nodes=nodes, t=2)
     keygen.sign(await other.challenge())
-    assert await keygen.codes() == [Code.CHALLENGE_MISMATCH] * 3
+    assert await keygen.codes() == [NodeCode.CHALLENGE_MISMATCH] * 3
 
 
 async def test_nonces_in_the_wrong_order(nodes):
     """CHALLENGE_MISMATCH: each node looks for its own nonce in its own place."""
     keygen = Keygen(nodes=nodes[:2], t=2)
     keygen.sign(list(reversed(await keygen.challenge())))
-    assert await keygen.codes() == [Code.CHALLENGE_MISMATCH] * 2
+    assert await keygen.codes() == [NodeCode.CHALLENGE_MISMATCH] * 2
 
 
 async def test_expired_nonces(make_devnet):
@@ -108,7 +112,7 @@ async def test_expired_nonces(make_devnet):
         keygen = Keygen(nodes=nodes, t=2, expiry=int(clock.now) + 3600)
         await keygen.prepare()
         clock.advance(60)
-        assert await keygen.codes() == [Code.CHALLENGE_EXPIRED] * 2
+        assert await keygen.codes() == [NodeCode.CHALLENGE_EXPIRED] * 2
 
 
 async def test_nonces_used_before(make_devnet):
@@ -122,12 +126,12 @@ async def test_nonces_used_before(make_devnet):
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes, t=2)
         params = await keygen.prepare()
-        assert await keygen.codes() == [Code.KEYGEN_FAILED] * 3
+        assert await keygen.codes() == [NodeCode.KEYGEN_FAILED] * 3
         devnet.faults[0] = None
-        assert await keygen.codes() == [Code.KEYGEN_FAILED] * 3
+        assert await keygen.codes() == [NodeCode.KEYGEN_FAILED] * 3
         keygen.sign(params.nonces)  # the same again, signed anew
         again = changed(params, signature="0x" + params.user_authentication.signature[2:].upper())
-        assert await keygen.codes(again) == [Code.CHALLENGE_REUSED] * 3
+        assert await keygen.codes(again) == [NodeCode.CHALLENGE_REUSED] * 3
 
 
 async def test_a_failed_request_may_be_made_again_with_new_nonces(make_devnet):
@@ -148,7 +152,7 @@ async def test_other_content_under_a_used_id(nodes):
     await keygen.run()
     other = Keygen(nodes=nodes, t=2, request_id=keygen.request_id)
     await other.prepare()
-    assert await other.codes() == [Code.REQUEST_CONFLICT] * 3
+    assert await other.codes() == [NodeCode.REQUEST_CONFLICT] * 3
 
 
 @pytest.mark.parametrize("member", ["signature", "nonces", "credentials"])
@@ -158,7 +162,7 @@ async def test_every_member_counts_as_content(nodes, member):
     params = await keygen.prepare()
     await keygen.send()
     other = {"signature": "0x" + "11" * 65, "nonces": (bytes(32),) * 3, "credentials": "{}"}[member]
-    assert await keygen.codes(changed(params, **{member: other})) == [Code.REQUEST_CONFLICT] * 3
+    assert await keygen.codes(changed(params, **{member: other})) == [NodeCode.REQUEST_CONFLICT] * 3
 
 
 async def test_other_content_while_the_first_is_under_way(make_devnet):
@@ -172,7 +176,7 @@ async def test_other_content_while_the_first_is_under_way(make_devnet):
             f'{{"jsonrpc":"2.0","id":99,"method":"dan_keygen","params":{text}}}'
         )
         other = node_1.encode_keygen(changed(params, signature="0x" + "11" * 65))
-        assert await nodes[0].code_of("dan_keygen", other) == Code.REQUEST_CONFLICT
+        assert await nodes[0].code_of("dan_keygen", other) == NodeCode.REQUEST_CONFLICT
 
 
 @pytest.mark.parametrize("change", ["reversed", "missing", "stranger"])
@@ -188,7 +192,7 @@ async def test_wrong_participants(nodes, change):
         ),
     }[change]
     wrong = changed(params, participants=participants, nonces=params.nonces[: len(participants)])
-    assert set(await keygen.codes(wrong)) == {Code.WRONG_PARTICIPANTS}
+    assert set(await keygen.codes(wrong)) == {NodeCode.WRONG_PARTICIPANTS}
 
 
 async def test_a_node_that_is_no_participant(make_devnet):
@@ -197,7 +201,7 @@ async def test_a_node_that_is_no_participant(make_devnet):
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes[:2], t=2)
         text = node_1.encode_keygen(await keygen.prepare())
-        assert await nodes[2].code_of("dan_keygen", text) == Code.WRONG_PARTICIPANTS
+        assert await nodes[2].code_of("dan_keygen", text) == NodeCode.WRONG_PARTICIPANTS
 
 
 async def test_an_oversized_request(make_devnet):
@@ -206,7 +210,7 @@ async def test_an_oversized_request(make_devnet):
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes, t=2, permissions='{"a":"' + "x" * 20_000 + '"}')
         await keygen.prepare()
-        assert await keygen.codes() == [Code.TOO_LARGE] * 3
+        assert await keygen.codes() == [NodeCode.TOO_LARGE] * 3
         small = Keygen(nodes=nodes, t=2)
         assert len(await small.run()) == 3
 
@@ -216,14 +220,14 @@ async def test_an_operation_that_nodes_do_not_do(nodes):
     keygen = Keygen(nodes=nodes, t=2)
     for node in nodes:
         params = {**keygen.challenge_params(), "operation": "transfer"}
-        assert await node.code_of("dan_challenge", params) == Code.UNSUPPORTED
+        assert await node.code_of("dan_challenge", params) == NodeCode.UNSUPPORTED
 
 
 async def test_a_refused_request_costs_the_nonce_nothing(nodes):
     """After a wrong signature the right one is still taken."""
     keygen = Keygen(nodes=nodes, t=2)
     params = await keygen.prepare()
-    assert await keygen.codes(changed(params, signature="0x" + "11" * 65)) == [Code.WRONG_OWNER] * 3
+    assert await keygen.codes(changed(params, signature="0x" + "11" * 65)) == [NodeCode.WRONG_OWNER] * 3
     assert len(await keygen.send(params)) == 3
 
 
@@ -234,7 +238,7 @@ async def test_too_many_challenges(make_devnet):
         keygen = Keygen(nodes=nodes, t=2)
         for _ in range(3):
             await keygen.challenge()
-        assert await nodes[0].code_of("dan_challenge", keygen.challenge_params()) == Code.RATE_LIMITED
+        assert await nodes[0].code_of("dan_challenge", keygen.challenge_params()) == NodeCode.RATE_LIMITED
 
 
 async def test_too_many_key_generations(make_devnet):
@@ -247,4 +251,4 @@ async def test_too_many_key_generations(make_devnet):
             f'{{"jsonrpc":"2.0","id":99,"method":"dan_keygen","params":{text}}}'
         )
         text = node_1.encode_keygen(await second.prepare())
-        assert await nodes[0].code_of("dan_keygen", text) == Code.RATE_LIMITED
+        assert await nodes[0].code_of("dan_keygen", text) == NodeCode.RATE_LIMITED

@@ -13,8 +13,8 @@ import pytest
 
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet import Delay, NodeLimits
+from dan_async.errors import NodeCode
 from dan_async.wire import node_1
-from dan_async.wire.node_1 import Code
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect, connect_all
 from tests.helpers import assert_runs_under
 
@@ -85,13 +85,13 @@ async def test_malformed_parameters_are_refused(node, method, params):
     """INVALID_PARAMS, with the field in data."""
     with pytest.raises(RpcFaultError) as caught:
         await node.call(method, params)
-    assert caught.value.code == Code.INVALID_PARAMS
+    assert caught.value.code == NodeCode.INVALID_PARAMS
     assert caught.value.data["field"]
 
 
 async def test_an_unknown_method_is_refused(node):
     """METHOD_NOT_FOUND."""
-    assert await node.code_of("dan_dance", {}) == Code.METHOD_NOT_FOUND
+    assert await node.code_of("dan_dance", {}) == NodeCode.METHOD_NOT_FOUND
 
 
 # --- framing ----------------------------------------------------------------------------------------------------------
@@ -100,11 +100,11 @@ async def test_an_unknown_method_is_refused(node):
 @pytest.mark.parametrize(
     ("text", "code", "rpc_id"),
     [
-        ("nonsense", Code.PARSE_ERROR, None),
-        ("[" * 50_000, Code.PARSE_ERROR, None),
-        ("[]", Code.INVALID_REQUEST, None),
-        ('{"jsonrpc":"2.0","method":"dan_health","params":{}}', Code.INVALID_REQUEST, None),
-        ('{"jsonrpc":"2.0","id":5,"method":"dan_health","params":[]}', Code.INVALID_REQUEST, 5),
+        ("nonsense", NodeCode.PARSE_ERROR, None),
+        ("[" * 50_000, NodeCode.PARSE_ERROR, None),
+        ("[]", NodeCode.INVALID_REQUEST, None),
+        ('{"jsonrpc":"2.0","method":"dan_health","params":{}}', NodeCode.INVALID_REQUEST, None),
+        ('{"jsonrpc":"2.0","id":5,"method":"dan_health","params":[]}', NodeCode.INVALID_REQUEST, 5),
     ],
     ids=["nonsense", "deep", "batch", "notification", "by position"],
 )
@@ -177,7 +177,7 @@ async def test_requests_in_flight_are_bounded(make_devnet):
         asked = [asyncio.create_task(node.call("dan_health", {})) for _ in range(4)]
         results = await asyncio.gather(*asked, return_exceptions=True)
     refused = [result for result in results if isinstance(result, RpcFaultError)]
-    assert [(fault.code, fault.data["retryAfter"]) for fault in refused] == [(Code.RATE_LIMITED, 1)]
+    assert [(fault.code, fault.data["retryAfter"]) for fault in refused] == [(NodeCode.RATE_LIMITED, 1)]
 
 
 async def test_requests_per_second_are_bounded(make_devnet):
@@ -188,7 +188,7 @@ async def test_requests_per_second_are_bounded(make_devnet):
             await node.call("dan_health", {})
         with pytest.raises(RpcFaultError) as caught:
             await node.call("dan_health", {})
-    assert caught.value.code == Code.RATE_LIMITED
+    assert caught.value.code == NodeCode.RATE_LIMITED
     assert 1 <= caught.value.data["retryAfter"] <= 2
 
 
@@ -240,12 +240,12 @@ async def test_a_key_can_be_made_with_post_alone(devnet):
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        ("nonsense", 200, Code.PARSE_ERROR),
-        (b"\xff", 200, Code.PARSE_ERROR),
-        ("[]", 200, Code.INVALID_REQUEST),
-        (request("dan_nothing"), 200, Code.METHOD_NOT_FOUND),
-        (request("dan_identify"), 200, Code.INVALID_PARAMS),
-        (request("dan_health", {"x": "y" * 30_000}), 413, Code.TOO_LARGE),
+        ("nonsense", 200, NodeCode.PARSE_ERROR),
+        (b"\xff", 200, NodeCode.PARSE_ERROR),
+        ("[]", 200, NodeCode.INVALID_REQUEST),
+        (request("dan_nothing"), 200, NodeCode.METHOD_NOT_FOUND),
+        (request("dan_identify"), 200, NodeCode.INVALID_PARAMS),
+        (request("dan_health", {"x": "y" * 30_000}), 413, NodeCode.TOO_LARGE),
     ],
     ids=["nonsense", "not utf-8", "batch", "method", "params", "too large"],
 )
@@ -260,7 +260,7 @@ async def test_a_post_that_a_web_page_could_send_unasked_is_refused(devnet):
     """Only application/json, which makes browsers ask first."""
     body = json.dumps(request("dan_health"))
     _, _, reply = await post(devnet.nodes[0], body, content_type="text/plain")
-    assert reply["error"]["code"] == Code.INVALID_REQUEST
+    assert reply["error"]["code"] == NodeCode.INVALID_REQUEST
 
 
 async def test_a_post_too_many_is_429(make_devnet):
@@ -268,7 +268,7 @@ async def test_a_post_too_many_is_429(make_devnet):
     devnet = await make_devnet(2, 2, limits=NodeLimits(requests_per_s=0.5, request_burst=1))
     await post(devnet.nodes[0], request("dan_health"))
     status, headers, reply = await post(devnet.nodes[0], request("dan_health"))
-    assert (status, reply["error"]["code"]) == (429, Code.RATE_LIMITED)
+    assert (status, reply["error"]["code"]) == (429, NodeCode.RATE_LIMITED)
     assert int(headers["Retry-After"]) >= 1
 
 
@@ -278,7 +278,7 @@ async def test_a_node_that_is_full_is_429_too(make_devnet):
     params = {"requestId": "0x" + "00" * 32, "operation": "keygen", "setupHash": "0x" + "00" * 32}
     await post(devnet.nodes[0], request("dan_challenge", params))
     status, headers, reply = await post(devnet.nodes[0], request("dan_challenge", params, rpc_id=0))
-    assert (status, reply["id"], reply["error"]["code"]) == (429, 0, Code.RATE_LIMITED)
+    assert (status, reply["id"], reply["error"]["code"]) == (429, 0, NodeCode.RATE_LIMITED)
     assert int(headers["Retry-After"]) >= 1
 
 
@@ -312,7 +312,7 @@ async def test_a_stopping_node_takes_nothing_new(devnet):
         await asyncio.sleep(0.05)
         stopping = asyncio.create_task(devnet.nodes[0].stop())
         await asyncio.sleep(0.05)
-        assert await node.code_of("dan_health", {}) == Code.UNAVAILABLE
+        assert await node.code_of("dan_health", {}) == NodeCode.UNAVAILABLE
         await asked
         await stopping
 

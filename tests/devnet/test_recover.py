@@ -15,11 +15,10 @@ from attrs import evolve
 from dan_async import DanClient, EphemeralKey, GatewayNetwork, LocalWallet, NodeNetwork, Threshold
 from dan_async.config import Timeouts
 from dan_async.devnet import Devnet
-from dan_async.errors import RecordConflictError
+from dan_async.errors import NodeCode, RecordConflictError
 from dan_async.storage import FixedKeys, KeygenIntent, MemorySessionStore, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.wire import node_settling
-from dan_async.wire.node_1 import Code
 from tests.devnet.raw_client import Keygen, connect_all
 from tests.helpers import ManualClock
 from tests.stored import pending
@@ -69,7 +68,7 @@ async def test_a_request_that_nobody_knows_is_dropped_for_good(devnet: Devnet) -
             report = await dan.recover()
         assert [r.settlement for r in report.records] == ["dropped"]
         assert await store.get(record.record_id) is None
-        assert await keygen.codes(params) == [Code.REQUEST_CONFLICT] * 3
+        assert await keygen.codes(params) == [NodeCode.REQUEST_CONFLICT] * 3
 
 
 async def test_a_key_generation_under_way_is_waited_for(devnet: Devnet) -> None:
@@ -137,10 +136,10 @@ async def test_nobody_else_learns_or_ends_anything(devnet: Devnet) -> None:
                 text = signed_settle(stranger, request_id, node.operator)
                 assert await node.call(node_settling.METHOD, text) == {"acknowledgements": []}
                 forged = signed_settle(stranger, request_id, node.operator, eph_pk=keygen.claim.eph_pk)
-                assert await node.code_of(node_settling.METHOD, forged) == Code.EPHEMERAL_KEY_REFUSED
+                assert await node.code_of(node_settling.METHOD, forged) == NodeCode.EPHEMERAL_KEY_REFUSED
         first, second = nodes[:2]
         for_other_node = signed_settle(keygen.key, keygen.request_id, second.operator)
-        assert await first.code_of(node_settling.METHOD, for_other_node) == Code.EPHEMERAL_KEY_REFUSED
+        assert await first.code_of(node_settling.METHOD, for_other_node) == NodeCode.EPHEMERAL_KEY_REFUSED
         assert len(await keygen.send(params)) == 3
 
 

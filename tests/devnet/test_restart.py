@@ -9,8 +9,7 @@ import pytest
 
 from dan_async.devnet import Devnet
 from dan_async.devnet.share_store import ShareStoreError
-from dan_async.errors import InvalidFieldError
-from dan_async.wire.node_1 import Code
+from dan_async.errors import InvalidFieldError, NodeCode
 from tests.devnet.raw_client import Keygen, connect_all, keygen_on
 from tests.helpers import no_leaks
 
@@ -47,7 +46,7 @@ async def test_a_restarted_node_knows_its_finished_requests(any_devnet):
         assert await keygen.send() == acks
         other = Keygen(nodes=nodes, t=2, request_id=keygen.request_id)
         await other.prepare()
-        assert await other.codes() == [Code.REQUEST_CONFLICT] * 3
+        assert await other.codes() == [NodeCode.REQUEST_CONFLICT] * 3
 
 
 async def test_restarted_nodes_make_new_keys_together(any_devnet):
@@ -66,7 +65,7 @@ async def test_a_restart_forgets_nonces(devnet):
     await restart(devnet)
     async with connect_all(devnet) as nodes:
         keygen.nodes = nodes
-        assert await keygen.codes() == [Code.CHALLENGE_MISMATCH] * 3
+        assert await keygen.codes() == [NodeCode.CHALLENGE_MISMATCH] * 3
 
 
 async def test_a_later_devnet_over_the_same_folder_has_the_same_keys(tmp_path):

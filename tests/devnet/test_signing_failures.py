@@ -18,8 +18,8 @@ from dan_async.devnet import (
     WrongSignatureShare,
 )
 from dan_async.devnet.mpc.signing_abort import SigningAbort
+from dan_async.errors import NodeCode
 from dan_async.wire import node_signing
-from dan_async.wire.node_1 import Code
 from dan_async.wire.node_signing import PRESIGN, SIGN
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request
@@ -72,7 +72,7 @@ async def test_a_crash_in_a_presignature_leaves_the_job_to_others(make_devnet, f
         answers = await presign_outcomes(signer, signer.presign_params((0, 1)))
         assert isinstance(answers[dead], ConnectionError)
         if not isinstance(fault, Crash):  # which comes when the work is done
-            assert answers[other].code == Code.SIGNING_FAILED
+            assert answers[other].code == NodeCode.SIGNING_FAILED
             assert answers[other].data["culprits"] == [dead]
         signature = await signer.sign(signers=(1, 2))
     assert recover_public_key(HELLO, signature) == signer.ack.public_key
@@ -97,7 +97,7 @@ async def test_a_crash_before_a_share_leaves_the_job_to_others(make_devnet):
         await dead.start()
     async with connect_all(devnet) as nodes:
         again = evolve(signer, nodes=nodes)
-        assert await nodes[0].code_of(SIGN, text) == Code.PRESIGNATURE_UNKNOWN
+        assert await nodes[0].code_of(SIGN, text) == NodeCode.PRESIGNATURE_UNKNOWN
         signature = await again.sign(signers=(0, 1))
     assert recover_public_key(HELLO, signature) == signer.ack.public_key
 
@@ -127,7 +127,7 @@ async def test_a_silent_signer_is_named(make_devnet, round_):
         devnet.faults[node_of(devnet, silent).index] = SilentInSigning(round=round_)
         answers = await presign_outcomes(signer, signer.presign_params((0, 1, 2)))
         for other in others:
-            assert answers[other].code == Code.SIGNING_FAILED
+            assert answers[other].code == NodeCode.SIGNING_FAILED
             assert answers[other].data["culprits"] == [silent]
         await signer.sign(signers=(1, 2, 3))
 
@@ -139,7 +139,7 @@ async def test_a_signer_that_nobody_asked_is_named(make_devnet):
         signer = await begin(devnet, nodes, 2)
         text = node_signing.encode_presign(signer.presign_params())
         refusal = await outcome(nodes[0], PRESIGN, text)
-    assert refusal.code == Code.SIGNING_FAILED
+    assert refusal.code == NodeCode.SIGNING_FAILED
     assert refusal.data["culprits"] == [nodes[1].operator]
 
 
@@ -185,10 +185,10 @@ async def test_a_ban_outlives_a_new_set_up(make_devnet, tmp_path):
 
 async def assert_banned(signer, cheat, victim):
     answers = await presign_outcomes(signer, signer.presign_params((0, 1)))
-    assert answers[victim].code == Code.SIGNING_FAILED
+    assert answers[victim].code == NodeCode.SIGNING_FAILED
     assert answers[victim].data["culprits"] == [cheat]
     assert "never signs with" in answers[victim].message
-    assert answers[cheat].code == Code.SIGNING_FAILED
+    assert answers[cheat].code == NodeCode.SIGNING_FAILED
 
 
 async def test_a_wrong_share_spoils_one_signature_only(make_devnet):

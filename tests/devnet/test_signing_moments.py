@@ -12,8 +12,8 @@ from dan_async import DanClient, LocalWallet
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import personal_message_digest, recover_public_key
 from dan_async.devnet.presign_session import PresignSessions
+from dan_async.errors import NodeCode
 from dan_async.wire import node_signing
-from dan_async.wire.node_1 import Code
 from dan_async.wire.node_signing import PRESIGN, SIGN
 from dan_async.wire.sign_digest import sign_request_digest
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
@@ -120,7 +120,7 @@ async def test_permissions_that_end_in_the_middle_count(make_devnet, pause):
         clock.advance(60)
         pause.go_on.set()
         refusals = await waiting
-    assert {refusal.code for refusal in refusals} == {Code.NOT_PERMITTED}
+    assert {refusal.code for refusal in refusals} == {NodeCode.NOT_PERMITTED}
 
 
 async def test_a_long_message_is_signed(make_devnet):
@@ -154,7 +154,7 @@ async def test_revision_0_1_names_the_owner(make_devnet):
         offer = await signer.presign(signer.presign_params())
         signer.owner = OWNER.address
         params = signer.sign_params(signer.setup([user_operation()]), None, [offer.presignature_id])
-        assert await nodes[0].code_of(SIGN, node_signing.encode_sign(params)) == Code.UNKNOWN_KEY
+        assert await nodes[0].code_of(SIGN, node_signing.encode_sign(params)) == NodeCode.UNKNOWN_KEY
 
 
 async def test_a_one_shot_request_is_not_done_again_while_it_is_known(make_devnet):
@@ -167,4 +167,4 @@ async def test_a_one_shot_request_is_not_done_again_while_it_is_known(make_devne
         first = await signer.send(params)
         assert signature_from(await signer.send(params)) == signature_from(first)
         clock.advance(301)
-        assert await nodes[0].code_of(SIGN, node_signing.encode_sign(params)) == Code.CHALLENGE_REUSED
+        assert await nodes[0].code_of(SIGN, node_signing.encode_sign(params)) == NodeCode.CHALLENGE_REUSED

@@ -12,8 +12,8 @@ from attrs import evolve
 from dan_async import DanClient, LocalWallet
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import NodeLimits
+from dan_async.errors import NodeCode
 from dan_async.wire import node_1, node_signing
-from dan_async.wire.node_1 import Code
 from dan_async.wire.node_signing import PRESIGN, SIGN
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, text_request, user_operation
@@ -60,13 +60,13 @@ async def presigned(signer, text="hello"):
 @pytest.mark.parametrize(
     ("members", "expected"),
     [
-        ({"key_id": "ab" * 32}, Code.UNKNOWN_KEY),
-        ({"expires_at": 1}, Code.CHALLENGE_EXPIRED),
-        ({"expires_at": 2**32 - 1}, Code.CHALLENGE_EXPIRED),
-        ({"eph_id": "nobody"}, Code.EPHEMERAL_KEY_REFUSED),
-        ({"signature": "0x" + "11" * 65}, Code.EPHEMERAL_KEY_REFUSED),
-        ({"signature": "0x" + "11" * 64}, Code.EPHEMERAL_KEY_REFUSED),
-        ({"signature": "0x11"}, Code.INVALID_PARAMS),
+        ({"key_id": "ab" * 32}, NodeCode.UNKNOWN_KEY),
+        ({"expires_at": 1}, NodeCode.CHALLENGE_EXPIRED),
+        ({"expires_at": 2**32 - 1}, NodeCode.CHALLENGE_EXPIRED),
+        ({"eph_id": "nobody"}, NodeCode.EPHEMERAL_KEY_REFUSED),
+        ({"signature": "0x" + "11" * 65}, NodeCode.EPHEMERAL_KEY_REFUSED),
+        ({"signature": "0x" + "11" * 64}, NodeCode.EPHEMERAL_KEY_REFUSED),
+        ({"signature": "0x11"}, NodeCode.INVALID_PARAMS),
     ],
 )
 async def test_presign_refusals(signer, members, expected):
@@ -79,11 +79,11 @@ async def test_signers_are_exactly_t_parties_with_this_node(signer):
     all_three = signer.ack.participants
     with_stranger = tuple(sorted((all_three[0], node_1.decode_participants([STRANGER])[0]), key=str.lower))
     for signers in (all_three[1:], all_three, with_stranger):
-        assert await code(signer, signer.presign_params(signers=signers)) == Code.WRONG_PARTICIPANTS
+        assert await code(signer, signer.presign_params(signers=signers)) == NodeCode.WRONG_PARTICIPANTS
         params = signer.sign_params(signer.setup([text_request()]), signers=signers)
-        assert await code(signer, params) == Code.WRONG_PARTICIPANTS
+        assert await code(signer, params) == NodeCode.WRONG_PARTICIPANTS
     one = signer.presign_params(signers=all_three[:1])
-    assert await code(signer, one) == Code.INVALID_PARAMS
+    assert await code(signer, one) == NodeCode.INVALID_PARAMS
 
 
 async def test_another_ephemeral_key_cannot_ask(signer):
@@ -99,7 +99,7 @@ async def test_a_request_id_stands_for_one_request(signer):
     params = signer.presign_params()
     await signer.presign(params)
     other = signer.presign_params(request_id=params.request_id, expires_at=params.expires_at - 1)
-    assert await code(signer, other) == Code.REQUEST_CONFLICT
+    assert await code(signer, other) == NodeCode.REQUEST_CONFLICT
 
 
 async def test_an_ephemeral_key_has_so_many_presignatures(make_devnet):
@@ -109,7 +109,7 @@ async def test_an_ephemeral_key_has_so_many_presignatures(make_devnet):
         signer = await Signer.after(Keygen(nodes=nodes, t=2))
         first = await presigned(signer)
         await presigned(signer)
-        assert await code(signer, signer.presign_params()) == Code.RATE_LIMITED
+        assert await code(signer, signer.presign_params()) == NodeCode.RATE_LIMITED
         await (await Signer.after(Keygen(nodes=nodes, t=2))).sign()
         await signer.send(first)
         await signer.sign()
@@ -124,7 +124,7 @@ async def test_a_presignature_signs_once(signer):
     await signer.send(params)
     for text in ("hello", "other"):
         again = signer.sign_params(signer.setup([text_request(text)]), None, params.presignature_ids)
-        assert await code(signer, again) == Code.PRESIGNATURE_SPENT
+        assert await code(signer, again) == NodeCode.PRESIGNATURE_SPENT
 
 
 async def test_a_presignature_does_not_outlive_the_node(make_devnet, tmp_path):
@@ -140,7 +140,7 @@ async def test_a_presignature_does_not_outlive_the_node(make_devnet, tmp_path):
     async with connect_all(devnet) as nodes:
         signer = evolve(signer, nodes=nodes)
         for params in (used, unused):
-            assert await code(signer, params) == Code.PRESIGNATURE_UNKNOWN
+            assert await code(signer, params) == NodeCode.PRESIGNATURE_UNKNOWN
         await signer.sign()
 
 
@@ -148,10 +148,10 @@ async def test_a_presignature_is_for_its_signers_and_its_ephemeral_key(signer):
     """Another key of the same owner, or other signers, cannot use it."""
     params = await presigned(signer)
     others = signer.sign_params(signer.setup([text_request()]), (0, 2), params.presignature_ids)
-    assert await code(signer, others) == Code.PRESIGNATURE_UNKNOWN
+    assert await code(signer, others) == NodeCode.PRESIGNATURE_UNKNOWN
     stranger = await Signer.after(Keygen(nodes=signer.nodes, t=2))
     stolen = stranger.sign_params(stranger.setup([text_request()]), None, params.presignature_ids)
-    assert await code(signer, stolen) == Code.PRESIGNATURE_UNKNOWN
+    assert await code(signer, stolen) == NodeCode.PRESIGNATURE_UNKNOWN
     await signer.send(params)
 
 
@@ -160,7 +160,7 @@ async def test_what_is_refused_uses_nothing_up(signer):
     params = await presigned(signer)
     forger = evolve(signer, key=EphemeralKey.generate())
     forged = forger.sign_params(params.setup, None, params.presignature_ids)
-    assert await code(signer, forged) == Code.EPHEMERAL_KEY_REFUSED
+    assert await code(signer, forged) == NodeCode.EPHEMERAL_KEY_REFUSED
     assert len(await signer.send(params)) == 2
 
 
@@ -177,7 +177,7 @@ async def test_the_ephemeral_key_signs_the_whole_request(signer, change):
     if (
         change == "setup"
     ):  # revision 1 repeats the message in the signature, which is where it is missed first
-        assert await code(signer, params) == Code.INVALID_PARAMS
+        assert await code(signer, params) == NodeCode.INVALID_PARAMS
     else:
         assert (await refusal(signer, params)).data == {"reason": "signature"}
 
@@ -185,11 +185,11 @@ async def test_the_ephemeral_key_signs_the_whole_request(signer, change):
 async def test_sign_refusals_by_the_setup(signer):
     """Another key, another t, another algorithm, no message, a message that is none."""
     setups = {
-        signer.setup([text_request()], key_id="ab" * 32): Code.UNKNOWN_KEY,
-        signer.setup([text_request()], key_id="main"): Code.INVALID_PARAMS,
-        signer.setup([text_request()], t=3): Code.INVALID_PARAMS,
-        signer.setup([text_request()]).replace("secp256k1", "ed25519"): Code.UNSUPPORTED,
-        signer.setup([text_request()]).replace('"message":"', '"message":"AAAA'): Code.INVALID_PARAMS,
+        signer.setup([text_request()], key_id="ab" * 32): NodeCode.UNKNOWN_KEY,
+        signer.setup([text_request()], key_id="main"): NodeCode.INVALID_PARAMS,
+        signer.setup([text_request()], t=3): NodeCode.INVALID_PARAMS,
+        signer.setup([text_request()]).replace("secp256k1", "ed25519"): NodeCode.UNSUPPORTED,
+        signer.setup([text_request()]).replace('"message":"', '"message":"AAAA'): NodeCode.INVALID_PARAMS,
     }
     for setup, expected in setups.items():
         assert await code(signer, signer.sign_params(setup)) == expected, setup
@@ -199,14 +199,17 @@ async def test_one_presignature_for_each_message(signer):
     """Neither more nor fewer."""
     params = await presigned(signer)
     setup = signer.setup([text_request("a"), text_request("b")])
-    assert await code(signer, signer.sign_params(setup, None, params.presignature_ids)) == Code.INVALID_PARAMS
+    assert (
+        await code(signer, signer.sign_params(setup, None, params.presignature_ids))
+        == NodeCode.INVALID_PARAMS
+    )
 
 
 async def test_a_wallet_does_not_authorise_signatures(signer):
     """Only the ephemeral key does."""
     params = await presigned(signer)
     auth = evolve(params.user_authentication, method="eoa", id=signer.owner)
-    assert await code(signer, evolve(params, user_authentication=auth)) == Code.UNSUPPORTED
+    assert await code(signer, evolve(params, user_authentication=auth)) == NodeCode.UNSUPPORTED
 
 
 async def test_nonces_are_used_once_and_for_what_they_were_given(signer):
@@ -215,9 +218,9 @@ async def test_nonces_are_used_once_and_for_what_they_were_given(signer):
     nonces = await signer.nonces(setup, request_id, signer.nodes)
     members = {"participants": signer.ack.participants, "nonces": tuple(nonces), "request_id": request_id}
     other = signer.sign_params(signer.setup([text_request("other")]), **members)
-    assert await code(signer, other) == Code.CHALLENGE_MISMATCH
+    assert await code(signer, other) == NodeCode.CHALLENGE_MISMATCH
     unknown = signer.sign_params(setup, **{**members, "nonces": (b"\1" * 32, b"\2" * 32, b"\3" * 32)})
-    assert await code(signer, unknown) == Code.CHALLENGE_MISMATCH
+    assert await code(signer, unknown) == NodeCode.CHALLENGE_MISMATCH
     first = signer.sign_params(setup, **members)
     await signer.send(first)
     await signer.send(signer.sign_params(setup, (0, 2), **members))  # the same request, other signers
@@ -227,7 +230,7 @@ async def test_a_one_shot_request_has_its_own_id(signer):
     """Under any other it could be sent again and again."""
     params = signer.sign_params(signer.setup([text_request()]))
     other = evolve(params, request_id="0x" + secrets.token_hex(32))
-    assert await code(signer, other) == Code.CHALLENGE_MISMATCH
+    assert await code(signer, other) == NodeCode.CHALLENGE_MISMATCH
 
 
 async def test_permissions_are_enforced_by_each_node(make_devnet):
@@ -242,8 +245,8 @@ async def test_permissions_are_enforced_by_each_node(make_devnet):
             named = signer.sign_params(signer.setup([request]), None, [offer.presignature_id])
             one_shot = signer.sign_params(signer.setup([request]))
             for node in (0, 1):
-                assert await code(signer, named, node) == Code.NOT_PERMITTED
-                assert await code(signer, one_shot, node) == Code.NOT_PERMITTED
+                assert await code(signer, named, node) == NodeCode.NOT_PERMITTED
+                assert await code(signer, one_shot, node) == NodeCode.NOT_PERMITTED
         setup = signer.setup([user_operation(allowed)])
         assert len(await signer.send(signer.sign_params(setup, None, [offer.presignature_id]))) == 2
 
@@ -310,10 +313,10 @@ async def test_presignatures_expire(make_devnet):
             assert offer.expires_at == int(clock.now) + min(lifetime, 60)
             made[lifetime] = signer.sign_params(signer.setup([text_request()]), None, [offer.presignature_id])
         clock.advance(20)
-        assert await code(signer, made[20]) == Code.PRESIGNATURE_UNKNOWN
+        assert await code(signer, made[20]) == NodeCode.PRESIGNATURE_UNKNOWN
         assert stocks(devnet) == [1, 1]
         clock.advance(40)
-        assert await code(signer, made[200]) == Code.PRESIGNATURE_UNKNOWN
+        assert await code(signer, made[200]) == NodeCode.PRESIGNATURE_UNKNOWN
         assert stocks(devnet) == [0, 0]
 
 
@@ -330,6 +333,6 @@ async def reasons(signer, params, now=None):
     for request in (params, one_shot, presign):
         for node in range(len(signer.nodes)):
             refused = await refusal(signer, request, node)
-            assert refused.code == Code.EPHEMERAL_KEY_REFUSED
+            assert refused.code == NodeCode.EPHEMERAL_KEY_REFUSED
             found.add(refused.data["reason"])
     return found

@@ -22,6 +22,7 @@ from dan_async.devnet import Devnet
 from dan_async.errors import (
     GatewayError,
     InvalidFieldError,
+    NodeCode,
     QuorumError,
     WalletRefusedError,
     WalletTimeoutError,
@@ -30,7 +31,6 @@ from dan_async.models.claim import EphemeralClaim
 from dan_async.models.ephemeral_key_change import EphemeralKeyChange
 from dan_async.models.session import DanModuleInfo
 from dan_async.types import RequestId
-from dan_async.wire.node_1 import Code
 from tests.helpers import error_of, no_leaks
 from tests.passkeys.authenticator import ORIGIN, RP_ID, USER_PRESENT, Authenticator, unb64
 
@@ -294,7 +294,7 @@ async def test_a_passkey_cannot_pass_for_an_address(net: Devnet) -> None:
             dan.network.add_ephemeral_key(change(session), owner(device), deadline=Deadline(30))
         )
     assert isinstance(error, QuorumError)
-    assert all(outcome.error.code == Code.UNKNOWN_KEY for outcome in error.outcomes)
+    assert all(outcome.error.code == NodeCode.UNKNOWN_KEY for outcome in error.outcomes)
 
 
 async def test_a_passkey_adds_and_revokes_an_ephemeral_key(net: Devnet) -> None:

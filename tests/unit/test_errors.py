@@ -9,9 +9,8 @@ import re
 import pytest
 
 from dan_async import errors
-from dan_async._extras import require_extra
 from dan_async._hex import from_hex, to_hex
-from dan_async.models.outcome import NodeOutcome
+from dan_async.errors import NodeOutcome, require_extra
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)]
 
@@ -54,7 +53,7 @@ def test_quorum_errors_list_the_nodes() -> None:
         NodeOutcome(operator="0xa", error=errors.NodeTimeoutError("no answer"), attempts=3, elapsed_s=1.5),
         NodeOutcome(operator="0xb", error=ValueError()),
         NodeOutcome(operator="0xc"),
-        NodeOutcome(operator="0xd", step="challenge", is_ready=True),
+        NodeOutcome(operator="0xd", step="challenge", answer=b"nonce"),
         NodeOutcome(
             operator="0xe", step="keygen", error=errors.NodeRefusedError("no", code=-32030, culprits=("0xa",))
         ),

@@ -19,13 +19,12 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 from dan_async import CallbackWallet, DanClient, LocalWallet
 from dan_async._event_hub import EventHub
 from dan_async._tasks import Deadline
-from dan_async.errors import ConnectError, NodeTimeoutError, QuorumError, RpcError
+from dan_async.errors import ConnectError, NodeCode, NodeTimeoutError, QuorumError, RpcError
 from dan_async.events import AttemptSucceeded, Event, NodeDown, NodeUp, OperationFinished, OperationStarted
 from dan_async.networks.emit import Attempts, operation
 from dan_async.otel import OpenTelemetryObserver
 from dan_async.retry import RetryDetails, RetryPolicy
 from dan_async.types import OperatorAddress, RequestId
-from dan_async.wire import node_1
 from tests.fake_nodes import FakeNetwork
 
 WALLET = LocalWallet("0x" + "00" * 31 + "01")
@@ -166,7 +165,7 @@ async def test_attempts_after_a_restart_stay_with_the_operation(telemetry: Telem
     async def fail_once(method: str, params: Any) -> Any:
         seen.append(params["requestId"])
         if method == "dan_keygen" and params["requestId"] == seen[0]:
-            raise RpcError(node_1.Code.KEYGEN_FAILED, "a party misbehaved")
+            raise RpcError(NodeCode.KEYGEN_FAILED, "a party misbehaved")
 
     for index in (1, 2, 3):
         fake.misbehaviour[fake.operator(index)] = fail_once

@@ -15,6 +15,7 @@ from dan_async.errors import (
     DeadlineExceededError,
     GatewayError,
     InvalidFieldError,
+    NodeCode,
     NodeProtocolError,
     NodeRefusedError,
     NodeTimeoutError,
@@ -25,7 +26,6 @@ from dan_async.errors import (
     WalletRefusedError,
 )
 from dan_async.retry_table import DEFAULT_RETRY_TABLE, HTTP_STATUSES, NODE_CODES, RetryTable
-from dan_async.wire.node_1 import Code
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ from dan_async.wire.node_1 import Code
         (NodeTimeoutError("x"), True),
         (RequestTimeoutError("x"), True),
         (ConnectionLostError("x", close_code=1006), True),
-        (RateLimitedError("x", code=Code.RATE_LIMITED, retry_after=1.0), True),
-        (NodeRefusedError("x", code=Code.UNAVAILABLE, retryable=True), True),
+        (RateLimitedError("x", code=NodeCode.RATE_LIMITED, retry_after=1.0), True),
+        (NodeRefusedError("x", code=NodeCode.UNAVAILABLE, retryable=True), True),
         (NodeRefusedError("x", code=-32000, retryable=True), False),
         (ConnectError("x"), True),
         (ConnectError("x", status=503), True),
@@ -73,7 +73,7 @@ def test_words_decide_nothing(text: str) -> None:
 
 def test_the_node_protocol_is_the_source_of_its_codes() -> None:
     """The numbers are those of the wire."""
-    assert {Code.INTERNAL_ERROR, Code.RATE_LIMITED, Code.UNAVAILABLE} == NODE_CODES
+    assert {NodeCode.INTERNAL_ERROR, NodeCode.RATE_LIMITED, NodeCode.UNAVAILABLE} == NODE_CODES
 
 
 def test_statuses_that_judge_the_request_are_not_listed() -> None:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from enum import Enum
 
 from dan_async._hex import from_hex
+from dan_async.crypto.address import parse_address
 from dan_async.devnet.mpc.abort import ProtocolStateError
 from dan_async.devnet.mpc.field import Entropy
 from dan_async.devnet.mpc.hashing import DIGEST_BYTES, tagged_hash
@@ -38,7 +39,6 @@ from dan_async.devnet.mpc.ot_extension import ReceiverSeeds, SenderSeeds
 from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
 from dan_async.devnet.mpc.pair_state import PairState
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address
 from dan_async.types import OperatorAddress
 
 SESSION_ID_BYTES = 32
@@ -66,7 +66,7 @@ _BODY_BYTES = {
 
 
 def _raw(name: str, address: OperatorAddress) -> bytes:
-    return from_hex(check_address(name, address), field=name)
+    return from_hex(parse_address(name, address), field=name)
 
 
 class PairSetup:

@@ -8,10 +8,10 @@ from typing import Any
 from attrs import field, frozen
 
 from dan_async._hex import from_hex
+from dan_async.crypto.address import parse_address
 from dan_async.crypto.signature import parse_signature, recover_address
 from dan_async.devnet.mpc.hashing import tagged_hash, u32
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_address
 from dan_async.models.threshold import Threshold
 from dan_async.types import OperatorAddress
 
@@ -24,7 +24,7 @@ def _check_session_id(_: Any, __: Any, value: Any) -> None:
 
 
 def _checksummed(identities: Iterable[str]) -> tuple[OperatorAddress, ...]:
-    return tuple(OperatorAddress(check_address("identities", identity)) for identity in identities)
+    return tuple(OperatorAddress(parse_address("identities", identity)) for identity in identities)
 
 
 @frozen(kw_only=True)

@@ -20,7 +20,7 @@ from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_
 from dan_async.devnet.peer_session import PeerSessions
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.workers import Workers
-from dan_async.wire.node_1 import Code
+from dan_async.errors import NodeCode
 
 SESSION = b"\x0a" * 32
 REQUEST = "0x" + "0b" * 32
@@ -129,7 +129,7 @@ class Bench:
         async with asyncio.timeout(5):
             with pytest.raises(RefusalError) as caught:
                 await self.running
-        assert caught.value.code == Code.KEYGEN_FAILED
+        assert caught.value.code == NodeCode.KEYGEN_FAILED
         return caught.value
 
 

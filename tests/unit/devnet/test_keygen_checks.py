@@ -12,11 +12,12 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet.identity import NodeIdentity
 from dan_async.devnet.keygen_checks import check_owner, check_request, read_keygen
 from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.errors import NodeCode
 from dan_async.models.authentication import UserAuthentication
 from dan_async.models.claim import EphemeralClaim
 from dan_async.models.threshold import Threshold
 from dan_async.wire.codec import module_for, owner_typed_data
-from dan_async.wire.node_1 import Code, KeygenParams, encode_keygen
+from dan_async.wire.node_1 import KeygenParams, encode_keygen
 
 NOW = 1_700_000_000
 YEAR = 365 * 24 * 3600
@@ -90,7 +91,7 @@ def test_somebody_elses_signature_is_refused(revision):
     """The signature must be the owner's."""
     assert (
         code_of(check_owner, signed(make_params(revision), signer=NodeIdentity.from_hex("08" * 32)))
-        == Code.WRONG_OWNER
+        == NodeCode.WRONG_OWNER
     )
 
 
@@ -107,7 +108,7 @@ def test_the_signature_covers_the_whole_request(change):
     """What was signed for one request does not do for another."""
     whole = signed(make_params()).params
     checked = check(evolve(whole, **change), roster=frozenset(NODES))
-    assert code_of(check_owner, checked) == Code.WRONG_OWNER
+    assert code_of(check_owner, checked) == NodeCode.WRONG_OWNER
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -116,7 +117,7 @@ def test_the_signature_covers_the_permissions(revision):
     whole = signed(make_params(revision, permissions='{"limit":1}')).params
     checked = check(evolve(whole, setup=whole.setup.replace('limit\\":1', 'limit\\":2')))
     assert checked.setup.permissions == '{"limit":2}'
-    assert code_of(check_owner, checked) == Code.WRONG_OWNER
+    assert code_of(check_owner, checked) == NodeCode.WRONG_OWNER
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_what_is_no_signature_is_not_the_owners(signature):
     """Malformed ones have the same code: none is the owner's."""
     checked = signed(make_params())
     wrong = evolve(checked, params=with_authentication(checked.params, signature=signature))
-    assert code_of(check_owner, wrong) == Code.WRONG_OWNER
+    assert code_of(check_owner, wrong) == NodeCode.WRONG_OWNER
 
 
 def test_a_high_s_signature_is_taken():
@@ -143,46 +144,46 @@ def test_the_owner_must_be_an_address():
     """A name is no owner."""
     checked = signed(make_params())
     wrong = evolve(checked, params=with_authentication(checked.params, id="me"))
-    assert code_of(check_owner, wrong) == Code.INVALID_PARAMS
+    assert code_of(check_owner, wrong) == NodeCode.INVALID_PARAMS
 
 
 @pytest.mark.parametrize("expiry", [0, NOW - 1, NOW])
 def test_an_expired_claim_is_refused(expiry):
     """At its expiry it has expired."""
-    assert code_of(check, make_params(expiry=expiry)) == Code.CLAIM_EXPIRED
+    assert code_of(check, make_params(expiry=expiry)) == NodeCode.CLAIM_EXPIRED
 
 
 def test_a_claim_may_live_for_a_year_and_a_minute():
     """The minute is for clocks that differ; one second more is refused."""
     check(make_params(expiry=NOW + YEAR + 60))
-    assert code_of(check, make_params(expiry=NOW + YEAR + 61)) == Code.CLAIM_EXPIRED
+    assert code_of(check, make_params(expiry=NOW + YEAR + 61)) == NodeCode.CLAIM_EXPIRED
 
 
 @pytest.mark.parametrize(("t", "n"), [(1, 3), (4, 3), (2, 21), (1, 1)])
 def test_thresholds_out_of_range_are_unsupported(t, n):
     """2 <= t <= n <= 20."""
-    assert code_of(check, make_params(t=t, n=n)) == Code.UNSUPPORTED
+    assert code_of(check, make_params(t=t, n=n)) == NodeCode.UNSUPPORTED
 
 
 def test_ed25519_keys_are_unsupported():
     """This node makes secp256k1 keys only."""
-    assert code_of(check, make_params(sign_alg="ed25519")) == Code.UNSUPPORTED
+    assert code_of(check, make_params(sign_alg="ed25519")) == NodeCode.UNSUPPORTED
 
 
 def test_an_ephemeral_key_makes_no_keys():
     """Only an owner authorises: a wallet or a passkey."""
-    assert code_of(check, with_authentication(make_params(), method="ephemeral")) == Code.UNSUPPORTED
+    assert code_of(check, with_authentication(make_params(), method="ephemeral")) == NodeCode.UNSUPPORTED
 
 
 def test_revision_0_1_has_no_passkeys():
     """The method is newer."""
-    assert code_of(check, with_authentication(make_params("0.1"), method="passkey")) == Code.UNSUPPORTED
+    assert code_of(check, with_authentication(make_params("0.1"), method="passkey")) == NodeCode.UNSUPPORTED
 
 
 def test_a_passkey_is_not_taken_without_its_signature():
     """A passkey's signature is looked at as one, not as a wallet's."""
     checked = check(with_authentication(make_params(), method="passkey"))
-    assert code_of(check_owner, checked) == Code.UNSUPPORTED
+    assert code_of(check_owner, checked) == NodeCode.UNSUPPORTED
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_a_passkey_is_not_taken_without_its_signature():
 )
 def test_wrong_participants_are_refused(participants, options):
     """n of them, this node one of them, all of them known."""
-    assert code_of(check, make_params(participants=participants), **options) == Code.WRONG_PARTICIPANTS
+    assert code_of(check, make_params(participants=participants), **options) == NodeCode.WRONG_PARTICIPANTS
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_wrong_participants_are_refused(participants, options):
 )
 def test_a_malformed_setup_is_refused(setup):
     """It must be one setup of its revision."""
-    assert code_of(check, evolve(make_params(), setup=setup)) == Code.INVALID_PARAMS
+    assert code_of(check, evolve(make_params(), setup=setup)) == NodeCode.INVALID_PARAMS
 
 
 @pytest.mark.parametrize("revision", ["0.3", "1"])
@@ -212,13 +213,15 @@ def test_credentials_are_the_setups_claim_to_the_letter(revision):
     """The same claim with a space in it is another text."""
     params = make_params(revision)
     text = params.user_authentication.credentials.replace(":", ": ", 1)
-    assert code_of(check, with_authentication(params, credentials=text)) == Code.INVALID_PARAMS
+    assert code_of(check, with_authentication(params, credentials=text)) == NodeCode.INVALID_PARAMS
 
 
 def test_credentials_of_another_key_are_refused_in_0_1():
     """There the setup has the public key only."""
     other = make_params("0.1").user_authentication.credentials
-    assert code_of(check, with_authentication(make_params("0.1"), credentials=other)) == Code.INVALID_PARAMS
+    assert (
+        code_of(check, with_authentication(make_params("0.1"), credentials=other)) == NodeCode.INVALID_PARAMS
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,7 +229,7 @@ def test_credentials_of_another_key_are_refused_in_0_1():
 )
 def test_permissions_that_are_not_json_are_refused(permissions):
     """An object or a list, of bounded length and depth."""
-    assert code_of(check, make_params(permissions=permissions)) == Code.INVALID_PARAMS
+    assert code_of(check, make_params(permissions=permissions)) == NodeCode.INVALID_PARAMS
 
 
 @pytest.mark.parametrize("permissions", ["{}", "[]", '{"a":1.5,"b":[true,null,"é"]}'])
@@ -238,18 +241,18 @@ def test_permissions_may_be_any_json_object_or_list(permissions):
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"revision": "2"}, Code.UNSUPPORTED),
-        ({"participants": list(reversed(NODES[:3]))}, Code.WRONG_PARTICIPANTS),
-        ({"participants": [NODES[0]] * 3}, Code.WRONG_PARTICIPANTS),
-        ({"participants": []}, Code.WRONG_PARTICIPANTS),
-        ({"participants": ["0x12"]}, Code.WRONG_PARTICIPANTS),
-        ({"nonces": ["0x" + "00" * 32]}, Code.INVALID_PARAMS),
-        ({"nonces": ["0x00"] * 3}, Code.INVALID_PARAMS),
-        ({"requestId": "0x12"}, Code.INVALID_PARAMS),
-        ({"requestId": 5}, Code.INVALID_PARAMS),
-        ({"setup": 5}, Code.INVALID_PARAMS),
-        ({"userAuthentication": {}}, Code.INVALID_PARAMS),
-        ({"more": 1}, Code.INVALID_PARAMS),
+        ({"revision": "2"}, NodeCode.UNSUPPORTED),
+        ({"participants": list(reversed(NODES[:3]))}, NodeCode.WRONG_PARTICIPANTS),
+        ({"participants": [NODES[0]] * 3}, NodeCode.WRONG_PARTICIPANTS),
+        ({"participants": []}, NodeCode.WRONG_PARTICIPANTS),
+        ({"participants": ["0x12"]}, NodeCode.WRONG_PARTICIPANTS),
+        ({"nonces": ["0x" + "00" * 32]}, NodeCode.INVALID_PARAMS),
+        ({"nonces": ["0x00"] * 3}, NodeCode.INVALID_PARAMS),
+        ({"requestId": "0x12"}, NodeCode.INVALID_PARAMS),
+        ({"requestId": 5}, NodeCode.INVALID_PARAMS),
+        ({"setup": 5}, NodeCode.INVALID_PARAMS),
+        ({"userAuthentication": {}}, NodeCode.INVALID_PARAMS),
+        ({"more": 1}, NodeCode.INVALID_PARAMS),
     ],
     ids=str,
 )
@@ -263,4 +266,4 @@ def test_an_unknown_method_is_unsupported():
     """A method that the protocol has no name for."""
     value = json.loads(encode_keygen(make_params()))
     value["userAuthentication"]["method"] = "oath"
-    assert code_of(read_keygen, value) == Code.UNSUPPORTED
+    assert code_of(read_keygen, value) == NodeCode.UNSUPPORTED

@@ -22,10 +22,10 @@ from dan_async.devnet.passkey_service import PasskeyService
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
 from dan_async.devnet.workers import Workers
-from dan_async.errors import MissingExtraError, NodeProtocolError
+from dan_async.errors import MissingExtraError, NodeCode, NodeProtocolError
 from dan_async.models.authentication import UserAuthentication
 from dan_async.types import RequestId
-from dan_async.wire.node_1 import ChallengeParams, Code, KeygenParams, final_challenge, setup_hash
+from dan_async.wire.node_1 import ChallengeParams, KeygenParams, final_challenge, setup_hash
 from dan_async.wire.node_passkeys import (
     OPERATION,
     PasskeyReceipt,
@@ -134,20 +134,23 @@ async def test_another_request_for_the_same_passkey_is_refused(bench: Bench) -> 
     await bench.service.register(await bench.request(device))
     before = bench.registry.find(device.id)
     again = await bench.request(device, RequestId("0x" + "cd" * 32))
-    assert await bench.code(again) == Code.REQUEST_CONFLICT
+    assert await bench.code(again) == NodeCode.REQUEST_CONFLICT
     assert bench.registry.find(device.id) == before
 
 
 async def test_a_passkey_is_registered_with_a_nonce(bench: Bench) -> None:
     """There is no one-shot form."""
     params = evolve(await bench.request(Authenticator()), nonces=())
-    assert await bench.code(params) == Code.UNSUPPORTED
+    assert await bench.code(params) == NodeCode.UNSUPPORTED
 
 
 async def test_a_nonce_of_another_request_is_refused(bench: Bench) -> None:
     """The nonce is bound to the request."""
     params = await bench.request(Authenticator())
-    assert await bench.code(evolve(params, request_id=RequestId("0x" + "cd" * 32))) == Code.CHALLENGE_MISMATCH
+    assert (
+        await bench.code(evolve(params, request_id=RequestId("0x" + "cd" * 32)))
+        == NodeCode.CHALLENGE_MISMATCH
+    )
 
 
 async def test_a_credential_for_another_challenge_is_refused(bench: Bench) -> None:
@@ -156,46 +159,46 @@ async def test_a_credential_for_another_challenge_is_refused(bench: Bench) -> No
     first = await bench.request(device)
     other = await bench.request(device, RequestId("0x" + "cd" * 32))
     params = with_authentication(other, signature=first.user_authentication.signature)
-    assert await bench.code(params) == Code.WRONG_OWNER
+    assert await bench.code(params) == NodeCode.WRONG_OWNER
 
 
 @pytest.mark.parametrize("method", ["eoa", "ephemeral"])
 async def test_only_a_passkey_registers(bench: Bench, method: str) -> None:
     """Nobody registers it for somebody."""
     params = with_authentication(await bench.request(Authenticator()), method=method)
-    assert await bench.code(params) == Code.UNSUPPORTED
+    assert await bench.code(params) == NodeCode.UNSUPPORTED
 
 
 @pytest.mark.parametrize("revision", ["0.1", "0.3"])
 async def test_older_revisions_register_none(bench: Bench, revision: str) -> None:
     """The operation is revision 1's."""
     params = evolve(await bench.request(Authenticator()), revision=revision)
-    assert await bench.code(params) == Code.UNSUPPORTED
+    assert await bench.code(params) == NodeCode.UNSUPPORTED
 
 
 async def test_the_setup_must_be_one(bench: Bench) -> None:
     """Members that nobody knows are refused."""
     params = evolve(await bench.request(Authenticator()), setup='{"x":1}')
-    assert await bench.code(params) == Code.INVALID_PARAMS
+    assert await bench.code(params) == NodeCode.INVALID_PARAMS
 
 
 async def test_a_passkey_vouches_for_nothing(bench: Bench) -> None:
     """Credentials are empty."""
     params = with_authentication(await bench.request(Authenticator()), credentials="{}")
-    assert await bench.code(params) == Code.INVALID_PARAMS
+    assert await bench.code(params) == NodeCode.INVALID_PARAMS
 
 
 async def test_the_id_must_be_the_credentials(bench: Bench) -> None:
     """A passkey cannot take another's name."""
     params = with_authentication(await bench.request(Authenticator()), id=Authenticator().id)
-    assert await bench.code(params) == Code.WRONG_OWNER
+    assert await bench.code(params) == NodeCode.WRONG_OWNER
 
 
 @pytest.mark.parametrize("signature", ["x", "{}", '{"rawCredential":"[]","origin":"o","rpId":"r"}'])
 async def test_a_malformed_signature(bench: Bench, signature: str) -> None:
     """INVALID_PARAMS, and the nonce is still good."""
     params = await bench.request(Authenticator())
-    assert await bench.code(with_authentication(params, signature=signature)) == Code.INVALID_PARAMS
+    assert await bench.code(with_authentication(params, signature=signature)) == NodeCode.INVALID_PARAMS
     await bench.service.register(params)
 
 
@@ -206,7 +209,7 @@ async def test_a_malformed_credential(bench: Bench, credential: str) -> None:
         PasskeySignature(raw_credential=credential, origin=ORIGIN, rp_id=RP_ID)
     )
     params = with_authentication(await bench.request(Authenticator()), signature=signature)
-    assert await bench.code(params) == Code.WRONG_OWNER
+    assert await bench.code(params) == NodeCode.WRONG_OWNER
 
 
 async def test_a_short_id_is_refused() -> None:
@@ -220,7 +223,7 @@ async def test_a_short_id_is_refused() -> None:
     authentication = UserAuthentication(method="passkey", id=device.id, credentials="", signature=signature)
     with pytest.raises(RefusalError) as caught:
         passkey_checks.verify_registration(authentication, "ab" * 32)
-    assert caught.value.code == Code.INVALID_PARAMS
+    assert caught.value.code == NodeCode.INVALID_PARAMS
 
 
 async def test_there_is_room_for_so_many() -> None:
@@ -229,7 +232,7 @@ async def test_there_is_room_for_so_many() -> None:
         bench = Bench(workers, most=1)
         await bench.service.register(await bench.request(Authenticator()))
         second = await bench.request(Authenticator(), RequestId("0x" + "cd" * 32))
-        assert await bench.code(second) == Code.UNSUPPORTED
+        assert await bench.code(second) == NodeCode.UNSUPPORTED
 
 
 async def test_without_the_extra_a_node_does_no_passkeys(
@@ -244,7 +247,7 @@ async def test_without_the_extra_a_node_does_no_passkeys(
     monkeypatch.setattr(passkey_checks, "require_extra", missing)
     error = await error_of(bench.service.prepare(params))
     assert isinstance(error, RefusalError)
-    assert error.code == Code.UNSUPPORTED
+    assert error.code == NodeCode.UNSUPPORTED
     await bench.service.prepare(with_authentication(params, method="eoa"))
 
 
@@ -283,7 +286,7 @@ async def test_an_authenticator_that_does_not_count(bench: Bench) -> None:
     device.sign_count = -1
     with pytest.raises(RefusalError) as caught:
         check_assertion(await assertion(device), "cd" * 32, bench.registry)
-    assert caught.value.code == Code.WRONG_OWNER
+    assert caught.value.code == NodeCode.WRONG_OWNER
 
 
 async def test_another_challenge_is_refused(bench: Bench) -> None:

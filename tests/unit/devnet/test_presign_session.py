@@ -21,7 +21,7 @@ from dan_async.devnet.presign_session import PresignSessions
 from dan_async.devnet.rpc_errors import RefusalError
 from dan_async.devnet.share_store import MemoryShareStore
 from dan_async.devnet.workers import Workers
-from dan_async.wire.node_1 import Code
+from dan_async.errors import NodeCode
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import all_pairs, finish
 from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
@@ -126,7 +126,7 @@ class Bench:
         async with asyncio.timeout(10):
             with pytest.raises(RefusalError) as caught:
                 await self.running
-        assert caught.value.code == Code.SIGNING_FAILED
+        assert caught.value.code == NodeCode.SIGNING_FAILED
         return caught.value
 
     def stored(self, operator):
@@ -379,6 +379,6 @@ async def test_only_so_many_at_a_time(workers):
             participants=OPERATORS,
             signers=OPERATORS,
         )
-    assert caught.value.code == Code.RATE_LIMITED
+    assert caught.value.code == NodeCode.RATE_LIMITED
     assert not bench.sessions.has_run(b"\x0c" * 32)
     bench.running.cancel()

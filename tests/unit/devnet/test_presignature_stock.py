@@ -10,7 +10,7 @@ from dan_async.devnet.mpc.abort import ProtocolStateError
 from dan_async.devnet.mpc.presignature import Presignature
 from dan_async.devnet.presignature_stock import PresignatureOwner, PresignatureStock, StockedPresignature
 from dan_async.devnet.rpc_errors import RefusalError
-from dan_async.wire.node_1 import Code
+from dan_async.errors import NodeCode
 from tests.helpers import ManualClock
 
 OWNER = PresignatureOwner("aa" * 32, "eph")
@@ -66,7 +66,7 @@ def test_what_is_taken_is_gone(stock, clock):
     made = put(stock, clock)
     assert find(stock, made) is made
     assert stock.take(made) is made.presignature
-    assert code_of(find, stock, made) == Code.PRESIGNATURE_SPENT
+    assert code_of(find, stock, made) == NodeCode.PRESIGNATURE_SPENT
     assert len(stock) == 0
 
 
@@ -74,7 +74,7 @@ def test_what_is_taken_is_gone(stock, clock):
 def test_it_is_for_one_ephemeral_key_and_one_set_of_signers(stock, clock, change):
     """Anybody else's request does not even learn that it is there."""
     made = put(stock, clock)
-    assert code_of(find, stock, made, **change) == Code.PRESIGNATURE_UNKNOWN
+    assert code_of(find, stock, made, **change) == NodeCode.PRESIGNATURE_UNKNOWN
     assert find(stock, made) is made
 
 
@@ -84,12 +84,12 @@ def test_it_expires_to_the_second(stock, clock):
     clock.advance(9.9)
     assert len(stock) == 2
     clock.advance(0.1)
-    assert code_of(find, stock, early) == Code.PRESIGNATURE_UNKNOWN
+    assert code_of(find, stock, early) == NodeCode.PRESIGNATURE_UNKNOWN
     with pytest.raises(ProtocolStateError):
         early.presignature.sign(bytes(32))
     assert find(stock, late) is late
     clock.advance(50)
-    assert code_of(find, stock, late) == Code.PRESIGNATURE_UNKNOWN
+    assert code_of(find, stock, late) == NodeCode.PRESIGNATURE_UNKNOWN
 
 
 def test_an_ephemeral_key_has_room_for_so_many(stock, clock):
@@ -97,14 +97,14 @@ def test_an_ephemeral_key_has_room_for_so_many(stock, clock):
     made = put(stock, clock)
     put(stock, clock, lifetime=10)
     with stock.making(OWNER):
-        assert code_of(stock.making(OWNER).__enter__) == Code.RATE_LIMITED
+        assert code_of(stock.making(OWNER).__enter__) == NodeCode.RATE_LIMITED
         with stock.making(OTHER, 3):
             pass
     stock.take(made)
     clock.advance(10)
     with stock.making(OWNER, 3):
         pass
-    assert code_of(stock.making(OWNER, 4).__enter__) == Code.RATE_LIMITED
+    assert code_of(stock.making(OWNER, 4).__enter__) == NodeCode.RATE_LIMITED
 
 
 def test_a_failure_gives_the_room_back(stock):
@@ -118,7 +118,7 @@ def test_discarding_is_for_one_ephemeral_key(stock, clock):
     """What is thrown away can sign no more."""
     mine, others = put(stock, clock), put(stock, clock, owner=OTHER)
     stock.discard(OWNER.key_id, OWNER.eph_id)
-    assert code_of(find, stock, mine) == Code.PRESIGNATURE_UNKNOWN
+    assert code_of(find, stock, mine) == NodeCode.PRESIGNATURE_UNKNOWN
     with pytest.raises(ProtocolStateError):
         mine.presignature.sign(bytes(32))
     assert find(stock, others, owner=OTHER) is others

@@ -8,7 +8,7 @@ import pytest
 
 from dan_async.devnet.request_runs import RequestRuns
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
-from dan_async.wire.node_1 import Code
+from dan_async.errors import NodeCode
 from tests.helpers import ManualClock
 
 
@@ -83,16 +83,16 @@ async def test_another_content_is_a_conflict(runs):
     work = Work()
     first = started(runs, 1, b"a", work)
     await settled()
-    assert await code_of(runs.run(1, b"b", work)) == Code.REQUEST_CONFLICT
+    assert await code_of(runs.run(1, b"b", work)) == NodeCode.REQUEST_CONFLICT
     work.may_end.set()
     await first
-    assert await code_of(runs.run(1, b"b", work)) == Code.REQUEST_CONFLICT
+    assert await code_of(runs.run(1, b"b", work)) == NodeCode.REQUEST_CONFLICT
     assert work.times == 1
 
 
 async def test_a_failure_is_repeated_and_another_content_begins_anew(runs):
     """Nothing was made under the id, so that a new request may use it."""
-    failing = Work(RefusalError(Code.SIGNING_FAILED, "no", data={"culprits": ["x"]}))
+    failing = Work(RefusalError(NodeCode.SIGNING_FAILED, "no", data={"culprits": ["x"]}))
     failing.may_end.set()
     for _ in range(2):
         with pytest.raises(RefusalError) as caught:
@@ -112,7 +112,7 @@ async def test_an_unforeseen_failure_is_repeated_as_the_nodes_own(runs):
     failing.may_end.set()
     with pytest.raises(ValueError, match="inside"):
         await runs.run(1, b"a", failing)
-    assert await code_of(runs.run(1, b"a", failing)) == Code.INTERNAL_ERROR
+    assert await code_of(runs.run(1, b"a", failing)) == NodeCode.INTERNAL_ERROR
 
 
 async def test_who_came_too_early_may_come_again(runs):
@@ -120,7 +120,7 @@ async def test_who_came_too_early_may_come_again(runs):
     work = Work(rate_limited("too many", 1.0))
     work.may_end.set()
     for _ in range(2):
-        assert await code_of(runs.run(1, b"a", work)) == Code.RATE_LIMITED
+        assert await code_of(runs.run(1, b"a", work)) == NodeCode.RATE_LIMITED
     assert work.times == 2
 
 
@@ -128,9 +128,9 @@ async def test_what_is_refused_before_the_work_is_not_remembered(runs):
     """The checks are made again."""
 
     def refuse():
-        raise RefusalError(Code.UNKNOWN_KEY, "no")
+        raise RefusalError(NodeCode.UNKNOWN_KEY, "no")
 
-    assert await code_of(runs.run(1, b"a", refuse)) == Code.UNKNOWN_KEY
+    assert await code_of(runs.run(1, b"a", refuse)) == NodeCode.UNKNOWN_KEY
     work = Work()
     work.may_end.set()
     assert await runs.run(1, b"a", work) == "done"
@@ -141,7 +141,7 @@ async def test_only_so_many_at_a_time(runs):
     work = Work()
     running = [started(runs, number, b"a", work) for number in range(2)]
     await settled()
-    assert await code_of(runs.run(2, b"a", work)) == Code.RATE_LIMITED
+    assert await code_of(runs.run(2, b"a", work)) == NodeCode.RATE_LIMITED
     work.may_end.set()
     await asyncio.gather(*running)
     assert await runs.run(2, b"a", work) == "done"
@@ -169,4 +169,4 @@ async def test_closing_tells_whoever_waits(runs):
     first = started(runs, 1, b"a", work)
     await settled()
     await runs.aclose()
-    assert await code_of(first) == Code.UNAVAILABLE
+    assert await code_of(first) == NodeCode.UNAVAILABLE

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dan_async.devnet.rpc_errors import RefusalError, rate_limited
 from dan_async.devnet.rpc_framing import encode_error, encode_result, guess_id, parse_request
-from dan_async.wire.node_1 import Code
+from dan_async.errors import NodeCode
 
 GOOD = {"jsonrpc": "2.0", "id": 7, "method": "dan_health", "params": {}}
 
@@ -39,7 +39,7 @@ def test_ids_are_numbers_or_short_texts(rpc_id):
 )
 def test_what_is_not_json_is_a_parse_error(text):
     """As is JSON that this protocol does not use: floats, repeated keys."""
-    assert refused(text).code == Code.PARSE_ERROR
+    assert refused(text).code == NodeCode.PARSE_ERROR
 
 
 @pytest.mark.parametrize(
@@ -65,19 +65,19 @@ def test_what_is_not_json_is_a_parse_error(text):
 )
 def test_what_is_not_a_request_is_an_invalid_request(change):
     """Whichever member is wrong."""
-    assert refused(json.dumps({**GOOD, **change})).code == Code.INVALID_REQUEST
+    assert refused(json.dumps({**GOOD, **change})).code == NodeCode.INVALID_REQUEST
 
 
 @pytest.mark.parametrize("missing", GOOD)
 def test_every_member_must_be_there(missing):
     """A notification, too, is refused: nothing here is done without an answer."""
     value = {key: value for key, value in GOOD.items() if key != missing}
-    assert refused(json.dumps(value)).code == Code.INVALID_REQUEST
+    assert refused(json.dumps(value)).code == NodeCode.INVALID_REQUEST
 
 
 def test_a_batch_is_refused():
     """Its replies could not be bounded or told apart by a relay."""
-    assert refused(json.dumps([GOOD])).code == Code.INVALID_REQUEST
+    assert refused(json.dumps([GOOD])).code == NodeCode.INVALID_REQUEST
 
 
 def test_a_refusal_carries_the_id_if_it_could_be_read():
@@ -96,7 +96,7 @@ def test_no_input_raises_anything_but_a_refusal(text):
 def test_replies_are_json_rpc():
     """Result and error, with and without data."""
     assert encode_result(1, {"a": "é"}) == '{"jsonrpc":"2.0","id":1,"result":{"a":"é"}}'
-    plain = RefusalError(Code.UNSUPPORTED, "no")
+    plain = RefusalError(NodeCode.UNSUPPORTED, "no")
     assert encode_error(None, plain) == '{"jsonrpc":"2.0","id":null,"error":{"code":-32027,"message":"no"}}'
     assert json.loads(encode_error("x", rate_limited("slow", 1.2)))["error"]["data"] == {"retryAfter": 2}
 

@@ -21,6 +21,7 @@ from dan_async.errors import (
     DeadlineExceededError,
     GatewayError,
     InvalidFieldError,
+    NodeCode,
     NodeTimeoutError,
     QuorumError,
     RpcError,
@@ -50,7 +51,6 @@ from dan_async.networks.node_health import HealthRecord, RestPolicy
 from dan_async.retry import RetryPolicy
 from dan_async.types import OperatorAddress, RequestId
 from dan_async.wallets.callback_wallet import CallbackWallet
-from dan_async.wire import node_1
 from tests.fake_nodes import NO_WAIT, OWNER, REQUEST_ID, FakeNetwork
 from tests.gateway_server import CountingWallet, Visit, at_challenge, at_result, honest, run, scripted
 from tests.helpers import ManualClock
@@ -179,12 +179,12 @@ async def test_a_refusal_has_a_code() -> None:
     fake = FakeNetwork(2, 3)
 
     async def refuse(method: str, params: Any) -> Any:
-        raise RpcError(node_1.Code.UNAVAILABLE, "words of the node")
+        raise RpcError(NodeCode.UNAVAILABLE, "words of the node")
 
     fake.misbehaviour[fake.operator(3)] = refuse
     heard = await keygen(fake)
     assert [(e.error, e.code) for e in of(AttemptFailed, heard)] == [
-        ("NodeRefusedError", node_1.Code.UNAVAILABLE)
+        ("NodeRefusedError", NodeCode.UNAVAILABLE)
     ] * 3
     assert "words" not in repr(heard)
 
@@ -212,7 +212,7 @@ async def test_a_restart_says_the_new_id() -> None:
 
     async def fail_once(method: str, params: Any) -> Any:
         if method == "dan_keygen" and params["requestId"] == REQUEST_ID:
-            raise RpcError(node_1.Code.KEYGEN_FAILED, "a party misbehaved")
+            raise RpcError(NodeCode.KEYGEN_FAILED, "a party misbehaved")
 
     for index in (1, 2, 3, 4):
         fake.misbehaviour[fake.operator(index)] = fail_once

@@ -17,6 +17,7 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import (
     ConnectError,
     DeadlineExceededError,
+    NodeCode,
     QuorumDeadlineError,
     QuorumError,
     RequestTimeoutError,
@@ -91,7 +92,7 @@ def hanging(method: str) -> Misbehaviour:
 
 
 def failed(*culprits: str) -> RpcError:
-    return RpcError(node_1.Code.KEYGEN_FAILED, "wrong share", {"culprits": list(culprits)})
+    return RpcError(NodeCode.KEYGEN_FAILED, "wrong share", {"culprits": list(culprits)})
 
 
 def blaming(fake: FakeNetwork, *indices: int) -> list[OperatorAddress]:
@@ -206,7 +207,7 @@ async def test_what_most_nodes_refuse_for_good_is_not_asked_again() -> None:
     """A request that is wrong in itself does not get better by another signature."""
     fake, owner = FakeNetwork(2, 4), Owner()
     for identity in fake.identities:
-        fake.misbehaviour[identity.operator] = refusing(RpcError(node_1.Code.CLAIM_EXPIRED, "too long"))
+        fake.misbehaviour[identity.operator] = refusing(RpcError(NodeCode.CLAIM_EXPIRED, "too long"))
     with pytest.raises(QuorumError, match="repeating it does not help"):
         await keygen(fake, request(2, 3), owner)
     assert owner.prompts == 1
@@ -217,7 +218,7 @@ async def test_one_node_that_refuses_for_good_is_left_out() -> None:
     fake = FakeNetwork(3, 4)
     odd = fake.operator(1)
     for identity in fake.identities:
-        code = node_1.Code.CLAIM_EXPIRED if identity.operator == odd else node_1.Code.KEYGEN_FAILED
+        code = NodeCode.CLAIM_EXPIRED if identity.operator == odd else NodeCode.KEYGEN_FAILED
 
         async def misbehave(method: str, params: Any, code: int = code) -> Any:
             if method == "dan_keygen" and odd in params["participants"]:
@@ -238,7 +239,7 @@ async def test_an_expired_nonce_is_cured_by_another_round() -> None:
         if method == "dan_keygen":
             rounds.add(params["requestId"])
             if params["requestId"] == REQUEST_ID:
-                raise RpcError(node_1.Code.CHALLENGE_EXPIRED, "too late")
+                raise RpcError(NodeCode.CHALLENGE_EXPIRED, "too late")
         return None
 
     for identity in fake.identities:

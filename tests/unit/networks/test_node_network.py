@@ -21,6 +21,7 @@ from dan_async.errors import (
     DeadlineExceededError,
     InsecureTransportError,
     InvalidFieldError,
+    NodeCode,
     NodeProtocolError,
     NodeRefusedError,
     NodeUnreachableError,
@@ -175,21 +176,21 @@ async def test_past_a_quorum_every_node_is_named() -> None:
     fake = FakeNetwork(2, 3)
     for index in (1, 2):
         fake.misbehaviour[fake.operator(index)] = fail(
-            "dan_keygen", RpcError(node_1.Code.WRONG_OWNER, "not signed by the owner")
+            "dan_keygen", RpcError(NodeCode.WRONG_OWNER, "not signed by the owner")
         )
     with pytest.raises(QuorumError) as caught:
         await keygen(fake, request(2, 3), interactive=True)
     text = str(caught.value)
     assert all(fake.operator(index) in text for index in (1, 2))
     assert isinstance(caught.value.nodes[0].error, NodeRefusedError)
-    assert caught.value.nodes[0].error.code == node_1.Code.WRONG_OWNER
+    assert caught.value.nodes[0].error.code == NodeCode.WRONG_OWNER
 
 
 async def test_restart_leaves_out_the_culprit() -> None:
     """A failed key generation is started again without the node that the others blame, for a wallet nobody looks at."""
     fake = FakeNetwork(2, 4)
     culprit = fake.operator(1)
-    blame = RpcError(node_1.Code.KEYGEN_FAILED, "wrong share", {"culprits": [culprit]})
+    blame = RpcError(NodeCode.KEYGEN_FAILED, "wrong share", {"culprits": [culprit]})
 
     def complain(operator: str) -> Any:
         async def misbehave(method: str, params: Any) -> Any:
@@ -219,7 +220,7 @@ async def test_a_person_is_asked_only_once() -> None:
 
     for index in (1, 2, 3):
         fake.misbehaviour[fake.operator(index)] = fail(
-            "dan_keygen", RpcError(node_1.Code.KEYGEN_FAILED, "a peer is silent")
+            "dan_keygen", RpcError(NodeCode.KEYGEN_FAILED, "a peer is silent")
         )
     network = fake.network()
     wallet = CallbackWallet(inner.address, prompt, interactive=True)
@@ -250,18 +251,18 @@ async def test_a_retry_sends_the_very_same_request() -> None:
 async def test_refusals_are_not_retried() -> None:
     """A refused signature will not get better: one attempt."""
     fake = FakeNetwork(2, 2)
-    fake.misbehaviour[fake.operator(1)] = fail("dan_challenge", RpcError(node_1.Code.UNSUPPORTED, "no"))
+    fake.misbehaviour[fake.operator(1)] = fail("dan_challenge", RpcError(NodeCode.UNSUPPORTED, "no"))
     with pytest.raises(QuorumError) as caught:
         await keygen(fake, request(2, 2))
     (failed,) = [o for o in caught.value.nodes if not o.is_success]
-    assert (failed.attempts, failed.code) == (1, node_1.Code.UNSUPPORTED)
+    assert (failed.attempts, failed.code) == (1, NodeCode.UNSUPPORTED)
 
 
 async def test_rate_limits_are_waited_for() -> None:
     """Retry-After sets the wait."""
     fake = FakeNetwork(2, 2)
     waits: list[float] = []
-    busy = [RpcError(node_1.Code.RATE_LIMITED, "slow down", {"retryAfter": 3})]
+    busy = [RpcError(NodeCode.RATE_LIMITED, "slow down", {"retryAfter": 3})]
 
     async def limited(method: str, params: Any) -> Any:
         if busy:

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.errors import NodeTimeoutError
-from dan_async.models.outcome import NodeOutcome
+from dan_async.errors import NodeOutcome, NodeTimeoutError
 from dan_async.networks.node_settling import KeygenQuestion, judge
 from dan_async.wire.node_hashes import restarted_request_id
 from tests.fake_nodes import OWNER, REQUEST_ID, DealtKey, identities

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from dan_async._tasks import Deadline
 from dan_async.crypto.signature import personal_message_digest, recover_address
-from dan_async.errors import ClientClosedError, QuorumError, RpcError, WalletError
+from dan_async.errors import ClientClosedError, NodeCode, QuorumError, RpcError, WalletError
 from dan_async.models.authentication import UserAuthentication
 from dan_async.networks.node_round import SetupText
 from dan_async.networks.node_sign_relay import RelayedOrder
@@ -112,7 +112,7 @@ async def test_nodes_that_fail_after_the_owner_signed_are_replaced():
     async def misbehave(name, params):
         if name == "dan_sign" and len(asked) < 2:
             asked.append(params["signers"])
-            raise RpcError(node_1.Code.SIGNING_FAILED, "no")
+            raise RpcError(NodeCode.SIGNING_FAILED, "no")
 
     for identity in net.identities:
         net.misbehaviour[identity.operator] = misbehave
@@ -142,7 +142,7 @@ async def test_too_few_nodes_that_are_ready():
     net, owner = SigningNetwork(2, 3), Owner()
 
     async def misbehave(name, params):
-        raise RpcError(node_1.Code.UNSUPPORTED, "no")
+        raise RpcError(NodeCode.UNSUPPORTED, "no")
 
     for index in (1, 2):
         net.misbehaviour[net.operator(index)] = misbehave
@@ -157,7 +157,7 @@ async def test_a_key_that_nobody_holds():
     net = SigningNetwork(2, 3)
 
     async def misbehave(name, params):
-        raise RpcError(node_1.Code.UNKNOWN_KEY, "no such key")
+        raise RpcError(NodeCode.UNKNOWN_KEY, "no such key")
 
     for identity in net.identities:
         net.misbehaviour[identity.operator] = misbehave

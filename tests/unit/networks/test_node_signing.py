@@ -15,6 +15,7 @@ from dan_async.errors import (
     ClientClosedError,
     DeadlineExceededError,
     EphemeralKeyRefusedError,
+    NodeCode,
     NodeRefusedError,
     NotPermittedError,
     PermissionDeniedError,
@@ -24,7 +25,6 @@ from dan_async.errors import (
 from dan_async.networks import SigningOptions
 from dan_async.networks.signer_set import Lateness
 from dan_async.wire import node_signing
-from dan_async.wire.node_1 import Code
 from tests.fake_signing import SigningNetwork
 
 
@@ -201,12 +201,12 @@ async def test_a_silent_node_is_done_without(method, index, monkeypatch):
 @pytest.mark.parametrize(
     "code",
     [
-        Code.INTERNAL_ERROR,
-        Code.UNSUPPORTED,
-        Code.EPHEMERAL_KEY_REFUSED,
-        Code.NOT_PERMITTED,
-        Code.PRESIGNATURE_SPENT,
-        Code.REQUEST_CONFLICT,
+        NodeCode.INTERNAL_ERROR,
+        NodeCode.UNSUPPORTED,
+        NodeCode.EPHEMERAL_KEY_REFUSED,
+        NodeCode.NOT_PERMITTED,
+        NodeCode.PRESIGNATURE_SPENT,
+        NodeCode.REQUEST_CONFLICT,
     ],
 )
 async def test_one_node_that_refuses_decides_nothing(code):
@@ -283,7 +283,7 @@ async def test_whom_the_others_blame_is_done_without():
     net = SigningNetwork(2, 4)
     culprit = net.operator(2)
     net.misbehaviour[net.operator(1)] = blames(culprit)
-    net.misbehaviour[culprit] = refuses(Code.SIGNING_FAILED)
+    net.misbehaviour[culprit] = refuses(NodeCode.SIGNING_FAILED)
     async with client(net) as dan:
         assert holds(net, await dan.sign_message("hello", net.session()))
     last = net.calls[-1][2]["signers"]
@@ -293,7 +293,7 @@ async def test_whom_the_others_blame_is_done_without():
 def blames(culprit):
     async def misbehave(method, params):
         if culprit in params.get("signers", ()):
-            raise RpcError(Code.SIGNING_FAILED, "failed", {"culprits": [culprit]})
+            raise RpcError(NodeCode.SIGNING_FAILED, "failed", {"culprits": [culprit]})
 
     return misbehave
 
@@ -315,7 +315,7 @@ async def test_nodes_that_do_not_hold_the_key_are_asked_once():
 
 @pytest.mark.parametrize(
     ("code", "error"),
-    [(Code.EPHEMERAL_KEY_REFUSED, EphemeralKeyRefusedError), (Code.NOT_PERMITTED, NotPermittedError)],
+    [(NodeCode.EPHEMERAL_KEY_REFUSED, EphemeralKeyRefusedError), (NodeCode.NOT_PERMITTED, NotPermittedError)],
 )
 async def test_what_the_nodes_refuse_is_told_apart(code, error):
     """At once, with every node's words, and not to be repeated."""

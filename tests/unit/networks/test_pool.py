@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async.errors import NodeTimeoutError, NodeUnreachableError
-from dan_async.models.outcome import Tries
 from dan_async.networks.node_health import HealthRecord, RestPolicy
 from dan_async.networks.pool import Seats, fastest, fill_seats, rank
+from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 from tests.helpers import ManualClock, assert_runs_under
 
@@ -175,7 +175,7 @@ async def test_spares_are_left_alone_when_all_is_well() -> None:
     seated = await fill(asking, "abcd", 3)
     assert asking.asked == ["a", "b", "c"]
     assert list(seated.answers) == ["a", "b", "c"]
-    assert all(outcome.is_ready and outcome.step == "challenge" for outcome in seated.outcomes)
+    assert all(outcome.is_success and outcome.step == "challenge" for outcome in seated.outcomes)
 
 
 async def test_a_node_that_fails_is_replaced_at_once() -> None:

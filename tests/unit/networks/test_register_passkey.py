@@ -16,6 +16,7 @@ from dan_async.errors import (
     ClientClosedError,
     GatewayError,
     KeySubstitutionError,
+    NodeCode,
     NodeProtocolError,
     ProtocolError,
     QuorumError,
@@ -24,7 +25,6 @@ from dan_async.errors import (
 from dan_async.networks.direct import NodeNetwork
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import RequestId
-from dan_async.wire.node_1 import Code
 from dan_async.wire.node_passkeys import PasskeyReceipt, encode_passkey_receipt, passkey_receipt_digest
 from tests.fake_nodes import NO_WAIT, QUICK, Identity, identities
 from tests.gateway_server import ONCE, Visit, at_result, replaying, scripted
@@ -126,7 +126,7 @@ class Nodes:
 
         async def handle(method: str, params: Any) -> Any:
             if self.refusing.get(number) == method:
-                raise RpcError(Code.UNSUPPORTED, "not here")
+                raise RpcError(NodeCode.UNSUPPORTED, "not here")
             if method == "dan_challenge":
                 return {"nonce": "0x" + "0a" * 32, "expiresAt": 2**33}
             assert method == "dan_register_passkey"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from dan_async.errors import AcknowledgementError
+from dan_async.errors import AcknowledgementError, NodeOutcome
 from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.models.outcome import NodeOutcome
 from dan_async.models.threshold import Threshold
 from dan_async.quorum.dissent import set_dissent_apart
 
@@ -24,8 +23,8 @@ AGREED = Acknowledgement(
 )
 OTHER = evolve(AGREED, key_id="cd" * 32, public_key=b"\x03" * 33)
 SAID = [
-    NodeOutcome(operator="0x" + "0a" * 20, acknowledgement=AGREED),
-    NodeOutcome(operator="0x" + "0b" * 20, acknowledgement=OTHER, attempts=2, elapsed_s=0.5, step="keygen"),
+    NodeOutcome(operator="0x" + "0a" * 20, answer=AGREED, said=AGREED.summary),
+    NodeOutcome(operator="0x" + "0b" * 20, answer=OTHER, attempts=2, elapsed_s=0.5, step="keygen"),
     NodeOutcome(operator="0x" + "0c" * 20),
 ]
 
@@ -38,7 +37,7 @@ def test_another_key_is_a_failure():
     assert second.error.node == second.operator
     assert second.error.request_id == AGREED.request_id
     assert "another key (cdcdcdcd…)" in second.describe()
-    assert evolve(second, error=None, acknowledgement=OTHER) == SAID[1]
+    assert evolve(second, error=None, answer=OTHER) == SAID[1]
 
 
 def test_without_an_agreed_key_nobody_is_wrong():

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from dan_async._tasks import Deadline
 from dan_async.errors import NodeRefusedError, NodeTimeoutError, NodeUnreachableError
 from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.models.outcome import Tries
 from dan_async.quorum.fan_out import fan_out, grace
 from dan_async.quorum.tally import KeygenTally
+from dan_async.retry import Tries
 from dan_async.wire import node_1
 from tests.fake_nodes import DealtKey, identities
 from tests.helpers import assert_runs_under
@@ -69,6 +69,7 @@ async def test_stragglers_are_cancelled_after_the_grace(key: DealtKey) -> None:
     assert tally.verdict().public_key == key.public_key
     assert cancelled == list(key.participants[3:])
     assert [o.is_success for o in outcomes] == [True, True, True, False, False]
+    assert f": acknowledged key {key.key_id_of(key.public_key)[:8]}… (" in outcomes[0].describe()
     assert "had not answered yet" in outcomes[4].describe()
     assert len(asyncio.all_tasks()) == 1
 

@@ -27,6 +27,7 @@ from dan_async.errors import (
 )
 from dan_async.models.request_params import SmartAccount
 from dan_async.models.user_operation import UserOperationV06, UserOperationV07
+from dan_async.models.user_operation_receipt import UserOperationReceipt
 from dan_async.permissions import decode_calls
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.userops import BiconomyPaymaster, BiconomyV2, Call, SimpleAccount, create_smart_account_client
@@ -237,7 +238,8 @@ async def test_a_reverted_operation_is_an_error_with_its_receipt() -> None:
     sent = await account.send_user_operation(CALL)
     with pytest.raises(UserOperationRevertedError) as caught:
         await account.wait_for_receipt(sent)
-    assert caught.value.receipt.transaction_hash == TX
+    assert caught.value.transaction_hash == TX
+    assert UserOperationReceipt.from_dict(caught.value.receipt).transaction_hash == TX
     assert not (await account.wait_for_receipt(sent, allow_revert=True)).is_success
 
 
