@@ -89,7 +89,7 @@ def tally(session: nox.Session) -> None:
     """Count the acknowledgements of twenty thousand key generations, in any order, with every lie; eight minutes."""
     session.install("-e", ".", *test_tools())
     environment = {"DAN_TALLY_KEYGENS": "20000"}
-    test = "tests/unit/quorum/test_tally_stateful.py"
+    test = "tests/unit/nodes/test_tally_stateful.py"
     session.run("python", "-m", "pytest", test, "--timeout=3600", *session.posargs, env=environment)
 
 
@@ -237,7 +237,7 @@ def imported_by(path: Path) -> set[str]:
             found |= imported_by(helper)
     ours = (
         "dan_async.cli.",
-        "dan_async.batch.dask_runner",
+        "dan_async.dask_batch",
         "dan_async.storage.sqlalchemy_store",
         "dan_async.wallets.eth_account_wallet",
     )

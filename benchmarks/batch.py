@@ -153,7 +153,7 @@ async def run_on_dask(seconds: float, *, workers: int = 2) -> dict[str, Any]:
     """Make keys on a local Dask cluster against stub nodes, every session stored, for some time."""
     import distributed
 
-    from dan_async.batch.dask_runner import WorkerSetup, generate_session_keys_on
+    from dan_async.dask_batch import WorkerSetup, generate_session_keys_on
 
     async with AsyncExitStack() as stack:
         peer = await stack.enter_async_context(Peer("benchmarks.stub_nodes", {"t": 2, "n": 3, "delay_ms": 0}))

@@ -20,8 +20,8 @@ from typing import Any
 from coincurve import PrivateKey, PublicKey
 
 from benchmarks.recording import Recording
-from dan_async.crypto.point import ORDER
-from dan_async.wire.node_1 import acknowledgement_digest, decode_acknowledgement
+from dan_async.crypto.curve import ORDER
+from dan_async.protocols.node import acknowledgement_digest, decode_acknowledgement
 
 __all__ = ["CurveOperations"]
 

@@ -25,7 +25,7 @@ from benchmarks.measure import commit_facts, platform_facts, run_load, say
 from benchmarks.peers import Peer
 from dan_async import DanClient, LocalWallet
 from dan_async.config import Threshold, Timeouts
-from dan_async.networks.gateway import GatewayNetwork
+from dan_async.gateway import GatewayNetwork
 
 _HERE = Path(__file__).parent
 _PACKAGES = _HERE.parent / "tests" / "interop"

@@ -28,9 +28,10 @@ from benchmarks.measure import LatencyHistogram, commit_facts, platform_facts, r
 from benchmarks.peers import Peer
 from dan_async import DanClient, LocalWallet, NodeNetwork
 from dan_async.config import Threshold, Timeouts
-from dan_async.models.session import DanSessionKeyPayload
-from dan_async.networks import GatewayNetwork, SigningOptions
-from dan_async.wire.sign_request import SignRequest, encode_wrapped
+from dan_async.gateway import GatewayNetwork
+from dan_async.network import SigningOptions
+from dan_async.protocols.sign_request import SignRequest, encode_wrapped
+from dan_async.session import DanSessionKeyPayload
 
 if TYPE_CHECKING:
     from dan_async.devnet import Devnet
@@ -197,7 +198,7 @@ class Comparison:
 
 def _next_signer(client: DanClient, net: Devnet) -> int:
     """Give the index of the node that the client will ask first: the fastest one, as it sees it."""
-    from dan_async.networks.pool import rank
+    from dan_async.nodes.health import rank
 
     assert isinstance(client.network, NodeNetwork)
     best = rank(client.network._nodes)[0].operator

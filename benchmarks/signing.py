@@ -21,14 +21,12 @@ from typing import Any, TypeVar
 from attrs import define, field, frozen
 
 from benchmarks.measure import commit_facts, platform_facts, say
-from dan_async.devnet.identity import NodeIdentity
+from dan_async.config import Threshold
+from dan_async.devnet.context import NodeIdentity
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.mpc.pair_state import PairState
-from dan_async.devnet.mpc.pairwise_setup import PairSetup
-from dan_async.devnet.mpc.presignature import Presignature
-from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
-from dan_async.models.threshold import Threshold
+from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
+from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
 
 __all__ = ["AIMS", "Group", "main", "measure"]
 

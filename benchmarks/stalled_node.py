@@ -27,7 +27,7 @@ from benchmarks.measure import LatencyHistogram, commit_facts, platform_facts, s
 from benchmarks.peers import Peer
 from dan_async import DanClient, LocalWallet, NodeNetwork
 from dan_async.config import Threshold, Timeouts
-from dan_async.models import KeygenReport
+from dan_async.network import KeygenReport
 
 __all__ = ["Comparison", "main", "on_stubs"]
 
@@ -118,7 +118,7 @@ async def on_stubs(turns: int = 10, keygens: int = 60, concurrency: int = 4) -> 
 async def on_devnet(turns: int = 10, keygens: int = 10) -> Comparison:
     """Measure key generation and acknowledgements of real nodes; one of them never gets its acknowledgement through."""
     from dan_async.devnet import Devnet
-    from dan_async.devnet.faults import DropReply
+    from dan_async.devnet.faults.kinds import DropReply
 
     found = Comparison("key generation on the devnet, one reply lost")
     async with AsyncExitStack() as stack:

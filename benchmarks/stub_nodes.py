@@ -15,15 +15,15 @@ from functools import lru_cache
 from typing import Any
 
 from benchmarks.peers import serve_until_eof, start_site
-from dan_async._hex import to_hex
+from dan_async._json import dump
+from dan_async._values import to_hex
 from dan_async.config import Threshold
-from dan_async.crypto import point
+from dan_async.crypto import curve as point
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import SigningKey, sign_digest, signing_key
-from dan_async.models.acknowledgement import Acknowledgement
+from dan_async.protocols import node as node_1
+from dan_async.protocols.node import Acknowledgement
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
-from dan_async.wire import node_1
-from dan_async.wire.json_text import dump
 
 __all__ = ["DealtKey", "StubNode"]
 

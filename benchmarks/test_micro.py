@@ -17,16 +17,16 @@ import pytest
 
 from benchmarks.stub_nodes import DealtKey, StubNode
 from dan_async import LocalWallet
-from dan_async._hex import to_hex
+from dan_async._values import to_hex
 from dan_async.config import Threshold
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.models.authentication import UserAuthentication
-from dan_async.models.claim import EphemeralClaim
-from dan_async.quorum.tally import KeygenTally
-from dan_async.transport.json_rpc import decode_reply
+from dan_async.nodes.tally import KeygenTally
+from dan_async.protocols import gateway_1 as revision_1
+from dan_async.protocols import node as node_1
+from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
+from dan_async.transport.rpc import decode_reply
 from dan_async.types import RequestId
-from dan_async.wire import node_1, revision_1
 
 REQUEST_ID = RequestId("0x" + "ab" * 32)
 OWNER = LocalWallet("11" * 32)

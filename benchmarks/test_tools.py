@@ -29,7 +29,7 @@ from benchmarks.signing import measure as measure_signing
 from benchmarks.signing import report as report_signing
 from benchmarks.stalled_node import on_stubs
 from benchmarks.workloads import WORKLOADS, Effort, Workload
-from dan_async.models.threshold import Threshold
+from dan_async.config import Threshold
 
 TINY = Effort(name="tiny", rounds=1, round_s=0.01, warm_up=1, devnet_s=0.1, devnet_keygens=1)
 SMALL = Workload(name="2-of-3", t=2, n=3, concurrency=(1,))

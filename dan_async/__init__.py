@@ -10,46 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dan_async.client import DanClient as DanClient
-    from dan_async.client import generate_session_key as generate_session_key
-    from dan_async.client import sign_message as sign_message
-    from dan_async.config import NodeEndpoint as NodeEndpoint
-    from dan_async.config import RetryPolicy as RetryPolicy
-    from dan_async.config import Threshold as Threshold
-    from dan_async.config import Timeouts as Timeouts
-    from dan_async.config import TransportOptions as TransportOptions
-    from dan_async.crypto.ephemeral_key import EphemeralKey as EphemeralKey
-    from dan_async.errors import DanError as DanError
-    from dan_async.models.request_params import DanSessionKeyRequestParams as DanSessionKeyRequestParams
-    from dan_async.models.session import DanModuleInfo as DanModuleInfo
-    from dan_async.models.session import DanSessionKeyPayload as DanSessionKeyPayload
-    from dan_async.networks.direct import NodeNetwork as NodeNetwork
-    from dan_async.networks.gateway import GatewayNetwork as GatewayNetwork
-    from dan_async.wallets.callback_wallet import CallbackWallet as CallbackWallet
-    from dan_async.wallets.json_rpc_wallet import JsonRpcWallet as JsonRpcWallet
-    from dan_async.wallets.local_key import LocalWallet as LocalWallet
-
-#: Public name -> the module that has it.
-_HOMES = {
-    "CallbackWallet": "wallets.callback_wallet",
-    "DanClient": "client",
-    "DanError": "errors",
-    "DanModuleInfo": "models.session",
-    "DanSessionKeyPayload": "models.session",
-    "DanSessionKeyRequestParams": "models.request_params",
-    "EphemeralKey": "crypto.ephemeral_key",
-    "GatewayNetwork": "networks.gateway",
-    "JsonRpcWallet": "wallets.json_rpc_wallet",
-    "LocalWallet": "wallets.local_key",
-    "NodeEndpoint": "config",
-    "NodeNetwork": "networks.direct",
-    "RetryPolicy": "config",
-    "Threshold": "config",
-    "Timeouts": "config",
-    "TransportOptions": "config",
-    "generate_session_key": "client",
-    "sign_message": "client",
-}
+    from dan_async.client import DanClient, generate_session_key, sign_message
+    from dan_async.config import NodeEndpoint, Threshold, Timeouts, TransportOptions
+    from dan_async.crypto.ephemeral_key import EphemeralKey
+    from dan_async.errors import DanError
+    from dan_async.gateway.network import GatewayNetwork
+    from dan_async.nodes.network import NodeNetwork
+    from dan_async.request import DanSessionKeyRequestParams
+    from dan_async.retry import RetryPolicy
+    from dan_async.session import DanModuleInfo, DanSessionKeyPayload
+    from dan_async.wallets.base import CallbackWallet
+    from dan_async.wallets.json_rpc_wallet import JsonRpcWallet
+    from dan_async.wallets.local_key import LocalWallet
 
 __all__ = [
     "CallbackWallet",
@@ -72,6 +44,28 @@ __all__ = [
     "generate_session_key",
     "sign_message",
 ]
+
+#: Public name -> the module that has it.
+_HOMES = {
+    "CallbackWallet": "wallets.base",
+    "DanClient": "client",
+    "DanError": "errors",
+    "DanModuleInfo": "session",
+    "DanSessionKeyPayload": "session",
+    "DanSessionKeyRequestParams": "request",
+    "EphemeralKey": "crypto.ephemeral_key",
+    "GatewayNetwork": "gateway.network",
+    "JsonRpcWallet": "wallets.json_rpc_wallet",
+    "LocalWallet": "wallets.local_key",
+    "NodeEndpoint": "config",
+    "NodeNetwork": "nodes.network",
+    "RetryPolicy": "retry",
+    "Threshold": "config",
+    "Timeouts": "config",
+    "TransportOptions": "config",
+    "generate_session_key": "client",
+    "sign_message": "client",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,25 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dan_async._hex import from_hex
+from dan_async._values import from_hex
 from dan_async.client import DanClient
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
-from dan_async.crypto.keccak import keccak256
+from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import personal_message_digest
 from dan_async.errors import DanError, InvalidFieldError, require_extra
 from dan_async.jobs.sign_message import session_of
-from dan_async.models.session import DanModuleInfo
+from dan_async.session import DanModuleInfo
 from dan_async.types import Address, TypedData
 
 if TYPE_CHECKING:
     from eth_account.datastructures import SignedMessage, SignedSetCodeAuthorization, SignedTransaction
     from eth_account.messages import SignableMessage
 
-__all__ = ["DanAccount"]
+__all__ = [
+    "DanAccount",
+]
 
 _PERSONAL = b"E"
+
 _HASH_LENGTH = 32
+
 _LONGEST_PROBLEM = 300
 
 

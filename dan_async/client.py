@@ -1,36 +1,337 @@
-"""DanClient: owns a network, closes it, calls the jobs."""
+"""
+DanClient: owns a network, closes it, calls the jobs.
+
+The part of DanClient that changes who may use a key: ephemeral keys and passkeys.
+
+The part of DanClient that has to do with its store.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from dan_async import jobs
-from dan_async._client_store import StoredJobs
-from dan_async._event_hub import check_hook
-from dan_async.auth.base import AuthModule
+from dan_async._values import check_seconds
+from dan_async.batch import BatchRun, Made
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
-from dan_async.events import Observable, OnEvent
+from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, RecordConflictError
+from dan_async.events import Observable, OnEvent, check_hook
 from dan_async.jobs.generate_session_key import OnReport
-from dan_async.jobs.message_request import Message
-from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
-from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
-from dan_async.networks.base import Network, NetworkSource
-from dan_async.storage.base import SessionStore
-from dan_async.types import Clock, Hex, KeyAlgorithm
+from dan_async.jobs.keeping import SessionKeeper
+from dan_async.jobs.recover import RecoveryReport, make_once
+from dan_async.jobs.sign_message import Message
+from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
+from dan_async.request import DEFAULT_DURATION_S, HardcodedValues, SmartAccount, check_names, read_request
+from dan_async.session import DanModuleInfo, DanSessionKeyPayload
+from dan_async.storage.base import SessionStore, StoredSession
+from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
+from dan_async.wallets.passkey import PasskeyRegister
 
 if TYPE_CHECKING:
     from dan_async.userops.sign_user_operation import Operation
 
-__all__ = ["DanClient", "generate_session_key", "sign_message"]
+__all__ = [
+    "DanClient",
+    "KeyJobs",
+    "StoredJobs",
+    "generate_session_key",
+    "sign_message",
+]
 
 S = TypeVar("S", bound=DanModuleInfo)
+
+
+class KeyJobs(ABC):
+    """
+    What a client does with the keys of a session.
+
+    Args:
+        timeouts: Limits for the jobs.
+        clock: The wall clock.
+    """
+
+    def __init__(self, timeouts: Timeouts | None, clock: Clock) -> None:
+        self._timeouts = timeouts or Timeouts()
+        self._clock = clock
+
+    @abstractmethod
+    async def _open(self) -> Network:
+        """Give the network, opened."""
+
+    async def register_passkey(self, passkey: PasskeyRegister, *, timeout: float | None = None) -> str:
+        """
+        Register a passkey with the network, so that it can own keys.
+
+        Args:
+            passkey: What to have the browser make.
+            timeout: Seconds for the whole call, instead of the client's. The person's time does not count.
+
+        Returns:
+            The passkey's credential id, base64url: what ``PasskeyAuth`` takes.
+
+        Raises:
+            ConfigurationError: A parameter is wrong, or the network has no passkeys; nothing was sent.
+            WalletError: No passkey was made; nothing was registered.
+            QuorumError: Too few nodes confirmed.
+            DanError: Any other failure, named.
+        """
+        return await jobs.register_passkey(
+            await self._open(), passkey, timeout=timeout, timeouts=self._timeouts
+        )
+
+    async def add_ephemeral_key(
+        self,
+        session: S,
+        *,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
+        duration: int = DEFAULT_DURATION_S,
+        eph_alg: KeyAlgorithm | None = None,
+        ephemeral_key: EphemeralKey | str | None = None,
+        eph_id: str | None = None,
+        timeout: float | None = None,
+    ) -> S:
+        """
+        Let another ephemeral key use the session's key: rotate or prolong a session without a new address.
+
+        Args:
+            session: The session whose key it is.
+            wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
+            duration: How long the new ephemeral key lives: whole seconds, 1 to 31 536 000.
+            eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
+            ephemeral_key: The key to add, as an ``EphemeralKey`` or 64 hex digits; a new one if None.
+            eph_id: Its name on the nodes; derived from its public key if None.
+            timeout: Seconds for the whole call, instead of the client's.
+
+        Returns:
+            The session with the new ephemeral key. The old one goes on working until it expires or is revoked.
+
+        Raises:
+            ConfigurationError: A parameter is wrong, or the wallet is not the owner's; nothing was sent.
+            WalletError: The owner did not authorise it.
+            QuorumError: Fewer than t nodes confirmed.
+            DanError: Any other failure, named.
+        """
+        return await jobs.add_ephemeral_key(
+            await self._open(),
+            session,
+            wallet=wallet,
+            auth=auth,
+            duration=duration,
+            eph_alg=eph_alg,
+            ephemeral_key=ephemeral_key,
+            eph_id=eph_id,
+            timeout=timeout,
+            timeouts=self._timeouts,
+            clock=self._clock,
+        )
+
+    async def revoke_ephemeral_key(
+        self,
+        session: DanModuleInfo,
+        *,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
+        timeout: float | None = None,
+    ) -> EphemeralKeyReport:
+        """
+        Take the use of the session's key from the session's ephemeral key.
+
+        Args:
+            session: The session that is to end.
+            wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
+            timeout: Seconds for the whole call, instead of the client's.
+
+        Returns:
+            Which nodes confirmed, and what the others said: call again until all of them have.
+
+        Raises:
+            ConfigurationError: A parameter is wrong, or the wallet is not the owner's; nothing was sent.
+            WalletError: The owner did not authorise it.
+            QuorumError: Fewer than n - t + 1 nodes confirmed, so t could be left that still accept the key.
+            DanError: Any other failure, named.
+        """
+        return await jobs.revoke_ephemeral_key(
+            await self._open(),
+            session,
+            wallet=wallet,
+            auth=auth,
+            timeout=timeout,
+            timeouts=self._timeouts,
+            clock=self._clock,
+        )
+
+
+class StoredJobs(KeyJobs):
+    """
+    What a client does with its store.
+
+    Args:
+        store: The store, if there is one.
+        timeouts: Limits for the jobs.
+        clock: The wall clock.
+    """
+
+    def __init__(self, store: SessionStore | None, timeouts: Timeouts | None, clock: Clock) -> None:
+        if store is not None and not isinstance(store, SessionStore):
+            raise InvalidFieldError("store", f"must be a session store, not {type(store).__name__}")
+        super().__init__(timeouts, clock)
+        self._keeper = None if store is None else SessionKeeper(store, clock)
+
+    @property
+    def store(self) -> SessionStore:
+        """
+        The store that the client was given.
+
+        Raises:
+            ConfigurationError: It was given none.
+        """
+        return self._kept().store
+
+    def _kept(self) -> SessionKeeper:
+        if self._keeper is None:
+            raise ConfigurationError("the client has no store", hint="DanClient(..., store=...)")
+        return self._keeper
+
+    async def recover(self, *, min_age_s: float = 0.0, timeout: float | None = None) -> RecoveryReport:
+        """
+        Settle what a crash or an error left pending in the store, by asking the nodes what came of it.
+
+        If t nodes acknowledge the key, the session is stored as active. If too few can have made it, the record is dropped
+        (or marked failed, if its failure had been reported), and no node will make it any more. Otherwise it stays
+        pending: call again when more nodes answer. A gateway cannot be asked, so that what is pending there stays so until
+        it expires. Calls of this client that are under way are left alone; for clients of other processes, use
+        *min_age_s*.
+
+        Args:
+            min_age_s: Only what was asked for so many seconds ago.
+            timeout: Seconds for asking about one record, instead of the client's.
+
+        Returns:
+            What became of each record.
+
+        Raises:
+            ConfigurationError: The client has no store, or a parameter is wrong.
+            StoreError: The store failed; what was settled before is.
+            ClientClosedError: The client was closed.
+        """
+        keeper = self._kept()
+        if min_age_s != 0.0:
+            check_seconds("min_age_s", min_age_s)
+        return await jobs.recover(
+            await self._open(),
+            keeper,
+            min_age_s=min_age_s,
+            timeout_s=self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout),
+        )
+
+    def generate_session_keys(
+        self,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = 16,
+        rate_limit: float | None = None,
+        resume: bool = False,
+        retry_failed: bool = False,
+        **parameters: Any,
+    ) -> BatchRun:
+        """
+        Make many session keys, so many at a time, and give each as soon as it is there.
+
+        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed.
+
+        Args:
+            requests: Anything to iterate over, sync or async. Each request is a mapping with parameters of
+                ``generate_session_key``, or a ``DanSessionKeyRequestParams``. Read one by one, never further ahead than
+                *concurrency* beyond the results that were taken.
+            concurrency: How many to work on at a time, 1 to 100 000.
+            rate_limit: How many to begin per second at most; None for no limit.
+            resume: Whether each request has a *reference* under which its session is made once, however often the batch
+                is broken off and started again. Needs a store.
+            retry_failed: With *resume*: whether to try again what has failed before.
+            **parameters: Parameters of ``generate_session_key`` that all requests share; a request's own win.
+
+        Returns:
+            The results, as an async iterator of ``ItemResult``. Nothing is begun before the first one is asked for.
+
+        Raises:
+            ConfigurationError: A parameter is wrong.
+        """
+        keeper = self._kept() if resume else None
+        if retry_failed and not resume:
+            raise InvalidFieldError("retry_failed", "needs resume=True")
+        make: Callable[..., Awaitable[DanSessionKeyPayload]] = cast("Any", self).generate_session_key
+        check_names(make, parameters)
+
+        async def work(request: Any) -> Made:
+            asked = {**parameters, **read_request(make, request)}
+            if keeper is None:
+                return "made", await make(**asked)
+            reference = asked.get("reference")
+            if not isinstance(reference, str):
+                raise InvalidFieldError("reference", "is needed to resume a batch")
+            return await make_once(
+                await self._open(),
+                keeper,
+                reference,
+                lambda: make(**asked),
+                retry_failed=retry_failed,
+                settle_s=self._timeouts.attempt_s,
+            )
+
+        return BatchRun(requests, work, concurrency=concurrency, rate_limit=rate_limit)
+
+    async def revoke_stored_session(
+        self,
+        record_id: RequestId,
+        *,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
+        timeout: float | None = None,
+    ) -> StoredSession:
+        """
+        Take the use of a stored session's key from its ephemeral key, and mark the record as revoked.
+
+        Args:
+            record_id: The record.
+            wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
+            timeout: Seconds for the whole call, instead of the client's.
+
+        Returns:
+            The record as it is now.
+
+        Raises:
+            ConfigurationError: The client has no store, a parameter is wrong, or the wallet is not the owner's.
+            RecordConflictError: There is no such record, or it is not active; nothing was sent.
+            WalletError: The owner did not authorise it.
+            QuorumError: Too few nodes confirmed; call again.
+            DanError: Any other failure, named.
+        """
+        store = self._kept().store
+        record = await store.get(record_id)
+        if record is None or record.state != "active" or record.session is None:
+            said = "is not in the store" if record is None else f"is {record.state}, not active"
+            raise RecordConflictError(f"the record {said}", request_id=record_id)
+        await jobs.revoke_ephemeral_key(
+            await self._open(),
+            record.session,
+            wallet=wallet,
+            auth=auth,
+            timeout=timeout,
+            timeouts=self._timeouts,
+            clock=self._clock,
+        )
+        return await store.change_state(record_id, "revoked", expected="active")
 
 
 class DanClient(StoredJobs):

@@ -6,16 +6,32 @@ a payload, or text that a peer wrote. docs/observability.md lists them.
 
 A hook is a plain function that is called on the event loop, in the middle of the work it hears of, so it must be quick. What
 it raises is logged once and changes nothing. While nobody listens no event is even made.
+
+Telling events to those who listen.
+
+One convention for log records that belong to a request.
+
+The message begins with ``request 0x…: ``, and the record has the attribute ``request_id``, which formatters and filters can
+use.
+
+Telling what networks do as events (``dan_async.events``), in one line where it happens.
+
+Everything here looks first whether anybody listens, and costs next to nothing if nobody does.
 """
 
 from __future__ import annotations
 
+import inspect
+import logging
 import re
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+import time
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from attrs import asdict, frozen
 
+from dan_async.errors import DanError, InvalidFieldError, NodeOutcome
+from dan_async.retry import RetryDetails
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
 __all__ = [
@@ -23,6 +39,7 @@ __all__ = [
     "AttemptFailed",
     "AttemptStarted",
     "AttemptSucceeded",
+    "Attempts",
     "Event",
     "NodeDown",
     "NodeUp",
@@ -35,6 +52,9 @@ __all__ = [
     "Verdict",
     "WalletAnswered",
     "WalletAsked",
+    "operation",
+    "tell_verdict",
+    "wallet_turn",
 ]
 
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
@@ -63,8 +83,6 @@ class Event:
 
 
 # --- operations -------------------------------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class OperationStarted(Event):
     """
@@ -118,8 +136,6 @@ class OperationRestarted(Event):
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class _Attempt(Event):
     """
@@ -203,8 +219,6 @@ class RetryScheduled(_Attempt):
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class NodeDown(Event):
     """
@@ -236,8 +250,6 @@ class NodeUp(Event):
 
 
 # --- wallet and verdict -----------------------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class WalletAsked(Event):
     """
@@ -308,3 +320,342 @@ class Observable(Protocol):
             InvalidFieldError: It is not a plain function.
         """
         ...
+
+
+_log = logging.getLogger(__name__)
+
+
+def failure_of(error: BaseException) -> tuple[str, int | None]:
+    """Give what an event says of an error: its class and its number, never its text."""
+    for attribute in ("code", "status", "close_code"):
+        number = getattr(error, attribute, None)
+        if isinstance(number, int):
+            return type(error).__name__, int(number)
+    return type(error).__name__, None
+
+
+def check_hook(on_event: OnEvent) -> None:
+    """
+    Check that a function can listen.
+
+    Raises:
+        InvalidFieldError: It cannot be called, or is a coroutine function, which nobody would await.
+    """
+    if not callable(on_event):
+        raise InvalidFieldError("on_event", f"must be a function, not {type(on_event).__name__}")
+    called = on_event if inspect.isroutine(on_event) else type(on_event).__call__
+    if inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(called):
+        raise InvalidFieldError(
+            "on_event",
+            "must be a plain function, not a coroutine function",
+            hint="Put the event into an asyncio.Queue with put_nowait(), and await elsewhere",
+        )
+
+
+class EventHub:
+    """
+    Passes events on to those who listen.
+
+    Making an event costs more than looking whether anybody wants it, so whoever has one to tell looks first::
+
+        if events.hooks:
+            events.emit(NodeUp(node=operator, failures=3))
+
+    Args:
+        on_event: The first listener, if there is one.
+
+    Attributes:
+        hooks: Who listens; empty if nobody does.
+
+    Raises:
+        InvalidFieldError: *on_event* is not a plain function.
+    """
+
+    __slots__ = ("_broken", "hooks")
+
+    hooks: tuple[OnEvent, ...]
+
+    def __init__(self, on_event: OnEvent | None = None) -> None:
+        self.hooks = ()
+        self._broken: list[OnEvent] = []
+        if on_event is not None:
+            self.add(on_event)
+
+    def add(self, on_event: OnEvent) -> None:
+        """
+        Let one more function listen; one that listens already is not called twice.
+
+        Raises:
+            InvalidFieldError: It cannot be called, or is a coroutine function, which nobody would await.
+        """
+        check_hook(on_event)
+        if on_event not in self.hooks:
+            self.hooks = (*self.hooks, on_event)
+
+    def emit(self, event: Event) -> None:
+        """Call every listener. What one raises is logged the first time, and is nobody else's business."""
+        for hook in self.hooks:
+            try:
+                hook(event)
+            except Exception:  # noqa: BLE001 - a listener's bug must not become a failed key generation
+                if hook not in self._broken:
+                    self._broken.append(hook)
+                    _log.exception(
+                        "the on_event function %r failed at %s; further failures of it are not logged",
+                        getattr(hook, "__qualname__", type(hook).__name__),
+                        event.name,
+                    )
+
+
+class RequestLog(logging.LoggerAdapter[logging.Logger]):
+    """
+    A logger for one request.
+
+    Args:
+        logger: The module's logger.
+        request_id: The request; None for what belongs to none, which is logged as it is.
+    """
+
+    def __init__(self, logger: logging.Logger, request_id: str | None) -> None:
+        super().__init__(logger, {"request_id": request_id})
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Put the id in front of the message and onto the record, beside what the caller puts there."""
+        extra = self.extra or {}
+        kwargs["extra"] = {**extra, **(kwargs.get("extra") or {})}
+        request_id = extra["request_id"]
+        if request_id is None:
+            return msg, kwargs
+        return f"request {str(request_id).replace('%', '%%')}: {msg}", kwargs
+
+
+T = TypeVar("T")
+
+
+class operation:  # noqa: N801 - reads as a statement
+    """
+    Tells that an operation begins and ends: ``with operation(events, request_id, "keygen", "nodes"): …``.
+
+    Args:
+        events: Who listens.
+        request_id: The operation's id.
+        name: What is done.
+        network: Over what.
+    """
+
+    __slots__ = ("_events", "_name", "_network", "_request_id", "_started")
+
+    _started: float | None  # None if nobody listened then: who hears the end has heard the beginning
+
+    def __init__(
+        self, events: EventHub, request_id: RequestId, name: str, network: Literal["nodes", "gateway"]
+    ) -> None:
+        self._events = events
+        self._request_id = request_id
+        self._name = name
+        self._network: Literal["nodes", "gateway"] = network
+
+    def __enter__(self) -> None:
+        self._started = None
+        if self._events.hooks:
+            self._started = time.monotonic()
+            self._events.emit(
+                OperationStarted(request_id=self._request_id, operation=self._name, network=self._network)
+            )
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if self._started is not None:
+            name, code = (None, None) if error is None else failure_of(error)
+            self._events.emit(
+                OperationFinished(
+                    request_id=self._request_id,
+                    operation=self._name,
+                    network=self._network,
+                    elapsed_s=time.monotonic() - self._started,
+                    error=name,
+                    code=code,
+                    phase=getattr(error, "phase", None),
+                )
+            )
+
+
+class wallet_turn:  # noqa: N801 - reads as a statement
+    """
+    Tells that the owner's wallet is asked, and that it has answered: ``with wallet_turn(events, request_id, True): …``.
+
+    Args:
+        events: Who listens.
+        request_id: The operation's id.
+        is_interactive: Whether a person sees a prompt.
+    """
+
+    __slots__ = ("_events", "_is_interactive", "_request_id", "_started")
+
+    _started: float | None
+
+    def __init__(self, events: EventHub, request_id: RequestId, is_interactive: bool) -> None:  # noqa: FBT001 - see above
+        self._events = events
+        self._request_id = request_id
+        self._is_interactive = is_interactive
+
+    def __enter__(self) -> None:
+        self._started = None
+        if self._events.hooks:
+            self._started = time.monotonic()
+            self._events.emit(WalletAsked(request_id=self._request_id, is_interactive=self._is_interactive))
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if self._started is not None:
+            self._events.emit(
+                WalletAnswered(
+                    request_id=self._request_id,
+                    elapsed_s=time.monotonic() - self._started,
+                    error=None if error is None else failure_of(error)[0],
+                )
+            )
+
+
+class Attempts:
+    """
+    Tells of each attempt at one peer, and of the waits between them.
+
+    Args:
+        events: Who listens.
+        node: The peer.
+        method: What it is asked.
+        request_id: The request, if there is one.
+    """
+
+    __slots__ = ("_attempt", "_events", "_method", "_node", "_request_id")
+
+    def __init__(
+        self, events: EventHub, *, node: OperatorAddress | str, method: str, request_id: str | None
+    ) -> None:
+        self._events = events
+        self._node = node
+        self._method = method
+        self._request_id = None if request_id is None else RequestId(request_id)
+        self._attempt = 0
+
+    def watch(self, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+        """Give *call* itself if nobody listens; otherwise what calls it, and tells how it went."""
+        if not self._events.hooks:
+            return call
+
+        async def watched() -> T:
+            self._attempt += 1
+            about: dict[str, Any] = {
+                "request_id": self._request_id,
+                "node": self._node,
+                "method": self._method,
+                "attempt": self._attempt,
+            }
+            emit, started = self._events.emit, time.monotonic()
+            emit(AttemptStarted(**about))
+            try:
+                value = await call()
+            except BaseException as error:
+                elapsed_s = time.monotonic() - started
+                if isinstance(error, Exception):
+                    emit(_failed(error, elapsed_s, about))
+                else:
+                    emit(AttemptAbandoned(elapsed_s=elapsed_s, **about))
+                raise
+            elapsed_s = time.monotonic() - started
+            # Some give the error after which there is to be no other attempt, instead of raising it.
+            if isinstance(value, DanError):
+                emit(_failed(value, elapsed_s, about))
+            else:
+                emit(AttemptSucceeded(elapsed_s=elapsed_s, **about))
+            return value
+
+        return watched
+
+    def before_sleep(self, details: RetryDetails) -> None:
+        """Tell of a wait, and log it: a ``BeforeSleep``."""
+        RequestLog(_log, self._request_id).info(
+            "attempt %d of %s at %s failed (%s), trying again in %.2f s",
+            details.attempt,
+            self._method,
+            self._node,
+            details.error.message,
+            details.wait_s,
+        )
+        if self._events.hooks:
+            error, code = failure_of(details.error)
+            self._events.emit(
+                RetryScheduled(
+                    request_id=self._request_id,
+                    node=self._node,
+                    method=self._method,
+                    attempt=details.attempt,
+                    wait_s=details.wait_s,
+                    error=error,
+                    code=code,
+                )
+            )
+
+
+def _failed(error: BaseException, elapsed_s: float, about: dict[str, Any]) -> AttemptFailed:
+    name, code = failure_of(error)
+    return AttemptFailed(
+        elapsed_s=elapsed_s,
+        error=name,
+        code=code,
+        is_retryable=getattr(error, "retryable", False),
+        phase=getattr(error, "phase", None),
+        **about,
+    )
+
+
+def tell_verdict(
+    events: EventHub,
+    request_id: RequestId,
+    operation: str,
+    *,
+    is_won: bool,
+    needed: int,
+    agreed: Collection[OperatorAddress],
+    outcomes: Sequence[NodeOutcome[Any]],
+    elapsed_s: float,
+    key_id: MpcKeyId | None = None,
+) -> None:
+    """
+    Tell how the nodes' answers were counted.
+
+    Args:
+        events: Who listens.
+        request_id: The request.
+        operation: What was asked for.
+        is_won: Whether enough of them agree, and nothing contradicts them.
+        needed: How many nodes must agree.
+        agreed: Who does.
+        outcomes: What became of those that do not, at least.
+        elapsed_s: Seconds since they were asked.
+        key_id: What they agree on.
+    """
+    if _log.isEnabledFor(logging.INFO):
+        RequestLog(_log, request_id).info(
+            "%s: %d nodes agree, %d must; %s after %.3f s",
+            operation,
+            len(agreed),
+            needed,
+            "won" if is_won else "lost",
+            elapsed_s,
+        )
+    if not events.hooks:
+        return
+    failed = {outcome.operator: None for outcome in outcomes if outcome.operator not in agreed}
+    events.emit(
+        Verdict(
+            request_id=request_id,
+            operation=operation,
+            is_won=is_won,
+            agreed=len(agreed),
+            threshold=needed,
+            parties=len(agreed) + len(failed),
+            failed=tuple(failed),
+            elapsed_s=elapsed_s,
+            key_id=key_id,
+        )
+    )

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-__all__ = ["OpenTelemetryObserver"]
+__all__ = [
+    "OpenTelemetryObserver",
+]
 
 _SCOPE = "dan_async"
 

@@ -13,17 +13,17 @@ from typing import Any
 
 from attrs import evolve
 
-from dan_async._hex import to_hex
+from dan_async._values import to_hex
 from dan_async.config import NodeEndpoint, RetryPolicy, Threshold, Timeouts
-from dan_async.crypto import point
+from dan_async.crypto import curve as point
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import sign_digest
 from dan_async.errors import NodeCode, RpcError
-from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.networks.direct import NodeNetwork
+from dan_async.nodes import NodeNetwork
+from dan_async.protocols import node as node_1
+from dan_async.protocols.node import Acknowledgement
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import OperatorAddress, RequestId
-from dan_async.wire import node_1
 
 REQUEST_ID = RequestId("0x" + "ab" * 32)
 OWNER = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"

@@ -9,20 +9,20 @@ from typing import Any
 
 from attrs import evolve
 
-from dan_async._hex import from_hex, to_hex
+from dan_async._json import load
+from dan_async._values import from_hex, to_hex
 from dan_async.config import Threshold
-from dan_async.crypto import point
+from dan_async.crypto import curve as point
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import NodeCode, RpcError
-from dan_async.models.session import DanModuleInfo
-from dan_async.models.signing import SignatureShare, SignatureShares
+from dan_async.protocols import node_signing
+from dan_async.protocols.exchange import sign_requests
+from dan_async.protocols.gateway_1 import decode_signgen_setup
+from dan_async.protocols.node_signing import SignatureShare, SignatureShares
+from dan_async.protocols.sign_request import sign_request_digest
+from dan_async.session import DanModuleInfo
 from dan_async.types import MpcKeyId, OperatorAddress
-from dan_async.wire import node_signing
-from dan_async.wire.codec import sign_requests
-from dan_async.wire.json_text import load
-from dan_async.wire.revision_1 import decode_signgen_setup
-from dan_async.wire.sign_digest import sign_request_digest
 from tests.fake_nodes import FakeNetwork, Identity, scalar
 
 KEY_ID = MpcKeyId("5e" * 32)

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
-from dan_async.models.session import DanSessionKeyPayload
+from dan_async.session import DanSessionKeyPayload
 from dan_async.storage import KeygenIntent, StoredSession
 
 ADA = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"

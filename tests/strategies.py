@@ -4,11 +4,22 @@ import json
 
 from hypothesis import strategies as st
 
-from dan_async.crypto import point
+from dan_async.config import Threshold
+from dan_async.crypto import curve as point
 from dan_async.crypto.address import to_checksum_address
-from dan_async.models import EphemeralClaim, Threshold, UserAuthentication
-from dan_async.wire import codec
-from dan_async.wire.codec import Operation, Revision
+from dan_async.protocols.exchange import Exchange as codec_Exchange
+from dan_async.protocols.exchange import (
+    Operation,
+    Revision,
+    ephemeral_key_exchange,
+    keygen_exchange,
+    module_for,
+    passkey_exchange,
+    signgen_exchange,
+)
+from dan_async.protocols.results import KeygenResult, SigngenResult
+from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
+from dan_async.protocols.sign_request import SignRequest
 
 #: What UTF-8 can carry: everything but surrogates.
 _CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -97,22 +108,18 @@ def permissions() -> st.SearchStrategy[str | None]:
     return st.none() | texts()
 
 
-def sign_requests(*, named: bool, algorithm: str = "secp256k1") -> st.SearchStrategy[codec.SignRequest]:
+def sign_requests(*, named: bool, algorithm: str = "secp256k1") -> st.SearchStrategy[SignRequest]:
     """Messages to sign; those of an ed25519 key are bare."""
     name = tokens() if named else st.none()
     if algorithm == "ed25519":
-        return st.builds(
-            codec.SignRequest, request_type=st.just("eddsa"), message=texts(), transaction_id=name
-        )
+        return st.builds(SignRequest, request_type=st.just("eddsa"), message=texts(), transaction_id=name)
     hexed = st.binary(max_size=40).filter(bool).map(bytes.hex)
     return st.one_of(
         user_operation_requests(named=named),
-        st.builds(codec.SignRequest, request_type=st.just("EIP191"), message=hexed, transaction_id=name),
+        st.builds(SignRequest, request_type=st.just("EIP191"), message=hexed, transaction_id=name),
+        st.builds(SignRequest, request_type=st.just("rawBytes"), message=challenges(), transaction_id=name),
         st.builds(
-            codec.SignRequest, request_type=st.just("rawBytes"), message=challenges(), transaction_id=name
-        ),
-        st.builds(
-            codec.SignRequest,
+            SignRequest,
             request_type=st.just("EIP712"),
             message=texts().map(
                 lambda text: json.dumps(
@@ -125,7 +132,7 @@ def sign_requests(*, named: bool, algorithm: str = "secp256k1") -> st.SearchStra
     )
 
 
-def user_operation_requests(*, named: bool) -> st.SearchStrategy[codec.SignRequest]:
+def user_operation_requests(*, named: bool) -> st.SearchStrategy[SignRequest]:
     """Messages that hold a user operation."""
     message = st.builds(
         lambda data, version, chain_id: json.dumps(
@@ -141,7 +148,7 @@ def user_operation_requests(*, named: bool) -> st.SearchStrategy[codec.SignReque
         st.integers(1, 2**53 - 1),
     )
     return st.builds(
-        codec.SignRequest,
+        SignRequest,
         request_type=st.just("accountAbstractionTx"),
         message=message,
         transaction_id=tokens() if named else st.none(),
@@ -150,18 +157,18 @@ def user_operation_requests(*, named: bool) -> st.SearchStrategy[codec.SignReque
 
 def api_versions(revision: str) -> st.SearchStrategy[str]:
     """The forms of an exchange that a revision has."""
-    return st.sampled_from(codec.module_for(revision).API_VERSIONS)
+    return st.sampled_from(module_for(revision).API_VERSIONS)
 
 
 @st.composite
-def exchanges(draw, revision: str, operation: str) -> codec.Exchange:
+def exchanges(draw, revision: str, operation: str) -> codec_Exchange:
     """Operations that a client begins."""
     version = draw(api_versions(revision))
     if operation == Operation.KEYGEN:
         algorithms = [["secp256k1"]]
         if revision == Revision.V1:
             algorithms += [["ed25519"], ["secp256k1", "ed25519"], ["ed25519", "secp256k1"]]
-        return codec.keygen_exchange(
+        return keygen_exchange(
             revision,
             threshold=draw(thresholds()),
             claim=draw(claims(revision)),
@@ -181,7 +188,7 @@ def exchanges(draw, revision: str, operation: str) -> codec.Exchange:
                 kind, min_size=1, max_size=3 if named else 1, unique_by=lambda request: request.transaction_id
             )
         )
-        return codec.signgen_exchange(
+        return signgen_exchange(
             revision,
             t=draw(st.integers(2, 20)),
             key_id=draw(tokens()),
@@ -190,8 +197,8 @@ def exchanges(draw, revision: str, operation: str) -> codec.Exchange:
             api_version=version,
         )
     if operation == Operation.REGISTER_PASSKEY:
-        return codec.passkey_exchange(revision, options=draw(st.none() | texts()), api_version=version)
-    return codec.ephemeral_key_exchange(
+        return passkey_exchange(revision, options=draw(st.none() | texts()), api_version=version)
+    return ephemeral_key_exchange(
         revision,
         operation,
         claim=draw(claims(revision)),
@@ -202,7 +209,7 @@ def exchanges(draw, revision: str, operation: str) -> codec.Exchange:
 
 
 @st.composite
-def authentications(draw, exchange: codec.Exchange) -> dict[str, UserAuthentication]:
+def authentications(draw, exchange: codec_Exchange) -> dict[str, UserAuthentication]:
     """An authentication object for each slot of an exchange; the signatures are of the right form only."""
     method = {"signgen": "ephemeral", "registerPasskey": "passkey"}.get(exchange.operation, "eoa")
     claim, owner, found = draw(claims(exchange.revision)), draw(addresses()), {}
@@ -222,16 +229,16 @@ def authentications(draw, exchange: codec.Exchange) -> dict[str, UserAuthenticat
     return found
 
 
-def keygen_results(algorithm: str = "secp256k1") -> st.SearchStrategy[codec.KeygenResult]:
+def keygen_results(algorithm: str = "secp256k1") -> st.SearchStrategy[KeygenResult]:
     """Generated keys, compressed."""
     key = public_keys() if algorithm == "secp256k1" else st.binary(min_size=32, max_size=32)
-    return st.builds(codec.KeygenResult, key_id=tokens(), public_key=key, sign_alg=st.just(algorithm))
+    return st.builds(KeygenResult, key_id=tokens(), public_key=key, sign_alg=st.just(algorithm))
 
 
-def signgen_results(transaction_id: str | None = None) -> st.SearchStrategy[codec.SigngenResult]:
+def signgen_results(transaction_id: str | None = None) -> st.SearchStrategy[SigngenResult]:
     """Signatures of the right form."""
     return st.builds(
-        codec.SigngenResult,
+        SigngenResult,
         signature=st.binary(min_size=64, max_size=64),
         recovery_id=st.integers(0, 1),
         transaction_id=st.just(transaction_id),
@@ -243,7 +250,7 @@ EVERY_OPERATION = [
     (revision, operation)
     for revision in Revision
     for operation in Operation
-    if operation in codec.module_for(revision).OPERATIONS
+    if operation in module_for(revision).OPERATIONS
 ]
 
 

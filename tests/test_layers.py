@@ -1,127 +1,53 @@
-"""The import arrows: data flows client → job → network → quorum → transport, and never back."""
+"""The floors of the house: imports point downward only, those for types included, and each library has one home."""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dan_async"
 
-EVERYWHERE = {"errors", "types"}
+#: From the ground up. A module imports from lower floors, and from its own room (the first part of its name).
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"_version", "types"}),
+    frozenset({"errors"}),
+    frozenset({"_values", "_json", "deadline"}),
+    frozenset({"retry", "crypto"}),
+    frozenset({"config", "events", "user_operation"}),
+    frozenset({"session", "protocols", "transport", "otel"}),
+    frozenset({"network", "wallets", "permissions", "storage", "batch"}),
+    frozenset({"request", "nodes", "gateway", "userops"}),
+    frozenset({"jobs", "devnet"}),
+    frozenset({"client"}),
+    frozenset({"__init__", "account", "dask_batch", "cli"}),
+)
 
-#: First component of a module -> what of ours it may import, besides EVERYWHERE and its own folder.
-ARROWS: dict[str, set[str]] = {
-    "errors": set(),
-    "types": set(),
-    "_hex": set(),
-    "_json_depth": set(),
-    "_version": set(),
-    "_tasks": set(),
-    "__init__": {"_version"},
-    "events": set(),
-    "_event_hub": {"events"},
-    "_request_log": set(),
-    "otel": {"events", "_version"},
-    "retry_table": set(),
-    "retry": {"_tasks", "retry_table"},
-    "config": {"retry", "models", "crypto", "_hex"},
-    "crypto": {"_hex"},
-    "models": {"_hex", "_json_depth", "crypto"},
-    "wire": {"models", "_hex", "_json_depth", "crypto"},
-    "permissions": {"models", "wire", "crypto"},
-    "userops": {"crypto", "models", "permissions", "wire", "transport", "config", "_tasks", "_hex"},
-    "transport": {"config", "_tasks", "_json_depth", "retry_table"},
-    "quorum": {"_request_log", "models", "crypto", "config", "retry", "_tasks"},
-    "networks": {
-        "events",
-        "_event_hub",
-        "_request_log",
-        "quorum",
-        "transport",
-        "wire",
-        "config",
-        "retry",
-        "retry_table",
-        "_tasks",
-        "models",
-        "crypto",
-        "_hex",
-    },
-    "wallets": {"crypto", "transport", "models", "_hex", "config"},
-    "auth": {"wallets", "crypto", "models", "wire", "_hex"},
-    "jobs": {
-        "_request_log",
-        "networks",
-        "auth",
-        "models",
-        "wire",
-        "crypto",
-        "wallets",
-        "config",
-        "_tasks",
-        "_hex",
-        "storage",
-    },
-    "account": {"client", "jobs", "models", "crypto", "_hex"},
-    "client": {
-        "events",
-        "_event_hub",
-        "jobs",
-        "networks",
-        "auth",
-        "models",
-        "config",
-        "crypto",
-        "wallets",
-        "storage",
-        "batch",
-        "_client_store",
-        "userops",
-    },
-    "_client_keys": {"jobs", "networks", "auth", "models", "config", "crypto", "wallets"},
-    "_client_store": {
-        "_client_keys",
-        "auth",
-        "wallets",
-        "jobs",
-        "networks",
-        "models",
-        "config",
-        "storage",
-        "batch",
-    },
-    "batch": {"wallets", "client", "_tasks", "storage", "models", "config", "networks"},
-    "storage": {"models", "crypto", "_hex", "_tasks"},
-    "devnet": {
-        "wire",
-        "models",
-        "crypto",
-        "config",
-        "_tasks",
-        "_hex",
-        "networks",
-        "quorum",
-        "retry",
-        "permissions",
-    },
-    "cli": {
-        "batch",
-        "client",
-        "storage",
-        "transport",
-        "devnet",
-        "networks",
-        "wallets",
-        "models",
-        "config",
-        "crypto",
-        "_tasks",
-        "_hex",
-        "_json_depth",
-    },
-}
+#: The same inside the devnet.
+DEVNET_FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"context", "listening", "mpc", "gateway"}),
+    frozenset({"share_store", "faults"}),
+    frozenset({"peers"}),
+    frozenset({"node"}),
+    frozenset({"cluster"}),
+    frozenset({"__init__", "pytest_plugin"}),
+)
+
+#: Arrows of the devnet that still point up: its peers refuse in the words of a node's RPC.
+STILL_UP = {("peers", "node")}
+
+#: Arithmetic and text only: no waiting, no clock, no socket.
+PURE = (
+    "crypto",
+    "protocols",
+    "permissions",
+    "nodes/tally.py",
+    "nodes/signature_shares.py",
+    "devnet/mpc",
+    "devnet/node/checks.py",
+)
 
 #: Third-party packages that live in one place only.
 HOMES = {
@@ -134,49 +60,90 @@ HOMES = {
     "opentelemetry": {"otel"},
     "sqlalchemy": {"storage"},
     "alembic": {"storage"},
-    "distributed": {"batch"},
+    "distributed": {"dask_batch"},
 }
 
-
-def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def _imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever the statement stands; names of the package with their module."""
     found: set[str] = set()
-
-    def walk(node: ast.AST) -> None:
-        if _is_type_checking(node):
-            return
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} uses a relative import"
-            if node.module == "dan_async":
-                found.update(f"dan_async.{alias.name}" for alias in node.names)
-            else:
-                found.add(node.module or "")
-        for child in ast.iter_child_nodes(node):
-            walk(child)
-
-    walk(ast.parse(path.read_text()))
-    return found
+            module = node.module or ""
+            found.add(module)
+            found.update(
+                f"{module}.{alias.name}" for alias in node.names if _is_module(f"{module}.{alias.name}")
+            )
+    return found - {"dan_async"}
 
 
-MODULES = sorted(PACKAGE.rglob("*.py"))
+def _is_module(name: str) -> bool:
+    parts = name.split(".")
+    if parts[0] != "dan_async":
+        return False
+    path = PACKAGE.joinpath(*parts[1:])
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def _room(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+def _floor(room: str, floors: tuple[frozenset[str], ...]) -> int:
+    (number,) = (number for number, rooms in enumerate(floors) if room in rooms)
+    return number
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_follow_the_arrows(path: Path) -> None:
-    """A module imports only what its layer may."""
+def test_imports_point_downward(path: Path) -> None:
+    """A room imports rooms of lower floors only."""
     room = _room(path)
-    allowed = ARROWS[room] | EVERYWHERE | {room}
-    ours = {name.split(".")[1] for name in _imports(path) if name.startswith("dan_async.")}
-    assert ours <= allowed
+    for name in _imports(path):
+        parts = name.split(".")
+        if parts[0] != "dan_async" or parts[1] == room:
+            continue
+        assert _floor(parts[1], FLOORS) < _floor(room, FLOORS), name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if _room(path) == "devnet"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_imports_inside_the_devnet_point_downward(path: Path) -> None:
+    """The devnet's rooms have floors too."""
+    room = _room_of_devnet(path.relative_to(PACKAGE).with_suffix("").parts)
+    for name in _imports(path):
+        parts = tuple(name.split("."))
+        if parts[:2] != ("dan_async", "devnet") or len(parts) < 3 or parts[2] == room:
+            continue
+        if (room, parts[2]) in STILL_UP:
+            continue
+        assert _floor(parts[2], DEVNET_FLOORS) < _floor(room, DEVNET_FLOORS), name
+
+
+def _room_of_devnet(parts: tuple[str, ...]) -> str:
+    return parts[1]
+
+
+def test_no_imports_go_in_circles() -> None:
+    """No module imports itself by way of others, for types or otherwise."""
+    imports: dict[str, set[str]] = defaultdict(set)
+    for path in MODULES:
+        parts = ["dan_async", *path.relative_to(PACKAGE).with_suffix("").parts]
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        imports[name] = {other for other in _imports(path) if _is_module(other) and other != name}
+    left = dict(imports)
+    while left:
+        leaves = [name for name, others in left.items() if not others & left.keys()]
+        assert leaves, f"these import each other: {sorted(left)}"
+        for name in leaves:
+            del left[name]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -196,5 +163,30 @@ def test_underscore_modules_stay_in_their_folder(path: Path) -> None:
         if parts[0] != "dan_async":
             continue
         for depth, part in enumerate(parts):
-            if part.startswith("_") and depth > 1 and part != "_fields":
+            if part.startswith("_") and depth > 1:
                 assert here[:depth] == tuple(parts[:depth]), name
+
+
+@pytest.mark.parametrize("place", PURE)
+def test_pure_modules_wait_for_nothing(place: str) -> None:
+    """What is pure imports no event loop, no clock and no socket."""
+    path = PACKAGE / place
+    for module in [path] if path.is_file() else sorted(path.rglob("*.py")):
+        assert not _imports(module) & {"asyncio", "time", "socket"}, module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_public_modules_list_their_names(path: Path) -> None:
+    """An ``__all__`` is a promise: it stands in the package, directly beneath it, and in what an extra brings."""
+    parts = path.relative_to(PACKAGE).parts
+    lists = any(
+        isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for node in ast.parse(path.read_text()).body
+    )
+    is_public = len(parts) == 1 or (len(parts) == 2 and parts[1] == "__init__.py")
+    of_an_extra = {"storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py", "devnet/pytest_plugin.py"}
+    assert (
+        not lists
+        or (is_public and (parts[0] == "__init__.py" or not parts[0].startswith("_")))
+        or "/".join(parts) in of_an_extra
+    )

@@ -13,24 +13,24 @@ import dan_async
 from dan_async.cli.batch import batch
 from dan_async.cli.demo import demo
 from dan_async.cli.devnet import devnet
-from dan_async.cli.exit_codes import (
+from dan_async.cli.keygen import keygen
+from dan_async.cli.screen import (
     DONE,
     FAILED,
     INTERRUPTED,
     TERMINATED,
     WRONG_INPUT,
     ReportedCode,
+    clean,
     exit_code_for,
+    mask_keys,
+    note,
+    silence_libraries,
 )
-from dan_async.cli.keygen import keygen
-from dan_async.cli.log_lines import silence_libraries
-from dan_async.cli.screen import clean, mask_keys, note
 from dan_async.cli.sessions import sessions
 from dan_async.cli.sign import sign
 from dan_async.cli.status import StatusCommand, status
 from dan_async.errors import ConfigurationError, DanError
-
-__all__ = ["app", "run"]
 
 #: Typer brings its own copy of click, or depends on it, depending on its version; both have this ancestor.
 _UsageError = typer.BadParameter.__bases__[0]
@@ -42,12 +42,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
 app.command("keygen")(keygen)
+
 app.command("batch")(batch)
+
 app.add_typer(sessions, name="sessions")
+
 app.command("devnet")(devnet)
+
 app.command("sign")(sign)
+
 app.command("demo")(demo)
+
 app.command("status", cls=StatusCommand)(status)
 
 

@@ -3,24 +3,37 @@ The rows of a batch: JSON lines, CSV, or a list of wallets, read one by one.
 
 Each row has a reference that stays the same when the input is read again, also when rows before it came or went: its own id,
 or a hash of what it asks for and how many equal rows stood before it.
+
+Who authorises each row of a batch: the row's own key, its account at a JSON-RPC wallet, or one wallet for all.
+
+Reads rows in a thread, so that a slow pipe does not hold the event loop; never far ahead of who takes them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import IO, Any, Literal, TypeAlias
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
-from dan_async._json_depth import is_too_deep
+from dan_async._json import is_too_deep
+from dan_async.cli.choices import ENVIRONMENT_VARIABLE, WalletOpener, choose_wallet
+from dan_async.config import TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
+from dan_async.wallets.base import Wallet
 from dan_async.wallets.local_key import LocalWallet
 
-__all__ = ["BatchRow", "InputFormat", "guess_format", "read_rows"]
+if TYPE_CHECKING:
+    from dan_async.transport.rpc import Transport
 
 InputFormat: TypeAlias = Literal["jsonl", "csv", "wallets"]
 
@@ -37,7 +50,9 @@ _PARAMETERS = {
     "label": "key_label",
     "ephalg": "eph_alg",
 }
+
 _NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties"})
+
 _LONGEST_LINE = 256 * 1024
 
 #: How deeply a row may be nested: permissions lie deeper than the rest.
@@ -224,3 +239,150 @@ def _reference(
             raise InvalidFieldError("id", "stands twice in the input")
         return f"batch:id:{row_id}"
     return f"batch:{digest[:16].hex()}:{before}"
+
+
+_CONNECT_S = 10.0
+
+
+class RowWallets:
+    """
+    The wallets of a batch. Entering opens what the rows share.
+
+    Args:
+        opener: Opens the wallet of rows that have none of their own, if there is one.
+        rpc_url: The JSON-RPC wallet, if that is where the rows' addresses are.
+    """
+
+    def __init__(self, opener: WalletOpener | None, rpc_url: str | None) -> None:
+        self._opener = opener
+        self._rpc_url = rpc_url
+        self._stack = AsyncExitStack()
+        self._shared: Wallet | None = None
+        self._transport: Transport | None = None
+
+    @classmethod
+    def choose(
+        cls,
+        *,
+        private_key_file: Path | None,
+        rpc_url: str | None,
+        environment: Mapping[str, str],
+        throwaway_allowed: bool,
+    ) -> Self:
+        """
+        Check what the options name; see ``choose_wallet``. Unlike there, there need not be a wallet: rows may have keys.
+
+        Raises:
+            ConfigurationError: Two wallets are named, or a key is malformed.
+        """
+        is_named = private_key_file is not None or rpc_url is not None or ENVIRONMENT_VARIABLE in environment
+        opener = None
+        if is_named or throwaway_allowed:
+            opener = choose_wallet(
+                private_key_file=private_key_file,
+                rpc_url=rpc_url,
+                rpc_address=None,
+                environment=environment,
+                throwaway_allowed=throwaway_allowed,
+            )
+        return cls(opener, rpc_url)
+
+    async def __aenter__(self) -> Self:
+        if self._rpc_url is not None:
+            from dan_async.transport.http import HttpTransport
+
+            self._transport = HttpTransport(
+                self._rpc_url, options=TransportOptions(), connect_timeout_s=_CONNECT_S
+            )
+            self._stack.push_async_callback(self._transport.aclose)
+        elif self._opener is not None:
+            self._shared = await self._stack.enter_async_context(self._opener())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    def problem_with(self, row: BatchRow) -> str:
+        """Say why nobody can authorise a row; nothing if somebody can."""
+        if row.wallet is not None:
+            return ""
+        if self._rpc_url is not None:
+            return "" if row.address is not None else "the row names no address for the JSON-RPC wallet"
+        if self._opener is None:
+            return "the row has no privateKey, and no wallet is named for all rows"
+        if row.address is not None and self._shared is not None and row.address != self._shared.address:
+            return "the row's address is not the wallet's"
+        return ""
+
+    def of(self, row: BatchRow) -> Wallet:
+        """Give the wallet of a row with which there is no problem."""
+        if row.wallet is not None:
+            return row.wallet
+        if self._transport is not None and row.address is not None:
+            from dan_async.wallets.json_rpc_wallet import JsonRpcWallet
+
+            return JsonRpcWallet(self._transport, address=row.address)
+        assert self._shared is not None
+        return self._shared
+
+
+T = TypeVar("T")
+
+_AHEAD = 16
+
+
+async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+    """
+    Iterate over something that blocks.
+
+    Args:
+        make: Makes the iterator; called in the thread.
+
+    Raises:
+        Exception: What the iterator raises.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[tuple[str, T | Exception | None]] = asyncio.Queue()
+    room = threading.Semaphore(_AHEAD)
+    is_over = threading.Event()
+
+    def put(kind: str, value: T | Exception | None) -> bool:
+        """Hand something over when there is room; say whether anybody takes it."""
+        room.acquire()
+        if is_over.is_set():
+            return False
+        try:
+            loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def read() -> None:
+        try:
+            for item in make():
+                if not put("item", item):
+                    return
+        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
+            put("error", error)
+        else:
+            put("end", None)
+
+    # A daemon: nothing can wake a thread that waits for somebody to type.
+    threading.Thread(target=read, name="batch rows", daemon=True).start()
+    try:
+        while True:
+            kind, value = await queue.get()
+            room.release()
+            if kind == "end":
+                return
+            if isinstance(value, Exception) and kind == "error":
+                raise value
+            yield value  # type: ignore[misc]  # of kind "item" it is one
+    finally:
+        is_over.set()
+        room.release()  # wakes the thread, so that it sees that it is over

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dan_async.cli.exit_codes import INTERRUPTED, TERMINATED
-from dan_async.cli.log_lines import log_lines
-from dan_async.cli.network_choice import DEVNET_CHAIN_ID
-from dan_async.cli.screen import result
-from dan_async.cli.signals import run_until_signal
+from dan_async.cli.choices import DEVNET_CHAIN_ID
+from dan_async.cli.screen import INTERRUPTED, TERMINATED, log_lines, result, run_until_signal
 
 if TYPE_CHECKING:
     from dan_async.client import DanClient
-    from dan_async.devnet import Devnet
-    from dan_async.models.session import DanSessionKeyPayload
-
-__all__ = ["demo"]
+    from dan_async.devnet.cluster import Devnet
+    from dan_async.session import DanSessionKeyPayload
 
 _MESSAGE = "hello from a key that nobody holds"
 
@@ -36,7 +31,7 @@ def demo() -> None:
 
     async def job() -> None:
         from dan_async.client import DanClient
-        from dan_async.devnet import Devnet
+        from dan_async.devnet.cluster import Devnet
 
         started = time.perf_counter()
         async with Devnet(threshold=2, parties=3) as net:
@@ -89,8 +84,7 @@ async def _sign_text(dan: DanClient, session: DanSessionKeyPayload) -> None:
 
 async def _sign_operation(dan: DanClient, session: DanSessionKeyPayload) -> None:
     from dan_async.crypto.signature import personal_message_digest, recover_address
-    from dan_async.crypto.user_operation_hash import user_operation_hash
-    from dan_async.models.user_operation import UserOperationV07
+    from dan_async.user_operation import UserOperationV07, user_operation_hash
 
     operation = UserOperationV07(
         sender=session.eoa_address,

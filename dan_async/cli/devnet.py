@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dan_async.cli.log_lines import log_lines
-from dan_async.cli.network_choice import DEVNET_CHAIN_ID, check_threshold
-from dan_async.cli.screen import mask_keys, note, progress, result
-from dan_async.cli.signals import run_until_signal
-from dan_async.cli.whole_number import whole_number
+from dan_async.cli.choices import DEVNET_CHAIN_ID, check_threshold
+from dan_async.cli.options import whole_number
+from dan_async.cli.screen import log_lines, mask_keys, note, progress, result, run_until_signal
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.errors import ConfigurationError, DanError
 
 if TYPE_CHECKING:
-    from dan_async.devnet import Devnet, Fault
-
-__all__ = ["devnet", "read_faults"]
+    from dan_async.devnet.cluster import Devnet
+    from dan_async.devnet.faults.kinds import Fault
 
 
 def devnet(
@@ -128,7 +125,7 @@ async def _serve(
     faults: Mapping[int, list[Fault]],
     as_json: bool,
 ) -> None:
-    from dan_async.devnet import Devnet
+    from dan_async.devnet.cluster import Devnet
 
     net = Devnet(threshold.t, threshold.n, processes=processes, storage=storage, faults=faults)
     try:

@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from dan_async.cli.common_options import (
+from dan_async.cli.choices import (
+    DEVNET_CHAIN_ID,
+    ENVIRONMENT_VARIABLE,
+    NetworkChoice,
+    WalletOpener,
+    choose_network,
+    choose_wallet,
+)
+from dan_async.cli.options import (
     NETWORK_PANEL,
     WALLET_PANEL,
     ApiVersionOption,
@@ -21,27 +29,29 @@ from dan_async.cli.common_options import (
     RevisionOption,
     ThresholdOption,
     WalletRpcOption,
+    choose_timeouts,
+    read_permissions,
+    whole_number,
 )
-from dan_async.cli.exit_codes import INTERRUPTED, TERMINATED
-from dan_async.cli.log_lines import log_lines
-from dan_async.cli.network_choice import DEVNET_CHAIN_ID, NetworkChoice, choose_network
-from dan_async.cli.permissions import read_permissions
-from dan_async.cli.screen import Progress, note, progress, result
-from dan_async.cli.session_file import reserve
-from dan_async.cli.session_view import as_table, masked
-from dan_async.cli.signals import run_until_signal
-from dan_async.cli.timeout_choice import choose_timeouts
-from dan_async.cli.wallet_choice import ENVIRONMENT_VARIABLE, WalletOpener, choose_wallet
-from dan_async.cli.whole_number import whole_number
+from dan_async.cli.screen import (
+    INTERRUPTED,
+    TERMINATED,
+    Progress,
+    log_lines,
+    note,
+    progress,
+    result,
+    run_until_signal,
+)
+from dan_async.cli.session_file import as_table, masked, reserve
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
-from dan_async.models.session import DanSessionKeyPayload
+from dan_async.session import DanSessionKeyPayload
 from dan_async.types import TypedData
 from dan_async.wallets.base import Wallet
 
-__all__ = ["keygen"]
-
 _SESSION = "The session"
+
 _OUTPUT = "Output"
 
 #: The client's names for what an option sets, so that an error names what was typed.

@@ -1,18 +1,27 @@
-"""Writing a session to a file: whole or not at all, readable by its owner alone, never over another file unasked."""
+"""
+Writing a session to a file: whole or not at all, readable by its owner alone, never over another file unasked.
+
+How a session is shown to a person.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from dan_async.cli.screen import mask_keys
+from rich.console import Console
+from rich.text import Text
+
+from dan_async.cli.screen import mask_keys, note, result
 from dan_async.errors import ConfigurationError, DanError
-
-__all__ = ["reserve"]
+from dan_async.session import DanSessionKeyPayload
 
 
 @contextmanager
@@ -116,3 +125,47 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_SECRET = "hexEphSKWithout0x"  # noqa: S105 - the field's name, not its value
+
+_MASK = "***"
+
+
+def masked(fields: dict[str, Any]) -> dict[str, Any]:
+    """Give the seed's fields with the ephemeral private key masked, in the same order."""
+    return fields | {_SECRET: _MASK}
+
+
+def as_table(session: DanSessionKeyPayload, *, reveal: bool, kept: bool) -> None:
+    """
+    Print a table on standard output.
+
+    Args:
+        session: What to show.
+        reveal: Whether to show the ephemeral private key.
+        kept: Whether the session has been written to a file.
+    """
+    expires = session.expires_at
+    rows = {
+        "Session key address": session.session_key_eoa,
+        "MPC key id": session.mpc_key_id,
+        "Ephemeral private key": session.hex_eph_sk_without_0x if reveal else _MASK,
+        "Threshold": f"{session.threshold}-of-{session.parties_number}",
+        "Owner": session.eoa_address,
+        "Chain id": str(session.chain_id),
+    }
+    if expires is not None:
+        rows["Expires"] = datetime.fromtimestamp(expires, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    width = max(map(len, rows)) + 2
+    console = Console(file=sys.stdout, highlight=False)
+    with console.capture() as table:
+        for label, value in rows.items():
+            console.print(
+                Text(label.ljust(width), style="bold") + Text(value, style="not bold"), soft_wrap=True
+            )
+    result(table.get().rstrip("\n"))
+    if not reveal and not kept:
+        note(
+            "The ephemeral private key is masked and kept nowhere: --output FILE or --json keeps the session."
+        )

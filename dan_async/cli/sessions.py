@@ -1,18 +1,27 @@
-"""``dan-async sessions``: what is in a store."""
+"""
+``dan-async sessions``: what is in a store.
+
+How stored sessions are shown: secrets masked unless they are asked for.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from dan_async.cli.common_options import (
+from dan_async.cli.choices import choose_network, choose_store, choose_wallet
+from dan_async.cli.options import (
     DevnetOption,
     GatewayOption,
     JsonOption,
@@ -24,23 +33,70 @@ from dan_async.cli.common_options import (
     StoreOption,
     TimeoutOption,
     WalletRpcOption,
+    choose_timeouts,
+    whole_number,
 )
-from dan_async.cli.network_choice import choose_network
 from dan_async.cli.screen import note, result
 from dan_async.cli.session_file import reserve
-from dan_async.cli.sessions_view import as_lines, as_members, masked_session
-from dan_async.cli.store_choice import choose_store
-from dan_async.cli.timeout_choice import choose_timeouts
-from dan_async.cli.wallet_choice import choose_wallet
-from dan_async.cli.whole_number import whole_number
 from dan_async.errors import ConfigurationError, InvalidFieldError
-from dan_async.storage.base import SessionFilter
-from dan_async.storage.record import STATES, StoredSession
+from dan_async.storage.base import STATES, SessionFilter, StoredSession
 
 if TYPE_CHECKING:
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
-__all__ = ["sessions"]
+_MASK = "***"
+
+_SECRET = "hexEphSKWithout0x"  # noqa: S105 - the field's name, not its value
+
+
+def masked_session(fields: dict[str, Any]) -> dict[str, Any]:
+    """Give a session's fields with the ephemeral private key masked."""
+    return fields | {_SECRET: _MASK}
+
+
+def as_members(record: StoredSession, *, reveal: bool) -> dict[str, Any]:
+    """Give a record as JSON members, camelCase as in the payload."""
+    session = None if record.session is None else record.session.to_dict(extended=True)
+    intent = record.intent
+    return {
+        "id": record.record_id,
+        "reference": record.reference,
+        "state": record.state,
+        "owner": record.owner,
+        "chainId": record.chain_id,
+        "createdAt": record.created_at // 1000,
+        "updatedAt": record.updated_at // 1000,
+        "expiresAt": record.expires_at,
+        "permissions": None if intent is None else intent.permissions,
+        "keyLabel": None if intent is None else intent.key_label,
+        "problem": record.problem,
+        "session": session if session is None or reveal else masked_session(session),
+    }
+
+
+def as_lines(records: Iterable[StoredSession]) -> list[str]:
+    """Give a table, as wide as the terminal, or as wide as it needs to be elsewhere."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("State", "Session key", "Owner", "Chain", "Expires", "Reference", "Id"):
+        table.add_column(title, overflow="fold" if title in ("Reference", "Id") else "ellipsis")
+    for record in records:
+        moment = datetime.fromtimestamp(min(record.expires_at, 253_402_300_799), tz=UTC)
+        table.add_row(
+            record.state,
+            "" if record.session is None else record.session.session_key_eoa,
+            record.owner,
+            str(record.chain_id),
+            moment.strftime("%Y-%m-%d %H:%M:%S"),
+            record.reference or "",
+            record.record_id,
+        )
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, highlight=False, markup=False, width=300)
+    with console.capture() as text:
+        console.print(table)
+    return [line.rstrip() for line in text.get().rstrip("\n").split("\n")]
+
 
 sessions = typer.Typer(
     help="Look at the sessions in a store, export, revoke and purge them.",
@@ -49,13 +105,16 @@ sessions = typer.Typer(
 )
 
 OwnerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only this owner's.")]
+
 ChainOption = Annotated[
     int | None, typer.Option(parser=whole_number(1, 2**53 - 1), metavar="ID", help="Only this chain's.")
 ]
+
 StateOption = Annotated[
     list[str] | None,
     typer.Option(metavar="STATE", help=f"Only in this state: {', '.join(STATES)}. May be repeated."),
 ]
+
 RecordArgument = Annotated[
     str, typer.Argument(metavar="ID", help="The record's id, or its reference.", show_default=False)
 ]

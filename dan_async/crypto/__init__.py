@@ -7,7 +7,7 @@ Curve arithmetic is coincurve's (libsecp256k1); ed25519 is cryptography's.
 from dan_async.crypto.address import parse_address, public_key_to_address, to_checksum_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.crypto.keccak import keccak256
+from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import (
     parse_signature,
     personal_message_digest,
@@ -15,7 +15,6 @@ from dan_async.crypto.signature import (
     recover_public_key,
     sign_digest,
 )
-from dan_async.crypto.user_operation_hash import user_operation_hash
 
 __all__ = [
     "EphemeralKey",
@@ -29,5 +28,4 @@ __all__ = [
     "sign_digest",
     "to_checksum_address",
     "typed_data_digest",
-    "user_operation_hash",
 ]

@@ -22,10 +22,10 @@ from eth_utils.abi import function_signature_to_4byte_selector
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.errors import InvalidFieldError
 
-__all__ = ["decode_arguments", "encode_arguments", "encode_call", "function_selector"]
-
 _WORD = 32
+
 _ADDRESS_LENGTH = 20
+
 _SIGNATURE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,255}\(([A-Za-z0-9,()\[\]]{0,1024})\)\Z")
 
 

@@ -12,22 +12,22 @@ from functools import lru_cache
 
 from coincurve import PublicKey
 
-from dan_async._hex import from_hex
-from dan_async.crypto.keccak import keccak256
-from dan_async.crypto.point import point_of_key
+from dan_async._values import from_hex
+from dan_async.crypto.curve import point_of_key
+from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
 
-__all__ = ["parse_address", "point_to_address", "public_key_to_address", "to_checksum_address"]
-
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
+
 _ADDRESS_LENGTH = 20
+
 _ADDRESS_DIGITS = 42
+
 _UNCOMPRESSED_LENGTH = 65
 
 #: First byte of a SEC1 public key -> its length. The hybrid forms 06 and 07, which coincurve would take, are not here.
 _SEC1_LENGTHS = {2: 33, 3: 33, 4: _UNCOMPRESSED_LENGTH}
-
 
 #: Marks the hex digits from 8 on with 0x20, the bit in which a capital letter of ASCII differs from a small one.
 _MARKS = bytes(0x20 if chr(code) in "89abcdef" else 0 for code in range(256))

@@ -10,30 +10,22 @@ from typing import TypeAlias
 
 from coincurve import PrivateKey, PublicKey
 
-from dan_async._hex import from_hex
+from dan_async._values import from_hex
 from dan_async.crypto.address import point_to_address
-from dan_async.crypto.keccak import keccak256
-from dan_async.crypto.point import ORDER
+from dan_async.crypto.curve import ORDER
+from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
-
-__all__ = [
-    "SigningKey",
-    "parse_signature",
-    "personal_message_digest",
-    "read_signature",
-    "recover_address",
-    "recover_public_key",
-    "sign_digest",
-    "signing_key",
-]
 
 #: A private key made ready for many signatures.
 SigningKey: TypeAlias = PrivateKey
 
 _DIGEST_LENGTH = 32
+
 _SECRET_LENGTH = 32
+
 _SIGNATURE_LENGTH = 65
+
 _HALF_ORDER = ORDER // 2
 
 #: Last byte of a signature as wallets write it -> recovery id.

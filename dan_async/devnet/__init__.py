@@ -9,7 +9,8 @@ anything of value behind its keys.
 from __future__ import annotations
 
 from dan_async.devnet.cluster import Devnet, DevnetNode
-from dan_async.devnet.faults import (
+from dan_async.devnet.context import NodeLimits
+from dan_async.devnet.faults.kinds import (
     AcknowledgeOtherKey,
     CheatInSigning,
     Crash,
@@ -32,7 +33,6 @@ from dan_async.devnet.faults import (
     Trickle,
     WrongSignatureShare,
 )
-from dan_async.devnet.limits import NodeLimits
 
 __all__ = [
     "AcknowledgeOtherKey",

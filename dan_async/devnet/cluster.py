@@ -11,24 +11,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dan_async.config import NodeEndpoint, Threshold
-from dan_async.devnet._closing import carry_through
-from dan_async.devnet.faults import Fault, FaultBoard, Faults
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.devnet.limits import NodeLimits
+from dan_async.deadline import carry_through
+from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
+from dan_async.devnet.faults.in_force import FaultBoard, Faults
+from dan_async.devnet.faults.kinds import Fault
 from dan_async.devnet.listening import PortReservation, check_loopback, listening_socket
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.node_server import PEER_PATH, RPC_PATH
-from dan_async.devnet.process_runner import ProcessRunner
-from dan_async.devnet.runners import InProcessRunner, NodeConfig, NodeRunner
-from dan_async.devnet.workers import Workers
+from dan_async.devnet.node.process import ProcessRunner
+from dan_async.devnet.node.runner import InProcessRunner, NodeConfig, NodeRunner
+from dan_async.devnet.node.server import PEER_PATH, RPC_PATH
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
 from dan_async.types import Clock, MpcKeyId, OperatorAddress
 
 if TYPE_CHECKING:
-    from dan_async.devnet.gateway_server import GatewayLimits, GatewayServer
-    from dan_async.networks.direct import NodeNetwork
-
-__all__ = ["Devnet", "DevnetNode"]
+    from dan_async.devnet.gateway.server import GatewayLimits, GatewayServer
+    from dan_async.nodes.network import NodeNetwork
 
 
 class DevnetNode:
@@ -243,7 +240,7 @@ class Devnet:
             Its URL, with the version segment.
         """
         # Here, because a node's own process imports this package too and needs neither gateway nor client.
-        from dan_async.devnet.gateway_server import GatewayServer
+        from dan_async.devnet.gateway.server import GatewayServer
 
         reserved = PortReservation(self._host)
         self._reservations.append(reserved)
@@ -265,7 +262,7 @@ class Devnet:
         Args:
             **options: As for ``NodeNetwork``; *threshold* is the devnet's unless given.
         """
-        from dan_async.networks.direct import NodeNetwork
+        from dan_async.nodes.network import NodeNetwork
 
         return NodeNetwork(self.endpoints, **{"threshold": self.threshold, **options})
 

@@ -1,14 +1,22 @@
-"""Ports that belong to a devnet for as long as it runs, also while a node is stopped."""
+"""
+Ports that belong to a devnet for as long as it runs, also while a node is stopped.
+
+Where a node listens. It can be shut, so that connections are refused, and opened again at the same port.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
+import logging
 import socket
+from collections.abc import Callable
 from typing import Self
 
-from dan_async.errors import InvalidFieldError
+from aiohttp import web
 
-__all__ = ["PortReservation", "check_loopback", "listening_socket"]
+from dan_async.errors import InvalidFieldError
 
 
 def check_loopback(host: str) -> str:
@@ -84,3 +92,94 @@ class PortReservation:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+
+#: Turns of the event loop until a connection that was accepted is known to the server.
+_TURNS = 5
+
+
+class Door:
+    """
+    The listening socket of one node.
+
+    Args:
+        runner: Serves what connects; set up already.
+        listener: A bound socket at the node's port; belongs to the door from now on.
+        on_shut: Called whenever it was shut: from then on nobody comes in.
+    """
+
+    def __init__(
+        self, runner: web.AppRunner, listener: socket.socket, *, on_shut: Callable[[], None] = lambda: None
+    ) -> None:
+        self._runner = runner
+        self._on_shut = on_shut
+        self._listener: socket.socket | None = listener
+        self._host, self._port = listener.getsockname()[:2]
+        self._server: asyncio.Server | None = None
+        self._is_wanted_open = False
+        self._moving: asyncio.Task[None] | None = None
+
+    async def start(self, *, is_open: bool) -> None:
+        """Begin, open or shut."""
+        self._is_wanted_open = is_open
+        await self._move()
+
+    def set_open(self, is_open: bool) -> None:  # noqa: FBT001 - says what the name asks
+        """Open or shut it within a moment."""
+        self._is_wanted_open = is_open
+        if self._moving is None or self._moving.done():
+            self._moving = asyncio.create_task(self._move(), name="devnet node door")
+
+    async def aclose(self) -> None:
+        """Shut it for good."""
+        self._is_wanted_open = False
+        if self._moving is not None:
+            await asyncio.wait(
+                [self._moving]
+            )  # it takes a few turns; cancelled, it might lose an open server
+        await self._move()
+
+    async def _move(self) -> None:
+        while self._is_wanted_open is not (self._server is not None):
+            if self._is_wanted_open:
+                await self._open()
+            else:
+                await self._shut()
+        if not self._is_wanted_open:
+            self._drop_listener()
+
+    async def _open(self) -> None:
+        if self._listener is None:
+            try:
+                self._listener = listening_socket(self._host, self._port)
+            except OSError as error:
+                _log.error("port %d cannot be listened at again: %s", self._port, error.strerror)
+                self._is_wanted_open = False
+                return
+        factory = self._runner.server
+        assert factory is not None  # the runner is set up
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(factory, sock=self._listener, backlog=_BACKLOG)
+
+    async def _shut(self) -> None:
+        # asyncio hands over in a later turn what it accepted in this one, and loses it, socket and all, if the server was
+        # closed in between. So nothing more is accepted first, and then it is closed.
+        if self._listener is not None:
+            with contextlib.suppress(NotImplementedError, RuntimeError):  # loops that accept in another way
+                asyncio.get_running_loop().remove_reader(self._listener)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._drop_listener()
+        self._on_shut()
+
+    def _drop_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None

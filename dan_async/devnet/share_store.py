@@ -18,6 +18,7 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from dan_async.devnet.context import replace_file
 from dan_async.errors import DanError
 
 try:
@@ -25,11 +26,12 @@ try:
 except ImportError:  # Windows: nothing keeps two nodes apart there
     fcntl = None  # type: ignore[assignment]  # the module is missing on purpose
 
-__all__ = ["DiskShareStore", "MemoryShareStore", "ShareStore", "ShareStoreError"]
-
 _MAGIC = b"dan-devnet record 1\n"
+
 _NONCE_LENGTH = 12
+
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,80}\Z")
+
 _SUFFIX = ".record"
 
 
@@ -146,33 +148,6 @@ class DiskShareStore:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{_checked(name)}{_SUFFIX}"
-
-
-def replace_file(target: Path, content: bytes) -> None:
-    """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
-    fresh = target.with_name(f"{target.name}.{secrets.token_hex(8)}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(target)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    _flush_folder(target.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    # Without this the new name may be lost in a power cut although its content is safe.
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(folder: Path) -> int | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dan_async.jobs.ephemeral_keys import add_ephemeral_key, revoke_ephemeral_key
+from dan_async.jobs.ephemeral_keys import add_ephemeral_key, register_passkey, revoke_ephemeral_key
 from dan_async.jobs.generate_session_key import generate_session_key
-from dan_async.jobs.passkeys import register_passkey
 from dan_async.jobs.recover import recover
 from dan_async.jobs.sign_message import sign_message
 

@@ -1,4 +1,8 @@
-"""Adding an ephemeral key to a session's key, and revoking one: the owner signs, the nodes remember."""
+"""
+Adding an ephemeral key to a session's key, and revoking one: the owner signs, the nodes remember.
+
+Passkeys as owners: registering one, and what a session key needs to know besides.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,21 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from attrs import evolve
 
-from dan_async._tasks import Deadline
+from dan_async._values import MAX_LIFETIME_S, check_int, check_seconds, check_text
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError
-from dan_async.jobs.session_request import choose_auth, choose_ephemeral_key
-from dan_async.models._fields import MAX_LIFETIME_S, check_int, check_seconds, check_text
-from dan_async.models.claim import EphemeralClaim
-from dan_async.models.ephemeral_key_change import EphemeralKeyChange, EphemeralKeyReport
-from dan_async.models.request_params import DEFAULT_DURATION_S
-from dan_async.models.session import DanModuleInfo
+from dan_async.network import EphemeralKeyChange, EphemeralKeyReport
+from dan_async.protocols.setups import EphemeralClaim
+from dan_async.request import DEFAULT_DURATION_S, LimitedAuth, choose_auth, choose_ephemeral_key
+from dan_async.session import DanModuleInfo
 from dan_async.types import Clock, KeyAlgorithm, new_request_id
 from dan_async.wallets.base import Wallet
+from dan_async.wallets.passkey import PasskeyRegister
 
 if TYPE_CHECKING:
-    from dan_async.auth.base import AuthModule
-    from dan_async.networks.base import Network
-
-__all__ = ["add_ephemeral_key", "revoke_ephemeral_key"]
+    from dan_async.network import AuthModule, Network
 
 S = TypeVar("S", bound=DanModuleInfo)
 
@@ -129,3 +130,16 @@ def _change(
 
 def _deadline(timeout: float | None, timeouts: Timeouts) -> Deadline:
     return Deadline(timeouts.total_s if timeout is None else check_seconds("timeout", timeout))
+
+
+async def register_passkey(
+    network: Network, passkey: PasskeyRegister, *, timeout: float | None, timeouts: Timeouts
+) -> str:
+    """Run the job over *network*; ``DanClient.register_passkey`` has the full description."""
+    if not isinstance(passkey, PasskeyRegister):
+        raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")
+    total_s = timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
+    auth = LimitedAuth(passkey, timeouts.wallet_s)
+    deadline = Deadline(total_s)
+    async with deadline.enforced("registering the passkey"):
+        return await network.register_passkey(auth, deadline=deadline)

@@ -10,26 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from dan_async._hex import to_hex
-from dan_async._request_log import RequestLog
-from dan_async._tasks import Deadline
+from dan_async._values import to_hex
 from dan_async.config import Timeouts
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError
+from dan_async.events import RequestLog
 from dan_async.jobs.keeping import KeptKeygen, SessionKeeper
-from dan_async.jobs.session_request import prepare
-from dan_async.models.keygen import KeygenReport
-from dan_async.models.request_params import DEFAULT_DURATION_S, HardcodedValues, SmartAccount
-from dan_async.models.session import DanSessionKeyPayload
+from dan_async.network import KeygenReport
+from dan_async.request import DEFAULT_DURATION_S, HardcodedValues, SmartAccount, prepare
+from dan_async.session import DanSessionKeyPayload
 from dan_async.types import Clock, KeyAlgorithm
 from dan_async.wallets.base import Wallet
 
 if TYPE_CHECKING:
-    from dan_async.auth.base import AuthModule
-    from dan_async.networks.base import Network
-
-__all__ = ["OnReport", "generate_session_key"]
+    from dan_async.network import AuthModule, Network
 
 _log = logging.getLogger(__name__)
 

@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Self
 
 from attrs import define, field
 
+from dan_async._values import check_text
 from dan_async.errors import DanError, GatewayError, InvalidFieldError, StoreError
-from dan_async.models._fields import check_text
-from dan_async.models.authentication import AuthMethod
-from dan_async.models.session import DanSessionKeyPayload
-from dan_async.storage.base import SessionStore
-from dan_async.storage.record import KeygenIntent, StoredSession
+from dan_async.protocols.setups import AuthMethod
+from dan_async.session import DanSessionKeyPayload
+from dan_async.storage.base import KeygenIntent, SessionStore, StoredSession
 from dan_async.types import Clock, RequestId, TypedData
 
 if TYPE_CHECKING:
-    from dan_async.auth.base import AuthModule
-    from dan_async.jobs.session_request import SessionRequest
-
-__all__ = ["KeptKeygen", "SessionKeeper", "describe_problem"]
+    from dan_async.network import AuthModule
+    from dan_async.request import SessionRequest
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,12 @@
 """What the owner allows a session to sign: read, and checked against requests. Pure; for nodes and clients alike."""
 
-from dan_async.permissions.calls import decode_calls
-from dan_async.permissions.checking import check_permissions, find_refusal
+from dan_async.permissions.checking import check_permissions, decode_calls, find_refusal
 from dan_async.permissions.rules import Permissions, parse_permissions
 
-__all__ = ["Permissions", "check_permissions", "decode_calls", "find_refusal", "parse_permissions"]
+__all__ = [
+    "Permissions",
+    "check_permissions",
+    "decode_calls",
+    "find_refusal",
+    "parse_permissions",
+]

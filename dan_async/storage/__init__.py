@@ -7,7 +7,14 @@ keeps encrypted records in SQLite or PostgreSQL.
 
 from __future__ import annotations
 
-from dan_async.storage.base import Page, SessionFilter, SessionStore
+from dan_async.storage.base import (
+    KeygenIntent,
+    Page,
+    SessionFilter,
+    SessionState,
+    SessionStore,
+    StoredSession,
+)
 from dan_async.storage.keys import (
     CallbackKeys,
     FixedKeys,
@@ -18,7 +25,6 @@ from dan_async.storage.keys import (
     keys_from_file,
 )
 from dan_async.storage.memory import MemorySessionStore
-from dan_async.storage.record import KeygenIntent, SessionState, StoredSession
 
 __all__ = [
     "CallbackKeys",

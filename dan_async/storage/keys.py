@@ -23,22 +23,16 @@ from attrs import field, frozen
 
 from dan_async.errors import ConfigurationError, InvalidFieldError, StoreKeyError
 
-__all__ = [
-    "CallbackKeys",
-    "FixedKeys",
-    "KeySource",
-    "PassphraseKeys",
-    "StoreKey",
-    "keys_from_environment",
-    "keys_from_file",
-]
-
 ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
 
 _KEY_LENGTH = 32
+
 _KEY_ID = re.compile(r"[0-9A-Za-z:_./@-]{1,160}\Z")
+
 _LONGEST_FILE = 64 * 1024
+
 _SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
+
 _COSTS = frozenset(2**power for power in range(10, 21))
 
 

@@ -7,12 +7,17 @@ import time
 from collections.abc import AsyncIterator
 
 from dan_async.errors import RecordConflictError
-from dan_async.storage._clock import check_clock
-from dan_async.storage.base import Page, SessionFilter, check_limit, decode_cursor, encode_cursor
-from dan_async.storage.record import SessionState, StoredSession
+from dan_async.storage.base import (
+    Page,
+    SessionFilter,
+    SessionState,
+    StoredSession,
+    check_clock,
+    check_limit,
+    decode_cursor,
+    encode_cursor,
+)
 from dan_async.types import Clock, RequestId
-
-__all__ = ["MemorySessionStore"]
 
 _EVERYTHING = SessionFilter()
 

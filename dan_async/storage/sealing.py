@@ -18,14 +18,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dan_async.errors import InvalidFieldError, StoreKeyError, StoreTamperedError
+from dan_async.storage.base import StoredSession
 from dan_async.storage.keys import KeySource, StoreKey
-from dan_async.storage.record import StoredSession
-
-__all__ = ["SealedRecord", "Sealer"]
 
 _VERSION = b"\x01"
+
 _CHECK_LENGTH = 8
+
 _NONCE_LENGTH = 12
+
 _HEAD_LENGTH = 1 + _CHECK_LENGTH + _NONCE_LENGTH
 
 

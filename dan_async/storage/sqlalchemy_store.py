@@ -1,50 +1,176 @@
-"""A store in a database: SQLite in one file, or PostgreSQL. Needs the extra ``storage``."""
+"""
+A store in a database: SQLite in one file, or PostgreSQL. Needs the extra ``storage``.
+
+Many small writes, few transactions.
+
+A commit waits for the disk. Writes that arrive while one is under way are committed together by the next, so that a hundred
+concurrent callers cost about as many commits as two. Each caller returns when its own write is durable, and no sooner.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from dan_async.errors import require_extra
+import sqlalchemy as sa
+from attrs import define, field
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-for _module in ("sqlalchemy", "alembic"):
-    require_extra(_module, extra="storage", purpose="A session store in a database")
-
-import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
-from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
-
-from dan_async.errors import (  # noqa: E402 - same
+from dan_async.errors import (
     ClientClosedError,
     RecordConflictError,
+    StoreError,
     StoreTamperedError,
+    require_extra,
 )
-from dan_async.storage._clock import check_clock  # noqa: E402 - same
-from dan_async.storage._database_errors import translated  # noqa: E402 - same
-from dan_async.storage._engine import READS_ONLY, make_engine, make_file  # noqa: E402 - same
-from dan_async.storage._group_writer import GroupWriter  # noqa: E402 - same
-from dan_async.storage._migrating import bring_up_to_date  # noqa: E402 - same
-from dan_async.storage._schema import sessions as table  # noqa: E402 - same
-from dan_async.storage.base import (  # noqa: E402 - same
+from dan_async.storage.base import (
     Page,
     SessionFilter,
+    SessionState,
+    StoredSession,
+    check_clock,
     check_limit,
     decode_cursor,
     encode_cursor,
 )
-from dan_async.storage.database_url import parse_url  # noqa: E402 - same
-from dan_async.storage.keys import KeySource  # noqa: E402 - same
-from dan_async.storage.memory import conflict  # noqa: E402 - same
-from dan_async.storage.record import SessionState, StoredSession  # noqa: E402 - same
-from dan_async.storage.sealing import SealedRecord, Sealer  # noqa: E402 - same
-from dan_async.types import Clock, RequestId  # noqa: E402 - same
+from dan_async.storage.database import (
+    READS_ONLY,
+    bring_up_to_date,
+    make_engine,
+    make_file,
+    parse_url,
+    translated,
+)
+from dan_async.storage.database import sessions as table
+from dan_async.storage.keys import KeySource
+from dan_async.storage.memory import conflict
+from dan_async.storage.sealing import SealedRecord, Sealer
+from dan_async.types import Clock, RequestId
 
-__all__ = ["SQLAlchemyStore"]
+__all__ = [
+    "GroupWriter",
+    "SQLAlchemyStore",
+]
 
 T = TypeVar("T")
+
+_MOST_TOGETHER = 256
+
+
+@define
+class _Write:
+    work: Callable[[sa.Connection], Any]
+    done: asyncio.Future[Any]
+    result: Any = field(default=None)
+    error: Exception | None = field(default=None)
+
+
+class GroupWriter:
+    """
+    Runs writes one after the other, committing those together that wait at the same time.
+
+    Args:
+        engine: Where.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._waiting: deque[_Write] = deque()
+        self._group: list[_Write] = []  # what is being committed
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """
+        Write something.
+
+        Args:
+            work: Does it on the connection it is given, and changes nothing there when it raises a ``StoreError``. It may be
+                called a second time, in a transaction of its own, if another write that was with it failed.
+
+        Returns:
+            What *work* gave, once it is durable. If the caller is cancelled meanwhile, it may be written or not.
+
+        Raises:
+            StoreError: What *work* raised, or why the database did not do it; nothing was changed.
+        """
+        if self._is_closed:
+            raise ClientClosedError("the store was closed", hint="Make a new one")
+        write = _Write(work, asyncio.get_running_loop().create_future())
+        self._waiting.append(write)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work_off(), name="session store writer")
+            self._task.add_done_callback(self._ended)
+        found: T = await write.done
+        return found
+
+    async def aclose(self) -> None:
+        """Finish what was begun, and take no more."""
+        self._is_closed = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            self._group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_TOGETHER))]
+            await self._commit_group(self._group)
+        self._group = []
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Leave nobody waiting for ever when somebody else ended the task."""
+        if not task.cancelled() and task.exception() is None:
+            return
+        for write in (*self._group, *self._waiting):
+            if not write.done.done():
+                write.done.set_exception(ClientClosedError("the store was stopped while it was writing"))
+        self._group = []
+        self._waiting.clear()
+
+    async def _commit_group(self, group: list[_Write]) -> None:
+        try:
+            await self._commit(group)
+        except Exception as error:  # noqa: BLE001 - it is raised to the caller whose write it was
+            if len(group) == 1:
+                group[0].error = error
+                self._answer(group)
+                return
+            # One of them may be to blame: each gets a transaction of its own.
+            for write in group:
+                await self._commit_group([write])
+            return
+        self._answer(group)
+
+    async def _commit(self, group: list[_Write]) -> None:
+        def run_all(connection: sa.Connection) -> None:
+            for write in group:
+                write.error = write.result = None
+                try:
+                    write.result = write.work(connection)
+                except StoreError as error:
+                    write.error = error
+
+        with translated():
+            async with self._engine.begin() as connection:
+                await connection.run_sync(run_all)
+
+    @staticmethod
+    def _answer(group: list[_Write]) -> None:
+        for write in group:
+            if write.done.done():  # the caller was cancelled
+                continue
+            if write.error is not None:
+                write.done.set_exception(write.error)
+            else:
+                write.done.set_result(write.result)
+
+
+for _module in ("sqlalchemy", "alembic"):
+    require_extra(_module, extra="storage", purpose="A session store in a database")
 
 _COLUMNS = [column for column in table.c if column.name != "version"]
 

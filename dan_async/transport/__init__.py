@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dan_async.transport.base import Transport
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.transport.rpc import Transport
 from dan_async.transport.websocket import WebSocketTransport
 
-__all__ = ["HttpTransport", "InMemoryTransport", "Transport", "WebSocketTransport"]
+__all__ = [
+    "HttpTransport",
+    "InMemoryTransport",
+    "Transport",
+    "WebSocketTransport",
+]

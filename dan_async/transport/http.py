@@ -1,8 +1,14 @@
-"""JSON-RPC over HTTP: one POST for each request. For wallets, bundlers, and nodes behind plain HTTP."""
+"""
+JSON-RPC over HTTP: one POST for each request. For wallets, bundlers, and nodes behind plain HTTP.
+
+A request's body that can be given up while it is being sent.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from typing import Any
 
 import aiohttp
 
@@ -15,15 +21,52 @@ from dan_async.errors import (
     ProtocolError,
     RpcError,
 )
-from dan_async.transport._body import RequestBody
-from dan_async.transport._failures import connect_error, status_error
-from dan_async.transport._in_flight import InFlight
-from dan_async.transport.json_rpc import decode_reply, encode_request
-from dan_async.transport.session import make_session
-from dan_async.transport.tls import client_ssl
+from dan_async.transport._limits import InFlight
+from dan_async.transport.connecting import client_ssl, connect_error, make_session, status_error
+from dan_async.transport.rpc import decode_reply, encode_request
 from dan_async.types import Json
 
-__all__ = ["HttpTransport"]
+#: Written at a time: the loop is not held for long bodies, and what waits to be sent stays small.
+_PIECE = 64 * 1024
+
+
+class RequestBody(aiohttp.payload.Payload):
+    """
+    Bytes to send.
+
+    aiohttp closes a connection whose request was given up only when what was written to it has been sent, which is never
+    if the peer does not read. The body sees the connection it is written to, so that ``drop_if_closing`` can end that.
+
+    Args:
+        value: The bytes.
+    """
+
+    _autoclose = True  # nothing to close: bytes in memory
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value, content_type="application/json")
+        self._size = len(value)
+        self._transport: asyncio.Transport | None = None
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Give the text."""
+        return bytes(self._value).decode(encoding, errors)
+
+    async def write(self, writer: Any) -> None:
+        """Send the bytes."""
+        self._transport = writer.transport
+        value = self._value
+        if len(value) <= _PIECE:
+            await writer.write(value)
+            return
+        for start in range(0, len(value), _PIECE):
+            await writer.write(value[start : start + _PIECE])
+
+    def drop_if_closing(self) -> None:
+        """End the connection at once if it is being closed; one that serves further requests is left alone."""
+        if self._transport is not None and self._transport.is_closing():
+            self._transport.abort()
+
 
 # No compressed replies: what they unpack to is not bounded by what was read.
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}

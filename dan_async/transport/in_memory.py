@@ -6,13 +6,11 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-from dan_async._json_depth import is_too_deep
+from dan_async._json import is_too_deep
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.transport._in_flight import InFlight
-from dan_async.transport.json_rpc import MAX_DEPTH, check_method
+from dan_async.transport._limits import InFlight
+from dan_async.transport.rpc import MAX_DEPTH, check_method
 from dan_async.types import Json
-
-__all__ = ["InMemoryTransport"]
 
 
 class InMemoryTransport:

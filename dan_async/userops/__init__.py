@@ -1,13 +1,16 @@
 """Smart accounts (ERC-4337): user operations built, paid for, signed by a session or a wallet, and sent."""
 
-from dan_async.models.call import Call
+from dan_async.user_operation import Call
 from dan_async.userops.account_kinds import AccountKind, BiconomyV2, SimpleAccount
-from dan_async.userops.create_smart_account_client import create_smart_account_client
-from dan_async.userops.nonce_lanes import NonceLanes, lane_key
 from dan_async.userops.paymasters import BiconomyPaymaster, Erc7677Paymaster, Paymaster
-from dan_async.userops.sign_user_operation import sign_user_operation
-from dan_async.userops.signers import SessionSigner, UserOperationSigner, WalletSigner
-from dan_async.userops.smart_account import SmartAccountClient
+from dan_async.userops.sending import NonceLanes, lane_key
+from dan_async.userops.sign_user_operation import (
+    SessionSigner,
+    UserOperationSigner,
+    WalletSigner,
+    sign_user_operation,
+)
+from dan_async.userops.smart_account import SmartAccountClient, create_smart_account_client
 
 __all__ = [
     "AccountKind",

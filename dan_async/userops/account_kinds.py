@@ -10,11 +10,9 @@ from attrs import field, frozen
 from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
-from dan_async.models.call import Call
 from dan_async.types import Address, EntryPointVersion
-from dan_async.userops.entry_points import version_of
-
-__all__ = ["AccountKind", "BiconomyV2", "FactoryCall", "SimpleAccount"]
+from dan_async.user_operation import Call
+from dan_async.userops.service import version_of
 
 #: A signature of the right length that recovers to some address, so that contracts which refuse malformed ones estimate gas
 #: as they would for the real one: r is the x coordinate of secp256k1's generator, s a large low number.

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from attrs import frozen
-
-from dan_async._hex import from_hex, to_hex
-from dan_async._tasks import Deadline
+from dan_async._values import from_hex, to_hex
+from dan_async.deadline import Deadline
 from dan_async.errors import (
     ConnectError,
     DanError,
@@ -19,19 +17,16 @@ from dan_async.errors import (
     UserOperationRevertedError,
     UserOperationTimeoutError,
 )
-from dan_async.models.user_operation import UserOperation
-from dan_async.models.user_operation_receipt import UserOperationReceipt
 from dan_async.types import Address, Hex
-from dan_async.userops.bundler_errors import bundler_error
-from dan_async.userops.json_rpc_service import JsonRpcService, read_quantity
-
-__all__ = ["Bundler", "GasPrice"]
+from dan_async.user_operation import UserOperation, UserOperationReceipt
+from dan_async.userops.service import GasPrice, JsonRpcService, bundler_error, read_quantity
 
 #: Seconds between two looks for a receipt: the first, the growth, the longest.
 _FIRST_POLL_S, _GROWTH, _LONGEST_POLL_S = 0.1, 1.5, 2.0
 
 #: A bundler's own method for the price of gas -> the member of its answer that has it.
 _PRICE_METHODS = {"pimlico_getUserOperationGasPrice": "standard", "biconomy_getGasFeeValues": None}
+
 #: What pimlico_getUserOperationStatus says of an operation that will not come.
 _NOT_THERE = ("not_found", "rejected", "failed")
 
@@ -45,20 +40,6 @@ _GAS_MEMBERS = {
     "paymasterVerificationGasLimit": "paymaster_verification_gas_limit",
     "paymasterPostOpGasLimit": "paymaster_post_op_gas_limit",
 }
-
-
-@frozen
-class GasPrice:
-    """
-    What to pay for each unit of gas, in wei (EIP-1559).
-
-    Args:
-        max_fee_per_gas: The highest price.
-        max_priority_fee_per_gas: The highest tip.
-    """
-
-    max_fee_per_gas: int
-    max_priority_fee_per_gas: int
 
 
 class Bundler:

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from attrs import evolve
 
-from dan_async._tasks import Deadline
+from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError
-from dan_async.models.user_operation import UserOperationV06, UserOperationV07
 from dan_async.types import Address
-from dan_async.userops.json_rpc_service import JsonRpcService
-
-__all__ = ["BiconomyPaymaster", "Erc7677Paymaster", "Operation", "Paymaster", "Sponsored"]
+from dan_async.user_operation import UserOperationV06, UserOperationV07
+from dan_async.userops.service import JsonRpcService
 
 Operation: TypeAlias = UserOperationV06 | UserOperationV07
 

@@ -1,12 +1,10 @@
-"""
-Who signs for the owner.
+"""Who authorises: wallets, and passkeys in place of one."""
 
-``EthAccountWallet`` needs an extra and is imported by its full path, ``dan_async.wallets.eth_account_wallet``.
-"""
+from __future__ import annotations
 
-from dan_async.wallets.base import Wallet
-from dan_async.wallets.callback_wallet import CallbackWallet
+from dan_async.wallets.base import CallbackWallet, Wallet
 from dan_async.wallets.json_rpc_wallet import JsonRpcWallet
 from dan_async.wallets.local_key import LocalWallet
+from dan_async.wallets.passkey import PasskeyAuth, PasskeyRegister
 
-__all__ = ["CallbackWallet", "JsonRpcWallet", "LocalWallet", "Wallet"]
+__all__ = ["CallbackWallet", "JsonRpcWallet", "LocalWallet", "PasskeyAuth", "PasskeyRegister", "Wallet"]

@@ -1,12 +1,33 @@
-"""Who signs for the owner."""
+"""
+Who signs for the owner.
+
+Authorisation by the owner's wallet: one EIP-712 signature of an externally owned account.
+
+A wallet somewhere else, reached through a coroutine function of yours.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
-from dan_async.types import TypedData
-
-__all__ = ["Wallet"]
+from dan_async._values import check_seconds, to_hex
+from dan_async.crypto.address import parse_address
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.signature import read_signature
+from dan_async.errors import (
+    DanError,
+    InvalidFieldError,
+    WalletError,
+    WalletSignatureError,
+    WalletTimeoutError,
+    WrongSignerError,
+)
+from dan_async.protocols.setups import AuthMethod
+from dan_async.types import Address, Hex, TypedData
+from dan_async.wallets.local_key import LocalWallet
 
 
 @runtime_checkable
@@ -44,3 +65,161 @@ class Wallet(Protocol):
             WalletRefusedError: The wallet or its owner said no.
         """
         ...
+
+
+class EoaAuth:
+    """
+    Has a wallet sign, and lets nothing pass but a signature of the owner over exactly what was asked.
+
+    Args:
+        wallet: The owner's wallet.
+        timeout_s: Seconds it may take; None for no limit.
+
+    Attributes:
+        id: The wallet's address, EIP-55.
+
+    Raises:
+        InvalidFieldError: The wallet's address or the timeout is wrong.
+    """
+
+    __slots__ = ("_local", "_timeout_s", "_wallet", "id")
+
+    id: Address
+
+    def __init__(self, wallet: Wallet, *, timeout_s: float | None = None) -> None:
+        self.id = parse_address("wallet.address", wallet.address)
+        self._wallet = wallet
+        # It would hash the same data a second time. A class derived from it may do something else altogether.
+        self._local = wallet if type(wallet) is LocalWallet else None
+        self._timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
+
+    @property
+    def method(self) -> AuthMethod:
+        """The scheme's name on the wire."""
+        return "eoa"
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person sees a prompt."""
+        return self._wallet.interactive
+
+    async def authorise(self, *, challenge: str, typed_data: TypedData) -> Hex:  # noqa: ARG002 - in the typed data already
+        """
+        Have the wallet sign the typed data and check that the owner did.
+
+        Args:
+            challenge: The final challenge. Not looked at: the typed data contains it.
+            typed_data: What is to be signed. It is hashed first, so that a wallet never sees malformed data.
+
+        Returns:
+            ``0x`` and 65 bytes r, s (low), v (27 or 28).
+
+        Raises:
+            InvalidFieldError: The typed data is malformed; the wallet was not asked.
+            WalletRefusedError: The owner said no.
+            WalletTimeoutError: The wallet did not answer in time.
+            WalletSignatureError: Its answer is not a 65-byte signature.
+            WrongSignerError: It signed with another key, or signed something else.
+            WalletError: It failed in another way; its own exception is the cause.
+        """
+        digest = typed_data_digest(typed_data)
+        if self._local is not None:
+            signature, signer = read_signature(digest, self._local.sign_digest(digest))
+        else:
+            signature, signer = _read(await self._ask(typed_data), digest)
+        if signer != self.id:
+            raise WrongSignerError(
+                f"the wallet signed as {signer}, not as the owner {self.id}",
+                hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
+                phase="wallet",
+            )
+        return to_hex(signature)
+
+    async def _ask(self, typed_data: TypedData) -> object:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._wallet.sign_typed_data(typed_data)
+        except DanError:
+            raise
+        except TimeoutError as error:
+            limit = "" if self._timeout_s is None else f" within {self._timeout_s:g} s"
+            raise WalletTimeoutError(
+                f"the wallet did not sign{limit}",
+                hint="Look for an open prompt, or allow more time",
+                phase="wallet",
+            ) from error
+        except Exception as error:
+            # Its text is left out of ours: it may hold what the wallet would not want to be logged.
+            raise WalletError(
+                f"the wallet failed with {type(error).__name__}",
+                hint="Its own exception is the cause of this one",
+                phase="wallet",
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"EoaAuth(id={self.id!r}, interactive={self.interactive})"
+
+
+def _read(answer: object, digest: bytes) -> tuple[bytes, Address]:
+    """Give the signature in its one form, and who made it."""
+    try:
+        if not isinstance(answer, str):
+            raise InvalidFieldError("signature", f"must be hex text, not {type(answer).__name__}")
+        return read_signature(digest, answer)
+    except InvalidFieldError as error:
+        raise WalletSignatureError(
+            f"what the wallet returned is not a signature: it {error.message.removeprefix('signature ')}",
+            hint="Only externally owned accounts can authorise: 65 bytes r, s, v as 0x hex",
+            phase="wallet",
+        ) from error
+
+
+class CallbackWallet:
+    """
+    Hands the typed data to a coroutine function and returns what it returns.
+
+    The bridge to a browser behind your web server: send the typed data to the page, have the page call
+    ``eth_signTypedData_v4``, and return the signature that it posts back.
+
+    Args:
+        address: The owner's address.
+        sign: Takes the typed data, returns the signature as 0x hex. To say that the owner declined, it raises
+            ``WalletRefusedError``.
+        interactive: Whether a person sees a prompt.
+
+    Raises:
+        InvalidFieldError: The address is wrong, or *sign* cannot be called.
+    """
+
+    __slots__ = ("_sign", "address", "interactive")
+
+    address: Address
+    interactive: bool
+
+    def __init__(
+        self, address: str, sign: Callable[[TypedData], Awaitable[str]], *, interactive: bool = True
+    ) -> None:
+        if not callable(sign):
+            raise InvalidFieldError("sign", f"must be a coroutine function, not {type(sign).__name__}")
+        self.address = parse_address("address", address)
+        self.interactive = interactive
+        self._sign = sign
+
+    async def sign_typed_data(self, typed_data: TypedData) -> Hex:
+        """
+        Ask the callback; see ``Wallet``. Its exceptions pass through.
+
+        Raises:
+            WalletError: It is not a coroutine function.
+        """
+        answer = self._sign(typed_data)
+        if not inspect.isawaitable(answer):
+            raise WalletError(
+                f"the wallet callback returned {type(answer).__name__} instead of an awaitable",
+                hint="Define it with async def",
+                phase="wallet",
+            )
+        return await answer
+
+    def __repr__(self) -> str:
+        return f"CallbackWallet(address={self.address!r}, interactive={self.interactive})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dan_async._hex import to_hex
+from dan_async._values import to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError, require_extra
 from dan_async.types import Address, Hex, TypedData
@@ -13,7 +13,9 @@ from dan_async.types import Address, Hex, TypedData
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
-__all__ = ["EthAccountWallet"]
+__all__ = [
+    "EthAccountWallet",
+]
 
 
 class EthAccountWallet:

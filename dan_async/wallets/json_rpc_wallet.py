@@ -6,6 +6,7 @@ import json
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from dan_async._values import check_seconds
 from dan_async.config import TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.errors import (
@@ -19,16 +20,14 @@ from dan_async.errors import (
     WalletSignatureError,
     WalletTimeoutError,
 )
-from dan_async.models._fields import check_seconds
 from dan_async.types import Address, Hex, Json, TypedData
 
 if TYPE_CHECKING:
-    from dan_async.transport.base import Transport
-
-__all__ = ["JsonRpcWallet"]
+    from dan_async.transport.rpc import Transport
 
 #: How long a wallet may take by default, in seconds: a person may be reading.
 _TIMEOUT_S = 120.0
+
 _LONGEST_MESSAGE = 200
 
 #: "User rejected": EIP-1193's code, and the one that WalletConnect uses.

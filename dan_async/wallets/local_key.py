@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from dan_async._hex import from_hex, to_hex
+from dan_async._values import from_hex, to_hex
 from dan_async.crypto.address import point_to_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import personal_message_digest, sign_digest, signing_key
 from dan_async.types import Address, Hex, TypedData
-
-__all__ = ["LocalWallet"]
 
 
 class LocalWallet:

@@ -19,9 +19,9 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from dan_async import DanClient, DanError, GatewayNetwork
-from dan_async.auth.passkey import PasskeyAuth, PasskeyRegister
 from dan_async.devnet import Devnet
 from dan_async.errors import WalletRefusedError
+from dan_async.wallets import PasskeyAuth, PasskeyRegister
 
 CLIENT = web.AppKey("client", DanClient)
 #: Filled in when the port is known.

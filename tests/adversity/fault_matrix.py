@@ -16,12 +16,11 @@ from typing import Any
 from attrs import evolve, frozen
 
 from dan_async import DanClient, LocalWallet, NodeNetwork
-from dan_async._tasks import Deadline
-from dan_async.auth.eoa import EoaAuth
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.address import public_key_to_address
+from dan_async.crypto.curve import ORDER, base_multiply, encode
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.crypto.point import ORDER, base_multiply, encode
+from dan_async.deadline import Deadline
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     Crash,
@@ -44,13 +43,13 @@ from dan_async.devnet import (
     Trickle,
 )
 from dan_async.errors import QuorumError
-from dan_async.models.authentication import UserAuthentication
-from dan_async.models.claim import EphemeralClaim
-from dan_async.models.keygen import KeygenReport
-from dan_async.networks.node_round import NodeRound, SetupText, open_round, run_keygen
+from dan_async.network import KeygenReport
+from dan_async.nodes.round import NodeRound, SetupText, open_round, run_keygen
+from dan_async.protocols import gateway_1 as revision_1
+from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.types import RequestId
-from dan_async.wire import revision_1
+from dan_async.wallets.base import EoaAuth
 from tests.helpers import assert_runs_under, describe_sockets, open_sockets
 
 WALLET = LocalWallet("0x" + "00" * 31 + "07")

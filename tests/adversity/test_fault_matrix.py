@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dan_async.devnet.node_signing import NodeSigning
+from dan_async.devnet.node.signing import NodeSigning
 from dan_async.errors import QuorumError
 from tests.adversity.fault_matrix import (
     ACKNOWLEDGING,

@@ -14,17 +14,9 @@ from collections.abc import Mapping
 import pytest
 from attrs import frozen
 
-from dan_async.devnet import (
-    Crash,
-    DealWrongShare,
-    DropRequest,
-    Equivocate,
-    ExpireNonces,
-    FallSilent,
-    Fault,
-)
-from dan_async.devnet.node_signing import NodeSigning
-from dan_async.models.keygen import KeygenReport
+from dan_async.devnet import Crash, DealWrongShare, DropRequest, Equivocate, ExpireNonces, FallSilent, Fault
+from dan_async.devnet.node.signing import NodeSigning
+from dan_async.network import KeygenReport
 from tests.adversity.fault_matrix import (
     ACKNOWLEDGING,
     GENERATING,

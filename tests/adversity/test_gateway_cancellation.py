@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dan_async.config import Timeouts
-from dan_async.networks.gateway import GatewayNetwork
+from dan_async.gateway import GatewayNetwork
 from tests.adversity.cancelling import cancel_after_loop_turns, cancel_everywhere
 from tests.certificates import CertificateAuthority
 from tests.gateway_server import (

@@ -24,8 +24,8 @@ from dan_async.errors import (
     WalletRefusedError,
     WalletTimeoutError,
 )
-from dan_async.networks.gateway import GatewayNetwork
-from dan_async.transport.tls import spki_pin
+from dan_async.gateway import GatewayNetwork
+from dan_async.transport.connecting import spki_pin
 from tests.certificates import CertificateAuthority
 from tests.gateway_server import (
     KEY_ID,
@@ -446,7 +446,7 @@ async def test_the_deadline_stands_still_for_a_person() -> None:
 
 async def test_a_silent_gateway_is_noticed_while_the_wallet_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A link that died behind a person's back is given up after two pings."""
-    monkeypatch.setattr("dan_async.networks.gateway_operation.PING_EVERY_S", 0.05)
+    monkeypatch.setattr("dan_async.gateway.operation.PING_EVERY_S", 0.05)
     wallet = CountingWallet(interactive=True, before=forever, timeout_s=30)
     async with no_leaks(), scripted(at_wallet(say_nothing)) as gateway, CuttableProxy(gateway.port) as proxy:
         port, gateway.port = gateway.port, proxy.port
@@ -467,7 +467,7 @@ async def test_a_silent_gateway_is_noticed_while_the_wallet_is_asked(monkeypatch
 
 async def test_a_gateway_that_answers_pings_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost however long the person takes."""
-    monkeypatch.setattr("dan_async.networks.gateway_operation.PING_EVERY_S", 0.03)
+    monkeypatch.setattr("dan_async.gateway.operation.PING_EVERY_S", 0.03)
     wallet = CountingWallet(interactive=True, before=lambda: asyncio.sleep(0.3))
     async with no_leaks(), scripted(honest) as gateway:
         assert (await run(gateway, wallet=wallet, revision="0.3")).key_id == KEY_ID

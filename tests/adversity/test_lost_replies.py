@@ -9,7 +9,7 @@ import pytest
 from dan_async import DanClient, RetryPolicy
 from dan_async.config import Timeouts
 from dan_async.devnet import Crash, Devnet, Disconnect, DropReply, Fault, NodeLimits
-from dan_async.models.keygen import KeygenReport
+from dan_async.network import KeygenReport
 from tests.adversity.fault_matrix import KEYGEN, WALLET, nothing_left, true_key
 
 #: A node that dies and comes back, one whose connection breaks in the middle of the reply, one whose reply vanishes.

@@ -15,15 +15,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from dan_async._hex import to_hex
-from dan_async._tasks import Deadline
+from dan_async._values import to_hex
 from dan_async.config import NodeEndpoint, RetryPolicy, Timeouts, TransportOptions
+from dan_async.deadline import Deadline
 from dan_async.errors import DanError, NodeError, NodeUnreachableError, RequestTimeoutError
-from dan_async.networks.node import Node
-from dan_async.networks.node_health import RestPolicy
-from dan_async.transport._backoff import Backoff
-from dan_async.transport.websocket import WebSocketTransport
-from dan_async.wire import node_1
+from dan_async.nodes import RestPolicy
+from dan_async.nodes.node import Node
+from dan_async.protocols import node as node_1
+from dan_async.transport.websocket import Backoff, WebSocketTransport
 from tests.fake_nodes import Identity
 from tests.helpers import CuttableProxy, ManualClock, assert_runs_under, no_leaks, wait_until
 from tests.servers import RpcServer, rpc_server

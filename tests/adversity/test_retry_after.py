@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 
 from dan_async import GatewayNetwork
-from dan_async._tasks import Deadline
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
+from dan_async.deadline import Deadline
 from dan_async.errors import GatewayError, NodeUnreachableError, RateLimitedError
-from dan_async.networks.node import Node
-from dan_async.networks.node_health import RestPolicy
+from dan_async.nodes import RestPolicy
+from dan_async.nodes.node import Node
 from dan_async.retry import RetryDetails, RetryPolicy
 from tests.gateway_server import CountingWallet, operate
 

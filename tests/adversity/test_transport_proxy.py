@@ -10,7 +10,7 @@ import pytest
 from dan_async.config import TransportOptions
 from dan_async.errors import ConnectError
 from dan_async.transport import HttpTransport, WebSocketTransport
-from dan_async.transport.tls import spki_pin
+from dan_async.transport.connecting import spki_pin
 from tests.certificates import CertificateAuthority
 from tests.helpers import CuttableProxy, assert_runs_under, error_of, no_leaks
 from tests.servers import ConnectProxy, raw_server, rpc_server

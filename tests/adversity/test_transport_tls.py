@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dan_async.config import TransportOptions
 from dan_async.errors import ConnectError, RequestTimeoutError
 from dan_async.transport import HttpTransport, WebSocketTransport
-from dan_async.transport.tls import spki_pin
+from dan_async.transport.connecting import spki_pin
 from tests.certificates import CertificateAuthority
 from tests.helpers import (
     CuttableProxy,

@@ -21,7 +21,7 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.transport import WebSocketTransport
-from dan_async.transport._connection import MAX_STRAY_REPLIES
+from dan_async.transport.websocket import MAX_STRAY_REPLIES
 from tests.helpers import (
     CuttableProxy,
     assert_runs_under,

@@ -17,8 +17,8 @@ from dan_async.errors import (
     InvalidFieldError,
     UserOperationRevertedError,
 )
-from dan_async.models.user_operation_receipt import UserOperationReceipt
 from dan_async.types import EntryPointVersion
+from dan_async.user_operation import UserOperationReceipt
 from dan_async.userops import Call, SimpleAccount, SmartAccountClient, create_smart_account_client
 from tests.chain.local_chain import CHAIN_ID, ETHER, LocalChain
 

@@ -12,7 +12,7 @@ import pytest
 from attrs import frozen
 
 from dan_async.cli.__main__ import main
-from dan_async.cli.wallet_choice import ENVIRONMENT_VARIABLE
+from dan_async.cli.choices import ENVIRONMENT_VARIABLE
 
 
 @frozen

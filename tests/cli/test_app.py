@@ -13,8 +13,7 @@ import pytest
 from dan_async import __version__
 from dan_async.cli.__main__ import main
 from dan_async.cli.app import _report
-from dan_async.errors import ConfigurationError, QuorumError, WalletRefusedError
-from dan_async.models import NodeOutcome
+from dan_async.errors import ConfigurationError, NodeOutcome, QuorumError, WalletRefusedError
 from dan_async.types import OperatorAddress
 from tests.cli.conftest import Run
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from dan_async.cli.batch_rows import BatchRow
-from dan_async.cli.batch_wallets import RowWallets
+from dan_async.cli.batch_rows import BatchRow, RowWallets
 from dan_async.errors import ConfigurationError
-from dan_async.wallets.local_key import LocalWallet
+from dan_async.wallets import LocalWallet
 from tests.servers import rpc_server
 
 OWN = LocalWallet("11" * 32)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from dan_async import DanSessionKeyPayload, LocalWallet
-from dan_async.cli.wallet_choice import ENVIRONMENT_VARIABLE
+from dan_async.cli.choices import ENVIRONMENT_VARIABLE
 from tests.cli.conftest import Run, command
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"

@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from dan_async.cli.log_lines import log_lines, silence_libraries
+from dan_async.cli.screen import log_lines, silence_libraries
 
-OURS = logging.getLogger("dan_async.networks")
+OURS = logging.getLogger("dan_async.nodes")
 
 
 def test_warnings_become_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dan_async.cli.network_choice import NetworkChoice, check_threshold, choose_network
+from dan_async.cli.choices import NetworkChoice, check_threshold, choose_network
 from dan_async.config import Threshold
 from dan_async.errors import ConfigurationError, InsecureTransportError
 

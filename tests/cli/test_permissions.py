@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dan_async.cli.permissions import read_permissions
+from dan_async.cli.options import read_permissions
 from dan_async.errors import ConfigurationError
 
 TEXT = '{"b": 1,  "a": ["é"]}'

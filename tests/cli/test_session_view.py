@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dan_async import DanSessionKeyPayload
-from dan_async.cli.session_view import as_table, masked
+from dan_async.cli.session_file import as_table, masked
 
 SECRET = "ab" * 32
 

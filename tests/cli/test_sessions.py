@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dan_async.models.session import DanModuleInfo
+from dan_async.session import DanModuleInfo
 from dan_async.storage import FixedKeys, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.cli.conftest import Run

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from dan_async.cli.status_view import as_json, as_lines
-from dan_async.networks.base import NetworkHealth, NodeHealth
+from dan_async.cli.status import as_json, as_lines
+from dan_async.network import NetworkHealth, NodeHealth
 from dan_async.types import OperatorAddress
 from tests.cli.conftest import Run, command
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dan_async.cli.wallet_choice import ENVIRONMENT_VARIABLE, WalletOpener, choose_wallet
+from dan_async.cli.choices import ENVIRONMENT_VARIABLE, WalletOpener, choose_wallet
 from dan_async.errors import ConfigurationError
-from dan_async.wallets.local_key import LocalWallet
+from dan_async.wallets import LocalWallet
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 ADDRESS = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"

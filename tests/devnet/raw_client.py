@@ -23,11 +23,11 @@ from dan_async.config import Threshold
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import Devnet, DevnetNode
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.models.claim import EphemeralClaim
-from dan_async.wire import node_1
-from dan_async.wire.codec import module_for, oneshot_challenge, owner_typed_data
+from dan_async.devnet.context import NodeIdentity
+from dan_async.protocols import node as node_1
+from dan_async.protocols.exchange import module_for, oneshot_challenge, owner_typed_data
+from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 
 __all__ = ["Keygen", "RawNode", "RpcFaultError", "changed", "connect", "connect_all", "keygen_on"]
 
@@ -200,7 +200,7 @@ class Keygen:
             setup=self.setup,
             participants=self.participants,
             nonces=tuple(nonces),
-            user_authentication=node_1.UserAuthentication(
+            user_authentication=UserAuthentication(
                 method="eoa",
                 id=self.signer.operator,
                 credentials=module.encode_credentials(self.claim, self.signer.operator),

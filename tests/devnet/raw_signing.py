@@ -13,14 +13,22 @@ from attrs import define, evolve, field
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import Devnet
-from dan_async.devnet.mpc.presignature import assemble
-from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.models.claim import EphemeralClaim
-from dan_async.models.session import DanSessionKeyPayload
-from dan_async.models.signing import PresignatureOffer, SignatureShares
-from dan_async.wire import node_1, node_signing
-from dan_async.wire.codec import RequestType, SignRequest, ephemeral_payload, module_for, oneshot_challenge
-from dan_async.wire.node_signing import PRESIGN, SIGN, PresignParams, SignParams
+from dan_async.devnet.mpc.threshold_ecdsa import assemble
+from dan_async.protocols import node as node_1
+from dan_async.protocols import node_signing
+from dan_async.protocols.exchange import ephemeral_payload, module_for, oneshot_challenge
+from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_signing import (
+    PRESIGN,
+    SIGN,
+    PresignatureOffer,
+    PresignParams,
+    SignatureShares,
+    SignParams,
+)
+from dan_async.protocols.setups import EphemeralClaim
+from dan_async.protocols.sign_request import RequestType, SignRequest
+from dan_async.session import DanSessionKeyPayload
 from tests.devnet.raw_client import Keygen, RawNode
 
 __all__ = ["Signer", "signature_from", "text_request", "user_operation"]

@@ -8,7 +8,7 @@ import pytest
 
 from dan_async.devnet import Crash, Devnet, NodeLimits
 from dan_async.errors import NodeCode
-from dan_async.wire import node_1
+from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect, connect_all
 from tests.helpers import assert_runs_under, no_leaks, wait_until
 

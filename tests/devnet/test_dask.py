@@ -13,7 +13,7 @@ import distributed
 import pytest
 
 from dan_async import Threshold
-from dan_async.batch.dask_runner import RemoteResult, WorkerSetup, generate_session_keys_on
+from dan_async.dask_batch import RemoteResult, WorkerSetup, generate_session_keys_on
 from dan_async.devnet import Devnet
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.storage import StoreKey, keys_from_file

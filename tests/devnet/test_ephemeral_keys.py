@@ -8,7 +8,6 @@ import pytest
 from attrs import evolve
 
 from dan_async import CallbackWallet, DanClient, EphemeralKey, GatewayNetwork, LocalWallet
-from dan_async.auth.eoa import EoaAuth
 from dan_async.devnet import Devnet
 from dan_async.errors import (
     ConfigurationError,
@@ -17,6 +16,7 @@ from dan_async.errors import (
     QuorumError,
     WalletRefusedError,
 )
+from dan_async.wallets.base import EoaAuth
 
 OWNER = LocalWallet("0x" + "00" * 31 + "07")
 STRANGER = LocalWallet("0x" + "00" * 31 + "08")

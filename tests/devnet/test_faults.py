@@ -7,8 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from dan_async.crypto.interpolation import points_fit_degree
-from dan_async.crypto.point import decode
+from dan_async.crypto.curve import decode, points_fit_degree
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet import (
     AcknowledgeOtherKey,
@@ -22,7 +21,7 @@ from dan_async.devnet import (
     ForgeSignature,
 )
 from dan_async.errors import NodeCode
-from dan_async.wire import node_1
+from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, connect, connect_all
 from tests.helpers import assert_runs_under, no_leaks
 

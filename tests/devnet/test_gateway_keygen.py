@@ -13,7 +13,7 @@ from coincurve import PrivateKey
 from dan_async import CallbackWallet, DanClient, GatewayNetwork, LocalWallet
 from dan_async.config import RetryPolicy, Timeouts, TransportOptions
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.interpolation import interpolate_scalar
+from dan_async.crypto.curve import interpolate_scalar
 from dan_async.devnet import Devnet
 from dan_async.errors import GatewayError, InvalidFieldError, WrongSignerError
 from tests.helpers import error_of, no_leaks

@@ -10,12 +10,11 @@ import pytest
 
 from dan_async.config import Threshold
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.interpolation import interpolate_scalar, points_fit_degree
-from dan_async.crypto.point import base_multiply, decode, encode
+from dan_async.crypto.curve import base_multiply, decode, encode, interpolate_scalar, points_fit_degree
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet import Devnet, NodeLimits
 from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.wire import node_1
+from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, connect_all, keygen_on
 from tests.helpers import no_leaks
 
@@ -168,7 +167,7 @@ async def test_arithmetic_does_not_run_on_the_event_loop(devnet, monkeypatch):
             threads.setdefault(step.value, set()).add(threading.current_thread().name)
             return super()._round(step, then=then)
 
-    monkeypatch.setattr("dan_async.devnet.dkg_session.DkgParty", Watched)
+    monkeypatch.setattr("dan_async.devnet.peers.keygen.DkgParty", Watched)
     await keygen_on(devnet, 2)
     assert threads.keys() == {"commit", "open", "verify", "finish"}
     assert {name.partition("_")[0] for names in threads.values() for name in names} == {

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from dan_async.devnet import FallSilent, NodeLimits
-from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.context import NodeIdentity
 from dan_async.errors import NodeCode
-from dan_async.wire import node_1
+from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, changed, connect_all
 from tests.helpers import ManualClock
 

@@ -22,7 +22,7 @@ from dan_async.events import Event
 from dan_async.otel import OpenTelemetryObserver
 from dan_async.transport.websocket import WebSocketTransport
 from dan_async.types import Json, TypedData
-from dan_async.wallets.local_key import LocalWallet
+from dan_async.wallets import LocalWallet
 
 OWNER_KEY = "badc0de" + "f00d" * 14 + "1"
 API_KEY = "an-api-key-that-stays-in-the-header"

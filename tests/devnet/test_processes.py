@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from dan_async.devnet import Crash, Devnet, DropRequest, RefuseConnections
 from dan_async.errors import ConfigurationError, NodeError
-from dan_async.wire import node_1
+from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, connect, connect_all, keygen_on
 from tests.helpers import assert_runs_under, no_leaks
 
@@ -246,7 +246,7 @@ async def run_node_process(first_line):
     """Run the module with one line of input; gives exit code and output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "dan_async.devnet.node_process"),
+        *("-m", "dan_async.devnet.node.process"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

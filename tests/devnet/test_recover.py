@@ -16,9 +16,9 @@ from dan_async import DanClient, EphemeralKey, GatewayNetwork, LocalWallet, Node
 from dan_async.config import Timeouts
 from dan_async.devnet import Devnet
 from dan_async.errors import NodeCode, RecordConflictError
+from dan_async.protocols import node as node_settling
 from dan_async.storage import FixedKeys, KeygenIntent, MemorySessionStore, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from dan_async.wire import node_settling
 from tests.devnet.raw_client import Keygen, connect_all
 from tests.helpers import ManualClock
 from tests.stored import pending
@@ -134,12 +134,16 @@ async def test_nobody_else_learns_or_ends_anything(devnet: Devnet) -> None:
         for node in nodes:
             for request_id in (keygen.request_id, done.request_id):
                 text = signed_settle(stranger, request_id, node.operator)
-                assert await node.call(node_settling.METHOD, text) == {"acknowledgements": []}
+                assert await node.call(node_settling.SETTLE_METHOD, text) == {"acknowledgements": []}
                 forged = signed_settle(stranger, request_id, node.operator, eph_pk=keygen.claim.eph_pk)
-                assert await node.code_of(node_settling.METHOD, forged) == NodeCode.EPHEMERAL_KEY_REFUSED
+                assert (
+                    await node.code_of(node_settling.SETTLE_METHOD, forged) == NodeCode.EPHEMERAL_KEY_REFUSED
+                )
         first, second = nodes[:2]
         for_other_node = signed_settle(keygen.key, keygen.request_id, second.operator)
-        assert await first.code_of(node_settling.METHOD, for_other_node) == NodeCode.EPHEMERAL_KEY_REFUSED
+        assert (
+            await first.code_of(node_settling.SETTLE_METHOD, for_other_node) == NodeCode.EPHEMERAL_KEY_REFUSED
+        )
         assert len(await keygen.send(params)) == 3
 
 

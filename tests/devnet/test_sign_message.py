@@ -15,9 +15,9 @@ from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
 
 from dan_async import DanClient, GatewayNetwork, LocalWallet, NodeNetwork, Threshold
-from dan_async._tasks import Deadline
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.deadline import Deadline
 from dan_async.devnet import (
     CrashInSigning,
     Delay,
@@ -35,13 +35,12 @@ from dan_async.errors import (
     PermissionDeniedError,
     QuorumError,
 )
-from dan_async.jobs.message_request import message_request
-from dan_async.models.claim import EphemeralClaim
-from dan_async.models.session import DanModuleInfo, DanSessionKeyPayload
-from dan_async.networks import SigningOptions
-from dan_async.networks.pool import rank
-from dan_async.networks.signing import SigningOrder
-from dan_async.wire.sign_digest import sign_request_digest
+from dan_async.jobs.sign_message import message_request
+from dan_async.network import SigningOptions, SigningOrder
+from dan_async.nodes.health import rank
+from dan_async.protocols.setups import EphemeralClaim
+from dan_async.protocols.sign_request import sign_request_digest
+from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from tests.helpers import assert_runs_under
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -17,10 +17,10 @@ from dan_async.devnet import (
     SilentInSigning,
     WrongSignatureShare,
 )
-from dan_async.devnet.mpc.signing_abort import SigningAbort
+from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.errors import NodeCode
-from dan_async.wire import node_signing
-from dan_async.wire.node_signing import PRESIGN, SIGN
+from dan_async.protocols import node_signing
+from dan_async.protocols.node_signing import PRESIGN, SIGN
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request
 from tests.helpers import assert_runs_under

@@ -11,11 +11,11 @@ import pytest
 from dan_async import DanClient, LocalWallet
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import personal_message_digest, recover_public_key
-from dan_async.devnet.presign_session import PresignSessions
+from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.wire import node_signing
-from dan_async.wire.node_signing import PRESIGN, SIGN
-from dan_async.wire.sign_digest import sign_request_digest
+from dan_async.protocols import node_signing
+from dan_async.protocols.node_signing import PRESIGN, SIGN
+from dan_async.protocols.sign_request import sign_request_digest
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request, user_operation
 from tests.helpers import ManualClock

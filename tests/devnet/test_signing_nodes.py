@@ -11,14 +11,14 @@ import pytest
 from attrs import evolve
 
 from dan_async.crypto.address import point_to_address
-from dan_async.crypto.point import decode
+from dan_async.crypto.curve import decode
 from dan_async.crypto.signature import personal_message_digest, recover_address
 from dan_async.devnet import CrashInSigning, Devnet, NodeLimits
+from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.devnet.mpc.pairwise_setup import PairSetup
-from dan_async.devnet.mpc.signing_abort import SigningAbort
 from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
-from dan_async.wire import node_signing
-from dan_async.wire.sign_digest import sign_request_digest
+from dan_async.protocols import node_signing
+from dan_async.protocols.sign_request import sign_request_digest
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request, user_operation
 from tests.helpers import no_leaks
@@ -214,8 +214,8 @@ async def test_arithmetic_does_not_run_on_the_event_loop(make_devnet, monkeypatc
 
         return Watched
 
-    monkeypatch.setattr("dan_async.devnet.pair_setups.PairSetup", watched(PairSetup))
-    monkeypatch.setattr("dan_async.devnet.presign_session.SigningParty", watched(SigningParty))
+    monkeypatch.setattr("dan_async.devnet.peers.pairs.PairSetup", watched(PairSetup))
+    monkeypatch.setattr("dan_async.devnet.peers.presigning.SigningParty", watched(SigningParty))
     devnet = await make_devnet(2, 2)
     async with connect_all(devnet) as nodes:
         await (await Signer.after(Keygen(nodes=nodes, t=2))).sign()

@@ -15,7 +15,7 @@ from coincurve import PrivateKey
 
 from dan_async import DanClient, DanModuleInfo, EphemeralKey, LocalWallet
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.interpolation import interpolate_scalar
+from dan_async.crypto.curve import interpolate_scalar
 from dan_async.devnet import Devnet
 
 HERE = Path(__file__).parent

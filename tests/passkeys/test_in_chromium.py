@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dan_async.auth.passkey_credential import decode_base64url
+from dan_async.wallets.passkey import decode_base64url
 from tests.passkeys.chromium import Browser, browser, missing_programs
 
 #: One event loop for the file: the browser and the server are started once.

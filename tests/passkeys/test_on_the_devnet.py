@@ -13,11 +13,10 @@ import pytest_asyncio
 from attrs import evolve
 
 from dan_async import DanClient, GatewayNetwork, LocalWallet
-from dan_async._tasks import Deadline
-from dan_async.auth.passkey import PasskeyAuth, PasskeyRegister
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.deadline import Deadline
 from dan_async.devnet import Devnet
 from dan_async.errors import (
     GatewayError,
@@ -27,10 +26,11 @@ from dan_async.errors import (
     WalletRefusedError,
     WalletTimeoutError,
 )
-from dan_async.models.claim import EphemeralClaim
-from dan_async.models.ephemeral_key_change import EphemeralKeyChange
-from dan_async.models.session import DanModuleInfo
+from dan_async.network import EphemeralKeyChange
+from dan_async.protocols.setups import EphemeralClaim
+from dan_async.session import DanModuleInfo
 from dan_async.types import RequestId
+from dan_async.wallets import PasskeyAuth, PasskeyRegister
 from tests.helpers import error_of, no_leaks
 from tests.passkeys.authenticator import ORIGIN, RP_ID, USER_PRESENT, Authenticator, unb64
 

@@ -8,7 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 
-from dan_async._tasks import cancel_and_wait
+from dan_async.deadline import cancel_and_wait
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     Crash,

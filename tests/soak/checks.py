@@ -15,9 +15,9 @@ from coincurve import PrivateKey
 
 from dan_async import DanSessionKeyPayload, NodeNetwork
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.interpolation import interpolate_scalar
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.devnet.key_record import KeyRing
+from dan_async.crypto.curve import interpolate_scalar
+from dan_async.devnet.context import NodeIdentity
+from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.share_store import DiskShareStore
 from dan_async.events import (
     AttemptAbandoned,

@@ -25,7 +25,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from dan_async import DanClient, GatewayNetwork, LocalWallet, NodeNetwork, Timeouts
-from dan_async._tasks import cancel_and_wait
+from dan_async.deadline import cancel_and_wait
 from dan_async.devnet import Devnet
 from dan_async.errors import (
     ConfigurationError,
@@ -39,7 +39,7 @@ from dan_async.errors import (
     SignatureCheckError,
     ThresholdDowngradeError,
 )
-from dan_async.models.session import DanSessionKeyPayload
+from dan_async.session import DanSessionKeyPayload
 from tests.soak.chaos import Chaos
 from tests.soak.checks import (
     Baseline,

@@ -29,15 +29,12 @@ from dan_async import (
     sign_message,
 )
 from dan_async.devnet import Devnet
-from dan_async.errors import NodeRefusedError, QuorumError, RateLimitedError
+from dan_async.errors import NodeOutcome, NodeRefusedError, QuorumError, RateLimitedError
 from dan_async.events import AttemptFailed, Event, Verdict
-from dan_async.models import KeygenReport, NodeOutcome, UserOperationV07
-from dan_async.models.user_operation_receipt import UserOperationReceipt
-from dan_async.networks import RestPolicy, SigningOptions
-from dan_async.networks.base import Network, NetworkHealth, NodeState
+from dan_async.network import KeygenReport, Network, NetworkHealth, NodeState, SigningOptions
+from dan_async.nodes import RestPolicy
 from dan_async.otel import OpenTelemetryObserver
-from dan_async.retry import RetryDetails
-from dan_async.retry_table import DEFAULT_RETRY_TABLE
+from dan_async.retry import DEFAULT_RETRY_TABLE, RetryDetails
 from dan_async.storage import (
     FixedKeys,
     MemorySessionStore,
@@ -48,6 +45,7 @@ from dan_async.storage import (
 )
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.types import OperatorAddress, RequestId, TypedData
+from dan_async.user_operation import UserOperationReceipt, UserOperationV07
 from dan_async.userops import (
     Call,
     SessionSigner,

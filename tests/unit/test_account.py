@@ -79,8 +79,8 @@ async def test_a_personal_message_reaches_the_nodes_as_one(net, account):
     """So that they see what it says, rather than a digest."""
     await account.sign_message(encode_defunct(text="hello"))
     (_, _, params) = next(call for call in net.calls if call[1] == "dan_sign")
-    from dan_async.wire.codec import sign_requests
-    from dan_async.wire.revision_1 import decode_signgen_setup
+    from dan_async.protocols.exchange import sign_requests
+    from dan_async.protocols.gateway_1 import decode_signgen_setup
 
     (request,) = sign_requests("1", decode_signgen_setup(params["setup"]))
     assert request.request_type == "EIP191"

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from dan_async import errors
-from dan_async._hex import from_hex, to_hex
+from dan_async._values import from_hex, to_hex
 from dan_async.errors import NodeOutcome, require_extra
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)]

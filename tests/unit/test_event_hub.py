@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from dan_async._event_hub import EventHub
 from dan_async.errors import InvalidFieldError
-from dan_async.events import Event, NodeDown, NodeUp
+from dan_async.events import Event, EventHub, NodeDown, NodeUp
 from dan_async.types import OperatorAddress
 
 NODE = OperatorAddress("0x2c7536E3605D9C16a7a3D7b1898e529396a65c23")
@@ -76,7 +75,7 @@ def test_each_broken_listener_is_logged() -> None:
     hub.add(second)
     handler = logging.Handler()
     handler.emit = seen.append  # type: ignore[method-assign]  # a handler that only collects
-    logger = logging.getLogger("dan_async._event_hub")
+    logger = logging.getLogger("dan_async.events")
     logger.addHandler(handler)
     try:
         hub.emit(UP)

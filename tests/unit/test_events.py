@@ -11,14 +11,8 @@ from attrs import fields, fields_dict
 from attrs.exceptions import FrozenInstanceError
 
 from dan_async import events
-from dan_async._event_hub import failure_of
-from dan_async.errors import (
-    ConnectError,
-    ConnectionLostError,
-    NodeRefusedError,
-    NodeTimeoutError,
-)
-from dan_async.events import AttemptFailed, Event, NodeUp, Verdict
+from dan_async.errors import ConnectError, ConnectionLostError, NodeRefusedError, NodeTimeoutError
+from dan_async.events import AttemptFailed, Event, NodeUp, Verdict, failure_of
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
 NODE = OperatorAddress("0x2c7536E3605D9C16a7a3D7b1898e529396a65c23")

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async._json_depth import is_too_deep
+from dan_async import _json as json_text
+from dan_async._json import is_too_deep
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.models.permissions import permissions_text
-from dan_async.transport.json_rpc import decode_reply
-from dan_async.wire import json_text
+from dan_async.permissions.rules import permissions_text
+from dan_async.transport.rpc import decode_reply
 
 
 def depth_of(value: Any) -> int:

@@ -17,11 +17,19 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from dan_async import CallbackWallet, DanClient, LocalWallet
-from dan_async._event_hub import EventHub
-from dan_async._tasks import Deadline
+from dan_async.deadline import Deadline
 from dan_async.errors import ConnectError, NodeCode, NodeTimeoutError, QuorumError, RpcError
-from dan_async.events import AttemptSucceeded, Event, NodeDown, NodeUp, OperationFinished, OperationStarted
-from dan_async.networks.emit import Attempts, operation
+from dan_async.events import (
+    Attempts,
+    AttemptSucceeded,
+    Event,
+    EventHub,
+    NodeDown,
+    NodeUp,
+    OperationFinished,
+    OperationStarted,
+    operation,
+)
 from dan_async.otel import OpenTelemetryObserver
 from dan_async.retry import RetryDetails, RetryPolicy
 from dan_async.types import OperatorAddress, RequestId

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from dan_async import DanClient, LocalWallet
-from dan_async._request_log import RequestLog
 from dan_async.errors import ConnectError, QuorumError
+from dan_async.events import RequestLog
 from tests.fake_nodes import FakeNetwork
 
 WALLET = LocalWallet("0x" + "00" * 31 + "01")

@@ -11,7 +11,7 @@ from attrs import fields_dict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async._tasks import Deadline
+from dan_async.deadline import Deadline
 from dan_async.errors import (
     ConnectError,
     InvalidFieldError,
@@ -20,8 +20,7 @@ from dan_async.errors import (
     RateLimitedError,
     WalletRefusedError,
 )
-from dan_async.retry import RetryDetails, RetryPolicy
-from dan_async.retry_table import DEFAULT_RETRY_TABLE
+from dan_async.retry import DEFAULT_RETRY_TABLE, RetryDetails, RetryPolicy
 from tests.helpers import ManualClock
 
 

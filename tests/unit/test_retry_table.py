@@ -25,7 +25,7 @@ from dan_async.errors import (
     RequestTimeoutError,
     WalletRefusedError,
 )
-from dan_async.retry_table import DEFAULT_RETRY_TABLE, HTTP_STATUSES, NODE_CODES, RetryTable
+from dan_async.retry import DEFAULT_RETRY_TABLE, HTTP_STATUSES, NODE_CODES, RetryTable
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dan_async._tasks import Deadline, Started, cancel_and_wait
+from dan_async.deadline import Deadline, Started, cancel_and_wait
 from dan_async.errors import DeadlineExceededError, NodeTimeoutError
 from tests.helpers import assert_runs_under
 

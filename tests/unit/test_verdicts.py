@@ -6,7 +6,7 @@ import pytest
 
 from dan_async import errors
 from dan_async.errors import DanError, NodeCode, NodeRefusedError, Verdict, verdict_of
-from dan_async.retry_table import DEFAULT_RETRY_TABLE
+from dan_async.retry import DEFAULT_RETRY_TABLE
 
 #: Retryable, curable, final, blameless: each code of dan-node/1 by its number.
 CODES = {

@@ -1,21 +1,27 @@
-"""The faults in force at one node, and how often each was used."""
+"""
+The faults in force at one node, and how often each was used.
+
+``Devnet.faults``: which faults are in force at which node.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TypeVar
 
 from attrs import evolve
 
-from dan_async._tasks import wait_for_event
-from dan_async.devnet.faults.base import Fault, NodeCrashed, RequestDropped
-from dan_async.devnet.faults.forgery import forge_shares, forge_signature, substitute_key
+from dan_async._values import check_int
+from dan_async.deadline import wait_for_event
+from dan_async.devnet.context import NodeIdentity
 from dan_async.devnet.faults.kinds import (
     GARBAGE_FORMS,
     AcknowledgeOtherKey,
+    CheatInSigning,
     Crash,
+    CrashInSigning,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -24,31 +30,80 @@ from dan_async.devnet.faults.kinds import (
     Equivocate,
     ExpireNonces,
     FallSilent,
+    Fault,
     ForgeShares,
     ForgeSignature,
     HttpError,
+    NodeCrashed,
     RefuseConnections,
+    RequestDropped,
     SendGarbage,
-    Trickle,
-)
-from dan_async.devnet.faults.signing import (
-    CheatInSigning,
-    CrashInSigning,
     SilentInSigning,
+    Trickle,
     WrongSignatureShare,
     forge_signature_shares,
     spoil_multiplication,
 )
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.models.signing import SignatureShares
+from dan_async.devnet.faults.lies import forge_shares, forge_signature, substitute_key
+from dan_async.errors import InvalidFieldError
+from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_signing import SignatureShares
 
-__all__ = ["NodeFaults"]
+#: What may be set: one fault, several, or none.
+Faults = Fault | Iterable[Fault] | None
+
+
+class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
+    """
+    ``Devnet.faults``: the faults in force, by the node's place in ``Devnet.nodes``, from 0.
+
+    Args:
+        count: How many nodes there are.
+        apply: Tells a node what is in force now.
+        first: The faults to begin with.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        apply: Callable[[int, tuple[Fault, ...]], None],
+        first: Mapping[int, Faults] | None = None,
+    ) -> None:
+        self._faults: list[tuple[Fault, ...]] = [()] * count
+        self._apply = apply
+        for index, faults in (first or {}).items():
+            self[index] = faults
+
+    def __getitem__(self, index: int) -> tuple[Fault, ...]:
+        if index not in range(len(self._faults)):
+            raise KeyError(index)
+        return self._faults[index]
+
+    def __setitem__(self, index: int, faults: Faults) -> None:
+        listed = () if faults is None else (faults,) if isinstance(faults, Fault) else tuple(faults)
+        if not all(isinstance(fault, Fault) for fault in listed):
+            raise InvalidFieldError("faults", "must be a Fault, a list of them, or None")
+        self._faults[self._checked(index)] = listed
+        self._apply(index, listed)
+
+    def __delitem__(self, index: int) -> None:
+        self[index] = None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._faults)))
+
+    def __len__(self) -> int:
+        return len(self._faults)
+
+    def _checked(self, index: int) -> int:
+        return check_int("index", index, least=0, most=len(self._faults) - 1)
+
 
 T = TypeVar("T", bound=Fault)
 
 #: The method whose answer is an acknowledgement.
 _KEYGEN = "dan_keygen"
+
 _PRESIGN, _SIGN = "dan_presign", "dan_sign"
 
 #: The last round of a presignature.

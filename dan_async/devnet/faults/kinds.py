@@ -1,41 +1,181 @@
-"""The faults there are. Each says what the node does; docs/testing-with-the-devnet.md says what a client sees."""
+"""
+The faults there are. Each says what the node does; docs/testing-with-the-devnet.md says what a client sees.
+
+What every fault has in common, and how a fault in force ends a request or a node.
+
+What a node can do wrong when it signs: in the rounds of a presignature, or with its share of the signature.
+"""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from attrs import field, frozen
+import attrs
+from attrs import evolve, field, frozen
 
-from dan_async.devnet.faults.base import Fault
-from dan_async.devnet.faults.signing import SIGNING_KINDS
+from dan_async._values import check_int, check_seconds, check_text, optional, required
+from dan_async.crypto.curve import ORDER
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_int, check_seconds, optional, required
+from dan_async.protocols.node_signing import SignatureShares, shares_digest
+from dan_async.types import Json
 
-__all__ = [
-    "GARBAGE_FORMS",
-    "KINDS",
-    "AcknowledgeOtherKey",
-    "Crash",
-    "DealWrongShare",
-    "Delay",
-    "Disconnect",
-    "DropReply",
-    "DropRequest",
-    "Equivocate",
-    "ExpireNonces",
-    "FallSilent",
-    "ForgeShares",
-    "ForgeSignature",
-    "HttpError",
-    "RefuseConnections",
-    "SendGarbage",
-    "Trickle",
-]
+
+class RequestDropped(Exception):  # noqa: N818 - nothing went wrong that was not asked for
+    """The fault in force is that this request gets no answer."""
+
+
+class NodeCrashed(Exception):  # noqa: N818 - as above
+    """
+    The fault in force is that the node dies here.
+
+    Args:
+        restart_after: Seconds until it comes back by itself; None for never.
+    """
+
+    def __init__(self, restart_after: float | None = None) -> None:
+        super().__init__()
+        self.restart_after = restart_after
+
+
+def _check_methods(_: object, attribute: Any, value: object) -> None:
+    if not isinstance(value, tuple):
+        raise InvalidFieldError(attribute.name, "must be a list of RPC methods")
+    for method in value:
+        check_text("methods", method, most=64)
+
+
+def _to_methods(value: Any) -> Any:
+    # A text would silently become a tuple of letters.
+    return value if isinstance(value, str) else tuple(value)
+
+
+@frozen(kw_only=True)
+class Fault:
+    """
+    Something a node does wrong.
+
+    Args:
+        methods: The RPC methods concerned; all, if there are none. Not for faults that are about no method.
+        times: How often it happens; always, if None. Not for faults that are a state.
+
+    Raises:
+        InvalidFieldError: A value is out of range, or the fault does not take it.
+    """
+
+    #: Whether the fault can be limited to some methods.
+    takes_methods: ClassVar[bool] = True
+    #: Whether the fault can be limited to so many times.
+    takes_times: ClassVar[bool] = True
+
+    methods: tuple[str, ...] = field(default=(), converter=_to_methods, validator=_check_methods)
+    times: int | None = field(default=None, validator=optional(check_int, least=1, most=2**31))
+
+    def __attrs_post_init__(self) -> None:
+        if self.methods and not self.takes_methods:
+            raise InvalidFieldError("methods", f"are not for {type(self).__name__}, which is about no method")
+        if self.times is not None and not self.takes_times:
+            raise InvalidFieldError(
+                "times", f"is not for {type(self).__name__}, which lasts until it is taken away"
+            )
+
+    def to_dict(self) -> dict[str, Json]:
+        """Give it as JSON members, for a node in another process."""
+        members = attrs.asdict(self)
+        return {**members, "kind": type(self).__name__, "methods": list(self.methods)}
+
+    @staticmethod
+    def from_dict(members: Mapping[str, Json]) -> Fault:
+        """
+        Read it back.
+
+        Raises:
+            InvalidFieldError: There is no such fault.
+        """
+        values = dict(members)
+        name = values.pop("kind", None)
+        kind = next((kind for kind in KINDS if kind.__name__ == name), None)
+        if kind is None:
+            raise InvalidFieldError("fault", "is of an unknown kind")
+        return kind(**values)
+
+
+_MULTIPLY = 2
+
+
+@frozen(kw_only=True)
+class CrashInSigning(Fault):
+    """
+    The node dies before it sends a round of a presignature.
+
+    Args:
+        at_round: The round: 1 commit, 2 multiply.
+        restart_after: Seconds after which it comes back by itself; None leaves it down until ``DevnetNode.start``.
+    """
+
+    takes_methods: ClassVar[bool] = False
+
+    at_round: int = field(default=1, validator=required(check_int, least=1, most=_MULTIPLY))
+    restart_after: float | None = field(default=None, validator=optional(check_seconds))
+
+
+@frozen(kw_only=True)
+class SilentInSigning(Fault):
+    """
+    The node sends nothing in a round of a presignature.
+
+    Args:
+        round: The round: 1 commit, 2 multiply.
+    """
+
+    takes_methods: ClassVar[bool] = False
+
+    round: int = field(default=1, validator=required(check_int, least=1, most=_MULTIPLY))
+
+
+@frozen(kw_only=True)
+class CheatInSigning(Fault):
+    """The node spoils what it multiplies with each other signer: a check notices, and they never sign with it again."""
+
+    takes_methods: ClassVar[bool] = False
+
+
+@frozen(kw_only=True)
+class WrongSignatureShare(Fault):
+    """The node's share of a signature is a wrong one, properly signed: the signature does not hold."""
+
+    takes_methods: ClassVar[bool] = False
+
+
+#: Every kind of fault that is about signing.
+SIGNING_KINDS: tuple[type[Fault], ...] = (
+    CheatInSigning,
+    CrashInSigning,
+    SilentInSigning,
+    WrongSignatureShare,
+)
+
+
+def forge_signature_shares(shares: SignatureShares, sign: Callable[[bytes], bytes]) -> SignatureShares:
+    """Answer with shares that do not make the signature."""
+    wrong = tuple(
+        evolve(share, w=(share.w + 1 + secrets.randbelow(ORDER - 1)) % ORDER) for share in shares.shares
+    )
+    forged = evolve(shares, shares=wrong)
+    return evolve(forged, signature=sign(shares_digest(forged)))
+
+
+def spoil_multiplication(bodies: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Change the last byte of each message of round 2: the hash by which its recipient checks the multiplication."""
+    return {index: body[:-1] + bytes((body[-1] ^ 1,)) for index, body in bodies.items()}
+
 
 #: What ``SendGarbage`` can send.
 GARBAGE_FORMS = ("json", "binary", "raw")
 
 _LONGEST_RETRY_AFTER_S = 24 * 3600
+
 _LAST_ROUND = 3
 
 
@@ -45,8 +185,6 @@ def _check_not_negative(_: object, attribute: Any, value: object) -> None:
 
 
 # --- requests and their answers ---------------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class Delay(Fault):
     """
@@ -102,8 +240,6 @@ class ExpireNonces(Fault):
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class Disconnect(Fault):
     """The node does the work, sends half of its answer's frame, and closes the connection."""
@@ -166,8 +302,6 @@ class Trickle(Fault):
 
 
 # --- acknowledgements -------------------------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class ForgeSignature(Fault):
     """The node's acknowledgements are signed with another key than its operator's."""
@@ -190,8 +324,6 @@ class AcknowledgeOtherKey(Fault):
 
 
 # --- key generation ---------------------------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class DealWrongShare(Fault):
     """In key generation, the node sends one party a share that does not fit its commitments."""

@@ -14,11 +14,12 @@ from typing import Any
 
 from attrs import field, fields, frozen
 
-from dan_async.devnet.faults.base import Fault
 from dan_async.devnet.faults.kinds import (
     GARBAGE_FORMS,
     AcknowledgeOtherKey,
+    CheatInSigning,
     Crash,
+    CrashInSigning,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -27,26 +28,24 @@ from dan_async.devnet.faults.kinds import (
     Equivocate,
     ExpireNonces,
     FallSilent,
+    Fault,
     ForgeShares,
     ForgeSignature,
     HttpError,
     RefuseConnections,
     SendGarbage,
-    Trickle,
-)
-from dan_async.devnet.faults.signing import (
-    CheatInSigning,
-    CrashInSigning,
     SilentInSigning,
+    Trickle,
     WrongSignatureShare,
 )
 from dan_async.errors import ConfigurationError, InvalidFieldError
 
-__all__ = ["FAULT_NAMES", "parse_fault", "parse_node_fault", "spell_fault"]
-
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)?\Z", re.ASCII)
+
 _NUMBER = re.compile(r"[0-9]{1,9}\Z", re.ASCII)
+
 _FACTORS = {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}
+
 _LONGEST = 500
 
 

@@ -26,40 +26,250 @@ anywhere.
 Who calls it moves the messages: links between parties must be authenticated, and those for shares encrypted. This module
 does no input or output and keeps no clock; ``open`` and above all ``verify`` compute for milliseconds and belong in an
 executor.
+
+How a key generation ends early: who is to blame, and how a third party can tell.
+
+One dealer's opening and the share that came with it, checked.
+
+Every check here depends only on bytes that the dealer has signed or committed to, so that a third party who is shown
+them comes to the same verdict (``abort.check_complaint``).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
+from enum import Enum, StrEnum
 
 from attrs import field, frozen
 
-from dan_async.crypto.point import ORDER, encode
-from dan_async.devnet.mpc.abort import DkgAbort, ProtocolStateError, make_complaint
-from dan_async.devnet.mpc.commitments import CommitmentVector, add_commitments, commit, evaluate_in_exponent
-from dan_async.devnet.mpc.dealing import DealingError, Reason, check_dealing, proof_context
-from dan_async.devnet.mpc.field import Entropy, Polynomial, scalar_to_bytes
-from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.mpc.messages import (
+from dan_async._values import check_int
+from dan_async.config import Threshold
+from dan_async.crypto.curve import ORDER, decode, encode
+from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.devnet.mpc.dkg_messages import (
     NONCE_BYTES,
     CommitmentMessage,
+    ComplaintMessage,
     EchoMessage,
     OpeningMessage,
+    Session,
     ShareMessage,
     opening_commitment,
     transcript_hash,
 )
-from dan_async.devnet.mpc.schnorr import prove
-from dan_async.devnet.mpc.session import Session
-from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_int
-from dan_async.models.threshold import Threshold
+from dan_async.devnet.mpc.field import (
+    CommitmentVector,
+    Entropy,
+    Polynomial,
+    add_commitments,
+    commit,
+    evaluate_in_exponent,
+    is_valid_proof,
+    prove,
+    scalar_from_bytes,
+    scalar_to_bytes,
+    share_matches,
+)
+from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.errors import DanError, InvalidFieldError
 from dan_async.types import OperatorAddress
 
-__all__ = ["DkgOpening", "DkgParty"]
+
+class Reason(StrEnum):
+    """Why a key generation was aborted."""
+
+    MISSING_MESSAGE = "missing message"
+    MALFORMED_MESSAGE = "malformed message"
+    COMMITMENT_MISMATCH = "opening does not match its commitment"
+    VECTOR_LENGTH = "number of commitments is not t"
+    INVALID_POINT = "invalid point"
+    PROOF_OF_POSSESSION = "proof of possession does not hold"
+    SHARE_SIGNATURE = "share is not signed by its sender"
+    SHARE_COMMITMENT = "share belongs to another commitment"
+    WRONG_SHARE = "wrong share"
+    ECHO_SIGNATURE = "echo is not signed by its sender"
+    EQUIVOCATION = "equivocation"
+    DEGENERATE_KEY = "degenerate key"
+
+
+class DealingError(Exception):
+    """
+    A dealer broke the protocol.
+
+    Args:
+        reason: In which way.
+        provable: Whether the dealer's own signature shows it to others.
+    """
+
+    def __init__(self, reason: Reason, *, provable: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.provable = provable
+
+
+def proof_context(session: Session, dealer: int, points: tuple[bytes, ...]) -> bytes:
+    """Give what a proof of possession is bound to: the session, the dealer's index and the whole commitment vector."""
+    return tagged_hash("dan-dkg/1 proof context", session.context, u32(dealer), *points)
+
+
+def check_dealing(
+    session: Session, *, dealer: int, recipient: int, opening: bytes, share: bytes
+) -> tuple[CommitmentVector, int]:
+    """
+    Check an opening by itself, and a share against it.
+
+    The caller has made sure that the dealer committed to these very bytes of the opening and signed the share.
+
+    Args:
+        session: The session.
+        dealer: Whose polynomial it is.
+        recipient: Whose share it is.
+        opening: The opening message's bytes.
+        share: The share's 32 bytes.
+
+    Returns:
+        The Feldman commitments, and the share as a number.
+
+    Raises:
+        DealingError: The opening is malformed or another party's, has not exactly t points, has one that is not on the
+            curve (infinity has no encoding at all), its proof of possession does not hold (Schnorr), or the share is
+            not the committed polynomial's value at the recipient's index (Feldman).
+    """
+    try:
+        message = OpeningMessage.decode(opening, session.context)
+    except InvalidFieldError:
+        raise DealingError(Reason.MALFORMED_MESSAGE, provable=True) from None
+    if message.sender != dealer:
+        raise DealingError(Reason.MALFORMED_MESSAGE, provable=True)
+    if len(message.points) != session.threshold.t:
+        raise DealingError(Reason.VECTOR_LENGTH, provable=True)
+    try:
+        vector = tuple(decode(point) for point in message.points)
+    except InvalidFieldError:
+        raise DealingError(Reason.INVALID_POINT, provable=True) from None
+    if not is_valid_proof(message.proof, vector[0], context=proof_context(session, dealer, message.points)):
+        raise DealingError(Reason.PROOF_OF_POSSESSION, provable=True)
+    try:
+        value = scalar_from_bytes("share", share)
+    except InvalidFieldError:
+        raise DealingError(Reason.WRONG_SHARE, provable=True) from None
+    if not share_matches(vector, recipient, value):
+        raise DealingError(Reason.WRONG_SHARE, provable=True)
+    return vector, value
+
+
+class ProtocolStateError(DanError, RuntimeError):
+    """A party was asked for a step that is not its next one: out of order, twice, or after it had ended."""
+
+
+class DkgAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
+    """
+    The key generation has ended without a key.
+
+    Args:
+        reason: A ``Reason``.
+        culprits: Indices of the parties to blame, ascending. Empty where it cannot be told who lied: equivocation is
+            seen only as differing signed hashes, and either side may be the honest one.
+        complaint: Bytes for ``check_complaint``, if the first culprit's guilt can be shown to others.
+        echoes: With equivocation, every party's echo message: the differing hashes, each with its signature.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        culprits: Sequence[int] = (),
+        *,
+        complaint: bytes | None = None,
+        echoes: Mapping[int, bytes] | None = None,
+    ) -> None:
+        self.reason: str = reason
+        self.culprits = tuple(sorted(culprits))
+        self.complaint = complaint
+        self.echoes = dict(echoes or {})
+        who = f" by party {', '.join(map(str, self.culprits))}" if self.culprits else ""
+        super().__init__(
+            f"Key generation was aborted: {reason}{who}",
+            hint="No key was made; start again under a new session id",
+            phase="keygen",
+        )
+
+
+def make_complaint(
+    session: Session, *, index: int, share_message: bytes, opening: bytes, sign: Callable[[bytes], bytes]
+) -> bytes:
+    """
+    Write a complaint about a share.
+
+    Args:
+        session: The session.
+        index: The party that complains.
+        share_message: The share message as it was received.
+        opening: The dealer's opening message as it was received.
+        sign: Signs a digest with the complaining party's identity key.
+    """
+    digest = ComplaintMessage.digest(
+        session.context, sender=index, share_message=share_message, opening=opening
+    )
+    message = ComplaintMessage(
+        sender=index, share_message=share_message, opening=opening, signature=sign(digest)
+    )
+    return message.encode(session.context)
+
+
+def check_complaint(
+    complaint: bytes, *, session_id: bytes, threshold: Threshold, identities: tuple[OperatorAddress, ...]
+) -> int | None:
+    """
+    Find out who is to blame, from the complaint alone.
+
+    The dealer has signed the share together with the commitment that its opening hashes to. So nobody can put words in
+    the dealer's mouth, and whoever complains without reason has signed that as well. (The complaint phase of Pedersen,
+    EUROCRYPT 1991, section 4.1, where the dealer would answer by publishing the share; with signatures one message will
+    do.)
+
+    Args:
+        complaint: What ``DkgAbort.complaint`` held at the party that complains.
+        session_id: The session's id.
+        threshold: t and n.
+        identities: The parties' addresses, in the order of their indices.
+
+    Returns:
+        The dealer's index, if the opening or the share is really wrong and really the dealer's; else the index of the
+        party that complained. None if the complaint is malformed, of another session, or not signed by the party in
+        whose name it speaks: whoever handed it over is to blame for that.
+
+    Raises:
+        InvalidFieldError: The arguments describe no session.
+    """
+    session = Session(session_id=session_id, threshold=threshold, identities=identities)
+    try:
+        message = ComplaintMessage.decode(complaint, session.context)
+    except InvalidFieldError:
+        return None
+    if not message.is_signed(session):
+        return None
+    try:
+        share = ShareMessage.decode(message.share_message, session.context)
+    except InvalidFieldError:
+        return message.sender
+    if share.recipient != message.sender or not share.is_signed(session):
+        return message.sender
+    if opening_commitment(message.opening) != share.commitment:
+        return message.sender
+    try:
+        check_dealing(
+            session,
+            dealer=share.sender,
+            recipient=share.recipient,
+            opening=message.opening,
+            share=share.share,
+        )
+    except DealingError:
+        return share.sender
+    return message.sender
+
 
 #: Stands for a polynomial not drawn yet, or dropped.
 _NOTHING = Polynomial(())

@@ -7,13 +7,12 @@ from typing import Any
 
 from attrs import field, frozen
 
-from dan_async._hex import from_hex, to_hex
-from dan_async.crypto.point import ORDER, base_multiply, decode, encode
+from dan_async._values import check_int, from_hex, to_hex
+from dan_async.config import MAX_PARTIES, Threshold
+from dan_async.crypto.curve import ORDER, base_multiply, decode, encode
+from dan_async.crypto.hashes import DIGEST_BYTES
 from dan_async.devnet.mpc.field import scalar_from_bytes, scalar_to_bytes
-from dan_async.devnet.mpc.hashing import DIGEST_BYTES
 from dan_async.errors import InvalidFieldError
-from dan_async.models._fields import check_int
-from dan_async.models.threshold import MAX_PARTIES, Threshold
 
 _MEMBERS = ("index", "t", "n", "secretShare", "publicKey", "publicShares", "transcriptHash")
 

@@ -17,6 +17,24 @@ nobody opens different values to different signers unnoticed. Which t parties si
 
 Rounds 1 and 2 need no digest; what they leave is a ``Presignature``. Steps compute for milliseconds for each other signer
 and belong in an executor.
+
+The last round of threshold signing: a presignature, a digest, one message from each signer, the signature.
+
+DKLs23 (ePrint 2023/765), Protocol 3.6, the steps that need the digest. A presignature fixes the nonce before the digest is
+known. That costs ECDSA some security margin, which matters for signers of a great many presignatures at a time (Groth and
+Shoup, EUROCRYPT 2022, section 6): keep few in stock. Used for two digests, one presignature gives the key away. So it signs
+once, and has no form in which it could be stored: it does not outlive the process.
+
+The messages of threshold signing, as bytes.
+
+Every message begins with 35 bytes: its kind, the session's context (32 bytes), the sender's index and the recipient's, which
+is 0 where the message goes to all. All lengths are fixed, so that each message has one encoding::
+
+    commit     header, set-up id of the pair (32), commitment (32), vector OLE receiver's message
+    multiply   header, hash of all commitments (32), nonce (32), points R, A, Γu, Γv (33 each), ψ (32), vector OLE reply
+    sign       header, digest (32), u (32), w (32)
+
+The first two go to one party each; the last is the same for all.
 """
 
 from __future__ import annotations
@@ -24,25 +42,386 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
-from typing import TypeVar
+from enum import Enum, IntEnum
+from typing import NoReturn, TypeVar
 
-from dan_async.crypto.interpolation import lagrange_coefficients
-from dan_async.crypto.point import ORDER, Point, add, base_multiply, decode, encode, multiply
-from dan_async.devnet.mpc.abort import ProtocolStateError
-from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes
-from dan_async.devnet.mpc.hashing import tagged_hash, u32
+from attrs import frozen
+
+from dan_async.crypto.curve import (
+    ORDER,
+    Point,
+    add,
+    base_multiply,
+    decode,
+    encode,
+    lagrange_coefficients,
+    multiply,
+)
+from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
+from dan_async.crypto.signature import recover_public_key
+from dan_async.devnet.mpc.aborts import PairAbort, SigningAbort, SigningReason
+from dan_async.devnet.mpc.dkg import ProtocolStateError
+from dan_async.devnet.mpc.field import (
+    POINT_BYTES,
+    Entropy,
+    random_scalar,
+    scalar_from_bytes,
+    scalar_to_bytes,
+    zero_share,
+)
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.mpc.pair_abort import PairAbort
-from dan_async.devnet.mpc.pair_state import PairState, refuse_banned
-from dan_async.devnet.mpc.presignature import Presignature, from_all_others
-from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
-from dan_async.devnet.mpc.signing_messages import NONCE_BYTES, CommitMessage, Envelope, MultiplyMessage
-from dan_async.devnet.mpc.vole import VoleReceiver, send
-from dan_async.devnet.mpc.zero_sharing import zero_share
+from dan_async.devnet.mpc.ot import EXTENSION_BYTES
+from dan_async.devnet.mpc.pairwise_setup import PairState, refuse_banned
+from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send
 from dan_async.errors import InvalidFieldError
 
-__all__ = ["SigningParty"]
+NONCE_BYTES = 32
+
+_SCALAR = 32
+
+
+class _Kind(IntEnum):
+    COMMIT = 17
+    MULTIPLY = 18
+    SIGN = 19
+
+
+_LAYOUT = {
+    _Kind.COMMIT: (DIGEST_BYTES, DIGEST_BYTES, EXTENSION_BYTES),
+    _Kind.MULTIPLY: (DIGEST_BYTES, NONCE_BYTES, *4 * (POINT_BYTES,), _SCALAR, REPLY_BYTES),
+    _Kind.SIGN: (DIGEST_BYTES, _SCALAR, _SCALAR),
+}
+
+#: As recipient: all other signers.
+ALL = 0
+
+
+@frozen
+class Envelope:
+    """
+    What a message's header says.
+
+    Args:
+        context: The session's context, 32 bytes.
+        sender: The sender's index.
+        recipient: The recipient's index, or ``ALL``.
+    """
+
+    context: bytes
+    sender: int
+    recipient: int = ALL
+
+    def seal(self, kind: _Kind, *parts: bytes) -> bytes:
+        """Give a message's bytes."""
+        return b"".join((bytes((kind,)), self.context, bytes((self.sender, self.recipient)), *parts))
+
+    def open(self, kind: _Kind, message: bytes) -> list[bytes]:
+        """
+        Take a message apart.
+
+        Raises:
+            SigningAbort: It is malformed, or has another header. A message that is not even meant for this session and
+                recipient must not get as far as the checks whose failure bans.
+        """
+        header = self.seal(kind)
+        layout = _LAYOUT[kind]
+        length = len(header) + sum(layout)
+        if not isinstance(message, bytes) or len(message) != length or not message.startswith(header):
+            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (self.sender,))
+        parts, at = [], len(header)
+        for size in layout:
+            parts.append(message[at : at + size])
+            at += size
+        return parts
+
+
+@frozen(kw_only=True)
+class CommitMessage:
+    """Round 1: a commitment to R and A, and the start of the multiplication in which the sender receives."""
+
+    setup_id: bytes
+    commitment: bytes
+    vole: bytes
+
+    def encode(self, envelope: Envelope) -> bytes:
+        """Give the message's bytes."""
+        return envelope.seal(_Kind.COMMIT, self.setup_id, self.commitment, self.vole)
+
+    @classmethod
+    def decode(cls, message: bytes, envelope: Envelope) -> CommitMessage:
+        """
+        Read the message.
+
+        Raises:
+            SigningAbort: It is malformed, or of another session, sender or recipient.
+        """
+        setup_id, commitment, vole = envelope.open(_Kind.COMMIT, message)
+        return cls(setup_id=setup_id, commitment=commitment, vole=vole)
+
+
+@frozen(kw_only=True, repr=False)
+class MultiplyMessage:
+    """Round 2: opening, the sender's half of a multiplication, and what lets the recipient check it. Its repr is empty."""
+
+    echo: bytes
+    nonce: bytes
+    nonce_point: bytes
+    key_point: bytes
+    gamma_u: bytes
+    gamma_v: bytes
+    psi: bytes
+    vole: bytes
+
+    def __repr__(self) -> str:
+        return "MultiplyMessage(***)"
+
+    def encode(self, envelope: Envelope) -> bytes:
+        """Give the message's bytes."""
+        points = (self.nonce_point, self.key_point, self.gamma_u, self.gamma_v)
+        return envelope.seal(_Kind.MULTIPLY, self.echo, self.nonce, *points, self.psi, self.vole)
+
+    @classmethod
+    def decode(cls, message: bytes, envelope: Envelope) -> MultiplyMessage:
+        """
+        Read the message.
+
+        Raises:
+            SigningAbort: It is malformed, or of another session, sender or recipient.
+        """
+        echo, nonce, nonce_point, key_point, gamma_u, gamma_v, psi, vole = envelope.open(
+            _Kind.MULTIPLY, message
+        )
+        return cls(
+            echo=echo,
+            nonce=nonce,
+            nonce_point=nonce_point,
+            key_point=key_point,
+            gamma_u=gamma_u,
+            gamma_v=gamma_v,
+            psi=psi,
+            vole=vole,
+        )
+
+
+@frozen(kw_only=True)
+class SignMessage:
+    """Round 3: the sender's shares of numerator and denominator of s."""
+
+    digest: bytes
+    u: bytes
+    w: bytes
+
+    def encode(self, envelope: Envelope) -> bytes:
+        """Give the message's bytes."""
+        return envelope.seal(_Kind.SIGN, self.digest, self.u, self.w)
+
+    @classmethod
+    def decode(cls, message: bytes, envelope: Envelope) -> SignMessage:
+        """
+        Read the message.
+
+        Raises:
+            SigningAbort: It is malformed, or of another session, sender or recipient.
+        """
+        digest, u, w = envelope.open(_Kind.SIGN, message)
+        return cls(digest=digest, u=u, w=w)
+
+
+_HALF_ORDER = ORDER // 2
+
+
+def assemble(
+    *,
+    public_key: bytes,
+    nonce_point: bytes,
+    digest: bytes,
+    shares: Mapping[int, tuple[int, int]],
+    suspects: Sequence[int] = (),
+) -> bytes:
+    """
+    Put the signers' shares together: s = Σw / Σu, made low.
+
+    Args:
+        public_key: The key, 33 bytes.
+        nonce_point: R, 33 bytes; its x coordinate is below the group order.
+        digest: What is signed.
+        shares: u and w of each signer.
+        suspects: Whom to blame if it does not work out.
+
+    Returns:
+        65 bytes r, s, v, with low s and v 27 or 28, of which it has been checked that they recover to the key.
+
+    Raises:
+        SigningAbort: They do not. The protocol cannot tell whose share is wrong.
+    """
+    denominator = sum(u for u, _ in shares.values()) % ORDER
+    numerator = sum(w for _, w in shares.values()) % ORDER
+    if not denominator:
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
+    s = numerator * pow(denominator, -1, ORDER) % ORDER
+    odd = nonce_point[0] & 1
+    if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
+        s, odd = ORDER - s, odd ^ 1
+    signature = nonce_point[1:] + scalar_to_bytes(s) + bytes((27 + odd,))
+    try:
+        recovered = recover_public_key(digest, signature)
+    except InvalidFieldError:
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects) from None
+    if recovered != public_key:
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
+    return signature
+
+
+class Presignature:
+    """
+    One signer's half-made signature.
+
+    Args:
+        context: 32 bytes that name the session.
+        index: This signer's index.
+        signers: The indices of all signers.
+        public_key: The key, 33 bytes.
+        nonce_point: R, 33 bytes.
+        mask: φ, this signer's share of the mask.
+        u: This signer's share of r·φ.
+        v: This signer's share of (key)·φ.
+        pairs: The set-up with each other signer: none may have been banned when it signs.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: bytes,
+        index: int,
+        signers: tuple[int, ...],
+        public_key: bytes,
+        nonce_point: bytes,
+        mask: int,
+        u: int,
+        v: int,
+        pairs: Mapping[int, PairState],
+    ) -> None:
+        self._context, self._index, self._signers = context, index, signers
+        self._public_key, self._nonce_point = public_key, nonce_point
+        self._secrets = [(mask, u, v)]
+        self._pairs = pairs
+        self._digest = b""
+        self._own: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"Presignature(id={self._context.hex()[:16]}, index={self._index}, spent={self.is_spent})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a presignature signs once, so it can be neither copied nor pickled")
+
+    @property
+    def id(self) -> bytes:
+        """32 bytes that all of its signers know it by."""
+        return self._context
+
+    @property
+    def signers(self) -> tuple[int, ...]:
+        """The indices of all signers."""
+        return self._signers
+
+    @property
+    def nonce_point(self) -> bytes:
+        """R, 33 bytes."""
+        return self._nonce_point
+
+    @property
+    def public_key(self) -> bytes:
+        """The key that it is for, 33 bytes."""
+        return self._public_key
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has signed, or was thrown away."""
+        return not self._secrets
+
+    def discard(self) -> None:
+        """Throw it away unused."""
+        self._secrets.clear()
+
+    def sign(self, digest: bytes) -> bytes:
+        """
+        Round 3: give the message for every other signer. Works once, for one digest.
+
+        Args:
+            digest: 32 bytes. The caller has made sure that it may be signed.
+
+        Raises:
+            InvalidFieldError: The digest is not 32 bytes.
+            SigningAbort: Another signer was banned in the meantime.
+            ProtocolStateError: The presignature is spent.
+        """
+        if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
+            raise InvalidFieldError("digest", f"must be {DIGEST_BYTES} bytes")
+        refuse_banned(self._pairs)
+        try:
+            mask, u, v = self._secrets.pop()  # one atomic step: of two threads, one gets them
+        except IndexError:
+            raise ProtocolStateError(
+                "This presignature is spent", hint="Make a new one for each signature"
+            ) from None
+        r = int.from_bytes(self._nonce_point[1:], "big")
+        w = (int.from_bytes(digest, "big") * mask + r * v) % ORDER
+        self._digest, self._own = digest, (u, w)
+        message = SignMessage(digest=digest, u=scalar_to_bytes(u), w=scalar_to_bytes(w))
+        return message.encode(Envelope(self._context, self._index))
+
+    def combine(self, messages: Mapping[int, bytes]) -> bytes:
+        """
+        Put the signature together and check it.
+
+        Args:
+            messages: What each other signer's ``sign`` gave.
+
+        Returns:
+            65 bytes r, s, v, with low s and v 27 or 28.
+
+        Raises:
+            SigningAbort: A message is missing or malformed or for another digest, or the signature does not verify.
+            InvalidFieldError: The mapping has a key that is no other signer's index.
+            ProtocolStateError: ``sign`` was not called before.
+        """
+        if self._own is None:
+            raise ProtocolStateError("This presignature has not signed yet", hint="Call sign() first")
+        shares = {self._index: self._own}
+        for sender, message in from_all_others(self._index, self._signers, messages).items():
+            part = SignMessage.decode(message, Envelope(self._context, sender))
+            if part.digest != self._digest:
+                raise SigningAbort(SigningReason.DIGEST_MISMATCH, (sender,))
+            try:
+                shares[sender] = scalar_from_bytes("u", part.u), scalar_from_bytes("w", part.w)
+            except InvalidFieldError:
+                raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (sender,)) from None
+        others = tuple(signer for signer in self._signers if signer != self._index)
+        return assemble(
+            public_key=self._public_key,
+            nonce_point=self._nonce_point,
+            digest=self._digest,
+            shares=shares,
+            suspects=others if len(others) == 1 else (),
+        )
+
+
+def from_all_others(index: int, signers: tuple[int, ...], messages: Mapping[int, bytes]) -> dict[int, bytes]:
+    """
+    Take one message of every other signer.
+
+    Raises:
+        SigningAbort: Some are missing; it names who.
+        InvalidFieldError: The mapping has a key that is no other signer's index.
+    """
+    others = [signer for signer in signers if signer != index]
+    if any(sender not in others for sender in messages):
+        raise InvalidFieldError("messages", "must be keyed by the other signers' indices")
+    missing = [signer for signer in others if signer not in messages]
+    if missing:
+        raise SigningAbort(SigningReason.MISSING_MESSAGE, missing)
+    return {signer: messages[signer] for signer in others}
+
 
 SESSION_ID_BYTES = 32
 

@@ -23,11 +23,11 @@ from functools import lru_cache
 from hashlib import shake_128, shake_256
 from operator import mul
 
-from dan_async.crypto.point import ORDER
-from dan_async.devnet.mpc.field import SCALAR_BYTES, Entropy, random_scalar, scalar_to_bytes
-from dan_async.devnet.mpc.hashing import DIGEST_BYTES, hash_to_scalar, tagged_hash
-from dan_async.devnet.mpc.ot_extension import BATCH, ReceiverSeeds, SenderSeeds, accept, extend
-from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
+from dan_async.crypto.curve import ORDER
+from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
+from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.field import SCALAR_BYTES, Entropy, hash_to_scalar, random_scalar, scalar_to_bytes
+from dan_async.devnet.mpc.ot import BATCH, ReceiverSeeds, SenderSeeds, accept, extend
 
 #: Numbers that the sender puts in.
 INPUTS = 2
@@ -36,6 +36,7 @@ INPUTS = 2
 _WIDTH = INPUTS + 1
 
 _NONCE_BYTES = 32
+
 _CORRECTION_BYTES = _WIDTH * BATCH * SCALAR_BYTES
 
 #: Length of the sender's message: nonce, corrections, η, and a hash of what every transfer must give for the check.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from dan_async.storage._schema import VERSION_TABLE, metadata
+from dan_async.storage.database import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
@@ -13,5 +13,6 @@ context.configure(
     render_as_batch=True,  # SQLite changes a table by making a new one
     transactional_ddl=True,
 )
+
 with context.begin_transaction():
     context.run_migrations()

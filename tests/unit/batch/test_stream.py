@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.batch._stream import WorkStream
+from dan_async.batch import WorkStream
 from dan_async.errors import InvalidFieldError
 from tests.helpers import ManualClock, assert_runs_under, cancelled_at, no_leaks
 

@@ -15,8 +15,8 @@ from dan_async.crypto.address import (
     public_key_to_address,
     to_checksum_address,
 )
-from dan_async.crypto.keccak import keccak256
-from dan_async.crypto.point import ORDER
+from dan_async.crypto.curve import ORDER
+from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from tests.unit.crypto.vectors import CASES
 

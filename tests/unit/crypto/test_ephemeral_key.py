@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.crypto import ephemeral_key
+from dan_async.crypto.curve import ORDER
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.crypto.point import ORDER
 from dan_async.crypto.signature import personal_message_digest, recover_public_key
 from dan_async.errors import ClientClosedError, InvalidFieldError
 from tests.unit.crypto.vectors import CASES, SIGNGEN_CASES, name, signgen_bytes_and_signature

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.crypto.ephemeral_signature import is_signed_by
+from dan_async.crypto.ephemeral_key import EphemeralKey, is_signed_by
 from dan_async.errors import InvalidFieldError
 
 KEYS = {name: EphemeralKey.from_hex("07" * 32, name) for name in ("secp256k1", "ed25519")}

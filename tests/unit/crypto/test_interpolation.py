@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.interpolation import (
+from dan_async.crypto.curve import (
+    ORDER,
+    add,
+    base_multiply,
     interpolate_point,
     interpolate_scalar,
     lagrange_coefficients,
     points_fit_degree,
 )
-from dan_async.crypto.point import ORDER, add, base_multiply
 
 SCALARS = st.integers(0, ORDER - 1)
 INDICES = st.lists(st.integers(0, 40), min_size=1, max_size=6, unique=True)

@@ -5,7 +5,7 @@ from Crypto.Hash import keccak as pycryptodome
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.crypto.keccak import keccak256
+from dan_async.crypto.hashes import keccak256
 
 
 def test_the_hash_of_nothing():

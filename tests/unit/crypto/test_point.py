@@ -5,8 +5,8 @@ from coincurve import PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.crypto import point
-from dan_async.crypto.point import FIELD_PRIME, ORDER
+from dan_async.crypto import curve as point
+from dan_async.crypto.curve import FIELD_PRIME, ORDER
 from dan_async.errors import InvalidFieldError
 
 SCALARS = st.integers(1, ORDER - 1)

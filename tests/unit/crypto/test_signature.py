@@ -8,7 +8,7 @@ from eth_account.messages import _hash_eip191_message, encode_defunct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.crypto.point import ORDER
+from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import (
     parse_signature,
     personal_message_digest,

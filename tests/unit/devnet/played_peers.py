@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage
+from dan_async.devnet.context import NodeIdentity
+from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 
 __all__ = ["IDENTITIES", "OPERATORS", "Links"]
 

@@ -6,13 +6,11 @@ import pytest
 from attrs import evolve
 
 from dan_async.config import Threshold
-from dan_async.devnet.dkg_evidence import CommitmentBook, check_evidence, sign_commitment
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.devnet.mpc.abort import DkgAbort, Reason
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.messages import EchoMessage
-from dan_async.devnet.mpc.session import Session
-from dan_async.devnet.peer_messages import join_parts, split_parts
+from dan_async.devnet.context import NodeIdentity
+from dan_async.devnet.mpc.dkg import DkgAbort, DkgParty, Reason
+from dan_async.devnet.mpc.dkg_messages import EchoMessage, Session
+from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_commitment
+from dan_async.devnet.mpc.framing import join_parts, split_parts
 
 IDENTITIES = sorted((NodeIdentity.from_hex(f"{n:064x}") for n in (1, 2, 3)), key=lambda i: i.operator.lower())
 AGREED = Session(

@@ -8,18 +8,16 @@ import contextlib
 import pytest
 
 from dan_async.config import Threshold
-from dan_async.devnet.dkg_evidence import CommitmentBook, sign_commitment
-from dan_async.devnet.dkg_session import DkgSessions
-from dan_async.devnet.faults import NodeFaults
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.devnet.limits import NodeLimits
-from dan_async.devnet.mailboxes import Mailboxes
+from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
+from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.session import Session
-from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_parts, split_parts
-from dan_async.devnet.peer_session import PeerSessions
-from dan_async.devnet.rpc_errors import RefusalError
-from dan_async.devnet.workers import Workers
+from dan_async.devnet.mpc.dkg_messages import Session
+from dan_async.devnet.mpc.evidence import CommitmentBook, sign_commitment
+from dan_async.devnet.mpc.framing import join_parts, split_parts
+from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.peers.keygen import DkgSessions
+from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
+from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
 from dan_async.errors import NodeCode
 
 SESSION = b"\x0a" * 32

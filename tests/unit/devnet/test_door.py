@@ -9,8 +9,7 @@ import socket
 import pytest
 from aiohttp import web
 
-from dan_async.devnet.door import Door
-from dan_async.devnet.listening import PortReservation, listening_socket
+from dan_async.devnet.listening import Door, PortReservation, listening_socket
 from tests.helpers import no_leaks, wait_until
 
 

@@ -29,8 +29,8 @@ from dan_async.devnet import (
     Trickle,
     WrongSignatureShare,
 )
-from dan_async.devnet.faults import FaultBoard, NodeCrashed, NodeFaults, RequestDropped
-from dan_async.devnet.faults.kinds import KINDS
+from dan_async.devnet.faults.in_force import FaultBoard, NodeFaults
+from dan_async.devnet.faults.kinds import KINDS, NodeCrashed, RequestDropped
 from dan_async.errors import InvalidFieldError
 
 ALL = [

@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from dan_async.crypto.signature import recover_address
-from dan_async.devnet.identity import NodeIdentity
+from dan_async.devnet.context import NodeIdentity
 from dan_async.errors import InvalidFieldError
 
 SECRET = "00" * 31 + "01"

@@ -8,12 +8,12 @@ import pytest
 from attrs import evolve
 
 from dan_async.config import Threshold
-from dan_async.crypto.point import base_multiply, encode
-from dan_async.devnet.key_record import KeyRecord, KeyRing
+from dan_async.crypto.curve import base_multiply, encode
 from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
-from dan_async.models.acknowledgement import Acknowledgement
-from dan_async.models.claim import EphemeralClaim
+from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.setups import EphemeralClaim
 
 POINT = encode(base_multiply(5))
 PARTICIPANTS = ("0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF", "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf")

@@ -7,17 +7,16 @@ import json
 import pytest
 from attrs import evolve
 
+from dan_async.config import Threshold
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.devnet.keygen_checks import check_owner, check_request, read_keygen
-from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.devnet.context import NodeIdentity
+from dan_async.devnet.node.keygen import check_owner, check_request, read_keygen
+from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import NodeCode
-from dan_async.models.authentication import UserAuthentication
-from dan_async.models.claim import EphemeralClaim
-from dan_async.models.threshold import Threshold
-from dan_async.wire.codec import module_for, owner_typed_data
-from dan_async.wire.node_1 import KeygenParams, encode_keygen
+from dan_async.protocols.exchange import module_for, owner_typed_data
+from dan_async.protocols.node import KeygenParams, encode_keygen
+from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 
 NOW = 1_700_000_000
 YEAR = 365 * 24 * 3600

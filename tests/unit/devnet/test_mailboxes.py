@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from dan_async.devnet.mailboxes import (
+from dan_async.devnet.peers.messages import Kind, PeerMessage
+from dan_async.devnet.peers.sessions import (
     ConflictingMessageError,
     Mailboxes,
     PeerAbortError,
     SilentPeersError,
 )
-from dan_async.devnet.peer_messages import Kind, PeerMessage
 from tests.helpers import ManualClock
 
 A, B, C = "0xA", "0xB", "0xC"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dan_async.devnet.nonces import (
+from dan_async.devnet.node.requests import (
     ExpiredNonceError,
     MismatchedNonceError,
     NonceBook,

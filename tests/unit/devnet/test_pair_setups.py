@@ -6,15 +6,12 @@ import asyncio
 
 import pytest
 
-from dan_async.devnet.limits import NodeLimits
-from dan_async.devnet.mailboxes import Mailboxes
+from dan_async.devnet.context import NodeLimits, Urgency, Workers
 from dan_async.devnet.mpc.pairwise_setup import PairSetup
-from dan_async.devnet.pair_setups import BannedPairError, PairSetups, UnreadyPairError
-from dan_async.devnet.pair_store import PairStore
-from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peer_session import PeerSessions
+from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
+from dan_async.devnet.peers.pairs import BannedPairError, PairSetups, PairStore, UnreadyPairError
+from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
 from dan_async.devnet.share_store import MemoryShareStore
-from dan_async.devnet.workers import Urgency, Workers
 from tests.unit.devnet.mpc.signing_group import dealt_pair
 from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from dan_async.devnet.key_record import KeyRing
-from dan_async.devnet.pair_store import PairStore
+from dan_async.devnet.node.keys import KeyRing
+from dan_async.devnet.peers.pairs import PairStore
 from dan_async.devnet.share_store import DiskShareStore, MemoryShareStore, ShareStoreError
 from tests.unit.devnet.mpc.signing_group import dealt_pair
 

@@ -9,31 +9,35 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from dan_async.auth.passkey import PasskeyAuth, PasskeyRegister
 from dan_async.crypto.signature import recover_address
-from dan_async.devnet import passkey_checks
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.devnet.key_record import KeyRing
-from dan_async.devnet.nonce_desk import NonceDesk
-from dan_async.devnet.nonces import NonceBook
-from dan_async.devnet.passkey_checks import check_assertion
-from dan_async.devnet.passkey_registry import PasskeyRecord, PasskeyRegistry
-from dan_async.devnet.passkey_service import PasskeyService
-from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.devnet.context import NodeIdentity, Workers
+from dan_async.devnet.node import passkeys as passkey_checks
+from dan_async.devnet.node.changes import PasskeyService
+from dan_async.devnet.node.keys import KeyRing
+from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, check_assertion
+from dan_async.devnet.node.requests import NonceBook, NonceDesk
+from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
-from dan_async.devnet.workers import Workers
 from dan_async.errors import MissingExtraError, NodeCode, NodeProtocolError
-from dan_async.models.authentication import UserAuthentication
-from dan_async.types import RequestId
-from dan_async.wire.node_1 import ChallengeParams, KeygenParams, final_challenge, setup_hash
-from dan_async.wire.node_passkeys import (
+from dan_async.protocols.node import (
     OPERATION,
+    ChallengeParams,
+    KeygenParams,
     PasskeyReceipt,
     decode_passkey_receipt,
     encode_passkey_receipt,
+    final_challenge,
     passkey_receipt_digest,
+    setup_hash,
 )
-from dan_async.wire.passkey import PasskeySignature, decode_passkey_signature, encode_passkey_signature
+from dan_async.protocols.setups import (
+    PasskeySignature,
+    UserAuthentication,
+    decode_passkey_signature,
+    encode_passkey_signature,
+)
+from dan_async.types import RequestId
+from dan_async.wallets import PasskeyAuth, PasskeyRegister
 from tests.helpers import ManualClock, error_of
 from tests.passkeys.authenticator import ORIGIN, RP_ID, Authenticator, b64
 

@@ -10,11 +10,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from dan_async.devnet.identity import NodeIdentity
-from dan_async.devnet.limits import NodeLimits
+from dan_async.devnet.context import NodeIdentity, NodeLimits
 from dan_async.devnet.listening import PortReservation, listening_socket
-from dan_async.devnet.peer_handshake import Dialler
-from dan_async.devnet.peer_links import PeerLinks
+from dan_async.devnet.peers.handshake import Dialler
+from dan_async.devnet.peers.links import PeerLinks
 from tests.helpers import CuttableProxy, no_leaks
 
 LIMITS = NodeLimits(handshake_s=0.5)

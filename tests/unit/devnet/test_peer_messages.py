@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage, join_parts, split_parts
+from dan_async.devnet.mpc.framing import join_parts, split_parts
+from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.errors import ProtocolError
 
 SESSION = b"\x07" * 32

@@ -7,20 +7,16 @@ import secrets
 
 import pytest
 
-from dan_async.devnet.faults import NodeCrashed, NodeFaults
-from dan_async.devnet.faults.signing import CrashInSigning
-from dan_async.devnet.limits import NodeLimits
-from dan_async.devnet.mailboxes import Mailboxes
-from dan_async.devnet.mpc.presignature import Presignature
-from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
-from dan_async.devnet.pair_setups import PairSetups, UnreadyPairError
-from dan_async.devnet.pair_store import PairStore
-from dan_async.devnet.peer_messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peer_session import PeerSessions
-from dan_async.devnet.presign_session import PresignSessions
-from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.devnet.context import NodeLimits, Workers
+from dan_async.devnet.faults.in_force import NodeFaults
+from dan_async.devnet.faults.kinds import CrashInSigning, NodeCrashed
+from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
+from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
+from dan_async.devnet.peers.pairs import PairSetups, PairStore, UnreadyPairError
+from dan_async.devnet.peers.presigning import PresignSessions
+from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
 from dan_async.devnet.share_store import MemoryShareStore
-from dan_async.devnet.workers import Workers
 from dan_async.errors import NodeCode
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import all_pairs, finish

@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from dan_async.devnet.mpc.abort import ProtocolStateError
-from dan_async.devnet.mpc.presignature import Presignature
-from dan_async.devnet.presignature_stock import PresignatureOwner, PresignatureStock, StockedPresignature
-from dan_async.devnet.rpc_errors import RefusalError
+from dan_async.devnet.mpc.dkg import ProtocolStateError
+from dan_async.devnet.mpc.threshold_ecdsa import Presignature
+from dan_async.devnet.node.presigning import PresignatureOwner, PresignatureStock, StockedPresignature
+from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import NodeCode
 from tests.helpers import ManualClock
 

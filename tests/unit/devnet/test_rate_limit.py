@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dan_async.devnet.rate_limit import RateLimit
+from dan_async.devnet.context import RateLimit
 from tests.helpers import ManualClock
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from dan_async.devnet.request_runs import RequestRuns
-from dan_async.devnet.rpc_errors import RefusalError, rate_limited
+from dan_async.devnet.node.requests import RequestRuns
+from dan_async.devnet.node.rpc import RefusalError, rate_limited
 from dan_async.errors import NodeCode
 from tests.helpers import ManualClock
 

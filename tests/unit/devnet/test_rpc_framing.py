@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.devnet.rpc_errors import RefusalError, rate_limited
-from dan_async.devnet.rpc_framing import encode_error, encode_result, guess_id, parse_request
+from dan_async.devnet.node.rpc import (
+    RefusalError,
+    encode_error,
+    encode_result,
+    guess_id,
+    parse_request,
+    rate_limited,
+)
 from dan_async.errors import NodeCode
 
 GOOD = {"jsonrpc": "2.0", "id": 7, "method": "dan_health", "params": {}}

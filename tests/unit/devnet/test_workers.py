@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from dan_async.devnet.workers import Urgency, Workers
+from dan_async.devnet.context import Urgency, Workers
 
 
 async def test_work_runs_on_threads_of_its_own():

@@ -21,9 +21,10 @@ from dan_async.errors import (
     WalletTimeoutError,
     WrongSignerError,
 )
-from dan_async.models import HardcodedValues, KeygenReport
-from dan_async.wallets.callback_wallet import CallbackWallet
-from dan_async.wire import revision_1
+from dan_async.network import KeygenReport
+from dan_async.protocols import gateway_1 as revision_1
+from dan_async.request import HardcodedValues
+from dan_async.wallets import CallbackWallet
 from tests.fake_nodes import OWNER, FakeNetwork
 
 WALLET = LocalWallet("0x" + "00" * 31 + "01")

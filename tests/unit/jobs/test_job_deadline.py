@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from dan_async import DanClient, DanSessionKeyPayload, LocalWallet, NodeNetwork, Timeouts
-from dan_async.auth.passkey import PasskeyRegister
 from dan_async.config import NodeEndpoint
 from dan_async.errors import DeadlineExceededError
 from dan_async.types import Json, TypedData
+from dan_async.wallets import PasskeyRegister
 from tests.fake_nodes import FakeNetwork, identities
 from tests.helpers import assert_runs_under, no_leaks
 

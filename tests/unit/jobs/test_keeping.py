@@ -18,8 +18,8 @@ from dan_async.errors import (
     StoreUnavailableError,
     WalletRefusedError,
 )
+from dan_async.protocols.gateway_1 import keygen_setup, keygen_typed_data
 from dan_async.storage import MemorySessionStore, StoredSession
-from dan_async.wire.revision_1 import keygen_setup, keygen_typed_data
 from tests.fake_nodes import FakeNetwork
 
 KEY = "11" * 32

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from dan_async import DanClient, LocalWallet
-from dan_async.auth.eoa import EoaAuth
-from dan_async.auth.passkey import PasskeyAuth, PasskeyRegister
 from dan_async.config import Timeouts
 from dan_async.errors import (
     ConfigurationError,
@@ -18,6 +16,8 @@ from dan_async.errors import (
     WalletRefusedError,
     WalletTimeoutError,
 )
+from dan_async.wallets import PasskeyAuth, PasskeyRegister
+from dan_async.wallets.base import EoaAuth
 from tests.fake_nodes import OWNER, FakeNetwork
 from tests.helpers import error_of
 from tests.passkeys.authenticator import ORIGIN, RP_ID, Authenticator

@@ -18,11 +18,11 @@ from dan_async.errors import (
     SessionExpiredError,
     SignatureCheckError,
 )
-from dan_async.jobs.message_request import message_request
-from dan_async.models.session import DanModuleInfo
-from dan_async.models.user_operation import UserOperationV06
-from dan_async.networks.signing import SigningOrder
-from dan_async.wire.sign_digest import sign_request_digest
+from dan_async.jobs.sign_message import message_request
+from dan_async.network import SigningOrder
+from dan_async.protocols.sign_request import sign_request_digest
+from dan_async.session import DanModuleInfo
+from dan_async.user_operation import UserOperationV06
 from tests.fake_signing import SigningNetwork
 
 TYPED_DATA = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dan_async.wire.sign_request import RequestType, SignRequest
+from dan_async.protocols.sign_request import RequestType, SignRequest
 
 ACCOUNT = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
 TOKEN = "0x1234567890123456789012345678901234567890"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dan_async.crypto.abi import encode_arguments, encode_call, function_selector
 from dan_async.errors import PermissionDeniedError
-from dan_async.models import Call
 from dan_async.permissions import decode_calls
+from dan_async.user_operation import Call
 from tests.strategies import addresses
 
 #: A busy machine may take its time.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dan_async.crypto.abi import encode_call, function_selector
 from dan_async.errors import PermissionDeniedError
 from dan_async.permissions import check_permissions, find_refusal, parse_permissions
-from dan_async.wire.sign_request import RequestType, SignRequest
+from dan_async.protocols.sign_request import RequestType, SignRequest
 from tests.unit.permissions.requests import (
     ACCOUNT,
     CHAIN,

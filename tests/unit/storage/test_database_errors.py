@@ -15,7 +15,7 @@ from dan_async.errors import (
     StoreSchemaError,
     StoreUnavailableError,
 )
-from dan_async.storage._database_errors import translate, translated
+from dan_async.storage.database import translate, translated
 
 
 class ServerError(Exception):

@@ -11,9 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dan_async.errors import ClientClosedError, RecordConflictError
-from dan_async.storage._engine import make_engine
-from dan_async.storage._group_writer import GroupWriter
-from dan_async.storage.database_url import parse_url
+from dan_async.storage.database import make_engine, parse_url
+from dan_async.storage.sqlalchemy_store import GroupWriter
 
 
 @pytest.fixture

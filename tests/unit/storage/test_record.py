@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dan_async.errors import InvalidFieldError, RecordConflictError
 from dan_async.storage import KeygenIntent, StoredSession
-from dan_async.storage.record import STATES
+from dan_async.storage.base import STATES
 from tests.stored import NOW, active, pending, session
 
 

@@ -26,7 +26,8 @@ from dan_async.errors import (
     StoreTamperedError,
     StoreUnavailableError,
 )
-from dan_async.storage import FixedKeys, PassphraseKeys, StoreKey, _schema, migrations
+from dan_async.storage import FixedKeys, PassphraseKeys, StoreKey, migrations
+from dan_async.storage import database as _schema
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.helpers import no_leaks
 from tests.stored import ADA, BOB, active, pending

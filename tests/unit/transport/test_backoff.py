@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dan_async.transport._backoff import STABLE_S, Backoff
+from dan_async.transport.websocket import STABLE_S, Backoff
 from tests.helpers import ManualClock
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from dan_async.transport._deadlines import Deadlines
+from dan_async.transport._limits import Deadlines
 from tests.helpers import wait_until
 
 

@@ -14,13 +14,13 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from dan_async.errors import ConnectError
-from dan_async.transport._failures import (
+from dan_async.transport.connecting import (
     LONGEST_RETRY_AFTER_S,
+    PinMismatchError,
     connect_error,
     parse_retry_after,
     status_error,
 )
-from dan_async.transport.tls import PinMismatchError
 
 _SECRET = "s3cret"
 _WHERE = "wss://node.example/v1/rpc"

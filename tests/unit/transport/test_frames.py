@@ -20,9 +20,7 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
-from dan_async.transport._web_socket import control_frame
-from dan_async.transport.frame_connector import FrameConnector
-from dan_async.transport.frames import CLOSE_GRACE_S, FREE_CONTROL_FRAMES
+from dan_async.transport.socket import CLOSE_GRACE_S, FREE_CONTROL_FRAMES, FrameConnector, control_frame
 from tests.helpers import assert_runs_under, error_of, no_leaks, wait_until
 from tests.servers import raw_server, serve, socket_script
 

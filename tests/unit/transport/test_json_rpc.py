@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async.errors import InvalidFieldError, ProtocolError, RpcError
-from dan_async.transport.json_rpc import MAX_DEPTH, Reply, decode_reply, encode_request, shorten
+from dan_async.transport.rpc import MAX_DEPTH, Reply, decode_reply, encode_request, shorten
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

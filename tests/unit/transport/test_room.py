@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dan_async.transport._room import WriteRoom
+from dan_async.transport.websocket import WriteRoom
 from tests.helpers import assert_runs_under, wait_until
 
 

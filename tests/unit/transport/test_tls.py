@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from dan_async.transport.tls import client_ssl, spki_pin
+from dan_async.transport.connecting import client_ssl, spki_pin
 from tests.certificates import CertificateAuthority
 
 

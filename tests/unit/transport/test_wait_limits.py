@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dan_async.transport._wait_limits import WaitLimits
+from dan_async.transport._limits import WaitLimits
 from tests.helpers import wait_until
 
 

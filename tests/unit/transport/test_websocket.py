@@ -21,7 +21,7 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.transport import Transport, WebSocketTransport
-from dan_async.transport._backoff import Backoff
+from dan_async.transport.websocket import Backoff
 from tests.helpers import CuttableProxy, ManualClock, assert_runs_under, error_of, no_leaks, wait_until
 from tests.servers import raw_server, rpc_server, serve, socket_script
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from dan_async import LocalWallet, Timeouts
 from dan_async.config import RetryPolicy
-from dan_async.crypto import user_operation_hash
 from dan_async.crypto.abi import encode_arguments, function_selector
 from dan_async.errors import RpcError
-from dan_async.models.user_operation import user_operation_from_dict
 from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.user_operation import user_operation_from_dict, user_operation_hash
 from dan_async.userops import SimpleAccount, SmartAccountClient, create_smart_account_client
-from dan_async.userops.entry_points import ENTRY_POINTS
+from dan_async.userops.service import ENTRY_POINTS
 
 CHAIN_ID = 80002
 ACCOUNT = "0xca7746cA393578aae76D6D4575064a4387dE7b98"

@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 
 from dan_async import LocalWallet
-from dan_async._tasks import Deadline
+from dan_async.deadline import Deadline
 from dan_async.errors import BundlerError, ConfigurationError, InvalidFieldError, ProtocolError, RpcError
-from dan_async.models import UserOperationV06, UserOperationV07
 from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.user_operation import UserOperationV06, UserOperationV07
 from dan_async.userops import BiconomyPaymaster, Call, SimpleAccount, WalletSigner
-from dan_async.userops.bundler import Bundler, GasPrice
-from dan_async.userops.chain import Chain
-from dan_async.userops.entry_points import ENTRY_POINTS
-from dan_async.userops.json_rpc_service import JsonRpcService
+from dan_async.userops.bundler import Bundler
+from dan_async.userops.service import ENTRY_POINTS, Chain, GasPrice, JsonRpcService
 from tests.unit.userops.services import ACCOUNT, EAGER, TARGET, World, account_in, no_sleep
 
 GAS = dict.fromkeys(

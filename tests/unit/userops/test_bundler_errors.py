@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dan_async.errors import BundlerError, PaymasterError, RpcError
-from dan_async.userops.bundler_errors import ENTRY_POINT_CODES, RPC_CODES, bundler_error
+from dan_async.userops.service import ENTRY_POINT_CODES, RPC_CODES, bundler_error
 
 PAGE = (Path(__file__).parents[3] / "docs" / "bundler-errors.md").read_text()
 

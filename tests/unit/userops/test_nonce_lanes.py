@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async._tasks import Deadline
+from dan_async.deadline import Deadline
 from dan_async.errors import DuplicateUserOperationError, InvalidFieldError, UserOperationTimeoutError
 from dan_async.userops import NonceLanes, lane_key
 

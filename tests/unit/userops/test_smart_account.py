@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dan_async import CallbackWallet, LocalWallet
-from dan_async._tasks import Deadline
 from dan_async.crypto.signature import personal_message_digest, recover_address
+from dan_async.deadline import Deadline
 from dan_async.errors import (
     BundlerError,
     ConfigurationError,
@@ -25,13 +25,12 @@ from dan_async.errors import (
     UserOperationRevertedError,
     UserOperationTimeoutError,
 )
-from dan_async.models.request_params import SmartAccount
-from dan_async.models.user_operation import UserOperationV06, UserOperationV07
-from dan_async.models.user_operation_receipt import UserOperationReceipt
 from dan_async.permissions import decode_calls
+from dan_async.request import SmartAccount
 from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.user_operation import UserOperationReceipt, UserOperationV06, UserOperationV07
 from dan_async.userops import BiconomyPaymaster, BiconomyV2, Call, SimpleAccount, create_smart_account_client
-from dan_async.userops.json_rpc_service import JsonRpcService
+from dan_async.userops.service import JsonRpcService
 from tests.helpers import cancelled_at, no_leaks
 from tests.unit.userops.services import ACCOUNT, CHAIN_ID, TARGET, TX, World, account_in
 

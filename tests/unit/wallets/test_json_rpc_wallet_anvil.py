@@ -2,11 +2,11 @@
 
 import pytest
 
-from dan_async.auth.eoa import EoaAuth
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import recover_address
 from dan_async.errors import WalletError, WalletRefusedError
 from dan_async.wallets import JsonRpcWallet
+from dan_async.wallets.base import EoaAuth
 from tests.unit.crypto.vectors import WALLET_CASES, name
 from tests.unit.wallets.anvil import require_anvil, running_anvil
 

@@ -7,21 +7,19 @@ import secrets
 
 from coincurve import PrivateKey
 
+from dan_async.config import Threshold
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.point import base_multiply, encode
+from dan_async.crypto.curve import base_multiply, encode
 from dan_async.crypto.signature import sign_digest
-from dan_async.devnet.mpc.dealing import proof_context
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.field import Polynomial, scalar_to_bytes
-from dan_async.devnet.mpc.messages import (
+from dan_async.devnet.mpc.dkg import DkgParty, proof_context
+from dan_async.devnet.mpc.dkg_messages import (
     CommitmentMessage,
     OpeningMessage,
+    Session,
     ShareMessage,
     opening_commitment,
 )
-from dan_async.devnet.mpc.schnorr import prove
-from dan_async.devnet.mpc.session import Session
-from dan_async.models.threshold import Threshold
+from dan_async.devnet.mpc.field import Polynomial, prove, scalar_to_bytes
 
 
 class Group:

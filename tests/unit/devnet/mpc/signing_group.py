@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import secrets
 
-from dan_async.devnet.mpc.ot_base import TRANSFERS
-from dan_async.devnet.mpc.ot_extension import ReceiverSeeds, SenderSeeds
-from dan_async.devnet.mpc.pair_state import PairState
-from dan_async.devnet.mpc.pairwise_setup import PairSetup
+from dan_async.devnet.mpc.ot import TRANSFERS, ReceiverSeeds, SenderSeeds
+from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 
 

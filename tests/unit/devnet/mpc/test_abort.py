@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.devnet.mpc.abort import DkgAbort, check_complaint, make_complaint
+from dan_async.config import Threshold
+from dan_async.devnet.mpc.dkg import DkgAbort, check_complaint, make_complaint
 from dan_async.errors import InvalidFieldError
-from dan_async.models.threshold import Threshold
 from tests.unit.devnet.mpc.dkg_group import Group
 
 DEALER, COMPLAINER = 3, 1

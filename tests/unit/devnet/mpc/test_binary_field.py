@@ -5,8 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.devnet.mpc.binary_field import BLOCK_BITS, REDUCTION, hash_rows
-from dan_async.devnet.mpc.bit_matrix import ROW_BITS, ROWS
+from dan_async.devnet.mpc.ot import BLOCK_BITS, REDUCTION, ROW_BITS, ROWS, hash_rows
 
 MODULUS = (1 << BLOCK_BITS) | sum(1 << power for power in REDUCTION)
 elements = st.integers(0, 2**BLOCK_BITS - 1)

@@ -5,7 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.devnet.mpc.bit_matrix import ROW_BITS, ROWS, repeat_row, select_rows, transpose
+from dan_async.devnet.mpc.ot import ROW_BITS, ROWS, repeat_row, select_rows, transpose
 
 matrices = st.integers(0, 2**64).map(lambda seed: random.Random(seed).getrandbits(ROWS * ROW_BITS))
 

@@ -3,9 +3,14 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.point import ORDER, base_multiply
-from dan_async.devnet.mpc.commitments import add_commitments, commit, evaluate_in_exponent, share_matches
-from dan_async.devnet.mpc.field import Polynomial
+from dan_async.crypto.curve import ORDER, base_multiply
+from dan_async.devnet.mpc.field import (
+    Polynomial,
+    add_commitments,
+    commit,
+    evaluate_in_exponent,
+    share_matches,
+)
 
 coefficients = st.lists(st.integers(1, ORDER - 1), min_size=1, max_size=5)
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.point import ORDER, add, base_multiply, decode, encode, negate
-from dan_async.devnet.mpc.abort import DkgAbort, Reason, check_complaint
-from dan_async.devnet.mpc.messages import CommitmentMessage, EchoMessage, OpeningMessage
+from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
+from dan_async.devnet.mpc.dkg import DkgAbort, Reason, check_complaint
+from dan_async.devnet.mpc.dkg_messages import CommitmentMessage, EchoMessage, OpeningMessage
 from tests.unit.devnet.mpc.dkg_group import Group, others, source
 
 STEPS = ["commitments", "openings", "shares", "echoes"]

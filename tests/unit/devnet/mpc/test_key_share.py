@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from dan_async.crypto.point import ORDER
+from dan_async.config import Threshold
+from dan_async.crypto.curve import ORDER
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.errors import InvalidFieldError
-from dan_async.models.threshold import Threshold
 from tests.unit.devnet.mpc.dkg_group import Group
 
 

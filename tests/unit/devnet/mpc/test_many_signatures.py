@@ -15,7 +15,7 @@ from coincurve import PublicKey
 from eth_account import Account
 
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.point import ORDER
+from dan_async.crypto.curve import ORDER
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import Signing, all_pairs
 

@@ -5,9 +5,9 @@ import secrets
 import pytest
 from coincurve import PrivateKey
 
-from dan_async.crypto.point import ORDER, encode
-from dan_async.devnet.mpc.ot_base import TRANSFERS, OtBaseReceiver, OtBaseSender, _Hashes
-from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
+from dan_async.crypto.curve import ORDER, encode
+from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.ot import TRANSFERS, OtBaseReceiver, OtBaseSender, _Hashes
 from tests.unit.devnet.mpc.dkg_group import source
 
 CONTEXT = bytes(range(32))

@@ -6,11 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.devnet.mpc import ot_extension
-from dan_async.devnet.mpc.binary_field import hash_rows
-from dan_async.devnet.mpc.bit_matrix import ROW_BITS, ROW_BYTES, repeat_row
-from dan_async.devnet.mpc.ot_extension import BATCH, EXTENSION_BYTES, accept, extend
-from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
+from dan_async.devnet.mpc import ot as ot_extension
+from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.ot import (
+    BATCH,
+    EXTENSION_BYTES,
+    ROW_BITS,
+    ROW_BYTES,
+    accept,
+    extend,
+    hash_rows,
+    repeat_row,
+)
 from tests.unit.devnet.mpc.signing_group import dealt_seeds
 
 CONTEXT = bytes(range(32))

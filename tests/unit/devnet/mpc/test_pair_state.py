@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dan_async.devnet.mpc.pair_state import PairState
+from dan_async.devnet.mpc.pairwise_setup import PairState
 from dan_async.errors import InvalidFieldError
 from tests.unit.devnet.mpc.signing_group import dealt_pair
 

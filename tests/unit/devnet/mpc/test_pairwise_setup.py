@@ -4,8 +4,8 @@ import secrets
 
 import pytest
 
-from dan_async.devnet.mpc.abort import ProtocolStateError
-from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
+from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.dkg import ProtocolStateError
 from dan_async.devnet.mpc.pairwise_setup import PairSetup
 from dan_async.errors import InvalidFieldError
 from tests.unit.devnet.mpc.signing_group import made_pair, run_setup

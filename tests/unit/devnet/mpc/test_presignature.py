@@ -9,14 +9,12 @@ from coincurve import PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.point import ORDER, base_multiply, encode
+from dan_async.crypto.curve import ORDER, base_multiply, encode
 from dan_async.crypto.signature import recover_public_key
-from dan_async.devnet.mpc.abort import ProtocolStateError
+from dan_async.devnet.mpc.aborts import PairReason, SigningAbort, SigningReason
+from dan_async.devnet.mpc.dkg import ProtocolStateError
 from dan_async.devnet.mpc.field import scalar_to_bytes
-from dan_async.devnet.mpc.pair_abort import PairReason
-from dan_async.devnet.mpc.presignature import Presignature, assemble
-from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
-from dan_async.devnet.mpc.signing_messages import Envelope, SignMessage
+from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage, assemble
 from dan_async.errors import InvalidFieldError
 from tests.unit.devnet.mpc.signing_group import all_pairs
 

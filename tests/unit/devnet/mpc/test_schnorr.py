@@ -7,10 +7,8 @@ from coincurve import PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.point import ORDER, add, base_multiply, encode, multiply, negate
-from dan_async.devnet.mpc.field import scalar_to_bytes
-from dan_async.devnet.mpc.hashing import hash_to_scalar
-from dan_async.devnet.mpc.schnorr import is_valid_proof, prove
+from dan_async.crypto.curve import ORDER, add, base_multiply, encode, multiply, negate
+from dan_async.devnet.mpc.field import hash_to_scalar, is_valid_proof, prove, scalar_to_bytes
 
 SECRET = 0x1234567890ABCDEF
 PUBLIC = base_multiply(SECRET)

@@ -5,12 +5,12 @@ import secrets
 import pytest
 from coincurve import PrivateKey
 
+from dan_async.config import Threshold
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.point import ORDER
+from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest
-from dan_async.devnet.mpc.session import Session
+from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.errors import InvalidFieldError
-from dan_async.models.threshold import Threshold
 
 KEYS = [PrivateKey() for _ in range(3)]
 IDENTITIES = tuple(public_key_to_address(key.public_key.format()) for key in KEYS)

@@ -4,9 +4,9 @@ import secrets
 
 import pytest
 
-from dan_async.devnet.mpc.ot_extension import EXTENSION_BYTES
-from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
-from dan_async.devnet.mpc.signing_messages import CommitMessage, Envelope, MultiplyMessage, SignMessage
+from dan_async.devnet.mpc.aborts import SigningAbort, SigningReason
+from dan_async.devnet.mpc.ot import EXTENSION_BYTES
+from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, MultiplyMessage, SignMessage
 from dan_async.devnet.mpc.vole import REPLY_BYTES
 
 CONTEXT = bytes(range(32))

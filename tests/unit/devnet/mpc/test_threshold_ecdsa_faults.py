@@ -8,13 +8,12 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.point import ORDER, base_multiply, encode
-from dan_async.devnet.mpc.abort import ProtocolStateError
+from dan_async.crypto.curve import ORDER, base_multiply, encode
+from dan_async.devnet.mpc.aborts import PairReason, SigningAbort, SigningReason
+from dan_async.devnet.mpc.dkg import ProtocolStateError
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.mpc.pair_abort import PairReason
-from dan_async.devnet.mpc.signing_abort import SigningAbort, SigningReason
-from dan_async.devnet.mpc.signing_messages import CommitMessage, Envelope, MultiplyMessage
+from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, MultiplyMessage
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import Signing, all_pairs, dealt_pair, finish
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.point import ORDER
+from dan_async.crypto.curve import ORDER
 from dan_async.devnet.mpc import vole
+from dan_async.devnet.mpc.aborts import PairAbort, PairReason
 from dan_async.devnet.mpc.field import scalar_to_bytes
-from dan_async.devnet.mpc.ot_extension import BATCH, accept
-from dan_async.devnet.mpc.pair_abort import PairAbort, PairReason
+from dan_async.devnet.mpc.ot import BATCH, accept
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, gadget_vector, send
 from tests.unit.devnet.mpc.signing_group import dealt_seeds
 

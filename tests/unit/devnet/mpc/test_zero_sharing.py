@@ -5,8 +5,8 @@ import secrets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.crypto.point import ORDER
-from dan_async.devnet.mpc.zero_sharing import zero_share
+from dan_async.crypto.curve import ORDER
+from dan_async.devnet.mpc.field import zero_share
 
 
 def shares(group, context=b"context", seeds=None):

@@ -1,0 +1,106 @@
+"""
+How deeply a JSON text is nested, found out without parsing it.
+
+The standard library's parser recurses for each level and counts on Python's recursion limit to stop it. A program that has
+raised that limit would be crashed by a long enough row of brackets from a peer, so texts from outside are looked at first.
+
+JSON exactly as JavaScript's JSON.stringify writes it, and a reader that refuses what we would never write.
+
+Signatures cover texts, so a text is made once and sent as it was signed. Floats are refused in both directions: 1.0 and
+-0.0 print differently in other languages, and nothing in the protocols needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from json.encoder import encode_basestring
+from typing import Any
+
+from dan_async.errors import ProtocolError
+from dan_async.types import Json
+
+#: A whole string, or one that never ends: brackets inside do not nest anything.
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+_BRACKET = re.compile(r"[\[{\]}]")
+
+
+def is_too_deep(text: str, most: int) -> bool:
+    """
+    Tell whether arrays and objects are nested in each other more than *most* times.
+
+    Args:
+        text: The text; it need not be JSON.
+        most: The deepest nesting that is still allowed.
+    """
+    if text.count("[") + text.count("{") <= most:
+        return False  # almost every text: few brackets cannot nest deeply
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > most:
+            return True
+    return False
+
+
+_LARGEST = 2**53 - 1
+
+#: Deepest nesting of arrays and objects that is read.
+MAX_DEPTH = 64
+
+
+def _refuse_float(_: str) -> Any:
+    raise ProtocolError("the JSON text holds a number that is not a whole number")
+
+
+def _to_int(digits: str) -> int:
+    if len(digits) > 17 or abs(int(digits)) > _LARGEST:
+        raise ProtocolError("the JSON text holds a whole number beyond 2**53 - 1")
+    return int(digits)
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ProtocolError("the JSON text holds an object with a repeated key")
+    return found
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_refuse_duplicates,
+    parse_float=_refuse_float,
+    parse_constant=_refuse_float,
+    parse_int=_to_int,
+)
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
+
+
+def dump(value: Json) -> str:
+    """Write a value without spaces, keys in their order, non-ASCII characters as they are."""
+    return _ENCODER.encode(value)
+
+
+#: Writes one string: what JSONEncoder itself uses with ensure_ascii=False.
+quote: Callable[[str], str] = encode_basestring
+
+
+def load(text: str | bytes) -> Json:
+    """
+    Read a JSON text: UTF-8, no repeated keys, whole numbers only.
+
+    Raises:
+        ProtocolError: It is not such a text. Its content is not repeated.
+    """
+    try:
+        decoded = text if isinstance(text, str) else text.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("the text is not UTF-8") from None
+    if is_too_deep(decoded, MAX_DEPTH):
+        raise ProtocolError("the JSON text is nested too deeply")
+    try:
+        return _DECODER.decode(decoded)
+    except ValueError:
+        raise ProtocolError("the text is not JSON") from None

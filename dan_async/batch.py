@@ -1,0 +1,339 @@
+"""
+Work on a stream of items, so many at a time.
+
+The consumer drives it: items are read and begun only when a result is asked for, and at most *concurrency* of them are
+begun or finished beyond what the consumer took. So the memory is bounded whatever the length, and a slow consumer slows
+everything down.
+
+What a batch gives: one result for each request, as they are finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
+
+from attrs import define, field, frozen
+
+from dan_async._values import check_int, check_seconds
+from dan_async.deadline import cancel_and_wait
+from dan_async.errors import ClientClosedError, InvalidFieldError
+from dan_async.session import DanSessionKeyPayload
+
+__all__ = [
+    "BatchRun",
+    "Finished",
+    "ItemResult",
+    "ItemStatus",
+    "Made",
+    "WorkStream",
+]
+
+I = TypeVar("I")  # noqa: E741 - an item
+
+R = TypeVar("R")
+
+_MOST_AT_ONCE = 100_000
+
+
+@frozen(kw_only=True)
+class Finished(Generic[I, R]):
+    """One item that was worked on: what came of it, or the error."""
+
+    index: int
+    item: I
+    value: R | None = None
+    error: BaseException | None = None
+
+
+@define
+class _Pace:
+    """Says when the next item may begin: evenly spaced, however many wait."""
+
+    interval_s: float
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    next_at: float = 0.0
+
+    async def wait(self) -> None:
+        now = self.clock()
+        begins_at = max(now, self.next_at)
+        self.next_at = begins_at + self.interval_s
+        if begins_at > now:
+            await self.sleep(begins_at - now)
+
+
+class WorkStream(Generic[I, R]):
+    """
+    An async iterator of results, as they are finished.
+
+    Args:
+        items: Where the items come from.
+        work: Works on one. What it raises becomes the item's error.
+        concurrency: How many are worked on at a time, 1 to 100 000.
+        rate_limit: How many are begun per second at most; None for no limit.
+        fatal: Errors after which nothing more is begun: they are raised instead.
+        clock: A monotonic clock.
+        sleep: Waits for some seconds.
+
+    Raises:
+        InvalidFieldError: A parameter is wrong.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[I] | AsyncIterable[I],
+        work: Callable[[I], Awaitable[R]],
+        *,
+        concurrency: int,
+        rate_limit: float | None = None,
+        fatal: type[BaseException] | tuple[type[BaseException], ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._concurrency = check_int("concurrency", concurrency, least=1, most=_MOST_AT_ONCE)
+        self._pace = None
+        if rate_limit is not None:
+            self._pace = _Pace(1 / _check_rate(rate_limit), clock, sleep)
+        self._source: Iterator[I] | AsyncIterator[I] | None = _iterate(items)
+        self._work = work
+        self._fatal = fatal
+        self._index = 0
+        self._running: set[asyncio.Task[Finished[I, R]]] = set()
+        self._reading: set[asyncio.Task[I]] = set()
+        self._ready: deque[Finished[I, R]] = deque()
+        self._failure: BaseException | None = None
+        self._taking = asyncio.Lock()
+        self._is_closed = False
+        # Whoever leaves the loop and forgets to close must not leave work running.
+        weakref.finalize(self, _cancel_all, self._running, self._reading).atexit = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Finished[I, R]:
+        """Give the next result; see ``BatchRun``."""
+        async with self._taking:
+            while not self._ready:
+                if self._is_closed:
+                    raise StopAsyncIteration
+                self._fill()
+                under_way: set[asyncio.Task[Any]] = {*self._running, *self._reading}
+                if not under_way:
+                    self._is_closed = True
+                    if self._failure is not None:
+                        raise self._failure
+                    raise StopAsyncIteration
+                done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    self._take(task)
+            result = self._ready.popleft()
+            if not self._is_closed:
+                self._fill()
+            return result
+
+    async def aclose(self) -> None:
+        """Cancel what is under way and wait for its end."""
+        self._is_closed = True
+        self._ready.clear()
+        self._source = None
+        await cancel_and_wait([*self._running, *self._reading])
+
+    # --- reading and beginning ----------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Begin as much as there is room for."""
+        while self._source is not None and not self._reading:
+            if len(self._running) + len(self._ready) >= self._concurrency:
+                return
+            if isinstance(self._source, AsyncIterator):
+                self._reading.add(asyncio.create_task(_read(self._source), name="batch source"))
+                return
+            try:
+                item = next(self._source)
+            except StopIteration:
+                self._source = None
+            except Exception as error:  # noqa: BLE001 - raised again when what was begun is finished
+                self._stop(error)
+            else:
+                self._begin(item)
+
+    def _begin(self, item: I) -> None:
+        # The coroutine must not hold this object, or it could not be collected while work runs.
+        coroutine = _work_on(self._index, item, self._work, self._pace)
+        self._running.add(asyncio.create_task(coroutine, name=f"batch item {self._index}"))
+        self._index += 1
+
+    def _stop(self, failure: BaseException) -> None:
+        """Begin nothing more; the failure is raised when everything begun before is finished."""
+        self._source = None
+        if self._failure is None:
+            self._failure = failure
+
+    def _take(self, task: asyncio.Task[Any]) -> None:
+        if task in self._reading:
+            self._reading.discard(task)
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if isinstance(error, StopAsyncIteration | _Ended):
+                self._source = None
+            elif error is not None:
+                self._stop(error)
+            elif self._source is not None:
+                self._begin(task.result())
+            return
+        self._running.discard(task)
+        finished: Finished[I, R] = task.result()
+        if self._fatal and isinstance(finished.error, self._fatal):
+            self._stop(finished.error)
+            return
+        self._ready.append(finished)
+
+
+class _Ended(Exception):  # noqa: N818 - nothing went wrong
+    """The source has no more items. A task cannot end with StopAsyncIteration."""
+
+
+async def _read(source: AsyncIterator[I]) -> I:
+    try:
+        return await anext(source)
+    except StopAsyncIteration:
+        raise _Ended from None
+
+
+async def _work_on(
+    index: int, item: I, work: Callable[[I], Awaitable[R]], pace: _Pace | None
+) -> Finished[I, R]:
+    try:
+        if pace is not None:
+            await pace.wait()
+        return Finished(index=index, item=item, value=await work(item))
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one item's failure is its result, and the others go on
+        return Finished(index=index, item=item, error=error)
+
+
+def _iterate(items: Iterable[I] | AsyncIterable[I]) -> Iterator[I] | AsyncIterator[I]:
+    if isinstance(items, AsyncIterable):
+        return aiter(items)
+    if isinstance(items, Iterable) and not isinstance(items, str | bytes):
+        return iter(items)
+    raise InvalidFieldError("requests", f"must be something to iterate over, not {type(items).__name__}")
+
+
+def _check_rate(rate: object) -> float:
+    try:
+        return check_seconds("rate_limit", rate)
+    except InvalidFieldError:
+        raise InvalidFieldError("rate_limit", "must be a number per second, greater than 0") from None
+
+
+def _cancel_all(*groups: set[asyncio.Task[Any]]) -> None:
+    for task in [task for group in groups for task in group]:
+        if not task.get_loop().is_closed():
+            task.cancel()
+
+
+#: made: a new session; kept: it was in the store; settled: a crash or an error had left it pending, and the nodes had made
+#: it; failed: there is none.
+ItemStatus: TypeAlias = Literal["made", "kept", "settled", "failed"]
+
+#: What the work on one request gives.
+Made: TypeAlias = tuple[ItemStatus, DanSessionKeyPayload]
+
+
+@frozen(kw_only=True)
+class ItemResult:
+    """
+    What came of one request.
+
+    Args:
+        index: Its place in the requests, from 0.
+        status: What happened.
+        request: The request itself; not shown in repr.
+        session: The session; None if it failed. It holds a secret.
+        error: Why it failed; None if it did not.
+    """
+
+    index: int
+    status: ItemStatus
+    request: Any = field(repr=False)
+    session: DanSessionKeyPayload | None = None
+    error: BaseException | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether there is a session."""
+        return self.session is not None
+
+
+class BatchRun:
+    """
+    The results of a batch, to be iterated over with ``async for``: each as soon as it is there, in no certain order.
+
+    Nothing runs before the first result is asked for. At most *concurrency* requests have been read, and begun or finished,
+    beyond the results that were taken: whoever takes them slowly slows the batch down. Use it as an async context manager
+    where the loop may be left early, or call ``aclose()``: then what is under way is cancelled and waited for.
+
+    Args:
+        requests: The requests; read one by one, and never further ahead than that.
+        work: Works on one request.
+        concurrency: How many are worked on at a time.
+        rate_limit: How many are begun per second at most; None for no limit.
+
+    Raises:
+        InvalidFieldError: A parameter is wrong.
+    """
+
+    def __init__(
+        self,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        work: Callable[[Any], Awaitable[Made]],
+        *,
+        concurrency: int,
+        rate_limit: float | None = None,
+    ) -> None:
+        self._stream: WorkStream[Any, Made] = WorkStream(
+            requests, work, concurrency=concurrency, rate_limit=rate_limit, fatal=ClientClosedError
+        )
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ItemResult:
+        """
+        Give the next result.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+            ClientClosedError: The client was closed; the requests that are left were not begun.
+            Exception: What the requests themselves raised when they were read, once everything begun before is finished.
+        """
+        return _result(await anext(self._stream))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel what is under way and wait for its end. May be called twice; no result comes afterwards."""
+        await self._stream.aclose()
+
+
+def _result(finished: Finished[Any, Made]) -> ItemResult:
+    if finished.value is None:
+        return ItemResult(index=finished.index, status="failed", request=finished.item, error=finished.error)
+    status, session = finished.value
+    return ItemResult(index=finished.index, status=status, request=finished.item, session=session)

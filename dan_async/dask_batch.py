@@ -1,0 +1,271 @@
+"""
+A batch on a Dask cluster: rows in partitions, one client for each worker, one store. Needs the extra ``dask``.
+
+What crosses the wire is encrypted: a partition goes to its worker under the store's key, which each worker reads for itself,
+and what comes back holds no secret. A worker that dies is replaced by Dask; its rows are resumed by another one under their
+references, so that none gets a second key.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+from attrs import field, frozen
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from dan_async._values import check_int
+from dan_async.batch import ItemStatus, WorkStream
+from dan_async.config import NodeEndpoint, Threshold, Timeouts
+from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, StoreKeyError, require_extra
+from dan_async.storage.keys import KeySource, keys_from_environment, keys_from_file
+from dan_async.types import Address, MpcKeyId
+
+__all__ = [
+    "RemoteResult",
+    "WorkerSetup",
+    "generate_session_keys_on",
+]
+
+_ASSOCIATED = b"dan-async partition 1"
+
+_ON_WORKER = "dan_async_batch"
+
+
+@frozen(kw_only=True)
+class WorkerSetup:
+    """
+    What a worker needs to take part. It crosses the wire, so it names secrets and holds none.
+
+    Args:
+        nodes: The nodes, as ``URL=OPERATOR``.
+        threshold: t and n.
+        store_url: The store, as the workers reach it. With a password in it, TLS is required on the cluster.
+        key_file: The file with the store's key on the workers, and here.
+        key_variable: Or the environment variable that holds it.
+        concurrency: How many rows a worker works on at a time, for each partition.
+        total_s: Seconds for one key.
+
+    Raises:
+        InvalidFieldError: A value is wrong, or not exactly one key is named.
+    """
+
+    nodes: tuple[str, ...] = field(converter=tuple)
+    threshold: Threshold
+    store_url: str = field(repr=False)
+    key_file: str | None = None
+    key_variable: str | None = None
+    concurrency: int = 16
+    total_s: float = 30.0
+
+    def __attrs_post_init__(self) -> None:
+        for node in self.nodes:
+            NodeEndpoint.of(node)
+        check_int("concurrency", self.concurrency, least=1, most=100_000)
+        Timeouts(total_s=self.total_s)
+        if (self.key_file is None) == (self.key_variable is None):
+            raise InvalidFieldError("key_file", "or key_variable must name the store's key, not both")
+
+    def keys(self) -> KeySource:
+        """Read the store's keys from where they are named."""
+        if self.key_file is not None:
+            return keys_from_file(self.key_file)
+        return keys_from_environment(self.key_variable or "")
+
+
+@frozen(kw_only=True)
+class RemoteResult:
+    """
+    What came of one row. The session itself is in the store, under its reference.
+
+    Args:
+        index: The row's place, from 0.
+        reference: The row's reference.
+        status: What happened.
+        session_key_eoa: The address of the distributed key; None if it failed.
+        mpc_key_id: The key's id.
+        error: The kind of error, if it failed.
+        problem: What it said.
+    """
+
+    index: int
+    reference: str
+    status: ItemStatus
+    session_key_eoa: Address | None = None
+    mpc_key_id: MpcKeyId | None = None
+    error: str = ""
+    problem: str = ""
+
+
+async def generate_session_keys_on(
+    cluster: Any,
+    rows: Iterable[Mapping[str, Any]],
+    setup: WorkerSetup,
+    *,
+    partition: int = 64,
+    in_flight: int = 8,
+    retry_failed: bool = False,
+) -> AsyncIterator[RemoteResult]:
+    """
+    Make a session key for each row on the workers of a Dask cluster, and give what came of each as its partition is done.
+
+    Args:
+        cluster: A ``distributed.Client`` that was made with ``asynchronous=True``.
+        rows: JSON values each: a *reference*, the *private_key* of the owner as hex, and parameters of
+            ``generate_session_key``. Read no further ahead than *in_flight* partitions.
+        setup: What the workers need.
+        partition: How many rows go to a worker together, 1 to 10 000.
+        in_flight: How many partitions are with the workers at a time.
+        retry_failed: Whether to try rows again that have failed before.
+
+    Raises:
+        ConfigurationError: A parameter is wrong, or the store's URL holds a password and the cluster has no TLS.
+        StoreKeyError: A worker has another key than is used here.
+        MissingExtraError: The extra is not installed.
+    """
+    require_extra("distributed", extra="dask", purpose="A batch on a Dask cluster")
+    check_int("partition", partition, least=1, most=10_000)
+    if not getattr(cluster, "asynchronous", False):
+        raise InvalidFieldError("cluster", "must be a distributed.Client with asynchronous=True")
+    _check_wire(cluster, setup)
+    keys = setup.keys()
+
+    async def work(numbered: list[tuple[int, Mapping[str, Any]]]) -> list[RemoteResult]:
+        sealed = await _seal(keys, {"rows": numbered, "retryFailed": retry_failed})
+        future = cluster.submit(_run_partition, setup, sealed, pure=False, retries=2)
+        try:
+            return [RemoteResult(**members) for members in await future]
+        finally:
+            await future.cancel()  # lets the cluster forget it, and stop it if it is still at work
+
+    stream = WorkStream(_partitions(rows, partition), work, concurrency=in_flight)
+    try:
+        async for done in stream:
+            if done.error is not None:
+                raise done.error
+            for result in done.value or ():
+                yield result
+    finally:
+        await stream.aclose()
+        await cluster.run(_leave)
+
+
+def _partitions(
+    rows: Iterable[Mapping[str, Any]], size: int
+) -> Iterator[list[tuple[int, Mapping[str, Any]]]]:
+    numbered = enumerate(rows)
+    while part := list(itertools.islice(numbered, size)):
+        yield part
+
+
+def _check_wire(cluster: Any, setup: WorkerSetup) -> None:
+    address = str(getattr(cluster.scheduler, "address", ""))
+    _, _, rest = setup.store_url.partition("://")
+    has_password = ":" in rest.partition("@")[0] if "@" in rest else False
+    if has_password and not address.startswith(("tls://", "inproc://")):
+        raise ConfigurationError(
+            "the store's URL holds a password, and the cluster's connections have no TLS",
+            hint="Give the cluster a distributed.Security, or let the workers log in without a password in the URL",
+        )
+
+
+async def _seal(keys: KeySource, value: object) -> tuple[str, bytes]:
+    try:
+        text = json.dumps(value).encode()
+    except (TypeError, ValueError):
+        raise InvalidFieldError("rows", "must be JSON values: they go to another process") from None
+    key = await keys.current(None)
+    nonce = secrets.token_bytes(12)
+    return key.id, nonce + AESGCM(key.secret).encrypt(nonce, text, _ASSOCIATED + key.id.encode())
+
+
+async def _unseal(keys: KeySource, sealed: tuple[str, bytes]) -> Any:
+    key_id, body = sealed
+    key = await keys.by_id(key_id)
+    try:
+        if key is None:
+            raise InvalidTag
+        return json.loads(AESGCM(key.secret).decrypt(body[:12], body[12:], _ASSOCIATED + key_id.encode()))
+    except InvalidTag:
+        raise StoreKeyError(
+            "the worker's store key is not the one that the batch was sent under",
+            hint="Give every worker the same key file or variable",
+        ) from None
+
+
+# --- on the workers ---------------------------------------------------------------------------------------------------
+async def _run_partition(setup: WorkerSetup, sealed: tuple[str, bytes]) -> list[dict[str, Any]]:
+    """Run one partition with the worker's client; gives members of ``RemoteResult``."""
+    asked = await _unseal(setup.keys(), sealed)
+    numbered: list[tuple[int, dict[str, Any]]] = asked["rows"]
+    dan = await _client_of_worker(setup)
+    requests = [_request(row) for _, row in numbered]
+    found: list[dict[str, Any]] = []
+    run = dan.generate_session_keys(
+        requests, resume=True, retry_failed=asked["retryFailed"], concurrency=setup.concurrency
+    )
+    async with run:
+        async for item in run:
+            index, row = numbered[item.index]
+            members: dict[str, Any] = {
+                "index": index,
+                "reference": str(row.get("reference", "")),
+                "status": item.status,
+            }
+            if item.session is not None:
+                members["session_key_eoa"] = item.session.session_key_eoa
+                members["mpc_key_id"] = item.session.mpc_key_id
+            else:
+                members["error"] = type(item.error).__name__
+                members["problem"] = item.error.message if isinstance(item.error, DanError) else ""
+            found.append(members)
+    return found
+
+
+def _request(row: Mapping[str, Any]) -> Any:
+    """Make a row a request; one that cannot be made stays as it is, and fails as such."""
+    from dan_async.wallets.local_key import LocalWallet
+
+    request = dict(row)
+    key = request.pop("private_key", None)
+    if key is not None:
+        try:
+            request["wallet"] = LocalWallet(key)
+        except DanError:
+            request["wallet"] = None
+    return request
+
+
+async def _client_of_worker(setup: WorkerSetup) -> Any:
+    """Give the worker's client, opened on first use: one for all its partitions."""
+    from distributed import get_worker
+
+    from dan_async.client import DanClient
+    from dan_async.nodes.network import NodeNetwork
+    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+
+    worker: Any = get_worker()
+    known = worker.__dict__.get(_ON_WORKER)
+    if known is not None and known[0] == setup:
+        return known[1]
+    stack = AsyncExitStack()
+    timeouts = Timeouts(total_s=setup.total_s)
+    store = SQLAlchemyStore(setup.store_url, setup.keys())
+    stack.push_async_callback(store.aclose)
+    network = NodeNetwork(setup.nodes, threshold=setup.threshold, timeouts=timeouts)
+    client = DanClient(network, store=store, timeouts=timeouts)
+    stack.push_async_callback(client.aclose)
+    worker.__dict__[_ON_WORKER] = (setup, client, stack)
+    return client
+
+
+async def _leave(dask_worker: Any = None) -> None:
+    """Close the worker's client."""
+    known = dask_worker.__dict__.pop(_ON_WORKER, None)
+    if known is not None:
+        await cast("AsyncExitStack", known[2]).aclose()

@@ -1,0 +1,344 @@
+"""
+Who a node is: a secp256k1 key whose Ethereum address is the node's operator address.
+
+What a node accepts, how much of it, and how long it waits.
+
+A token bucket for each address that sends requests.
+
+Threads for what would hold the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import os
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from enum import IntEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar
+
+from attrs import field, frozen
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from dan_async._values import check_int, check_seconds, from_hex, required
+from dan_async.crypto.address import public_key_to_address
+from dan_async.crypto.curve import ORDER
+from dan_async.crypto.signature import sign_digest, signing_key
+from dan_async.types import OperatorAddress
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
+    fresh = target.with_name(f"{target.name}.{secrets.token_hex(8)}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(target)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    # Without this the new name may be lost in a power cut although its content is safe.
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_STORAGE_INFO = b"dan-devnet share store key"
+
+
+class NodeIdentity:
+    """
+    A node's identity key.
+
+    Args:
+        secret: The private key, 32 bytes.
+
+    Raises:
+        InvalidFieldError: It is not a private key.
+    """
+
+    __slots__ = ("_key", "operator")
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = signing_key(secret)
+        self.operator = OperatorAddress(public_key_to_address(self._key.public_key.format()))
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new one."""
+        while True:
+            secret = secrets.token_bytes(32)
+            if 0 < int.from_bytes(secret, "big") < ORDER:
+                return cls(secret)
+
+    @classmethod
+    def from_hex(cls, text: str) -> Self:
+        """Read a private key: 64 hex digits, no 0x."""
+        return cls(from_hex(text, field="identity", length=32, prefix=False))
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> Self:
+        """
+        Read the identity kept in a file, or make one and keep it there, with mode 0600.
+
+        The file is not encrypted: whoever can read it is the node.
+
+        Raises:
+            InvalidFieldError: The file holds something else.
+        """
+        try:
+            text = path.read_text(encoding="ascii", errors="replace")
+        except FileNotFoundError:
+            identity = cls.generate()
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(path, identity.to_hex().encode() + b"\n")
+            return identity
+        return cls.from_hex(text.strip())
+
+    def sign(self, digest: bytes) -> bytes:
+        """Sign a 32-byte digest: 65 bytes r, s, v."""
+        return sign_digest(self._key, digest)
+
+    def storage_key(self) -> bytes:
+        """Derive the key that encrypts this node's records (HKDF-SHA256)."""
+        return HKDF(SHA256(), 32, salt=None, info=_STORAGE_INFO).derive(self._key.secret)
+
+    def to_hex(self) -> str:
+        """Give the private key as 64 hex digits, to be handed to the node's own process or file and to nobody else."""
+        return self._key.secret.hex()
+
+    def __repr__(self) -> str:
+        return f"NodeIdentity(operator={self.operator!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a node's identity is not pickled: it would carry the private key")
+
+
+def _count(default: int, *, most: int = 2**31 - 1) -> Any:
+    return field(default=default, validator=required(check_int, least=1, most=most))
+
+
+def _seconds(default: float) -> Any:
+    return field(default=default, validator=required(check_seconds))
+
+
+@frozen(kw_only=True)
+class NodeLimits:
+    """
+    Limits of one devnet node. What is beyond them is refused with an error code, never queued without bound.
+
+    Args:
+        max_request_bytes: Longest request. One of up to twice that length is answered with ``TOO_LARGE``; anything
+            longer closes the connection.
+        max_in_flight: Requests being worked on per connection.
+        max_connections: Client connections at a time, and as many of peers.
+        requests_per_s: Requests per second from one address, on average.
+        request_burst: Requests from one address at once.
+        max_keygens: Key generations running at a time.
+        max_nonces: Nonces remembered at a time, used and expired ones included.
+        nonce_lifetime_s: How long a nonce may be used, in seconds; a person may be reading a wallet prompt meanwhile.
+        round_s: How long one round of the distributed key generation waits for the slowest peer, in seconds.
+        sign_round_s: The same for one round of making a presignature, and for the set-up of a pair.
+        sign_quiet_s: How long a peer may give no sign of life in these, in seconds: a busy peer gives them, and has a
+            round's time; one that is gone does not.
+        max_presigns: Presignatures being made at a time.
+        max_presignatures: Presignatures kept ready at a time, and as many being made, for one ephemeral key.
+        presignature_lifetime_s: How long a presignature is kept, in seconds.
+        max_signs: Requests for signatures being worked on at a time.
+        stop_grace_s: How long a stopping node waits for what it is working on, in seconds.
+        handshake_s: How long opening one link between nodes may take, in seconds.
+        max_peer_frame_bytes: Longest message from another node.
+        max_peer_queue_bytes: What may wait to be sent to one node, or wait for a session that has not begun here, in
+            bytes for each node.
+        early_message_s: How long a peer's message for a session that has not begun here is kept, in seconds.
+
+    Raises:
+        InvalidFieldError: A number is out of range.
+    """
+
+    max_request_bytes: int = _count(1024 * 1024, most=64 * 1024 * 1024)
+    max_in_flight: int = _count(1024)
+    max_connections: int = _count(1024)
+    requests_per_s: float = _seconds(5000.0)
+    request_burst: int = _count(10_000)
+    max_keygens: int = _count(256)
+    max_nonces: int = _count(65_536)
+    nonce_lifetime_s: float = _seconds(300.0)
+    round_s: float = _seconds(10.0)
+    sign_round_s: float = _seconds(15.0)
+    sign_quiet_s: float = _seconds(2.5)
+    max_presigns: int = _count(1024)
+    max_presignatures: int = _count(256)
+    presignature_lifetime_s: float = _seconds(60.0)
+    max_signs: int = _count(1024)
+    stop_grace_s: float = _seconds(1.0)
+    handshake_s: float = _seconds(5.0)
+    max_peer_frame_bytes: int = _count(1024 * 1024, most=64 * 1024 * 1024)
+    max_peer_queue_bytes: int = _count(16 * 1024 * 1024)
+    early_message_s: float = _seconds(20.0)
+
+
+class RateLimit:
+    """
+    Allows so many requests per second and address, and short bursts.
+
+    Args:
+        per_s: How fast a bucket fills.
+        burst: How much it holds.
+        clock: A monotonic clock.
+        max_addresses: How many buckets are kept; the one not used for longest goes first.
+    """
+
+    def __init__(
+        self, per_s: float, burst: int, *, clock: Callable[[], float], max_addresses: int = 4096
+    ) -> None:
+        self._per_s = per_s
+        self._burst = float(burst)
+        self._clock = clock
+        self._max_addresses = max_addresses
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, address: str) -> float:
+        """Take one token; gives 0.0 if there was one, else the seconds until there is."""
+        now = self._clock()
+        level, at = self._buckets.pop(address, (self._burst, now))
+        level = min(self._burst, level + (now - at) * self._per_s)
+        allowed = level >= 1.0
+        self._buckets[address] = (level - 1.0 if allowed else level, now)
+        if len(self._buckets) > self._max_addresses:
+            self._buckets.popitem(last=False)
+        return 0.0 if allowed else (1.0 - level) / self._per_s
+
+
+T = TypeVar("T")
+
+
+class Urgency(IntEnum):
+    """
+    Which computation comes first.
+
+    What is under way goes before what is new: so a busy node finishes one thing after the other, instead of letting
+    everything wait for everything else until deadlines pass.
+    """
+
+    NEW = 0
+    UNDER_WAY = 1
+    AWAITED = 2
+
+
+class _Arithmetic:
+    """One thread that does what is most urgent, and of that what came first. It starts with its first task."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []  # a heap
+        self._futures: set[Future[Any]] = set()
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, urgency: Urgency, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = function(*arguments)
+            except BaseException as error:  # noqa: BLE001 - it goes to whoever waits
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        with self._changed:
+            if self._is_closed:
+                raise RuntimeError("the workers are closed")
+            self._futures.add(future)
+            heapq.heappush(self._waiting, (-urgency, next(self._numbers), work))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dan-devnet-arithmetic", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        future.add_done_callback(self._forget)
+        return future
+
+    def shutdown(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            waiting = list(self._futures)
+            self._changed.notify()
+        for future in waiting:
+            future.cancel()  # what runs already cannot be
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._is_closed:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                _, _, work = heapq.heappop(self._waiting)
+            work()
+            del work  # neither what was computed nor what it was computed from outlives it here
+
+    def _forget(self, future: Future[Any]) -> None:
+        with self._changed:
+            self._futures.discard(future)
+
+
+class Workers:
+    """
+    Two threads: one for arithmetic, one for the disk.
+
+    One for arithmetic is the best number, not the least: Python code in several threads fights the event loop for the
+    interpreter lock, and with two the loop stalls longer while fewer keys get done. Who has cores to spare gives
+    each node a process of its own.
+    """
+
+    def __init__(self) -> None:
+        self._arithmetic = _Arithmetic()
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="dan-devnet-disk")
+
+    async def compute(
+        self, function: Callable[..., T], *arguments: Any, urgency: Urgency = Urgency.UNDER_WAY
+    ) -> T:
+        """Run a computation off the event loop, when nothing more urgent is waiting."""
+        return await asyncio.wrap_future(self._arithmetic.submit(urgency, function, *arguments))
+
+    async def use_disk(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run something that reads or writes files off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, function, *arguments)
+
+    def close(self) -> None:
+        """Drop what has not begun, and wait for what has: a few milliseconds."""
+        self._arithmetic.shutdown()
+        self._disk.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""The wallet-provider gateway in front of the devnet's nodes."""

@@ -1,0 +1,228 @@
+"""
+The devnet's gateway: the public clients' protocol in every revision, in front of the nodes.
+
+It is a relay and is trusted for nothing. The nodes are sent the owner's setup as it came, and check the owner's signature
+over a challenge that holds their own nonces; the gateway could refuse, but not forge. Any number of gateways can stand in
+front of the same nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import socket
+from typing import Any
+
+from aiohttp import WSMsgType, web
+from attrs import field, frozen
+
+from dan_async._values import check_int, check_seconds, optional, required
+from dan_async.deadline import Deadline, cancel_and_wait
+from dan_async.devnet.gateway.exchange import serve_exchange
+from dan_async.errors import (
+    ConfigurationError,
+    DanError,
+    DeadlineExceededError,
+    NodeRefusedError,
+    ProtocolError,
+    QuorumError,
+)
+from dan_async.nodes.network import NodeNetwork
+from dan_async.protocols.exchange import ApiVersion, Operation
+
+_log = logging.getLogger(__name__)
+
+_CLOSE_S = 0.5
+
+#: Longest close reason that fits in a WebSocket close frame, in bytes.
+_LONGEST_REASON = 120
+
+
+class CloseCode:
+    """Why the gateway closed a connection before its result; 1000 comes after a result."""
+
+    #: The frame is not what the protocol allows here.
+    BAD_REQUEST = 4400
+    #: The nodes refused the owner's authorisation.
+    REFUSED = 4403
+    #: The client was silent for too long.
+    TIMEOUT = 4408
+    #: The nodes could not do it.
+    NETWORK_FAILED = 4502
+
+
+@frozen(kw_only=True)
+class GatewayLimits:
+    """
+    What the gateway accepts.
+
+    Args:
+        max_frame_bytes: Longest frame.
+        max_connections: Connections at a time.
+        first_frame_s: Seconds to wait for the first frame.
+        wallet_s: Seconds to wait for the owner's authorisation; a person may be reading.
+        operation_s: Seconds for the nodes' work.
+
+    Raises:
+        InvalidFieldError: A number is out of range.
+    """
+
+    max_frame_bytes: int = field(
+        default=1024 * 1024, validator=required(check_int, least=1024, most=64 * 1024 * 1024)
+    )
+    max_connections: int = field(default=1024, validator=optional(check_int, least=1, most=2**20))
+    first_frame_s: float = field(default=10.0, validator=required(check_seconds))
+    wallet_s: float = field(default=240.0, validator=required(check_seconds))
+    operation_s: float = field(default=60.0, validator=required(check_seconds))
+
+
+class GatewayServer:
+    """
+    One gateway. ``start`` once, ``stop`` once.
+
+    Args:
+        network: The nodes behind it; closed by ``stop``.
+        token: If given, a client must send it as ``Authorization: Bearer …`` or as ``X-Api-Key``.
+        limits: What it accepts.
+    """
+
+    def __init__(
+        self, network: NodeNetwork, *, token: str | None = None, limits: GatewayLimits | None = None
+    ) -> None:
+        self._network = network
+        self._token = token
+        self._limits = limits or GatewayLimits()
+        self._serving: set[asyncio.Task[Any]] = set()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """
+        Begin to listen.
+
+        Args:
+            listener: A bound socket; closed by ``stop``.
+        """
+        app = web.Application()
+        app.router.add_get("/{version:v[12]}/{operation}", self._serve)
+        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, backlog=1024).start()
+
+    async def stop(self) -> None:
+        """Stop listening, give up what is being served, and close the connections to the nodes."""
+        if self._runner is not None:
+            for site in self._runner.sites:
+                await site.stop()
+        await cancel_and_wait(list(self._serving))
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self._network.aclose()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        refusal = self._refuse(request)
+        if refusal is not None:
+            return refusal
+        websocket = web.WebSocketResponse(
+            compress=False, max_msg_size=self._limits.max_frame_bytes, timeout=_CLOSE_S
+        )
+        await websocket.prepare(request)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._operate(request, websocket)
+        finally:
+            self._serving.discard(task)
+        return websocket
+
+    def _refuse(self, request: web.Request) -> web.Response | None:
+        if request.match_info["operation"] not in set(Operation):
+            return web.Response(status=404, text="no such operation")
+        if self._token is not None and not _has_token(request, self._token):
+            return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
+        if len(self._serving) >= self._limits.max_connections:
+            return web.Response(status=503, headers={"Retry-After": "1"})
+        return None
+
+    async def _operate(self, request: web.Request, websocket: web.WebSocketResponse) -> None:
+        api_version: ApiVersion = "v2" if request.match_info["version"] == "v2" else "v1"
+        peer = _Peer(websocket)
+        try:
+            result = await serve_exchange(
+                self._network,
+                Operation(request.match_info["operation"]),
+                api_version,
+                first_frame=await peer.receive(self._limits.first_frame_s),
+                send=peer.send,
+                receive=lambda: peer.receive(self._limits.wallet_s),
+                deadline=Deadline(self._limits.operation_s),
+            )
+            await peer.send(result)
+            await websocket.close(code=1000)
+        except _GoneError:
+            pass  # the client left: there is nobody to tell
+        except _SilentError:
+            await peer.refuse(CloseCode.TIMEOUT, "no frame came in time")
+        except DanError as error:
+            _log.info("request %s: %s", error.request_id, error)
+            await peer.refuse(_close_code(error), _reason(error))
+
+
+class _GoneError(Exception):
+    """The client closed the connection."""
+
+
+class _SilentError(Exception):
+    """The client sent nothing in time."""
+
+
+class _Peer:
+    """The client at the other end of one WebSocket."""
+
+    def __init__(self, websocket: web.WebSocketResponse) -> None:
+        self._websocket = websocket
+
+    async def receive(self, timeout_s: float) -> str:
+        try:
+            message = await self._websocket.receive(timeout=timeout_s)
+        except TimeoutError:
+            raise _SilentError from None
+        if message.type is WSMsgType.TEXT:
+            return str(message.data)
+        if message.type is WSMsgType.BINARY:
+            raise ProtocolError("frames are text")
+        raise _GoneError
+
+    async def send(self, text: str) -> None:
+        try:
+            await self._websocket.send_str(text)
+        except ConnectionError:
+            raise _GoneError from None
+
+    async def refuse(self, code: int, reason: str) -> None:
+        cut = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
+        await self._websocket.close(code=code, message=cut.encode())
+
+
+def _has_token(request: web.Request, token: str) -> bool:
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    given = bearer if scheme.lower() == "bearer" else request.headers.get("X-Api-Key", "")
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def _close_code(error: DanError) -> int:
+    if isinstance(error, DeadlineExceededError):
+        return CloseCode.TIMEOUT
+    if isinstance(error, ConfigurationError | ProtocolError):
+        return CloseCode.BAD_REQUEST
+    refusals = [outcome.error for outcome in error.nodes if isinstance(outcome.error, NodeRefusedError)]
+    if isinstance(error, QuorumError) and refusals and not any(refusal.retryable for refusal in refusals):
+        return CloseCode.REFUSED
+    return CloseCode.NETWORK_FAILED
+
+
+def _reason(error: DanError) -> str:
+    """Say in one short line what a client can do something about: a node's refusal, where there is one."""
+    refusal = next((o.error for o in error.nodes if isinstance(o.error, NodeRefusedError)), None)
+    return refusal.message if refusal is not None else error.message

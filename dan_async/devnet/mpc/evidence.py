@@ -1,0 +1,201 @@
+"""
+Who told different parties different things: signed commitments, passed on with the echoes. Pure.
+
+``mpc.dkg`` notices equivocation when the signed transcript hashes differ, and cannot tell from them who lied. Here every
+party signs its commitment of round 1, and sends all commitments that it has got along with its echo: two that one party
+signed in one session are a proof against it. (The echo broadcast of Goldwasser and Lindell, "Secure multi-party computation
+without agreement", J. Cryptology 18, 2005, plus signatures, so that whoever cheats is named.) Nothing of this is secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import frozen
+
+from dan_async.crypto.hashes import tagged_hash
+from dan_async.devnet.mpc.dkg import DkgAbort, DkgParty, Reason, check_complaint
+from dan_async.devnet.mpc.dkg_messages import CommitmentMessage, EchoMessage, Session
+from dan_async.devnet.mpc.framing import join_parts, split_parts
+from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.errors import InvalidFieldError, ProtocolError
+
+#: First byte of a proof of equivocation; complaints of ``mpc`` begin with another.
+_PROOF = b"\xe0"
+
+
+@frozen
+class _Signed:
+    """A commitment message and its sender's signature."""
+
+    message: bytes
+    signature: bytes
+
+    def is_signed(self, session: Session, index: int) -> bool:
+        return session.is_signed_by(index, _digest(session, self.message), self.signature)
+
+    def encode(self) -> bytes:
+        return join_parts((self.message, self.signature))
+
+    @classmethod
+    def decode(cls, body: bytes) -> _Signed:
+        return cls(*split_parts(body, 2))
+
+
+def _digest(session: Session, message: bytes) -> bytes:
+    return tagged_hash("dan-devnet commitment", session.context, message)
+
+
+def sign_commitment(session: Session, message: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+    """Give the body of round 1: a commitment message and its signature."""
+    return _Signed(message, sign(_digest(session, message))).encode()
+
+
+def check_evidence(session: Session, evidence: bytes) -> int | None:
+    """
+    Find out who is to blame, from what a party that gave up has sent as evidence.
+
+    Args:
+        session: The session.
+        evidence: A complaint of ``mpc``, or two commitments that one party signed.
+
+    Returns:
+        The index of the party to blame; None if the evidence proves nothing.
+    """
+    if evidence[:1] != _PROOF:
+        return check_complaint(
+            evidence,
+            session_id=session.session_id,
+            threshold=session.threshold,
+            identities=session.identities,
+        )
+    try:
+        one, other = (_Signed.decode(part) for part in split_parts(evidence[1:], 2))
+        senders = {CommitmentMessage.decode(it.message, session.context).sender for it in (one, other)}
+    except (InvalidFieldError, ProtocolError):
+        return None
+    sender = senders.pop()
+    is_proof = (
+        not senders
+        and one.message != other.message
+        and one.is_signed(session, sender)
+        and other.is_signed(session, sender)
+    )
+    return sender if is_proof else None
+
+
+class CommitmentBook:
+    """
+    The signed commitments of one session, as one party has got them.
+
+    Args:
+        session: The session.
+        index: The party.
+    """
+
+    def __init__(self, session: Session, index: int) -> None:
+        self._session = session
+        self._index = index
+        self._entries: dict[int, _Signed] = {}
+
+    def read(self, own: bytes, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
+        """
+        Take in the bodies of round 1.
+
+        Args:
+            own: This party's.
+            bodies: Those of the others, by index.
+
+        Returns:
+            The others' commitment messages.
+
+        Raises:
+            DkgAbort: One is malformed, or not signed by its sender.
+        """
+        bad = []
+        for index, body in {**bodies, self._index: own}.items():
+            try:
+                signed = _Signed.decode(body)
+            except ProtocolError:
+                bad.append(index)
+                continue
+            if not signed.is_signed(self._session, index):
+                bad.append(index)
+            self._entries[index] = signed
+        if bad:
+            raise DkgAbort(Reason.MALFORMED_MESSAGE, bad)
+        return {index: self._entries[index].message for index in bodies}
+
+    def echo(self, echo: bytes) -> bytes:
+        """Give the body of round 3: the echo, and this book."""
+        return join_parts((echo, *(self._entries[index].encode() for index in self._indices)))
+
+    def finish(self, party: DkgParty, own_echo: bytes, bodies: Mapping[int, bytes]) -> KeyShare:
+        """
+        Take the last step of a key generation; if parties have got different things, find out through whom.
+
+        Args:
+            party: Its state.
+            own_echo: The echo message that it sent.
+            bodies: The others' bodies of round 3, by index.
+
+        Raises:
+            DkgAbort: As ``DkgParty.finish``, with the culprits of an equivocation, and a proof if there is one.
+        """
+        echoes: dict[int, bytes] = {}
+        books: dict[int, list[bytes]] = {}
+        bad = []
+        for index, body in bodies.items():
+            try:
+                echoes[index], *books[index] = split_parts(body, 1 + self._session.threshold.n)
+            except ProtocolError:
+                bad.append(index)
+        if bad:
+            raise DkgAbort(Reason.MALFORMED_MESSAGE, bad)
+        try:
+            return party.finish(echoes)
+        except DkgAbort as abort:
+            if abort.reason != Reason.EQUIVOCATION:
+                raise
+            culprits, proof = self._judge(own_echo, echoes, books)
+            raise DkgAbort(
+                Reason.EQUIVOCATION, tuple(culprits), complaint=proof, echoes=abort.echoes
+            ) from abort
+
+    @property
+    def _indices(self) -> range:
+        return range(1, self._session.threshold.n + 1)
+
+    def _judge(
+        self, own_echo: bytes, echoes: Mapping[int, bytes], books: Mapping[int, list[bytes]]
+    ) -> tuple[set[int], bytes | None]:
+        """
+        Compare everybody's book with this one.
+
+        Whoever signed two commitments is to blame, and that is proven. So is, by what this party knows itself, whoever
+        passes on a commitment that nobody signed, and whoever has the same commitments and yet signs another transcript:
+        the openings follow from the commitments.
+        """
+        culprits: set[int] = set()
+        proof: bytes | None = None
+        expected = EchoMessage.decode(own_echo, self._session.context).transcript_hash
+        for sender, book in books.items():
+            differing = [i for i, body in zip(self._indices, book, strict=True) if not self._has(i, body)]
+            for dealer in differing:
+                found = self._proof(dealer, book[dealer - 1])
+                culprits.add(sender if found is None else dealer)
+                proof = proof or found
+            echo = EchoMessage.decode(echoes[sender], self._session.context)
+            if not differing and echo.transcript_hash != expected:
+                culprits.add(sender)
+        return culprits - {self._index}, proof
+
+    def _has(self, dealer: int, body: bytes) -> bool:
+        try:
+            return _Signed.decode(body).message == self._entries[dealer].message
+        except ProtocolError:
+            return False
+
+    def _proof(self, dealer: int, body: bytes) -> bytes | None:
+        proof = _PROOF + join_parts((self._entries[dealer].encode(), body))
+        return proof if check_evidence(self._session, proof) == dealer else None

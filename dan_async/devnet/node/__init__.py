@@ -1,0 +1,1 @@
+"""One node of the devnet: its services, their checks and their stores."""

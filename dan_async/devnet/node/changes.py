@@ -1,0 +1,226 @@
+"""
+A node's side of adding and revoking ephemeral keys: the owner's signature in, a durable change, a receipt out.
+
+A node's side of registering passkeys: a verified credential in, a durable record, a receipt out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+
+from attrs import evolve
+
+from dan_async.devnet.context import NodeIdentity, Workers
+from dan_async.devnet.node.checks import (
+    check_claim,
+    check_signature,
+    is_owner,
+    own_nonce,
+    read_setup,
+    refuse_field,
+    signed_challenge,
+)
+from dan_async.devnet.node.keys import KeyRecord, KeyRing
+from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, load_webauthn, verify_registration
+from dan_async.devnet.node.requests import NonceDesk
+from dan_async.devnet.node.rpc import RefusalError
+from dan_async.errors import InvalidFieldError, NodeCode
+from dan_async.protocols.node import (
+    OPERATION,
+    ChangeReceipt,
+    KeygenParams,
+    PasskeyReceipt,
+    decode_key_id,
+    encode_keygen,
+    passkey_receipt_digest,
+    receipt_digest,
+    setup_hash,
+)
+from dan_async.protocols.setups import EphemeralClaim, EphemeralKeySetup
+from dan_async.types import Clock, MpcKeyId
+
+_log = logging.getLogger(__name__)
+
+
+class KeyChangeService:
+    """
+    Changes of ephemeral keys at one node.
+
+    Args:
+        identity: The node.
+        ring: The keys it holds shares of.
+        nonces: What it gave out.
+        passkeys: The passkeys it knows.
+        workers: Where blocking work goes.
+        clock: The wall clock.
+        on_revoked: Told of a revocation when it is stored: the key's id, and the ephemeral key's.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: NodeIdentity,
+        ring: KeyRing,
+        nonces: NonceDesk,
+        passkeys: PasskeyRegistry,
+        workers: Workers,
+        clock: Clock,
+        on_revoked: Callable[[MpcKeyId, str], None] = lambda *_: None,
+    ) -> None:
+        self._identity = identity
+        self._ring = ring
+        self._passkeys = passkeys
+        self._nonces = nonces
+        self._workers = workers
+        self._clock = clock
+        self._on_revoked = on_revoked
+        # One at a time: each change is made on top of the last one that was stored.
+        self._changing = asyncio.Lock()
+
+    async def change(self, operation: str, params: KeygenParams) -> ChangeReceipt:
+        """
+        Make a change, or say again that it was made.
+
+        Args:
+            operation: ``addEphemeralKey`` or ``revokeEphemeralKey``.
+            params: The request.
+
+        Raises:
+            RefusalError: With the code of what is wrong.
+        """
+        setup = read_setup(params, operation)
+        assert isinstance(setup, EphemeralKeySetup)
+        content = hashlib.sha256(operation.encode() + encode_keygen(params).encode()).digest()
+        async with self._changing:
+            record = self._record(setup, params)
+            repeated = record.ephemeral_keys.repeated(params.request_id, content)
+            if repeated is not None:
+                return repeated
+            claim = check_claim(params, setup, self._clock())
+            self._check_authorised(operation, params, setup)
+            receipt = self._receipt(operation, params, record, claim)
+            keys = record.ephemeral_keys.changed(claim, content, receipt)
+            if params.user_authentication.method == "passkey":
+                await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
+            await self._workers.use_disk(self._ring.replace, evolve(record, ephemeral_keys=keys))
+            if operation == "revokeEphemeralKey":
+                self._on_revoked(receipt.key_id, claim.eph_id)
+        _log.info("request %s: %s for key %s", params.request_id, operation, receipt.key_id)
+        return receipt
+
+    def _record(self, setup: EphemeralKeySetup, params: KeygenParams) -> KeyRecord:
+        try:
+            key_id = decode_key_id(setup.tagged_key_id)
+        except InvalidFieldError as error:
+            refuse_field("setup", error)
+        if setup.key_id is not None and setup.key_id != setup.tagged_key_id:
+            refuse_field("setup", InvalidFieldError("key_id", "is not the key of tag 3"))
+        record = self._ring.by_key(key_id)
+        if record is None or not is_owner(record.owner_id, params.user_authentication):
+            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
+        return record
+
+    def _check_authorised(self, operation: str, params: KeygenParams, setup: EphemeralKeySetup) -> None:
+        challenge = signed_challenge(params, operation)
+        digest = setup_hash(operation=operation, revision=params.revision, setup=params.setup)
+        nonce = own_nonce(params, self._identity.operator)
+        with self._nonces.spending(nonce, params.request_id, operation, digest):
+            check_signature(params, operation, setup, challenge, self._passkeys)
+
+    def _receipt(
+        self, operation: str, params: KeygenParams, record: KeyRecord, claim: EphemeralClaim
+    ) -> ChangeReceipt:
+        unsigned = ChangeReceipt(
+            request_id=params.request_id,
+            operation=operation,
+            operator=self._identity.operator,
+            key_id=record.acknowledgement.key_id,
+            eph_id=claim.eph_id,
+            threshold=record.acknowledgement.threshold,
+            signature=b"",
+        )
+        return evolve(unsigned, signature=self._identity.sign(receipt_digest(unsigned)))
+
+
+class PasskeyService:
+    """
+    Passkeys at one node.
+
+    Args:
+        identity: The node.
+        registry: The passkeys it knows.
+        nonces: What it gave out.
+        workers: Where blocking work goes.
+    """
+
+    def __init__(
+        self, *, identity: NodeIdentity, registry: PasskeyRegistry, nonces: NonceDesk, workers: Workers
+    ) -> None:
+        self._identity = identity
+        self._registry = registry
+        self._nonces = nonces
+        self._workers = workers
+        self._is_ready = False
+        # One at a time: whoever is told of a passkey is told of one that has been stored.
+        self._registering = asyncio.Lock()
+
+    async def prepare(self, params: KeygenParams) -> None:
+        """
+        Load what verifying takes, off the event loop, if a passkey authorises the request.
+
+        Raises:
+            RefusalError: ``UNSUPPORTED``: this node does not do passkeys.
+        """
+        if params.user_authentication.method == "passkey" and not self._is_ready:
+            await self._workers.compute(load_webauthn)
+            self._is_ready = True
+
+    async def register(self, params: KeygenParams) -> PasskeyReceipt:
+        """
+        Register a passkey, or say again that it is registered.
+
+        Raises:
+            RefusalError: With the code of what is wrong.
+        """
+        read_setup(params, OPERATION)
+        content = hashlib.sha256(OPERATION.encode() + encode_keygen(params).encode()).digest()
+        async with self._registering:
+            record = self._registry.find(params.user_authentication.id)
+            if record is None or record.content != content:
+                record = self._verified(params, content)
+            # Also when it is known: the first time may have been cut off before the disk had it.
+            await self._workers.use_disk(self._registry.save, record.credential_id)
+        _log.info("request %s: a passkey is registered", params.request_id)
+        return record.receipt
+
+    def _verified(self, params: KeygenParams, content: bytes) -> PasskeyRecord:
+        nonce = own_nonce(params, self._identity.operator)
+        if nonce is None:
+            # The challenge of a one-shot request is a hash of its setup, the same for everyone who registers.
+            raise RefusalError(NodeCode.UNSUPPORTED, "a passkey is registered with nonces from the nodes")
+        challenge = signed_challenge(params, OPERATION)
+        digest = setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup)
+        with self._nonces.spending(nonce, params.request_id, OPERATION, digest):
+            public_key, sign_count, sent = verify_registration(params.user_authentication, challenge)
+            record = PasskeyRecord(
+                content=content,
+                receipt=self._receipt(params),
+                public_key=public_key,
+                sign_count=sign_count,
+                rp_id=sent.rp_id,
+                origin=sent.origin,
+            )
+            self._registry.add(record)
+        return record
+
+    def _receipt(self, params: KeygenParams) -> PasskeyReceipt:
+        unsigned = PasskeyReceipt(
+            request_id=params.request_id,
+            operator=self._identity.operator,
+            credential_id=params.user_authentication.id,
+            signature=b"",
+        )
+        return evolve(unsigned, signature=self._identity.sign(passkey_receipt_digest(unsigned)))

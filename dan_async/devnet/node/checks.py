@@ -1,0 +1,432 @@
+"""
+What a node checks of every request that an owner authorises, whatever it is for. Pure: the time is an argument.
+
+A node trusts neither the client nor a gateway in between. Each refusal has a code of its own (docs/node-protocol.md).
+
+What a node checks before it makes a presignature or signs. Pure: the time is an argument.
+
+A node trusts neither the client nor a gateway in between. Each refusal has a code of its own (docs/node-protocol.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from attrs import frozen
+
+from dan_async._values import MAX_LIFETIME_S
+from dan_async.crypto.address import parse_address
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.ephemeral_key import is_signed_by
+from dan_async.crypto.hashes import tagged_hash
+from dan_async.crypto.signature import recover_address
+from dan_async.devnet.node.keys import KeyRecord, RegisteredKey
+from dan_async.devnet.node.passkeys import PasskeyRegistry, check_assertion
+from dan_async.devnet.node.rpc import RefusalError, invalid_params
+from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
+from dan_async.protocols.exchange import (
+    Revision,
+    Setup,
+    check_method,
+    decode_setup,
+    ephemeral_payload,
+    oneshot_challenge,
+    owner_claim,
+    owner_typed_data,
+    read_ephemeral_proof,
+    sign_requests,
+)
+from dan_async.protocols.node import (
+    KeygenParams,
+    decode_keygen,
+    final_challenge,
+    oneshot_request_id,
+    setup_hash,
+)
+from dan_async.protocols.node_signing import (
+    OPERATION,
+    PresignParams,
+    SignParams,
+    presign_digest,
+    sign_challenge,
+)
+from dan_async.protocols.setups import EphemeralClaim, SigngenSetup, UserAuthentication
+from dan_async.protocols.sign_request import SignRequest
+from dan_async.types import Json, OperatorAddress
+
+#: How far a client's clock may be ahead when it asks for the longest life.
+_SKEW_S = 60
+
+#: Members that are there and wrong have codes of their own.
+_CODES = {
+    "participants": NodeCode.WRONG_PARTICIPANTS,
+    "revision": NodeCode.UNSUPPORTED,
+    "method": NodeCode.UNSUPPORTED,
+}
+
+
+def read_request(value: Json) -> KeygenParams:
+    """
+    Read the parameters of a request that an owner authorises.
+
+    Raises:
+        RefusalError: ``INVALID_PARAMS``, ``WRONG_PARTICIPANTS`` or ``UNSUPPORTED``.
+    """
+    try:
+        return decode_keygen(value)
+    except InvalidFieldError as error:
+        code = _CODES.get(error.field)
+        if code is None or error.field not in _members_of(value):
+            raise invalid_params(error) from error
+        raise RefusalError(code, error.message) from error
+
+
+def _members_of(value: Json) -> set[str]:
+    authentication = value.get("userAuthentication")
+    return {*value, *(authentication if isinstance(authentication, dict) else ())}
+
+
+def read_setup(params: KeygenParams, operation: str) -> Setup:
+    """
+    Read the request's setup.
+
+    Raises:
+        RefusalError: ``INVALID_PARAMS``, or ``UNSUPPORTED`` if neither the owner's wallet nor its passkey authorises it.
+    """
+    try:
+        check_method(params.revision, operation, params.user_authentication.method)
+        if params.user_authentication.method == "ephemeral":
+            raise InvalidFieldError("method", "must be eoa or passkey")
+    except InvalidFieldError as error:
+        raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
+    try:
+        return decode_setup(params.revision, operation, params.setup)
+    except (InvalidFieldError, ProtocolError) as error:
+        refuse_field("setup", error)
+
+
+def own_nonce(params: KeygenParams, operator: OperatorAddress) -> bytes | None:
+    """
+    Give the nonce that this node is said to have given out; None for a one-shot request.
+
+    Raises:
+        RefusalError: ``WRONG_PARTICIPANTS`` if this node is not a participant.
+    """
+    if operator not in params.participants:
+        raise RefusalError(NodeCode.WRONG_PARTICIPANTS, "this node is not a participant")
+    return params.nonces[params.participants.index(operator)] if params.nonces else None
+
+
+def signed_challenge(params: KeygenParams, operation: str) -> str:
+    """
+    Give the challenge that the owner must have signed: 64 hex digits.
+
+    Raises:
+        RefusalError: ``CHALLENGE_MISMATCH`` if it is a one-shot request under another id than its own, or in a revision
+            that has none.
+    """
+    digest = setup_hash(operation=operation, revision=params.revision, setup=params.setup)
+    if params.nonces:
+        return final_challenge(
+            operation=operation,
+            request_id=params.request_id,
+            setup_digest=digest,
+            participants=params.participants,
+            nonces=params.nonces,
+        ).hex()
+    if params.revision != Revision.V1 or params.request_id != oneshot_request_id(digest):
+        raise RefusalError(
+            NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
+        )
+    return oneshot_challenge(params.setup)
+
+
+def session_id_of(challenge: str, participants: Sequence[OperatorAddress]) -> bytes:
+    """Give the id under which the participants work together: no other set of them can have the same."""
+    members = [bytes.fromhex(operator[2:]) for operator in participants]
+    return tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *members)
+
+
+def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClaim:
+    """
+    Give the ephemeral key that the owner vouches for.
+
+    Raises:
+        RefusalError: ``INVALID_PARAMS`` if setup and credentials do not agree, ``CLAIM_EXPIRED`` if it is over or lives
+            longer than allowed.
+    """
+    authentication = params.user_authentication
+    text = getattr(setup, "claim_text", None)
+    if params.revision != Revision.V0_1 and authentication.credentials != text:
+        refuse_field(
+            "credentials", InvalidFieldError("credentials", "must be the setup's claim, to the letter")
+        )
+    try:
+        claim = owner_claim(params.revision, setup, authentication)
+    except (InvalidFieldError, ProtocolError) as error:
+        refuse_field("credentials", error)
+    if claim.expiry <= now:
+        raise RefusalError(NodeCode.CLAIM_EXPIRED, "the ephemeral claim has expired")
+    if claim.expiry > now + MAX_LIFETIME_S + _SKEW_S:
+        raise RefusalError(NodeCode.CLAIM_EXPIRED, "the ephemeral claim lives longer than 365 days")
+    return claim
+
+
+def owner_name(authentication: UserAuthentication) -> str:
+    """
+    Give the name under which a node knows an owner.
+
+    A credential id is base64url, and whoever makes it chooses it: without the prefix, one could spell somebody's address.
+    """
+    passkey = authentication.method == "passkey"
+    return f"passkey:{authentication.id}" if passkey else authentication.id
+
+
+def is_owner(name: str, authentication: UserAuthentication) -> bool:
+    """Whether somebody says to be the owner of that name. Addresses have no case, credential ids do."""
+    if authentication.method == "passkey":
+        return name == owner_name(authentication)
+    return name.lower() == authentication.id.lower()
+
+
+def check_signature(
+    params: KeygenParams,
+    operation: str,
+    setup: Setup,
+    challenge: str,
+    passkeys: PasskeyRegistry | None = None,
+) -> None:
+    """
+    Check that the owner signed this very request.
+
+    Args:
+        params: The request.
+        operation: What it is for.
+        setup: Its setup.
+        challenge: What the owner must have signed: 64 hex digits.
+        passkeys: The passkeys that the node knows; a passkey's counter is noted there.
+
+    Raises:
+        RefusalError: ``WRONG_OWNER``, or ``INVALID_PARAMS`` if the owner is no address.
+    """
+    authentication = params.user_authentication
+    if authentication.method == "passkey":
+        if passkeys is None:
+            raise RefusalError(NodeCode.UNSUPPORTED, "this node does not do passkeys")
+        check_assertion(authentication, challenge, passkeys)
+        return
+    try:
+        owner = parse_address("id", authentication.id)
+    except InvalidFieldError as error:
+        raise invalid_params(error) from error
+    typed_data = owner_typed_data(params.revision, operation, setup, challenge)
+    try:
+        signer = recover_address(typed_data_digest(typed_data), authentication.signature)
+    except InvalidFieldError as error:
+        raise RefusalError(NodeCode.WRONG_OWNER, f"the owner's {error.message}") from error
+    if signer != owner:
+        raise RefusalError(NodeCode.WRONG_OWNER, "the signature is not the owner's over this request")
+
+
+def refuse_field(field: str, error: DanError) -> NoReturn:
+    """Refuse a request for one member, which ``data.field`` names."""
+    raise RefusalError(NodeCode.INVALID_PARAMS, f"{field}: {error.message}", data={"field": field}) from error
+
+
+#: How far ahead a request for a presignature may end, in seconds.
+_LONGEST_PRESIGN_S = 300
+
+
+@frozen(kw_only=True)
+class ReadSign:
+    """
+    A request for signatures whose form is right; nothing else was checked.
+
+    Args:
+        params: The request as it came.
+        setup: Its setup.
+        setup_digest: The setup's hash.
+        requests: What is to be signed, in the order of the messages.
+        claim: The ephemeral key that says to have asked. Its expiry means nothing.
+        signature: Its signature, 0x hex.
+    """
+
+    params: SignParams
+    setup: SigngenSetup
+    setup_digest: bytes
+    requests: tuple[SignRequest, ...]
+    claim: EphemeralClaim
+    signature: str
+
+
+def read_sign(params: SignParams) -> ReadSign:
+    """
+    Take a request apart.
+
+    Raises:
+        RefusalError: ``INVALID_PARAMS``, or ``UNSUPPORTED`` for another algorithm or way to authorise.
+    """
+    auth = params.user_authentication
+    try:
+        check_method(params.revision, OPERATION, auth.method)
+    except InvalidFieldError as error:
+        raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
+    try:
+        setup = decode_setup(params.revision, OPERATION, params.setup)
+        assert isinstance(setup, SigngenSetup)
+        if setup.sign_alg != "secp256k1":
+            raise RefusalError(NodeCode.UNSUPPORTED, "this node signs with secp256k1 keys only")
+        requests = sign_requests(params.revision, setup)
+    except (InvalidFieldError, ProtocolError) as error:
+        refuse_field("setup", error)
+    try:
+        claim, signature = read_ephemeral_proof(params.revision, setup, auth)
+    except (InvalidFieldError, ProtocolError) as error:
+        refuse_field("credentials", error)
+    if params.presignature_ids and len(params.presignature_ids) != len(requests):
+        refuse_field("presignatureIds", InvalidFieldError("presignatureIds", "must be one for each message"))
+    return ReadSign(
+        params=params,
+        setup=setup,
+        setup_digest=setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup),
+        requests=requests,
+        claim=claim,
+        signature=signature,
+    )
+
+
+def check_signers(record: KeyRecord, signers: tuple[OperatorAddress, ...], operator: OperatorAddress) -> None:
+    """
+    Check that signers are exactly t of the key's parties, this node among them.
+
+    Raises:
+        RefusalError: ``WRONG_PARTICIPANTS``.
+    """
+    known = record.acknowledgement
+    if len(signers) != known.threshold.t:
+        problem = f"there are {len(signers)} signers, and the key needs {known.threshold.t}"
+    elif operator not in signers:
+        problem = "this node is not a signer"
+    elif not set(signers) <= set(known.participants):
+        problem = "a signer is no party of the key"
+    else:
+        return
+    raise RefusalError(NodeCode.WRONG_PARTICIPANTS, problem)
+
+
+def check_presign_time(params: PresignParams, now: float) -> None:
+    """
+    Check that a request for a presignature has not ended, and ends soon.
+
+    Raises:
+        RefusalError: ``CHALLENGE_EXPIRED``.
+    """
+    if params.expires_at <= now:
+        raise RefusalError(NodeCode.CHALLENGE_EXPIRED, "the request has expired")
+    if params.expires_at > now + _LONGEST_PRESIGN_S:
+        problem = f"a request for a presignature ends within {_LONGEST_PRESIGN_S} s"
+        raise RefusalError(NodeCode.CHALLENGE_EXPIRED, problem)
+
+
+def check_presign_key(record: KeyRecord, params: PresignParams, now: float) -> RegisteredKey:
+    """
+    Check that an ephemeral key that may use the key asks for a presignature.
+
+    Raises:
+        RefusalError: ``EPHEMERAL_KEY_REFUSED``.
+    """
+    found = record.ephemeral_keys.find(params.eph_id)
+    eph_pk = b"" if found is None else found.claim.eph_pk
+    key = record.ephemeral_keys.check_usable(params.eph_id, eph_pk, now)
+    digest = presign_digest(
+        request_id=params.request_id,
+        key_id=params.key_id,
+        eph_id=params.eph_id,
+        signers=params.signers,
+        expires_at=params.expires_at,
+    )
+    _check_signed(key, digest, params.signature)
+    return key
+
+
+def signing_challenge(read: ReadSign) -> str:
+    """
+    Give the challenge that the ephemeral key must have signed: 64 hex digits.
+
+    Raises:
+        RefusalError: ``CHALLENGE_MISMATCH`` if it is a one-shot request under another id than its own, or in a revision
+            that has none.
+    """
+    params = read.params
+    if params.presignature_ids:
+        return sign_challenge(
+            request_id=params.request_id,
+            setup_digest=read.setup_digest,
+            signers=params.signers,
+            presignature_ids=params.presignature_ids,
+        ).hex()
+    if params.participants:
+        return final_challenge(
+            operation=OPERATION,
+            request_id=params.request_id,
+            setup_digest=read.setup_digest,
+            participants=params.participants,
+            nonces=params.nonces,
+        ).hex()
+    if params.revision != Revision.V1 or params.request_id != oneshot_request_id(read.setup_digest):
+        raise RefusalError(
+            NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
+        )
+    return oneshot_challenge(params.setup)
+
+
+def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:
+    """
+    Check that an ephemeral key that may use the key now has signed this very request.
+
+    Raises:
+        RefusalError: ``UNKNOWN_KEY`` if the credentials name another owner, ``INVALID_PARAMS`` if t is not the key's,
+            ``CHALLENGE_MISMATCH``, or ``EPHEMERAL_KEY_REFUSED``.
+    """
+    params = read.params
+    if read.setup.t != record.acknowledgement.threshold.t:
+        refuse_field("setup", InvalidFieldError("t", "is not the key's"))
+    if params.revision == Revision.V0_1 and not is_owner(record.owner_id, _named_owner(params)):
+        raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
+    key = usable_key(record, read, now)
+    payload = ephemeral_payload(params.revision, params.setup, signing_challenge(read))
+    _check_signed(key, payload, read.signature)
+    return key
+
+
+def usable_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:
+    """
+    Give the ephemeral key that asks, if it may use the key now: what is checked once more when nothing is waited for.
+
+    Raises:
+        RefusalError: ``EPHEMERAL_KEY_REFUSED``.
+    """
+    claim = read.claim
+    eph_id = claim.eph_id
+    if read.params.revision == Revision.V0_1:
+        # Its credentials have no name, but another revision may have registered the key under one.
+        same = [key for key in record.ephemeral_keys.keys if key.claim.eph_pk == claim.eph_pk]
+        eph_id = same[-1].claim.eph_id if same else eph_id
+    return record.ephemeral_keys.check_usable(eph_id, claim.eph_pk, now)
+
+
+def _named_owner(params: SignParams) -> UserAuthentication:
+    auth = params.user_authentication
+    return UserAuthentication(
+        method="eoa", id=auth.id, credentials=auth.credentials, signature=auth.signature
+    )
+
+
+def _check_signed(key: RegisteredKey, data: bytes, signature: str) -> None:
+    if not is_signed_by(key.claim.eph_pk, key.claim.sign_alg, data, signature):
+        raise RefusalError(
+            NodeCode.EPHEMERAL_KEY_REFUSED,
+            "the signature is not the ephemeral key's over this request",
+            data={"reason": "signature"},
+        )

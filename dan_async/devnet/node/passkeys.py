@@ -1,0 +1,284 @@
+"""
+What a node checks of a passkey: real WebAuthn, verified by the package ``webauthn`` (extra *passkeys*).
+
+Registration and assertion are verified as Web Authentication Level 3 says in sections 7.1 and 7.2: the challenge, the page's
+origin, the relying party, that the person was verified, the signature, and that the counter went up.
+
+The passkeys that a node knows: public key, where it was made, and how often it has signed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from attrs import evolve, field, frozen
+
+from dan_async._json import dump, load
+from dan_async._values import check_int, check_text, from_hex, required, to_hex
+from dan_async.devnet.node.rpc import RefusalError, invalid_params
+from dan_async.devnet.share_store import ShareStore, ShareStoreError
+from dan_async.errors import DanError, InvalidFieldError, MissingExtraError, NodeCode, require_extra
+from dan_async.protocols.fields import members
+from dan_async.protocols.node import PasskeyReceipt, decode_passkey_receipt, encode_passkey_receipt
+from dan_async.protocols.setups import PasskeySignature, UserAuthentication, decode_passkey_signature
+from dan_async.types import Json
+
+#: Names of passkey records in the node's store begin with this.
+RECORD_PREFIX = "passkey-"
+
+#: Anyone may register a passkey, so there is an end to it.
+_MOST_PASSKEYS = 10_000
+
+_VERSION = 1
+
+_MEMBERS = ("version", "content", "receipt", "publicKey", "signCount", "rpId", "origin")
+
+
+@frozen(kw_only=True)
+class PasskeyRecord:
+    """
+    One registered passkey.
+
+    Args:
+        content: Hash of the request that registered it.
+        receipt: What the node answered.
+        public_key: The credential's public key, in COSE form.
+        sign_count: The authenticator's counter when it signed last; 0 if it does not count.
+        rp_id: The relying party it belongs to.
+        origin: The page that made it, the only one it may sign on.
+    """
+
+    content: bytes
+    receipt: PasskeyReceipt
+    public_key: bytes
+    sign_count: int = field(validator=required(check_int, least=0, most=2**32 - 1))
+    rp_id: str = field(validator=required(check_text, most=255))
+    origin: str = field(validator=required(check_text))
+
+    @property
+    def credential_id(self) -> str:
+        """Its credential id, base64url."""
+        return self.receipt.credential_id
+
+    @property
+    def name(self) -> str:
+        """Its name in the node's store."""
+        return RECORD_PREFIX + hashlib.sha256(self.credential_id.encode()).hexdigest()
+
+    def encode(self) -> bytes:
+        """Write the record."""
+        value: Json = {
+            "version": _VERSION,
+            "content": to_hex(self.content),
+            "receipt": encode_passkey_receipt(self.receipt),
+            "publicKey": to_hex(self.public_key),
+            "signCount": self.sign_count,
+            "rpId": self.rp_id,
+            "origin": self.origin,
+        }
+        return dump(value).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> PasskeyRecord:
+        """
+        Read a record.
+
+        Raises:
+            ShareStoreError: It is not one of this version.
+        """
+        try:
+            found = members(load(data), "passkey", _MEMBERS)
+            if found["version"] != _VERSION:
+                raise ShareStoreError(f"the passkey record is not of version {_VERSION}")
+            return cls(
+                content=from_hex(found["content"], field="content", length=32, prefix=True),
+                receipt=decode_passkey_receipt(found["receipt"]),
+                public_key=from_hex(found["publicKey"], field="publicKey", prefix=True),
+                sign_count=found["signCount"],
+                rp_id=found["rpId"],
+                origin=found["origin"],
+            )
+        except ShareStoreError:
+            raise
+        except DanError as error:
+            raise ShareStoreError(f"a passkey record is malformed: {error.message}") from error
+
+
+class PasskeyRegistry:
+    """
+    A node's passkeys, in memory for quick answers and in the store for the next start.
+
+    Args:
+        store: Where they are kept.
+        most: How many there may be.
+    """
+
+    def __init__(self, store: ShareStore, *, most: int = _MOST_PASSKEYS) -> None:
+        self._store = store
+        self._most = most
+        self._records: dict[str, PasskeyRecord] = {}
+        self._writing = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def load(self) -> None:
+        """
+        Read everything from the store. Blocks.
+
+        Raises:
+            ShareStoreError: A record cannot be read.
+        """
+        for name in self._store.names():
+            data = self._store.get(name) if name.startswith(RECORD_PREFIX) else None
+            if data is not None:
+                record = PasskeyRecord.decode(data)
+                self._records[record.credential_id] = record
+
+    def find(self, credential_id: str) -> PasskeyRecord | None:
+        """Give the passkey of that id."""
+        return self._records.get(credential_id)
+
+    def add(self, record: PasskeyRecord) -> None:
+        """
+        Take in a new passkey; ``save`` it before anyone is told.
+
+        Raises:
+            RefusalError: ``REQUEST_CONFLICT`` if the id is taken (WebAuthn 7.1 step 26), ``UNSUPPORTED`` if there are too
+                many.
+        """
+        if record.credential_id in self._records:
+            raise RefusalError(NodeCode.REQUEST_CONFLICT, "the passkey is registered already")
+        if len(self._records) >= self._most:
+            raise RefusalError(NodeCode.UNSUPPORTED, "this node takes no more passkeys")
+        self._records[record.credential_id] = record
+
+    def count(self, credential_id: str, sign_count: int) -> None:
+        """Note a passkey's counter, in memory at once; ``save`` it before anyone is told of what was signed."""
+        self._records[credential_id] = evolve(self._records[credential_id], sign_count=sign_count)
+
+    def save(self, credential_id: str) -> None:
+        """Write a passkey as it is now, durably. Blocks; may be called from any thread."""
+        with self._writing:  # so that an older counter is never written over a newer one
+            record = self._records.get(credential_id)
+            if record is not None:
+                self._store.put(record.name, record.encode())
+
+
+T = TypeVar("T")
+
+#: COSE algorithms that a passkey may have: ES256, EdDSA, RS256.
+_ALGORITHMS = (-7, -8, -257)
+
+#: Lengths of a credential id in bytes (WebAuthn 4 and 7.1 step 25).
+_SHORTEST_ID, _LONGEST_ID = 16, 1023
+
+
+def load_webauthn() -> Any:
+    """
+    Import the package. The first time takes a while: call it off the event loop.
+
+    Raises:
+        RefusalError: ``UNSUPPORTED``: it is not installed.
+    """
+    try:
+        return require_extra("webauthn", extra="passkeys", purpose="Verifying a passkey")
+    except MissingExtraError as error:
+        raise RefusalError(NodeCode.UNSUPPORTED, "this node does not do passkeys") from error
+
+
+def verify_registration(
+    authentication: UserAuthentication, challenge: str
+) -> tuple[bytes, int, PasskeySignature]:
+    """
+    Check a new passkey.
+
+    Args:
+        authentication: The credential id, and the new credential as signature.
+        challenge: The final challenge: 64 hex digits.
+
+    Returns:
+        Its public key in COSE form, its counter, and what was sent.
+
+    Raises:
+        RefusalError: ``INVALID_PARAMS`` if it is malformed, ``WRONG_OWNER`` if it does not verify.
+    """
+    webauthn = load_webauthn()
+    if authentication.credentials:
+        raise invalid_params(InvalidFieldError("credentials", "must be empty: a passkey vouches for nothing"))
+    sent = _read(authentication)
+    verified = _verify(
+        webauthn.verify_registration_response,
+        sent,
+        challenge,
+        supported_pub_key_algs=[
+            webauthn.helpers.structs.COSEAlgorithmIdentifier(number) for number in _ALGORITHMS
+        ],
+    )
+    if webauthn.helpers.bytes_to_base64url(verified.credential_id) != authentication.id:
+        raise RefusalError(NodeCode.WRONG_OWNER, "the new passkey has another id")
+    if not _SHORTEST_ID <= len(verified.credential_id) <= _LONGEST_ID:
+        raise invalid_params(InvalidFieldError("id", f"must stand for {_SHORTEST_ID} to {_LONGEST_ID} bytes"))
+    return bytes(verified.credential_public_key), int(verified.sign_count), sent
+
+
+def check_assertion(authentication: UserAuthentication, challenge: str, passkeys: PasskeyRegistry) -> None:
+    """
+    Check that a registered passkey signed the challenge, and note its counter.
+
+    Raises:
+        RefusalError: ``INVALID_PARAMS`` if the assertion is malformed, ``WRONG_OWNER`` if the passkey is not registered
+            here, or the assertion is not its own, over this challenge, on the page that registered it.
+    """
+    webauthn = load_webauthn()
+    record = passkeys.find(authentication.id)
+    if record is None:
+        raise RefusalError(NodeCode.WRONG_OWNER, "no such passkey is registered with this node")
+    sent = _read(authentication)
+    _check_page(sent, record)
+    verified = _verify(
+        webauthn.verify_authentication_response,
+        sent,
+        challenge,
+        credential_public_key=record.public_key,
+        credential_current_sign_count=record.sign_count,
+    )
+    # The key already decides; but one that signs for an id of its own must not pass for another.
+    if webauthn.helpers.bytes_to_base64url(verified.credential_id) != authentication.id:
+        raise RefusalError(NodeCode.WRONG_OWNER, "the assertion is another passkey's")
+    passkeys.count(record.credential_id, int(verified.new_sign_count))
+
+
+def _check_page(sent: PasskeySignature, record: PasskeyRecord) -> None:
+    if (sent.rp_id, sent.origin) != (record.rp_id, record.origin):
+        raise RefusalError(NodeCode.WRONG_OWNER, "the passkey was registered by another page")
+
+
+def _read(authentication: UserAuthentication) -> PasskeySignature:
+    try:
+        return decode_passkey_signature(authentication.signature)
+    except DanError as error:
+        raise RefusalError(
+            NodeCode.INVALID_PARAMS, f"signature: {error.message}", data={"field": "signature"}
+        ) from error
+
+
+def _verify(verify: Callable[..., T], sent: PasskeySignature, challenge: str, **arguments: Any) -> T:
+    """Run one of webauthn's two verifications; whatever it raises, the passkey does not count."""
+    try:
+        return verify(
+            credential=sent.raw_credential,
+            expected_challenge=bytes.fromhex(challenge),
+            expected_rp_id=sent.rp_id,
+            expected_origin=sent.origin,
+            require_user_verification=True,
+            **arguments,
+        )
+    except Exception as error:
+        # Parsers beneath it (CBOR, ASN.1) have exceptions of their own for what a stranger sends. Their texts may quote it.
+        raise RefusalError(
+            NodeCode.WRONG_OWNER, f"the passkey does not verify ({type(error).__name__})"
+        ) from error

@@ -1,0 +1,301 @@
+"""
+A node's side of ``dan_presign``: checked requests in, presignatures made with the other signers and kept ready.
+
+The presignatures that a node keeps ready, in memory only: each signs once, soon, for one ephemeral key.
+
+They do not outlive the process. That is what keeps any of them from being used twice across a restart: nothing has to be
+written before the first byte of a signature leaves, because nothing could bring a presignature back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter, OrderedDict
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import field, frozen
+
+from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.devnet.context import NodeIdentity, NodeLimits
+from dan_async.devnet.mpc.threshold_ecdsa import Presignature
+from dan_async.devnet.node.checks import check_presign_key, check_presign_time, check_signers
+from dan_async.devnet.node.keys import KeyRecord, KeyRing
+from dan_async.devnet.node.requests import RequestRuns
+from dan_async.devnet.node.rpc import RefusalError, rate_limited
+from dan_async.devnet.peers.presigning import PresignSessions
+from dan_async.errors import NodeCode
+from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, encode_presign, presignature_id
+from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
+
+#: How many ids of presignatures that are gone are remembered, to say what became of them.
+_MOST_SPENT = 65_536
+
+#: How many there may be in all.
+_MOST_READY = 65_536
+
+
+@frozen
+class PresignatureOwner:
+    """Who may use a presignature: an ephemeral key, for a key."""
+
+    key_id: MpcKeyId
+    eph_id: str
+
+
+@frozen(kw_only=True)
+class StockedPresignature:
+    """
+    A presignature, and what it may be used for.
+
+    Args:
+        presignature: The presignature.
+        owner: Who may use it.
+        signers: Its signers' operators.
+        expires_at: When it is thrown away, in Unix seconds.
+    """
+
+    presignature: Presignature
+    owner: PresignatureOwner
+    signers: tuple[OperatorAddress, ...]
+    expires_at: float
+    #: The 32 bytes of its id on the wire, which binds it to the nonce point.
+    name: bytes = field(init=False)
+
+    @name.default
+    def _name(self) -> bytes:
+        return presignature_id(self.presignature.id, self.presignature.nonce_point)
+
+
+class PresignatureStock:
+    """
+    The presignatures of one node.
+
+    Args:
+        most: How many one ephemeral key may have, those being made included.
+        clock: The wall clock.
+    """
+
+    def __init__(self, *, most: int, clock: Clock) -> None:
+        self._most = most
+        self._clock = clock
+        self._ready: dict[bytes, StockedPresignature] = {}
+        self._expiries: list[tuple[float, bytes]] = []  # a heap
+        self._counts: Counter[PresignatureOwner] = Counter()
+        self._spent: OrderedDict[bytes, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        self._forget_expired()
+        return len(self._ready)
+
+    @contextmanager
+    def making(self, owner: PresignatureOwner, count: int = 1) -> Iterator[None]:
+        """
+        Hold room for presignatures while they are made; ``add`` them inside.
+
+        Raises:
+            RefusalError: ``RATE_LIMITED``: the ephemeral key, or the node, has as many as it may have.
+        """
+        self._forget_expired()
+        if self._counts[owner] + count > self._most or len(self._ready) >= _MOST_READY:
+            raise rate_limited("there are enough presignatures", 1.0)
+        self._counts[owner] += count
+        try:
+            yield
+        finally:
+            self._uncount(owner, count)
+
+    def add(self, stocked: StockedPresignature) -> None:
+        """Keep a presignature ready."""
+        self._ready[stocked.name] = stocked
+        self._counts[stocked.owner] += 1
+        heapq.heappush(self._expiries, (stocked.expires_at, stocked.name))
+
+    def find(
+        self, id_: bytes, *, owner: PresignatureOwner, signers: tuple[OperatorAddress, ...]
+    ) -> StockedPresignature:
+        """
+        Give a presignature that may be used for this.
+
+        Raises:
+            RefusalError: ``PRESIGNATURE_SPENT``, or ``PRESIGNATURE_UNKNOWN``: there is none, it has expired, or it is for
+                another key, ephemeral key or set of signers.
+        """
+        self._forget_expired()
+        if id_ in self._spent:
+            raise RefusalError(NodeCode.PRESIGNATURE_SPENT, "the presignature was used before")
+        found = self._ready.get(id_)
+        if found is None or found.owner != owner or found.signers != signers:
+            raise RefusalError(NodeCode.PRESIGNATURE_UNKNOWN, "there is no such presignature for this")
+        return found
+
+    def take(self, stocked: StockedPresignature) -> Presignature:
+        """Take a presignature out for good; from here on its id is spent."""
+        del self._ready[stocked.name]
+        self._uncount(stocked.owner, 1)
+        self._spent[stocked.name] = None
+        if len(self._spent) > _MOST_SPENT:
+            self._spent.popitem(last=False)
+        return stocked.presignature
+
+    def discard(self, key_id: MpcKeyId, eph_id: str) -> None:
+        """Throw away what an ephemeral key has: it was revoked."""
+        self._drop([s for s in self._ready.values() if s.owner == PresignatureOwner(key_id, eph_id)])
+
+    def clear(self) -> None:
+        """Throw everything away: the node is stopping."""
+        self._drop(list(self._ready.values()))
+
+    def _forget_expired(self) -> None:
+        now = self._clock()
+        while self._expiries and self._expiries[0][0] <= now:
+            stocked = self._ready.get(heapq.heappop(self._expiries)[1])
+            if stocked is not None:
+                self._drop([stocked])
+
+    def _drop(self, dropped: list[StockedPresignature]) -> None:
+        for stocked in dropped:
+            del self._ready[stocked.name]
+            self._uncount(stocked.owner, 1)
+            stocked.presignature.discard()
+
+    def _uncount(self, owner: PresignatureOwner, count: int) -> None:
+        self._counts[owner] -= count
+        if not self._counts[owner]:
+            del self._counts[owner]
+
+
+def presign_session_id(
+    *, key_id: MpcKeyId, request_id: RequestId, signers: tuple[OperatorAddress, ...], index: int
+) -> bytes:
+    """
+    Give the id under which the signers work together: 32 bytes that no other presignature has.
+
+    Args:
+        key_id: The key.
+        request_id: The request.
+        signers: Its signers.
+        index: 0 for ``dan_presign``; in a request that names no presignatures, the number of the message, from 1.
+    """
+    members = [bytes.fromhex(operator[2:]) for operator in signers]
+    return tagged_hash(
+        "dan-node/1 presign session",
+        bytes.fromhex(key_id),
+        bytes.fromhex(request_id[2:]),
+        u32(index),
+        *members,
+    )
+
+
+class PresignService:
+    """
+    Presignatures at one node.
+
+    Args:
+        identity: The node.
+        ring: The keys it holds shares of.
+        sessions: Runs the rounds.
+        stock: Where presignatures are kept.
+        limits: How much at a time, and for how long.
+        clock: The wall clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: NodeIdentity,
+        ring: KeyRing,
+        sessions: PresignSessions,
+        stock: PresignatureStock,
+        limits: NodeLimits,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._ring = ring
+        self._sessions = sessions
+        self._stock = stock
+        self._limits = limits
+        self._clock = clock
+        self._runs: RequestRuns[PresignatureOffer] = RequestRuns(
+            "presignatures",
+            task_name="presign",
+            most=limits.max_presigns,
+            keep_s=limits.nonce_lifetime_s,
+            clock=clock,
+        )
+
+    async def presign(self, params: PresignParams) -> PresignatureOffer:
+        """
+        Take part in making a presignature, or say again what came of it.
+
+        Raises:
+            RefusalError: With the code of what is wrong.
+        """
+        content = hashlib.sha256(encode_presign(params).encode()).digest()
+        request = (params.request_id, params.signers)
+        return await self._runs.run(request, content, lambda: self._begin(params))
+
+    async def aclose(self) -> None:
+        """Give up what is running, and throw away what is ready."""
+        await self._runs.aclose()
+        self._stock.clear()
+
+    def _begin(self, params: PresignParams) -> Coroutine[Any, Any, PresignatureOffer]:
+        record = self._check(params)
+        check_signers(record, params.signers, self._identity.operator)
+        session_id = presign_session_id(
+            key_id=params.key_id, request_id=params.request_id, signers=params.signers, index=0
+        )
+        if self._sessions.has_run(session_id):
+            raise RefusalError(NodeCode.REQUEST_CONFLICT, "the nodes have worked on this request before")
+        return self._make(params, record, session_id)
+
+    def _check(self, params: PresignParams) -> KeyRecord:
+        """Check what may change while a presignature is made."""
+        now = self._clock()
+        record = self._ring.by_key(params.key_id)
+        if record is None:
+            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
+        check_presign_time(params, now)
+        check_presign_key(record, params, now)
+        return record
+
+    async def _make(self, params: PresignParams, record: KeyRecord, session_id: bytes) -> PresignatureOffer:
+        owner = PresignatureOwner(params.key_id, params.eph_id)
+        with self._stock.making(owner):
+            presignature = await self._sessions.run(
+                request_id=params.request_id,
+                session_id=session_id,
+                share=record.share,
+                participants=record.acknowledgement.participants,
+                signers=params.signers,
+            )
+            try:
+                self._check(params)  # the ephemeral key may have been revoked meanwhile
+            except RefusalError:
+                presignature.discard()
+                raise
+            return self._offer(params, record, owner, presignature)
+
+    def _offer(
+        self,
+        params: PresignParams,
+        record: KeyRecord,
+        owner: PresignatureOwner,
+        presignature: Presignature,
+    ) -> PresignatureOffer:
+        key = record.ephemeral_keys.find(params.eph_id)
+        assert key is not None
+        ends = (params.expires_at, key.claim.expiry, self._clock() + self._limits.presignature_lifetime_s)
+        stocked = StockedPresignature(
+            presignature=presignature, owner=owner, signers=params.signers, expires_at=int(min(ends))
+        )
+        self._stock.add(stocked)
+        return PresignatureOffer(
+            presignature_id=stocked.name,
+            nonce_point=presignature.nonce_point,
+            public_key=presignature.public_key,
+            expires_at=int(min(ends)),
+        )

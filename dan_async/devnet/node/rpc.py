@@ -1,0 +1,302 @@
+"""
+One client's WebSocket: many requests in flight, each answered exactly once, none without bound.
+
+How a node says no: one error object per reason, with the codes of dan-node/1.
+
+JSON-RPC 2.0 as a node reads and writes it: pure and strict, one request per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from attrs import frozen
+
+from dan_async._json import dump, load
+from dan_async.deadline import cancel_and_wait
+from dan_async.devnet.context import NodeLimits, RateLimit
+from dan_async.devnet.faults.in_force import NodeFaults
+from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped, Trickle
+from dan_async.devnet.faults.lies import spoil_websocket
+from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
+from dan_async.types import Json
+
+
+class RefusalError(DanError):
+    """
+    A request that the node refuses.
+
+    Args:
+        code: One of ``wire.node_1.Code``.
+        message: Why, in words; it goes to the client.
+        data: The error object's ``data`` member.
+        rpc_id: The JSON-RPC id, where the refusal comes before the request could be taken apart.
+        **context: As for ``DanError``.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        data: Mapping[str, Any] | None = None,
+        rpc_id: int | str | None = None,
+        **context: Any,
+    ) -> None:
+        super().__init__(message, **context)
+        self.code = code
+        self.data = dict(data or {})
+        self.rpc_id = rpc_id
+
+    def error_object(self) -> Json:
+        """Give the ``error`` member of a JSON-RPC reply."""
+        shown: dict[str, Any] = {"code": self.code, "message": self.message}
+        return {**shown, "data": self.data} if self.data else shown
+
+
+def invalid_params(error: DanError) -> RefusalError:
+    """Refuse parameters that could not be read; ``data.field`` names the member, where one is to blame."""
+    data = {"field": error.field} if isinstance(error, InvalidFieldError) else None
+    return RefusalError(NodeCode.INVALID_PARAMS, error.message, data=data)
+
+
+def rate_limited(message: str, retry_after_s: float) -> RefusalError:
+    """Ask to come back later; ``data.retryAfter`` is in whole seconds, rounded up."""
+    return RefusalError(NodeCode.RATE_LIMITED, message, data={"retryAfter": max(1, math.ceil(retry_after_s))})
+
+
+_MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})
+
+_LONGEST_ID = 64
+
+_LONGEST_METHOD = 64
+
+_ID_NEAR_THE_START = re.compile(
+    r'\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(0|[1-9][0-9]{0,14})\s*[,}]'
+)
+
+
+@frozen
+class RpcRequest:
+    """One request: its id as the client chose it, the method, the parameters as decoded."""
+
+    id: int | str
+    method: str
+    params: dict[str, Json]
+
+
+def _read_id(value: Json) -> int | str:
+    if isinstance(value, str) and 1 <= len(value) <= _LONGEST_ID and value.isascii():
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise RefusalError(
+        NodeCode.INVALID_REQUEST, f"id must be a whole number from 0, or 1 to {_LONGEST_ID} ASCII characters"
+    )
+
+
+def parse_request(text: str | bytes) -> RpcRequest:
+    """
+    Read one request.
+
+    Raises:
+        RefusalError: It is not JSON (``PARSE_ERROR``) or not a JSON-RPC 2.0 request (``INVALID_REQUEST``). A batch, a
+            notification, an unknown member and parameters by position are refused too.
+    """
+    try:
+        value = load(text)
+    except ProtocolError as error:
+        raise RefusalError(NodeCode.PARSE_ERROR, error.message) from error
+    if not isinstance(value, dict):
+        raise RefusalError(NodeCode.INVALID_REQUEST, "a request is one JSON object; batches are not taken")
+    rpc_id = _read_id(value.get("id"))
+    problem = _problem(value)
+    if problem:
+        raise RefusalError(NodeCode.INVALID_REQUEST, problem, rpc_id=rpc_id)
+    return RpcRequest(rpc_id, value["method"], value["params"])
+
+
+def _problem(value: dict[str, Json]) -> str:
+    if value.get("jsonrpc") != "2.0":
+        return 'jsonrpc must be "2.0"'
+    method = value.get("method")
+    if not isinstance(method, str) or not 1 <= len(method) <= _LONGEST_METHOD:
+        return f"method must be text of 1 to {_LONGEST_METHOD} characters"
+    if not isinstance(value.get("params"), dict):
+        return "params must be an object"
+    if not value.keys() <= _MEMBERS:
+        return "the request has members that JSON-RPC does not know"
+    return ""
+
+
+def guess_id(text: str) -> int | None:
+    """Find the numeric id of a request that is too long to be parsed, if it stands at the start."""
+    match = _ID_NEAR_THE_START.match(text[:200])
+    return int(match[1]) if match else None
+
+
+def encode_result(rpc_id: int | str, result: Json) -> str:
+    """Write the reply to a request that was carried out."""
+    return dump({"jsonrpc": "2.0", "id": rpc_id, "result": result})
+
+
+def encode_error(rpc_id: int | str | None, refusal: RefusalError) -> str:
+    """Write the reply to a request that was refused; the id is null if it could not be read."""
+    return dump({"jsonrpc": "2.0", "id": rpc_id, "error": refusal.error_object()})
+
+
+_log = logging.getLogger(__name__)
+
+#: Carries out a request, see ``NodeMethods.call``.
+Answerer = Callable[[str, dict[str, Json]], Awaitable[Json]]
+
+
+def _is_too_long(text: str, limit: int) -> bool:
+    """Tell whether a text is longer than so many bytes."""
+    return len(text) > limit or (not text.isascii() and len(text.encode()) > limit)
+
+
+class RpcConnection:
+    """
+    A connection.
+
+    Args:
+        websocket: The prepared connection.
+        transport: What lies beneath it, for faults.
+        address: Where it comes from, for the rate limit.
+        answer: Carries out a request.
+        rate: The node's rate limit.
+        limits: Length and number of requests.
+        faults: What goes wrong on purpose.
+        on_crash: Called when a fault kills the node, with the seconds until it comes back, if it does.
+    """
+
+    def __init__(
+        self,
+        websocket: web.WebSocketResponse,
+        transport: asyncio.Transport | None,
+        *,
+        address: str,
+        answer: Answerer,
+        rate: RateLimit,
+        limits: NodeLimits,
+        faults: NodeFaults,
+        on_crash: Callable[[float | None], None],
+    ) -> None:
+        self._websocket = websocket
+        self._transport = transport
+        self._address = address
+        self._answer = answer
+        self._rate = rate
+        self._limits = limits
+        self._faults = faults
+        self._on_crash = on_crash
+        self._requests: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        self._is_stuck = False  # in the middle of a message that never ends
+
+    @property
+    def requests(self) -> frozenset[asyncio.Task[None]]:
+        """The requests in flight."""
+        return frozenset(self._requests)
+
+    def refuse_new(self) -> None:
+        """Answer what comes from now on with ``UNAVAILABLE``."""
+        self._is_stopping = True
+        if self._is_stuck:
+            self.cut()
+
+    def cut(self) -> None:
+        """Break the connection without a goodbye; ``run`` then returns."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def aclose(self, code: int) -> None:
+        """Close the connection; ``run`` then returns."""
+        await self._websocket.close(code=code)
+
+    async def run(self) -> None:
+        """Answer requests until the connection ends; then give up what is in flight."""
+        try:
+            while True:
+                message = await self._websocket.receive()
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    await self._receive(message.data)
+                elif message.type is aiohttp.WSMsgType.BINARY:
+                    await self._websocket.close(code=aiohttp.WSCloseCode.UNSUPPORTED_DATA)
+                else:
+                    return
+        except ConnectionError:
+            _log.debug("a client's connection broke")
+        finally:
+            await cancel_and_wait(self._requests)
+
+    async def _receive(self, text: str) -> None:
+        try:
+            request = self._admit(text)
+        except RefusalError as refusal:
+            # Sent from here and not from a task: whoever does not read refusals is not read from either.
+            await self._send(encode_error(refusal.rpc_id, refusal))
+            return
+        task = asyncio.create_task(self._serve(request), name=f"rpc {request.method}")
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    def _admit(self, text: str) -> RpcRequest:
+        if _is_too_long(text, self._limits.max_request_bytes):
+            raise RefusalError(
+                NodeCode.TOO_LARGE,
+                f"a request may be {self._limits.max_request_bytes} bytes long",
+                rpc_id=guess_id(text),
+            )
+        request = parse_request(text)
+        wait_s = self._rate.take(self._address)
+        refusal = None
+        if self._is_stopping:
+            refusal = RefusalError(NodeCode.UNAVAILABLE, "the node is stopping")
+        elif wait_s:
+            refusal = rate_limited("too many requests from this address", wait_s)
+        elif len(self._requests) >= self._limits.max_in_flight:
+            refusal = rate_limited("too many requests in flight on this connection", 1.0)
+        if refusal is not None:
+            refusal.rpc_id = request.id
+            raise refusal
+        return request
+
+    async def _serve(self, request: RpcRequest) -> None:
+        try:
+            try:
+                reply = encode_result(request.id, await self._answer(request.method, request.params))
+            except RefusalError as refusal:
+                reply = encode_error(request.id, refusal)
+            await self._reply(request.method, reply)
+        except RequestDropped:
+            return
+        except NodeCrashed as crash:
+            self._on_crash(crash.restart_after)
+        except ConnectionError:
+            _log.debug("a client left before its reply to %s", request.method)
+
+    async def _reply(self, method: str, reply: str) -> None:
+        fault = self._faults.spoil_reply(method)
+        if fault is None or self._transport is None or self._is_stuck:
+            await self._send(reply)
+            return
+        self._is_stuck = isinstance(fault, Trickle)
+        await spoil_websocket(
+            self._transport,
+            fault,
+            reply,
+            is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+        )
+
+    async def _send(self, text: str) -> None:
+        if not self._is_stuck:  # else it would end up inside of that message
+            await self._websocket.send_str(text)

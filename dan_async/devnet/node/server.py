@@ -1,0 +1,516 @@
+"""
+The RPC methods of a node: parameters in, result out, whatever carries them.
+
+A node: dan-node/1 over WebSocket and POST at /v1/rpc, links to its peers at /v1/peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+from aiohttp import WSCloseCode, web
+
+from dan_async._values import to_hex
+from dan_async.deadline import cancel_and_wait
+from dan_async.devnet.context import NodeIdentity, NodeLimits, RateLimit, Workers
+from dan_async.devnet.faults.in_force import NodeFaults
+from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
+from dan_async.devnet.faults.lies import spoil_http
+from dan_async.devnet.listening import Door
+from dan_async.devnet.node.changes import KeyChangeService, PasskeyService
+from dan_async.devnet.node.checks import read_request
+from dan_async.devnet.node.keygen import KeygenService
+from dan_async.devnet.node.keys import KeyRing
+from dan_async.devnet.node.passkeys import PasskeyRegistry
+from dan_async.devnet.node.requests import NonceBook, NonceDesk
+from dan_async.devnet.node.rpc import (
+    RefusalError,
+    RpcConnection,
+    encode_error,
+    encode_result,
+    invalid_params,
+    parse_request,
+    rate_limited,
+)
+from dan_async.devnet.node.signing import NodeSigning
+from dan_async.devnet.peers.keygen import DkgSessions
+from dan_async.devnet.peers.links import PeerLinks
+from dan_async.devnet.peers.messages import Kind, PeerMessage
+from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
+from dan_async.devnet.share_store import ShareStore
+from dan_async.errors import InvalidFieldError, NodeCode
+from dan_async.protocols.node import (
+    METHODS,
+    PROTOCOL,
+    KeygenParams,
+    decode_challenge,
+    decode_identify,
+    encode_acknowledgement,
+    encode_challenge_result,
+    encode_passkey_receipt,
+    encode_receipt,
+    identity_digest,
+)
+from dan_async.protocols.node import REGISTER_METHOD as REGISTER_PASSKEY
+from dan_async.protocols.node import SETTLE_METHOD as SETTLE_KEYGEN
+from dan_async.protocols.node_signing import PRESIGN, SIGN
+from dan_async.types import Clock, Json, OperatorAddress
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[dict[str, Json]], Awaitable[Json]]
+
+
+class NodeMethods:
+    """
+    What a node can be asked.
+
+    Args:
+        identity: The node.
+        nonces: What it gives out.
+        keygen: Its key generation.
+        changes: Its ephemeral keys.
+        passkeys: Its passkeys.
+        signing: Its presignatures and signatures.
+        faults: What it does wrong on purpose.
+        clock: The wall clock.
+    """
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        *,
+        nonces: NonceDesk,
+        keygen: KeygenService,
+        changes: KeyChangeService,
+        passkeys: PasskeyService,
+        signing: NodeSigning,
+        faults: NodeFaults,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._nonces = nonces
+        self._keygen = keygen
+        self._changes = changes
+        self._passkeys = passkeys
+        self._faults = faults
+        self._clock = clock
+        self._handlers: dict[str, Handler] = {
+            "dan_identify": self._identify,
+            "dan_challenge": self._challenge,
+            "dan_keygen": self._generate,
+            "dan_health": self._health,
+            REGISTER_PASSKEY: self._register,
+            PRESIGN: signing.presign,
+            SIGN: signing.sign,
+            SETTLE_KEYGEN: keygen.settle,
+            **{method: partial(self._change, operation) for operation, method in METHODS.items()},
+        }
+
+    async def call(self, method: str, params: dict[str, Json]) -> Json:
+        """
+        Carry out one request.
+
+        Raises:
+            RefusalError: The request is refused.
+            RequestDropped: A fault is in force: there is no answer.
+            NodeCrashed: A fault is in force: the node is dead.
+        """
+        handler = self._handlers.get(method)
+        if handler is None:
+            raise RefusalError(NodeCode.METHOD_NOT_FOUND, "there is no such method")
+        try:
+            await self._faults.before_work(method)
+            result = await handler(params)
+            self._faults.before_reply(method)
+        except InvalidFieldError as error:
+            raise invalid_params(error) from error
+        except (RefusalError, RequestDropped, NodeCrashed):
+            raise
+        except Exception as error:
+            # Only where it happened: an unforeseen error's own text might hold anything.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.filename}:{place.lineno}"
+            _log.error("%s: %s at %s", method, type(error).__name__, where)
+            raise RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed") from error
+        return result
+
+    async def _identify(self, params: dict[str, Json]) -> Json:
+        operator = self._identity.operator
+        digest = identity_digest(operator=operator, nonce=decode_identify(params))
+        return {
+            "protocol": PROTOCOL,
+            "operator": operator,
+            "signature": to_hex(self._identity.sign(digest)),
+        }
+
+    async def _challenge(self, params: dict[str, Json]) -> Json:
+        return encode_challenge_result(self._nonces.issue(decode_challenge(params)))
+
+    async def _generate(self, params: dict[str, Json]) -> Json:
+        request = await self._read(params)
+        acknowledgement = await self._keygen.keygen(request)
+        owner_id = request.user_authentication.id
+        return encode_acknowledgement(self._faults.forge(acknowledgement, self._identity, owner_id=owner_id))
+
+    async def _change(self, operation: str, params: dict[str, Json]) -> Json:
+        return encode_receipt(await self._changes.change(operation, await self._read(params)))
+
+    async def _register(self, params: dict[str, Json]) -> Json:
+        return encode_passkey_receipt(await self._passkeys.register(await self._read(params)))
+
+    async def _read(self, params: dict[str, Json]) -> KeygenParams:
+        request = read_request(params)
+        await self._passkeys.prepare(request)
+        return request
+
+    async def _health(self, params: dict[str, Json]) -> Json:
+        if params:
+            raise InvalidFieldError("params", "must be an empty object")
+        return {
+            "protocol": PROTOCOL,
+            "operator": self._identity.operator,
+            "time": int(self._clock() * 1000),
+        }
+
+
+RPC_PATH = "/v1/rpc"
+
+PEER_PATH = "/v1/peer"
+
+_CLOSE_S = 0.5
+
+_BODY_S = 10.0
+
+#: HTTP status of a refused POST where HTTP has a word for it; every other reply is 200, and the body is JSON-RPC always.
+_STATUSES: dict[int, int] = {NodeCode.TOO_LARGE: 413, NodeCode.RATE_LIMITED: 429, NodeCode.UNAVAILABLE: 503}
+
+
+class NodeServer:
+    """
+    One running node. ``start`` once, ``stop`` once; a restart is a new object over the same store.
+
+    Args:
+        identity: Who the node is.
+        roster: The link endpoint of every other node, by operator. The node talks to nobody else.
+        store: Where it keeps its shares. Closed by ``stop``.
+        workers: Where arithmetic and disk writes run; they belong to the caller.
+        limits: What it accepts.
+        faults: What it does wrong on purpose.
+        clock: The wall clock.
+        on_crash: Called when a fault kills the node, with the seconds until it is to come back, if it is; whoever runs it
+            then calls ``stop`` with *abrupt*.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: NodeIdentity,
+        roster: Mapping[OperatorAddress, str],
+        store: ShareStore,
+        workers: Workers,
+        limits: NodeLimits,
+        faults: NodeFaults,
+        clock: Clock,
+        on_crash: Callable[[float | None], None],
+    ) -> None:
+        self._identity = identity
+        self._store = store
+        self._workers = workers
+        self._limits = limits
+        self._faults = faults
+        self._on_crash = on_crash
+        self.ring = KeyRing(store)
+        self.passkeys = PasskeyRegistry(store)
+        self._mailboxes = Mailboxes(
+            early_s=limits.early_message_s, early_bytes=limits.max_peer_queue_bytes, clock=time.monotonic
+        )
+        self._links = PeerLinks(
+            identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
+        )
+        self._sessions = PeerSessions(self._links, self._mailboxes, beat_s=limits.sign_quiet_s / 5)
+        key_generations = DkgSessions(
+            identity=identity,
+            sessions=self._sessions,
+            workers=workers,
+            limits=limits,
+            faults=faults,
+            on_crash=on_crash,
+        )
+        book = NonceBook(clock=clock, lifetime_s=limits.nonce_lifetime_s, capacity=limits.max_nonces)
+        nonces = NonceDesk(book, self.ring, is_expired=faults.expires_nonce)
+        self.signing = NodeSigning(
+            identity=identity,
+            ring=self.ring,
+            store=store,
+            links=self._links,
+            sessions=self._sessions,
+            nonces=nonces,
+            workers=workers,
+            limits=limits,
+            faults=faults,
+            clock=clock,
+            on_crash=on_crash,
+        )
+        self._keygen = KeygenService(
+            identity=identity,
+            roster=self._links.peers,
+            sessions=key_generations,
+            ring=self.ring,
+            nonces=nonces,
+            passkeys=self.passkeys,
+            workers=workers,
+            limits=limits,
+            clock=clock,
+            on_made=self.signing.key_made,
+        )
+        changes = KeyChangeService(
+            identity=identity,
+            ring=self.ring,
+            nonces=nonces,
+            passkeys=self.passkeys,
+            workers=workers,
+            clock=clock,
+            on_revoked=self.signing.key_revoked,
+        )
+        passkeys = PasskeyService(identity=identity, registry=self.passkeys, nonces=nonces, workers=workers)
+        self._methods = NodeMethods(
+            identity,
+            nonces=nonces,
+            keygen=self._keygen,
+            changes=changes,
+            passkeys=passkeys,
+            signing=self.signing,
+            faults=faults,
+            clock=clock,
+        )
+        self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
+        self._connections: dict[RpcConnection, asyncio.Task[None]] = {}
+        self._posts: set[asyncio.Task[Any]] = set()
+        self._is_stopping = False
+        self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """
+        Load what is stored and begin to listen.
+
+        Args:
+            listener: A bound socket; closed by ``stop``.
+
+        Raises:
+            ShareStoreError: A stored record cannot be read.
+        """
+        await self._workers.use_disk(self.ring.load)
+        await self._workers.use_disk(self.passkeys.load)
+        await self._workers.use_disk(self.signing.load)
+        app = web.Application(client_max_size=self._limits.max_request_bytes)
+        app.router.add_get(RPC_PATH, self._serve_websocket)
+        app.router.add_post(RPC_PATH, self._serve_post)
+        app.router.add_get(PEER_PATH, self._serve_peer)
+        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
+        await self._runner.setup()
+        self._links.start()
+        self._door = Door(self._runner, listener, on_shut=self._shut_out)
+        await self._door.start(is_open=not self._faults.is_refusing)
+        self._faults.watch(self._faults_changed)
+        _log.info("node %s listens, with %d keys", self._identity.operator, len(self.ring))
+
+    async def stop(self, *, abrupt: bool = False) -> None:
+        """
+        Stop listening, finish or give up what is in flight, and close everything.
+
+        Args:
+            abrupt: Give up everything at once, as if the process had died; no one gets an answer.
+        """
+        self._is_stopping = True
+        if self._door is not None:
+            self._faults.watch(None)
+            await self._door.aclose()
+        if abrupt:
+            self._links.abort()
+            await cancel_and_wait([*self._connections.values(), *self._posts])
+        else:
+            await self._drain()
+        await self._keygen.aclose()
+        await self.signing.aclose()
+        await self._sessions.aclose()
+        await self._close_connections()
+        await self._links.aclose()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._store.close()
+
+    async def _drain(self) -> None:
+        for connection in self._connections:
+            connection.refuse_new()
+        in_flight = {task for connection in self._connections for task in connection.requests} | self._posts
+        if in_flight:
+            _, late = await asyncio.wait(in_flight, timeout=self._limits.stop_grace_s)
+            if late:
+                await self._keygen.aclose()  # whoever waits for a key is told that there will be none
+                await self.signing.give_up()
+                await asyncio.wait(late, timeout=_CLOSE_S)
+
+    async def _close_connections(self) -> None:
+        tasks = list(self._connections.values())
+        await asyncio.gather(
+            *(connection.aclose(WSCloseCode.GOING_AWAY) for connection in list(self._connections))
+        )
+        await cancel_and_wait([*tasks, *self._posts])
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    def _faults_changed(self) -> None:
+        if self._door is not None:
+            self._door.set_open(not self._faults.is_refusing)
+        if self._faults.cuts_clients:
+            for connection in self._connections:
+                connection.cut()
+
+    def _shut_out(self) -> None:
+        """Cut what had come in, if that is the fault in force."""
+        if self._faults.is_refusing and self._runner is not None and self._runner.server is not None:
+            for handler in self._runner.server.connections:  # other nodes' too, and idle ones
+                if handler.transport is not None:
+                    handler.transport.abort()
+
+    def _turned_away(self) -> web.Response | None:
+        fault = self._faults.http_error()
+        if fault is None:
+            return None
+        headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+        return web.Response(status=fault.status, headers=headers)
+
+    # --- peers --------------------------------------------------------------------------------------------------------
+
+    def _on_frame(self, peer: OperatorAddress, frame: bytes) -> None:
+        message = PeerMessage.decode(frame)
+        if message.kind is not Kind.PAIR_STATUS:
+            self._sessions.on_message(peer, message)
+        self.signing.on_message(peer, message)
+
+    def _on_linked(self, peer: OperatorAddress) -> None:
+        self._sessions.resend(peer)
+        self.signing.on_linked(peer)
+
+    async def _serve_peer(self, request: web.Request) -> web.StreamResponse:
+        if self._is_stopping or "Origin" in request.headers:  # no web page is a peer
+            return web.Response(status=403)
+        websocket = self._websocket(self._limits.max_peer_frame_bytes + 64)
+        await websocket.prepare(request)
+        await self._links.accept(websocket)
+        return websocket
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    async def _serve_websocket(self, request: web.Request) -> web.StreamResponse:
+        if self._is_stopping or len(self._connections) >= self._limits.max_connections:
+            return web.Response(status=503, headers={"Retry-After": "1"})
+        if (turned_away := self._turned_away()) is not None:
+            return turned_away
+        websocket = self._websocket(2 * self._limits.max_request_bytes)
+        await websocket.prepare(request)
+        connection = RpcConnection(
+            websocket,
+            request.transport,
+            address=request.remote or "",
+            answer=self._methods.call,
+            rate=self._rate,
+            limits=self._limits,
+            faults=self._faults,
+            on_crash=self._on_crash,
+        )
+        self._connections[connection] = _current_task()
+        try:
+            await connection.run()
+        finally:
+            del self._connections[connection]
+        return websocket
+
+    async def _serve_post(self, request: web.Request) -> web.StreamResponse:
+        task = _current_task()
+        self._posts.add(task)
+        try:
+            return self._turned_away() or await self._answer_post(request)
+        finally:
+            self._posts.discard(task)
+
+    async def _answer_post(self, request: web.Request) -> web.StreamResponse:
+        rpc_id = None
+        method = ""
+        try:
+            self._admit_post(request)
+            async with asyncio.timeout(_BODY_S):
+                parsed = parse_request(await request.read())
+            rpc_id, method = parsed.id, parsed.method
+            result = await self._methods.call(method, parsed.params)
+            return await self._reply(request, method, _json(200, encode_result(parsed.id, result)))
+        except web.HTTPRequestEntityTooLarge:
+            limit = self._limits.max_request_bytes
+            refusal = RefusalError(NodeCode.TOO_LARGE, f"a request may be {limit} bytes long")
+        except TimeoutError:
+            refusal = RefusalError(NodeCode.INVALID_REQUEST, "the request did not arrive in time")
+        except RefusalError as error:
+            refusal = error
+        except RequestDropped:
+            _hang_up(request)
+            return web.Response(status=500)
+        except NodeCrashed as crash:
+            self._on_crash(crash.restart_after)
+            _hang_up(request)
+            return web.Response(status=500)
+        status = _STATUSES.get(refusal.code, 200)
+        retry_after = refusal.data.get("retryAfter")
+        headers = {"Retry-After": str(retry_after)} if retry_after else {}
+        shown_id = rpc_id if refusal.rpc_id is None else refusal.rpc_id
+        return await self._reply(request, method, _json(status, encode_error(shown_id, refusal), headers))
+
+    async def _reply(self, request: web.Request, method: str, response: web.Response) -> web.Response:
+        fault = self._faults.spoil_reply(method) if method else None
+        if fault is not None and request.transport is not None:
+            await spoil_http(
+                request.transport,
+                fault,
+                response.text or "",
+                is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+            )
+        return response
+
+    def _admit_post(self, request: web.Request) -> None:
+        # A web page may send other types to any host without asking it first.
+        if request.content_type != "application/json":
+            raise RefusalError(NodeCode.INVALID_REQUEST, "Content-Type must be application/json")
+        if self._is_stopping:
+            raise RefusalError(NodeCode.UNAVAILABLE, "the node is stopping", data={"retryAfter": 1})
+        wait_s = self._rate.take(request.remote or "")
+        if wait_s:
+            raise rate_limited("too many requests from this address", wait_s)
+        if len(self._posts) > self._limits.max_in_flight:
+            raise rate_limited("too many requests in flight", 1.0)
+
+    @staticmethod
+    def _websocket(longest: int) -> web.WebSocketResponse:
+        return web.WebSocketResponse(compress=False, max_msg_size=longest, timeout=_CLOSE_S)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def _json(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, text=text, content_type="application/json", headers=headers)
+
+
+def _hang_up(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()

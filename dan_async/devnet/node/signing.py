@@ -1,0 +1,427 @@
+"""
+Everything of a node that is about signing, put together: set-ups with others, presignatures, signatures.
+
+A node's side of ``dan_sign``: checked requests in, its shares of the signatures out.
+
+What is last before a share leaves happens in one go, without waiting for anything: the ephemeral key is looked up once
+more, the presignatures are used up, the shares are made. So from the moment that a revocation is stored, or a key or its
+presignature expires, nothing is signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from attrs import evolve, frozen
+
+from dan_async.devnet.context import NodeIdentity, NodeLimits, Urgency, Workers
+from dan_async.devnet.faults.in_force import NodeFaults
+from dan_async.devnet.mpc.aborts import SigningAbort
+from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
+from dan_async.devnet.node.checks import (
+    ReadSign,
+    check_signers,
+    check_signing_key,
+    read_sign,
+    refuse_field,
+    usable_key,
+)
+from dan_async.devnet.node.keys import KeyRecord, KeyRing
+from dan_async.devnet.node.presigning import (
+    PresignatureOwner,
+    PresignatureStock,
+    PresignService,
+    presign_session_id,
+)
+from dan_async.devnet.node.requests import NonceDesk, RequestRuns
+from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.peers.links import PeerLinks
+from dan_async.devnet.peers.messages import PeerMessage
+from dan_async.devnet.peers.pairs import PairSetups, PairStore
+from dan_async.devnet.peers.presigning import PresignSessions
+from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.share_store import ShareStore
+from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
+from dan_async.permissions.checking import find_refusal
+from dan_async.protocols.node import decode_key_id
+from dan_async.protocols.node_signing import (
+    OPERATION,
+    SignatureShare,
+    SignatureShares,
+    SignParams,
+    decode_presign,
+    decode_sign,
+    encode_presign_result,
+    encode_sign,
+    encode_sign_result,
+    presignature_id,
+    shares_digest,
+)
+from dan_async.protocols.sign_request import SignRequest, sign_request_digest
+from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class FindRefusal(Protocol):
+    """Applies a key's permissions: gives why a request may not be signed, or None."""
+
+    def __call__(self, permissions: str | None, request: SignRequest, *, now: float) -> str | None:
+        """Check one request."""
+        ...
+
+
+#: Setups up to this many characters are read on the event loop, in well under a millisecond.
+_SHORT = 8192
+
+_MOST_AUTHORISED = 16_384
+
+
+@frozen
+class _Authorised:
+    """A request whose nonce is spent: with other signers it may come again."""
+
+    content: bytes
+    forget_at: float
+
+
+class SignService:
+    """
+    Signatures at one node.
+
+    Args:
+        identity: The node.
+        ring: The keys it holds shares of.
+        nonces: What it gave out.
+        sessions: Makes presignatures for requests that name none.
+        stock: The presignatures that are ready.
+        workers: Where long requests are read.
+        limits: How much at a time, and for how long.
+        clock: The wall clock.
+        find_refusal: Applies the owner's permissions.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: NodeIdentity,
+        ring: KeyRing,
+        nonces: NonceDesk,
+        sessions: PresignSessions,
+        stock: PresignatureStock,
+        workers: Workers,
+        limits: NodeLimits,
+        clock: Clock,
+        find_refusal: FindRefusal,
+    ) -> None:
+        self._identity = identity
+        self._ring = ring
+        self._nonces = nonces
+        self._sessions = sessions
+        self._stock = stock
+        self._workers = workers
+        self._clock = clock
+        self._keep_s = limits.nonce_lifetime_s
+        self._find_refusal = find_refusal
+        self._authorised: OrderedDict[RequestId, _Authorised] = OrderedDict()  # oldest first
+        self._runs: RequestRuns[SignatureShares] = RequestRuns(
+            "signatures", task_name="sign", most=limits.max_signs, keep_s=self._keep_s, clock=clock
+        )
+
+    async def sign(self, params: SignParams) -> SignatureShares:
+        """
+        Sign, or say again what was said to the same request.
+
+        Raises:
+            RefusalError: With the code of what is wrong.
+        """
+        content = hashlib.sha256(encode_sign(params).encode()).digest()
+        return await self._runs.run((params.request_id, params.signers), content, lambda: self._work(params))
+
+    async def aclose(self) -> None:
+        """Give up what is running, and wait until it has ended."""
+        await self._runs.aclose()
+
+    # --- the work -----------------------------------------------------------------------------------------------------
+
+    async def _work(self, params: SignParams) -> SignatureShares:
+        read = await self._compute(params, read_sign, params)
+        digests = await self._compute(params, _digests, read)
+        record = self._record(read)
+        check_signers(record, params.signers, self._identity.operator)
+        check_signing_key(record, read, self._clock())
+        await self._compute(params, self._check_permissions, record, read)
+        if params.presignature_ids:
+            return self._finish(read, digests, None)
+        self._spend_nonce(read)
+        made = await self._presign(record, read)
+        await self._compute(params, self._check_permissions, record, read)  # their time may be over meanwhile
+        return self._finish(read, digests, made)
+
+    async def _compute(self, params: SignParams, function: Callable[..., T], *arguments: Any) -> T:
+        if len(params.setup) <= _SHORT:
+            return function(*arguments)
+        return await self._workers.compute(function, *arguments, urgency=Urgency.AWAITED)
+
+    def _record(self, read: ReadSign) -> KeyRecord:
+        record = self._ring.by_key(_key_id(read))
+        if record is None:
+            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
+        return record
+
+    def _check_permissions(self, record: KeyRecord, read: ReadSign) -> None:
+        now = self._clock()
+        for request in read.requests:
+            problem = self._find_refusal(record.permissions, request, now=now)
+            if problem is not None:
+                raise RefusalError(NodeCode.NOT_PERMITTED, problem)
+
+    def _spend_nonce(self, read: ReadSign) -> None:
+        """Use the nonce up, or remember that it was used up for the same request with other signers."""
+        params = read.params
+        now = self._clock()
+        while self._authorised and next(iter(self._authorised.values())).forget_at <= now:
+            self._authorised.popitem(last=False)
+        content = hashlib.sha256(encode_sign(evolve(params, signers=())).encode()).digest()
+        known = self._authorised.get(params.request_id)
+        if known is not None and known.content == content:
+            return
+        nonce = None
+        if params.participants:
+            if self._identity.operator not in params.participants:
+                raise RefusalError(NodeCode.WRONG_PARTICIPANTS, "this node is not a participant")
+            nonce = params.nonces[params.participants.index(self._identity.operator)]
+        with self._nonces.spending(nonce, params.request_id, OPERATION, read.setup_digest):
+            self._authorised[params.request_id] = _Authorised(content, now + self._keep_s)
+        if len(self._authorised) > _MOST_AUTHORISED:
+            self._authorised.popitem(last=False)
+
+    async def _presign(self, record: KeyRecord, read: ReadSign) -> list[Presignature]:
+        """Make a presignature for each message, all at the same time."""
+        params, key_id = read.params, record.acknowledgement.key_id
+
+        def make(index: int) -> Coroutine[Any, Any, Presignature]:
+            session_id = presign_session_id(
+                key_id=key_id, request_id=params.request_id, signers=params.signers, index=index
+            )
+            if self._sessions.has_run(session_id):
+                raise RefusalError(
+                    NodeCode.CHALLENGE_REUSED, "the nodes have worked under this challenge before"
+                )
+            return self._sessions.run(
+                request_id=params.request_id,
+                session_id=session_id,
+                share=record.share,
+                participants=record.acknowledgement.participants,
+                signers=params.signers,
+            )
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(make(index), name=f"presignature {index}")
+                    for index, _ in enumerate(read.requests, 1)
+                ]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # the others were cancelled, or have the same reason
+        return [task.result() for task in tasks]
+
+    # --- the last step: nothing is waited for from here on ------------------------------------------------------------
+
+    def _finish(
+        self, read: ReadSign, digests: Sequence[bytes], made: Sequence[Presignature] | None
+    ) -> SignatureShares:
+        record = self._record(read)
+        key = usable_key(record, read, self._clock())
+        presignatures = made
+        if presignatures is None:
+            owner = PresignatureOwner(record.acknowledgement.key_id, key.claim.eph_id)
+            found = [
+                self._stock.find(id_, owner=owner, signers=read.params.signers)
+                for id_ in read.params.presignature_ids
+            ]
+            presignatures = [self._stock.take(stocked) for stocked in found]
+        try:
+            shares = [
+                _share(record.share.index, presignature, digest)
+                for presignature, digest in zip(presignatures, digests, strict=True)
+            ]
+        except SigningAbort as abort:
+            culprits = [record.acknowledgement.participants[index - 1] for index in abort.culprits]
+            raise RefusalError(
+                NodeCode.SIGNING_FAILED, f"signing failed: {abort.reason}", data={"culprits": culprits}
+            ) from abort
+        _log.info("request %s: %d signed", read.params.request_id, len(shares))
+        return self._answer(record, read.params.request_id, shares)
+
+    def _answer(
+        self, record: KeyRecord, request_id: RequestId, shares: Sequence[SignatureShare]
+    ) -> SignatureShares:
+        unsigned = SignatureShares(
+            request_id=request_id,
+            operator=self._identity.operator,
+            party_index=record.share.index,
+            key_id=record.acknowledgement.key_id,
+            public_key=record.share.public_key,
+            shares=tuple(shares),
+            signature=b"",
+        )
+        return evolve(unsigned, signature=self._identity.sign(shares_digest(unsigned)))
+
+
+def _key_id(read: ReadSign) -> MpcKeyId:
+    try:
+        return decode_key_id(read.setup.key_id)
+    except InvalidFieldError as error:
+        refuse_field("setup", error)
+
+
+def _digests(read: ReadSign) -> list[bytes]:
+    try:
+        return [sign_request_digest(request) for request in read.requests]
+    except (InvalidFieldError, ProtocolError) as error:
+        refuse_field("setup", error)
+
+
+def _share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:
+    message = SignMessage.decode(presignature.sign(digest), Envelope(presignature.id, index))
+    return SignatureShare(
+        presignature_id=presignature_id(presignature.id, presignature.nonce_point),
+        nonce_point=presignature.nonce_point,
+        digest=digest,
+        u=int.from_bytes(message.u, "big"),
+        w=int.from_bytes(message.w, "big"),
+    )
+
+
+class NodeSigning:
+    """
+    Signing at one node.
+
+    Args:
+        identity: The node.
+        ring: The keys it holds shares of.
+        store: Where set-ups are kept.
+        links: Its links to the others.
+        sessions: Its sessions with the others.
+        nonces: What it gave out.
+        workers: Where arithmetic and disk writes run.
+        limits: How much at a time, and for how long.
+        faults: What it does wrong on purpose.
+        clock: The wall clock.
+        on_crash: Called when a fault kills the node, with the seconds until it is to come back, if it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: NodeIdentity,
+        ring: KeyRing,
+        store: ShareStore,
+        links: PeerLinks,
+        sessions: PeerSessions,
+        nonces: NonceDesk,
+        workers: Workers,
+        limits: NodeLimits,
+        faults: NodeFaults,
+        clock: Clock,
+        on_crash: Callable[[float | None], None],
+    ) -> None:
+        self._identity = identity
+        self._faults = faults
+        self.pairs = PairStore(store)
+        self.stock = PresignatureStock(most=limits.max_presignatures, clock=clock)
+        self._setups = PairSetups(
+            identity=identity,
+            links=links,
+            sessions=sessions,
+            store=self.pairs,
+            workers=workers,
+            limits=limits,
+        )
+        rounds = PresignSessions(
+            identity=identity,
+            sessions=sessions,
+            pairs=self._setups,
+            workers=workers,
+            limits=limits,
+            faults=faults,
+            on_crash=on_crash,
+        )
+        self._presigns = PresignService(
+            identity=identity, ring=ring, sessions=rounds, stock=self.stock, limits=limits, clock=clock
+        )
+        self._signs = SignService(
+            identity=identity,
+            ring=ring,
+            nonces=nonces,
+            sessions=rounds,
+            stock=self.stock,
+            workers=workers,
+            limits=limits,
+            clock=clock,
+            find_refusal=find_refusal,
+        )
+
+    def load(self) -> None:
+        """
+        Read from the store what was kept. Blocks.
+
+        Raises:
+            ShareStoreError: A record cannot be read.
+        """
+        self.pairs.load()
+
+    async def presign(self, params: dict[str, Json]) -> Json:
+        """
+        Answer ``dan_presign``.
+
+        Raises:
+            InvalidFieldError: The parameters are malformed.
+            RefusalError: The request is refused.
+        """
+        return encode_presign_result(await self._presigns.presign(decode_presign(params)))
+
+    async def sign(self, params: dict[str, Json]) -> Json:
+        """
+        Answer ``dan_sign``.
+
+        Raises:
+            InvalidFieldError: The parameters are malformed.
+            RefusalError: The request is refused.
+        """
+        shares = await self._signs.sign(decode_sign(params))
+        return encode_sign_result(self._faults.forge_shares(shares, self._identity))
+
+    def key_made(self, participants: Iterable[OperatorAddress]) -> None:
+        """Get ready for signatures with a key that was made: in the background, once for each pair of nodes."""
+        self._setups.prepare([operator for operator in participants if operator != self._identity.operator])
+
+    def key_revoked(self, key_id: MpcKeyId, eph_id: str) -> None:
+        """Throw away what an ephemeral key has ready."""
+        self.stock.discard(key_id, eph_id)
+
+    def on_linked(self, peer: OperatorAddress) -> None:
+        """Take note of a link that has come up."""
+        self._setups.on_linked(peer)
+
+    def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
+        """Take note of a peer's message, which is in its mailbox already."""
+        self._setups.on_message(peer, message)
+
+    async def give_up(self) -> None:
+        """Give up what is running, so that whoever waits is told."""
+        await self._presigns.aclose()
+        await self._signs.aclose()
+
+    async def aclose(self) -> None:
+        """Give up everything, and wait until it has ended."""
+        await self.give_up()
+        await self._setups.aclose()

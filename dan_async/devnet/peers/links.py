@@ -1,0 +1,361 @@
+"""
+One link between two nodes: encrypted frames over one WebSocket, in order, both ways.
+
+A node's links to all others: opened when a session needs them, kept while they hold, never to anyone off the roster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import aiohttp
+from aiohttp import web
+
+from dan_async.deadline import cancel_and_wait
+from dan_async.devnet.context import NodeIdentity, NodeLimits
+from dan_async.devnet.peers.handshake import HELLO_LENGTH, Dialler, LinkKeys, accept_hello, check_finish
+from dan_async.errors import ProtocolError
+from dan_async.types import OperatorAddress
+
+_log = logging.getLogger(__name__)
+
+WebSocket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
+
+#: Close code of a link that was refused: RFC 6455 leaves 4000 to 4999 to applications.
+CLOSE_REFUSED = 4403
+
+_FLUSH_S = 0.5
+
+
+class PeerLink:
+    """
+    A link whose handshake is done.
+
+    Args:
+        peer: Who is at the other end.
+        websocket: The connection.
+        keys: What the handshake gave.
+        limits: How long a frame, and how much may wait to be sent.
+    """
+
+    def __init__(
+        self, peer: OperatorAddress, websocket: WebSocket, keys: LinkKeys, limits: NodeLimits
+    ) -> None:
+        self.peer = peer
+        self._websocket = websocket
+        self._keys = keys
+        self._limits = limits
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._flushed = asyncio.Event()
+        self._is_closing = False
+
+    def send(self, frame: bytes) -> bool:
+        """
+        Send a frame when its turn comes, without waiting.
+
+        Returns:
+            Whether it was taken. If the peer reads too slowly, the link is closed instead.
+
+        Raises:
+            ValueError: The frame is longer than the limit.
+        """
+        if len(frame) > self._limits.max_peer_frame_bytes:
+            raise ValueError("the frame is longer than a link carries")
+        if self._is_closing:
+            return False
+        if self._queued_bytes + len(frame) > self._limits.max_peer_queue_bytes:
+            _log.warning("peer %s: reads too slowly, the link is closed", self.peer)
+            self._is_closing = True
+            self._queue.clear()
+            self._wake.set()
+            return False
+        self._queue.append(frame)
+        self._queued_bytes += len(frame)
+        self._wake.set()
+        return True
+
+    async def run(self, on_frame: Callable[[bytes], None]) -> None:
+        """Pass on what the peer sends until the link ends; a link that breaks or misbehaves just ends."""
+        writer = asyncio.create_task(self._write(), name=f"peer link to {self.peer}")
+        try:
+            await self._read(on_frame)
+        except ProtocolError as error:
+            _log.warning("peer %s: %s; the link is closed", self.peer, error.message)
+        finally:
+            self._is_closing = True
+            await cancel_and_wait([writer])
+            await self._websocket.close()
+
+    async def aclose(self) -> None:
+        """Send what waits to be sent, for a short while, and close; ``run`` then returns."""
+        self._is_closing = True
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await self._flushed.wait()
+        await self._websocket.close()
+
+    async def _read(self, on_frame: Callable[[bytes], None]) -> None:
+        while True:
+            message = await self._websocket.receive()
+            if message.type is aiohttp.WSMsgType.BINARY:
+                on_frame(self._keys.receiving.open(message.data))
+            elif message.type is aiohttp.WSMsgType.TEXT:
+                raise ProtocolError("the peer sent text on a link")
+            else:
+                return
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                while self._queue:
+                    frame = self._queue.popleft()
+                    self._queued_bytes -= len(frame)
+                    await self._websocket.send_bytes(self._keys.sending.seal(frame))
+                if self._is_closing:
+                    break
+                self._wake.clear()
+                await self._wake.wait()
+        except (ConnectionError, aiohttp.ClientError):
+            _log.debug("peer %s: the link broke while sending", self.peer)
+        finally:
+            self._flushed.set()
+        # Nothing more can be sent, so the reader is told to end as well.
+        await self._websocket.close()
+
+
+async def dial(
+    session: aiohttp.ClientSession,
+    url: str,
+    identity: NodeIdentity,
+    peer: OperatorAddress,
+    limits: NodeLimits,
+) -> PeerLink:
+    """
+    Open a link to a peer.
+
+    Args:
+        session: Where connections come from.
+        url: The peer's link endpoint.
+        identity: Who is calling.
+        peer: Who must answer.
+        limits: How long it may take, and what the link then carries.
+
+    Raises:
+        ConnectionError: The connection could not be made, or was closed in the middle.
+        TimeoutError: The peer took too long.
+        ProtocolError: Somebody else answered.
+    """
+    async with asyncio.timeout(limits.handshake_s):
+        try:
+            websocket = await session.ws_connect(
+                url,
+                max_msg_size=limits.max_peer_frame_bytes + 64,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_FLUSH_S),
+            )
+        except aiohttp.ClientError as error:
+            raise ConnectionError(f"no connection to the peer ({type(error).__name__})") from error
+        try:
+            dialler = Dialler(identity, peer)
+            await websocket.send_bytes(dialler.hello())
+            finish, keys = dialler.finish(await _receive(websocket))
+            await websocket.send_bytes(finish)
+        except BaseException:
+            await websocket.close()
+            raise
+    return PeerLink(peer, websocket, keys, limits)
+
+
+async def listen(
+    websocket: web.WebSocketResponse,
+    identity: NodeIdentity,
+    roster: frozenset[OperatorAddress],
+    limits: NodeLimits,
+) -> PeerLink:
+    """
+    Answer a peer that opens a link; the connection is closed if it may not.
+
+    Args:
+        websocket: The prepared connection.
+        identity: Who is being called.
+        roster: Who may call.
+        limits: How long it may take, and what the link then carries.
+
+    Raises:
+        ConnectionError: The connection was closed in the middle.
+        TimeoutError: The peer took too long.
+        ProtocolError: The peer is not on the roster, or not who it says.
+    """
+    try:
+        async with asyncio.timeout(limits.handshake_s):
+            hello = await _receive(websocket)
+            answer, accepted = accept_hello(identity, hello[: HELLO_LENGTH + 1], roster)
+            await websocket.send_bytes(answer)
+            check_finish(accepted, await _receive(websocket))
+    except BaseException:
+        await websocket.close(code=CLOSE_REFUSED)
+        raise
+    return PeerLink(accepted.dialler, websocket, accepted.keys, limits)
+
+
+async def _receive(websocket: WebSocket) -> bytes:
+    message = await websocket.receive()
+    if message.type is aiohttp.WSMsgType.BINARY:
+        return bytes(message.data)
+    if message.type is aiohttp.WSMsgType.TEXT:
+        raise ProtocolError("the peer sent text on a link")
+    raise ConnectionError("the peer closed the link during the handshake")
+
+
+_FIRST_PAUSE_S = 0.02
+
+_LONGEST_PAUSE_S = 0.5
+
+
+class PeerLinks:
+    """
+    The links of one node, at most one to each peer.
+
+    Of two nodes the one with the lower operator address dials; so there is no race between two links of a pair.
+
+    Args:
+        identity: The node's own identity.
+        roster: The link endpoint of every other node, by operator.
+        on_frame: Called with every frame and its sender.
+        on_linked: Called when a link to a peer comes up, also after a break: what is not yet known to have arrived
+            should then be sent again.
+        limits: Bounds of links and handshakes.
+    """
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        roster: Mapping[OperatorAddress, str],
+        *,
+        on_frame: Callable[[OperatorAddress, bytes], None],
+        on_linked: Callable[[OperatorAddress], None],
+        limits: NodeLimits,
+    ) -> None:
+        self._identity = identity
+        self._roster = dict(roster)
+        self._on_frame = on_frame
+        self._on_linked = on_linked
+        self._limits = limits
+        self._links: dict[OperatorAddress, PeerLink] = {}
+        self._wanted: Counter[OperatorAddress] = Counter()
+        self._diallers: dict[OperatorAddress, asyncio.Task[None]] = {}
+        self._listeners: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def peers(self) -> frozenset[OperatorAddress]:
+        """Every operator that this node talks to."""
+        return frozenset(self._roster)
+
+    def start(self) -> None:
+        """Get ready to dial."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), trust_env=False, auto_decompress=False
+        )
+
+    @contextmanager
+    def wanted(self, peers: Iterable[OperatorAddress]) -> Iterator[None]:
+        """Keep the links to these peers up, as far as this node is the one to dial."""
+        needed = list(peers)
+        self._wanted.update(needed)
+        for peer in needed:
+            self._dial_if_needed(peer)
+        try:
+            yield
+        finally:
+            self._wanted.subtract(needed)
+
+    def send(self, peer: OperatorAddress, frame: bytes) -> bool:
+        """Send a frame if there is a link; if there is none, ``on_linked`` will say when there is."""
+        link = self._links.get(peer)
+        return link is not None and link.send(frame)
+
+    def is_up(self, peer: OperatorAddress) -> bool:
+        """Tell whether there is a link to a peer."""
+        return peer in self._links
+
+    async def accept(self, websocket: web.WebSocketResponse) -> None:
+        """Serve a connection that a peer opened, until it ends."""
+        if len(self._listeners) >= self._limits.max_connections:
+            await websocket.close(code=1013)
+            return
+        # A task of our own, so that closing the node ends it and waits for it.
+        task = asyncio.create_task(self._listen(websocket), name="peer link, listening")
+        self._listeners.add(task)
+        task.add_done_callback(self._listeners.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await cancel_and_wait([task])
+            raise
+
+    async def aclose(self) -> None:
+        """Flush and close every link. May be called twice."""
+        await asyncio.gather(*(link.aclose() for link in list(self._links.values())))
+        await cancel_and_wait([*self._diallers.values(), *self._listeners])
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def abort(self) -> None:
+        """Drop every link at once, as a crash would; ``aclose`` is still needed."""
+        for task in (*self._diallers.values(), *self._listeners):
+            task.cancel()
+
+    # --- dialling and listening ---------------------------------------------------------------------------------------
+
+    def _dials(self, peer: OperatorAddress) -> bool:
+        return peer in self._roster and self._identity.operator.lower() < peer.lower()
+
+    def _dial_if_needed(self, peer: OperatorAddress) -> None:
+        if self._dials(peer) and peer not in self._diallers and self._session is not None:
+            task = asyncio.create_task(self._dial(peer, self._session), name=f"peer link, dialling {peer}")
+            self._diallers[peer] = task
+
+    async def _dial(self, peer: OperatorAddress, session: aiohttp.ClientSession) -> None:
+        pause_s = _FIRST_PAUSE_S
+        try:
+            while self._wanted[peer] > 0:
+                try:
+                    link = await dial(session, self._roster[peer], self._identity, peer, self._limits)
+                except (ConnectionError, TimeoutError, ProtocolError) as error:
+                    _log.debug("peer %s: no link yet: %s", peer, error)
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+                else:
+                    pause_s = _FIRST_PAUSE_S
+                    await self._run(link)
+        finally:
+            del self._diallers[peer]
+
+    async def _listen(self, websocket: web.WebSocketResponse) -> None:
+        try:
+            link = await listen(websocket, self._identity, self.peers, self._limits)
+        except (ConnectionError, TimeoutError, ProtocolError) as error:
+            _log.warning("a link was refused: %s %s", type(error).__name__, error)
+            return
+        await self._run(link)
+
+    async def _run(self, link: PeerLink) -> None:
+        replaced = self._links.get(link.peer)
+        self._links[link.peer] = link
+        if replaced is not None:  # the peer came back before we noticed that it was gone
+            await replaced.aclose()
+        try:
+            self._on_linked(link.peer)
+            await link.run(lambda frame: self._on_frame(link.peer, frame))
+        finally:
+            if self._links.get(link.peer) is link:
+                del self._links[link.peer]

@@ -1,0 +1,429 @@
+"""
+Makes and keeps the set-ups of a node with others: one for each pair of nodes, before the two first sign together.
+
+The node with the lower operator address begins a set-up; the other one asks it to. Each tells the other which set-up it
+has, whenever a link comes up and after each change. A pair is ready when both have the same one. So a node that has lost
+its side, or died before it was stored, gets a new set-up, and the two never run with halves that do not match.
+``mpc.pairwise_setup`` computes; docs/devnet.md has the messages.
+
+What a node keeps about every other node that it has a set-up for signing with, bans included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from dan_async._json import dump, load
+from dan_async.deadline import cancel_and_wait
+from dan_async.devnet.context import NodeIdentity, NodeLimits, RateLimit, Urgency, Workers
+from dan_async.devnet.mpc.aborts import PairAbort
+from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
+from dan_async.devnet.peers.links import PeerLinks
+from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
+from dan_async.devnet.peers.sessions import (
+    ConflictingMessageError,
+    PeerAbortError,
+    PeerSession,
+    PeerSessions,
+    SilentPeersError,
+)
+from dan_async.devnet.share_store import ShareStore, ShareStoreError
+from dan_async.errors import DanError
+from dan_async.protocols.fields import members
+from dan_async.types import OperatorAddress
+
+#: Names of pair records in the node's store begin with this.
+PAIR_PREFIX = "pair-"
+
+_VERSION = 1
+
+_MEMBERS = ("version", "operator", "state")
+
+
+class PairStore:
+    """
+    The set-ups of one node with others, in memory for use and in the store for the next start.
+
+    A ban outlives everything: a later set-up with the same node is stored as banned.
+
+    Args:
+        store: Where they are kept.
+    """
+
+    def __init__(self, store: ShareStore) -> None:
+        self._store = store
+        self._pairs: dict[OperatorAddress, PairState] = {}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def load(self) -> None:
+        """
+        Read everything from the store. Blocks.
+
+        Raises:
+            ShareStoreError: A record cannot be read; a node does not start if it might have forgotten a ban.
+        """
+        for name in self._store.names():
+            data = self._store.get(name) if name.startswith(PAIR_PREFIX) else None
+            if data is not None:
+                operator, state = _decode(data)
+                self._pairs[operator] = state
+
+    def get(self, operator: OperatorAddress) -> PairState | None:
+        """Give this side of the set-up with a node, or None if there was none."""
+        return self._pairs.get(operator)
+
+    def put(self, operator: OperatorAddress, state: PairState) -> None:
+        """Keep a set-up in the place of an earlier one, durably before anyone can use it. Blocks."""
+        known = self._pairs.get(operator)
+        state.banned |= known is not None and known.banned
+        self._store.put(_name(operator), _encode(operator, state))
+        self._pairs[operator] = state
+
+    def ban(self, operator: OperatorAddress) -> None:
+        """Never run with a node again: at once in memory, and durably before this returns. Blocks."""
+        state = self._pairs[operator]
+        state.banned = True
+        self._store.put(_name(operator), _encode(operator, state))
+
+
+def _name(operator: OperatorAddress) -> str:
+    return PAIR_PREFIX + operator[2:].lower()
+
+
+def _encode(operator: OperatorAddress, state: PairState) -> bytes:
+    return dump({"version": _VERSION, "operator": operator, "state": state.to_dict()}).encode()
+
+
+def _decode(data: bytes) -> tuple[OperatorAddress, PairState]:
+    try:
+        found = members(load(data), "record", _MEMBERS)
+        if found["version"] != _VERSION:
+            raise ShareStoreError(f"the record of a pair is of version {found['version']}, not {_VERSION}")
+        return OperatorAddress(found["operator"]), PairState.from_dict(found["state"])
+    except ShareStoreError:
+        raise
+    except DanError as error:
+        raise ShareStoreError(f"the record of a pair is malformed: {error.message}") from error
+
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_NO_SETUP = bytes(32)
+
+_ROUNDS = 5
+
+#: After a key generation: first everybody gets their answer.
+_PAUSE_S = 0.2
+
+#: How often a peer may have a new set-up: it has no reason to.
+_SETUPS_PER_S = 0.5
+
+_SETUP_BURST = 8
+
+
+class BannedPairError(DanError):
+    """
+    This node never signs with that one again.
+
+    Args:
+        peer: Who failed a check whose failure bans.
+    """
+
+    def __init__(self, peer: OperatorAddress) -> None:
+        super().__init__(f"this node never signs with {peer} again: it failed a check that bans")
+        self.peer = peer
+
+
+class UnreadyPairError(DanError):
+    """
+    A set-up did not come about in time.
+
+    Args:
+        peer: With whom.
+    """
+
+    def __init__(self, peer: OperatorAddress) -> None:
+        super().__init__(f"there is no set-up with {peer}, and none came about in time")
+        self.peer = peer
+
+
+class PairSetups:
+    """
+    The set-ups of one node.
+
+    Args:
+        identity: The node.
+        links: Its links to the others.
+        sessions: Its sessions with the others.
+        store: The set-ups it has.
+        workers: Where arithmetic and disk writes run.
+        limits: How long a round may take.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: NodeIdentity,
+        links: PeerLinks,
+        sessions: PeerSessions,
+        store: PairStore,
+        workers: Workers,
+        limits: NodeLimits,
+    ) -> None:
+        self._identity = identity
+        self._links = links
+        self._sessions = sessions
+        self._store = store
+        self._workers = workers
+        self._limits = limits
+        self._rate = RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
+        #: Which set-up each peer says it has.
+        self._told: dict[OperatorAddress, bytes] = {}
+        #: How many wait for each pair in order to sign.
+        self._urgent: Counter[OperatorAddress] = Counter()
+        #: The peers that wait to sign.
+        self._asked: set[OperatorAddress] = set()
+        #: When each peer was heard of last, and how often it fell silent in a set-up.
+        self._heard: dict[OperatorAddress, float] = {}
+        self._failures: Counter[OperatorAddress] = Counter()
+        self._running: dict[OperatorAddress, asyncio.Task[None]] = {}
+        self._superseded: set[asyncio.Task[None]] = set()
+        self._preparing: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._is_closed = False
+
+    async def ready(self, peer: OperatorAddress) -> PairState:
+        """
+        Give this side of the set-up with a peer, which has the other side; make one if there is none.
+
+        Raises:
+            BannedPairError: The peer is banned.
+            UnreadyPairError: The set-up did not come about within a round's time.
+        """
+        state = self._usable(peer)
+        if state is not None:
+            return state
+        self._urgent[peer] += 1
+        try:
+            return await self._ready(peer)
+        finally:
+            self._urgent[peer] -= 1
+
+    async def _ready(self, peer: OperatorAddress) -> PairState:
+        try:
+            with self._links.wanted([peer]):
+                async with asyncio.timeout(self._limits.sign_round_s):
+                    return await self._wait_until_ready(peer)
+        except TimeoutError:
+            raise UnreadyPairError(peer) from None
+
+    def prepare(self, peers: Iterable[OperatorAddress]) -> None:
+        """Make the set-ups with these peers in the background, where this node is the one to begin."""
+        missing = [peer for peer in peers if self._begins_with(peer) and self._store.get(peer) is None]
+        if missing and not self._preparing and not self._is_closed:
+            task = asyncio.create_task(self._prepare(missing), name="pair set-ups")
+            self._preparing.add(task)
+            task.add_done_callback(self._preparing.discard)
+
+    async def ban(self, peer: OperatorAddress) -> None:
+        """Never run with a peer again. Durable when this returns."""
+        await self._workers.use_disk(self._store.ban, peer)
+        self._changed.set()
+
+    def doubt(self, peer: OperatorAddress) -> None:
+        """Forget which set-up a peer said to have, and ask again: it has turned out to have another one."""
+        self._told.pop(peer, None)
+        self._tell(peer)
+
+    def on_linked(self, peer: OperatorAddress) -> None:
+        """Take note of a link that has come up: the peer may be another one than before."""
+        self._told.pop(peer, None)
+        self._tell(peer)
+        self._changed.set()
+
+    def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
+        """Take note of a message, which is in its mailbox already."""
+        if self._is_closed:
+            return
+        self._heard[peer] = time.monotonic()
+        if message.kind is Kind.PAIR_STATUS:
+            self._on_status(peer, message)
+        elif message.kind is Kind.PAIR_SETUP and message.round == 1:
+            self._on_start(peer, message.session_id)
+
+    async def aclose(self) -> None:
+        """Give up what is running, and wait until it has ended."""
+        self._is_closed = True
+        await cancel_and_wait([*self._preparing, *self._running.values(), *self._superseded])
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    def _usable(self, peer: OperatorAddress) -> PairState | None:
+        state = self._store.get(peer)
+        if state is None:
+            return None
+        if state.banned:
+            raise BannedPairError(peer)
+        # What a peer said before its link broke is not what it would say after a restart.
+        is_known = self._links.is_up(peer) and self._told.get(peer) == state.setup_id
+        return state if is_known and peer not in self._running else None
+
+    def _begins_with(self, peer: OperatorAddress) -> bool:
+        return self._identity.operator.lower() < peer.lower()
+
+    async def _wait_until_ready(self, peer: OperatorAddress) -> PairState:
+        self._heard[peer] = time.monotonic()
+        failures = self._failures[peer]
+        self._tell(peer)
+        while True:
+            self._changed.clear()
+            state = self._usable(peer)
+            if state is not None:
+                return state
+            quiet_s = time.monotonic() - self._heard[peer]
+            is_gone = quiet_s >= self._limits.sign_quiet_s and peer not in self._running
+            if is_gone or self._failures[peer] > failures:
+                raise UnreadyPairError(peer)
+            if self._needs_setup(peer):
+                self._begin(peer)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.01, self._limits.sign_quiet_s - quiet_s)):
+                    await self._changed.wait()
+
+    def _differs(self, peer: OperatorAddress) -> bool:
+        own = self._store.get(peer)
+        return own is None or (self._told.get(peer) != own.setup_id and not own.banned)
+
+    def _needs_setup(self, peer: OperatorAddress) -> bool:
+        if self._is_closed or not self._begins_with(peer) or peer in self._running:
+            return False
+        # Without a state of its own, or with a peer that has another one. Not before the peer has said so.
+        return self._store.get(peer) is None or (self._links.is_up(peer) and peer in self._told)
+
+    async def _prepare(self, peers: list[OperatorAddress]) -> None:
+        await asyncio.sleep(_PAUSE_S)
+        for peer in peers:
+            with suppress(BannedPairError, UnreadyPairError):  # the first signature tries again
+                await self._ready(peer)
+
+    # --- what is said -------------------------------------------------------------------------------------------------
+
+    def _own_id(self, peer: OperatorAddress) -> bytes:
+        state = self._store.get(peer)
+        return _NO_SETUP if state is None else state.setup_id
+
+    def _tell(self, peer: OperatorAddress) -> None:
+        """Say which set-up this node has, and ask for an answer, or a new set-up, if somebody waits to sign."""
+        self._say(peer, asks=self._urgent[peer] > 0)
+
+    def _say(self, peer: OperatorAddress, *, asks: bool) -> None:
+        if peer not in self._running:  # else what it has is about to change, and will be told then
+            status = PeerMessage(Kind.PAIR_STATUS, self._own_id(peer), int(asks), b"")
+            self._links.send(peer, status.encode())
+
+    def _on_status(self, peer: OperatorAddress, message: PeerMessage) -> None:
+        self._told[peer] = message.session_id
+        self._changed.set()
+        if not message.round:
+            return
+        self._asked.add(peer)
+        self._say(peer, asks=False)
+        if self._differs(peer) and self._needs_setup(peer) and not self._rate.take(peer):
+            self._begin(peer)
+
+    def _on_start(self, peer: OperatorAddress, session_id: bytes) -> None:
+        own = self._store.get(peer)
+        if peer.lower() >= self._identity.operator.lower() or self._sessions.has_run(session_id):
+            return
+        if (own is not None and own.banned) or self._rate.take(peer):
+            _log.warning("peer %s: a set-up is refused", peer)
+            return
+        earlier = self._running.pop(peer, None)
+        if earlier is not None:  # the peer was restarted in the middle of it
+            self._superseded.add(earlier)
+            earlier.add_done_callback(self._superseded.discard)
+            earlier.cancel()
+        self._start(peer, session_id)
+
+    # --- the set-up ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, peer: OperatorAddress) -> None:
+        self._start(peer, secrets.token_bytes(32))
+
+    def _start(self, peer: OperatorAddress, session_id: bytes) -> None:
+        task = asyncio.create_task(self._set_up(peer, session_id), name=f"pair set-up with {peer}")
+        self._running[peer] = task
+        task.add_done_callback(lambda ended: self._ended(peer, ended))
+
+    def _ended(self, peer: OperatorAddress, task: asyncio.Task[None]) -> None:
+        if self._running.get(peer) is task:
+            del self._running[peer]
+            self._asked.discard(peer)
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                _log.error("peer %s: the set-up failed: %s", peer, type(error).__name__)
+            self._tell(peer)
+        self._changed.set()
+
+    async def _set_up(self, peer: OperatorAddress, session_id: bytes) -> None:
+        with self._sessions.open(Kind.PAIR_SETUP, session_id, (peer,), rounds=_ROUNDS) as session:
+            try:
+                state = await self._run(peer, session)
+            except asyncio.CancelledError:
+                session.abort(AbortNotice("the node is stopping"))
+                raise
+            except SilentPeersError as failure:
+                session.abort(AbortNotice(failure.message))
+                _log.warning("peer %s: no set-up: it is silent", peer)
+                self._failures[peer] += 1
+            except (PairAbort, ConflictingMessageError) as failure:
+                session.abort(AbortNotice(failure.message))
+                _log.warning("peer %s: no set-up: %s", peer, failure.message)
+                await self._rest()
+            except PeerAbortError:
+                _log.warning("peer %s: no set-up: the peer gave up", peer)
+                await self._rest()
+            else:
+                await self._workers.use_disk(self._store.put, peer, state)
+                if self._told.get(peer) != state.setup_id:
+                    self._told.pop(peer, None)  # what it had before; it will say when it has stored this one
+                _log.info("peer %s: the set-up for signing is made", peer)
+
+    async def _rest(self) -> None:
+        """Wait a moment before whoever needs the pair tries again."""
+        await asyncio.sleep(_PAUSE_S)
+
+    async def _run(self, peer: OperatorAddress, session: PeerSession) -> PairState:
+        setup = PairSetup(session_id=session.id, own=self._identity.operator, peer=peer)
+
+        async def compute(step: Callable[..., T], *arguments: Any) -> T:
+            # In the background, it must not hold up key generations and signatures.
+            is_urgent = self._urgent[peer] or peer in self._asked
+            urgency = Urgency.AWAITED if is_urgent else Urgency.NEW
+            return await self._workers.compute(step, *arguments, urgency=urgency)
+
+        message = await compute(setup.start)
+        steps = (setup.choose, setup.challenge, setup.respond, setup.open)
+        for round_, step in enumerate(steps, 1):
+            message = await compute(step, await self._swap(session, round_, message))
+        return await compute(setup.finish, await self._swap(session, _ROUNDS, message))
+
+    async def _swap(self, session: PeerSession, round_: int, message: bytes) -> bytes:
+        session.send(round_, dict.fromkeys(session.peers, message))
+        received = await session.receive(
+            round_, timeout_s=self._limits.sign_round_s, quiet_s=self._limits.sign_quiet_s
+        )
+        (answer,) = received.values()
+        return answer

@@ -1,0 +1,438 @@
+"""
+GatewayNetwork: a wallet-provider gateway, spoken to as the public TypeScript clients do.
+
+What a gateway's URL and revision may be.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar, get_args
+from urllib.parse import urlsplit
+
+from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
+from dan_async.deadline import Deadline
+from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, KeySubstitutionError
+from dan_async.events import EventHub, OnEvent, operation
+from dan_async.gateway.failures import Scene
+from dan_async.gateway.operation import Gateway, GatewayOperation, SigngenOperation
+from dan_async.gateway.revision import RevisionChoice
+from dan_async.network import (
+    EphemeralKeyChange,
+    EphemeralKeyReport,
+    KeygenReport,
+    KeygenRequest,
+    NetworkHealth,
+    NodeHealth,
+)
+from dan_async.protocols.exchange import (
+    ApiVersion,
+    Exchange,
+    Operation,
+    Revision,
+    ephemeral_key_exchange,
+    keygen_exchange,
+    module_for,
+    passkey_exchange,
+)
+from dan_async.protocols.results import KeygenResult
+from dan_async.retry import RetryPolicy
+from dan_async.transport.socket import FrameConnector
+from dan_async.types import Clock, KeyAlgorithm, RequestId, new_request_id
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from dan_async.crypto.ephemeral_key import EphemeralKey
+    from dan_async.network import AuthModule, SigningOrder
+    from dan_async.protocols.setups import EphemeralClaim
+
+_VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
+
+
+def check_gateway_url(name: str, url: object, api_version: str) -> str:
+    """
+    Check a gateway's URL.
+
+    Args:
+        name: The field's name, for the error.
+        url: ``wss://…``, or ``ws://…`` to loopback; it ends with its version segment.
+        api_version: The version it must end with.
+
+    Returns:
+        The URL without a trailing slash.
+
+    Raises:
+        InvalidFieldError: It is not such a URL. It is not repeated, since it may carry credentials.
+        InsecureTransportError: It has no TLS and its host is not loopback.
+    """
+    checked = check_url(name, url, schemes=("wss", "ws"))
+    found = _VERSION_SEGMENT.search(urlsplit(checked).path)
+    if found is None:
+        raise InvalidFieldError(
+            name,
+            "must end with the version segment of the gateway's API",
+            hint=f"For example wss://gateway.example/{api_version}",
+        )
+    if found[1] != api_version:
+        raise InvalidFieldError(
+            name,
+            f"ends with /{found[1]}, and api_version is {api_version}",
+            hint=f"Give the URL that ends with /{api_version}, or the other api_version",
+        )
+    return checked
+
+
+def check_gateway_revision(revision: str | None, api_version: str) -> Revision | None:
+    """
+    Check that a revision exists in a form.
+
+    Args:
+        revision: The revision; None if it is to be found out.
+        api_version: ``v1`` or ``v2``.
+
+    Returns:
+        The revision, which ``v2`` implies; None if it is to be found out.
+
+    Raises:
+        InvalidFieldError: One does not exist, or they do not go together; the field is revision or api_version.
+    """
+    if api_version not in get_args(ApiVersion):
+        raise InvalidFieldError("api_version", "must be v1 or v2")
+    if revision is None:
+        return Revision.V1 if api_version == "v2" else None
+    module = module_for(revision)
+    if api_version not in module.API_VERSIONS:
+        raise InvalidFieldError(
+            "api_version", f"must be v1 in revision {revision}", hint="v2 exists in revision 1 only"
+        )
+    return Revision(revision)
+
+
+R = TypeVar("R")
+
+
+class GatewayNetwork:
+    """
+    A DAN network behind a wallet-provider gateway: one WebSocket for each operation, in the public clients' protocol.
+
+    The gateway is believed what it says about the key (docs/gateway.md, "What you trust"): its results name neither t and n
+    nor the permissions, and no node signs them. Challenges are taken once: one that this object has seen before is refused
+    (the last 65 536 are remembered).
+
+    Args:
+        url: Where it is, version segment included: ``wss://gateway.example/v1``, or ``ws://…`` to loopback.
+        revision: The revision it speaks: ``"0.1"``, ``"0.3"`` or ``"1"``. If None, it is found out with the first operation,
+            before the wallet is asked, and remembered.
+        api_version: ``"v1"``, challenge and response; or ``"v2"``, one frame without a challenge, which whoever sees it can
+            replay. ``"v2"`` exists in revision 1 only, which it implies.
+        threshold: t and n when the caller of a job names none; 3-of-5 if None.
+        options: TLS, proxy, headers (for example an API key) and size limits.
+        timeouts: Limits within a job.
+        retry: When an operation that the wallet has not authorised yet is begun again.
+        session: An aiohttp session whose connector, cookies and headers are used; it is not closed. Its ``trust_env`` is not
+            used, that of *options* is.
+        clock: The wall clock, in Unix seconds; for tests.
+        on_event: Told of what happens; see ``dan_async.events``.
+
+    Raises:
+        InvalidFieldError: The URL, the revision or the API version is wrong.
+        InsecureTransportError: The URL has no TLS and its host is not loopback.
+
+    Example::
+
+        async with DanClient(GatewayNetwork("wss://gateway.example/v1", revision="0.3")) as dan:
+            session = await dan.generate_session_key(wallet=wallet, chain_id=80002)
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        revision: str | None = None,
+        api_version: str = "v1",
+        threshold: Threshold | None = None,
+        options: TransportOptions | None = None,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        session: aiohttp.ClientSession | None = None,
+        clock: Clock = time.time,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        given = check_gateway_revision(revision, api_version)
+        self._api_version: ApiVersion = "v2" if api_version == "v2" else "v1"
+        self.default_threshold = threshold or DEFAULT_THRESHOLD
+        #: secp256k1 where the revision is known to take it; ed25519, which all take, otherwise.
+        self.default_eph_alg: KeyAlgorithm = "secp256k1" if given is Revision.V1 else "ed25519"
+        timeouts = timeouts or Timeouts()
+        self._gateway = Gateway(
+            connector=FrameConnector(
+                check_gateway_url("url", url, api_version),
+                options=options or TransportOptions(),
+                connect_timeout_s=timeouts.connect_s,
+                session=session,
+            ),
+            revision=RevisionChoice(given),
+            timeouts=timeouts,
+            retry=retry or RetryPolicy(),
+            clock=clock,
+            events=EventHub(on_event),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"GatewayNetwork({self._gateway.connector.where!r}, revision={self.revision!r}, "
+            f"default {self.default_threshold})"
+        )
+
+    def observe(self, on_event: OnEvent) -> None:
+        """Have one more function told of what happens; see ``dan_async.events.Observable``."""
+        self._gateway.events.add(on_event)
+
+    @property
+    def revision(self) -> str | None:
+        """The gateway's revision, if it was given or has been found out."""
+        known = self._gateway.revision.known
+        return None if known is None else str(known)
+
+    def check_keygen(self, request: KeygenRequest) -> None:
+        """
+        Check, without I/O, that the gateway's revision takes the ephemeral key, as far as the revision is known.
+
+        Raises:
+            InvalidFieldError: It does not.
+            ClientClosedError: The network was closed.
+        """
+        self._refuse_if_closed()
+        self._check_claim(request.claim)
+
+    def _refuse_if_closed(self) -> None:
+        if self._gateway.connector.is_closed:
+            raise ClientClosedError("the network was closed", hint="Make a new GatewayNetwork")
+
+    def _check_claim(self, claim: EphemeralClaim) -> None:
+        known = self._gateway.revision.known
+        if known is None:
+            return
+        allowed = module_for(known).EPHEMERAL_ALGORITHMS
+        if claim.sign_alg not in allowed:
+            raise InvalidFieldError(
+                "eph_alg",
+                f"must be {' or '.join(allowed)} in revision {known}",
+                hint="An ed25519 key works with every revision",
+            )
+
+    # --- operations ---------------------------------------------------------------------------------------------------
+
+    async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
+        """
+        Make a distributed key; see ``Network.keygen``.
+
+        Args:
+            request: What is asked for. A gateway makes a key of exactly n parties, or none.
+            auth: Who authorises it.
+            deadline: The job's deadline.
+
+        Raises:
+            GatewayError: The gateway did not do it; ``phase`` says how far it came.
+            ProtocolError: The gateway sent what the protocol does not allow.
+            ConfigurationError: Its revision cannot carry the request; nothing was sent.
+            SessionExpiredError: The ephemeral key's expiry has passed; nothing was created.
+            WalletError: The owner did not authorise; nothing was created.
+            DeadlineExceededError: The time ran out.
+            ClientClosedError: The network was closed.
+        """
+        reports = await self.keygen_batch(request, auth, sign_algs=("secp256k1",), deadline=deadline)
+        return reports["secp256k1"]
+
+    async def keygen_batch(
+        self,
+        request: KeygenRequest,
+        auth: AuthModule,
+        *,
+        sign_algs: Sequence[KeyAlgorithm],
+        deadline: Deadline,
+    ) -> dict[KeyAlgorithm, KeygenReport]:
+        """
+        Make a distributed key for each algorithm, over one connection; the owner signs once for each.
+
+        Args:
+            request: What is asked for, alike for all.
+            auth: Who authorises it.
+            sign_algs: The algorithms, each once. Only revision 1 has others than secp256k1, or several.
+            deadline: The job's deadline.
+
+        Returns:
+            A report for each algorithm; the public key of ed25519 has 32 bytes.
+
+        Raises:
+            DanError: As for ``keygen``.
+        """
+        self.check_keygen(request)
+
+        def make(revision: Revision) -> Exchange[tuple[KeygenResult, ...]]:
+            return keygen_exchange(
+                revision,
+                threshold=request.threshold,
+                claim=request.claim,
+                permissions=request.permissions,
+                key_label=request.key_label,
+                sign_algs=sign_algs,
+                api_version=self._api_version,
+            )
+
+        scene = self._scene(Operation.KEYGEN, request.request_id)
+        keys = await self._run(scene, make, request.claim, auth, deadline)
+        return {
+            key.sign_alg: KeygenReport(
+                request_id=request.request_id,
+                key_id=key.key_id,
+                public_key=key.public_key,
+                threshold=request.threshold,
+            )
+            for key in keys
+        }
+
+    async def add_ephemeral_key(
+        self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        """
+        Let another ephemeral key use a key; revisions 0.3 and 1. See ``Network.add_ephemeral_key``.
+
+        Raises:
+            InvalidFieldError: Revision 0.3 needs ``change.threshold``, or the revision cannot do it at all.
+            DanError: As for ``keygen``.
+        """
+        return await self._change(Operation.ADD_EPHEMERAL_KEY, change, auth, deadline)
+
+    async def revoke_ephemeral_key(
+        self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        """Take a key from an ephemeral key; revision 1 only. See ``add_ephemeral_key``."""
+        return await self._change(Operation.REVOKE_EPHEMERAL_KEY, change, auth, deadline)
+
+    async def signgen(
+        self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline
+    ) -> tuple[bytes, ...]:
+        """
+        Sign; see ``Network.signgen``. In revision 0.1 a user operation only, before revision 1 one message at a time.
+
+        Raises:
+            InvalidFieldError: The revision cannot carry it, or not this ephemeral key.
+            DanError: As for ``keygen``.
+        """
+        self._refuse_if_closed()
+        self._check_claim(order.claim)
+        scene = self._scene(Operation.SIGNGEN, new_request_id())
+        running = SigngenOperation(
+            self._gateway, scene, order, key, api_version=self._api_version, deadline=deadline
+        )
+        with operation(self._gateway.events, scene.request_id, str(scene.operation), "gateway"):
+            return await running.sign(is_one_shot=self._api_version == "v2")
+
+    async def _change(
+        self, operation: Operation, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        self._refuse_if_closed()
+        self._check_claim(change.claim)
+
+        def make(revision: Revision) -> Exchange[None]:
+            if revision is Revision.V0_3 and change.threshold is None:
+                raise InvalidFieldError(
+                    "threshold",
+                    "is needed in revision 0.3, which names n",
+                    hint="Give a session that has threshold and parties_number",
+                )
+            return ephemeral_key_exchange(
+                revision,
+                operation,
+                claim=change.claim,
+                key_id=change.key_id,
+                n=0 if change.threshold is None else change.threshold.n,
+                api_version=self._api_version,
+            )
+
+        scene = self._scene(operation, change.request_id)
+        await self._run(scene, make, change.claim, auth, deadline)
+        return EphemeralKeyReport(request_id=change.request_id)
+
+    async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
+        """
+        Register a passkey; revision 1 only. See ``Network.register_passkey``.
+
+        Raises:
+            InvalidFieldError: The revision has no passkeys, or the API version is v2.
+            DanError: As for ``keygen``.
+        """
+        self._refuse_if_closed()
+        if self._api_version == "v2":
+            raise InvalidFieldError("api_version", "must be v1: all passkeys would have one challenge in v2")
+        scene = self._scene(Operation.REGISTER_PASSKEY, new_request_id())
+        found = await self._run(scene, passkey_exchange, None, auth, deadline)
+        if found != auth.id:
+            raise KeySubstitutionError(
+                "the gateway registered another passkey", hint="Suspect the gateway", phase="result"
+            )
+        return found
+
+    def _scene(self, operation: Operation, request_id: RequestId) -> Scene:
+        connector = self._gateway.connector
+        return Scene(
+            operation=operation,
+            where=connector.where,
+            request_id=request_id,
+            mask=connector.mask,
+            # A revoked key stays revoked: after a second time nothing is different from after the first. A second keygen
+            # makes another key; whether adding a key twice is harmless is for the nodes to say, and gateways do not tell.
+            # A message that is signed twice is no more signed than before.
+            is_idempotent=operation in (Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN),
+        )
+
+    def _run(
+        self,
+        scene: Scene,
+        make: Callable[[Revision], Exchange[R]],
+        claim: EphemeralClaim | None,
+        auth: AuthModule,
+        deadline: Deadline,
+    ) -> Awaitable[R]:
+        running = GatewayOperation(self._gateway, scene, make, claim=claim, auth=auth, deadline=deadline)
+        result = running.run_one_shot() if self._api_version == "v2" else running.run()
+        return self._tell(scene, result) if self._gateway.events.hooks else result
+
+    async def _tell(self, scene: Scene, result: Awaitable[R]) -> R:
+        with operation(self._gateway.events, scene.request_id, str(scene.operation), "gateway"):
+            return await result
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+        """
+        See whether the gateway takes a connection; nothing is sent on it. The nodes behind it cannot be seen.
+
+        Args:
+            timeout_s: Seconds to wait; the time to connect if None.
+
+        Returns:
+            One entry, for the gateway. That it is down is reported, never raised.
+        """
+        connector = self._gateway.connector
+        started = time.monotonic()
+        try:
+            socket = await connector.open(Operation.KEYGEN, timeout_s=timeout_s)
+            latency = time.monotonic() - started
+            try:
+                await socket.finish()
+            finally:
+                await socket.aclose()
+        except DanError as error:
+            found = NodeHealth(name=connector.where, url=connector.where, is_live=False, problem=str(error))
+        else:
+            found = NodeHealth(name=connector.where, url=connector.where, is_live=True, latency_s=latency)
+        return NetworkHealth(nodes=(found,))
+
+    async def aclose(self) -> None:
+        """Break every connection; operations under way fail. May be called twice."""
+        await self._gateway.connector.aclose()

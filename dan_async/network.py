@@ -1,0 +1,492 @@
+"""
+Turns a wallet, a passkey or an ephemeral key into the credentials of one request.
+
+Adding an ephemeral key to a key, or revoking one.
+
+Asking for a key, and what came of it.
+
+Who we talk to: both networks look the same to the jobs.
+
+What is asked of a network that is to sign, the same for both networks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from attrs import Factory, field, frozen
+
+from dan_async._values import check_int, check_seconds, check_text, optional, required, to_hex
+from dan_async.config import Threshold
+from dan_async.crypto.signature import parse_signature, recover_address
+from dan_async.deadline import Deadline
+from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, SignatureCheckError
+from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.setups import AuthMethod, EphemeralClaim
+from dan_async.protocols.sign_request import SignRequest
+from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
+
+if TYPE_CHECKING:
+    from dan_async.crypto.ephemeral_key import EphemeralKey
+
+__all__ = [
+    "AuthModule",
+    "Network",
+    "NetworkHealth",
+    "NetworkSource",
+    "NodeHealth",
+    "NodeState",
+    "SigningOptions",
+    "SigningOrder",
+]
+
+
+class AuthModule(Protocol):
+    """
+    One scheme by which an owner authorises a setup.
+
+    Attributes:
+        method: Its name on the wire.
+        id: Who authorises: the EOA's address, or the passkey's credential id.
+        interactive: Whether a person is asked.
+    """
+
+    @property
+    def method(self) -> AuthMethod:
+        """Give the scheme's name on the wire."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Tell who authorises."""
+        ...
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person is asked."""
+        ...
+
+    async def authorise(self, *, challenge: str, typed_data: TypedData) -> str:
+        """
+        Have the owner sign, and check the result before anyone sees it.
+
+        Args:
+            challenge: 64 hex digits, no 0x: the final challenge.
+            typed_data: The EIP-712 form of the request, which contains the challenge.
+
+        Returns:
+            The ``signature`` member of the authentication object.
+
+        Raises:
+            WalletError: The owner refused, did not answer in time, or signed with another key.
+        """
+        ...
+
+
+@frozen(kw_only=True)
+class EphemeralKeyChange:
+    """
+    One change, independent of the network that carries it out.
+
+    Args:
+        request_id: Names it on every node; the same over all attempts.
+        action: What to do.
+        key_id: The key it is about.
+        owner_id: Whose key it is: the EOA's address, or the passkey's credential id.
+        claim: The ephemeral key that is added or revoked.
+        threshold: t and n of the key, if known.
+    """
+
+    request_id: RequestId
+    action: Literal["add", "revoke"]
+    key_id: MpcKeyId = field(validator=required(check_text, most=256))
+    owner_id: str = field(validator=required(check_text))
+    claim: EphemeralClaim
+    threshold: Threshold | None = None
+
+
+@frozen(kw_only=True)
+class EphemeralKeyReport:
+    """
+    A finished change.
+
+    Args:
+        request_id: The request it answers.
+        confirmed_by: The operators that signed for it; empty for a gateway, which does not say.
+        failures: What the other nodes answered, one line each.
+    """
+
+    request_id: RequestId
+    confirmed_by: tuple[OperatorAddress, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class KeygenRequest:
+    """
+    One key generation, independent of the network that runs it.
+
+    Args:
+        request_id: Names it on every node; the same over all attempts.
+        owner_id: Who owns the key: the EOA's address, or the passkey's credential id.
+        threshold: t and n.
+        claim: The ephemeral key the owner vouches for.
+        permissions: JSON text that limits what the key may sign, or None for no limits.
+        key_label: A label the network may keep with the key.
+        min_parties: The smallest number of parties to accept, t to n; n if None.
+        allow_resign: Whether a person may be asked to sign again when key generation failed after the first signature.
+    """
+
+    request_id: RequestId
+    owner_id: str = field(validator=required(check_text))
+    threshold: Threshold
+    claim: EphemeralClaim
+    permissions: str | None = field(default=None, validator=optional(check_text, most=64 * 1024))
+    key_label: str | None = field(default=None, validator=optional(check_text, most=256))
+    min_parties: int | None = None
+    allow_resign: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.min_parties is not None:
+            check_int("min_parties", self.min_parties, least=self.threshold.t, most=self.threshold.n)
+
+
+@frozen(kw_only=True)
+class KeygenTimings:
+    """
+    Where the time of a key generation went, in seconds.
+
+    Args:
+        challenge_s: Until enough nodes were ready.
+        wallet_s: Until the owner had signed.
+        keygen_s: From sending the authorised request to the verdict: the key generation itself and its acknowledgements.
+        total_s: Everything, earlier rounds that were given up included.
+    """
+
+    challenge_s: float = 0.0
+    wallet_s: float = 0.0
+    keygen_s: float = 0.0
+    total_s: float = 0.0
+
+
+@frozen(kw_only=True)
+class KeygenReport:
+    """
+    A finished key generation.
+
+    Args:
+        request_id: The request it answers.
+        key_id: The MPC key id.
+        public_key: The distributed public key: 33 bytes, compressed.
+        threshold: t and n as they came to be; n is smaller than asked only if ``min_parties`` allowed it.
+        outcomes: What every participant answered; empty for a gateway, which does not say. One that had not answered yet
+            when the verdict was clear has neither acknowledgement nor error: as a rule it holds a share as well.
+        replaced: What became of the nodes that were asked and do not take part: too late, or failed, at the challenge or
+            in a round that was given up.
+        culprits: Whom most of the other nodes blamed for rounds that were given up.
+        restarts: How many rounds were given up after the owner had signed.
+        timings: Where the time went.
+    """
+
+    request_id: RequestId
+    key_id: MpcKeyId
+    public_key: bytes
+    threshold: Threshold
+    outcomes: tuple[NodeOutcome[Acknowledgement], ...] = ()
+    replaced: tuple[NodeOutcome[Any], ...] = ()
+    culprits: tuple[OperatorAddress, ...] = ()
+    restarts: int = 0
+    timings: KeygenTimings = KeygenTimings()
+
+    @property
+    def holders(self) -> tuple[OperatorAddress, ...]:
+        """The operators that acknowledged: each is known to hold a share."""
+        return tuple(outcome.operator for outcome in self.outcomes if outcome.is_success)
+
+    def describe(self) -> str:
+        """Several lines for a log or a screen; nothing in them is secret."""
+        timings = self.timings
+        steps = f"challenge {timings.challenge_s:.2f} s, wallet {timings.wallet_s:.2f} s, keygen {timings.keygen_s:.2f} s"
+        lines = [
+            f"key {self.key_id}: {self.threshold}, {len(self.holders)} nodes acknowledged, {self.restarts} restarts",
+            f"  {timings.total_s:.2f} s: {steps}",
+        ]
+        lines += [f"  blamed by most of the others: node {culprit}" for culprit in self.culprits]
+        lines += [f"  {outcome.describe()}" for outcome in self.outcomes]
+        lines += [f"  replaced: {outcome.describe()}" for outcome in self.replaced]
+        return "\n".join(lines)
+
+
+#: Most presignatures that are kept for one key and set of signers: Groth and Shoup (EUROCRYPT 2022, section 6) show what
+#: many at a time cost in security margin.
+MAX_STOCK = 8
+
+
+@frozen(kw_only=True)
+class SigningOptions:
+    """
+    How a ``NodeNetwork`` signs.
+
+    Args:
+        stock: How many presignatures to have made ahead for a session that signs again and again, so that a signature is
+            one round trip: 0 (never) to 8. The first signature of a session fetches none ahead.
+        stock_s: Seconds for which a presignature is kept; the nodes keep it 60 seconds as a rule.
+
+    Raises:
+        InvalidFieldError: A value is out of range.
+    """
+
+    stock: int = field(default=2, validator=required(check_int, least=0, most=MAX_STOCK))
+    stock_s: float = field(default=45.0, validator=required(check_seconds, most=300.0))
+
+
+@frozen(kw_only=True)
+class SigningOrder:
+    """
+    Messages that one session has signed, with one key.
+
+    Args:
+        key_id: The key.
+        address: Its address, to which every signature must recover.
+        t: How many nodes must sign.
+        claim: The ephemeral key that asks, and its expiry as far as it is known.
+        owner_id: The owner's address, which gateway revision 0.1 names.
+        requests: The messages.
+        digests: What gets signed of each, 32 bytes.
+    """
+
+    key_id: MpcKeyId = field(validator=required(check_text, most=256))
+    address: Address
+    t: int
+    claim: EphemeralClaim
+    owner_id: str | None
+    requests: tuple[SignRequest, ...]
+    digests: tuple[bytes, ...]
+
+    def __attrs_post_init__(self) -> None:
+        if not self.requests or len(self.requests) != len(self.digests):
+            raise InvalidFieldError("requests", "must be at least one, each with its digest")
+
+    def check(self, signatures: tuple[bytes, ...]) -> tuple[Hex, ...]:
+        """
+        Check that every signature recovers to the key's address over its digest.
+
+        Returns:
+            The signatures as 0x hex, r, s and v, with low s.
+
+        Raises:
+            SignatureCheckError: One does not; none is given then.
+        """
+        if len(signatures) != len(self.digests):
+            raise _mismatch(self.address)
+        found = []
+        for signature, digest in zip(signatures, self.digests, strict=True):
+            try:
+                low = parse_signature(signature)
+                holds = recover_address(digest, low) == self.address
+            except DanError:
+                raise _mismatch(self.address) from None
+            if not holds:
+                raise _mismatch(self.address)
+            found.append(to_hex(low))
+        return tuple(found)
+
+
+def _mismatch(address: Address) -> SignatureCheckError:
+    return SignatureCheckError(
+        f"the network's signature does not recover to the session's address {address}; it is withheld",
+        hint="The network signed with another key or another message. Suspect the gateway or the nodes",
+        phase="signing",
+    )
+
+
+#: ``live``: it answers and takes part. ``resting``: it answers, and is left alone for a while because it failed before.
+#: ``probing``: it has rested, and one request is under way that lets it prove itself. ``down``: it does not answer.
+NodeState = Literal["live", "resting", "probing", "down"]
+
+
+@frozen(kw_only=True)
+class NodeHealth:
+    """
+    How one node is doing.
+
+    Args:
+        name: Its operator address, or a gateway's URL without credentials.
+        url: Where it is, without credentials.
+        is_live: Whether it answered just now.
+        latency_s: Round-trip time in seconds, if it answered.
+        clock_skew_s: Its clock minus ours in seconds, if it told.
+        problem: Why it is not live, in one line.
+        state: ``live``, ``resting``, ``probing`` or ``down``; see docs/node-pool.md.
+        average_latency_s: Exponentially weighted moving average of its latency in seconds; None if it never answered.
+        failures: Failures in a row; 0 after a success.
+        rests_for_s: Seconds for which it is still left alone, unless nothing better is there; 0 if it is not.
+        requests: Requests that this client has sent it, attempts counted one by one.
+        keygens: Key generations in which it was asked to take part.
+    """
+
+    name: OperatorAddress | str
+    url: str
+    is_live: bool
+    latency_s: float | None = None
+    clock_skew_s: float | None = None
+    problem: str = ""
+    state: NodeState = field(
+        default=Factory(lambda self: "live" if self.is_live else "down", takes_self=True)
+    )
+    average_latency_s: float | None = None
+    failures: int = 0
+    rests_for_s: float = 0.0
+    requests: int = 0
+    keygens: int = 0
+
+
+@frozen(kw_only=True)
+class NetworkHealth:
+    """How the network is doing: one entry per node."""
+
+    nodes: tuple[NodeHealth, ...]
+
+    @property
+    def live(self) -> int:
+        """How many nodes answered."""
+        return sum(node.is_live for node in self.nodes)
+
+
+@runtime_checkable
+class Network(Protocol):
+    """
+    A DAN network, reached through a gateway or node by node.
+
+    Attributes:
+        default_threshold: t and n when the caller names none.
+        default_eph_alg: The ephemeral key's algorithm when the caller names none.
+    """
+
+    @property
+    def default_threshold(self) -> Threshold:
+        """Give t and n when the caller names none."""
+        ...
+
+    @property
+    def default_eph_alg(self) -> KeyAlgorithm:
+        """Give the ephemeral key's algorithm when the caller names none."""
+        ...
+
+    def check_keygen(self, request: KeygenRequest) -> None:
+        """
+        Check, without I/O, that this network can carry the request.
+
+        Raises:
+            ConfigurationError: It cannot; the error names the field.
+        """
+        ...
+
+    async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
+        """
+        Have the network make a distributed key.
+
+        Args:
+            request: What is asked for.
+            auth: Who authorises it.
+            deadline: The job's deadline.
+
+        Returns:
+            The key, its id and what each node answered.
+
+        Raises:
+            ConfigurationError: The network cannot carry the request; nothing was sent.
+            WalletError: The owner did not authorise; nothing was created.
+            QuorumError: Fewer than t nodes agree.
+            DeadlineExceededError: The time ran out.
+            DanError: Any other failure of the network, named.
+        """
+        ...
+
+    async def add_ephemeral_key(
+        self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        """
+        Let another ephemeral key use a distributed key.
+
+        Args:
+            change: Which key, and the ephemeral key's claim.
+            auth: The owner.
+            deadline: The job's deadline.
+
+        Raises:
+            ConfigurationError: The network cannot carry the request; nothing was sent.
+            WalletError: The owner did not authorise it; nothing was changed.
+            QuorumError: Too few nodes confirmed.
+            DanError: Any other failure of the network, named.
+        """
+        ...
+
+    async def revoke_ephemeral_key(
+        self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        """Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``."""
+        ...
+
+    async def signgen(
+        self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline
+    ) -> tuple[bytes, ...]:
+        """
+        Have t nodes sign.
+
+        Args:
+            order: The messages, and which key signs them.
+            key: The ephemeral key that asks.
+            deadline: The job's deadline.
+
+        Returns:
+            For each message 65 bytes r, s, v. The caller checks them with ``SigningOrder.check``.
+
+        Raises:
+            ConfigurationError: The network cannot carry the request; nothing was sent.
+            EphemeralKeyRefusedError: The nodes refuse the ephemeral key.
+            NotPermittedError: The session's permissions do not allow it.
+            QuorumError: No t nodes signed, for other reasons.
+            DeadlineExceededError: The time ran out.
+            DanError: Any other failure of the network, named.
+        """
+        ...
+
+    async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
+        """
+        Register a passkey, so that it can own keys.
+
+        Args:
+            auth: Has the passkey made: a ``PasskeyRegister``.
+            deadline: The job's deadline.
+
+        Returns:
+            Its credential id, base64url.
+
+        Raises:
+            ConfigurationError: The network cannot do it; nothing was sent.
+            WalletError: No passkey was made; nothing was registered.
+            DanError: Any other failure of the network, named.
+        """
+        ...
+
+    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+        """Ask every node how it is; never raises for a node that is down."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class NetworkSource(Protocol):
+    """Something that has a network to offer, such as a devnet; a client opens it and closes it again."""
+
+    async def open_network(self) -> Network:
+        """Start what must be started and give a network to it."""
+        ...
+
+    async def close_network(self) -> None:
+        """Stop what ``open_network`` started."""
+        ...

@@ -1,0 +1,338 @@
+"""
+How well one node has been doing, as far as we have seen, and whether it may be asked.
+
+Pure: the clock and the jitter are injected. Selection (``networks.pool``) only reads what stands here.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import Literal, Protocol, TypeVar
+
+from attrs import define, field, frozen
+
+from dan_async._values import check_seconds, required
+from dan_async.events import EventHub, NodeDown, NodeUp
+from dan_async.types import OperatorAddress
+
+_log = logging.getLogger(__name__)
+
+#: Weight of the newest latency in the moving average.
+_NEWEST = 0.2
+
+#: After so many late acknowledgements in a row a node is not listened to, when enough others have come; but for one key
+#: generation in sixteen, to find out whether it still is late.
+_LATE = 2
+
+_LISTEN_EVERY = 16
+
+#: ``live``: nothing speaks against it. ``resting``: it failed, and is asked last. ``probing``: it has rested, and one
+#: request is under way that lets it prove itself.
+RestState = Literal["live", "resting", "probing"]
+
+
+@frozen(kw_only=True)
+class RestPolicy:
+    """
+    How long a node that failed is left alone.
+
+    After the k-th failure in a row it rests for ``min(longest_s, first_s * 2**(k - 1))`` seconds, times a random factor
+    from 0.5 to 1, so that clients which saw the same failure do not all come back at once.
+
+    Args:
+        first_s: The longest rest after one failure, in seconds.
+        longest_s: Rests stop growing here.
+        clock: Monotonic seconds; injected by tests.
+        random: Gives numbers from 0 to 1 for the jitter; injected by tests. Not a source of secrets.
+
+    Raises:
+        InvalidFieldError: A number is out of range.
+    """
+
+    first_s: float = field(default=1.0, validator=required(check_seconds))
+    longest_s: float = field(default=60.0, validator=required(check_seconds))
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    random: Callable[[], float] = field(default=random.random, repr=False)
+
+    def rest_s(self, failures: int, *, least: float = 0.0) -> float:
+        """Give the rest after the *failures*-th failure in a row, in seconds; the node may have asked for *least*."""
+        longest = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
+        return max(least, longest * (0.5 + 0.5 * self.random()))
+
+
+@frozen(eq=False)
+class Asked:
+    """
+    A request that is under way; ``HealthRecord`` is told how it ended.
+
+    Args:
+        started: When it began, by the policy's clock.
+        failures_seen: How many failures had been counted in all when it began.
+        is_proof: Whether its success ends a rest.
+    """
+
+    started: float
+    failures_seen: int
+    is_proof: bool
+
+
+@define(eq=False)
+class HealthRecord:
+    """
+    Latency (exponentially weighted moving average) and failures of one node.
+
+    A node that keeps failing rests for a growing time: it is asked last, not never, so that a pool with nothing better
+    still tries it. When the rest is over, one request at a time may probe it; the first success clears its record.
+
+    Requests that were in flight together when a node went down count as one failure, however many they were.
+
+    Args:
+        policy: How long it rests.
+        on_change: Told of each change of state, with the new one: the one place where a node goes down or comes up.
+    """
+
+    policy: RestPolicy = field(factory=RestPolicy)
+    on_change: Callable[[RestState], None] | None = field(default=None, repr=False)
+    latency_s: float | None = field(default=None, init=False)
+    failures: int = field(default=0, init=False)
+    rests_until: float = field(default=0.0, init=False)
+    requests: int = field(default=0, init=False)
+    keygens: int = field(default=0, init=False)
+    late_keygens: int = field(default=0, init=False)
+    _failures_seen: int = field(default=0, init=False)
+    _probe: Asked | None = field(default=None, init=False)
+
+    # --- what happens to it -------------------------------------------------------------------------------------------
+
+    def begin(self, *, is_look: bool = False) -> Asked:
+        """
+        Note that the node is being asked.
+
+        Args:
+            is_look: Whether somebody only looks how it is: the answer does not cut a rest short, nor does silence
+                make it longer, unless this request is the probe.
+        """
+        self.requests += 1
+        is_due = self.is_due
+        is_proof = not (is_look and self.failures) or is_due
+        asked = Asked(self.policy.clock(), self._failures_seen, is_proof)
+        if is_due:
+            self._probe = asked
+            self._tell("probing")
+        return asked
+
+    def succeeded(self, asked: Asked, *, is_timed: bool = True) -> None:
+        """
+        Note a right answer.
+
+        Args:
+            asked: What ``begin`` gave.
+            is_timed: Whether the time it took says something about this node alone.
+        """
+        if is_timed:
+            self._note_latency(self.policy.clock() - asked.started)
+        if self.failures and asked.is_proof:
+            self.failures, self.rests_until, self._probe = 0, 0.0, None
+            self._tell("live")
+
+    def failed(self, asked: Asked, *, least_rest_s: float = 0.0) -> None:
+        """
+        Note that no answer came, or a wrong one.
+
+        Args:
+            asked: What ``begin`` gave.
+            least_rest_s: How long the node asked to be left alone.
+        """
+        if asked is self._probe:
+            self._probe = None
+        elif not asked.is_proof or asked.failures_seen != self._failures_seen:
+            return
+        self.misbehaved(least_rest_s=least_rest_s)
+
+    def misbehaved(self, *, least_rest_s: float = 0.0) -> None:
+        """Note a failure that showed only later: an answer that failed a check, or blame by the other nodes."""
+        self.failures += 1
+        self._failures_seen += 1
+        self._probe = None
+        rest_s = self.policy.rest_s(self.failures, least=least_rest_s)
+        self.rests_until = self.policy.clock() + rest_s
+        self._tell("resting")
+
+    def gave_up(self, asked: Asked, *, is_timed: bool = True) -> None:
+        """Note that the asker did not wait for the end. That is no failure; but it took at least this long."""
+        elapsed = self.policy.clock() - asked.started
+        if is_timed and elapsed > (self.latency_s or 0.0):
+            self._note_latency(elapsed)
+        if asked is self._probe:
+            self._probe = None
+            self._tell("resting")
+
+    def acknowledged(self, *, in_time: bool) -> None:
+        """Note whether its acknowledgement of a key that was made came before or within the grace."""
+        self.late_keygens = 0 if in_time else self.late_keygens + 1
+
+    def _note_latency(self, seconds: float) -> None:
+        old = self.latency_s
+        self.latency_s = seconds if old is None else old + _NEWEST * (seconds - old)
+
+    def _tell(self, state: RestState) -> None:
+        if self.on_change is not None:
+            self.on_change(state)
+
+    # --- what it says -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> RestState:
+        """Whether it is live, resting or probing."""
+        if not self.failures:
+            return "live"
+        return "resting" if self._probe is None else "probing"
+
+    @property
+    def is_worth_the_grace(self) -> bool:
+        """Whether to listen for its acknowledgement when enough others have come: not if it was late twice in a row."""
+        return self.late_keygens < _LATE or self.keygens % _LISTEN_EVERY == 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has rested long enough and no request is proving it yet."""
+        return bool(self.failures) and self._probe is None and self.policy.clock() >= self.rests_until
+
+    @property
+    def rests_for_s(self) -> float:
+        """Seconds until it may be probed; 0 if it may be asked now."""
+        return max(0.0, self.rests_until - self.policy.clock()) if self.failures else 0.0
+
+    @property
+    def rank(self) -> tuple[int, float, float]:
+        """
+        Lower is better: live nodes by latency (unknown counts as fast), then those that have rested, then the others.
+
+        Of those that rest, the one comes first whose rest is over first.
+        """
+        latency = self.latency_s or 0.0
+        if not self.failures:
+            return (0, 0.0, latency)
+        if self.is_due:
+            return (1, float(self.failures), latency)
+        return (2, self.rests_until, latency)
+
+
+class NodeUpDown:
+    """
+    Tells when a node goes down and when it is back: what ``HealthRecord.on_change`` takes.
+
+    Args:
+        record: The node's record.
+        operator: The node.
+        events: Who listens.
+    """
+
+    __slots__ = ("_events", "_failures", "_operator", "_record")
+
+    def __init__(self, record: HealthRecord, operator: OperatorAddress, events: EventHub) -> None:
+        self._record = record
+        self._operator = operator
+        self._events = events
+        self._failures = 0
+
+    def __call__(self, state: RestState) -> None:
+        """Hear of a change of state."""
+        before, self._failures = self._failures, self._record.failures
+        if state == "resting" and not before:
+            _log.info("node %s failed and rests for %.2f s", self._operator, self._record.rests_for_s)
+            if self._events.hooks:
+                self._events.emit(
+                    NodeDown(node=self._operator, failures=self._failures, rest_s=self._record.rests_for_s)
+                )
+        elif state == "live" and before:
+            _log.info("node %s is back after %d failures", self._operator, before)
+            if self._events.hooks:
+                self._events.emit(NodeUp(node=self._operator, failures=before))
+
+
+class Pooled(Protocol):
+    """What selection needs to know of a node."""
+
+    @property
+    def operator(self) -> OperatorAddress:
+        """Its operator address."""
+        ...
+
+    @property
+    def health(self) -> HealthRecord:
+        """How it has been doing."""
+        ...
+
+
+N = TypeVar("N", bound=Pooled)
+
+
+def rank(nodes: Iterable[N], *, without: Collection[OperatorAddress] = ()) -> list[N]:
+    """
+    Give the nodes, healthiest first; ties keep the order in which they were given.
+
+    Live nodes come first, the fastest of them in front; then those whose rest is over; then those that rest. None is left
+    out for its health, so that a pool in which every node failed still yields nodes.
+
+    Args:
+        nodes: The pool.
+        without: Operators to leave out.
+    """
+    return sorted((node for node in nodes if node.operator not in without), key=lambda node: node.health.rank)
+
+
+def fastest(nodes: Iterable[N], count: int, *, without: Collection[OperatorAddress] = ()) -> list[N]:
+    """Give the *count* nodes that are likely to answer first, best first; fewer if there are no more. See ``rank``."""
+    return rank(nodes, without=without)[:count]
+
+
+#: A node that was late is asked last for this long, in seconds.
+_LATE_S = 60.0
+
+#: Weight of the newest time in the moving average of a step; how many times that is late; bounds of it, in seconds.
+_NEWEST_STEP = 0.2
+
+_TIMES = 4.0
+
+_LEAST_S, _MOST_S = 0.1, 10.0
+
+#: What counts as late before anything is known, in seconds. A pair of nodes that meet for the first time has work to do.
+_UNKNOWN_S = {"presign": 0.75, "sign": 0.5}
+
+
+@define
+class Lateness:
+    """
+    How long each step usually takes, and which nodes were late.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _usual_s: dict[str, float] = field(factory=dict, init=False)
+    _late: dict[OperatorAddress, float] = field(factory=dict, init=False)
+
+    def took(self, step: str, seconds: float) -> None:
+        """Note that all t nodes took so long."""
+        old = self._usual_s.get(step)
+        self._usual_s[step] = seconds if old is None else old + _NEWEST_STEP * (seconds - old)
+
+    def limit_s(self, step: str) -> float:
+        """Give the seconds after which a step is late."""
+        usual = self._usual_s.get(step)
+        if usual is None:
+            return _UNKNOWN_S.get(step, _LEAST_S)
+        return min(_MOST_S, max(_LEAST_S, _TIMES * usual))
+
+    def was_late(self, operator: OperatorAddress) -> None:
+        """Note that a node did not answer in time."""
+        self._late[operator] = self.clock() + _LATE_S
+
+    def is_late(self, operator: OperatorAddress) -> bool:
+        """Whether a node was late not long ago."""
+        return self._late.get(operator, 0.0) > self.clock()

@@ -1,0 +1,308 @@
+"""
+One node as the client sees it: its pinned identity, its connection, its health.
+
+Letting a node that has rested prove itself, beside work that does not need it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+
+from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
+from dan_async.crypto.signature import recover_address
+from dan_async.deadline import Deadline, cancel_and_wait
+from dan_async.errors import (
+    VERDICTS,
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    DanError,
+    NodeCode,
+    NodeError,
+    NodeProtocolError,
+    NodeRefusedError,
+    NodeTimeoutError,
+    NodeUnreachableError,
+    ProtocolError,
+    RateLimitedError,
+    RequestTimeoutError,
+    RpcError,
+    Verdict,
+)
+from dan_async.events import Attempts, EventHub
+from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy, rank
+from dan_async.protocols import node as node_1
+from dan_async.retry import RetryPolicy, Tries
+from dan_async.transport.http import HttpTransport
+from dan_async.transport.rpc import Transport
+from dan_async.transport.websocket import WebSocketTransport
+from dan_async.types import Json, OperatorAddress
+
+T = TypeVar("T")
+
+#: Methods whose time depends on the other nodes as well.
+_COLLECTIVE = frozenset({"dan_keygen", "dan_presign"})
+
+
+@frozen
+class Result(Generic[T]):
+    """A decoded answer and how many attempts it took."""
+
+    value: T
+    attempts: int
+
+
+class Node:
+    """
+    A node of a ``NodeNetwork``.
+
+    Args:
+        endpoint: Where it is and who it must be.
+        options: How to connect.
+        timeouts: Limits for connecting and for one attempt.
+        retry: When to try again.
+        transport: How to reach it, instead of a connection of its own.
+        rest: How long it is left alone after failures.
+        events: Who listens to what happens to it; the same for all nodes of a network.
+    """
+
+    def __init__(
+        self,
+        endpoint: NodeEndpoint,
+        *,
+        options: TransportOptions,
+        timeouts: Timeouts,
+        retry: RetryPolicy,
+        transport: Transport | None = None,
+        rest: RestPolicy | None = None,
+        events: EventHub | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.events = events or EventHub()
+        self.health = HealthRecord(rest or RestPolicy())
+        self.health.on_change = NodeUpDown(self.health, self.operator, self.events)
+        self._timeouts = timeouts
+        self._retry = retry
+        self._transport = transport or self._make_transport(options)
+
+    @property
+    def operator(self) -> OperatorAddress:
+        """Its operator address, by which it is known."""
+        return self.endpoint.operator
+
+    def _make_transport(self, options: TransportOptions) -> Transport:
+        url, connect_s = self.endpoint.url, self._timeouts.connect_s
+        if url.startswith("http"):
+            return HttpTransport(url, options=options, connect_timeout_s=connect_s)
+        return WebSocketTransport(
+            url,
+            options=options,
+            connect_timeout_s=connect_s,
+            on_connect=self._identify,
+            longest_retry_after_s=self._retry.longest_retry_after_s,
+        )
+
+    async def _identify(self, call: Callable[..., Any]) -> None:
+        """Make the node prove, on each new connection, that it holds the pinned operator's key."""
+        nonce = secrets.token_bytes(32)
+        answer = await call("dan_identify", node_1.encode_identify(nonce), timeout_s=self._timeouts.connect_s)
+        operator, signature = node_1.decode_identify_result(answer)
+        digest = node_1.identity_digest(operator=self.operator, nonce=nonce)
+        if operator != self.operator or _recover(digest, signature) != self.operator:
+            raise NodeProtocolError(
+                f"the node is operator {operator}, not {self.operator}"
+                if operator != self.operator
+                else f"the node could not prove that it is operator {self.operator}",
+                hint="Check the URL and the operator; the client talks to no node that it was not given",
+            )
+
+    async def call(
+        self,
+        method: str,
+        params: str,
+        decode: Callable[[Json], T],
+        *,
+        deadline: Deadline,
+        request_id: str | None = None,
+        attempt_s: float | None = None,
+        tries: Tries | None = None,
+        is_look: bool = False,
+    ) -> Result[T]:
+        """
+        Ask the node, again if that is safe and may help. Every method of dan-node/1 is idempotent by its request id.
+
+        Args:
+            method: The JSON-RPC method.
+            params: Its parameters as JSON text.
+            decode: Checks and decodes the result.
+            deadline: The job's deadline.
+            request_id: For errors and logs.
+            attempt_s: Seconds for one attempt, if not the usual.
+            tries: Counts the attempts, for an asker who may not wait for the end.
+            is_look: Whether this only looks how the node is; see ``HealthRecord.begin``.
+
+        Raises:
+            NodeError: The last attempt's failure.
+            DeadlineExceededError: The deadline ran out.
+        """
+        counted = Tries() if tries is None else tries
+        # What the nodes do together takes as long as the slowest of them: that says nothing about this one.
+        is_timed = method not in _COLLECTIVE
+
+        async def attempt() -> T:
+            counted.made += 1
+            limit = deadline.cap(attempt_s or self._timeouts.attempt_s)
+            if limit == 0.0:
+                raise deadline.error(
+                    f"asking node {self.operator}", node=self.operator, request_id=request_id
+                )
+            asked = self.health.begin(is_look=is_look)
+            try:
+                value = decode(await self._transport.call(method, params, timeout_s=limit))
+            except ClientClosedError:
+                self.health.gave_up(asked, is_timed=False)
+                raise
+            except DanError as error:
+                translated = self._translate(error, method, request_id)
+                self._note_failure(asked, translated)
+                raise translated from error
+            except BaseException:  # cancelled, as a rule: the verdict did not need this node
+                self.health.gave_up(asked, is_timed=is_timed)
+                raise
+            self.health.succeeded(asked, is_timed=is_timed)
+            return value
+
+        told = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
+        value = await self._retry.run(told.watch(attempt), deadline=deadline, before_sleep=told.before_sleep)
+        return Result(value, counted.made)
+
+    async def look(self, *, deadline: Deadline) -> float:
+        """
+        Ask the node how it is, and let it prove itself if it has rested.
+
+        Returns:
+            What its clock shows, in Unix seconds.
+
+        Raises:
+            NodeError: It does not answer, or with what the protocol does not allow.
+            DeadlineExceededError: The deadline ran out.
+        """
+        answer = await self.call("dan_health", "{}", _node_time, deadline=deadline, is_look=True)
+        return answer.value
+
+    def _note_failure(self, asked: Asked, error: NodeError) -> None:
+        if isinstance(error, NodeRefusedError) and not error.retryable:
+            self.health.gave_up(asked, is_timed=False)  # it is there, and has its reasons
+        else:
+            asked_s: float = getattr(error, "retry_after", None) or 0.0
+            self.health.failed(asked, least_rest_s=min(asked_s, self._retry.longest_retry_after_s))
+
+    def _translate(self, error: DanError, method: str, request_id: str | None) -> NodeError:
+        """Turn what the transport or a decoder said into an error about this node: the one place where it is done."""
+        context: dict[str, Any] = {"node": self.operator, "method": method, "request_id": request_id}
+        if isinstance(error, RpcError):
+            return _refusal(error, context)
+        kind: type[NodeError]
+        if isinstance(error, RequestTimeoutError):
+            kind = NodeTimeoutError
+        elif isinstance(error, ConnectError | ConnectionLostError):
+            kind = NodeUnreachableError
+            retry_after = getattr(error, "retry_after", None)
+            if (
+                retry_after and getattr(error, "status", None) is not None
+            ):  # the node said so, not our own patience
+                return RateLimitedError(
+                    error.message,
+                    code=NodeCode.RATE_LIMITED,
+                    retry_after=retry_after,
+                    hint=error.hint,
+                    **context,
+                )
+        elif isinstance(error, ProtocolError):
+            kind = NodeProtocolError
+        else:
+            kind = NodeError
+        return kind(error.message, hint=error.hint, retryable=error.retryable, **context)
+
+    @property
+    def shown_url(self) -> str:
+        """Its URL without credentials."""
+        return redact_url(self.endpoint.url)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._transport.aclose()
+
+
+def _node_time(value: Json) -> float:
+    """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
+    milliseconds = value.get("time") if isinstance(value, dict) else None
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
+        raise NodeProtocolError(
+            "the result of dan_health has no time", hint="The node does not speak dan-node/1"
+        )
+    return milliseconds / 1000
+
+
+def _recover(digest: bytes, signature: bytes) -> str | None:
+    try:
+        return recover_address(digest, signature)
+    except DanError:
+        return None
+
+
+def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
+    retry_after = error.data.get("retryAfter")
+    if error.code == NodeCode.RATE_LIMITED:
+        seconds = float(retry_after) if isinstance(retry_after, int) and 0 <= retry_after <= 3600 else 1.0
+        return RateLimitedError(
+            f"the node asks to slow down: {error.message}", code=error.code, retry_after=seconds, **context
+        )
+    culprits = error.data.get("culprits")
+    named = tuple(c for c in culprits if isinstance(c, str)) if isinstance(culprits, list) else ()
+    return NodeRefusedError(
+        f"the node refused: {error.message}",
+        code=error.code,
+        culprits=named[:20],
+        retryable=Verdict.RETRYABLE in VERDICTS.get(error.code, Verdict.NONE),
+        **context,
+    )
+
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def probing(spares: Iterable[Node], *, deadline: Deadline) -> AsyncIterator[None]:
+    """
+    Probe one of the nodes whose rest is over while the block runs, if there is one.
+
+    A node that failed is ranked behind those that did not. In a pool with enough of them it would never be asked again, so
+    it is asked how it is on the side: no seat and no time is spent on it, and with the block the probe ends as well.
+
+    Args:
+        spares: The nodes that the block does not ask.
+        deadline: The job's deadline.
+    """
+    due = next((node for node in rank(spares) if node.health.is_due), None)
+    tasks = [] if due is None else [asyncio.create_task(_probe(due, deadline), name="dan-probe")]
+    try:
+        yield
+    finally:
+        await cancel_and_wait(tasks)
+
+
+async def _probe(node: Node, deadline: Deadline) -> None:
+    if not node.health.is_due:  # somebody else was faster: one probe at a time
+        return
+    try:
+        await node.look(deadline=deadline)
+    except DanError as error:
+        _log.info("node %s still rests: %s", node.operator, error.message)

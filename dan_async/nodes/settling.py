@@ -1,0 +1,211 @@
+"""
+Finding out over the nodes what came of a key generation (docs/node-protocol.md, "dan_settle_keygen").
+
+Every node of the pool is asked. A node that answers begins nothing more under the request. So if t nodes acknowledge the
+same key, there is a session; and if fewer than t nodes are left that acknowledged or did not answer, there can never be one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+from attrs import frozen
+
+from dan_async.config import Threshold
+from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.deadline import Deadline
+from dan_async.errors import AcknowledgementError, NodeOutcome, QuorumError
+from dan_async.network import KeygenReport
+from dan_async.nodes.changes import ask_all
+from dan_async.nodes.node import Node
+from dan_async.nodes.tally import KeygenTally
+from dan_async.protocols import node as node_1
+from dan_async.protocols import node as node_settling
+from dan_async.protocols.node import Acknowledgement
+from dan_async.types import MpcKeyId, OperatorAddress, RequestId
+
+
+@frozen(kw_only=True)
+class KeygenQuestion:
+    """
+    A key generation of which it is not known what came of it.
+
+    Args:
+        request_id: Its first request id.
+        owner_id: Who owns the key: the EOA's address, or the passkey's credential id.
+        threshold: t and n that were asked for.
+        min_parties: The smallest n that was allowed; n if None.
+        ephemeral_key: The ephemeral key it was for.
+    """
+
+    request_id: RequestId
+    owner_id: str
+    threshold: Threshold
+    min_parties: int | None
+    ephemeral_key: EphemeralKey
+
+
+@frozen(kw_only=True)
+class KeygenSettlement:
+    """
+    What the nodes said.
+
+    Args:
+        report: The key, if there is one.
+        is_certain: Whether that will not change; without a report: that there is none and never will be.
+        outcomes: What each node answered.
+    """
+
+    report: KeygenReport | None
+    is_certain: bool
+    outcomes: tuple[NodeOutcome[Acknowledgement], ...] = ()
+
+
+@runtime_checkable
+class SettlesKeygen(Protocol):
+    """A network that can be asked what came of a key generation."""
+
+    async def settle_keygen(self, question: KeygenQuestion, *, deadline: Deadline) -> KeygenSettlement:
+        """
+        Find out what came of a key generation, and see to it that nothing more comes of it.
+
+        Args:
+            question: Which one.
+            deadline: The job's deadline.
+
+        Raises:
+            ClientClosedError: The network was closed.
+        """
+        ...
+
+
+async def settle_keygen(
+    nodes: Sequence[Node], question: KeygenQuestion, *, deadline: Deadline
+) -> KeygenSettlement:
+    """Ask the nodes; see ``SettlesKeygen``."""
+    key = question.ephemeral_key
+
+    async def ask(node: Node) -> tuple[Acknowledgement, ...]:
+        digest = node_settling.settle_digest(
+            request_id=question.request_id, operator=node.operator, eph_pk=key.public_key
+        )
+        params = node_settling.SettleParams(
+            request_id=question.request_id,
+            eph_pk=key.public_key,
+            sign_alg=key.algorithm,
+            signature=key.sign_message(digest),
+        )
+        result = await node.call(
+            node_settling.SETTLE_METHOD,
+            node_settling.encode_settle(params),
+            node_settling.decode_settle_result,
+            deadline=deadline,
+            request_id=question.request_id,
+        )
+        return result.value
+
+    answers, failures = await ask_all(nodes, ask)
+    return judge(question, answers, failures)
+
+
+def judge(
+    question: KeygenQuestion,
+    answers: Mapping[OperatorAddress, tuple[Acknowledgement, ...]],
+    failures: Sequence[NodeOutcome[Acknowledgement]],
+) -> KeygenSettlement:
+    """
+    Decide what the answers mean. Pure.
+
+    Args:
+        question: What was asked.
+        answers: What each node acknowledged; nothing, for one that knows of no key.
+        failures: The nodes that did not answer.
+    """
+    largest, reports = 0, []
+    groups: dict[
+        tuple[RequestId, Threshold, tuple[OperatorAddress, ...]], dict[OperatorAddress, Acknowledgement]
+    ] = {}
+    for operator, acknowledgements in answers.items():
+        for ack in acknowledgements:
+            groups.setdefault((ack.request_id, ack.threshold, ack.participants), {})[operator] = ack
+    for (request_id, threshold, participants), found in groups.items():
+        if not _was_asked(question, request_id, threshold, participants):
+            continue
+        tally = KeygenTally(
+            request_id=request_id,
+            threshold=threshold,
+            participants=participants,
+            key_id_of=partial(_key_id, question, request_id, participants),
+            digest_of=node_1.acknowledgement_digest,
+        )
+        outcomes: list[NodeOutcome[Acknowledgement]] = []
+        counted = 0
+        for operator, ack in found.items():
+            try:
+                tally.record(operator, ack)
+            except AcknowledgementError as error:
+                outcomes.append(NodeOutcome(operator=operator, error=error))
+            else:
+                counted += 1
+                outcomes.append(NodeOutcome(operator=operator, answer=ack, said=ack.summary))
+        largest = max(largest, counted)
+        report = _report(tally, request_id, threshold, (*outcomes, *failures))
+        if report is not None:
+            reports.append(report)
+    if reports:
+        # More than one, if a key generation that had been given up for another one ended well after all: any will do.
+        return KeygenSettlement(report=reports[-1], is_certain=True, outcomes=reports[-1].outcomes)
+    return KeygenSettlement(
+        report=None, is_certain=largest + len(failures) < question.threshold.t, outcomes=tuple(failures)
+    )
+
+
+def _key_id(
+    question: KeygenQuestion,
+    request_id: RequestId,
+    participants: tuple[OperatorAddress, ...],
+    public_key: bytes,
+) -> MpcKeyId:
+    return node_1.compute_key_id(
+        public_key=public_key,
+        t=question.threshold.t,
+        participants=participants,
+        owner_id=question.owner_id,
+        request_id=request_id,
+    )
+
+
+def _was_asked(
+    question: KeygenQuestion,
+    request_id: RequestId,
+    threshold: Threshold,
+    participants: tuple[OperatorAddress, ...],
+) -> bool:
+    asked = question.threshold
+    return (
+        request_id in node_settling.request_ids(question.request_id)
+        and threshold.t == asked.t
+        and (question.min_parties or asked.n) <= threshold.n <= asked.n
+        and len(participants) == threshold.n
+    )
+
+
+def _report(
+    tally: KeygenTally,
+    request_id: RequestId,
+    threshold: Threshold,
+    outcomes: tuple[NodeOutcome[Acknowledgement], ...],
+) -> KeygenReport | None:
+    try:
+        agreed = tally.verdict()
+    except QuorumError:
+        return None
+    return KeygenReport(
+        request_id=request_id,
+        key_id=agreed.key_id,
+        public_key=agreed.public_key,
+        threshold=threshold,
+        outcomes=outcomes,
+    )

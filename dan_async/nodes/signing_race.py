@@ -1,0 +1,351 @@
+"""
+Sets of t nodes in a race for one signature: the fastest first, another when one fails or is late, the first result wins.
+
+A signature needs all t of a set, so a single late node makes its whole set late; the set that follows goes without it.
+
+One set of t nodes that are asked together, and how long that usually takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import combinations, islice
+from typing import Generic, TypeVar
+
+from attrs import define, field
+
+from dan_async.deadline import Deadline, cancel_and_wait
+from dan_async.errors import (
+    ClientClosedError,
+    DanError,
+    EphemeralKeyRefusedError,
+    NodeCode,
+    NodeOutcome,
+    NodeRefusedError,
+    NotPermittedError,
+    QuorumError,
+    Verdict,
+    verdict_of,
+)
+from dan_async.nodes.health import Lateness, rank
+from dan_async.nodes.node import Node
+from dan_async.types import OperatorAddress
+
+T = TypeVar("T")
+
+#: How long the others are listened to after one node of a set has failed, in seconds: their reasons may be the same.
+_GRACE_S = 0.05
+
+
+class SetFailedError(DanError):
+    """
+    A set of signers made no signature.
+
+    Args:
+        failures: What each node that failed did.
+        suspects: Nodes to leave out if others can be had.
+    """
+
+    def __init__(
+        self, failures: dict[OperatorAddress, DanError], suspects: Iterable[OperatorAddress] = ()
+    ) -> None:
+        super().__init__("the signers made no signature", phase="signing")
+        self.failures = failures
+        self.suspects = tuple(suspects)
+
+
+@define(eq=False)
+class Run:
+    """
+    One set at work.
+
+    Args:
+        signers: The nodes, ascending.
+        waiting: Who has not answered the step that is under way.
+        step: That step.
+        since: When it began, in the race's monotonic seconds.
+    """
+
+    signers: tuple[Node, ...]
+    clock: Callable[[], float]
+    waiting: set[OperatorAddress] = field(factory=set)
+    step: str = "presign"
+    since: float = 0.0
+    is_hedged: bool = False
+
+    def begin(self, step: str) -> None:
+        """Note that a step begins, in which all signers are asked."""
+        self.step, self.since = step, self.clock()
+        self.waiting = {node.operator for node in self.signers}
+        self.is_hedged = False
+
+
+async def ask_set(
+    run: Run, step: str, ask: Callable[[Node], Awaitable[T]], *, lateness: Lateness
+) -> dict[OperatorAddress, T]:
+    """
+    Ask all signers of a set at once.
+
+    Args:
+        run: The set.
+        step: What this is, for the lateness.
+        ask: Asks one node; raises a DanError if it fails.
+        lateness: Told how long it took.
+
+    Returns:
+        Every signer's answer.
+
+    Raises:
+        SetFailedError: One failed; it has what each of those who failed said.
+    """
+    run.begin(step)
+
+    async def one(node: Node) -> T:
+        answer = await ask(node)
+        run.waiting.discard(node.operator)
+        return answer
+
+    tasks = {
+        asyncio.create_task(one(node), name=f"dan-{step}-{node.operator}"): node.operator
+        for node in run.signers
+    }
+    try:
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if pending:
+            await asyncio.wait(pending, timeout=_GRACE_S)
+    finally:
+        await cancel_and_wait(tasks)
+    failures: dict[OperatorAddress, DanError] = {}
+    for task, operator in tasks.items():
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, DanError) and not isinstance(error, ClientClosedError):
+            failures[operator] = error
+        elif error is not None:
+            raise error
+    if failures or any(task.cancelled() for task in tasks):
+        raise SetFailedError(failures)
+    lateness.took(step, run.clock() - run.since)
+    return {operator: task.result() for task, operator in tasks.items()}
+
+
+#: Sets that run at the same time, times that one set is tried, sets that are tried, and sets that are looked at to find one.
+_MOST_AT_ONCE = 3
+
+_MOST_TRIES_OF_ONE = 2
+
+_MOST_TRIES = 16
+
+_MOST_LOOKED_AT = 2000
+
+
+class SignerRace(Generic[T]):
+    """
+    The race for one signature.
+
+    Args:
+        nodes: Who may sign.
+        t: How many must.
+        attempt: Has one set do it; raises a ``SetFailedError`` if it cannot, and any other DanError to end the race.
+        lateness: What is known of steps and nodes.
+        deadline: The job's deadline.
+        preferred: Operators to begin with.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        t: int,
+        attempt: Callable[[Run], Awaitable[T]],
+        *,
+        lateness: Lateness,
+        deadline: Deadline,
+        preferred: Iterable[OperatorAddress] = (),
+    ) -> None:
+        self._nodes = nodes
+        self._t = t
+        self._attempt = attempt
+        self._lateness = lateness
+        self._deadline = deadline
+        self._preferred = frozenset(preferred)
+        self._blame: Counter[OperatorAddress] = Counter()
+        self._refused: dict[OperatorAddress, DanError] = {}
+        self._errors: dict[OperatorAddress, DanError] = {}
+        self._tries: Counter[frozenset[OperatorAddress]] = Counter()
+        self._silent: set[OperatorAddress] = set()
+        self._spoilt = False
+
+    async def run(self) -> T:
+        """
+        Run it.
+
+        Raises:
+            EphemeralKeyRefusedError: So many nodes refuse the ephemeral key that fewer than t are left.
+            NotPermittedError: ... or do not permit the message.
+            QuorumError: No set of t nodes made it, for other reasons; it has what each node said.
+            DeadlineExceededError: The time ran out.
+        """
+        running: dict[asyncio.Task[T], Run] = {}
+        try:
+            self._start(running)
+            while running:
+                done, _ = await asyncio.wait(
+                    running, timeout=self._patience(running), return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    run = running.pop(task)
+                    try:
+                        result = task.result()
+                    except SetFailedError as failure:
+                        self._learn(run, failure)
+                    else:
+                        self._note_losers(run, running)
+                        return result
+                if self._deadline.is_over:
+                    raise self._deadline.error("waiting for the nodes to sign", phase="signing")
+                if done:
+                    self._start(running)
+                else:
+                    self._hedge(running)
+        finally:
+            await cancel_and_wait(running)
+        raise self._lost()
+
+    @property
+    def strangers(self) -> set[OperatorAddress]:
+        """Who said that it does not hold the key."""
+        return {
+            operator
+            for operator, error in self._refused.items()
+            if isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY
+        }
+
+    # --- which set ----------------------------------------------------------------------------------------------------
+
+    def _start(self, running: dict[asyncio.Task[T], Run]) -> None:
+        signers = self._next_set(running)
+        if signers is None:
+            return
+        self._tries[frozenset(node.operator for node in signers)] += 1
+        run = Run(signers, self._lateness.clock)
+        run.begin(run.step)
+        running[asyncio.create_task(self._call(run), name="dan-sign")] = run
+
+    async def _call(self, run: Run) -> T:
+        return await self._attempt(run)
+
+    def _next_set(self, running: dict[asyncio.Task[T], Run]) -> tuple[Node, ...] | None:
+        if len(running) >= _MOST_AT_ONCE or self._tries.total() >= _MOST_TRIES:
+            return None
+        under_way = {frozenset(node.operator for node in run.signers) for run in running.values()}
+        ranked = [node for node in rank(self._nodes) if node.operator not in self._refused]
+        ranked.sort(
+            key=lambda node: (
+                self._blame[node.operator],
+                self._lateness.is_late(node.operator),
+                node.operator not in self._preferred,
+            )
+        )
+        again: tuple[Node, ...] | None = None
+        for candidates in islice(combinations(ranked, self._t), _MOST_LOOKED_AT):
+            names = frozenset(node.operator for node in candidates)
+            if names in under_way:
+                continue
+            chosen = tuple(sorted(candidates, key=lambda node: node.operator.lower()))
+            if not self._tries[names]:
+                return chosen
+            if again is None and self._tries[names] < _MOST_TRIES_OF_ONE and not names & self._silent:
+                again = chosen
+        return None if running else again
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _patience(self, running: dict[asyncio.Task[T], Run]) -> float | None:
+        """Give the seconds until the next set is late, or the deadline."""
+        now = self._lateness.clock()
+        waits = [
+            max(0.0, run.since + self._lateness.limit_s(run.step) - now)
+            for run in running.values()
+            if not run.is_hedged
+        ]
+        return self._deadline.cap(min(waits) if waits else None)
+
+    def _hedge(self, running: dict[asyncio.Task[T], Run]) -> None:
+        """Where a step is late, note who keeps it waiting, and let another set run besides."""
+        now = self._lateness.clock()
+        late = [
+            run
+            for run in running.values()
+            if not run.is_hedged and now >= run.since + self._lateness.limit_s(run.step)
+        ]
+        for run in late:
+            run.is_hedged = True
+            self._blame.update(run.waiting)
+            # Presignatures are made by all together, so everybody waits for the one that is late.
+            if run.step == "sign" or len(run.waiting) < self._t:
+                for operator in run.waiting:
+                    self._lateness.was_late(operator)
+            self._start(running)
+
+    def _note_losers(self, winner: Run, running: dict[asyncio.Task[T], Run]) -> None:
+        """Where one set won and an earlier one is late, note whom only the late one has."""
+        helpful = {node.operator for node in winner.signers}
+        for run in running.values():
+            if run.is_hedged:
+                for operator in run.waiting - helpful:
+                    self._lateness.was_late(operator)
+
+    # --- what went wrong ----------------------------------------------------------------------------------------------
+
+    def _learn(self, run: Run, failure: SetFailedError) -> None:
+        self._spoilt = self._spoilt or not failure.failures
+        for operator in failure.suspects:
+            self._blame[operator] += 1
+        known = {node.operator for node in run.signers}
+        for operator, error in failure.failures.items():
+            self._errors[operator] = error
+            verdict = verdict_of(error)
+            if Verdict.FINAL in verdict:
+                self._refused[operator] = error
+            elif isinstance(error, NodeRefusedError) and error.code == NodeCode.SIGNING_FAILED:
+                for culprit in known.intersection(error.culprits):
+                    self._blame[OperatorAddress(culprit)] += 1
+            elif Verdict.BLAMELESS not in verdict:
+                self._blame[operator] += 1
+                self._silent.add(operator)  # it was asked several times already
+
+    def _lost(self) -> QuorumError:
+        outcomes: list[NodeOutcome[object]] = [
+            NodeOutcome(operator=o, error=e, attempts=e.attempts or 1) for o, e in self._errors.items()
+        ]
+        codes = Counter(e.code for e in self._refused.values() if isinstance(e, NodeRefusedError))
+        commonest = codes.most_common(1)[0][0] if codes else None
+        if commonest == NodeCode.EPHEMERAL_KEY_REFUSED:
+            return EphemeralKeyRefusedError(
+                "the nodes refuse the session's ephemeral key: it is not registered, was revoked or has expired",
+                hint="Make a new session, or add an ephemeral key to this one's key",
+                threshold=self._t,
+                outcomes=outcomes,
+                phase="signing",
+                retryable=False,
+            )
+        if commonest == NodeCode.NOT_PERMITTED:
+            return NotPermittedError(
+                "the session's permissions do not allow this message",
+                hint="The nodes say which rule it breaks; nothing was signed",
+                threshold=self._t,
+                outcomes=outcomes,
+                phase="signing",
+                retryable=False,
+            )
+        return QuorumError(
+            "the nodes' shares make no signature of the key"
+            if self._spoilt and not outcomes
+            else f"no {self._t} nodes signed together",
+            hint="The list says what each node answered; look at the network's health()",
+            threshold=self._t,
+            outcomes=outcomes,
+            phase="signing",
+            retryable=commonest is None,
+        )

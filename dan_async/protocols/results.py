@@ -1,0 +1,281 @@
+"""
+The grammar of result frames: ``key=value`` pairs joined by ``:``, results joined by ``;``.
+
+Read strictly: the keys must be the expected ones, in their order, once each. A reader that splits by hand and takes what
+it finds can be made to see another key or signature than the next reader sees.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from attrs import field, frozen
+
+from dan_async._values import check_algorithm, check_int, from_hex, required, shown
+from dan_async.crypto.curve import compress
+from dan_async.errors import InvalidFieldError, ProtocolError
+from dan_async.types import Hex, KeyAlgorithm, MpcKeyId
+
+#: The only word that the gateway answers when an operation has no other result.
+STATUS_OK = "ok"
+
+#: More results than any request has.
+_MOST_RESULTS = 64
+
+_MOST_LENGTH = 64 * 1024
+
+# Printable ASCII but for the grammar's own marks.
+_PRINTABLE = "[!-9<>-~]{1,256}"
+
+_TOKEN = re.compile(rf"{_PRINTABLE}\Z")
+
+_HEX = re.compile(r"[0-9a-fA-F]+\Z")
+
+_SIGNATURE_DIGITS = 128
+
+_ED25519_LENGTH = 32
+
+#: Length of a SEC1 point by its first byte.
+_SEC1_LENGTHS = {2: 33, 3: 33, 4: 65}
+
+
+def check_token(name: str, value: object) -> str:
+    """Check an opaque value (key id, transaction id) that the grammar can carry."""
+    if not isinstance(value, str) or _TOKEN.match(value) is None:
+        raise InvalidFieldError(
+            name, "must be 1 to 256 printable ASCII characters other than ':', ';' and '='"
+        )
+    return value
+
+
+@frozen(kw_only=True)
+class KeygenResult:
+    """
+    One generated key.
+
+    Args:
+        key_id: The key's id, opaque.
+        public_key: The distributed public key: 33 bytes for secp256k1, 32 for ed25519. A server may also give 65
+            bytes, uncompressed; what a client reads is always compressed.
+        sign_alg: Its algorithm; secp256k1 in the revisions that do not say.
+
+    Raises:
+        InvalidFieldError: The grammar cannot carry a field.
+    """
+
+    key_id: MpcKeyId = field(validator=required(check_token))
+    public_key: bytes
+    sign_alg: KeyAlgorithm = field(default="secp256k1", validator=required(check_algorithm))
+
+    def __attrs_post_init__(self) -> None:
+        _check_public_key(self.public_key, self.sign_alg)
+
+
+@frozen(kw_only=True)
+class SigngenResult:
+    """
+    One signature. Whether it holds is for the caller to check.
+
+    Args:
+        signature: r and s, 64 bytes.
+        recovery_id: 0 or 1.
+        transaction_id: Which message it signs; revision 1 only.
+
+    Raises:
+        InvalidFieldError: The grammar cannot carry a field.
+    """
+
+    signature: bytes = field(repr=False)
+    recovery_id: int = field(validator=required(check_int, least=0, most=1))
+    transaction_id: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.signature, bytes) or 2 * len(self.signature) != _SIGNATURE_DIGITS:
+            raise InvalidFieldError("signature", "must be 64 bytes: r and s")
+        if self.transaction_id is not None:
+            check_token("transaction_id", self.transaction_id)
+
+    def to_hex(self) -> Hex:
+        """Give the 65-byte form that users want: ``0x``, r, s and 1b or 1c."""
+        return f"0x{self.signature.hex()}{27 + self.recovery_id:02x}"
+
+
+def _check_public_key(raw: object, sign_alg: str) -> None:
+    if not isinstance(raw, bytes):
+        raise InvalidFieldError("publicKey", "must be bytes")
+    if sign_alg == "ed25519":
+        if len(raw) != _ED25519_LENGTH:
+            raise InvalidFieldError("publicKey", "must hold 32 bytes for ed25519")
+    elif not raw or _SEC1_LENGTHS.get(raw[0]) != len(raw):
+        raise InvalidFieldError(
+            "publicKey", "must be a SEC1 point: 33 bytes that begin with 02 or 03, or 65 with 04"
+        )
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+def encode_keygen_results(results: Sequence[KeygenResult], *, with_algorithm: bool) -> str:
+    """Write a keygen result frame; revision 1 names each key's algorithm."""
+    return ";".join(
+        f"keyId={result.key_id}:publicKey={result.public_key.hex()}"
+        + (f":signAlg={result.sign_alg}" if with_algorithm else "")
+        for result in results
+    )
+
+
+def encode_signgen_results(results: Sequence[SigngenResult]) -> str:
+    """Write a signgen result frame; results with a transaction id name it."""
+    return ";".join(
+        f"sign={result.signature.hex()}:recid={result.recovery_id}"
+        + (f":transactionId={result.transaction_id}" if result.transaction_id is not None else "")
+        for result in results
+    )
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+def _broken(what: str, problem: str, frame: object) -> ProtocolError:
+    return ProtocolError(
+        f"the {what} result breaks the protocol: {problem}; the gateway sent {shown(frame)}",
+        hint="Check the gateway's URL and revision",
+    )
+
+
+def _split(what: str, frame: object, keys: tuple[str, ...]) -> list[list[str]]:
+    """Split a frame into results and those into values, by the grammar."""
+    if not isinstance(frame, str) or not frame:
+        raise _broken(what, "it is empty or not text", frame)
+    if len(frame) > _MOST_LENGTH or frame.count(";") >= _MOST_RESULTS:
+        raise _broken(what, "it is too long", frame)
+    parts = frame.split(";")
+    grammar = _grammar(keys)
+    found = [grammar.match(part) for part in parts]
+    if None not in found:
+        return [list(match.groups()) for match in found if match]
+    return _split_in_steps(what, frame, keys)
+
+
+@lru_cache(maxsize=8)
+def _grammar(keys: tuple[str, ...]) -> re.Pattern[str]:
+    """Give the grammar of one result."""
+    return re.compile(":".join(rf"{key}=({_PRINTABLE})" for key in keys) + r"\Z")
+
+
+def _split_in_steps(what: str, frame: str, keys: tuple[str, ...]) -> list[list[str]]:
+    """Do the same in the slow way, which knows what is wrong where."""
+    results = []
+    for part in frame.split(";"):
+        pairs = [pair.partition("=") for pair in part.split(":")]
+        names = [name for name, _, _ in pairs]
+        for key in keys:
+            if key not in names:
+                raise _broken(what, f"{key} is missing", frame)
+            if names.count(key) > 1:
+                raise _broken(what, f"{key} is repeated", frame)
+        if len(names) > len(keys):
+            raise _broken(what, "it has a field that this revision does not know", frame)
+        for key, name in zip(keys, names, strict=True):
+            if key != name:
+                raise _broken(what, f"{key} is not in its place", frame)
+        values = [value for _, _, value in pairs]
+        for key, value in zip(keys, values, strict=True):
+            if _TOKEN.match(value) is None:
+                raise _broken(what, f"{key} must be 1 to 256 printable characters", frame)
+        results.append(values)
+    return results
+
+
+def decode_keygen_results(frame: object, *, with_algorithm: bool) -> tuple[KeygenResult, ...]:
+    """
+    Read a keygen result frame.
+
+    Args:
+        frame: What the gateway sent.
+        with_algorithm: Whether the revision names each key's algorithm and allows several results.
+
+    Returns:
+        The keys in the frame's order, public keys compressed.
+
+    Raises:
+        ProtocolError: It breaks the grammar, or a public key is not on the curve; the message names the field.
+    """
+    keys = ("keyId", "publicKey", "signAlg") if with_algorithm else ("keyId", "publicKey")
+    found = _split("keygen", frame, keys)
+    if len(found) > 1 and not with_algorithm:
+        raise _broken("keygen", "it has more than one key", frame)
+    try:
+        results = tuple(_keygen_result(values) for values in found)
+    except InvalidFieldError as error:
+        raise _broken("keygen", error.message, frame) from None
+    if len(results) == 1:
+        return results
+    if len({result.sign_alg for result in results}) != len(results):
+        raise _broken("keygen", "signAlg has the same algorithm for two keys", frame)
+    if len({result.key_id for result in results}) != len(results):
+        raise _broken("keygen", "keyId is the same for two keys", frame)
+    return results
+
+
+def _keygen_result(values: list[str]) -> KeygenResult:
+    sign_alg = (
+        check_algorithm("signAlg", values[2]) if len(values) > len(("keyId", "publicKey")) else "secp256k1"
+    )
+    public_key = from_hex(values[1], field="publicKey")
+    _check_public_key(public_key, sign_alg)
+    if sign_alg == "secp256k1":
+        try:
+            public_key = compress(public_key)
+        except InvalidFieldError:
+            raise InvalidFieldError("publicKey", "is not a point on the curve") from None
+    return KeygenResult(
+        key_id=MpcKeyId(values[0]),
+        public_key=public_key,
+        sign_alg=sign_alg,  # type: ignore[arg-type]  # checked above
+    )
+
+
+def decode_signgen_results(frame: object, *, with_transaction_id: bool) -> tuple[SigngenResult, ...]:
+    """
+    Read a signgen result frame.
+
+    Args:
+        frame: What the gateway sent.
+        with_transaction_id: Whether the revision names the message and allows several results.
+
+    Raises:
+        ProtocolError: It breaks the grammar; the message names the field.
+    """
+    keys = ("sign", "recid", "transactionId") if with_transaction_id else ("sign", "recid")
+    found = _split("signgen", frame, keys)
+    if len(found) > 1 and not with_transaction_id:
+        raise _broken("signgen", "it has more than one signature", frame)
+    results = []
+    for values in found:
+        if len(values[0]) != _SIGNATURE_DIGITS or _HEX.match(values[0]) is None:
+            raise _broken("signgen", "sign must be 128 hex digits", frame)
+        if values[1] not in {"0", "1"}:
+            raise _broken("signgen", "recid must be 0 or 1", frame)
+        results.append(
+            SigngenResult(
+                signature=bytes.fromhex(values[0]),
+                recovery_id=int(values[1]),
+                transaction_id=values[2] if with_transaction_id else None,
+            )
+        )
+    if with_transaction_id and len({result.transaction_id for result in results}) != len(results):
+        raise _broken("signgen", "transactionId is the same for two signatures", frame)
+    return tuple(results)
+
+
+def decode_status(frame: object) -> None:
+    """
+    Read the result of an operation that has none but its success: the word ``ok``.
+
+    Raises:
+        ProtocolError: It is another word.
+    """
+    if frame != STATUS_OK:
+        raise ProtocolError(
+            f"the gateway did not answer {STATUS_OK!r} but {shown(frame)}",
+            hint="The operation may not have been done",
+        )

@@ -1,0 +1,236 @@
+"""
+What a signgen message is: the request type and the inner message, in the form of each revision.
+
+The forms: revision 0.1 sends the inner message itself; 0.3 one JSON object ``{"message","requestType"}``; 1 an object that
+maps transaction ids to the JSON texts of such objects, or to the bare message for ``eddsa``.
+
+Which 32 bytes get signed for a request: the same on every node, and worked out again by whoever asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from attrs import field, frozen
+
+from dan_async._json import dump
+from dan_async._values import check_int, check_text, from_hex, required
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.signature import personal_message_digest
+from dan_async.errors import InvalidFieldError, ProtocolError
+from dan_async.protocols.fields import load_text, members
+from dan_async.protocols.results import check_token
+from dan_async.user_operation import user_operation_from_dict, user_operation_hash
+
+#: Longest inner message, in characters.
+_MOST_MESSAGE = 256 * 1024
+
+#: Most messages in one request.
+MOST_REQUESTS = 64
+
+
+class RequestType(StrEnum):
+    """What the inner message is, and with it which digest gets signed."""
+
+    #: JSON of a user operation, entry point and chain; signed: a personal message over its hash.
+    USER_OPERATION = "accountAbstractionTx"
+    #: Hex of bytes; signed: an EIP-191 personal message over them.
+    EIP191 = "EIP191"
+    #: Hex of a 32-byte digest; signed: the digest itself.
+    RAW_BYTES = "rawBytes"
+    #: JSON typed data; signed: its EIP-712 digest.
+    EIP712 = "EIP712"
+    #: Any text, for an ed25519 key.
+    EDDSA = "eddsa"
+
+
+def _request_type(value: object) -> RequestType:
+    try:
+        return RequestType(value)  # type: ignore[arg-type]  # StrEnum refuses what is not one of its values
+    except ValueError:
+        raise InvalidFieldError("requestType", f"must be one of {', '.join(RequestType)}") from None
+
+
+@frozen(kw_only=True)
+class SignRequest:
+    """
+    One message to sign.
+
+    Args:
+        request_type: What it is.
+        message: The inner message.
+        transaction_id: Its name in a request of revision 1; None before.
+
+    Raises:
+        InvalidFieldError: The message is not what its type says, or a field cannot go over the wire.
+    """
+
+    request_type: RequestType = field(converter=_request_type)
+    message: str = field(repr=False, validator=required(check_text, most=_MOST_MESSAGE))
+    transaction_id: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.transaction_id is not None:
+            check_token("transaction_id", self.transaction_id)
+        if self.request_type is RequestType.RAW_BYTES:
+            from_hex(self.message, field="message", length=32)
+        elif self.request_type is RequestType.EIP191:
+            from_hex(self.message, field="message")
+        elif self.request_type is RequestType.USER_OPERATION:
+            _check_user_operation(_json_object(self.message))
+        elif self.request_type is RequestType.EIP712:
+            members(_json_object(self.message), "message", ("types", "domain", "primaryType", "message"))
+
+
+def _json_object(message: str) -> dict[str, Any]:
+    try:
+        value = load_text(message)
+    except ProtocolError:
+        raise InvalidFieldError("message", "must be JSON text of this request type") from None
+    if not isinstance(value, dict):
+        raise InvalidFieldError("message", "must be a JSON object of this request type")
+    return value
+
+
+def _check_user_operation(value: dict[str, Any]) -> None:
+    found = members(value, "message", ("userOperation", "entryPointVersion", "entryPointAddress", "chainId"))
+    if not isinstance(found["userOperation"], dict):
+        raise InvalidFieldError("userOperation", "must be a JSON object")
+    if found["entryPointVersion"] not in ("v0.6.0", "v0.7.0"):
+        raise InvalidFieldError("entryPointVersion", "must be v0.6.0 or v0.7.0")
+    check_text("entryPointAddress", found["entryPointAddress"], most=64)
+    check_int("chainId", found["chainId"], least=1, most=2**53 - 1)
+
+
+def encode_bare(request: SignRequest) -> str:
+    """Give the message text of revision 0.1: the inner message of a user operation."""
+    if request.request_type is not RequestType.USER_OPERATION:
+        raise InvalidFieldError(
+            "request_type", "must be accountAbstractionTx in revision 0.1, which has no other"
+        )
+    return request.message
+
+
+def decode_bare(text: str) -> SignRequest:
+    """
+    Read the message text of revision 0.1.
+
+    Raises:
+        InvalidFieldError: It is not that of a user operation.
+    """
+    return SignRequest(request_type=RequestType.USER_OPERATION, message=text)
+
+
+def encode_wrapped(request: SignRequest) -> str:
+    """Give the message text of revision 0.3: one JSON object."""
+    return dump({"message": request.message, "requestType": request.request_type.value})
+
+
+def decode_wrapped(text: str, *, transaction_id: str | None = None) -> SignRequest:
+    """
+    Read the message text of revision 0.3, or one entry of revision 1.
+
+    Raises:
+        ProtocolError: It is not JSON.
+        InvalidFieldError: A member is missing, unknown or wrong.
+    """
+    found = members(load_text(text), "message", ("message", "requestType"))
+    return SignRequest(
+        request_type=found["requestType"], message=found["message"], transaction_id=transaction_id
+    )
+
+
+def encode_keyed(requests: Sequence[SignRequest]) -> str:
+    """
+    Give the message text of revision 1: transaction ids and what each stands for.
+
+    Raises:
+        InvalidFieldError: There are none or too many, or a transaction id is missing or repeated.
+    """
+    if not 1 <= len(requests) <= MOST_REQUESTS:
+        raise InvalidFieldError("requests", f"must be 1 to {MOST_REQUESTS}")
+    if len({check_token("transaction_id", request.transaction_id) for request in requests}) != len(requests):
+        raise InvalidFieldError("transaction_id", "is the same for two requests")
+    if len({request.request_type is RequestType.EDDSA for request in requests}) > 1:
+        raise InvalidFieldError("request_type", "mixes eddsa with others, which need another key")
+    return dump(
+        {
+            str(request.transaction_id): request.message
+            if request.request_type is RequestType.EDDSA
+            else encode_wrapped(request)
+            for request in requests
+        }
+    )
+
+
+def decode_keyed(text: str, *, sign_alg: str) -> tuple[SignRequest, ...]:
+    """
+    Read the message text of revision 1.
+
+    Args:
+        text: The message text.
+        sign_alg: The distributed key's algorithm: an ed25519 key signs bare messages.
+
+    Raises:
+        ProtocolError: It is not JSON.
+        InvalidFieldError: An entry is wrong.
+    """
+    found = load_text(text)
+    if not isinstance(found, dict) or not 1 <= len(found) <= MOST_REQUESTS:
+        raise InvalidFieldError("message", f"must be a JSON object with 1 to {MOST_REQUESTS} entries")
+    if sign_alg == "ed25519":
+        return tuple(
+            SignRequest(request_type=RequestType.EDDSA, message=value, transaction_id=key)
+            for key, value in found.items()
+        )
+    requests = tuple(
+        decode_wrapped(check_text("message", value, most=4 * _MOST_MESSAGE), transaction_id=key)
+        for key, value in found.items()
+    )
+    if any(request.request_type is RequestType.EDDSA for request in requests):
+        raise InvalidFieldError("requestType", "must not be eddsa for a secp256k1 key")
+    return requests
+
+
+def sign_request_digest(request: SignRequest) -> bytes:
+    """
+    Give the digest of a request (WIRE, "What a signgen message is").
+
+    Args:
+        request: What is to be signed.
+
+    Returns:
+        32 bytes: for ``accountAbstractionTx`` the digest of the personal message over the user operation's hash, for
+        ``EIP191`` that over the bytes, for ``rawBytes`` the bytes themselves, for ``EIP712`` the typed data's digest.
+
+    Raises:
+        InvalidFieldError: The message is not what its type says, or the type is ``eddsa``, which no secp256k1 key signs.
+    """
+    if request.request_type is RequestType.RAW_BYTES:
+        return from_hex(request.message, field="message", length=32)
+    if request.request_type is RequestType.EIP191:
+        return personal_message_digest(from_hex(request.message, field="message"))
+    if request.request_type is RequestType.EIP712:
+        return typed_data_digest(load_text(request.message))
+    if request.request_type is RequestType.USER_OPERATION:
+        return personal_message_digest(user_operation_digest(request))
+    raise InvalidFieldError("requestType", "must not be eddsa: the key is a secp256k1 key")
+
+
+def user_operation_digest(request: SignRequest) -> bytes:
+    """
+    Give the hash of the user operation that an ``accountAbstractionTx`` is about: 32 bytes.
+
+    Raises:
+        InvalidFieldError: It is not a user operation of its version, or the entry point is no address.
+    """
+    found = load_text(request.message)
+    version = found["entryPointVersion"]
+    return user_operation_hash(
+        user_operation_from_dict(found["userOperation"], version=version),
+        entry_point=found["entryPointAddress"],
+        chain_id=found["chainId"],
+        version=version,
+    )

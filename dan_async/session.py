@@ -1,0 +1,183 @@
+"""Session keys as the caller holds them: the seed's payload, and what sign_message takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from attrs import NOTHING, field, fields, frozen
+
+from dan_async._values import (
+    check_algorithm,
+    check_int,
+    check_private_key_hex,
+    check_text,
+    optional,
+    required,
+)
+from dan_async.config import Threshold
+from dan_async.crypto.address import parse_address
+from dan_async.errors import InvalidFieldError
+from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId
+
+_MAX_CHAIN_ID = 2**53 - 1  # what a JavaScript reader of the same payload can still hold
+
+#: Our field names and the seed's, in the seed's order.
+_SEED_NAMES = {
+    "session_key_eoa": "sessionKeyEOA",
+    "mpc_key_id": "mpcKeyId",
+    "hex_eph_sk_without_0x": "hexEphSKWithout0x",
+    "parties_number": "partiesNumber",
+    "threshold": "threshold",
+    "eoa_address": "eoaAddress",
+    "chain_id": "chainId",
+}
+
+_EXTENDED_NAMES = {
+    "public_key": "publicKey",
+    "eph_id": "ephId",
+    "eph_alg": "ephAlg",
+    "expires_at": "expiresAt",
+}
+
+#: Other names under which the TypeScript clients store the same fields.
+_ALIASES = {
+    "jwt": "hex_eph_sk_without_0x",
+    "ephSK": "hex_eph_sk_without_0x",
+    "keyId": "mpc_key_id",
+    "sessionPublicKey": "session_key_eoa",
+}
+
+
+def _mask(_: object) -> str:
+    return "'***'"
+
+
+def _shown(name: object) -> str:
+    """A field name that came from outside: shown only if it looks like one."""
+    return name if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else "a field"
+
+
+def _without_0x(value: object) -> object:
+    return value.removeprefix("0x") if isinstance(value, str) else value
+
+
+@frozen(kw_only=True)
+class DanModuleInfo:
+    """
+    All that signing needs to know of a session; every ``DanSessionKeyPayload`` is one.
+
+    Args:
+        session_key_eoa: The address of the distributed key.
+        mpc_key_id: The key's id on the network.
+        hex_eph_sk_without_0x: The ephemeral private key: 64 hex digits, no 0x. Secret; masked in repr.
+        parties_number: n, if known.
+        threshold: t, if known.
+        eoa_address: The owner, if known.
+        chain_id: The chain the session is meant for, if known.
+        public_key: The distributed public key as SEC1 hex, if known.
+        eph_id: The name of the ephemeral key on the nodes; None for the one derived from its public key.
+        eph_alg: The ephemeral key's algorithm; None for the network's usual one.
+        expires_at: When the ephemeral key ends, in Unix seconds, if known.
+
+    Raises:
+        InvalidFieldError: A field is wrong; its value is not repeated.
+    """
+
+    session_key_eoa: Address = field(validator=required(parse_address))
+    mpc_key_id: MpcKeyId = field(validator=required(check_text, most=256))
+    hex_eph_sk_without_0x: str = field(repr=_mask, validator=required(check_private_key_hex))
+    parties_number: int | None = field(default=None)
+    threshold: int | None = field(default=None)
+    eoa_address: Address | None = field(default=None, validator=optional(parse_address))
+    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=_MAX_CHAIN_ID))
+    public_key: Hex | None = field(default=None, validator=optional(check_text, most=132))
+    eph_id: str | None = field(default=None, validator=optional(check_text, most=256))
+    eph_alg: KeyAlgorithm | None = field(default=None, validator=optional(check_algorithm))
+    expires_at: int | None = field(default=None, validator=optional(check_int, least=0, most=2**53 - 1))
+
+    def __attrs_post_init__(self) -> None:
+        if self.threshold is not None and self.parties_number is not None:
+            Threshold(self.threshold, self.parties_number)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """
+        Read the seed's camelCase form, with or without the extended fields.
+
+        Args:
+            data: A mapping, as ``json.loads`` gives it.
+
+        Raises:
+            InvalidFieldError: A field is missing, unknown or wrong; the error has the name it has in *data*.
+        """
+        if not isinstance(data, Mapping):
+            raise InvalidFieldError("session", f"must be a JSON object, not {type(data).__name__}")
+        names = {wire: ours for ours, wire in (_SEED_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
+        values: dict[str, Any] = {}
+        for wire, value in data.items():
+            ours = names.get(wire) if isinstance(wire, str) else None
+            if ours is None:
+                raise InvalidFieldError(
+                    _shown(wire),
+                    "is not a field of a session",
+                    hint=f"Fields: {', '.join(_SEED_NAMES.values())}",
+                )
+            if ours in values:
+                raise InvalidFieldError(
+                    _shown(wire), f"is given twice, also as {_SEED_NAMES.get(ours, ours)}"
+                )
+            values[ours] = (
+                _without_0x(value) if ours == "hex_eph_sk_without_0x" and wire == "ephSK" else value
+            )
+        needed = [a.name for a in fields(cls) if a.default is NOTHING]
+        for ours in needed:
+            if values.get(ours) is None:
+                raise InvalidFieldError(_SEED_NAMES[ours], "is missing")
+        try:
+            return cls(**values)
+        except InvalidFieldError as error:
+            wire = next((w for w in data if names.get(w) == error.field), error.field)
+            raise InvalidFieldError(
+                wire, error.message.removeprefix(error.field + " "), hint=error.hint
+            ) from None
+
+    def to_dict(self, *, extended: bool = False) -> dict[str, Any]:
+        """
+        Give the seed's camelCase form, secret included, ready for ``json.dumps`` and for the TypeScript ``signMessage``.
+
+        Args:
+            extended: Also give publicKey, ephId, ephAlg and expiresAt. Fields that are not known are left out.
+        """
+        names = _SEED_NAMES | (_EXTENDED_NAMES if extended else {})
+        values = ((wire, getattr(self, ours)) for ours, wire in names.items())
+        return {wire: value for wire, value in values if value is not None}
+
+
+@frozen(kw_only=True)
+class DanSessionKeyPayload(DanModuleInfo):
+    """
+    What ``generate_session_key`` returns: the seed's seven fields and four more.
+
+    Args:
+        session_key_eoa: The address of the distributed key, EIP-55.
+        mpc_key_id: The MPC key id.
+        hex_eph_sk_without_0x: The ephemeral private key: 64 hex digits, no 0x. Secret; masked in repr. A ``str``
+            cannot be wiped from memory: drop the payload when it is no longer needed.
+        parties_number: n, how many nodes hold a share.
+        threshold: t, how many of them must sign.
+        eoa_address: The owner that authorised the session, EIP-55.
+        chain_id: The chain the session is meant for.
+        public_key: The distributed public key: ``0x`` and 33 bytes, compressed.
+        eph_id: The name of the ephemeral key on the nodes.
+        eph_alg: The ephemeral key's algorithm.
+        expires_at: When the ephemeral key ends, in Unix seconds.
+
+    Raises:
+        InvalidFieldError: A field is wrong; its value is not repeated.
+    """
+
+    parties_number: int = field()
+    threshold: int = field()
+    eoa_address: Address = field(validator=required(parse_address))
+    chain_id: int = field(validator=required(check_int, least=1, most=_MAX_CHAIN_ID))

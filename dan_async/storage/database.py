@@ -1,0 +1,311 @@
+"""
+What a database's own errors mean, decided by their codes: the one place where they become ours.
+
+SQLAlchemy engines as the store needs them.
+
+Bringing a database's schema to this version of the package.
+
+The tables, and the versions of their schema.
+
+The URLs of databases, as people write them.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import sqlalchemy.exc as sa_errors
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from dan_async.errors import (
+    InvalidFieldError,
+    RecordConflictError,
+    StoreCorruptedError,
+    StoreError,
+    StoreLockedError,
+    StoreSchemaError,
+    StoreUnavailableError,
+    require_extra,
+)
+
+_KEPT = "Nothing was changed; what was saved before is kept"
+
+#: SQLite's primary result codes (the low byte of the extended ones).
+_SQLITE: dict[int, tuple[type[StoreError], str, str]] = {
+    sqlite3.SQLITE_BUSY: (StoreLockedError, "the store's file is locked by somebody else", _KEPT),
+    sqlite3.SQLITE_LOCKED: (StoreLockedError, "a table of the store is locked by somebody else", _KEPT),
+    sqlite3.SQLITE_FULL: (StoreUnavailableError, "the disk that holds the store is full", _KEPT),
+    sqlite3.SQLITE_IOERR: (StoreUnavailableError, "the store's file cannot be read or written", _KEPT),
+    sqlite3.SQLITE_READONLY: (StoreUnavailableError, "the store's file is read-only", _KEPT),
+    sqlite3.SQLITE_CANTOPEN: (
+        StoreUnavailableError,
+        "the store's file cannot be opened",
+        "Look at the path, and at who may read and write the file and its folder",
+    ),
+    sqlite3.SQLITE_PERM: (StoreUnavailableError, "the store's file may not be used", _KEPT),
+    sqlite3.SQLITE_CORRUPT: (
+        StoreCorruptedError,
+        "the store's file is damaged",
+        "Restore it from a backup, or read what is left with sqlite3's .recover",
+    ),
+    sqlite3.SQLITE_NOTADB: (StoreCorruptedError, "the file is not an SQLite database", "Look at the URL"),
+}
+
+#: PostgreSQL's SQLSTATEs, or their classes.
+_POSTGRESQL: dict[str, tuple[type[StoreError], str, str]] = {
+    "55P03": (StoreLockedError, "the store is locked by somebody else", _KEPT),
+    "57014": (StoreLockedError, "the database took too long", _KEPT),
+    "40P01": (StoreLockedError, "the database broke a deadlock", _KEPT),
+    "40001": (StoreLockedError, "somebody else changed the same rows", _KEPT),
+    "25006": (StoreUnavailableError, "the database is read-only", _KEPT),
+    "53100": (StoreUnavailableError, "the disk of the database is full", _KEPT),
+    "42501": (StoreUnavailableError, "the database does not allow it", "Look at the role's privileges"),
+    "42P01": (StoreSchemaError, "a table of the store is missing", "Open the store anew"),
+    "53": (StoreUnavailableError, "the database has no resources left", _KEPT),
+    "57": (StoreUnavailableError, "the database is shutting down or starting", _KEPT),
+    "08": (
+        StoreUnavailableError,
+        "the connection to the database broke",
+        "Look at the server; then call again",
+    ),
+    "28": (StoreUnavailableError, "the database refused the login", "Look at user and password of the URL"),
+    "3D": (StoreUnavailableError, "there is no such database", "Make it: createdb"),
+    "XX": (StoreCorruptedError, "the database reports damaged data", "Look at the server's log"),
+    "58": (StoreUnavailableError, "the database cannot read or write its files", "Look at the server's log"),
+}
+
+
+def translate(error: BaseException) -> StoreError:
+    """Make our error of a database's own one."""
+    if isinstance(error, sa_errors.IntegrityError):
+        return RecordConflictError("the store has a record of that id or that reference")
+    for cause in _causes(error):
+        code = getattr(cause, "sqlite_errorcode", None)
+        state = getattr(cause, "sqlstate", None)
+        found = None
+        if isinstance(code, int):
+            found = _SQLITE.get(code & 0xFF)
+        elif isinstance(state, str):
+            found = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
+        if found is not None:
+            kind, message, hint = found
+            return kind(message, hint=hint)
+    for cause in _causes(error):
+        if isinstance(cause, OSError):  # TimeoutError is one
+            reason = cause.strerror or type(cause).__name__
+            return StoreUnavailableError(
+                f"the database cannot be reached: {reason}", hint="Look at the server and at the URL"
+            )
+    return StoreUnavailableError(
+        f"the database failed with {type(error).__name__}", hint="Its own exception is the cause of this one"
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and what it was made from, outermost first."""
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop(0)
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        original = getattr(current, "orig", None)
+        pending += [
+            original if isinstance(original, BaseException) else None,
+            current.__cause__,
+            current.__context__,
+        ]
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the database's errors that the block raises into ours."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (sa_errors.SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise translate(error) from error
+    except Exception as error:
+        if not isinstance(getattr(error, "sqlstate", None), str):
+            raise
+        raise translate(error) from error  # asyncpg's own, from connecting
+
+
+#: Execution option of a connection that only reads.
+READS_ONLY = "dan_reads_only"
+
+
+def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
+    """
+    Make an engine. Connects to nothing yet.
+
+    Args:
+        url: From ``parse_url``.
+        lock_wait_s: How long to wait for somebody else's lock, in seconds.
+
+    Raises:
+        MissingExtraError: The driver is not installed.
+    """
+    if url.drivername.startswith("sqlite"):
+        require_extra("aiosqlite", extra="storage", purpose="A store in SQLite")
+        # Each connection has a thread and a page cache; more of them would not make one file any faster.
+        in_memory = url.database == ":memory:"
+        pool: dict[str, Any] = {"poolclass": sa.AsyncAdaptedQueuePool, "pool_size": 4, "max_overflow": 0}
+        if in_memory:
+            pool = {}
+        engine = create_async_engine(url, connect_args={"timeout": lock_wait_s}, **pool)
+        sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+    require_extra("asyncpg", extra="storage", purpose="A store in PostgreSQL")
+    settings = {"lock_timeout": str(int(lock_wait_s * 1000)), "application_name": "dan-async"}
+    return create_async_engine(
+        url, pool_pre_ping=True, connect_args={"server_settings": settings, "timeout": 10.0}
+    )
+
+
+def make_file(url: sa.URL) -> None:
+    """Make an SQLite file that only its owner can use, if there is none. SQLite itself would follow the umask."""
+    name = url.database or ""
+    if name == ":memory:" or name.startswith("file:"):
+        return
+    # SQLite reports what is wrong with the path, if anything is, in the form that others are reported in.
+    if Path(name).parent.is_dir() and not Path(name).exists():
+        os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    # The driver must not begin transactions by itself: it would do so too late, and not at all for reading.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
+    cursor.execute("PRAGMA synchronous=FULL")  # what was reported as saved survives a power cut
+    cursor.execute("PRAGMA secure_delete=ON")  # a purged record leaves no bytes behind
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    reads_only = connection.get_execution_options().get(READS_ONLY, False)
+    # A transaction that begins with reading could not go on to write if somebody else wrote meanwhile.
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+#: Every version of the schema, oldest first; migrations/versions has a file for each.
+REVISIONS = ("0001",)
+
+HEAD = REVISIONS[-1]
+
+VERSION_TABLE = "dan_schema"
+
+metadata = sa.MetaData()
+
+#: Times are Unix seconds (expires_at) and milliseconds (created_at, updated_at).
+sessions = sa.Table(
+    "dan_sessions",
+    metadata,
+    sa.Column("record_id", sa.String(66), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("chain_id", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("reference", sa.String(200), nullable=True),
+    sa.Column("key_id", sa.String(160), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Index("dan_sessions_reference", "reference", unique=True),
+    sa.Index("dan_sessions_place", "created_at", "record_id"),
+    sa.Index("dan_sessions_owner", "owner", "created_at", "record_id"),
+    sa.Index("dan_sessions_state", "state", "created_at", "record_id"),
+    sa.Index("dan_sessions_expiry", "expires_at"),
+    sa.Index("dan_sessions_changed", "updated_at"),
+)
+
+#: Any number that nothing else uses: two programs that start at once must not both make the tables.
+_ADVISORY_LOCK = 7_310_021_455_871
+
+
+def found_revision(connection: sa.Connection) -> str | None:
+    """Give the version of the schema, or None if there is none yet."""
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    table = sa.table(VERSION_TABLE, sa.column("version_num"))
+    found = connection.execute(sa.select(table.c.version_num)).scalar_one_or_none()
+    return None if found is None else str(found)
+
+
+def bring_up_to_date(connection: sa.Connection, *, allowed: bool) -> None:
+    """
+    Look at the schema, and migrate it if it is older. Runs in the caller's transaction: all of it, or nothing.
+
+    Args:
+        connection: Where.
+        allowed: Whether it may be changed.
+
+    Raises:
+        StoreSchemaError: The schema is newer than this package, or older and must not be changed.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+    found = found_revision(connection)
+    if found == HEAD:
+        return
+    if found is not None and found not in REVISIONS:
+        raise StoreSchemaError(
+            f"the store's schema is version {found[:20]}, and this package knows up to {HEAD}",
+            hint="Upgrade dan-async",
+        )
+    if not allowed:
+        raise StoreSchemaError(
+            f"the store's schema is version {found or 'none'}, and this package needs {HEAD}",
+            hint="Let it migrate: open the store with migrate=True",
+        )
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+
+
+def parse_url(text: str) -> sa.URL:
+    """
+    Read a database URL, and name the driver for it.
+
+    Args:
+        text: ``sqlite:///file.db``, ``sqlite:////absolute/file.db``, or ``postgresql://user:password@host/database``.
+
+    Raises:
+        InvalidFieldError: It is none of these. It is not repeated, since it may hold a password.
+    """
+    hint = "For example sqlite:///keys.db or postgresql://user@host/database"
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError, TypeError):
+        raise InvalidFieldError("url", "is not the URL of a database", hint=hint) from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise InvalidFieldError("url", "is of another kind than SQLite and PostgreSQL", hint=hint)
+    if driver.startswith("sqlite") and not url.database:
+        raise InvalidFieldError("url", "names no file", hint=hint)
+    return url.set(drivername=driver)

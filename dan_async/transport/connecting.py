@@ -1,0 +1,304 @@
+"""
+aiohttp's errors, translated once, here.
+
+Its errors hold the request: headers with API keys, URLs with credentials. So ours neither repeat their text nor keep them as
+cause or context; what may be kept is the operating system's or OpenSSL's own error beneath.
+
+Making aiohttp sessions that send nothing anywhere but where they were told to.
+
+TLS settings for a connection, and public-key pins on top of them.
+
+A pin is the SHA-256 of a certificate's SubjectPublicKeyInfo (as in RFC 7469 section 2.4), so that it survives a renewal
+of the certificate with the same key. The server's own certificate must match one of the pins; its chain, host name and
+dates are checked as without pins. The check is part of the TLS handshake: a peer with another key sees no byte of any
+request, through a proxy or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any
+
+import aiohttp
+
+from dan_async.config import TransportOptions
+from dan_async.errors import ClientClosedError, ConnectError
+from dan_async.retry import HTTP_STATUSES
+
+
+class PinMismatchError(ssl.SSLCertVerificationError):
+    """The server's public key is none of the pinned ones."""
+
+
+def spki_pin(certificate: bytes) -> bytes:
+    """
+    Give the pin of a certificate.
+
+    Args:
+        certificate: The certificate, DER-encoded.
+
+    Returns:
+        SHA-256 of its SubjectPublicKeyInfo.
+
+    Raises:
+        ValueError: It is not a certificate, or its key is of an unknown kind.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from cryptography.x509 import load_der_x509_certificate
+
+    try:
+        key = load_der_x509_certificate(certificate).public_key()
+    except UnsupportedAlgorithm as error:
+        raise ValueError("the certificate's key is of an unknown kind") from error
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+
+class _PinnedObject:
+    """An ``ssl.SSLObject`` whose handshake ends only when the peer's key is a pinned one."""
+
+    def __init__(self, inner: ssl.SSLObject, pins: frozenset[bytes]) -> None:
+        self._inner = inner
+        self._pins = pins
+        # Called for every piece of data: bound once instead of looked up through __getattr__.
+        self.read = inner.read
+        self.write = inner.write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def do_handshake(self) -> None:
+        self._inner.do_handshake()
+        certificate = self._inner.getpeercert(binary_form=True)
+        try:
+            matches = certificate is not None and spki_pin(certificate) in self._pins
+        except ValueError:
+            matches = False
+        if not matches:
+            raise PinMismatchError("the server's public key is none of the pinned ones")
+
+
+class _PinnedContext(ssl.SSLContext):
+    """
+    Makes the connections of another context, with pins.
+
+    The other context is the caller's and may be in use elsewhere, so it is not changed. Used without ``wrap_bio``, this one
+    has no trusted certificates and refuses every server.
+    """
+
+    _inner: ssl.SSLContext
+    _pins: frozenset[bytes]
+
+    @classmethod
+    def around(cls, inner: ssl.SSLContext, pins: frozenset[bytes]) -> _PinnedContext:
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context._inner = inner
+        context._pins = pins
+        return context
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> Any:
+        return _PinnedObject(self._inner.wrap_bio(*args, **kwargs), self._pins)
+
+
+@lru_cache(maxsize=1)
+def _default_context() -> ssl.SSLContext:
+    # Loading the system's certificates takes milliseconds; one context serves every transport and is never changed.
+    return ssl.create_default_context()
+
+
+def client_ssl(context: ssl.SSLContext | None, pins: tuple[bytes, ...]) -> ssl.SSLContext | bool:
+    """
+    Give what aiohttp takes as *ssl*.
+
+    Args:
+        context: The caller's TLS settings, if any.
+        pins: Acceptable keys, as SHA-256 of their SubjectPublicKeyInfo; none for any.
+
+    Returns:
+        A context; or True, aiohttp's own default with every check on.
+    """
+    if not pins:
+        return True if context is None else context
+    return _PinnedContext.around(context or _default_context(), frozenset(pins))
+
+
+#: A peer cannot send us away for longer than this, in seconds.
+LONGEST_RETRY_AFTER_S = 24 * 3600.0
+
+_HINTS = {
+    401: "The server wants credentials; give them as TransportOptions(headers=…)",
+    403: "The server does not let this client in; check the credentials in TransportOptions(headers=…)",
+    404: "There is nothing at this path; check the URL",
+    407: "The proxy wants credentials; put them into the URL of TransportOptions(proxy=…)",
+    429: "The server asks to slow down",
+    503: "The server is overloaded or restarting; try again later",
+}
+
+_REDIRECT_HINT = (
+    "Redirects are not followed, since they would take signed requests elsewhere; give the final URL"
+)
+
+_CERTIFICATE_HINT = "Check the URL's host name; for a private CA give TransportOptions(ssl_context=…)"
+
+_PIN_HINT = "If the server's key was changed on purpose, add the new key's hash to TransportOptions(pins=…)"
+
+
+def parse_retry_after(
+    headers: Mapping[str, str] | None, *, clock: Callable[[], float] = time.time
+) -> float | None:
+    """Read Retry-After (RFC 9110 section 10.2.3): seconds, or an HTTP date. None if there is none or it is malformed."""
+    text = (headers or {}).get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        # Cut before int(): thousands of digits would take long or be refused.
+        return min(float(int(text[:9])) if len(text) <= 9 else LONGEST_RETRY_AFTER_S, LONGEST_RETRY_AFTER_S)
+    if not text:
+        return None
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return min(max(0.0, date.timestamp() - clock()), LONGEST_RETRY_AFTER_S)
+
+
+def status_error(
+    where: str, status: int, headers: Mapping[str, str] | None, *, who: str = ""
+) -> ConnectError:
+    """Make the error of an HTTP status that is not the one hoped for."""
+    is_redirect = 300 <= status < 400
+    return ConnectError(
+        f"{who or where} answered with HTTP status {status}" + (f" for {where}" if who else ""),
+        hint=_REDIRECT_HINT if is_redirect else _HINTS.get(status, ""),
+        status=status,
+        retry_after=parse_retry_after(headers) if status in (429, 503) else None,
+        retryable=status in HTTP_STATUSES,
+    )
+
+
+def connect_error(where: str, error: BaseException) -> ConnectError:
+    """
+    Translate what aiohttp raised while a connection was being opened.
+
+    Args:
+        where: The URL, redacted.
+        error: What was raised. Neither kept nor quoted.
+
+    Returns:
+        The error to raise, outside of the ``except`` block that caught *error*: Python would keep it as context.
+    """
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=PinMismatchError() as cause):
+            found = ConnectError(
+                f"the public key of {where} is not a pinned one", hint=_PIN_HINT, retryable=False
+            )
+        case aiohttp.ClientConnectorCertificateError(certificate_error=cause):
+            why = getattr(cause, "verify_message", "") or "it is not valid"
+            found = ConnectError(
+                f"the certificate of {where} was refused: {why.rstrip('.')}",
+                hint=_CERTIFICATE_HINT,
+                retryable=False,
+            )
+        case aiohttp.ClientConnectorSSLError(os_error=cause):
+            found = ConnectError(f"no TLS with {where}: {_tls_reason(cause)}", retryable=False)
+        case aiohttp.ClientProxyConnectionError(os_error=cause):
+            found = ConnectError(f"the proxy for {where} could not be reached: {_os_reason(cause)}")
+        case aiohttp.ClientConnectorError(os_error=cause):
+            found = ConnectError(
+                f"no connection to {where}: {_os_reason(cause)}",
+                hint="Check the URL, and that the server is running",
+            )
+        case aiohttp.ClientHttpProxyError():
+            return status_error(where, error.status, error.headers, who="the proxy")
+        case aiohttp.WSServerHandshakeError(status=101):
+            return ConnectError(f"{where} is not a WebSocket server: its handshake is wrong", retryable=False)
+        case aiohttp.WSServerHandshakeError():
+            return status_error(where, error.status, error.headers)
+        case aiohttp.ClientResponseError():
+            return ConnectError(f"{where} answered with something that is not HTTP", retryable=False)
+        case aiohttp.ServerTimeoutError():
+            return ConnectError(f"no connection to {where} in time")
+        case aiohttp.ClientConnectionError():
+            return ConnectError(f"{where} closed the connection before it was ready")
+        case OSError():
+            return ConnectError(f"no connection to {where}: {_os_reason(error)}")
+        case _:
+            return ConnectError(f"no connection to {where}: {type(error).__name__}", retryable=False)
+    found.__cause__ = cause
+    return found
+
+
+def _os_reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _tls_reason(error: OSError) -> str:
+    return (error.reason or type(error).__name__) if isinstance(error, ssl.SSLError) else _os_reason(error)
+
+
+#: Idle HTTP connections are dropped before common servers drop them (from 5 s on): a POST that meets a connection that is
+#: just being closed fails, and may not be repeated blindly.
+_KEEPALIVE_S = 4.0
+
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
+
+
+def make_session(
+    options: TransportOptions,
+    *,
+    share: aiohttp.ClientSession | None = None,
+    trace: aiohttp.TraceConfig | None = None,
+    max_connections: int = 100,
+    response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse,
+    ws_response_class: type[aiohttp.ClientWebSocketResponse] = aiohttp.ClientWebSocketResponse,
+) -> aiohttp.ClientSession:
+    """
+    Make a session for the transports: no environment proxy unless asked for, no cookies of its own, no decompression.
+
+    Args:
+        options: How connections are made. ``ssl_context``, ``pins``, ``proxy`` and ``headers`` belong to each request.
+        share: A session of the caller's, whose connections, cookies and default headers are used. It stays theirs:
+            closing the new session does not close it.
+        trace: Sees the requests.
+        max_connections: Connections open at a time, if none are shared.
+        response_class: What makes the responses.
+        ws_response_class: What makes the WebSockets.
+
+    Returns:
+        The session. Close it.
+
+    Raises:
+        ClientClosedError: The session to share was closed.
+    """
+    traces = [trace] if trace else []
+    if share is None:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=_KEEPALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=options.trust_env,
+            timeout=_NO_TIMEOUT,
+            auto_decompress=False,
+            trace_configs=traces,
+            response_class=response_class,
+            ws_response_class=ws_response_class,
+        )
+    if share.closed:
+        raise ClientClosedError("the given aiohttp session was closed by its owner")
+    return aiohttp.ClientSession(
+        connector=share.connector,
+        connector_owner=False,
+        cookie_jar=share.cookie_jar,
+        headers=share.headers,
+        trust_env=options.trust_env,
+        timeout=_NO_TIMEOUT,
+        auto_decompress=False,
+        trace_configs=[*share.trace_configs, *traces],
+        response_class=response_class,
+        ws_response_class=ws_response_class,
+    )

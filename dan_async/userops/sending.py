@@ -1,0 +1,310 @@
+"""
+Nonce lanes: many operations of one account at the same time, each lane in its own order.
+
+ERC-4337 ("Semi-abstracted Nonce Support") divides a nonce into a key of 192 bits and a sequence of 64 bits. Operations with
+different keys do not wait for each other; those of one key are executed in sequence. Here a key is derived from the signer
+and a lane's name: agents with sessions of their own never collide, and an agent finds its lanes again after a restart.
+
+Signs and sends operations in their lanes, and holds its own where others use the same lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from attrs import define, evolve, field, frozen
+
+from dan_async._values import check_text, to_hex
+from dan_async.deadline import Deadline
+from dan_async.errors import (
+    BundlerError,
+    ConfigurationError,
+    ConnectError,
+    DanError,
+    DuplicateUserOperationError,
+    UserOperationTimeoutError,
+)
+from dan_async.types import Address, Hex
+from dan_async.user_operation import user_operation_hash
+from dan_async.userops.account_kinds import AccountKind
+from dan_async.userops.bundler import Bundler
+from dan_async.userops.paymasters import Operation
+from dan_async.userops.sign_user_operation import UserOperationSigner
+
+_TAG = b"dan_async nonce lane"
+
+_KEY_BYTES = 24
+
+_POLL_S = 0.25
+
+#: Hashes of operations that are remembered as sent.
+_MOST_SENT = 4096
+
+
+def lane_key(seed: bytes, name: str = "") -> int:
+    """
+    Give the 192-bit key of a lane.
+
+    Args:
+        seed: The signer's.
+        name: The lane's name: any text up to 256 characters; different names are different lanes.
+
+    Raises:
+        InvalidFieldError: The name is not such a text.
+    """
+    check_text("lane", name, least=0, most=256)
+    parts = (_TAG, seed, name.encode())
+    framed = b"".join(len(part).to_bytes(4) + part for part in parts)
+    return int.from_bytes(hashlib.sha256(framed).digest()[:_KEY_BYTES])
+
+
+@define
+class _Lane:
+    key: int
+    lock: asyncio.Lock = field(factory=asyncio.Lock)
+    next_nonce: int | None = None
+    last_sent: Hex = ""
+
+
+@define
+class Turn:
+    """
+    One turn in a lane.
+
+    Attributes:
+        nonce: The nonce to use, key included.
+        sent: The hash of the operation that was sent with it; None if none was.
+    """
+
+    nonce: int
+    sent: Hex | None = None
+
+
+class NonceLanes:
+    """
+    The lanes of one account and signer.
+
+    Args:
+        seed: What the lanes' keys are derived from.
+        fetch: Asks the entry point for the next nonce of a key.
+        sleep: Waits; injected by tests.
+    """
+
+    def __init__(
+        self,
+        seed: bytes,
+        fetch: Callable[[int, Deadline], Awaitable[int]],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._seed = seed
+        self._fetch = fetch
+        self._sleep = sleep
+        self._lanes: dict[str, _Lane] = {}
+        self._sent: OrderedDict[Hex, None] = OrderedDict()
+
+    def key(self, name: str = "") -> int:
+        """Give the key of a lane; see ``lane_key``."""
+        return lane_key(self._seed, name)
+
+    @asynccontextmanager
+    async def turn(self, name: str = "", *, deadline: Deadline) -> AsyncIterator[Turn]:
+        """
+        Wait for the lane, and hold it while an operation is made and sent.
+
+        The nonce is the chain's own, so whatever else used the lane is taken into account. While the operation that was
+        sent before is not on the chain, its successor is not made: bundlers need not take both at once.
+
+        Args:
+            name: The lane.
+            deadline: How long to wait.
+
+        Raises:
+            UserOperationTimeoutError: The lane's last operation is still not on the chain.
+            DanError: The chain could not be asked.
+        """
+        key = self.key(name)
+        lane = self._lanes.setdefault(name, _Lane(key))
+        async with lane.lock:
+            turn = Turn(await self._next_nonce(lane, deadline))
+            try:
+                yield turn
+            finally:
+                if turn.sent is not None:
+                    lane.next_nonce, lane.last_sent = turn.nonce + 1, turn.sent
+
+    async def look_again(self, name: str, turn: Turn, *, deadline: Deadline) -> bool:
+        """
+        Wait a moment and ask the chain again, within a turn: somebody else seems to be in the lane.
+
+        Args:
+            name: The lane.
+            turn: The turn; its nonce becomes the chain's.
+            deadline: How long to wait.
+
+        Returns:
+            False if no time is left.
+
+        Raises:
+            DanError: The chain could not be asked.
+        """
+        left = deadline.remaining()
+        if left is not None and left <= _POLL_S:
+            return False
+        await self._sleep(_POLL_S)
+        turn.nonce = max(turn.nonce, await self._fetch(self.key(name), deadline))
+        return True
+
+    def forget(self, name: str = "") -> None:
+        """Give up waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce."""
+        lane = self._lanes.get(name)
+        if lane is not None:
+            lane.next_nonce = None
+
+    def note(self, user_operation_hash: Hex) -> None:
+        """
+        Note that an operation is about to be sent.
+
+        Raises:
+            DuplicateUserOperationError: It was sent before.
+        """
+        if user_operation_hash in self._sent:
+            raise DuplicateUserOperationError(
+                f"the user operation {user_operation_hash} was sent before",
+                hint="Wait for its receipt. For the same calls once more, make a new operation: it gets its own nonce",
+                user_operation_hash=user_operation_hash,
+            )
+        self._sent[user_operation_hash] = None
+        if len(self._sent) > _MOST_SENT:
+            self._sent.popitem(last=False)
+
+    def unnote(self, user_operation_hash: Hex) -> None:
+        """Take back a note: the operation was refused and may be sent again."""
+        self._sent.pop(user_operation_hash, None)
+
+    async def _next_nonce(self, lane: _Lane, deadline: Deadline) -> int:
+        while True:
+            nonce = await self._fetch(lane.key, deadline)
+            if lane.next_nonce is None or nonce >= lane.next_nonce:
+                return nonce
+            left = deadline.remaining()
+            if left is not None and left <= _POLL_S:
+                raise UserOperationTimeoutError(
+                    f"the lane waits for the user operation {lane.last_sent}, which is not on the chain yet",
+                    hint="Wait longer, use another lane, or forget() the lane if the bundler has dropped the operation",
+                    user_operation_hash=lane.last_sent,
+                )
+            await self._sleep(_POLL_S)
+
+
+_log = logging.getLogger(__name__)
+
+#: The entry point's code for a nonce that is not the next one. Bundlers use it for one that is taken in their pool, too.
+_NONCE_TAKEN = "AA25"
+
+
+@frozen(kw_only=True)
+class OperationSender:
+    """
+    What signing and sending takes.
+
+    Args:
+        kind: What kind of account it is for.
+        signer: Who signs; None for an account that is only looked at.
+        bundler: Where operations go.
+        lanes: Gives the nonces.
+        entry_point: The entry point.
+        chain_id: The chain.
+    """
+
+    kind: AccountKind
+    signer: UserOperationSigner | None
+    bundler: Bundler
+    lanes: NonceLanes
+    entry_point: Address
+    chain_id: int
+
+    async def send_in_lane(
+        self, prepare: Callable[[int], Awaitable[Operation]], lane: str, deadline: Deadline
+    ) -> Hex:
+        """
+        Make, sign and send an operation with the lane's next nonce.
+
+        If somebody else was quicker in the same lane, or the bundler's pool has no room for this account at the moment, it
+        is tried again: the same operation while its nonce is still the next one, a new one when that nonce is used up, so
+        that the old one can never be executed beside it.
+
+        Args:
+            prepare: Builds the operation for a nonce.
+            lane: The lane.
+            deadline: The job's.
+
+        Raises:
+            ConfigurationError: Nobody can sign.
+            DanError: As for ``SmartAccountClient.send_user_operation``.
+        """
+        signer = self.signer
+        if signer is None:
+            raise ConfigurationError(
+                "the account's signer cannot sign user operations",
+                hint="Give a SessionSigner, or a wallet with sign_message such as LocalWallet",
+            )
+        async with self.lanes.turn(lane, deadline=deadline) as turn:
+            signed: Operation | None = None
+            while True:
+                try:
+                    if signed is None or signed.nonce != turn.nonce:
+                        operation = await prepare(turn.nonce)
+                        signature = await signer.sign_user_operation(
+                            operation, entry_point=self.entry_point, chain_id=self.chain_id
+                        )
+                        signed = evolve(operation, signature=self.kind.wrap_signature(signature))
+                    # From here on it may be on its way, and the lane waits for it unless it is known that it is not.
+                    turn.sent = to_hex(self._hash(signed))
+                    return await self.send(signed, deadline, is_new=True)
+                except (BundlerError, ConnectError, DuplicateUserOperationError) as error:
+                    turn.sent = None
+                    if not (_is_race(error) and await self.lanes.look_again(lane, turn, deadline=deadline)):
+                        raise
+
+    async def send(self, operation: Operation, deadline: Deadline, *, is_new: bool = False) -> Hex:
+        """
+        Send a signed operation.
+
+        Args:
+            operation: The operation.
+            deadline: The job's.
+            is_new: Whether it was made just now: then it is an error if the bundler has it already.
+
+        Raises:
+            DuplicateUserOperationError: It was sent before.
+            BundlerError: It was refused.
+            UserOperationTimeoutError: The reply was lost.
+        """
+        digest = self._hash(operation)
+        own = to_hex(digest)
+        self.lanes.note(own)
+        try:
+            sent = await self.bundler.send(operation, expected=digest, deadline=deadline, is_new=is_new)
+        except BaseException:
+            self.lanes.unnote(own)  # sending the same operation again is safe: it is known by its hash
+            raise
+        _log.debug("user operation %s of %s was sent", own, operation.sender)
+        return sent
+
+    def _hash(self, operation: Operation) -> bytes:
+        return user_operation_hash(
+            operation, entry_point=self.entry_point, chain_id=self.chain_id, version=operation.version
+        )
+
+
+def _is_race(error: DanError) -> bool:
+    """Tell whether somebody else is in the lane; with the very same operation, if their calls are the same."""
+    return isinstance(error, DuplicateUserOperationError) or (
+        isinstance(error, BundlerError) and error.entry_point_code == _NONCE_TAKEN
+    )

@@ -1,0 +1,457 @@
+"""
+What the codes of entry points, bundlers and paymasters mean, in plain words, and what to do.
+
+The AA codes are those of the EntryPoint contracts v0.6 and v0.7, the numbers those of ERC-7769 and of JSON-RPC. Decided by
+code; a text is only searched for the AA code that bundlers put into it.
+
+What has to be read from the chain itself: nonces, code, addresses, the price of gas.
+
+The entry points of ERC-4337, at the same address on every chain.
+
+A JSON-RPC service over HTTP, asked with the package's retry rules: bundler, paymaster, the chain's node.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from attrs import frozen
+
+from dan_async._values import from_hex, number_of, to_hex
+from dan_async.config import TransportOptions
+from dan_async.crypto.abi import decode_arguments, encode_call
+from dan_async.deadline import Deadline
+from dan_async.errors import BundlerError, InvalidFieldError, PaymasterError, ProtocolError, RpcError
+from dan_async.retry import RetryPolicy
+from dan_async.types import Address, EntryPointVersion, Json
+
+if TYPE_CHECKING:
+    from dan_async.retry import RetryDetails
+    from dan_async.transport.rpc import Transport
+
+_CODE = re.compile(r"\bAA[0-9]{2}\b")
+
+_LONGEST_TEXT = 300
+
+
+class Explanation(NamedTuple):
+    """
+    What a code means.
+
+    Args:
+        meaning: What happened.
+        hint: What to do.
+    """
+
+    meaning: str
+    hint: str
+
+
+#: Code of the entry point -> what it means.
+ENTRY_POINT_CODES: dict[str, Explanation] = {
+    "AA10": Explanation(
+        "the account is deployed already, and the operation wants to deploy it",
+        "Leave initCode (factory and factoryData) away",
+    ),
+    "AA13": Explanation(
+        "the factory failed, or ran out of gas",
+        "Check the factory's address and call; give more verificationGasLimit",
+    ),
+    "AA14": Explanation(
+        "the factory made an account at another address than the sender",
+        "Check the sender: owner, salt and factory decide about the address",
+    ),
+    "AA15": Explanation("the factory made no account", "Check the factory's address and call"),
+    "AA20": Explanation(
+        "the account is not deployed", "Deploy it with the first operation: give factory and factoryData"
+    ),
+    "AA21": Explanation(
+        "the account cannot pay for the gas",
+        "Send it some of the chain's currency, deposit for it in the entry point, or have a paymaster pay",
+    ),
+    "AA22": Explanation(
+        "the signature has expired, or is not valid yet",
+        "Sign anew; compare the session's validity with the chain's time",
+    ),
+    "AA23": Explanation(
+        "the account's own check failed, or ran out of gas",
+        "Look at the signature's form and the account's modules; give more verificationGasLimit",
+    ),
+    "AA24": Explanation(
+        "the account does not accept the signature",
+        "Check that the session key is the account's owner, and that chain, entry point and its version are right",
+    ),
+    "AA25": Explanation(
+        "the nonce is not the next one of its lane",
+        "Another operation was quicker, or this one is on the chain already; fetch the nonce again",
+    ),
+    "AA26": Explanation("checking took more gas than allowed", "Give more verificationGasLimit"),
+    "AA30": Explanation("the paymaster is not deployed", "Check its address and the chain"),
+    "AA31": Explanation("the paymaster's deposit is too low", "Whoever runs the paymaster must refill it"),
+    "AA32": Explanation(
+        "the paymaster's promise has expired, or is not valid yet", "Ask the paymaster again"
+    ),
+    "AA33": Explanation(
+        "the paymaster's check failed, or ran out of gas",
+        "Ask the paymaster again; give more verification gas for it",
+    ),
+    "AA34": Explanation(
+        "the paymaster's signature does not fit the operation",
+        "Change nothing after the paymaster has signed; ask it again",
+    ),
+    "AA36": Explanation(
+        "the paymaster's check took more gas than allowed", "Give more paymasterVerificationGasLimit"
+    ),
+    "AA40": Explanation("checking took more gas than allowed", "Give more verificationGasLimit"),
+    "AA41": Explanation("too little gas was left for the check", "Give more verificationGasLimit"),
+    "AA50": Explanation(
+        "the paymaster failed after the calls were made",
+        "The paymaster could not collect what it is owed; look at token balance and allowance",
+    ),
+    "AA51": Explanation(
+        "the gas cost more than was set aside", "Give more preVerificationGas or a higher maxFeePerGas"
+    ),
+    "AA90": Explanation("the bundler named no beneficiary", "A fault of the bundler: use another one"),
+    "AA91": Explanation("the bundler could not be paid", "A fault of the bundler: use another one"),
+    "AA92": Explanation("an internal function was called from outside", "A fault of the bundler"),
+    "AA93": Explanation(
+        "paymasterAndData is too short",
+        "It is an address, in v0.7 two gas limits of 16 bytes, then the paymaster's data",
+    ),
+    "AA94": Explanation("a gas value is too large", "Gas values have at most 120 bits"),
+    "AA95": Explanation(
+        "the bundle ran out of gas", "Give less callGasLimit, or ask the bundler to try again"
+    ),
+    "AA96": Explanation("the signature aggregator is not valid", "Use an account without an aggregator"),
+}
+
+#: JSON-RPC error code -> what it means.
+RPC_CODES: dict[int, Explanation] = {
+    -32500: Explanation("the entry point rejects the operation", "Look at the entry point's code"),
+    -32501: Explanation("the paymaster rejects the operation", "Ask the paymaster again, or do without one"),
+    -32502: Explanation(
+        "the account or paymaster does in its check what the rules for bundlers forbid (ERC-7562)",
+        "Use other contracts, or a bundler that does not insist",
+    ),
+    -32503: Explanation(
+        "the operation expires too soon, or is not valid yet", "Sign anew, with a longer validity"
+    ),
+    -32504: Explanation(
+        "the bundler has throttled or banned the paymaster, factory or account", "Wait, or use another one"
+    ),
+    -32505: Explanation("a stake is too low or may be withdrawn too soon", "Whoever runs it must stake more"),
+    -32506: Explanation("the bundler does not know the signature aggregator", "Use an account without one"),
+    -32507: Explanation(
+        "the account or paymaster does not accept the signature",
+        "Check the owner, the chain, and the entry point and its version",
+    ),
+    -32508: Explanation(
+        "the paymaster's deposit does not cover all its waiting operations", "Wait, or use another paymaster"
+    ),
+    -32521: Explanation("the account's calls would be reverted", "Look at the calls: one of them fails"),
+    -32600: Explanation("the request is not accepted", "Check the URL: is it a bundler's?"),
+    -32601: Explanation("the method is not known there", "Check the URL: is it the right service?"),
+    -32602: Explanation(
+        "a field of the operation is missing or wrong for this entry point",
+        "Check the entry point's version and that it is supported there",
+    ),
+    -32603: Explanation("something failed inside the service", "Try again later"),
+    -32001: Explanation("access is denied", "Check the API key and the service's policy"),
+    -32003: Explanation("the service is unavailable, or rejects the transaction", "Try again later"),
+    -32005: Explanation("a limit of the service is exceeded", "Wait, or ask its operator for more"),
+}
+
+
+def entry_point_code(error: RpcError) -> str | None:
+    """Give the AA code that an error's text carries, if there is one."""
+    found = _CODE.search(error.message) or _CODE.search(str(error.data.get("reason", "")))
+    return found[0] if found else None
+
+
+def bundler_error(
+    error: RpcError, *, service: str, method: str, user_operation_hash: str | None = None
+) -> BundlerError:
+    """
+    Put a service's error into plain words.
+
+    Args:
+        error: What it answered.
+        service: Who: ``"bundler"``, ``"paymaster"`` or ``"node"``.
+        method: What was asked.
+        user_operation_hash: The operation concerned.
+
+    Returns:
+        The error to raise: ``PaymasterError`` for what is the paymaster's doing.
+    """
+    code = entry_point_code(error)
+    known = ENTRY_POINT_CODES.get(code or "") or RPC_CODES.get(error.code)
+    is_paymaster = (
+        service == "paymaster" or error.code in (-32501, -32508) or (code or "").startswith(("AA3", "AA50"))
+    )
+    named = f"error {error.code}" + (f", {code}" if code else "")
+    words = error.message[:_LONGEST_TEXT]
+    message = f"{known.meaning} ({named})" if known else f"it answered with {named}"
+    return (PaymasterError if is_paymaster else BundlerError)(
+        f"the {service} refused {method}: {message}. Its words: {words}",
+        hint=known.hint if known else "The text is the service's own",
+        service=service,
+        code=error.code,
+        entry_point_code=code,
+        user_operation_hash=user_operation_hash,
+    )
+
+
+_read_number = number_of(256)
+
+
+class JsonRpcService:
+    """
+    One service.
+
+    What is asked here may be asked twice: reading changes nothing, and a user operation is known by its hash. So connections
+    that failed or broke, and replies that did not come, are tried again as *retry* says; an error that the service answered
+    with is not.
+
+    Args:
+        name: What it is called in errors: ``"bundler"``, ``"paymaster"`` or ``"node"``.
+        url: Its URL: ``https``, or ``http`` to loopback. A ``Transport`` is taken as well and is not closed here.
+        options: How to connect.
+        retry: How often a failed attempt is repeated.
+        attempt_s: Seconds that one attempt may take.
+
+    Raises:
+        InvalidFieldError: The URL is wrong.
+        InsecureTransportError: It has no TLS and its host is not loopback.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str | Transport,
+        *,
+        options: TransportOptions | None = None,
+        retry: RetryPolicy | None = None,
+        attempt_s: float = 15.0,
+    ) -> None:
+        self.name = name
+        self._is_owner = isinstance(url, str)
+        self._transport = _open(url, options) if isinstance(url, str) else url
+        self._retry = retry or RetryPolicy()
+        self._attempt_s = attempt_s
+
+    async def call(
+        self, method: str, params: Sequence[Json], *, deadline: Deadline, about: str | None = None
+    ) -> Json:
+        """
+        Ask, and ask again where that is safe and may help.
+
+        Args:
+            method: The method.
+            params: Its parameters.
+            deadline: The job's.
+            about: The hash of the user operation concerned.
+
+        Raises:
+            BundlerError: The service answered with an error.
+            TransportError: It could not be reached, or did not answer.
+            ProtocolError: It answered with something that is not JSON-RPC.
+        """
+        try:
+            return await self.ask(method, params, deadline=deadline)
+        except RpcError as error:
+            raise bundler_error(error, service=self.name, method=method, user_operation_hash=about) from error
+
+    async def ask(
+        self,
+        method: str,
+        params: Sequence[Json],
+        *,
+        deadline: Deadline,
+        before_sleep: Callable[[RetryDetails], None] | None = None,
+    ) -> Json:
+        """
+        Ask like ``call``, and leave the service's error as it is.
+
+        Args:
+            method: The method.
+            params: Its parameters.
+            deadline: The job's.
+            before_sleep: Told of each wait before another attempt.
+
+        Raises:
+            RpcError: The service answered with an error.
+            TransportError: It could not be reached, or did not answer.
+            ProtocolError: It answered with something that is not JSON-RPC.
+        """
+        text = json.dumps(list(params), separators=(",", ":"), allow_nan=False)
+
+        async def attempt() -> Json:
+            return await self._transport.call(method, text, timeout_s=deadline.cap(self._attempt_s))
+
+        return await self._retry.run(attempt, deadline=deadline, before_sleep=before_sleep)
+
+    def broken(self, method: str, problem: str) -> ProtocolError:
+        """Make the error for an answer that is not what the method's specification says."""
+        return ProtocolError(
+            f"the {self.name}'s answer to {method} {problem}",
+            hint="Check that the URL is that of the right service",
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections, if they were opened here. May be called twice."""
+        if self._is_owner:
+            await self._transport.aclose()
+
+    def __repr__(self) -> str:
+        return f"JsonRpcService({self.name!r}, {self._transport!r})"
+
+
+def read_quantity(value: Any, service: JsonRpcService, method: str, name: str = "result") -> int:
+    """
+    Read a number out of an answer.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    try:
+        return _read_number(value, name)
+    except InvalidFieldError as error:
+        raise service.broken(method, f"has a wrong member: {error.message}") from error
+
+
+def _open(url: str, options: TransportOptions | None) -> Transport:
+    # Imported here: aiohttp takes its time, and other transports need none of it.
+    from dan_async.transport.http import HttpTransport
+
+    return HttpTransport(url, options=options)
+
+
+@frozen
+class GasPrice:
+    """
+    What to pay for each unit of gas, in wei (EIP-1559).
+
+    Args:
+        max_fee_per_gas: The highest price.
+        max_priority_fee_per_gas: The highest tip.
+    """
+
+    max_fee_per_gas: int
+    max_priority_fee_per_gas: int
+
+
+class Chain:
+    """
+    A node of the chain, read only.
+
+    Args:
+        service: Where it is.
+    """
+
+    def __init__(self, service: JsonRpcService) -> None:
+        self.service = service
+
+    async def chain_id(self, *, deadline: Deadline) -> int:
+        """
+        Ask which chain it is.
+
+        Raises:
+            BundlerError: The node answered with an error.
+        """
+        answer = await self.service.call("eth_chainId", [], deadline=deadline)
+        return read_quantity(answer, self.service, "eth_chainId")
+
+    async def read(
+        self, contract: str, signature: str, arguments: tuple[Any, ...], returns: str, *, deadline: Deadline
+    ) -> tuple[Any, ...]:
+        """
+        Call a function of a contract without changing anything.
+
+        Args:
+            contract: Its address.
+            signature: The function, as ``getNonce(address,uint192)``.
+            arguments: Its arguments.
+            returns: What it returns, as ``(uint256)``.
+            deadline: The job's.
+
+        Raises:
+            BundlerError: The call was reverted, or the node answered with another error.
+            ProtocolError: The answer is not what the function returns: there may be no such contract.
+        """
+        call = {"to": contract, "data": to_hex(encode_call(signature, *arguments))}
+        answer = await self.service.call("eth_call", [call, "latest"], deadline=deadline)
+        try:
+            return decode_arguments(returns, from_hex(answer, field="result", prefix=True))
+        except InvalidFieldError as error:
+            raise self.service.broken(
+                "eth_call", f"is not what {signature} returns: is the contract on this chain?"
+            ) from error
+
+    async def is_deployed(self, address: str, *, deadline: Deadline) -> bool:
+        """
+        Ask whether there is code at an address.
+
+        Raises:
+            BundlerError: The node answered with an error.
+        """
+        answer = await self.service.call("eth_getCode", [address, "latest"], deadline=deadline)
+        return isinstance(answer, str) and answer not in ("", "0x")
+
+    async def nonce(self, entry_point: Address, sender: Address, key: int, *, deadline: Deadline) -> int:
+        """
+        Ask an entry point for the next nonce of a lane, the lane's 192 bits included.
+
+        Raises:
+            BundlerError: The node answered with an error.
+            ProtocolError: The entry point is not on this chain.
+        """
+        (nonce,) = await self.read(
+            entry_point, "getNonce(address,uint192)", (sender, key), "(uint256)", deadline=deadline
+        )
+        return int(nonce)
+
+    async def gas_price(self, *, deadline: Deadline) -> GasPrice:
+        """
+        Work out a price: twice the base fee of the latest block, and the tip that the node suggests.
+
+        Raises:
+            BundlerError: The node answered with an error.
+        """
+        method = "eth_getBlockByNumber"
+        block = await self.service.call(method, ["latest", False], deadline=deadline)
+        if not isinstance(block, dict):
+            raise self.service.broken(method, "is not a block")
+        base = read_quantity(block.get("baseFeePerGas", 0), self.service, method, "baseFeePerGas")
+        tip = read_quantity(
+            await self.service.call("eth_maxPriorityFeePerGas", [], deadline=deadline),
+            self.service,
+            "eth_maxPriorityFeePerGas",
+        )
+        return GasPrice(2 * base + tip, tip)
+
+
+#: Version -> the singleton contract's address.
+ENTRY_POINTS: Mapping[EntryPointVersion, Address] = MappingProxyType(
+    {
+        "v0.6.0": Address("0x5FF137D4b0FDCD49DcA30c7CF57E578a026d2789"),
+        "v0.7.0": Address("0x0000000071727De22E5E9d8BAf0edAc6f37da032"),
+    }
+)
+
+
+def version_of(version: object) -> EntryPointVersion:
+    """
+    Read a version: ``"v0.6.0"`` or ``"v0.7.0"``, also without the v or the last zero.
+
+    Raises:
+        InvalidFieldError: It is another one.
+    """
+    if version in ("v0.6.0", "0.6.0", "0.6", "v0.6"):
+        return "v0.6.0"
+    if version in ("v0.7.0", "0.7.0", "0.7", "v0.7"):
+        return "v0.7.0"
+    raise InvalidFieldError("version", "must be v0.6.0 or v0.7.0")

@@ -1,0 +1,399 @@
+"""Signing over scripted nodes: one wrong move at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from attrs import evolve
+from eth_account import Account
+from eth_account.messages import encode_defunct
+
+from dan_async import DanClient
+from dan_async.crypto.curve import ORDER
+from dan_async.errors import (
+    ClientClosedError,
+    DeadlineExceededError,
+    EphemeralKeyRefusedError,
+    NodeCode,
+    NodeRefusedError,
+    NotPermittedError,
+    PermissionDeniedError,
+    QuorumError,
+    RpcError,
+)
+from dan_async.network import SigningOptions
+from dan_async.nodes.health import Lateness
+from dan_async.protocols import node_signing
+from tests.fake_signing import SigningNetwork
+
+
+async def sign(net, *, text="hello", timeout=4.0, **options):
+    """Sign once with a new client."""
+    async with client(net, **options) as dan:
+        return await dan.sign_message(text, net.session(), timeout=timeout)
+
+
+def client(net, **options):
+    return DanClient(net.network(**options), clock=lambda: net.now)
+
+
+def holds(net, signature, text="hello"):
+    return Account.recover_message(encode_defunct(text=text), signature=signature) == net.address
+
+
+def silent(*methods):
+    """Never answers these."""
+
+    async def misbehave(method, params):
+        if method in methods:
+            await asyncio.Event().wait()
+
+    return misbehave
+
+
+def refuses(code, *, data=None, methods=("dan_presign", "dan_sign")):
+    async def misbehave(method, params):
+        if method in methods:
+            raise RpcError(code, "no", data or {})
+
+    return misbehave
+
+
+def answers(net, index, change):
+    """Answers dan_sign with honest shares, changed."""
+    identity = net.identities[index - 1]
+
+    async def misbehave(method, params):
+        if method == "dan_sign":
+            return change(identity, params)
+        return None
+
+    return misbehave
+
+
+# --- how many messages ------------------------------------------------------------------------------------------------
+
+
+async def test_two_round_trips_with_t_nodes_each():
+    """Without anything made ahead: t presignatures, t shares, nobody else is asked."""
+    net = SigningNetwork(3, 5)
+    assert holds(net, await sign(net))
+    assert (len(net.called("dan_presign")), len(net.called("dan_sign"))) == (3, 3)
+    assert len(net.calls) == 6
+
+
+async def test_one_round_trip_when_presignatures_were_made_ahead():
+    """Between the caller's question and the answer there are t requests and t replies, and no other message."""
+    net = SigningNetwork(3, 5)
+    async with client(net) as dan:
+        session = net.session()
+        for _ in range(3):
+            await dan.sign_message("warm-up", session)
+            await made_ahead(dan)
+        before = len(net.calls)
+
+        def order_nothing(session):
+            return False
+
+        dan.network._signer.stock.order = order_nothing  # only what this signature itself sends is counted
+        assert holds(net, await dan.sign_message("hello", session))
+        assert [method for _, method, _ in net.calls[before:]] == ["dan_sign"] * 3
+
+
+async def made_ahead(dan):
+    """Wait for what is being made in the background."""
+    await asyncio.gather(*dan.network._signer._refills)
+
+
+async def test_no_presignature_is_used_twice():
+    """Whatever number of signatures, at the same time too: the nodes would refuse, and count."""
+    net = SigningNetwork(2, 3)
+    async with client(net) as dan:
+        for _ in range(3):
+            await asyncio.gather(*(dan.sign_message(f"m{i}", net.session()) for i in range(4)))
+    used = [p for _, method, params in net.calls if method == "dan_sign" for p in params["presignatureIds"]]
+    assert len(used) == 2 * len(set(used))
+
+
+async def test_what_was_made_ahead_is_not_used_after_its_time():
+    """The nodes say when it ends; the client keeps a margin."""
+    net = SigningNetwork(2, 3)
+    net.presign_ends = int(net.now) + 1
+    async with client(net) as dan:
+        for _ in range(4):
+            await dan.sign_message("hello", net.session())
+            await made_ahead(dan)
+            net.calls.clear()
+        await dan.sign_message("hello", net.session())
+        assert len(net.called("dan_presign")) >= 2
+
+
+async def test_presignatures_that_the_nodes_forgot_are_replaced():
+    """After a restart they know none of them."""
+    net = SigningNetwork(2, 2)
+    async with client(net) as dan:
+        for _ in range(3):
+            await dan.sign_message("hello", net.session())
+            await made_ahead(dan)
+        net.by_id.clear()
+        assert holds(net, await dan.sign_message("hello", net.session()))
+
+
+async def test_closing_ends_what_is_being_made():
+    """No task outlives the network, and nothing is signed afterwards."""
+    net = SigningNetwork(2, 3)
+    async with client(net) as dan:
+        await dan.sign_message("hello", net.session())
+        for identity in net.identities:
+            net.misbehaviour[identity.operator] = late_second_presign(net)
+        await dan.sign_message("hello", net.session())
+        assert dan.network._signer._refills
+    assert len(asyncio.all_tasks()) == 1
+    with pytest.raises(ClientClosedError):
+        await dan.network.signgen(None, None, deadline=None)
+
+
+async def test_closing_ends_a_signature_under_way():
+    """By the error that says so, not by one about the nodes."""
+    net = SigningNetwork(2, 3)
+    for identity in net.identities:
+        net.misbehaviour[identity.operator] = silent("dan_sign")
+    dan = client(net)
+    signing = asyncio.create_task(dan.sign_message("hello", net.session()))
+    while not net.called("dan_sign"):
+        await asyncio.sleep(0)
+    await dan.aclose()
+    with pytest.raises(ClientClosedError):
+        await signing
+
+
+def late_second_presign(net):
+    seen = []
+
+    async def misbehave(method, params):
+        if method == "dan_presign":
+            seen.append(params)
+            if len(seen) > 1:
+                await asyncio.Event().wait()
+
+    return misbehave
+
+
+# --- one node that is no good -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["dan_presign", "dan_sign"])
+@pytest.mark.parametrize("index", [1, 2, 3])
+async def test_a_silent_node_is_done_without(method, index, monkeypatch):
+    """Another set is asked when it is late; the signature comes long before the deadline."""
+    monkeypatch.setattr("dan_async.nodes.health._UNKNOWN_S", {"presign": 0.1, "sign": 0.1})
+    net = SigningNetwork(2, 3)
+    net.misbehaviour[net.operator(index)] = silent(method)
+    async with client(net) as dan:
+        assert holds(net, await dan.sign_message("hello", net.session(), timeout=4))
+        before = len(net.calls)
+        assert holds(net, await dan.sign_message("hello", net.session(), timeout=4))
+        asked = {operator for operator, _, _ in net.calls[before:]}
+        assert net.operator(index) not in asked or index == 3
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        NodeCode.INTERNAL_ERROR,
+        NodeCode.UNSUPPORTED,
+        NodeCode.EPHEMERAL_KEY_REFUSED,
+        NodeCode.NOT_PERMITTED,
+        NodeCode.PRESIGNATURE_SPENT,
+        NodeCode.REQUEST_CONFLICT,
+    ],
+)
+async def test_one_node_that_refuses_decides_nothing(code):
+    """The others sign."""
+    net = SigningNetwork(3, 5)
+    net.misbehaviour[net.operator(1)] = refuses(code)
+    assert holds(net, await sign(net))
+
+
+@pytest.mark.parametrize("member", ["u", "w", "digest", "nonce_point", "presignature_id"])
+async def test_a_liar_is_done_without(member):
+    """Its share is properly signed, and wrong; another set signs, and nothing wrong comes out."""
+    net = SigningNetwork(2, 3)
+
+    def lie(identity, params):
+        honest = net.sign(identity, params)
+        value = getattr(honest.shares[0], member)
+        wrong = value ^ 1 if isinstance(value, int) else bytes(len(value))
+        return node_signing.encode_sign_result(
+            net.resigned(identity, honest, shares=(evolve(honest.shares[0], **{member: wrong}),))
+        )
+
+    net.misbehaviour[net.operator(1)] = answers(net, 1, lie)
+    assert holds(net, await sign(net))
+
+
+async def test_too_many_liars_make_nothing():
+    """With two of three no set is without one, and the error says what it is."""
+    net = SigningNetwork(2, 3)
+    for index in (1, 2):
+
+        def lie(identity, params, index=index):
+            honest = net.sign(identity, params)
+            share = evolve(honest.shares[0], u=(honest.shares[0].u + index) % ORDER)
+            return node_signing.encode_sign_result(net.resigned(identity, honest, shares=(share,)))
+
+        net.misbehaviour[net.operator(index)] = answers(net, index, lie)
+    with pytest.raises(QuorumError, match="make no signature"):
+        await sign(net)
+
+
+@pytest.mark.parametrize("member", ["presignatureId", "noncePoint", "publicKey"])
+async def test_signers_must_agree_on_a_presignature(member):
+    """One that says something else is done without."""
+    net = SigningNetwork(2, 3)
+    identity = net.identities[0]
+
+    async def lie(method, params):
+        if method != "dan_presign":
+            return None
+        answer = net.presign(params)
+        return {**answer, member: "0x" + "02" * (len(answer[member]) // 2 - 1)}
+
+    net.misbehaviour[identity.operator] = lie
+    assert holds(net, await sign(net))
+
+
+@pytest.mark.parametrize("answer", [{}, [], "text", 5, {"shares": []}])
+@pytest.mark.parametrize("method", ["dan_presign", "dan_sign"])
+async def test_nonsense_is_done_without(answer, method):
+    """Whatever it is."""
+    net = SigningNetwork(2, 3)
+
+    async def misbehave(name, params):
+        return answer if name == method else None
+
+    net.misbehaviour[net.operator(1)] = misbehave
+    if answer:
+        assert holds(net, await sign(net))
+
+
+async def test_whom_the_others_blame_is_done_without():
+    """SIGNING_FAILED names it; the one who says so is not at fault."""
+    net = SigningNetwork(2, 4)
+    culprit = net.operator(2)
+    net.misbehaviour[net.operator(1)] = blames(culprit)
+    net.misbehaviour[culprit] = refuses(NodeCode.SIGNING_FAILED)
+    async with client(net) as dan:
+        assert holds(net, await dan.sign_message("hello", net.session()))
+    last = net.calls[-1][2]["signers"]
+    assert culprit not in last
+
+
+def blames(culprit):
+    async def misbehave(method, params):
+        if culprit in params.get("signers", ()):
+            raise RpcError(NodeCode.SIGNING_FAILED, "failed", {"culprits": [culprit]})
+
+    return misbehave
+
+
+async def test_nodes_that_do_not_hold_the_key_are_asked_once():
+    """In a pool that is larger than n."""
+    net = SigningNetwork(2, 2, strangers=3)
+    net.holders = net.identities[3:]
+    async with client(net) as dan:
+        assert holds(net, await dan.sign_message("hello", net.session()))
+        before = len(net.calls)
+        assert holds(net, await dan.sign_message("hello", net.session()))
+        asked = {operator for operator, _, _ in net.calls[before:]}
+    assert asked == {holder.operator for holder in net.holders}
+
+
+# --- all nodes refuse -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(NodeCode.EPHEMERAL_KEY_REFUSED, EphemeralKeyRefusedError), (NodeCode.NOT_PERMITTED, NotPermittedError)],
+)
+async def test_what_the_nodes_refuse_is_told_apart(code, error):
+    """At once, with every node's words, and not to be repeated."""
+    net = SigningNetwork(3, 5)
+    for identity in net.identities:
+        net.misbehaviour[identity.operator] = refuses(code, data={"reason": "revoked"})
+    with pytest.raises(error) as caught:
+        await sign(net)
+    assert not caught.value.retryable
+    assert len(caught.value.nodes) >= 3
+    assert all(isinstance(outcome.error, NodeRefusedError) for outcome in caught.value.nodes)
+    assert isinstance(caught.value, QuorumError)
+
+
+def test_what_is_not_permitted_is_a_permission_error_too():
+    """One except clause for what the client and what the nodes say."""
+    error = NotPermittedError("no", threshold=2, outcomes=())
+    assert isinstance(error, PermissionDeniedError)
+    assert (error.threshold, error.nodes, str(error)) == (2, (), "no")
+
+
+async def test_a_key_that_nobody_holds():
+    """An error that lists what each said."""
+    net = SigningNetwork(2, 3)
+    net.holders = []
+    with pytest.raises(QuorumError, match="no such key") as caught:
+        await sign(net)
+    assert not caught.value.retryable
+
+
+async def test_a_pool_that_is_too_small():
+    """Fewer than t nodes: an error, and nobody is asked."""
+    net = SigningNetwork(2, 3)
+    async with client(net) as dan:
+        with pytest.raises(QuorumError):
+            await dan.sign_message("hello", net.session(threshold=4, parties_number=5))
+    assert not net.calls
+
+
+async def test_the_deadline_holds_when_all_are_silent():
+    """And says what was waited for."""
+    net = SigningNetwork(2, 3)
+    for identity in net.identities:
+        net.misbehaviour[identity.operator] = silent("dan_presign")
+    with pytest.raises(DeadlineExceededError):
+        await sign(net, timeout=0.3)
+
+
+async def test_a_network_with_no_stock_makes_nothing_ahead():
+    """If the options say so."""
+    net = SigningNetwork(2, 3)
+    async with client(net, signing=SigningOptions(stock=0)) as dan:
+        for _ in range(3):
+            await dan.sign_message("hello", net.session())
+    assert len(net.called("dan_presign")) == len(net.called("dan_sign")) == 6
+
+
+# --- lateness ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_late_after_four_times_the_usual():
+    """At least a tenth of a second, at most ten."""
+    lateness = Lateness()
+    assert (lateness.limit_s("presign"), lateness.limit_s("sign")) == (0.75, 0.5)
+    lateness.took("presign", 0.2)
+    assert lateness.limit_s("presign") == pytest.approx(0.8)
+    lateness.took("sign", 0.001)
+    assert lateness.limit_s("sign") == 0.1
+    lateness.took("presign", 100)
+    assert lateness.limit_s("presign") == 10.0
+
+
+def test_a_late_node_is_late_for_a_minute():
+    """Not for ever."""
+    now = [0.0]
+    lateness = Lateness(clock=lambda: now[0])
+    lateness.was_late("0x1")
+    assert lateness.is_late("0x1")
+    assert not lateness.is_late("0x2")
+    now[0] = 60.0
+    assert not lateness.is_late("0x1")

@@ -1,0 +1,347 @@
+"""Selection, replacement and the race against spares, without nodes: only what selection needs to know of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from attrs import define, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dan_async.errors import NodeTimeoutError, NodeUnreachableError
+from dan_async.nodes import RestPolicy
+from dan_async.nodes.ask_many import Seats, fill_seats
+from dan_async.nodes.health import HealthRecord, fastest, rank
+from dan_async.retry import Tries
+from dan_async.types import OperatorAddress
+from tests.helpers import ManualClock, assert_runs_under
+
+
+@define(eq=False)
+class FakeNode:
+    """As much of a node as selection looks at."""
+
+    name: str
+    clock: ManualClock = field(factory=ManualClock)
+    health: HealthRecord = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.health = HealthRecord(RestPolicy(clock=self.clock, random=lambda: 1.0))
+
+    @property
+    def operator(self) -> OperatorAddress:
+        return OperatorAddress(self.name)
+
+    def with_latency(self, seconds: float) -> FakeNode:
+        asked = self.health.begin()
+        self.clock.advance(seconds)
+        self.health.succeeded(asked)
+        return self
+
+    def with_failures(self, count: int) -> FakeNode:
+        for _ in range(count):
+            self.health.failed(self.health.begin())
+        return self
+
+
+def names(nodes: list[FakeNode]) -> str:
+    return "".join(node.name for node in nodes)
+
+
+def some(letters: str, clock: ManualClock | None = None) -> list[FakeNode]:
+    shared = clock or ManualClock()
+    return [FakeNode(letter, shared) for letter in letters]
+
+
+# --- ranking ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_faster_live_node_comes_first() -> None:
+    """And one that nobody knows yet is tried."""
+    a, b, c = some("abc")
+    assert names(rank([a.with_latency(2), b.with_latency(1), c])) == "cba"
+
+
+def test_rested_nodes_come_after_live_ones_and_resting_ones_last() -> None:
+    """However fast they were; those that rest are ordered by when that is over."""
+    clock = ManualClock()
+    a, b, c, d = some("abcd", clock)
+    c.with_failures(1)
+    clock.advance(1)
+    a.with_failures(3)
+    b.with_failures(2)
+    d.with_latency(5)
+    assert names(rank([a, b, c, d])) == "dcba"
+
+
+def test_a_node_that_is_being_probed_is_left_alone() -> None:
+    """Only one request at a time proves it."""
+    clock = ManualClock()
+    a, b = some("ab", clock)
+    a.with_failures(1)
+    b.with_failures(2)
+    clock.advance(1)
+    a.health.begin()
+    clock.advance(1)
+    assert names(rank([a, b])) == "ba"
+
+
+def test_a_dead_pool_still_yields_nodes() -> None:
+    """Everything failed: all are there, the one whose rest is over first in front."""
+    nodes = some("abc")
+    for count, node in enumerate(reversed(nodes), 1):
+        node.with_failures(count)
+    assert names(rank(nodes)) == "cba"
+
+
+def test_fastest_takes_as_many_as_there_are() -> None:
+    """The best *count*, without those left out."""
+    nodes = [node.with_latency(k) for k, node in enumerate(some("abcd"), 1)]
+    assert names(fastest(nodes, 2)) == "ab"
+    assert names(fastest(nodes, 2, without={OperatorAddress("a")})) == "bc"
+    assert names(fastest(nodes, 9)) == "abcd"
+
+
+@given(
+    histories=st.lists(st.tuples(st.integers(0, 5), st.floats(0, 10), st.floats(0, 40)), max_size=8),
+    count=st.integers(0, 9),
+)
+def test_ranking_loses_nobody_and_prefers_the_live(
+    histories: list[tuple[int, float, float]], count: int
+) -> None:
+    """A permutation of the pool; no resting node before a live one; ties keep their order."""
+    clock = ManualClock()
+    nodes = some("abcdefgh", clock)[: len(histories)]
+    for node, (failures, latency, pause) in zip(nodes, histories, strict=True):
+        node.with_latency(latency).with_failures(failures)
+        clock.advance(pause)
+    ranked = rank(nodes)
+    assert sorted(names(ranked)) == sorted(names(nodes))
+    live = [node.health.state == "live" for node in ranked]
+    assert live == sorted(live, reverse=True)
+    assert fastest(nodes, count) == ranked[:count]
+    assert rank(ranked) == ranked
+
+
+# --- filling seats ----------------------------------------------------------------------------------------------------
+
+Script = dict[str, Callable[[], Awaitable[str]]]
+
+
+async def hang() -> str:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def fail() -> str:
+    await asyncio.sleep(0)
+    raise NodeUnreachableError("gone")
+
+
+class Asking:
+    """Asks nodes by a script; whoever is not in it answers at once."""
+
+    def __init__(self, **script: Callable[[], Awaitable[str]]) -> None:
+        self.script = script
+        self.asked: list[str] = []
+        self.cut: list[str] = []
+
+    async def __call__(self, node: FakeNode, tries: Tries) -> str:
+        self.asked.append(node.name)
+        tries.made += 1
+        try:
+            return await self.script.get(node.name, self.answer)()
+        except asyncio.CancelledError:
+            self.cut.append(node.name)
+            raise
+
+    async def answer(self) -> str:
+        await asyncio.sleep(0)
+        return "nonce"
+
+
+async def fill(asking: Asking, letters: str, seats: int, **options: Any) -> Seats[str]:
+    async with assert_runs_under(5):
+        seated = await fill_seats(some(letters), seats, asking, step="challenge", **options)
+    assert len(asyncio.all_tasks()) == 1
+    return seated
+
+
+async def test_spares_are_left_alone_when_all_is_well() -> None:
+    """Only as many are asked as there are seats."""
+    asking = Asking()
+    seated = await fill(asking, "abcd", 3)
+    assert asking.asked == ["a", "b", "c"]
+    assert list(seated.answers) == ["a", "b", "c"]
+    assert all(outcome.is_success and outcome.step == "challenge" for outcome in seated.outcomes)
+
+
+async def test_a_node_that_fails_is_replaced_at_once() -> None:
+    """The next candidate is asked in its place, and the failure is an outcome."""
+    asking = Asking(a=fail, d=fail)
+    seated = await fill(asking, "abcde", 3, hedge_s=60)
+    assert sorted(seated.answers) == ["b", "c", "e"]
+    failed = [outcome for outcome in seated.outcomes if not outcome.is_success]
+    assert [outcome.operator for outcome in failed] == ["a", "d"]
+    assert all(isinstance(outcome.error, NodeUnreachableError) for outcome in failed)
+
+
+async def test_a_late_node_is_raced_against_a_spare() -> None:
+    """One that hangs costs the hedge, not a timeout; it is not waited for and says so."""
+    asking = Asking(b=hang)
+    seated = await fill(asking, "abcd", 3, hedge_s=0.01)
+    assert sorted(seated.answers) == ["a", "c", "d"]
+    assert asking.cut == ["b"]
+    (late,) = [outcome for outcome in seated.outcomes if not outcome.is_success]
+    assert (late.operator, late.error, late.attempts) == ("b", None, 1)
+    assert late.elapsed_s >= 0.01
+
+
+async def test_whoever_answers_first_has_the_seat() -> None:
+    """A late node that answers before its spare keeps its seat, and the spare is let go."""
+    spare_asked = asyncio.Event()
+
+    async def slow() -> str:
+        await spare_asked.wait()
+        return "late, but first"
+
+    async def spare() -> str:
+        spare_asked.set()
+        return await hang()
+
+    asking = Asking(b=slow, d=spare)
+    seated = await fill(asking, "abcd", 3, hedge_s=0.01)
+    assert seated.answers["b"] == "late, but first"
+    assert asking.cut == ["d"]
+
+
+async def test_a_late_spare_is_raced_as_well() -> None:
+    """Two that hang in a row cost two hedges."""
+    asking = Asking(a=hang, c=hang)
+    seated = await fill(asking, "abcd", 2, hedge_s=0.01)
+    assert sorted(seated.answers) == ["b", "d"]
+
+
+async def test_a_late_node_that_fails_is_not_replaced_twice() -> None:
+    """Its spare is under way already: no third one is asked."""
+    failed = asyncio.Event()
+
+    async def fail_late() -> str:
+        await asyncio.sleep(0.03)
+        failed.set()
+        raise NodeTimeoutError("late")
+
+    async def answer_after() -> str:
+        await failed.wait()
+        await asyncio.sleep(0)
+        return "nonce"
+
+    asking = Asking(a=fail_late, b=answer_after)
+    await fill(asking, "abc", 1, hedge_s=0.02)
+    assert asking.asked == ["a", "b"]
+
+
+async def test_without_a_hedge_nobody_is_late() -> None:
+    """Then only failures are replaced."""
+    asked_again = asyncio.Event()
+
+    async def slow() -> str:
+        await asyncio.sleep(0.02)
+        assert not asked_again.is_set()
+        return "nonce"
+
+    async def spare() -> str:
+        asked_again.set()
+        return "nonce"
+
+    seated = await fill(Asking(a=slow, b=spare), "ab", 1)
+    assert list(seated.answers) == ["a"]
+
+
+async def test_the_candidates_run_out() -> None:
+    """Fewer answers than seats, and every node's outcome."""
+    seated = await fill(Asking(a=fail, c=fail), "abc", 3, hedge_s=0.01)
+    assert list(seated.answers) == ["b"]
+    assert {outcome.operator: outcome.is_success for outcome in seated.outcomes} == {
+        "a": False,
+        "b": True,
+        "c": False,
+    }
+
+
+async def test_fewer_will_do_when_the_rest_hang() -> None:
+    """With enough answers the others are waited for until the patience ends, and no longer."""
+    asking = Asking(c=hang)
+    seated = await fill(asking, "abc", 3, hedge_s=0.01, least=2, patience_s=0.05)
+    assert sorted(seated.answers) == ["a", "b"]
+    assert asking.cut == ["c"]
+
+
+async def test_patience_does_not_make_do_with_too_few() -> None:
+    """Below the least number the patience is of no account."""
+
+    async def slow() -> str:
+        await asyncio.sleep(0.05)
+        return "nonce"
+
+    seated = await fill(Asking(b=slow, c=hang), "abc", 3, least=2, patience_s=0.01)
+    assert sorted(seated.answers) == ["a", "b"]
+
+
+async def test_everybody_in_time_takes_no_patience() -> None:
+    """When all answer, nothing is waited for, and n is n."""
+    seated = await fill(Asking(), "abc", 3, least=2, patience_s=60)
+    assert len(seated.answers) == 3
+
+
+async def test_a_bug_is_raised_not_hidden() -> None:
+    """An error that is not ours ends the asking loudly."""
+
+    async def bug() -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fill(Asking(a=bug, b=hang), "ab", 2)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_cancelling_ends_every_question() -> None:
+    """And goes on upwards."""
+    asking = Asking(a=hang, b=hang)
+    task = asyncio.create_task(fill_seats(some("ab"), 2, asking, hedge_s=0.01))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asking.cut == ["a", "b"]
+    assert len(asyncio.all_tasks()) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    script=st.lists(st.sampled_from(["answer", "fail", "hang", "slow"]), max_size=8), seats=st.integers(0, 6)
+)
+def test_as_many_seats_as_can_be_are_filled(script: list[str], seats: int) -> None:
+    """Whatever the nodes do: never more answers than seats, none left free while a willing candidate is there."""
+
+    async def slow() -> str:
+        await asyncio.sleep(0.003)
+        return "nonce"
+
+    async def hang_a_while() -> str:
+        await asyncio.sleep(0.02)
+        raise NodeTimeoutError("hung")
+
+    kinds = {"fail": fail, "hang": hang_a_while, "slow": slow}
+    letters = "abcdefgh"[: len(script)]
+    asking = Asking(
+        **{name: kinds[kind] for name, kind in zip(letters, script, strict=True) if kind in kinds}
+    )
+    seated = asyncio.run(fill_seats(some(letters), seats, asking, hedge_s=0.001))
+    willing = sum(kind in {"answer", "slow"} for kind in script)
+    assert len(seated.answers) == min(seats, willing)
+    assert sorted(outcome.operator for outcome in seated.outcomes) == sorted(asking.asked)
+    assert len(set(asking.asked)) == len(asking.asked)

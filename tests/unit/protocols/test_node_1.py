@@ -1,0 +1,361 @@
+"""dan-node/1 against the vectors of its specification, and its decoders against everything else."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dan_async._json import load
+from dan_async.config import Threshold
+from dan_async.crypto.address import public_key_to_address
+from dan_async.crypto.curve import base_multiply, decode, encode, interpolate_scalar, points_fit_degree
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.hashes import tagged_hash
+from dan_async.crypto.signature import recover_address, sign_digest
+from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
+from dan_async.protocols import node as node_1
+from dan_async.protocols import node as node_receipts
+from dan_async.protocols.exchange import oneshot_challenge, owner_claim, owner_typed_data
+from dan_async.protocols.gateway_1 import decode_keygen_setup
+
+VECTOR_FILE = Path(__file__).parents[2] / "vectors" / "node_1.json"
+VECTORS = json.loads(VECTOR_FILE.read_text())
+REQUEST = VECTORS["request"]
+ACKS = VECTORS["acknowledgements"]
+
+
+def raw(text):
+    return bytes.fromhex(text.removeprefix("0x"))
+
+
+# --- vectors ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_vectors_are_what_their_script_makes():
+    """The script shares no code with the package, so it is a second implementation."""
+    script = VECTOR_FILE.with_name("make_node_1.py")
+    made = io.StringIO()
+    with contextlib.redirect_stdout(made):
+        runpy.run_path(str(script))
+    assert made.getvalue() == VECTOR_FILE.read_text()
+
+
+@pytest.mark.parametrize("vector", VECTORS["hash"])
+def test_the_tagged_hash(vector):
+    """Tag and parts, each with its length before it."""
+    assert tagged_hash(vector["tag"], *map(raw, vector["parts"])) == raw(vector["hash"])
+
+
+def test_parts_cannot_be_moved_into_one_another():
+    """The lengths see to that."""
+    assert tagged_hash("t", b"ab", b"c") != tagged_hash("t", b"a", b"bc")
+    assert tagged_hash("t", b"") != tagged_hash("t")
+
+
+@pytest.mark.parametrize("vector", VECTORS["operators"])
+def test_operators_are_the_addresses_of_their_keys(vector):
+    """As Ethereum makes addresses."""
+    public_key = encode(base_multiply(int(vector["privateKey"], 16)))
+    assert public_key_to_address(public_key) == vector["operator"]
+
+
+def test_the_identity_digest_and_signature():
+    """What dan_identify answers."""
+    vector = VECTORS["identity"]
+    digest = node_1.identity_digest(operator=vector["operator"], nonce=raw(vector["nonce"]))
+    assert digest == raw(vector["digest"])
+    assert sign_digest(raw(VECTORS["operators"][0]["privateKey"]), digest) == raw(vector["signature"])
+    assert recover_address(digest, vector["signature"]) == vector["operator"]
+
+
+def test_the_setup_hash():
+    """Over the setup's exact text, non-ASCII characters included."""
+    vector = VECTORS["setup"]
+    found = node_1.setup_hash(
+        operation=vector["operation"], revision=vector["revision"], setup=vector["setup"]
+    )
+    assert found == raw(vector["hash"])
+
+
+def test_the_final_challenge():
+    """Over operation, request, setup, and each participant with its nonce."""
+    vector = VECTORS["challenge"]
+    found = node_1.final_challenge(
+        operation=vector["operation"],
+        request_id=vector["requestId"],
+        setup_digest=raw(vector["setupHash"]),
+        participants=vector["participants"],
+        nonces=list(map(raw, vector["nonces"])),
+    )
+    assert found.hex() == vector["finalChallenge"]
+
+
+def test_what_the_owner_signs():
+    """The typed data of the setup and the challenge, its digest, and the signature over it."""
+    vector = VECTORS["owner"]
+    typed_data = owner_typed_data(
+        "1", "keygen", VECTORS["setup"]["setup"], VECTORS["challenge"]["finalChallenge"]
+    )
+    assert typed_data_digest(typed_data) == typed_data_digest(vector["typedData"]) == raw(vector["digest"])
+    assert recover_address(raw(vector["digest"]), vector["signature"]) == vector["address"]
+
+
+def test_the_whole_request():
+    """Its encoding, and what a node reads from it."""
+    params = node_1.decode_keygen(REQUEST)
+    assert json.loads(node_1.encode_keygen(params)) == REQUEST
+    claim = owner_claim("1", decode_keygen_setup(params.setup), params.user_authentication)
+    assert (claim.eph_id, claim.expiry) == ("ephemeral ключ", 1_900_000_000)
+
+
+def test_the_key_id():
+    """Over public key, t, participants, owner and request."""
+    vector = VECTORS["key"]
+    found = node_1.compute_key_id(
+        public_key=raw(vector["publicKey"]),
+        t=vector["t"],
+        participants=vector["participants"],
+        owner_id=vector["ownerId"],
+        request_id=vector["requestId"],
+    )
+    assert found == vector["keyId"]
+
+
+def test_the_key_and_its_shares_belong_together():
+    """So the vectors can be used to test a client's interpolation."""
+    vector = VECTORS["key"]
+    shares = dict(enumerate(vector["secretShares"], 1))
+    assert encode(base_multiply(interpolate_scalar(shares))) == raw(vector["publicKey"])
+    public = map(raw, (vector["publicKey"], *ACKS[0]["result"]["publicShares"]))
+    assert points_fit_degree(dict(enumerate(map(decode, public))), vector["t"] - 1)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_acknowledgements(index):
+    """Decoded, encoded, hashed and signed."""
+    vector = ACKS[index]
+    ack = node_1.decode_acknowledgement(vector["result"])
+    assert node_1.encode_acknowledgement(ack) == vector["result"]
+    digest = node_1.acknowledgement_digest(ack)
+    assert digest == raw(vector["digest"])
+    assert sign_digest(raw(VECTORS["operators"][index]["privateKey"]), digest) == ack.signature
+    assert ack.public_share == encode(base_multiply(VECTORS["key"]["secretShares"][index]))
+
+
+@pytest.mark.parametrize("vector", VECTORS["restart"])
+def test_restarted_request_ids(vector):
+    """Whoever knows the first id knows those of its restarts."""
+    assert node_1.restarted_request_id(vector["requestId"], vector["restart"]) == vector["next"]
+
+
+def test_one_shot_requests():
+    """The id that the setup gives, and the challenge that the owner signs."""
+    vector = VECTORS["oneShot"]
+    assert node_1.oneshot_request_id(raw(vector["setupHash"])) == vector["requestId"]
+    assert oneshot_challenge(VECTORS["setup"]["setup"]) == vector["challenge"]
+
+
+def test_receipts():
+    """Decoded, encoded, hashed and signed."""
+    vector = VECTORS["receipt"]
+    receipt = node_receipts.decode_receipt(vector["result"])
+    assert node_receipts.encode_receipt(receipt) == vector["result"]
+    digest = node_receipts.receipt_digest(receipt)
+    assert digest == raw(vector["digest"])
+    assert recover_address(digest, receipt.signature) == receipt.operator
+
+
+# --- what the hashes cover --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"request_id": "0x" + "a2" * 32},
+        {"operator": VECTORS["operators"][1]["operator"]},
+        {"party_index": 2},
+        {"key_id": "00" * 32},
+        {"public_key": raw(ACKS[0]["result"]["publicShares"][0])},
+        {"public_shares": tuple(map(raw, reversed(ACKS[0]["result"]["publicShares"])))},
+        {"threshold": Threshold(3, 3)},
+        {"participants": tuple(REQUEST["participants"][:2])},
+        {"transcript_hash": bytes(32)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_acknowledgement_cannot_be_changed_after_signing(change):
+    """Every field is in the digest."""
+    ack = node_1.decode_acknowledgement(ACKS[0]["result"])
+    assert node_1.acknowledgement_digest(evolve(ack, **change)) != node_1.acknowledgement_digest(ack)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"operation": "addEphemeralKey"},
+        {"request_id": "0x" + "a2" * 32},
+        {"setup_digest": bytes(32)},
+        {"participants": REQUEST["participants"][::-1]},
+        {"nonces": [bytes(32)] * 3},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_final_challenge_covers(change):
+    """Everything that makes the request."""
+    whole = {
+        "operation": "keygen",
+        "request_id": REQUEST["requestId"],
+        "setup_digest": raw(VECTORS["setup"]["hash"]),
+        "participants": REQUEST["participants"],
+        "nonces": list(map(raw, REQUEST["nonces"])),
+    }
+    assert node_1.final_challenge(**{**whole, **change}) != node_1.final_challenge(**whole)
+
+
+def test_the_owner_of_a_key_id_is_the_same_in_any_case():
+    """Checksummed or not: the hash takes it in lower case."""
+    vector = VECTORS["key"]
+
+    def key_id(owner):
+        return node_1.compute_key_id(
+            public_key=raw(vector["publicKey"]),
+            t=2,
+            participants=vector["participants"],
+            owner_id=owner,
+            request_id=vector["requestId"],
+        )
+
+    assert (
+        key_id(vector["ownerId"].lower()) == key_id(vector["ownerId"]) != key_id(REQUEST["participants"][0])
+    )
+
+
+# --- decoders ---------------------------------------------------------------------------------------------------------
+
+
+DECODERS = {
+    node_1.decode_identify: {"nonce": "0x" + "00" * 32},
+    node_1.decode_challenge: {
+        "requestId": REQUEST["requestId"],
+        "operation": "keygen",
+        "setupHash": VECTORS["setup"]["hash"],
+    },
+    node_1.decode_keygen: REQUEST,
+}
+RESULT_DECODERS = {
+    node_1.decode_identify_result: {
+        "protocol": "dan-node/1",
+        "operator": VECTORS["identity"]["operator"],
+        "signature": VECTORS["identity"]["signature"],
+    },
+    node_1.decode_challenge_result: {"nonce": "0x" + "00" * 32, "expiresAt": 1_700_000_000},
+    node_1.decode_acknowledgement: ACKS[0]["result"],
+    node_receipts.decode_receipt: VECTORS["receipt"]["result"],
+}
+WRONG = [None, True, -1, 2**53, "", "0x", "0x00", "é", [], {}, ["0x" + "00" * 32] * 21]
+
+#: Values that a member may have as far as its decoder can tell.
+RIGHT = {
+    "operation": ["0x", "0x00", "é"],
+    "setup": ["0x", "0x00", "é"],
+    "ephId": ["0x", "0x00", "é"],
+    "nonces": [[]],  # a one-shot request
+}
+
+
+def variations(decoders):
+    found = []
+    for decode_, good in decoders.items():
+        name = decode_.__name__
+        for member in good:
+            found += [
+                pytest.param(decode_, {**good, member: value}, id=f"{name}-{member}-{value!r:.12}")
+                for value in WRONG
+                if value not in RIGHT.get(member, ())
+            ]
+            without = {key: value for key, value in good.items() if key != member}
+            found.append(pytest.param(decode_, without, id=f"{name}-without {member}"))
+        found += [pytest.param(decode_, value, id=f"{name}-{value!r}") for value in (None, 5, "text", [])]
+        found.append(pytest.param(decode_, {**good, "more": 1}, id=f"{name}-more"))
+    return found
+
+
+@pytest.mark.parametrize(("decode_", "value"), variations(DECODERS))
+def test_wrong_parameters_are_refused_by_name(decode_, value):
+    """Every member of every request, with everything that it cannot be."""
+    with pytest.raises(InvalidFieldError) as caught:
+        decode_(value)
+    assert caught.value.field
+
+
+@pytest.mark.parametrize(("decode_", "value"), variations(RESULT_DECODERS))
+def test_wrong_results_are_protocol_errors(decode_, value):
+    """A node that answers so does not speak this protocol."""
+    with pytest.raises(NodeProtocolError):
+        decode_(value)
+
+
+@pytest.mark.parametrize(
+    "participants",
+    [
+        REQUEST["participants"][::-1],
+        [REQUEST["participants"][0]] * 2,
+        [REQUEST["participants"][0], REQUEST["participants"][0].lower()],
+        [REQUEST["participants"][0][:-1] + "a"],
+    ],
+    ids=["descending", "twice", "twice in another case", "wrong checksum"],
+)
+def test_a_set_of_participants_has_one_form(participants):
+    """Strictly ascending, each with a right checksum."""
+    with pytest.raises(InvalidFieldError, match="participants"):
+        node_1.decode_participants(participants)
+
+
+def test_participants_may_come_without_checksum():
+    """They are given it."""
+    lower = [participant.lower() for participant in REQUEST["participants"]]
+    assert list(node_1.decode_participants(lower)) == REQUEST["participants"]
+
+
+def test_a_challenge_may_name_its_key():
+    """For operations on a key that exists."""
+    params = node_1.ChallengeParams(
+        request_id=REQUEST["requestId"], operation="addEphemeralKey", setup_hash=bytes(32), key_id="ab" * 32
+    )
+    assert node_1.decode_challenge(json.loads(node_1.encode_challenge(params))) == params
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["0x", *REQUEST]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*REQUEST]), inner, max_size=7)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("decode_", [*DECODERS, *RESULT_DECODERS], ids=lambda decode_: decode_.__name__)
+def test_no_json_raises_anything_but_our_own_error(decode_):
+    """Whatever arrives."""
+
+    @settings(max_examples=40)
+    @given(JSON)
+    def run(value):
+        with pytest.raises(DanError):
+            decode_(value)
+
+    run()
+
+
+def test_requests_survive_the_way_as_text():
+    """Through the strict reader, as on the wire."""
+    params = node_1.decode_keygen(REQUEST)
+    assert node_1.decode_keygen(load(node_1.encode_keygen(params))) == params
