@@ -30,7 +30,7 @@ from dan_async.protocols.exchange import ApiVersion, Exchange, Revision, check_m
 from dan_async.protocols.results import SigngenResult
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.retry import RetryPolicy
-from dan_async.transport.socket import FrameConnector, FrameSocket
+from dan_async.transport.socket import Socket, SocketOpener
 from dan_async.types import Clock, TypedData
 
 if TYPE_CHECKING:
@@ -88,9 +88,6 @@ PING_EVERY_S = 20.0
 #: With less than this left of a deadline, in seconds, a wait that timed out did so because of it.
 _SLACK_S = 0.01
 
-#: Turns of the event loop in which a frame that came while the wallet signed is read.
-_TURNS = 3
-
 _DOING: dict[Phase, str] = {
     "connect": "reaching the gateway",
     "setup": "sending the gateway the setup",
@@ -115,7 +112,7 @@ class Gateway:
         events: Who listens to what happens.
     """
 
-    connector: FrameConnector
+    connector: SocketOpener
     revision: RevisionChoice
     seen: SeenChallenges = field(factory=SeenChallenges)
     timeouts: Timeouts
@@ -129,7 +126,7 @@ class _Begun(Generic[R]):
     """An operation whose challenges have come."""
 
     exchange: Exchange[R]
-    socket: FrameSocket
+    socket: Socket
     challenges: Mapping[str, str]
 
 
@@ -265,7 +262,7 @@ class GatewayOperation(Generic[R]):
         except ChallengeError as error:
             self._fail(error, "challenge")
 
-    async def _connect(self) -> FrameSocket:
+    async def _connect(self) -> Socket:
         remaining = self._deadline.remaining()
         if remaining == 0.0:
             self._fail(self._deadline.error("reaching the gateway"), "connect")
@@ -291,7 +288,7 @@ class GatewayOperation(Generic[R]):
     # --- wallet -------------------------------------------------------------------------------------------------------
 
     async def _authorise(
-        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: FrameSocket | None
+        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
     ) -> str:
         """
         Have the owner sign, while the gateway is watched.
@@ -304,14 +301,12 @@ class GatewayOperation(Generic[R]):
         Returns:
             The authentication frame.
         """
-        if socket is not None and socket.may_hold_frames():
-            await self._look_for_early(socket)  # it came together with the challenge
+        if socket is not None and socket.has_arrived:
+            await self._refuse_early(socket)  # it came together with the challenge
         signing = Started(self._sign(exchange, challenges))
         # A wallet that has signed without waiting left no time for anything to happen.
         signatures = await (signing if signing.is_done else self._watch(signing, socket))
-        self._refuse_early(socket)
-        if socket is not None and socket.may_have_input():
-            await self._look_for_early(socket)
+        await self._refuse_early(socket)
         self._refuse_if_expired("wallet")
         return exchange.authentication_frame(
             {
@@ -322,7 +317,7 @@ class GatewayOperation(Generic[R]):
             }
         )
 
-    async def _watch(self, signing: Started[T], socket: FrameSocket | None) -> T:
+    async def _watch(self, signing: Started[T], socket: Socket | None) -> T:
         """Wait for the wallet; give up when the gateway says something meanwhile, or the time is over."""
         interactive = self._auth.interactive
         # An interactive wallet has a limit of its own (Timeouts.wallet_s).
@@ -334,26 +329,20 @@ class GatewayOperation(Generic[R]):
             if is_waiting and not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time())
 
+        watching = nullcontext() if socket is None else socket.watch(interrupt, ping_every_s=PING_EVERY_S)
         try:
             with waiting:
                 async with limit:
-                    if socket is not None:
-                        socket.listen(interrupt, ping_every_s=PING_EVERY_S)
-                    return await signing
+                    with watching:
+                        return await signing
         except TimeoutError:
             if not limit.expired():
                 raise
-            self._refuse_early(socket)
+            await self._refuse_early(socket)
             self._fail(self._deadline.error("waiting for the owner's wallet"), "wallet")
         finally:
             is_waiting = False
             signing.close()
-
-    async def _look_for_early(self, socket: FrameSocket) -> None:
-        socket.listen()
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
-        self._refuse_early(socket)
 
     async def _sign(self, exchange: Exchange[R], challenges: Mapping[str, str]) -> dict[str, str]:
         signatures = {}
@@ -368,8 +357,8 @@ class GatewayOperation(Generic[R]):
                 self._fail(error, "wallet")
         return signatures
 
-    def _refuse_early(self, socket: FrameSocket | None) -> None:
-        early = socket.early_error() if socket is not None else None
+    async def _refuse_early(self, socket: Socket | None) -> None:
+        early = await socket.early_error() if socket is not None else None
         if early is not None:
             self._fail(early, "wallet")
 
@@ -383,7 +372,7 @@ class GatewayOperation(Generic[R]):
 
     # --- authentication, result ---------------------------------------------------------------------------------------
 
-    async def _conclude(self, exchange: Exchange[R], socket: FrameSocket, frame: str) -> R:
+    async def _conclude(self, exchange: Exchange[R], socket: Socket, frame: str) -> R:
         timeouts, limit_s = self._gateway.timeouts, self._deadline.remaining()
         # The gateway may be at work on it: giving up before the deadline would only lose the result, unless the operation
         # can be repeated.
@@ -466,7 +455,7 @@ class SigngenOperation(GatewayOperation[tuple[SigngenResult, ...]]):
         self,
         exchange: Exchange[tuple[SigngenResult, ...]],
         challenges: Mapping[str, str],
-        socket: FrameSocket | None,
+        socket: Socket | None,
     ) -> str:
         del socket  # it is not watched meanwhile: signing takes less than a millisecond
         self._refuse_if_expired("wallet")
