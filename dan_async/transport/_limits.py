@@ -87,12 +87,7 @@ class WaitLimits:
 
 
 class InFlight:
-    """
-    The calls of one transport, which run in their callers' own tasks.
-
-    Args:
-        where: The peer, for errors.
-    """
+    """The calls of one transport, which run in their callers' own tasks."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -113,13 +108,7 @@ class InFlight:
         return self._limits
 
     def call(self, method: str, timeout_s: float | None) -> _Call:
-        """
-        Run one call inside ``async with``.
-
-        Raises:
-            RequestTimeoutError: *timeout_s* passed.
-            ClientClosedError: The transport was closed, before or meanwhile.
-        """
+        """Run one call inside ``async with``, cut off when *timeout_s* passes or the transport is closed."""
         return _Call(self, method, timeout_s)
 
     def begin(self, call: asyncio.Timeout) -> None:

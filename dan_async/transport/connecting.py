@@ -67,17 +67,8 @@ def make_session(
     """
     Make a session that sends nothing anywhere but where it was told to.
 
-    No environment proxy unless asked for, no cookies of its own, no decompression. Close it.
-
-    Args:
-        options: How connections are made. ``ssl_context``, ``pins``, ``proxy`` and ``headers`` belong to each request.
-        share: A session of the caller's, whose connections, cookies and default headers are used. It stays theirs:
-            closing the new session does not close it.
-        max_connections: Connections open at a time, if none are shared; 0 for no limit.
-        middleware: Sees requests and responses.
-
-    Raises:
-        ClientClosedError: The session to share was closed.
+    No environment proxy unless asked for, no cookies of its own, no decompression. A session to *share* lends its
+    connections, cookies and default headers, and stays its owner's: closing the new one does not close it.
     """
     common: dict[str, Any] = {
         "trust_env": options.trust_env,

@@ -56,9 +56,10 @@ _LOOK_EVERY_S = 0.005
 #: How long to look for the peer's reason after a frame could not be sent, in seconds.
 _REASON_S = 0.1
 
-#: Turns of the event loop until it has read what the system already holds; and until a task has taken it.
+#: Turns of the event loop until it has read what the system already holds.
 _TURNS_TO_READ = 2
 
+#: Turns of the event loop until a task has taken what was read.
 _TURNS_TO_TAKE = 3
 
 #: Shorter texts are no secrets worth hiding, and hiding them would make errors unreadable.
@@ -77,9 +78,7 @@ class WriteBuffer:
     """
     Backpressure: writers wait in a row until a peer that reads slowly has taken what was written before.
 
-    Args:
-        transport: Where the bytes go. It must never pause its writers by itself.
-        most: While more bytes than this are unread, nobody may write.
+    While more than *most* bytes are unread, nobody may write. The transport must never pause its writers by itself.
     """
 
     __slots__ = ("_loop", "_most", "_timer", "_transport", "_waiting")
@@ -144,15 +143,7 @@ class Socket:
     An open WebSocket, from ``SocketOpener.open``; end it with ``aclose``, whatever happened.
 
     Its frames are either taken one by one with ``receive``, or read by a task and handed on as they come (``hand_on``).
-
-    Args:
-        ws: The WebSocket, just opened, with neither autoping nor autoclose, and without a heartbeat of its own.
-        response: The response that opened it.
-        transport: The transport under it.
-        where: Its URL, redacted, for errors.
-        limits: Whose timer limits the waits.
-        clean: Makes a peer's text fit for an error.
-        on_drop: Called when the connection is gone.
+    *clean* makes a peer's text fit for an error; *on_drop* is called when the connection is gone.
     """
 
     def __init__(
@@ -193,18 +184,7 @@ class Socket:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     async def send(self, text: str, timeout_s: float | None) -> None:
-        """
-        Send a text frame, and wait until the peer has read most of it.
-
-        Args:
-            text: The frame.
-            timeout_s: Seconds that the peer may leave it unread.
-
-        Raises:
-            InvalidFieldError: UTF-8 cannot carry the text; nothing was sent.
-            RequestTimeoutError: The peer does not read. The frame may have been sent in part.
-            DanError: The connection had ended, for whatever reason. The frame may have been sent.
-        """
+        """Send a text frame, and wait until the peer has read most of it. After an error it may have been sent."""
         try:
             await self.write(text)
         except UnicodeEncodeError:
@@ -217,13 +197,7 @@ class Socket:
         raise await self._why_it_ended()
 
     async def write(self, text: str) -> None:
-        """
-        Write a text frame without waiting for the peer: to be called when ``buffer`` allows it.
-
-        Raises:
-            UnicodeEncodeError: UTF-8 cannot carry the text; nothing was written.
-            DanError: The connection has ended, for whatever reason.
-        """
+        """Write a text frame at once: to be called when ``buffer`` allows it. May raise UnicodeEncodeError."""
         if self._loss is not None:
             raise self._loss()
         self._make_way(len(text))
@@ -275,18 +249,7 @@ class Socket:
     # --- receiving ----------------------------------------------------------------------------------------------------
 
     async def receive(self, timeout_s: float | None) -> str:
-        """
-        Wait for the next text frame.
-
-        Args:
-            timeout_s: Seconds to wait; None for no limit.
-
-        Raises:
-            ConnectionLostError: The connection broke or was closed, with its close code and reason.
-            RequestTimeoutError: No whole frame came in time; the connection is of no more use.
-            ProtocolError: The peer sent something else than a text frame of allowed length.
-            ClientClosedError: The connection was closed by its owner.
-        """
+        """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
         wait = 0
         if timeout_s is not None:
             wait = self.limits.begin(timeout_s, lambda: self.end(lambda: self._late(timeout_s)))
@@ -343,11 +306,9 @@ class Socket:
 
     def hand_on(self, on_text: Callable[[str], object], on_end: Callable[[Loss], object]) -> None:
         """
-        Read in a task, and hand every text frame on at once; floods of pings are borne with.
+        Read in a task: *on_text* is called with each frame, *on_end* once, when the connection can carry no more.
 
-        Args:
-            on_text: Called with each frame; a ``ProtocolError`` that it raises ends the connection.
-            on_end: Called once, when the connection can carry no more frames.
+        A ``ProtocolError`` that *on_text* raises ends the connection. Floods of pings are borne with.
         """
         self._on_end = on_end
         self._tasks.add(asyncio.create_task(self._read(on_text), name=f"dan_async reader of {self.where}"))
@@ -402,8 +363,8 @@ class Socket:
             return True
         # The one look at what aiohttp keeps to itself. A task that always reads would see it as well, and costs 4 % of the
         # CPU time of a key generation over a gateway. aiohttp promises neither name: without them, the answer is yes.
-        queue = getattr(self._ws, "_reader", None)
-        return queue is None or bool(queue.exception() or queue.is_eof() or getattr(queue, "_buffer", True))
+        queue: Any = getattr(self._ws, "_reader", None)
+        return bool(getattr(queue, "_buffer", True) or queue.is_eof() or queue.exception())
 
     async def early_error(self) -> DanError | None:
         """Return what came while nothing should have: None, the loss of the connection, or a frame before its turn."""
@@ -426,12 +387,10 @@ class Socket:
     @contextlib.contextmanager
     def watch(self, on_arrival: Callable[[object], object], *, ping_every_s: float) -> Iterator[None]:
         """
-        Listen while something else is waited for.
+        Listen while something else is waited for: *on_arrival* is called when a frame has come, or the end.
 
-        Args:
-            on_arrival: Called when a frame has come, or the end.
-            ping_every_s: The peer is pinged that often, in seconds, so that nothing on the way takes the connection for
-                idle; a peer that is silent from one ping to the next is given up.
+        The peer is pinged meanwhile, so that nothing on the way takes the connection for idle; one that is silent from one
+        ping to the next is given up.
         """
         ahead = self._listen()
         ahead.add_done_callback(on_arrival)
@@ -503,12 +462,7 @@ class Socket:
     # --- ending -------------------------------------------------------------------------------------------------------
 
     async def finish(self) -> None:
-        """
-        Close with the peer's consent, which shows that it had nothing more to say.
-
-        Raises:
-            ProtocolError: It had: another frame came before its own close frame.
-        """
+        """Close with the peer's consent; refuse a frame that comes before its close frame."""
         await self._write_close(WSCloseCode.OK)
         wait = self.limits.begin(CLOSE_GRACE_S, self.drop)
         try:
@@ -550,9 +504,7 @@ class Socket:
         """
         End it; cancelled or not, no task and no connection is left. May be called twice.
 
-        Args:
-            loss: Makes the error of whoever waits.
-            is_polite: Whether to say goodbye and wait for the answer, for up to ``CLOSE_GRACE_S``.
+        Whoever waits gets the error that *loss* makes. The polite way waits for the peer's close frame, a short time.
         """
         self._lose(loss or self._broken)
         try:
@@ -592,19 +544,8 @@ class SocketOpener:
     """
     Opens WebSockets to one server, over one aiohttp session, with one set of TLS settings.
 
-    Args:
-        url: The URL under which all paths lie: ``wss://…``, or ``ws://…`` to loopback.
-        options: How connections are made. Compression is never offered and redirects are never followed.
-        connect_timeout_s: Seconds that opening a connection may take.
-        session: An aiohttp session whose connector, cookies and headers are used; it is not closed. Its ``trust_env`` is
-            not used, that of *options* is.
-
-    Attributes:
-        where: The URL without credentials, for errors.
-
-    Raises:
-        InvalidFieldError: The URL is wrong.
-        InsecureTransportError: The URL has no TLS and its host is not loopback.
+    Compression is never offered and redirects are never followed. A given session's connector, cookies and headers are used;
+    it is not closed. *where* is the URL without credentials, for errors.
     """
 
     def __init__(
@@ -653,20 +594,7 @@ class SocketOpener:
         return text
 
     async def open(self, name: str = "", *, timeout_s: float | None = None) -> Socket:
-        """
-        Open a WebSocket.
-
-        Args:
-            name: The last segment of its path, if there is one more than the URL has.
-            timeout_s: Seconds, if fewer than the usual.
-
-        Returns:
-            The socket. Close it.
-
-        Raises:
-            ConnectError: It could not be opened, with the HTTP status and Retry-After if there were any.
-            ClientClosedError: The opener was closed by its owner, before or meanwhile.
-        """
+        """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
         try:

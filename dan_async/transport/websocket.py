@@ -41,14 +41,7 @@ class Backoff:
 
     After the k-th failure in a row the next attempt is due ``min(longest_wait_s, first_wait_s * 2**(k - 1))`` seconds
     later, times a random factor from 0.5 to 1. Time that has passed since the failure counts, so that after a longer
-    pause there is no wait at all.
-
-    Args:
-        first_wait_s: Longest wait after the first failure, in seconds.
-        longest_wait_s: Waits stop growing here.
-        clock: Monotonic seconds.
-        random: Numbers from 0 to 1; not a source of secrets.
-        longest_retry_after_s: The longest wait that the peer can ask for; None for no limit.
+    pause there is no wait at all. The peer can ask for a longer wait, up to *longest_retry_after_s* (None for no limit).
     """
 
     __slots__ = (
@@ -112,12 +105,6 @@ class Connection:
 
     Every request ends exactly once: with its reply, its time running out, its caller being cancelled, or the connection's
     loss. Must be closed with ``aclose``, even when it was lost.
-
-    Args:
-        socket: The socket, just opened.
-        max_pending: Requests in flight at a time; more wait for their turn.
-        heartbeat_s: See ``Socket.keep_alive``; None for never.
-        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -246,12 +233,7 @@ class Connection:
     # --- replies ------------------------------------------------------------------------------------------------------
 
     def _deliver(self, text: str) -> None:
-        """
-        Hand a reply to its request.
-
-        Raises:
-            ProtocolError: It is no reply, or it belongs to none, and the peer has done that too often.
-        """
+        """Hand a reply to its request. Refuse what is no reply, and too many that belong to no request."""
         reply = decode_reply(text)
         if reply.id is not None:
             answer = self._pending.pop(reply.id, None)

@@ -272,6 +272,49 @@ async def test_frames_that_were_read_and_not_received_are_seen():
         await way.aclose()
 
 
+async def test_where_frames_cannot_be_seen_there_may_be_some():
+    """aiohttp keeps its queue to itself: one of another make is asked in the slow way."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        assert not socket.has_arrived
+        kept = socket._ws._reader
+        for queue in (None, object()):
+            socket._ws._reader = queue
+            assert socket.has_arrived
+        socket._ws._reader = kept
+        assert await socket.early_error() is None
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_a_frame_that_the_system_holds_is_seen_without_any_wait():
+    """While the caller held the event loop, a frame came: a few turns of the loop find it, and none that is not there."""
+
+    def send_now(reader_writer):
+        reader_writer.get_extra_info("socket")._sock.send(b"\x81\x02hi")
+
+    writers = []
+
+    async def script(reader, writer):
+        await upgrade(reader, writer)
+        writers.append(writer)
+        await reader.read()
+
+    async with no_leaks(), raw_server(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        await wait_until(lambda: writers)
+        assert await socket.early_error() is None
+        send_now(writers[0])
+        assert not socket.has_arrived
+        error = await socket.early_error()
+        await socket.aclose()
+        await way.aclose()
+    assert type(error) is ProtocolError
+    assert "before its turn: 'hi'" in error.message
+
+
 async def test_frames_that_nobody_takes_stay_with_the_peer():
     """A peer that sends without end fills no memory, and what it sent is neither lost nor mixed up."""
     numbers = iter(range(10**9))
