@@ -103,15 +103,6 @@ def _to_float(text: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_to_float)
 
 
-def _load(text: str) -> Json:
-    if is_too_deep(text, MAX_DEPTH):
-        raise ProtocolError("the reply is nested too deeply")
-    try:
-        return _DECODER.decode(text)
-    except ValueError:
-        raise ProtocolError("the reply is not JSON") from None
-
-
 def _read_error(error: Json) -> RpcError:
     if not isinstance(error, dict):
         raise ProtocolError("the reply's error is not an object")
@@ -130,7 +121,12 @@ def decode_reply(text: str) -> Reply:
     Raises:
         ProtocolError: It is not a reply. Its content is not repeated.
     """
-    value = _load(text)
+    if is_too_deep(text, MAX_DEPTH):
+        raise ProtocolError("the reply is nested too deeply")
+    try:
+        value = _DECODER.decode(text)
+    except ValueError:
+        raise ProtocolError("the reply is not JSON") from None
     if not isinstance(value, dict):
         raise ProtocolError("the reply is not a JSON object")
     if value.get("jsonrpc") != "2.0":

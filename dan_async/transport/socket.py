@@ -98,7 +98,7 @@ class WriteBuffer:
     @property
     def is_crowded(self) -> bool:
         """Whether a writer that comes now has to wait."""
-        return bool(self._waiting) or not self.is_free
+        return bool(self._waiting) or self._transport.get_write_buffer_size() > self._most
 
     async def wait(self, end: asyncio.Future[Any]) -> None:
         """Wait for a turn to write, in the order of arrival, or until *end* is done."""
@@ -124,7 +124,7 @@ class WriteBuffer:
                 self._timer = None
 
     def pass_on(self) -> None:
-        """Let the next writer in, if the peer has read enough: to be called after each write."""
+        """Let the next writer in, if the peer has read enough: to be called by whoever waited, after writing."""
         while self._waiting and self.is_free:
             turn, _ = self._waiting.popitem(last=False)
             if not turn.done():
@@ -166,7 +166,6 @@ class Socket:
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
         self.buffer = WriteBuffer(transport, MOST_UNREAD)
-        self._longest = 0
         self._make_way(MOST_UNREAD // 4)
         self._opened_at = self._loop.time()
         self._control_frames = 0
@@ -175,7 +174,8 @@ class Socket:
         self._pinging: asyncio.TimerHandle | None = None
         self._ahead: asyncio.Task[str | DanError] | None = None
         self._on_end: Callable[[Loss], object] | None = None
-        self._loss: Loss | None = None
+        #: What makes the error of the connection's end; None while it can carry frames.
+        self.loss: Loss | None = None
         self._ended: asyncio.Future[None] | None = None
         self._is_closing = False
         self._is_dropped = False
@@ -198,16 +198,17 @@ class Socket:
 
     async def write(self, text: str) -> None:
         """Write a text frame at once: to be called when ``buffer`` allows it. May raise UnicodeEncodeError."""
-        if self._loss is not None:
-            raise self._loss()
-        self._make_way(len(text))
+        if self.loss is not None:
+            raise self.loss()
+        if len(text) > self._longest:
+            self._make_way(len(text))
         try:
             await self._ws.send_str(text)
         except aiohttp.ClientConnectionError:
             pass
         else:
             return
-        raise self._broken() if self._loss is None else self._loss()
+        raise self._broken() if self.loss is None else self.loss()
 
     async def _is_read(self, timeout_s: float | None) -> bool:
         """Wait until the peer has read enough; False if the connection ended meanwhile."""
@@ -233,9 +234,8 @@ class Socket:
     def _make_way(self, length: int) -> None:
         # Where a transport is full, aiohttp makes all writers wait on one shared future, so that cancelling one of them
         # cancels all. So it is never full: what waits unread is bounded by ``buffer``, and a character takes four bytes.
-        if length > self._longest:
-            self._longest = length
-            self._transport.set_write_buffer_limits(high=MOST_UNREAD + 4 * length + _CONTROL_FRAMES)
+        self._longest = length
+        self._transport.set_write_buffer_limits(high=MOST_UNREAD + 4 * length + _CONTROL_FRAMES)
 
     async def _write_control(self, kind: WSMsgType, payload: bytes = b"") -> None:
         with contextlib.suppress(aiohttp.ClientConnectionError):  # then the reader finds out as well, and why
@@ -288,8 +288,8 @@ class Socket:
         return self._control_frames > allowed
 
     async def _end_of(self, message: aiohttp.WSMessage) -> DanError:
-        if self._loss is not None:
-            return self._loss()
+        if self.loss is not None:
+            return self.loss()
         if message.type is WSMsgType.BINARY:
             what = f"a binary frame of {len(message.data)} bytes where text is due"
             return await self._violation(what, WSCloseCode.UNSUPPORTED_DATA)
@@ -318,14 +318,14 @@ class Socket:
         try:
             while True:
                 text = await self._next()
-                if self._loss is None:  # else only the peer's close frame is waited for
+                if self.loss is None:  # else only the peer's close frame is waited for
                     try:
                         on_text(text)
                     except ProtocolError as error:
                         raise await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR) from None
         except DanError as error:
             loss = partial(own_copy, error)
-            if isinstance(error, ProtocolError) and self._loss is None:
+            if isinstance(error, ProtocolError) and self.loss is None:
                 self._lose(loss)
                 await self._wait_for_close()
         finally:
@@ -359,7 +359,7 @@ class Socket:
     @property
     def has_arrived(self) -> bool:
         """Whether the event loop may have read something that nobody has taken: a frame, or the end."""
-        if self._loss is not None or (self._ahead is not None and self._ahead.done()):
+        if self.loss is not None or (self._ahead is not None and self._ahead.done()):
             return True
         # The one look at what aiohttp keeps to itself. A task that always reads would see it as well, and costs 4 % of the
         # CPU time of a key generation over a gateway. aiohttp promises neither name: without them, the answer is yes.
@@ -434,11 +434,6 @@ class Socket:
 
     # --- why there is no next frame -----------------------------------------------------------------------------------
 
-    @property
-    def loss(self) -> Loss | None:
-        """What makes the error of the connection's end; None while it can carry frames."""
-        return self._loss
-
     def _late(self, timeout_s: float | None) -> DanError:
         return RequestTimeoutError(f"{self.where} sent no frame within {_shown(timeout_s)}")
 
@@ -475,9 +470,9 @@ class Socket:
         raise self._violated(f"a frame after its last one: {self._clean(text)!r}")
 
     def _lose(self, loss: Loss) -> None:
-        if self._loss is not None:
+        if self.loss is not None:
             return
-        self._loss = loss
+        self.loss = loss
         self._stop_pinging()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)

@@ -159,7 +159,10 @@ class Connection:
         try:
             outcome = await self._exchange(method, params, left_s)
         finally:
-            self._pass_turn_on()
+            if self._turns:
+                self._pass_turn_on()
+            else:
+                self._in_flight -= 1
         if type(outcome) is Reply:
             if outcome.error is not None:
                 raise outcome.error
@@ -207,7 +210,8 @@ class Connection:
         wait = 0 if left_s is None else socket.limits.begin(left_s, partial(_expire, answer))
         is_sent = False
         try:
-            if socket.buffer.is_crowded:
+            has_to_wait = socket.buffer.is_crowded
+            if has_to_wait:
                 await socket.buffer.wait(answer)
             if not answer.done():
                 # Written only now, and not kept: what waits costs no more than the text that its caller has anyway.
@@ -215,7 +219,8 @@ class Connection:
                 is_sent = True
                 await socket.write(text)
                 del text
-                socket.buffer.pass_on()
+                if has_to_wait:
+                    socket.buffer.pass_on()
             outcome = await answer
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
@@ -364,7 +369,7 @@ class WebSocketTransport:
     async def call(self, method: str, params: str, *, timeout_s: float | None) -> Json:
         """Send one request and wait for its reply; see ``Transport.call``."""
         connection = self._connection
-        if connection is not None and not connection.is_lost:
+        if connection is not None and connection.lost_at is None:
             return await connection.request(method, params, timeout_s)
         return await self._call_on_new(method, params, timeout_s)
 
