@@ -35,9 +35,6 @@ DEVNET_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__init__", "pytest_plugin"}),
 )
 
-#: Arrows of the devnet that still point up: its peers refuse in the words of a node's RPC.
-STILL_UP = {("peers", "node")}
-
 #: Arithmetic and text only: no waiting, no clock, no socket.
 PURE = (
     "crypto",
@@ -121,8 +118,6 @@ def test_imports_inside_the_devnet_point_downward(path: Path) -> None:
     for name in _imports(path):
         parts = tuple(name.split("."))
         if parts[:2] != ("dan_async", "devnet") or len(parts) < 3 or parts[2] == room:
-            continue
-        if (room, parts[2]) in STILL_UP:
             continue
         assert _floor(parts[2], DEVNET_FLOORS) < _floor(room, DEVNET_FLOORS), name
 

@@ -27,16 +27,15 @@ from dan_async.devnet.faults.kinds import (
     Trickle,
 )
 from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.dkg_messages import Session, ShareMessage
+from dan_async.devnet.mpc.dkg_messages import Session, ShareMessage, sign_message
 from dan_async.devnet.mpc.evidence import sign_commitment
 from dan_async.devnet.mpc.field import Polynomial
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.protocols.node import Acknowledgement, acknowledgement_digest, compute_key_id
-from dan_async.types import OperatorAddress
 
 _COMMIT, _OPEN = 1, 2
 
-Bodies = Mapping[OperatorAddress, bytes]
+Bodies = Mapping[int, bytes]
 
 
 class DkgFaults:
@@ -65,7 +64,8 @@ class DkgFaults:
         )
         self._deals_wrong = any(isinstance(fault, DealWrongShare) for fault in faults)
         self._other_face = new_party() if any(isinstance(fault, Equivocate) for fault in faults) else None
-        self._victim = [peer for peer in session.identities if peer != identity.operator][-1]
+        #: The index of the last of the others.
+        self._victim = [i for i, it in enumerate(session.identities, 1) if it != identity.operator][-1]
 
     def outgoing(self, round_: int, bodies: Bodies, commitments: Mapping[int, bytes]) -> Bodies:
         """
@@ -73,7 +73,7 @@ class DkgFaults:
 
         Args:
             round_: The round.
-            bodies: What it should send to each peer.
+            bodies: What it should send to each peer, by index.
             commitments: What the peers have committed to, once they have.
         """
         if round_ >= self._silent_from:
@@ -85,8 +85,7 @@ class DkgFaults:
             )
         if round_ == _OPEN and self._other_face is not None:
             opening = self._other_face.open(commitments)
-            share = opening.shares[self._session.identities.index(self._victim) + 1]
-            changed[self._victim] = join_parts((opening.broadcast, share))
+            changed[self._victim] = join_parts((opening.broadcast, opening.shares[self._victim]))
         if round_ == _OPEN and self._deals_wrong:
             opened, share = split_parts(changed[self._victim], 2)
             changed[self._victim] = join_parts((opened, self._wrong(share)))
@@ -96,15 +95,8 @@ class DkgFaults:
         """Change a share and sign it again, so that nothing but the commitments tells that it is wrong."""
         context = self._session.context
         message = ShareMessage.decode(share, context)
-        message = evolve(message, share=message.share[:-1] + bytes((message.share[-1] ^ 1,)))
-        digest = ShareMessage.digest(
-            context,
-            sender=message.sender,
-            recipient=message.recipient,
-            share=message.share,
-            commitment=message.commitment,
-        )
-        return evolve(message, signature=self._identity.sign(digest)).encode(context)
+        wrong = evolve(message, share=message.share[:-1] + bytes((message.share[-1] ^ 1,)))
+        return sign_message(wrong, context, self._identity.sign).encode(context)
 
 
 SpoiledReply = Disconnect | SendGarbage | Trickle

@@ -32,7 +32,7 @@ from dan_async.devnet.node.checks import (
 from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry
 from dan_async.devnet.node.requests import NonceDesk, RequestRuns, check_same
-from dan_async.devnet.node.rpc import RefusalError, invalid_params
+from dan_async.devnet.node.rpc import RefusalError, invalid_params, refusing
 from dan_async.devnet.peers.keygen import DkgSessions
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.permissions.rules import permissions_text
@@ -330,12 +330,13 @@ class KeygenService:
     async def _generate(self, checked: CheckedKeygen, content: bytes) -> Acknowledgement:
         params = checked.params
         _log.info("request %s: key generation %s begins", params.request_id, checked.threshold)
-        share = await self._sessions.run(
-            request_id=params.request_id,
-            session_id=checked.session_id,
-            threshold=checked.threshold,
-            participants=params.participants,
-        )
+        with refusing(NodeCode.KEYGEN_FAILED, "key generation"):
+            share = await self._sessions.run(
+                request_id=params.request_id,
+                session_id=checked.session_id,
+                threshold=checked.threshold,
+                participants=params.participants,
+            )
         acknowledgement = self._acknowledge(checked, share)
         record = KeyRecord(
             content=content,

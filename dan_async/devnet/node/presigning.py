@@ -24,7 +24,7 @@ from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.checks import check_presign_key, check_presign_time, check_signers
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.node.requests import RequestRuns
-from dan_async.devnet.node.rpc import RefusalError, rate_limited
+from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.errors import NodeCode
 from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, encode_presign, presignature_id
@@ -265,13 +265,14 @@ class PresignService:
     async def _make(self, params: PresignParams, record: KeyRecord, session_id: bytes) -> PresignatureOffer:
         owner = PresignatureOwner(params.key_id, params.eph_id)
         with self._stock.making(owner):
-            presignature = await self._sessions.run(
-                request_id=params.request_id,
-                session_id=session_id,
-                share=record.share,
-                participants=record.acknowledgement.participants,
-                signers=params.signers,
-            )
+            with refusing(NodeCode.SIGNING_FAILED, "signing"):
+                presignature = await self._sessions.run(
+                    request_id=params.request_id,
+                    session_id=session_id,
+                    share=record.share,
+                    participants=record.acknowledgement.participants,
+                    signers=params.signers,
+                )
             try:
                 self._check(params)  # the ephemeral key may have been revoked meanwhile
             except RefusalError:

@@ -12,7 +12,8 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -25,6 +26,7 @@ from dan_async.devnet.context import NodeLimits, RateLimit
 from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped, Trickle
 from dan_async.devnet.faults.lies import spoil_websocket
+from dan_async.devnet.peers.sessions import SessionFailedError, TooManySessionsError
 from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
 from dan_async.types import Json
 
@@ -70,6 +72,20 @@ def invalid_params(error: DanError) -> RefusalError:
 def rate_limited(message: str, retry_after_s: float) -> RefusalError:
     """Ask to come back later; ``data.retryAfter`` is in whole seconds, rounded up."""
     return RefusalError(NodeCode.RATE_LIMITED, message, data={"retryAfter": max(1, math.ceil(retry_after_s))})
+
+
+@contextmanager
+def refusing(code: int, doing: str) -> Iterator[None]:
+    """Refuse the request if its session with the other nodes fails; ``data.culprits`` names whom this node can blame."""
+    try:
+        yield
+    except TooManySessionsError as error:
+        raise rate_limited(error.message, 1.0) from error
+    except SessionFailedError as failure:
+        data: dict[str, Any] = {"culprits": list(failure.culprits)}
+        if failure.aborted_by is not None:
+            data["abortedBy"] = failure.aborted_by
+        raise RefusalError(code, f"{doing} failed: {failure.reason}", data=data) from failure
 
 
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})

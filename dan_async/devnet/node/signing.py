@@ -39,7 +39,7 @@ from dan_async.devnet.node.presigning import (
     presign_session_id,
 )
 from dan_async.devnet.node.requests import NonceDesk, RequestRuns
-from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import PeerMessage
 from dan_async.devnet.peers.pairs import PairSetups, PairStore
@@ -223,14 +223,15 @@ class SignService:
                 signers=params.signers,
             )
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(make(index), name=f"presignature {index}")
-                    for index, _ in enumerate(read.requests, 1)
-                ]
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None  # the others were cancelled, or have the same reason
+        with refusing(NodeCode.SIGNING_FAILED, "signing"):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(make(index), name=f"presignature {index}")
+                        for index, _ in enumerate(read.requests, 1)
+                    ]
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None  # the others were cancelled, or have the same reason
         return [task.result() for task in tasks]
 
     # --- the last step: nothing is waited for from here on ------------------------------------------------------------
@@ -291,7 +292,7 @@ def _digests(read: ReadSign) -> list[bytes]:
 
 
 def _share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:
-    message = SignMessage.decode(presignature.sign(digest), Envelope(presignature.id, index))
+    message = Envelope(presignature.id, index).open(SignMessage, presignature.sign(digest))
     return SignatureShare(
         presignature_id=presignature_id(presignature.id, presignature.nonce_point),
         nonce_point=presignature.nonce_point,

@@ -14,8 +14,8 @@ from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.devnet.mpc.evidence import CommitmentBook, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.devnet.node.rpc import RefusalError
-from dan_async.devnet.peers.keygen import DkgSessions
+from dan_async.devnet.node.rpc import RefusalError, refusing
+from dan_async.devnet.peers.keygen import DkgSessions, KeygenSession
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
 from dan_async.errors import NodeCode
@@ -125,7 +125,7 @@ class Bench:
 
     async def refusal(self):
         async with asyncio.timeout(5):
-            with pytest.raises(RefusalError) as caught:
+            with pytest.raises(RefusalError) as caught, refusing(NodeCode.KEYGEN_FAILED, "key generation"):
                 await self.running
         assert caught.value.code == NodeCode.KEYGEN_FAILED
         return caught.value
@@ -319,7 +319,7 @@ async def test_a_session_that_fails_by_accident_tells_the_others(bench, monkeypa
     def fail(*_, **__):
         raise RuntimeError("a mistake in this program")
 
-    monkeypatch.setattr(bench.sessions, "_new_party", fail)
+    monkeypatch.setattr(KeygenSession, "_new_party", fail)
     bench.start()
     with pytest.raises(RuntimeError):
         await bench.running

@@ -11,7 +11,7 @@ from dan_async.devnet.context import NodeLimits, Workers
 from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.faults.kinds import CrashInSigning, NodeCrashed
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
-from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.pairs import PairSetups, PairStore, UnreadyPairError
 from dan_async.devnet.peers.presigning import PresignSessions
@@ -120,7 +120,7 @@ class Bench:
 
     async def refusal(self):
         async with asyncio.timeout(10):
-            with pytest.raises(RefusalError) as caught:
+            with pytest.raises(RefusalError) as caught, refusing(NodeCode.SIGNING_FAILED, "signing"):
                 await self.running
         assert caught.value.code == NodeCode.SIGNING_FAILED
         return caught.value
@@ -367,7 +367,7 @@ async def test_only_so_many_at_a_time(workers):
     bench = Bench(workers, max_presigns=1)
     bench.start()
     await bench.mine(1)
-    with pytest.raises(RefusalError) as caught:
+    with pytest.raises(RefusalError) as caught, refusing(NodeCode.SIGNING_FAILED, "signing"):
         await bench.sessions.run(
             request_id=REQUEST,
             session_id=b"\x0c" * 32,
