@@ -10,6 +10,7 @@ scalars below the order is for the protocols to check, each with its own blame.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import methodcaller
 from typing import Annotated, Any, ClassVar, Self, get_origin, get_type_hints
 
 from attrs import frozen
@@ -36,13 +37,14 @@ class _Reader:
         return len(self._data) - self._at
 
     def take(self, length: int) -> bytes:
-        if length > self.left:
+        part = self._data[self._at : self._at + length]
+        if len(part) != length:
             raise InvalidFieldError(self._name, "is too short")
         self._at += length
-        return self._data[self._at - length : self._at]
+        return part
 
     def end(self) -> None:
-        if self.left:
+        if self._at != len(self._data):
             raise InvalidFieldError(self._name, "is too long")
 
 
@@ -67,7 +69,7 @@ BYTE = Form(lambda reader: reader.take(1)[0], lambda number: bytes((number,)))
 
 def fixed(length: int) -> Form:
     """So many bytes."""
-    return Form(lambda reader: reader.take(length))
+    return Form(methodcaller("take", length))
 
 
 def counted(length: int) -> Form:
@@ -111,7 +113,7 @@ class Record:
 
     def pack(self) -> bytes:
         """Return the fields' bytes."""
-        return b"".join(form.write(getattr(self, name)) for name, form in self._forms.items())
+        return b"".join([form.write(getattr(self, name)) for name, form in self._forms.items()])
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
