@@ -17,8 +17,7 @@ from dan_async.devnet.faults.in_force import FaultBoard, Faults
 from dan_async.devnet.faults.kinds import Fault
 from dan_async.devnet.listening import PortReservation, check_loopback, listening_socket
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.node.process import ProcessRunner
-from dan_async.devnet.node.runner import InProcessRunner, NodeConfig, NodeRunner
+from dan_async.devnet.node.runner import InProcessRunner, NodeConfig, NodeRunner, ProcessRunner
 from dan_async.devnet.node.server import PEER_PATH, RPC_PATH
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
 from dan_async.types import Clock, MpcKeyId, OperatorAddress

@@ -19,26 +19,17 @@ _MEMBERS = ("index", "t", "n", "secretShare", "publicKey", "publicShares", "tran
 
 @frozen(kw_only=True)
 class KeyShare:
-    """
-    A party's share of a distributed key, and what is public about it.
+    """A party's share of a distributed key, and what is public about it."""
 
-    Args:
-        index: The party's index, 1 to n.
-        threshold: t and n.
-        secret_share: The party's share x_i = f(index) of the private key f(0). Masked in repr.
-        public_key: The distributed public key f(0)·G, 33 bytes.
-        public_shares: f(i)·G of every party in the order of indices, 33 bytes each.
-        transcript_hash: What all parties signed at the end of key generation, 32 bytes.
-
-    Raises:
-        InvalidFieldError: The index or the share is out of range, or the number of public shares is not n.
-    """
-
+    #: 1 to n.
     index: int = field()
     threshold: Threshold
+    #: x_i = f(index), a share of the private key f(0).
     secret_share: int = field(repr=lambda _: "***")
+    #: f(0)·G, and f(i)·G of every party in the order of indices; 33 bytes each.
     public_key: bytes
     public_shares: tuple[bytes, ...]
+    #: What all parties signed at the end of key generation.
     transcript_hash: bytes
 
     def __attrs_post_init__(self) -> None:
@@ -56,7 +47,7 @@ class KeyShare:
         return self.public_shares[self.index - 1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the share as JSON members. They hold the secret: encrypt them before they touch a disk."""
+        """Return the share as JSON members. They hold the secret: encrypt them before they touch a disk."""
         return {
             "index": self.index,
             "t": self.threshold.t,
@@ -69,13 +60,7 @@ class KeyShare:
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> KeyShare:
-        """
-        Read a share back.
-
-        Raises:
-            InvalidFieldError: A member is missing, unknown or wrong, a point is not on the curve, or the secret share
-                is not the one that belongs to the party's public share.
-        """
+        """Read a share back, strictly: points on the curve, and the secret share that belongs to the public one."""
         if not isinstance(members, Mapping):
             raise InvalidFieldError("key share", "must be an object")
         for name in _MEMBERS:
