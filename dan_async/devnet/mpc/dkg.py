@@ -81,6 +81,8 @@ _NOTHING = Polynomial(())
 
 
 # --- one dealer -------------------------------------------------------------------------------------------------------
+
+
 class DealingError(Exception):
     """A dealer broke the protocol; provably, if the dealer's own signature shows it to others."""
 
@@ -128,6 +130,8 @@ def check_dealing(
 
 
 # --- complaints -------------------------------------------------------------------------------------------------------
+
+
 def make_complaint(
     session: Session, *, index: int, share_message: bytes, opening: bytes, sign: Callable[[bytes], bytes]
 ) -> bytes:
@@ -177,6 +181,8 @@ def check_complaint(
 
 
 # --- one party --------------------------------------------------------------------------------------------------------
+
+
 @frozen
 class DkgOpening:
     """What a party sends in round 2: the same broadcast to all, and to each other party its share, for its eyes only."""

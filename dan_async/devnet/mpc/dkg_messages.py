@@ -42,6 +42,8 @@ _SHARE_MESSAGE_BYTES = 1 + DIGEST_BYTES + 2 + SCALAR_BYTES + DIGEST_BYTES + SIGN
 
 
 # --- what the parties agree on ----------------------------------------------------------------------------------------
+
+
 def _check_session_id(_: Any, __: Any, value: Any) -> None:
     if not isinstance(value, bytes) or len(value) != SESSION_ID_BYTES:
         raise InvalidFieldError("session_id", f"must be {SESSION_ID_BYTES} bytes")
@@ -85,6 +87,8 @@ class Session:
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class CommitmentMessage(Message):
     """Round 1, to everybody: a hash commitment to the opening that follows."""

@@ -42,6 +42,8 @@ CommitmentVector = tuple[Point, ...]
 
 
 # --- scalars ----------------------------------------------------------------------------------------------------------
+
+
 def random_scalar(entropy: Entropy) -> int:
     """Draw a scalar uniformly from 1 to ORDER - 1."""
     return int.from_bytes(entropy(_WIDE_BYTES), "big") % (ORDER - 1) + 1
@@ -68,6 +70,8 @@ def hash_to_scalar(tag: str, *parts: bytes) -> int:
 
 
 # --- polynomials and commitments to them ------------------------------------------------------------------------------
+
+
 @frozen(repr=False)
 class Polynomial:
     """A polynomial over the scalars, constant term first; its coefficients are secret."""
@@ -123,6 +127,8 @@ def add_commitments(vectors: Sequence[CommitmentVector]) -> CommitmentVector | N
 
 
 # --- proofs of possession ---------------------------------------------------------------------------------------------
+
+
 def _challenge(context: bytes, public: Point, nonce_point: bytes) -> int:
     return hash_to_scalar("dan-dkg/1 proof of possession", context, encode(public), nonce_point)
 
@@ -148,6 +154,8 @@ def is_valid_proof(proof: bytes, public: Point, *, context: bytes) -> bool:
 
 
 # --- shares of zero ---------------------------------------------------------------------------------------------------
+
+
 def zero_share(index: int, seeds: Mapping[int, bytes], context: bytes) -> int:
     """
     Return this party's share of zero in the group whose other members it has these seeds in common with.

@@ -1,4 +1,11 @@
-"""Parts of a message, joined and split."""
+"""
+The one framing of all messages between parties: declared fields, each with exactly one encoding.
+
+A message is its kind (one byte), what both sides know beforehand (the session's context; in signing also sender and
+recipient), then its fields in the order in which the class declares them. Lengths are fixed or follow from a count, so
+nothing can be hidden and nothing can be left over. Reading believes nothing else: whether points are on the curve and
+scalars below the order is for the protocols to check, each with its own blame.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +18,8 @@ from dan_async.crypto.hashes import DIGEST_BYTES
 from dan_async.errors import InvalidFieldError, ProtocolError
 
 NONCE_BYTES = 32
-
 POINT_BYTES = 33
-
 SCALAR_BYTES = 32
-
 SIGNATURE_BYTES = 65
 
 
@@ -43,6 +47,8 @@ class _Reader:
 
 
 # --- forms of fields --------------------------------------------------------------------------------------------------
+
+
 def _as_it_is(value: bytes) -> bytes:
     return value
 
@@ -78,19 +84,16 @@ def up_to_last(length: int) -> Form:
 
 
 Index = Annotated[int, BYTE]
-
 Digest = Annotated[bytes, fixed(DIGEST_BYTES)]
-
 Nonce = Annotated[bytes, fixed(NONCE_BYTES)]
-
 EncodedPoint = Annotated[bytes, fixed(POINT_BYTES)]
-
 EncodedScalar = Annotated[bytes, fixed(SCALAR_BYTES)]
-
 Signature = Annotated[bytes, fixed(SIGNATURE_BYTES)]
 
 
 # --- records and messages ---------------------------------------------------------------------------------------------
+
+
 class Record:
     """Fields one after the other. Subclasses are attrs classes each of whose fields is annotated with its form."""
 
@@ -147,6 +150,8 @@ class Message(Record):
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
+
+
 def join_parts(parts: Sequence[bytes]) -> bytes:
     """Put parts one after the other, each preceded by its length as a 32-bit big-endian number."""
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

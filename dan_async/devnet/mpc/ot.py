@@ -47,21 +47,15 @@ SEED_BYTES = 16
 
 #: Lengths of the messages of the base transfers.
 START_BYTES = POINT_BYTES + PROOF_BYTES
-
 CHOICE_BYTES = TRANSFERS * POINT_BYTES
-
 CHALLENGE_BYTES = TRANSFERS * DIGEST_BYTES
-
 RESPONSE_BYTES = TRANSFERS * DIGEST_BYTES
-
 OPENING_BYTES = 2 * TRANSFERS * DIGEST_BYTES
 
 #: Transfers in one run of the extension: κ + 2·λs, as the vector OLE needs them. 208 more choices are random and mask what
 #: the check shows of the others; the last 16 bits of a row only fill it up.
 BATCH = 416
-
 ROW_BITS = 640
-
 ROW_BYTES = ROW_BITS // 8
 
 #: Bits of the check's field, λc + λs: its two elements come from a hash (Fiat-Shamir), so that a cheat may try 2^128 of
@@ -72,11 +66,8 @@ BLOCK_BITS = 208
 REDUCTION = (0, 1, 3, 9)
 
 _BLOCK_BYTES = BLOCK_BITS // 8
-
 _MATRIX_BYTES = TRANSFERS * ROW_BYTES
-
 _COLUMN_BYTES = TRANSFERS // 8
-
 _WINDOW = 4
 
 #: Length of the extension's message.
@@ -92,6 +83,8 @@ def unpack(kind: type[R], data: bytes) -> R:
 
 
 # --- base transfers ---------------------------------------------------------------------------------------------------
+
+
 class _Hashes:
     """The hashes of one run, bound to its session, to the sender's key and to the position of a transfer."""
 
@@ -265,6 +258,8 @@ class OtBaseReceiver:
 #
 # A matrix of 128 rows is one large integer, so that each step works on all rows at once: row i is bits 640·i to
 # 640·i + 639, bit j of a row is column j.
+
+
 def repeat_row(row: int) -> int:
     """Return the matrix with that row 128 times."""
     return int.from_bytes(row.to_bytes(ROW_BYTES, "little") * TRANSFERS, "little")
@@ -303,6 +298,7 @@ def transpose(matrix: int, columns: int) -> list[bytes]:
 
 
 # --- linear hashing over GF(2^208), for the consistency check ---------------------------------------------------------
+
 _BLOCK = repeat_row((1 << BLOCK_BITS) - 1)
 
 
@@ -338,6 +334,8 @@ def hash_rows(matrix: int, first: int, second: int) -> int:
 
 
 # --- the extension ----------------------------------------------------------------------------------------------------
+
+
 def _masked(_: object) -> str:
     return "***"
 

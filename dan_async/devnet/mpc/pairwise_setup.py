@@ -49,13 +49,14 @@ from dan_async.types import OperatorAddress
 M = TypeVar("M", bound=Message)
 
 SESSION_ID_BYTES = 32
-
 _SEED_BYTES = 32
 
 _MEMBERS = ("context", "isFirst", "commonSeed", "receiverSeeds", "delta", "senderSeeds", "banned")
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
+
+
 def _masked(_: object) -> str:
     return "***"
 
@@ -144,6 +145,8 @@ def refuse_banned(pairs: Mapping[int, PairState]) -> None:
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
+
+
 @frozen(repr=False)
 class StartMessage(Message):
     """Round 1: key and proof of the base transfers, commitment to the seed."""
@@ -192,6 +195,8 @@ class OpenMessage(Message):
 
 
 # --- one party --------------------------------------------------------------------------------------------------------
+
+
 class _Step(Enum):
     START = 1
     CHOOSE = 2

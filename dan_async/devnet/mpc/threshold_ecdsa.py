@@ -63,7 +63,6 @@ from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send
 from dan_async.errors import InvalidFieldError
 
 T = TypeVar("T")
-
 M = TypeVar("M", bound=Message)
 
 SESSION_ID_BYTES = 32
@@ -75,6 +74,8 @@ _HALF_ORDER = ORDER // 2
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True, repr=False)
 class CommitMessage(Message):
     """Round 1, to each: a commitment to R and A, and the start of the multiplication in which the sender receives."""
@@ -157,6 +158,8 @@ def from_all_others(index: int, signers: tuple[int, ...], messages: Mapping[int,
 
 
 # --- rounds 1 and 2 ---------------------------------------------------------------------------------------------------
+
+
 class _Step(Enum):
     COMMIT = "commit"
     MULTIPLY = "multiply"
@@ -413,6 +416,8 @@ def _point(other: int, data: bytes) -> Point:
 
 
 # --- round 3 ----------------------------------------------------------------------------------------------------------
+
+
 class Presignature:
     """
     One signer's half-made signature: its shares of the mask φ (``mask``), of r·φ (``u``) and of a·φ (``v``).

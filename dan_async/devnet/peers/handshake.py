@@ -26,14 +26,10 @@ from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.types import OperatorAddress
 
 VERSION = b"dan-devnet-link/1"
-
 #: version, dialler's operator, listener's operator, dialler's ephemeral public key
 HELLO_LENGTH = len(VERSION) + 20 + 20 + 33
-
 _SIGNATURE_LENGTH = 65
-
 _TAG_LENGTH = 16
-
 _LAST_COUNTER = 2**64 - 1
 
 

@@ -15,7 +15,12 @@ from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_c
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.peers.messages import AbortNotice, Kind
-from dan_async.devnet.peers.sessions import PeerAbortError, PeerSessions, RoundSession, SessionFailedError
+from dan_async.devnet.peers.sessions import (
+    PeerAbortError,
+    PeerSessions,
+    RoundSession,
+    SessionFailedError,
+)
 from dan_async.errors import ProtocolError
 from dan_async.types import OperatorAddress, RequestId
 

@@ -28,11 +28,12 @@ CLOSE_REFUSED = 4403
 _FLUSH_S = 0.5
 
 _FIRST_PAUSE_S = 0.02
-
 _LONGEST_PAUSE_S = 0.5
 
 
 # --- one link ---------------------------------------------------------------------------------------------------------
+
+
 class PeerLink:
     """A link whose handshake is done."""
 
@@ -178,6 +179,8 @@ async def _receive(websocket: WebSocket) -> bytes:
 
 
 # --- all links --------------------------------------------------------------------------------------------------------
+
+
 class PeerLinks:
     """
     The links of one node, at most one to each peer.

@@ -13,9 +13,7 @@ from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import members
 
 _SESSION_LENGTH = 32
-
 _HEAD_LENGTH = 1 + _SESSION_LENGTH + 1
-
 _LONGEST_REASON = 500
 
 

@@ -33,7 +33,6 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _VERSION = 1
-
 _MEMBERS = ("version", "operator", "state")
 
 _NO_SETUP = bytes(32)
@@ -43,11 +42,12 @@ _PAUSE_S = 0.2
 
 #: How often a peer may have a new set-up: it has no reason to.
 _SETUPS_PER_S = 0.5
-
 _SETUP_BURST = 8
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
+
+
 class PairStore:
     """
     The set-ups of one node with others, in memory for use and in the store for the next start.
@@ -109,6 +109,8 @@ def _decode(data: bytes) -> tuple[OperatorAddress, PairState]:
 
 
 # --- one set-up -------------------------------------------------------------------------------------------------------
+
+
 class BannedPairError(DanError):
     """This node never signs with that one again, which has failed a check that bans."""
 
@@ -181,6 +183,8 @@ class PairSetupSession(RoundSession[PairState]):
 
 
 # --- all set-ups ------------------------------------------------------------------------------------------------------
+
+
 class PairSetups:
     """
     The set-ups of one node: one for each pair of nodes, before the two first sign together.

@@ -30,11 +30,9 @@ from dan_async.types import OperatorAddress
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
 R = TypeVar("R")
 
 _KEPT_ENDED_SESSIONS = 32_768
-
 #: What keeping a message costs beside its body, so that empty ones count too.
 _MESSAGE_OVERHEAD = 256
 
@@ -95,6 +93,8 @@ class TooManySessionsError(DanError):
 
 
 # --- what peers have sent ---------------------------------------------------------------------------------------------
+
+
 class Mailbox:
     """One session's messages, from its other parties and nobody else, for its rounds and no others."""
 
@@ -231,6 +231,8 @@ class Mailboxes:
 
 
 # --- sessions as they are open ----------------------------------------------------------------------------------------
+
+
 class PeerSession:
     """A session as one of its parties sees it: messages out, messages in."""
 
@@ -368,13 +370,15 @@ class PeerSessions:
 
 
 # --- the runner -------------------------------------------------------------------------------------------------------
+
+
 class RoundSession(ABC, Generic[R]):
     """
     One protocol of several rounds, as one node runs it: opened, computed and exchanged in turn, and given up as a whole.
 
-    A subclass says which protocol it is. Its parties have indices: party i is ``parties[i - 1]``; with some or all of them
-    this node works in this session. A round waits for *round_s* seconds, and for a peer that gives no sign of life for
-    *quiet_s*. Whoever calls ``run`` sees to it that the work outlives whoever asked for it.
+    A subclass says which protocol it is. Party i is ``parties[i - 1]``; the *members* are those who take part this time.
+    A round waits for *round_s*, and no longer than *quiet_s* for a peer that gives no sign of life. The work belongs to
+    the node and outlives whoever asked for it: the caller sees to that.
     """
 
     KIND: ClassVar[Kind]
@@ -382,7 +386,7 @@ class RoundSession(ABC, Generic[R]):
     #: Whether a step is carried through to its end while the node is stopping, its ``blame`` included.
     IS_CRITICAL: ClassVar[bool] = False
 
-    _open: PeerSession
+    _session: PeerSession
 
     def __init__(
         self,
@@ -438,11 +442,11 @@ class RoundSession(ABC, Generic[R]):
 
     async def run(self) -> R:
         """Take part in the session; raise SessionFailedError when it ends without a result, and tell its other parties."""
-        with self._sessions.open(self.KIND, self.session_id, self.peers, rounds=self.ROUNDS) as self._open:
+        with self._sessions.open(self.KIND, self.session_id, self.peers, rounds=self.ROUNDS) as self._session:
             try:
                 return await self.work()
             except asyncio.CancelledError:
-                self._open.abort(AbortNotice("the node is stopping", (self.own_index,)))
+                self._session.abort(AbortNotice("the node is stopping", (self.own_index,)))
                 raise
             except SessionFailedError as failure:
                 # Also after a peer's abort: it may have told this node only, so that the others would call it silent.
@@ -452,7 +456,7 @@ class RoundSession(ABC, Generic[R]):
                 self.context.on_crash(crash.restart_after)  # from here: the client that asked may be gone
                 raise
             except Exception:
-                self._open.abort(AbortNotice("the node has failed", (self.own_index,)))
+                self._session.abort(AbortNotice("the node has failed", (self.own_index,)))
                 raise
 
     async def compute(
@@ -467,10 +471,10 @@ class RoundSession(ABC, Generic[R]):
         """Send this node's messages of a round, and wait for every other party's; both by index."""
         bodies = self.outgoing(round_, bodies)
         if not bodies:
-            self._open.fall_silent()
-        self._open.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
+            self._session.fall_silent()
+        self._session.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
         try:
-            received = await self._open.receive(round_, timeout_s=self._round_s, quiet_s=self._quiet_s)
+            received = await self._session.receive(round_, timeout_s=self._round_s, quiet_s=self._quiet_s)
         except SilentPeersError as error:
             limit = "in time" if self._quiet_s is not None else f"within {self._round_s:g} s"
             raise SessionFailedError(
@@ -499,7 +503,7 @@ class RoundSession(ABC, Generic[R]):
         named = f" (blamed: {', '.join(failure.culprits)})" if failure.culprits else ""
         _log.warning("%s failed: %s%s", self._name, failure.reason, named)
         culprits = tuple(self.index(culprit) for culprit in failure.culprits)
-        self._open.abort(AbortNotice(failure.reason, culprits, failure.complaint))
+        self._session.abort(AbortNotice(failure.reason, culprits, failure.complaint))
 
 
 def _ascending(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:
