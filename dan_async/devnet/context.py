@@ -27,6 +27,8 @@ from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.share_store import ShareStore, replace_file
 from dan_async.types import Clock, OperatorAddress
 
+T = TypeVar("T")
+
 _STORAGE_INFO = b"dan-devnet share store key"
 
 
@@ -41,7 +43,7 @@ class NodeIdentity:
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a new one."""
+        """Make a new identity."""
         while True:
             secret = secrets.token_bytes(32)
             if 0 < int.from_bytes(secret, "big") < ORDER:
@@ -57,7 +59,7 @@ class NodeIdentity:
         """
         Read the identity kept in a file, or make one and keep it there, with mode 0600.
 
-        The file is not encrypted: whoever can read it is the node.
+        The file is not encrypted: anyone who can read it is the node.
         """
         try:
             text = path.read_text(encoding="ascii", errors="replace")
@@ -164,7 +166,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, address: str) -> float:
-        """Take one token; gives 0.0 if there was one, else the seconds until there is."""
+        """Take one token; return 0.0 if there was one, else the seconds until there is."""
         now = self._clock()
         level, at = self._buckets.pop(address, (self._burst, now))
         level = min(self._burst, level + (now - at) * self._per_s)
@@ -175,15 +177,12 @@ class RateLimit:
         return 0.0 if allowed else (1.0 - level) / self._per_s
 
 
-T = TypeVar("T")
-
-
 class Urgency(IntEnum):
     """
     Which computation comes first.
 
-    What is under way goes before what is new: so a busy node finishes one thing after the other, instead of letting
-    everything wait for everything else until deadlines pass.
+    Work under way goes before new work: so a busy node finishes one thing after the other, instead of letting everything
+    wait for everything else until deadlines pass.
     """
 
     NEW = 0
@@ -192,7 +191,7 @@ class Urgency(IntEnum):
 
 
 class _Arithmetic:
-    """One thread that does what is most urgent, and of that what came first. It starts with its first task."""
+    """One thread that takes the most urgent task, and of those the first. It starts with its first task."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []  # a heap
@@ -210,7 +209,7 @@ class _Arithmetic:
                 return
             try:
                 result = function(*arguments)
-            except BaseException as error:  # noqa: BLE001 - it goes to whoever waits
+            except BaseException as error:  # noqa: BLE001 - it goes to the caller that waits
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -258,8 +257,8 @@ class Workers:
     Two threads: one for arithmetic, one for the disk.
 
     One for arithmetic is the best number, not the least: Python code in several threads fights the event loop for the
-    interpreter lock, and with two the loop stalls longer while fewer keys get done. Who has cores to spare gives
-    each node a process of its own.
+    interpreter lock, and with two the loop stalls longer while fewer keys get done. Where cores are to spare,
+    give each node a process of its own.
     """
 
     def __init__(self) -> None:
@@ -295,7 +294,7 @@ class NodeContext:
     """
     One node, as each of its parts sees it.
 
-    The workers belong to whoever runs the node. ``on_crash`` is called when a fault kills the node, with the seconds
+    The workers belong to the runner of the node. ``on_crash`` is called when a fault kills the node, with the seconds
     until it is to come back, if it is.
     """
 

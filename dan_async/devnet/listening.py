@@ -89,7 +89,7 @@ class Door:
     """
     Where one node listens: shut, connections are refused; opened again, it is at the same port.
 
-    It owns the listener from now on; ``on_shut`` is called whenever it was shut: from then on nobody comes in.
+    It owns the listener from now on; ``on_shut`` is called whenever it was shut, and no connection is accepted any more.
     """
 
     def __init__(
@@ -118,9 +118,8 @@ class Door:
         """Shut it for good."""
         self._is_wanted_open = False
         if self._moving is not None:
-            await asyncio.wait(
-                [self._moving]
-            )  # it takes a few turns; cancelled, it might lose an open server
+            # It takes a few turns; cancelled, it might lose an open server.
+            await asyncio.wait([self._moving])
         await self._move()
 
     async def _move(self) -> None:

@@ -59,13 +59,13 @@ class NodeFaults:
         places = ([p for p, fault in enumerate(self._faults) if isinstance(fault, kind)] for kind in KINDS)
         self._groups = tuple(group for group in places if group)
         self._uses = dict(uses or {})
-        self._changed.set()  # what is being delayed goes on
+        self._changed.set()  # delayed requests go on
         self._changed = asyncio.Event()
         if self._on_change is not None:
             self._on_change()
 
     def watch(self, on_change: Callable[[], None] | None) -> None:
-        """Have a function called after each change; the node that runs does so, and says None when it stops."""
+        """Have a function called after each change; the node that runs does so, and passes None when it stops."""
         self._on_change = on_change
 
     def is_in_force(self, fault: Fault) -> bool:
@@ -142,7 +142,7 @@ class NodeFaults:
     # --- signing ------------------------------------------------------------------------------------------------------
 
     def signing_round(self, round_: int, bodies: Bodies) -> Bodies:
-        """Lose the node before it sends its messages of a round of a presignature, or return what it sends instead."""
+        """Lose the node before it sends its messages of a round of a presignature, or return others in their place."""
         crash = self._first(_PRESIGN, lambda fault: fault.before_signing_round(round_))
         if crash is not None:
             raise crash
@@ -190,9 +190,9 @@ class KeygenFaults:
 
     def outgoing(self, round_: int, bodies: Bodies, commitments: Bodies) -> Bodies:
         """
-        Lose the node before it sends its messages of a round, or return what it sends instead.
+        Lose the node before it sends its messages of a round, or return others in their place.
 
-        *bodies* is what it should send to each party, and *commitments* what these have committed to, once they have.
+        *commitments* are those of the other parties, once they have come.
         """
         self._node.before_round(round_)
         self._face.commitments = commitments

@@ -1,5 +1,5 @@
 """
-The faults there are: the options of each, how it is spelt on the command line, and what it does at which moment.
+The faults: the options of each, its spelling on the command line, and the moments at which it changes something.
 
 This module is the registry: a class here with a ``name`` is a fault that can be set, spelt and sent to another process. A
 node with several faults uses them in the order in which they stand here. docs/testing-with-the-devnet.md says what a
@@ -129,7 +129,7 @@ class Fault:
     name: ClassVar[str] = ""
     #: The option whose value may stand there without the option's name.
     first: ClassVar[str] = "times"
-    #: How it is spelt there, for whoever spells it wrong.
+    #: A correct spelling, for an error message.
     example: ClassVar[str] = ""
     #: Whether the fault can be limited to some methods.
     takes_methods: ClassVar[bool] = True
@@ -181,22 +181,22 @@ class Fault:
         """Return the fault as it is when it has been used so often before."""
         return self
 
-    def on_connect(self, /) -> HttpRefusal | None:
+    def on_connect(self) -> HttpRefusal | None:
         """Turn a client away that upgrades to a WebSocket or POSTs."""
 
     def on_arrival(self, draw: Callable[[], float], /) -> float | None:
         """Delay a request by some seconds; *draw* returns numbers from 0 to 1 for jitter."""
 
-    def on_request(self, /) -> RequestDropped | None:
+    def on_request(self) -> RequestDropped | None:
         """End a request before its work."""
 
-    def on_nonce(self, /) -> bool | None:
+    def on_nonce(self) -> bool | None:
         """Take a nonce that is being used for an expired one."""
 
-    def on_result(self, /) -> NodeCrashed | RequestDropped | None:
+    def on_result(self) -> NodeCrashed | RequestDropped | None:
         """End a request, or the node, after the work."""
 
-    def on_reply(self, /) -> ReplyFault | None:
+    def on_reply(self) -> ReplyFault | None:
         """Write the reply in the node's place."""
 
     def on_acknowledgement(
@@ -204,7 +204,7 @@ class Fault:
     ) -> Acknowledgement | None:
         """Send another acknowledgement; *sign* signs as the operator, and the owner's id goes into the key's."""
 
-    def on_keygen(self, /) -> KeygenFault | None:
+    def on_keygen(self) -> KeygenFault | None:
         """Send other messages than it should in a key generation that begins."""
 
     def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
@@ -222,12 +222,12 @@ class Fault:
 
 @frozen(kw_only=True)
 class ReplyFault(Fault):
-    """The node does the work, and what it then writes is no reply, or not all of it."""
+    """The node does the work, and then writes half a reply, or none."""
 
     #: Whether the reply never ends, so that nothing else can be sent after it.
     is_endless: ClassVar[bool] = False
 
-    def on_reply(self, /) -> ReplyFault:
+    def on_reply(self) -> ReplyFault:
         """Write the reply, always."""
         return self
 
@@ -242,7 +242,7 @@ class KeygenFault(Fault):
 
     takes_methods = False
 
-    def on_keygen(self, /) -> KeygenFault:
+    def on_keygen(self) -> KeygenFault:
         """Lie in every round that there is something to lie about."""
         return self
 
@@ -290,7 +290,7 @@ class DropRequest(Fault):
     name = "drop-request"
     example = "drop-request:1,methods=dan_keygen"
 
-    def on_request(self, /) -> RequestDropped:
+    def on_request(self) -> RequestDropped:
         return RequestDropped()
 
 
@@ -300,7 +300,7 @@ class ExpireNonces(Fault):
 
     name = "expired-nonces"
 
-    def on_nonce(self, /) -> bool:
+    def on_nonce(self) -> bool:
         return True
 
 
@@ -330,7 +330,7 @@ class Crash(Fault):
         if self.methods and self.at_round is not None:
             raise InvalidFieldError("methods", "are not for a Crash at a round, which is about no method")
 
-    def on_result(self, /) -> NodeCrashed | None:
+    def on_result(self) -> NodeCrashed | None:
         return NodeCrashed(self.restart_after) if self.at_round is None else None
 
     def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
@@ -344,7 +344,7 @@ class DropReply(Fault):
     name = "drop-reply"
     example = "drop-reply:1"
 
-    def on_result(self, /) -> RequestDropped:
+    def on_result(self) -> RequestDropped:
         return RequestDropped()
 
 
@@ -387,7 +387,7 @@ class HttpError(Fault):
         metadata=spelt("retry-after", "retry-after"),
     )
 
-    def on_connect(self, /) -> HttpRefusal:
+    def on_connect(self) -> HttpRefusal:
         return HttpRefusal(self.status, self.retry_after)
 
 

@@ -1,1 +1,1 @@
-"""One node: what it serves to clients, what it keeps, and how it is run."""
+"""One node of the devnet: its services, their checks and their stores, and how it is run."""

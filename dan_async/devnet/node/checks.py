@@ -152,7 +152,7 @@ def owner_name(authentication: UserAuthentication) -> str:
     """
     Return the name under which a node knows an owner.
 
-    A credential id is base64url, and whoever makes it chooses it: without the prefix, one could spell somebody's address.
+    A credential id is base64url, and its maker chooses it: without the prefix, one could spell somebody's address.
     """
     passkey = authentication.method == "passkey"
     return f"passkey:{authentication.id}" if passkey else authentication.id
@@ -202,7 +202,7 @@ def refuse_field(field: str, error: DanError) -> NoReturn:
 
 @frozen(kw_only=True)
 class CheckedKeygen:
-    """A request in which all is well but for what is still to be checked: the nonce, and the owner's signature."""
+    """A request in which all is well but for the nonce and the owner's signature, which are still to be checked."""
 
     params: KeygenParams
     setup: KeygenSetup

@@ -101,7 +101,7 @@ class KeygenService:
         )
 
     async def aclose(self) -> None:
-        """Give up what is running, and wait until it has ended."""
+        """Give up running work, and wait until it has ended."""
         await self._runs.aclose()
 
     def _begin(self, params: KeygenParams, content: bytes) -> Coroutine[Any, Any, Acknowledgement]:
@@ -169,7 +169,7 @@ class KeygenService:
 
 
 class _SettledRequests:
-    """Requests of which an ephemeral key was told that nothing more will come."""
+    """Requests under which nothing begins any more, by the ephemeral key that settled them."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""The keys that a node holds shares of: what it keeps of each, and which ephemeral keys may use it."""
+"""The keys that a node holds shares of: its record of each, and which ephemeral keys may use it."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ class KeyRing:
                 self._remember(KeyRecord.decode(data))
 
     def add(self, record: KeyRecord) -> None:
-        """Keep a record, durably before anyone can be told of it. Blocks."""
+        """Keep a record, durably before it can be found. Blocks."""
         self._store.put(record.acknowledgement.request_id.removeprefix("0x"), record.encode())
         self._remember(record)
 

@@ -1,5 +1,5 @@
 """
-The passkeys that a node knows, and what it checks of one: real WebAuthn, verified by ``webauthn`` (extra *passkeys*).
+The passkeys that a node knows, and its checks of one: real WebAuthn, verified by ``webauthn`` (extra *passkeys*).
 
 Registration and assertion are verified as Web Authentication Level 3 says in sections 7.1 and 7.2: the challenge, the page's
 origin, the relying party, that the person was verified, the signature, and that the counter went up.
@@ -111,7 +111,7 @@ class PasskeyRegistry:
         return self._records.get(credential_id)
 
     def add(self, record: PasskeyRecord) -> None:
-        """Take in a new passkey; ``save`` it before anyone is told."""
+        """Add a new passkey; ``save`` it before the receipt leaves."""
         if record.credential_id in self._records:
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the passkey is registered already")
         if len(self._records) >= self._most:
@@ -119,7 +119,7 @@ class PasskeyRegistry:
         self._records[record.credential_id] = record
 
     def count(self, credential_id: str, sign_count: int) -> None:
-        """Note a passkey's counter, in memory at once; ``save`` it before anyone is told of what was signed."""
+        """Note a passkey's counter, in memory at once; ``save`` it before the request is answered."""
         self._records[credential_id] = evolve(self._records[credential_id], sign_count=sign_count)
 
     def save(self, credential_id: str) -> None:
@@ -217,7 +217,7 @@ def _verify(verify: Callable[..., T], sent: PasskeySignature, challenge: str, **
             **arguments,
         )
     except Exception as error:
-        # Parsers beneath it (CBOR, ASN.1) have exceptions of their own for what a stranger sends. Their texts may quote it.
+        # Parsers beneath it (CBOR, ASN.1) have exceptions of their own for what a client sends. Their texts may quote it.
         raise RefusalError(
             NodeCode.WRONG_OWNER, f"the passkey does not verify ({type(error).__name__})"
         ) from error

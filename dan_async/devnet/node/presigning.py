@@ -46,7 +46,7 @@ class PresignatureOwner:
 
 @frozen(kw_only=True)
 class StockedPresignature:
-    """A presignature, and what it may be used for."""
+    """A presignature, and who may use it how long."""
 
     presignature: Presignature
     owner: PresignatureOwner
@@ -190,7 +190,7 @@ class PresignService:
         return await self._runs.run(request, content, lambda: self._begin(params))
 
     async def aclose(self) -> None:
-        """Give up what is running, and throw away what is ready."""
+        """Give up running work, and throw away the stock."""
         await self._runs.aclose()
         self._stock.clear()
 

@@ -54,7 +54,7 @@ def _read_lines(on_line: Callable[[bytes], None]) -> None:
 
 
 def _crash(faults: NodeFaults, restart_after: float | None) -> None:
-    # Whoever started the process learns how often each fault was used: the next process goes on counting.
+    # The parent learns how often each fault was used: the next process goes on counting.
     _report(crashed=True, restartAfter=restart_after, uses=faults.uses)
     os._exit(_CRASHED)
 
@@ -134,7 +134,7 @@ class _Lines:
             self._ready.set()
             self._on_end()
         time.sleep(self.last_wait_s)
-        os._exit(1)  # the loop did not stop the node, and there is nobody left to be told
+        os._exit(1)  # the loop did not stop the node, and no one is left to report it to
 
     def _take(self, line: bytes) -> None:
         with self._lock:

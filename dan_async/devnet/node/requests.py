@@ -95,7 +95,7 @@ class NonceStore:
         self, nonce: bytes | None, request_id: RequestId, operation: str, setup_hash: bytes
     ) -> Iterator[None]:
         """
-        Check a nonce first, and use it up only if what is inside succeeds: a refused request costs it nothing.
+        Check a nonce first, and use it up only if the body succeeds: a refused request costs it nothing.
 
         A one-shot request has no nonce.
         """
@@ -196,7 +196,7 @@ class RequestRuns(Generic[T]):
             await asyncio.wait([run.task])
 
     async def aclose(self) -> None:
-        """Give up what is running, and wait until it has ended."""
+        """Give up running work, and wait until it has ended."""
         await cancel_and_wait([run.task for run in self._running.values()])
 
     def _begin(
@@ -220,7 +220,7 @@ class RequestRuns(Generic[T]):
             result = task.result()
         elif isinstance(error, RefusalError):
             if error.code == NodeCode.RATE_LIMITED:
-                return  # whoever was told to come back later may
+                return  # the same request may come again later
             result = error
         else:
             result = RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed")

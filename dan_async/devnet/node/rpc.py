@@ -207,7 +207,7 @@ class RpcConnection:
         await self._websocket.close(code=code)
 
     async def run(self) -> None:
-        """Answer requests until the connection ends; then give up what is in flight."""
+        """Answer requests until the connection ends; then give up requests in flight."""
         try:
             while True:
                 message = await self._websocket.receive()
@@ -226,7 +226,7 @@ class RpcConnection:
         try:
             request = self._admit(text)
         except RefusalError as refusal:
-            # Sent from here and not from a task: whoever does not read refusals is not read from either.
+            # Sent from here and not from a task: from a client that does not read refusals, nothing is read.
             await self._send(encode_error(refusal.rpc_id, refusal))
             return
         task = asyncio.create_task(self._serve(request), name=f"rpc {request.method}")

@@ -168,8 +168,8 @@ class NodeServer:
     """
     One running node. ``start`` once, ``stop`` once; a restart is a new object over the same store.
 
-    *roster* is the link endpoint of every other node; the node talks to nobody else. After a crash whoever runs the node
-    calls ``stop`` with *abrupt*.
+    *roster* is the link endpoint of every other node; the node talks to no one else. After a crash its runner calls
+    ``stop`` with *abrupt*.
     """
 
     def __init__(self, context: NodeContext, roster: Mapping[OperatorAddress, str]) -> None:
@@ -237,7 +237,7 @@ class NodeServer:
 
     async def stop(self, *, abrupt: bool = False) -> None:
         """
-        Stop listening, finish what is in flight as far as time allows, and close everything.
+        Stop listening, finish requests in flight as far as time allows, and close everything.
 
         *abrupt* gives up everything at once, as if the process had died; no one gets an answer.
         """

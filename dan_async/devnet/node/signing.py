@@ -116,7 +116,7 @@ class SignService:
         return await self._runs.run((params.request_id, params.signers), content, lambda: self._work(params))
 
     async def aclose(self) -> None:
-        """Give up what is running, and wait until it has ended."""
+        """Give up running work, and wait until it has ended."""
         await self._runs.aclose()
 
     # --- the work -----------------------------------------------------------------------------------------------------
@@ -311,15 +311,15 @@ class NodeSigning:
         self.stock.discard(key_id, eph_id)
 
     def on_linked(self, peer: OperatorAddress) -> None:
-        """Take note of a link that has come up."""
+        """Follow up a link that has come up."""
         self._setups.on_linked(peer)
 
     def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        """Take note of a peer's message, which is in its mailbox already."""
+        """Follow up a peer's message, which is in its mailbox already."""
         self._setups.on_message(peer, message)
 
     async def give_up(self) -> None:
-        """Give up what is running; callers that wait for it get an error."""
+        """Give up running work; callers that wait for it get an error."""
         await self._presigns.aclose()
         await self._signs.aclose()
 
