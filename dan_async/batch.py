@@ -132,6 +132,8 @@ def _result(finished: Finished[Any, Made]) -> ItemResult:
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class Finished(Generic[I, R]):
     """One item that was worked on: its result, or the error."""

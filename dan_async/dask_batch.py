@@ -194,6 +194,8 @@ async def _unseal(keys: KeySource, sealed: tuple[str, bytes]) -> Any:
 
 
 # --- on the workers ---------------------------------------------------------------------------------------------------
+
+
 async def _run_partition(setup: WorkerSetup, sealed: tuple[str, bytes]) -> list[dict[str, Any]]:
     """Run one partition with the worker's client; return the members of each ``RemoteResult``."""
     asked = await _unseal(setup.keys(), sealed)

@@ -172,9 +172,9 @@ class SessionKeyRequest:
     """
     A session key to be made: the parameters of ``DanClient.generate_session_key``, with the same names and meanings.
 
-    A value for ``DanClient.generate_session_keys``. *allow_resign*, *on_report*, *hardcoded_values*, *duration*, *timeout*
-    and *smart_account_client* are checked at once; the others when the key is asked for, before anything is sent, since
-    they have to agree with each other, the wallet and the network.
+    ``DanClient.generate_session_keys`` takes them. *allow_resign*, *on_report*, *hardcoded_values*, *duration*, *timeout*
+    and *smart_account_client* are checked at once; the others when the key is asked for, before anything is sent, as they
+    have to agree with each other, the wallet and the network.
 
     Raises:
         InvalidFieldError: One of those six is wrong.
@@ -229,25 +229,12 @@ class SessionKeyRequest:
                 hint="It needs signer, bundler_url, chain_id and an async get_address()",
             )
 
-    @classmethod
-    def of(cls, given: Mapping[str, Any] | DanSessionKeyRequestParams | SessionKeyRequest) -> Self:
-        """
-        Read a request in any of its forms.
-
-        Args:
-            given: A request, the seed's request, or a mapping with parameters by name.
-
-        Raises:
-            InvalidFieldError: It is none of them, a name is unknown, or a value is wrong.
-        """
-        return cls(**parameters_of(given))
-
 
 _PARAMETERS = frozenset(attribute.name for attribute in fields(SessionKeyRequest) if attribute.init)
 
 
 def parameters_of(given: object) -> Mapping[str, Any]:
-    """Return a request's parameters, their names checked and their values not yet."""
+    """Return the parameters of a request in any of its forms: their names are checked, their values not yet."""
     if isinstance(given, SessionKeyRequest | DanSessionKeyRequestParams):
         return {a.name: getattr(given, a.name) for a in fields(type(given)) if a.init}
     if not isinstance(given, Mapping):
@@ -261,6 +248,8 @@ def parameters_of(given: object) -> Mapping[str, Any]:
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class PreparedRequest:
     """A request that was checked and completed. Its user ends with ``wipe_key()``."""

@@ -341,6 +341,8 @@ async def _state_of(store: SessionStore | None, row: BatchRow) -> str | None:
 
 
 # --- progress and report ----------------------------------------------------------------------------------------------
+
+
 @define
 class _BatchCount:
     """How many rows have come to which end so far."""

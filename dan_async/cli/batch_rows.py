@@ -219,6 +219,8 @@ def _reference(
 
 
 # --- reading in a thread ----------------------------------------------------------------------------------------------
+
+
 async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
     """Iterate in a thread over something that blocks, so that a slow pipe does not hold the event loop."""
     loop = asyncio.get_running_loop()
@@ -263,7 +265,9 @@ async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
         may_read.release()  # wakes the thread, so that it sees that it is over
 
 
-# --- the wallets -------------------------------------------------------------------------------------------------------
+# --- the wallets ------------------------------------------------------------------------------------------------------
+
+
 class RowWallets:
     """
     The wallets of a batch: a row's own key, its account at a JSON-RPC wallet, or one wallet for all.

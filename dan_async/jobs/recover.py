@@ -189,7 +189,9 @@ def _session_of(report: KeygenReport, record: StoredSession, intent: KeygenInten
     )
 
 
-# --- batches that are resumed ------------------------------------------------------------------------------------------
+# --- batches that are resumed -----------------------------------------------------------------------------------------
+
+
 Found: TypeAlias = tuple[Literal["made", "kept", "settled"], DanSessionKeyPayload]
 
 

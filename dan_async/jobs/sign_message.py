@@ -148,6 +148,8 @@ def _refuse_other_chain(request: SignRequest, info: DanModuleInfo) -> None:
 
 
 # --- the message ------------------------------------------------------------------------------------------------------
+
+
 def message_request(message: Message, request_type: str | None = None) -> SignRequest:
     """Make the request that a message stands for; its form says of which type it is, unless *request_type* does."""
     kind = _kind_of(message, request_type)
