@@ -276,7 +276,8 @@ class DanClient:
             resume: Whether each request has a *reference* under which its session is made once, however often the batch
                 is broken off and started again. Needs a store.
             retry_failed: With *resume*: whether to try requests again that have failed before.
-            **parameters: Parameters of ``generate_session_key`` that all requests share; a request's own win.
+            **parameters: Parameters of ``generate_session_key`` that all requests share; a request's own win, and a
+                ``SessionKeyRequest`` has all of them.
 
         Returns:
             The results, as an async iterator of ``ItemResult``. Nothing is begun before the first one is asked for.
