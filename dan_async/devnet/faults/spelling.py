@@ -146,6 +146,7 @@ def _fields(kind: type[Fault]) -> dict[Option, attrs.Attribute[Any]]:
 def _values(kind: type[Fault], text: str) -> dict[str, Any]:
     fields = _fields(kind)
     options = {option.name: option for option in fields}
+    hint = f"For example {kind.example or kind.name}"
     values: dict[str, Any] = {}
 
     def read(name: str, value: str) -> None:
@@ -160,7 +161,7 @@ def _values(kind: type[Fault], text: str) -> dict[str, Any]:
             name, value = (kind.first, part) if place == 0 else (part, "")
         if name not in options or (not separator and place > 0):
             taken = f"takes {', '.join(options)} and nothing else" if options else "takes no options"
-            raise ConfigurationError(f"{kind.name}: {taken}", hint=f"For example {kind.example or kind.name}")
+            raise ConfigurationError(f"{kind.name}: {taken}", hint=hint)
         halves = re.split("±|[+]-", value)
         if options[name].spread and len(halves) == 2:
             value = halves[0]
@@ -168,9 +169,7 @@ def _values(kind: type[Fault], text: str) -> dict[str, Any]:
         read(name, value)
     for option, field in fields.items():
         if field.default is attrs.NOTHING and field.name not in values:
-            raise ConfigurationError(
-                f"{kind.name}: {option.missing}", hint=f"For example {kind.example or kind.name}"
-            )
+            raise ConfigurationError(f"{kind.name}: {option.missing}", hint=hint)
     return values
 
 

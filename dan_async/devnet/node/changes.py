@@ -83,7 +83,7 @@ class KeyChangeService:
             keys = record.ephemeral_keys.changed(claim, content, receipt)
             if params.user_authentication.method == "passkey":
                 await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
-            await self._workers.use_disk(self._ring.replace, evolve(record, ephemeral_keys=keys))
+            await self._workers.use_disk(self._ring.put, evolve(record, ephemeral_keys=keys))
             if operation == "revokeEphemeralKey":
                 self._on_revoked(receipt.key_id, claim.eph_id)
         _log.info("request %s: %s for key %s", params.request_id, operation, receipt.key_id)

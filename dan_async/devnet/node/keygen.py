@@ -140,7 +140,7 @@ class KeygenService:
         )
         if params.user_authentication.method == "passkey":
             await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
-        await self._workers.use_disk(self._ring.add, record)
+        await self._workers.use_disk(self._ring.put, record)
         self._on_made(params.participants)
         _log.info("request %s: key %s is made", params.request_id, acknowledgement.key_id)
         return acknowledgement

@@ -230,17 +230,13 @@ class KeyRing:
             if data is not None:
                 self._remember(KeyRecord.decode(data))
 
-    def add(self, record: KeyRecord) -> None:
-        """Keep a record, durably before it can be found. Blocks."""
+    def put(self, record: KeyRecord) -> None:
+        """Keep a record in the place of an earlier one, durably before it can be found. Blocks."""
         self._store.put(record.acknowledgement.request_id.removeprefix("0x"), record.encode())
         self._remember(record)
 
-    def replace(self, record: KeyRecord) -> None:
-        """Keep a changed record in the place of the old one, durably. Blocks."""
-        self.add(record)
-
     def by_request(self, request_id: RequestId) -> KeyRecord | None:
-        """Find what a request came to."""
+        """Find the key that a request made."""
         return self._by_request.get(request_id)
 
     def by_key(self, key_id: MpcKeyId) -> KeyRecord | None:

@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dan_async.devnet.context import Workers
+from dan_async.devnet.context import NodeContext, Workers
 from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.listening import listening_socket
-from dan_async.devnet.node.runner import NodeConfig, make_server, open_store, read_fault_members
+from dan_async.devnet.node.runner import NodeConfig, open_store, read_fault_members
+from dan_async.devnet.node.server import NodeServer
 from dan_async.errors import ConfigurationError, DanError
 
 _CRASHED = 70  # EX_SOFTWARE
@@ -62,14 +63,16 @@ def _crash(faults: NodeFaults, restart_after: float | None) -> None:
 async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) -> None:
     """Run the node until *stopped* is set."""
     with Workers() as workers:
-        server = make_server(
-            config,
-            store=open_store(config),
+        context = NodeContext(
+            identity=config.identity,
+            limits=config.limits,
             workers=workers,
             faults=faults,
+            store=open_store(config),
             clock=time.time,
             on_crash=lambda restart_after: _crash(faults, restart_after),
         )
+        server = NodeServer(context, config.roster)
         listener = listening_socket(config.host, config.port)
         try:
             await server.start(listener)

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,28 +102,6 @@ class NodeRunner(Protocol):
         ...
 
 
-def make_server(
-    config: NodeConfig,
-    *,
-    store: ShareStore,
-    workers: Workers,
-    faults: NodeFaults,
-    clock: Clock,
-    on_crash: Callable[[float | None], None],
-) -> NodeServer:
-    """Make the server of a node, which owns the store from now on."""
-    context = NodeContext(
-        identity=config.identity,
-        limits=config.limits,
-        workers=workers,
-        faults=faults,
-        store=store,
-        clock=clock,
-        on_crash=on_crash,
-    )
-    return NodeServer(context, config.roster)
-
-
 def open_store(config: NodeConfig) -> ShareStore:
     """Open a node's store on disk. Blocks."""
     if config.folder is None:
@@ -166,15 +144,18 @@ class InProcessRunner:
             raise
 
     async def _serve(self, listener: socket.socket) -> NodeServer:
-        # The store is opened here and not in a thread, which a cancelled start would leave with the lock.
-        server = make_server(
-            self._config,
-            store=self._memory if self._config.folder is None else open_store(self._config),
+        config = self._config
+        context = NodeContext(
+            identity=config.identity,
+            limits=config.limits,
             workers=self._workers,
             faults=self._faults,
+            # Opened here and not in a thread, which a cancelled start would leave with the lock.
+            store=self._memory if config.folder is None else open_store(config),
             clock=self._clock,
             on_crash=lambda restart_after: self._on_crash(server, restart_after),
         )
+        server = NodeServer(context, config.roster)
         try:
             await server.start(listener)
         except BaseException:
