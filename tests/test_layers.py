@@ -27,8 +27,9 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 #: The same inside the devnet.
 DEVNET_FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"context", "listening", "mpc", "gateway"}),
-    frozenset({"share_store", "faults"}),
+    frozenset({"listening", "share_store", "mpc", "gateway"}),
+    frozenset({"faults"}),
+    frozenset({"context"}),
     frozenset({"peers"}),
     frozenset({"node"}),
     frozenset({"cluster"}),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from dan_async.config import Threshold
-from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
-from dan_async.devnet.faults.in_force import NodeFaults
-from dan_async.devnet.faults.lies import DkgFaults
+from dan_async.devnet.context import NodeContext
+from dan_async.devnet.faults.in_force import KeygenFaults
+from dan_async.devnet.faults.lies import KeygenFace
 from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolAbort, Reason
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.dkg_messages import Session
@@ -19,7 +19,6 @@ from dan_async.devnet.peers.sessions import (
     PeerAbortError,
     PeerSessions,
     RoundSession,
-    SessionContext,
     SessionFailedError,
 )
 from dan_async.errors import ProtocolError
@@ -34,25 +33,28 @@ class KeygenSession(RoundSession[KeyShare]):
     KIND = Kind.KEYGEN
     ROUNDS = _ECHO
 
-    def __init__(self, node: SessionContext, agreed: Session, request_id: RequestId) -> None:
+    def __init__(
+        self, context: NodeContext, sessions: PeerSessions, agreed: Session, request_id: RequestId
+    ) -> None:
         super().__init__(
-            node,
+            context,
+            sessions,
             name=f"request {request_id}: key generation",
             session_id=agreed.session_id,
             parties=agreed.identities,
             members=agreed.identities,
-            round_s=node.limits.round_s,
+            round_s=context.limits.round_s,
         )
         self._agreed = agreed
-        self._faults: DkgFaults | None = None
+        self._faults: KeygenFaults | None = None
         #: What the peers have committed to, once they have.
         self._commitments: dict[int, bytes] = {}
 
     async def work(self) -> KeyShare:
         """Commit, open, echo; see ``DkgParty``."""
-        agreed, sign = self._agreed, self.node.identity.sign
+        agreed, sign = self._agreed, self.context.identity.sign
         party = self._new_party()
-        self._faults = self._faults_in_force()
+        self._faults = self.context.faults.begin_keygen(self._face())
         book = CommitmentBook(agreed, self.own_index)
         commitment = sign_commitment(agreed, await self.compute(party.commit), sign)
         committed = await self.exchange(_COMMIT, self._to_all(commitment))
@@ -79,7 +81,7 @@ class KeygenSession(RoundSession[KeyShare]):
         if notice.complaint is None:
             return await super().judge(notice, error)
         by = error.peer
-        proven = await self.node.workers.compute(check_evidence, self._agreed, notice.complaint)
+        proven = await self.context.workers.compute(check_evidence, self._agreed, notice.complaint)
         if proven is None:
             return SessionFailedError("a complaint that proves nothing", (by,), aborted_by=by)
         return SessionFailedError(
@@ -88,8 +90,8 @@ class KeygenSession(RoundSession[KeyShare]):
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
         """Let the faults in force have their way."""
-        self.node.faults.before_round(round_)
-        return bodies if self._faults is None else self._faults.outgoing(round_, bodies, self._commitments)
+        assert self._faults is not None  # it has begun
+        return self._faults.outgoing(round_, bodies, self._commitments)
 
     def _new_party(self) -> DkgParty:
         return DkgParty(
@@ -97,14 +99,16 @@ class KeygenSession(RoundSession[KeyShare]):
             index=self.own_index,
             threshold=self._agreed.threshold,
             identities=self._agreed.identities,
-            sign=self.node.identity.sign,
+            sign=self.context.identity.sign,
         )
 
-    def _faults_in_force(self) -> DkgFaults | None:
-        faults = self.node.faults.in_key_generation()
-        if not faults:
-            return None
-        return DkgFaults(faults, identity=self.node.identity, session=self._agreed, new_party=self._new_party)
+    def _face(self) -> KeygenFace:
+        return KeygenFace(
+            session=self._agreed,
+            index=self.own_index,
+            sign=self.context.identity.sign,
+            new_party=self._new_party,
+        )
 
     def _to_all(self, body: bytes) -> dict[int, bytes]:
         return {self.index(peer): body for peer in self.peers}
@@ -122,28 +126,13 @@ class KeygenSession(RoundSession[KeyShare]):
 class DkgSessions:
     """The key generations that a node takes part in."""
 
-    def __init__(
-        self,
-        *,
-        identity: NodeIdentity,
-        sessions: PeerSessions,
-        workers: Workers,
-        limits: NodeLimits,
-        faults: NodeFaults,
-        on_crash: Callable[[float | None], None] = lambda _: None,
-    ) -> None:
-        self._node = SessionContext(
-            identity=identity,
-            sessions=sessions,
-            workers=workers,
-            limits=limits,
-            faults=faults,
-            on_crash=on_crash,
-        )
+    def __init__(self, context: NodeContext, sessions: PeerSessions) -> None:
+        self._context = context
+        self._sessions = sessions
 
     def has_run(self, session_id: bytes) -> bool:
         """Return whether a session of that id has begun here: none may begin twice."""
-        return self._node.sessions.has_run(session_id)
+        return self._sessions.has_run(session_id)
 
     async def run(
         self,
@@ -155,4 +144,4 @@ class DkgSessions:
     ) -> KeyShare:
         """Make a key together with the other participants, who are ascending, under an id that no other key ever had."""
         agreed = Session(session_id=session_id, threshold=threshold, identities=tuple(participants))
-        return await KeygenSession(self._node, agreed, request_id).run()
+        return await KeygenSession(self._context, self._sessions, agreed, request_id).run()

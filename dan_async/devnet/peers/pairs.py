@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 
 from dan_async._json import dump, load
 from dan_async.deadline import cancel_and_wait
-from dan_async.devnet.context import NodeIdentity, NodeLimits, RateLimit, Urgency, Workers
+from dan_async.devnet.context import NodeContext, RateLimit, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerSessions, RoundSession, SessionContext, SessionFailedError
-from dan_async.devnet.share_store import ShareStore, ShareStoreError
+from dan_async.devnet.peers.sessions import PeerSessions, RoundSession, SessionFailedError
+from dan_async.devnet.share_store import PAIR_PREFIX, ShareStore, ShareStoreError
 from dan_async.errors import DanError
 from dan_async.protocols.fields import members
 from dan_async.types import OperatorAddress
@@ -31,9 +31,6 @@ from dan_async.types import OperatorAddress
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: Names of pair records in the node's store begin with this.
-PAIR_PREFIX = "pair-"
 
 _VERSION = 1
 _MEMBERS = ("version", "operator", "state")
@@ -138,22 +135,24 @@ class PairSetupSession(RoundSession[PairState]):
 
     def __init__(
         self,
-        node: SessionContext,
+        context: NodeContext,
+        sessions: PeerSessions,
         store: PairStore,
         peer: OperatorAddress,
         session_id: bytes,
         *,
         is_awaited: Callable[[], bool],
     ) -> None:
-        parties = sorted((node.identity.operator, peer), key=str.lower)
+        parties = sorted((context.identity.operator, peer), key=str.lower)
         super().__init__(
-            node,
+            context,
+            sessions,
             name=f"peer {peer}: the set-up",
             session_id=session_id,
             parties=parties,
             members=parties,
-            round_s=node.limits.sign_round_s,
-            quiet_s=node.limits.sign_quiet_s,
+            round_s=context.limits.sign_round_s,
+            quiet_s=context.limits.sign_quiet_s,
         )
         self._store = store
         self._peer = peer
@@ -161,12 +160,12 @@ class PairSetupSession(RoundSession[PairState]):
 
     async def work(self) -> PairState:
         """Run the five rounds; see ``PairSetup``."""
-        setup = PairSetup(session_id=self.session_id, own=self.node.identity.operator, peer=self._peer)
+        setup = PairSetup(session_id=self.session_id, own=self.context.identity.operator, peer=self._peer)
         message = await self._step(setup.start)
         for round_, step in enumerate((setup.choose, setup.challenge, setup.respond, setup.open), 1):
             message = await self._step(step, await self._swap(round_, message))
         state = await self._step(setup.finish, await self._swap(self.ROUNDS, message))
-        await self.node.workers.use_disk(self._store.put, self._peer, state)
+        await self.context.workers.use_disk(self._store.put, self._peer, state)
         return state
 
     async def blame(self, abort: ProtocolAbort) -> SessionFailedError:
@@ -196,17 +195,11 @@ class PairSetups:
     """
 
     def __init__(
-        self,
-        *,
-        identity: NodeIdentity,
-        links: PeerLinks,
-        sessions: PeerSessions,
-        store: PairStore,
-        workers: Workers,
-        limits: NodeLimits,
+        self, context: NodeContext, *, links: PeerLinks, sessions: PeerSessions, store: PairStore
     ) -> None:
-        self._node = SessionContext(identity=identity, sessions=sessions, workers=workers, limits=limits)
+        self._context = context
         self._links = links
+        self._sessions = sessions
         self._store = store
         self._rate = RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
         #: Which set-up each peer says it has.
@@ -238,7 +231,7 @@ class PairSetups:
     async def _ready(self, peer: OperatorAddress) -> PairState:
         try:
             with self._links.wanted([peer]):
-                async with asyncio.timeout(self._node.limits.sign_round_s):
+                async with asyncio.timeout(self._context.limits.sign_round_s):
                     return await self._wait_until_ready(peer)
         except TimeoutError:
             raise UnreadyPairError(peer) from None
@@ -253,7 +246,7 @@ class PairSetups:
 
     async def ban(self, peer: OperatorAddress) -> None:
         """Never run with a peer again. Durable when this returns."""
-        await self._node.workers.use_disk(self._store.ban, peer)
+        await self._context.workers.use_disk(self._store.ban, peer)
         self._changed.set()
 
     def doubt(self, peer: OperatorAddress) -> None:
@@ -295,7 +288,7 @@ class PairSetups:
         return state if is_known and peer not in self._running else None
 
     def _begins_with(self, peer: OperatorAddress) -> bool:
-        return self._node.identity.operator.lower() < peer.lower()
+        return self._context.identity.operator.lower() < peer.lower()
 
     async def _wait_until_ready(self, peer: OperatorAddress) -> PairState:
         self._heard[peer] = time.monotonic()
@@ -307,13 +300,13 @@ class PairSetups:
             if state is not None:
                 return state
             quiet_s = time.monotonic() - self._heard[peer]
-            is_gone = quiet_s >= self._node.limits.sign_quiet_s and peer not in self._running
+            is_gone = quiet_s >= self._context.limits.sign_quiet_s and peer not in self._running
             if is_gone or self._failures[peer] > failures:
                 raise UnreadyPairError(peer)
             if self._needs_setup(peer):
                 self._begin(peer)
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.01, self._node.limits.sign_quiet_s - quiet_s)):
+                async with asyncio.timeout(max(0.01, self._context.limits.sign_quiet_s - quiet_s)):
                     await self._changed.wait()
 
     def _differs(self, peer: OperatorAddress) -> bool:
@@ -359,7 +352,7 @@ class PairSetups:
 
     def _on_start(self, peer: OperatorAddress, session_id: bytes) -> None:
         own = self._store.get(peer)
-        if peer.lower() >= self._node.identity.operator.lower() or self._node.sessions.has_run(session_id):
+        if peer.lower() >= self._context.identity.operator.lower() or self._sessions.has_run(session_id):
             return
         if (own is not None and own.banned) or self._rate.take(peer):
             _log.warning("peer %s: a set-up is refused", peer)
@@ -394,7 +387,12 @@ class PairSetups:
 
     async def _set_up(self, peer: OperatorAddress, session_id: bytes) -> None:
         session = PairSetupSession(
-            self._node, self._store, peer, session_id, is_awaited=lambda: self._is_awaited(peer)
+            self._context,
+            self._sessions,
+            self._store,
+            peer,
+            session_id,
+            is_awaited=lambda: self._is_awaited(peer),
         )
         try:
             state = await session.run()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from dan_async.devnet.context import NodeIdentity, NodeLimits, Urgency, Workers
-from dan_async.devnet.faults.in_force import NodeFaults
+from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort, SigningReason
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.pairwise_setup import PairState
@@ -17,7 +16,6 @@ from dan_async.devnet.peers.pairs import BannedPairError, PairSetups, UnreadyPai
 from dan_async.devnet.peers.sessions import (
     PeerSessions,
     RoundSession,
-    SessionContext,
     SessionFailedError,
     TooManySessionsError,
 )
@@ -37,7 +35,8 @@ class PresignSession(RoundSession[Presignature]):
 
     def __init__(
         self,
-        node: SessionContext,
+        context: NodeContext,
+        sessions: PeerSessions,
         pairs: PairSetups,
         *,
         request_id: RequestId,
@@ -47,13 +46,14 @@ class PresignSession(RoundSession[Presignature]):
         signers: Sequence[OperatorAddress],
     ) -> None:
         super().__init__(
-            node,
+            context,
+            sessions,
             name=f"request {request_id}: presignature",
             session_id=session_id,
             parties=participants,
             members=signers,
-            round_s=node.limits.sign_round_s,
-            quiet_s=node.limits.sign_quiet_s,
+            round_s=context.limits.sign_round_s,
+            quiet_s=context.limits.sign_quiet_s,
         )
         self._pairs = pairs
         self._request_id = request_id
@@ -82,7 +82,7 @@ class PresignSession(RoundSession[Presignature]):
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
         """Let the faults in force have their way."""
-        return self.node.faults.signing_round(round_, bodies)
+        return self.context.faults.signing_round(round_, bodies)
 
     def _begin(self, pairs: Mapping[int, PairState]) -> tuple[SigningParty, dict[int, bytes]]:
         signers = (*pairs, self._share.index)
@@ -107,31 +107,15 @@ class PresignSession(RoundSession[Presignature]):
 class PresignSessions:
     """The presignatures that a node makes with others."""
 
-    def __init__(
-        self,
-        *,
-        identity: NodeIdentity,
-        sessions: PeerSessions,
-        pairs: PairSetups,
-        workers: Workers,
-        limits: NodeLimits,
-        faults: NodeFaults,
-        on_crash: Callable[[float | None], None] = lambda _: None,
-    ) -> None:
-        self._node = SessionContext(
-            identity=identity,
-            sessions=sessions,
-            workers=workers,
-            limits=limits,
-            faults=faults,
-            on_crash=on_crash,
-        )
+    def __init__(self, context: NodeContext, sessions: PeerSessions, pairs: PairSetups) -> None:
+        self._context = context
+        self._sessions = sessions
         self._pairs = pairs
         self._running = 0
 
     def has_run(self, session_id: bytes) -> bool:
         """Return whether a session of that id has begun here: none may begin twice."""
-        return self._node.sessions.has_run(session_id)
+        return self._sessions.has_run(session_id)
 
     async def run(
         self,
@@ -143,10 +127,11 @@ class PresignSessions:
         signers: Sequence[OperatorAddress],
     ) -> Presignature:
         """Make a presignature together with the other t - 1 signers, under an id that no other presignature ever had."""
-        if self._running >= self._node.limits.max_presigns:
+        if self._running >= self._context.limits.max_presigns:
             raise TooManySessionsError("too many presignatures are being made")
         session = PresignSession(
-            self._node,
+            self._context,
+            self._sessions,
             self._pairs,
             request_id=request_id,
             session_id=session_id,

@@ -19,8 +19,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from attrs import field, frozen
 
 from dan_async.deadline import cancel_and_wait, carry_through
-from dan_async.devnet.context import NodeIdentity, NodeLimits, Urgency, Workers
-from dan_async.devnet.faults.in_force import NodeFaults
+from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.faults.kinds import NodeCrashed
 from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.peers.links import PeerLinks
@@ -373,19 +372,6 @@ class PeerSessions:
 # --- the runner -------------------------------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True)
-class SessionContext:
-    """What a node's sessions have in common."""
-
-    identity: NodeIdentity
-    sessions: PeerSessions
-    workers: Workers
-    limits: NodeLimits
-    faults: NodeFaults = field(factory=NodeFaults)
-    #: Called when a fault kills the node, with the seconds until it is to come back, if it is.
-    on_crash: Callable[[float | None], None] = lambda _: None
-
-
 class RoundSession(ABC, Generic[R]):
     """
     One protocol of several rounds, as one node runs it: opened, computed and exchanged in turn, and given up as a whole.
@@ -404,7 +390,8 @@ class RoundSession(ABC, Generic[R]):
 
     def __init__(
         self,
-        node: SessionContext,
+        context: NodeContext,
+        sessions: PeerSessions,
         *,
         name: str,
         session_id: bytes,
@@ -413,11 +400,12 @@ class RoundSession(ABC, Generic[R]):
         round_s: float,
         quiet_s: float | None = None,
     ) -> None:
-        self.node = node
+        self.context = context
+        self._sessions = sessions
         self.session_id = session_id
         self.parties = tuple(parties)
-        self.own_index = self.index(node.identity.operator)
-        self.peers = tuple(operator for operator in members if operator != node.identity.operator)
+        self.own_index = self.index(context.identity.operator)
+        self.peers = tuple(operator for operator in members if operator != context.identity.operator)
         self._name = name
         self._round_s = round_s
         self._quiet_s = quiet_s
@@ -454,9 +442,7 @@ class RoundSession(ABC, Generic[R]):
 
     async def run(self) -> R:
         """Take part in the session; raise SessionFailedError when it ends without a result, and tell its other parties."""
-        with self.node.sessions.open(
-            self.KIND, self.session_id, self.peers, rounds=self.ROUNDS
-        ) as self._session:
+        with self._sessions.open(self.KIND, self.session_id, self.peers, rounds=self.ROUNDS) as self._session:
             try:
                 return await self.work()
             except asyncio.CancelledError:
@@ -467,7 +453,7 @@ class RoundSession(ABC, Generic[R]):
                 self._give_up(failure)
                 raise
             except NodeCrashed as crash:
-                self.node.on_crash(crash.restart_after)  # from here: the client that asked may be gone
+                self.context.on_crash(crash.restart_after)  # from here: the client that asked may be gone
                 raise
             except Exception:
                 self._session.abort(AbortNotice("the node has failed", (self.own_index,)))
@@ -502,7 +488,7 @@ class RoundSession(ABC, Generic[R]):
 
     async def _compute(self, step: Callable[..., T], arguments: Sequence[Any], urgency: Urgency) -> T:
         try:
-            return await self.node.workers.compute(step, *arguments, urgency=urgency)
+            return await self.context.workers.compute(step, *arguments, urgency=urgency)
         except ProtocolAbort as abort:
             raise await self.blame(abort) from abort
 

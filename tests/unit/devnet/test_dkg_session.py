@@ -9,7 +9,6 @@ import pytest
 
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
-from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.devnet.mpc.evidence import CommitmentBook, sign_commitment
@@ -19,6 +18,7 @@ from dan_async.devnet.peers.keygen import DkgSessions, KeygenSession
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
 from dan_async.errors import NodeCode
+from tests.unit.devnet.node_context import node_context
 
 SESSION = b"\x0a" * 32
 REQUEST = "0x" + "0b" * 32
@@ -59,13 +59,8 @@ class Bench:
         self.links = Links()
         self.boxes = Mailboxes(early_s=5, early_bytes=100_000, clock=lambda: 0.0)
         self.peer_sessions = PeerSessions(self.links, self.boxes)
-        self.sessions = DkgSessions(
-            identity=IDENTITIES[0],
-            sessions=self.peer_sessions,
-            workers=workers,
-            limits=NodeLimits(round_s=round_s),
-            faults=NodeFaults(),
-        )
+        context = node_context(identity=IDENTITIES[0], workers=workers, limits=NodeLimits(round_s=round_s))
+        self.sessions = DkgSessions(context, self.peer_sessions)
         self.peers = {
             OPERATORS[i]: DkgParty(
                 session_id=SESSION,

@@ -13,6 +13,7 @@ from dan_async.devnet.peers.pairs import BannedPairError, PairSetups, PairStore,
 from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
 from dan_async.devnet.share_store import MemoryShareStore
 from tests.unit.devnet.mpc.signing_group import dealt_pair
+from tests.unit.devnet.node_context import node_context
 from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
 
 NONE = bytes(32)
@@ -29,12 +30,10 @@ class Bench:
         self.disk = MemoryShareStore()
         self.store = PairStore(self.disk)
         self.setups = PairSetups(
-            identity=IDENTITIES[own],
+            node_context(identity=IDENTITIES[own], workers=workers, limits=NodeLimits(**limits)),
             links=self.links,
             sessions=PeerSessions(self.links, self.boxes),
             store=self.store,
-            workers=workers,
-            limits=NodeLimits(**limits),
         )
 
     def say(self, kind, session_id, round_, body=b""):
