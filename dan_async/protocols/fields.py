@@ -218,7 +218,9 @@ def _compile(kind: type[Any]) -> _Layout:
     hints = get_type_hints(kind, include_extras=True)
     fields = []
     for field in attrs.fields(kind):
-        (declared,) = (entry for entry in hints[field.name].__metadata__ if isinstance(entry, Wire))
+        (declared,) = getattr(hints[field.name], "__metadata__", (None,))
+        if not isinstance(declared, Wire):
+            raise TypeError(f"{kind.__name__}.{field.name} declares no form")
         fields.append((field.name, declared))
     return _Layout.of(fields)
 
