@@ -243,7 +243,7 @@ class OtBaseReceiver:
         return b"".join(responses)
 
     def finish(self, openings: bytes) -> tuple[bytes, ...]:
-        """Check that the challenge was made of the opened hashes, of each two of which one is known here; return the seeds."""
+        """Check that the challenge was made of the opened hashes, one of each two known here; return the seeds."""
         opened = _split(openings, OPENING_BYTES, DIGEST_BYTES)
         fits = True
         for position, bit in self._bits():
