@@ -17,23 +17,12 @@ from dan_async.errors import InvalidFieldError
 
 
 def to_hex(data: bytes) -> str:
-    """Give ``0x`` and lower-case hex digits."""
+    """Return ``0x`` and lower-case hex digits."""
     return "0x" + data.hex()
 
 
 def from_hex(text: object, *, field: str, length: int | None = None, prefix: bool | None = None) -> bytes:
-    """
-    Decode hex text, strictly.
-
-    Args:
-        text: The text. Anything but a string is refused.
-        field: Its name, for the error.
-        length: How many bytes it must hold, if that is fixed.
-        prefix: Whether it must (True) or must not (False) begin with 0x; None allows both.
-
-    Raises:
-        InvalidFieldError: It is not such text. The text is not repeated, since it may be a secret.
-    """
+    """Decode hex text, strictly; *prefix* says whether it must (True), must not (False) or may (None) begin with 0x."""
     if not isinstance(text, str):
         raise InvalidFieldError(field, f"must be hex text, not {type(text).__name__}")
     has_prefix = text.startswith(("0x", "0X"))
@@ -74,7 +63,7 @@ def check_int(field: str, value: object, *, least: int, most: int, unit: str = "
 
 
 def number_of(bits: int) -> Callable[[Any, str], int]:
-    """Make a reader of unsigned numbers. An empty text, which the earliest clients send, is 0."""
+    """Return a reader of unsigned numbers. An empty text, which the earliest clients send, is 0."""
 
     def read(value: object, name: str) -> int:
         if isinstance(value, str):
@@ -129,7 +118,7 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
 
 
 def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
-    """Make an attrs validator of a check, for a field that may be None."""
+    """Return a check as the attrs validator of a field that may be None."""
     present = required(check, **bounds)
 
     def validate(owner: object, attribute: Any, value: object) -> None:
@@ -141,10 +130,9 @@ def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, An
 
 def required(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
     """
-    Make an attrs validator of a check, for a field that must be there.
+    Return a check as an attrs validator.
 
-    A dozen payloads with five fields each are made for a keygen: those of texts and numbers let plain values pass
-    without a further call, which makes them four times as fast. What they cannot tell at once is the check's to say.
+    A key generation checks some sixty texts and numbers, so plain ones pass without a further call.
     """
     if check is check_text:
         return _text_validator(**bounds)
@@ -187,14 +175,9 @@ _LOOK_AT = 4 * _MOST
 
 def shown(text: object) -> str:
     """
-    Quote what a peer sent, for an error message.
+    Quote a peer's text for an error message: about 80 characters, of binary data the length alone.
 
-    Args:
-        text: A frame, a close reason, or whatever came instead.
-
-    Returns:
-        At most about 80 characters in quotes: control characters and lone surrogates escaped, every run of 64 or
-        more hex digits masked. Binary data is only counted.
+    Control characters and lone surrogates are escaped, runs of 64 or more hex digits masked.
     """
     if isinstance(text, bytes | bytearray | memoryview):
         return f"{len(text)} bytes of binary data"

@@ -1,5 +1,5 @@
 """
-Settings as frozen value objects, each checked when it is made.
+Settings: frozen values, each checked when it is made.
 
 t of n.
 """
@@ -17,13 +17,11 @@ from attrs import field, frozen
 from dan_async._values import check_int, check_seconds, from_hex, optional, required
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InsecureTransportError, InvalidFieldError
-from dan_async.retry import RetryPolicy
 from dan_async.types import OperatorAddress
 
 __all__ = [
     "MAX_PARTIES",
     "NodeEndpoint",
-    "RetryPolicy",
     "Threshold",
     "Timeouts",
     "TransportOptions",
@@ -39,7 +37,7 @@ class Threshold:
     """
     How many parties hold a share (n) and how many of them must act together (t): 2 <= t <= n <= 20.
 
-    t parties suffice, and t - 1 learn nothing: t does not mean "t + 1" anywhere in this package.
+    t parties suffice, and t - 1 learn nothing.
 
     Args:
         t: Parties needed to sign.
@@ -125,7 +123,7 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
 
 
 def redact_url(url: str) -> str:
-    """Give a URL fit for logs and errors: no user, no password, no query."""
+    """Return a URL fit for logs and errors: no user, no password, no query."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
@@ -164,7 +162,7 @@ class NodeEndpoint:
     @classmethod
     def of(cls, value: NodeEndpoint | str | Mapping[str, Any]) -> Self | NodeEndpoint:
         """
-        Take an endpoint, a text ``URL=OPERATOR``, or a mapping with url and operator.
+        Read an endpoint, a text ``URL=OPERATOR``, or a mapping with url and operator.
 
         Raises:
             InvalidFieldError: It is none of these.
