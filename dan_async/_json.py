@@ -1,6 +1,4 @@
 """
-How deeply a JSON text is nested, found out without parsing it.
-
 JSON exactly as JavaScript's JSON.stringify writes it, and a reader that refuses what we would never write.
 
 Signatures cover texts, so a text is made once and sent as it was signed. Floats are refused in both directions: other
@@ -17,29 +15,6 @@ from typing import Any
 
 from dan_async.errors import ProtocolError
 from dan_async.types import Json
-
-#: A whole string, or one that never ends: brackets inside do not nest anything.
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-
-_BRACKET = re.compile(r"[\[{\]}]")
-
-
-def is_too_deep(text: str, most: int) -> bool:
-    """
-    Return whether arrays and objects are nested in each other more than *most* times, whether the text is JSON or not.
-
-    The standard library's parser recurses for each level and counts on Python's recursion limit to stop it: a row of
-    brackets from a peer would crash a program that has raised that limit.
-    """
-    if text.count("[") + text.count("{") <= most:
-        return False  # almost every text: few brackets cannot nest deeply
-    depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
-        if depth > most:
-            return True
-    return False
-
 
 _LARGEST = 2**53 - 1
 
@@ -95,3 +70,26 @@ def load(text: str | bytes) -> Json:
         return _DECODER.decode(decoded)
     except ValueError:
         raise ProtocolError("the text is not JSON") from None
+
+
+#: A whole string, or one that never ends: brackets inside do not nest anything.
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+_BRACKET = re.compile(r"[\[{\]}]")
+
+
+def is_too_deep(text: str, most: int) -> bool:
+    """
+    Return whether arrays and objects are nested in each other more than *most* times, whether the text is JSON or not.
+
+    The standard library's parser recurses for each level and counts on Python's recursion limit to stop it: a row of
+    brackets from a peer would crash a program that has raised that limit.
+    """
+    if text.count("[") + text.count("{") <= most:
+        return False  # almost every text: few brackets cannot nest deeply
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > most:
+            return True
+    return False

@@ -1,10 +1,4 @@
-"""
-Bytes to 0x text and back, with length checks.
-
-Checks for single fields. Each names the field; none repeats the value, which may be a secret.
-
-Foreign text in our own messages: short, printable, and without anything that could be a key or a signature.
-"""
+"""Checks of single values, which name the field and never repeat its value, and foreign text made fit to be shown."""
 
 from __future__ import annotations
 
@@ -14,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dan_async.errors import InvalidFieldError
+
+# --- hex --------------------------------------------------------------------------------------------------------------
 
 
 def to_hex(data: bytes) -> str:
@@ -40,6 +36,8 @@ def from_hex(text: object, *, field: str, length: int | None = None, prefix: boo
     return data
 
 
+# --- checks -----------------------------------------------------------------------------------------------------------
+
 _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,64}|[0-9]{1,78})\Z")
 
 _ALGORITHMS = ("secp256k1", "ed25519")
@@ -53,8 +51,6 @@ MAX_PERMISSIONS_LENGTH = 64 * 1024
 
 def check_int(field: str, value: object, *, least: int, most: int, unit: str = "") -> int:
     """Check a whole number within bounds. ``True`` is not a number here, nor is ``1.0``."""
-    if type(value) is int and least <= value <= most:
-        return value
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidFieldError(field, f"must be a whole number{unit}, not {type(value).__name__}")
     if not least <= value <= most:
@@ -85,8 +81,6 @@ def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -
         raise InvalidFieldError(field, f"must be text, not {type(value).__name__}")
     if not least <= len(value) <= most:
         raise InvalidFieldError(field, f"must be {least} to {most} characters long")
-    if value.isascii():
-        return value
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -165,12 +159,13 @@ def _int_validator(*, least: int, most: int, unit: str = "") -> Callable[[Any, A
     return validate
 
 
-_MOST = 80
+# --- foreign text -----------------------------------------------------------------------------------------------------
 
+_MOST_SHOWN = 80
 _HEX_RUN = re.compile(r"[0-9a-fA-F]{64,}")
 
 #: How far to look: enough to see a run of hex digits that begins before the cut.
-_LOOK_AT = 4 * _MOST
+_LOOK_AT = 4 * _MOST_SHOWN
 
 
 def shown(text: object) -> str:
@@ -184,6 +179,8 @@ def shown(text: object) -> str:
     if not isinstance(text, str):
         return type(text).__name__
     masked = _HEX_RUN.sub("[hex masked]", text[:_LOOK_AT])
-    cut = len(masked) > _MOST or len(text) > _LOOK_AT
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in masked[:_MOST])
+    cut = len(masked) > _MOST_SHOWN or len(text) > _LOOK_AT
+    escaped = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in masked[:_MOST_SHOWN]
+    )
     return f"'{escaped}{'…' if cut else ''}'"

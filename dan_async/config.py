@@ -1,8 +1,4 @@
-"""
-Settings: frozen values, each checked when it is made.
-
-t of n.
-"""
+"""Settings: frozen values, each checked when it is made."""
 
 from __future__ import annotations
 
@@ -19,14 +15,7 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import InsecureTransportError, InvalidFieldError
 from dan_async.types import OperatorAddress
 
-__all__ = [
-    "MAX_PARTIES",
-    "NodeEndpoint",
-    "Threshold",
-    "Timeouts",
-    "TransportOptions",
-    "check_url",
-]
+__all__ = ["MAX_PARTIES", "NodeEndpoint", "Threshold", "Timeouts", "TransportOptions", "check_url"]
 
 #: Most parties that one key may have. Every party exchanges messages with every other, so the cost grows with the square.
 MAX_PARTIES = 20

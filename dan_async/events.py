@@ -6,12 +6,6 @@ a payload, or text that a peer wrote. docs/observability.md lists them.
 
 An event listener is a plain function. It is called on the event loop, in the middle of the work, so it must be quick. An
 error that it raises is logged once and changes nothing. While nobody listens, no event is made.
-
-Event listeners and how they are called.
-
-Log records that belong to a request.
-
-What networks do, emitted as events in one line where it happens. It costs next to nothing if nobody listens.
 """
 
 from __future__ import annotations
@@ -49,6 +43,10 @@ __all__ = [
     "WalletAsked",
 ]
 
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -75,6 +73,8 @@ class Event:
 
 
 # --- operations -------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class _Operation(Event):
     """
@@ -129,6 +129,8 @@ class OperationRestarted(Event):
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class _Attempt(Event):
     """
@@ -212,6 +214,8 @@ class RetryScheduled(_Attempt):
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class NodeDown(Event):
     """
@@ -243,6 +247,8 @@ class NodeUp(Event):
 
 
 # --- wallet and verdict -----------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class WalletAsked(Event):
     """
@@ -295,8 +301,6 @@ class Verdict(Event):
     key_id: MpcKeyId | None = None
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-
 #: An event listener.
 OnEvent: TypeAlias = Callable[[Event], None]
 
@@ -315,7 +319,7 @@ class Observable(Protocol):
         ...
 
 
-_log = logging.getLogger(__name__)
+# --- listeners --------------------------------------------------------------------------------------------------------
 
 
 def failure_of(error: BaseException) -> tuple[str, int | None]:
@@ -401,7 +405,7 @@ class RequestLog(logging.LoggerAdapter[logging.Logger]):
         return f"request {str(request_id).replace('%', '%%')}: {msg}", kwargs
 
 
-T = TypeVar("T")
+# --- emitting ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

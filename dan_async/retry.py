@@ -6,11 +6,9 @@ before attempt k + 1 (k = 1, 2, …) is drawn evenly from 0.5 to 1 times
 ``min(longest_wait_s, first_wait_s * 2**(k - 1))``, or is what the peer asked for (Retry-After, RFC 9110
 section 10.2.3), if that is longer, but at most ``longest_retry_after_s``.
 
-Which failures are worth another attempt, by the error's class and number. Nothing is decided by its text.
-
-Two things must come together. The error must be ``retryable``: repeating the request is known to be safe. (A gateway that
-has the owner's signature may be at work, for example, so an error is not retryable then.) And the table must not say that
-it is pointless.
+A failure is worth another attempt if two things come together. The error is ``retryable``: repeating the request is known
+to be safe. (A gateway that has the owner's signature may be at work, for example, so its error is not retryable then.) And
+the ``RetryTable`` does not say, by the error's class and number, that it is pointless. Texts decide nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +25,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import tenacity
 from attrs import define, field, frozen
 
+from dan_async._values import check_int, check_seconds, required
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     FAILURE_KINDS,
@@ -52,6 +50,10 @@ __all__ = [
     "RetryTable",
     "Row",
 ]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: HTTP statuses of a server in trouble or in a hurry (RFC 9110 section 15, RFC 6585 section 4, RFC 8470 section 5.2).
 HTTP_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -127,10 +129,6 @@ DEFAULT_RETRY_TABLE = RetryTable(
     }
 )
 
-_log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
 
 @define
 class Tries:
@@ -165,21 +163,6 @@ class BeforeSleep(Protocol):
         ...
 
 
-def _seconds(_: object, attribute: Any, value: object) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not value > 0
-        or not math.isfinite(value)
-    ):
-        raise InvalidFieldError(attribute.name, "must be a finite number greater than 0")
-
-
-def _attempts(_: object, attribute: Any, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
-        raise InvalidFieldError(attribute.name, "must be a whole number from 1 to 100")
-
-
 def _table(_: object, attribute: Any, value: object) -> None:
     if not isinstance(value, RetryTable):
         raise InvalidFieldError(attribute.name, "must be a RetryTable", hint="DEFAULT_RETRY_TABLE.but({…})")
@@ -212,10 +195,10 @@ class RetryPolicy:
         InvalidFieldError: A field has a wrong value.
     """
 
-    attempts: int = field(default=3, validator=_attempts)
-    first_wait_s: float = field(default=0.1, validator=_seconds)
-    longest_wait_s: float = field(default=2.0, validator=_seconds)
-    longest_retry_after_s: float = field(default=60.0, validator=_seconds)
+    attempts: int = field(default=3, validator=required(check_int, least=1, most=100))
+    first_wait_s: float = field(default=0.1, validator=required(check_seconds))
+    longest_wait_s: float = field(default=2.0, validator=required(check_seconds))
+    longest_retry_after_s: float = field(default=60.0, validator=required(check_seconds))
     table: RetryTable = field(default=DEFAULT_RETRY_TABLE, validator=_table, repr=False)
     before_sleep: BeforeSleep | None = field(default=None, validator=_hook, repr=False)
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, repr=False)
