@@ -1,4 +1,4 @@
-"""Every way in which a protocol ends early: why, who is to blame, and whether the two may ever run again."""
+"""Every way in which a protocol ends early: the reason, the culprits, and whether the two may ever run again."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class ProtocolAbort(DanError):  # noqa: N818 - "abort" is what the papers call i
     ) -> None:
         self.reason = str(reason)
         self.culprits = tuple(sorted(culprits))
-        who = f" by party {', '.join(map(str, self.culprits))}" if self.culprits else ""
-        super().__init__(f"{message}: {self.reason}{who}", hint=hint, phase=phase)
+        by = f" by party {', '.join(map(str, self.culprits))}" if self.culprits else ""
+        super().__init__(f"{message}: {self.reason}{by}", hint=hint, phase=phase)
 
 
 class DkgAbort(ProtocolAbort):
@@ -110,9 +110,9 @@ class PairAbort(ProtocolAbort):
     """
     The other party of a pair broke the protocol.
 
-    An abort after a failed consistency check of the extension or of the vector OLE bans: it may tell the other party bits
-    of what the set-up keeps secret, and repeated that adds up to the key (DKLs23, ePrint 2023/765, section 3.2). A ban has
-    to be remembered durably.
+    An abort after a failed consistency check of the extension or of the vector OLE bans: it may show the other party bits
+    of the set-up's secrets, and repeated that adds up to the key (DKLs23, ePrint 2023/765, section 3.2). A ban has to
+    be remembered durably.
     """
 
     def __init__(self, reason: PairReason, *, ban: bool = False) -> None:

@@ -3,7 +3,7 @@ Key generation, t of n, without a dealer.
 
 The protocol is Pedersen's (T. Pedersen, "A threshold cryptosystem without a trusted party", EUROCRYPT 1991, section 3):
 every party deals a random polynomial of degree t - 1 with Feldman's commitments (``field``), and the key is the sum of
-what they dealt. Three things are added to it:
+all constant terms. Three things are added to it:
 
 * a proof of possession by every dealer (Schnorr, in ``field``), which keeps rogue keys out;
 * a commit round, as Pedersen's own text has it: everybody is bound to a hash of the contribution before seeing anyone
@@ -11,23 +11,23 @@ what they dealt. Three things are added to it:
   J. Cryptology 20, 2007, section 3) show how a rushing adversary biases the key of the protocol without it, by choosing
   contributions last or by having its own disqualified. Here contributions are fixed blindly, and no one is ever
   disqualified: any fault ends the session;
-* an echo round (Goldwasser and Lindell, "Secure computation without agreement", DISC 2002): everybody signs a hash of all
-  that was broadcast, and the key counts only with all n signatures over the same hash. It is what makes plain links do
-  for a broadcast channel.
+* an echo round (Goldwasser and Lindell, "Secure computation without agreement", DISC 2002): everybody signs a hash of
+  all that was broadcast, and the key counts only with all n signatures over the same hash. So plain links will do for a
+  broadcast channel.
 
-What it withstands: a static, malicious, rushing adversary that controls up to t - 1 of the parties learns nothing about the
-key beyond the public key, in the random-oracle model under the discrete-logarithm assumption. It gives security with abort
-and no more: a single party can stop the session, also after it has seen what the key would be. Somebody who starts over and
-over again, and stops each session whose key does not please, biases the key that way; every such attempt is seen, and
-mostly with its culprit. Nor do all honest parties learn of the end at the same time: one may finish while another, whose
-echo was held back, does not. The n echoes are a certificate that any party may pass on, and ``finish`` takes them from
-anywhere.
+Security: a static, malicious, rushing adversary that controls up to t - 1 of the parties learns nothing about the key
+beyond the public key, in the random-oracle model under the discrete-logarithm assumption. It gives security with abort
+and no more: a single party can stop the session, also after it has seen the key that would come of it. Somebody who
+starts over and over again, and stops each session whose key does not please, biases the key that way; every such
+attempt is seen, and mostly with its culprit. Nor do all honest parties learn of the end at the same time: one may
+finish while another, whose echo was held back, does not. The n echoes are a certificate that any party may pass on, and
+``finish`` takes them from anywhere.
 
-A wrong share is a signed complaint (Pedersen, section 4.1, where the dealer would answer by publishing the share; with
-signatures one message will do). Every check of what a dealer dealt depends only on bytes that the dealer has signed or
-committed to, so that a third party who is shown them comes to the same verdict.
+A wrong share is answered by a signed complaint (Pedersen, section 4.1, where the dealer would answer by publishing the
+share; with signatures one message will do). Every check of a dealer's messages depends only on bytes that the dealer
+has signed or committed to, so that a third party who is shown them comes to the same verdict.
 
-Who calls it moves the messages: links between parties must be authenticated, and those for shares encrypted. This module
+The caller moves the messages: links between parties must be authenticated, and those for shares encrypted. This module
 does no input or output and keeps no clock; ``open`` and above all ``verify`` compute for milliseconds and belong in an
 executor.
 """
@@ -93,7 +93,7 @@ class DealingError(Exception):
 
 
 def proof_context(session: Session, dealer: int, points: tuple[bytes, ...]) -> bytes:
-    """Return what a proof of possession is bound to: the session, the dealer's index and the whole commitment vector."""
+    """Bind a proof of possession to the session, the dealer's index and the whole commitment vector."""
     return tagged_hash("dan-dkg/1 proof context", session.context, u32(dealer), *points)
 
 
@@ -144,13 +144,13 @@ def check_complaint(
     complaint: bytes, *, session_id: bytes, threshold: Threshold, identities: tuple[OperatorAddress, ...]
 ) -> int | None:
     """
-    Find out who is to blame, from the complaint alone.
+    Find the culprit, from the complaint alone.
 
     The dealer has signed the share together with the commitment that its opening hashes to. So nobody can put words in
-    the dealer's mouth, and whoever complains without reason has signed that as well. Return the dealer's index if the
+    the dealer's mouth, and a party that complains without reason has signed that as well. Return the dealer's index if the
     opening or the share is really wrong and really the dealer's, else that of the party that complained; None if the
-    complaint is malformed, of another session, or not signed by the party in whose name it speaks: whoever handed it over
-    is to blame for that.
+    complaint is malformed, of another session, or not signed by the party in whose name it speaks: that is the fault of
+    the party that handed it over.
     """
     session = Session(session_id=session_id, threshold=threshold, identities=identities)
     try:
@@ -185,7 +185,7 @@ def check_complaint(
 
 @frozen
 class DkgOpening:
-    """What a party sends in round 2: the same broadcast to all, and to each other party its share, for its eyes only."""
+    """A party's messages of round 2: the same broadcast to all, and to each other party its share, for its eyes only."""
 
     broadcast: bytes
     shares: Mapping[int, bytes] = field(repr=lambda _: "***")
@@ -203,8 +203,8 @@ class DkgParty:
     """
     One party of one key generation: ``commit``, ``open``, ``verify``, ``finish``, each once and in that order.
 
-    Mappings of messages go from a party's index to what it sent, and hold the other parties only. What a caller did not
-    receive in time is left out; the party then aborts and names the silent ones. After an abort, or any other error, the
+    Mappings of messages go from a party's index to its message, and hold the other parties only. A message that did not
+    come in time is left out; the party then aborts and names the silent ones. After an abort, or any other error, the
     object has dropped its secrets and takes no further step.
 
     The session id is 32 bytes that every party knows and that no other key generation ever had; ``sign`` signs a 32-byte
@@ -290,8 +290,8 @@ class DkgParty:
         """
         Round 3: check everything that was opened and every share; derive the key; sign the transcript.
 
-        The expensive step: about 3 + t point operations for each other party, then n·t for the public shares. What comes of
-        it is the echo, for every other party.
+        The expensive step: about 3 + t point operations for each other party, then n·t for the public shares. Return the
+        echo, for every other party.
         """
         with self._round(_Step.VERIFY, then=_Step.FINISH):
             received = self._from_all_others("openings", openings)
@@ -420,7 +420,7 @@ class DkgParty:
         return DkgAbort(faults[first].reason, tuple(faults), complaint=complaint)
 
     def _derive(self, vectors: list[CommitmentVector], secret_share: int) -> KeyShare:
-        """Add up what was dealt: key Σ F_j,0, public shares from the summed commitments (once, not once per dealer)."""
+        """Add up all dealings: key Σ F_j,0, public shares from the summed commitments (once, not once per dealer)."""
         summed = add_commitments(vectors)
         points = (
             [evaluate_in_exponent(summed, i + 1) for i in range(self._session.threshold.n)] if summed else []

@@ -1,5 +1,5 @@
 """
-The messages of key generation as declared fields, and what its parties agree on beforehand.
+The messages of key generation as declared fields, and the session that its parties agree on beforehand.
 
 Reading a message believes nothing in it; the checks are in ``dkg``. Everything that is signed is bound to the session's
 context, so that a signature holds for one session, sender, recipient and content only.
@@ -41,7 +41,7 @@ SESSION_ID_BYTES = 32
 _SHARE_MESSAGE_BYTES = 1 + DIGEST_BYTES + 2 + SCALAR_BYTES + DIGEST_BYTES + SIGNATURE_BYTES
 
 
-# --- what the parties agree on ----------------------------------------------------------------------------------------
+# --- the session ------------------------------------------------------------------------------------------------------
 
 
 def _check_session_id(_: Any, __: Any, value: Any) -> None:
@@ -150,7 +150,7 @@ class EchoMessage(Message):
 @frozen(kw_only=True, repr=False)
 class ComplaintMessage(Message):
     """
-    A share that does not fit its dealer's commitments, shown to others. What it quotes is not read yet.
+    A share that does not fit its dealer's commitments, shown to others. Its quotations are not read yet.
 
     It lays the share open. The key generation it belongs to has failed, so that the share is of no use to anybody.
     """
@@ -166,7 +166,7 @@ class ComplaintMessage(Message):
         return f"ComplaintMessage(sender={self.sender}, share_message=***)"
 
     def digest(self, context: bytes) -> bytes:
-        """Return H("dan-dkg/1 complaint", context, sender, share message, opening), which who complains signs."""
+        """Return H("dan-dkg/1 complaint", context, sender, share message, opening), which the complaining party signs."""
         return tagged_hash("dan-dkg/1 complaint", context, u32(self.sender), self.share_message, self.opening)
 
 

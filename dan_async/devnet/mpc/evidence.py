@@ -1,10 +1,11 @@
 """
-Who told different parties different things: signed commitments, passed on with the echoes.
+Proofs of equivocation: signed commitments, passed on with the echoes.
 
-``dkg`` notices equivocation when the signed transcript hashes differ, and cannot tell from them who lied. Here every
+``dkg`` notices equivocation when the signed transcript hashes differ, and cannot tell the liar from them. Here every
 party signs its commitment of round 1, and sends all commitments that it has got along with its echo: two that one party
-signed in one session are a proof against it. (The echo broadcast of Goldwasser and Lindell, "Secure multi-party computation
-without agreement", J. Cryptology 18, 2005, plus signatures, so that whoever cheats is named.) Nothing of this is secret.
+signed in one session are a proof against it. (The echo broadcast of Goldwasser and Lindell, "Secure multi-party
+computation without agreement", J. Cryptology 18, 2005, plus signatures, which name the cheat.) Security: however many
+parties are malicious, none can make another look guilty without forging its signature. Nothing of this is secret.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def sign_commitment(session: Session, message: bytes, sign: Callable[[bytes], by
 
 
 def check_evidence(session: Session, evidence: bytes) -> int | None:
-    """Return who is to blame by a complaint, or by two commitments that one party signed; None if they prove nothing."""
+    """Return the culprit that a complaint proves, or two commitments with one signer; None if they prove nothing."""
     if evidence[:1] != _PROOF:
         return check_complaint(
             evidence,
@@ -105,7 +106,7 @@ class CommitmentBook:
         return join_parts((echo, *(self._entries[index].encode() for index in self._indices)))
 
     def finish(self, party: DkgParty, own_echo: bytes, bodies: Mapping[int, bytes]) -> KeyShare:
-        """Take the last step of a key generation; if parties have got different things, find out through whom."""
+        """Take the last step of a key generation; if parties have got different commitments, find the culprit."""
         echoes: dict[int, bytes] = {}
         books: dict[int, list[bytes]] = {}
         bad = []
@@ -136,9 +137,9 @@ class CommitmentBook:
         """
         Compare everybody's book with this one.
 
-        Whoever signed two commitments is to blame, and that is proven. So is, by what this party knows itself, whoever
-        passes on a commitment that nobody signed, and whoever has the same commitments and yet signs another transcript:
-        the openings follow from the commitments.
+        A party that signed two commitments is to blame, and that is proven. So is, as far as this party knows itself, one
+        that passes on a commitment that nobody signed, and one that has the same commitments and yet signs another
+        transcript: the openings follow from the commitments.
         """
         culprits: set[int] = set()
         proof: bytes | None = None

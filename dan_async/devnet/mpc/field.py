@@ -1,10 +1,10 @@
 """
-Numbers of the protocols, modulo the order of secp256k1, and what is made of them and of points.
+Scalars modulo the order of secp256k1, and the building blocks made of scalars and points.
 
 * Polynomials that share a secret: A. Shamir, "How to share a secret", CACM 22 (1979).
 * Commitments to their coefficients: P. Feldman, "A practical scheme for non-interactive verifiable secret sharing", FOCS
-  1987, section 4. Whoever holds ``F_k = f_k·G`` can check that a share is ``f(i)``. They bind unconditionally, and show
-  ``f(0)·G``, which is what a public key is for.
+  1987, section 4. With ``F_k = f_k·G`` anybody can check that a share is ``f(i)``. They bind unconditionally, and show
+  ``f(0)·G``, the public key.
 * Proofs of possession: C. P. Schnorr, "Efficient signature generation by smart cards", J. Cryptology 4 (1991), section 2,
   made non-interactive with the Fiat-Shamir transform. They stop a rogue key: a party whose contribution is computed from
   the others' (``-ΣF_j + d·G``) does not know its logarithm (Ristenpart and Yilek, EUROCRYPT 2007, section 4). Sound in the

@@ -1,8 +1,8 @@
 """
 The one framing of all messages between parties: declared fields, each with exactly one encoding.
 
-A message is its kind (one byte), what both sides know beforehand (the session's context; in signing also sender and
-recipient), then its fields in the order in which the class declares them. Lengths are fixed or follow from a count, so
+A message is its kind (one byte), a prefix that both sides know beforehand (the session's context; in signing also sender
+and recipient), then its fields in the order in which the class declares them. Lengths are fixed or follow from a count, so
 nothing can be hidden and nothing can be left over. Reading believes nothing else: whether points are on the curve and
 scalars below the order is for the protocols to check, each with its own blame.
 """
@@ -81,7 +81,7 @@ def counted(length: int) -> Form:
 
 
 def up_to_last(length: int) -> Form:
-    """Whatever comes before the last so many bytes, which are the fields that follow."""
+    """Everything before the last so many bytes, which are the fields that follow."""
     return Form(lambda reader: reader.take(max(0, reader.left - length)))
 
 
@@ -129,24 +129,24 @@ class Record:
 
 
 class Message(Record):
-    """A record behind its header: its kind, and what both sides know beforehand."""
+    """A record behind its header: its kind, and the prefix that both sides know beforehand."""
 
     __slots__ = ()
 
     #: The first byte.
     KIND: ClassVar[int]
 
-    def encode(self, known: bytes) -> bytes:
+    def encode(self, prefix: bytes) -> bytes:
         """Return the message's bytes."""
-        return bytes((self.KIND,)) + known + self.pack()
+        return bytes((self.KIND,)) + prefix + self.pack()
 
     @classmethod
-    def decode(cls, data: bytes, known: bytes) -> Self:
+    def decode(cls, data: bytes, prefix: bytes) -> Self:
         """Read a message; raise InvalidFieldError if it is malformed, of another kind or of another session."""
         reader = _Reader(cls._name, data)
         if reader.take(1)[0] != cls.KIND:
             raise InvalidFieldError(cls._name, "is a message of another kind")
-        if reader.take(len(known)) != known:
+        if reader.take(len(prefix)) != prefix:
             raise InvalidFieldError(cls._name, "belongs to another session")
         return cls._read(reader)
 
@@ -172,3 +172,17 @@ def split_parts(body: bytes, count: int) -> list[bytes]:
     if len(parts) != count:
         raise ProtocolError("the parts of a peer's message do not add up")
     return parts
+
+
+# --- states as JSON ---------------------------------------------------------------------------------------------------
+
+
+def check_members(value: object, name: str, expected: Sequence[str]) -> None:
+    """Check that a stored state is an object with exactly these members."""
+    if not isinstance(value, Mapping):
+        raise InvalidFieldError(name, "must be an object")
+    for member in expected:
+        if member not in value:
+            raise InvalidFieldError(member, "is missing")
+    if len(value) != len(expected):
+        raise InvalidFieldError(name, "has members that are not known")

@@ -1,4 +1,4 @@
-"""What a party keeps after key generation: its share of the key."""
+"""A party's share of the key, as it is kept after key generation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.curve import ORDER, base_multiply, decode, encode
 from dan_async.crypto.hashes import DIGEST_BYTES
 from dan_async.devnet.mpc.field import scalar_from_bytes, scalar_to_bytes
+from dan_async.devnet.mpc.framing import check_members
 from dan_async.errors import InvalidFieldError
 
 _MEMBERS = ("index", "t", "n", "secretShare", "publicKey", "publicShares", "transcriptHash")
@@ -19,7 +20,7 @@ _MEMBERS = ("index", "t", "n", "secretShare", "publicKey", "publicShares", "tran
 
 @frozen(kw_only=True)
 class KeyShare:
-    """A party's share of a distributed key, and what is public about it."""
+    """A party's share of a distributed key, and its public side."""
 
     #: 1 to n.
     index: int = field()
@@ -29,7 +30,7 @@ class KeyShare:
     #: f(0)·G, and f(i)·G of every party in the order of indices; 33 bytes each.
     public_key: bytes
     public_shares: tuple[bytes, ...]
-    #: What all parties signed at the end of key generation.
+    #: All parties signed it at the end of key generation.
     transcript_hash: bytes
 
     def __attrs_post_init__(self) -> None:
@@ -61,13 +62,7 @@ class KeyShare:
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> KeyShare:
         """Read a share back, strictly: points on the curve, and the secret share that belongs to the public one."""
-        if not isinstance(members, Mapping):
-            raise InvalidFieldError("key share", "must be an object")
-        for name in _MEMBERS:
-            if name not in members:
-                raise InvalidFieldError(name, "is missing")
-        if len(members) != len(_MEMBERS):
-            raise InvalidFieldError("key share", "has members that are not known")
+        check_members(members, "key share", _MEMBERS)
         public_shares = members["publicShares"]
         if not isinstance(public_shares, list) or len(public_shares) > MAX_PARTIES:
             raise InvalidFieldError("publicShares", f"must be a list of at most {MAX_PARTIES} entries")

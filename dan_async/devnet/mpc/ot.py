@@ -1,24 +1,26 @@
 """
 Oblivious transfer: 128 base transfers for each direction of a pair, once; from them 416 transfers for each multiplication.
 
-**Base transfers** give 128 random seeds of 16 bytes, one of each two: "verified simplest OT" of DKLs18 (ePrint 2018/499,
-section VI.A and Protocol 7), which is the "simplest OT" of Chou and Orlandi (LATINCRYPT 2015, section 3) with what it
-lacked. The sender proves that it knows its key (Schnorr); every pad is hashed with session, position, key and the
-receiver's point; a challenge, response and opening make each side show that it computed its pads, so that a simulator can
-tell the receiver's choices. Adversary: static, malicious, either side, in the random-oracle model under the computational
-Diffie-Hellman assumption. A malicious sender may guess choice bits: a right guess goes unnoticed, a wrong one aborts. The
-functionality with this selective failure is enough for the extension (DKLs18, section VI.B), since the choices of an
-aborted run are thrown away. Multiplications of libsecp256k1 by points other than G do not take constant time.
+**Base transfers** give 128 random seeds of 16 bytes, one of each two: "verified simplest OT" of DKLs18 (ePrint
+2018/499, section VI.A and Protocol 7), which is the "simplest OT" of Chou and Orlandi (LATINCRYPT 2015, section 3) made
+complete. The sender proves that it knows its key (Schnorr); every pad is hashed with session, position, key and the
+receiver's point; a challenge, response and opening make each side show that it computed its pads, so that a simulator
+can tell the receiver's choices. Adversary: static, malicious, either side, in the random-oracle model under the
+computational Diffie-Hellman assumption. A malicious sender may guess choice bits: a right guess goes unnoticed, a wrong
+one aborts. The functionality with this selective failure is enough for the extension (DKLs18, section VI.B), since the
+choices of an aborted run are thrown away. Multiplications of libsecp256k1 by points other than G do not take constant
+time.
 
-**The extension** makes transfers of random strings from the seeds by symmetric cryptography: KOS (Keller, Orsini, Scholl,
-ePrint 2015/546) in its corrected version, Fig. 10, whose consistency check is that of SoftSpokenOT (Roy, ePrint 2022/192,
-sections 3 and 4, here with k = 1). The check's random elements are a hash of what they check (Fiat-Shamir; DKLs23, ePrint
-2023/765, section 5), hence the field of 208 = λc + λs bits. The receiver sends a hash of the values t that the check
-compares, instead of the values. Adversary: static, malicious, either side, in the random-oracle model. A malicious receiver
-that passes the check has been consistent but for a few rows, and has guessed as many bits of the sender's Δ as there are
-such rows; it fails with probability 1/2 for each. A failed check therefore ends the pair for good (``PairAbort.ban``). Both
-sides put a fresh nonce into what they hash, so that a session id that is used twice by mistake does no harm. The roles are
-those of the extension: its receiver was the sender of the base transfers.
+**The extension** makes transfers of random strings from the seeds by symmetric cryptography: KOS (Keller, Orsini,
+Scholl, ePrint 2015/546) in its corrected version, Fig. 10, whose consistency check is that of SoftSpokenOT (Roy, ePrint
+2022/192, sections 3 and 4, here with k = 1). The check's random elements are a hash of the matrix they check
+(Fiat-Shamir; DKLs23, ePrint 2023/765, section 5), hence the field of 208 = λc + λs bits. The receiver sends a hash of
+the values t that the check compares, instead of the values. Adversary: static, malicious, either side, in the
+random-oracle model. A malicious receiver that passes the check has been consistent but for a few rows, and has guessed
+as many bits of the sender's Δ as there are such rows; it fails with probability 1/2 for each. A failed check therefore
+ends the pair for good (``PairAbort.ban``). Both sides put a fresh nonce into what they hash, so that a session id that
+is used twice by mistake does no harm. The roles are those of the extension: its receiver was the sender of the base
+transfers.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ EXTENSION_BYTES = NONCE_BYTES + _MATRIX_BYTES + _BLOCK_BYTES + DIGEST_BYTES
 
 
 def unpack(kind: type[R], data: bytes) -> R:
-    """Read what the other party sent; malformed, it aborts without a ban."""
+    """Read a record from the other party; a malformed one aborts without a ban."""
     try:
         return kind.unpack(data)
     except InvalidFieldError:
@@ -241,7 +243,7 @@ class OtBaseReceiver:
         return b"".join(responses)
 
     def finish(self, openings: bytes) -> tuple[bytes, ...]:
-        """Check that the challenge was made of what is opened, one of it this side's own; return the chosen seeds."""
+        """Check that the challenge was made of the opened hashes, one of each two known here; return the seeds."""
         opened = _split(openings, OPENING_BYTES, DIGEST_BYTES)
         fits = True
         for position, bit in self._bits():
@@ -342,14 +344,14 @@ def _masked(_: object) -> str:
 
 @frozen
 class ReceiverSeeds:
-    """What the extension's receiver keeps: both seeds of each base transfer."""
+    """The receiver's side of the extension: both seeds of each base transfer."""
 
     pairs: tuple[tuple[bytes, bytes], ...] = field(repr=_masked)
 
 
 @frozen
 class SenderSeeds:
-    """What the extension's sender keeps: its choices in the base transfers, Δ, and the seeds it chose."""
+    """The sender's side of the extension: its choices in the base transfers, Δ, and the seeds it chose."""
 
     delta: int = field(repr=_masked)
     chosen: tuple[bytes, ...] = field(repr=_masked)

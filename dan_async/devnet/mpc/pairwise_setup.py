@@ -1,5 +1,5 @@
 """
-The set-up of a pair of parties, once before they first sign together, and what each side keeps of it.
+The set-up of a pair of parties, once before they first sign together, and the state that each side keeps of it.
 
 It makes base oblivious transfers in both directions (``ot``) and a seed in common: DKLs23 (ePrint 2023/765), section 5, and
 Functionality 3.4 for the seed. The seed is committed to before it is shown, so that neither side chooses it. Both parties
@@ -29,7 +29,7 @@ from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.devnet.mpc.aborts import PairAbort, PairReason, ProtocolStateError, SigningAbort
 from dan_async.devnet.mpc.field import Entropy
-from dan_async.devnet.mpc.framing import Digest, Message, fixed
+from dan_async.devnet.mpc.framing import Digest, Message, check_members, fixed
 from dan_async.devnet.mpc.ot import (
     CHALLENGE_BYTES,
     CHOICE_BYTES,
@@ -54,7 +54,7 @@ _SEED_BYTES = 32
 _MEMBERS = ("context", "isFirst", "commonSeed", "receiverSeeds", "delta", "senderSeeds", "banned")
 
 
-# --- what is kept -----------------------------------------------------------------------------------------------------
+# --- the state --------------------------------------------------------------------------------------------------------
 
 
 def _masked(_: object) -> str:
@@ -87,7 +87,7 @@ class PairState:
         return tagged_hash("dan-ecdsa/1 set-up", self.context, self.common_seed)
 
     def gadget_context(self, *, receiving: bool) -> bytes:
-        """Return what the gadget vector of one direction is derived from: chosen by both, so by neither."""
+        """Return the origin of one direction's gadget vector: chosen by both, so by neither."""
         direction = b"\x01" if receiving is self.is_first else b"\x02"
         return tagged_hash("dan-ecdsa/1 gadget context", self.context, self.common_seed, direction)
 
@@ -106,13 +106,7 @@ class PairState:
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> PairState:
         """Read a state back, strictly: no member missing, unknown or wrong."""
-        if not isinstance(members, Mapping):
-            raise InvalidFieldError("pair state", "must be an object")
-        for name in _MEMBERS:
-            if name not in members:
-                raise InvalidFieldError(name, "is missing")
-        if len(members) != len(_MEMBERS):
-            raise InvalidFieldError("pair state", "has members that are not known")
+        check_members(members, "pair state", _MEMBERS)
         for name in ("isFirst", "banned"):
             if not isinstance(members[name], bool):
                 raise InvalidFieldError(name, "must be true or false")
@@ -159,7 +153,7 @@ class StartMessage(Message):
 
 @frozen(repr=False)
 class ChooseMessage(Message):
-    """Round 2: choices, and the seed with what hid it in its commitment."""
+    """Round 2: choices, and the seed with the blinding of its commitment."""
 
     KIND = 2
 
@@ -215,7 +209,7 @@ class PairSetup:
     """
     One party's side: ``start``, ``choose``, ``challenge``, ``respond``, ``open``, ``finish``, each once and in that order.
 
-    Each step takes what the other party sent in its step before, and returns the message for it. After an abort the object
+    Each step takes the other party's message of the step before, and returns the message for it. After an abort the object
     takes no further step. The session id is 32 bytes that both know and that no other set-up of the two ever had.
     """
 
@@ -237,7 +231,7 @@ class PairSetup:
         self._choices = int.from_bytes(entropy(TRANSFERS // 8), "big")
         self._sender = OtBaseSender(self._direction(self._own), entropy)
         self._receiver = OtBaseReceiver(self._direction(self._peer), self._choices, entropy)
-        #: The seed, and what hides it in its commitment.
+        #: The seed, and the blinding of its commitment.
         self._seed = entropy(_SEED_BYTES) + entropy(_SEED_BYTES)
         self._peer_commitment = b""
         self._common_seed = b""
@@ -284,7 +278,7 @@ class PairSetup:
             return OpenMessage(self._sender.open(message.responses)).encode(self._context)
 
     def finish(self, data: bytes) -> PairState:
-        """Check the other party's message of round 5, and return what is to be kept."""
+        """Check the other party's message of round 5, and return the state to be kept."""
         with self._round(_Step.FINISH):
             chosen = self._receiver.finish(self._read(OpenMessage, data).openings)
             return PairState(

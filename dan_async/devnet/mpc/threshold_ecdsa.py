@@ -3,7 +3,7 @@ Threshold ECDSA in three rounds: t signers, any t of the n, from the shares that
 
 DKLs23 (Doerner, Kondi, Lee, shelat, "Threshold ECDSA in three rounds", ePrint 2023/765), Protocol 3.6. With λ_i the Lagrange
 coefficient of signer i, ζ_i its share of zero and a_i = λ_i·x_i + ζ_i (so that a = Σa_i is the key): signer i draws a nonce
-r_i and a mask φ_i, and multiplies r_i and a_i with every other signer's random χ (``vole``). What comes out are shares u_i
+r_i and a mask φ_i, and multiplies r_i and a_i with every other signer's random χ (``vole``). The results are shares u_i
 of r·φ and v_i of a·φ, for r = Σr_i and φ = Σφ_i. With w_i = h·φ_i + R_x·v_i, s = Σw_i / Σu_i = (h + R_x·a)/r. Nobody ever
 holds the key, the nonce, or the mask.
 
@@ -15,7 +15,7 @@ shares that do not add up, and a signature that does not verify, name one only w
 Two things go beyond the paper: A_i is committed to along with R_i, and round 2 carries a hash of all commitments, so that
 nobody opens different values to different signers unnoticed. Which t parties sign is fixed from the start.
 
-Rounds 1 and 2 need no digest; what they leave is a ``Presignature``, which fixes the nonce before the digest is known. That
+Rounds 1 and 2 need no digest; they leave a ``Presignature``, which fixes the nonce before the digest is known. That
 costs ECDSA some security margin, which matters for signers of a great many presignatures at a time (Groth and Shoup,
 EUROCRYPT 2022, section 6): keep few in stock. Used for two digests, one presignature gives the key away. So it signs once,
 and has no form in which it could be stored: it does not outlive the process.
@@ -89,7 +89,7 @@ class CommitMessage(Message):
 
 @frozen(kw_only=True, repr=False)
 class MultiplyMessage(Message):
-    """Round 2, to each: the opening, the sender's half of a multiplication, and what lets the recipient check it."""
+    """Round 2, to each: the opening, the sender's half of a multiplication, and the points to check it by."""
 
     KIND = 18
 
@@ -120,7 +120,7 @@ class SignMessage(Message):
 
 @frozen
 class Envelope:
-    """What a message's header says: the session's context, and the indices of sender and recipient."""
+    """The header of a message: the session's context, and the indices of sender and recipient."""
 
     context: bytes
     sender: int
@@ -128,7 +128,7 @@ class Envelope:
 
     def seal(self, message: Message) -> bytes:
         """Return the message's bytes."""
-        return message.encode(self._known)
+        return message.encode(self._prefix)
 
     def open(self, kind: type[M], data: bytes) -> M:
         """
@@ -137,12 +137,12 @@ class Envelope:
         One that is not even meant for this session and recipient must not get as far as the checks whose failure bans.
         """
         try:
-            return kind.decode(data, self._known)
+            return kind.decode(data, self._prefix)
         except InvalidFieldError:
             raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (self.sender,)) from None
 
     @property
-    def _known(self) -> bytes:
+    def _prefix(self) -> bytes:
         return self.context + bytes((self.sender, self.recipient))
 
 
@@ -171,8 +171,8 @@ class SigningParty:
     """
     One signer of one signature: ``commit``, ``multiply``, ``presign``, each once and in that order.
 
-    Mappings of messages go from a signer's index to what it sent to this one, and hold the other signers only. What did not
-    arrive in time is left out; the party then aborts and names the silent ones. After an abort the object has dropped its
+    Mappings of messages go from a signer's index to its message, and hold the other signers only. A message that did not
+    come in time is left out; the party then aborts and names the silent ones. After an abort the object has dropped its
     secrets and takes no further step. The session id is 32 bytes that all signers know and that no other signature ever
     had; the signers are exactly t parties, and there is a set-up with each of the others.
     """
@@ -327,7 +327,7 @@ class SigningParty:
         self._sent = {}
 
     def _for_each_other(self, task: Callable[[int], T]) -> dict[int, T]:
-        """Do something with each other signer, and go on after a fault, so that everybody who is to be banned is."""
+        """Run a task for each other signer, and go on after a fault, so that no ban is missed."""
         done: dict[int, T] = {}
         faults: dict[int, tuple[str, bool]] = {}
         for other in self._others:
@@ -367,7 +367,7 @@ class SigningParty:
         message = Envelope(self._context, other, self._index).open(CommitMessage, data)
         pair = self._pairs[other]
         if message.setup_id != pair.setup_id:
-            # An honest mistake, in what is stored or was not: it must not look like a failed check.
+            # An honest mistake, of a store that has lost or kept too much: it must not look like a failed check.
             raise SigningAbort(SigningReason.SETUP_MISMATCH, (other,))
         self._commitments[other] = message.commitment
         reply, self._sent[other] = send(
@@ -390,7 +390,7 @@ class SigningParty:
     def _receive_from(
         self, other: int, message: MultiplyMessage, nonce_point: Point, key_point: Point
     ) -> tuple[int, int, int]:
-        """Finish one multiplication and check that what went into it is what the other signer committed to."""
+        """Finish one multiplication and check that its inputs are those that the other signer committed to."""
         receiver = self._receivers[other]
         products = receiver.finish(message.vole)
         checks = (
@@ -498,7 +498,7 @@ class Presignature:
         return Envelope(self._context, self._index).seal(message)
 
     def combine(self, messages: Mapping[int, bytes]) -> bytes:
-        """Put the signature together from what each other signer's ``sign`` returned, and check it; see ``assemble``."""
+        """Put the signature together from the other signers' messages of round 3, and check it; see ``assemble``."""
         if self._own is None:
             raise ProtocolStateError("This presignature has not signed yet", hint="Call sign() first")
         shares = {self._index: self._own}

@@ -12,8 +12,8 @@ every transfer: with inconsistent inputs the check fails, unless the sender has 
 row is enough (the paper's ⌈λc/κ⌉ is 1), since θ_1 and θ_2 come from a field of 2^256 elements. They are a hash that covers
 the sender's message (Fiat-Shamir), which fixes its inputs before they are known.
 
-Adversary: static, malicious, either side, in the random-oracle model. A failed check may have told the sender a choice bit,
-so it bans the pair.
+Adversary: static, malicious, either side, in the random-oracle model. A failed check may have shown the sender a choice
+bit, so it bans the pair.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _Row = list[int]
 
 @frozen(repr=False)
 class _Reply(Record):
-    """The sender's message: corrections, η, and a hash of what every transfer must give for the check."""
+    """The sender's message: corrections, η, and a hash of the check's expected values."""
 
     nonce: Nonce
     corrections: Annotated[bytes, fixed(_CORRECTION_BYTES)]

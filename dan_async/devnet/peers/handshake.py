@@ -145,7 +145,7 @@ class Dialler:
 
 @frozen
 class Accepted:
-    """The listener's half-finished handshake: who says to be calling, and what to check its last message against."""
+    """The listener's half-finished handshake: the alleged dialler, and the digest that its last message must sign."""
 
     dialler: OperatorAddress
     keys: LinkKeys
@@ -155,7 +155,7 @@ class Accepted:
 def accept_hello(
     identity: NodeIdentity, hello: bytes, roster: frozenset[OperatorAddress]
 ) -> tuple[bytes, Accepted]:
-    """Answer the first message of a dialler on the roster; return the answer, and what ``check_finish`` needs."""
+    """Answer the first message of a dialler on the roster; return the answer, and the state for ``check_finish``."""
     if len(hello) != HELLO_LENGTH or not hello.startswith(VERSION):
         raise ProtocolError("the peer's first message is not a handshake of this version")
     at = len(VERSION)

@@ -47,7 +47,7 @@ class KeygenSession(RoundSession[KeyShare]):
         )
         self._agreed = agreed
         self._faults: KeygenFaults | None = None
-        #: What the peers have committed to, once they have.
+        #: The peers' commitments, once they are there.
         self._commitments: dict[int, bytes] = {}
 
     async def work(self) -> KeyShare:
@@ -77,7 +77,7 @@ class KeygenSession(RoundSession[KeyShare]):
         return SessionFailedError(abort.reason, self.operators(abort.culprits), complaint=complaint)
 
     async def judge(self, notice: AbortNotice, error: PeerAbortError) -> SessionFailedError:
-        """Blame whom a complaint proves guilty; whoever brings one that proves nothing has lied."""
+        """Blame the party that a complaint proves guilty; a peer whose complaint proves nothing has lied."""
         if notice.complaint is None:
             return await super().judge(notice, error)
         by = error.peer
@@ -142,6 +142,6 @@ class DkgSessions:
         threshold: Threshold,
         participants: Sequence[OperatorAddress],
     ) -> KeyShare:
-        """Make a key together with the other participants, who are ascending, under an id that no other key ever had."""
+        """Make a key together with the other participants, ascending, under an id that no other key ever had."""
         agreed = Session(session_id=session_id, threshold=threshold, identities=tuple(participants))
         return await KeygenSession(self._context, self._sessions, agreed, request_id).run()

@@ -68,7 +68,7 @@ class PeerLink:
         return True
 
     async def run(self, on_frame: Callable[[bytes], None]) -> None:
-        """Pass on what the peer sends until the link ends; a link that breaks or misbehaves just ends."""
+        """Pass on the peer's frames until the link ends; a link that breaks or misbehaves just ends."""
         writer = asyncio.create_task(self._write(), name=f"peer link to {self.peer}")
         try:
             await self._read(on_frame)
@@ -80,7 +80,7 @@ class PeerLink:
             await self._websocket.close()
 
     async def aclose(self) -> None:
-        """Send what waits to be sent, for a short while, and close; ``run`` then returns."""
+        """Flush for a short while, and close; ``run`` then returns."""
         self._is_closing = True
         self._wake.set()
         with contextlib.suppress(TimeoutError):
@@ -113,7 +113,7 @@ class PeerLink:
             _log.debug("peer %s: the link broke while sending", self.peer)
         finally:
             self._flushed.set()
-        # Nothing more can be sent, so the reader is told to end as well.
+        # Nothing more can be sent, so the reader must end as well.
         await self._websocket.close()
 
 
@@ -187,7 +187,7 @@ class PeerLinks:
 
     They are opened when a session needs them, and kept while they hold. Of two nodes the one with the lower operator
     address dials; so there is no race between two links of a pair. ``on_linked`` is called when a link comes up, also after
-    a break: what is not yet known to have arrived should then be sent again.
+    a break: messages not yet known to have arrived should then be sent again.
     """
 
     def __init__(

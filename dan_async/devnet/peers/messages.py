@@ -1,4 +1,4 @@
-"""What nodes say to each other over a link; docs/devnet.md has the bytes. Pure."""
+"""The messages between nodes; docs/devnet.md has the bytes. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_REASON = 500
 
 
 class Kind(IntEnum):
-    """What a message is about."""
+    """The subject of a message."""
 
     KEYGEN = 1
     ABORT = 2
@@ -39,7 +39,7 @@ class PeerMessage:
     session_id: bytes
     #: 0 for an abort, 0 or 1 for a status.
     round: int
-    #: What the round's step made, or the abort's text.
+    #: The message of the protocol's step, or the abort's text.
     body: bytes
 
     def encode(self) -> bytes:
@@ -60,7 +60,7 @@ class PeerMessage:
 
 @frozen
 class AbortNotice:
-    """Why a party gives a session up; see ``RoundSession.judge`` for how far it is believed."""
+    """A party's reason to give a session up; see ``RoundSession.judge`` for how far it is believed."""
 
     reason: str
     #: The indices of the parties that it blames.

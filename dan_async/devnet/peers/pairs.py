@@ -1,7 +1,7 @@
 """
 Set-ups of pairs, as nodes make and keep them: ``mpc.pairwise_setup`` computes; docs/devnet.md has the messages.
 
-What a node keeps about every other node that it has a set-up with includes bans.
+The record of a set-up with another node includes its ban.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MEMBERS = ("version", "operator", "state")
 
 _NO_SETUP = bytes(32)
 
-#: After a key generation, first everybody gets their answer; after a failure, whoever needs the pair waits a moment.
+#: After a key generation, first everybody gets their answer; after a failure, the next attempt waits a moment.
 _PAUSE_S = 0.2
 
 #: How often a peer may have a new set-up: it has no reason to.
@@ -45,7 +45,7 @@ _SETUPS_PER_S = 0.5
 _SETUP_BURST = 8
 
 
-# --- what is kept -----------------------------------------------------------------------------------------------------
+# --- the store --------------------------------------------------------------------------------------------------------
 
 
 class PairStore:
@@ -189,7 +189,7 @@ class PairSetups:
     """
     The set-ups of one node: one for each pair of nodes, before the two first sign together.
 
-    The node with the lower operator address begins a set-up; the other one asks it to. Each tells the other which set-up
+    The node with the lower operator address begins a set-up; the other one asks it to. Each says to the other which set-up
     it has, whenever a link comes up and after each change. A pair is ready when both have the same one. So a node that has
     lost its side, or died before it was stored, gets a new set-up, and the two never run with halves that do not match.
     """
@@ -275,7 +275,7 @@ class PairSetups:
         self._is_closed = True
         await cancel_and_wait([*self._preparing, *self._running.values(), *self._superseded])
 
-    # --- what there is ------------------------------------------------------------------------------------------------
+    # --- readiness ----------------------------------------------------------------------------------------------------
 
     def _usable(self, peer: OperatorAddress) -> PairState | None:
         state = self._store.get(peer)
@@ -283,7 +283,7 @@ class PairSetups:
             return None
         if state.banned:
             raise BannedPairError(peer)
-        # What a peer said before its link broke is not what it would say after a restart.
+        # A peer's word from before its link broke is void: it may have been restarted since.
         is_known = self._links.is_up(peer) and self._told.get(peer) == state.setup_id
         return state if is_known and peer not in self._running else None
 
@@ -325,7 +325,7 @@ class PairSetups:
             with suppress(BannedPairError, UnreadyPairError):  # the first signature tries again
                 await self._ready(peer)
 
-    # --- what is said -------------------------------------------------------------------------------------------------
+    # --- statuses -----------------------------------------------------------------------------------------------------
 
     def _own_id(self, peer: OperatorAddress) -> bytes:
         state = self._store.get(peer)
@@ -400,7 +400,7 @@ class PairSetups:
             if failure.is_silence:
                 self._failures[peer] += 1
             else:
-                await asyncio.sleep(_PAUSE_S)  # before whoever needs the pair tries again
+                await asyncio.sleep(_PAUSE_S)  # before the next attempt
             return
         if self._told.get(peer) != state.setup_id:
             self._told.pop(peer, None)  # what it had before; it will say when it has stored this one

@@ -1,8 +1,8 @@
 """
-Sessions among nodes: what peers have sent, and the one runner of everything that takes several rounds.
+Sessions among nodes: mailboxes of the peers' messages, and the one runner of everything that takes several rounds.
 
-A node that is busy, and one that is gone, are told apart by signs of life: whoever takes part in a session for longer than
-a moment says so from time to time. So a round may take long on a busy machine, while a dead party is noticed soon.
+A node that is busy, and one that is gone, are told apart by signs of life: a party that takes part in a session for longer
+than a moment says so from time to time. So a round may take long on a busy machine, while a dead party is noticed soon.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _KEPT_ENDED_SESSIONS = 32_768
-#: What keeping a message costs beside its body, so that empty ones count too.
+#: The cost of keeping a message beside its body, so that empty ones count too.
 _MESSAGE_OVERHEAD = 256
 
 
@@ -67,7 +67,7 @@ class SessionFailedError(DanError):
     """
     A session has ended without a result.
 
-    The culprits are those whom this node can blame by what it saw itself. A complaint is evidence to be passed on.
+    The culprits are those that this node can blame from its own observation. A complaint is evidence to be passed on.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class TooManySessionsError(DanError):
     """This node takes part in as many sessions as it may."""
 
 
-# --- what peers have sent ---------------------------------------------------------------------------------------------
+# --- mailboxes --------------------------------------------------------------------------------------------------------
 
 
 class Mailbox:
@@ -169,7 +169,7 @@ class Mailboxes:
         self._ended: OrderedDict[bytes, None] = OrderedDict()
 
     def open(self, session_id: bytes, peers: Iterable[OperatorAddress], *, rounds: int) -> Mailbox:
-        """Begin a session: what its parties sent before is already in the mailbox."""
+        """Begin a session: its parties' early messages are already in the mailbox."""
         if self.is_known(session_id):
             raise ValueError("a session is opened once")
         box = Mailbox(session_id, peers, rounds)
@@ -183,7 +183,7 @@ class Mailboxes:
         return session_id in self._open or session_id in self._ended
 
     def close(self, box: Mailbox) -> None:
-        """End a session: what still comes for it is dropped."""
+        """End a session: later messages for it are dropped."""
         del self._open[box.session_id]
         self._ended[box.session_id] = None
         if len(self._ended) > _KEPT_ENDED_SESSIONS:
@@ -301,7 +301,7 @@ class PeerSession:
             self._send(peer, message)
 
     def resend(self, peer: OperatorAddress) -> None:
-        """Repeat what was sent to a peer."""
+        """Repeat all messages to a peer."""
         for frame in self._sent.get(peer, ()):
             self._links.send(peer, frame)
 
@@ -330,7 +330,7 @@ class PeerSessions:
             self._mailboxes.deliver(peer, message)
 
     def resend(self, peer: OperatorAddress) -> None:
-        """Repeat what running sessions have sent to a peer: its link has just come up."""
+        """Repeat all messages of running sessions to a peer: its link has just come up."""
         for session in self._running.values():
             session.resend(peer)
 
@@ -376,9 +376,9 @@ class RoundSession(ABC, Generic[R]):
     """
     One protocol of several rounds, as one node runs it: opened, computed and exchanged in turn, and given up as a whole.
 
-    A subclass says which protocol it is. Party i is ``parties[i - 1]``; the *members* are those who take part this time.
+    A subclass says which protocol it is. Party i is ``parties[i - 1]``; the *members* are the parties of this session.
     A round waits for *round_s*, and no longer than *quiet_s* for a peer that gives no sign of life. The work belongs to
-    the node and outlives whoever asked for it: the caller sees to that.
+    the node and outlives the request that asked for it: the caller sees to that.
     """
 
     KIND: ClassVar[Kind]
@@ -415,21 +415,21 @@ class RoundSession(ABC, Generic[R]):
         """Run the protocol, by ``compute`` and ``exchange`` in turn."""
 
     async def blame(self, abort: ProtocolAbort) -> SessionFailedError:
-        """Say who is at fault for what a step has found, and act on it."""
+        """Name the culprits of an abort that a step has found, and act on it."""
         return SessionFailedError(abort.reason, self.operators(abort.culprits))
 
     async def judge(self, notice: AbortNotice, error: PeerAbortError) -> SessionFailedError:
         """
-        Say who is at fault for a peer's abort. Its word alone is not blame.
+        Name the culprits of a peer's abort. Its word alone is not blame.
 
-        Whoever it names is blamed if it names itself, or if this node, too, is still waiting for that party.
+        A party that it names is blamed if it names itself, or if this node, too, is still waiting for that party.
         """
         named = {self.parties[index - 1] for index in notice.culprits if index <= len(self.parties)}
         credible = named & (error.missing | {error.peer})
         return SessionFailedError(notice.reason, _ascending(credible), aborted_by=error.peer)
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:  # noqa: ARG002 - for subclasses
-        """Return what is really sent, faults considered; nothing at all if the node falls silent."""
+        """Return the bodies that are really sent, faults considered; none at all if the node falls silent."""
         return bodies
 
     def index(self, operator: OperatorAddress) -> int:
