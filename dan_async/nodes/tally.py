@@ -89,7 +89,10 @@ class KeygenTally:
         if problem:
             raise self._refused(operator, problem)
         self._once(self._check_key, acknowledgement, operator)
-        self._groups.setdefault(acknowledgement.text, {})[operator] = acknowledgement
+        group = self._groups.setdefault(acknowledgement.text, {})
+        if group:
+            acknowledgement.share_claims(next(iter(group.values())))
+        group[operator] = acknowledgement
 
     def record_failure(self, operator: OperatorAddress) -> None:
         """Note that a node will give no acknowledgement."""

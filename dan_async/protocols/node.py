@@ -19,12 +19,13 @@ from dan_async.crypto.hashes import tagged_hash, u32
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
 from dan_async.protocols.fields import (
     ADDRESS,
+    CHECKED_BY_CLASS,
     HASH,
     KEY_ID,
     REQUEST_ID,
     SIGNATURE,
     Form,
-    decode,
+    form_of,
     hex_bytes,
     list_of,
     nested,
@@ -155,9 +156,9 @@ def settle_digest(*, request_id: RequestId, operator: OperatorAddress, eph_pk: b
 AUTHENTICATION: Form[UserAuthentication] = nested(
     UserAuthentication,
     wire("method", one_of("eoa", "ephemeral", "passkey")),
-    wire("id", string(1024)),
-    wire("credentials", string(16 * 1024, least=0)),
-    wire("signature", string(1024 * 1024)),
+    wire("id", CHECKED_BY_CLASS),
+    wire("credentials", CHECKED_BY_CLASS),
+    wire("signature", CHECKED_BY_CLASS),
 )
 
 
@@ -245,7 +246,7 @@ class Result:
             NodeProtocolError: It is malformed.
         """
         try:
-            return decode(cls, value, "result")
+            return form_of(cls).read(value, "result")
         except InvalidFieldError as error:
             raise malformed(cls.TITLE, error) from error
 

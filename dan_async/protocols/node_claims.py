@@ -42,7 +42,7 @@ _MOST_CLAIMS = 64 * 1024
 
 @frozen(kw_only=True)
 class Claims:
-    """What a node states; nodes that agree write the same text of it."""
+    """The statement of a node; nodes that agree write the same text of it."""
 
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
 
@@ -53,9 +53,9 @@ C = TypeVar("C", bound=Claims)
 @frozen(kw_only=True)
 class SignedClaims(Result):
     """
-    Claims as the one text of theirs, signed by a node's operator (docs/node-protocol.md, "Signed claims").
+    Claims as their one text, signed by a node's operator.
 
-    The signature is over the text itself, so that whoever has compared and checked texts need read only one of them.
+    Its signature is over the text as it came, so it can be checked before the text is read, and texts can be compared.
     """
 
     #: Names what is claimed, in the hash that the operator signs.
@@ -92,6 +92,11 @@ class SignedClaims(Result):
         """Write claims and have the operator sign them."""
         unsigned = cls(text=encode(claims), operator=operator, party_index=party_index, signature=b"")
         return evolve(unsigned, signature=sign(unsigned.digest(claims.request_id)))
+
+    def share_claims(self, other: Self) -> None:
+        """Spare this one reading its text: *other* has the very same, and has read it."""
+        assert self.text == other.text
+        object.__setattr__(self, "claims", other.claims)  # as cached_property does
 
     def digest(self, request_id: RequestId) -> bytes:
         """H(tag, request id, operator, party index, the claims' text): signed by the operator."""
@@ -163,8 +168,8 @@ class Acknowledgement(SignedClaims):
     """
     A node's signed statement that it holds a share of a key: the result of ``dan_keygen``.
 
-    What it says of the key raises ``NodeProtocolError`` if its text is no canonical text of such claims; a text that was
-    counted is.
+    The properties of the key read the claims, and raise ``NodeProtocolError`` if those are malformed. An acknowledgement
+    that a key generation reports was checked.
     """
 
     TITLE = "the acknowledgement"
@@ -214,6 +219,11 @@ class Acknowledgement(SignedClaims):
     def participants(self) -> tuple[OperatorAddress, ...]:
         """The operators of all parties, ascending."""
         return self.claims.participants
+
+    @property
+    def transcript_hash(self) -> bytes:
+        """Hash over the whole key generation, equal on every honest node."""
+        return self.claims.transcript_hash
 
 
 @frozen(kw_only=True)
