@@ -154,7 +154,7 @@ def hex_bytes(*lengths: int) -> Form[bytes]:
 
 
 def hex_text(*lengths: int) -> Form[str]:
-    """As ``hex_bytes``, for what stays the text that came."""
+    """As ``hex_bytes``, for a value that stays text."""
     checked = hex_bytes(*lengths)
 
     def read(value: Json, name: str) -> str:
@@ -267,7 +267,7 @@ def to_json(message: object) -> dict[str, Json]:
 
 
 def encode(message: object) -> str:
-    """Return a message as JSON text: the one canonical text of what it says."""
+    """Return a message as JSON text, in its one canonical form."""
     return dump(form_of(type(message)).write(message))
 
 

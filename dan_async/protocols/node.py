@@ -1,5 +1,5 @@
 """
-dan-node/1: what the client and a node say to each other; node_claims has what nodes sign, node_signing how they sign.
+dan-node/1: the messages between client and node. Those that nodes sign are in node_claims, those of signing in node_signing.
 
 docs/node-protocol.md is the specification. Each message is one class, which both sides use; beside them stand the hashes
 that both sides compute: H(tag, part, …) of crypto.hashes, with addresses as 20 bytes and points as 33.
@@ -204,7 +204,7 @@ class KeygenParams:
 
 @frozen(kw_only=True)
 class SettleParams:
-    """Parameters of ``dan_settle_keygen``, by which the ephemeral key of a key generation asks what came of it."""
+    """Parameters of ``dan_settle_keygen``, by which the ephemeral key of a key generation asks after its outcome."""
 
     #: The first id of the key generation; its new starts are meant as well.
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
@@ -230,11 +230,11 @@ class SettleParams:
 
 
 class Result:
-    """What a node answers."""
+    """A node's answer, as far as it is the same for all methods."""
 
     __slots__ = ()
 
-    #: What it is, as the beginning of an error.
+    #: Its name at the beginning of an error.
     TITLE: ClassVar[str]
 
     @classmethod

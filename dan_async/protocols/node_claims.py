@@ -1,5 +1,5 @@
 """
-dan-node/1: signed claims (docs/node-protocol.md), the form in which nodes acknowledge keys and confirm changes.
+dan-node/1: signed claims (docs/node-protocol.md), by which nodes acknowledge keys and confirm changes.
 
 A node writes its claims as one text and signs that very text. Nodes that agree write the same text, so a client compares
 texts, reads one of them, and believes nothing else.
@@ -58,7 +58,7 @@ class SignedClaims(Result):
     Its signature is over the text as it came, so it can be checked before the text is read, and texts can be compared.
     """
 
-    #: Names what is claimed, in the hash that the operator signs.
+    #: Names the kind of claims, in the hash that the operator signs.
     TAG: ClassVar[str]
 
     text: Annotated[str, wire("claims", string(_MOST_CLAIMS))] = field(repr=False)
@@ -182,7 +182,7 @@ class Acknowledgement(SignedClaims):
 
     @property
     def summary(self) -> str:
-        """What it says, in a few words."""
+        """Its statement, in a few words."""
         return f"acknowledged key {self.key_id[:8]}…"
 
     @property
@@ -239,7 +239,7 @@ class Settlement(Result):
 
     @classmethod
     def read(cls, value: Json) -> Self:
-        """Read it, and what each acknowledgement claims."""
+        """Read it, and the claims of each acknowledgement; see ``Result.read``."""
         found = super().read(value)
         for acknowledgement in found.acknowledgements:
             _ = acknowledgement.claims  # raises if they are malformed
