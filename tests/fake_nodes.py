@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from attrs import evolve
 
 from dan_async._values import to_hex
-from dan_async.config import NodeEndpoint, RetryPolicy, Threshold, Timeouts
+from dan_async.config import NodeEndpoint, Threshold, Timeouts
 from dan_async.crypto import curve as point
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import sign_digest
@@ -23,6 +23,7 @@ from dan_async.nodes import NodeNetwork
 from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, SignedClaims
+from dan_async.retry import RetryPolicy
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import OperatorAddress, RequestId
 

@@ -149,9 +149,9 @@ class SignParams:
     """
     Parameters of ``dan_sign``: the same for every signer.
 
-    With presignature ids it spends presignatures of ``dan_presign``. With participants and their nonces (``dan_challenge``), the
-    nodes make presignatures first; that is for a gateway, which has no ephemeral key to ask with. With neither it is a
-    one-shot request, whose challenge is a hash of the setup alone.
+    With presignature ids it spends presignatures of ``dan_presign``. With participants and their nonces
+    (``dan_challenge``), the nodes make presignatures first; that is for a gateway, which has no ephemeral key to ask with.
+    With neither it is a one-shot request, whose challenge is a hash of the setup alone.
     """
 
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
