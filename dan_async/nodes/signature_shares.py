@@ -24,13 +24,13 @@ _HALF_ORDER = ORDER // 2
 @frozen(kw_only=True)
 class ExpectedShares:
     """
-    What every signer's answer must be about.
+    The request that every signer's answer must be for.
 
     Args:
         request_id: The request.
         key_id: The key.
-        digests: What is to be signed, 32 bytes each.
-        presignature_ids: What is to be spent, one for each digest; None if the nodes choose.
+        digests: The hashes to be signed, 32 bytes each.
+        presignature_ids: The presignatures to be spent, one for each digest; None if the nodes choose.
         address: The key's address, if it is known beforehand.
     """
 
@@ -46,6 +46,7 @@ class ExpectedShares:
 
         Raises:
             AcknowledgementError: It is about something else, or not signed by the operator.
+            NodeProtocolError: Its claims are malformed.
         """
         problem = self._problem(operator, shares)
         if problem:
@@ -77,7 +78,7 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     Put the answers of all signers together: one signature for each message.
 
     Args:
-        answers: What each of the t signers said, each checked by ``ExpectedShares.check``.
+        answers: The answers of all t signers, each checked by ``ExpectedShares.check``.
 
     Returns:
         For each message 65 bytes r, s, v, with low s and v 27 or 28, of which it was checked that they recover to the key.
