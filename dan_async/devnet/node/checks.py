@@ -204,8 +204,11 @@ class CheckedKeygen:
     setup_digest: bytes
     threshold: Threshold
     claim: EphemeralClaim
+    #: The nonce that this node gave out; None for a one-shot request.
     nonce: bytes | None
+    #: Signed by the owner: 64 hex digits.
     challenge: str
+    #: Names the work among the parties.
     session_id: bytes
 
 
@@ -278,7 +281,9 @@ class ReadSign:
     params: SignParams
     setup: SigngenSetup
     setup_digest: bytes
+    #: In the order of the messages.
     requests: tuple[SignRequest, ...]
+    #: The ephemeral key that says to have asked. Its expiry means nothing.
     claim: EphemeralClaim
     signature: str
 

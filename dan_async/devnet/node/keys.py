@@ -158,14 +158,19 @@ _MEMBERS = (
 
 @frozen(kw_only=True)
 class KeyRecord:
-    """A finished key generation."""
+    """A finished key generation. The same request gets the same acknowledgement again."""
 
+    #: Hash of the request, which tells it from another under its id.
     content: bytes
     acknowledgement: Acknowledgement
     share: KeyShare = field(repr=False)
+    #: An address, or ``passkey:`` and a credential id.
     owner_id: str
+    #: The ephemeral key that the owner vouched for.
     claim: EphemeralClaim
+    #: JSON text; None for no limits.
     permissions: str | None
+    #: The ephemeral keys that may use the key.
     ephemeral_keys: EphemeralRegistry = field(factory=EphemeralRegistry)
 
     def encode(self) -> bytes:

@@ -35,11 +35,15 @@ _MEMBERS = ("version", "content", "receipt", "publicKey", "signCount", "rpId", "
 class PasskeyRecord:
     """One registered passkey."""
 
+    #: Hash of the request that registered it.
     content: bytes
     receipt: PasskeyReceipt
+    #: In COSE form.
     public_key: bytes
+    #: The authenticator's counter when it signed last; 0 if it does not count.
     sign_count: int = field(validator=required(check_int, least=0, most=2**32 - 1))
     rp_id: str = field(validator=required(check_text, most=255))
+    #: The page that made it, the only one it may sign on.
     origin: str = field(validator=required(check_text))
 
     @property

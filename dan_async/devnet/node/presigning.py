@@ -47,7 +47,7 @@ class PresignatureOwner:
 
 @frozen(kw_only=True)
 class StockedPresignature:
-    """A presignature, and who may use it how long."""
+    """A presignature, who may use it, and until when (Unix seconds)."""
 
     presignature: Presignature
     owner: PresignatureOwner
