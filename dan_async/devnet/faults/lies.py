@@ -53,7 +53,7 @@ def substitute_key(ack: Acknowledgement, sign: Sign, owner_id: str) -> Acknowled
 
 def sign_claims(said: S, claims: Claims, sign: Sign) -> S:
     """Sign other claims in the place of those that the node has made."""
-    return said.make(claims, operator=said.operator, party_index=said.party_index, sign=sign)
+    return type(said).make(claims, operator=said.operator, party_index=said.party_index, sign=sign)
 
 
 def falsify_shares(shares: SignatureShares, sign: Sign) -> SignatureShares:

@@ -77,8 +77,8 @@ class KeyChangeService:
                 await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
             await self._workers.use_disk(self._ring.put, evolve(record, ephemeral_keys=keys))
             if operation == "revokeEphemeralKey":
-                self._on_revoked(record.acknowledgement.key_id, claim.eph_id)
-        _log.info("request %s: %s for key %s", params.request_id, operation, record.acknowledgement.key_id)
+                self._on_revoked(receipt.claims.key_id, claim.eph_id)
+        _log.info("request %s: %s for key %s", params.request_id, operation, receipt.claims.key_id)
         return receipt
 
     def _record(self, setup: EphemeralKeySetup, params: KeygenParams) -> KeyRecord:
@@ -103,16 +103,17 @@ class KeyChangeService:
     def _receipt(
         self, operation: str, params: KeygenParams, record: KeyRecord, claim: EphemeralClaim
     ) -> ChangeReceipt:
-        known = record.acknowledgement
+        known = record.acknowledgement.claims
+        claims = ChangeClaims(
+            request_id=params.request_id,
+            key_id=known.key_id,
+            t=known.t,
+            n=known.n,
+            operation=operation,
+            eph_id=claim.eph_id,
+        )
         return ChangeReceipt.make(
-            ChangeClaims(
-                request_id=params.request_id,
-                operation=operation,
-                key_id=known.key_id,
-                eph_id=claim.eph_id,
-                t=known.threshold.t,
-                n=known.threshold.n,
-            ),
+            claims,
             operator=self._identity.operator,
             party_index=params.participants.index(self._identity.operator) + 1,
             sign=self._identity.sign,

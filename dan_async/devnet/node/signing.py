@@ -234,10 +234,7 @@ class SignService:
             shares=tuple(shares),
         )
         return SignatureShares.make(
-            claims,
-            operator=self._identity.operator,
-            party_index=record.share.index,
-            sign=self._identity.sign,
+            claims, operator=self._identity.operator, party_index=record.share.index, sign=self._identity.sign
         )
 
 
