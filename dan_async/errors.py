@@ -61,7 +61,7 @@ Every error has ``message`` (what happened) and ``hint`` (what to do), and where
 ``node``, ``nodes``, ``request_id``, ``attempts``, ``elapsed_s`` and ``retryable``. No error holds a secret: not in its text
 and not in its attributes.
 
-``NodeCode`` has the codes with which a node refuses, and ``VERDICTS`` what follows from each. Of an error's class,
+``NodeCode`` has the codes with which a node refuses, and ``FAILURE_KINDS`` what follows from each. Of an error's class,
 ``is_retryable`` says whether the same call may be made again.
 """
 
@@ -335,8 +335,8 @@ class NodeCode(IntEnum):
     PRESIGNATURE_SPENT = -32044
 
 
-class Verdict(Flag):
-    """What follows from a node's refusal."""
+class FailureKind(Flag):
+    """What follows from a failure; a node's error code says which it is."""
 
     #: It stands, and it speaks against the node or the request.
     NONE = 0
@@ -350,36 +350,36 @@ class Verdict(Flag):
     BLAMELESS = auto()
 
 
-#: The verdict on each code; one that is not listed has none.
-VERDICTS: Mapping[int, Verdict] = MappingProxyType(
+#: What kind of failure each code is; one that is not listed is of none.
+FAILURE_KINDS: Mapping[int, FailureKind] = MappingProxyType(
     {
-        NodeCode.INTERNAL_ERROR: Verdict.RETRYABLE | Verdict.CURABLE,
-        NodeCode.RATE_LIMITED: Verdict.RETRYABLE | Verdict.CURABLE,
-        NodeCode.UNAVAILABLE: Verdict.RETRYABLE | Verdict.CURABLE,
-        NodeCode.CHALLENGE_MISMATCH: Verdict.CURABLE,
-        NodeCode.CHALLENGE_EXPIRED: Verdict.CURABLE,
-        NodeCode.CHALLENGE_REUSED: Verdict.CURABLE,
-        NodeCode.KEYGEN_FAILED: Verdict.CURABLE,
-        NodeCode.METHOD_NOT_FOUND: Verdict.FINAL,
-        NodeCode.INVALID_PARAMS: Verdict.FINAL,
-        NodeCode.UNSUPPORTED: Verdict.FINAL,
-        NodeCode.CLAIM_EXPIRED: Verdict.FINAL,
-        NodeCode.UNKNOWN_KEY: Verdict.FINAL,
-        NodeCode.EPHEMERAL_KEY_REFUSED: Verdict.FINAL,
-        NodeCode.NOT_PERMITTED: Verdict.FINAL,
-        NodeCode.WRONG_PARTICIPANTS: Verdict.BLAMELESS,
-        NodeCode.SIGNING_FAILED: Verdict.BLAMELESS,
-        NodeCode.PRESIGNATURE_UNKNOWN: Verdict.BLAMELESS,
-        NodeCode.PRESIGNATURE_SPENT: Verdict.BLAMELESS,
+        NodeCode.INTERNAL_ERROR: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeCode.RATE_LIMITED: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeCode.UNAVAILABLE: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeCode.CHALLENGE_MISMATCH: FailureKind.CURABLE,
+        NodeCode.CHALLENGE_EXPIRED: FailureKind.CURABLE,
+        NodeCode.CHALLENGE_REUSED: FailureKind.CURABLE,
+        NodeCode.KEYGEN_FAILED: FailureKind.CURABLE,
+        NodeCode.METHOD_NOT_FOUND: FailureKind.FINAL,
+        NodeCode.INVALID_PARAMS: FailureKind.FINAL,
+        NodeCode.UNSUPPORTED: FailureKind.FINAL,
+        NodeCode.CLAIM_EXPIRED: FailureKind.FINAL,
+        NodeCode.UNKNOWN_KEY: FailureKind.FINAL,
+        NodeCode.EPHEMERAL_KEY_REFUSED: FailureKind.FINAL,
+        NodeCode.NOT_PERMITTED: FailureKind.FINAL,
+        NodeCode.WRONG_PARTICIPANTS: FailureKind.BLAMELESS,
+        NodeCode.SIGNING_FAILED: FailureKind.BLAMELESS,
+        NodeCode.PRESIGNATURE_UNKNOWN: FailureKind.BLAMELESS,
+        NodeCode.PRESIGNATURE_SPENT: FailureKind.BLAMELESS,
     }
 )
 
 
-def verdict_of(error: BaseException | None) -> Verdict:
-    """Return the verdict on a node's refusal, by its code; of any other error, whether the call may be made again."""
+def failure_kind(error: BaseException | None) -> FailureKind:
+    """Return the kind of a node's refusal, by its code; of any other error, whether the call may be made again."""
     if isinstance(error, NodeRefusedError):
-        return VERDICTS.get(error.code, Verdict.NONE)
-    return Verdict.RETRYABLE if isinstance(error, DanError) and error.retryable else Verdict.NONE
+        return FAILURE_KINDS.get(error.code, FailureKind.NONE)
+    return FailureKind.RETRYABLE if isinstance(error, DanError) and error.retryable else FailureKind.NONE
 
 
 class NodeError(DanError):

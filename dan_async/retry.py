@@ -30,11 +30,12 @@ from attrs import define, field, frozen
 
 from dan_async.deadline import Deadline
 from dan_async.errors import (
-    VERDICTS,
+    FAILURE_KINDS,
     ConnectError,
     ConnectionLostError,
     DanError,
     DeadlineExceededError,
+    FailureKind,
     GatewayError,
     InvalidFieldError,
     NodeRefusedError,
@@ -43,7 +44,6 @@ from dan_async.errors import (
     QuorumError,
     RateLimitedError,
     RequestTimeoutError,
-    Verdict,
 )
 
 __all__ = [
@@ -61,7 +61,7 @@ __all__ = [
 HTTP_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 #: Codes of dan-node/1 after which the same call may be made again.
-NODE_CODES = frozenset(code for code, verdict in VERDICTS.items() if Verdict.RETRYABLE in verdict)
+NODE_CODES = frozenset(code for code, kind in FAILURE_KINDS.items() if FailureKind.RETRYABLE in kind)
 
 #: True: whatever its number. False: never. Numbers: if the error's is among them, or if it has none.
 Row: TypeAlias = bool | frozenset[int]

@@ -27,8 +27,7 @@ from dan_async.errors import (
     StoreError,
 )
 from dan_async.jobs.keeping import SessionKeeper, describe_problem
-from dan_async.network import KeygenReport
-from dan_async.nodes.settling import KeygenQuestion, SettlesKeygen
+from dan_async.network import KeygenQuestion, KeygenReport, SettlesKeygen
 from dan_async.session import DanSessionKeyPayload
 from dan_async.storage.base import KeygenIntent, SessionFilter, StoredSession
 from dan_async.types import RequestId

@@ -1,7 +1,7 @@
 """
-How well one node has been doing, as far as we have seen, and whether it may be asked.
+How the nodes have been doing, as far as we have seen: the one place where latencies and failures are kept.
 
-Pure: the clock and the jitter are injected. Selection (``networks.pool``) only reads what stands here.
+Pure: the clock and the jitter are injected. Choosing nodes (``rank``) only reads what stands here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterable
+from operator import attrgetter
 from typing import Literal, Protocol, TypeVar
 
 from attrs import define, field, frozen
@@ -20,7 +21,7 @@ from dan_async.types import OperatorAddress
 
 _log = logging.getLogger(__name__)
 
-#: Weight of the newest latency in the moving average.
+#: Weight of the newest time in a moving average.
 _NEWEST = 0.2
 
 #: After so many late acknowledgements in a row a node is not listened to, when enough others have come; but for one key
@@ -29,9 +30,25 @@ _LATE = 2
 
 _LISTEN_EVERY = 16
 
+#: A node that was late in signing is asked last for this long, in seconds.
+_LATE_S = 60.0
+
+#: A step is late after so many times its usual time, within these bounds, in seconds.
+_TIMES = 4.0
+
+_LEAST_S, _MOST_S = 0.1, 10.0
+
+#: What counts as late before anything is known, in seconds. A pair of nodes that meet for the first time has work to do.
+_UNKNOWN_S = {"presign": 0.75, "sign": 0.5}
+
 #: ``live``: nothing speaks against it. ``resting``: it failed, and is asked last. ``probing``: it has rested, and one
 #: request is under way that lets it prove itself.
 RestState = Literal["live", "resting", "probing"]
+
+
+def _average(usual_s: float | None, seconds: float) -> float:
+    """Take one more time into an exponentially weighted moving average."""
+    return seconds if usual_s is None else usual_s + _NEWEST * (seconds - usual_s)
 
 
 @frozen(kw_only=True)
@@ -116,7 +133,7 @@ class HealthRecord:
                 make it longer, unless this request is the probe.
         """
         self.requests += 1
-        is_due = self.is_due
+        is_due = bool(self.failures) and self.is_due
         is_proof = not (is_look and self.failures) or is_due
         asked = Asked(self.policy.clock(), self._failures_seen, is_proof)
         if is_due:
@@ -133,7 +150,7 @@ class HealthRecord:
             is_timed: Whether the time it took says something about this node alone.
         """
         if is_timed:
-            self._note_latency(self.policy.clock() - asked.started)
+            self.latency_s = _average(self.latency_s, self.policy.clock() - asked.started)
         if self.failures and asked.is_proof:
             self.failures, self.rests_until, self._probe = 0, 0.0, None
             self._tell("live")
@@ -165,7 +182,7 @@ class HealthRecord:
         """Note that the asker did not wait for the end. That is no failure; but it took at least this long."""
         elapsed = self.policy.clock() - asked.started
         if is_timed and elapsed > (self.latency_s or 0.0):
-            self._note_latency(elapsed)
+            self.latency_s = _average(self.latency_s, elapsed)
         if asked is self._probe:
             self._probe = None
             self._tell("resting")
@@ -173,10 +190,6 @@ class HealthRecord:
     def acknowledged(self, *, in_time: bool) -> None:
         """Note whether its acknowledgement of a key that was made came before or within the grace."""
         self.late_keygens = 0 if in_time else self.late_keygens + 1
-
-    def _note_latency(self, seconds: float) -> None:
-        old = self.latency_s
-        self.latency_s = seconds if old is None else old + _NEWEST * (seconds - old)
 
     def _tell(self, state: RestState) -> None:
         if self.on_change is not None:
@@ -221,15 +234,37 @@ class HealthRecord:
         return (2, self.rests_until, latency)
 
 
-class NodeUpDown:
-    """
-    Tells when a node goes down and when it is back: what ``HealthRecord.on_change`` takes.
+class Ranked(Protocol):
+    """A node, as far as ranking knows it."""
 
-    Args:
-        record: The node's record.
-        operator: The node.
-        events: Who listens.
+    @property
+    def operator(self) -> OperatorAddress:
+        """Its operator address."""
+        ...
+
+    @property
+    def health(self) -> HealthRecord:
+        """How it has been doing."""
+        ...
+
+
+N = TypeVar("N", bound=Ranked)
+
+_by_health = attrgetter("health.rank")
+
+
+def rank(nodes: Iterable[N], *, without: Collection[OperatorAddress] = ()) -> list[N]:
     """
+    Return the nodes, healthiest first; ties keep the order in which they were given.
+
+    Live nodes come first, the fastest of them in front; then those whose rest is over; then those that rest. Only those
+    named in *without* are left out, so that a pool in which every node failed still yields nodes.
+    """
+    return sorted([node for node in nodes if node.operator not in without], key=_by_health)
+
+
+class NodeUpDown:
+    """Reports that a node went down or is back: what ``HealthRecord.on_change`` takes."""
 
     __slots__ = ("_events", "_failures", "_operator", "_record")
 
@@ -239,8 +274,7 @@ class NodeUpDown:
         self._events = events
         self._failures = 0
 
-    def __call__(self, state: RestState) -> None:
-        """Hear of a change of state."""
+    def __call__(self, state: RestState) -> None:  # noqa: D102 - see the class
         before, self._failures = self._failures, self._record.failures
         if state == "resting" and not before:
             _log.info("node %s failed and rests for %.2f s", self._operator, self._record.rests_for_s)
@@ -254,60 +288,13 @@ class NodeUpDown:
                 self._events.emit(NodeUp(node=self._operator, failures=before))
 
 
-class Pooled(Protocol):
-    """What selection needs to know of a node."""
-
-    @property
-    def operator(self) -> OperatorAddress:
-        """Its operator address."""
-        ...
-
-    @property
-    def health(self) -> HealthRecord:
-        """How it has been doing."""
-        ...
-
-
-N = TypeVar("N", bound=Pooled)
-
-
-def rank(nodes: Iterable[N], *, without: Collection[OperatorAddress] = ()) -> list[N]:
-    """
-    Give the nodes, healthiest first; ties keep the order in which they were given.
-
-    Live nodes come first, the fastest of them in front; then those whose rest is over; then those that rest. None is left
-    out for its health, so that a pool in which every node failed still yields nodes.
-
-    Args:
-        nodes: The pool.
-        without: Operators to leave out.
-    """
-    return sorted((node for node in nodes if node.operator not in without), key=lambda node: node.health.rank)
-
-
-def fastest(nodes: Iterable[N], count: int, *, without: Collection[OperatorAddress] = ()) -> list[N]:
-    """Give the *count* nodes that are likely to answer first, best first; fewer if there are no more. See ``rank``."""
-    return rank(nodes, without=without)[:count]
-
-
-#: A node that was late is asked last for this long, in seconds.
-_LATE_S = 60.0
-
-#: Weight of the newest time in the moving average of a step; how many times that is late; bounds of it, in seconds.
-_NEWEST_STEP = 0.2
-
-_TIMES = 4.0
-
-_LEAST_S, _MOST_S = 0.1, 10.0
-
-#: What counts as late before anything is known, in seconds. A pair of nodes that meet for the first time has work to do.
-_UNKNOWN_S = {"presign": 0.75, "sign": 0.5}
-
-
 @define
 class Lateness:
     """
-    How long each step usually takes, and which nodes were late.
+    How long each step of signing usually takes, and which nodes were late in one.
+
+    Kept apart from the nodes' records on purpose: a step takes as long as all its signers together, so a late one must not
+    change who takes part in key generation.
 
     Args:
         clock: Monotonic seconds.
@@ -319,11 +306,10 @@ class Lateness:
 
     def took(self, step: str, seconds: float) -> None:
         """Note that all t nodes took so long."""
-        old = self._usual_s.get(step)
-        self._usual_s[step] = seconds if old is None else old + _NEWEST_STEP * (seconds - old)
+        self._usual_s[step] = _average(self._usual_s.get(step), seconds)
 
     def limit_s(self, step: str) -> float:
-        """Give the seconds after which a step is late."""
+        """Return the seconds after which a step is late."""
         usual = self._usual_s.get(step)
         if usual is None:
             return _UNKNOWN_S.get(step, _LEAST_S)

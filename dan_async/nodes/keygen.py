@@ -1,5 +1,5 @@
 """
-One key generation of a client over the nodes themselves: who takes part, the owner's signature, and starting again.
+Key generation over the nodes (docs/node-protocol.md, "Key generation"): who takes part, and what the nodes agree on.
 
 What was not yet shown to the owner's wallet is replaced silently; what was, is started again only for a wallet that no
 person looks at, unless the caller allows to ask the person again.
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
-from itertools import pairwise
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
@@ -19,23 +18,27 @@ from attrs import evolve, frozen
 from dan_async.config import Threshold, Timeouts
 from dan_async.deadline import Deadline
 from dan_async.errors import (
+    AcknowledgementError,
     ClientClosedError,
+    DanError,
+    FailureKind,
     NodeOutcome,
     NodeRefusedError,
     QuorumError,
-    Verdict,
-    verdict_of,
+    failure_kind,
 )
-from dan_async.events import OperationRestarted, RequestLog, wallet_turn
+from dan_async.events import OperationRestarted, RequestLog, tell_verdict
 from dan_async.network import KeygenReport, KeygenRequest, KeygenTimings
+from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
-from dan_async.nodes.round import NodeRound, SetupText, open_round, out_of_time, run_keygen
+from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
+from dan_async.nodes.tally import KeygenTally, set_dissent_apart
 from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols import node as node_1
-from dan_async.protocols.node import MOST_RESTARTS
+from dan_async.protocols.node import MOST_RESTARTS, Acknowledgement, ChallengeResult
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
-from dan_async.types import OperatorAddress, RequestId
+from dan_async.types import Json, OperatorAddress, RequestId
 
 if TYPE_CHECKING:
     from dan_async.network import AuthModule
@@ -45,7 +48,178 @@ _log = logging.getLogger(__name__)
 #: How many times a key generation is started again that cannot leave out anybody new. One that can always is.
 _VAIN_RESTARTS = 2
 
+#: Without a grace of the caller's own: this part of the time that it took until t nodes agreed, within these bounds, in
+#: seconds. A tenth keeps a call with a stalled node about as fast as one without.
+_GRACE_PART = 0.1
 
+_LEAST_GRACE_S = 0.002
+
+_MOST_GRACE_S = 0.05
+
+#: When t cannot agree any more and a node blames another: how long to listen to what the rest say of it, in seconds.
+_BLAME_S = 0.25
+
+
+# --- the verdict: what t nodes agree on -------------------------------------------------------------------------------
+def grace(agreed_after_s: float, grace_s: float | None = None) -> float:
+    """Return how long to listen for the other nodes once t agree, in seconds: what the caller wants, or about a tenth."""
+    if grace_s is not None:
+        return grace_s
+    return min(_MOST_GRACE_S, max(_LEAST_GRACE_S, _GRACE_PART * agreed_after_s))
+
+
+@frozen(kw_only=True)
+class UntilVerdict(Plan[Acknowledgement]):
+    """
+    Over when t nodes agree, or when t cannot agree any more.
+
+    When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
+    share. Cutting them off is safe: a node that did its work repeats its answer when asked again. When t cannot agree, the
+    moment is 50 ms: whom the other nodes blame is worth knowing. Where a node does blame another, those that nobody blames
+    have 250 ms to say whom they do.
+
+    Args:
+        tally: Counts the answers.
+        grace_s: Seconds to listen on after the verdict is won; None for a short time that depends on how long it took.
+        slow: Nodes that are not listened to after the verdict is won: they were late the last times as well.
+    """
+
+    tally: KeygenTally
+    grace_s: float | None = None
+    slow: Collection[OperatorAddress] = ()
+
+    def check(self, operator: OperatorAddress, answer: Acknowledgement) -> str:
+        """Count it, if it passes every check."""
+        self.tally.record(operator, answer)
+        return answer.summary
+
+    def is_settled(self, answers: Answers[Acknowledgement]) -> bool:
+        """Whether t agree, or cannot agree any more."""
+        for operator in answers.errors:
+            self.tally.record_failure(operator)
+        return self.tally.is_won or self.tally.is_lost
+
+    def linger_s(self, answers: Answers[Acknowledgement]) -> float:
+        """Short if t agree; longer if it may come out who is to blame."""
+        if self.tally.is_won:
+            return grace(answers.elapsed_s, self.grace_s)
+        return _BLAME_S if _accused(answers) else _MOST_GRACE_S
+
+    def spared(self, answers: Answers[Acknowledgement]) -> Collection[OperatorAddress]:
+        """Return the slow ones, or those who are blamed: they would hardly speak."""
+        return self.slow if self.tally.is_won else _accused(answers)
+
+
+def _accused(answers: Answers[Acknowledgement]) -> set[OperatorAddress]:
+    """Return whom any node blames."""
+    refusals = [error for error in answers.errors.values() if isinstance(error, NodeRefusedError)]
+    return {OperatorAddress(culprit) for refusal in refusals for culprit in refusal.culprits}
+
+
+async def run_keygen(
+    pool: Mapping[OperatorAddress, Node],
+    opened: NodeRound,
+    authentication: UserAuthentication,
+    threshold: Threshold,
+    *,
+    deadline: Deadline,
+    grace_s: float | None = None,
+) -> KeygenReport:
+    """
+    Send the authorised request to every participant and aggregate what they acknowledge.
+
+    Args:
+        pool: The nodes.
+        opened: The round that was authorised.
+        authentication: The owner's signature over its challenge.
+        threshold: The t and n that the setup names.
+        deadline: The job's deadline.
+        grace_s: Seconds to listen on after t nodes agree; see ``Timeouts``.
+
+    Raises:
+        QuorumError: Fewer than t nodes agree; it has every node's outcome.
+        QuorumDeadlineError: The time ran out first; it is a DeadlineExceededError as well, and has the same outcomes.
+    """
+    setup = opened.setup
+    tally = KeygenTally(
+        request_id=setup.request_id,
+        threshold=threshold,
+        participants=opened.participants,
+        key_id_of=lambda public_key: node_1.compute_key_id(
+            public_key=public_key,
+            t=threshold.t,
+            participants=opened.participants,
+            owner_id=authentication.id,
+            request_id=setup.request_id,
+        ),
+        digest_of=node_1.acknowledgement_digest,
+    )
+    slow = []
+    for operator in opened.participants:
+        health = pool[operator].health
+        health.keygens += 1
+        if grace_s is None and not health.is_worth_the_grace:
+            slow.append(operator)
+    answers = await submit(
+        pool,
+        opened,
+        authentication,
+        method="dan_keygen",
+        decode=_decode,
+        plan=UntilVerdict(seats=len(opened.participants), tally=tally, grace_s=grace_s, slow=slow),
+        deadline=deadline,
+    )
+    for outcome in answers.outcomes:
+        if isinstance(outcome.error, DanError):
+            RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
+    outcomes = set_dissent_apart(answers.outcomes, tally.winners)
+    report = partial(
+        tell_verdict,
+        pool[opened.participants[0]].events,
+        setup.request_id,
+        setup.operation,
+        needed=threshold.t,
+        agreed=[outcome.operator for outcome in outcomes if outcome.is_success],
+        outcomes=outcomes,
+        elapsed_s=answers.elapsed_s,
+    )
+    try:
+        agreed = tally.verdict()
+    except QuorumError as error:
+        doing = "waiting for the nodes to generate the key"
+        failure = out_of_time(error, deadline, doing, phase="keygen")
+        failure.outcomes = outcomes
+        _note_misbehaviour(pool, outcomes, failure.culprits)
+        report(is_won=False)
+        raise failure from None
+    _note_misbehaviour(pool, outcomes, ())
+    for outcome in outcomes:
+        if outcome.error is None:
+            pool[outcome.operator].health.acknowledged(in_time=outcome.is_success)
+    report(is_won=True, key_id=agreed.key_id)
+    return KeygenReport(
+        request_id=setup.request_id,
+        key_id=agreed.key_id,
+        public_key=agreed.public_key,
+        threshold=threshold,
+        outcomes=outcomes,
+    )
+
+
+def _decode(_: OperatorAddress, value: Json) -> Acknowledgement:
+    return node_1.decode_acknowledgement(value)
+
+
+def _note_misbehaviour(
+    pool: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome[Any]], culprits: Collection[str]
+) -> None:
+    """Let those rest whose acknowledgement failed a check, and those that most of the others blame."""
+    for outcome in outcomes:
+        if isinstance(outcome.error, AcknowledgementError) or outcome.operator in culprits:
+            pool[outcome.operator].health.misbehaved()
+
+
+# --- the client's side: who takes part, and starting again ------------------------------------------------------------
 @frozen(kw_only=True)
 class _Opened:
     """A round whose nodes are ready, and what the owner is to sign for it."""
@@ -58,7 +232,7 @@ class _Opened:
     @property
     def replaced(self) -> tuple[NodeOutcome[Any], ...]:
         """What became of the nodes that were asked and do not take part."""
-        return tuple(o for o in self.outcomes if o.operator not in self.round.participants)
+        return tuple([o for o in self.outcomes if o.operator not in self.round.participants])
 
 
 class NodeKeygen:
@@ -66,7 +240,7 @@ class NodeKeygen:
     Runs one key generation.
 
     Args:
-        nodes: The pool.
+        pool: The nodes.
         request: What is asked for.
         auth: Who authorises it.
         deadline: The job's deadline.
@@ -75,15 +249,15 @@ class NodeKeygen:
 
     def __init__(
         self,
-        nodes: Sequence[Node],
+        pool: Mapping[OperatorAddress, Node],
         request: KeygenRequest,
         auth: AuthModule,
         *,
         deadline: Deadline,
         timeouts: Timeouts,
     ) -> None:
-        self._nodes = {node.operator: node for node in nodes}
-        self._events = nodes[0].events
+        self._pool = pool
+        self._events = next(iter(pool.values())).events
         self._first = request
         self._auth = auth
         self._deadline = deadline
@@ -98,9 +272,9 @@ class NodeKeygen:
     async def run(self) -> KeygenReport:
         """Run it; see ``Network.keygen`` for what it raises."""
         started = time.monotonic()
-        unasked = rank(self._nodes.values())[self._first.threshold.n :]
-        async with probing(unasked, deadline=self._deadline):
-            report = await self._run()
+        ranked = rank(self._pool.values())
+        async with probing(ranked[self._first.threshold.n :], deadline=self._deadline):
+            report = await self._run(ranked)
         timings = evolve(report.timings, total_s=time.monotonic() - started)
         return evolve(
             report,
@@ -109,18 +283,18 @@ class NodeKeygen:
             culprits=tuple(sorted(self._culprits)),
         )
 
-    async def _run(self) -> KeygenReport:
+    async def _run(self, candidates: list[Node]) -> KeygenReport:
         request = self._first
         while True:
-            times = [time.monotonic()]
-            opened = await self._open(request)
+            began = time.monotonic()
+            opened = await self._open(request, candidates)
             self._replaced += opened.replaced
-            times.append(time.monotonic())
+            were_ready = time.monotonic()
             authentication = await self._authorise(opened)
-            times.append(time.monotonic())
+            authorised = time.monotonic()
             try:
                 report = await run_keygen(
-                    self._nodes,
+                    self._pool,
                     opened.round,
                     authentication,
                     opened.threshold,
@@ -137,10 +311,13 @@ class NodeKeygen:
                     raise
                 self._replaced += [o for o in error.outcomes if not o.is_success]
             else:
-                times.append(time.monotonic())
-                challenge_s, wallet_s, keygen_s = (b - a for a, b in pairwise(times))
-                timings = KeygenTimings(challenge_s=challenge_s, wallet_s=wallet_s, keygen_s=keygen_s)
+                timings = KeygenTimings(
+                    challenge_s=were_ready - began,
+                    wallet_s=authorised - were_ready,
+                    keygen_s=time.monotonic() - authorised,
+                )
                 return evolve(report, restarts=self._restarts, timings=timings)
+            candidates = self._next_candidates()
             self._restarts += 1
             RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
             old_id = request.request_id
@@ -171,8 +348,14 @@ class NodeKeygen:
         if len(self._left_out) == before or self._left() < self._least:
             self._vain_restarts += 1
 
+    def _next_candidates(self) -> list[Node]:
+        left = rank(self._pool.values(), without=self._left_out)
+        if len(left) < self._least:  # nothing better is left: those that failed may have recovered
+            return rank(self._pool.values())
+        return left
+
     def _left(self) -> int:
-        return len(self._nodes.keys() - self._left_out)
+        return len(self._pool.keys() - self._left_out)
 
     def _obstacle(self, error: QuorumError) -> str | None:
         """Say why the key generation is not started again, as the error's hint; None if it is."""
@@ -199,18 +382,15 @@ class NodeKeygen:
 
     # --- the steps of a round -----------------------------------------------------------------------------------------
 
-    async def _open(self, request: KeygenRequest) -> _Opened:
+    async def _open(self, request: KeygenRequest, candidates: list[Node]) -> _Opened:
         """Find n nodes that are ready; fewer, if that many do not answer and the request allows it."""
         least = self._least
-        candidates = rank(self._nodes.values(), without=self._left_out)
-        if len(candidates) < least:  # nothing better is left: those that failed may have recovered
-            candidates = rank(self._nodes.values())
         threshold = Threshold(request.threshold.t, max(least, min(len(candidates), request.threshold.n)))
         opened = await self._ask(request, threshold, candidates)
         ready = len(opened.round.participants)
         if least <= ready < threshold.n:
             # n is part of what is signed, so a smaller set of parties needs nonces of its own.
-            answered = [self._nodes[operator] for operator in opened.round.participants]
+            answered = [self._pool[operator] for operator in opened.round.participants]
             first, opened = opened, await self._ask(request, Threshold(threshold.t, ready), answered)
             opened = evolve(opened, outcomes=(*first.replaced, *opened.outcomes))
             ready = len(opened.round.participants)
@@ -229,32 +409,39 @@ class NodeKeygen:
         return opened
 
     async def _ask(self, request: KeygenRequest, threshold: Threshold, candidates: Sequence[Node]) -> _Opened:
-        setup, text = _setup_for(request, threshold)
-        remaining = self._deadline.remaining()
-        opened, outcomes = await open_round(
-            candidates,
-            text,
-            threshold.n,
-            deadline=self._deadline,
+        setup = revision_1.keygen_setup(
+            threshold=threshold,
+            claim=request.claim,
+            permissions=request.permissions,
+            key_label=request.key_label,
+        )
+        text = SetupText(
+            request_id=request.request_id,
+            operation="keygen",
+            revision="1",
+            text=revision_1.encode_keygen_setup(setup),
+        )
+        # Fewer parties than asked for are taken late, but while there is time to go on with them.
+        patience_s, remaining = self._timeouts.patience_s, self._deadline.remaining()
+        plan: Plan[ChallengeResult] = Plan(
+            seats=threshold.n,
             hedge_s=self._timeouts.hedge_s,
             least=min(self._least, threshold.n),
-            # Fewer parties than asked for are taken late, but while there is time to go on with them.
-            patience_s=min(self._timeouts.patience_s, *([] if remaining is None else [remaining / 2])),
+            patience_s=patience_s if remaining is None else min(patience_s, remaining / 2),
         )
-        return _Opened(setup=setup, threshold=threshold, round=opened, outcomes=tuple(outcomes))
+        opened, answers = await open_round(candidates, text, plan, deadline=self._deadline)
+        return _Opened(setup=setup, threshold=threshold, round=opened, outcomes=tuple(answers.outcomes))
 
     async def _authorise(self, opened: _Opened) -> UserAuthentication:
         challenge = opened.round.challenge
-        waiting = self._deadline.paused() if self._auth.interactive else nullcontext()
-        with waiting, wallet_turn(self._events, opened.round.setup.request_id, self._auth.interactive):
-            signature = await self._auth.authorise(
-                challenge=challenge, typed_data=revision_1.keygen_typed_data(opened.setup, challenge)
-            )
-        return UserAuthentication(
-            method=self._auth.method,
-            id=self._auth.id,
+        return await authenticate(
+            self._auth,
+            challenge,
+            typed_data=revision_1.keygen_typed_data(opened.setup, challenge),
             credentials=revision_1.encode_claim(self._first.claim),
-            signature=signature,
+            request_id=opened.round.setup.request_id,
+            deadline=self._deadline,
+            events=self._events,
         )
 
 
@@ -275,27 +462,11 @@ def not_ready(
         phase="challenge",
         request_id=request_id,
     )
-    if deadline.is_over:
-        return out_of_time(deadline, "waiting for nodes to be ready", error, phase="challenge")
-    return error
+    return out_of_time(error, deadline, "waiting for nodes to be ready", phase="challenge")
 
 
 def _is_final(outcome: NodeOutcome[Any]) -> bool:
     """Whether a node refused what another round would bring again."""
-    return isinstance(outcome.error, NodeRefusedError) and Verdict.CURABLE not in verdict_of(outcome.error)
-
-
-def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetup, SetupText]:
-    setup = revision_1.keygen_setup(
-        threshold=threshold,
-        claim=request.claim,
-        permissions=request.permissions,
-        key_label=request.key_label,
+    return isinstance(outcome.error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(
+        outcome.error
     )
-    text = SetupText(
-        request_id=request.request_id,
-        operation="keygen",
-        revision="1",
-        text=revision_1.encode_keygen_setup(setup),
-    )
-    return setup, text

@@ -1,29 +1,24 @@
-"""
-One node as the client sees it: its pinned identity, its connection, its health.
-
-Letting a node that has rested prove itself, beside work that does not need it.
-"""
+"""One node as the client sees it: its pinned identity, its connection, its health."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
-
-from attrs import frozen
+from typing import Any, TypeVar
 
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
 from dan_async.crypto.signature import recover_address
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
-    VERDICTS,
+    FAILURE_KINDS,
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
     DanError,
+    FailureKind,
     NodeCode,
     NodeError,
     NodeProtocolError,
@@ -34,29 +29,22 @@ from dan_async.errors import (
     RateLimitedError,
     RequestTimeoutError,
     RpcError,
-    Verdict,
 )
 from dan_async.events import Attempts, EventHub
-from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy, rank
+from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy
 from dan_async.protocols import node as node_1
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
 from dan_async.transport.websocket import WebSocketTransport
-from dan_async.types import Json, OperatorAddress
+from dan_async.types import Json
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 #: Methods whose time depends on the other nodes as well.
 _COLLECTIVE = frozenset({"dan_keygen", "dan_presign"})
-
-
-@frozen
-class Result(Generic[T]):
-    """A decoded answer and how many attempts it took."""
-
-    value: T
-    attempts: int
 
 
 class Node:
@@ -85,17 +73,13 @@ class Node:
         events: EventHub | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self.operator = endpoint.operator
         self.events = events or EventHub()
         self.health = HealthRecord(rest or RestPolicy())
         self.health.on_change = NodeUpDown(self.health, self.operator, self.events)
         self._timeouts = timeouts
         self._retry = retry
         self._transport = transport or self._make_transport(options)
-
-    @property
-    def operator(self) -> OperatorAddress:
-        """Its operator address, by which it is known."""
-        return self.endpoint.operator
 
     def _make_transport(self, options: TransportOptions) -> Transport:
         url, connect_s = self.endpoint.url, self._timeouts.connect_s
@@ -123,7 +107,7 @@ class Node:
                 hint="Check the URL and the operator; the client talks to no node that it was not given",
             )
 
-    async def call(
+    def call(
         self,
         method: str,
         params: str,
@@ -134,7 +118,7 @@ class Node:
         attempt_s: float | None = None,
         tries: Tries | None = None,
         is_look: bool = False,
-    ) -> Result[T]:
+    ) -> Coroutine[Any, Any, T]:
         """
         Ask the node, again if that is safe and may help. Every method of dan-node/1 is idempotent by its request id.
 
@@ -152,12 +136,12 @@ class Node:
             NodeError: The last attempt's failure.
             DeadlineExceededError: The deadline ran out.
         """
-        counted = Tries() if tries is None else tries
         # What the nodes do together takes as long as the slowest of them: that says nothing about this one.
         is_timed = method not in _COLLECTIVE
 
         async def attempt() -> T:
-            counted.made += 1
+            if tries is not None:
+                tries.made += 1
             limit = deadline.cap(attempt_s or self._timeouts.attempt_s)
             if limit == 0.0:
                 raise deadline.error(
@@ -179,9 +163,9 @@ class Node:
             self.health.succeeded(asked, is_timed=is_timed)
             return value
 
-        told = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
-        value = await self._retry.run(told.watch(attempt), deadline=deadline, before_sleep=told.before_sleep)
-        return Result(value, counted.made)
+        attempts = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
+        watched = attempts.watch(attempt) if self.events.hooks else attempt
+        return self._retry.run(watched, deadline=deadline, before_sleep=attempts.before_sleep)
 
     async def look(self, *, deadline: Deadline) -> float:
         """
@@ -194,8 +178,7 @@ class Node:
             NodeError: It does not answer, or with what the protocol does not allow.
             DeadlineExceededError: The deadline ran out.
         """
-        answer = await self.call("dan_health", "{}", _node_time, deadline=deadline, is_look=True)
-        return answer.value
+        return await self.call("dan_health", "{}", _node_time, deadline=deadline, is_look=True)
 
     def _note_failure(self, asked: Asked, error: NodeError) -> None:
         if isinstance(error, NodeRefusedError) and not error.retryable:
@@ -271,14 +254,12 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
-        retryable=Verdict.RETRYABLE in VERDICTS.get(error.code, Verdict.NONE),
+        retryable=FailureKind.RETRYABLE in FAILURE_KINDS.get(error.code, FailureKind.NONE),
         **context,
     )
 
 
-_log = logging.getLogger(__name__)
-
-
+# --- proving itself ------------------------------------------------------------------------------------------------
 @asynccontextmanager
 async def probing(spares: Iterable[Node], *, deadline: Deadline) -> AsyncIterator[None]:
     """
@@ -288,10 +269,10 @@ async def probing(spares: Iterable[Node], *, deadline: Deadline) -> AsyncIterato
     it is asked how it is on the side: no seat and no time is spent on it, and with the block the probe ends as well.
 
     Args:
-        spares: The nodes that the block does not ask.
+        spares: The nodes that the block does not ask, best first.
         deadline: The job's deadline.
     """
-    due = next((node for node in rank(spares) if node.health.is_due), None)
+    due = next((node for node in spares if node.health.is_due), None)
     tasks = [] if due is None else [asyncio.create_task(_probe(due, deadline), name="dan-probe")]
     try:
         yield

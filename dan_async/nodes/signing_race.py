@@ -1,9 +1,8 @@
 """
 Sets of t nodes in a race for one signature: the fastest first, another when one fails or is late, the first result wins.
 
-A signature needs all t of a set, so a single late node makes its whole set late; the set that follows goes without it.
-
-One set of t nodes that are asked together, and how long that usually takes.
+A signature needs all t of a set, so a single late node makes its whole set late; the set that follows goes without it. Each
+step of one set is an ``ask_many``; the race between sets is of another shape, and stays here.
 """
 
 from __future__ import annotations
@@ -14,39 +13,45 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import combinations, islice
 from typing import Generic, TypeVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
     DanError,
     EphemeralKeyRefusedError,
+    FailureKind,
     NodeCode,
     NodeOutcome,
     NodeRefusedError,
     NotPermittedError,
     QuorumError,
-    Verdict,
-    verdict_of,
+    failure_kind,
 )
+from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.health import Lateness, rank
 from dan_async.nodes.node import Node
+from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 
 T = TypeVar("T")
 
 #: How long the others are listened to after one node of a set has failed, in seconds: their reasons may be the same.
-_GRACE_S = 0.05
+_LISTEN_S = 0.05
+
+#: Sets that run at the same time, times that one set is tried, sets that are tried, and sets that are looked at to find one.
+_MOST_AT_ONCE = 3
+
+_MOST_TRIES_OF_ONE = 2
+
+_MOST_TRIES = 16
+
+_MOST_LOOKED_AT = 2000
 
 
+# --- one set ----------------------------------------------------------------------------------------------------------
 class SetFailedError(DanError):
-    """
-    A set of signers made no signature.
-
-    Args:
-        failures: What each node that failed did.
-        suspects: Nodes to leave out if others can be had.
-    """
+    """A set of signers made no signature: what each node that failed did, and whom to leave out if others can be had."""
 
     def __init__(
         self, failures: dict[OperatorAddress, DanError], suspects: Iterable[OperatorAddress] = ()
@@ -63,9 +68,11 @@ class Run:
 
     Args:
         signers: The nodes, ascending.
+        clock: The race's monotonic seconds.
         waiting: Who has not answered the step that is under way.
         step: That step.
-        since: When it began, in the race's monotonic seconds.
+        since: When it began.
+        is_hedged: Whether it is late, and another set runs besides.
     """
 
     signers: tuple[Node, ...]
@@ -82,64 +89,51 @@ class Run:
         self.is_hedged = False
 
 
+@frozen(kw_only=True)
+class _AllOrNone(Plan[T]):
+    """Over when all have answered, or the first has failed: then the others are listened to for a moment."""
+
+    def is_settled(self, answers: Answers[T]) -> bool:
+        return bool(answers.errors) or len(answers.values) == self.seats
+
+    def linger_s(self, answers: Answers[T]) -> float:  # noqa: ARG002 - only failures leave anybody to listen to
+        return _LISTEN_S
+
+
 async def ask_set(
-    run: Run, step: str, ask: Callable[[Node], Awaitable[T]], *, lateness: Lateness
+    run: Run,
+    step: str,
+    ask: Callable[[Node, Tries], Awaitable[T]],
+    *,
+    lateness: Lateness,
+    deadline: Deadline,
 ) -> dict[OperatorAddress, T]:
     """
-    Ask all signers of a set at once.
-
-    Args:
-        run: The set.
-        step: What this is, for the lateness.
-        ask: Asks one node; raises a DanError if it fails.
-        lateness: Told how long it took.
-
-    Returns:
-        Every signer's answer.
+    Take one step with all signers of a set, and note how long it took; return every signer's answer.
 
     Raises:
         SetFailedError: One failed; it has what each of those who failed said.
     """
     run.begin(step)
 
-    async def one(node: Node) -> T:
-        answer = await ask(node)
+    async def one(node: Node, tries: Tries) -> T:
+        answer = await ask(node, tries)
         run.waiting.discard(node.operator)
         return answer
 
-    tasks = {
-        asyncio.create_task(one(node), name=f"dan-{step}-{node.operator}"): node.operator
-        for node in run.signers
-    }
-    try:
-        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        if pending:
-            await asyncio.wait(pending, timeout=_GRACE_S)
-    finally:
-        await cancel_and_wait(tasks)
-    failures: dict[OperatorAddress, DanError] = {}
-    for task, operator in tasks.items():
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, DanError) and not isinstance(error, ClientClosedError):
-            failures[operator] = error
-        elif error is not None:
+    answers = await ask_many(
+        run.signers, one, _AllOrNone(seats=len(run.signers)), step=step, deadline=deadline
+    )
+    for error in answers.errors.values():
+        if isinstance(error, ClientClosedError):
             raise error
-    if failures or any(task.cancelled() for task in tasks):
-        raise SetFailedError(failures)
+    if len(answers.values) < len(run.signers):
+        raise SetFailedError(answers.errors)
     lateness.took(step, run.clock() - run.since)
-    return {operator: task.result() for task, operator in tasks.items()}
+    return answers.values
 
 
-#: Sets that run at the same time, times that one set is tried, sets that are tried, and sets that are looked at to find one.
-_MOST_AT_ONCE = 3
-
-_MOST_TRIES_OF_ONE = 2
-
-_MOST_TRIES = 16
-
-_MOST_LOOKED_AT = 2000
-
-
+# --- the race ---------------------------------------------------------------------------------------------------------
 class SignerRace(Generic[T]):
     """
     The race for one signature.
@@ -305,13 +299,13 @@ class SignerRace(Generic[T]):
         known = {node.operator for node in run.signers}
         for operator, error in failure.failures.items():
             self._errors[operator] = error
-            verdict = verdict_of(error)
-            if Verdict.FINAL in verdict:
+            kind = failure_kind(error)
+            if FailureKind.FINAL in kind:
                 self._refused[operator] = error
             elif isinstance(error, NodeRefusedError) and error.code == NodeCode.SIGNING_FAILED:
                 for culprit in known.intersection(error.culprits):
                     self._blame[OperatorAddress(culprit)] += 1
-            elif Verdict.BLAMELESS not in verdict:
+            elif FailureKind.BLAMELESS not in kind:
                 self._blame[operator] += 1
                 self._silent.add(operator)  # it was asked several times already
 

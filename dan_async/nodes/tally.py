@@ -13,8 +13,6 @@ never change it:
    which is Lagrange interpolation over every subset at once, extra shares included.
 
 Then t nodes must make the very same claims.
-
-Acknowledgements that are right in themselves, and not what t nodes agree on. Pure.
 """
 
 from __future__ import annotations
@@ -36,41 +34,6 @@ from dan_async.errors import (
 )
 from dan_async.protocols.node import Acknowledgement
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
-
-
-def set_dissent_apart(
-    outcomes: Sequence[NodeOutcome[Acknowledgement]], winners: Sequence[Acknowledgement]
-) -> tuple[NodeOutcome[Acknowledgement], ...]:
-    """
-    Turn the acknowledgements of another key than the agreed one into the failures that they are.
-
-    Args:
-        outcomes: What each node answered.
-        winners: One acknowledgement of each group of t nodes. Unless there is exactly one, nobody can tell who is right,
-            and nothing is changed.
-
-    Returns:
-        The outcomes; an acknowledgement among them says what t nodes agree on.
-    """
-    if len(winners) != 1:
-        return tuple(outcomes)
-    return tuple(_against(winners[0], outcome) for outcome in outcomes)
-
-
-def _against(agreed: Acknowledgement, outcome: NodeOutcome[Acknowledgement]) -> NodeOutcome[Acknowledgement]:
-    said = outcome.answer
-    if said is None or said.claims == agreed.claims:
-        return outcome
-    error = AcknowledgementError(
-        f"the acknowledgement does not count: it is for another key ({said.key_id[:8]}…) than the one agreed upon",
-        hint="The node is faulty or dishonest; tell its operator",
-        phase="verdict",
-        node=outcome.operator,
-        method="dan_keygen",
-        request_id=agreed.request_id,
-    )
-    return evolve(outcome, answer=None, error=error)
-
 
 #: Computes the key id of a public key: the hash that the node protocol prescribes, everything else being fixed.
 KeyIdOf = Callable[[bytes], MpcKeyId]
@@ -235,3 +198,32 @@ class KeygenTally:
             method="dan_keygen",
             request_id=self._request_id,
         )
+
+
+def set_dissent_apart(
+    outcomes: Sequence[NodeOutcome[Acknowledgement]], winners: Sequence[Acknowledgement]
+) -> tuple[NodeOutcome[Acknowledgement], ...]:
+    """
+    Turn the acknowledgements of another key than the agreed one into the failures that they are.
+
+    *winners* has one acknowledgement of each group of t nodes. Unless there is exactly one, nobody can tell who is right,
+    and nothing is changed.
+    """
+    if len(winners) != 1:
+        return tuple(outcomes)
+    return tuple([_against(winners[0], outcome) for outcome in outcomes])
+
+
+def _against(agreed: Acknowledgement, outcome: NodeOutcome[Acknowledgement]) -> NodeOutcome[Acknowledgement]:
+    said = outcome.answer
+    if said is None or said.claims == agreed.claims:
+        return outcome
+    error = AcknowledgementError(
+        f"the acknowledgement does not count: it is for another key ({said.key_id[:8]}…) than the one agreed upon",
+        hint="The node is faulty or dishonest; tell its operator",
+        phase="verdict",
+        node=outcome.operator,
+        method="dan_keygen",
+        request_id=agreed.request_id,
+    )
+    return evolve(outcome, answer=None, error=error)
