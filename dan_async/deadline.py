@@ -1,8 +1,4 @@
-"""
-Every task has an owner, every wait a deadline.
-
-Steps that are carried through.
-"""
+"""Every task has an owner, every wait a deadline."""
 
 from __future__ import annotations
 
@@ -14,6 +10,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dan_async.errors import DanError, DeadlineExceededError
+
+T = TypeVar("T")
 
 
 class Deadline:
@@ -153,9 +151,6 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
     except TimeoutError:
         pass
     return event.is_set()
-
-
-T = TypeVar("T")
 
 
 async def carry_through(closing: Coroutine[Any, Any, T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
@@ -62,7 +63,7 @@ class NodePool:
         if self.is_closed:
             raise ClientClosedError("the network was closed", hint="Make a new NodeNetwork")
 
-    def operation(self, request_id: RequestId, name: str) -> operation:
+    def operation(self, request_id: RequestId, name: str) -> AbstractContextManager[None]:
         """Report that an operation begins, and how it ends: ``with pool.operation(request_id, "keygen"): …``."""
         return operation(self.events, request_id, name, "nodes")
 
