@@ -14,11 +14,9 @@ from functools import partial
 from typing import Any
 
 from dan_async.config import MAX_PARTIES, Threshold
-from dan_async.crypto.signature import recover_address
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     AcknowledgementError,
-    DanError,
     NodeCode,
     NodeOutcome,
     NodeRefusedError,
@@ -30,9 +28,8 @@ from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round, out_of_time, submit
-from dan_async.protocols import node as node_passkeys
-from dan_async.protocols import node as node_receipts
-from dan_async.protocols.node import ChallengeResult, ChangeReceipt, PasskeyReceipt
+from dan_async.protocols.node import METHODS, ChallengeResult
+from dan_async.protocols.node_claims import ChangeReceipt, PasskeyReceipt
 from dan_async.types import Json, OperatorAddress
 
 
@@ -75,8 +72,8 @@ async def change_ephemeral_key(
         pool,
         opened,
         await authenticate(opened.challenge),
-        method=node_receipts.METHODS[setup.operation],
-        decode=partial(_read_receipt, setup, eph_id),
+        method=METHODS[setup.operation],
+        decode=partial(_read_receipt, opened, eph_id),
         plan=Plan(seats=len(opened.participants)),
         deadline=deadline,
     )
@@ -98,20 +95,21 @@ def _holds_no_share(error: BaseException | None) -> bool:
     return isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY
 
 
-def _read_receipt(setup: SetupText, eph_id: str, operator: OperatorAddress, value: Json) -> ChangeReceipt:
-    receipt = node_receipts.decode_receipt(value)
-    said = (receipt.request_id, receipt.operation, receipt.operator, receipt.key_id, receipt.eph_id)
-    asked = (setup.request_id, setup.operation, operator, setup.key_id, eph_id)
-    digest = node_receipts.receipt_digest(receipt)
-    if said != asked or not _is_signed(operator, digest, receipt.signature):
-        raise _wrong_receipt()
+def _read_receipt(opened: NodeRound, eph_id: str, operator: OperatorAddress, value: Json) -> ChangeReceipt:
+    receipt, setup = ChangeReceipt.read_whole(value), opened.setup
+    claims = receipt.claims
+    said = (claims.request_id, claims.operation, claims.key_id, claims.eph_id)
+    asked = (setup.request_id, setup.operation, setup.key_id, eph_id)
+    _check_receipt(receipt, opened, operator, is_asked=said == asked)
     return receipt
 
 
 def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
     """Take t and n from the nodes when the session does not say: the claim that asks for most wins."""
     return max(
-        (receipt.threshold for receipt in receipts), key=lambda claim: (claim.n, claim.t), default=None
+        (receipt.claims.threshold for receipt in receipts),
+        key=lambda claim: (claim.n, claim.t),
+        default=None,
     )
 
 
@@ -153,8 +151,8 @@ async def register_passkey(
         pool,
         opened,
         authentication,
-        method=node_passkeys.REGISTER_METHOD,
-        decode=partial(_read_passkey_receipt, setup, authentication.id),
+        method=METHODS[setup.operation],
+        decode=partial(_read_passkey_receipt, opened, authentication.id),
         plan=Plan(seats=len(opened.participants)),
         deadline=deadline,
     )
@@ -165,14 +163,11 @@ async def register_passkey(
 
 
 def _read_passkey_receipt(
-    setup: SetupText, credential_id: str, operator: OperatorAddress, value: Json
+    opened: NodeRound, credential_id: str, operator: OperatorAddress, value: Json
 ) -> PasskeyReceipt:
-    receipt = node_passkeys.decode_passkey_receipt(value)
-    said = (receipt.request_id, receipt.operator, receipt.credential_id)
-    asked = (setup.request_id, operator, credential_id)
-    digest = node_passkeys.passkey_receipt_digest(receipt)
-    if said != asked or not _is_signed(operator, digest, receipt.signature):
-        raise _wrong_receipt()
+    receipt = PasskeyReceipt.read_whole(value)
+    said = (receipt.claims.request_id, receipt.claims.credential_id)
+    _check_receipt(receipt, opened, operator, is_asked=said == (opened.setup.request_id, credential_id))
     return receipt
 
 
@@ -199,19 +194,17 @@ async def _open_with_everybody(
     return await open_round(candidates, setup, Plan(seats=len(candidates)), deadline=deadline)
 
 
-def _is_signed(operator: OperatorAddress, digest: bytes, signature: bytes) -> bool:
-    try:
-        signer: str = recover_address(digest, signature)
-    except DanError:
-        return False
-    return signer == operator
-
-
-def _wrong_receipt() -> AcknowledgementError:
-    return AcknowledgementError(
-        "the receipt does not count: it is for something else, or not signed by the node's operator",
-        hint="The node is faulty or dishonest; tell its operator",
-    )
+def _check_receipt(
+    receipt: ChangeReceipt | PasskeyReceipt, opened: NodeRound, operator: OperatorAddress, *, is_asked: bool
+) -> None:
+    index = opened.participants.index(operator) + 1
+    if not is_asked or receipt.problem(
+        request_id=opened.setup.request_id, operator=operator, party_index=index
+    ):
+        raise AcknowledgementError(
+            "the receipt does not count: it is for something else, or not signed by the node's operator",
+            hint="The node is faulty or dishonest; tell its operator",
+        )
 
 
 def _is_confirmed(

@@ -35,8 +35,8 @@ from dan_async.nodes.node import Node, probing
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
 from dan_async.nodes.tally import KeygenTally, set_dissent_apart
 from dan_async.protocols import gateway_1 as revision_1
-from dan_async.protocols import node as node_1
-from dan_async.protocols.node import MOST_RESTARTS, Acknowledgement, ChallengeResult
+from dan_async.protocols.node import MOST_RESTARTS, ChallengeResult, restarted_request_id
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
 from dan_async.types import Json, OperatorAddress, RequestId
 
@@ -145,14 +145,7 @@ async def run_keygen(
         request_id=setup.request_id,
         threshold=threshold,
         participants=opened.participants,
-        key_id_of=lambda public_key: node_1.compute_key_id(
-            public_key=public_key,
-            t=threshold.t,
-            participants=opened.participants,
-            owner_id=authentication.id,
-            request_id=setup.request_id,
-        ),
-        digest_of=node_1.acknowledgement_digest,
+        owner_id=authentication.id,
     )
     slow = []
     for operator in opened.participants:
@@ -207,7 +200,7 @@ async def run_keygen(
 
 
 def _decode(_: OperatorAddress, value: Json) -> Acknowledgement:
-    return node_1.decode_acknowledgement(value)
+    return Acknowledgement.read(value)
 
 
 def _note_misbehaviour(
@@ -321,9 +314,7 @@ class NodeKeygen:
             self._restarts += 1
             RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
             old_id = request.request_id
-            request = evolve(
-                request, request_id=node_1.restarted_request_id(self._first.request_id, self._restarts)
-            )
+            request = evolve(request, request_id=restarted_request_id(self._first.request_id, self._restarts))
             if self._events.hooks:
                 self._events.emit(
                     OperationRestarted(

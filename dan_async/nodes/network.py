@@ -34,8 +34,8 @@ from dan_async.nodes.round import SetupText, authenticate
 from dan_async.nodes.settling import settle_keygen
 from dan_async.nodes.signing import NodeSigner
 from dan_async.protocols import gateway_1 as revision_1
-from dan_async.protocols import node as node_1
-from dan_async.protocols import node as node_passkeys
+from dan_async.protocols.fields import decode_key_id
+from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
@@ -200,7 +200,7 @@ class NodeNetwork:
         self, operation: str, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
     ) -> EphemeralKeyReport:
         self.pool.refuse_if_closed()
-        key_id = node_1.decode_key_id(change.key_id)
+        key_id = decode_key_id(change.key_id)
         setup = revision_1.ephemeral_key_setup(claim=change.claim, key_id=key_id)
         text = SetupText(
             request_id=change.request_id,
@@ -246,7 +246,7 @@ class NodeNetwork:
         self.pool.refuse_if_closed()
         text = SetupText(
             request_id=new_request_id(),
-            operation=node_passkeys.OPERATION,
+            operation=REGISTER_PASSKEY,
             revision="1",
             text=revision_1.encode_passkey_setup(PasskeySetup()),
         )

@@ -22,9 +22,15 @@ from dan_async.errors import QuorumDeadlineError, QuorumError
 from dan_async.events import EventHub, wallet_turn
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.node import Node
-from dan_async.protocols import node as node_1
+from dan_async.protocols.fields import encode
 from dan_async.protocols.gateway_1 import oneshot_challenge
-from dan_async.protocols.node import ChallengeResult
+from dan_async.protocols.node import (
+    ChallengeParams,
+    ChallengeResult,
+    KeygenParams,
+    final_challenge,
+    setup_hash,
+)
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId, TypedData
@@ -60,7 +66,7 @@ class SetupText:
     @property
     def digest(self) -> bytes:
         """The setup hash, to which the nodes bind their nonces."""
-        return node_1.setup_hash(operation=self.operation, revision=self.revision, setup=self.text)
+        return setup_hash(operation=self.operation, revision=self.revision, setup=self.text)
 
 
 @frozen(kw_only=True)
@@ -100,7 +106,7 @@ class NodeRound:
         """The final challenge, as the owner's typed data carries it: 64 hex digits."""
         if not self.nonces:
             return oneshot_challenge(self.setup.text)
-        return node_1.final_challenge(
+        return final_challenge(
             operation=self.setup.operation,
             request_id=self.setup.request_id,
             setup_digest=self.setup.digest,
@@ -110,8 +116,8 @@ class NodeRound:
 
     def params(self, authentication: UserAuthentication) -> str:
         """The parameters of the request itself, authorised: the same for every participant."""
-        return node_1.encode_keygen(
-            node_1.KeygenParams(
+        return encode(
+            KeygenParams(
                 request_id=self.setup.request_id,
                 revision=self.setup.revision,
                 setup=self.setup.text,
@@ -126,8 +132,8 @@ async def open_round(
     candidates: Sequence[Node], setup: SetupText, plan: Plan[ChallengeResult], *, deadline: Deadline
 ) -> tuple[NodeRound, Answers[ChallengeResult]]:
     """Ask nodes for a nonce each; fewer take part than the plan wants if the candidates run out."""
-    params = node_1.encode_challenge(
-        node_1.ChallengeParams(
+    params = encode(
+        ChallengeParams(
             request_id=setup.request_id,
             operation=setup.operation,
             setup_hash=setup.digest,
@@ -139,7 +145,7 @@ async def open_round(
         return node.call(
             "dan_challenge",
             params,
-            node_1.decode_challenge_result,
+            ChallengeResult.read,
             deadline=deadline,
             request_id=setup.request_id,
             tries=tries,

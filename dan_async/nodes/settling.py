@@ -8,7 +8,6 @@ same key, there is a session; and if fewer than t nodes are left that acknowledg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from dan_async.config import Threshold
@@ -18,11 +17,11 @@ from dan_async.network import KeygenQuestion, KeygenReport, KeygenSettlement
 from dan_async.nodes.ask_many import Plan, ask_many
 from dan_async.nodes.node import Node
 from dan_async.nodes.tally import KeygenTally
-from dan_async.protocols import node as node_1
-from dan_async.protocols import node as node_settling
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node import SETTLE_KEYGEN, SettleParams, request_ids, settle_digest
+from dan_async.protocols.node_claims import Acknowledgement, Settlement
 from dan_async.retry import Tries
-from dan_async.types import MpcKeyId, OperatorAddress, RequestId
+from dan_async.types import OperatorAddress, RequestId
 
 
 async def settle_keygen(
@@ -32,23 +31,22 @@ async def settle_keygen(
     key = question.ephemeral_key
 
     async def ask(node: Node, tries: Tries) -> tuple[Acknowledgement, ...]:
-        digest = node_settling.settle_digest(
-            request_id=question.request_id, operator=node.operator, eph_pk=key.public_key
-        )
-        params = node_settling.SettleParams(
+        digest = settle_digest(request_id=question.request_id, operator=node.operator, eph_pk=key.public_key)
+        params = SettleParams(
             request_id=question.request_id,
             eph_pk=key.public_key,
             sign_alg=key.algorithm,
             signature=key.sign_message(digest),
         )
-        return await node.call(
-            node_settling.SETTLE_METHOD,
-            node_settling.encode_settle(params),
-            node_settling.decode_settle_result,
+        settlement = await node.call(
+            SETTLE_KEYGEN,
+            encode(params),
+            Settlement.read,
             deadline=deadline,
             request_id=question.request_id,
             tries=tries,
         )
+        return settlement.acknowledgements
 
     plan: Plan[tuple[Acknowledgement, ...]] = Plan(seats=len(nodes))
     answers = await ask_many(nodes, ask, plan, step="settling", deadline=deadline)
@@ -80,8 +78,7 @@ def judge(
             request_id=request_id,
             threshold=threshold,
             participants=participants,
-            key_id_of=partial(_key_id, question, request_id, participants),
-            digest_of=node_1.acknowledgement_digest,
+            owner_id=question.owner_id,
         )
         outcomes: list[NodeOutcome[Acknowledgement]] = []
         counted = 0
@@ -105,21 +102,6 @@ def judge(
     )
 
 
-def _key_id(
-    question: KeygenQuestion,
-    request_id: RequestId,
-    participants: tuple[OperatorAddress, ...],
-    public_key: bytes,
-) -> MpcKeyId:
-    return node_1.compute_key_id(
-        public_key=public_key,
-        t=question.threshold.t,
-        participants=participants,
-        owner_id=question.owner_id,
-        request_id=request_id,
-    )
-
-
 def _was_asked(
     question: KeygenQuestion,
     request_id: RequestId,
@@ -128,7 +110,7 @@ def _was_asked(
 ) -> bool:
     asked = question.threshold
     return (
-        request_id in node_settling.request_ids(question.request_id)
+        request_id in request_ids(question.request_id)
         and threshold.t == asked.t
         and (question.min_parties or asked.n) <= threshold.n <= asked.n
         and len(participants) == threshold.n

@@ -46,7 +46,7 @@ from dan_async.devnet.faults.kinds import (
 )
 from dan_async.devnet.faults.lies import forge_shares, forge_signature, substitute_key
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.node_signing import SignatureShares
 
 #: What may be set: one fault, several, or none.

@@ -18,7 +18,7 @@ from attrs import evolve, field, frozen
 from dan_async._values import check_int, check_seconds, check_text, optional, required
 from dan_async.crypto.curve import ORDER
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_signing import SignatureShares, shares_digest
+from dan_async.protocols.node_signing import SignatureShares
 from dan_async.types import Json
 
 
@@ -160,10 +160,11 @@ SIGNING_KINDS: tuple[type[Fault], ...] = (
 def forge_signature_shares(shares: SignatureShares, sign: Callable[[bytes], bytes]) -> SignatureShares:
     """Answer with shares that do not make the signature."""
     wrong = tuple(
-        evolve(share, w=(share.w + 1 + secrets.randbelow(ORDER - 1)) % ORDER) for share in shares.shares
+        evolve(share, w=(share.w + 1 + secrets.randbelow(ORDER - 1)) % ORDER)
+        for share in shares.claims.shares
     )
-    forged = evolve(shares, shares=wrong)
-    return evolve(forged, signature=sign(shares_digest(forged)))
+    claims = evolve(shares.claims, shares=wrong)
+    return SignatureShares.make(claims, operator=shares.operator, party_index=shares.party_index, sign=sign)
 
 
 def spoil_multiplication(bodies: Mapping[int, bytes]) -> dict[int, bytes]:

@@ -31,7 +31,8 @@ from dan_async.devnet.mpc.dkg_messages import Session, ShareMessage
 from dan_async.devnet.mpc.evidence import sign_commitment
 from dan_async.devnet.mpc.field import Polynomial
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.protocols.node import Acknowledgement, acknowledgement_digest, compute_key_id
+from dan_async.protocols.node import compute_key_id
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
 from dan_async.types import OperatorAddress
 
 _COMMIT, _OPEN = 1, 2
@@ -230,19 +231,19 @@ async def _trickle(
 Sign = Callable[[bytes], bytes]
 
 
-def _signed(ack: Acknowledgement, sign: Sign) -> Acknowledgement:
-    return evolve(ack, signature=sign(acknowledgement_digest(ack)))
+def _signed(ack: Acknowledgement, claims: KeygenClaims, sign: Sign) -> Acknowledgement:
+    return Acknowledgement.make(claims, operator=ack.operator, party_index=ack.party_index, sign=sign)
 
 
 def forge_signature(ack: Acknowledgement) -> Acknowledgement:
     """Have a stranger sign it."""
-    return _signed(ack, NodeIdentity.generate().sign)
+    return _signed(ack, ack.claims, NodeIdentity.generate().sign)
 
 
 def forge_shares(ack: Acknowledgement, sign: Sign) -> Acknowledgement:
     """List public shares that do not make the public key."""
     forged = (encode(base_multiply(1 + secrets.randbelow(ORDER - 1))) for _ in ack.public_shares)
-    return _signed(evolve(ack, public_shares=tuple(forged)), sign)
+    return _signed(ack, evolve(ack.claims, public_shares=tuple(forged)), sign)
 
 
 def substitute_key(ack: Acknowledgement, sign: Sign, owner_id: str) -> Acknowledgement:
@@ -264,4 +265,5 @@ def substitute_key(ack: Acknowledgement, sign: Sign, owner_id: str) -> Acknowled
         owner_id=owner_id,
         request_id=ack.request_id,
     )
-    return _signed(evolve(ack, key_id=key_id, public_key=public_key, public_shares=tuple(shares)), sign)
+    claims = evolve(ack.claims, key_id=key_id, public_key=public_key, public_shares=tuple(shares))
+    return _signed(ack, claims, sign)

@@ -24,8 +24,8 @@ from dan_async.nodes.node import probing
 from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round
 from dan_async.nodes.signature_shares import ExpectedShares
 from dan_async.nodes.signing_race import Run, SignerRace
-from dan_async.protocols import node_signing
 from dan_async.protocols.node import ChallengeResult
+from dan_async.protocols.node_signing import SignParams
 from dan_async.protocols.setups import UserAuthentication
 
 #: How long nodes are waited for when t have given their nonces for a signature, in seconds.
@@ -186,11 +186,10 @@ async def _sign(
         digests=order.digests,
         presignature_ids=None,
         address=None,
-        digest_of=node_signing.shares_digest,
     )
 
     async def attempt(run: Run) -> tuple[bytes, ...]:
-        params = node_signing.SignParams(
+        params = SignParams(
             request_id=setup.request_id,
             revision=setup.revision,
             setup=setup.text,

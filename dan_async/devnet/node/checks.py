@@ -37,13 +37,8 @@ from dan_async.protocols.exchange import (
     read_ephemeral_proof,
     sign_requests,
 )
-from dan_async.protocols.node import (
-    KeygenParams,
-    decode_keygen,
-    final_challenge,
-    oneshot_request_id,
-    setup_hash,
-)
+from dan_async.protocols.fields import decode
+from dan_async.protocols.node import KeygenParams, final_challenge, oneshot_request_id, setup_hash
 from dan_async.protocols.node_signing import (
     OPERATION,
     PresignParams,
@@ -74,7 +69,7 @@ def read_request(value: Json) -> KeygenParams:
         RefusalError: ``INVALID_PARAMS``, ``WRONG_PARTICIPANTS`` or ``UNSUPPORTED``.
     """
     try:
-        return decode_keygen(value)
+        return decode(KeygenParams, value)
     except InvalidFieldError as error:
         code = _CODES.get(error.field)
         if code is None or error.field not in _members_of(value):

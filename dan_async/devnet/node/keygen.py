@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
@@ -37,17 +37,9 @@ from dan_async.devnet.peers.keygen import DkgSessions
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.permissions.rules import permissions_text
 from dan_async.protocols.exchange import Operation
-from dan_async.protocols.node import (
-    Acknowledgement,
-    KeygenParams,
-    acknowledgement_digest,
-    compute_key_id,
-    decode_settle,
-    encode_keygen,
-    encode_settle_result,
-    request_ids,
-    setup_hash,
-)
+from dan_async.protocols.fields import decode, encode, to_json
+from dan_async.protocols.node import KeygenParams, SettleParams, compute_key_id, request_ids, setup_hash
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
 from dan_async.protocols.setups import EphemeralClaim, KeygenSetup
 from dan_async.types import Clock, Json, OperatorAddress, RequestId
 
@@ -210,7 +202,7 @@ class KeygenSettling:
             InvalidFieldError: A parameter is wrong.
             RefusalError: ``EPHEMERAL_KEY_REFUSED``: the ephemeral key did not sign it for this node.
         """
-        asked = decode_settle(params)
+        asked = decode(SettleParams, params)
         if not asked.is_signed_for(self._identity.operator):
             raise RefusalError(
                 NodeCode.EPHEMERAL_KEY_REFUSED, "the signature is not the ephemeral key's over this request"
@@ -225,7 +217,7 @@ class KeygenSettling:
             record = self._ring.by_request(request_id)
             if record is not None and record.claim.eph_pk == asked.eph_pk:
                 found.append(record.acknowledgement)
-        return encode_settle_result(tuple(found))
+        return to_json(Settlement(acknowledgements=tuple(found)))
 
     def _remember(self, ids: tuple[RequestId, ...], eph_pk: bytes) -> None:
         now = self._clock()
@@ -298,7 +290,7 @@ class KeygenService:
         Raises:
             RefusalError: With the code of what is wrong.
         """
-        content = hashlib.sha256(encode_keygen(params).encode()).digest()
+        content = hashlib.sha256(encode(params).encode()).digest()
         record = self._ring.by_request(params.request_id)
         if record is not None:
             check_same(record.content, content)
@@ -355,10 +347,8 @@ class KeygenService:
 
     def _acknowledge(self, checked: CheckedKeygen, share: KeyShare) -> Acknowledgement:
         params = checked.params
-        unsigned = Acknowledgement(
+        claims = KeygenClaims(
             request_id=params.request_id,
-            operator=self._identity.operator,
-            party_index=share.index,
             key_id=compute_key_id(
                 public_key=share.public_key,
                 t=checked.threshold.t,
@@ -368,9 +358,14 @@ class KeygenService:
             ),
             public_key=share.public_key,
             public_shares=share.public_shares,
-            threshold=checked.threshold,
+            t=checked.threshold.t,
+            n=checked.threshold.n,
             participants=params.participants,
             transcript_hash=share.transcript_hash,
-            signature=b"",
         )
-        return evolve(unsigned, signature=self._identity.sign(acknowledgement_digest(unsigned)))
+        return Acknowledgement.make(
+            claims,
+            operator=self._identity.operator,
+            party_index=share.index,
+            sign=self._identity.sign,
+        )

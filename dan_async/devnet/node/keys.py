@@ -16,15 +16,8 @@ from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.peers.pairs import PAIR_PREFIX
 from dan_async.devnet.share_store import ShareStore, ShareStoreError
 from dan_async.errors import DanError, NodeCode
-from dan_async.protocols.fields import members
-from dan_async.protocols.node import (
-    Acknowledgement,
-    ChangeReceipt,
-    decode_acknowledgement,
-    decode_receipt,
-    encode_acknowledgement,
-    encode_receipt,
-)
+from dan_async.protocols.fields import members, to_json
+from dan_async.protocols.node_claims import Acknowledgement, ChangeReceipt
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.types import Json, MpcKeyId, RequestId
 
@@ -96,12 +89,15 @@ class EphemeralRegistry:
         Raises:
             RefusalError: ``REQUEST_CONFLICT``: the id is known with other content, or the change was superseded.
         """
-        done = next((change for change in self.changes if change.receipt.request_id == request_id), None)
+        done = next(
+            (change for change in self.changes if change.receipt.claims.request_id == request_id), None
+        )
         if done is None:
             return None
         if done.content != content:
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the request id is known with other content")
-        last = [change for change in self.changes if change.receipt.eph_id == done.receipt.eph_id][-1]
+        eph_id = done.receipt.claims.eph_id
+        last = [change for change in self.changes if change.receipt.claims.eph_id == eph_id][-1]
         if last is not done:
             raise RefusalError(
                 NodeCode.REQUEST_CONFLICT, "a later change of the same ephemeral key superseded it"
@@ -124,7 +120,7 @@ class EphemeralRegistry:
         others = tuple(key for key in self.keys if key.claim.eph_id != claim.eph_id)
         if len(others) >= _MOST_KEYS or len(self.changes) >= _MOST_CHANGES:
             raise RefusalError(NodeCode.UNSUPPORTED, "the key has had too many ephemeral keys")
-        made = RegisteredKey(claim=claim, is_revoked=receipt.operation == "revokeEphemeralKey")
+        made = RegisteredKey(claim=claim, is_revoked=receipt.claims.operation == "revokeEphemeralKey")
         return evolve(
             self,
             keys=(*others, made),
@@ -135,9 +131,7 @@ class EphemeralRegistry:
         """Give the registry as JSON members."""
         return {
             "keys": [{"claim": encode_claim_record(k.claim), "revoked": k.is_revoked} for k in self.keys],
-            "changes": [
-                {"content": to_hex(c.content), "receipt": encode_receipt(c.receipt)} for c in self.changes
-            ],
+            "changes": [{"content": to_hex(c.content), "receipt": to_json(c.receipt)} for c in self.changes],
         }
 
     @classmethod
@@ -159,7 +153,7 @@ class EphemeralRegistry:
             changes=tuple(
                 AppliedChange(
                     content=from_hex(change["content"], field="content", length=32, prefix=True),
-                    receipt=decode_receipt(change["receipt"]),
+                    receipt=ChangeReceipt.read_whole(change["receipt"]),
                 )
                 for change in changes
             ),
@@ -192,7 +186,7 @@ def decode_claim_record(value: Json) -> EphemeralClaim:
     )
 
 
-_VERSION = 1
+_VERSION = 2
 
 _MEMBERS = (
     *("version", "content", "acknowledgement", "share", "ownerId", "claim"),
@@ -229,7 +223,7 @@ class KeyRecord:
             {
                 "version": _VERSION,
                 "content": to_hex(self.content),
-                "acknowledgement": encode_acknowledgement(self.acknowledgement),
+                "acknowledgement": to_json(self.acknowledgement),
                 "share": self.share.to_dict(),
                 "ownerId": self.owner_id,
                 "claim": encode_claim_record(self.claim),
@@ -253,7 +247,7 @@ class KeyRecord:
                 raise ShareStoreError(f"the record is of version {found['version']}, not {_VERSION}")
             return cls(
                 content=from_hex(found["content"], field="content", length=32, prefix=True),
-                acknowledgement=decode_acknowledgement(found["acknowledgement"]),
+                acknowledgement=Acknowledgement.read_whole(found["acknowledgement"]),
                 share=KeyShare.from_dict(found["share"]),
                 owner_id=found["ownerId"],
                 claim=decode_claim_record(found["claim"]),

@@ -27,7 +27,8 @@ from dan_async.devnet.node.requests import RequestRuns
 from dan_async.devnet.node.rpc import RefusalError, rate_limited
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, encode_presign, presignature_id
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, presignature_id
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
 #: How many ids of presignatures that are gone are remembered, to say what became of them.
@@ -233,7 +234,7 @@ class PresignService:
         Raises:
             RefusalError: With the code of what is wrong.
         """
-        content = hashlib.sha256(encode_presign(params).encode()).digest()
+        content = hashlib.sha256(encode(params).encode()).digest()
         request = (params.request_id, params.signers)
         return await self._runs.run(request, content, lambda: self._begin(params))
 

@@ -22,8 +22,7 @@ from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.rpc import RefusalError, rate_limited
 from dan_async.errors import DanError, NodeCode
-from dan_async.protocols.node import METHODS, REGISTER_METHOD, ChallengeParams, ChallengeResult
-from dan_async.protocols.node import OPERATION as REGISTER_PASSKEY
+from dan_async.protocols.node import CHANGES, METHODS, REGISTER_PASSKEY, ChallengeParams, ChallengeResult
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import SIGN
 from dan_async.types import Clock, RequestId
@@ -163,10 +162,10 @@ class NonceBook:
 #: Operations that are about no key that exists, and those that are about one.
 _WITHOUT_KEY = frozenset({"keygen", REGISTER_PASSKEY})
 
-_WITH_KEY = frozenset({*METHODS, SIGNGEN})
+_WITH_KEY = frozenset({*CHANGES, SIGNGEN})
 
 #: The RPC method that carries out an operation.
-_METHODS = {"keygen": "dan_keygen", SIGNGEN: SIGN, REGISTER_PASSKEY: REGISTER_METHOD, **METHODS}
+_METHODS = {**METHODS, SIGNGEN: SIGN}
 
 
 class NonceDesk:

@@ -34,7 +34,7 @@ class RefusalError(DanError):
     A request that the node refuses.
 
     Args:
-        code: One of ``wire.node_1.Code``.
+        code: One of ``errors.NodeCode``.
         message: Why, in words; it goes to the client.
         data: The error object's ``data`` member.
         rpc_id: The JSON-RPC id, where the refusal comes before the request could be taken apart.

@@ -48,19 +48,15 @@ from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.devnet.share_store import ShareStore
 from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
 from dan_async.permissions.checking import find_refusal
-from dan_async.protocols.node import decode_key_id
+from dan_async.protocols.fields import decode, decode_key_id, encode, to_json
 from dan_async.protocols.node_signing import (
     OPERATION,
+    PresignParams,
+    SignatureClaims,
     SignatureShare,
     SignatureShares,
     SignParams,
-    decode_presign,
-    decode_sign,
-    encode_presign_result,
-    encode_sign,
-    encode_sign_result,
     presignature_id,
-    shares_digest,
 )
 from dan_async.protocols.sign_request import SignRequest, sign_request_digest
 from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId
@@ -142,7 +138,7 @@ class SignService:
         Raises:
             RefusalError: With the code of what is wrong.
         """
-        content = hashlib.sha256(encode_sign(params).encode()).digest()
+        content = hashlib.sha256(encode(params).encode()).digest()
         return await self._runs.run((params.request_id, params.signers), content, lambda: self._work(params))
 
     async def aclose(self) -> None:
@@ -189,7 +185,7 @@ class SignService:
         now = self._clock()
         while self._authorised and next(iter(self._authorised.values())).forget_at <= now:
             self._authorised.popitem(last=False)
-        content = hashlib.sha256(encode_sign(evolve(params, signers=())).encode()).digest()
+        content = hashlib.sha256(encode(evolve(params, signers=())).encode()).digest()
         known = self._authorised.get(params.request_id)
         if known is not None and known.content == content:
             return
@@ -264,16 +260,18 @@ class SignService:
     def _answer(
         self, record: KeyRecord, request_id: RequestId, shares: Sequence[SignatureShare]
     ) -> SignatureShares:
-        unsigned = SignatureShares(
+        claims = SignatureClaims(
             request_id=request_id,
-            operator=self._identity.operator,
-            party_index=record.share.index,
             key_id=record.acknowledgement.key_id,
             public_key=record.share.public_key,
             shares=tuple(shares),
-            signature=b"",
         )
-        return evolve(unsigned, signature=self._identity.sign(shares_digest(unsigned)))
+        return SignatureShares.make(
+            claims,
+            operator=self._identity.operator,
+            party_index=record.share.index,
+            sign=self._identity.sign,
+        )
 
 
 def _key_id(read: ReadSign) -> MpcKeyId:
@@ -387,7 +385,7 @@ class NodeSigning:
             InvalidFieldError: The parameters are malformed.
             RefusalError: The request is refused.
         """
-        return encode_presign_result(await self._presigns.presign(decode_presign(params)))
+        return to_json(await self._presigns.presign(decode(PresignParams, params)))
 
     async def sign(self, params: dict[str, Json]) -> Json:
         """
@@ -397,8 +395,8 @@ class NodeSigning:
             InvalidFieldError: The parameters are malformed.
             RefusalError: The request is refused.
         """
-        shares = await self._signs.sign(decode_sign(params))
-        return encode_sign_result(self._faults.forge_shares(shares, self._identity))
+        shares = await self._signs.sign(decode(SignParams, params))
+        return to_json(self._faults.forge_shares(shares, self._identity))
 
     def key_made(self, participants: Iterable[OperatorAddress]) -> None:
         """Get ready for signatures with a key that was made: in the background, once for each pair of nodes."""
