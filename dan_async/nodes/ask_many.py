@@ -1,12 +1,12 @@
 """
 Asking many nodes at once: the one engine under every job.
 
-As many questions are open as there are seats to fill. A node that fails is replaced at once; one that is late is raced by
-the next candidate, and may still win. It ends as soon as more answers would change nothing, and whoever is still being
-asked then is listened to for a moment, if the plan says so, and cut off.
+As many questions are under way as answers are wanted. A node that fails is replaced at once; one that is late is raced by
+the next candidate, and may still answer first. The asking ends as soon as more answers would change nothing; nodes that are
+still being asked then are listened to for a moment, if the plan says so, and cut off.
 
-The engine knows no node, counts no votes and keeps no record of anybody's health. How one node is asked is a function of
-the caller's; how many answers are wanted, and when they are enough, is the ``Plan``'s business.
+The engine knows nothing of nodes, counts no votes and keeps no record of health. How one node is asked is the caller's
+function; how many answers are wanted, which of them count and when they are enough is the ``Plan``'s business.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ A = TypeVar("A")
 @define(eq=False)
 class Answers(Generic[A]):
     """
-    What has come of asking: while it goes on, and in the end.
+    The result of asking, and on the way there the answers so far.
 
     Args:
-        values: The answers, in the order in which they came; never more than there are seats.
-        errors: Why those that failed did, in the order in which they did.
-        outcomes: What became of every node that was asked, in the order of asking; complete in the end.
+        values: The answers in the order of their arrival; never more than are wanted.
+        errors: The failures in the order of their arrival.
+        outcomes: One for every node that was asked, in the order of asking; empty until the end.
         elapsed_s: Seconds since the first question: until enough was known, and in the end until it was over.
     """
 
@@ -58,28 +58,28 @@ class Answers(Generic[A]):
 
     @property
     def failures(self) -> list[NodeOutcome[A]]:
-        """What became of the nodes that gave no answer, those that were cut off included."""
+        """The outcomes of nodes that gave no answer, those that were cut off included."""
         return [outcome for outcome in self.outcomes if not outcome.is_success]
 
 
 @frozen(kw_only=True)
 class Plan(Generic[A]):
     """
-    How many nodes to ask, and when it is over: here, as soon as every seat is filled.
+    How many answers are wanted, and when the asking is over: in this plan, as soon as all of them are there.
 
     Args:
-        seats: How many answers are wanted. So many questions are open at a time, besides those that are late.
+        wanted: The number of answers. As many questions are under way at a time, besides those that are late.
         hedge_s: Seconds after which a node is late, and the next candidate is asked as well; None for never.
-        least: How many answers will do when the patience is over; as many as there are seats if None.
+        least: The number of answers that will do when the patience is over; *wanted* if None.
         patience_s: Seconds until then; None for never.
     """
 
-    seats: int
+    wanted: int
     hedge_s: float | None = None
     least: int | None = None
     patience_s: float | None = None
 
-    # What plans with another end override. All of it is quick, and waits for nothing.
+    # The rules, which other plans override. They are asked on the event loop: quick, and without waiting.
 
     def check(self, operator: OperatorAddress, answer: A) -> str:  # noqa: ARG002 - for those that override it
         """Return the answer in words; raise the DanError that says why, if it does not count."""
@@ -87,14 +87,14 @@ class Plan(Generic[A]):
 
     def is_settled(self, answers: Answers[A]) -> bool:
         """Whether more answers would change nothing; asked after each of them and after each failure."""
-        return len(answers.values) >= self.seats
+        return len(answers.values) >= self.wanted
 
     def linger_s(self, answers: Answers[A]) -> float:  # noqa: ARG002 - for those that override it
-        """How long to listen to the others when it is settled, in seconds."""
+        """How long to listen to the remaining nodes once it is settled, in seconds."""
         return 0.0
 
     def spared(self, answers: Answers[A]) -> Collection[OperatorAddress]:  # noqa: ARG002 - as above
-        """Nodes that are not waited for meanwhile, though they are heard if they speak."""
+        """Nodes that are not worth that wait, though their answers count if they come."""
         return ()
 
 
@@ -107,19 +107,19 @@ async def ask_many(
     deadline: Deadline,
 ) -> Answers[A]:
     """
-    Ask nodes until it is clear what comes of it.
+    Ask nodes until enough is known.
 
-    Every question is a task of its own; all of them have ended on return, whichever way it is.
+    Every question is a task of its own, and all of them have ended when this returns or raises.
 
     Args:
         candidates: The nodes, best first.
         ask: Asks one node, counting its attempts; raises a DanError if it fails. Any other exception ends the asking.
-        plan: How many, and when it is over.
+        plan: How many answers, and when it is over.
         step: The step of the job, for the outcomes.
         deadline: Nothing is waited for beyond it.
 
     Returns:
-        The answers, and an outcome for every node asked. One that was cut off has neither answer nor error.
+        The answers, and an outcome for every node that was asked; one that was cut off has neither answer nor error.
     """
     asking = _Asking(iter(candidates), ask, plan, step, deadline, started=time.monotonic())
     try:
@@ -140,7 +140,7 @@ class _Question(Generic[N, A]):
 
 @define(eq=False)
 class _Asking(Generic[N, A]):
-    """One call of ``ask_many``: the tasks settle their questions, and the caller only watches the time."""
+    """One call of ``ask_many``: each task settles its own question, and the caller only watches the time."""
 
     candidates: Iterator[N]
     ask: Callable[[N, Tries], Awaitable[A]]
@@ -152,7 +152,7 @@ class _Asking(Generic[N, A]):
     _answers: Answers[A] = field(factory=Answers, init=False)
     _questions: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
     _awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
-    _late: int = field(default=0, init=False)  # of those that are awaited
+    _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
     _settled: asyncio.Event = field(factory=asyncio.Event, init=False)  # enough is known
     _heard: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and nobody is left to listen to
@@ -161,8 +161,8 @@ class _Asking(Generic[N, A]):
     # --- the caller: time -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Ask until enough is known, and listen on for as long as the plan says."""
-        self._fill_seats()
+        """Ask until enough is known, then listen for as long as the plan says."""
+        self._ask_more()
         while not await wait_for_event(self._settled, self._next_look_s()):
             self._look_at_the_time()
         self._answers.elapsed_s = time.monotonic() - self.started
@@ -171,7 +171,7 @@ class _Asking(Generic[N, A]):
             await wait_for_event(self._heard, self.deadline.cap(linger_s))
 
     def result(self) -> Answers[A]:
-        """Return what came of it; raise what no question should have raised."""
+        """Return the answers, or raise the bug that ended the asking."""
         if self._crash is not None:
             raise self._crash
         self._answers.elapsed_s = time.monotonic() - self.started
@@ -198,26 +198,26 @@ class _Asking(Generic[N, A]):
                 question.is_late = True
                 self._late += 1
         self._is_patient = plan.patience_s is None or now < self.started + plan.patience_s
-        self._fill_seats()
+        self._ask_more()
 
     # --- the questions --------------------------------------------------------------------------------------------------
 
-    def _fill_seats(self) -> None:
-        """See whether it is settled; if not, let there be a question that is not late for each seat that is free."""
+    def _ask_more(self) -> None:
+        """See whether it is settled; if not, ask one more node for each answer that no punctual one is about to give."""
         plan, answered = self.plan, len(self._answers.values)
         if plan.is_settled(self._answers):
             self._settled.set()
             return
-        for node in islice(self.candidates, plan.seats - answered - (len(self._awaited) - self._late)):
+        for node in islice(self.candidates, plan.wanted - answered - (len(self._awaited) - self._late)):
             question: _Question[N, A] = _Question(node, time.monotonic())
             self._questions[node.operator] = self._awaited[node.operator] = question
             self.tasks.append(asyncio.create_task(self._settle(question), name=f"dan-ask-{node.operator}"))
-        least = plan.seats if plan.least is None else plan.least
+        least = plan.wanted if plan.least is None else plan.least
         if not self._awaited or (answered >= least and not self._is_patient):
             self._settled.set()
 
     async def _settle(self, question: _Question[N, A]) -> None:
-        """Ask one node, and act on what it says."""
+        """Ask one node, and act on its answer."""
         operator = question.node.operator
         try:
             answer = await self.ask(question.node, question.tries)
@@ -232,12 +232,12 @@ class _Asking(Generic[N, A]):
             return
         else:
             question.outcome = self._outcome(question, answer=answer, said=said)
-            if len(self._answers.values) < self.plan.seats:
+            if len(self._answers.values) < self.plan.wanted:
                 self._answers.values[operator] = answer
         del self._awaited[operator]
         self._late -= question.is_late
         if not self._settled.is_set():
-            self._fill_seats()
+            self._ask_more()
         if self._settled.is_set() and self._awaited.keys() <= set(self.plan.spared(self._answers)):
             self._heard.set()
 

@@ -74,7 +74,7 @@ async def change_ephemeral_key(
         await authenticate(opened.challenge),
         method=METHODS[setup.operation],
         decode=partial(_read_receipt, opened, eph_id),
-        plan=Plan(seats=len(opened.participants)),
+        plan=Plan(wanted=len(opened.participants)),
         deadline=deadline,
     )
     failures += receipts.failures
@@ -153,7 +153,7 @@ async def register_passkey(
         authentication,
         method=METHODS[setup.operation],
         decode=partial(_read_passkey_receipt, opened, authentication.id),
-        plan=Plan(seats=len(opened.participants)),
+        plan=Plan(wanted=len(opened.participants)),
         deadline=deadline,
     )
     failures = asked.failures + receipts.failures
@@ -191,7 +191,7 @@ async def _open_with_everybody(
 ) -> tuple[NodeRound, Answers[ChallengeResult]]:
     """Ask all nodes for a nonce, and wait for every answer: a change is for everybody who can be reached."""
     candidates = rank(pool.values())[:most]
-    return await open_round(candidates, setup, Plan(seats=len(candidates)), deadline=deadline)
+    return await open_round(candidates, setup, Plan(wanted=len(candidates)), deadline=deadline)
 
 
 def _check_receipt(

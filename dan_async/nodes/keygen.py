@@ -159,7 +159,7 @@ async def run_keygen(
         authentication,
         method="dan_keygen",
         decode=_decode,
-        plan=UntilVerdict(seats=len(opened.participants), tally=tally, grace_s=grace_s, slow=slow),
+        plan=UntilVerdict(wanted=len(opened.participants), tally=tally, grace_s=grace_s, slow=slow),
         deadline=deadline,
     )
     for outcome in answers.outcomes:
@@ -415,7 +415,7 @@ class NodeKeygen:
         # Fewer parties than asked for are taken late, but while there is time to go on with them.
         patience_s, remaining = self._timeouts.patience_s, self._deadline.remaining()
         plan: Plan[ChallengeResult] = Plan(
-            seats=threshold.n,
+            wanted=threshold.n,
             hedge_s=self._timeouts.hedge_s,
             least=min(self._least, threshold.n),
             patience_s=patience_s if remaining is None else min(patience_s, remaining / 2),

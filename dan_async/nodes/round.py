@@ -85,7 +85,7 @@ class NodeRound:
         return cls(setup=setup, participants=participants, nonces=nonces)
 
     @classmethod
-    def oneshot(cls, setup: SetupText, nodes: Iterable[Node], seats: int) -> NodeRound:
+    def oneshot(cls, setup: SetupText, nodes: Iterable[Node], n: int) -> NodeRound:
         """
         Make a round without nonces.
 
@@ -95,7 +95,7 @@ class NodeRound:
             [node.operator for node in nodes],
             key=lambda operator: hashlib.sha256(f"{setup.request_id}{operator}".encode()).digest(),
         )
-        return cls(setup=setup, participants=tuple(sorted(ranked[:seats], key=str.lower)), nonces=())
+        return cls(setup=setup, participants=tuple(sorted(ranked[:n], key=str.lower)), nonces=())
 
     def without_nonces(self) -> NodeRound:
         """Return the same nodes for an owner who has signed already: the nonces only showed who holds the key."""

@@ -48,7 +48,7 @@ async def settle_keygen(
         )
         return settlement.acknowledgements
 
-    plan: Plan[tuple[Acknowledgement, ...]] = Plan(seats=len(nodes))
+    plan: Plan[tuple[Acknowledgement, ...]] = Plan(wanted=len(nodes))
     answers = await ask_many(nodes, ask, plan, step="settling", deadline=deadline)
     return judge(question, answers.values, answers.failures)
 

@@ -94,7 +94,7 @@ class _AllOrNone(Plan[T]):
     """Over when all have answered, or the first has failed: then the others are listened to for a moment."""
 
     def is_settled(self, answers: Answers[T]) -> bool:
-        return bool(answers.errors) or len(answers.values) == self.seats
+        return bool(answers.errors) or len(answers.values) == self.wanted
 
     def linger_s(self, answers: Answers[T]) -> float:  # noqa: ARG002 - only failures leave anybody to listen to
         return _LISTEN_S
@@ -122,7 +122,7 @@ async def ask_set(
         return answer
 
     answers = await ask_many(
-        run.signers, one, _AllOrNone(seats=len(run.signers)), step=step, deadline=deadline
+        run.signers, one, _AllOrNone(wanted=len(run.signers)), step=step, deadline=deadline
     )
     for error in answers.errors.values():
         if isinstance(error, ClientClosedError):

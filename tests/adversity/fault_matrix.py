@@ -213,7 +213,7 @@ class MadeKey:
         try:
             nodes = network.pool.nodes
             deadline = Deadline(50)
-            self.opened, _ = await open_round(nodes, text, Plan(seats=self.size.n), deadline=deadline)
+            self.opened, _ = await open_round(nodes, text, Plan(wanted=self.size.n), deadline=deadline)
             auth = EoaAuth(WALLET)
             challenge = self.opened.challenge
             signature = await auth.authorise(

@@ -51,7 +51,7 @@ async def relay_keygen(
     with pool.operation(setup.request_id, setup.operation):
         ranked = rank(pool.nodes)
         async with probing(ranked[threshold.n :], deadline=deadline):
-            plan: Plan[ChallengeResult] = Plan(seats=threshold.n, hedge_s=pool.timeouts.hedge_s)
+            plan: Plan[ChallengeResult] = Plan(wanted=threshold.n, hedge_s=pool.timeouts.hedge_s)
             opened, asked = await open_round(ranked, setup, plan, deadline=deadline)
             ready = len(opened.participants)
             if ready < threshold.n:
@@ -172,7 +172,7 @@ async def _sign(
     setup, candidates = order.setup, rank(pool.nodes)
     assert setup.key_id is not None
     plan: Plan[ChallengeResult] = Plan(
-        seats=min(len(candidates), MAX_PARTIES), least=order.t, patience_s=_PATIENCE_S
+        wanted=min(len(candidates), MAX_PARTIES), least=order.t, patience_s=_PATIENCE_S
     )
     opened, asked = await open_round(candidates, setup, plan, deadline=deadline)
     if len(asked.values) < order.t:

@@ -162,7 +162,7 @@ class Asking:
 
 
 async def fill_seats(nodes: list[FakeNode], seats: int, asking: Asking, **options: Any) -> Answers[str]:
-    plan: Plan[str] = Plan(seats=seats, **options)
+    plan: Plan[str] = Plan(wanted=seats, **options)
     return await ask_many(nodes, asking, plan, step="challenge", deadline=Deadline(None))
 
 

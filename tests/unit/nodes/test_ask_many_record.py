@@ -122,7 +122,7 @@ def describe(outcome: NodeOutcome) -> str:
 
 async def fill(scripted: Scripted, *, seats: int, **options: Any) -> str:
     """Fill seats."""
-    answers = await scripted.ask_many(Plan(seats=seats, **options))
+    answers = await scripted.ask_many(Plan(wanted=seats, **options))
     return "; ".join([" ".join(answers.values), *map(describe, answers.outcomes)])
 
 
@@ -159,7 +159,7 @@ async def count(
     """Ask everybody until t agree."""
     tally = Count(t, len(scripted.script))
     plan: Plan[Any] = UntilVerdict(
-        seats=len(scripted.script),
+        wanted=len(scripted.script),
         tally=tally,  # type: ignore[arg-type]
         grace_s=grace_s,
         slow=[OperatorAddress(name) for name in slow],
@@ -171,7 +171,7 @@ async def count(
 
 async def everybody(scripted: Scripted) -> str:
     """Ask everybody, and wait for all."""
-    answers = await scripted.ask_many(Plan(seats=len(scripted.script)))
+    answers = await scripted.ask_many(Plan(wanted=len(scripted.script)))
     return "; ".join([" ".join(answers.values), *map(describe, answers.failures)])
 
 

@@ -60,7 +60,7 @@ async def until_verdict(
     answers = await ask_many(
         [Party(operator) for operator in operators],
         lambda party, tries: ask(party.operator, tries),
-        UntilVerdict(seats=len(operators), tally=tally, grace_s=grace_s, slow=slow),
+        UntilVerdict(wanted=len(operators), tally=tally, grace_s=grace_s, slow=slow),
         step="keygen",
         deadline=deadline,
     )
