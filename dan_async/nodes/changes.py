@@ -32,8 +32,9 @@ from dan_async.protocols.node import METHODS, ChallengeResult
 from dan_async.protocols.node_claims import ChangeReceipt, PasskeyReceipt
 from dan_async.types import Json, OperatorAddress
 
-
 # --- ephemeral keys ---------------------------------------------------------------------------------------------------
+
+
 async def change_ephemeral_key(
     pool: Mapping[OperatorAddress, Node],
     setup: SetupText,
@@ -128,6 +129,8 @@ def _too_few_confirmed(
 
 
 # --- passkeys ---------------------------------------------------------------------------------------------------------
+
+
 async def register_passkey(
     pool: Mapping[OperatorAddress, Node],
     setup: SetupText,
@@ -186,6 +189,8 @@ def _too_few_to_register(
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
+
+
 async def _open_with_everybody(
     pool: Mapping[OperatorAddress, Node], setup: SetupText, deadline: Deadline, *, most: int | None = None
 ) -> tuple[NodeRound, Answers[ChallengeResult]]:

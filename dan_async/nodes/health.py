@@ -27,7 +27,6 @@ _NEWEST = 0.2
 #: After so many late acknowledgements in a row a node is not listened to, when enough others have come; but for one key
 #: generation in sixteen, to find out whether it still is late.
 _LATE = 2
-
 _LISTEN_EVERY = 16
 
 #: A node that was late in signing is asked last for this long, in seconds.
@@ -75,7 +74,7 @@ class RestPolicy:
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def rest_s(self, failures: int, *, least: float = 0.0) -> float:
-        """Give the rest after the *failures*-th failure in a row, in seconds; the node may have asked for *least*."""
+        """Return the seconds of rest after so many failures in a row; the node may have asked for *least*."""
         longest = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
         return max(least, longest * (0.5 + 0.5 * self.random()))
 
@@ -146,7 +145,7 @@ class HealthRecord:
         Note a right answer.
 
         Args:
-            asked: What ``begin`` gave.
+            asked: From ``begin``.
             is_timed: Whether the time it took says something about this node alone.
         """
         if is_timed:
@@ -160,7 +159,7 @@ class HealthRecord:
         Note that no answer came, or a wrong one.
 
         Args:
-            asked: What ``begin`` gave.
+            asked: From ``begin``.
             least_rest_s: How long the node asked to be left alone.
         """
         if asked is self._probe:
@@ -264,7 +263,7 @@ def rank(nodes: Iterable[N], *, without: Collection[OperatorAddress] = ()) -> li
 
 
 class NodeUpDown:
-    """Reports that a node went down or is back: what ``HealthRecord.on_change`` takes."""
+    """Reports that a node went down or is back, as a ``HealthRecord.on_change``."""
 
     __slots__ = ("_events", "_failures", "_operator", "_record")
 

@@ -1,8 +1,8 @@
 """
-Key generation over the nodes (docs/node-protocol.md, "Key generation"): who takes part, and what the nodes agree on.
+Key generation over the nodes (docs/node-protocol.md, "Key generation"): the participants, their verdict, new starts.
 
-What was not yet shown to the owner's wallet is replaced silently; what was, is started again only for a wallet that no
-person looks at, unless the caller allows to ask the person again.
+Until the owner has signed, a node that fails is replaced silently. After that a failed round is started again with a new
+signature, which a person is asked for only if the caller allows it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -28,7 +28,7 @@ from dan_async.errors import (
     failure_kind,
 )
 from dan_async.events import OperationRestarted, RequestLog, tell_verdict
-from dan_async.network import KeygenReport, KeygenRequest, KeygenTimings
+from dan_async.network import AuthModule, KeygenReport, KeygenRequest, KeygenTimings
 from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
@@ -40,9 +40,6 @@ from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
 from dan_async.types import Json, OperatorAddress, RequestId
 
-if TYPE_CHECKING:
-    from dan_async.network import AuthModule
-
 _log = logging.getLogger(__name__)
 
 #: How many times a key generation is started again that cannot leave out anybody new. One that can always is.
@@ -51,18 +48,18 @@ _VAIN_RESTARTS = 2
 #: Without a grace of the caller's own: this part of the time that it took until t nodes agreed, within these bounds, in
 #: seconds. A tenth keeps a call with a stalled node about as fast as one without.
 _GRACE_PART = 0.1
-
 _LEAST_GRACE_S = 0.002
-
 _MOST_GRACE_S = 0.05
 
 #: When t cannot agree any more and a node blames another: how long to listen to what the rest say of it, in seconds.
 _BLAME_S = 0.25
 
 
-# --- the verdict: what t nodes agree on -------------------------------------------------------------------------------
+# --- the verdict of t nodes -------------------------------------------------------------------------------------------
+
+
 def grace(agreed_after_s: float, grace_s: float | None = None) -> float:
-    """Return how long to listen for the other nodes once t agree, in seconds: what the caller wants, or about a tenth."""
+    """Return the seconds to listen on once t agree: those that the caller wants, or about a tenth of the time so far."""
     if grace_s is not None:
         return grace_s
     return min(_MOST_GRACE_S, max(_LEAST_GRACE_S, _GRACE_PART * agreed_after_s))
@@ -75,13 +72,12 @@ class UntilVerdict(Plan[Acknowledgement]):
 
     When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
     share. Cutting them off is safe: a node that did its work repeats its answer when asked again. When t cannot agree, the
-    moment is 50 ms: whom the other nodes blame is worth knowing. Where a node does blame another, those that nobody blames
-    have 250 ms to say whom they do.
+    moment is 50 ms, for the others may say which node is to blame. As soon as one does, all but the accused have 250 ms.
 
     Args:
         tally: Counts the answers.
         grace_s: Seconds to listen on after the verdict is won; None for a short time that depends on how long it took.
-        slow: Nodes that are not listened to after the verdict is won: they were late the last times as well.
+        slow: Nodes that are not waited for after the verdict is won: they were late the last times as well.
     """
 
     tally: KeygenTally
@@ -106,12 +102,12 @@ class UntilVerdict(Plan[Acknowledgement]):
         return _BLAME_S if _accused(answers) else _MOST_GRACE_S
 
     def spared(self, answers: Answers[Acknowledgement]) -> Collection[OperatorAddress]:
-        """Return the slow ones, or those who are blamed: they would hardly speak."""
+        """Return the slow nodes, or the accused, which would hardly answer."""
         return self.slow if self.tally.is_won else _accused(answers)
 
 
 def _accused(answers: Answers[Acknowledgement]) -> set[OperatorAddress]:
-    """Return whom any node blames."""
+    """Return all nodes that any other blames."""
     refusals = [error for error in answers.errors.values() if isinstance(error, NodeRefusedError)]
     return {OperatorAddress(culprit) for refusal in refusals for culprit in refusal.culprits}
 
@@ -126,7 +122,7 @@ async def run_keygen(
     grace_s: float | None = None,
 ) -> KeygenReport:
     """
-    Send the authorised request to every participant and aggregate what they acknowledge.
+    Send the authorised request to every participant, and count their acknowledgements.
 
     Args:
         pool: The nodes.
@@ -212,10 +208,12 @@ def _note_misbehaviour(
             pool[outcome.operator].health.misbehaved()
 
 
-# --- the client's side: who takes part, and starting again ------------------------------------------------------------
+# --- the client's side: participants and new starts -------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class _Opened:
-    """A round whose nodes are ready, and what the owner is to sign for it."""
+    """A round whose nodes are ready, with the setup that the owner is to sign for it."""
 
     setup: KeygenSetup
     threshold: Threshold
@@ -224,21 +222,12 @@ class _Opened:
 
     @property
     def replaced(self) -> tuple[NodeOutcome[Any], ...]:
-        """What became of the nodes that were asked and do not take part."""
+        """The outcomes of nodes that were asked and do not take part."""
         return tuple([o for o in self.outcomes if o.operator not in self.round.participants])
 
 
 class NodeKeygen:
-    """
-    Runs one key generation.
-
-    Args:
-        pool: The nodes.
-        request: What is asked for.
-        auth: Who authorises it.
-        deadline: The job's deadline.
-        timeouts: Limits within it.
-    """
+    """One key generation of a client, new starts included."""
 
     def __init__(
         self,
@@ -328,7 +317,7 @@ class NodeKeygen:
     # --- starting again -----------------------------------------------------------------------------------------------
 
     def _leave_out(self, error: QuorumError) -> None:
-        """Note whom to leave out of the next round: who is blamed by most, who answered wrong, who did not answer."""
+        """Leave out of the next round the nodes that most others blame, that answered wrong, or not at all."""
         before = len(self._left_out)
         self._culprits |= {OperatorAddress(culprit) for culprit in error.culprits}
         self._left_out |= self._culprits
@@ -349,7 +338,7 @@ class NodeKeygen:
         return len(self._pool.keys() - self._left_out)
 
     def _obstacle(self, error: QuorumError) -> str | None:
-        """Say why the key generation is not started again, as the error's hint; None if it is."""
+        """Return the reason not to start again, as the error's hint; None if there is none."""
         is_closed = any(isinstance(outcome.error, ClientClosedError) for outcome in error.outcomes)
         if not error.retryable or self._deadline.is_over or is_closed:
             return error.hint
@@ -444,12 +433,12 @@ def not_ready(
     *,
     deadline: Deadline,
 ) -> QuorumError:
-    """Make the error of a key generation that could not begin."""
+    """Return the error of a key generation that could not begin."""
     error = QuorumError(
         f"{ready} nodes are ready for key generation, {threshold.n} are needed",
         hint="The owner was not asked, nothing was created. Allow fewer with min_parties, or add nodes",
         threshold=threshold.t,
-        outcomes=sorted(outcomes, key=lambda outcome: outcome.is_success),  # what went wrong comes first
+        outcomes=sorted(outcomes, key=lambda outcome: outcome.is_success),  # failures first
         phase="challenge",
         request_id=request_id,
     )
@@ -457,7 +446,7 @@ def not_ready(
 
 
 def _is_final(outcome: NodeOutcome[Any]) -> bool:
-    """Whether a node refused what another round would bring again."""
+    """Whether a node refused something that another round would bring again."""
     return isinstance(outcome.error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(
         outcome.error
     )

@@ -6,15 +6,17 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import define
 
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
+from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import ClientClosedError, DanError, InvalidFieldError
 from dan_async.events import EventHub, OnEvent, operation
 from dan_async.network import (
+    AuthModule,
     EphemeralKeyChange,
     EphemeralKeyReport,
     KeygenQuestion,
@@ -41,14 +43,10 @@ from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
 from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, new_request_id
 
-if TYPE_CHECKING:
-    from dan_async.crypto.ephemeral_key import EphemeralKey
-    from dan_async.network import AuthModule
-
 
 @define(eq=False, kw_only=True)
 class NodePool:
-    """The nodes of one network and all that is needed to do a job with them; the network owns it."""
+    """The nodes of one network, with everything that a job needs; the network owns it and closes it."""
 
     nodes: tuple[Node, ...]
     by_operator: Mapping[OperatorAddress, Node]
@@ -129,7 +127,7 @@ class NodeNetwork:
             )
             for endpoint in endpoints
         )
-        #: What jobs are done with, for those who do some for others: a gateway relays what its clients signed.
+        #: The nodes, for code that does a job for somebody else: a gateway relays requests that its clients signed.
         self.pool = NodePool(
             nodes=made,
             by_operator={node.operator: node for node in made},

@@ -49,18 +49,7 @@ _COLLECTIVE = frozenset({"dan_keygen", "dan_presign"})
 
 
 class Node:
-    """
-    A node of a ``NodeNetwork``.
-
-    Args:
-        endpoint: Where it is and who it must be.
-        options: How to connect.
-        timeouts: Limits for connecting and for one attempt.
-        retry: When to try again.
-        transport: How to reach it, instead of a connection of its own.
-        rest: How long it is left alone after failures.
-        events: Who listens to what happens to it; the same for all nodes of a network.
-    """
+    """A node of a ``NodeNetwork``; *transport* stands in for a connection of its own, *events* are the network's."""
 
     def __init__(
         self,
@@ -132,8 +121,8 @@ class Node:
             deadline: The job's deadline.
             request_id: For errors and logs.
             attempt_s: Seconds for one attempt, if not the usual.
-            tries: Counts the attempts, for an asker who may not wait for the end.
-            is_look: Whether this only looks how the node is; see ``HealthRecord.begin``.
+            tries: Counts the attempts, for a caller that may not wait for the end.
+            is_look: Whether this only looks at the node's health; see ``HealthRecord.begin``.
 
         Raises:
             NodeError: The last attempt's failure.
@@ -263,13 +252,15 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
 
 
 # --- proving itself ------------------------------------------------------------------------------------------------
+
+
 @asynccontextmanager
 async def probing(spares: Iterable[Node], *, deadline: Deadline) -> AsyncIterator[None]:
     """
     Probe one of the nodes whose rest is over while the block runs, if there is one.
 
     A node that failed is ranked behind those that did not. In a pool with enough of them it would never be asked again, so
-    it is asked how it is on the side: no seat and no time is spent on it, and with the block the probe ends as well.
+    its health is asked for on the side: that takes no place and no time from the job, and ends with the block.
 
     Args:
         spares: The nodes that the block does not ask, best first.

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from attrs import evolve, frozen
 
@@ -20,6 +20,7 @@ from dan_async.config import MAX_PARTIES
 from dan_async.deadline import Deadline
 from dan_async.errors import QuorumDeadlineError, QuorumError
 from dan_async.events import EventHub, wallet_turn
+from dan_async.network import AuthModule
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.node import Node
 from dan_async.protocols.fields import encode
@@ -35,9 +36,6 @@ from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId, TypedData
 
-if TYPE_CHECKING:
-    from dan_async.network import AuthModule
-
 A = TypeVar("A")
 
 #: Has the owner sign a challenge of 64 hex digits.
@@ -51,7 +49,7 @@ class SetupText:
 
     Args:
         request_id: The request it belongs to.
-        operation: What it is for, as the gateway's paths call it.
+        operation: Its operation, as the gateway's paths call it.
         revision: The wire revision of the text: "0.1", "0.3" or "1".
         text: One setup object's exact JSON text.
         key_id: The key it is about, unless it makes one.
@@ -211,7 +209,7 @@ async def submit(
 
 
 def out_of_time(failure: QuorumError, deadline: Deadline, doing: str, *, phase: str) -> QuorumError:
-    """Return the failure, or what says that it was the deadline that kept a quorum from coming about."""
+    """Return the failure; if the deadline is over, as the error that says so."""
     if not (deadline.is_over and failure.retryable):
         return failure
     plain = deadline.error(doing)

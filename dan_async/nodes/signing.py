@@ -45,16 +45,15 @@ from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId, n
 #: A request for a presignature: its id, and its parameters as JSON text.
 PresignRequest: TypeAlias = tuple[RequestId, str]
 
-#: How long the nodes may keep a presignature that is asked for, in seconds: their own limit is shorter as a rule. It leaves
-#: room for clocks that differ.
+#: How long the nodes may keep a presignature that is asked for, in seconds. Their own limit is shorter as a rule; clocks
+#: may differ.
 _PRESIGN_S = 120
 
 #: Seconds for a presignature that nobody waits for.
 _REFILL_S = 15.0
 
-#: Sessions whose stock is remembered at the same time, and keys of which it is remembered who does not hold them.
+#: Sessions whose stock is remembered at the same time, and keys whose nodes without a share are.
 _MOST_SESSIONS = 1024
-
 _MOST_KEYS = 1024
 
 #: Signatures of a session that lie further back than this, in seconds, do not count.
@@ -62,14 +61,7 @@ _MEMORY_S = 60.0
 
 
 class NodeSigner:
-    """
-    What a ``NodeNetwork`` signs with; it owns the stock of presignatures and the tasks that refill it.
-
-    Args:
-        nodes: The pool.
-        options: How to sign.
-        clock: The wall clock, in Unix seconds.
-    """
+    """Signs for a ``NodeNetwork``; it owns the stock of presignatures and the tasks that refill it."""
 
     def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: Clock) -> None:
         self._nodes = nodes
@@ -78,7 +70,7 @@ class NodeSigner:
         self._clock = clock
         self.stock = PresignStock(options.stock)
         self.lateness = Lateness()
-        self._strangers: dict[MpcKeyId, set[OperatorAddress]] = {}
+        self._without_share: dict[MpcKeyId, set[OperatorAddress]] = {}
         self._refills: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
@@ -88,15 +80,7 @@ class NodeSigner:
 
     async def sign(self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline) -> tuple[bytes, ...]:
         """
-        Sign the messages of an order.
-
-        Args:
-            order: What is to be signed.
-            key: The ephemeral key.
-            deadline: The job's deadline.
-
-        Returns:
-            65 bytes for each message, of which it was checked that they recover to the key.
+        Sign the messages of an order: 65 bytes for each, which were checked to recover to the key.
 
         Raises:
             EphemeralKeyRefusedError: The nodes refuse the ephemeral key.
@@ -122,7 +106,7 @@ class NodeSigner:
         except QuorumError:
             self.stock.drop(session)
             raise
-        self._note_strangers(order.key_id, race.strangers)
+        self._note_without_share(order.key_id, race.without_share)
         self.stock.used(session, len(order.digests))
         self._refill(job)
         return signatures
@@ -134,15 +118,15 @@ class NodeSigner:
         )
 
     def _holders(self, key_id: MpcKeyId) -> list[Node]:
-        strangers = self._strangers.get(key_id, set())
-        return [node for node in self._nodes if node.operator not in strangers]
+        without_share = self._without_share.get(key_id, set())
+        return [node for node in self._nodes if node.operator not in without_share]
 
-    def _note_strangers(self, key_id: MpcKeyId, strangers: set[OperatorAddress]) -> None:
+    def _note_without_share(self, key_id: MpcKeyId, without_share: set[OperatorAddress]) -> None:
         """Remember which nodes do not hold a key that others have just signed with."""
-        if strangers:
-            while len(self._strangers) >= _MOST_KEYS:
-                del self._strangers[next(iter(self._strangers))]
-            self._strangers.setdefault(key_id, set()).update(strangers)
+        if without_share:
+            while len(self._without_share) >= _MOST_KEYS:
+                del self._without_share[next(iter(self._without_share))]
+            self._without_share.setdefault(key_id, set()).update(without_share)
 
     # --- presignatures ------------------------------------------------------------------------------------------------
 
@@ -227,7 +211,7 @@ class NodeSigner:
             async with asyncio.timeout(_REFILL_S):
                 (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
         except (DanError, TimeoutError):
-            made = None  # the next signature makes its own, and says what is wrong
+            made = None  # the next signature makes its own, and reports the failure
         finally:
             self.stock.arrived(job.session, made)
 
@@ -240,7 +224,7 @@ class NodeSigner:
         Have one set of signers sign, and put their shares together.
 
         Raises:
-            SetFailedError: One of them does not answer, or what they answer makes no signature.
+            SetFailedError: One of them does not answer, or their answers make no signature.
         """
         text = encode(params)
 
@@ -288,7 +272,7 @@ class _SigningJob:
 
     @property
     def session(self) -> tuple[str, str]:
-        """What presignatures belong to."""
+        """The session that presignatures belong to: key and ephemeral key."""
         return self.order.key_id, self.order.claim.eph_id
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
@@ -338,16 +322,11 @@ class _SigningJob:
 
 
 # --- presignatures made ahead: few, short-lived, each given out once --------------------------------------------------
+
+
 @frozen(kw_only=True)
 class StockedPresignature:
-    """
-    A presignature and whose it is.
-
-    Args:
-        offer: What its signers said of it.
-        signers: Their operators, ascending.
-        ends: When it must not be used any more, in monotonic seconds.
-    """
+    """A presignature of these signers, ascending; not to be used after *ends*, in monotonic seconds."""
 
     offer: PresignatureOffer
     signers: tuple[OperatorAddress, ...]

@@ -41,17 +41,16 @@ _LISTEN_S = 0.05
 
 #: Sets that run at the same time, times that one set is tried, sets that are tried, and sets that are looked at to find one.
 _MOST_AT_ONCE = 3
-
 _MOST_TRIES_OF_ONE = 2
-
 _MOST_TRIES = 16
-
 _MOST_LOOKED_AT = 2000
 
 
 # --- one set ----------------------------------------------------------------------------------------------------------
+
+
 class SetFailedError(DanError):
-    """A set of signers made no signature: what each node that failed did, and whom to leave out if others can be had."""
+    """A set of signers made no signature: the failure of each node that failed, and nodes to avoid if others are there."""
 
     def __init__(
         self, failures: dict[OperatorAddress, DanError], suspects: Iterable[OperatorAddress] = ()
@@ -63,24 +62,14 @@ class SetFailedError(DanError):
 
 @define(eq=False)
 class Run:
-    """
-    One set at work.
+    """One set of signers at work; *clock* is the race's."""
 
-    Args:
-        signers: The nodes, ascending.
-        clock: The race's monotonic seconds.
-        waiting: Who has not answered the step that is under way.
-        step: That step.
-        since: When it began.
-        is_hedged: Whether it is late, and another set runs besides.
-    """
-
-    signers: tuple[Node, ...]
+    signers: tuple[Node, ...]  # ascending
     clock: Callable[[], float]
-    waiting: set[OperatorAddress] = field(factory=set)
+    waiting: set[OperatorAddress] = field(factory=set)  # for these, in the step that is under way
     step: str = "presign"
     since: float = 0.0
-    is_hedged: bool = False
+    is_hedged: bool = False  # late, and another set runs besides
 
     def begin(self, step: str) -> None:
         """Note that a step begins, in which all signers are asked."""
@@ -112,7 +101,7 @@ async def ask_set(
     Take one step with all signers of a set, and note how long it took; return every signer's answer.
 
     Raises:
-        SetFailedError: One failed; it has what each of those who failed said.
+        SetFailedError: At least one failed; it has the failure of each that did.
     """
     run.begin(step)
 
@@ -134,15 +123,17 @@ async def ask_set(
 
 
 # --- the race ---------------------------------------------------------------------------------------------------------
+
+
 class SignerRace(Generic[T]):
     """
     The race for one signature.
 
     Args:
-        nodes: Who may sign.
+        nodes: The nodes that may sign.
         t: How many must.
-        attempt: Has one set do it; raises a ``SetFailedError`` if it cannot, and any other DanError to end the race.
-        lateness: What is known of steps and nodes.
+        attempt: Has one set sign; raises a ``SetFailedError`` if it cannot, and any other DanError to end the race.
+        lateness: The usual times of steps, and the nodes that were late.
         deadline: The job's deadline.
         preferred: Operators to begin with.
     """
@@ -207,8 +198,8 @@ class SignerRace(Generic[T]):
         raise self._lost()
 
     @property
-    def strangers(self) -> set[OperatorAddress]:
-        """Who said that it does not hold the key."""
+    def without_share(self) -> set[OperatorAddress]:
+        """The nodes that said that they do not hold the key."""
         return {
             operator
             for operator, error in self._refused.items()
@@ -256,7 +247,7 @@ class SignerRace(Generic[T]):
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def _patience(self, running: dict[asyncio.Task[T], Run]) -> float | None:
-        """Give the seconds until the next set is late, or the deadline."""
+        """Return the seconds until the next set is late, or the deadline is over."""
         now = self._lateness.clock()
         waits = [
             max(0.0, run.since + self._lateness.limit_s(run.step) - now)
@@ -266,7 +257,7 @@ class SignerRace(Generic[T]):
         return self._deadline.cap(min(waits) if waits else None)
 
     def _hedge(self, running: dict[asyncio.Task[T], Run]) -> None:
-        """Where a step is late, note who keeps it waiting, and let another set run besides."""
+        """Where a step is late, note the nodes that keep it waiting, and let another set run besides."""
         now = self._lateness.clock()
         late = [
             run
@@ -283,7 +274,7 @@ class SignerRace(Generic[T]):
             self._start(running)
 
     def _note_losers(self, winner: Run, running: dict[asyncio.Task[T], Run]) -> None:
-        """Where one set won and an earlier one is late, note whom only the late one has."""
+        """Where one set won and an earlier one is late, note the nodes that only the late one waits for."""
         helpful = {node.operator for node in winner.signers}
         for run in running.values():
             if run.is_hedged:

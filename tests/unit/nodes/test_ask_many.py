@@ -18,7 +18,7 @@ from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.health import HealthRecord, rank
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
-from tests.helpers import ManualClock, assert_runs_under
+from tests.helpers import ManualClock, assert_runs_under, run_in_virtual_time
 
 
 @define(eq=False)
@@ -321,6 +321,59 @@ async def test_cancelling_ends_every_question() -> None:
         await task
     assert asking.cut == ["a", "b"]
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_an_answer_that_the_plan_refuses_is_a_failure() -> None:
+    """Its node is replaced like any other that fails, and the outcome has the plan's words for those that count."""
+
+    class Picky(Plan[str]):
+        def check(self, operator: OperatorAddress, answer: str) -> str:
+            if operator == "b":
+                raise NodeUnreachableError("not you")
+            return f"{operator} said {answer}"
+
+    answers = await ask_many(some("abc"), Asking(), Picky(wanted=2), step="", deadline=Deadline(None))
+    assert list(answers.values) == ["a", "c"]
+    assert [o.said for o in answers.outcomes if o.is_success] == ["a said nonce", "c said nonce"]
+    assert [o.operator for o in answers.failures] == ["b"]
+
+
+async def test_a_bug_ends_the_listening_as_well() -> None:
+    """It is raised at once, though the plan would listen to the others."""
+
+    async def bug() -> str:
+        await asyncio.sleep(0.01)
+        raise ZeroDivisionError
+
+    class Listening(Plan[str]):
+        def linger_s(self, answers: Answers[str]) -> float:
+            return 60.0
+
+        def is_settled(self, answers: Answers[str]) -> bool:
+            return bool(answers.values)
+
+    async with assert_runs_under(5):
+        with pytest.raises(ZeroDivisionError):
+            await ask_many(
+                some("abc"), Asking(b=bug, c=hang), Listening(wanted=3), step="", deadline=Deadline(None)
+            )
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_nobody_else_is_asked_when_the_deadline_is_over() -> None:
+    """The nodes that hang are cut off then and there, and no spare is troubled for nothing."""
+    asking = Asking(a=hang, b=hang)
+
+    async def work(clock: ManualClock) -> tuple[Answers[str], float]:
+        plan: Plan[str] = Plan(wanted=2, hedge_s=2.0, least=1, patience_s=3.0)
+        answers = await ask_many(some("abc"), asking, plan, step="", deadline=Deadline(2.0, clock=clock))
+        return answers, clock.now
+
+    answers, ended = run_in_virtual_time(work)
+    assert ended == pytest.approx(1002.0)
+    assert asking.asked == asking.cut == ["a", "b"]
+    assert [(o.error, o.is_success) for o in answers.outcomes] == [(None, False), (None, False)]
+    assert len(answers.failures) == 2
 
 
 @settings(max_examples=60, deadline=None)
