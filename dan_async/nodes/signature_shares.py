@@ -60,9 +60,9 @@ class ExpectedShares:
         claims = shares.claims
         if (claims.request_id, claims.key_id) != (self.request_id, self.key_id):
             return "it is for another request or key"
-        if tuple(share.digest for share in claims.shares) != self.digests:
+        if tuple([share.digest for share in claims.shares]) != self.digests:
             return "it is for another message"
-        spent = tuple(share.presignature_id for share in claims.shares)
+        spent = tuple([share.presignature_id for share in claims.shares])
         if self.presignature_ids is not None and spent != self.presignature_ids:
             return "it is from another presignature"
         if self.address is not None and _address_of(claims.public_key) != self.address:
@@ -74,13 +74,9 @@ class ExpectedShares:
 
 def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     """
-    Put the answers of all signers together: one signature for each message.
+    Put the answers of all t signers together, each of which ``ExpectedShares.check`` has passed.
 
-    Args:
-        answers: What each of the t signers said, each checked by ``ExpectedShares.check``.
-
-    Returns:
-        For each message 65 bytes r, s, v, with low s and v 27 or 28, of which it was checked that they recover to the key.
+    Returns 65 bytes r, s, v for each message, with low s and v 27 or 28; they were checked to recover to the key.
 
     Raises:
         SignatureCheckError: The answers do not belong together, or do not make signatures.
@@ -96,29 +92,18 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
 
 def combine_shares(shares: Sequence[SignatureShare], *, public_key: bytes) -> bytes:
     """
-    Make one signature of every signer's share.
-
-    Args:
-        shares: One from each signer.
-        public_key: The key, 33 bytes.
-
-    Returns:
-        65 bytes r, s, v, with low s and v 27 or 28.
+    Make one signature, 65 bytes r, s, v, of every signer's share.
 
     Raises:
         SignatureCheckError: They are not of one presignature and message, or the result does not recover to the key.
     """
     first = shares[0]
-    if any(
-        (share.presignature_id, share.nonce_point, share.digest)
-        != (first.presignature_id, first.nonce_point, first.digest)
-        for share in shares
-    ):
+    if len({(share.presignature_id, share.nonce_point, share.digest) for share in shares}) != 1:
         raise _spoilt()
-    denominator = sum(share.u for share in shares) % ORDER
+    denominator = sum([share.u for share in shares]) % ORDER
     if not denominator:
         raise _spoilt()
-    s = sum(share.w for share in shares) * pow(denominator, -1, ORDER) % ORDER
+    s = sum([share.w for share in shares]) * pow(denominator, -1, ORDER) % ORDER
     odd = first.nonce_point[0] & 1
     if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
         s, odd = ORDER - s, odd ^ 1

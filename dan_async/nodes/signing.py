@@ -139,7 +139,6 @@ class NodeSigner:
         Raises:
             SetFailedError: They do not make them, or do not agree on them.
         """
-        signers = tuple(node.operator for node in run.signers)
         asked = time.monotonic()
 
         async def ask(node: Node, _: Tries) -> list[PresignatureOffer]:
@@ -165,55 +164,54 @@ class NodeSigner:
         for offers in zip(*answers.values(), strict=True):
             offer = evolve(offers[0], expires_at=min(entry.expires_at for entry in offers))
             if any(evolve(entry, expires_at=offer.expires_at) != offer for entry in offers):
-                raise SetFailedError({}, signers)
+                raise SetFailedError({}, run.operators)
             ends = asked + min(self._options.stock_s, offer.expires_at - self._clock() - 1.0)
-            made.append(StockedPresignature(offer=offer, signers=signers, ends=ends))
+            made.append(StockedPresignature(offer=offer, signers=run.operators, ends=ends))
         if len({entry.offer.presignature_id for entry in made}) != len(made):
-            raise SetFailedError({}, signers)
+            raise SetFailedError({}, run.operators)
         return made
 
     def presign_request(
-        self, order: SigningOrder, key: EphemeralKey, signers: Sequence[Node]
+        self, order: SigningOrder, key: EphemeralKey, signers: tuple[OperatorAddress, ...]
     ) -> PresignRequest:
         """Have the ephemeral key ask for one presignature: the request's id and its parameters."""
-        operators = tuple(node.operator for node in signers)
         request_id = new_request_id()
         expires_at = math.floor(self._clock()) + _PRESIGN_S
         digest = presign_digest(
             request_id=request_id,
             key_id=order.key_id,
             eph_id=order.claim.eph_id,
-            signers=operators,
+            signers=signers,
             expires_at=expires_at,
         )
         params = PresignParams(
             request_id=request_id,
             key_id=order.key_id,
             eph_id=order.claim.eph_id,
-            signers=operators,
+            signers=signers,
             expires_at=expires_at,
             signature=key.sign_message(digest),
         )
         return request_id, encode(params)
 
     def _refill(self, job: _SigningJob) -> None:
-        while job.winners and self.stock.order(job.session):
+        while job.winner is not None and self.stock.order(job.session):
             # Signed now: the ephemeral key is wiped when the job ends.
-            request = self.presign_request(job.order, job.key, job.winners)
-            task = asyncio.create_task(self._make_ahead(job, request), name="dan-presign-ahead")
+            request = self.presign_request(job.order, job.key, job.winner.operators)
+            run = Run(job.winner.signers, self.lateness.clock)
+            task = asyncio.create_task(self._make_ahead(job.session, run, request), name="dan-presign-ahead")
             self._refills.add(task)
             task.add_done_callback(self._refills.discard)
 
-    async def _make_ahead(self, job: _SigningJob, request: PresignRequest) -> None:
+    async def _make_ahead(self, session: Hashable, run: Run, request: PresignRequest) -> None:
         made: StockedPresignature | None = None
-        run = Run(job.winners, self.lateness.clock)
         try:
             async with asyncio.timeout(_REFILL_S):
                 (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
         except (DanError, TimeoutError):
             made = None  # the next signature makes its own, and reports the failure
         finally:
-            self.stock.arrived(job.session, made)
+            self.stock.arrived(session, made)
 
     # --- shares -------------------------------------------------------------------------------------------------------
 
@@ -262,7 +260,7 @@ class _SigningJob:
         self.key = key
         self._deadline = deadline
         self.stocked: list[StockedPresignature] = []
-        self.winners: tuple[Node, ...] = ()
+        self.winner: Run | None = None
         setup = revision_1.signgen_setup(
             t=order.t, key_id=order.key_id, message=revision_1.encode_message(order.requests)
         )
@@ -277,23 +275,22 @@ class _SigningJob:
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
         """Have one set sign."""
-        signers = tuple(node.operator for node in run.signers)
         stocked, self.stocked = self.stocked, []
-        if not stocked or stocked[0].signers != signers:
+        if not stocked or stocked[0].signers != run.operators:
             self.stocked = stocked  # another set may come that they are of
             requests = [
-                self._signer.presign_request(self.order, self.key, run.signers) for _ in self.order.digests
+                self._signer.presign_request(self.order, self.key, run.operators) for _ in self.order.digests
             ]
             stocked = await self._signer.presign(run, requests, self._deadline)
-        ids = tuple(entry.offer.presignature_id for entry in stocked)
+        ids = tuple([entry.offer.presignature_id for entry in stocked])
         request_id = new_request_id()
         params = SignParams(
             request_id=request_id,
             revision="1",
             setup=self._setup,
-            signers=signers,
+            signers=run.operators,
             presignature_ids=ids,
-            user_authentication=self._authenticate(request_id, signers, ids),
+            user_authentication=self._authenticate(request_id, run.operators, ids),
         )
         expected = ExpectedShares(
             request_id=request_id,
@@ -303,7 +300,7 @@ class _SigningJob:
             address=self.order.address,
         )
         signatures = await self._signer.collect(run, params, expected, self._deadline)
-        self.winners = run.signers
+        self.winner = run
         return signatures
 
     def _authenticate(

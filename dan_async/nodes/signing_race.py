@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import combinations, islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import define, field, frozen
 
@@ -66,15 +66,19 @@ class Run:
 
     signers: tuple[Node, ...]  # ascending
     clock: Callable[[], float]
+    operators: tuple[OperatorAddress, ...] = field(init=False)
     waiting: set[OperatorAddress] = field(factory=set)  # for these, in the step that is under way
     step: str = "presign"
     since: float = 0.0
     is_hedged: bool = False  # late, and another set runs besides
 
+    def __attrs_post_init__(self) -> None:
+        self.operators = tuple([node.operator for node in self.signers])
+
     def begin(self, step: str) -> None:
         """Note that a step begins, in which all signers are asked."""
         self.step, self.since = step, self.clock()
-        self.waiting = {node.operator for node in self.signers}
+        self.waiting = set(self.operators)
         self.is_hedged = False
 
 
@@ -142,7 +146,7 @@ class SignerRace(Generic[T]):
         self,
         nodes: Sequence[Node],
         t: int,
-        attempt: Callable[[Run], Awaitable[T]],
+        attempt: Callable[[Run], Coroutine[Any, Any, T]],
         *,
         lateness: Lateness,
         deadline: Deadline,
@@ -212,18 +216,15 @@ class SignerRace(Generic[T]):
         signers = self._next_set(running)
         if signers is None:
             return
-        self._tries[frozenset(node.operator for node in signers)] += 1
         run = Run(signers, self._lateness.clock)
+        self._tries[frozenset(run.operators)] += 1
         run.begin(run.step)
-        running[asyncio.create_task(self._call(run), name="dan-sign")] = run
-
-    async def _call(self, run: Run) -> T:
-        return await self._attempt(run)
+        running[asyncio.create_task(self._attempt(run), name="dan-sign")] = run
 
     def _next_set(self, running: dict[asyncio.Task[T], Run]) -> tuple[Node, ...] | None:
         if len(running) >= _MOST_AT_ONCE or self._tries.total() >= _MOST_TRIES:
             return None
-        under_way = {frozenset(node.operator for node in run.signers) for run in running.values()}
+        under_way = {frozenset(run.operators) for run in running.values()}
         ranked = [node for node in rank(self._nodes) if node.operator not in self._refused]
         ranked.sort(
             key=lambda node: (
@@ -234,7 +235,7 @@ class SignerRace(Generic[T]):
         )
         again: tuple[Node, ...] | None = None
         for candidates in islice(combinations(ranked, self._t), _MOST_LOOKED_AT):
-            names = frozenset(node.operator for node in candidates)
+            names = frozenset([node.operator for node in candidates])
             if names in under_way:
                 continue
             chosen = tuple(sorted(candidates, key=lambda node: node.operator.lower()))
@@ -275,7 +276,7 @@ class SignerRace(Generic[T]):
 
     def _note_losers(self, winner: Run, running: dict[asyncio.Task[T], Run]) -> None:
         """Where one set won and an earlier one is late, note the nodes that only the late one waits for."""
-        helpful = {node.operator for node in winner.signers}
+        helpful = set(winner.operators)
         for run in running.values():
             if run.is_hedged:
                 for operator in run.waiting - helpful:
@@ -287,7 +288,7 @@ class SignerRace(Generic[T]):
         self._spoilt = self._spoilt or not failure.failures
         for operator in failure.suspects:
             self._blame[operator] += 1
-        known = {node.operator for node in run.signers}
+        known = set(run.operators)
         for operator, error in failure.failures.items():
             self._errors[operator] = error
             kind = failure_kind(error)

@@ -195,7 +195,7 @@ async def _sign(
             request_id=setup.request_id,
             revision=setup.revision,
             setup=setup.text,
-            signers=tuple(node.operator for node in run.signers),
+            signers=run.operators,
             participants=opened.participants if opened.nonces else (),
             nonces=opened.nonces,
             user_authentication=authentication,
