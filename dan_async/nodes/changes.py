@@ -36,7 +36,7 @@ from dan_async.types import Json, OperatorAddress
 
 
 async def change_ephemeral_key(
-    pool: Mapping[OperatorAddress, Node],
+    nodes: Mapping[OperatorAddress, Node],
     setup: SetupText,
     authenticate: Authenticate,
     *,
@@ -49,7 +49,7 @@ async def change_ephemeral_key(
     Carry out one change.
 
     Args:
-        pool: The nodes.
+        nodes: The pool, by operator.
         setup: What the owner signs; it names the key.
         authenticate: Has the owner sign.
         eph_id: The ephemeral key that the setup is about.
@@ -61,7 +61,7 @@ async def change_ephemeral_key(
         WalletError: The owner did not authorise it; nothing was changed.
         QuorumError: Too few nodes confirmed.
     """
-    opened, asked = await _open_with_everybody(pool, setup, deadline)
+    opened, asked = await _open_with_everybody(nodes, setup, deadline)
     failures: list[NodeOutcome[Any]] = [
         outcome for outcome in asked.failures if not _holds_no_share(outcome.error)
     ]
@@ -70,7 +70,7 @@ async def change_ephemeral_key(
     if is_oneshot:
         opened = opened.without_nonces()
     receipts = await submit(
-        pool,
+        nodes,
         opened,
         await authenticate(opened.challenge),
         method=METHODS[setup.operation],
@@ -83,7 +83,7 @@ async def change_ephemeral_key(
     if agreed is None:
         raise _too_few_confirmed(setup, 0, 1, failures, deadline)
     needed = agreed.t if setup.operation == "addEphemeralKey" else agreed.n - agreed.t + 1
-    if not _is_confirmed(pool, opened, receipts, needed, failures):
+    if not _is_confirmed(nodes, opened, receipts, needed, failures):
         raise _too_few_confirmed(setup, len(receipts.values), needed, failures, deadline)
     return EphemeralKeyReport(
         request_id=setup.request_id,
@@ -132,7 +132,7 @@ def _too_few_confirmed(
 
 
 async def register_passkey(
-    pool: Mapping[OperatorAddress, Node],
+    nodes: Mapping[OperatorAddress, Node],
     setup: SetupText,
     authenticate: Authenticate,
     *,
@@ -146,12 +146,12 @@ async def register_passkey(
         WalletError: No passkey was made; nothing was registered.
         QuorumError: Too few nodes confirmed.
     """
-    opened, asked = await _open_with_everybody(pool, setup, deadline, most=MAX_PARTIES)
+    opened, asked = await _open_with_everybody(nodes, setup, deadline, most=MAX_PARTIES)
     if len(asked.values) < needed:
         raise _too_few_to_register(setup, len(asked.values), needed, asked.failures, deadline)
     authentication = await authenticate(opened.challenge)
     receipts = await submit(
-        pool,
+        nodes,
         opened,
         authentication,
         method=METHODS[setup.operation],
@@ -160,7 +160,7 @@ async def register_passkey(
         deadline=deadline,
     )
     failures = asked.failures + receipts.failures
-    if not _is_confirmed(pool, opened, receipts, needed, failures):
+    if not _is_confirmed(nodes, opened, receipts, needed, failures):
         raise _too_few_to_register(setup, len(receipts.values), needed, failures, deadline)
     return authentication.id
 
@@ -192,10 +192,10 @@ def _too_few_to_register(
 
 
 async def _open_with_everybody(
-    pool: Mapping[OperatorAddress, Node], setup: SetupText, deadline: Deadline, *, most: int | None = None
+    nodes: Mapping[OperatorAddress, Node], setup: SetupText, deadline: Deadline, *, most: int | None = None
 ) -> tuple[NodeRound, Answers[ChallengeResult]]:
     """Ask all nodes for a nonce, and wait for every answer: a change is for everybody who can be reached."""
-    candidates = rank(pool.values())[:most]
+    candidates = rank(nodes.values())[:most]
     return await open_round(candidates, setup, Plan(wanted=len(candidates)), deadline=deadline)
 
 
@@ -213,7 +213,7 @@ def _check_receipt(
 
 
 def _is_confirmed(
-    pool: Mapping[OperatorAddress, Node],
+    nodes: Mapping[OperatorAddress, Node],
     opened: NodeRound,
     receipts: Answers[ChangeReceipt] | Answers[PasskeyReceipt],
     needed: int,
@@ -222,7 +222,7 @@ def _is_confirmed(
     """Return whether enough nodes confirm, and report it."""
     is_won = len(receipts.values) >= needed
     tell_verdict(
-        pool[opened.participants[0]].events,
+        nodes[opened.participants[0]].events,
         opened.setup.request_id,
         opened.setup.operation,
         is_won=is_won,

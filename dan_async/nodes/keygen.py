@@ -113,7 +113,7 @@ def _accused(answers: Answers[Acknowledgement]) -> set[OperatorAddress]:
 
 
 async def run_keygen(
-    pool: Mapping[OperatorAddress, Node],
+    nodes: Mapping[OperatorAddress, Node],
     opened: NodeRound,
     authentication: UserAuthentication,
     threshold: Threshold,
@@ -125,7 +125,7 @@ async def run_keygen(
     Send the authorised request to every participant, and count their acknowledgements.
 
     Args:
-        pool: The nodes.
+        nodes: The pool, by operator.
         opened: The round that was authorised.
         authentication: The owner's signature over its challenge.
         threshold: The t and n that the setup names.
@@ -145,12 +145,12 @@ async def run_keygen(
     )
     slow = []
     for operator in opened.participants:
-        health = pool[operator].health
+        health = nodes[operator].health
         health.keygens += 1
         if grace_s is None and not health.is_worth_the_grace:
             slow.append(operator)
     answers = await submit(
-        pool,
+        nodes,
         opened,
         authentication,
         method="dan_keygen",
@@ -164,7 +164,7 @@ async def run_keygen(
     outcomes = set_dissent_apart(answers.outcomes, tally.winners)
     report = partial(
         tell_verdict,
-        pool[opened.participants[0]].events,
+        nodes[opened.participants[0]].events,
         setup.request_id,
         setup.operation,
         needed=threshold.t,
@@ -178,13 +178,13 @@ async def run_keygen(
         doing = "waiting for the nodes to generate the key"
         failure = out_of_time(error, deadline, doing, phase="keygen")
         failure.outcomes = outcomes
-        _note_misbehaviour(pool, outcomes, failure.culprits)
+        _note_misbehaviour(nodes, outcomes, failure.culprits)
         report(is_won=False)
         raise failure from None
-    _note_misbehaviour(pool, outcomes, ())
+    _note_misbehaviour(nodes, outcomes, ())
     for outcome in outcomes:
         if outcome.error is None:
-            pool[outcome.operator].health.acknowledged(in_time=outcome.is_success)
+            nodes[outcome.operator].health.acknowledged(in_time=outcome.is_success)
     report(is_won=True, key_id=agreed.key_id)
     return KeygenReport(
         request_id=setup.request_id,
@@ -200,12 +200,12 @@ def _decode(_: OperatorAddress, value: Json) -> Acknowledgement:
 
 
 def _note_misbehaviour(
-    pool: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome[Any]], culprits: Collection[str]
+    nodes: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome[Any]], culprits: Collection[str]
 ) -> None:
     """Let those rest whose acknowledgement failed a check, and those that most of the others blame."""
     for outcome in outcomes:
         if isinstance(outcome.error, AcknowledgementError) or outcome.operator in culprits:
-            pool[outcome.operator].health.misbehaved()
+            nodes[outcome.operator].health.misbehaved()
 
 
 # --- the client's side: participants and new starts -------------------------------------------------------------------
@@ -231,15 +231,15 @@ class NodeKeygen:
 
     def __init__(
         self,
-        pool: Mapping[OperatorAddress, Node],
+        nodes: Mapping[OperatorAddress, Node],
         request: KeygenRequest,
         auth: AuthModule,
         *,
         deadline: Deadline,
         timeouts: Timeouts,
     ) -> None:
-        self._pool = pool
-        self._events = next(iter(pool.values())).events
+        self._nodes = nodes
+        self._events = next(iter(nodes.values())).events
         self._first = request
         self._auth = auth
         self._deadline = deadline
@@ -254,7 +254,7 @@ class NodeKeygen:
     async def run(self) -> KeygenReport:
         """Run it; see ``Network.keygen`` for what it raises."""
         started = time.monotonic()
-        ranked = rank(self._pool.values())
+        ranked = rank(self._nodes.values())
         async with probing(ranked[self._first.threshold.n :], deadline=self._deadline):
             report = await self._run(ranked)
         timings = evolve(report.timings, total_s=time.monotonic() - started)
@@ -276,7 +276,7 @@ class NodeKeygen:
             authorised = time.monotonic()
             try:
                 report = await run_keygen(
-                    self._pool,
+                    self._nodes,
                     opened.round,
                     authentication,
                     opened.threshold,
@@ -329,13 +329,13 @@ class NodeKeygen:
             self._vain_restarts += 1
 
     def _next_candidates(self) -> list[Node]:
-        left = rank(self._pool.values(), without=self._left_out)
+        left = rank(self._nodes.values(), without=self._left_out)
         if len(left) < self._least:  # nothing better is left: those that failed may have recovered
-            return rank(self._pool.values())
+            return rank(self._nodes.values())
         return left
 
     def _left(self) -> int:
-        return len(self._pool.keys() - self._left_out)
+        return len(self._nodes.keys() - self._left_out)
 
     def _obstacle(self, error: QuorumError) -> str | None:
         """Return the reason not to start again, as the error's hint; None if there is none."""
@@ -370,7 +370,7 @@ class NodeKeygen:
         ready = len(opened.round.participants)
         if least <= ready < threshold.n:
             # n is part of what is signed, so a smaller set of parties needs nonces of its own.
-            answered = [self._pool[operator] for operator in opened.round.participants]
+            answered = [self._nodes[operator] for operator in opened.round.participants]
             first, opened = opened, await self._ask(request, Threshold(threshold.t, ready), answered)
             opened = evolve(opened, outcomes=(*first.replaced, *opened.outcomes))
             ready = len(opened.round.participants)

@@ -171,7 +171,7 @@ async def authenticate(
 
 
 async def submit(
-    pool: Mapping[OperatorAddress, Node],
+    nodes: Mapping[OperatorAddress, Node],
     opened: NodeRound,
     authentication: UserAuthentication,
     *,
@@ -184,7 +184,7 @@ async def submit(
     Send the authorised request to every participant, and count what they answer as the plan does.
 
     Args:
-        pool: The nodes.
+        nodes: The pool, by operator.
         opened: The round that was authorised.
         authentication: The owner's signature over its challenge.
         method: The method of dan-node/1 that carries it.
@@ -204,7 +204,7 @@ async def submit(
             tries=tries,
         )
 
-    participants = [pool[operator] for operator in opened.participants]
+    participants = [nodes[operator] for operator in opened.participants]
     return await ask_many(participants, ask, plan, step=opened.setup.operation, deadline=deadline)
 
 
