@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from dan_async.config import MAX_PARTIES
 from dan_async.deadline import Deadline
@@ -60,10 +60,11 @@ class SetupText:
     revision: str
     text: str
     key_id: MpcKeyId | None = None
+    #: The setup hash, to which the nodes bind their nonces.
+    digest: bytes = field(init=False, repr=False)
 
-    @property
-    def digest(self) -> bytes:
-        """The setup hash, to which the nodes bind their nonces."""
+    @digest.default
+    def _hash(self) -> bytes:
         return setup_hash(operation=self.operation, revision=self.revision, setup=self.text)
 
 
