@@ -208,7 +208,8 @@ class _Asking(Generic[N, A]):
         if plan.is_settled(self._answers):
             self._settled.set()
             return
-        for node in islice(self.candidates, plan.wanted - answered - (len(self._awaited) - self._late)):
+        punctual = len(self._awaited) - self._late
+        for node in islice(self.candidates, max(0, plan.wanted - answered - punctual)):
             question: _Question[N, A] = _Question(node, time.monotonic())
             self._questions[node.operator] = self._awaited[node.operator] = question
             self.tasks.append(asyncio.create_task(self._settle(question), name=f"dan-ask-{node.operator}"))
@@ -220,25 +221,25 @@ class _Asking(Generic[N, A]):
         """Ask one node, and act on its answer."""
         operator = question.node.operator
         try:
-            answer = await self.ask(question.node, question.tries)
-            said = self.plan.check(operator, answer)
-        except DanError as error:
-            self._answers.errors[operator] = error
-            question.outcome = self._outcome(question, error=error)
+            try:
+                answer = await self.ask(question.node, question.tries)
+                said = self.plan.check(operator, answer)
+            except DanError as error:
+                self._answers.errors[operator] = error
+                question.outcome = self._outcome(question, error=error)
+            else:
+                question.outcome = self._outcome(question, answer=answer, said=said)
+                if len(self._answers.values) < self.plan.wanted:
+                    self._answers.values[operator] = answer
+            del self._awaited[operator]
+            self._late -= question.is_late
+            if not self._settled.is_set():
+                self._ask_more()
+            if self._settled.is_set() and self._awaited.keys() <= set(self.plan.spared(self._answers)):
+                self._heard.set()
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
             self._crash = error
             self._settled.set()
-            self._heard.set()
-            return
-        else:
-            question.outcome = self._outcome(question, answer=answer, said=said)
-            if len(self._answers.values) < self.plan.wanted:
-                self._answers.values[operator] = answer
-        del self._awaited[operator]
-        self._late -= question.is_late
-        if not self._settled.is_set():
-            self._ask_more()
-        if self._settled.is_set() and self._awaited.keys() <= set(self.plan.spared(self._answers)):
             self._heard.set()
 
     def _outcome(self, question: _Question[N, A], **what: Any) -> NodeOutcome[A]:

@@ -221,6 +221,25 @@ async def test_whoever_answers_first_has_the_seat() -> None:
     assert asking.cut == ["d"]
 
 
+async def test_a_late_node_that_answers_leaves_its_spare_at_work() -> None:
+    """Then more are being asked than answers are missing; nobody else is, and the first to answer counts."""
+    spare_asked = asyncio.Event()
+
+    async def slow() -> str:
+        await spare_asked.wait()
+        return "late, but first"
+
+    async def spare() -> str:
+        spare_asked.set()
+        await asyncio.sleep(0.02)
+        return "nonce"
+
+    asking = Asking(a=slow, b=hang, c=spare)
+    seated = await fill(asking, "abcd", 2, hedge_s=0.01)
+    assert next(iter(seated.values)) == "a"
+    assert "b" not in seated.values
+
+
 async def test_a_late_spare_is_raced_as_well() -> None:
     """Two that hang in a row cost two hedges."""
     asking = Asking(a=hang, c=hang)
@@ -308,6 +327,31 @@ async def test_a_bug_is_raised_not_hidden() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await fill(Asking(a=bug, b=hang), "ab", 2)
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("rule", ["is_settled", "spared"])
+async def test_a_bug_of_a_plan_is_raised_as_well(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is: at the first answer here, with another question open."""
+    seen: list[int] = []
+
+    def broken(_plan: object, answers: Answers[str]) -> bool:
+        seen.append(len(answers.values))
+        if answers.values:
+            raise ZeroDivisionError
+        return False
+
+    class Plain(Plan[str]):
+        pass
+
+    monkeypatch.setattr(Plain, rule, broken)
+    if rule == "spared":
+        monkeypatch.setattr(Plain, "is_settled", lambda _plan, answers: bool(answers.values))
+        monkeypatch.setattr(Plain, "linger_s", lambda _plan, _answers: 60.0)
+    async with assert_runs_under(5):
+        with pytest.raises(ZeroDivisionError):
+            await ask_many(some("ab"), Asking(b=hang), Plain(wanted=2), step="", deadline=Deadline(None))
+    assert seen[-1] == 1
     assert len(asyncio.all_tasks()) == 1
 
 

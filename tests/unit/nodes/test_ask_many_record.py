@@ -235,6 +235,16 @@ CASES: dict[str, tuple[Shape, str, dict[str, Any], str]] = {
             " | a c b; a: ok 1x 0.100; b: ok 1x 0.600; c: ok 1x 0.200; d: cut 1x 0.100"
         ),
     ),
+    "seats, more are under way than are missing": (
+        fill,
+        "a:ok@0.6 b:ok@0.9 c:hang d:hang e:ok@0.1",
+        {"seats": 2, "hedge_s": 0.5},
+        (
+            "0.000 ask a | 0.000 ask b | 0.500 ask c | 0.500 ask d | 0.600 ok a | 0.900 ok b | 0.900 cut c"
+            " | 0.900 cut d | 0.900 over"
+            " | a b; a: ok 1x 0.600; b: ok 1x 0.900; c: cut 1x 0.400; d: cut 1x 0.400"
+        ),
+    ),
     "seats, a late spare is raced as well": (
         fill,
         "a:hang b:ok@0.1 c:hang d:ok@0.1",
