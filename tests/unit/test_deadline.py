@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dan_async.deadline import Deadline, cancel_and_wait
+from dan_async.deadline import Deadline, cancel_and_wait, carry_through
 from dan_async.errors import DeadlineExceededError, NodeTimeoutError
 from tests.helpers import assert_runs_under
 
@@ -194,4 +194,38 @@ async def test_cancel_and_wait_goes_on_when_cancelled_itself() -> None:
     owner.cancel()
     with pytest.raises(asyncio.CancelledError):
         await owner
+    assert ended == [1]
+
+
+async def test_a_step_that_is_carried_through_has_its_own_ending() -> None:
+    """Its result is returned, its error is raised."""
+
+    async def fail() -> None:
+        raise KeyError("of the step")
+
+    assert await carry_through(asyncio.sleep(0, result=7)) == 7
+    with pytest.raises(KeyError, match="of the step"):
+        await carry_through(fail())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_step_is_carried_through_although_its_caller_is_cancelled(fails: bool) -> None:
+    """Cancelled twice, the caller still waits for the end of the step, and stays cancelled."""
+    may_end, ended = asyncio.Event(), []
+
+    async def step() -> None:
+        await may_end.wait()
+        ended.append(1)
+        if fails:
+            raise KeyError("nobody hears of it")
+
+    caller = asyncio.create_task(carry_through(step()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.sleep(0)
+        assert not caller.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
     assert ended == [1]
