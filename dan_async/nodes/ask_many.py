@@ -41,19 +41,16 @@ A = TypeVar("A")
 
 @define(eq=False)
 class Answers(Generic[A]):
-    """
-    The result of asking, and on the way there the answers so far.
+    """The result of asking, and on the way there the answers so far."""
 
-    Args:
-        values: The answers in the order of their arrival; never more than are wanted.
-        errors: The failures in the order of their arrival.
-        outcomes: One for every node that was asked, in the order of asking; empty until the end.
-        elapsed_s: Seconds since the first question: until enough was known, and in the end until it was over.
-    """
-
+    #: The answers in the order of their arrival; never more than are wanted.
     values: dict[OperatorAddress, A] = field(factory=dict)
+    #: The failures in the order of their arrival.
     errors: dict[OperatorAddress, DanError] = field(factory=dict)
+    #: One for every node that was asked, in the order of asking; empty until the end. A node that was cut off has neither
+    #: answer nor error.
     outcomes: list[NodeOutcome[A]] = field(factory=list)
+    #: Seconds since the first question: until enough was known, and in the end until it was over.
     elapsed_s: float = 0.0
 
     @property
@@ -64,19 +61,15 @@ class Answers(Generic[A]):
 
 @frozen(kw_only=True)
 class Plan(Generic[A]):
-    """
-    How many answers are wanted, and when the asking is over: in this plan, as soon as all of them are there.
+    """How many answers are wanted, and when the asking is over: in this plan, as soon as all of them are there."""
 
-    Args:
-        wanted: The number of answers. As many questions are under way at a time, besides those that are late.
-        hedge_s: Seconds after which a node is late, and the next candidate is asked as well; None for never.
-        least: The number of answers that will do when the patience is over; *wanted* if None.
-        patience_s: Seconds until then; None for never.
-    """
-
+    #: The number of answers. As many questions are under way at a time, besides those that are late.
     wanted: int
+    #: Seconds after which a node is late, and the next candidate is asked as well; None for never.
     hedge_s: float | None = None
+    #: The number of answers that will do when the patience is over; *wanted* if None.
     least: int | None = None
+    #: Seconds until then; None for never.
     patience_s: float | None = None
 
     # The rules, which other plans override. They are asked on the event loop: quick, and without waiting.
@@ -107,19 +100,10 @@ async def ask_many(
     deadline: Deadline,
 ) -> Answers[A]:
     """
-    Ask nodes until enough is known.
+    Ask the candidates, best first, until enough is known; nothing is waited for beyond the deadline.
 
-    Every question is a task of its own, and all of them have ended when this returns or raises.
-
-    Args:
-        candidates: The nodes, best first.
-        ask: Asks one node, counting its attempts; raises a DanError if it fails. Any other exception ends the asking.
-        plan: How many answers, and when it is over.
-        step: The step of the job, for the outcomes.
-        deadline: Nothing is waited for beyond it.
-
-    Returns:
-        The answers, and an outcome for every node that was asked; one that was cut off has neither answer nor error.
+    *ask* counts its attempts at a node, and raises a DanError if it fails; any other exception ends the asking, and is
+    raised. Every question is a task of its own, and all of them have ended when this returns or raises.
     """
     asking = _Asking(iter(candidates), ask, plan, step, deadline, started=time.monotonic())
     try:

@@ -46,20 +46,9 @@ async def change_ephemeral_key(
     is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
     """
-    Carry out one change.
+    Carry out one change of the ephemeral key that the setup names.
 
-    Args:
-        nodes: The pool, by operator.
-        setup: What the owner signs; it names the key.
-        authenticate: Has the owner sign.
-        eph_id: The ephemeral key that the setup is about.
-        threshold: t and n of the key; what the nodes say, if None.
-        deadline: The job's deadline.
-        is_oneshot: Whether the owner signed without a challenge from the nodes.
-
-    Raises:
-        WalletError: The owner did not authorise it; nothing was changed.
-        QuorumError: Too few nodes confirmed.
+    Without a threshold, the nodes say what it is. A one-shot setup was signed without a challenge from them.
     """
     opened, asked = await _open_with_everybody(nodes, setup, deadline)
     failures: list[NodeOutcome[Any]] = [
@@ -139,13 +128,7 @@ async def register_passkey(
     needed: int,
     deadline: Deadline,
 ) -> str:
-    """
-    Register one passkey, which *authenticate* makes, with at least *needed* nodes; return its credential id.
-
-    Raises:
-        WalletError: No passkey was made; nothing was registered.
-        QuorumError: Too few nodes confirmed.
-    """
+    """Register one passkey, which *authenticate* makes, with at least *needed* nodes; return its credential id."""
     opened, asked = await _open_with_everybody(nodes, setup, deadline, most=MAX_PARTIES)
     if len(asked.values) < needed:
         raise _too_few_to_register(setup, len(asked.values), needed, asked.failures, deadline)

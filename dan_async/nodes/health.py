@@ -81,18 +81,11 @@ class RestPolicy:
 
 @frozen(eq=False)
 class Asked:
-    """
-    A request that is under way; ``HealthRecord`` is told how it ended.
+    """A request that is under way, until the ``HealthRecord`` is told how it ended."""
 
-    Args:
-        started: When it began, by the policy's clock.
-        failures_seen: How many failures had been counted in all when it began.
-        is_proof: Whether its success ends a rest.
-    """
-
-    started: float
-    failures_seen: int
-    is_proof: bool
+    started: float  # by the policy's clock
+    failures_seen: int  # counted in all when it began
+    is_proof: bool  # its success ends a rest
 
 
 @define(eq=False)
@@ -104,13 +97,10 @@ class HealthRecord:
     still tries it. When the rest is over, one request at a time may probe it; the first success clears its record.
 
     Requests that were in flight together when a node went down count as one failure, however many they were.
-
-    Args:
-        policy: How long it rests.
-        on_change: Told of each change of state, with the new one: the one place where a node goes down or comes up.
     """
 
     policy: RestPolicy = field(factory=RestPolicy)
+    #: Called with each new state: the one place where a node goes down or comes up.
     on_change: Callable[[RestState], None] | None = field(default=None, repr=False)
     latency_s: float | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
@@ -127,9 +117,7 @@ class HealthRecord:
         """
         Note that the node is being asked.
 
-        Args:
-            is_look: Whether somebody only looks how it is: the answer does not cut a rest short, nor does silence
-                make it longer, unless this request is the probe.
+        The answer to a mere look does not cut a rest short, nor does silence make it longer, unless it is the probe.
         """
         self.requests += 1
         is_due = bool(self.failures) and self.is_due
@@ -141,13 +129,7 @@ class HealthRecord:
         return asked
 
     def succeeded(self, asked: Asked, *, is_timed: bool = True) -> None:
-        """
-        Note a right answer.
-
-        Args:
-            asked: From ``begin``.
-            is_timed: Whether the time it took says something about this node alone.
-        """
+        """Note a right answer; *is_timed* if the time that it took says something about this node alone."""
         if is_timed:
             self.latency_s = _average(self.latency_s, self.policy.clock() - asked.started)
         if self.failures and asked.is_proof:
@@ -155,13 +137,7 @@ class HealthRecord:
             self._tell("live")
 
     def failed(self, asked: Asked, *, least_rest_s: float = 0.0) -> None:
-        """
-        Note that no answer came, or a wrong one.
-
-        Args:
-            asked: From ``begin``.
-            least_rest_s: How long the node asked to be left alone.
-        """
+        """Note that no answer came, or a wrong one, or that the node asked to be left alone for so long."""
         if asked is self._probe:
             self._probe = None
         elif not asked.is_proof or asked.failures_seen != self._failures_seen:
@@ -178,7 +154,7 @@ class HealthRecord:
         self._tell("resting")
 
     def gave_up(self, asked: Asked, *, is_timed: bool = True) -> None:
-        """Note that the asker did not wait for the end. That is no failure; but it took at least this long."""
+        """Note that nobody waited for the end. That is no failure; but it took at least this long."""
         elapsed = self.policy.clock() - asked.started
         if is_timed and elapsed > (self.latency_s or 0.0):
             self.latency_s = _average(self.latency_s, elapsed)
@@ -293,10 +269,7 @@ class Lateness:
     How long each step of signing usually takes, and which nodes were late in one.
 
     Kept apart from the nodes' records on purpose: a step takes as long as all its signers together, so a late one must not
-    change who takes part in key generation.
-
-    Args:
-        clock: Monotonic seconds.
+    change the participants of a key generation.
     """
 
     clock: Callable[[], float] = time.monotonic

@@ -73,15 +73,12 @@ class UntilVerdict(Plan[Acknowledgement]):
     When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
     share. Cutting them off is safe: a node that did its work repeats its answer when asked again. When t cannot agree, the
     moment is 50 ms, for the others may say which node is to blame. As soon as one does, all but the accused have 250 ms.
-
-    Args:
-        tally: Counts the answers.
-        grace_s: Seconds to listen on after the verdict is won; None for a short time that depends on how long it took.
-        slow: Nodes that are not waited for after the verdict is won: they were late the last times as well.
     """
 
     tally: KeygenTally
+    #: Seconds to listen on after the verdict is won; None for a short time that depends on how long it took.
     grace_s: float | None = None
+    #: Nodes that are not waited for after the verdict is won: they were late the last times as well.
     slow: Collection[OperatorAddress] = ()
 
     def check(self, operator: OperatorAddress, answer: Acknowledgement) -> str:
@@ -124,17 +121,7 @@ async def run_keygen(
     """
     Send the authorised request to every participant, and count their acknowledgements.
 
-    Args:
-        nodes: The pool, by operator.
-        opened: The round that was authorised.
-        authentication: The owner's signature over its challenge.
-        threshold: The t and n that the setup names.
-        deadline: The job's deadline.
-        grace_s: Seconds to listen on after t nodes agree; see ``Timeouts``.
-
-    Raises:
-        QuorumError: Fewer than t nodes agree; it has every node's outcome.
-        QuorumDeadlineError: The time ran out first; it is a DeadlineExceededError as well, and has the same outcomes.
+    If fewer than t agree, the QuorumError has every outcome, and is a DeadlineExceededError if the time ran out first.
     """
     setup = opened.setup
     tally = KeygenTally(

@@ -114,19 +114,8 @@ class Node:
         """
         Ask the node, again if that is safe and may help. Every method of dan-node/1 is idempotent by its request id.
 
-        Args:
-            method: The JSON-RPC method.
-            params: Its parameters as JSON text.
-            decode: Checks and decodes the result.
-            deadline: The job's deadline.
-            request_id: For errors and logs.
-            attempt_s: Seconds for one attempt, if not the usual.
-            tries: Counts the attempts, for a caller that may not wait for the end.
-            is_look: Whether this only looks at the node's health; see ``HealthRecord.begin``.
-
-        Raises:
-            NodeError: The last attempt's failure.
-            DeadlineExceededError: The deadline ran out.
+        *tries* counts the attempts, for a caller that may not wait for the end. *is_look*: see ``HealthRecord.begin``.
+        Raised is the last attempt's NodeError, or a DeadlineExceededError.
         """
         # What the nodes do together takes as long as the slowest of them: that says nothing about this one.
         is_timed = method not in _COLLECTIVE
@@ -160,16 +149,7 @@ class Node:
         return self._retry.run(watched, deadline=deadline, before_sleep=attempts.before_sleep)
 
     async def look(self, *, deadline: Deadline) -> float:
-        """
-        Ask the node how it is, and let it prove itself if it has rested.
-
-        Returns:
-            What its clock shows, in Unix seconds.
-
-        Raises:
-            NodeError: It does not answer, or with what the protocol does not allow.
-            DeadlineExceededError: The deadline ran out.
-        """
+        """Ask for the node's health, and let it prove itself if it has rested; return its clock in Unix seconds."""
         return await self.call("dan_health", "{}", _node_time, deadline=deadline, is_look=True)
 
     def _note_failure(self, asked: Asked, error: NodeError) -> None:
@@ -257,14 +237,10 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
 @asynccontextmanager
 async def probing(spares: Iterable[Node], *, deadline: Deadline) -> AsyncIterator[None]:
     """
-    Probe one of the nodes whose rest is over while the block runs, if there is one.
+    Probe one of the spares, best first, whose rest is over while the block runs, if there is one.
 
     A node that failed is ranked behind those that did not. In a pool with enough of them it would never be asked again, so
     its health is asked for on the side: that takes no place and no time from the job, and ends with the block.
-
-    Args:
-        spares: The nodes that the block does not ask, best first.
-        deadline: The job's deadline.
     """
     due = next((node for node in spares if node.health.is_due), None)
     tasks = [] if due is None else [asyncio.create_task(_probe(due, deadline), name="dan-probe")]

@@ -44,22 +44,13 @@ Authenticate = Callable[[str], Awaitable[UserAuthentication]]
 
 @frozen(kw_only=True)
 class SetupText:
-    """
-    A setup as its owner signs it.
-
-    Args:
-        request_id: The request it belongs to.
-        operation: Its operation, as the gateway's paths call it.
-        revision: The wire revision of the text: "0.1", "0.3" or "1".
-        text: One setup object's exact JSON text.
-        key_id: The key it is about, unless it makes one.
-    """
+    """A setup as its owner signs it."""
 
     request_id: RequestId
-    operation: str
-    revision: str
-    text: str
-    key_id: MpcKeyId | None = None
+    operation: str  # as the gateway's paths call it
+    revision: str  # the wire revision of the text: "0.1", "0.3" or "1"
+    text: str  # one setup object's exact JSON text
+    key_id: MpcKeyId | None = None  # the key it is about, unless it makes one
     #: The setup hash, to which the nodes bind their nonces.
     digest: bytes = field(init=False, repr=False)
 
@@ -182,16 +173,9 @@ async def submit(
     deadline: Deadline,
 ) -> Answers[A]:
     """
-    Send the authorised request to every participant, and count what they answer as the plan does.
+    Send the authorised request to every participant, and count their answers as the plan does.
 
-    Args:
-        nodes: The pool, by operator.
-        opened: The round that was authorised.
-        authentication: The owner's signature over its challenge.
-        method: The method of dan-node/1 that carries it.
-        decode: Checks and decodes one node's answer.
-        plan: When it is over.
-        deadline: The job's deadline.
+    *nodes* is the pool; *decode* checks and decodes one node's answer.
     """
     params = opened.params(authentication)
 

@@ -23,22 +23,13 @@ _HALF_ORDER = ORDER // 2
 
 @frozen(kw_only=True)
 class ExpectedShares:
-    """
-    What every signer's answer must be about.
-
-    Args:
-        request_id: The request.
-        key_id: The key.
-        digests: What is to be signed, 32 bytes each.
-        presignature_ids: What is to be spent, one for each digest; None if the nodes choose.
-        address: The key's address, if it is known beforehand.
-    """
+    """The request, key, digests and presignatures that every signer's answer must be about."""
 
     request_id: RequestId
     key_id: MpcKeyId
     digests: tuple[bytes, ...]
-    presignature_ids: tuple[bytes, ...] | None
-    address: Address | None
+    presignature_ids: tuple[bytes, ...] | None  # one for each digest; None if the nodes choose
+    address: Address | None  # None if it is not known beforehand
 
     def check(self, operator: OperatorAddress, shares: SignatureShares) -> None:
         """

@@ -339,13 +339,7 @@ class _Shelf:
 
 
 class PresignStock:
-    """
-    The presignatures of every session that signs over a network.
-
-    Args:
-        most: How many to keep for a session.
-        clock: Monotonic seconds.
-    """
+    """Presignatures of every session that signs over a network, at most so many for each."""
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -359,15 +353,9 @@ class PresignStock:
         self, session: Hashable, count: int, *, usable: Callable[[tuple[OperatorAddress, ...]], bool]
     ) -> list[StockedPresignature]:
         """
-        Take presignatures of one set of signers out of the stock; they are never given out again.
+        Take *count* presignatures of one set of signers out of the stock, or none if there are not as many.
 
-        Args:
-            session: Whose.
-            count: How many are needed.
-            usable: Says whether a set of signers may be asked now; presignatures of others are thrown away.
-
-        Returns:
-            *count* presignatures of one set; none if there are not as many.
+        They are never handed out again. Those whose signers are not *usable* now are thrown away.
         """
         shelf = self._shelves.get(session)
         if shelf is None:
@@ -392,11 +380,7 @@ class PresignStock:
             del self._shelves[next(iter(self._shelves))]
 
     def order(self, session: Hashable) -> bool:
-        """
-        Say whether one more presignature should be made for a session, and note that it is being made.
-
-        Whoever was told so calls ``arrived`` in the end.
-        """
+        """Whether one more presignature should be made for a session; if so, ``arrived`` must be called in the end."""
         shelf = self._shelves.get(session)
         if shelf is None:
             return False

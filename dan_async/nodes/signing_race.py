@@ -131,15 +131,9 @@ async def ask_set(
 
 class SignerRace(Generic[T]):
     """
-    The race for one signature.
+    The race for one signature of t of the nodes, beginning with those that are preferred.
 
-    Args:
-        nodes: The nodes that may sign.
-        t: How many must.
-        attempt: Has one set sign; raises a ``SetFailedError`` if it cannot, and any other DanError to end the race.
-        lateness: The usual times of steps, and the nodes that were late.
-        deadline: The job's deadline.
-        preferred: Operators to begin with.
+    *attempt* has one set sign. It raises a ``SetFailedError`` if the set cannot, and any other DanError to end the race.
     """
 
     def __init__(

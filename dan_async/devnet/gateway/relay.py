@@ -40,13 +40,7 @@ async def relay_keygen(
     *,
     deadline: Deadline,
 ) -> KeygenReport:
-    """
-    Make a key. *authenticate* takes the challenge to the owner and brings the signature back.
-
-    Raises:
-        QuorumError: Fewer than n nodes are ready, or fewer than t agree on a key.
-        DanError: Any other failure, named.
-    """
+    """Make a key; *authenticate* takes the challenge to the owner and brings the signature back."""
     pool.refuse_if_closed()
     with pool.operation(setup.request_id, setup.operation):
         ranked = rank(pool.nodes)
@@ -74,13 +68,7 @@ async def relay_oneshot_keygen(
     *,
     deadline: Deadline,
 ) -> KeygenReport:
-    """
-    Make a key for an owner who signed without a challenge (revision 1, "v2").
-
-    Raises:
-        QuorumError: The pool is smaller than n, or fewer than t nodes agree on a key.
-        DanError: Any other failure, named.
-    """
+    """Make a key for an owner who signed without a challenge (revision 1, "v2")."""
     pool.refuse_if_closed()
     if len(pool.nodes) < threshold.n:
         raise not_ready(len(pool.nodes), threshold, (), setup.request_id, deadline=deadline)
@@ -133,20 +121,12 @@ async def relay_passkey(
 
 @frozen(kw_only=True)
 class RelayedOrder:
-    """
-    What somebody else asks to have signed.
-
-    Args:
-        setup: The setup, as it was sent; it names the key.
-        t: How many nodes must sign.
-        digests: What gets signed of each message.
-        is_oneshot: Whether the ephemeral key has signed already, without a challenge from the nodes.
-    """
+    """A client's request to sign the digests with the key that the setup names."""
 
     setup: SetupText
     t: int
     digests: tuple[bytes, ...]
-    is_oneshot: bool = False
+    is_oneshot: bool = False  # the ephemeral key has signed already, without a challenge from the nodes
 
 
 async def relay_signgen(
@@ -157,11 +137,6 @@ async def relay_signgen(
 
     Whoever has the ephemeral key signs once. So the challenge covers a nonce of every node that is ready, and any t of these
     may sign: where one fails then, others take over without asking again.
-
-    Raises:
-        QuorumError: Fewer than t nodes are ready, or no t of them signed.
-        DeadlineExceededError: The time ran out.
-        DanError: What *authenticate* raised.
     """
     pool.refuse_if_closed()
     with pool.operation(order.setup.request_id, order.setup.operation):
