@@ -37,6 +37,7 @@ class ExpectedShares:
 
         Raises:
             AcknowledgementError: It is about something else, or not signed by the operator.
+            NodeProtocolError: Its claims are malformed.
         """
         problem = self._problem(operator, shares)
         if problem:

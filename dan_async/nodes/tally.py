@@ -1,7 +1,7 @@
 """
-Counting acknowledgements: which node says what, and whether enough nodes say the same.
+Counting acknowledgements: whether enough nodes say the same of a key, and which ones.
 
-Pure: no clock, no socket. The verdict is a function of the set of what was recorded, never of its order. An
+Pure: no clock, no socket. The verdict is a function of the set of answers, never of their order. An
 acknowledgement is believed only after every check below, so that at most t - 1 dishonest nodes can delay a verdict but
 never change it:
 
@@ -52,7 +52,7 @@ class KeygenTally:
         request_id: The request they must answer.
         threshold: t and n of that request.
         participants: The n operators that were asked, ascending; party i is ``participants[i - 1]``.
-        owner_id: The owner, who goes into the key id.
+        owner_id: The owner, as a part of the key id.
     """
 
     def __init__(
@@ -91,11 +91,13 @@ class KeygenTally:
             raise self._refused(operator, problem)
         self._once(self._check_key, acknowledgement, operator)
         group = self._groups.setdefault(acknowledgement.text, {})
+        if group:
+            acknowledgement.share_claims(next(iter(group.values())))
         group[operator] = acknowledgement
         self._agreeing = max(self._agreeing, len(group))
 
     def record_failure(self, operator: OperatorAddress) -> None:
-        """Note that a node will give no acknowledgement."""
+        """Note that a node will send no acknowledgement."""
         self._answered.add(operator)
 
     @property
@@ -206,7 +208,7 @@ def set_dissent_apart(
     """
     Turn the acknowledgements of another key than the agreed one into the failures that they are.
 
-    Unless there is exactly one winner, nobody can tell which nodes are right, and nothing is changed.
+    Unless there is exactly one winner, nobody knows which nodes are right, and nothing is changed.
     """
     if len(winners) != 1:
         return tuple(outcomes)

@@ -10,10 +10,11 @@ The gateway's texts, which are no such objects, are taken apart with the functio
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import attrs
 from attrs import frozen
@@ -26,13 +27,20 @@ from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
 
 T = TypeVar("T")
 
+#: A request id as we write it.
+_REQUEST_ID = re.compile(r"0x[0-9a-f]{64}\Z")
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
 
 @frozen
 class Form(Generic[T]):
     """How a value stands on the wire. Reading takes the member's name, for the error."""
 
     read: Callable[[Json, str], T]
-    write: Callable[[T], Json]
+    write: Callable[[T], Json] = _as_it_is
 
 
 @frozen
@@ -49,21 +57,84 @@ def wire(name: str, form: Form[Any], *, optional: bool = False) -> Wire:
     return Wire(name, form, optional)
 
 
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _declared(kind: type[Any]) -> list[tuple[str, Wire]]:
+    hints = get_type_hints(kind, include_extras=True)
+    found = []
+    for field in attrs.fields(kind):
+        (at,) = getattr(hints[field.name], "__metadata__", (None,))
+        if not isinstance(at, Wire):
+            raise TypeError(f"{kind.__name__}.{field.name} declares no form")
+        found.append((field.name, at))
+    return found
+
+
+def _generate(kind: type[T], fields: Sequence[tuple[str, Wire]]) -> Form[T]:
+    """Write the reader and the writer of a class out, as attrs writes its methods: a loop over the fields takes longer."""
+    members = {at.name: at for _, at in fields}
+    scope: dict[str, Any] = {
+        "kind": kind,
+        "names": frozenset(members),
+        "check": _check_members,
+        "members": members,
+    }
+    read, written = [], []
+    for number, (field, at) in enumerate(fields):
+        scope[f"read{number}"], scope[f"write{number}"] = at.form.read, at.form.write
+        value = f"read{number}(value[{at.name!r}], {at.name!r})"
+        member = f"message.{field}" if at.form.write is _as_it_is else f"write{number}(message.{field})"
+        if at.optional:
+            read.append(f"{field}={value} if {at.name!r} in value else None")
+            written.append(f"**({{{at.name!r}: {member}}} if message.{field} is not None else {{}})")
+        else:
+            read.append(f"{field}={value}")
+            written.append(f"{at.name!r}: {member}")
+    source = f"""
+def read(value, name):
+    if type(value) is not dict or value.keys() != names:
+        check(value, name, members)
+    return kind({", ".join(read)})
+
+def write(message):
+    return {{{", ".join(written)}}}
+"""
+    exec(source, scope)  # noqa: S102 - made of names in our own classes
+    return Form(scope["read"], scope["write"])
+
+
+def _check_members(value: Json, name: str, members: Mapping[str, Wire]) -> None:
+    if not isinstance(value, dict):
+        raise InvalidFieldError(name, "must be an object")
+    for member, at in members.items():
+        if member not in value and not at.optional:
+            raise InvalidFieldError(member, "is missing")
+    if not value.keys() <= members.keys():
+        raise InvalidFieldError(name, "has members that the protocol does not know")
+
+
+#: The form of a message, made when it is first asked for.
+form_of = cast("Callable[[type[T]], Form[T]]", cache(lambda kind: _generate(kind, _declared(kind))))
+
+
 # --- forms ------------------------------------------------------------------------------------------------------------
-
-
-def _as_it_is(value: T) -> T:
-    return value
 
 
 def string(most: int, *, least: int = 1) -> Form[str]:
     """Text of so many characters, which UTF-8 can carry."""
-    return Form(lambda value, name: check_text(name, value, least=least, most=most), _as_it_is)
+
+    def read(value: Json, name: str) -> str:
+        if type(value) is str and least <= len(value) <= most and value.isascii():
+            return value
+        return check_text(name, value, least=least, most=most)
+
+    return Form(read)
 
 
 def number(least: int, most: int) -> Form[int]:
     """A whole number within bounds."""
-    return Form(lambda value, name: check_int(name, value, least=least, most=most), _as_it_is)
+    return Form(lambda value, name: check_int(name, value, least=least, most=most))
 
 
 def hex_bytes(*lengths: int) -> Form[bytes]:
@@ -83,14 +154,14 @@ def hex_bytes(*lengths: int) -> Form[bytes]:
 
 
 def hex_text(*lengths: int) -> Form[str]:
-    """As ``hex_bytes``, for what stays the text that came."""
+    """As ``hex_bytes``, for a value that stays text."""
     checked = hex_bytes(*lengths)
 
     def read(value: Json, name: str) -> str:
         checked.read(value, name)
         return str(value)
 
-    return Form(read, _as_it_is)
+    return Form(read)
 
 
 def scalar(below: int) -> Form[int]:
@@ -117,19 +188,20 @@ def one_of(*values: str) -> Form[Any]:
             )
         return value
 
-    return Form(read, _as_it_is)
+    return Form(read)
 
 
 def list_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
     """A list of so many entries, all of one form; an error in an entry has the list's name."""
     read_entry, write_entry = entry.read, entry.write
+    write = list if write_entry is _as_it_is else lambda values: [write_entry(value) for value in values]
 
     def read(value: Json, name: str) -> tuple[T, ...]:
         if not isinstance(value, list) or not least <= len(value) <= most:
             raise InvalidFieldError(name, f"must be a list of {least} to {most} entries")
         return tuple([read_entry(item, name) for item in value])
 
-    return Form(read, lambda values: [write_entry(value) for value in values])
+    return Form(read, write)
 
 
 def set_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
@@ -160,14 +232,12 @@ def operators(least: int, most: int) -> Form[tuple[OperatorAddress, ...]]:
 
 def nested(kind: type[T], *members: Wire) -> Form[T]:
     """An object of its own: a message, or a class that declares nothing, with the members named as its fields."""
-    layout = _Layout.of([(member.name, member) for member in members]) if members else None
-    return Form(
-        lambda value, name: _read(kind, layout or layout_of(kind), value, name),
-        lambda message: _write(message, layout or layout_of(kind)),
-    )
+    return _generate(kind, [(at.name, at) for at in members]) if members else form_of(kind)
 
 
 def _read_request_id(value: Json, name: str) -> RequestId:
+    if type(value) is str and _REQUEST_ID.match(value):
+        return RequestId(value)
     return RequestId(to_hex(from_hex(value, field=name, length=32, prefix=True)))
 
 
@@ -176,93 +246,29 @@ def decode_key_id(value: Json, name: str = "keyId") -> MpcKeyId:
     return MpcKeyId(from_hex(value, field=name, length=32, prefix=False).hex())
 
 
-REQUEST_ID: Form[RequestId] = Form(_read_request_id, _as_it_is)
-KEY_ID: Form[MpcKeyId] = Form(decode_key_id, _as_it_is)
-ADDRESS: Form[OperatorAddress] = Form(
-    lambda value, name: OperatorAddress(parse_address(name, value)), _as_it_is
-)
+REQUEST_ID: Form[RequestId] = Form(_read_request_id)
+KEY_ID: Form[MpcKeyId] = Form(decode_key_id)
+ADDRESS: Form[OperatorAddress] = Form(lambda value, name: OperatorAddress(parse_address(name, value)))
+#: For a class that checks its fields itself, when it is made.
+CHECKED_BY_CLASS: Form[Any] = Form(lambda value, _: value)
 HASH = hex_bytes(32)
 POINT = hex_bytes(33)
 #: r, s and v.
 SIGNATURE = hex_bytes(65)
 
 
-# --- messages ---------------------------------------------------------------------------------------------------------
-
-
-class _Member(NamedTuple):
-    field: str
-    name: str
-    read: Callable[[Json, str], Any]
-    write: Callable[[Any], Json]
-
-
-@frozen
-class _Layout:
-    """The members of a class, in their order."""
-
-    members: tuple[_Member, ...]
-    names: frozenset[str]
-    required: frozenset[str]
-
-    @classmethod
-    def of(cls, fields: Sequence[tuple[str, Wire]]) -> _Layout:
-        return cls(
-            members=tuple(_Member(field, at.name, at.form.read, at.form.write) for field, at in fields),
-            names=frozenset(at.name for _, at in fields),
-            required=frozenset(at.name for _, at in fields if not at.optional),
-        )
-
-
-def _compile(kind: type[Any]) -> _Layout:
-    hints = get_type_hints(kind, include_extras=True)
-    fields = []
-    for field in attrs.fields(kind):
-        (declared,) = getattr(hints[field.name], "__metadata__", (None,))
-        if not isinstance(declared, Wire):
-            raise TypeError(f"{kind.__name__}.{field.name} declares no form")
-        fields.append((field.name, declared))
-    return _Layout.of(fields)
-
-
-#: The layout that a class declares, compiled once: hints are costly to resolve.
-layout_of: Callable[..., _Layout] = cache(_compile)
-
-
-def _read(kind: Callable[..., T], layout: _Layout, value: Json, name: str) -> T:
-    if not isinstance(value, dict):
-        raise InvalidFieldError(name, "must be an object")
-    members: Sequence[_Member] = layout.members
-    if value.keys() != layout.names:
-        members = _present(layout, value, name)
-    return kind(**{field: read(value[member], member) for field, member, read, _ in members})
-
-
-def _present(layout: _Layout, value: dict[str, Json], name: str) -> list[_Member]:
-    for member in layout.members:
-        if member.name not in value and member.name in layout.required:
-            raise InvalidFieldError(member.name, "is missing")
-    if not value.keys() <= layout.names:
-        raise InvalidFieldError(name, "has members that the protocol does not know")
-    return [member for member in layout.members if member.name in value]
-
-
-def _write(message: object, layout: _Layout) -> dict[str, Json]:
-    return {
-        member: write(value)
-        for field, member, _, write in layout.members
-        if (value := getattr(message, field)) is not None
-    }
+# --- reading and writing ----------------------------------------------------------------------------------------------
 
 
 def to_json(message: object) -> dict[str, Json]:
     """Return a message as a JSON object, its members in the order of the fields."""
-    return _write(message, layout_of(type(message)))
+    found: dict[str, Json] = form_of(type(message)).write(message)
+    return found
 
 
 def encode(message: object) -> str:
-    """Return a message as JSON text: the one canonical text of what it says."""
-    return dump(to_json(message))
+    """Return a message as JSON text, in its one canonical form."""
+    return dump(form_of(type(message)).write(message))
 
 
 def decode(kind: type[T], value: Json, name: str = "params") -> T:
@@ -272,7 +278,7 @@ def decode(kind: type[T], value: Json, name: str = "params") -> T:
     Raises:
         InvalidFieldError: A member is missing, unknown or wrong.
     """
-    return _read(kind, layout_of(kind), value, name)
+    return form_of(kind).read(value, name)
 
 
 def decode_canonical(kind: type[T], content: str, name: str) -> T:

@@ -1,5 +1,5 @@
 """
-dan-node/1: what the client and a node say to each other; node_claims has what nodes sign, node_signing how they sign.
+dan-node/1: the messages between client and node. Those that nodes sign are in node_claims, those of signing in node_signing.
 
 docs/node-protocol.md is the specification. Each message is one class, which both sides use; beside them stand the hashes
 that both sides compute: H(tag, part, …) of crypto.hashes, with addresses as 20 bytes and points as 33.
@@ -19,12 +19,13 @@ from dan_async.crypto.hashes import tagged_hash, u32
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
 from dan_async.protocols.fields import (
     ADDRESS,
+    CHECKED_BY_CLASS,
     HASH,
     KEY_ID,
     REQUEST_ID,
     SIGNATURE,
     Form,
-    decode,
+    form_of,
     hex_bytes,
     list_of,
     nested,
@@ -155,9 +156,9 @@ def settle_digest(*, request_id: RequestId, operator: OperatorAddress, eph_pk: b
 AUTHENTICATION: Form[UserAuthentication] = nested(
     UserAuthentication,
     wire("method", one_of("eoa", "ephemeral", "passkey")),
-    wire("id", string(1024)),
-    wire("credentials", string(16 * 1024, least=0)),
-    wire("signature", string(1024 * 1024)),
+    wire("id", CHECKED_BY_CLASS),
+    wire("credentials", CHECKED_BY_CLASS),
+    wire("signature", CHECKED_BY_CLASS),
 )
 
 
@@ -203,7 +204,7 @@ class KeygenParams:
 
 @frozen(kw_only=True)
 class SettleParams:
-    """Parameters of ``dan_settle_keygen``, by which the ephemeral key of a key generation asks what came of it."""
+    """Parameters of ``dan_settle_keygen``, by which the ephemeral key of a key generation asks after its outcome."""
 
     #: The first id of the key generation; its new starts are meant as well.
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
@@ -229,11 +230,11 @@ class SettleParams:
 
 
 class Result:
-    """What a node answers."""
+    """A node's answer, as far as it is the same for all methods."""
 
     __slots__ = ()
 
-    #: What it is, as the beginning of an error.
+    #: Its name at the beginning of an error.
     TITLE: ClassVar[str]
 
     @classmethod
@@ -245,7 +246,7 @@ class Result:
             NodeProtocolError: It is malformed.
         """
         try:
-            return decode(cls, value, "result")
+            return form_of(cls).read(value, "result")
         except InvalidFieldError as error:
             raise malformed(cls.TITLE, error) from error
 

@@ -1,5 +1,5 @@
 """
-dan-node/1: signed claims (docs/node-protocol.md), the form in which nodes acknowledge keys and confirm changes.
+dan-node/1: signed claims (docs/node-protocol.md), by which nodes acknowledge keys and confirm changes.
 
 A node writes its claims as one text and signs that very text. Nodes that agree write the same text, so a client compares
 texts, reads one of them, and believes nothing else.
@@ -42,7 +42,7 @@ _MOST_CLAIMS = 64 * 1024
 
 @frozen(kw_only=True)
 class Claims:
-    """What a node states; nodes that agree write the same text of it."""
+    """The statement of a node; nodes that agree write the same text of it."""
 
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
 
@@ -53,12 +53,12 @@ C = TypeVar("C", bound=Claims)
 @frozen(kw_only=True)
 class SignedClaims(Result):
     """
-    Claims as the one text of theirs, signed by a node's operator (docs/node-protocol.md, "Signed claims").
+    Claims as their one text, signed by a node's operator.
 
-    The signature is over the text itself, so that whoever has compared and checked texts need read only one of them.
+    Its signature is over the text as it came, so it can be checked before the text is read, and texts can be compared.
     """
 
-    #: Names what is claimed, in the hash that the operator signs.
+    #: Names the kind of claims, in the hash that the operator signs.
     TAG: ClassVar[str]
 
     text: Annotated[str, wire("claims", string(_MOST_CLAIMS))] = field(repr=False)
@@ -92,6 +92,11 @@ class SignedClaims(Result):
         """Write claims and have the operator sign them."""
         unsigned = cls(text=encode(claims), operator=operator, party_index=party_index, signature=b"")
         return evolve(unsigned, signature=sign(unsigned.digest(claims.request_id)))
+
+    def share_claims(self, other: Self) -> None:
+        """Spare this one reading its text: *other* has the very same, and has read it."""
+        assert self.text == other.text
+        object.__setattr__(self, "claims", other.claims)  # as cached_property does
 
     def digest(self, request_id: RequestId) -> bytes:
         """H(tag, request id, operator, party index, the claims' text): signed by the operator."""
@@ -163,8 +168,8 @@ class Acknowledgement(SignedClaims):
     """
     A node's signed statement that it holds a share of a key: the result of ``dan_keygen``.
 
-    What it says of the key raises ``NodeProtocolError`` if its text is no canonical text of such claims; a text that was
-    counted is.
+    The properties of the key read the claims, and raise ``NodeProtocolError`` if those are malformed. An acknowledgement
+    that a key generation reports was checked.
     """
 
     TITLE = "the acknowledgement"
@@ -177,7 +182,7 @@ class Acknowledgement(SignedClaims):
 
     @property
     def summary(self) -> str:
-        """What it says, in a few words."""
+        """Its statement, in a few words."""
         return f"acknowledged key {self.key_id[:8]}…"
 
     @property
@@ -215,6 +220,11 @@ class Acknowledgement(SignedClaims):
         """The operators of all parties, ascending."""
         return self.claims.participants
 
+    @property
+    def transcript_hash(self) -> bytes:
+        """Hash over the whole key generation, equal on every honest node."""
+        return self.claims.transcript_hash
+
 
 @frozen(kw_only=True)
 class Settlement(Result):
@@ -229,7 +239,7 @@ class Settlement(Result):
 
     @classmethod
     def read(cls, value: Json) -> Self:
-        """Read it, and what each acknowledgement claims."""
+        """Read it, and the claims of each acknowledgement; see ``Result.read``."""
         found = super().read(value)
         for acknowledgement in found.acknowledgements:
             _ = acknowledgement.claims  # raises if they are malformed

@@ -149,9 +149,9 @@ class SignParams:
     """
     Parameters of ``dan_sign``: the same for every signer.
 
-    With presignature ids it spends what ``dan_presign`` made. With participants and their nonces (``dan_challenge``), the
-    nodes make presignatures first; that is for a gateway, which has no ephemeral key to ask with. With neither it is a
-    one-shot request, whose challenge is a hash of the setup alone.
+    With presignature ids it spends presignatures of ``dan_presign``. With participants and their nonces
+    (``dan_challenge``), the nodes make presignatures first; that is for a gateway, which has no ephemeral key to ask with.
+    With neither it is a one-shot request, whose challenge is a hash of the setup alone.
     """
 
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
@@ -186,7 +186,7 @@ class SignatureShare:
     presignature_id: Annotated[bytes, wire("presignatureId", HASH)]
     #: R.
     nonce_point: Annotated[bytes, wire("noncePoint", POINT)]
-    #: What it signed, 32 bytes.
+    #: The hash that it signed.
     digest: Annotated[bytes, wire("digest", HASH)]
     #: Its share of the denominator.
     u: Annotated[int, wire("u", scalar(ORDER))] = field(repr=False)

@@ -20,7 +20,7 @@ from dan_async.devnet import (
 from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.errors import NodeCode
 from dan_async.protocols import fields
-from dan_async.protocols.node_signing import PRESIGN, SIGN
+from dan_async.protocols.node_signing import PRESIGN, SIGN, SignatureShares
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request
 from tests.helpers import assert_runs_under
@@ -92,7 +92,7 @@ async def test_a_crash_before_a_share_leaves_the_job_to_others(make_devnet):
             *(outcome(node, SIGN, text) for node in signer.chosen(params.signers))
         )
         assert isinstance(lost, ConnectionError)
-        assert kept["requestId"] == params.request_id
+        assert SignatureShares.read(kept).claims.request_id == params.request_id
         devnet.faults[dead.index] = None
         await dead.start()
     async with connect_all(devnet) as nodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -14,6 +15,8 @@ from dan_async.config import Threshold
 from dan_async.crypto import curve as point
 from dan_async.errors import AcknowledgementError, QuorumError
 from dan_async.nodes.tally import KeygenTally
+from dan_async.protocols import node_claims
+from dan_async.protocols.fields import decode_canonical
 from dan_async.types import RequestId
 from tests.fake_nodes import DealtKey, Identity, altered, identities, resigned, scalar
 
@@ -52,6 +55,39 @@ def test_t_agreeing_nodes_decide(key: DealtKey) -> None:
         tally.record(key.participants[index - 1], key.acknowledgement(index))
     assert tally.is_won
     assert tally.verdict().key_id == key.key_id_of(key.public_key)
+
+
+def test_one_text_is_read_once(key: DealtKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many nodes send it: also by whoever looks at what each of them said."""
+    read: list[str] = []
+
+    def counted(kind: Any, text: str, name: str) -> Any:
+        read.append(text)
+        return decode_canonical(kind, text, name)
+
+    monkeypatch.setattr(node_claims, "decode_canonical", counted)
+    tally = tally_for(key)
+    acks = [key.acknowledgement(index) for index in range(1, 6)]
+    read.clear()
+    for ack in acks:
+        tally.record(ack.operator, ack)
+    assert {ack.summary for ack in acks} == {tally.verdict().summary}
+    assert read == [acks[0].text]
+
+
+def test_a_text_in_another_form_does_not_count(key: DealtKey) -> None:
+    """Though it says the same, and the operator signed it."""
+    ack = key.acknowledgement(2)
+    spaced = evolve(ack, text=ack.text.replace(",", ", "))
+    forged = resigned(spaced, key.nodes[1], key.request_id)
+    refused(key, 2, forged, "claims are not in their canonical form")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null"])
+def test_what_is_no_text_of_claims_does_not_count(key: DealtKey, text: str) -> None:
+    """Nor does it stop the others."""
+    ack = evolve(key.acknowledgement(4), text=text)
+    refused(key, 4, resigned(ack, key.nodes[3], key.request_id), "the acknowledgement is malformed")
 
 
 def test_one_fewer_does_not(key: DealtKey) -> None:
