@@ -1,5 +1,5 @@
 """
-Finding out over the nodes what came of a key generation (docs/node-protocol.md, "dan_settle_keygen").
+Finding out over the nodes whether a key generation made a key (docs/node-protocol.md, "dan_settle_keygen").
 
 Every node of the pool is asked. A node that answers begins nothing more under the request. So if t nodes acknowledge the
 same key, there is a session; and if fewer than t nodes are left that acknowledged or did not answer, there can never be one.
@@ -58,12 +58,7 @@ def judge(
     answers: Mapping[OperatorAddress, tuple[Acknowledgement, ...]],
     failures: Sequence[NodeOutcome[Any]],
 ) -> KeygenSettlement:
-    """
-    Decide what the answers mean. Pure.
-
-    *answers* has what each node acknowledged: nothing, for one that knows of no key. *failures* has the nodes that did not
-    answer.
-    """
+    """Judge by the acknowledgements of each node, none if it knows of no key, and by the nodes that did not answer. Pure."""
     largest, reports = 0, []
     groups: dict[
         tuple[RequestId, Threshold, tuple[OperatorAddress, ...]], dict[OperatorAddress, Acknowledgement]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from dan_async.deadline import Deadline
 from dan_async.errors import NodeTimeoutError, NodeUnreachableError
 from dan_async.nodes import RestPolicy
+from dan_async.nodes import ask_many as engine
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.health import HealthRecord, rank
 from dan_async.retry import Tries
@@ -445,3 +448,13 @@ def test_as_many_seats_as_can_be_are_filled(script: list[str], seats: int) -> No
     assert len(seated.values) == min(seats, willing)
     assert sorted(outcome.operator for outcome in seated.outcomes) == sorted(asking.asked)
     assert len(set(asking.asked)) == len(asking.asked)
+
+
+def test_the_engine_knows_nothing_of_nodes() -> None:
+    """It imports none of their files: neither the node, nor its health, nor a tally."""
+    tree = ast.parse(Path(engine.__file__).read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert "dan_async.deadline" in imported
+    assert not [
+        name for name in imported if name and name.startswith(("dan_async.nodes", "dan_async.protocols"))
+    ]
