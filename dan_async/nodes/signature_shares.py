@@ -23,22 +23,13 @@ _HALF_ORDER = ORDER // 2
 
 @frozen(kw_only=True)
 class ExpectedShares:
-    """
-    The request that every signer's answer must be for.
-
-    Args:
-        request_id: The request.
-        key_id: The key.
-        digests: The hashes to be signed, 32 bytes each.
-        presignature_ids: The presignatures to be spent, one for each digest; None if the nodes choose.
-        address: The key's address, if it is known beforehand.
-    """
+    """The request, key, digests and presignatures that every signer's answer must be about."""
 
     request_id: RequestId
     key_id: MpcKeyId
     digests: tuple[bytes, ...]
-    presignature_ids: tuple[bytes, ...] | None
-    address: Address | None
+    presignature_ids: tuple[bytes, ...] | None  # one for each digest; None if the nodes choose
+    address: Address | None  # None if it is not known beforehand
 
     def check(self, operator: OperatorAddress, shares: SignatureShares) -> None:
         """
@@ -61,9 +52,9 @@ class ExpectedShares:
         claims = shares.claims
         if (claims.request_id, claims.key_id) != (self.request_id, self.key_id):
             return "it is for another request or key"
-        if tuple(share.digest for share in claims.shares) != self.digests:
+        if tuple([share.digest for share in claims.shares]) != self.digests:
             return "it is for another message"
-        spent = tuple(share.presignature_id for share in claims.shares)
+        spent = tuple([share.presignature_id for share in claims.shares])
         if self.presignature_ids is not None and spent != self.presignature_ids:
             return "it is from another presignature"
         if self.address is not None and _address_of(claims.public_key) != self.address:
@@ -75,13 +66,9 @@ class ExpectedShares:
 
 def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     """
-    Put the answers of all signers together: one signature for each message.
+    Put the answers of all t signers together, each of which ``ExpectedShares.check`` has passed.
 
-    Args:
-        answers: The answers of all t signers, each checked by ``ExpectedShares.check``.
-
-    Returns:
-        For each message 65 bytes r, s, v, with low s and v 27 or 28, of which it was checked that they recover to the key.
+    Returns 65 bytes r, s, v for each message, with low s and v 27 or 28; they were checked to recover to the key.
 
     Raises:
         SignatureCheckError: The answers do not belong together, or do not make signatures.
@@ -97,29 +84,18 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
 
 def combine_shares(shares: Sequence[SignatureShare], *, public_key: bytes) -> bytes:
     """
-    Make one signature of every signer's share.
-
-    Args:
-        shares: One from each signer.
-        public_key: The key, 33 bytes.
-
-    Returns:
-        65 bytes r, s, v, with low s and v 27 or 28.
+    Make one signature, 65 bytes r, s, v, of every signer's share.
 
     Raises:
         SignatureCheckError: They are not of one presignature and message, or the result does not recover to the key.
     """
     first = shares[0]
-    if any(
-        (share.presignature_id, share.nonce_point, share.digest)
-        != (first.presignature_id, first.nonce_point, first.digest)
-        for share in shares
-    ):
+    if len({(share.presignature_id, share.nonce_point, share.digest) for share in shares}) != 1:
         raise _spoilt()
-    denominator = sum(share.u for share in shares) % ORDER
+    denominator = sum([share.u for share in shares]) % ORDER
     if not denominator:
         raise _spoilt()
-    s = sum(share.w for share in shares) * pow(denominator, -1, ORDER) % ORDER
+    s = sum([share.w for share in shares]) * pow(denominator, -1, ORDER) % ORDER
     odd = first.nonce_point[0] & 1
     if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
         s, odd = ORDER - s, odd ^ 1

@@ -70,6 +70,7 @@ class KeygenTally:
         self._owner_id = owner_id
         self._checked: dict[tuple[str, str], _Problem | None] = {}  # by check and text
         self._groups: dict[str, dict[OperatorAddress, Acknowledgement]] = {}
+        self._agreeing = 0  # in the largest group
         self._answered: set[OperatorAddress] = set()
 
     def record(self, operator: OperatorAddress, acknowledgement: Acknowledgement) -> None:
@@ -93,6 +94,7 @@ class KeygenTally:
         if group:
             acknowledgement.share_claims(next(iter(group.values())))
         group[operator] = acknowledgement
+        self._agreeing = max(self._agreeing, len(group))
 
     def record_failure(self, operator: OperatorAddress) -> None:
         """Note that a node will send no acknowledgement."""
@@ -108,14 +110,13 @@ class KeygenTally:
     @property
     def is_won(self) -> bool:
         """Whether t distinct nodes agree."""
-        return any(len(group) >= self._threshold.t for group in self._groups.values())
+        return self._agreeing >= self._threshold.t
 
     @property
     def is_lost(self) -> bool:
         """Whether no group can reach t any more, however the other nodes answer."""
         outstanding = len(self._participants) - len(self._answered)
-        largest = max((len(group) for group in self._groups.values()), default=0)
-        return largest + outstanding < self._threshold.t
+        return self._agreeing + outstanding < self._threshold.t
 
     def verdict(self) -> Acknowledgement:
         """
@@ -137,9 +138,8 @@ class KeygenTally:
                 request_id=self._request_id,
                 retryable=False,
             )
-        agreeing = max((len(group) for group in self._groups.values()), default=0)
         raise QuorumError(
-            f"{agreeing} of {len(self._participants)} nodes agree on a key, {self._threshold.t} are needed",
+            f"{self._agreeing} of {len(self._participants)} nodes agree on a key, {self._threshold.t} are needed",
             hint="Look at each node's outcome below; repeating the call is safe",
             threshold=self._threshold.t,
             outcomes=(),
@@ -212,7 +212,7 @@ def set_dissent_apart(
     """
     if len(winners) != 1:
         return tuple(outcomes)
-    return tuple(_against(winners[0], outcome) for outcome in outcomes)
+    return tuple([_against(winners[0], outcome) for outcome in outcomes])
 
 
 def _against(agreed: Acknowledgement, outcome: NodeOutcome[Acknowledgement]) -> NodeOutcome[Acknowledgement]:

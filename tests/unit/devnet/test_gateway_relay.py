@@ -9,9 +9,9 @@ from attrs import evolve
 
 from dan_async.crypto.signature import personal_message_digest, recover_address
 from dan_async.deadline import Deadline
+from dan_async.devnet.gateway.relay import RelayedOrder, relay_signgen
 from dan_async.errors import ClientClosedError, NodeCode, QuorumError, RpcError, WalletError
 from dan_async.nodes.round import SetupText
-from dan_async.nodes.sign_relay import RelayedOrder
 from dan_async.protocols import fields, node_signing
 from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols import node as node_1
@@ -56,7 +56,7 @@ class Owner:
 async def relay(net, wanted=None, owner=None, **options):
     network = net.network(**options)
     try:
-        return await network.relay_signgen(wanted or order(), owner or Owner(), deadline=Deadline(5))
+        return await relay_signgen(network.pool, wanted or order(), owner or Owner(), deadline=Deadline(5))
     finally:
         await network.aclose()
 
@@ -194,4 +194,4 @@ async def test_a_closed_network_relays_nothing():
     network = SigningNetwork(2, 3).network()
     await network.aclose()
     with pytest.raises(ClientClosedError):
-        await network.relay_signgen(order(), Owner(), deadline=Deadline(1))
+        await relay_signgen(network.pool, order(), Owner(), deadline=Deadline(1))
