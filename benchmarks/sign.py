@@ -28,8 +28,8 @@ from benchmarks.measure import LatencyHistogram, commit_facts, platform_facts, r
 from benchmarks.peers import Peer
 from dan_async import DanClient, LocalWallet, NodeNetwork
 from dan_async.config import Threshold, Timeouts
-from dan_async.gateway import GatewayNetwork
 from dan_async.network import SigningOptions
+from dan_async.nodes import GatewayNetwork
 from dan_async.protocols.sign_request import SignRequest, encode_wrapped
 from dan_async.session import DanSessionKeyPayload
 

@@ -177,7 +177,7 @@ def speaking(*revisions: str) -> Script:
     async def script(visit: Visit) -> None:
         frame = await visit.receive()
         if visit.version == "v1":
-            if revisions and accept(visit.operation, frame).revision not in revisions:
+            if revisions and accept(visit.operation, frame).protocol.revision not in revisions:
                 await visit.leave(1003, "no such revision")
                 return
             await visit.send(challenge_frame(visit))

@@ -7,16 +7,15 @@ from hypothesis import strategies as st
 from dan_async.config import Threshold
 from dan_async.crypto import curve as point
 from dan_async.crypto.address import to_checksum_address
-from dan_async.protocols.exchange import Exchange as codec_Exchange
 from dan_async.protocols.exchange import (
-    Operation,
-    Revision,
+    Exchange,
     ephemeral_key_exchange,
     keygen_exchange,
-    module_for,
     passkey_exchange,
+    protocol_for,
     signgen_exchange,
 )
+from dan_async.protocols.gateway import Operation, Revision
 from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
@@ -157,11 +156,11 @@ def user_operation_requests(*, named: bool) -> st.SearchStrategy[SignRequest]:
 
 def api_versions(revision: str) -> st.SearchStrategy[str]:
     """The forms of an exchange that a revision has."""
-    return st.sampled_from(module_for(revision).API_VERSIONS)
+    return st.sampled_from(protocol_for(revision).api_versions)
 
 
 @st.composite
-def exchanges(draw, revision: str, operation: str) -> codec_Exchange:
+def exchanges(draw, revision: str, operation: str) -> Exchange:
     """Operations that a client begins."""
     version = draw(api_versions(revision))
     if operation == Operation.KEYGEN:
@@ -209,10 +208,10 @@ def exchanges(draw, revision: str, operation: str) -> codec_Exchange:
 
 
 @st.composite
-def authentications(draw, exchange: codec_Exchange) -> dict[str, UserAuthentication]:
+def authentications(draw, exchange: Exchange) -> dict[str, UserAuthentication]:
     """An authentication object for each slot of an exchange; the signatures are of the right form only."""
     method = {"signgen": "ephemeral", "registerPasskey": "passkey"}.get(exchange.operation, "eoa")
-    claim, owner, found = draw(claims(exchange.revision)), draw(addresses()), {}
+    claim, owner, found = draw(claims(exchange.protocol.revision)), draw(addresses()), {}
     for slot in exchange.slots:
         signature = "0x" + draw(st.binary(min_size=65, max_size=65)).hex()
         if method == "ephemeral":
@@ -220,7 +219,7 @@ def authentications(draw, exchange: codec_Exchange) -> dict[str, UserAuthenticat
                 slot, claim=claim, owner_id=owner, signature=signature
             )
         else:
-            found[slot] = exchange.owner_authentication(
+            found[slot] = exchange.protocol.owner_authentication(
                 claim=None if method == "passkey" else claim,
                 method=method,
                 owner_id="credential-id" if method == "passkey" else owner,
@@ -250,7 +249,7 @@ EVERY_OPERATION = [
     (revision, operation)
     for revision in Revision
     for operation in Operation
-    if operation in module_for(revision).OPERATIONS
+    if operation in protocol_for(revision).methods
 ]
 
 

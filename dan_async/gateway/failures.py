@@ -1,4 +1,4 @@
-"""What went wrong at a gateway, in words a person can act on: the one place where a transport's error becomes ours."""
+"""Failures at a gateway, in words a person can act on: the one place where a transport's error becomes ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dan_async.errors import (
     RequestTimeoutError,
     WalletError,
 )
-from dan_async.protocols.exchange import Operation
+from dan_async.protocols.gateway import Operation
 from dan_async.types import RequestId
 
 #: The steps of an operation, in their order.
@@ -73,7 +73,7 @@ def _is_judgement(code: int | None) -> bool:
 
 def is_about_the_moment(error: DanError) -> bool:
     """
-    Tell whether a failure before the challenge says nothing about the revision: no connection, or a server in trouble.
+    Whether a failure before the challenge says nothing about the revision: no connection, or a server in trouble.
 
     1011 is not among them: many servers close with it when they cannot read a frame.
     """
@@ -86,35 +86,34 @@ def is_about_the_moment(error: DanError) -> bool:
 
 
 @frozen(kw_only=True)
-class Scene:
+class ErrorContext:
     """
-    What an operation's errors have in common.
+    What the errors of one operation have in common.
 
-    Args:
-        operation: The operation.
-        where: The gateway's URL, redacted.
-        request_id: The operation's id on our side.
-        mask: Takes our own credentials out of what the gateway sent.
-        is_idempotent: Whether doing it twice is as good as once.
+    ``where`` is the gateway's URL, redacted; ``mask`` takes our own credentials out of what the gateway sent.
     """
 
     operation: Operation
     where: str
     request_id: RequestId
     mask: Callable[[str], str] = field(repr=False)
-    is_idempotent: bool = False
+
+    @property
+    def is_idempotent(self) -> bool:
+        """
+        Whether doing it twice is as good as once.
+
+        A revoked key stays revoked, and a message that is signed twice is no more signed than before. A second keygen makes
+        another key; whether adding a key twice is harmless is for the nodes to say, and gateways do not.
+        """
+        return self.operation in (Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN)
 
     def explain(self, error: DanError, phase: Phase) -> DanError:
         """
-        Make the error to raise.
+        Return the error to raise for what a transport, a decoder or a wallet raised in a step.
 
-        Args:
-            error: What a transport, a decoder or a wallet raised.
-            phase: The step in which it did.
-
-        Returns:
-            A ``GatewayError`` in place of a transport's error; any other error itself, with its context filled in.
-            From the authentication on, it says what may have happened and is only worth repeating where that is safe.
+        A transport's becomes a ``GatewayError``; any other stays, with its context filled in. From the authentication on,
+        it says what may have happened and is only worth repeating where that is safe.
         """
         found = self._translated(error, phase)
         found.phase = found.phase or phase

@@ -1,4 +1,4 @@
-"""Which revision a gateway speaks: told by the caller, or found out by beginning an operation in one after the other."""
+"""Which revision a gateway speaks: named by the caller, or found out by beginning an operation in one after the other."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
 from dan_async.deadline import Deadline
-from dan_async.errors import ConfigurationError, DanError, GatewayError, ProtocolError
+from dan_async.errors import ConfigurationError, DanError, GatewayError
 from dan_async.gateway.failures import is_about_the_moment
-from dan_async.protocols.exchange import Revision
+from dan_async.protocols.gateway import Revision
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: What is tried, in this order. 0.3 comes before 0.1, whose signature leaves the ephemeral key's expiry out.
+#: The order of the tries. 0.3 comes before 0.1, whose signature leaves the ephemeral key's expiry out.
 CANDIDATES = (Revision.V1, Revision.V0_3, Revision.V0_1)
 
 #: Begins an operation, up to the gateway's challenge: in that revision, within so many seconds.
@@ -31,9 +31,6 @@ class RevisionChoice:
     It is found out with the first operation itself: each candidate gets a connection of its own and the operation's own
     setup, and the first one that the gateway answers with a challenge of the right form is it. The operation goes on from
     there, so nothing is begun twice and no wallet is asked before.
-
-    Args:
-        given: The revision, if the caller named one.
     """
 
     def __init__(self, given: Revision | None) -> None:
@@ -48,44 +45,38 @@ class RevisionChoice:
         """The revision, if it was given or has been found out."""
         return self._given or self._found
 
-    async def begin(
+    def doubt(self, error: DanError) -> None:
+        """
+        Find out again with the next attempt, after a failure to begin that may be about the revision.
+
+        A gateway that was changed may speak another one now.
+        """
+        if not is_about_the_moment(error):
+            self._found = None
+
+    async def find_out(
         self, begin: Begin[T], *, kind: Hashable, deadline: Deadline, attempt_s: float, where: str
     ) -> T:
         """
-        Begin an operation in the gateway's revision.
+        Begin an operation in the first revision that works.
 
         Args:
             begin: Begins it; raises a DanError if that fails, and a ConfigurationError if the revision cannot carry it.
-            kind: What the outcome of finding out depends on, so that those who wait for the same can share a failure.
+            kind: What the outcome depends on, so that those who wait for the same can share a failure.
             deadline: The job's deadline.
             attempt_s: Seconds for one try.
             where: The gateway, for errors.
-
-        Raises:
-            GatewayError: No revision works; the message tells what each try got.
-            ConfigurationError: The revision cannot carry the operation.
-            DanError: What *begin* raised.
         """
-        if self.known is None:
-            failures = self._failures
-            await self._acquire(deadline)
-            try:
-                if self.known is None:
-                    if failures != self._failures and self._last_failure and self._last_failure[0] == kind:
-                        raise copy.copy(self._last_failure[1])  # somebody else has just tried
-                    return await self._find_out(begin, kind, deadline, attempt_s, where)
-            finally:
-                self._finding.release()
+        failures = self._failures
+        await self._acquire(deadline)
         try:
-            return await begin(self.known, deadline.cap(attempt_s))
-        except ProtocolError:
-            self._found = None
-            raise
-        except GatewayError as error:
-            # A gateway that was changed may speak another revision now: the next attempt finds out again.
-            if not is_about_the_moment(error):
-                self._found = None
-            raise
+            if self.known is None:
+                if failures != self._failures and self._last_failure and self._last_failure[0] == kind:
+                    raise copy.copy(self._last_failure[1])  # somebody else has just tried
+                return await self._try_each(begin, kind, deadline, attempt_s, where)
+        finally:
+            self._finding.release()
+        return await begin(self.known, deadline.cap(attempt_s))
 
     async def _acquire(self, deadline: Deadline) -> None:
         limit = asyncio.timeout(deadline.remaining())
@@ -95,7 +86,7 @@ class RevisionChoice:
         except TimeoutError:
             raise deadline.error("finding out the gateway's revision", phase="challenge") from None
 
-    async def _find_out(
+    async def _try_each(
         self, begin: Begin[T], kind: Hashable, deadline: Deadline, attempt_s: float, where: str
     ) -> T:
         tries: dict[Revision, DanError] = {}
@@ -123,12 +114,12 @@ def _none_works(tries: dict[Revision, DanError], where: str) -> DanError:
     errors = list(tries.values())
     if all(isinstance(error, ConfigurationError) for error in errors):
         return errors[0]
-    what = "; ".join(
+    tried = "; ".join(
         f"revision {revision}: {error.message.replace(f'{where} ', '')}" for revision, error in tries.items()
     )
     closed = [e for e in errors if isinstance(e, GatewayError) and e.close_code is not None]
     return GatewayError(
-        f"{where} answered in none of the revisions ({what})",
+        f"{where} answered in none of the revisions ({tried})",
         hint="Check the URL; if you know the gateway's revision, name it. The wallet was not asked",
         phase="challenge",
         close_code=closed[-1].close_code if closed else None,

@@ -31,8 +31,8 @@ from dan_async.network import KeygenReport, KeygenRequest, KeygenTimings
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
 from dan_async.nodes.round import NodeRound, SetupText, open_round, out_of_time, run_keygen
-from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols import node as node_1
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import MOST_RESTARTS
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
 from dan_async.types import OperatorAddress, RequestId
@@ -248,12 +248,12 @@ class NodeKeygen:
         waiting = self._deadline.paused() if self._auth.interactive else nullcontext()
         with waiting, wallet_turn(self._events, opened.round.setup.request_id, self._auth.interactive):
             signature = await self._auth.authorise(
-                challenge=challenge, typed_data=revision_1.keygen_typed_data(opened.setup, challenge)
+                challenge=challenge, typed_data=REVISION_1.typed_data("keygen", opened.setup, challenge)
             )
         return UserAuthentication(
             method=self._auth.method,
             id=self._auth.id,
-            credentials=revision_1.encode_claim(self._first.claim),
+            credentials=REVISION_1.encode_claim(self._first.claim),
             signature=signature,
         )
 
@@ -286,7 +286,7 @@ def _is_final(outcome: NodeOutcome[Any]) -> bool:
 
 
 def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetup, SetupText]:
-    setup = revision_1.keygen_setup(
+    setup = REVISION_1.keygen_setup(
         threshold=threshold,
         claim=request.claim,
         permissions=request.permissions,
@@ -296,6 +296,6 @@ def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetu
         request_id=request.request_id,
         operation="keygen",
         revision="1",
-        text=revision_1.encode_keygen_setup(setup),
+        text=REVISION_1.encode_setup(setup),
     )
     return setup, text

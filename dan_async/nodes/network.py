@@ -30,9 +30,9 @@ from dan_async.nodes.round import NodeRound, SetupText, open_round, run_keygen
 from dan_async.nodes.settling import KeygenQuestion, KeygenSettlement, settle_keygen
 from dan_async.nodes.sign_relay import RelayedOrder, relay_signgen
 from dan_async.nodes.signing import NodeSigner
-from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols import node as node_1
 from dan_async.protocols import node as node_passkeys
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
@@ -171,14 +171,14 @@ class NodeNetwork:
         self, operation: str, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
     ) -> EphemeralKeyReport:
         key_id = node_1.decode_key_id(change.key_id)
-        setup = revision_1.ephemeral_key_setup(claim=change.claim, key_id=key_id)
+        setup = REVISION_1.ephemeral_key_setup(claim=change.claim, key_id=key_id)
 
         async def authenticate(challenge: str) -> UserAuthentication:
-            typed_data = revision_1.ephemeral_key_typed_data(setup, challenge)
+            typed_data = REVISION_1.typed_data(operation, setup, challenge)
             waiting = deadline.paused() if auth.interactive else nullcontext()
             with waiting, wallet_turn(self._events, change.request_id, auth.interactive):
                 signature = await auth.authorise(challenge=challenge, typed_data=typed_data)
-            credentials = revision_1.encode_claim(change.claim)
+            credentials = REVISION_1.encode_claim(change.claim)
             return UserAuthentication(
                 method=auth.method, id=auth.id, credentials=credentials, signature=signature
             )
@@ -187,7 +187,7 @@ class NodeNetwork:
             request_id=change.request_id,
             operation=operation,
             revision="1",
-            text=revision_1.encode_ephemeral_key_setup(setup),
+            text=REVISION_1.encode_setup(setup),
             key_id=key_id,
         )
         return await self.relay_change(
@@ -218,7 +218,7 @@ class NodeNetwork:
             request_id=request_id,
             operation=node_passkeys.OPERATION,
             revision="1",
-            text=revision_1.encode_passkey_setup(PasskeySetup()),
+            text=REVISION_1.encode_setup(PasskeySetup()),
         )
         return await self.relay_passkey(text, authenticate, deadline=deadline)
 

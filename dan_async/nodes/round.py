@@ -24,7 +24,7 @@ from dan_async.nodes.ask_many import fan_out, fill_seats
 from dan_async.nodes.node import Node
 from dan_async.nodes.tally import KeygenTally, set_dissent_apart
 from dan_async.protocols import node as node_1
-from dan_async.protocols.gateway_1 import oneshot_challenge
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import Acknowledgement
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
@@ -94,7 +94,7 @@ class NodeRound:
     def challenge(self) -> str:
         """The final challenge, as the owner's typed data carries it: 64 hex digits."""
         if not self.nonces:
-            return oneshot_challenge(self.setup.text)
+            return REVISION_1.oneshot_challenge(self.setup.text)
         return node_1.final_challenge(
             operation=self.setup.operation,
             request_id=self.setup.request_id,

@@ -29,7 +29,7 @@ from dan_async.errors import (
     QuorumError,
 )
 from dan_async.nodes.network import NodeNetwork
-from dan_async.protocols.exchange import ApiVersion, Operation
+from dan_async.protocols.gateway import ApiVersion, Operation
 
 _log = logging.getLogger(__name__)
 

@@ -25,18 +25,9 @@ from dan_async.devnet.node.keys import KeyRecord, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry, check_assertion
 from dan_async.devnet.node.rpc import RefusalError, invalid_params
 from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
-from dan_async.protocols.exchange import (
-    Revision,
-    Setup,
-    check_method,
-    decode_setup,
-    ephemeral_payload,
-    oneshot_challenge,
-    owner_claim,
-    owner_typed_data,
-    read_ephemeral_proof,
-    sign_requests,
-)
+from dan_async.protocols.exchange import protocol_for
+from dan_async.protocols.gateway import Revision
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
     KeygenParams,
     decode_keygen,
@@ -51,7 +42,7 @@ from dan_async.protocols.node_signing import (
     presign_digest,
     sign_challenge,
 )
-from dan_async.protocols.setups import EphemeralClaim, SigngenSetup, UserAuthentication
+from dan_async.protocols.setups import EphemeralClaim, Setup, SigngenSetup, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, OperatorAddress
 
@@ -95,13 +86,13 @@ def read_setup(params: KeygenParams, operation: str) -> Setup:
         RefusalError: ``INVALID_PARAMS``, or ``UNSUPPORTED`` if neither the owner's wallet nor its passkey authorises it.
     """
     try:
-        check_method(params.revision, operation, params.user_authentication.method)
+        protocol_for(params.revision).check_method(operation, params.user_authentication.method)
         if params.user_authentication.method == "ephemeral":
             raise InvalidFieldError("method", "must be eoa or passkey")
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
     try:
-        return decode_setup(params.revision, operation, params.setup)
+        return protocol_for(params.revision).decode_setup(operation, params.setup)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("setup", error)
 
@@ -139,7 +130,7 @@ def signed_challenge(params: KeygenParams, operation: str) -> str:
         raise RefusalError(
             NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
         )
-    return oneshot_challenge(params.setup)
+    return REVISION_1.oneshot_challenge(params.setup)
 
 
 def session_id_of(challenge: str, participants: Sequence[OperatorAddress]) -> bytes:
@@ -163,7 +154,7 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
             "credentials", InvalidFieldError("credentials", "must be the setup's claim, to the letter")
         )
     try:
-        claim = owner_claim(params.revision, setup, authentication)
+        claim = protocol_for(params.revision).owner_claim(setup, authentication)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("credentials", error)
     if claim.expiry <= now:
@@ -220,7 +211,7 @@ def check_signature(
         owner = parse_address("id", authentication.id)
     except InvalidFieldError as error:
         raise invalid_params(error) from error
-    typed_data = owner_typed_data(params.revision, operation, setup, challenge)
+    typed_data = protocol_for(params.revision).typed_data(operation, setup, challenge)
     try:
         signer = recover_address(typed_data_digest(typed_data), authentication.signature)
     except InvalidFieldError as error:
@@ -269,19 +260,20 @@ def read_sign(params: SignParams) -> ReadSign:
     """
     auth = params.user_authentication
     try:
-        check_method(params.revision, OPERATION, auth.method)
+        protocol = protocol_for(params.revision)
+        protocol.check_method(OPERATION, auth.method)
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
     try:
-        setup = decode_setup(params.revision, OPERATION, params.setup)
+        setup = protocol.decode_setup(OPERATION, params.setup)
         assert isinstance(setup, SigngenSetup)
         if setup.sign_alg != "secp256k1":
             raise RefusalError(NodeCode.UNSUPPORTED, "this node signs with secp256k1 keys only")
-        requests = sign_requests(params.revision, setup)
+        requests = protocol.sign_requests(setup)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("setup", error)
     try:
-        claim, signature = read_ephemeral_proof(params.revision, setup, auth)
+        claim, signature = protocol.ephemeral_proof(setup, auth)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("credentials", error)
     if params.presignature_ids and len(params.presignature_ids) != len(requests):
@@ -378,7 +370,7 @@ def signing_challenge(read: ReadSign) -> str:
         raise RefusalError(
             NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
         )
-    return oneshot_challenge(params.setup)
+    return REVISION_1.oneshot_challenge(params.setup)
 
 
 def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:
@@ -395,7 +387,7 @@ def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> Register
     if params.revision == Revision.V0_1 and not is_owner(record.owner_id, _named_owner(params)):
         raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
     key = usable_key(record, read, now)
-    payload = ephemeral_payload(params.revision, params.setup, signing_challenge(read))
+    payload = protocol_for(params.revision).ephemeral_payload(params.setup, signing_challenge(read))
     _check_signed(key, payload, read.signature)
     return key
 

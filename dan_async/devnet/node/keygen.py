@@ -36,7 +36,7 @@ from dan_async.devnet.node.rpc import RefusalError, invalid_params
 from dan_async.devnet.peers.keygen import DkgSessions
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.permissions.rules import permissions_text
-from dan_async.protocols.exchange import Operation
+from dan_async.protocols.gateway import Operation
 from dan_async.protocols.node import (
     Acknowledgement,
     KeygenParams,

@@ -23,7 +23,6 @@ from dan_async.errors import (
     SignatureCheckError,
 )
 from dan_async.network import SigningOrder
-from dan_async.protocols.exchange import sign_requests
 from dan_async.protocols.results import SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
@@ -68,7 +67,7 @@ def signing(signature: bytes = RIGHT, **changes: Any) -> Any:
         await visit.receive()
         exchange = accept(visit.operation, visit.frames[0]).read_authentications(visit.frames[1])
         (served,) = exchange.setups
-        requests = sign_requests(exchange.revision, served.setup)
+        requests = exchange.protocol.sign_requests(served.setup)
         results = [
             SigngenResult(
                 signature=signature[:64],

@@ -10,11 +10,10 @@ from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.exchange import (
     ephemeral_key_exchange,
     keygen_exchange,
-    oneshot_challenge,
     passkey_exchange,
-    read_ephemeral_proof,
     signgen_exchange,
 )
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
 
@@ -41,14 +40,14 @@ def signgen(revision="1", names=("a", "b"), **changes):
 
 def owner(exchange, **changes):
     fields = {"claim": CLAIM, "method": "eoa", "owner_id": EOA, "signature": "0xab", **changes}
-    return exchange.owner_authentication(**fields)
+    return exchange.protocol.owner_authentication(**fields)
 
 
 def test_texts_are_built_once():
     """The frame that is sent and the bytes that are signed hold the same string."""
     exchange = signgen()
-    assert exchange.setup_frame is exchange.setup_texts[0]
-    assert exchange.setup_texts[0].encode() in exchange.ephemeral_payload("secp256k1", ONE)
+    assert exchange.setup_frame is exchange.setups[0].text
+    assert exchange.setups[0].text.encode() in exchange.ephemeral_payload("secp256k1", ONE)
 
 
 def test_each_algorithm_has_its_slot():
@@ -136,7 +135,7 @@ def test_ephemeral_key_may_revoke_itself():
     served = accept("revokeEphemeralKey", exchange.setup_frame).read_authentications(
         exchange.authentication_frame({"main": auth})
     )
-    assert read_ephemeral_proof("1", served.setups[0].setup, served.authentications["main"]) == (
+    assert REVISION_1.ephemeral_proof(served.setups[0].setup, served.authentications["main"]) == (
         CLAIM,
         "0xab",
     )
@@ -206,6 +205,6 @@ def test_one_shot_signs_challenges_of_its_own():
     assert exchange.is_one_shot
     assert exchange.path == "/v2/keygen"
     assert exchange.own_challenges() == {
-        slot: oneshot_challenge(text) for slot, text in zip(exchange.slots, exchange.setup_texts, strict=True)
+        part.slot: REVISION_1.oneshot_challenge(part.text) for part in exchange.setups
     }
     assert len(set(exchange.own_challenges().values())) == 2

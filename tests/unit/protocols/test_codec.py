@@ -6,17 +6,8 @@ from hypothesis import strategies as st
 
 from dan_async.devnet.gateway.exchange import accept
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.exchange import (
-    Operation,
-    Revision,
-    decode_setup,
-    encode_setup,
-    module_for,
-    owner_claim,
-    owner_typed_data,
-    read_ephemeral_proof,
-    sign_requests,
-)
+from dan_async.protocols.exchange import protocol_for
+from dan_async.protocols.gateway import Operation, Revision
 from tests import strategies
 
 EVERY_OPERATION = pytest.mark.parametrize(
@@ -45,10 +36,9 @@ def test_server_reads_the_very_exchange_that_the_client_began(revision, operatio
     exchange = data.draw(strategies.exchanges(revision, operation))
     authentications = data.draw(strategies.authentications(exchange))
     served = _accepted(exchange, authentications)
-    assert served.revision == revision
+    assert served.protocol.revision == revision
     assert served.slots == exchange.slots
-    assert tuple(entry.setup for entry in served.setups) == exchange.setups
-    assert tuple(entry.text for entry in served.setups) == exchange.setup_texts
+    assert served.setups == exchange.setups
     assert served.authentications == authentications
 
 
@@ -58,9 +48,10 @@ def test_server_reads_the_very_exchange_that_the_client_began(revision, operatio
 def test_setup_survives_its_text(revision, operation, data):
     """decode(encode(setup)) is the setup, and encode(decode(text)) the text."""
     exchange = data.draw(strategies.exchanges(revision, operation))
-    for setup, text in zip(exchange.setups, exchange.setup_texts, strict=True):
-        assert decode_setup(revision, operation, text) == setup
-        assert encode_setup(revision, decode_setup(revision, operation, text)) == text
+    for part in exchange.setups:
+        setup = exchange.protocol.decode_setup(operation, part.text)
+        assert setup == part.setup
+        assert exchange.protocol.encode_setup(setup) == part.text
 
 
 @EVERY_OPERATION
@@ -110,7 +101,7 @@ def test_client_reads_the_result_that_the_server_gave(revision, operation, data)
 @given(data=st.data())
 def test_claim_survives_its_text(revision, data):
     """Credentials give back the claim; so does tag 2, except that 0.1 has no expiry there."""
-    module, claim = module_for(revision), data.draw(strategies.claims(revision))
+    module, claim = protocol_for(revision), data.draw(strategies.claims(revision))
     owner = data.draw(strategies.addresses())
     assert module.decode_credentials(module.encode_credentials(claim, owner), owner) == claim
     found = module.decode_claim(module.encode_claim(claim))
@@ -129,14 +120,16 @@ def test_server_finds_the_claim_that_the_client_gave(revision, operation, data):
     for entry in served.setups:
         auth = served.authentications[entry.slot]
         if operation == Operation.SIGNGEN:
-            claim, signature = read_ephemeral_proof(revision, entry.setup, auth)
-            assert claim == module_for(revision).decode_credentials(auth.credentials, auth.id)
+            claim, signature = protocol_for(revision).ephemeral_proof(entry.setup, auth)
+            assert claim == protocol_for(revision).decode_credentials(auth.credentials, auth.id)
             assert signature.startswith("0x")
         elif operation != Operation.REGISTER_PASSKEY:
-            claim = module_for(revision).decode_claim(entry.setup.claim_text)
+            claim = protocol_for(revision).decode_claim(entry.setup.claim_text)
             owner = data.draw(strategies.addresses())
-            own = exchange.owner_authentication(claim=claim, method="eoa", owner_id=owner, signature="0x00")
-            assert owner_claim(revision, entry.setup, own) == claim
+            own = exchange.protocol.owner_authentication(
+                claim=claim, method="eoa", owner_id=owner, signature="0x00"
+            )
+            assert protocol_for(revision).owner_claim(entry.setup, own) == claim
 
 
 @pytest.mark.parametrize("revision", list(Revision))
@@ -145,9 +138,9 @@ def test_server_finds_the_claim_that_the_client_gave(revision, operation, data):
 def test_message_to_sign_survives_its_text(revision, data):
     """The server finds the very requests that the client asked for."""
     exchange = data.draw(strategies.exchanges(revision, Operation.SIGNGEN))
-    requests = sign_requests(revision, exchange.setups[0])
-    text = module_for(revision).encode_message(requests)
-    assert module_for(revision).decode_message(text, exchange.setups[0].sign_alg) == requests
+    requests = protocol_for(revision).sign_requests(exchange.setups[0].setup)
+    text = protocol_for(revision).encode_message(requests)
+    assert protocol_for(revision).decode_message(text, exchange.setups[0].setup.sign_alg) == requests
     assert tuple(request.transaction_id for request in requests) == exchange.transaction_ids
 
 
@@ -158,12 +151,13 @@ def test_wallet_never_sees_the_permissions(revision, operation, data):
     """Typed data has the metadata exactly as sent, without tag 1; operations without a wallet have no typed data."""
     exchange = data.draw(strategies.exchanges(revision, operation))
     challenge = data.draw(strategies.challenges())
-    for slot, setup, text in zip(exchange.slots, exchange.setups, exchange.setup_texts, strict=True):
+    for part in exchange.setups:
         if operation in (Operation.SIGNGEN, Operation.REGISTER_PASSKEY):
             with pytest.raises(InvalidFieldError, match="wallet"):
-                exchange.typed_data(slot, challenge)
+                exchange.typed_data(part.slot, challenge)
             continue
-        typed_data = exchange.typed_data(slot, challenge)
-        assert typed_data == owner_typed_data(revision, operation, text, challenge)
+        typed_data = exchange.typed_data(part.slot, challenge)
+        setup = exchange.protocol.decode_setup(operation, part.text)
+        assert typed_data == exchange.protocol.typed_data(operation, setup, challenge)
         shown = [(entry["tag"], entry["value"]) for entry in typed_data["message"]["setup"]["metadata"]]
         assert shown == [(entry.tag, entry.value) for entry in setup.metadata if entry.tag != 1]

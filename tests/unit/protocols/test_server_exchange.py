@@ -8,12 +8,7 @@ from attrs import evolve
 from dan_async.config import Threshold
 from dan_async.devnet.gateway.exchange import accept, detect_revision
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols.exchange import (
-    keygen_exchange,
-    passkey_exchange,
-    read_ephemeral_proof,
-    signgen_exchange,
-)
+from dan_async.protocols.exchange import keygen_exchange, passkey_exchange, signgen_exchange
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
 
@@ -36,7 +31,7 @@ def signgen(revision):
 
 
 def owner(exchange):
-    return exchange.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0xab")
+    return exchange.protocol.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0xab")
 
 
 @pytest.mark.parametrize("revision", ["0.1", "0.3", "1"])
@@ -72,9 +67,9 @@ def test_signgen_tells_its_revision_with_the_authentication(revision):
     auth = exchange.ephemeral_authentication("secp256k1", claim=CLAIM, owner_id=EOA, signature="0xab")
     served = accept("signgen", exchange.setup_frame)
     served = served.read_authentications(exchange.authentication_frame({"secp256k1": auth}))
-    assert served.revision == revision
-    claim, signature = read_ephemeral_proof(
-        served.revision, served.setups[0].setup, served.authentications["secp256k1"]
+    assert served.protocol.revision == revision
+    claim, signature = served.protocol.ephemeral_proof(
+        served.setups[0].setup, served.authentications["secp256k1"]
     )
     assert (claim.eph_pk, signature) == (CLAIM.eph_pk, "0xab")
 
@@ -85,12 +80,12 @@ def test_keygen_keeps_the_revision_of_its_setup():
     auth = evolve(owner(exchange), credentials=f'{{"eoa":"{EOA}","ephPK":"0x00","expiry":7}}')
     served = accept("keygen", exchange.setup_frame)
     served = served.read_authentications(exchange.authentication_frame({"secp256k1": auth}))
-    assert served.revision == "0.3"
+    assert served.protocol.revision == "0.3"
 
 
 def test_revision_can_be_insisted_on():
     """A client of another one is refused."""
-    assert accept("keygen", keygen("0.3").setup_frame, revision="0.3").revision == "0.3"
+    assert accept("keygen", keygen("0.3").setup_frame, revision="0.3").protocol.revision == "0.3"
     with pytest.raises(InvalidFieldError):
         accept("keygen", keygen("0.3").setup_frame, revision="1")
     with pytest.raises(InvalidFieldError):
@@ -105,7 +100,7 @@ def test_one_shot_of_an_old_revision_is_refused():
 
 def test_two_setups_for_one_algorithm_are_refused():
     """Their challenges and keys could not be told apart."""
-    text = keygen().setup_texts[0]
+    text = keygen().setups[0].text
     with pytest.raises(InvalidFieldError, match="signAlg is the same in two setups"):
         accept("keygen", f"[{text},{text}]")
 
@@ -113,7 +108,7 @@ def test_two_setups_for_one_algorithm_are_refused():
 @pytest.mark.parametrize("claim", ["", "{}", "0x12", '{"ephId":"id"}'])
 def test_setup_with_a_wrong_claim_is_refused_at_once(claim):
     """Before anyone is asked to sign it."""
-    value = json.loads(keygen().setup_texts[0])
+    value = json.loads(keygen().setups[0].text)
     value["metadata"][0]["value"] = claim
     with pytest.raises((InvalidFieldError, ProtocolError)):
         accept("keygen", json.dumps([value]))
@@ -160,7 +155,9 @@ def test_passkey_result_needs_a_passkey():
     served = accept("registerPasskey", exchange.setup_frame)
     with pytest.raises(InvalidFieldError, match="operation"):
         served.passkey_frame()
-    auth = exchange.owner_authentication(claim=None, method="passkey", owner_id="YWJj", signature="{}")
+    auth = exchange.protocol.owner_authentication(
+        claim=None, method="passkey", owner_id="YWJj", signature="{}"
+    )
     assert (
         served.read_authentications(exchange.authentication_frame({"main": auth})).passkey_frame() == "YWJj"
     )

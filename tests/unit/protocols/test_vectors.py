@@ -11,19 +11,8 @@ from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import recover_address, sign_digest
-from dan_async.devnet.gateway.exchange import ServedExchange as codec_ServedExchange
-from dan_async.devnet.gateway.exchange import accept
-from dan_async.protocols.exchange import Exchange as codec_Exchange
-from dan_async.protocols.exchange import (
-    ephemeral_key_exchange,
-    ephemeral_payload,
-    keygen_exchange,
-    owner_claim,
-    owner_typed_data,
-    read_ephemeral_proof,
-    sign_requests,
-    signgen_exchange,
-)
+from dan_async.devnet.gateway.exchange import ServedExchange, accept
+from dan_async.protocols.exchange import Exchange, ephemeral_key_exchange, keygen_exchange, signgen_exchange
 from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
@@ -82,7 +71,7 @@ def _requests(inputs, revision) -> tuple[SignRequest, ...]:
     return (SignRequest(request_type="accountAbstractionTx", message=inner, transaction_id=name),)
 
 
-def exchange_of(case) -> codec_Exchange:
+def exchange_of(case) -> Exchange:
     inputs, revision = case["inputs"], case["revision"]
     version = inputs.get("api_version", "v1")
     if case["operation"] == "keygen":
@@ -130,13 +119,13 @@ def _authentications(case, exchange) -> dict:
         else:
             digest = typed_data_digest(exchange.typed_data(slot, challenge))
             signature = "0x" + sign_digest(bytes.fromhex(inputs["eoa_private_key"][2:]), digest).hex()
-            found[slot] = exchange.owner_authentication(
+            found[slot] = exchange.protocol.owner_authentication(
                 claim=claim, method="eoa", owner_id=inputs["eoa"], signature=signature
             )
     return found
 
 
-def served(case) -> codec_ServedExchange:
+def served(case) -> ServedExchange:
     version = case["inputs"].get("api_version", "v1")
     exchange = accept(case["operation"], case["frames"][0], api_version=version)
     return exchange if version == "v2" else exchange.read_authentications(case["frames"][1])
@@ -223,10 +212,9 @@ def test_wallet_signs_the_recorded_signature(case):
 def test_server_reads_what_the_client_meant(case):
     """From the client's frames alone, the server gets its revision, its setups and its authentications."""
     exchange, found = exchange_of(case), served(case)
-    assert found.revision == case["revision"]
+    assert found.protocol.revision == case["revision"]
     assert found.slots == exchange.slots
-    assert tuple(entry.setup for entry in found.setups) == exchange.setups
-    assert tuple(entry.text for entry in found.setups) == exchange.setup_texts
+    assert found.setups == exchange.setups
     assert found.authentications == _authentications(case, exchange)
 
 
@@ -237,13 +225,15 @@ def test_server_checks_what_was_signed(case):
     for entry in found.setups:
         auth, challenge = found.authentications[entry.slot], _served_challenges(case, found)[entry.slot]
         if case["operation"] == "signgen":
-            claim, signature = read_ephemeral_proof(found.revision, entry.setup, auth)
-            payload = ephemeral_payload(found.revision, entry.text, challenge)
+            claim, signature = found.protocol.ephemeral_proof(entry.setup, auth)
+            payload = found.protocol.ephemeral_payload(entry.text, challenge)
             assert claim.eph_pk == _key(case["inputs"]).public_key
             assert _key(case["inputs"]).sign_message(payload) == signature
         else:
-            assert owner_claim(found.revision, entry.setup, auth) == _claim(case)
-            typed_data = owner_typed_data(found.revision, found.operation, entry.text, challenge)
+            assert found.protocol.owner_claim(entry.setup, auth) == _claim(case)
+            typed_data = found.protocol.typed_data(
+                found.operation, found.protocol.decode_setup(found.operation, entry.text), challenge
+            )
             signature = bytes.fromhex(auth.signature[2:])
             assert (
                 recover_address(typed_data_digest(typed_data), signature) == auth.id == case["inputs"]["eoa"]
@@ -297,7 +287,7 @@ def test_server_replies_are_the_recorded_ones(case):
 def test_server_reads_the_message_to_sign(case):
     """The setup's Base64 message gives back the inner message and its request type."""
     found = served(case)
-    assert sign_requests(found.revision, found.setups[0].setup) == _requests(case["inputs"], case["revision"])
+    assert found.protocol.sign_requests(found.setups[0].setup) == _requests(case["inputs"], case["revision"])
 
 
 def test_there_are_as_many_recordings_as_expected():
