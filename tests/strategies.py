@@ -168,7 +168,7 @@ def exchanges(draw, revision: str, operation: str) -> Exchange:
         if revision == Revision.V1:
             algorithms += [["ed25519"], ["secp256k1", "ed25519"], ["ed25519", "secp256k1"]]
         return keygen_exchange(
-            revision,
+            protocol_for(revision),
             threshold=draw(thresholds()),
             claim=draw(claims(revision)),
             permissions=draw(permissions()),
@@ -188,7 +188,7 @@ def exchanges(draw, revision: str, operation: str) -> Exchange:
             )
         )
         return signgen_exchange(
-            revision,
+            protocol_for(revision),
             t=draw(st.integers(2, 20)),
             key_id=draw(tokens()),
             requests=requests,
@@ -196,9 +196,11 @@ def exchanges(draw, revision: str, operation: str) -> Exchange:
             api_version=version,
         )
     if operation == Operation.REGISTER_PASSKEY:
-        return passkey_exchange(revision, options=draw(st.none() | texts()), api_version=version)
+        return passkey_exchange(
+            protocol_for(revision), options=draw(st.none() | texts()), api_version=version
+        )
     return ephemeral_key_exchange(
-        revision,
+        protocol_for(revision),
         operation,
         claim=draw(claims(revision)),
         key_id=draw(tokens()),

@@ -32,7 +32,9 @@ from dan_async.protocols.exchange import (
     protocol_for,
     signgen_exchange,
 )
-from dan_async.protocols.gateway import ApiVersion, Operation, Revision
+from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import KeygenResult
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import FrameConnector
@@ -71,18 +73,18 @@ def check_gateway_url(name: str, url: object, api_version: str) -> str:
     return checked
 
 
-def check_gateway_revision(revision: str | None, api_version: str) -> Revision | None:
-    """Return the revision, which ``v2`` implies; None if it is to be found out."""
+def check_gateway_revision(revision: str | None, api_version: str) -> GatewayProtocol | None:
+    """Return the revision's protocol, which ``v2`` implies; None if it is to be found out."""
     if api_version not in get_args(ApiVersion):
         raise InvalidFieldError("api_version", "must be v1 or v2")
     if revision is None:
-        return Revision.V1 if api_version == "v2" else None
+        return REVISION_1 if api_version == "v2" else None
     protocol = protocol_for(revision)
     if api_version not in protocol.api_versions:
         raise InvalidFieldError(
             "api_version", f"must be v1 in revision {revision}", hint="v2 exists in revision 1 only"
         )
-    return protocol.revision
+    return protocol
 
 
 class GatewayNetwork:
@@ -135,7 +137,7 @@ class GatewayNetwork:
         given = check_gateway_revision(revision, api_version)
         self.default_threshold = threshold or DEFAULT_THRESHOLD
         #: secp256k1 where the revision is known to take it; ed25519, which all take, otherwise.
-        self.default_eph_alg: KeyAlgorithm = "secp256k1" if given is Revision.V1 else "ed25519"
+        self.default_eph_alg: KeyAlgorithm = "secp256k1" if given is REVISION_1 else "ed25519"
         timeouts = timeouts or Timeouts()
         self._gateway = Gateway(
             connector=FrameConnector(
@@ -166,7 +168,7 @@ class GatewayNetwork:
     def revision(self) -> str | None:
         """The gateway's revision, if it was given or has been found out."""
         known = self._gateway.revision.known
-        return None if known is None else str(known)
+        return None if known is None else str(known.revision)
 
     def check_keygen(self, request: KeygenRequest) -> None:
         """
@@ -187,11 +189,11 @@ class GatewayNetwork:
         known = self._gateway.revision.known
         if known is None:
             return
-        allowed = protocol_for(known).ephemeral_algorithms
+        allowed = known.ephemeral_algorithms
         if claim.sign_alg not in allowed:
             raise InvalidFieldError(
                 "eph_alg",
-                f"must be {' or '.join(allowed)} in revision {known}",
+                f"must be {' or '.join(allowed)} in revision {known.revision}",
                 hint="An ed25519 key works with every revision",
             )
 
@@ -256,7 +258,8 @@ class GatewayNetwork:
     def _keygen(
         self, request: KeygenRequest, auth: AuthModule, sign_algs: Sequence[KeyAlgorithm], deadline: Deadline
     ) -> Awaitable[tuple[KeygenResult, ...]]:
-        self.check_keygen(request)
+        self._refuse_if_closed()
+        self._check_claim(request.claim)
         make = partial(
             keygen_exchange,
             threshold=request.threshold,
@@ -295,15 +298,15 @@ class GatewayNetwork:
         self._refuse_if_closed()
         self._check_claim(change.claim)
 
-        def make(revision: Revision) -> EphemeralKeyExchange:
-            if revision is Revision.V0_3 and change.threshold is None:
+        def make(protocol: GatewayProtocol) -> EphemeralKeyExchange:
+            if protocol is REVISION_0_3 and change.threshold is None:
                 raise InvalidFieldError(
                     "threshold",
                     "is needed in revision 0.3, which names n",
                     hint="Give a session that has threshold and parties_number",
                 )
             return ephemeral_key_exchange(
-                revision,
+                protocol,
                 operation,
                 claim=change.claim,
                 key_id=change.key_id,

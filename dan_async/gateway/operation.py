@@ -22,7 +22,8 @@ from dan_async.events import Attempts, EventHub, operation, wallet_turn
 from dan_async.gateway.failures import ErrorContext, Phase
 from dan_async.gateway.revision import RevisionChoice
 from dan_async.protocols.exchange import Exchange
-from dan_async.protocols.gateway import ApiVersion, Revision
+from dan_async.protocols.gateway import ApiVersion, GatewayProtocol
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import FrameConnector, FrameSocket
@@ -122,7 +123,7 @@ class GatewayOperation(ABC, Generic[R]):
         self,
         gateway: Gateway,
         context: ErrorContext,
-        make: Callable[[Revision], Exchange[R]],
+        make: Callable[[GatewayProtocol], Exchange[R]],
         *,
         claim: EphemeralClaim | None,
         deadline: Deadline,
@@ -153,7 +154,7 @@ class GatewayOperation(ABC, Generic[R]):
 
     async def _one_shot(self) -> Callable[[], Awaitable[R | DanError]]:
         """Have it authorised, once; return what sends the one frame over a working connection."""
-        exchange = self._made(Revision.V1)
+        exchange = self._made(REVISION_1)
         frame = await self._authorise(exchange, exchange.own_challenges(), None)
 
         async def attempt() -> R | DanError:
@@ -199,35 +200,31 @@ class GatewayOperation(ABC, Generic[R]):
 
     # --- connect, setup, challenge ------------------------------------------------------------------------------------
 
-    def _made(self, revision: Revision) -> Exchange[R]:
-        exchange = self._make(revision)
+    def _made(self, protocol: GatewayProtocol) -> Exchange[R]:
+        exchange = self._make(protocol)
         # Now rather than after the wallet was asked.
-        exchange.protocol.check_method(exchange.operation, self.method)
+        protocol.check_method(exchange.operation, self.method)
         return exchange
 
-    async def _begin(self) -> _Begun[R]:
+    def _begin(self) -> Awaitable[_Begun[R]]:
         choice, attempt_s = self._gateway.revision, self._gateway.timeouts.attempt_s
-        try:
-            if choice.known is not None:
-                return await self._begin_in(choice.known, self._deadline.cap(attempt_s))
-            return await choice.find_out(
-                self._begin_in,
-                kind=(self._context.operation, None if self._claim is None else self._claim.sign_alg),
-                deadline=self._deadline,
-                attempt_s=attempt_s,
-                where=self._context.where,
-            )
-        except DanError as error:
-            choice.doubt(error)
-            raise
+        if choice.known is not None:
+            return self._begin_in(choice.known, self._deadline.cap(attempt_s))
+        return choice.find_out(
+            self._begin_in,
+            kind=(self._context.operation, None if self._claim is None else self._claim.sign_alg),
+            deadline=self._deadline,
+            attempt_s=attempt_s,
+            where=self._context.where,
+        )
 
-    async def _begin_in(self, revision: Revision, limit_s: float | None) -> _Begun[R]:
-        exchange = self._made(revision)
+    async def _begin_in(self, protocol: GatewayProtocol, limit_s: float | None) -> _Begun[R]:
+        exchange = self._made(protocol)
         socket = await self._connect()
         step = Deadline(limit_s)
         phase: Phase = "setup"
         try:
-            await socket.send(exchange.setup_frame, step.remaining())
+            await socket.send(exchange.setup_frame, limit_s)
             phase = "challenge"
             challenges = exchange.read_challenges(await socket.receive(step.remaining()))
         except DanError as error:
@@ -242,7 +239,7 @@ class GatewayOperation(ABC, Generic[R]):
         try:
             self._gateway.seen.add(challenges.values())
         except ChallengeError as error:
-            self._fail(error, "challenge")
+            raise self._context.explain(error, "challenge") from None
 
     async def _connect(self) -> FrameSocket:
         remaining = self._deadline.remaining()
@@ -263,6 +260,8 @@ class GatewayOperation(ABC, Generic[R]):
         ):
             error = self._deadline.error(_DOING[phase])
         found = self._context.explain(error, phase)
+        if phase in ("setup", "challenge"):
+            self._gateway.revision.doubt(found)
         if found is error:
             raise found
         raise found from error
@@ -303,7 +302,7 @@ class OwnerOperation(GatewayOperation[R]):
         self,
         gateway: Gateway,
         context: ErrorContext,
-        make: Callable[[Revision], Exchange[R]],
+        make: Callable[[GatewayProtocol], Exchange[R]],
         *,
         claim: EphemeralClaim | None,
         auth: AuthModule,
@@ -397,7 +396,7 @@ class EphemeralKeyOperation(GatewayOperation[R]):
         self,
         gateway: Gateway,
         context: ErrorContext,
-        make: Callable[[Revision], Exchange[R]],
+        make: Callable[[GatewayProtocol], Exchange[R]],
         *,
         claim: EphemeralClaim,
         key: EphemeralKey,

@@ -11,17 +11,20 @@ from typing import TypeVar
 from dan_async.deadline import Deadline
 from dan_async.errors import ConfigurationError, DanError, GatewayError
 from dan_async.gateway.failures import is_about_the_moment
-from dan_async.protocols.gateway import Revision
+from dan_async.protocols.gateway import GatewayProtocol
+from dan_async.protocols.gateway_0_1 import REVISION_0_1
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
+from dan_async.protocols.gateway_1 import REVISION_1
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 #: The order of the tries. 0.3 comes before 0.1, whose signature leaves the ephemeral key's expiry out.
-CANDIDATES = (Revision.V1, Revision.V0_3, Revision.V0_1)
+CANDIDATES: tuple[GatewayProtocol, ...] = (REVISION_1, REVISION_0_3, REVISION_0_1)
 
 #: Begins an operation, up to the gateway's challenge: in that revision, within so many seconds.
-Begin = Callable[[Revision, float | None], Awaitable[T]]
+Begin = Callable[[GatewayProtocol, float | None], Awaitable[T]]
 
 
 class RevisionChoice:
@@ -33,16 +36,16 @@ class RevisionChoice:
     there, so nothing is begun twice and no wallet is asked before.
     """
 
-    def __init__(self, given: Revision | None) -> None:
+    def __init__(self, given: GatewayProtocol | None) -> None:
         self._given = given
-        self._found: Revision | None = None
+        self._found: GatewayProtocol | None = None
         self._finding = asyncio.Lock()
         self._failures = 0
         self._last_failure: tuple[Hashable, DanError] | None = None
 
     @property
-    def known(self) -> Revision | None:
-        """The revision, if it was given or has been found out."""
+    def known(self) -> GatewayProtocol | None:
+        """The revision's protocol, if it was given or has been found out."""
         return self._given or self._found
 
     def doubt(self, error: DanError) -> None:
@@ -89,20 +92,20 @@ class RevisionChoice:
     async def _try_each(
         self, begin: Begin[T], kind: Hashable, deadline: Deadline, attempt_s: float, where: str
     ) -> T:
-        tries: dict[Revision, DanError] = {}
-        for place, revision in enumerate(CANDIDATES):
+        tries: dict[GatewayProtocol, DanError] = {}
+        for place, protocol in enumerate(CANDIDATES):
             remaining = deadline.remaining()
             # Each try leaves as much for each of those that follow, and for what comes after the challenge.
             share = None if remaining is None else remaining / (len(CANDIDATES) - place + 1)
             try:
-                begun = await begin(revision, attempt_s if share is None else min(attempt_s, share))
+                begun = await begin(protocol, attempt_s if share is None else min(attempt_s, share))
             except DanError as error:
                 if not isinstance(error, ConfigurationError) and is_about_the_moment(error):
                     raise
-                tries[revision] = error
+                tries[protocol] = error
             else:
-                self._found = revision
-                _log.info("%s speaks revision %s", where, revision)
+                self._found = protocol
+                _log.info("%s speaks revision %s", where, protocol.revision)
                 return begun
         failure = _none_works(tries, where)
         self._failures += 1
@@ -110,12 +113,13 @@ class RevisionChoice:
         raise failure
 
 
-def _none_works(tries: dict[Revision, DanError], where: str) -> DanError:
+def _none_works(tries: dict[GatewayProtocol, DanError], where: str) -> DanError:
     errors = list(tries.values())
     if all(isinstance(error, ConfigurationError) for error in errors):
         return errors[0]
     tried = "; ".join(
-        f"revision {revision}: {error.message.replace(f'{where} ', '')}" for revision, error in tries.items()
+        f"revision {protocol.revision}: {error.message.replace(f'{where} ', '')}"
+        for protocol, error in tries.items()
     )
     closed = [e for e in errors if isinstance(e, GatewayError) and e.close_code is not None]
     return GatewayError(

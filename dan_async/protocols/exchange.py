@@ -26,8 +26,8 @@ from dan_async.protocols.setups import (
     PasskeySetup,
     Setup,
     SigngenSetup,
-    SlotSetup,
     UserAuthentication,
+    WrittenSetup,
     decode_credential_id,
 )
 from dan_async.protocols.sign_request import SignRequest
@@ -52,7 +52,8 @@ class Exchange(ABC, Generic[R]):
     protocol: GatewayProtocol
     operation: Operation
     api_version: ApiVersion
-    setups: tuple[SlotSetup, ...]
+    #: By slot, in their order on the wire.
+    setups: Mapping[str, WrittenSetup]
 
     @property
     def path(self) -> str:
@@ -61,7 +62,7 @@ class Exchange(ABC, Generic[R]):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        return tuple(part.slot for part in self.setups)
+        return tuple(self.setups)
 
     @property
     def is_one_shot(self) -> bool:
@@ -71,14 +72,14 @@ class Exchange(ABC, Generic[R]):
     @property
     def setup_frame(self) -> str:
         """The first frame of challenge and response."""
-        return self.protocol.join_setups(self.operation, [part.text for part in self.setups])
+        return self.protocol.join_setups(self.operation, [part.text for part in self.setups.values()])
 
     def read_challenges(self, frame: str) -> dict[str, str]:
-        return self.protocol.decode_challenges(self.operation, frame, self.slots)
+        return self.protocol.decode_challenges(self.operation, frame, self.setups)
 
     def own_challenges(self) -> dict[str, str]:
         """Return the challenges of a one-shot request: for each slot a hash of its setup."""
-        return {part.slot: REVISION_1.oneshot_challenge(part.text) for part in self.setups}
+        return {slot: REVISION_1.oneshot_challenge(part.text) for slot, part in self.setups.items()}
 
     def typed_data(self, slot: str, challenge: str) -> dict[str, Any]:
         """Build what the owner's wallet signs for one slot."""
@@ -99,14 +100,15 @@ class Exchange(ABC, Generic[R]):
 
     def authentication_frame(self, found: Mapping[str, UserAuthentication]) -> str:
         """Write the frame that follows the signatures: the second of challenge and response, the only one of one-shot."""
-        slots = self.slots
-        if set(found) != set(slots):
-            raise InvalidFieldError("authentications", f"must be one for each of {', '.join(slots)}")
+        if found.keys() != self.setups.keys():
+            raise InvalidFieldError("authentications", f"must be one for each of {', '.join(self.setups)}")
         for auth in found.values():
             self.protocol.check_method(self.operation, auth.method)
-        ordered = {slot: found[slot] for slot in slots}
+        ordered = {slot: found[slot] for slot in self.setups}
         if self.is_one_shot:
-            return REVISION_1.encode_oneshot(self.operation, [part.text for part in self.setups], ordered)
+            return REVISION_1.encode_oneshot(
+                self.operation, [part.text for part in self.setups.values()], ordered
+            )
         return self.protocol.encode_authentications(self.operation, ordered)
 
     @abstractmethod
@@ -114,11 +116,10 @@ class Exchange(ABC, Generic[R]):
         """Read the result frame; an answer to something else than was asked is a ``ProtocolError``, too."""
         ...
 
-    def _of(self, slot: str) -> SlotSetup:
-        for part in self.setups:
-            if part.slot == slot:
-                return part
-        raise InvalidFieldError("slot", f"must be one of {', '.join(self.slots)}")
+    def _of(self, slot: str) -> WrittenSetup:
+        if slot not in self.setups:
+            raise InvalidFieldError("slot", f"must be one of {', '.join(self.setups)}")
+        return self.setups[slot]
 
 
 class KeygenExchange(Exchange[tuple[KeygenResult, ...]]):
@@ -129,12 +130,12 @@ class KeygenExchange(Exchange[tuple[KeygenResult, ...]]):
         found: dict[str, KeygenResult] = {
             key.sign_alg: key for key in self.protocol.decode_keygen_results(frame)
         }
-        if set(found) != set(self.slots):
+        if found.keys() != self.setups.keys():
             raise ProtocolError(
-                f"the gateway gave keys for {', '.join(found)} where {', '.join(self.slots)} was asked for",
+                f"the gateway gave keys for {', '.join(found)} where {', '.join(self.setups)} was asked for",
                 hint="Check the gateway's revision",
             )
-        return tuple(found[slot] for slot in self.slots)
+        return tuple(found[slot] for slot in self.setups)
 
 
 @frozen(kw_only=True)
@@ -168,12 +169,12 @@ class PasskeyExchange(Exchange[str]):
 # --- beginning an operation: each raises an InvalidFieldError for what the revision cannot carry ----------------------
 
 
-def _slot(protocol: GatewayProtocol, slot: str, setup: Setup) -> SlotSetup:
-    return SlotSetup(slot=slot, setup=setup, text=protocol.encode_setup(setup))
+def _written(protocol: GatewayProtocol, setup: Setup) -> WrittenSetup:
+    return WrittenSetup(setup=setup, text=protocol.encode_setup(setup))
 
 
 def keygen_exchange(
-    revision: Revision | str,
+    protocol: GatewayProtocol,
     *,
     threshold: Threshold,
     claim: EphemeralClaim,
@@ -183,26 +184,25 @@ def keygen_exchange(
     api_version: ApiVersion = "v1",
 ) -> KeygenExchange:
     """Begin a key generation: a key for each algorithm. No challenge protects ``v2`` against replay."""
-    protocol = protocol_for(revision)
-    operation = protocol.check_operation(Operation.KEYGEN, api_version)
+    protocol.check_operation(Operation.KEYGEN, api_version)
     algorithms, known = tuple(sign_algs), protocol.sign_algorithms
     if not algorithms or len(set(algorithms)) != len(algorithms) or not set(algorithms) <= set(known):
         raise InvalidFieldError(
             "sign_algs", f"must be {' or '.join(known)}, each once, in revision {protocol.revision}"
         )
-    setups = []
+    setups: dict[str, WrittenSetup] = {}
     for algorithm in algorithms:
         setup = protocol.keygen_setup(
             threshold=threshold, claim=claim, permissions=permissions, key_label=key_label, sign_alg=algorithm
         )
-        setups.append(_slot(protocol, algorithm, setup))
+        setups[algorithm] = _written(protocol, setup)
     return KeygenExchange(
-        protocol=protocol, operation=operation, api_version=api_version, setups=tuple(setups)
+        protocol=protocol, operation=Operation.KEYGEN, api_version=api_version, setups=setups
     )
 
 
 def signgen_exchange(
-    revision: Revision | str,
+    protocol: GatewayProtocol,
     *,
     t: int,
     key_id: str,
@@ -211,23 +211,22 @@ def signgen_exchange(
     api_version: ApiVersion = "v1",
 ) -> SigngenExchange:
     """Begin a signature by t parties: of one message before revision 1."""
-    protocol = protocol_for(revision)
-    operation = protocol.check_operation(Operation.SIGNGEN, api_version)
+    protocol.check_operation(Operation.SIGNGEN, api_version)
     setup = protocol.signgen_setup(
         t=t, key_id=key_id, message=protocol.encode_message(requests), sign_alg=sign_alg
     )
     return SigngenExchange(
         protocol=protocol,
-        operation=operation,
+        operation=Operation.SIGNGEN,
         api_version=api_version,
-        setups=(_slot(protocol, sign_alg, setup),),
+        setups={sign_alg: _written(protocol, setup)},
         transaction_ids=tuple(request.transaction_id if protocol.has_names else None for request in requests),
     )
 
 
 def ephemeral_key_exchange(
-    revision: Revision | str,
-    operation: Operation | str,
+    protocol: GatewayProtocol,
+    operation: Operation,
     *,
     claim: EphemeralClaim,
     key_id: str,
@@ -235,26 +234,27 @@ def ephemeral_key_exchange(
     api_version: ApiVersion = "v1",
 ) -> EphemeralKeyExchange:
     """Begin to add an ephemeral key to a key of n parties, or to revoke it; n is on the wire in revision 0.3."""
-    protocol = protocol_for(revision)
-    known = protocol.check_operation(operation, api_version)
-    if known not in (Operation.ADD_EPHEMERAL_KEY, Operation.REVOKE_EPHEMERAL_KEY):
+    protocol.check_operation(operation, api_version)
+    if operation not in (Operation.ADD_EPHEMERAL_KEY, Operation.REVOKE_EPHEMERAL_KEY):
         raise InvalidFieldError("operation", "must be addEphemeralKey or revokeEphemeralKey")
     setup = protocol.ephemeral_key_setup(claim=claim, key_id=key_id, n=n)
     return EphemeralKeyExchange(
-        protocol=protocol, operation=known, api_version=api_version, setups=(_slot(protocol, MAIN, setup),)
+        protocol=protocol,
+        operation=operation,
+        api_version=api_version,
+        setups={MAIN: _written(protocol, setup)},
     )
 
 
 def passkey_exchange(
-    revision: Revision | str = Revision.V1, *, options: str | None = None, api_version: ApiVersion = "v1"
+    protocol: GatewayProtocol, *, options: str | None = None, api_version: ApiVersion = "v1"
 ) -> PasskeyExchange:
     """Begin to register a passkey; the network may keep the text of *options* with it."""
-    protocol = protocol_for(revision)
-    operation = protocol.check_operation(Operation.REGISTER_PASSKEY, api_version)
+    protocol.check_operation(Operation.REGISTER_PASSKEY, api_version)
     setup = PasskeySetup(options=options)
     return PasskeyExchange(
         protocol=protocol,
-        operation=operation,
+        operation=Operation.REGISTER_PASSKEY,
         api_version=api_version,
-        setups=(_slot(protocol, MAIN, setup),),
+        setups={MAIN: _written(protocol, setup)},
     )

@@ -207,10 +207,9 @@ Setup: TypeAlias = KeygenSetup | SigngenSetup | EphemeralKeySetup | PasskeySetup
 
 
 @frozen(kw_only=True)
-class SlotSetup:
-    """One setup of an exchange: its name in the other frames, what it says, and its text exactly as it is sent."""
+class WrittenSetup:
+    """A setup, and its text exactly as it is sent."""
 
-    slot: str
     setup: Setup
     text: str
 

@@ -27,9 +27,10 @@ from dan_async.protocols.results import STATUS_OK, KeygenResult, SigngenResult
 from dan_async.protocols.setups import (
     EphemeralKeySetup,
     KeygenSetup,
+    Setup,
     SigngenSetup,
-    SlotSetup,
     UserAuthentication,
+    WrittenSetup,
     claim_is_bare_key,
 )
 from dan_async.protocols.sign_request import sign_request_digest
@@ -47,26 +48,26 @@ class ServedExchange:
     protocol: GatewayProtocol
     operation: Operation
     api_version: ApiVersion
-    setups: tuple[SlotSetup, ...]
+    setups: Mapping[str, WrittenSetup]
     authentications: Mapping[str, UserAuthentication] | None = None
 
     @property
     def slots(self) -> tuple[str, ...]:
-        return tuple(part.slot for part in self.setups)
+        return tuple(self.setups)
 
     def challenge_frame(self, challenges: Mapping[str, str]) -> str:
-        slots = self.slots
-        if set(challenges) != set(slots):
-            raise InvalidFieldError("challenges", f"must be one for each of {', '.join(slots)}")
-        return self.protocol.encode_challenges(self.operation, {slot: challenges[slot] for slot in slots})
+        if challenges.keys() != self.setups.keys():
+            raise InvalidFieldError("challenges", f"must be one for each of {', '.join(self.setups)}")
+        ordered = {slot: challenges[slot] for slot in self.setups}
+        return self.protocol.encode_challenges(self.operation, ordered)
 
     def own_challenges(self) -> dict[str, str]:
         """Return the challenges that a one-shot client has signed: for each slot a hash of its setup."""
-        return {part.slot: REVISION_1.oneshot_challenge(part.text) for part in self.setups}
+        return {slot: REVISION_1.oneshot_challenge(part.text) for slot, part in self.setups.items()}
 
     def read_authentications(self, frame: str) -> ServedExchange:
         """Return this exchange with the authentications in a frame."""
-        return self.authorised(self.protocol.decode_authentications(self.operation, frame, self.slots))
+        return self.authorised(self.protocol.decode_authentications(self.operation, frame, self.setups))
 
     def authorised(self, found: Mapping[str, UserAuthentication]) -> ServedExchange:
         """Return this exchange with its authentications."""
@@ -132,35 +133,39 @@ def accept(
         )
     else:
         protocol = protocol_for(revision)
-    known = protocol.check_operation(operation, api_version)
+    protocol.check_operation(operation, api_version)
     setup_frame, signatures = REVISION_1.decode_oneshot(frame) if is_one_shot else (frame, None)
-    setups = tuple(_read_setup(protocol, known, text) for text in protocol.split_setups(known, setup_frame))
-    if len({part.slot for part in setups}) != len(setups):
-        raise InvalidFieldError("signAlg", "is the same in two setups")
-    if revision is None and protocol is REVISION_0_3 and _has_message_of_0_1(setups[0]):
-        protocol = REVISION_0_1
-    exchange = ServedExchange(protocol=protocol, operation=known, api_version=api_version, setups=setups)
+    setups: dict[str, WrittenSetup] = {}
+    for text in protocol.split_setups(operation, setup_frame):
+        slot, setup = _read_setup(protocol, operation, text)
+        if slot in setups:
+            raise InvalidFieldError("signAlg", "is the same in two setups")
+        if revision is None and protocol is REVISION_0_3 and _has_message_of_0_1(setup):
+            protocol = REVISION_0_1
+        setups[slot] = WrittenSetup(setup=setup, text=text)
+    exchange = ServedExchange(
+        protocol=protocol, operation=Operation(operation), api_version=api_version, setups=setups
+    )
     if is_one_shot:
-        return exchange.authorised(REVISION_1.read_authentications(known, signatures, exchange.slots))
+        return exchange.authorised(REVISION_1.read_authentications(operation, signatures, setups))
     return exchange
 
 
-def _read_setup(protocol: GatewayProtocol, operation: Operation, text: str) -> SlotSetup:
+def _read_setup(protocol: GatewayProtocol, operation: str, text: str) -> tuple[str, Setup]:
     setup = protocol.decode_setup(operation, text)
     if isinstance(setup, KeygenSetup | EphemeralKeySetup):
         protocol.decode_claim(setup.claim_text or "")  # refused now rather than after a wallet was asked
-    slot = setup.sign_alg if isinstance(setup, KeygenSetup | SigngenSetup) else MAIN
-    return SlotSetup(slot=slot, setup=setup, text=text)
+    return (setup.sign_alg if isinstance(setup, KeygenSetup | SigngenSetup) else MAIN), setup
 
 
-def _has_message_of_0_1(part: SlotSetup) -> bool:
+def _has_message_of_0_1(setup: Setup) -> bool:
     """Tell a signgen of revision 0.1 from one of 0.3; a message of neither is refused."""
-    if not isinstance(part.setup, SigngenSetup):
+    if not isinstance(setup, SigngenSetup):
         return False
     try:
-        REVISION_0_3.sign_requests(part.setup)
+        REVISION_0_3.sign_requests(setup)
     except DanError:
-        REVISION_0_1.sign_requests(part.setup)
+        REVISION_0_1.sign_requests(setup)
         return True
     return False
 
@@ -183,7 +188,7 @@ async def serve_exchange(
     if len(exchange.setups) != 1:
         raise InvalidFieldError("signAlg", "must be secp256k1: this network makes one kind of key")
     dialogue = _Dialogue(exchange, send, receive, deadline)
-    setup = exchange.setups[0].setup
+    setup = dialogue.setup
     if isinstance(setup, KeygenSetup):
         return await _keygen(network, dialogue, setup, deadline)
     if isinstance(setup, EphemeralKeySetup):
@@ -197,8 +202,10 @@ class _Dialogue:
     """The exchange with the client: its challenge out, its authorisation in."""
 
     def __init__(self, exchange: ServedExchange, send: Send, receive: Receive, deadline: Deadline) -> None:
+        [(self._slot, written)] = exchange.setups.items()
         self.exchange = exchange
-        self._part = exchange.setups[0]
+        self.setup = written.setup
+        self._text = written.text
         self._send = send
         self._receive = receive
         self._deadline = deadline
@@ -214,7 +221,7 @@ class _Dialogue:
             request_id=new_request_id(),
             operation=str(self.exchange.operation),
             revision=str(self.exchange.protocol.revision),
-            text=self._part.text,
+            text=self._text,
             key_id=None if key_id is None else decode_key_id(key_id),
         )
         return evolve(made, request_id=oneshot_request_id(made.digest)) if self.is_oneshot else made
@@ -222,14 +229,14 @@ class _Dialogue:
     def given(self) -> UserAuthentication:
         """Return the authorisation that the client has sent."""
         assert self.exchange.authentications is not None
-        return self.exchange.authentications[self._part.slot]
+        return self.exchange.authentications[self._slot]
 
     async def authenticate(self, challenge: str) -> UserAuthentication:
         """Take a challenge to the client and bring its authorisation back."""
         if self.is_oneshot:
             return self.given()
         with self._deadline.paused():
-            await self._send(self.exchange.challenge_frame({self._part.slot: challenge}))
+            await self._send(self.exchange.challenge_frame({self._slot: challenge}))
             self.exchange = self.exchange.read_authentications(await self._receive())
         return self.given()
 

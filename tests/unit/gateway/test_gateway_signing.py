@@ -66,7 +66,7 @@ def signing(signature: bytes = RIGHT, **changes: Any) -> Any:
         await visit.send(challenge_frame(visit))
         await visit.receive()
         exchange = accept(visit.operation, visit.frames[0]).read_authentications(visit.frames[1])
-        (served,) = exchange.setups
+        (served,) = exchange.setups.values()
         requests = exchange.protocol.sign_requests(served.setup)
         results = [
             SigngenResult(

@@ -48,7 +48,7 @@ def test_server_reads_the_very_exchange_that_the_client_began(revision, operatio
 def test_setup_survives_its_text(revision, operation, data):
     """decode(encode(setup)) is the setup, and encode(decode(text)) the text."""
     exchange = data.draw(strategies.exchanges(revision, operation))
-    for part in exchange.setups:
+    for part in exchange.setups.values():
         setup = exchange.protocol.decode_setup(operation, part.text)
         assert setup == part.setup
         assert exchange.protocol.encode_setup(setup) == part.text
@@ -117,8 +117,8 @@ def test_server_finds_the_claim_that_the_client_gave(revision, operation, data):
     exchange = data.draw(strategies.exchanges(revision, operation))
     authentications = data.draw(strategies.authentications(exchange))
     served = _accepted(exchange, authentications)
-    for entry in served.setups:
-        auth = served.authentications[entry.slot]
+    for slot, entry in served.setups.items():
+        auth = served.authentications[slot]
         if operation == Operation.SIGNGEN:
             claim, signature = protocol_for(revision).ephemeral_proof(entry.setup, auth)
             assert claim == protocol_for(revision).decode_credentials(auth.credentials, auth.id)
@@ -138,9 +138,10 @@ def test_server_finds_the_claim_that_the_client_gave(revision, operation, data):
 def test_message_to_sign_survives_its_text(revision, data):
     """The server finds the very requests that the client asked for."""
     exchange = data.draw(strategies.exchanges(revision, Operation.SIGNGEN))
-    requests = protocol_for(revision).sign_requests(exchange.setups[0].setup)
+    [part] = exchange.setups.values()
+    requests = exchange.protocol.sign_requests(part.setup)
     text = protocol_for(revision).encode_message(requests)
-    assert protocol_for(revision).decode_message(text, exchange.setups[0].setup.sign_alg) == requests
+    assert protocol_for(revision).decode_message(text, part.setup.sign_alg) == requests
     assert tuple(request.transaction_id for request in requests) == exchange.transaction_ids
 
 
@@ -151,12 +152,12 @@ def test_wallet_never_sees_the_permissions(revision, operation, data):
     """Typed data has the metadata exactly as sent, without tag 1; operations without a wallet have no typed data."""
     exchange = data.draw(strategies.exchanges(revision, operation))
     challenge = data.draw(strategies.challenges())
-    for part in exchange.setups:
+    for slot, part in exchange.setups.items():
         if operation in (Operation.SIGNGEN, Operation.REGISTER_PASSKEY):
             with pytest.raises(InvalidFieldError, match="wallet"):
-                exchange.typed_data(part.slot, challenge)
+                exchange.typed_data(slot, challenge)
             continue
-        typed_data = exchange.typed_data(part.slot, challenge)
+        typed_data = exchange.typed_data(slot, challenge)
         setup = exchange.protocol.decode_setup(operation, part.text)
         assert typed_data == exchange.protocol.typed_data(operation, setup, challenge)
         shown = [(entry["tag"], entry["value"]) for entry in typed_data["message"]["setup"]["metadata"]]

@@ -75,10 +75,10 @@ def _exchange(case) -> ServedExchange:
 
 def _use(exchange: ServedExchange) -> None:
     """Do all that a gateway and a node would do with what was read."""
-    for entry in exchange.setups:
+    for slot, entry in exchange.setups.items():
         if exchange.authentications is None:
             continue
-        auth = exchange.authentications[entry.slot]
+        auth = exchange.authentications[slot]
         if exchange.operation is Operation.SIGNGEN:
             exchange.protocol.ephemeral_proof(entry.setup, auth)
             exchange.protocol.sign_requests(entry.setup)
@@ -250,7 +250,7 @@ def test_foreign_text_inside_an_authentication(text):
         _only_our_errors(module.decode_message, text)
         _only_our_errors(module.decode_message, text, "ed25519")
     _only_our_errors(decode_passkey_signature, text)
-    setup = _exchange(BY_NAME["1-signgen-v1-secp256k1-0"]).setups[0].setup
+    setup = _exchange(BY_NAME["1-signgen-v1-secp256k1-0"]).setups["secp256k1"].setup
     for revision in Revision:
         _only_our_errors(_read_proof, revision, setup, text)
 
@@ -279,7 +279,7 @@ def _client_of(case):
     )
     if case["operation"] == "keygen":
         return keygen_exchange(
-            case["revision"],
+            protocol_for(case["revision"]),
             threshold=Threshold(inputs["t"], inputs["n"]),
             claim=claim,
             sign_algs=inputs.get("sign_algs", ["secp256k1"]),
@@ -287,4 +287,4 @@ def _client_of(case):
     request = SignRequest(
         request_type="rawBytes", message="00" * 32, transaction_id=inputs.get("transaction_id")
     )
-    return signgen_exchange(case["revision"], t=2, key_id="key", requests=[request])
+    return signgen_exchange(protocol_for(case["revision"]), t=2, key_id="key", requests=[request])

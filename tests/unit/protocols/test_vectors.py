@@ -12,7 +12,13 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import recover_address, sign_digest
 from dan_async.devnet.gateway.exchange import ServedExchange, accept
-from dan_async.protocols.exchange import Exchange, ephemeral_key_exchange, keygen_exchange, signgen_exchange
+from dan_async.protocols.exchange import (
+    Exchange,
+    ephemeral_key_exchange,
+    keygen_exchange,
+    protocol_for,
+    signgen_exchange,
+)
 from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
@@ -76,7 +82,7 @@ def exchange_of(case) -> Exchange:
     version = inputs.get("api_version", "v1")
     if case["operation"] == "keygen":
         return keygen_exchange(
-            revision,
+            protocol_for(revision),
             threshold=Threshold(inputs["t"], inputs["n"]),
             claim=_claim(case),
             permissions=inputs.get("permissions"),
@@ -85,7 +91,7 @@ def exchange_of(case) -> Exchange:
         )
     if case["operation"] == "signgen":
         return signgen_exchange(
-            revision,
+            protocol_for(revision),
             t=inputs["t"],
             key_id=inputs["key_id"],
             requests=_requests(inputs, revision),
@@ -93,7 +99,7 @@ def exchange_of(case) -> Exchange:
             api_version=version,
         )
     return ephemeral_key_exchange(
-        revision,
+        protocol_for(revision),
         case["operation"],
         claim=_claim(case),
         key_id=inputs["key_id"],
@@ -222,8 +228,8 @@ def test_server_reads_what_the_client_meant(case):
 def test_server_checks_what_was_signed(case):
     """With the setup's text, the authentication and the challenge alone, a node finds the signature to be good."""
     found = served(case)
-    for entry in found.setups:
-        auth, challenge = found.authentications[entry.slot], _served_challenges(case, found)[entry.slot]
+    for slot, entry in found.setups.items():
+        auth, challenge = found.authentications[slot], _served_challenges(case, found)[slot]
         if case["operation"] == "signgen":
             claim, signature = found.protocol.ephemeral_proof(entry.setup, auth)
             payload = found.protocol.ephemeral_payload(entry.text, challenge)
@@ -287,7 +293,8 @@ def test_server_replies_are_the_recorded_ones(case):
 def test_server_reads_the_message_to_sign(case):
     """The setup's Base64 message gives back the inner message and its request type."""
     found = served(case)
-    assert found.protocol.sign_requests(found.setups[0].setup) == _requests(case["inputs"], case["revision"])
+    [part] = found.setups.values()
+    assert found.protocol.sign_requests(part.setup) == _requests(case["inputs"], case["revision"])
 
 
 def test_there_are_as_many_recordings_as_expected():
