@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from attrs import evolve
 
 from dan_async.cli.choices import (
     DEVNET_CHAIN_ID,
@@ -46,15 +47,15 @@ from dan_async.cli.screen import (
 from dan_async.cli.session_file import as_table, masked, reserve
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.request import SessionKeyRequest
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import TypedData
 from dan_async.wallets.base import Wallet
 
 _SESSION = "The session"
-
 _OUTPUT = "Output"
 
-#: The client's names for what an option sets, so that an error names what was typed.
+#: The client's names of parameters, so that an error names the option that was typed.
 _OPTIONS = {
     "api_version": "--api-version",
     "chain_id": "--chain-id",
@@ -188,13 +189,13 @@ def keygen(
     if chain_id is None and not network.is_devnet:
         option = "--node" if network.nodes else "--gateway"
         raise ConfigurationError(f"--chain-id is needed with {option}", hint="For example: --chain-id 137")
-    options: dict[str, Any] = {
-        "chain_id": DEVNET_CHAIN_ID if chain_id is None else chain_id,
-        "duration": duration,
-        "permissions": read_permissions(permissions),
-        "threshold": network.threshold.t,
-        "parties_number": network.threshold.n,
-    }
+    request = SessionKeyRequest(
+        chain_id=DEVNET_CHAIN_ID if chain_id is None else chain_id,
+        duration=duration,
+        permissions=read_permissions(permissions),
+        threshold=network.threshold.t,
+        parties_number=network.threshold.n,
+    )
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
         write = stack.enter_context(reserve(output, force=force)) if output is not None else None
@@ -209,17 +210,23 @@ def keygen(
             note(
                 "The devnet stops with this command, and its key with it: dan-async devnet runs one that stays."
             )
-        session = _make(network, open_wallet, options, timeouts)
+        session = _make(network, open_wallet, request, timeouts)
         _show(session, write=write, output=output, as_json=as_json, reveal=reveal)
 
 
 def _make(
-    network: NetworkChoice, open_wallet: WalletOpener, options: dict[str, Any], timeouts: Timeouts
+    network: NetworkChoice, open_wallet: WalletOpener, request: SessionKeyRequest, timeouts: Timeouts
 ) -> DanSessionKeyPayload:
     made: list[DanSessionKeyPayload] = []
 
     async def job() -> None:
-        made.append(await _generate(network, open_wallet, options, timeouts, status))
+        from dan_async import jobs
+        from dan_async.client import DanClient
+
+        async with open_wallet() as wallet, DanClient(network.open(timeouts), timeouts=timeouts) as dan:
+            status.step(f"Asking {network.describe()} for a key …")
+            asked = evolve(request, wallet=_ReportingWallet(wallet, status))
+            made.append(await jobs.generate_session_key(dan.network, asked, timeouts=timeouts))
 
     with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
         try:
@@ -235,22 +242,8 @@ def _make(
     return made[0]
 
 
-async def _generate(
-    network: NetworkChoice,
-    open_wallet: WalletOpener,
-    options: dict[str, Any],
-    timeouts: Timeouts,
-    status: Progress,
-) -> DanSessionKeyPayload:
-    from dan_async.client import DanClient
-
-    async with open_wallet() as wallet, DanClient(network.open(timeouts), timeouts=timeouts) as dan:
-        status.step(f"Asking {network.describe()} for a key …")
-        return await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **options)
-
-
 class _ReportingWallet:
-    """Passes everything on to a wallet, and says on the progress line when it is its turn."""
+    """Another wallet, whose turn is shown on the progress line."""
 
     def __init__(self, wallet: Wallet, status: Progress) -> None:
         self._wallet = wallet
@@ -283,7 +276,7 @@ def _show(
     if write is not None:
         write(json.dumps(fields) + "\n")
         note(f"The session was written to {output}; whoever reads that file can use the session.")
-    # What is on standard output: everything if that is where the result is to go, else without the secret.
+    # Standard output shows everything if that is where the result is to go, else all but the secret.
     in_full = reveal or (as_json and write is None)
     if as_json:
         result(json.dumps(fields if in_full else masked(fields)))
