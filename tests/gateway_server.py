@@ -20,7 +20,7 @@ from dan_async.deadline import Deadline
 from dan_async.devnet.gateway.exchange import accept
 from dan_async.gateway import GatewayNetwork
 from dan_async.network import EphemeralKeyChange, KeygenRequest
-from dan_async.protocols.results import KeygenResult
+from dan_async.protocols.results import STATUS_OK, KeygenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.types import MpcKeyId, RequestId
 from dan_async.wallets import CallbackWallet, LocalWallet
@@ -167,8 +167,8 @@ def result_frame(visit: Visit) -> str:
     """Write the result frame for what was asked, in its revision."""
     exchange = accept(visit.operation, visit.frames[0], api_version=visit.version)  # type: ignore[arg-type]
     if visit.operation != "keygen":
-        return exchange.status_frame()
-    return exchange.keygen_frame([KeygenResult(key_id=KEY_ID, public_key=PUBLIC_KEY)])
+        return STATUS_OK
+    return exchange.protocol.encode_keygen_results([KeygenResult(key_id=KEY_ID, public_key=PUBLIC_KEY)])
 
 
 def speaking(*revisions: str) -> Script:

@@ -60,6 +60,10 @@ _AFTERMATH: dict[Operation, str] = {
     ),
 }
 
+#: Doing these twice is as good as once: a revoked key stays revoked, and a message that is signed twice is no more signed
+#: than before. A second keygen makes another key; whether adding a key twice is harmless, gateways do not say.
+IDEMPOTENT = frozenset({Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN})
+
 #: WebSocket close codes (RFC 6455 section 7.4) that judge what was sent: sending it again will not help.
 _JUDGEMENTS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 
@@ -98,16 +102,6 @@ class ErrorContext:
     request_id: RequestId
     mask: Callable[[str], str] = field(repr=False)
 
-    @property
-    def is_idempotent(self) -> bool:
-        """
-        Whether doing it twice is as good as once.
-
-        A revoked key stays revoked, and a message that is signed twice is no more signed than before. A second keygen makes
-        another key; whether adding a key twice is harmless is for the nodes to say, and gateways do not.
-        """
-        return self.operation in (Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN)
-
     def explain(self, error: DanError, phase: Phase) -> DanError:
         """
         Return the error to raise for what a transport, a decoder or a wallet raised in a step.
@@ -124,7 +118,7 @@ class ErrorContext:
             found.message = self.mask(found.message)
             found.args = (found.message,)
         if phase in ("authentication", "result"):
-            found.retryable = found.retryable and self.is_idempotent
+            found.retryable = found.retryable and self.operation in IDEMPOTENT
             # In place of the usual hint: that one speaks of a request that came to nothing.
             found.hint = _AFTERMATH[self.operation]
         return found

@@ -19,7 +19,7 @@ from dan_async.config import Timeouts
 from dan_async.deadline import Deadline
 from dan_async.errors import ChallengeError, ConnectError, DanError, RequestTimeoutError, SessionExpiredError
 from dan_async.events import Attempts, EventHub, operation, wallet_turn
-from dan_async.gateway.failures import ErrorContext, Phase
+from dan_async.gateway.failures import IDEMPOTENT, ErrorContext, Phase
 from dan_async.gateway.revision import RevisionChoice
 from dan_async.protocols.exchange import Exchange
 from dan_async.protocols.gateway import ApiVersion, GatewayProtocol
@@ -282,7 +282,7 @@ class GatewayOperation(ABC, Generic[R]):
         # can be repeated.
         if limit_s is None:
             limit_s = timeouts.total_s
-        if self._context.is_idempotent:
+        if self._context.operation in IDEMPOTENT:
             limit_s = min(limit_s, timeouts.attempt_s)
         phase: Phase = "authentication"
         try:

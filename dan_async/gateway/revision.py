@@ -37,16 +37,12 @@ class RevisionChoice:
     """
 
     def __init__(self, given: GatewayProtocol | None) -> None:
-        self._given = given
-        self._found: GatewayProtocol | None = None
+        #: The revision's protocol, if it was given or has been found out.
+        self.known = given
+        self._is_given = given is not None
         self._finding = asyncio.Lock()
         self._failures = 0
         self._last_failure: tuple[Hashable, DanError] | None = None
-
-    @property
-    def known(self) -> GatewayProtocol | None:
-        """The revision's protocol, if it was given or has been found out."""
-        return self._given or self._found
 
     def doubt(self, error: DanError) -> None:
         """
@@ -54,8 +50,8 @@ class RevisionChoice:
 
         A gateway that was changed may speak another one now.
         """
-        if not is_about_the_moment(error):
-            self._found = None
+        if not self._is_given and not is_about_the_moment(error):
+            self.known = None
 
     async def find_out(
         self, begin: Begin[T], *, kind: Hashable, deadline: Deadline, attempt_s: float, where: str
@@ -104,7 +100,7 @@ class RevisionChoice:
                     raise
                 tries[protocol] = error
             else:
-                self._found = protocol
+                self.known = protocol
                 _log.info("%s speaks revision %s", where, protocol.revision)
                 return begun
         failure = _none_works(tries, where)

@@ -6,7 +6,7 @@ The gateway's side of one operation: what its client sends goes to the nodes, wh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 from attrs import evolve, frozen
 
@@ -43,7 +43,7 @@ Receive = Callable[[], Awaitable[str]]
 
 @frozen(kw_only=True)
 class ServedExchange:
-    """One operation that a client began. ``authentications`` is None until the client said who authorises each slot."""
+    """One operation that a client began. ``authentications`` is None until they have come."""
 
     protocol: GatewayProtocol
     operation: Operation
@@ -74,15 +74,6 @@ class ServedExchange:
         for auth in found.values():
             self.protocol.check_method(self.operation, auth.method)
         return evolve(self, authentications=found)
-
-    def keygen_frame(self, results: Sequence[KeygenResult]) -> str:
-        return self.protocol.encode_keygen_results(results)
-
-    def signgen_frame(self, results: Sequence[SigngenResult]) -> str:
-        return self.protocol.encode_signgen_results(results)
-
-    def status_frame(self) -> str:
-        return STATUS_OK
 
     def passkey_frame(self) -> str:
         """Write the result frame of registerPasskey: the id of the credential that was registered."""
@@ -252,7 +243,7 @@ async def _keygen(network: NodeNetwork, dialogue: _Dialogue, setup: KeygenSetup,
         report = await network.relay_keygen(text, threshold, dialogue.authenticate, deadline=deadline)
     # Compressed on purpose: of an uncompressed key the TypeScript clients work out a wrong address (docs/gateway.md).
     result = KeygenResult(key_id=report.key_id, public_key=report.public_key, sign_alg="secp256k1")
-    return dialogue.exchange.keygen_frame([result])
+    return dialogue.exchange.protocol.encode_keygen_results([result])
 
 
 async def _change(
@@ -268,7 +259,7 @@ async def _change(
         deadline=deadline,
         is_oneshot=dialogue.is_oneshot,
     )
-    return dialogue.exchange.status_frame()
+    return STATUS_OK
 
 
 async def _register_passkey(network: NodeNetwork, dialogue: _Dialogue, deadline: Deadline) -> str:
@@ -291,7 +282,7 @@ async def _sign(network: NodeNetwork, dialogue: _Dialogue, setup: SigngenSetup, 
         is_oneshot=dialogue.is_oneshot,
     )
     signatures = await network.relay_signgen(order, dialogue.authenticate, deadline=deadline)
-    return dialogue.exchange.signgen_frame(
+    return dialogue.exchange.protocol.encode_signgen_results(
         [
             SigngenResult(
                 signature=signature[:64],

@@ -76,7 +76,7 @@ def signing(signature: bytes = RIGHT, **changes: Any) -> Any:
             )
             for request in requests
         ]
-        await visit.send(changes.get("frame") or exchange.signgen_frame(results))
+        await visit.send(changes.get("frame") or exchange.protocol.encode_signgen_results(results))
         await visit.gone()
 
     return script

@@ -19,7 +19,7 @@ from dan_async.protocols.exchange import (
     protocol_for,
     signgen_exchange,
 )
-from dan_async.protocols.results import KeygenResult, SigngenResult
+from dan_async.protocols.results import STATUS_OK, KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
 
@@ -256,7 +256,7 @@ def test_server_replies_are_the_recorded_ones(case):
     wanted = expected if isinstance(expected, list) else [expected]
     if case["operation"] == "keygen":
         frames.append(
-            found.keygen_frame(
+            found.protocol.encode_keygen_results(
                 [
                     KeygenResult(
                         key_id=entry["keyId"],
@@ -269,7 +269,7 @@ def test_server_replies_are_the_recorded_ones(case):
         )
     elif case["operation"] == "signgen":
         frames.append(
-            found.signgen_frame(
+            found.protocol.encode_signgen_results(
                 [
                     SigngenResult(
                         signature=bytes.fromhex(entry["sign"]),
@@ -281,7 +281,7 @@ def test_server_replies_are_the_recorded_ones(case):
             )
         )
     else:
-        frames.append(found.status_frame())
+        frames.append(STATUS_OK)
     assert frames == case["server_replies"]
 
 
