@@ -134,6 +134,7 @@ class GatewayOperation(ABC, Generic[R]):
         self._claim = claim
         self._deadline = deadline
         self._attempts = 0
+        self._phase: Phase = "connect"
 
     async def run(self) -> R:
         """Run it; what it raises is in the docstring of ``GatewayNetwork.keygen``."""
@@ -141,7 +142,7 @@ class GatewayOperation(ABC, Generic[R]):
         name = str(context.operation)
         attempts = Attempts(events, node=context.where, method=name, request_id=context.request_id)
         with operation(events, context.request_id, name, "gateway"):
-            self._refuse_if_expired("connect")
+            self._refuse_if_expired()
             is_one_shot = self._gateway.api_version == "v2"
             attempt = await self._one_shot() if is_one_shot else self._attempt
             outcome = await self._gateway.retry.run(
@@ -155,14 +156,22 @@ class GatewayOperation(ABC, Generic[R]):
     async def _one_shot(self) -> Callable[[], Awaitable[R | DanError]]:
         """Have it authorised, once; return what sends the one frame over a working connection."""
         exchange = self._made(REVISION_1)
-        frame = await self._authorise(exchange, exchange.own_challenges(), None)
+        self._phase = "wallet"
+        try:
+            frame = await self._authorise(exchange, exchange.own_challenges(), None)
+        except DanError as error:
+            self._fail(error)
 
         async def attempt() -> R | DanError:
-            socket = await self._connect()
+            socket = None
             try:
+                socket = await self._open()
                 return await self._conclude(exchange, socket, frame)
+            except DanError as error:
+                self._fail(error)
             finally:
-                await socket.aclose()
+                if socket is not None:
+                    await socket.aclose()
 
         return attempt
 
@@ -171,15 +180,22 @@ class GatewayOperation(ABC, Generic[R]):
         self._attempts += 1
         try:
             begun = await self._begin()
+        except DanError as failure:
+            self._gateway.revision.doubt(failure)
+            raise
+        try:
             try:
-                self._refuse_seen(begun.challenges)
+                self._gateway.seen.add(begun.challenges.values())
+                self._phase = "wallet"
                 frame = await self._authorise(begun.exchange, begun.challenges, begun.socket)
                 return await self._conclude(begun.exchange, begun.socket, frame)
+            except DanError as error:
+                self._fail(error)
             finally:
                 await begun.socket.aclose()
-        except DanError as error:
+        except DanError as failure:
             if self._is_final():
-                return error
+                return failure
             raise
 
     def _is_final(self) -> bool:
@@ -191,10 +207,9 @@ class GatewayOperation(ABC, Generic[R]):
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: FrameSocket | None
     ) -> str:
         """
-        Have the challenges of all slots signed.
+        Have the challenges of all slots signed; return the authentication frame.
 
-        Nothing may come meanwhile on the socket that brought them; it is None if there is none yet. Returns the
-        authentication frame.
+        Nothing may come meanwhile on the socket that brought them; it is None if there is none yet.
         """
         ...
 
@@ -220,59 +235,28 @@ class GatewayOperation(ABC, Generic[R]):
 
     async def _begin_in(self, protocol: GatewayProtocol, limit_s: float | None) -> _Begun[R]:
         exchange = self._made(protocol)
-        socket = await self._connect()
-        step = Deadline(limit_s)
-        phase: Phase = "setup"
+        socket = None
         try:
+            socket = await self._open()
+            step = Deadline(limit_s)
+            self._phase = "setup"
             await socket.send(exchange.setup_frame, limit_s)
-            phase = "challenge"
+            self._phase = "challenge"
             challenges = exchange.read_challenges(await socket.receive(step.remaining()))
-        except DanError as error:
-            await socket.aclose()
-            self._fail(error, phase)
-        except BaseException:
-            await socket.aclose()
+        except BaseException as error:
+            if socket is not None:
+                await socket.aclose()
+            if isinstance(error, DanError):
+                self._fail(error)
             raise
         return _Begun(exchange=exchange, socket=socket, challenges=challenges)
 
-    def _refuse_seen(self, challenges: Mapping[str, str]) -> None:
-        try:
-            self._gateway.seen.add(challenges.values())
-        except ChallengeError as error:
-            raise self._context.explain(error, "challenge") from None
-
-    async def _connect(self) -> FrameSocket:
+    def _open(self) -> Awaitable[FrameSocket]:
+        self._phase = "connect"
         remaining = self._deadline.remaining()
         if remaining == 0.0:
-            self._fail(self._deadline.error("reaching the gateway"), "connect")
-        try:
-            return await self._gateway.connector.open(self._context.operation, timeout_s=remaining)
-        except DanError as error:
-            self._fail(error, "connect")
-
-    def _fail(self, error: DanError, phase: Phase) -> NoReturn:
-        remaining = self._deadline.remaining()
-        if (
-            isinstance(error, RequestTimeoutError | ConnectError)
-            and error.retryable
-            and remaining is not None
-            and remaining < _SLACK_S
-        ):
-            error = self._deadline.error(_DOING[phase])
-        found = self._context.explain(error, phase)
-        if phase in ("setup", "challenge"):
-            self._gateway.revision.doubt(found)
-        if found is error:
-            raise found
-        raise found from error
-
-    def _refuse_if_expired(self, phase: Phase) -> None:
-        if self._claim is not None and self._claim.expiry <= self._gateway.clock():
-            error = SessionExpiredError(
-                "the ephemeral key's expiry has passed, so the gateway would refuse it",
-                hint="Nothing was created. Ask for a longer duration, or check the clock",
-            )
-            self._fail(error, phase)
+            raise self._deadline.error("reaching the gateway")
+        return self._gateway.connector.open(self._context.operation, timeout_s=remaining)
 
     # --- authentication, result ---------------------------------------------------------------------------------------
 
@@ -284,15 +268,37 @@ class GatewayOperation(ABC, Generic[R]):
             limit_s = timeouts.total_s
         if self._context.operation in IDEMPOTENT:
             limit_s = min(limit_s, timeouts.attempt_s)
-        phase: Phase = "authentication"
-        try:
-            await socket.send(frame, limit_s)
-            phase = "result"
-            result = exchange.read_result(await socket.receive(limit_s))
-            await socket.finish()
-        except DanError as error:
-            self._fail(error, phase)
+        self._phase = "authentication"
+        await socket.send(frame, limit_s)
+        self._phase = "result"
+        result = exchange.read_result(await socket.receive(limit_s))
+        await socket.finish()
         return result
+
+    # --- failures -----------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: DanError) -> NoReturn:
+        """Raise the error of the step under way in a person's words."""
+        remaining = self._deadline.remaining()
+        if (
+            isinstance(error, RequestTimeoutError | ConnectError)
+            and error.retryable
+            and remaining is not None
+            and remaining < _SLACK_S
+        ):
+            error = self._deadline.error(_DOING[self._phase])
+        found = self._context.explain(error, self._phase)
+        if found is error:
+            raise found
+        raise found from error
+
+    def _refuse_if_expired(self) -> None:
+        if self._claim is not None and self._claim.expiry <= self._gateway.clock():
+            error = SessionExpiredError(
+                "the ephemeral key's expiry has passed, so the gateway would refuse it",
+                hint="Nothing was created. Ask for a longer duration, or check the clock",
+            )
+            self._fail(error)
 
 
 class OwnerOperation(GatewayOperation[R]):
@@ -326,7 +332,7 @@ class OwnerOperation(GatewayOperation[R]):
         self._refuse_early(socket)
         if socket is not None and socket.may_have_input():
             await self._look_for_early(socket)
-        self._refuse_if_expired("wallet")
+        self._refuse_if_expired()
         found = {}
         for slot, signature in signatures.items():
             found[slot] = exchange.protocol.owner_authentication(
@@ -358,7 +364,7 @@ class OwnerOperation(GatewayOperation[R]):
             if not limit.expired():
                 raise
             self._refuse_early(socket)
-            self._fail(self._deadline.error("waiting for the owner's wallet"), "wallet")
+            raise self._deadline.error("waiting for the owner's wallet") from None
         finally:
             is_waiting = False
 
@@ -371,7 +377,7 @@ class OwnerOperation(GatewayOperation[R]):
     def _refuse_early(self, socket: FrameSocket | None) -> None:
         early = socket.early_error() if socket is not None else None
         if early is not None:
-            self._fail(early, "wallet")
+            raise early
 
     async def _sign(self, exchange: Exchange[R], challenges: Mapping[str, str]) -> dict[str, str]:
         signatures = {}
@@ -379,11 +385,8 @@ class OwnerOperation(GatewayOperation[R]):
             # A passkey that is being registered vouches for nothing: there is no typed data.
             typed_data = {} if self._claim is None else exchange.typed_data(slot, challenge)
             self._wallet_was_asked = True
-            try:
-                with wallet_turn(self._gateway.events, self._context.request_id, self._auth.interactive):
-                    signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
-            except DanError as error:
-                self._fail(error, "wallet")
+            with wallet_turn(self._gateway.events, self._context.request_id, self._auth.interactive):
+                signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
         return signatures
 
 
@@ -412,7 +415,7 @@ class EphemeralKeyOperation(GatewayOperation[R]):
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: FrameSocket | None
     ) -> str:
         del socket
-        self._refuse_if_expired("wallet")
+        self._refuse_if_expired()
         found = {}
         for slot, challenge in challenges.items():
             signature = self._key.sign_message(exchange.ephemeral_payload(slot, challenge))
