@@ -166,7 +166,7 @@ class PasskeyExchange(Exchange[str]):
         return decode_credential_id(frame)
 
 
-# --- beginning an operation: each raises an InvalidFieldError for what the revision cannot carry --------------------
+# --- beginning an operation: each raises an InvalidFieldError for what the revision cannot carry ----------------------
 
 
 def _written(protocol: GatewayProtocol, setup: Setup) -> WrittenSetup:

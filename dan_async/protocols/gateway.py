@@ -82,7 +82,7 @@ def member_of(kind: type[E], name: str, value: object) -> E:
         raise InvalidFieldError(name, f"must be one of {', '.join(kind)}") from None
 
 
-# --- challenges: 64 hex digits without 0x ---------------------------------------------------------------------------
+# --- challenges: 64 hex digits without 0x -----------------------------------------------------------------------------
 
 
 _CHALLENGE = re.compile(r"[0-9a-fA-F]{64}\Z")
@@ -109,7 +109,7 @@ def decode_challenge(frame: object) -> str:
     return frame
 
 
-# --- the typed data that an owner's wallet signs --------------------------------------------------------------------
+# --- the typed data that an owner's wallet signs ----------------------------------------------------------------------
 
 
 def _struct(**kinds: str) -> tuple[dict[str, str], ...]:
@@ -146,7 +146,7 @@ def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> 
     return _form(setup_type).fill({"setup": dict(setup), "challenge": check_challenge(challenge)})
 
 
-# --- the authentication object: the name of the asker, and the signature --------------------------------------------
+# --- the authentication object: the name of the asker, and the signature ----------------------------------------------
 
 
 def encode_authentication(auth: UserAuthentication) -> str:
@@ -170,7 +170,7 @@ def read_authentication(value: Json) -> UserAuthentication:
     )
 
 
-# --- the protocol ---------------------------------------------------------------------------------------------------
+# --- the protocol -----------------------------------------------------------------------------------------------------
 
 
 class GatewayProtocol(ABC):
@@ -215,7 +215,7 @@ class GatewayProtocol(ABC):
                 "method", f"must be {' or '.join(allowed)} for {operation} in revision {self.revision}"
             )
 
-    # --- claims ------------------------------------------------------------------------------------------------------
+    # --- claims -------------------------------------------------------------------------------------------------------
 
     def encode_claim(self, claim: EphemeralClaim) -> str:
         """Write the ephemeral claim: tag 2 of a setup."""
@@ -248,7 +248,7 @@ class GatewayProtocol(ABC):
                 "eph_alg", f"must be {' or '.join(self.ephemeral_algorithms)} in revision {self.revision}"
             )
 
-    # --- setups ------------------------------------------------------------------------------------------------------
+    # --- setups -------------------------------------------------------------------------------------------------------
 
     def keygen_setup(
         self,
@@ -312,7 +312,7 @@ class GatewayProtocol(ABC):
     @abstractmethod
     def _read_change(self, value: Json) -> EphemeralKeySetup: ...
 
-    # --- messages to sign --------------------------------------------------------------------------------------------
+    # --- messages to sign ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def encode_message(self, requests: Sequence[SignRequest]) -> str:
@@ -326,7 +326,7 @@ class GatewayProtocol(ABC):
         """Return what a signgen setup asks to be signed."""
         return self.decode_message(decode_base64("message", setup.message), setup.sign_alg)
 
-    # --- what is signed, and by whom ---------------------------------------------------------------------------------
+    # --- what is signed, and by whom ----------------------------------------------------------------------------------
 
     def typed_data(self, operation: str, setup: Setup, challenge: str) -> dict[str, Any]:
         """Build what the owner's wallet signs; metadata values go into it exactly as they are, permissions do not."""
@@ -392,7 +392,7 @@ class GatewayProtocol(ABC):
         if claim.eph_id != auth.id:
             raise InvalidFieldError("id", "is not the ephId of the credentials")
 
-    # --- frames ------------------------------------------------------------------------------------------------------
+    # --- frames -------------------------------------------------------------------------------------------------------
 
     def join_setups(self, operation: str, texts: Sequence[str]) -> str:
         """Write the setup frame."""

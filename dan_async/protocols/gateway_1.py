@@ -100,7 +100,7 @@ class Gateway1(GatewayProtocol):
             raise InvalidFieldError("base64Message", "is not the setup's message")
         return check_text("signature", found["signature"])
 
-    # --- frames ------------------------------------------------------------------------------------------------------
+    # --- frames -------------------------------------------------------------------------------------------------------
 
     def join_setups(self, operation: str, texts: Sequence[str]) -> str:
         """Write the setup frame: an array of setups for keygen, else the one setup."""
@@ -152,7 +152,7 @@ class Gateway1(GatewayProtocol):
         found = members(value, f"authentications of {operation}", slots)
         return {slot: read_authentication(found[slot]) for slot in slots}
 
-    # --- one-shot: no challenge from the server ----------------------------------------------------------------------
+    # --- one-shot: no challenge from the server -----------------------------------------------------------------------
 
     def oneshot_challenge(self, setup_text: str) -> str:
         """Return the challenge of a one-shot request: the double SHA-256 of the setup's exact text, in hex without 0x."""

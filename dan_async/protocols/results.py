@@ -100,7 +100,7 @@ def _check_public_key(raw: object, sign_alg: str) -> None:
         )
 
 
-# --- writing --------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def encode_keygen_results(results: Sequence[KeygenResult], *, has_names: bool) -> str:
@@ -119,7 +119,7 @@ def encode_signgen_results(results: Sequence[SigngenResult]) -> str:
     )
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def _broken(kind: str, problem: str, frame: object) -> ProtocolError:

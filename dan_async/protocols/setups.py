@@ -32,7 +32,7 @@ _KEY_LENGTHS = {"ed25519": (32,), "secp256k1": (65,)}
 _CREDENTIAL_ID = re.compile(r"[A-Za-z0-9_-]{1,1024}\Z")
 
 
-# --- claim and authentication ---------------------------------------------------------------------------------------
+# --- claim and authentication -----------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -71,7 +71,7 @@ class UserAuthentication:
     signature: str = field(validator=required(check_text, most=1024 * 1024))
 
 
-# --- metadata -------------------------------------------------------------------------------------------------------
+# --- metadata ---------------------------------------------------------------------------------------------------------
 
 
 @frozen
@@ -138,7 +138,7 @@ def claim_is_bare_key(value: Json) -> bool:
     )
 
 
-# --- setups ---------------------------------------------------------------------------------------------------------
+# --- setups -----------------------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -214,7 +214,7 @@ class WrittenSetup:
     text: str
 
 
-# --- their texts: revisions with names say the distributed key's algorithm ------------------------------------------
+# --- their texts: revisions with names say the distributed key's algorithm --------------------------------------------
 
 
 def encode_keygen_setup(setup: KeygenSetup, *, has_names: bool) -> str:
@@ -286,7 +286,7 @@ def decode_passkey_setup(text: str) -> PasskeySetup:
     return PasskeySetup(options=found.get("options"))
 
 
-# --- passkeys -------------------------------------------------------------------------------------------------------
+# --- passkeys ---------------------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)

@@ -92,7 +92,7 @@ def _check_user_operation(value: dict[str, Any]) -> None:
     check_int("chainId", found["chainId"], least=1, most=2**53 - 1)
 
 
-# --- the message of a signgen, in the form of each revision ---------------------------------------------------------
+# --- the message of a signgen, in the form of each revision -----------------------------------------------------------
 
 
 def encode_bare(request: SignRequest) -> str:
@@ -157,7 +157,7 @@ def decode_keyed(text: str, *, sign_alg: str) -> tuple[SignRequest, ...]:
     return requests
 
 
-# --- the digest: the same on every node, and worked out again by whoever asked --------------------------------------
+# --- the digest: the same on every node, and worked out again by whoever asked ----------------------------------------
 
 
 def sign_request_digest(request: SignRequest) -> bytes:
