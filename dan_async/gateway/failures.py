@@ -44,7 +44,7 @@ _WALLET_HINT = (
     "longer limits"
 )
 
-#: What may be true once the gateway has the owner's signature, whatever it said afterwards.
+#: Possible outcomes once the gateway has the owner's signature, whatever it said afterwards.
 _AFTERMATH: dict[Operation, str] = {
     Operation.KEYGEN: "The key may exist all the same; calling again makes another one",
     Operation.ADD_EPHEMERAL_KEY: "The ephemeral key may have been added all the same",
@@ -64,7 +64,7 @@ _AFTERMATH: dict[Operation, str] = {
 #: than before. A second keygen makes another key; whether adding a key twice is harmless, gateways do not say.
 IDEMPOTENT = frozenset({Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN})
 
-#: WebSocket close codes (RFC 6455 section 7.4) that judge what was sent: sending it again will not help.
+#: WebSocket close codes (RFC 6455 section 7.4) that judge our frame: sending it again will not help.
 _JUDGEMENTS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 
 #: ... and those that speak of the server's condition. Codes from 4400 are HTTP's with 4000 added, by custom.
@@ -92,9 +92,9 @@ def is_about_the_moment(error: DanError) -> bool:
 @frozen(kw_only=True)
 class ErrorContext:
     """
-    What the errors of one operation have in common.
+    The common part of one operation's errors.
 
-    ``where`` is the gateway's URL, redacted; ``mask`` takes our own credentials out of what the gateway sent.
+    ``where`` is the gateway's URL, redacted; ``mask`` takes our own credentials out of the gateway's words.
     """
 
     operation: Operation
@@ -104,7 +104,7 @@ class ErrorContext:
 
     def explain(self, error: DanError, phase: Phase) -> DanError:
         """
-        Return the error to raise for what a transport, a decoder or a wallet raised in a step.
+        Return the error to raise for that of a transport, a decoder or a wallet in a step.
 
         A transport's becomes a ``GatewayError``; any other stays, with its context filled in. From the authentication on,
         it says what may have happened and is only worth repeating where that is safe.

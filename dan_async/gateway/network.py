@@ -91,7 +91,7 @@ class GatewayNetwork:
     """
     A DAN network behind a wallet-provider gateway: one WebSocket for each operation, in the public clients' protocol.
 
-    What the gateway says about the key is believed (docs/gateway.md, "What you trust"): its results name neither t and n
+    The gateway is believed about the key (docs/gateway.md, "What you trust"): its results name neither t and n
     nor the permissions, and no node signs them. Challenges are taken once: one that this object has seen before is refused
     (the last 65 536 are remembered).
 
@@ -99,8 +99,8 @@ class GatewayNetwork:
         url: Where it is, version segment included: ``wss://gateway.example/v1``, or ``ws://…`` to loopback.
         revision: The revision it speaks: ``"0.1"``, ``"0.3"`` or ``"1"``. If None, it is found out with the first operation,
             before the wallet is asked, and remembered.
-        api_version: ``"v1"``, challenge and response; or ``"v2"``, one frame without a challenge, which whoever sees it can
-            replay. ``"v2"`` exists in revision 1 only, which it implies.
+        api_version: ``"v1"``, challenge and response; or ``"v2"``, one frame without a challenge, which can be replayed by
+            anyone who sees it. ``"v2"`` exists in revision 1 only, which it implies.
         threshold: t and n when the caller of a job names none; 3-of-5 if None.
         options: TLS, proxy, headers (for example an API key) and size limits.
         timeouts: Limits within a job.
@@ -108,7 +108,7 @@ class GatewayNetwork:
         session: An aiohttp session whose connector, cookies and headers are used; it is not closed. Its ``trust_env`` is not
             used, that of *options* is.
         clock: The wall clock, in Unix seconds; for tests.
-        on_event: Called with what happens; see ``dan_async.events``.
+        on_event: Called with each event; see ``dan_async.events``.
 
     Raises:
         InvalidFieldError: The URL, the revision or the API version is wrong.
@@ -161,7 +161,7 @@ class GatewayNetwork:
         )
 
     def observe(self, on_event: OnEvent) -> None:
-        """Call one more function with what happens; see ``dan_async.events.Observable``."""
+        """Call one more function with each event; see ``dan_async.events.Observable``."""
         self._gateway.events.add(on_event)
 
     @property
@@ -213,8 +213,8 @@ class GatewayNetwork:
         Make a distributed key; see ``Network.keygen``.
 
         Args:
-            request: What is asked for. A gateway makes a key of exactly n parties, or none.
-            auth: Who authorises it.
+            request: The key's parameters. A gateway makes a key of exactly n parties, or none.
+            auth: The owner.
             deadline: The job's deadline.
 
         Raises:
@@ -241,8 +241,8 @@ class GatewayNetwork:
         Make a distributed key for each algorithm, over one connection; the owner signs once for each.
 
         Args:
-            request: What is asked for, alike for all.
-            auth: Who authorises it.
+            request: The keys' parameters, alike for all.
+            auth: The owner.
             sign_algs: The algorithms, each once. Only revision 1 has others than secp256k1, or several.
             deadline: The job's deadline.
 

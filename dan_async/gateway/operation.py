@@ -83,7 +83,7 @@ class SeenChallenges:
 
 @frozen(kw_only=True)
 class Gateway:
-    """What all operations at one gateway share."""
+    """The things that all operations at one gateway share."""
 
     connector: FrameConnector
     revision: RevisionChoice
@@ -110,13 +110,13 @@ class GatewayOperation(ABC, Generic[R]):
 
     Args:
         gateway: Where.
-        context: What its errors say about it.
+        context: The common part of its errors.
         make: Makes its texts in a revision; raises a ConfigurationError if the revision cannot carry it.
         claim: The ephemeral key that it is about; None where a passkey is registered.
         deadline: The job's deadline.
     """
 
-    #: Who authorises it.
+    #: How it is authorised.
     method: AuthMethod
 
     def __init__(
@@ -137,7 +137,7 @@ class GatewayOperation(ABC, Generic[R]):
         self._phase: Phase = "connect"
 
     async def run(self) -> R:
-        """Run it; what it raises is in the docstring of ``GatewayNetwork.keygen``."""
+        """Run it, with the errors of ``GatewayNetwork.keygen``."""
         events, context = self._gateway.events, self._context
         name = str(context.operation)
         attempts = Attempts(events, node=context.where, method=name, request_id=context.request_id)
@@ -154,7 +154,7 @@ class GatewayOperation(ABC, Generic[R]):
             return outcome
 
     async def _one_shot(self) -> Callable[[], Awaitable[R | DanError]]:
-        """Have it authorised, once; return what sends the one frame over a working connection."""
+        """Have it authorised, once; return the attempt, which sends the one frame over a working connection."""
         exchange = self._made(REVISION_1)
         self._phase = "wallet"
         try:
@@ -394,6 +394,7 @@ class EphemeralKeyOperation(GatewayOperation[R]):
     """An operation that the ephemeral key authorises. Nobody is waited for: signing takes less than a millisecond."""
 
     method: AuthMethod = "ephemeral"
+    _claim: EphemeralClaim
 
     def __init__(
         self,
@@ -407,7 +408,6 @@ class EphemeralKeyOperation(GatewayOperation[R]):
         deadline: Deadline,
     ) -> None:
         super().__init__(gateway, context, make, claim=claim, deadline=deadline)
-        self._signer = claim
         self._key = key
         self._owner_id = owner_id
 
@@ -420,6 +420,6 @@ class EphemeralKeyOperation(GatewayOperation[R]):
         for slot, challenge in challenges.items():
             signature = self._key.sign_message(exchange.ephemeral_payload(slot, challenge))
             found[slot] = exchange.ephemeral_authentication(
-                slot, claim=self._signer, owner_id=self._owner_id, signature=signature
+                slot, claim=self._claim, owner_id=self._owner_id, signature=signature
             )
         return exchange.authentication_frame(found)

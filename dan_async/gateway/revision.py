@@ -61,7 +61,7 @@ class RevisionChoice:
 
         Args:
             begin: Begins it; raises a DanError if that fails, and a ConfigurationError if the revision cannot carry it.
-            kind: What the outcome depends on, so that those who wait for the same can share a failure.
+            kind: The conditions of the outcome, so that operations waiting for the same one can share a failure.
             deadline: The job's deadline.
             attempt_s: Seconds for one try.
             where: The gateway, for errors.

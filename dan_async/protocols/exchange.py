@@ -47,7 +47,7 @@ def protocol_for(revision: Revision | str) -> GatewayProtocol:
 
 @frozen(kw_only=True)
 class Exchange(ABC, Generic[R]):
-    """One operation, as a client carries it out. The texts of its setups are built once: what is signed is what is sent."""
+    """One operation, as a client carries it out. The texts of its setups are built once, signed and sent."""
 
     protocol: GatewayProtocol
     operation: Operation
@@ -82,7 +82,7 @@ class Exchange(ABC, Generic[R]):
         return {slot: REVISION_1.oneshot_challenge(part.text) for slot, part in self.setups.items()}
 
     def typed_data(self, slot: str, challenge: str) -> dict[str, Any]:
-        """Build what the owner's wallet signs for one slot."""
+        """Build the typed data that the owner's wallet signs for one slot."""
         return self.protocol.typed_data(self.operation, self._of(slot).setup, challenge)
 
     def ephemeral_payload(self, slot: str, challenge: str) -> bytes:
@@ -166,7 +166,7 @@ class PasskeyExchange(Exchange[str]):
         return decode_credential_id(frame)
 
 
-# --- beginning an operation: each raises an InvalidFieldError for what the revision cannot carry ----------------------
+# --- beginning an operation; an InvalidFieldError names the field that the revision cannot carry ----------------------
 
 
 def _written(protocol: GatewayProtocol, setup: Setup) -> WrittenSetup:

@@ -3,7 +3,7 @@ The gateway's protocol, both directions of every frame in one class, so that cli
 
 ``GatewayProtocol`` holds all that the revisions share, and the frames of those before 1, which take one setup at a time and
 name nothing. ``gateway_0_3`` and ``gateway_1`` override it, ``gateway_0_1`` overrides 0.3. Decoders raise ``ProtocolError``
-for what is not JSON and ``InvalidFieldError`` for a member that is missing, unknown or wrong.
+if a text is not JSON and ``InvalidFieldError`` if a member is missing, unknown or wrong.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ E = TypeVar("E", bound=StrEnum)
 def member_of(kind: type[E], name: str, value: object) -> E:
     """Return the member of an enumeration that a value names; the error lists those there are."""
     try:
-        return kind(value)  # type: ignore[arg-type]  # an enumeration refuses what is not one of its values
+        return kind(value)  # type: ignore[arg-type]  # an enumeration refuses all but its values
     except ValueError:
         raise InvalidFieldError(name, f"must be one of {', '.join(kind)}") from None
 
@@ -182,7 +182,7 @@ class GatewayProtocol(ABC):
     """
 
     revision: ClassVar[Revision]
-    #: The operations there are, and who may authorise each.
+    #: The operations there are, and the ways to authorise each.
     methods: ClassVar[Mapping[str, tuple[AuthMethod, ...]]]
     api_versions: ClassVar[tuple[ApiVersion, ...]] = ("v1",)
     #: Algorithms of ephemeral keys, and of distributed keys; the usual one first.
@@ -323,13 +323,13 @@ class GatewayProtocol(ABC):
     def decode_message(self, text: str, sign_alg: KeyAlgorithm = "secp256k1") -> tuple[SignRequest, ...]: ...
 
     def sign_requests(self, setup: SigngenSetup) -> tuple[SignRequest, ...]:
-        """Return what a signgen setup asks to be signed."""
+        """Return the messages in a signgen setup."""
         return self.decode_message(decode_base64("message", setup.message), setup.sign_alg)
 
-    # --- what is signed, and by whom ----------------------------------------------------------------------------------
+    # --- signed data and signers --------------------------------------------------------------------------------------
 
     def typed_data(self, operation: str, setup: Setup, challenge: str) -> dict[str, Any]:
-        """Build what the owner's wallet signs; metadata values go into it exactly as they are, permissions do not."""
+        """Build the typed data that the owner's wallet signs: metadata exactly as it is, but for the permissions."""
         self.check_operation(operation)
         if isinstance(setup, KeygenSetup):
             shown_members = keygen_shown_to_wallet(setup, has_names=self.has_names)

@@ -1,8 +1,8 @@
 """
 The grammar of result frames: ``key=value`` pairs joined by ``:``, results joined by ``;``.
 
-Read strictly: the keys must be the expected ones, in their order, once each. A reader that splits by hand and takes what
-it finds can be made to see another key or signature than the next reader sees.
+Read strictly: the keys must be the expected ones, in their order, once each. A lenient reader can be
+made to see another key or signature than the next reader sees.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check_token(name: str, value: object) -> str:
 @frozen(kw_only=True)
 class KeygenResult:
     """
-    One generated key. What a client reads is compressed; a server may also name an uncompressed secp256k1 key.
+    One generated key. A client reads it compressed; a server may also name an uncompressed secp256k1 key.
 
     Revisions before 1 do not say the algorithm: secp256k1.
     """
@@ -149,7 +149,7 @@ def _grammar(keys: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _split_in_steps(kind: str, frame: str, keys: tuple[str, ...]) -> list[list[str]]:
-    """Do the same in the slow way, which knows what is wrong where."""
+    """Do the same in the slow way, which finds the error and its place."""
     results = []
     for part in frame.split(";"):
         pairs = [pair.partition("=") for pair in part.split(":")]

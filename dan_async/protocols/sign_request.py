@@ -1,5 +1,5 @@
 """
-What is to be signed: its types, the message of a signgen in the form of each revision, and the 32 bytes that get signed.
+Messages to sign: their types, their form in a signgen of each revision, and the 32 bytes that get signed.
 
 Revision 0.1 sends the inner message itself; 0.3 one JSON object ``{"message","requestType"}``; 1 an object that maps
 transaction ids to the JSON texts of such objects, or to the bare message for ``eddsa``.
@@ -46,7 +46,7 @@ class RequestType(StrEnum):
 
 def _request_type(value: object) -> RequestType:
     try:
-        return RequestType(value)  # type: ignore[arg-type]  # StrEnum refuses what is not one of its values
+        return RequestType(value)  # type: ignore[arg-type]  # StrEnum refuses all but its values
     except ValueError:
         raise InvalidFieldError("requestType", f"must be one of {', '.join(RequestType)}") from None
 
@@ -121,7 +121,7 @@ def decode_wrapped(text: str, *, transaction_id: str | None = None) -> SignReque
 
 
 def encode_keyed(requests: Sequence[SignRequest]) -> str:
-    """Write the message of revision 1: transaction ids and what each stands for."""
+    """Write the message of revision 1: transaction ids, and the message of each."""
     if not 1 <= len(requests) <= MOST_REQUESTS:
         raise InvalidFieldError("requests", f"must be 1 to {MOST_REQUESTS}")
     if len({check_token("transaction_id", request.transaction_id) for request in requests}) != len(requests):
@@ -157,7 +157,7 @@ def decode_keyed(text: str, *, sign_alg: str) -> tuple[SignRequest, ...]:
     return requests
 
 
-# --- the digest: the same on every node, and worked out again by whoever asked ----------------------------------------
+# --- the digest: the same on every node, and worked out again by the client -------------------------------------------
 
 
 def sign_request_digest(request: SignRequest) -> bytes:

@@ -1,5 +1,5 @@
 """
-The gateway's side of one operation: what its client sends goes to the nodes, what they agree on comes back.
+The gateway's side of one operation: the client's frames go to the nodes, and their agreed result comes back.
 
 ``accept`` and ``ServedExchange`` mirror ``protocols.exchange``, and neither wait nor check a signature.
 """
@@ -150,7 +150,7 @@ def _read_setup(protocol: GatewayProtocol, operation: str, text: str) -> tuple[s
 
 
 def _has_message_of_0_1(setup: Setup) -> bool:
-    """Tell a signgen of revision 0.1 from one of 0.3; a message of neither is refused."""
+    """Whether a signgen is of revision 0.1 rather than 0.3; a message of neither is refused."""
     if not isinstance(setup, SigngenSetup):
         return False
     try:
