@@ -161,7 +161,7 @@ def new_challenge() -> str:
 def challenge_frame(visit: Visit, challenge: str | None = None) -> str:
     """Write the challenge frame for the setup that came, in its revision."""
     exchange = accept(visit.operation, visit.frames[0])
-    return exchange.challenge_frame({slot: challenge or new_challenge() for slot in exchange.slots})
+    return exchange.challenge_frame({slot: challenge or new_challenge() for slot in tuple(exchange.setups)})
 
 
 def result_frame(visit: Visit) -> str:

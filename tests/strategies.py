@@ -214,7 +214,7 @@ def authentications(draw, exchange: Exchange) -> dict[str, UserAuthentication]:
     """An authentication object for each slot of an exchange; the signatures are of the right form only."""
     method = {"signgen": "ephemeral", "registerPasskey": "passkey"}.get(exchange.operation, "eoa")
     claim, owner, found = draw(claims(exchange.protocol.revision)), draw(addresses()), {}
-    for slot in exchange.slots:
+    for slot in tuple(exchange.setups):
         signature = "0x" + draw(st.binary(min_size=65, max_size=65)).hex()
         if method == "ephemeral":
             found[slot] = exchange.ephemeral_authentication(

@@ -56,15 +56,6 @@ class Exchange(ABC, Generic[R]):
     setups: Mapping[str, WrittenSetup]
 
     @property
-    def path(self) -> str:
-        """The URL path, version segment included."""
-        return f"/{self.api_version}/{self.operation}"
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return tuple(self.setups)
-
-    @property
     def is_one_shot(self) -> bool:
         """Whether there is no challenge from the gateway, and one frame carries everything."""
         return self.api_version == "v2"

@@ -16,7 +16,7 @@ from attrs import field, frozen
 from dan_async._values import check_algorithm, check_int, from_hex, required, shown
 from dan_async.crypto.curve import compress
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.types import Hex, KeyAlgorithm, MpcKeyId
+from dan_async.types import KeyAlgorithm, MpcKeyId
 
 #: The only word that the gateway answers when an operation has no other result.
 STATUS_OK = "ok"
@@ -83,9 +83,6 @@ class SigngenResult:
     def to_bytes(self) -> bytes:
         """Return the 65-byte form that users want: r, s and 27 or 28."""
         return self.signature + bytes((27 + self.recovery_id,))
-
-    def to_hex(self) -> Hex:
-        return f"0x{self.to_bytes().hex()}"
 
 
 def _check_public_key(raw: object, sign_alg: str) -> None:

@@ -51,19 +51,11 @@ class ServedExchange:
     setups: Mapping[str, WrittenSetup]
     authentications: Mapping[str, UserAuthentication] | None = None
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return tuple(self.setups)
-
     def challenge_frame(self, challenges: Mapping[str, str]) -> str:
         if challenges.keys() != self.setups.keys():
             raise InvalidFieldError("challenges", f"must be one for each of {', '.join(self.setups)}")
         ordered = {slot: challenges[slot] for slot in self.setups}
         return self.protocol.encode_challenges(self.operation, ordered)
-
-    def own_challenges(self) -> dict[str, str]:
-        """Return the challenges that a one-shot client has signed: for each slot a hash of its setup."""
-        return {slot: REVISION_1.oneshot_challenge(part.text) for slot, part in self.setups.items()}
 
     def read_authentications(self, frame: str) -> ServedExchange:
         """Return this exchange with the authentications in a frame."""

@@ -9,6 +9,7 @@ from dan_async.config import Threshold
 from dan_async.devnet.gateway.exchange import accept, detect_revision
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.exchange import keygen_exchange, passkey_exchange, protocol_for, signgen_exchange
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
@@ -75,6 +76,16 @@ def test_signgen_tells_its_revision_by_its_message(revision):
         served.setups["secp256k1"].setup, served.authentications["secp256k1"]
     )
     assert (claim.eph_pk, signature) == (CLAIM.eph_pk, "0xab")
+
+
+@pytest.mark.parametrize("message", ["", "{}", '{"message":"00","requestType":"none"}', "hello"])
+def test_message_of_no_old_revision_is_refused_at_once(message):
+    """Before the nodes are asked for nonces. Insisting on a revision leaves the message to whoever signs it."""
+    setup = REVISION_0_3.signgen_setup(t=2, key_id="k", message=message)
+    frame = REVISION_0_3.encode_setup(setup)
+    with pytest.raises((InvalidFieldError, ProtocolError)):
+        accept("signgen", frame)
+    assert accept("signgen", frame, revision="0.3").setups["secp256k1"].setup == setup
 
 
 def test_keygen_keeps_the_revision_of_its_setup():

@@ -8,6 +8,7 @@ from dan_async.devnet.gateway.exchange import accept
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.gateway import Operation, Revision
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import STATUS_OK
 from tests import strategies
 
@@ -38,7 +39,7 @@ def test_server_reads_the_very_exchange_that_the_client_began(revision, operatio
     authentications = data.draw(strategies.authentications(exchange))
     served = _accepted(exchange, authentications)
     assert served.protocol.revision == revision
-    assert served.slots == exchange.slots
+    assert tuple(served.setups) == tuple(exchange.setups)
     assert served.setups == exchange.setups
     assert served.authentications == authentications
 
@@ -63,14 +64,18 @@ def test_client_reads_the_challenges_that_the_server_gave(revision, operation, d
     exchange = data.draw(strategies.exchanges(revision, operation))
     if exchange.is_one_shot:
         served = _accepted(exchange, data.draw(strategies.authentications(exchange)))
-        assert served.own_challenges() == exchange.own_challenges()
+        challenges = {slot: REVISION_1.oneshot_challenge(part.text) for slot, part in served.setups.items()}
+        assert challenges == exchange.own_challenges()
         return
     given_out = data.draw(
         st.lists(
-            strategies.challenges(), min_size=len(exchange.slots), max_size=len(exchange.slots), unique=True
+            strategies.challenges(),
+            min_size=len(tuple(exchange.setups)),
+            max_size=len(tuple(exchange.setups)),
+            unique=True,
         )
     )
-    challenges = dict(zip(exchange.slots, given_out, strict=True))
+    challenges = dict(zip(tuple(exchange.setups), given_out, strict=True))
     frame = accept(operation, exchange.setup_frame).challenge_frame(challenges)
     assert exchange.read_challenges(frame) == challenges
 
@@ -83,7 +88,7 @@ def test_client_reads_the_result_that_the_server_gave(revision, operation, data)
     exchange = data.draw(strategies.exchanges(revision, operation))
     served = _accepted(exchange, data.draw(strategies.authentications(exchange)))
     if operation == Operation.KEYGEN:
-        results = tuple(data.draw(strategies.keygen_results(slot)) for slot in exchange.slots)
+        results = tuple(data.draw(strategies.keygen_results(slot)) for slot in tuple(exchange.setups))
         if len({result.key_id for result in results}) != len(results):
             return
         frame = served.protocol.encode_keygen_results(results[::-1])

@@ -129,8 +129,8 @@ def test_signature_has_its_65_byte_form():
     """0x, r, s and 1b or 1c."""
     [even] = signgen(f"sign={SIGN}:recid=0")
     [odd] = signgen(f"sign={SIGN}:recid=1")
-    assert even.to_hex() == f"0x{SIGN}1b"
-    assert odd.to_hex() == f"0x{SIGN}1c"
+    assert even.to_bytes().hex() == f"{SIGN}1b"
+    assert odd.to_bytes().hex() == f"{SIGN}1c"
 
 
 def test_signature_is_not_in_the_repr():
