@@ -12,15 +12,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run the command line.
-
-    Args:
-        argv: The arguments; those of the process if None.
-
-    Returns:
-        The exit code: 0 done, 1 the network or wallet failed, 2 the input is wrong, 130 interrupted.
-    """
+    """Run the command; return its exit code: 0 done, 1 the network or wallet failed, 2 wrong input, 130 interrupted."""
     try:
         from dan_async.errors import MissingExtraError, require_extra
 
