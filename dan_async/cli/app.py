@@ -22,7 +22,6 @@ from dan_async.cli.screen import (
     WRONG_INPUT,
     ReportedCode,
     clean,
-    exit_code_for,
     mask_keys,
     note,
     silence_libraries,
@@ -97,9 +96,9 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     if isinstance(error, DanError):
-        text = mask_keys(str(error)) if isinstance(error, ConfigurationError) else str(error)
-        note(f"error: {text}")
-        return exit_code_for(error)
+        is_input = isinstance(error, ConfigurationError)
+        note(f"error: {mask_keys(str(error)) if is_input else error}")
+        return WRONG_INPUT if is_input else FAILED
     if isinstance(error, _UsageError):
         note(f"error: {_usage(error)}")
         return WRONG_INPUT

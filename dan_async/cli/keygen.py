@@ -21,14 +21,15 @@ from dan_async.cli.choices import (
     choose_wallet,
 )
 from dan_async.cli.options import (
-    NETWORK_PANEL,
     WALLET_PANEL,
     ApiVersionOption,
+    DevnetOption,
     GatewayOption,
     NodeOption,
     PartiesOption,
     RevisionOption,
     ThresholdOption,
+    TimeoutOption,
     WalletRpcOption,
     choose_timeouts,
     read_permissions,
@@ -72,14 +73,7 @@ _OPTIONS = {
 
 def keygen(
     *,
-    devnet: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T-of-N",
-            help="Start N nodes on loopback for this one key, any T of which can sign: 3-of-5. Not for custody.",
-            rich_help_panel=NETWORK_PANEL,
-        ),
-    ] = None,
+    devnet: DevnetOption = None,
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
@@ -131,14 +125,7 @@ def keygen(
     ] = None,
     threshold: ThresholdOption = None,
     parties: PartiesOption = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Give up after this long; 30 seconds if not given. Time that a person takes at a wallet does not count.",
-            rich_help_panel=_SESSION,
-        ),
-    ] = None,
+    timeout: TimeoutOption = None,
     as_json: Annotated[
         bool,
         typer.Option(

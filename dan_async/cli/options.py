@@ -107,7 +107,11 @@ PartiesOption: TypeAlias = Annotated[
 
 TimeoutOption: TypeAlias = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="Give up after this long; 30 seconds for each key if not given."),
+    typer.Option(
+        metavar="SECONDS",
+        help="Give up on a key or a signature after this long, 30 seconds if not given. Time that a person takes at a "
+        "wallet does not count.",
+    ),
 ]
 
 PrivateKeyFileOption: TypeAlias = Annotated[

@@ -133,11 +133,6 @@ def read_text(option: str, path: Path, *, most_bytes: int, may_be_stdin: bool = 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def exit_code_for(error: DanError) -> int:
-    """Return the exit code for an error of ours."""
-    return WRONG_INPUT if isinstance(error, ConfigurationError) else FAILED
-
-
 def reason_for(error: OSError | ValueError | RuntimeError) -> str:
     """Return the reason why a path cannot be used, without the path."""
     return getattr(error, "strerror", None) or "the path is not valid"

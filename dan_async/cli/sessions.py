@@ -40,6 +40,9 @@ from dan_async.storage.base import STATES, SessionFilter, StoredSession
 if TYPE_CHECKING:
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
+#: The last second of the year 9999, after which datetime knows none.
+_END_OF_TIME = 253_402_300_799
+
 sessions = typer.Typer(rich_markup_mode="rich")
 
 OwnerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only sessions of this owner.")]
@@ -259,7 +262,7 @@ def _filter(owner: str | None, chain_id: int | None, state: list[str] | None) ->
     try:
         return SessionFilter(owner=owner, chain_id=chain_id, state=state or ())
     except InvalidFieldError as error:
-        raise for_option(error, f"--{error.field}") from None
+        raise for_option(error, f"--{error.field.replace('_', '-')}") from None
 
 
 async def _one(store: SQLAlchemyStore, name: str) -> StoredSession:
@@ -297,7 +300,7 @@ def _as_lines(records: Iterable[StoredSession]) -> list[str]:
     for title in ("State", "Session key", "Owner", "Chain", "Expires", "Reference", "Id"):
         table.add_column(title, overflow="fold" if title in ("Reference", "Id") else "ellipsis")
     for record in records:
-        moment = datetime.fromtimestamp(min(record.expires_at, 253_402_300_799), tz=UTC)
+        moment = datetime.fromtimestamp(min(record.expires_at, _END_OF_TIME), tz=UTC)
         table.add_row(
             record.state,
             "" if record.session is None else record.session.session_key_eoa,

@@ -11,7 +11,14 @@ from attrs import evolve, frozen
 
 from dan_async._json import is_too_deep
 from dan_async.cli.choices import NetworkChoice, choose_network
-from dan_async.cli.options import ApiVersionOption, GatewayOption, NodeOption, RevisionOption, choose_timeouts
+from dan_async.cli.options import (
+    ApiVersionOption,
+    GatewayOption,
+    NodeOption,
+    RevisionOption,
+    TimeoutOption,
+    choose_timeouts,
+)
 from dan_async.cli.screen import for_option, log_lines, progress, read_text, result, run_until_signal
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
@@ -84,10 +91,7 @@ def sign(
             "network's usual one.",
         ),
     ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="Give up after this long; 30 seconds if not given."),
-    ] = None,
+    timeout: TimeoutOption = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print one JSON object: signature, address and requestType."),
@@ -120,12 +124,8 @@ def sign(
             raise ConfigurationError("--eph-alg must be secp256k1 or ed25519") from None
     signature = _sign(network, info, wanted, choose_timeouts(timeout))
     if as_json:
-        fields = {
-            "signature": signature,
-            "address": info.session_key_eoa,
-            "requestType": wanted.request_type,
-        }
-        result(json.dumps(fields))
+        address, kind = info.session_key_eoa, wanted.request_type
+        result(json.dumps({"signature": signature, "address": address, "requestType": kind}))
     else:
         result(signature)
 
