@@ -14,7 +14,7 @@ from typing import Any
 from attrs import evolve
 
 from dan_async._values import to_hex
-from dan_async.config import NodeEndpoint, RetryPolicy, Threshold, Timeouts
+from dan_async.config import NodeEndpoint, Threshold, Timeouts
 from dan_async.crypto import curve as point
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import sign_digest
@@ -22,6 +22,7 @@ from dan_async.errors import NodeCode, RpcError
 from dan_async.nodes import NodeNetwork
 from dan_async.protocols import node as node_1
 from dan_async.protocols.node import Acknowledgement
+from dan_async.retry import RetryPolicy
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import OperatorAddress, RequestId
 

@@ -14,7 +14,7 @@ from typing import Any
 import coincurve
 from aiohttp import WSMsgType, web
 
-from dan_async.config import RetryPolicy, Threshold, Timeouts
+from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.devnet.gateway.exchange import accept
@@ -22,6 +22,7 @@ from dan_async.gateway import GatewayNetwork
 from dan_async.network import EphemeralKeyChange, KeygenRequest
 from dan_async.protocols.results import KeygenResult
 from dan_async.protocols.setups import EphemeralClaim
+from dan_async.retry import RetryPolicy
 from dan_async.types import MpcKeyId, RequestId
 from dan_async.wallets import CallbackWallet, LocalWallet
 from dan_async.wallets.base import EoaAuth

@@ -12,15 +12,15 @@ Signing at a gateway: the ephemeral key authorises it, so there is nobody to wai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from attrs import field, frozen
 
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline, Started
+from dan_async.deadline import Deadline
 from dan_async.errors import ChallengeError, ConnectError, DanError, RequestTimeoutError, SessionExpiredError
 from dan_async.events import Attempts, EventHub, wallet_turn
 from dan_async.gateway.failures import Phase, Scene
@@ -306,9 +306,7 @@ class GatewayOperation(Generic[R]):
         """
         if socket is not None and socket.may_hold_frames():
             await self._look_for_early(socket)  # it came together with the challenge
-        signing = Started(self._sign(exchange, challenges))
-        # A wallet that has signed without waiting left no time for anything to happen.
-        signatures = await (signing if signing.is_done else self._watch(signing, socket))
+        signatures = await self._watch(self._sign(exchange, challenges), socket)
         self._refuse_early(socket)
         if socket is not None and socket.may_have_input():
             await self._look_for_early(socket)
@@ -322,7 +320,7 @@ class GatewayOperation(Generic[R]):
             }
         )
 
-    async def _watch(self, signing: Started[T], socket: FrameSocket | None) -> T:
+    async def _watch(self, signing: Coroutine[Any, Any, T], socket: FrameSocket | None) -> T:
         """Wait for the wallet; give up when the gateway says something meanwhile, or the time is over."""
         interactive = self._auth.interactive
         # An interactive wallet has a limit of its own (Timeouts.wallet_s).

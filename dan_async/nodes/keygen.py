@@ -20,11 +20,11 @@ from dan_async.config import Threshold, Timeouts
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     ClientClosedError,
+    FailureKind,
     NodeOutcome,
     NodeRefusedError,
     QuorumError,
-    Verdict,
-    verdict_of,
+    failure_kind,
 )
 from dan_async.events import OperationRestarted, RequestLog, wallet_turn
 from dan_async.network import KeygenReport, KeygenRequest, KeygenTimings
@@ -282,7 +282,9 @@ def not_ready(
 
 def _is_final(outcome: NodeOutcome[Any]) -> bool:
     """Whether a node refused what another round would bring again."""
-    return isinstance(outcome.error, NodeRefusedError) and Verdict.CURABLE not in verdict_of(outcome.error)
+    return isinstance(outcome.error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(
+        outcome.error
+    )
 
 
 def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetup, SetupText]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
@@ -116,7 +116,7 @@ class NodeNetwork:
         """Have one more function told of what happens; see ``dan_async.events.Observable``."""
         self._events.add(on_event)
 
-    def _operation(self, request_id: RequestId, name: str) -> operation:
+    def _operation(self, request_id: RequestId, name: str) -> AbstractContextManager[None]:
         return operation(self._events, request_id, name, "nodes")
 
     def check_keygen(self, request: KeygenRequest) -> None:

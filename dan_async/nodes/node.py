@@ -19,11 +19,12 @@ from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_ur
 from dan_async.crypto.signature import recover_address
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
-    VERDICTS,
+    FAILURE_KINDS,
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
     DanError,
+    FailureKind,
     NodeCode,
     NodeError,
     NodeProtocolError,
@@ -34,7 +35,6 @@ from dan_async.errors import (
     RateLimitedError,
     RequestTimeoutError,
     RpcError,
-    Verdict,
 )
 from dan_async.events import Attempts, EventHub
 from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy, rank
@@ -271,7 +271,7 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
-        retryable=Verdict.RETRYABLE in VERDICTS.get(error.code, Verdict.NONE),
+        retryable=FailureKind.RETRYABLE in FAILURE_KINDS.get(error.code, FailureKind.NONE),
         **context,
     )
 

@@ -21,13 +21,13 @@ from dan_async.errors import (
     ClientClosedError,
     DanError,
     EphemeralKeyRefusedError,
+    FailureKind,
     NodeCode,
     NodeOutcome,
     NodeRefusedError,
     NotPermittedError,
     QuorumError,
-    Verdict,
-    verdict_of,
+    failure_kind,
 )
 from dan_async.nodes.health import Lateness, rank
 from dan_async.nodes.node import Node
@@ -305,13 +305,13 @@ class SignerRace(Generic[T]):
         known = {node.operator for node in run.signers}
         for operator, error in failure.failures.items():
             self._errors[operator] = error
-            verdict = verdict_of(error)
-            if Verdict.FINAL in verdict:
+            kind = failure_kind(error)
+            if FailureKind.FINAL in kind:
                 self._refused[operator] = error
             elif isinstance(error, NodeRefusedError) and error.code == NodeCode.SIGNING_FAILED:
                 for culprit in known.intersection(error.culprits):
                     self._blame[OperatorAddress(culprit)] += 1
-            elif Verdict.BLAMELESS not in verdict:
+            elif FailureKind.BLAMELESS not in kind:
                 self._blame[operator] += 1
                 self._silent.add(operator)  # it was asked several times already
 

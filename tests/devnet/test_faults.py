@@ -59,7 +59,7 @@ async def test_drop_request(devnet):
                 {"requestId": "0x" + "00" * 32, "operation": "keygen", "setupHash": "0x" + "00" * 32},
                 timeout_s=0.1,
             )
-    assert len(devnet.nodes[0]._runner._server._methods._nonces._book) == 0
+    assert len(devnet.nodes[0]._runner._server._methods._nonces) == 0
 
 
 async def test_drop_request_by_post(devnet):

@@ -1,8 +1,4 @@
-"""
-A node's side of adding and revoking ephemeral keys: the owner's signature in, a durable change, a receipt out.
-
-A node's side of registering passkeys: a verified credential in, a durable record, a receipt out.
-"""
+"""A node's side of changes that owners ask for: ephemeral keys added and revoked, passkeys registered; receipts out."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from collections.abc import Callable
 
 from attrs import evolve
 
-from dan_async.devnet.context import NodeIdentity, Workers
+from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.checks import (
     check_claim,
     check_signature,
@@ -25,7 +21,7 @@ from dan_async.devnet.node.checks import (
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, load_webauthn, verify_registration
-from dan_async.devnet.node.requests import NonceDesk
+from dan_async.devnet.node.requests import NonceStore
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.protocols.node import (
@@ -40,7 +36,7 @@ from dan_async.protocols.node import (
     setup_hash,
 )
 from dan_async.protocols.setups import EphemeralClaim, EphemeralKeySetup
-from dan_async.types import Clock, MpcKeyId
+from dan_async.types import MpcKeyId
 
 _log = logging.getLogger(__name__)
 
@@ -49,48 +45,30 @@ class KeyChangeService:
     """
     Changes of ephemeral keys at one node.
 
-    Args:
-        identity: The node.
-        ring: The keys it holds shares of.
-        nonces: What it gave out.
-        passkeys: The passkeys it knows.
-        workers: Where blocking work goes.
-        clock: The wall clock.
-        on_revoked: Told of a revocation when it is stored: the key's id, and the ephemeral key's.
+    ``on_revoked`` is called with the key's id and the ephemeral key's, when a revocation is stored.
     """
 
     def __init__(
         self,
+        context: NodeContext,
         *,
-        identity: NodeIdentity,
         ring: KeyRing,
-        nonces: NonceDesk,
+        nonces: NonceStore,
         passkeys: PasskeyRegistry,
-        workers: Workers,
-        clock: Clock,
-        on_revoked: Callable[[MpcKeyId, str], None] = lambda *_: None,
+        on_revoked: Callable[[MpcKeyId, str], None],
     ) -> None:
-        self._identity = identity
+        self._identity = context.identity
+        self._workers = context.workers
+        self._clock = context.clock
         self._ring = ring
         self._passkeys = passkeys
         self._nonces = nonces
-        self._workers = workers
-        self._clock = clock
         self._on_revoked = on_revoked
         # One at a time: each change is made on top of the last one that was stored.
         self._changing = asyncio.Lock()
 
     async def change(self, operation: str, params: KeygenParams) -> ChangeReceipt:
-        """
-        Make a change, or say again that it was made.
-
-        Args:
-            operation: ``addEphemeralKey`` or ``revokeEphemeralKey``.
-            params: The request.
-
-        Raises:
-            RefusalError: With the code of what is wrong.
-        """
+        """Make a change, or say again that it was made."""
         setup = read_setup(params, operation)
         assert isinstance(setup, EphemeralKeySetup)
         content = hashlib.sha256(operation.encode() + encode_keygen(params).encode()).digest()
@@ -105,7 +83,7 @@ class KeyChangeService:
             keys = record.ephemeral_keys.changed(claim, content, receipt)
             if params.user_authentication.method == "passkey":
                 await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
-            await self._workers.use_disk(self._ring.replace, evolve(record, ephemeral_keys=keys))
+            await self._workers.use_disk(self._ring.put, evolve(record, ephemeral_keys=keys))
             if operation == "revokeEphemeralKey":
                 self._on_revoked(receipt.key_id, claim.eph_id)
         _log.info("request %s: %s for key %s", params.request_id, operation, receipt.key_id)
@@ -124,8 +102,8 @@ class KeyChangeService:
         return record
 
     def _check_authorised(self, operation: str, params: KeygenParams, setup: EphemeralKeySetup) -> None:
-        challenge = signed_challenge(params, operation)
         digest = setup_hash(operation=operation, revision=params.revision, setup=params.setup)
+        challenge = signed_challenge(params, operation, digest)
         nonce = own_nonce(params, self._identity.operator)
         with self._nonces.spending(nonce, params.request_id, operation, digest):
             check_signature(params, operation, setup, challenge, self._passkeys)
@@ -146,45 +124,25 @@ class KeyChangeService:
 
 
 class PasskeyService:
-    """
-    Passkeys at one node.
+    """Passkeys registered at one node: verified, stored, and only then acknowledged."""
 
-    Args:
-        identity: The node.
-        registry: The passkeys it knows.
-        nonces: What it gave out.
-        workers: Where blocking work goes.
-    """
-
-    def __init__(
-        self, *, identity: NodeIdentity, registry: PasskeyRegistry, nonces: NonceDesk, workers: Workers
-    ) -> None:
-        self._identity = identity
+    def __init__(self, context: NodeContext, *, registry: PasskeyRegistry, nonces: NonceStore) -> None:
+        self._identity = context.identity
+        self._workers = context.workers
         self._registry = registry
         self._nonces = nonces
-        self._workers = workers
         self._is_ready = False
-        # One at a time: whoever is told of a passkey is told of one that has been stored.
+        # One at a time: a receipt is for a passkey that has been stored.
         self._registering = asyncio.Lock()
 
     async def prepare(self, params: KeygenParams) -> None:
-        """
-        Load what verifying takes, off the event loop, if a passkey authorises the request.
-
-        Raises:
-            RefusalError: ``UNSUPPORTED``: this node does not do passkeys.
-        """
+        """Load what verifying takes, off the event loop, if a passkey authorises the request."""
         if params.user_authentication.method == "passkey" and not self._is_ready:
             await self._workers.compute(load_webauthn)
             self._is_ready = True
 
     async def register(self, params: KeygenParams) -> PasskeyReceipt:
-        """
-        Register a passkey, or say again that it is registered.
-
-        Raises:
-            RefusalError: With the code of what is wrong.
-        """
+        """Register a passkey, or say again that it is registered."""
         read_setup(params, OPERATION)
         content = hashlib.sha256(OPERATION.encode() + encode_keygen(params).encode()).digest()
         async with self._registering:
@@ -201,8 +159,8 @@ class PasskeyService:
         if nonce is None:
             # The challenge of a one-shot request is a hash of its setup, the same for everyone who registers.
             raise RefusalError(NodeCode.UNSUPPORTED, "a passkey is registered with nonces from the nodes")
-        challenge = signed_challenge(params, OPERATION)
         digest = setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup)
+        challenge = signed_challenge(params, OPERATION, digest)
         with self._nonces.spending(nonce, params.request_id, OPERATION, digest):
             public_key, sign_count, sent = verify_registration(params.user_authentication, challenge)
             record = PasskeyRecord(

@@ -60,7 +60,7 @@ def test_a_record_survives_the_store(record):
 def test_a_ring_finds_keys_by_request_and_by_id(record):
     """And nothing that it does not have."""
     ring = KeyRing(MemoryShareStore())
-    ring.add(record)
+    ring.put(record)
     assert ring.by_request("0x" + "11" * 32) is record
     assert ring.by_key("22" * 32) is record
     assert ring.by_request("0x" + "33" * 32) is None
@@ -70,7 +70,7 @@ def test_a_ring_finds_keys_by_request_and_by_id(record):
 def test_a_new_ring_over_the_same_store_has_the_same_keys(record):
     """That is a restart."""
     store = MemoryShareStore()
-    KeyRing(store).add(record)
+    KeyRing(store).put(record)
     ring = KeyRing(store)
     ring.load()
     assert ring.by_key("22" * 32) == record
@@ -86,7 +86,7 @@ def test_nobody_is_told_of_a_key_that_was_not_stored(record):
 
     ring = KeyRing(Full())
     with pytest.raises(OSError, match="disk full"):
-        ring.add(record)
+        ring.put(record)
     assert ring.by_key("22" * 32) is None
 
 

@@ -11,7 +11,7 @@ from dan_async.config import Threshold
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.node.keygen import check_owner, check_request, read_keygen
+from dan_async.devnet.node.checks import check_owner, check_request, read_request
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import NodeCode
 from dan_async.protocols.exchange import module_for, owner_typed_data
@@ -258,11 +258,11 @@ def test_permissions_may_be_any_json_object_or_list(permissions):
 def test_malformed_parameters_have_the_code_of_their_member(change, code):
     """As the protocol's table of codes says."""
     value = {**json.loads(encode_keygen(make_params())), **change}
-    assert code_of(read_keygen, value) == code
+    assert code_of(read_request, value) == code
 
 
 def test_an_unknown_method_is_unsupported():
     """A method that the protocol has no name for."""
     value = json.loads(encode_keygen(make_params()))
     value["userAuthentication"]["method"] = "oath"
-    assert code_of(read_keygen, value) == NodeCode.UNSUPPORTED
+    assert code_of(read_request, value) == NodeCode.UNSUPPORTED

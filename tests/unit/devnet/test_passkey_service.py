@@ -11,11 +11,11 @@ from attrs import evolve
 
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet.context import NodeIdentity, Workers
-from dan_async.devnet.node import passkeys as passkey_checks
+from dan_async.devnet.node import passkeys as passkeys_module
 from dan_async.devnet.node.changes import PasskeyService
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, check_assertion
-from dan_async.devnet.node.requests import NonceBook, NonceDesk
+from dan_async.devnet.node.requests import NonceStore
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
 from dan_async.errors import MissingExtraError, NodeCode, NodeProtocolError
@@ -38,8 +38,9 @@ from dan_async.protocols.setups import (
 )
 from dan_async.types import RequestId
 from dan_async.wallets import PasskeyAuth, PasskeyRegister
-from tests.helpers import ManualClock, error_of
+from tests.helpers import error_of
 from tests.passkeys.authenticator import ORIGIN, RP_ID, Authenticator, b64
+from tests.unit.devnet.node_context import node_context
 
 IDENTITY = NodeIdentity.from_hex("01" * 32)
 REQUEST_ID = RequestId("0x" + "ab" * 32)
@@ -52,15 +53,13 @@ class Bench:
     def __init__(self, workers: Workers, **options: Any) -> None:
         self.store = MemoryShareStore()
         self.registry = PasskeyRegistry(self.store, **options)
-        book = NonceBook(clock=ManualClock(), lifetime_s=300, capacity=100)
-        self.desk = NonceDesk(book, KeyRing(self.store))
-        self.service = PasskeyService(
-            identity=IDENTITY, registry=self.registry, nonces=self.desk, workers=workers
-        )
+        context = node_context(identity=IDENTITY, workers=workers, store=self.store)
+        self.nonces = NonceStore(context, KeyRing(self.store))
+        self.service = PasskeyService(context, registry=self.registry, nonces=self.nonces)
 
     async def request(self, device: Authenticator, request_id: RequestId = REQUEST_ID) -> KeygenParams:
         """Make the request that registers a passkey, with a nonce of the node."""
-        nonce = self.desk.issue(
+        nonce = self.nonces.issue(
             ChallengeParams(request_id=request_id, operation=OPERATION, setup_hash=DIGEST)
         ).nonce
         challenge = final_challenge(
@@ -226,7 +225,7 @@ async def test_a_short_id_is_refused() -> None:
     )
     authentication = UserAuthentication(method="passkey", id=device.id, credentials="", signature=signature)
     with pytest.raises(RefusalError) as caught:
-        passkey_checks.verify_registration(authentication, "ab" * 32)
+        passkeys_module.verify_registration(authentication, "ab" * 32)
     assert caught.value.code == NodeCode.INVALID_PARAMS
 
 
@@ -248,7 +247,7 @@ async def test_without_the_extra_a_node_does_no_passkeys(
         raise MissingExtraError(f"no {module}")
 
     params = await bench.request(Authenticator())
-    monkeypatch.setattr(passkey_checks, "require_extra", missing)
+    monkeypatch.setattr(passkeys_module, "require_extra", missing)
     error = await error_of(bench.service.prepare(params))
     assert isinstance(error, RefusalError)
     assert error.code == NodeCode.UNSUPPORTED

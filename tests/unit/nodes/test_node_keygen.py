@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from dan_async.config import RetryPolicy, Threshold
+from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import (
@@ -27,6 +27,7 @@ from dan_async.nodes import RestPolicy
 from dan_async.nodes.round import SetupText
 from dan_async.protocols import node as node_1
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
+from dan_async.retry import RetryPolicy
 from dan_async.types import OperatorAddress
 from dan_async.wallets import CallbackWallet, LocalWallet
 from dan_async.wallets.base import EoaAuth
