@@ -2,7 +2,7 @@
 Entry point of the ``dan-async`` command.
 
 Nothing of the extra ``cli`` is imported before it is known to be there, so that a plain installation answers with the line
-that installs it. What is imported at all is imported inside ``main``, so that Ctrl-C gives one line at any moment.
+that installs it. All imports happen inside ``main``, so that Ctrl-C ends in one line at any moment.
 """
 
 from __future__ import annotations

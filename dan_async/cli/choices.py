@@ -112,7 +112,7 @@ def choose_network(
         if threshold is not None or parties is not None:
             raise ConfigurationError(
                 "--threshold and --parties are for --node and --gateway",
-                hint="--devnet T-of-N says both: --devnet 3-of-5",
+                hint="--devnet T-of-N sets both: --devnet 3-of-5",
             )
         return NetworkChoice(threshold=_parse_threshold(devnet))
     t = DEFAULT_THRESHOLD.t if threshold is None else threshold

@@ -73,7 +73,7 @@ async def _sign_text(dan: DanClient, session: DanSessionKeyPayload) -> None:
     result(f'3. Two of the three sign "{_MESSAGE}", in {_took(started)}. No wallet is asked.')
     result(f"     {signature}")
     signer = recover_address(personal_message_digest(_MESSAGE.encode()), signature)
-    result(f"   Whoever has the text can work out who signed it: {signer}.")
+    result(f"   Anyone who has the text can recover the signer from it: {signer}.")
 
 
 async def _sign_operation(dan: DanClient, session: DanSessionKeyPayload) -> None:

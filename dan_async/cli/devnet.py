@@ -70,7 +70,7 @@ def devnet(
     ] = False,
 ) -> None:
     """
-    Run a DAN network on loopback until Ctrl-C, and print what to connect to.
+    Run a DAN network on loopback until Ctrl-C, and print the options that connect to it.
 
     For development, demos and tests. It is not custody software: keys made on it protect nothing of value.
 

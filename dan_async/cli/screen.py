@@ -174,7 +174,7 @@ class LogLines(logging.Handler):
 
 @contextmanager
 def log_lines(*, held_back: bool) -> Iterator[LogLines]:
-    """Take the package's warnings while the body runs; held back, as an error may say the same better, until ``show()``."""
+    """Take the package's warnings while the body runs; held back ones wait for ``show()``, as an error may replace them."""
     logger, handler = logging.getLogger("dan_async"), LogLines(held_back=held_back)
     logger.addHandler(handler)
     try:

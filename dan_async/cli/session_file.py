@@ -88,7 +88,7 @@ def _resolve(path: Path, shown: str) -> Path:
 
 
 def _place(temporary: Path, target: Path) -> None:
-    """Give the file its name if that is still free."""
+    """Move the file to its name if that is still free."""
     try:
         os.link(temporary, target)  # unlike a rename, a link fails if the name has been taken meanwhile
     except FileExistsError:
@@ -118,7 +118,7 @@ def masked(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_table(session: DanSessionKeyPayload, *, reveal: bool, kept: bool) -> None:
-    """Print a table on standard output; if the session is *kept* in no file, say that it is lost."""
+    """Print a table on standard output; if the secret is neither shown nor *kept* in a file, note that it is lost."""
     expires = session.expires_at
     rows = {
         "Session key address": session.session_key_eoa,

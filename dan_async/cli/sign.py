@@ -87,8 +87,8 @@ def sign(
         str | None,
         typer.Option(
             metavar="ALGORITHM",
-            help="The ephemeral key's algorithm, secp256k1 or ed25519, if the session does not say and it is not the "
-            "network's usual one.",
+            help="The ephemeral key's algorithm, secp256k1 or ed25519, if the session does not name it and it is not "
+            "the network's usual one.",
         ),
     ] = None,
     timeout: TimeoutOption = None,
