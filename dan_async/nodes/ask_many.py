@@ -19,7 +19,7 @@ from dan_async.errors import DanError, NodeOutcome, NodeRefusedError
 from dan_async.events import RequestLog
 from dan_async.nodes.health import N
 from dan_async.nodes.tally import KeygenTally
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 

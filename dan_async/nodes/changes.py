@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from attrs import evolve
 
 from dan_async.config import MAX_PARTIES, Threshold
-from dan_async.crypto.signature import recover_address
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     AcknowledgementError,
@@ -34,9 +33,8 @@ from dan_async.network import EphemeralKeyReport
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import NodeRound, SetupText
-from dan_async.protocols import node as node_passkeys
-from dan_async.protocols import node as node_receipts
-from dan_async.protocols.node import ChangeReceipt, PasskeyReceipt
+from dan_async.protocols.node import METHODS, REGISTER_PASSKEY
+from dan_async.protocols.node_claims import ChangeReceipt, PasskeyReceipt
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.types import Json, OperatorAddress
 
@@ -88,7 +86,7 @@ async def change_ephemeral_key(
     started = time.monotonic()
     receipts, refused = await ask_all(
         [by_operator[operator] for operator in opened.participants],
-        lambda node: _tell(node, params, setup, eph_id, deadline),
+        lambda node: _tell(node, params, opened, eph_id, deadline),
     )
     failures += refused
     agreed = threshold or _claimed_threshold(receipts.values())
@@ -147,25 +145,26 @@ def _holds_no_share(error: BaseException | None) -> bool:
     return isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY
 
 
-async def _tell(node: Node, params: str, setup: SetupText, eph_id: str, deadline: Deadline) -> ChangeReceipt:
+async def _tell(node: Node, params: str, opened: NodeRound, eph_id: str, deadline: Deadline) -> ChangeReceipt:
+    setup = opened.setup
+
     def decode(value: Json) -> ChangeReceipt:
-        receipt = node_receipts.decode_receipt(value)
-        _check(receipt, node.operator, setup, eph_id)
+        receipt = ChangeReceipt.read_whole(value)
+        _check(receipt, node.operator, opened, eph_id)
         return receipt
 
-    method = node_receipts.METHODS[setup.operation]
+    method = METHODS[setup.operation]
     result = await node.call(method, params, decode, deadline=deadline, request_id=setup.request_id)
     return result.value
 
 
-def _check(receipt: ChangeReceipt, operator: OperatorAddress, setup: SetupText, eph_id: str) -> None:
-    asked = (setup.request_id, setup.operation, operator, setup.key_id, eph_id)
-    said = (receipt.request_id, receipt.operation, receipt.operator, receipt.key_id, receipt.eph_id)
-    try:
-        signer: str = recover_address(node_receipts.receipt_digest(receipt), receipt.signature)
-    except DanError:
-        signer = ""
-    if said != asked or signer != operator:
+def _check(receipt: ChangeReceipt, operator: OperatorAddress, opened: NodeRound, eph_id: str) -> None:
+    setup, claims = opened.setup, receipt.claims
+    asked = (setup.request_id, setup.operation, setup.key_id, eph_id)
+    index = opened.participants.index(operator) + 1
+    if ((claims.request_id, claims.operation, claims.key_id, claims.eph_id) != asked) or receipt.problem(
+        request_id=setup.request_id, operator=operator, party_index=index
+    ):
         raise AcknowledgementError(
             "the receipt does not count: it is for something else, or not signed by the node's operator",
             hint="The node is faulty or dishonest; tell its operator",
@@ -175,7 +174,9 @@ def _check(receipt: ChangeReceipt, operator: OperatorAddress, setup: SetupText, 
 def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
     """Take t and n from the nodes when the session does not say: the claim that asks for most wins."""
     return max(
-        (receipt.threshold for receipt in receipts), key=lambda claim: (claim.n, claim.t), default=None
+        (receipt.claims.threshold for receipt in receipts),
+        key=lambda claim: (claim.n, claim.t),
+        default=None,
     )
 
 
@@ -228,7 +229,7 @@ async def register_passkey(
     started = time.monotonic()
     receipts, refused = await ask_all(
         [by_operator[operator] for operator in opened.participants],
-        lambda node: _ask_to_register(node, params, setup, authentication.id, deadline),
+        lambda node: _ask_to_register(node, params, opened, authentication.id, deadline),
     )
     tell_verdict(
         nodes[0].events,
@@ -246,28 +247,27 @@ async def register_passkey(
 
 
 async def _ask_to_register(
-    node: Node, params: str, setup: SetupText, credential_id: str, deadline: Deadline
+    node: Node, params: str, opened: NodeRound, credential_id: str, deadline: Deadline
 ) -> PasskeyReceipt:
     def decode(value: Json) -> PasskeyReceipt:
-        receipt = node_passkeys.decode_passkey_receipt(value)
-        _check_receipt(receipt, node.operator, setup, credential_id)
+        receipt = PasskeyReceipt.read_whole(value)
+        _check_receipt(receipt, node.operator, opened, credential_id)
         return receipt
 
     result = await node.call(
-        node_passkeys.REGISTER_METHOD, params, decode, deadline=deadline, request_id=setup.request_id
+        METHODS[REGISTER_PASSKEY], params, decode, deadline=deadline, request_id=opened.setup.request_id
     )
     return result.value
 
 
 def _check_receipt(
-    receipt: PasskeyReceipt, operator: OperatorAddress, setup: SetupText, credential_id: str
+    receipt: PasskeyReceipt, operator: OperatorAddress, opened: NodeRound, credential_id: str
 ) -> None:
-    asked = (setup.request_id, operator, credential_id)
-    try:
-        signer: str = recover_address(node_passkeys.passkey_receipt_digest(receipt), receipt.signature)
-    except DanError:
-        signer = ""
-    if (receipt.request_id, receipt.operator, receipt.credential_id) != asked or signer != operator:
+    request_id, claims = opened.setup.request_id, receipt.claims
+    index = opened.participants.index(operator) + 1
+    if (claims.request_id, claims.credential_id) != (request_id, credential_id) or receipt.problem(
+        request_id=request_id, operator=operator, party_index=index
+    ):
         raise AcknowledgementError(
             "the receipt does not count: it is for something else, or not signed by the node's operator",
             hint="The node is faulty or dishonest; tell its operator",

@@ -32,8 +32,7 @@ from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
 from dan_async.nodes.round import NodeRound, SetupText, open_round, out_of_time, run_keygen
 from dan_async.protocols import gateway_1 as revision_1
-from dan_async.protocols import node as node_1
-from dan_async.protocols.node import MOST_RESTARTS
+from dan_async.protocols.node import MOST_RESTARTS, restarted_request_id
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
 from dan_async.types import OperatorAddress, RequestId
 
@@ -144,9 +143,7 @@ class NodeKeygen:
             self._restarts += 1
             RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
             old_id = request.request_id
-            request = evolve(
-                request, request_id=node_1.restarted_request_id(self._first.request_id, self._restarts)
-            )
+            request = evolve(request, request_id=restarted_request_id(self._first.request_id, self._restarts))
             if self._events.hooks:
                 self._events.emit(
                     OperationRestarted(

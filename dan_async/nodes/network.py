@@ -31,8 +31,8 @@ from dan_async.nodes.settling import KeygenQuestion, KeygenSettlement, settle_ke
 from dan_async.nodes.sign_relay import RelayedOrder, relay_signgen
 from dan_async.nodes.signing import NodeSigner
 from dan_async.protocols import gateway_1 as revision_1
-from dan_async.protocols import node as node_1
-from dan_async.protocols import node as node_passkeys
+from dan_async.protocols.fields import decode_key_id
+from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
@@ -170,7 +170,7 @@ class NodeNetwork:
     async def _change(
         self, operation: str, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
     ) -> EphemeralKeyReport:
-        key_id = node_1.decode_key_id(change.key_id)
+        key_id = decode_key_id(change.key_id)
         setup = revision_1.ephemeral_key_setup(claim=change.claim, key_id=key_id)
 
         async def authenticate(challenge: str) -> UserAuthentication:
@@ -216,7 +216,7 @@ class NodeNetwork:
 
         text = SetupText(
             request_id=request_id,
-            operation=node_passkeys.OPERATION,
+            operation=REGISTER_PASSKEY,
             revision="1",
             text=revision_1.encode_passkey_setup(PasskeySetup()),
         )

@@ -38,7 +38,8 @@ from dan_async.errors import (
 )
 from dan_async.events import Attempts, EventHub
 from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy, rank
-from dan_async.protocols import node as node_1
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node import IdentifyParams, Identity, identity_digest
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
@@ -112,13 +113,15 @@ class Node:
     async def _identify(self, call: Callable[..., Any]) -> None:
         """Make the node prove, on each new connection, that it holds the pinned operator's key."""
         nonce = secrets.token_bytes(32)
-        answer = await call("dan_identify", node_1.encode_identify(nonce), timeout_s=self._timeouts.connect_s)
-        operator, signature = node_1.decode_identify_result(answer)
-        digest = node_1.identity_digest(operator=self.operator, nonce=nonce)
-        if operator != self.operator or _recover(digest, signature) != self.operator:
+        answer = await call(
+            "dan_identify", encode(IdentifyParams(nonce=nonce)), timeout_s=self._timeouts.connect_s
+        )
+        identity = Identity.read(answer)
+        digest = identity_digest(operator=self.operator, nonce=nonce)
+        if identity.operator != self.operator or _recover(digest, identity.signature) != self.operator:
             raise NodeProtocolError(
-                f"the node is operator {operator}, not {self.operator}"
-                if operator != self.operator
+                f"the node is operator {identity.operator}, not {self.operator}"
+                if identity.operator != self.operator
                 else f"the node could not prove that it is operator {self.operator}",
                 hint="Check the URL and the operator; the client talks to no node that it was not given",
             )

@@ -23,9 +23,16 @@ from dan_async.network import KeygenReport
 from dan_async.nodes.ask_many import fan_out, fill_seats
 from dan_async.nodes.node import Node
 from dan_async.nodes.tally import KeygenTally, set_dissent_apart
-from dan_async.protocols import node as node_1
+from dan_async.protocols.fields import encode
 from dan_async.protocols.gateway_1 import oneshot_challenge
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node import (
+    ChallengeParams,
+    ChallengeResult,
+    KeygenParams,
+    final_challenge,
+    setup_hash,
+)
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
@@ -53,13 +60,13 @@ class SetupText:
     @property
     def digest(self) -> bytes:
         """The setup hash, to which the nodes bind their nonces."""
-        return node_1.setup_hash(operation=self.operation, revision=self.revision, setup=self.text)
+        return setup_hash(operation=self.operation, revision=self.revision, setup=self.text)
 
     @property
     def challenge_params(self) -> str:
         """The parameters of ``dan_challenge``: the same for every node."""
-        return node_1.encode_challenge(
-            node_1.ChallengeParams(
+        return encode(
+            ChallengeParams(
                 request_id=self.request_id,
                 operation=self.operation,
                 setup_hash=self.digest,
@@ -74,7 +81,7 @@ class SetupText:
         result = await node.call(
             "dan_challenge",
             params,
-            node_1.decode_challenge_result,
+            ChallengeResult.read,
             deadline=deadline,
             request_id=self.request_id,
             tries=tries,
@@ -95,7 +102,7 @@ class NodeRound:
         """The final challenge, as the owner's typed data carries it: 64 hex digits."""
         if not self.nonces:
             return oneshot_challenge(self.setup.text)
-        return node_1.final_challenge(
+        return final_challenge(
             operation=self.setup.operation,
             request_id=self.setup.request_id,
             setup_digest=self.setup.digest,
@@ -105,8 +112,8 @@ class NodeRound:
 
     def params(self, authentication: UserAuthentication) -> str:
         """The parameters of the request itself, authorised: the same for every participant."""
-        return node_1.encode_keygen(
-            node_1.KeygenParams(
+        return encode(
+            KeygenParams(
                 request_id=self.setup.request_id,
                 revision=self.setup.revision,
                 setup=self.setup.text,
@@ -208,7 +215,7 @@ async def run_keygen(
         result = await node.call(
             "dan_keygen",
             params,
-            node_1.decode_acknowledgement,
+            Acknowledgement.read,
             deadline=deadline,
             request_id=setup.request_id,
             tries=tries,
@@ -219,14 +226,7 @@ async def run_keygen(
         request_id=setup.request_id,
         threshold=threshold,
         participants=opened.participants,
-        key_id_of=lambda public_key: node_1.compute_key_id(
-            public_key=public_key,
-            t=threshold.t,
-            participants=opened.participants,
-            owner_id=authentication.id,
-            request_id=setup.request_id,
-        ),
-        digest_of=node_1.acknowledgement_digest,
+        owner_id=authentication.id,
     )
     started = time.monotonic()
     laggards = {o for o in opened.participants if not nodes[o].health.is_worth_the_grace}

@@ -8,7 +8,6 @@ same key, there is a session; and if fewer than t nodes are left that acknowledg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 from attrs import frozen
@@ -21,10 +20,10 @@ from dan_async.network import KeygenReport
 from dan_async.nodes.changes import ask_all
 from dan_async.nodes.node import Node
 from dan_async.nodes.tally import KeygenTally
-from dan_async.protocols import node as node_1
-from dan_async.protocols import node as node_settling
-from dan_async.protocols.node import Acknowledgement
-from dan_async.types import MpcKeyId, OperatorAddress, RequestId
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node import SETTLE_KEYGEN, SettleParams, request_ids, settle_digest
+from dan_async.protocols.node_claims import Acknowledgement, Settlement
+from dan_async.types import OperatorAddress, RequestId
 
 
 @frozen(kw_only=True)
@@ -88,23 +87,21 @@ async def settle_keygen(
     key = question.ephemeral_key
 
     async def ask(node: Node) -> tuple[Acknowledgement, ...]:
-        digest = node_settling.settle_digest(
-            request_id=question.request_id, operator=node.operator, eph_pk=key.public_key
-        )
-        params = node_settling.SettleParams(
+        digest = settle_digest(request_id=question.request_id, operator=node.operator, eph_pk=key.public_key)
+        params = SettleParams(
             request_id=question.request_id,
             eph_pk=key.public_key,
             sign_alg=key.algorithm,
             signature=key.sign_message(digest),
         )
         result = await node.call(
-            node_settling.SETTLE_METHOD,
-            node_settling.encode_settle(params),
-            node_settling.decode_settle_result,
+            SETTLE_KEYGEN,
+            encode(params),
+            Settlement.read,
             deadline=deadline,
             request_id=question.request_id,
         )
-        return result.value
+        return result.value.acknowledgements
 
     answers, failures = await ask_all(nodes, ask)
     return judge(question, answers, failures)
@@ -137,8 +134,7 @@ def judge(
             request_id=request_id,
             threshold=threshold,
             participants=participants,
-            key_id_of=partial(_key_id, question, request_id, participants),
-            digest_of=node_1.acknowledgement_digest,
+            owner_id=question.owner_id,
         )
         outcomes: list[NodeOutcome[Acknowledgement]] = []
         counted = 0
@@ -162,21 +158,6 @@ def judge(
     )
 
 
-def _key_id(
-    question: KeygenQuestion,
-    request_id: RequestId,
-    participants: tuple[OperatorAddress, ...],
-    public_key: bytes,
-) -> MpcKeyId:
-    return node_1.compute_key_id(
-        public_key=public_key,
-        t=question.threshold.t,
-        participants=participants,
-        owner_id=question.owner_id,
-        request_id=request_id,
-    )
-
-
 def _was_asked(
     question: KeygenQuestion,
     request_id: RequestId,
@@ -185,7 +166,7 @@ def _was_asked(
 ) -> bool:
     asked = question.threshold
     return (
-        request_id in node_settling.request_ids(question.request_id)
+        request_id in request_ids(question.request_id)
         and threshold.t == asked.t
         and (question.min_parties or asked.n) <= threshold.n <= asked.n
         and len(participants) == threshold.n

@@ -23,7 +23,7 @@ from dan_async.nodes.round import NodeRound, SetupText
 from dan_async.nodes.signature_shares import ExpectedShares
 from dan_async.nodes.signing import NodeSigner
 from dan_async.nodes.signing_race import Run, SignerRace
-from dan_async.protocols import node_signing
+from dan_async.protocols.node_signing import SignParams
 
 #: How long nodes are waited for when t have given their nonces, in seconds.
 _PATIENCE_S = 0.25
@@ -97,11 +97,10 @@ async def relay_signgen(
         digests=order.digests,
         presignature_ids=None,
         address=None,
-        digest_of=node_signing.shares_digest,
     )
 
     async def attempt(run: Run) -> tuple[bytes, ...]:
-        params = node_signing.SignParams(
+        params = SignParams(
             request_id=setup.request_id,
             revision=setup.revision,
             setup=setup.text,

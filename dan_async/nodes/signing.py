@@ -26,10 +26,20 @@ from dan_async.nodes.node import Node
 from dan_async.nodes.signature_shares import ExpectedShares, join_shares
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
 from dan_async.protocols import gateway_1 as revision_1
-from dan_async.protocols import node as node_1
-from dan_async.protocols import node_signing
+from dan_async.protocols.fields import decode_key_id, encode
 from dan_async.protocols.gateway import ephemeral_payload
-from dan_async.protocols.node_signing import PresignatureOffer, SignatureShares
+from dan_async.protocols.node import setup_hash
+from dan_async.protocols.node_signing import (
+    OPERATION,
+    PRESIGN,
+    SIGN,
+    PresignatureOffer,
+    PresignParams,
+    SignatureShares,
+    SignParams,
+    presign_digest,
+    sign_challenge,
+)
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId, new_request_id
 
@@ -206,7 +216,7 @@ class NodeSigner:
             DeadlineExceededError: The time ran out.
             InvalidFieldError: The key id is not one of these nodes.
         """
-        node_1.decode_key_id(order.key_id)
+        decode_key_id(order.key_id)
         job = _SigningJob(self, order, key, deadline)
         session = job.session
         job.stocked = self.stock.take(session, len(order.digests), usable=self._may_sign)
@@ -265,9 +275,9 @@ class NodeSigner:
                 for answer in await asyncio.gather(
                     *(
                         node.call(
-                            node_signing.PRESIGN,
+                            PRESIGN,
                             params,
-                            node_signing.decode_presign_result,
+                            PresignatureOffer.read,
                             deadline=deadline,
                             request_id=request_id,
                         )
@@ -295,14 +305,14 @@ class NodeSigner:
         operators = tuple(node.operator for node in signers)
         request_id = new_request_id()
         expires_at = math.floor(self._clock()) + _PRESIGN_S
-        digest = node_signing.presign_digest(
+        digest = presign_digest(
             request_id=request_id,
             key_id=order.key_id,
             eph_id=order.claim.eph_id,
             signers=operators,
             expires_at=expires_at,
         )
-        params = node_signing.PresignParams(
+        params = PresignParams(
             request_id=request_id,
             key_id=order.key_id,
             eph_id=order.claim.eph_id,
@@ -310,7 +320,7 @@ class NodeSigner:
             expires_at=expires_at,
             signature=key.sign_message(digest),
         )
-        return request_id, node_signing.encode_presign(params)
+        return request_id, encode(params)
 
     def _refill(self, job: _SigningJob) -> None:
         while job.winners and self.stock.order(job.session):
@@ -334,7 +344,7 @@ class NodeSigner:
     # --- shares -------------------------------------------------------------------------------------------------------
 
     async def collect(
-        self, run: Run, params: node_signing.SignParams, expected: ExpectedShares, deadline: Deadline
+        self, run: Run, params: SignParams, expected: ExpectedShares, deadline: Deadline
     ) -> tuple[bytes, ...]:
         """
         Have one set of signers sign, and put their shares together.
@@ -342,17 +352,15 @@ class NodeSigner:
         Raises:
             SetFailedError: One of them does not answer, or what they answer makes no signature.
         """
-        text = node_signing.encode_sign(params)
+        text = encode(params)
 
         async def ask(node: Node) -> SignatureShares:
             def decode(value: Json) -> SignatureShares:
-                shares = node_signing.decode_sign_result(value)
+                shares = SignatureShares.read_whole(value)
                 expected.check(node.operator, shares)
                 return shares
 
-            answer = await node.call(
-                node_signing.SIGN, text, decode, deadline=deadline, request_id=params.request_id
-            )
+            answer = await node.call(SIGN, text, decode, deadline=deadline, request_id=params.request_id)
             return answer.value
 
         step = "sign" if params.presignature_ids else "presign"
@@ -380,9 +388,7 @@ class _SigningJob:
         )
         self._message = setup.message
         self._setup = revision_1.encode_signgen_setup(setup)
-        self._setup_digest = node_1.setup_hash(
-            operation=node_signing.OPERATION, revision="1", setup=self._setup
-        )
+        self._setup_digest = setup_hash(operation=OPERATION, revision="1", setup=self._setup)
 
     @property
     def session(self) -> tuple[str, str]:
@@ -401,7 +407,7 @@ class _SigningJob:
             stocked = await self._signer.presign(run, requests, self._deadline)
         ids = tuple(entry.offer.presignature_id for entry in stocked)
         request_id = new_request_id()
-        params = node_signing.SignParams(
+        params = SignParams(
             request_id=request_id,
             revision="1",
             setup=self._setup,
@@ -415,7 +421,6 @@ class _SigningJob:
             digests=self.order.digests,
             presignature_ids=ids,
             address=self.order.address,
-            digest_of=node_signing.shares_digest,
         )
         signatures = await self._signer.collect(run, params, expected, self._deadline)
         self.winners = run.signers
@@ -424,7 +429,7 @@ class _SigningJob:
     def _authenticate(
         self, request_id: RequestId, signers: Sequence[OperatorAddress], ids: Sequence[bytes]
     ) -> UserAuthentication:
-        challenge = node_signing.sign_challenge(
+        challenge = sign_challenge(
             request_id=request_id, setup_digest=self._setup_digest, signers=signers, presignature_ids=ids
         )
         payload = ephemeral_payload(self._setup, challenge.hex())

@@ -33,8 +33,8 @@ from dan_async.protocols.exchange import (
     oneshot_challenge,
     sign_requests,
 )
-from dan_async.protocols.fields import load_text
-from dan_async.protocols.node import decode_key_id, oneshot_request_id
+from dan_async.protocols.fields import decode_key_id, load_text
+from dan_async.protocols.node import oneshot_request_id
 from dan_async.protocols.results import STATUS_OK, KeygenResult, SigngenResult
 from dan_async.protocols.setups import (
     EphemeralKeySetup,

@@ -13,8 +13,7 @@ from dan_async.deadline import Deadline
 from dan_async.errors import NodeRefusedError, NodeTimeoutError, NodeUnreachableError
 from dan_async.nodes.ask_many import fan_out, grace
 from dan_async.nodes.tally import KeygenTally
-from dan_async.protocols import node as node_1
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.retry import Tries
 from tests.fake_nodes import DealtKey, identities
 from tests.helpers import assert_runs_under
@@ -30,8 +29,7 @@ def tally_for(key: DealtKey) -> KeygenTally:
         request_id=key.request_id,
         threshold=key.threshold,
         participants=key.participants,
-        key_id_of=key.key_id_of,
-        digest_of=node_1.acknowledgement_digest,
+        owner_id=key.owner_id,
     )
 
 

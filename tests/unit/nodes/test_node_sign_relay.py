@@ -12,9 +12,9 @@ from dan_async.deadline import Deadline
 from dan_async.errors import ClientClosedError, NodeCode, QuorumError, RpcError, WalletError
 from dan_async.nodes.round import SetupText
 from dan_async.nodes.sign_relay import RelayedOrder
+from dan_async.protocols import fields, node_signing
 from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols import node as node_1
-from dan_async.protocols import node_signing
 from dan_async.protocols.exchange import oneshot_challenge
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
@@ -69,7 +69,11 @@ async def test_the_owner_signs_over_a_nonce_of_every_node():
     """So that any t of them may sign; every message has its signature."""
     net, owner = SigningNetwork(2, 3), Owner()
     assert hold(net, await relay(net, owner=owner))
-    (sent, *_) = [node_signing.decode_sign(params) for _, method, params in net.calls if method == "dan_sign"]
+    (sent, *_) = [
+        fields.decode(node_signing.SignParams, params)
+        for _, method, params in net.calls
+        if method == "dan_sign"
+    ]
     assert list(sent.participants) == [identity.operator for identity in net.identities]
     challenge = node_1.final_challenge(
         operation="signgen",
@@ -88,7 +92,11 @@ async def test_one_shot_requests_have_no_nonces():
     wanted = order(is_oneshot=True)
     assert hold(net, await relay(net, wanted, owner))
     assert owner.shown == [oneshot_challenge(wanted.setup.text)]
-    (sent, *_) = [node_signing.decode_sign(params) for _, method, params in net.calls if method == "dan_sign"]
+    (sent, *_) = [
+        fields.decode(node_signing.SignParams, params)
+        for _, method, params in net.calls
+        if method == "dan_sign"
+    ]
     assert (sent.participants, sent.nonces, sent.presignature_ids) == ((), (), ())
 
 
@@ -133,8 +141,8 @@ async def test_a_liar_spoils_nothing():
         if name != "dan_sign":
             return None
         honest = net.sign(liar, params)
-        wrong = tuple(evolve(share, w=share.w ^ 1) for share in honest.shares)
-        return node_signing.encode_sign_result(net.resigned(liar, honest, shares=wrong))
+        wrong = tuple(evolve(share, w=share.w ^ 1) for share in honest.claims.shares)
+        return fields.to_json(net.resigned(liar, honest, shares=wrong))
 
     net.misbehaviour[liar.operator] = misbehave
     assert hold(net, await relay(net))

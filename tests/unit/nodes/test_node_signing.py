@@ -24,7 +24,7 @@ from dan_async.errors import (
 )
 from dan_async.network import SigningOptions
 from dan_async.nodes.health import Lateness
-from dan_async.protocols import node_signing
+from dan_async.protocols import fields
 from tests.fake_signing import SigningNetwork
 
 
@@ -223,10 +223,10 @@ async def test_a_liar_is_done_without(member):
 
     def lie(identity, params):
         honest = net.sign(identity, params)
-        value = getattr(honest.shares[0], member)
+        value = getattr(honest.claims.shares[0], member)
         wrong = value ^ 1 if isinstance(value, int) else bytes(len(value))
-        return node_signing.encode_sign_result(
-            net.resigned(identity, honest, shares=(evolve(honest.shares[0], **{member: wrong}),))
+        return fields.to_json(
+            net.resigned(identity, honest, shares=(evolve(honest.claims.shares[0], **{member: wrong}),))
         )
 
     net.misbehaviour[net.operator(1)] = answers(net, 1, lie)
@@ -240,8 +240,8 @@ async def test_too_many_liars_make_nothing():
 
         def lie(identity, params, index=index):
             honest = net.sign(identity, params)
-            share = evolve(honest.shares[0], u=(honest.shares[0].u + index) % ORDER)
-            return node_signing.encode_sign_result(net.resigned(identity, honest, shares=(share,)))
+            share = evolve(honest.claims.shares[0], u=(honest.claims.shares[0].u + index) % ORDER)
+            return fields.to_json(net.resigned(identity, honest, shares=(share,)))
 
         net.misbehaviour[net.operator(index)] = answers(net, index, lie)
     with pytest.raises(QuorumError, match="make no signature"):
