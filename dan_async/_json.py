@@ -1,13 +1,8 @@
 """
-How deeply a JSON text is nested, found out without parsing it.
-
-The standard library's parser recurses for each level and counts on Python's recursion limit to stop it. A program that has
-raised that limit would be crashed by a long enough row of brackets from a peer, so texts from outside are looked at first.
-
 JSON exactly as JavaScript's JSON.stringify writes it, and a reader that refuses what we would never write.
 
-Signatures cover texts, so a text is made once and sent as it was signed. Floats are refused in both directions: 1.0 and
--0.0 print differently in other languages, and nothing in the protocols needs them.
+Signatures cover texts, so a text is made once and sent as it was signed. Floats are refused in both directions: other
+languages write 1.0 and -0.0 differently, and no protocol needs them.
 """
 
 from __future__ import annotations
@@ -20,30 +15,6 @@ from typing import Any
 
 from dan_async.errors import ProtocolError
 from dan_async.types import Json
-
-#: A whole string, or one that never ends: brackets inside do not nest anything.
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-
-_BRACKET = re.compile(r"[\[{\]}]")
-
-
-def is_too_deep(text: str, most: int) -> bool:
-    """
-    Tell whether arrays and objects are nested in each other more than *most* times.
-
-    Args:
-        text: The text; it need not be JSON.
-        most: The deepest nesting that is still allowed.
-    """
-    if text.count("[") + text.count("{") <= most:
-        return False  # almost every text: few brackets cannot nest deeply
-    depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
-        if depth > most:
-            return True
-    return False
-
 
 _LARGEST = 2**53 - 1
 
@@ -88,12 +59,7 @@ quote: Callable[[str], str] = encode_basestring
 
 
 def load(text: str | bytes) -> Json:
-    """
-    Read a JSON text: UTF-8, no repeated keys, whole numbers only.
-
-    Raises:
-        ProtocolError: It is not such a text. Its content is not repeated.
-    """
+    """Read a JSON text: UTF-8, no repeated keys, whole numbers only. The error does not repeat its content."""
     try:
         decoded = text if isinstance(text, str) else text.decode()
     except UnicodeDecodeError:
@@ -104,3 +70,26 @@ def load(text: str | bytes) -> Json:
         return _DECODER.decode(decoded)
     except ValueError:
         raise ProtocolError("the text is not JSON") from None
+
+
+#: A whole string, or one that never ends: brackets inside do not nest anything.
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+_BRACKET = re.compile(r"[\[{\]}]")
+
+
+def is_too_deep(text: str, most: int) -> bool:
+    """
+    Return whether arrays and objects are nested in each other more than *most* times, whether the text is JSON or not.
+
+    The standard library's parser recurses for each level and counts on Python's recursion limit to stop it: a row of
+    brackets from a peer would crash a program that has raised that limit.
+    """
+    if text.count("[") + text.count("{") <= most:
+        return False  # almost every text: few brackets cannot nest deeply
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > most:
+            return True
+    return False

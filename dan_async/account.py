@@ -25,14 +25,10 @@ if TYPE_CHECKING:
     from eth_account.datastructures import SignedMessage, SignedSetCodeAuthorization, SignedTransaction
     from eth_account.messages import SignableMessage
 
-__all__ = [
-    "DanAccount",
-]
+__all__ = ["DanAccount"]
 
 _PERSONAL = b"E"
-
 _HASH_LENGTH = 32
-
 _LONGEST_PROBLEM = 300
 
 
@@ -81,8 +77,8 @@ class DanAccount:
         Sign an EIP-191 message.
 
         Args:
-            signable_message: What ``encode_defunct`` or ``encode_typed_data`` of eth-account gave. Of typed data only hashes
-                are left in it: prefer ``sign_typed_data``, which the nodes can read.
+            signable_message: The result of eth-account's ``encode_defunct`` or ``encode_typed_data``. Of typed data it
+                holds only hashes: prefer ``sign_typed_data``, which the nodes can read.
 
         Returns:
             The same as eth-account's: message_hash, r, s, v and signature.
@@ -253,9 +249,7 @@ class DanAccount:
             return encode({name: value for name, value in transaction_dict.items() if name != "from"})
         except DanError:
             raise
-        except (
-            Exception
-        ) as error:  # eth-account and what it is built on raise many kinds for a wrong transaction
+        except Exception as error:  # eth-account raises many kinds for a wrong transaction
             problem = f"{type(error).__name__}: {error}"[:_LONGEST_PROBLEM]
             raise InvalidFieldError(
                 "transaction_dict", f"is not one that eth-account encodes ({problem})"

@@ -1,11 +1,10 @@
 """
-Work on a stream of items, so many at a time.
+Many session keys at a time: the results of ``DanClient.generate_session_keys``, and the stream of work behind them.
 
-The consumer drives it: items are read and begun only when a result is asked for, and at most *concurrency* of them are
-begun or finished beyond what the consumer took. So the memory is bounded whatever the length, and a slow consumer slows
-everything down.
-
-What a batch gives: one result for each request, as they are finished.
+Requests may come from anything that can be iterated, endless streams included; results come as they are finished, each with
+the place of its request. The consumer drives it: items are read and begun only when a result is asked for, and at most
+*concurrency* of them are begun or finished beyond those that the consumer took. So the memory is bounded whatever the
+length, and a slow consumer slows everything down.
 """
 
 from __future__ import annotations
@@ -25,25 +24,119 @@ from dan_async.deadline import cancel_and_wait
 from dan_async.errors import ClientClosedError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
 
-__all__ = [
-    "BatchRun",
-    "Finished",
-    "ItemResult",
-    "ItemStatus",
-    "Made",
-    "WorkStream",
-]
+__all__ = ["BatchRun", "ItemResult", "ItemStatus"]
 
 I = TypeVar("I")  # noqa: E741 - an item
-
 R = TypeVar("R")
 
 _MOST_AT_ONCE = 100_000
 
+#: made: a new session; kept: it was in the store; settled: a crash or an error had left it pending, and the nodes had made
+#: it; failed: there is none.
+ItemStatus: TypeAlias = Literal["made", "kept", "settled", "failed"]
+
+#: The result of the work on one request.
+Made: TypeAlias = tuple[ItemStatus, DanSessionKeyPayload]
+
+
+@frozen(kw_only=True)
+class ItemResult:
+    """
+    The result of one request.
+
+    Args:
+        index: Its place in the requests, from 0.
+        status: How it came to its session, or that it failed.
+        request: The request itself; not shown in repr.
+        session: The session; None if it failed. It holds a secret.
+        error: Why it failed; None if it did not.
+    """
+
+    index: int
+    status: ItemStatus
+    request: Any = field(repr=False)
+    session: DanSessionKeyPayload | None = None
+    error: BaseException | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether there is a session."""
+        return self.session is not None
+
+
+class BatchRun:
+    """
+    The results of a batch, to be iterated over with ``async for``: each as soon as it is there, in no certain order.
+
+    Nothing runs before the first result is asked for. At most *concurrency* requests have been read, and begun or finished,
+    beyond the results that were taken: a slow consumer slows the batch down. Use it as an async context manager
+    where the loop may be left early, or call ``aclose()``: then the work under way is cancelled and waited for.
+
+    Args:
+        requests: The requests; read one by one, and never further ahead than that.
+        work: Works on one request.
+        concurrency: How many are worked on at a time.
+        rate_limit: How many are begun per second at most; None for no limit.
+
+    Raises:
+        InvalidFieldError: A parameter is wrong.
+    """
+
+    def __init__(
+        self,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        work: Callable[[Any], Awaitable[Made]],
+        *,
+        concurrency: int,
+        rate_limit: float | None = None,
+    ) -> None:
+        self._stream: WorkStream[Any, Made] = WorkStream(
+            requests, work, concurrency=concurrency, rate_limit=rate_limit, fatal=ClientClosedError
+        )
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ItemResult:
+        """
+        Return the next result.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+            ClientClosedError: The client was closed; the requests that are left were not begun.
+            Exception: The requests themselves raised it when they were read; everything begun before is finished.
+        """
+        return _result(await anext(self._stream))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel the work under way and wait for its end. May be called twice; no result comes afterwards."""
+        await self._stream.aclose()
+
+
+def _result(finished: Finished[Any, Made]) -> ItemResult:
+    if finished.value is None:
+        return ItemResult(index=finished.index, status="failed", request=finished.item, error=finished.error)
+    status, session = finished.value
+    return ItemResult(index=finished.index, status=status, request=finished.item, session=session)
+
+
+# --- the stream -------------------------------------------------------------------------------------------------------
+
 
 @frozen(kw_only=True)
 class Finished(Generic[I, R]):
-    """One item that was worked on: what came of it, or the error."""
+    """One item that was worked on: its result, or the error."""
 
     index: int
     item: I
@@ -53,7 +146,7 @@ class Finished(Generic[I, R]):
 
 @define
 class _Pace:
-    """Says when the next item may begin: evenly spaced, however many wait."""
+    """Lets items begin evenly spaced, however many wait."""
 
     interval_s: float
     clock: Callable[[], float]
@@ -70,19 +163,9 @@ class _Pace:
 
 class WorkStream(Generic[I, R]):
     """
-    An async iterator of results, as they are finished.
+    An async iterator of results, as they are finished. An item whose work raises has its error as the result.
 
-    Args:
-        items: Where the items come from.
-        work: Works on one. What it raises becomes the item's error.
-        concurrency: How many are worked on at a time, 1 to 100 000.
-        rate_limit: How many are begun per second at most; None for no limit.
-        fatal: Errors after which nothing more is begun: they are raised instead.
-        clock: A monotonic clock.
-        sleep: Waits for some seconds.
-
-    Raises:
-        InvalidFieldError: A parameter is wrong.
+    After an error of the *fatal* kinds nothing more is begun: it is raised when everything begun before is finished.
     """
 
     def __init__(
@@ -110,14 +193,13 @@ class WorkStream(Generic[I, R]):
         self._failure: BaseException | None = None
         self._taking = asyncio.Lock()
         self._is_closed = False
-        # Whoever leaves the loop and forgets to close must not leave work running.
+        # A consumer that leaves the loop and forgets to close must not leave work running.
         weakref.finalize(self, _cancel_all, self._running, self._reading).atexit = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Finished[I, R]:
-        """Give the next result; see ``BatchRun``."""
         async with self._taking:
             while not self._ready:
                 if self._is_closed:
@@ -138,7 +220,7 @@ class WorkStream(Generic[I, R]):
             return result
 
     async def aclose(self) -> None:
-        """Cancel what is under way and wait for its end."""
+        """Cancel the work under way and wait for its end."""
         self._is_closed = True
         self._ready.clear()
         self._source = None
@@ -147,7 +229,7 @@ class WorkStream(Generic[I, R]):
     # --- reading and beginning ----------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Begin as much as there is room for."""
+        """Begin as many items as may be under way."""
         while self._source is not None and not self._reading:
             if len(self._running) + len(self._ready) >= self._concurrency:
                 return
@@ -158,7 +240,7 @@ class WorkStream(Generic[I, R]):
                 item = next(self._source)
             except StopIteration:
                 self._source = None
-            except Exception as error:  # noqa: BLE001 - raised again when what was begun is finished
+            except Exception as error:  # noqa: BLE001 - raised again when everything begun is finished
                 self._stop(error)
             else:
                 self._begin(item)
@@ -237,103 +319,3 @@ def _cancel_all(*groups: set[asyncio.Task[Any]]) -> None:
     for task in [task for group in groups for task in group]:
         if not task.get_loop().is_closed():
             task.cancel()
-
-
-#: made: a new session; kept: it was in the store; settled: a crash or an error had left it pending, and the nodes had made
-#: it; failed: there is none.
-ItemStatus: TypeAlias = Literal["made", "kept", "settled", "failed"]
-
-#: What the work on one request gives.
-Made: TypeAlias = tuple[ItemStatus, DanSessionKeyPayload]
-
-
-@frozen(kw_only=True)
-class ItemResult:
-    """
-    What came of one request.
-
-    Args:
-        index: Its place in the requests, from 0.
-        status: What happened.
-        request: The request itself; not shown in repr.
-        session: The session; None if it failed. It holds a secret.
-        error: Why it failed; None if it did not.
-    """
-
-    index: int
-    status: ItemStatus
-    request: Any = field(repr=False)
-    session: DanSessionKeyPayload | None = None
-    error: BaseException | None = None
-
-    @property
-    def is_success(self) -> bool:
-        """Whether there is a session."""
-        return self.session is not None
-
-
-class BatchRun:
-    """
-    The results of a batch, to be iterated over with ``async for``: each as soon as it is there, in no certain order.
-
-    Nothing runs before the first result is asked for. At most *concurrency* requests have been read, and begun or finished,
-    beyond the results that were taken: whoever takes them slowly slows the batch down. Use it as an async context manager
-    where the loop may be left early, or call ``aclose()``: then what is under way is cancelled and waited for.
-
-    Args:
-        requests: The requests; read one by one, and never further ahead than that.
-        work: Works on one request.
-        concurrency: How many are worked on at a time.
-        rate_limit: How many are begun per second at most; None for no limit.
-
-    Raises:
-        InvalidFieldError: A parameter is wrong.
-    """
-
-    def __init__(
-        self,
-        requests: Iterable[Any] | AsyncIterable[Any],
-        work: Callable[[Any], Awaitable[Made]],
-        *,
-        concurrency: int,
-        rate_limit: float | None = None,
-    ) -> None:
-        self._stream: WorkStream[Any, Made] = WorkStream(
-            requests, work, concurrency=concurrency, rate_limit=rate_limit, fatal=ClientClosedError
-        )
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> ItemResult:
-        """
-        Give the next result.
-
-        Raises:
-            StopAsyncIteration: There are no more.
-            ClientClosedError: The client was closed; the requests that are left were not begun.
-            Exception: What the requests themselves raised when they were read, once everything begun before is finished.
-        """
-        return _result(await anext(self._stream))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Cancel what is under way and wait for its end. May be called twice; no result comes afterwards."""
-        await self._stream.aclose()
-
-
-def _result(finished: Finished[Any, Made]) -> ItemResult:
-    if finished.value is None:
-        return ItemResult(index=finished.index, status="failed", request=finished.item, error=finished.error)
-    status, session = finished.value
-    return ItemResult(index=finished.index, status=status, request=finished.item, session=session)

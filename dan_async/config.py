@@ -1,8 +1,4 @@
-"""
-Settings as frozen value objects, each checked when it is made.
-
-t of n.
-"""
+"""Settings: frozen values, each checked when it is made."""
 
 from __future__ import annotations
 
@@ -17,18 +13,9 @@ from attrs import field, frozen
 from dan_async._values import check_int, check_seconds, from_hex, optional, required
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InsecureTransportError, InvalidFieldError
-from dan_async.retry import RetryPolicy
 from dan_async.types import OperatorAddress
 
-__all__ = [
-    "MAX_PARTIES",
-    "NodeEndpoint",
-    "RetryPolicy",
-    "Threshold",
-    "Timeouts",
-    "TransportOptions",
-    "check_url",
-]
+__all__ = ["MAX_PARTIES", "NodeEndpoint", "Threshold", "Timeouts", "TransportOptions", "check_url"]
 
 #: Most parties that one key may have. Every party exchanges messages with every other, so the cost grows with the square.
 MAX_PARTIES = 20
@@ -39,7 +26,7 @@ class Threshold:
     """
     How many parties hold a share (n) and how many of them must act together (t): 2 <= t <= n <= 20.
 
-    t parties suffice, and t - 1 learn nothing: t does not mean "t + 1" anywhere in this package.
+    t parties suffice, and t - 1 learn nothing.
 
     Args:
         t: Parties needed to sign.
@@ -125,7 +112,7 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
 
 
 def redact_url(url: str) -> str:
-    """Give a URL fit for logs and errors: no user, no password, no query."""
+    """Return a URL fit for logs and errors: no user, no password, no query."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
@@ -164,7 +151,7 @@ class NodeEndpoint:
     @classmethod
     def of(cls, value: NodeEndpoint | str | Mapping[str, Any]) -> Self | NodeEndpoint:
         """
-        Take an endpoint, a text ``URL=OPERATOR``, or a mapping with url and operator.
+        Read an endpoint, a text ``URL=OPERATOR``, or a mapping with url and operator.
 
         Raises:
             InvalidFieldError: It is none of these.

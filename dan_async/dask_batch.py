@@ -1,8 +1,8 @@
 """
 A batch on a Dask cluster: rows in partitions, one client for each worker, one store. Needs the extra ``dask``.
 
-What crosses the wire is encrypted: a partition goes to its worker under the store's key, which each worker reads for itself,
-and what comes back holds no secret. A worker that dies is replaced by Dask; its rows are resumed by another one under their
+Rows are encrypted on their way: a partition goes to its worker under the store's key, which each worker reads for itself,
+and the results hold no secret. A worker that dies is replaced by Dask; its rows are resumed by another one under their
 references, so that none gets a second key.
 """
 
@@ -26,21 +26,16 @@ from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, St
 from dan_async.storage.keys import KeySource, keys_from_environment, keys_from_file
 from dan_async.types import Address, MpcKeyId
 
-__all__ = [
-    "RemoteResult",
-    "WorkerSetup",
-    "generate_session_keys_on",
-]
+__all__ = ["RemoteResult", "WorkerSetup", "generate_session_keys_on"]
 
 _ASSOCIATED = b"dan-async partition 1"
-
 _ON_WORKER = "dan_async_batch"
 
 
 @frozen(kw_only=True)
 class WorkerSetup:
     """
-    What a worker needs to take part. It crosses the wire, so it names secrets and holds none.
+    The settings of a worker. They cross the wire, so they name secrets and hold none.
 
     Args:
         nodes: The nodes, as ``URL=OPERATOR``.
@@ -81,16 +76,16 @@ class WorkerSetup:
 @frozen(kw_only=True)
 class RemoteResult:
     """
-    What came of one row. The session itself is in the store, under its reference.
+    The result of one row. The session itself is in the store, under its reference.
 
     Args:
         index: The row's place, from 0.
         reference: The row's reference.
-        status: What happened.
+        status: How it came to its session, or that it failed.
         session_key_eoa: The address of the distributed key; None if it failed.
         mpc_key_id: The key's id.
         error: The kind of error, if it failed.
-        problem: What it said.
+        problem: The error's message.
     """
 
     index: int
@@ -112,13 +107,13 @@ async def generate_session_keys_on(
     retry_failed: bool = False,
 ) -> AsyncIterator[RemoteResult]:
     """
-    Make a session key for each row on the workers of a Dask cluster, and give what came of each as its partition is done.
+    Make a session key for each row on the workers of a Dask cluster, and yield its result when its partition is done.
 
     Args:
         cluster: A ``distributed.Client`` that was made with ``asynchronous=True``.
         rows: JSON values each: a *reference*, the *private_key* of the owner as hex, and parameters of
             ``generate_session_key``. Read no further ahead than *in_flight* partitions.
-        setup: What the workers need.
+        setup: The settings of the workers.
         partition: How many rows go to a worker together, 1 to 10 000.
         in_flight: How many partitions are with the workers at a time.
         retry_failed: Whether to try rows again that have failed before.
@@ -199,8 +194,10 @@ async def _unseal(keys: KeySource, sealed: tuple[str, bytes]) -> Any:
 
 
 # --- on the workers ---------------------------------------------------------------------------------------------------
+
+
 async def _run_partition(setup: WorkerSetup, sealed: tuple[str, bytes]) -> list[dict[str, Any]]:
-    """Run one partition with the worker's client; gives members of ``RemoteResult``."""
+    """Run one partition with the worker's client; return the members of each ``RemoteResult``."""
     asked = await _unseal(setup.keys(), sealed)
     numbered: list[tuple[int, dict[str, Any]]] = asked["rows"]
     dan = await _client_of_worker(setup)
@@ -227,7 +224,7 @@ async def _run_partition(setup: WorkerSetup, sealed: tuple[str, bytes]) -> list[
     return found
 
 
-def _request(row: Mapping[str, Any]) -> Any:
+def _request(row: Mapping[str, Any]) -> dict[str, Any]:
     """Make a row a request; one that cannot be made stays as it is, and fails as such."""
     from dan_async.wallets.local_key import LocalWallet
 
@@ -242,7 +239,7 @@ def _request(row: Mapping[str, Any]) -> Any:
 
 
 async def _client_of_worker(setup: WorkerSetup) -> Any:
-    """Give the worker's client, opened on first use: one for all its partitions."""
+    """Return the worker's client, opened on first use: one for all its partitions."""
     from distributed import get_worker
 
     from dan_async.client import DanClient

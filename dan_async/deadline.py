@@ -1,17 +1,13 @@
-"""
-Owning tasks and time: every task has an owner, every wait a deadline.
-
-Closing, and other steps, that are carried through.
-"""
+"""Every task has an owner, every wait a deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar
 
 from dan_async.errors import DanError, DeadlineExceededError
 
@@ -19,18 +15,12 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """
-    One monotonic deadline for a whole job, handed down instead of a timeout at each step.
-
-    Args:
-        timeout_s: Seconds from now; None for no deadline.
-        clock: A monotonic clock.
-    """
+    """One monotonic deadline for a whole job, handed down instead of a timeout at each step; None is no deadline."""
 
     __slots__ = ("_clock", "_end", "_limit", "_timer", "timeout_s")
 
-    #: How long after its end ``enforced`` cuts, in seconds: whoever looks at the deadline himself says more about what hung.
-    #: It begins when the event loop comes to notice the end, so that on a busy machine nobody is cut off unheard.
+    #: How long after its end ``enforced`` cuts, in seconds: code that looks at the deadline itself says more of what hung.
+    #: It begins when the event loop comes to notice the end, so that nothing is cut off unheard on a busy machine.
     SLACK_S = 0.2
 
     def __init__(self, timeout_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,11 +34,10 @@ class Deadline:
         """Seconds left, never negative; None if there is no deadline."""
         if self._end is None:
             return None
-        left = self._end - self._clock()
-        return max(0.0, left)
+        return max(0.0, self._end - self._clock())
 
     def cap(self, timeout_s: float | None) -> float | None:
-        """Give the shorter of *timeout_s* and what is left."""
+        """Return the shorter of *timeout_s* and the time left."""
         remaining = self.remaining()
         if remaining is None or timeout_s is None:
             return remaining if timeout_s is None else timeout_s
@@ -61,7 +50,7 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the deadline while a person is being waited for: the time spent inside does not count."""
+        """Stop the clock while a person is being waited for: the time spent inside does not count."""
         start = self._clock()
         self._disarm()
         if self._limit is not None and not self._limit.expired():
@@ -87,60 +76,33 @@ class Deadline:
     def _notice_end(self, limit: asyncio.Timeout) -> None:
         limit.reschedule(asyncio.get_running_loop().time() + self.SLACK_S)
 
-    def enforced(self, doing: str, **context: Any) -> _Enforced:
+    @asynccontextmanager
+    async def enforced(self, doing: str, **context: Any) -> AsyncIterator[None]:
         """
         Cut off the body when the deadline is over, whatever it hangs in: a wallet, a transport, code of the caller's.
 
-        Args:
-            doing: What the body does, as the end of a sentence.
-            **context: As for ``DanError``.
-
-        Raises:
-            DeadlineExceededError: It was cut off.
+        *doing* is the end of a sentence, for the ``DeadlineExceededError``; *context* is as for ``DanError``.
         """
-        return _Enforced(self, doing, context)
-
-    def begin_to_enforce(self) -> asyncio.Timeout:
-        """Make the time limit that keeps the deadline, and keep it in step with ``paused``."""
-        self._limit = asyncio.timeout(None)
+        limit = self._limit = asyncio.timeout(None)
         self._arm()
-        return self._limit
-
-    def end_to_enforce(self) -> None:
-        """Forget the time limit."""
-        self._disarm()
-        self._limit = None
+        try:
+            async with limit:
+                yield
+        except TimeoutError as error:
+            if isinstance(error, DanError) or not limit.expired():
+                raise  # ours say more, and another's time limit is not this one
+            raise self.error(doing, **context) from None
+        finally:
+            self._disarm()
+            self._limit = None
 
     def error(self, doing: str, **context: Any) -> DeadlineExceededError:
-        """Make the error that says what was being done when the time ran out."""
+        """Return the error that names what was being done when the time ran out."""
         return DeadlineExceededError(
             f"the deadline of {self.timeout_s:g} s ran out while {doing}",
             hint="Give the call a longer timeout, or look at the network's health()",
             **context,
         )
-
-
-class _Enforced:
-    """See ``Deadline.enforced``. Written out: ``asynccontextmanager`` costs as much again as the time limit itself."""
-
-    __slots__ = ("_context", "_deadline", "_doing", "_limit")
-
-    def __init__(self, deadline: Deadline, doing: str, context: dict[str, Any]) -> None:
-        self._deadline = deadline
-        self._doing = doing
-        self._context = context
-        self._limit: asyncio.Timeout | None = None
-
-    async def __aenter__(self) -> None:
-        self._limit = self._deadline.begin_to_enforce()
-        await self._limit.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._deadline.end_to_enforce()
-        if self._limit is not None and await was_cut(self._limit, kind, error, trace):
-            raise self._deadline.error(self._doing, **self._context) from None
 
 
 async def was_cut(
@@ -149,18 +111,7 @@ async def was_cut(
     error: BaseException | None,
     trace: TracebackType | None,
 ) -> bool:
-    """
-    Leave an ``asyncio.timeout`` block by hand.
-
-    Args:
-        limit: The block's time limit.
-        kind: As for ``__aexit__``, like the other two.
-        error: What the body raised.
-        trace: Where.
-
-    Returns:
-        Whether the limit has cut off the body. Errors of ours may be TimeoutErrors as well, and are left as they are.
-    """
+    """Leave an ``asyncio.timeout`` block by hand; return whether it was cut off. Errors of ours are left as they are."""
     try:
         await limit.__aexit__(kind, error, trace)
     except TimeoutError:
@@ -168,65 +119,11 @@ async def was_cut(
     return isinstance(error, TimeoutError) and not isinstance(error, DanError) and limit.expired()
 
 
-class Started(Generic[T]):
-    """
-    A coroutine that has run, in the caller's task, until it ended or had to wait.
-
-    What a wait needs (a time limit, somebody to watch a connection) can then be left out where there is none. Await it
-    in the same task for the rest; in all else it is as if the coroutine itself were awaited, cancellation included.
-
-    Args:
-        call: The coroutine. What it raises before its first wait is raised here.
-
-    Attributes:
-        is_done: Whether it ended without waiting.
-    """
-
-    __slots__ = ("_call", "_result", "_waits_for", "is_done")
-
-    def __init__(self, call: Coroutine[Any, Any, T]) -> None:
-        self._call = call
-        self._waits_for: Any = None
-        self._result: T | None = None
-        self.is_done = False
-        try:
-            self._waits_for = call.send(None)
-        except StopIteration as ended:
-            self._result = ended.value
-            self.is_done = True
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        """Wait for the rest; if there is none, give the result at once."""
-        if self.is_done:
-            return cast("T", self._result)
-        call, waits_for = self._call, self._waits_for
-        # As ``yield from`` does it (PEP 380), which cannot begin in the middle.
-        try:
-            while True:
-                try:
-                    answer = yield waits_for
-                except GeneratorExit:
-                    raise
-                except BaseException as error:  # noqa: BLE001 - the coroutine's to handle, cancellation above all
-                    waits_for = call.throw(error)
-                else:
-                    waits_for = call.send(answer)
-        except StopIteration as ended:
-            return cast("T", ended.value)
-        finally:
-            call.close()
-
-    def close(self) -> None:
-        """Give up what was begun; its cleanup runs now."""
-        self._call.close()
-
-
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """
-    Cancel tasks and wait until every one of them has ended.
+    Cancel tasks and wait until every one of them has ended; their results and errors are dropped.
 
-    Their results and errors are dropped: the caller has already decided. If the caller itself is cancelled meanwhile,
-    the tasks are still waited for, and the cancellation goes on afterwards.
+    If the caller itself is cancelled meanwhile, the tasks are still waited for, and the cancellation goes on afterwards.
     """
     owned = list(tasks)
     pending = [task for task in owned if not task.done()]
@@ -247,7 +144,7 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
-    """Wait for the event, or for the time to pass; say whether it was the event. None waits without a limit."""
+    """Wait for the event or for the time to pass, without limit if None; return whether it was the event."""
     try:
         async with asyncio.timeout(timeout_s):
             await event.wait()

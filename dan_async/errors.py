@@ -13,14 +13,14 @@ The tree::
     ├── WalletError                           the owner's wallet did not authorise
     │   ├── WalletRefusedError                it said no
     │   ├── WalletTimeoutError (TimeoutError) it did not answer in time
-    │   ├── WalletSignatureError              what it returned is not a signature
+    │   ├── WalletSignatureError              its answer is not a signature
     │   └── WrongSignerError                  it signed with another address than the owner's
     ├── TransportError                        bytes could not be moved
     │   ├── ConnectError (ConnectionError)    the connection was not made
     │   ├── ConnectionLostError (ConnectionError)  it broke; carries close code and reason
     │   ├── RequestTimeoutError (TimeoutError)     no reply within this attempt's time
     │   └── RpcError                          the peer answered with a JSON-RPC error
-    ├── ProtocolError                         a peer sent what the protocol does not allow
+    ├── ProtocolError                         a peer sent something that the protocol does not allow
     │   ├── ChallengeError                    the challenge is malformed or was seen before
     │   └── KeySubstitutionError              the key, key id or passkey is not the one agreed upon
     ├── NodeError                             one node, one request
@@ -42,13 +42,13 @@ The tree::
     │   ├── StoreCorruptedError               its file is damaged
     │   ├── StoreSchemaError                  its schema is of another version
     │   ├── StoreKeyError                     there is no key, or it is not the one that a record was encrypted with
-    │   ├── StoreTamperedError                a record is not what was stored
+    │   ├── StoreTamperedError                a record was changed from outside
     │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
     │   └── RecordConflictError               the record exists already, or was changed by somebody else
-    ├── SessionPendingError                   it is not known what came of an earlier attempt
+    ├── SessionPendingError                   the result of an earlier attempt is not known
     ├── SessionFailedError                    an earlier attempt failed, and was not to be repeated
     ├── SessionExpiredError                   the session's expiry has passed
-    ├── PermissionDeniedError                 the session's permissions do not allow what was asked
+    ├── PermissionDeniedError                 the session's permissions do not allow the request
     ├── UserOperationError                    a user operation did not go the way it should
     │   ├── BundlerError                      bundler, paymaster or the chain's node refused, in plain words
     │   │   └── PaymasterError                ... and it is the paymaster's doing
@@ -61,7 +61,7 @@ Every error has ``message`` (what happened) and ``hint`` (what to do), and where
 ``node``, ``nodes``, ``request_id``, ``attempts``, ``elapsed_s`` and ``retryable``. No error holds a secret: not in its text
 and not in its attributes.
 
-``NodeCode`` has the codes with which a node refuses, and ``VERDICTS`` what follows from each. Of an error's class,
+``NodeCode`` has the codes with which a node refuses, and ``FAILURE_KINDS`` what follows from each. Of an error's class,
 ``is_retryable`` says whether the same call may be made again.
 """
 
@@ -121,7 +121,7 @@ class DanError(Exception):
 
     @property
     def nodes(self) -> Sequence[NodeOutcome[Any]]:
-        """What each node answered, where the error speaks of several."""
+        """The outcome of each node, where the error speaks of several."""
         return ()
 
     def __str__(self) -> str:
@@ -167,17 +167,7 @@ class MissingExtraError(ConfigurationError, ImportError):
 
 
 def require_extra(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """
-    Import an optional dependency.
-
-    Args:
-        module: The module to import.
-        extra: The extra of dan-async that brings it.
-        purpose: What needs it, as the start of the error's sentence.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """Import an optional dependency that *extra* brings; *purpose* names its user at the start of the error's sentence."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -210,7 +200,7 @@ class WalletTimeoutError(WalletError, TimeoutError):
 
 
 class WalletSignatureError(WalletError):
-    """What the wallet returned is not a 65-byte recoverable signature."""
+    """The wallet's answer is not a 65-byte recoverable signature."""
 
 
 class WrongSignerError(WalletError):
@@ -335,8 +325,8 @@ class NodeCode(IntEnum):
     PRESIGNATURE_SPENT = -32044
 
 
-class Verdict(Flag):
-    """What follows from a node's refusal."""
+class FailureKind(Flag):
+    """What follows from a failure; a node's error code says which it is."""
 
     #: It stands, and it speaks against the node or the request.
     NONE = 0
@@ -350,36 +340,36 @@ class Verdict(Flag):
     BLAMELESS = auto()
 
 
-#: The verdict on each code; one that is not listed has none.
-VERDICTS: Mapping[int, Verdict] = MappingProxyType(
+#: What kind of failure each code is; one that is not listed is of none.
+FAILURE_KINDS: Mapping[int, FailureKind] = MappingProxyType(
     {
-        NodeCode.INTERNAL_ERROR: Verdict.RETRYABLE | Verdict.CURABLE,
-        NodeCode.RATE_LIMITED: Verdict.RETRYABLE | Verdict.CURABLE,
-        NodeCode.UNAVAILABLE: Verdict.RETRYABLE | Verdict.CURABLE,
-        NodeCode.CHALLENGE_MISMATCH: Verdict.CURABLE,
-        NodeCode.CHALLENGE_EXPIRED: Verdict.CURABLE,
-        NodeCode.CHALLENGE_REUSED: Verdict.CURABLE,
-        NodeCode.KEYGEN_FAILED: Verdict.CURABLE,
-        NodeCode.METHOD_NOT_FOUND: Verdict.FINAL,
-        NodeCode.INVALID_PARAMS: Verdict.FINAL,
-        NodeCode.UNSUPPORTED: Verdict.FINAL,
-        NodeCode.CLAIM_EXPIRED: Verdict.FINAL,
-        NodeCode.UNKNOWN_KEY: Verdict.FINAL,
-        NodeCode.EPHEMERAL_KEY_REFUSED: Verdict.FINAL,
-        NodeCode.NOT_PERMITTED: Verdict.FINAL,
-        NodeCode.WRONG_PARTICIPANTS: Verdict.BLAMELESS,
-        NodeCode.SIGNING_FAILED: Verdict.BLAMELESS,
-        NodeCode.PRESIGNATURE_UNKNOWN: Verdict.BLAMELESS,
-        NodeCode.PRESIGNATURE_SPENT: Verdict.BLAMELESS,
+        NodeCode.INTERNAL_ERROR: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeCode.RATE_LIMITED: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeCode.UNAVAILABLE: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeCode.CHALLENGE_MISMATCH: FailureKind.CURABLE,
+        NodeCode.CHALLENGE_EXPIRED: FailureKind.CURABLE,
+        NodeCode.CHALLENGE_REUSED: FailureKind.CURABLE,
+        NodeCode.KEYGEN_FAILED: FailureKind.CURABLE,
+        NodeCode.METHOD_NOT_FOUND: FailureKind.FINAL,
+        NodeCode.INVALID_PARAMS: FailureKind.FINAL,
+        NodeCode.UNSUPPORTED: FailureKind.FINAL,
+        NodeCode.CLAIM_EXPIRED: FailureKind.FINAL,
+        NodeCode.UNKNOWN_KEY: FailureKind.FINAL,
+        NodeCode.EPHEMERAL_KEY_REFUSED: FailureKind.FINAL,
+        NodeCode.NOT_PERMITTED: FailureKind.FINAL,
+        NodeCode.WRONG_PARTICIPANTS: FailureKind.BLAMELESS,
+        NodeCode.SIGNING_FAILED: FailureKind.BLAMELESS,
+        NodeCode.PRESIGNATURE_UNKNOWN: FailureKind.BLAMELESS,
+        NodeCode.PRESIGNATURE_SPENT: FailureKind.BLAMELESS,
     }
 )
 
 
-def verdict_of(error: BaseException | None) -> Verdict:
-    """Return the verdict on a node's refusal, by its code; of any other error, whether the call may be made again."""
+def failure_kind(error: BaseException | None) -> FailureKind:
+    """Return the kind of a node's refusal, by its code; of any other error, whether the call may be made again."""
     if isinstance(error, NodeRefusedError):
-        return VERDICTS.get(error.code, Verdict.NONE)
-    return Verdict.RETRYABLE if isinstance(error, DanError) and error.retryable else Verdict.NONE
+        return FAILURE_KINDS.get(error.code, FailureKind.NONE)
+    return FailureKind.RETRYABLE if isinstance(error, DanError) and error.retryable else FailureKind.NONE
 
 
 class NodeError(DanError):
@@ -462,9 +452,9 @@ class NodeOutcome(Generic[A]):
 
     Args:
         operator: The node.
-        answer: What it answered, if that passed every check: of a key generation, its acknowledgement.
+        answer: Its answer, if that passed every check; in a key generation, its acknowledgement.
         said: The answer in words.
-        error: Why it does not count, otherwise.
+        error: The reason why it does not count, otherwise.
         attempts: How many times it was asked.
         elapsed_s: Seconds from the first attempt to the end.
         step: The step of the job in which it was asked: ``"challenge"``, ``"keygen"`` and so on; empty if there is but one.
@@ -489,7 +479,7 @@ class NodeOutcome(Generic[A]):
         return getattr(self.error, "code", None)
 
     def describe(self) -> str:
-        """One line for an error or a log: who, at which step, what, and how long it took."""
+        """Return one line for an error or a log: the node, the step, the answer, and how long it took."""
         if self.answer is not None:
             what = self.said
         elif self.error is None:
@@ -512,7 +502,7 @@ class QuorumError(DanError):
     Args:
         message: What happened.
         threshold: t, how many had to agree.
-        outcomes: What every node that was asked answered.
+        outcomes: The outcome of every node that was asked.
         **context: As for ``DanError``.
     """
 
@@ -529,7 +519,7 @@ class QuorumError(DanError):
 
     @property
     def nodes(self) -> Sequence[NodeOutcome[Any]]:
-        """What every node that was asked answered."""
+        """The outcome of every node that was asked."""
         return self.outcomes
 
     @property
@@ -568,11 +558,11 @@ class EphemeralKeyRefusedError(QuorumError):
 
 class PermissionDeniedError(DanError):
     """
-    The session's permissions do not allow what was asked. Nothing was signed.
+    The session's permissions do not allow the request. Nothing was signed.
 
     Args:
-        rule: The rule that says no, as a path into the permissions (``permissions[0].args.value``), or what of the request
-            has no place under permissions (``requestType``, ``callData``).
+        rule: The rule that says no, as a path into the permissions (``permissions[0].args.value``), or the part
+            of the request that no permission covers (``requestType``, ``callData``).
         problem: What is not allowed, as the end of a sentence.
         hint: What to do about it.
     """
@@ -653,7 +643,7 @@ class StoreKeyError(StoreError):
 
 
 class StoreTamperedError(StoreError):
-    """A record is not what was stored: it was changed, or put in another one's place. It is withheld."""
+    """A record was changed from outside, or put in another one's place. It is withheld."""
 
 
 class StoreClockError(StoreError):
@@ -665,7 +655,7 @@ class RecordConflictError(StoreError):
 
 
 class SessionPendingError(DanError):
-    """It is not known what came of an earlier attempt, so no second one is made."""
+    """The result of an earlier attempt is not known, so no second one is made."""
 
     is_retryable = True
 

@@ -1,22 +1,11 @@
 """
-What happens inside the client, told to a function of yours: ``on_event`` of ``DanClient`` and of both networks.
+Events: the client's work as it happens, for the *on_event* function of ``DanClient`` and of both networks.
 
 An event is a small frozen object with plain fields: ids, addresses, names, numbers. None holds a key, a signature, a nonce,
 a payload, or text that a peer wrote. docs/observability.md lists them.
 
-A hook is a plain function that is called on the event loop, in the middle of the work it hears of, so it must be quick. What
-it raises is logged once and changes nothing. While nobody listens no event is even made.
-
-Telling events to those who listen.
-
-One convention for log records that belong to a request.
-
-The message begins with ``request 0x…: ``, and the record has the attribute ``request_id``, which formatters and filters can
-use.
-
-Telling what networks do as events (``dan_async.events``), in one line where it happens.
-
-Everything here looks first whether anybody listens, and costs next to nothing if nobody does.
+An event listener is a plain function. It is called on the event loop, in the middle of the work, so it must be quick. An
+error that it raises is logged once and changes nothing. While nobody listens, no event is made.
 """
 
 from __future__ import annotations
@@ -25,7 +14,8 @@ import inspect
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from attrs import asdict, frozen
@@ -39,7 +29,6 @@ __all__ = [
     "AttemptFailed",
     "AttemptStarted",
     "AttemptSucceeded",
-    "Attempts",
     "Event",
     "NodeDown",
     "NodeUp",
@@ -52,10 +41,11 @@ __all__ = [
     "Verdict",
     "WalletAnswered",
     "WalletAsked",
-    "operation",
-    "tell_verdict",
-    "wallet_turn",
 ]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
@@ -78,15 +68,17 @@ class Event:
         cls.name = _WORD.sub("_", cls.__name__).lower()
 
     def to_dict(self) -> dict[str, Any]:
-        """Give name and fields as a dictionary that ``json.dumps`` takes, for structured logs."""
+        """Return name and fields as a dictionary that ``json.dumps`` takes, for structured logs."""
         return {"event": self.name, **asdict(self)}
 
 
 # --- operations -------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
-class OperationStarted(Event):
+class _Operation(Event):
     """
-    A network was asked to do something.
+    A network and its task.
 
     Args:
         operation: ``"keygen"``, ``"addEphemeralKey"`` and so on.
@@ -98,21 +90,22 @@ class OperationStarted(Event):
 
 
 @frozen(kw_only=True)
-class OperationFinished(Event):
+class OperationStarted(_Operation):
+    """A network begins an operation."""
+
+
+@frozen(kw_only=True)
+class OperationFinished(_Operation):
     """
-    It ended; follows every ``OperationStarted``.
+    The operation ended; follows every ``OperationStarted``.
 
     Args:
-        operation: As when it started.
-        network: As when it started.
-        elapsed_s: Seconds since then, the wallet's included.
-        error: The class of the error that is raised, ``"CancelledError"`` if the caller gave up, or None if it was done.
+        elapsed_s: Seconds since it started, the wallet's included.
+        error: The class of the error that is raised, ``"CancelledError"`` if the caller gave up, None if all went well.
         code: That error's number, if it has one; see ``AttemptFailed``.
         phase: The step that failed, if the error says.
     """
 
-    operation: str
-    network: Literal["nodes", "gateway"]
     elapsed_s: float
     error: str | None = None
     code: int | None = None
@@ -125,8 +118,8 @@ class OperationRestarted(Event):
     A key generation that failed after the owner had signed begins again, under another request id.
 
     Args:
-        new_request_id: The id from now on. ``OperationFinished`` will name the first one.
-        restart: Which restart it is, from 1.
+        new_request_id: The id from now on. ``OperationFinished`` names the first one.
+        restart: The number of the restart, from 1.
         excluded: The nodes that are left out from now on.
     """
 
@@ -136,6 +129,8 @@ class OperationRestarted(Event):
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class _Attempt(Event):
     """
@@ -144,7 +139,7 @@ class _Attempt(Event):
     Args:
         node: A node's operator address, or a gateway's URL without credentials.
         method: The method of the node protocol, or the gateway's operation.
-        attempt: Which attempt it is, from 1.
+        attempt: The number of the attempt, from 1.
     """
 
     node: OperatorAddress | str
@@ -154,13 +149,13 @@ class _Attempt(Event):
 
 @frozen(kw_only=True)
 class AttemptStarted(_Attempt):
-    """A peer is asked. Exactly one of the next three events follows."""
+    """A peer is asked. One of the next three events follows."""
 
 
 @frozen(kw_only=True)
 class AttemptSucceeded(_Attempt):
     """
-    It answered, and the answer could be read. Whether its content holds is judged later, in the ``Verdict``.
+    The peer answered, and the answer could be read. Whether its content holds is judged later, in the ``Verdict``.
 
     Args:
         elapsed_s: Seconds that the attempt took.
@@ -176,7 +171,7 @@ class AttemptFailed(_Attempt):
 
     Args:
         elapsed_s: Seconds that it took.
-        error: The error's class: ``"NodeTimeoutError"``.
+        error: The class of the error: ``"NodeTimeoutError"``.
         code: The node protocol's code, the HTTP status or the WebSocket close code, if there was one.
         is_retryable: Whether another attempt is safe and may help.
         phase: The step that failed, if the error says.
@@ -192,7 +187,7 @@ class AttemptFailed(_Attempt):
 @frozen(kw_only=True)
 class AttemptAbandoned(_Attempt):
     """
-    Nobody waits for the answer any more: enough other nodes have answered, or the caller has given up.
+    The answer is not waited for any more: enough other nodes have answered, or the caller has given up.
 
     Args:
         elapsed_s: Seconds since it started.
@@ -204,7 +199,7 @@ class AttemptAbandoned(_Attempt):
 @frozen(kw_only=True)
 class RetryScheduled(_Attempt):
     """
-    A failed attempt will be followed by another one.
+    Another attempt will follow a failed one.
 
     Args:
         attempt: The attempt that failed.
@@ -219,10 +214,12 @@ class RetryScheduled(_Attempt):
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class NodeDown(Event):
     """
-    A node that did well has failed, and rests: others are asked in its place while there are any.
+    A node has failed for the first time in a row, and rests: others are asked in its place while there are any.
 
     Args:
         node: Its operator address.
@@ -250,6 +247,8 @@ class NodeUp(Event):
 
 
 # --- wallet and verdict -----------------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class WalletAsked(Event):
     """
@@ -265,11 +264,11 @@ class WalletAsked(Event):
 @frozen(kw_only=True)
 class WalletAnswered(Event):
     """
-    It signed, or it did not.
+    The wallet has signed, or failed to.
 
     Args:
         elapsed_s: Seconds that it took.
-        error: The class of the error if it did not.
+        error: The class of the error, if it failed.
     """
 
     elapsed_s: float
@@ -282,9 +281,9 @@ class Verdict(Event):
     The nodes' answers have been counted.
 
     Args:
-        operation: What was asked for.
+        operation: As in ``OperationStarted``.
         is_won: Whether enough nodes agree.
-        agreed: How many do.
+        agreed: How many nodes agree.
         threshold: How many must.
         parties: How many were asked.
         failed: The nodes that answered wrongly or not at all.
@@ -302,19 +301,17 @@ class Verdict(Event):
     key_id: MpcKeyId | None = None
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-
-#: What ``on_event`` takes.
+#: An event listener.
 OnEvent: TypeAlias = Callable[[Event], None]
 
 
 @runtime_checkable
 class Observable(Protocol):
-    """A network that tells what happens, as both of ours do. One of yours needs it if its client is given *on_event*."""
+    """A network with event listeners, as both of ours are. One of yours needs it if its client is given *on_event*."""
 
     def observe(self, on_event: OnEvent) -> None:
         """
-        Have one more function told of every event from now on; one that is told already is not told twice.
+        Add an event listener; one that was added before is not called twice.
 
         Raises:
             InvalidFieldError: It is not a plain function.
@@ -322,11 +319,11 @@ class Observable(Protocol):
         ...
 
 
-_log = logging.getLogger(__name__)
+# --- listeners --------------------------------------------------------------------------------------------------------
 
 
 def failure_of(error: BaseException) -> tuple[str, int | None]:
-    """Give what an event says of an error: its class and its number, never its text."""
+    """Return what an event says of an error: its class and its number, never its text."""
     for attribute in ("code", "status", "close_code"):
         number = getattr(error, attribute, None)
         if isinstance(number, int):
@@ -335,12 +332,7 @@ def failure_of(error: BaseException) -> tuple[str, int | None]:
 
 
 def check_hook(on_event: OnEvent) -> None:
-    """
-    Check that a function can listen.
-
-    Raises:
-        InvalidFieldError: It cannot be called, or is a coroutine function, which nobody would await.
-    """
+    """Refuse what cannot be called, and coroutine functions, which nobody would await."""
     if not callable(on_event):
         raise InvalidFieldError("on_event", f"must be a function, not {type(on_event).__name__}")
     called = on_event if inspect.isroutine(on_event) else type(on_event).__call__
@@ -354,21 +346,12 @@ def check_hook(on_event: OnEvent) -> None:
 
 class EventHub:
     """
-    Passes events on to those who listen.
+    The event listeners of one network.
 
-    Making an event costs more than looking whether anybody wants it, so whoever has one to tell looks first::
+    Making an event costs more than looking whether anybody listens, so look first::
 
         if events.hooks:
             events.emit(NodeUp(node=operator, failures=3))
-
-    Args:
-        on_event: The first listener, if there is one.
-
-    Attributes:
-        hooks: Who listens; empty if nobody does.
-
-    Raises:
-        InvalidFieldError: *on_event* is not a plain function.
     """
 
     __slots__ = ("_broken", "hooks")
@@ -382,18 +365,13 @@ class EventHub:
             self.add(on_event)
 
     def add(self, on_event: OnEvent) -> None:
-        """
-        Let one more function listen; one that listens already is not called twice.
-
-        Raises:
-            InvalidFieldError: It cannot be called, or is a coroutine function, which nobody would await.
-        """
+        """Add a listener; one that was added before is not called twice."""
         check_hook(on_event)
         if on_event not in self.hooks:
             self.hooks = (*self.hooks, on_event)
 
     def emit(self, event: Event) -> None:
-        """Call every listener. What one raises is logged the first time, and is nobody else's business."""
+        """Call every listener. What one raises is logged the first time, and goes no further."""
         for hook in self.hooks:
             try:
                 hook(event)
@@ -409,11 +387,9 @@ class EventHub:
 
 class RequestLog(logging.LoggerAdapter[logging.Logger]):
     """
-    A logger for one request.
+    A logger for one request: messages begin with ``request 0x…: ``, records have the attribute ``request_id``.
 
-    Args:
-        logger: The module's logger.
-        request_id: The request; None for what belongs to none, which is logged as it is.
+    Without a request messages stay as they are.
     """
 
     def __init__(self, logger: logging.Logger, request_id: str | None) -> None:
@@ -429,102 +405,62 @@ class RequestLog(logging.LoggerAdapter[logging.Logger]):
         return f"request {str(request_id).replace('%', '%%')}: {msg}", kwargs
 
 
-T = TypeVar("T")
+# --- emitting ---------------------------------------------------------------------------------------------------------
 
 
-class operation:  # noqa: N801 - reads as a statement
-    """
-    Tells that an operation begins and ends: ``with operation(events, request_id, "keygen", "nodes"): …``.
-
-    Args:
-        events: Who listens.
-        request_id: The operation's id.
-        name: What is done.
-        network: Over what.
-    """
-
-    __slots__ = ("_events", "_name", "_network", "_request_id", "_started")
-
-    _started: float | None  # None if nobody listened then: who hears the end has heard the beginning
-
-    def __init__(
-        self, events: EventHub, request_id: RequestId, name: str, network: Literal["nodes", "gateway"]
-    ) -> None:
-        self._events = events
-        self._request_id = request_id
-        self._name = name
-        self._network: Literal["nodes", "gateway"] = network
-
-    def __enter__(self) -> None:
-        self._started = None
-        if self._events.hooks:
-            self._started = time.monotonic()
-            self._events.emit(
-                OperationStarted(request_id=self._request_id, operation=self._name, network=self._network)
+@contextmanager
+def operation(
+    events: EventHub, request_id: RequestId, name: str, network: Literal["nodes", "gateway"]
+) -> Iterator[None]:
+    """Emit that an operation begins and ends. A listener that is added in between hears neither."""
+    if not events.hooks:
+        yield
+        return
+    started = time.monotonic()
+    events.emit(OperationStarted(request_id=request_id, operation=name, network=network))
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        kind, code = (None, None) if failure is None else failure_of(failure)
+        events.emit(
+            OperationFinished(
+                request_id=request_id,
+                operation=name,
+                network=network,
+                elapsed_s=time.monotonic() - started,
+                error=kind,
+                code=code,
+                phase=getattr(failure, "phase", None),
             )
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if self._started is not None:
-            name, code = (None, None) if error is None else failure_of(error)
-            self._events.emit(
-                OperationFinished(
-                    request_id=self._request_id,
-                    operation=self._name,
-                    network=self._network,
-                    elapsed_s=time.monotonic() - self._started,
-                    error=name,
-                    code=code,
-                    phase=getattr(error, "phase", None),
-                )
-            )
+        )
 
 
-class wallet_turn:  # noqa: N801 - reads as a statement
-    """
-    Tells that the owner's wallet is asked, and that it has answered: ``with wallet_turn(events, request_id, True): …``.
-
-    Args:
-        events: Who listens.
-        request_id: The operation's id.
-        is_interactive: Whether a person sees a prompt.
-    """
-
-    __slots__ = ("_events", "_is_interactive", "_request_id", "_started")
-
-    _started: float | None
-
-    def __init__(self, events: EventHub, request_id: RequestId, is_interactive: bool) -> None:  # noqa: FBT001 - see above
-        self._events = events
-        self._request_id = request_id
-        self._is_interactive = is_interactive
-
-    def __enter__(self) -> None:
-        self._started = None
-        if self._events.hooks:
-            self._started = time.monotonic()
-            self._events.emit(WalletAsked(request_id=self._request_id, is_interactive=self._is_interactive))
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if self._started is not None:
-            self._events.emit(
-                WalletAnswered(
-                    request_id=self._request_id,
-                    elapsed_s=time.monotonic() - self._started,
-                    error=None if error is None else failure_of(error)[0],
-                )
-            )
+@contextmanager
+def wallet_turn(events: EventHub, request_id: RequestId, is_interactive: bool) -> Iterator[None]:  # noqa: FBT001 - reads as a statement
+    """Emit that the owner's wallet is asked, and that it has answered."""
+    if not events.hooks:
+        yield
+        return
+    started = time.monotonic()
+    events.emit(WalletAsked(request_id=request_id, is_interactive=is_interactive))
+    failure: str | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = type(error).__name__
+        raise
+    finally:
+        events.emit(
+            WalletAnswered(request_id=request_id, elapsed_s=time.monotonic() - started, error=failure)
+        )
 
 
 class Attempts:
-    """
-    Tells of each attempt at one peer, and of the waits between them.
-
-    Args:
-        events: Who listens.
-        node: The peer.
-        method: What it is asked.
-        request_id: The request, if there is one.
-    """
+    """Emits each attempt at one peer, and the waits between them."""
 
     __slots__ = ("_attempt", "_events", "_method", "_node", "_request_id")
 
@@ -538,7 +474,7 @@ class Attempts:
         self._attempt = 0
 
     def watch(self, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-        """Give *call* itself if nobody listens; otherwise what calls it, and tells how it went."""
+        """Return *call* itself if nobody listens; otherwise a function that calls it and emits how it went."""
         if not self._events.hooks:
             return call
 
@@ -562,7 +498,7 @@ class Attempts:
                     emit(AttemptAbandoned(elapsed_s=elapsed_s, **about))
                 raise
             elapsed_s = time.monotonic() - started
-            # Some give the error after which there is to be no other attempt, instead of raising it.
+            # Some return the error after which there is to be no other attempt, instead of raising it.
             if isinstance(value, DanError):
                 emit(_failed(value, elapsed_s, about))
             else:
@@ -572,7 +508,7 @@ class Attempts:
         return watched
 
     def before_sleep(self, details: RetryDetails) -> None:
-        """Tell of a wait, and log it: a ``BeforeSleep``."""
+        """Log a wait and emit it: a ``BeforeSleep``."""
         RequestLog(_log, self._request_id).info(
             "attempt %d of %s at %s failed (%s), trying again in %.2f s",
             details.attempt,
@@ -621,18 +557,9 @@ def tell_verdict(
     key_id: MpcKeyId | None = None,
 ) -> None:
     """
-    Tell how the nodes' answers were counted.
+    Log and emit how the nodes' answers were counted.
 
-    Args:
-        events: Who listens.
-        request_id: The request.
-        operation: What was asked for.
-        is_won: Whether enough of them agree, and nothing contradicts them.
-        needed: How many nodes must agree.
-        agreed: Who does.
-        outcomes: What became of those that do not, at least.
-        elapsed_s: Seconds since they were asked.
-        key_id: What they agree on.
+    *is_won* says whether enough nodes agree and nothing contradicts them; *outcomes* has at least those of the other nodes.
     """
     if _log.isEnabledFor(logging.INFO):
         RequestLog(_log, request_id).info(

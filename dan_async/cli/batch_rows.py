@@ -1,12 +1,8 @@
 """
-The rows of a batch: JSON lines, CSV, or a list of wallets, read one by one.
+The rows of a batch: JSON lines, CSV, or a list of wallets, read one by one in a thread; and the wallet of each.
 
 Each row has a reference that stays the same when the input is read again, also when rows before it came or went: its own id,
-or a hash of what it asks for and how many equal rows stood before it.
-
-Who authorises each row of a batch: the row's own key, its account at a JSON-RPC wallet, or one wallet for all.
-
-Reads rows in a thread, so that a slow pipe does not hold the event loop; never far ahead of who takes them.
+or a hash of its parameters and of the number of equal rows before it.
 """
 
 from __future__ import annotations
@@ -35,6 +31,8 @@ from dan_async.wallets.local_key import LocalWallet
 if TYPE_CHECKING:
     from dan_async.transport.rpc import Transport
 
+T = TypeVar("T")
+
 InputFormat: TypeAlias = Literal["jsonl", "csv", "wallets"]
 
 #: Names of a row's fields, in camelCase or not -> parameters of generate_session_key.
@@ -50,29 +48,22 @@ _PARAMETERS = {
     "label": "key_label",
     "ephalg": "eph_alg",
 }
-
 _NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties"})
-
 _LONGEST_LINE = 256 * 1024
 
 #: How deeply a row may be nested: permissions lie deeper than the rest.
 _MAX_DEPTH = 64
 
+#: How many rows the thread reads ahead of their consumer.
+_AHEAD = 16
+
+#: How long a connection to a JSON-RPC wallet may take to open.
+_CONNECT_S = 10.0
+
 
 @frozen(kw_only=True)
 class BatchRow:
-    """
-    One row.
-
-    Args:
-        number: Its place in the input, from 1.
-        row_id: Its own id, if it has one.
-        reference: Its name in the store.
-        parameters: What it asks for.
-        wallet: The owner's key, if the row has one.
-        address: The owner's address, if the row names it.
-        problem: Why it cannot be used, if so.
-    """
+    """One row; *number* is its place in the input, from 1, and *problem* says why it cannot be used, if so."""
 
     number: int
     row_id: str | None = None
@@ -84,12 +75,7 @@ class BatchRow:
 
 
 def guess_format(name: str) -> InputFormat:
-    """
-    Tell the format from a file's name.
-
-    Raises:
-        ConfigurationError: It does not say.
-    """
+    """Recognise the format by a file's name."""
     suffix = name.lower().rpartition(".")[2]
     if suffix in ("jsonl", "ndjson"):
         return "jsonl"
@@ -98,21 +84,12 @@ def guess_format(name: str) -> InputFormat:
     if suffix in ("txt", "keys", "wallets"):
         return "wallets"
     raise ConfigurationError(
-        "the input's name does not say what is in it", hint="Use --format jsonl, csv or wallets"
+        "the input's name does not show its format", hint="Use --format jsonl, csv or wallets"
     )
 
 
 def read_rows(file: IO[str], form: InputFormat) -> Iterator[BatchRow]:
-    """
-    Read rows, one after the other. A row that cannot be used is given with its problem.
-
-    Args:
-        file: The input.
-        form: What is in it.
-
-    Raises:
-        ConfigurationError: A CSV's header is missing or names an unknown field.
-    """
+    """Yield rows, one after the other, also those that cannot be used; only a wrong header of a CSV is an error."""
     found = {"jsonl": _json_lines, "csv": _csv_rows, "wallets": _wallets}[form](file)
     seen: dict[bytes, int] = {}
     for number, fields in enumerate(found, 1):
@@ -241,16 +218,61 @@ def _reference(
     return f"batch:{digest[:16].hex()}:{before}"
 
 
-_CONNECT_S = 10.0
+# --- reading in a thread ----------------------------------------------------------------------------------------------
+
+
+async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+    """Iterate in a thread over something that blocks, so that a slow pipe does not hold the event loop."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[tuple[str, T | Exception | None]] = asyncio.Queue()
+    may_read = threading.Semaphore(_AHEAD)
+    is_over = threading.Event()
+
+    def put(kind: str, value: T | Exception | None) -> bool:
+        """Hand something over when the reader is not too far ahead; return whether anybody takes it."""
+        may_read.acquire()
+        if is_over.is_set():
+            return False
+        try:
+            loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def read() -> None:
+        try:
+            for item in make():
+                if not put("item", item):
+                    return
+        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
+            put("error", error)
+        else:
+            put("end", None)
+
+    # A daemon: nothing can wake a thread that waits for somebody to type.
+    threading.Thread(target=read, name="batch rows", daemon=True).start()
+    try:
+        while True:
+            kind, value = await queue.get()
+            may_read.release()
+            if kind == "end":
+                return
+            if isinstance(value, Exception) and kind == "error":
+                raise value
+            yield value  # type: ignore[misc]  # of kind "item" it is one
+    finally:
+        is_over.set()
+        may_read.release()  # wakes the thread, so that it sees that it is over
+
+
+# --- the wallets ------------------------------------------------------------------------------------------------------
 
 
 class RowWallets:
     """
-    The wallets of a batch. Entering opens what the rows share.
+    The wallets of a batch: a row's own key, its account at a JSON-RPC wallet, or one wallet for all.
 
-    Args:
-        opener: Opens the wallet of rows that have none of their own, if there is one.
-        rpc_url: The JSON-RPC wallet, if that is where the rows' addresses are.
+    Entering opens those that the rows share.
     """
 
     def __init__(self, opener: WalletOpener | None, rpc_url: str | None) -> None:
@@ -269,12 +291,7 @@ class RowWallets:
         environment: Mapping[str, str],
         throwaway_allowed: bool,
     ) -> Self:
-        """
-        Check what the options name; see ``choose_wallet``. Unlike there, there need not be a wallet: rows may have keys.
-
-        Raises:
-            ConfigurationError: Two wallets are named, or a key is malformed.
-        """
+        """Check the options as ``choose_wallet`` does; but there need not be a wallet, since rows may have keys."""
         is_named = private_key_file is not None or rpc_url is not None or ENVIRONMENT_VARIABLE in environment
         opener = None
         if is_named or throwaway_allowed:
@@ -308,7 +325,7 @@ class RowWallets:
         await self._stack.aclose()
 
     def problem_with(self, row: BatchRow) -> str:
-        """Say why nobody can authorise a row; nothing if somebody can."""
+        """Return the reason why nobody can authorise a row; an empty text if somebody can."""
         if row.wallet is not None:
             return ""
         if self._rpc_url is not None:
@@ -320,7 +337,7 @@ class RowWallets:
         return ""
 
     def of(self, row: BatchRow) -> Wallet:
-        """Give the wallet of a row with which there is no problem."""
+        """Return the wallet of a row with which there is no problem."""
         if row.wallet is not None:
             return row.wallet
         if self._transport is not None and row.address is not None:
@@ -329,60 +346,3 @@ class RowWallets:
             return JsonRpcWallet(self._transport, address=row.address)
         assert self._shared is not None
         return self._shared
-
-
-T = TypeVar("T")
-
-_AHEAD = 16
-
-
-async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
-    """
-    Iterate over something that blocks.
-
-    Args:
-        make: Makes the iterator; called in the thread.
-
-    Raises:
-        Exception: What the iterator raises.
-    """
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[str, T | Exception | None]] = asyncio.Queue()
-    room = threading.Semaphore(_AHEAD)
-    is_over = threading.Event()
-
-    def put(kind: str, value: T | Exception | None) -> bool:
-        """Hand something over when there is room; say whether anybody takes it."""
-        room.acquire()
-        if is_over.is_set():
-            return False
-        try:
-            loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
-
-    def read() -> None:
-        try:
-            for item in make():
-                if not put("item", item):
-                    return
-        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
-            put("error", error)
-        else:
-            put("end", None)
-
-    # A daemon: nothing can wake a thread that waits for somebody to type.
-    threading.Thread(target=read, name="batch rows", daemon=True).start()
-    try:
-        while True:
-            kind, value = await queue.get()
-            room.release()
-            if kind == "end":
-                return
-            if isinstance(value, Exception) and kind == "error":
-                raise value
-            yield value  # type: ignore[misc]  # of kind "item" it is one
-    finally:
-        is_over.set()
-        room.release()  # wakes the thread, so that it sees that it is over

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from attrs import evolve
 
 from dan_async.cli.choices import (
     DEVNET_CHAIN_ID,
@@ -20,23 +21,23 @@ from dan_async.cli.choices import (
     choose_wallet,
 )
 from dan_async.cli.options import (
-    NETWORK_PANEL,
     WALLET_PANEL,
     ApiVersionOption,
+    DevnetOption,
     GatewayOption,
     NodeOption,
     PartiesOption,
     RevisionOption,
     ThresholdOption,
+    TimeoutOption,
     WalletRpcOption,
     choose_timeouts,
     read_permissions,
     whole_number,
 )
 from dan_async.cli.screen import (
-    INTERRUPTED,
-    TERMINATED,
     Progress,
+    for_option,
     log_lines,
     note,
     progress,
@@ -50,11 +51,13 @@ from dan_async.session import DanSessionKeyPayload
 from dan_async.types import TypedData
 from dan_async.wallets.base import Wallet
 
-_SESSION = "The session"
+if TYPE_CHECKING:
+    from dan_async.request import SessionKeyRequest
 
+_SESSION = "The session"
 _OUTPUT = "Output"
 
-#: The client's names for what an option sets, so that an error names what was typed.
+#: The client's names of parameters, so that an error names the option that was typed.
 _OPTIONS = {
     "api_version": "--api-version",
     "chain_id": "--chain-id",
@@ -70,14 +73,7 @@ _OPTIONS = {
 
 def keygen(
     *,
-    devnet: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T-of-N",
-            help="Start N nodes on loopback for this one key, any T of which can sign: 3-of-5. Not for custody.",
-            rich_help_panel=NETWORK_PANEL,
-        ),
-    ] = None,
+    devnet: DevnetOption = None,
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
@@ -129,14 +125,7 @@ def keygen(
     ] = None,
     threshold: ThresholdOption = None,
     parties: PartiesOption = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Give up after so long; 30 seconds if not given. Time that a person takes at a wallet does not count.",
-            rich_help_panel=_SESSION,
-        ),
-    ] = None,
+    timeout: TimeoutOption = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -169,11 +158,14 @@ def keygen(
     """
     Make a session key: t-of-n nodes generate a distributed key that the owner's wallet authorises with one signature.
 
-    Standard output carries the result and nothing else. Exit codes: 0 done, 1 the network or the wallet failed, 2 the input
-    is wrong and nothing was sent, 130 interrupted.
+    Standard output carries the result and nothing else. Exit codes: 0 done, 1 the
+    network or the wallet failed, 2 the input is wrong and nothing was sent, 130
+    interrupted.
 
     Try it with nothing else installed: dan-async keygen --devnet 3-of-5 --json
     """
+    from dan_async.request import SessionKeyRequest  # brings eth_utils, too heavy for every other command
+
     if force and output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
     network = choose_network(
@@ -188,13 +180,13 @@ def keygen(
     if chain_id is None and not network.is_devnet:
         option = "--node" if network.nodes else "--gateway"
         raise ConfigurationError(f"--chain-id is needed with {option}", hint="For example: --chain-id 137")
-    options: dict[str, Any] = {
-        "chain_id": DEVNET_CHAIN_ID if chain_id is None else chain_id,
-        "duration": duration,
-        "permissions": read_permissions(permissions),
-        "threshold": network.threshold.t,
-        "parties_number": network.threshold.n,
-    }
+    request = SessionKeyRequest(
+        chain_id=DEVNET_CHAIN_ID if chain_id is None else chain_id,
+        duration=duration,
+        permissions=read_permissions(permissions),
+        threshold=network.threshold.t,
+        parties_number=network.threshold.n,
+    )
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
         write = stack.enter_context(reserve(output, force=force)) if output is not None else None
@@ -209,48 +201,33 @@ def keygen(
             note(
                 "The devnet stops with this command, and its key with it: dan-async devnet runs one that stays."
             )
-        session = _make(network, open_wallet, options, timeouts)
+        session = _make(network, open_wallet, request, timeouts)
         _show(session, write=write, output=output, as_json=as_json, reveal=reveal)
 
 
 def _make(
-    network: NetworkChoice, open_wallet: WalletOpener, options: dict[str, Any], timeouts: Timeouts
+    network: NetworkChoice, open_wallet: WalletOpener, request: SessionKeyRequest, timeouts: Timeouts
 ) -> DanSessionKeyPayload:
-    made: list[DanSessionKeyPayload] = []
+    async def job() -> DanSessionKeyPayload:
+        from dan_async import jobs
+        from dan_async.client import DanClient
 
-    async def job() -> None:
-        made.append(await _generate(network, open_wallet, options, timeouts, status))
+        async with open_wallet() as wallet, DanClient(network.open(timeouts), timeouts=timeouts) as dan:
+            status.step(f"Asking {network.describe()} for a key …")
+            asked = evolve(request, wallet=_ReportingWallet(wallet, status))
+            return await jobs.generate_session_key(dan.network, asked, timeouts=timeouts)
 
     with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
         try:
-            stopped_by = run_until_signal(job())
+            session = run_until_signal(job())
         except InvalidFieldError as error:
-            option = _OPTIONS.get(error.field, error.field)
-            raise InvalidFieldError(
-                option, error.message.removeprefix(error.field + " "), hint=error.hint
-            ) from error
-    if stopped_by is not None:
-        raise typer.Exit(INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED)
+            raise for_option(error, _OPTIONS.get(error.field, error.field)) from error
     warnings.show()
-    return made[0]
-
-
-async def _generate(
-    network: NetworkChoice,
-    open_wallet: WalletOpener,
-    options: dict[str, Any],
-    timeouts: Timeouts,
-    status: Progress,
-) -> DanSessionKeyPayload:
-    from dan_async.client import DanClient
-
-    async with open_wallet() as wallet, DanClient(network.open(timeouts), timeouts=timeouts) as dan:
-        status.step(f"Asking {network.describe()} for a key …")
-        return await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **options)
+    return session
 
 
 class _ReportingWallet:
-    """Passes everything on to a wallet, and says on the progress line when it is its turn."""
+    """Another wallet, whose turn is shown on the progress line."""
 
     def __init__(self, wallet: Wallet, status: Progress) -> None:
         self._wallet = wallet
@@ -283,7 +260,7 @@ def _show(
     if write is not None:
         write(json.dumps(fields) + "\n")
         note(f"The session was written to {output}; whoever reads that file can use the session.")
-    # What is on standard output: everything if that is where the result is to go, else without the secret.
+    # Standard output shows everything if that is where the result is to go, else all but the secret.
     in_full = reveal or (as_json and write is None)
     if as_json:
         result(json.dumps(fields if in_full else masked(fields)))

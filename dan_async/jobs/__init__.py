@@ -1,4 +1,4 @@
-"""The public jobs, one per file."""
+"""The public jobs, each a function of the network that it runs over; ``DanClient`` has a method for each."""
 
 from __future__ import annotations
 

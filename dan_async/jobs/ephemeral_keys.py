@@ -1,13 +1,9 @@
-"""
-Adding an ephemeral key to a session's key, and revoking one: the owner signs, the nodes remember.
-
-Passkeys as owners: registering one, and what a session key needs to know besides.
-"""
+"""The users of a key: ephemeral keys added to it and revoked, passkeys registered to own keys."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from attrs import evolve
 
@@ -16,16 +12,13 @@ from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError
-from dan_async.network import EphemeralKeyChange, EphemeralKeyReport
+from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network
 from dan_async.protocols.setups import EphemeralClaim
-from dan_async.request import DEFAULT_DURATION_S, LimitedAuth, choose_auth, choose_ephemeral_key
+from dan_async.request import DEFAULT_DURATION_S, WatchedAuth, choose_auth, choose_ephemeral_key
 from dan_async.session import DanModuleInfo
 from dan_async.types import Clock, KeyAlgorithm, new_request_id
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
-
-if TYPE_CHECKING:
-    from dan_async.network import AuthModule, Network
 
 S = TypeVar("S", bound=DanModuleInfo)
 
@@ -98,6 +91,18 @@ async def revoke_ephemeral_key(
         return await network.revoke_ephemeral_key(change, owner, deadline=deadline)
 
 
+async def register_passkey(
+    network: Network, passkey: PasskeyRegister, *, timeout: float | None, timeouts: Timeouts
+) -> str:
+    """Run the job over *network*; ``DanClient.register_passkey`` has the full description."""
+    if not isinstance(passkey, PasskeyRegister):
+        raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")
+    deadline = _deadline(timeout, timeouts)
+    auth = WatchedAuth(passkey, timeout_s=timeouts.wallet_s)
+    async with deadline.enforced("registering the passkey"):
+        return await network.register_passkey(auth, deadline=deadline)
+
+
 def _owner(
     session: DanModuleInfo, wallet: Wallet | None, auth: AuthModule | None, timeouts: Timeouts
 ) -> AuthModule:
@@ -130,16 +135,3 @@ def _change(
 
 def _deadline(timeout: float | None, timeouts: Timeouts) -> Deadline:
     return Deadline(timeouts.total_s if timeout is None else check_seconds("timeout", timeout))
-
-
-async def register_passkey(
-    network: Network, passkey: PasskeyRegister, *, timeout: float | None, timeouts: Timeouts
-) -> str:
-    """Run the job over *network*; ``DanClient.register_passkey`` has the full description."""
-    if not isinstance(passkey, PasskeyRegister):
-        raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")
-    total_s = timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
-    auth = LimitedAuth(passkey, timeouts.wallet_s)
-    deadline = Deadline(total_s)
-    async with deadline.enforced("registering the passkey"):
-        return await network.register_passkey(auth, deadline=deadline)

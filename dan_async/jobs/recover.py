@@ -1,15 +1,11 @@
-"""
-What became of the sessions that a crash, or an error, left pending: the nodes are asked by request id.
-
-A session key under a reference, made once however often it is asked for: for batches that are broken off and resumed.
-"""
+"""Sessions that a crash, or an error, left pending: the nodes are asked by request id, and no second key is made."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import frozen
 
@@ -27,14 +23,10 @@ from dan_async.errors import (
     StoreError,
 )
 from dan_async.jobs.keeping import SessionKeeper, describe_problem
-from dan_async.network import KeygenReport
-from dan_async.nodes.settling import KeygenQuestion, SettlesKeygen
+from dan_async.network import KeygenQuestion, KeygenReport, Network, SettlesKeygen
 from dan_async.session import DanSessionKeyPayload
 from dan_async.storage.base import KeygenIntent, SessionFilter, StoredSession
 from dan_async.types import RequestId
-
-if TYPE_CHECKING:
-    from dan_async.network import Network
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +41,12 @@ Settlement: TypeAlias = Literal["finished", "dropped", "expired", "undecided"]
 @frozen(kw_only=True)
 class SettledRecord:
     """
-    What became of one record.
+    One record, settled.
 
     Args:
         record_id: The record.
         reference: The caller's own name for it.
-        settlement: What became of it.
+        settlement: Its outcome.
         session: The session, if it is finished.
         problem: Why it is undecided.
     """
@@ -68,12 +60,12 @@ class SettledRecord:
 
 @frozen
 class RecoveryReport:
-    """What ``recover()`` did, record by record."""
+    """The outcomes of ``recover()``, record by record."""
 
     records: tuple[SettledRecord, ...] = ()
 
     def of(self, settlement: Settlement) -> tuple[SettledRecord, ...]:
-        """Give the records that were settled in one way."""
+        """Return the records that were settled in one way."""
         return tuple(record for record in self.records if record.settlement == settlement)
 
     @property
@@ -110,22 +102,11 @@ async def _left_pending(keeper: SessionKeeper, min_age_s: float) -> AsyncIterato
 async def settle(
     network: Network, keeper: SessionKeeper, record: StoredSession, *, timeout_s: float
 ) -> SettledRecord:
-    """
-    Settle one pending record.
-
-    Args:
-        network: Who is asked.
-        keeper: Where it is kept.
-        record: The record.
-        timeout_s: How long the nodes may take, in seconds.
-
-    Raises:
-        StoreError: The store failed; the record stays pending.
-    """
+    """Settle one pending record, by asking the network about its request."""
     try:
         return await _settle(network, keeper, record, timeout_s)
     except RecordConflictError:
-        # Somebody else has settled it meanwhile: what they found is what holds.
+        # Somebody else has settled it meanwhile: their outcome holds.
         now = await keeper.store.get(record.record_id)
         if now is None or now.state == "failed":
             return _said(record, "dropped")
@@ -207,6 +188,9 @@ def _session_of(report: KeygenReport, record: StoredSession, intent: KeygenInten
     )
 
 
+# --- batches that are resumed -----------------------------------------------------------------------------------------
+
+
 Found: TypeAlias = tuple[Literal["made", "kept", "settled"], DanSessionKeyPayload]
 
 
@@ -220,20 +204,9 @@ async def make_once(
     settle_s: float,
 ) -> Found:
     """
-    Give the session of a reference; make it only if nothing was made before.
+    Return the session of a reference; make it only if nothing was made before.
 
-    Args:
-        network: Who is asked what came of an earlier attempt.
-        keeper: The store.
-        reference: The reference.
-        make: Makes the session under that reference.
-        retry_failed: Whether to try again what has failed.
-        settle_s: Seconds for asking what came of an attempt.
-
-    Raises:
-        SessionFailedError: It failed before, and is not to be tried again.
-        SessionPendingError: It cannot be told what came of it.
-        DanError: What *make* raises.
+    For batches that are broken off and resumed: however often it is asked for, at most one key is made.
     """
     known = await keeper.store.get_by_reference(reference)
     if known is not None:
@@ -259,7 +232,7 @@ async def make_once(
 async def _look_at(
     network: Network, keeper: SessionKeeper, known: StoredSession, *, retry_failed: bool, settle_s: float
 ) -> Found | None:
-    """Give what an earlier attempt came to; None if there is to be a new one."""
+    """Return the session of an earlier attempt; None if there is to be a new attempt."""
     if known.session is not None and known.state != "pending":
         return "kept", known.session
     if known.state == "pending":

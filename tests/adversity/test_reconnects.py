@@ -16,12 +16,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from dan_async._values import to_hex
-from dan_async.config import NodeEndpoint, RetryPolicy, Timeouts, TransportOptions
+from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError, NodeError, NodeUnreachableError, RequestTimeoutError
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.node import Node
 from dan_async.protocols import node as node_1
+from dan_async.retry import RetryPolicy
 from dan_async.transport.websocket import Backoff, WebSocketTransport
 from tests.fake_nodes import Identity
 from tests.helpers import CuttableProxy, ManualClock, assert_runs_under, no_leaks, wait_until
@@ -76,7 +77,7 @@ class Bench:
         except DanError as error:
             self.endings.append((number, error))
         else:
-            self.endings.append((number, result.value))
+            self.endings.append((number, result))
 
     @property
     def transport(self) -> WebSocketTransport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -238,3 +239,33 @@ def test_another_key_is_refused(run: Run, network: list[str], monkeypatch: pytes
     finished = run(*options)
     assert finished.code == 1
     assert "key" in finished.err
+
+
+NOWHERE = [
+    "--node",
+    "ws://127.0.0.1:1/v1/rpc=0x" + "12" * 20,
+    "--node",
+    "ws://127.0.0.1:2/v1/rpc=0x" + "13" * 20,
+]
+NOWHERE += ["--threshold", "2", "--parties", "2"]
+
+#: In the order in which they are found: an option as it should be, as it should not, and what the error names.
+WRONG_OPTIONS = {
+    "--node": (NOWHERE, ["--node", "nonsense"]),
+    "--out": (["--out", "sqlite:///keys.db"], ["--out", "keys.db"]),
+    "--private-key-file": ([], ["--private-key-file", "missing"]),
+    "--permissions": ([], ["--permissions", "{"]),
+    "--format": ([], ["--format", "xml"]),
+    "--timeout": ([], ["--timeout", "0"]),
+    "the input": (["wallets.txt"], ["missing.txt"]),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(WRONG_OPTIONS, 2)))
+def test_of_two_wrong_options_the_earlier_is_named(run: Run, first: str, second: str) -> None:
+    """In a fixed order, before anything is sent."""
+    wallets(KEYS[0])
+    given = [wrong if name in (first, second) else right for name, (right, wrong) in WRONG_OPTIONS.items()]
+    finished = run("batch", *itertools.chain.from_iterable(given))
+    assert finished.code == 2
+    assert [line for line in finished.err.splitlines() if line.startswith("error: ") and first in line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import pty
@@ -357,3 +358,39 @@ def test_python_m_is_the_same_command() -> None:
         check=True,
     )
     assert done.stdout.startswith("dan-async ")
+
+
+NOWHERE = [
+    "--node",
+    "ws://127.0.0.1:1/v1/rpc=0x" + "12" * 20,
+    "--node",
+    "ws://127.0.0.1:2/v1/rpc=0x" + "13" * 20,
+]
+NOWHERE += ["--threshold", "2", "--parties", "2"]
+
+#: In the order in which they are found: an option as it should be, as it should not, and what the error names.
+WRONG_OPTIONS = {
+    "--force": ([], ["--force"]),
+    "--node": (NOWHERE, ["--node", "nonsense"]),
+    "--chain-id": (["--chain-id", "1"], []),
+    "--permissions": ([], ["--permissions", "{"]),
+    "--timeout": ([], ["--timeout", "0"]),
+    "--output": ([], ["--output", "-"]),
+    "no wallet": (["--private-key-file", "key"], []),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(WRONG_OPTIONS, 2)))
+def test_of_two_wrong_options_the_earlier_is_named(
+    run: Run, key_file: str, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    """In a fixed order, before anything is sent or written."""
+    folder = Path(key_file).parent
+    monkeypatch.chdir(folder)
+    if (first, second) == ("--force", "--output"):
+        second = "--timeout"  # --force is wrong only without --output
+    given = [wrong if name in (first, second) else right for name, (right, wrong) in WRONG_OPTIONS.items()]
+    finished = run("keygen", *itertools.chain.from_iterable(given))
+    assert finished.code == 2
+    assert first in finished.error
+    assert [path.name for path in folder.iterdir()] == [Path(key_file).name]

@@ -11,11 +11,12 @@ import pytest_asyncio
 from coincurve import PrivateKey
 
 from dan_async import CallbackWallet, DanClient, GatewayNetwork, LocalWallet
-from dan_async.config import RetryPolicy, Timeouts, TransportOptions
+from dan_async.config import Timeouts, TransportOptions
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import interpolate_scalar
 from dan_async.devnet import Devnet
 from dan_async.errors import GatewayError, InvalidFieldError, WrongSignerError
+from dan_async.retry import RetryPolicy
 from tests.helpers import error_of, no_leaks
 
 #: One event loop for the file, since the devnet lives on it.

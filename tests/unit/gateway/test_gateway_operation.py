@@ -12,10 +12,11 @@ import pytest
 from aiohttp import web
 
 from dan_async import GatewayNetwork
-from dan_async.config import RetryPolicy, Timeouts, TransportOptions
+from dan_async.config import Timeouts, TransportOptions
 from dan_async.deadline import Deadline
 from dan_async.errors import ChallengeError, DanError, DeadlineExceededError, GatewayError
 from dan_async.gateway.operation import SeenChallenges
+from dan_async.retry import RetryPolicy
 from tests.gateway_server import (
     KEY_ID,
     ONCE,

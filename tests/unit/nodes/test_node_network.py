@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 
 from dan_async._values import to_hex
-from dan_async.config import NodeEndpoint, RetryPolicy, Threshold, TransportOptions
+from dan_async.config import NodeEndpoint, Threshold, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import (
@@ -34,6 +34,7 @@ from dan_async.nodes import NodeNetwork
 from dan_async.nodes.node import Node
 from dan_async.protocols import node as node_1
 from dan_async.protocols.setups import EphemeralClaim
+from dan_async.retry import RetryPolicy
 from dan_async.wallets import CallbackWallet, LocalWallet
 from dan_async.wallets.base import EoaAuth
 from tests.fake_nodes import OWNER, QUICK, REQUEST_ID, FakeNetwork, Identity

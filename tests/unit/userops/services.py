@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dan_async import LocalWallet, Timeouts
-from dan_async.config import RetryPolicy
 from dan_async.crypto.abi import encode_arguments, function_selector
 from dan_async.errors import RpcError
+from dan_async.retry import RetryPolicy
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.user_operation import user_operation_from_dict, user_operation_hash
 from dan_async.userops import SimpleAccount, SmartAccountClient, create_smart_account_client

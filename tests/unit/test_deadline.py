@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dan_async.deadline import Deadline, Started, cancel_and_wait
+from dan_async.deadline import Deadline, cancel_and_wait, carry_through
 from dan_async.errors import DeadlineExceededError, NodeTimeoutError
 from tests.helpers import assert_runs_under
 
@@ -152,119 +152,6 @@ async def test_who_looks_at_the_deadline_speaks_first() -> None:
                 raise deadline.error("looking") from None
 
 
-# --- started ----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_call_that_does_not_wait_is_done_at_once() -> None:
-    """Its result comes out without a turn of the event loop."""
-
-    async def at_once() -> int:
-        return 7
-
-    started = Started(at_once())
-    assert started.is_done
-    assert await started == 7
-
-
-async def test_a_call_that_waits_is_not_done() -> None:
-    """It has run up to its first wait, and goes on when it is awaited; what it waits for reaches it."""
-    steps: list[object] = []
-
-    async def slow() -> str:
-        steps.append("begun")
-        for number in range(3):
-            steps.append(await asyncio.sleep(0.001, result=number))
-        return "done"
-
-    started = Started(slow())
-    assert not started.is_done
-    assert steps == ["begun"]
-    assert await started == "done"
-    assert steps == ["begun", 0, 1, 2]
-
-
-async def test_what_a_started_call_raises_comes_out() -> None:
-    """Before its first wait at once, later where it is awaited; errors of what it waits for reach it first."""
-
-    async def failing(waits: bool) -> None:
-        if waits:
-            broken = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_soon(broken.set_exception, ValueError("of the future"))
-            with pytest.raises(ValueError, match="of the future"):
-                await broken
-        raise KeyError("of the call")
-
-    with pytest.raises(KeyError, match="of the call"):
-        Started(failing(waits=False))
-    started = Started(failing(waits=True))
-    with pytest.raises(KeyError, match="of the call"):
-        await started
-
-
-async def test_cancelling_reaches_a_started_call() -> None:
-    """It cleans up in its own time, and the task that runs it ends as cancelled."""
-    cleaned: list[str] = []
-    waiting = asyncio.Event()
-
-    async def endless() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0)
-            cleaned.append("yes")
-
-    async def run() -> None:
-        started = Started(endless())
-        waiting.set()
-        await started
-
-    task = asyncio.create_task(run())
-    await waiting.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert cleaned == ["yes"]
-
-
-async def test_time_limits_inside_and_outside_of_a_started_call() -> None:
-    """Both work as if the call were awaited."""
-
-    async def limited() -> str:
-        try:
-            async with asyncio.timeout(0.01):
-                await asyncio.Event().wait()
-        except TimeoutError:
-            return "inside"
-        return "never"
-
-    assert await Started(limited()) == "inside"
-    endless = Started(asyncio.Event().wait())
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await endless
-
-
-async def test_a_started_call_that_is_given_up_is_closed() -> None:
-    """Its cleanup runs when it is closed, or when the coroutine that awaits it is."""
-    cleaned: list[str] = []
-
-    async def endless(name: str) -> None:
-        try:
-            await asyncio.sleep(0)
-        finally:
-            cleaned.append(name)
-
-    Started(endless("before it was awaited")).close()
-
-    async def run() -> None:
-        await Started(endless("while it was awaited"))
-
-    outer = run()
-    outer.send(None)
-    outer.close()
-    assert cleaned == ["before it was awaited", "while it was awaited"]
-
-
 # --- owning tasks -----------------------------------------------------------------------------------------------------
 
 
@@ -307,4 +194,38 @@ async def test_cancel_and_wait_goes_on_when_cancelled_itself() -> None:
     owner.cancel()
     with pytest.raises(asyncio.CancelledError):
         await owner
+    assert ended == [1]
+
+
+async def test_a_step_that_is_carried_through_has_its_own_ending() -> None:
+    """Its result is returned, its error is raised."""
+
+    async def fail() -> None:
+        raise KeyError("of the step")
+
+    assert await carry_through(asyncio.sleep(0, result=7)) == 7
+    with pytest.raises(KeyError, match="of the step"):
+        await carry_through(fail())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_step_is_carried_through_although_its_caller_is_cancelled(fails: bool) -> None:
+    """Cancelled twice, the caller still waits for the end of the step, and stays cancelled."""
+    may_end, ended = asyncio.Event(), []
+
+    async def step() -> None:
+        await may_end.wait()
+        ended.append(1)
+        if fails:
+            raise KeyError("nobody hears of it")
+
+    caller = asyncio.create_task(carry_through(step()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.sleep(0)
+        assert not caller.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
     assert ended == [1]

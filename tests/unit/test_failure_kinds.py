@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dan_async import errors
-from dan_async.errors import DanError, NodeCode, NodeRefusedError, Verdict, verdict_of
+from dan_async.errors import DanError, FailureKind, NodeCode, NodeRefusedError, failure_kind
 from dan_async.retry import DEFAULT_RETRY_TABLE
 
 #: Retryable, curable, final, blameless: each code of dan-node/1 by its number.
@@ -58,18 +58,18 @@ RETRYABLE_CLASSES = {
 WHOLE_JOBS = {"DeadlineExceededError", "QuorumDeadlineError", "QuorumError"}
 
 
-def verdict(code: int) -> str:
+def kinds_of(code: int) -> str:
     error = NodeRefusedError("no", code=code)
-    flags = (Verdict.RETRYABLE, Verdict.CURABLE, Verdict.FINAL, Verdict.BLAMELESS)
+    flags = (FailureKind.RETRYABLE, FailureKind.CURABLE, FailureKind.FINAL, FailureKind.BLAMELESS)
     return "".join(
-        letter if flag in verdict_of(error) else "-" for letter, flag in zip("rcfb", flags, strict=True)
+        letter if flag in failure_kind(error) else "-" for letter, flag in zip("rcfb", flags, strict=True)
     )
 
 
 @pytest.mark.parametrize(("code", "expected"), CODES.items())
 def test_each_code(code: int, expected: str) -> None:
     """All four, for each number; the retry policy goes by the first."""
-    assert verdict(code) == expected
+    assert kinds_of(code) == expected
     assert DEFAULT_RETRY_TABLE.allows(NodeRefusedError("no", code=code, retryable=True)) is ("r" in expected)
 
 
@@ -89,5 +89,5 @@ def test_each_class(kind: type[DanError]) -> None:
     DanError.__init__(error, "x")
     assert error.retryable is (kind.__name__ in RETRYABLE_CLASSES)
     if not isinstance(error, NodeRefusedError):
-        assert (Verdict.RETRYABLE in verdict_of(error)) is error.retryable
+        assert (FailureKind.RETRYABLE in failure_kind(error)) is error.retryable
     assert DEFAULT_RETRY_TABLE.allows(error) is (kind.__name__ in RETRYABLE_CLASSES - WHOLE_JOBS)
