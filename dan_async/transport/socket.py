@@ -48,7 +48,7 @@ CONTROL_FRAMES_PER_S = 4
 #: While more than this waits to be read by the peer, in bytes, no further frame is begun and no ping answered.
 MOST_UNREAD = 256 * 1024
 
-#: Room for control frames in the transport's buffer, in bytes, beside what waits unread and the frame that is written.
+#: Space for control frames in the transport's buffer, in bytes, beside what waits unread and the frame that is written.
 _CONTROL_FRAMES = 4 * 1024
 
 #: How often to look whether the peer has read on, in seconds: one timer, however many writers wait.
@@ -170,7 +170,7 @@ class Socket:
         self._make_way(MOST_UNREAD // 4)
         self._opened_at = self._loop.time()
         self._control_frames = 0
-        self._is_heard = True
+        self._is_heard = False
         self._silent = 0
         self._pinging: asyncio.TimerHandle | None = None
         self._ahead: asyncio.Task[str | DanError] | None = None
@@ -403,6 +403,7 @@ class Socket:
         """
         ahead = self._listen()
         ahead.add_done_callback(on_arrival)
+        self._is_heard = True
         self._ping(ping_every_s, spare=0)
         try:
             yield
@@ -418,7 +419,6 @@ class Socket:
 
     def _ping(self, every_s: float, *, spare: int) -> None:
         """Look that often: after *spare* silent times the peer is pinged, after one more it is given up."""
-        self._is_heard = True
         self._silent = 0
         self._pinging = self._loop.call_later(every_s, self._look, every_s, spare)
 
@@ -447,6 +447,7 @@ class Socket:
         return RequestTimeoutError(f"{self.where} sent no frame within {_shown(timeout_s)}")
 
     async def _violation(self, what: str, code: int) -> ProtocolError:
+        """Say goodbye with *code*, and make the error."""
         await self._write_close(code)
         return self._violated(what)
 

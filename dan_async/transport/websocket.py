@@ -489,7 +489,7 @@ class WebSocketTransport:
                 self._lost.append(self._connection)
                 self._connection = None
             try:
-                # Gathered, so that each is told of a cancellation and ends.
+                # Gathered, so that a cancellation reaches each of them, and each ends.
                 await asyncio.gather(
                     *[connection.aclose(self._opener.closed_error) for connection in self._lost]
                 )

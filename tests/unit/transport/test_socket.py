@@ -535,3 +535,21 @@ def test_what_is_masked():
     text = way.mask("s3cr@et quarter Bearer to-ken-1 to-ken-1 abc host.example")
     assert text == "[masked] [masked] [masked] [masked] abc host.example"
     assert repr(way) == "SocketOpener('wss://host.example/v1')"
+
+
+async def test_sockets_that_are_opened_together_are_kept_apart():
+    """Each has the connection of its own upgrade: ending one breaks no other, and nothing is remembered of opening."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        sockets = await asyncio.gather(*[way.open("rpc") for _ in range(20)])
+        assert not way._upgrades
+        for number, socket in enumerate(sockets):
+            if number % 2:
+                socket.drop()
+        for number, socket in enumerate(sockets):
+            if number % 2 == 0:
+                await socket.send(str(number), 5)
+                assert await socket.receive(5) == str(number)
+            await socket.aclose()
+        assert not way._sockets
+        await way.aclose()
