@@ -1,11 +1,9 @@
 """
-Nonce lanes: many operations of one account at the same time, each lane in its own order.
+Sending user operations in nonce lanes: many of one account at the same time, each lane in its own order.
 
 ERC-4337 ("Semi-abstracted Nonce Support") divides a nonce into a key of 192 bits and a sequence of 64 bits. Operations with
 different keys do not wait for each other; those of one key are executed in sequence. Here a key is derived from the signer
 and a lane's name: agents with sessions of their own never collide, and an agent finds its lanes again after a restart.
-
-Signs and sends operations in their lanes, and holds its own where others use the same lane.
 """
 
 from __future__ import annotations
@@ -29,26 +27,32 @@ from dan_async.errors import (
     DuplicateUserOperationError,
     UserOperationTimeoutError,
 )
-from dan_async.types import Address, Hex
+from dan_async.types import Hex
 from dan_async.user_operation import user_operation_hash
 from dan_async.userops.account_kinds import AccountKind
 from dan_async.userops.bundler import Bundler
 from dan_async.userops.paymasters import Operation
 from dan_async.userops.sign_user_operation import UserOperationSigner
 
-_TAG = b"dan_async nonce lane"
+_log = logging.getLogger(__name__)
 
+_TAG = b"dan_async nonce lane"
+#: Bytes of a lane's key.
 _KEY_BYTES = 24
 
+#: Seconds between two looks at the chain's nonce.
 _POLL_S = 0.25
 
 #: Hashes of operations that are remembered as sent.
 _MOST_SENT = 4096
 
+#: The entry point's code for a nonce that is not the next one. Bundlers use it for one that is taken in their pool, too.
+_NONCE_TAKEN = "AA25"
+
 
 def lane_key(seed: bytes, name: str = "") -> int:
     """
-    Give the 192-bit key of a lane.
+    Return the 192-bit key of a lane.
 
     Args:
         seed: The signer's.
@@ -64,6 +68,14 @@ def lane_key(seed: bytes, name: str = "") -> int:
 
 
 @define
+class Turn:
+    """A turn in a lane: the nonce to use, key included, and the hash of the operation that was sent with it, if any."""
+
+    nonce: int
+    sent: Hex | None = None
+
+
+@define
 class _Lane:
     key: int
     lock: asyncio.Lock = field(factory=asyncio.Lock)
@@ -71,26 +83,12 @@ class _Lane:
     last_sent: Hex = ""
 
 
-@define
-class Turn:
-    """
-    One turn in a lane.
-
-    Attributes:
-        nonce: The nonce to use, key included.
-        sent: The hash of the operation that was sent with it; None if none was.
-    """
-
-    nonce: int
-    sent: Hex | None = None
-
-
 class NonceLanes:
     """
     The lanes of one account and signer.
 
     Args:
-        seed: What the lanes' keys are derived from.
+        seed: The lanes' keys are derived from it.
         fetch: Asks the entry point for the next nonce of a key.
         sleep: Waits; injected by tests.
     """
@@ -109,7 +107,7 @@ class NonceLanes:
         self._sent: OrderedDict[Hex, None] = OrderedDict()
 
     def key(self, name: str = "") -> int:
-        """Give the key of a lane; see ``lane_key``."""
+        """Return the key of a lane; see ``lane_key``."""
         return lane_key(self._seed, name)
 
     @asynccontextmanager
@@ -202,51 +200,25 @@ class NonceLanes:
             await self._sleep(_POLL_S)
 
 
-_log = logging.getLogger(__name__)
-
-#: The entry point's code for a nonce that is not the next one. Bundlers use it for one that is taken in their pool, too.
-_NONCE_TAKEN = "AA25"
-
-
 @frozen(kw_only=True)
 class OperationSender:
-    """
-    What signing and sending takes.
-
-    Args:
-        kind: What kind of account it is for.
-        signer: Who signs; None for an account that is only looked at.
-        bundler: Where operations go.
-        lanes: Gives the nonces.
-        entry_point: The entry point.
-        chain_id: The chain.
-    """
+    """Signs and sends operations in their lanes; without a signer it sends signed ones only."""
 
     kind: AccountKind
     signer: UserOperationSigner | None
     bundler: Bundler
     lanes: NonceLanes
-    entry_point: Address
     chain_id: int
 
     async def send_in_lane(
         self, prepare: Callable[[int], Awaitable[Operation]], lane: str, deadline: Deadline
     ) -> Hex:
         """
-        Make, sign and send an operation with the lane's next nonce.
+        Make, sign and send an operation with the lane's next nonce, which *prepare* takes.
 
-        If somebody else was quicker in the same lane, or the bundler's pool has no room for this account at the moment, it
-        is tried again: the same operation while its nonce is still the next one, a new one when that nonce is used up, so
+        If somebody else was quicker in the same lane, or the bundler's pool is full for this account at the moment, it is
+        tried again: the same operation while its nonce is still the next one, a new one when that nonce is used up, so
         that the old one can never be executed beside it.
-
-        Args:
-            prepare: Builds the operation for a nonce.
-            lane: The lane.
-            deadline: The job's.
-
-        Raises:
-            ConfigurationError: Nobody can sign.
-            DanError: As for ``SmartAccountClient.send_user_operation``.
         """
         signer = self.signer
         if signer is None:
@@ -261,7 +233,7 @@ class OperationSender:
                     if signed is None or signed.nonce != turn.nonce:
                         operation = await prepare(turn.nonce)
                         signature = await signer.sign_user_operation(
-                            operation, entry_point=self.entry_point, chain_id=self.chain_id
+                            operation, entry_point=self.bundler.entry_point, chain_id=self.chain_id
                         )
                         signed = evolve(operation, signature=self.kind.wrap_signature(signature))
                     # From here on it may be on its way, and the lane waits for it unless it is known that it is not.
@@ -273,19 +245,7 @@ class OperationSender:
                         raise
 
     async def send(self, operation: Operation, deadline: Deadline, *, is_new: bool = False) -> Hex:
-        """
-        Send a signed operation.
-
-        Args:
-            operation: The operation.
-            deadline: The job's.
-            is_new: Whether it was made just now: then it is an error if the bundler has it already.
-
-        Raises:
-            DuplicateUserOperationError: It was sent before.
-            BundlerError: It was refused.
-            UserOperationTimeoutError: The reply was lost.
-        """
+        """Send a signed operation; with *is_new* it is an error if the bundler has it already."""
         digest = self._hash(operation)
         own = to_hex(digest)
         self.lanes.note(own)
@@ -299,12 +259,15 @@ class OperationSender:
 
     def _hash(self, operation: Operation) -> bytes:
         return user_operation_hash(
-            operation, entry_point=self.entry_point, chain_id=self.chain_id, version=operation.version
+            operation,
+            entry_point=self.bundler.entry_point,
+            chain_id=self.chain_id,
+            version=operation.version,
         )
 
 
 def _is_race(error: DanError) -> bool:
-    """Tell whether somebody else is in the lane; with the very same operation, if their calls are the same."""
+    """Return whether somebody else is in the lane; with the very same operation, if their calls are the same."""
     return isinstance(error, DuplicateUserOperationError) or (
         isinstance(error, BundlerError) and error.entry_point_code == _NONCE_TAKEN
     )
