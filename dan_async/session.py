@@ -107,7 +107,7 @@ class DanModuleInfo:
         Read the seed's camelCase form, with or without the extended fields.
 
         Args:
-            data: A mapping, as ``json.loads`` gives it.
+            data: A mapping, as ``json.loads`` returns it.
 
         Raises:
             InvalidFieldError: A field is missing, unknown or wrong; the error has the name it has in *data*.

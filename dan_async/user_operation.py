@@ -145,7 +145,7 @@ class JsonRpcForm:
         Read the camelCase form of JSON-RPC, strictly.
 
         Args:
-            found: A mapping, as ``json.loads`` gives it. A null counts as left out.
+            found: A mapping, as ``json.loads`` returns it. A null counts as left out.
 
         Raises:
             InvalidFieldError: A member is missing, unknown or wrong; unknown names are not repeated.
@@ -169,7 +169,7 @@ class JsonRpcForm:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the camelCase form of JSON-RPC: quantities and bytes as 0x hex; what is None is left out."""
+        """Return the camelCase form of JSON-RPC: quantities and bytes as 0x hex; None is left out."""
         values = ((member.wire, getattr(self, ours)) for ours, member in self.members.items())
         return {wire: _wire_value(value) for wire, value in values if value is not None}
 
@@ -189,7 +189,7 @@ class UserOperationV06(JsonRpcForm):
         sender: The smart account.
         nonce: Its nonce in the entry point: 192 bits of lane, 64 bits of sequence.
         init_code: The factory's address and its call, if the account is not deployed yet.
-        call_data: What the entry point calls the account with.
+        call_data: The entry point's call of the account.
         call_gas_limit: Gas for that call.
         verification_gas_limit: Gas for checking the operation.
         pre_verification_gas: Gas that is paid for the bundler's own costs.
@@ -239,7 +239,7 @@ class PackedUserOperation(JsonRpcForm):
         sender: The smart account.
         nonce: Its nonce in the entry point.
         init_code: The factory's address and its call, if the account is not deployed yet.
-        call_data: What the entry point calls the account with.
+        call_data: The entry point's call of the account.
         account_gas_limits: 32 bytes: verification gas limit and call gas limit, 16 each.
         pre_verification_gas: Gas that is paid for the bundler's own costs.
         gas_fees: 32 bytes: highest tip and highest price, 16 each.
@@ -291,17 +291,17 @@ class UserOperationV07(JsonRpcForm):
         sender: The smart account.
         nonce: Its nonce in the entry point.
         factory: The account's factory, if it is not deployed yet.
-        factory_data: What the factory is called with; needs a factory.
-        call_data: What the entry point calls the account with.
+        factory_data: The call of the factory; needs a factory.
+        call_data: The entry point's call of the account.
         call_gas_limit: Gas for that call.
         verification_gas_limit: Gas for checking the operation.
         pre_verification_gas: Gas that is paid for the bundler's own costs; up to 256 bits.
         max_fee_per_gas: The highest price in wei (EIP-1559).
         max_priority_fee_per_gas: The highest tip in wei.
-        paymaster: Who pays instead of the account, if anyone.
+        paymaster: The paymaster that pays instead of the account, if any.
         paymaster_verification_gas_limit: Gas for the paymaster's check; needs a paymaster. None counts as 0.
-        paymaster_post_op_gas_limit: Gas for what it does afterwards; likewise.
-        paymaster_data: What it is given; likewise.
+        paymaster_post_op_gas_limit: Gas for its work afterwards; likewise.
+        paymaster_data: Its data; likewise.
         signature: The account's signature; empty before it is made.
 
     Raises:
@@ -357,10 +357,10 @@ class UserOperationV07(JsonRpcForm):
         """
         Read the camelCase form of JSON-RPC, strictly, and the form that the public DAN clients send.
 
-        That one has ``paymasterAndData`` in place of the paymaster's four members, and empty texts for what there is not.
+        That one has ``paymasterAndData`` in place of the paymaster's four members, and empty texts for absent members.
 
         Args:
-            found: A mapping, as ``json.loads`` gives it. A null counts as left out.
+            found: A mapping, as ``json.loads`` returns it. A null counts as left out.
 
         Raises:
             InvalidFieldError: A member is missing, unknown or wrong; unknown names are not repeated.
@@ -455,7 +455,7 @@ def user_operation_from_dict(found: Mapping[str, Any], *, version: EntryPointVer
     Read a user operation for an entry point of this version; its members tell whether one of v0.7 is packed.
 
     Args:
-        found: A mapping, as ``json.loads`` gives it.
+        found: A mapping, as ``json.loads`` returns it.
         version: The entry point's.
 
     Raises:
@@ -474,7 +474,7 @@ def user_operation_hash(
     operation: UserOperation, *, entry_point: str, chain_id: int, version: EntryPointVersion
 ) -> bytes:
     """
-    Return the hash that the entry point gives an operation and its account's owner signs; the signature has no part in it.
+    Return the hash of an operation for an entry point, which its account's owner signs; the signature has no part in it.
 
     Follows ``getUserOpHash`` of the EntryPoint contracts v0.6 (``UserOperationLib.pack`` over ``UserOperation``) and v0.7
     (over ``PackedUserOperation``). Everything hashed is a 32-byte word, since members of variable length go in as their

@@ -52,7 +52,7 @@ def to_checksum_address(raw: bytes) -> Address:
 
 def parse_address(field: str, value: object) -> Address:
     """
-    Check an address and give it its EIP-55 form.
+    Check an address and return its EIP-55 form.
 
     Args:
         field: Its name, for the error.

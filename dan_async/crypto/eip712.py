@@ -163,7 +163,7 @@ def _freeze_types(types: object) -> tuple[tuple[str, _Members], ...]:
 
 def _domain_separator(spelled: _Members | None, domain: Mapping[str, Any]) -> bytes:
     values = tuple(domain.items())
-    # Only plain text and whole numbers may be looked up: True would find what was stored for 1.
+    # Only plain text and whole numbers may be looked up: True would find the entry for 1.
     for _, value in values:
         if type(value) is not str and type(value) is not int:
             return _hash_domain(spelled, values)

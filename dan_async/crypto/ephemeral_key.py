@@ -93,7 +93,7 @@ class EphemeralKey:
     @property
     def default_id(self) -> str:
         """
-        The name the nodes know it by unless the caller gives one: 32 hex digits, no 0x.
+        The nodes' name for it unless the caller chooses one: 32 hex digits, no 0x.
 
         The first 16 bytes of SHA-256 over ``dan ephemeral key``, the algorithm's name and the public key, so that
         the private key alone is enough to find it again.
@@ -146,7 +146,7 @@ class EphemeralKey:
         return f"EphemeralKey(algorithm={self.algorithm!r}, public_key={to_hex(self.public_key)!r}, secret='***')"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        # Also what copy.copy and copy.deepcopy call: a copy would outlive wipe().
+        # copy.copy and copy.deepcopy call this too: a copy would outlive wipe().
         raise TypeError(
             "an EphemeralKey is neither pickled nor copied; use to_hex() where the key itself is wanted"
         )

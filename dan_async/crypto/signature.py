@@ -70,7 +70,7 @@ def personal_message_digest(message: bytes) -> bytes:
 
 def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:
     """
-    Read a signature strictly and give it one form.
+    Read a signature strictly and return it in one form.
 
     A high s is replaced by q - s and v flipped. Both forms are signatures of the same key over the same digest, some
     wallets and hardware keys return the high one, and contracts refuse it (EIP-2); after this step two signatures are

@@ -54,7 +54,7 @@ def find_refusal(permissions: str | None, request: SignRequest, *, now: float) -
     Return why a request may not be signed, or None if it may. Nodes ask this before they sign anything.
 
     Args:
-        permissions: The key's permissions as its owner gave them; None for no limits.
+        permissions: The key's permissions, in the owner's own text; None for no limits.
         request: The request.
         now: The time, in Unix seconds.
 

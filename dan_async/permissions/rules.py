@@ -139,13 +139,13 @@ _CALL = ("type", "to", "selectors", "valueLimit", *_CONDITIONS)
 
 def parse_permissions(text: str) -> Permissions:
     """
-    Read permissions as the owner gave them at key generation.
+    Read the permissions that the owner set at key generation.
 
     Args:
         text: The JSON text: an object, or just the list of its rules.
 
     Raises:
-        InvalidFieldError: It does not have the documented form; the error has the path of what is wrong.
+        InvalidFieldError: It does not have the documented form; the error has the path of the wrong member.
     """
     found = load(text)
     if isinstance(found, list):

@@ -48,17 +48,17 @@ def check_state(name: str, value: object) -> SessionState:
 @frozen(kw_only=True)
 class KeygenIntent:
     """
-    What is needed to find out later how a key generation ended.
+    A request for a key, as far as it is needed to find out later how its key generation ended.
 
     Args:
         hex_eph_sk: The ephemeral private key: 64 hex digits. Secret; masked in repr.
         eph_id: Its name on the nodes.
         eph_alg: Its algorithm.
-        owner_id: Who authorises: the EOA's address, or the passkey's credential id.
+        owner_id: The owner who authorises: the EOA's address, or the passkey's credential id.
         threshold: t.
         parties_number: n.
         min_parties: The smallest n that was allowed, if any.
-        permissions: What the session may sign, as JSON text; None for no limits.
+        permissions: The session's permissions as JSON text; None for no limits.
         key_label: The label that the network keeps with the key.
     """
 
@@ -79,7 +79,7 @@ class KeygenIntent:
 @frozen(kw_only=True)
 class StoredSession:
     """
-    A record: what was asked for, and the session that came of it.
+    A record: the request for a key, and the session that came of it.
 
     Args:
         record_id: The id of the request that made it, under which the nodes know it; 0x and 64 hex digits.
@@ -90,7 +90,7 @@ class StoredSession:
         created_at: When the record was made, in Unix milliseconds.
         updated_at: When it was changed last, in Unix milliseconds.
         reference: The caller's own name for it, unique within the store; at most 200 characters. Not encrypted.
-        intent: What was asked for; None for a session that was made elsewhere.
+        intent: The request; None for a session that was made elsewhere.
         session: The session; None until there is one.
         problem: Why it failed, or why its outcome is not known; never a secret.
 
@@ -181,7 +181,7 @@ class StoredSession:
             state: The state that follows.
             now: The time, in Unix seconds.
             session: The session, if that is new.
-            problem: What to note, if that is new.
+            problem: The problem to note, if that is new.
 
         Raises:
             RecordConflictError: The one state does not follow the other.

@@ -76,7 +76,7 @@ def make_file(url: sa.URL) -> None:
     name = url.database or ""
     if name == ":memory:" or name.startswith("file:"):
         return
-    # SQLite reports what is wrong with the path, if anything is, in the form that others are reported in.
+    # Any other problem with the path is left to SQLite, which reports it like its other errors.
     if Path(name).parent.is_dir() and not Path(name).exists():
         os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
 
@@ -86,7 +86,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
-    cursor.execute("PRAGMA synchronous=FULL")  # what was reported as saved survives a power cut
+    cursor.execute("PRAGMA synchronous=FULL")  # a record that was reported as saved survives a power cut
     cursor.execute("PRAGMA secure_delete=ON")  # a purged record leaves no bytes behind
     cursor.close()
 
@@ -254,7 +254,7 @@ def translate(error: BaseException) -> StoreError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and what it was made from, outermost first."""
+    """Yield an error and its causes, outermost first."""
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
     while pending:

@@ -1,8 +1,8 @@
 """
 Where a store's encryption keys come from: a file, the environment, a passphrase, or a key management service.
 
-Each key has an id, which is stored beside the data it encrypted. A source has one current key, for what is written, and may
-know older ones, for what was written before: so keys can be rotated while the store is in use.
+Each key has an id, which is stored beside the data it encrypted. A source has one current key, for new records, and may
+know older ones, for the records before: so keys can be rotated while the store is in use.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class KeySource(Protocol):
 
     async def current(self, known: str | None) -> StoreKey:
         """
-        Return the key for what is written now.
+        Return the key for new records.
 
         Args:
             known: The id of the key that the store used last, if any.
@@ -210,7 +210,7 @@ class PassphraseKeys:
 
     Args:
         passphrase: At least 8 characters.
-        older: Earlier passphrases, for what was written under them.
+        older: Earlier passphrases, for records written under them.
         cost: scrypt's N, a power of two from 2**10 to 2**20; block size 8, parallelism 1.
 
     Raises:

@@ -63,7 +63,7 @@ class Sealer:
         self._known = key_id
 
     async def current_key_id(self) -> str:
-        """Return the id of the key for what is written now."""
+        """Return the id of the key for new records."""
         return (await self._keys.current(self._known)).id
 
     async def seal(self, record: StoredSession) -> SealedRecord:

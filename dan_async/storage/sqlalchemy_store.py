@@ -286,7 +286,7 @@ class SQLAlchemyStore:
 
         Raises:
             StoreKeyError: A record's key is not known.
-            StoreTamperedError: A record is not what was stored; the others before it are done.
+            StoreTamperedError: A record was changed by other hands; the others before it are done.
         """
         await self.open()
         current = await self._sealer.current_key_id()

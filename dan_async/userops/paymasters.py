@@ -70,7 +70,7 @@ class Erc7677Paymaster:
 
         Raises:
             PaymasterError: It does not pay for this.
-            ProtocolError: The answer is not what ERC-7677 says.
+            ProtocolError: The answer does not follow ERC-7677.
         """
         method = "pm_getPaymasterStubData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
@@ -84,7 +84,7 @@ class Erc7677Paymaster:
 
         Raises:
             PaymasterError: It does not pay for this.
-            ProtocolError: The answer is not what ERC-7677 says.
+            ProtocolError: The answer does not follow ERC-7677.
         """
         method = "pm_getPaymasterData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
@@ -173,7 +173,7 @@ class BiconomyPaymaster:
 
         Raises:
             PaymasterError: It does not pay for this.
-            ProtocolError: The answer is not what Biconomy's documentation says.
+            ProtocolError: The answer does not follow Biconomy's documentation.
             InvalidFieldError: The operation is not of v0.6.
         """
         del entry_point, chain_id  # the URL says which chain it is

@@ -9,7 +9,6 @@ and a lane's name: agents with sessions of their own never collide, and an agent
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +17,7 @@ from contextlib import asynccontextmanager
 from attrs import define, evolve, field, frozen
 
 from dan_async._values import check_text, to_hex
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     BundlerError,
@@ -36,7 +36,6 @@ from dan_async.userops.sign_user_operation import UserOperationSigner
 
 _log = logging.getLogger(__name__)
 
-_TAG = b"dan_async nonce lane"
 #: Bytes of a lane's key.
 _KEY_BYTES = 24
 
@@ -62,9 +61,7 @@ def lane_key(seed: bytes, name: str = "") -> int:
         InvalidFieldError: The name is not such a text.
     """
     check_text("lane", name, least=0, most=256)
-    parts = (_TAG, seed, name.encode())
-    framed = b"".join(len(part).to_bytes(4) + part for part in parts)
-    return int.from_bytes(hashlib.sha256(framed).digest()[:_KEY_BYTES])
+    return int.from_bytes(tagged_hash("dan_async nonce lane", seed, name.encode())[:_KEY_BYTES])
 
 
 @define
@@ -126,8 +123,7 @@ class NonceLanes:
             UserOperationTimeoutError: The lane's last operation is still not on the chain.
             DanError: The chain could not be asked.
         """
-        key = self.key(name)
-        lane = self._lanes.setdefault(name, _Lane(key))
+        lane = self._lanes.setdefault(name, _Lane(self.key(name)))
         async with lane.lock:
             turn = Turn(await self._next_nonce(lane, deadline))
             try:
@@ -151,15 +147,13 @@ class NonceLanes:
         Raises:
             DanError: The chain could not be asked.
         """
-        left = deadline.remaining()
-        if left is not None and left <= _POLL_S:
+        if not await self._pause(deadline):
             return False
-        await self._sleep(_POLL_S)
         turn.nonce = max(turn.nonce, await self._fetch(self.key(name), deadline))
         return True
 
     def forget(self, name: str = "") -> None:
-        """Give up waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce."""
+        """Stop waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce."""
         lane = self._lanes.get(name)
         if lane is not None:
             lane.next_nonce = None
@@ -190,14 +184,20 @@ class NonceLanes:
             nonce = await self._fetch(lane.key, deadline)
             if lane.next_nonce is None or nonce >= lane.next_nonce:
                 return nonce
-            left = deadline.remaining()
-            if left is not None and left <= _POLL_S:
+            if not await self._pause(deadline):
                 raise UserOperationTimeoutError(
                     f"the lane waits for the user operation {lane.last_sent}, which is not on the chain yet",
                     hint="Wait longer, use another lane, or forget() the lane if the bundler has dropped the operation",
                     user_operation_hash=lane.last_sent,
                 )
-            await self._sleep(_POLL_S)
+
+    async def _pause(self, deadline: Deadline) -> bool:
+        """Wait a moment; return False at once if no time is left for it."""
+        left = deadline.remaining()
+        if left is not None and left <= _POLL_S:
+            return False
+        await self._sleep(_POLL_S)
+        return True
 
 
 @frozen(kw_only=True)

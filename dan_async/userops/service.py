@@ -204,7 +204,7 @@ class Explanation(NamedTuple):
     hint: str
 
 
-#: Code of the entry point -> what it means.
+#: Code of the entry point -> its meaning.
 ENTRY_POINT_CODES: dict[str, Explanation] = {
     "AA10": Explanation(
         "the account is deployed already, and the operation wants to deploy it",
@@ -282,7 +282,7 @@ ENTRY_POINT_CODES: dict[str, Explanation] = {
     "AA96": Explanation("the signature aggregator is not valid", "Use an account without an aggregator"),
 }
 
-#: JSON-RPC error code -> what it means.
+#: JSON-RPC error code -> its meaning.
 RPC_CODES: dict[int, Explanation] = {
     -32500: Explanation("the entry point rejects the operation", "Look at the entry point's code"),
     -32501: Explanation("the paymaster rejects the operation", "Ask the paymaster again, or do without one"),

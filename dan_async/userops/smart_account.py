@@ -137,7 +137,7 @@ class SmartAccountClient:
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
 
         Returns:
-            The operation's hash; give it to ``wait_for_receipt``.
+            The operation's hash, for ``wait_for_receipt``.
 
         Raises:
             ConfigurationError: An argument is wrong; the account has no signer or no rpc_url; chains do not agree.
@@ -414,7 +414,7 @@ async def create_smart_account_client(
         paymaster_context: The service's own parameters, for example a policy's id.
         biconomy_paymaster_api_key: The API key of Biconomy's paymaster, instead of paymaster_url.
         paymaster: A paymaster of your own making, instead of either; it is closed with the client.
-        account: What kind of account it is; ``SimpleAccount("v0.7.0")`` if None, and ``BiconomyV2()`` with Biconomy's
+        account: The kind of account; ``SimpleAccount("v0.7.0")`` if None, and ``BiconomyV2()`` with Biconomy's
             paymaster.
         address: The account's address; if None, its factory is asked.
         owner: The account's owner, if that is not the signer: a session may sign for an account with another owner.
@@ -446,14 +446,14 @@ async def create_smart_account_client(
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
     check_int("salt", salt, least=0, most=2**256 - 1)
     limits = timeouts or Timeouts()
-    where = Address(parse_address("entry_point", entry_point)) if entry_point else ENTRY_POINTS[kind.version]
-    who = parse_address("owner" if owner else "signer", owner or _address_of(signer))
+    contract = parse_address("entry_point", entry_point) if entry_point else ENTRY_POINTS[kind.version]
+    owner_address = parse_address("owner" if owner else "signer", owner or _address_of(signer))
     known = None if address is None else parse_address("address", address)
 
     def service(name: str, url: str | Transport) -> JsonRpcService:
         return JsonRpcService(name, url, options=options, retry=retry, attempt_s=limits.attempt_s)
 
-    bundler = Bundler(service("bundler", bundler_url), entry_point=where)
+    bundler = Bundler(service("bundler", bundler_url), entry_point=contract)
     chain = None if rpc_url is None else Chain(service("node", rpc_url))
     try:
         chain_id = await _chain_id(chain_id, bundler_url, bundler, limits)
@@ -474,7 +474,7 @@ async def create_smart_account_client(
         chain=chain,
         paymaster=paymaster,
         chain_id=chain_id,
-        owner=who,
+        owner=owner_address,
         address=known,
         salt=salt,
         timeouts=limits,

@@ -175,7 +175,7 @@ async def ask_owner(
     failed: str,
     prompt: str = "an open prompt",
 ) -> T:
-    """Ask a wallet or a page, which may wait for a person, and turn what can go wrong into our errors."""
+    """Ask a wallet or a page, which may wait for a person, and turn its failures into our errors."""
     try:
         async with asyncio.timeout(timeout_s):
             return await ask()

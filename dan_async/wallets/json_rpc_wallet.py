@@ -33,7 +33,7 @@ _LONGEST_MESSAGE = 200
 #: "User rejected": EIP-1193's code, and the one that WalletConnect uses.
 _USER_REJECTED = (4001, 5000)
 
-#: Error code (EIP-1193 and JSON-RPC) -> what to do about it.
+#: Error code (EIP-1193 and JSON-RPC) -> the hint.
 _HINTS = {
     4100: "Unlock the account, or allow this application to use it",
     4200: "Use a wallet that supports eth_signTypedData_v4",

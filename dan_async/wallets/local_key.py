@@ -55,7 +55,7 @@ class LocalWallet:
         Sign a digest.
 
         Args:
-            digest: 32 bytes. Sign none that somebody else has computed: nothing tells what it stands for.
+            digest: 32 bytes. Sign none that somebody else has computed: nothing shows its meaning.
 
         Returns:
             65 bytes: r, s (low) and v (27 or 28).

@@ -98,12 +98,12 @@ class PasskeyAuth(_Passkey):
     Has a registered passkey sign, with the person verified by the authenticator.
 
     A passkey signs the challenge alone. The nodes bind the challenge to the request; a client that talks to the nodes
-    itself, or one-shot (``v2``), works it out itself, but through a gateway in ``v1`` it is what the gateway says.
+    itself, or one-shot (``v2``), computes it itself, but through a gateway in ``v1`` it is the gateway's word.
 
     Args:
-        credential_id: The passkey's credential id, base64url, as ``DanClient.register_passkey`` gave it.
-        get_assertion: Takes PublicKeyCredentialRequestOptions as JSON, and brings back the credential as its ``toJSON()``
-            gives it, as an object or text; None if the person declined.
+        credential_id: The passkey's credential id, base64url, as ``DanClient.register_passkey`` returned it.
+        get_assertion: Takes PublicKeyCredentialRequestOptions as JSON, and returns the credential's ``toJSON()``,
+            as an object or text; None if the person declined.
         rp_id: The relying party's id: the page's domain, or one above it.
         origin: The page's origin, as ``location.origin`` says.
         timeout_s: Seconds it may take; None for no limit but the job's.
@@ -168,8 +168,8 @@ class PasskeyRegister(_Passkey):
     Args:
         user_name: The account's name, as the browser shows it.
         user_id: The account's id at the page, 1 to 64 bytes; no personal data, since authenticators may show it.
-        create_credential: Takes PublicKeyCredentialCreationOptions as JSON, and brings back the credential as its
-            ``toJSON()`` gives it, as an object or text; None if the person declined.
+        create_credential: Takes PublicKeyCredentialCreationOptions as JSON, and returns the credential's
+            ``toJSON()``, as an object or text; None if the person declined.
         rp_id: The relying party's id: the page's domain, or one above it.
         rp_name: Its name, as the browser may show it.
         origin: The page's origin, as ``location.origin`` says.
