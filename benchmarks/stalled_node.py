@@ -117,8 +117,7 @@ async def on_stubs(turns: int = 10, keygens: int = 60, concurrency: int = 4) -> 
 
 async def on_devnet(turns: int = 10, keygens: int = 10) -> Comparison:
     """Measure key generation and acknowledgements of real nodes; one of them never gets its acknowledgement through."""
-    from dan_async.devnet import Devnet
-    from dan_async.devnet.faults.kinds import DropReply
+    from dan_async.devnet import Devnet, DropReply
 
     found = Comparison("key generation on the devnet, one reply lost")
     async with AsyncExitStack() as stack:

@@ -17,8 +17,7 @@ from dan_async.devnet.faults.in_force import FaultBoard, Faults
 from dan_async.devnet.faults.kinds import Fault
 from dan_async.devnet.listening import PortReservation, check_loopback, listening_socket
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.node.process import ProcessRunner
-from dan_async.devnet.node.runner import InProcessRunner, NodeConfig, NodeRunner
+from dan_async.devnet.node.runner import InProcessRunner, NodeConfig, NodeRunner, ProcessRunner
 from dan_async.devnet.node.server import PEER_PATH, RPC_PATH
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
 from dan_async.types import Clock, MpcKeyId, OperatorAddress
@@ -83,13 +82,13 @@ class DevnetNode:
             await carry_through(self._runner.stop())
 
     async def retire(self) -> None:
-        """Stop it for good: what the devnet does when it is closed."""
+        """Stop it for good, as the devnet does when it is closed."""
         self._is_retired = True
         await self.stop()
 
     def reveal_share(self, key_id: MpcKeyId | str) -> KeyShare | None:
         """
-        Give the node's secret share of a key, or None if it has none. For tests: real nodes have no such door.
+        Return the node's secret share of a key, or None if it has none. For tests: a real node never reveals it.
 
         Raises:
             ConfigurationError: The node is in a process of its own.
@@ -99,7 +98,7 @@ class DevnetNode:
 
     def ephemeral_key_ids(self, key_id: MpcKeyId | str) -> tuple[str, ...]:
         """
-        Give the names of the ephemeral keys that may use a key, expired ones included, revoked ones not.
+        Return the names of the ephemeral keys that may use a key, expired ones included, revoked ones not.
 
         Raises:
             ConfigurationError: The node is in a process of its own.
@@ -188,7 +187,7 @@ class Devnet:
     ) -> None:
         await self.aclose()
 
-    # --- what it consists of ------------------------------------------------------------------------------------------
+    # --- nodes and gateways -------------------------------------------------------------------------------------------
 
     @property
     def nodes(self) -> tuple[DevnetNode, ...]:
@@ -206,18 +205,18 @@ class Devnet:
 
     @property
     def endpoints(self) -> tuple[NodeEndpoint, ...]:
-        """Where the nodes are and who they are: what a ``NodeNetwork`` takes."""
+        """The nodes' URLs and operator addresses, as a ``NodeNetwork`` takes them."""
         return tuple(node.endpoint for node in self.nodes)
 
     def describe(self) -> dict[str, Any]:
-        """Give what there is to connect to, as JSON members."""
+        """Return the addresses of nodes and gateway, as JSON members."""
         nodes = [{"url": node.url, "operator": node.operator} for node in self.nodes]
         return {"nodes": nodes, **({"gateway": self.gateway_url} if self._gateways else {})}
 
     @property
     def gateway_url(self) -> str:
         """
-        The gateway's URL, with its version segment: what a ``GatewayNetwork`` or a public TypeScript client takes.
+        The gateway's URL, with its version segment, as a ``GatewayNetwork`` or a public TypeScript client takes it.
 
         Raises:
             ConfigurationError: There is none.
@@ -257,7 +256,7 @@ class Devnet:
 
     def network(self, **options: Any) -> NodeNetwork:
         """
-        Make a network of these nodes; whoever makes it closes it.
+        Make a network of these nodes; the caller closes it.
 
         Args:
             **options: As for ``NodeNetwork``; *threshold* is the devnet's unless given.
@@ -299,20 +298,20 @@ class Devnet:
             raise
 
     async def aclose(self) -> None:
-        """Stop all nodes and give everything back. May be called twice; carried through even if cancelled."""
+        """Stop all nodes and release everything. May be called twice; carried through even if cancelled."""
         if not self._is_closed:
             self._is_closed = True
             await carry_through(self._close())
 
     async def open_network(self) -> NodeNetwork:
-        """Start the devnet, if it is not running, and give a network of its nodes (see ``NetworkSource``)."""
+        """Start the devnet, if it is not running, and return a network of its nodes (see ``NetworkSource``)."""
         if self._opened or not self._nodes:
             await self.start()
             self._opened += 1
         return self.network()
 
     async def close_network(self) -> None:
-        """Stop the devnet when nobody needs it any more, if ``open_network`` started it."""
+        """Stop the devnet when no one needs it any more, if ``open_network`` started it."""
         if self._opened:
             self._opened -= 1
             if not self._opened:

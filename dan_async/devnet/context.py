@@ -1,19 +1,10 @@
-"""
-Who a node is: a secp256k1 key whose Ethereum address is the node's operator address.
-
-What a node accepts, how much of it, and how long it waits.
-
-A token bucket for each address that sends requests.
-
-Threads for what would hold the event loop.
-"""
+"""What every part of one node is given: who the node is, its limits, its threads, its faults, its store and its clock."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import itertools
-import os
 import secrets
 import threading
 from collections import OrderedDict
@@ -32,49 +23,17 @@ from dan_async._values import check_int, check_seconds, from_hex, required
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest, signing_key
-from dan_async.types import OperatorAddress
+from dan_async.devnet.faults.in_force import NodeFaults
+from dan_async.devnet.share_store import ShareStore, replace_file
+from dan_async.types import Clock, OperatorAddress
 
-
-def replace_file(target: Path, content: bytes) -> None:
-    """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
-    fresh = target.with_name(f"{target.name}.{secrets.token_hex(8)}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(target)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    _flush_folder(target.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    # Without this the new name may be lost in a power cut although its content is safe.
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
+T = TypeVar("T")
 
 _STORAGE_INFO = b"dan-devnet share store key"
 
 
 class NodeIdentity:
-    """
-    A node's identity key.
-
-    Args:
-        secret: The private key, 32 bytes.
-
-    Raises:
-        InvalidFieldError: It is not a private key.
-    """
+    """Who a node is: a secp256k1 key whose Ethereum address is the node's operator address."""
 
     __slots__ = ("_key", "operator")
 
@@ -84,7 +43,7 @@ class NodeIdentity:
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a new one."""
+        """Make a new identity."""
         while True:
             secret = secrets.token_bytes(32)
             if 0 < int.from_bytes(secret, "big") < ORDER:
@@ -100,10 +59,7 @@ class NodeIdentity:
         """
         Read the identity kept in a file, or make one and keep it there, with mode 0600.
 
-        The file is not encrypted: whoever can read it is the node.
-
-        Raises:
-            InvalidFieldError: The file holds something else.
+        The file is not encrypted: anyone who can read it is the node.
         """
         try:
             text = path.read_text(encoding="ascii", errors="replace")
@@ -123,7 +79,7 @@ class NodeIdentity:
         return HKDF(SHA256(), 32, salt=None, info=_STORAGE_INFO).derive(self._key.secret)
 
     def to_hex(self) -> str:
-        """Give the private key as 64 hex digits, to be handed to the node's own process or file and to nobody else."""
+        """Return the private key as 64 hex digits, for the node's own process or file and for nobody else."""
         return self._key.secret.hex()
 
     def __repr__(self) -> str:
@@ -198,15 +154,7 @@ class NodeLimits:
 
 
 class RateLimit:
-    """
-    Allows so many requests per second and address, and short bursts.
-
-    Args:
-        per_s: How fast a bucket fills.
-        burst: How much it holds.
-        clock: A monotonic clock.
-        max_addresses: How many buckets are kept; the one not used for longest goes first.
-    """
+    """Allows so many requests per second and address, and short bursts."""
 
     def __init__(
         self, per_s: float, burst: int, *, clock: Callable[[], float], max_addresses: int = 4096
@@ -218,7 +166,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, address: str) -> float:
-        """Take one token; gives 0.0 if there was one, else the seconds until there is."""
+        """Take one token; return 0.0 if there was one, else the seconds until there is."""
         now = self._clock()
         level, at = self._buckets.pop(address, (self._burst, now))
         level = min(self._burst, level + (now - at) * self._per_s)
@@ -229,15 +177,12 @@ class RateLimit:
         return 0.0 if allowed else (1.0 - level) / self._per_s
 
 
-T = TypeVar("T")
-
-
 class Urgency(IntEnum):
     """
     Which computation comes first.
 
-    What is under way goes before what is new: so a busy node finishes one thing after the other, instead of letting
-    everything wait for everything else until deadlines pass.
+    Work under way goes before new work: so a busy node finishes one thing after the other, instead of letting everything
+    wait for everything else until deadlines pass.
     """
 
     NEW = 0
@@ -246,7 +191,7 @@ class Urgency(IntEnum):
 
 
 class _Arithmetic:
-    """One thread that does what is most urgent, and of that what came first. It starts with its first task."""
+    """One thread that takes the most urgent task, and of those the first. It starts with its first task."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []  # a heap
@@ -264,7 +209,7 @@ class _Arithmetic:
                 return
             try:
                 result = function(*arguments)
-            except BaseException as error:  # noqa: BLE001 - it goes to whoever waits
+            except BaseException as error:  # noqa: BLE001 - it goes to the caller that waits
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -312,8 +257,8 @@ class Workers:
     Two threads: one for arithmetic, one for the disk.
 
     One for arithmetic is the best number, not the least: Python code in several threads fights the event loop for the
-    interpreter lock, and with two the loop stalls longer while fewer keys get done. Who has cores to spare gives
-    each node a process of its own.
+    interpreter lock, and with two the loop stalls longer while fewer keys get done. Where cores are to spare,
+    give each node a process of its own.
     """
 
     def __init__(self) -> None:
@@ -342,3 +287,21 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@frozen(kw_only=True, eq=False)
+class NodeContext:
+    """
+    One node, as each of its parts sees it.
+
+    The workers belong to the runner of the node. ``on_crash`` is called when a fault kills the node, with the seconds
+    until it is to come back, if it is.
+    """
+
+    identity: NodeIdentity
+    limits: NodeLimits = field(repr=False)
+    workers: Workers
+    faults: NodeFaults
+    store: ShareStore
+    clock: Clock
+    on_crash: Callable[[float | None], None]

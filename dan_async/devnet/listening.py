@@ -1,8 +1,4 @@
-"""
-Ports that belong to a devnet for as long as it runs, also while a node is stopped.
-
-Where a node listens. It can be shut, so that connections are refused, and opened again at the same port.
-"""
+"""Where nodes listen: ports that stay a devnet's while a node is stopped, and a node's socket, to be shut and opened."""
 
 from __future__ import annotations
 
@@ -18,14 +14,16 @@ from aiohttp import web
 
 from dan_async.errors import InvalidFieldError
 
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+
+#: Turns of the event loop until a connection that was accepted is known to the server.
+_TURNS = 5
+
 
 def check_loopback(host: str) -> str:
-    """
-    Check that a host is a loopback address, which is where a devnet belongs.
-
-    Raises:
-        InvalidFieldError: It is not.
-    """
+    """Check that a host is a loopback address, which is where a devnet belongs."""
     try:
         is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -39,7 +37,8 @@ def check_loopback(host: str) -> str:
     return host
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Bind a socket for a node to listen on, at a port that a ``PortReservation`` holds."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -54,24 +53,16 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Bind a socket for a node to listen on, at a port that a ``PortReservation`` holds."""
-    return _bound(host, port)
-
-
 class PortReservation:
     """
     A port from the operating system, held by a socket that is bound and never listens.
 
     Connections are refused while no node listens at it, and no other program is given the port meanwhile. (Where
     SO_REUSEPORT is missing, the port is found and let go again; somebody else may then take it.)
-
-    Args:
-        host: The loopback address.
     """
 
     def __init__(self, host: str) -> None:
-        self._socket = _bound(host, 0)
+        self._socket = listening_socket(host, 0)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         if not hasattr(socket, "SO_REUSEPORT"):
@@ -84,7 +75,7 @@ class PortReservation:
         return f"{host}:{self.port}"
 
     def close(self) -> None:
-        """Give the port back."""
+        """Release the port."""
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -94,22 +85,11 @@ class PortReservation:
         self.close()
 
 
-_log = logging.getLogger(__name__)
-
-_BACKLOG = 1024
-
-#: Turns of the event loop until a connection that was accepted is known to the server.
-_TURNS = 5
-
-
 class Door:
     """
-    The listening socket of one node.
+    Where one node listens: shut, connections are refused; opened again, it is at the same port.
 
-    Args:
-        runner: Serves what connects; set up already.
-        listener: A bound socket at the node's port; belongs to the door from now on.
-        on_shut: Called whenever it was shut: from then on nobody comes in.
+    It owns the listener from now on; ``on_shut`` is called whenever it was shut, and no connection is accepted any more.
     """
 
     def __init__(
@@ -138,9 +118,8 @@ class Door:
         """Shut it for good."""
         self._is_wanted_open = False
         if self._moving is not None:
-            await asyncio.wait(
-                [self._moving]
-            )  # it takes a few turns; cancelled, it might lose an open server
+            # It takes a few turns; cancelled, it might lose an open server.
+            await asyncio.wait([self._moving])
         await self._move()
 
     async def _move(self) -> None:

@@ -19,11 +19,7 @@ import pytest_asyncio
 
 from dan_async.devnet.cluster import Devnet
 
-__all__ = [
-    "MakeDevnet",
-    "devnet",
-    "make_devnet",
-]
+__all__ = ["MakeDevnet", "devnet", "make_devnet"]
 
 
 class MakeDevnet(Protocol):

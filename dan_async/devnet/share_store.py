@@ -18,7 +18,6 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dan_async.devnet.context import replace_file
 from dan_async.errors import DanError
 
 try:
@@ -26,12 +25,13 @@ try:
 except ImportError:  # Windows: nothing keeps two nodes apart there
     fcntl = None  # type: ignore[assignment]  # the module is missing on purpose
 
+#: What the names of a node's records begin with: passkeys, and set-ups with other nodes. Keys have no prefix.
+PASSKEY_PREFIX = "passkey-"
+PAIR_PREFIX = "pair-"
+
 _MAGIC = b"dan-devnet record 1\n"
-
 _NONCE_LENGTH = 12
-
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,80}\Z")
-
 _SUFFIX = ".record"
 
 
@@ -51,7 +51,7 @@ class ShareStore(Protocol):
         ...
 
     def names(self) -> Iterable[str]:
-        """Give the names of all records."""
+        """Return the names of all records."""
         ...
 
     def close(self) -> None:
@@ -73,11 +73,11 @@ class MemoryShareStore:
         self._records[_checked(name)] = data
 
     def get(self, name: str) -> bytes | None:
-        """Give a record back."""
+        """Return a record."""
         return self._records.get(_checked(name))
 
     def names(self) -> list[str]:
-        """Give the names of all records."""
+        """Return the names of all records."""
         return sorted(self._records)
 
     def close(self) -> None:
@@ -85,16 +85,7 @@ class MemoryShareStore:
 
 
 class DiskShareStore:
-    """
-    Keeps records as encrypted files.
-
-    Args:
-        folder: Where; made with mode 0700 if it is missing.
-        key: The 32-byte encryption key.
-
-    Raises:
-        ShareStoreError: Another process uses the folder.
-    """
+    """Keeps records as files, encrypted under a 32-byte key, in a folder that only one process may use."""
 
     def __init__(self, folder: Path, key: bytes) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -115,12 +106,7 @@ class DiskShareStore:
         replace_file(target, sealed)
 
     def get(self, name: str) -> bytes | None:
-        """
-        Read and decrypt a record.
-
-        Raises:
-            ShareStoreError: The file was changed, or belongs to another name or another node.
-        """
+        """Read and decrypt a record; one that was changed, or belongs to another name or node, is an error."""
         try:
             sealed = self._path(name).read_bytes()
         except FileNotFoundError:
@@ -137,7 +123,7 @@ class DiskShareStore:
             ) from None
 
     def names(self) -> list[str]:
-        """Give the names of all records."""
+        """Return the names of all records."""
         return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
 
     def close(self) -> None:
@@ -148,6 +134,33 @@ class DiskShareStore:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{_checked(name)}{_SUFFIX}"
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part."""
+    fresh = target.with_name(f"{target.name}.{secrets.token_hex(8)}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(target)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    # Without this the new name may be lost in a power cut although its content is safe.
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _lock(folder: Path) -> int | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dan_async import DanClient, LocalWallet, NodeNetwork, Threshold, Timeouts
-from dan_async.devnet import Devnet
-from dan_async.devnet.faults.kinds import DropReply, DropRequest
+from dan_async.devnet import Devnet, DropReply, DropRequest
 from dan_async.network import KeygenReport
 from tests.helpers import assert_runs_under
 

@@ -5,5 +5,3 @@ A fault is a frozen value; ``net.faults[index] = fault`` puts it in force at ``n
 running, several at once as a list, and None takes all away. ``methods`` limits a fault to some RPC methods, ``times``
 to so many uses.
 """
-
-from __future__ import annotations

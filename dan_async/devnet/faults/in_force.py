@@ -1,8 +1,4 @@
-"""
-The faults in force at one node, and how often each was used.
-
-``Devnet.faults``: which faults are in force at which node.
-"""
+"""The faults in force: at one node, with how often each was used, and at all of them, as ``Devnet.faults``."""
 
 from __future__ import annotations
 
@@ -11,43 +7,203 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TypeVar
 
-from attrs import evolve
-
 from dan_async._values import check_int
 from dan_async.deadline import wait_for_event
-from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.faults.kinds import (
-    GARBAGE_FORMS,
-    AcknowledgeOtherKey,
-    CheatInSigning,
-    Crash,
-    CrashInSigning,
-    DealWrongShare,
-    Delay,
-    Disconnect,
-    DropReply,
-    DropRequest,
-    Equivocate,
-    ExpireNonces,
-    FallSilent,
-    Fault,
-    ForgeShares,
-    ForgeSignature,
-    HttpError,
-    NodeCrashed,
-    RefuseConnections,
-    RequestDropped,
-    SendGarbage,
-    SilentInSigning,
-    Trickle,
-    WrongSignatureShare,
-    forge_signature_shares,
-    spoil_multiplication,
-)
-from dan_async.devnet.faults.lies import forge_shares, forge_signature, substitute_key
+from dan_async.devnet.faults.kinds import KINDS, Bodies, Fault, HttpRefusal, KeygenFault, ReplyFault
+from dan_async.devnet.faults.lies import KeygenFace, Sign
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.node_signing import SignatureShares
+
+T = TypeVar("T")
+
+_KEYGEN, _PRESIGN, _SIGN = "dan_keygen", "dan_presign", "dan_sign"
+
+
+class NodeFaults:
+    """
+    The faults in force at one node; the node asks at each point where something may go wrong.
+
+    Args:
+        wait: Waits for an event, but no longer than so many seconds; injected by tests.
+        random: Returns numbers from 0 to 1 for jitter; injected by tests. Not a source of secrets.
+    """
+
+    def __init__(
+        self,
+        *,
+        wait: Callable[[asyncio.Event, float], Awaitable[object]] = wait_for_event,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._wait = wait
+        self._random = random
+        self._faults: tuple[Fault, ...] = ()
+        self._groups: tuple[list[int], ...] = ()
+        self._uses: dict[int, int] = {}
+        self._on_change: Callable[[], None] | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def active(self) -> tuple[Fault, ...]:
+        """The faults as they were set."""
+        return self._faults
+
+    @property
+    def uses(self) -> Mapping[int, int]:
+        """How often each fault was used, by its place in ``active``."""
+        return dict(self._uses)
+
+    def set(self, faults: Iterable[Fault], uses: Mapping[int, int] | None = None) -> None:
+        """Put these in force and take away what was; *uses* says how often each was used already, by place."""
+        self._faults = tuple(faults)
+        places = ([p for p, fault in enumerate(self._faults) if isinstance(fault, kind)] for kind in KINDS)
+        self._groups = tuple(group for group in places if group)
+        self._uses = dict(uses or {})
+        self._changed.set()  # delayed requests go on
+        self._changed = asyncio.Event()
+        if self._on_change is not None:
+            self._on_change()
+
+    def watch(self, on_change: Callable[[], None] | None) -> None:
+        """Have a function called after each change; the node that runs does so, and passes None when it stops."""
+        self._on_change = on_change
+
+    def is_in_force(self, fault: Fault) -> bool:
+        """Return whether a fault has not been taken away meanwhile."""
+        return any(fault is active for active in self._faults)
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether nobody may connect."""
+        return any(fault.refuses_connections for fault in self._faults)
+
+    @property
+    def cuts_clients(self) -> bool:
+        """Whether the connections of clients are to be cut when the faults have changed."""
+        return any(fault.cuts_clients for fault in self._faults)
+
+    def turn_away(self) -> HttpRefusal | None:
+        """Return the HTTP status with which an upgrade or a POST is turned away."""
+        return self._first("", lambda fault: fault.on_connect())
+
+    def spoil_reply(self, method: str) -> ReplyFault | None:
+        """Return the fault that writes a reply in the node's place."""
+        return self._first(method, lambda fault: fault.on_reply())
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    async def before_work(self, method: str) -> None:
+        """Delay or drop a request that has arrived."""
+        changed = self._changed
+        delays = [
+            s for group in self._use(method, lambda fault: fault.on_arrival(self._random)) for s in group
+        ]
+        for seconds in delays:
+            await self._wait(changed, seconds)
+        dropped = self._first(method, lambda fault: fault.on_request())
+        if dropped is not None:
+            raise dropped
+
+    def expires_nonce(self, method: str) -> bool:
+        """Return whether a nonce that is being used is to be taken for an expired one."""
+        return self._first(method, lambda fault: fault.on_nonce()) is not None
+
+    def before_reply(self, method: str) -> None:
+        """Lose the answer, or the node, when the work is done."""
+        ending = self._first(method, lambda fault: fault.on_result())
+        if ending is not None:
+            raise ending
+
+    def forge(self, ack: Acknowledgement, sign: Sign, *, owner_id: str) -> Acknowledgement:
+        """Return the acknowledgement that the node sends instead of its true one."""
+        forged = ack
+
+        def falsify(fault: Fault) -> Acknowledgement | None:
+            return fault.on_acknowledgement(forged, sign, owner_id)
+
+        for forgeries in self._use(_KEYGEN, falsify):  # each kind on top of the last
+            forged = forgeries[0]
+        return forged
+
+    # --- key generation -----------------------------------------------------------------------------------------------
+
+    def begin_keygen(self, face: KeygenFace) -> KeygenFaults:
+        """Use the faults of a key generation that begins."""
+        return KeygenFaults(self, list(self._use(_KEYGEN, lambda fault: fault.on_keygen())), face)
+
+    def before_round(self, round_: int) -> None:
+        """Lose the node before it sends its messages of a round of key generation."""
+        crash = self._first(_KEYGEN, lambda fault: fault.before_keygen_round(round_))
+        if crash is not None:
+            raise crash
+
+    # --- signing ------------------------------------------------------------------------------------------------------
+
+    def signing_round(self, round_: int, bodies: Bodies) -> Bodies:
+        """Lose the node before it sends its messages of a round of a presignature, or return others in their place."""
+        crash = self._first(_PRESIGN, lambda fault: fault.before_signing_round(round_))
+        if crash is not None:
+            raise crash
+        changed = self._first(_PRESIGN, lambda fault: fault.on_signing_round(round_, bodies))
+        return bodies if changed is None else changed
+
+    def forge_shares(self, shares: SignatureShares, sign: Sign) -> SignatureShares:
+        """Return the shares of signatures that the node sends instead of its true ones."""
+        return self._first(_SIGN, lambda fault: fault.on_shares(shares, sign)) or shares
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _first(self, method: str, hook: Callable[[Fault], T | None]) -> T | None:
+        return next((outcomes[0] for outcomes in self._use(method, hook)), None)
+
+    def _use(self, method: str, hook: Callable[[Fault], T | None]) -> Iterator[list[T]]:
+        """
+        Call a hook of the faults in force and yield what they do, kind after kind.
+
+        All of one kind are used at once, also where only the first then matters; a later kind is not used before it is
+        asked for.
+        """
+        for group in self._groups:
+            outcomes = []
+            for place in group:
+                fault, used = self._faults[place], self._uses.get(place, 0)
+                is_spared = bool(fault.methods) and method not in fault.methods
+                if is_spared or (fault.times is not None and used >= fault.times):
+                    continue
+                outcome = hook(fault.at_use(used))
+                if outcome is not None:
+                    self._uses[place] = used + 1
+                    outcomes.append(outcome)
+            if outcomes:
+                yield outcomes
+
+
+class KeygenFaults:
+    """The faults of one node in one key generation."""
+
+    def __init__(self, node: NodeFaults, faults: list[list[KeygenFault]], face: KeygenFace) -> None:
+        self._node = node
+        self._faults = faults  # kind after kind
+        self._face = face
+
+    def outgoing(self, round_: int, bodies: Bodies, commitments: Bodies) -> Bodies:
+        """
+        Lose the node before it sends its messages of a round, or return others in their place.
+
+        *commitments* are those of the other parties, once they have come.
+        """
+        self._node.before_round(round_)
+        self._face.commitments = commitments
+        for group in self._faults:
+            for fault in group:
+                changed = fault.on_keygen_round(round_, bodies, self._face)
+                if changed is not None:
+                    bodies = changed
+                    break  # the same lie told twice might be none
+        return bodies
+
 
 #: What may be set: one fault, several, or none.
 Faults = Fault | Iterable[Fault] | None
@@ -59,7 +215,7 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
 
     Args:
         count: How many nodes there are.
-        apply: Tells a node what is in force now.
+        apply: Puts faults in force at a node.
         first: The faults to begin with.
     """
 
@@ -97,183 +253,3 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
 
     def _checked(self, index: int) -> int:
         return check_int("index", index, least=0, most=len(self._faults) - 1)
-
-
-T = TypeVar("T", bound=Fault)
-
-#: The method whose answer is an acknowledgement.
-_KEYGEN = "dan_keygen"
-
-_PRESIGN, _SIGN = "dan_presign", "dan_sign"
-
-#: The last round of a presignature.
-_MULTIPLY = 2
-
-
-def _any(_: object) -> bool:
-    return True
-
-
-class NodeFaults:
-    """
-    The faults in force at one node; the node asks at each point where something may go wrong.
-
-    Args:
-        wait: Waits for an event, but no longer than so many seconds; injected by tests.
-        random: Gives numbers from 0 to 1 for jitter; injected by tests. Not a source of secrets.
-    """
-
-    def __init__(
-        self,
-        *,
-        wait: Callable[[asyncio.Event, float], Awaitable[object]] = wait_for_event,
-        random: Callable[[], float] = random.random,
-    ) -> None:
-        self._wait = wait
-        self._random = random
-        self._faults: tuple[Fault, ...] = ()
-        self._uses: dict[int, int] = {}
-        self._on_change: Callable[[], None] | None = None
-        self._changed = asyncio.Event()
-
-    @property
-    def active(self) -> tuple[Fault, ...]:
-        """The faults as they were set."""
-        return self._faults
-
-    @property
-    def uses(self) -> Mapping[int, int]:
-        """How often each fault was used, by its place in ``active``."""
-        return dict(self._uses)
-
-    def set(self, faults: Iterable[Fault], uses: Mapping[int, int] | None = None) -> None:
-        """
-        Put these in force and take away what was.
-
-        Args:
-            faults: The faults.
-            uses: How often each was used already, by place.
-        """
-        self._faults = tuple(faults)
-        self._uses = dict(uses or {})
-        self._changed.set()  # what is being delayed goes on
-        self._changed = asyncio.Event()
-        if self._on_change is not None:
-            self._on_change()
-
-    def watch(self, on_change: Callable[[], None] | None) -> None:
-        """Have a function called after each change; the node that runs does so, and says None when it stops."""
-        self._on_change = on_change
-
-    def is_in_force(self, fault: Fault) -> bool:
-        """Tell whether a fault has not been taken away meanwhile."""
-        return any(fault is active for active in self._faults)
-
-    # --- connections --------------------------------------------------------------------------------------------------
-
-    @property
-    def is_refusing(self) -> bool:
-        """Whether nobody may connect."""
-        return any(isinstance(fault, RefuseConnections) for fault in self._faults)
-
-    @property
-    def cuts_clients(self) -> bool:
-        """Whether the connections of clients are to be cut when the faults have changed."""
-        return any(isinstance(fault, HttpError | RefuseConnections) for fault in self._faults)
-
-    def http_error(self) -> HttpError | None:
-        """Give the status with which an upgrade or a POST is turned away."""
-        return next(iter(self._take(HttpError, "")), None)
-
-    def spoil_reply(self, method: str) -> Disconnect | SendGarbage | Trickle | None:
-        """Give what becomes of an answer that is about to be sent."""
-        for disconnect in self._take(Disconnect, method):
-            return disconnect
-        for position, garbage in self._taken(SendGarbage, method, _any):
-            form = garbage.form or GARBAGE_FORMS[(self._uses[position] - 1) % len(GARBAGE_FORMS)]
-            return evolve(garbage, form=form)
-        return next(iter(self._take(Trickle, method)), None)
-
-    # --- requests -----------------------------------------------------------------------------------------------------
-
-    async def before_work(self, method: str) -> None:
-        """Delay or drop a request that has arrived."""
-        for delay in self._take(Delay, method):
-            seconds = delay.seconds + delay.jitter_s * (2 * self._random() - 1)
-            await self._wait(self._changed, max(0.0, seconds))
-        if self._take(DropRequest, method):
-            raise RequestDropped
-
-    def expires_nonce(self, method: str) -> bool:
-        """Tell whether a nonce that is being used is to be taken for an expired one."""
-        return bool(self._take(ExpireNonces, method))
-
-    def before_reply(self, method: str) -> None:
-        """Lose the answer, or the node, when the work is done."""
-        for crash in self._take(Crash, method, lambda crash: crash.at_round is None):
-            raise NodeCrashed(crash.restart_after)
-        if self._take(DropReply, method):
-            raise RequestDropped
-
-    def forge(self, ack: Acknowledgement, identity: NodeIdentity, *, owner_id: str) -> Acknowledgement:
-        """Give the acknowledgement that the node sends instead of its true one."""
-        if self._take(AcknowledgeOtherKey, _KEYGEN):
-            ack = substitute_key(ack, identity.sign, owner_id)
-        if self._take(ForgeShares, _KEYGEN):
-            ack = forge_shares(ack, identity.sign)
-        if self._take(ForgeSignature, _KEYGEN):
-            ack = forge_signature(ack)
-        return ack
-
-    # --- key generation -----------------------------------------------------------------------------------------------
-
-    def in_key_generation(self) -> tuple[Fault, ...]:
-        """Give the faults of a key generation that begins."""
-        kinds: tuple[type[Fault], ...] = (DealWrongShare, Equivocate, FallSilent)
-        return tuple(fault for kind in kinds for fault in self._take(kind, _KEYGEN))
-
-    def before_round(self, round_: int) -> None:
-        """Lose the node before it sends its messages of a round."""
-        for crash in self._take(Crash, _KEYGEN, lambda crash: crash.at_round == round_):
-            raise NodeCrashed(crash.restart_after)
-
-    # --- signing ------------------------------------------------------------------------------------------------------
-
-    def signing_round(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        """
-        Lose the node before it sends its messages of a round, or give what it sends instead.
-
-        Args:
-            round_: The round: 1 commit, 2 multiply.
-            bodies: What it should send to each other signer.
-        """
-        for crash in self._take(CrashInSigning, _PRESIGN, lambda crash: crash.at_round == round_):
-            raise NodeCrashed(crash.restart_after)
-        if self._take(SilentInSigning, _PRESIGN, lambda silent: silent.round == round_):
-            return {}
-        if self._take(CheatInSigning, _PRESIGN, lambda _: round_ == _MULTIPLY):
-            return spoil_multiplication(bodies)
-        return bodies
-
-    def forge_shares(self, shares: SignatureShares, identity: NodeIdentity) -> SignatureShares:
-        """Give the shares of signatures that the node sends instead of its true ones."""
-        if self._take(WrongSignatureShare, _SIGN):
-            return forge_signature_shares(shares, identity.sign)
-        return shares
-
-    # ------------------------------------------------------------------------------------------------------------------
-
-    def _take(self, kind: type[T], method: str, applies: Callable[[T], bool] = _any) -> list[T]:
-        return [fault for _, fault in self._taken(kind, method, applies)]
-
-    def _taken(self, kind: type[T], method: str, applies: Callable[[T], bool]) -> list[tuple[int, T]]:
-        """Find the faults that apply here, and count this use of them."""
-        taken = []
-        for position, fault in enumerate(self._faults):
-            if not isinstance(fault, kind) or (fault.methods and method not in fault.methods):
-                continue
-            used = self._uses.get(position, 0)
-            if applies(fault) and (fault.times is None or used < fault.times):
-                self._uses[position] = used + 1
-                taken.append((position, fault))
-        return taken

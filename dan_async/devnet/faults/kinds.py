@@ -1,25 +1,49 @@
 """
-The faults there are. Each says what the node does; docs/testing-with-the-devnet.md says what a client sees.
+The faults: the options of each, its spelling on the command line, and the moments at which it changes something.
 
-What every fault has in common, and how a fault in force ends a request or a node.
-
-What a node can do wrong when it signs: in the rounds of a presignature, or with its share of the signature.
+This module is the registry: a class here with a ``name`` is a fault that can be set, spelt and sent to another process. A
+node with several faults uses them in the order in which they stand here. docs/testing-with-the-devnet.md says what a
+client sees of each.
 """
 
 from __future__ import annotations
 
 import secrets
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import attrs
 from attrs import evolve, field, frozen
 
 from dan_async._values import check_int, check_seconds, check_text, optional, required
-from dan_async.crypto.curve import ORDER
+from dan_async.crypto.signature import sign_digest, signing_key
+from dan_async.devnet.faults.lies import (
+    KeygenFace,
+    Sign,
+    SpoiltReply,
+    falsify_shares,
+    forge_shares,
+    sign_claims,
+    spoil_multiplication,
+    substitute_key,
+)
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_signing import SignatureShares, shares_digest
+from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node_signing import SignatureShares
 from dan_async.types import Json
+
+#: What ``SendGarbage`` can send.
+GARBAGE_FORMS = ("json", "binary", "raw")
+
+_LONGEST_RETRY_AFTER_S = 24 * 3600
+
+#: The rounds of key generation, and those of a presignature.
+_COMMIT, _OPEN, _ECHO = 1, 2, 3
+_MULTIPLY = 2
+
+#: What each party is sent in a round, by its index.
+Bodies = Mapping[int, bytes]
 
 
 class RequestDropped(Exception):  # noqa: N818 - nothing went wrong that was not asked for
@@ -27,16 +51,45 @@ class RequestDropped(Exception):  # noqa: N818 - nothing went wrong that was not
 
 
 class NodeCrashed(Exception):  # noqa: N818 - as above
-    """
-    The fault in force is that the node dies here.
-
-    Args:
-        restart_after: Seconds until it comes back by itself; None for never.
-    """
+    """The fault in force is that the node dies here, and comes back by itself after some seconds, if it does."""
 
     def __init__(self, restart_after: float | None = None) -> None:
         super().__init__()
         self.restart_after = restart_after
+
+
+class HttpRefusal(NamedTuple):
+    """The HTTP status that turns a client away, and the seconds in its Retry-After header, if it has one."""
+
+    status: int
+    retry_after: int | None
+
+
+# --- spelling ---------------------------------------------------------------------------------------------------------
+
+
+#: How an option's value is spelt: a whole number; a time span; whole seconds or ``none``; RPC methods joined with ``+``.
+Spelling = Literal["number", "seconds", "retry-after", "methods"]
+
+
+@frozen
+class Option:
+    """
+    How a field of a fault is spelt on the command line.
+
+    ``value`` may also be the words to choose from; ``missing`` is said when an option without a default is left out;
+    ``spread`` is the option whose value may follow this one's after ±.
+    """
+
+    name: str
+    value: Spelling | tuple[str, ...]
+    missing: str = ""
+    spread: str = ""
+
+
+def spelt(name: str, value: Spelling | tuple[str, ...] = "number", **more: str) -> dict[str, Option]:
+    """Return the metadata of a field that is an option."""
+    return {"option": Option(name, value, **more)}
 
 
 def _check_methods(_: object, attribute: Any, value: object) -> None:
@@ -49,6 +102,14 @@ def _check_methods(_: object, attribute: Any, value: object) -> None:
 def _to_methods(value: Any) -> Any:
     # A text would silently become a tuple of letters.
     return value if isinstance(value, str) else tuple(value)
+
+
+def _check_not_negative(_: object, attribute: Any, value: object) -> None:
+    if isinstance(value, bool) or value != 0:
+        check_seconds(attribute.name, value)
+
+
+# --- what all faults have in common -----------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -64,13 +125,26 @@ class Fault:
         InvalidFieldError: A value is out of range, or the fault does not take it.
     """
 
+    #: What it is called on the command line.
+    name: ClassVar[str] = ""
+    #: The option whose value may stand there without the option's name.
+    first: ClassVar[str] = "times"
+    #: A correct spelling, for an error message.
+    example: ClassVar[str] = ""
     #: Whether the fault can be limited to some methods.
     takes_methods: ClassVar[bool] = True
     #: Whether the fault can be limited to so many times.
     takes_times: ClassVar[bool] = True
+    #: Whether nobody may connect while it is in force, and whether clients' connections are cut when it comes into force.
+    refuses_connections: ClassVar[bool] = False
+    cuts_clients: ClassVar[bool] = False
 
-    methods: tuple[str, ...] = field(default=(), converter=_to_methods, validator=_check_methods)
-    times: int | None = field(default=None, validator=optional(check_int, least=1, most=2**31))
+    methods: tuple[str, ...] = field(
+        default=(), converter=_to_methods, validator=_check_methods, metadata=spelt("methods", "methods")
+    )
+    times: int | None = field(
+        default=None, validator=optional(check_int, least=1, most=2**31), metadata=spelt("times")
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.methods and not self.takes_methods:
@@ -81,7 +155,7 @@ class Fault:
             )
 
     def to_dict(self) -> dict[str, Json]:
-        """Give it as JSON members, for a node in another process."""
+        """Return it as JSON members, for a node in another process."""
         members = attrs.asdict(self)
         return {**members, "kind": type(self).__name__, "methods": list(self.methods)}
 
@@ -100,91 +174,86 @@ class Fault:
             raise InvalidFieldError("fault", "is of an unknown kind")
         return kind(**values)
 
+    # Hooks. A fault overrides those of the moments at which it does something. A hook that returns None does nothing at
+    # this moment, which then does not count as a use of the fault.
 
-_MULTIPLY = 2
+    def at_use(self, _used: int, /) -> Self:
+        """Return the fault as it is when it has been used so often before."""
+        return self
+
+    def on_connect(self) -> HttpRefusal | None:
+        """Turn a client away that upgrades to a WebSocket or POSTs."""
+
+    def on_arrival(self, draw: Callable[[], float], /) -> float | None:
+        """Delay a request by some seconds; *draw* returns numbers from 0 to 1 for jitter."""
+
+    def on_request(self) -> RequestDropped | None:
+        """End a request before its work."""
+
+    def on_nonce(self) -> bool | None:
+        """Take a nonce that is being used for an expired one."""
+
+    def on_result(self) -> NodeCrashed | RequestDropped | None:
+        """End a request, or the node, after the work."""
+
+    def on_reply(self) -> ReplyFault | None:
+        """Write the reply in the node's place."""
+
+    def on_acknowledgement(
+        self, ack: Acknowledgement, sign: Sign, owner_id: str, /
+    ) -> Acknowledgement | None:
+        """Send another acknowledgement; *sign* signs as the operator, and the owner's id goes into the key's."""
+
+    def on_keygen(self) -> KeygenFault | None:
+        """Send other messages than it should in a key generation that begins."""
+
+    def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
+        """End the node before it sends its messages of a round of key generation."""
+
+    def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
+        """End the node before it sends its messages of a round of a presignature."""
+
+    def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
+        """Send other messages in a round of a presignature."""
+
+    def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares | None:
+        """Send other shares of signatures; *sign* signs as the operator."""
 
 
 @frozen(kw_only=True)
-class CrashInSigning(Fault):
-    """
-    The node dies before it sends a round of a presignature.
+class ReplyFault(Fault):
+    """The node does the work, and then writes half a reply, or none."""
 
-    Args:
-        at_round: The round: 1 commit, 2 multiply.
-        restart_after: Seconds after which it comes back by itself; None leaves it down until ``DevnetNode.start``.
-    """
+    #: Whether the reply never ends, so that nothing else can be sent after it.
+    is_endless: ClassVar[bool] = False
 
-    takes_methods: ClassVar[bool] = False
+    def on_reply(self) -> ReplyFault:
+        """Write the reply, always."""
+        return self
 
-    at_round: int = field(default=1, validator=required(check_int, least=1, most=_MULTIPLY))
-    restart_after: float | None = field(default=None, validator=optional(check_seconds))
-
-
-@frozen(kw_only=True)
-class SilentInSigning(Fault):
-    """
-    The node sends nothing in a round of a presignature.
-
-    Args:
-        round: The round: 1 commit, 2 multiply.
-    """
-
-    takes_methods: ClassVar[bool] = False
-
-    round: int = field(default=1, validator=required(check_int, least=1, most=_MULTIPLY))
+    @abstractmethod
+    async def spoil(self, reply: SpoiltReply) -> None:
+        """Write what becomes of the reply."""
 
 
 @frozen(kw_only=True)
-class CheatInSigning(Fault):
-    """The node spoils what it multiplies with each other signer: a check notices, and they never sign with it again."""
+class KeygenFault(Fault):
+    """In key generation, the node sends other messages than it should."""
 
-    takes_methods: ClassVar[bool] = False
+    takes_methods = False
 
+    def on_keygen(self) -> KeygenFault:
+        """Lie in every round that there is something to lie about."""
+        return self
 
-@frozen(kw_only=True)
-class WrongSignatureShare(Fault):
-    """The node's share of a signature is a wrong one, properly signed: the signature does not hold."""
-
-    takes_methods: ClassVar[bool] = False
-
-
-#: Every kind of fault that is about signing.
-SIGNING_KINDS: tuple[type[Fault], ...] = (
-    CheatInSigning,
-    CrashInSigning,
-    SilentInSigning,
-    WrongSignatureShare,
-)
-
-
-def forge_signature_shares(shares: SignatureShares, sign: Callable[[bytes], bytes]) -> SignatureShares:
-    """Answer with shares that do not make the signature."""
-    wrong = tuple(
-        evolve(share, w=(share.w + 1 + secrets.randbelow(ORDER - 1)) % ORDER) for share in shares.shares
-    )
-    forged = evolve(shares, shares=wrong)
-    return evolve(forged, signature=sign(shares_digest(forged)))
-
-
-def spoil_multiplication(bodies: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Change the last byte of each message of round 2: the hash by which its recipient checks the multiplication."""
-    return {index: body[:-1] + bytes((body[-1] ^ 1,)) for index, body in bodies.items()}
-
-
-#: What ``SendGarbage`` can send.
-GARBAGE_FORMS = ("json", "binary", "raw")
-
-_LONGEST_RETRY_AFTER_S = 24 * 3600
-
-_LAST_ROUND = 3
-
-
-def _check_not_negative(_: object, attribute: Any, value: object) -> None:
-    if isinstance(value, bool) or value != 0:
-        check_seconds(attribute.name, value)
+    @abstractmethod
+    def on_keygen_round(self, round_: int, bodies: Bodies, face: KeygenFace, /) -> Bodies | None:
+        """Return what the node sends in a round instead of *bodies*, if anything else."""
 
 
 # --- requests and their answers ---------------------------------------------------------------------------------------
+
+
 @frozen(kw_only=True)
 class Delay(Fault):
     """
@@ -195,23 +264,44 @@ class Delay(Fault):
         jitter_s: How much shorter or longer that may be, evenly spread; at most *seconds*.
     """
 
-    seconds: float = field(validator=required(check_seconds))
-    jitter_s: float = field(default=0.0, validator=_check_not_negative)
+    name = "delay"
+    first = "seconds"
+    example = "delay:2s±500ms or delay:2s,methods=dan_keygen"
+
+    seconds: float = field(
+        validator=required(check_seconds),
+        metadata=spelt("seconds", "seconds", missing="must say for how long", spread="jitter"),
+    )
+    jitter_s: float = field(default=0.0, validator=_check_not_negative, metadata=spelt("jitter", "seconds"))
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         if self.jitter_s > self.seconds:
             raise InvalidFieldError("jitter_s", "must not be greater than seconds")
 
+    def on_arrival(self, draw: Callable[[], float], /) -> float:
+        return max(0.0, self.seconds + self.jitter_s * (2 * draw() - 1))
+
 
 @frozen(kw_only=True)
 class DropRequest(Fault):
     """The node does not answer, and does nothing."""
 
+    name = "drop-request"
+    example = "drop-request:1,methods=dan_keygen"
+
+    def on_request(self) -> RequestDropped:
+        return RequestDropped()
+
 
 @frozen(kw_only=True)
-class DropReply(Fault):
-    """The node does the work, and its answer is lost."""
+class ExpireNonces(Fault):
+    """The nonces that the node gives out have expired when they are used."""
+
+    name = "expired-nonces"
+
+    def on_nonce(self) -> bool:
+        return True
 
 
 @frozen(kw_only=True)
@@ -225,32 +315,51 @@ class Crash(Fault):
             None leaves it down until ``DevnetNode.start``.
     """
 
-    at_round: int | None = field(default=None, validator=optional(check_int, least=1, most=_LAST_ROUND))
-    restart_after: float | None = field(default=None, validator=optional(check_seconds))
+    name = "crash"
+    example = "crash:round=2,restart=1s"
+
+    at_round: int | None = field(
+        default=None, validator=optional(check_int, least=_COMMIT, most=_ECHO), metadata=spelt("round")
+    )
+    restart_after: float | None = field(
+        default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds")
+    )
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         if self.methods and self.at_round is not None:
             raise InvalidFieldError("methods", "are not for a Crash at a round, which is about no method")
 
+    def on_result(self) -> NodeCrashed | None:
+        return NodeCrashed(self.restart_after) if self.at_round is None else None
+
+    def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
+        return NodeCrashed(self.restart_after) if self.at_round == round_ else None
+
 
 @frozen(kw_only=True)
-class ExpireNonces(Fault):
-    """The nonces that the node gives out have expired when they are used."""
+class DropReply(Fault):
+    """The node does the work, and its answer is lost."""
+
+    name = "drop-reply"
+    example = "drop-reply:1"
+
+    def on_result(self) -> RequestDropped:
+        return RequestDropped()
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
-@frozen(kw_only=True)
-class Disconnect(Fault):
-    """The node does the work, sends half of its answer's frame, and closes the connection."""
 
 
 @frozen(kw_only=True)
 class RefuseConnections(Fault):
     """The node refuses new connections, of clients and of other nodes, and cuts those that it had accepted."""
 
-    takes_methods: ClassVar[bool] = False
-    takes_times: ClassVar[bool] = False
+    name = "refuse"
+    takes_methods = False
+    takes_times = False
+    refuses_connections = True
+    cuts_clients = True
 
 
 @frozen(kw_only=True)
@@ -263,16 +372,38 @@ class HttpError(Fault):
         retry_after: Whole seconds in the Retry-After header; None for no header.
     """
 
-    takes_methods: ClassVar[bool] = False
+    name = "http"
+    first = "status"
+    example = "http:503,retry-after=2s"
+    takes_methods = False
+    cuts_clients = True
 
-    status: int = field(default=503, validator=required(check_int, least=400, most=599))
-    retry_after: int | None = field(
-        default=1, validator=optional(check_int, least=0, most=_LONGEST_RETRY_AFTER_S)
+    status: int = field(
+        default=503, validator=required(check_int, least=400, most=599), metadata=spelt("status")
     )
+    retry_after: int | None = field(
+        default=1,
+        validator=optional(check_int, least=0, most=_LONGEST_RETRY_AFTER_S),
+        metadata=spelt("retry-after", "retry-after"),
+    )
+
+    def on_connect(self) -> HttpRefusal:
+        return HttpRefusal(self.status, self.retry_after)
 
 
 @frozen(kw_only=True)
-class SendGarbage(Fault):
+class Disconnect(ReplyFault):
+    """The node does the work, sends half of its answer's frame, and closes the connection."""
+
+    name = "disconnect"
+    example = "disconnect:1"
+
+    async def spoil(self, reply: SpoiltReply) -> None:
+        reply.cut()
+
+
+@frozen(kw_only=True)
+class SendGarbage(ReplyFault):
     """
     The node does the work, and sends what is no answer.
 
@@ -281,16 +412,26 @@ class SendGarbage(Fault):
             that are no WebSocket frame and no HTTP; None for one after the other.
     """
 
-    form: str | None = field(default=None)
+    name = "garbage"
+    first = "form"
+    example = "garbage:binary"
+
+    form: str | None = field(default=None, metadata=spelt("form", GARBAGE_FORMS))
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         if self.form not in (None, *GARBAGE_FORMS):
             raise InvalidFieldError("form", f"must be one of {', '.join(GARBAGE_FORMS)}, or None")
 
+    def at_use(self, used: int, /) -> Self:
+        return evolve(self, form=self.form or GARBAGE_FORMS[used % len(GARBAGE_FORMS)])
+
+    async def spoil(self, reply: SpoiltReply) -> None:
+        reply.garble(self.form)
+
 
 @frozen(kw_only=True)
-class Trickle(Fault):
+class Trickle(ReplyFault):
     """
     The node does the work, and sends, byte by byte, a message that never ends.
 
@@ -298,48 +439,87 @@ class Trickle(Fault):
         seconds: The time from one byte to the next.
     """
 
-    seconds: float = field(default=0.1, validator=required(check_seconds))
+    name = "trickle"
+    first = "interval"
+    example = "trickle:100ms"
+    is_endless = True
+
+    seconds: float = field(
+        default=0.1, validator=required(check_seconds), metadata=spelt("interval", "seconds")
+    )
+
+    async def spoil(self, reply: SpoiltReply) -> None:
+        await reply.trickle(self.seconds)
 
 
 # --- acknowledgements -------------------------------------------------------------------------------------------------
-@frozen(kw_only=True)
-class ForgeSignature(Fault):
-    """The node's acknowledgements are signed with another key than its operator's."""
-
-    takes_methods: ClassVar[bool] = False
-
-
-@frozen(kw_only=True)
-class ForgeShares(Fault):
-    """The node's acknowledgements list public shares that do not make the public key, properly signed."""
-
-    takes_methods: ClassVar[bool] = False
 
 
 @frozen(kw_only=True)
 class AcknowledgeOtherKey(Fault):
     """The node's acknowledgements are for another key: right in themselves and properly signed."""
 
-    takes_methods: ClassVar[bool] = False
+    name = "other-key"
+    takes_methods = False
+
+    def on_acknowledgement(self, ack: Acknowledgement, sign: Sign, owner_id: str, /) -> Acknowledgement:
+        return substitute_key(ack, sign, owner_id)
+
+
+@frozen(kw_only=True)
+class ForgeShares(Fault):
+    """The node's acknowledgements list public shares that do not make the public key, properly signed."""
+
+    name = "forged-shares"
+    takes_methods = False
+
+    def on_acknowledgement(self, ack: Acknowledgement, sign: Sign, _owner_id: str, /) -> Acknowledgement:
+        return forge_shares(ack, sign)
+
+
+@frozen(kw_only=True)
+class ForgeSignature(Fault):
+    """The node's acknowledgements are signed with another key than its operator's."""
+
+    name = "forged-signature"
+    takes_methods = False
+
+    def on_acknowledgement(self, ack: Acknowledgement, _sign: Sign, _owner_id: str, /) -> Acknowledgement:
+        key = signing_key(b"\x01" + secrets.token_bytes(31))
+        return sign_claims(ack, ack.claims, lambda digest: sign_digest(key, digest))
 
 
 # --- key generation ---------------------------------------------------------------------------------------------------
-@frozen(kw_only=True)
-class DealWrongShare(Fault):
-    """In key generation, the node sends one party a share that does not fit its commitments."""
-
-    takes_methods: ClassVar[bool] = False
 
 
 @frozen(kw_only=True)
-class Equivocate(Fault):
+class Equivocate(KeygenFault):
     """In key generation, the node commits to one polynomial towards one party, and to another towards the others."""
 
-    takes_methods: ClassVar[bool] = False
+    name = "equivocate"
+
+    def on_keygen_round(self, round_: int, bodies: Bodies, face: KeygenFace, /) -> Bodies | None:
+        if round_ == _COMMIT:
+            return {**bodies, face.victim: face.other_commitment()}
+        if round_ == _OPEN:
+            return {**bodies, face.victim: face.other_opening()}
+        return None
 
 
 @frozen(kw_only=True)
-class FallSilent(Fault):
+class DealWrongShare(KeygenFault):
+    """In key generation, the node sends one party a share that does not fit its commitments."""
+
+    name = "wrong-share"
+
+    def on_keygen_round(self, round_: int, bodies: Bodies, face: KeygenFace, /) -> Bodies | None:
+        if round_ != _OPEN:
+            return None
+        return {**bodies, face.victim: face.with_wrong_share(bodies[face.victim])}
+
+
+@frozen(kw_only=True)
+class FallSilent(KeygenFault):
     """
     In key generation, the node sends nothing from some round on.
 
@@ -347,28 +527,95 @@ class FallSilent(Fault):
         round: The round: 1 commit, 2 open, 3 echo.
     """
 
-    takes_methods: ClassVar[bool] = False
+    name = "silent"
+    first = "round"
+    example = "silent:round=2"
 
-    round: int = field(default=1, validator=required(check_int, least=1, most=_LAST_ROUND))
+    round: int = field(
+        default=1, validator=required(check_int, least=_COMMIT, most=_ECHO), metadata=spelt("round")
+    )
+
+    def on_keygen_round(self, round_: int, _bodies: Bodies, _face: KeygenFace, /) -> Bodies | None:
+        return {} if round_ >= self.round else None
 
 
-#: Every kind of fault.
-KINDS: tuple[type[Fault], ...] = (
-    AcknowledgeOtherKey,
-    Crash,
-    DealWrongShare,
-    Delay,
-    Disconnect,
-    DropReply,
-    DropRequest,
-    Equivocate,
-    ExpireNonces,
-    FallSilent,
-    ForgeShares,
-    ForgeSignature,
-    HttpError,
-    RefuseConnections,
-    SendGarbage,
-    Trickle,
-    *SIGNING_KINDS,
+# --- signing ----------------------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class CrashInSigning(Fault):
+    """
+    The node dies before it sends a round of a presignature.
+
+    Args:
+        at_round: The round: 1 commit, 2 multiply.
+        restart_after: Seconds after which it comes back by itself; None leaves it down until ``DevnetNode.start``.
+    """
+
+    name = "signing-crash"
+    first = "round"
+    example = "signing-crash:round=2,restart=1s"
+    takes_methods = False
+
+    at_round: int = field(
+        default=1, validator=required(check_int, least=_COMMIT, most=_MULTIPLY), metadata=spelt("round")
+    )
+    restart_after: float | None = field(
+        default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds")
+    )
+
+    def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
+        return NodeCrashed(self.restart_after) if round_ == self.at_round else None
+
+
+@frozen(kw_only=True)
+class SilentInSigning(Fault):
+    """
+    The node sends nothing in a round of a presignature.
+
+    Args:
+        round: The round: 1 commit, 2 multiply.
+    """
+
+    name = "signing-silent"
+    first = "round"
+    example = "signing-silent:round=2"
+    takes_methods = False
+
+    round: int = field(
+        default=1, validator=required(check_int, least=_COMMIT, most=_MULTIPLY), metadata=spelt("round")
+    )
+
+    def on_signing_round(self, round_: int, _bodies: Bodies, /) -> Bodies | None:
+        return {} if round_ == self.round else None
+
+
+@frozen(kw_only=True)
+class CheatInSigning(Fault):
+    """The node spoils what it multiplies with each other signer: a check notices, and they never sign with it again."""
+
+    name = "signing-cheat"
+    takes_methods = False
+
+    def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
+        return spoil_multiplication(bodies) if round_ == _MULTIPLY else None
+
+
+@frozen(kw_only=True)
+class WrongSignatureShare(Fault):
+    """The node's share of a signature is a wrong one, properly signed: the signature does not hold."""
+
+    name = "wrong-signature-share"
+    example = "wrong-signature-share:1"
+    takes_methods = False
+
+    def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares:
+        return falsify_shares(shares, sign)
+
+
+#: Every kind of fault, in the order of use.
+KINDS: tuple[type[Fault], ...] = tuple(
+    kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Fault) and kind.name
 )

@@ -1,15 +1,28 @@
-"""
-How a protocol between two parties ends early.
-
-How signing ends early.
-"""
+"""Every way in which a protocol ends early: the reason, the culprits, and whether the two may ever run again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from dan_async.errors import DanError
+
+
+class Reason(StrEnum):
+    """Why a key generation was aborted."""
+
+    MISSING_MESSAGE = "missing message"
+    MALFORMED_MESSAGE = "malformed message"
+    COMMITMENT_MISMATCH = "opening does not match its commitment"
+    VECTOR_LENGTH = "number of commitments is not t"
+    INVALID_POINT = "invalid point"
+    PROOF_OF_POSSESSION = "proof of possession does not hold"
+    SHARE_SIGNATURE = "share is not signed by its sender"
+    SHARE_COMMITMENT = "share belongs to another commitment"
+    WRONG_SHARE = "wrong share"
+    ECHO_SIGNATURE = "echo is not signed by its sender"
+    EQUIVOCATION = "equivocation"
+    DEGENERATE_KEY = "degenerate key"
 
 
 class PairReason(StrEnum):
@@ -23,26 +36,6 @@ class PairReason(StrEnum):
     OT_EXTENSION_CHECK = "oblivious transfer extension: the consistency check failed"
     VOLE_CHECK = "vector OLE: the consistency check failed"
     BANNED = "the pair is banned"
-
-
-class PairAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
-    """
-    The other party of a pair broke the protocol.
-
-    Args:
-        reason: In which way.
-        ban: Whether the pair must never run again. An abort after a failed consistency check of the extension or of the
-            vector OLE may tell the other party bits of what the set-up keeps secret; repeated, that adds up to the key
-            (DKLs23, ePrint 2023/765, section 3.2). It has to be remembered durably.
-    """
-
-    def __init__(self, reason: PairReason, *, ban: bool = False) -> None:
-        self.reason: str = reason
-        self.ban = ban
-        super().__init__(
-            f"The other party of the pair broke the protocol: {reason}",
-            hint="Never run this pair again" if ban else "It may be tried again",
-        )
 
 
 class SigningReason(StrEnum):
@@ -62,24 +55,89 @@ class SigningReason(StrEnum):
     INVALID_SIGNATURE = "the signature does not verify"
 
 
-class SigningAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
-    """
-    Signing has ended without a signature.
+class ProtocolStateError(DanError, RuntimeError):
+    """A party was asked for a step that is not its next one: out of order, twice, or after it had ended."""
 
-    Args:
-        reason: A ``SigningReason`` or a ``PairReason``.
-        culprits: Indices of the parties to blame, ascending. Empty where the protocol cannot tell.
-        ban: Whether the pairs with these parties must never run again (see ``PairAbort``). Their ``PairState`` is marked
-            already; it has to be stored. Otherwise signing may be tried again, with the same signers or with others.
+
+class ProtocolAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
+    """
+    A protocol has ended without a result.
+
+    The culprits are parties' indices, ascending: none where the protocol cannot tell, or has two parties only.
+    """
+
+    #: Whether this party must never run with the culprits again.
+    ban = False
+
+    def __init__(
+        self, message: str, *, reason: str, culprits: Sequence[int] = (), hint: str, phase: str | None = None
+    ) -> None:
+        self.reason = str(reason)
+        self.culprits = tuple(sorted(culprits))
+        by = f" by party {', '.join(map(str, self.culprits))}" if self.culprits else ""
+        super().__init__(f"{message}: {self.reason}{by}", hint=hint, phase=phase)
+
+
+class DkgAbort(ProtocolAbort):
+    """
+    Key generation has ended without a key.
+
+    With a complaint, for ``check_complaint``, the first culprit's guilt can be shown to others. Nobody is blamed for an
+    equivocation seen only as differing signed hashes, since either side may be the honest one; ``echoes`` then has every
+    party's echo message.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        culprits: Sequence[int] = (),
+        *,
+        complaint: bytes | None = None,
+        echoes: Mapping[int, bytes] | None = None,
+    ) -> None:
+        self.complaint = complaint
+        self.echoes = dict(echoes or {})
+        super().__init__(
+            "Key generation was aborted",
+            reason=reason,
+            culprits=culprits,
+            hint="No key was made; start again under a new session id",
+            phase="keygen",
+        )
+
+
+class PairAbort(ProtocolAbort):
+    """
+    The other party of a pair broke the protocol.
+
+    An abort after a failed consistency check of the extension or of the vector OLE bans: it may show the other party bits
+    of the set-up's secrets, and repeated that adds up to the key (DKLs23, ePrint 2023/765, section 3.2). A ban has to
+    be remembered durably.
+    """
+
+    def __init__(self, reason: PairReason, *, ban: bool = False) -> None:
+        self.ban = ban
+        super().__init__(
+            "The other party of the pair broke the protocol",
+            reason=reason,
+            hint="Never run this pair again" if ban else "It may be tried again",
+        )
+
+
+class SigningAbort(ProtocolAbort):
+    """
+    Signing has ended without a signature; the reason is a ``SigningReason`` or a ``PairReason``.
+
+    With ``ban``, the culprits' ``PairState`` is marked already and has to be stored; otherwise signing may be tried again,
+    with the same signers or with others.
     """
 
     def __init__(self, reason: str, culprits: Sequence[int] = (), *, ban: bool = False) -> None:
-        self.reason = str(reason)
-        self.culprits = tuple(sorted(culprits))
         self.ban = ban
-        who = f" by party {', '.join(map(str, self.culprits))}" if self.culprits else ""
         super().__init__(
-            f"Signing was aborted: {self.reason}{who}",
+            "Signing was aborted",
+            reason=reason,
+            culprits=culprits,
             hint="Never sign with this party again"
             if ban
             else "Try again with fresh randomness, or other signers",

@@ -2,45 +2,42 @@
 Key generation, t of n, without a dealer.
 
 The protocol is Pedersen's (T. Pedersen, "A threshold cryptosystem without a trusted party", EUROCRYPT 1991, section 3):
-every party deals a random polynomial of degree t - 1 with Feldman's commitments (``commitments``), and the key is the sum
-of what they dealt. Three things are added to it:
+every party deals a random polynomial of degree t - 1 with Feldman's commitments (``field``), and the key is the sum of
+all constant terms. Three things are added to it:
 
-* a proof of possession by every dealer (``schnorr``), which keeps rogue keys out;
+* a proof of possession by every dealer (Schnorr, in ``field``), which keeps rogue keys out;
 * a commit round, as Pedersen's own text has it: everybody is bound to a hash of the contribution before seeing anyone
   else's. Gennaro, Jarecki, Krawczyk and Rabin ("Secure distributed key generation for discrete-log based cryptosystems",
   J. Cryptology 20, 2007, section 3) show how a rushing adversary biases the key of the protocol without it, by choosing
   contributions last or by having its own disqualified. Here contributions are fixed blindly, and no one is ever
   disqualified: any fault ends the session;
-* an echo round (Goldwasser and Lindell, "Secure computation without agreement", DISC 2002): everybody signs a hash of all
-  that was broadcast, and the key counts only with all n signatures over the same hash. It is what makes plain links do
-  for a broadcast channel.
+* an echo round (Goldwasser and Lindell, "Secure computation without agreement", DISC 2002): everybody signs a hash of
+  all that was broadcast, and the key counts only with all n signatures over the same hash. So plain links will do for a
+  broadcast channel.
 
-What it withstands: a static, malicious, rushing adversary that controls up to t - 1 of the parties learns nothing about the
-key beyond the public key, in the random-oracle model under the discrete-logarithm assumption. It gives security with abort
-and no more: a single party can stop the session, also after it has seen what the key would be. Somebody who starts over and
-over again, and stops each session whose key does not please, biases the key that way; every such attempt is seen, and
-mostly with its culprit. Nor do all honest parties learn of the end at the same time: one may finish while another, whose
-echo was held back, does not. The n echoes are a certificate that any party may pass on, and ``finish`` takes them from
-anywhere.
+Security: a static, malicious, rushing adversary that controls up to t - 1 of the parties learns nothing about the key
+beyond the public key, in the random-oracle model under the discrete-logarithm assumption. It gives security with abort
+and no more: a single party can stop the session, also after it has seen the key that would come of it. Somebody who
+starts over and over again, and stops each session whose key does not please, biases the key that way; every such
+attempt is seen, and mostly with its culprit. Nor do all honest parties learn of the end at the same time: one may
+finish while another, whose echo was held back, does not. The n echoes are a certificate that any party may pass on, and
+``finish`` takes them from anywhere.
 
-Who calls it moves the messages: links between parties must be authenticated, and those for shares encrypted. This module
+A wrong share is answered by a signed complaint (Pedersen, section 4.1, where the dealer would answer by publishing the
+share; with signatures one message will do). Every check of a dealer's messages depends only on bytes that the dealer
+has signed or committed to, so that a third party who is shown them comes to the same verdict.
+
+The caller moves the messages: links between parties must be authenticated, and those for shares encrypted. This module
 does no input or output and keeps no clock; ``open`` and above all ``verify`` compute for milliseconds and belong in an
 executor.
-
-How a key generation ends early: who is to blame, and how a third party can tell.
-
-One dealer's opening and the share that came with it, checked.
-
-Every check here depends only on bytes that the dealer has signed or committed to, so that a third party who is shown
-them comes to the same verdict (``abort.check_complaint``).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from enum import Enum, StrEnum
+from enum import Enum
 
 from attrs import field, frozen
 
@@ -48,15 +45,17 @@ from dan_async._values import check_int
 from dan_async.config import Threshold
 from dan_async.crypto.curve import ORDER, decode, encode
 from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolStateError, Reason
 from dan_async.devnet.mpc.dkg_messages import (
-    NONCE_BYTES,
     CommitmentMessage,
     ComplaintMessage,
     EchoMessage,
     OpeningMessage,
     Session,
     ShareMessage,
+    is_signed,
     opening_commitment,
+    sign_message,
     transcript_hash,
 )
 from dan_async.devnet.mpc.field import (
@@ -72,36 +71,20 @@ from dan_async.devnet.mpc.field import (
     scalar_to_bytes,
     share_matches,
 )
+from dan_async.devnet.mpc.framing import NONCE_BYTES
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.errors import DanError, InvalidFieldError
+from dan_async.errors import InvalidFieldError
 from dan_async.types import OperatorAddress
 
+#: Stands for a polynomial not drawn yet, or dropped.
+_NOTHING = Polynomial(())
 
-class Reason(StrEnum):
-    """Why a key generation was aborted."""
 
-    MISSING_MESSAGE = "missing message"
-    MALFORMED_MESSAGE = "malformed message"
-    COMMITMENT_MISMATCH = "opening does not match its commitment"
-    VECTOR_LENGTH = "number of commitments is not t"
-    INVALID_POINT = "invalid point"
-    PROOF_OF_POSSESSION = "proof of possession does not hold"
-    SHARE_SIGNATURE = "share is not signed by its sender"
-    SHARE_COMMITMENT = "share belongs to another commitment"
-    WRONG_SHARE = "wrong share"
-    ECHO_SIGNATURE = "echo is not signed by its sender"
-    EQUIVOCATION = "equivocation"
-    DEGENERATE_KEY = "degenerate key"
+# --- one dealer -------------------------------------------------------------------------------------------------------
 
 
 class DealingError(Exception):
-    """
-    A dealer broke the protocol.
-
-    Args:
-        reason: In which way.
-        provable: Whether the dealer's own signature shows it to others.
-    """
+    """A dealer broke the protocol; provably, if the dealer's own signature shows it to others."""
 
     def __init__(self, reason: Reason, *, provable: bool) -> None:
         super().__init__(reason)
@@ -110,7 +93,7 @@ class DealingError(Exception):
 
 
 def proof_context(session: Session, dealer: int, points: tuple[bytes, ...]) -> bytes:
-    """Give what a proof of possession is bound to: the session, the dealer's index and the whole commitment vector."""
+    """Bind a proof of possession to the session, the dealer's index and the whole commitment vector."""
     return tagged_hash("dan-dkg/1 proof context", session.context, u32(dealer), *points)
 
 
@@ -118,24 +101,10 @@ def check_dealing(
     session: Session, *, dealer: int, recipient: int, opening: bytes, share: bytes
 ) -> tuple[CommitmentVector, int]:
     """
-    Check an opening by itself, and a share against it.
+    Check an opening by itself, and a share against it; return the Feldman commitments, and the share as a number.
 
-    The caller has made sure that the dealer committed to these very bytes of the opening and signed the share.
-
-    Args:
-        session: The session.
-        dealer: Whose polynomial it is.
-        recipient: Whose share it is.
-        opening: The opening message's bytes.
-        share: The share's 32 bytes.
-
-    Returns:
-        The Feldman commitments, and the share as a number.
-
-    Raises:
-        DealingError: The opening is malformed or another party's, has not exactly t points, has one that is not on the
-            curve (infinity has no encoding at all), its proof of possession does not hold (Schnorr), or the share is
-            not the committed polynomial's value at the recipient's index (Feldman).
+    The caller has made sure that the dealer committed to these very bytes of the opening and signed the share. Infinity
+    among the points has no encoding at all.
     """
     try:
         message = OpeningMessage.decode(opening, session.context)
@@ -160,101 +129,41 @@ def check_dealing(
     return vector, value
 
 
-class ProtocolStateError(DanError, RuntimeError):
-    """A party was asked for a step that is not its next one: out of order, twice, or after it had ended."""
-
-
-class DkgAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
-    """
-    The key generation has ended without a key.
-
-    Args:
-        reason: A ``Reason``.
-        culprits: Indices of the parties to blame, ascending. Empty where it cannot be told who lied: equivocation is
-            seen only as differing signed hashes, and either side may be the honest one.
-        complaint: Bytes for ``check_complaint``, if the first culprit's guilt can be shown to others.
-        echoes: With equivocation, every party's echo message: the differing hashes, each with its signature.
-    """
-
-    def __init__(
-        self,
-        reason: Reason,
-        culprits: Sequence[int] = (),
-        *,
-        complaint: bytes | None = None,
-        echoes: Mapping[int, bytes] | None = None,
-    ) -> None:
-        self.reason: str = reason
-        self.culprits = tuple(sorted(culprits))
-        self.complaint = complaint
-        self.echoes = dict(echoes or {})
-        who = f" by party {', '.join(map(str, self.culprits))}" if self.culprits else ""
-        super().__init__(
-            f"Key generation was aborted: {reason}{who}",
-            hint="No key was made; start again under a new session id",
-            phase="keygen",
-        )
+# --- complaints -------------------------------------------------------------------------------------------------------
 
 
 def make_complaint(
     session: Session, *, index: int, share_message: bytes, opening: bytes, sign: Callable[[bytes], bytes]
 ) -> bytes:
-    """
-    Write a complaint about a share.
-
-    Args:
-        session: The session.
-        index: The party that complains.
-        share_message: The share message as it was received.
-        opening: The dealer's opening message as it was received.
-        sign: Signs a digest with the complaining party's identity key.
-    """
-    digest = ComplaintMessage.digest(
-        session.context, sender=index, share_message=share_message, opening=opening
-    )
-    message = ComplaintMessage(
-        sender=index, share_message=share_message, opening=opening, signature=sign(digest)
-    )
-    return message.encode(session.context)
+    """Write a complaint about a share, from the share message and its dealer's opening message as they were received."""
+    complaint = ComplaintMessage(sender=index, share_message=share_message, opening=opening)
+    return sign_message(complaint, session.context, sign).encode(session.context)
 
 
 def check_complaint(
     complaint: bytes, *, session_id: bytes, threshold: Threshold, identities: tuple[OperatorAddress, ...]
 ) -> int | None:
     """
-    Find out who is to blame, from the complaint alone.
+    Find the culprit, from the complaint alone.
 
     The dealer has signed the share together with the commitment that its opening hashes to. So nobody can put words in
-    the dealer's mouth, and whoever complains without reason has signed that as well. (The complaint phase of Pedersen,
-    EUROCRYPT 1991, section 4.1, where the dealer would answer by publishing the share; with signatures one message will
-    do.)
-
-    Args:
-        complaint: What ``DkgAbort.complaint`` held at the party that complains.
-        session_id: The session's id.
-        threshold: t and n.
-        identities: The parties' addresses, in the order of their indices.
-
-    Returns:
-        The dealer's index, if the opening or the share is really wrong and really the dealer's; else the index of the
-        party that complained. None if the complaint is malformed, of another session, or not signed by the party in
-        whose name it speaks: whoever handed it over is to blame for that.
-
-    Raises:
-        InvalidFieldError: The arguments describe no session.
+    the dealer's mouth, and a party that complains without reason has signed that as well. Return the dealer's index if the
+    opening or the share is really wrong and really the dealer's, else that of the party that complained; None if the
+    complaint is malformed, of another session, or not signed by the party in whose name it speaks: that is the fault of
+    the party that handed it over.
     """
     session = Session(session_id=session_id, threshold=threshold, identities=identities)
     try:
         message = ComplaintMessage.decode(complaint, session.context)
     except InvalidFieldError:
         return None
-    if not message.is_signed(session):
+    if not is_signed(message, session):
         return None
     try:
         share = ShareMessage.decode(message.share_message, session.context)
     except InvalidFieldError:
         return message.sender
-    if share.recipient != message.sender or not share.is_signed(session):
+    if share.recipient != message.sender or not is_signed(share, session):
         return message.sender
     if opening_commitment(message.opening) != share.commitment:
         return message.sender
@@ -271,19 +180,12 @@ def check_complaint(
     return message.sender
 
 
-#: Stands for a polynomial not drawn yet, or dropped.
-_NOTHING = Polynomial(())
+# --- one party --------------------------------------------------------------------------------------------------------
 
 
 @frozen
 class DkgOpening:
-    """
-    What a party sends in round 2.
-
-    Args:
-        broadcast: To every other party, the same bytes.
-        shares: One message for each other party, for its eyes only. Not in repr.
-    """
+    """A party's messages of round 2: the same broadcast to all, and to each other party its share, for its eyes only."""
 
     broadcast: bytes
     shares: Mapping[int, bytes] = field(repr=lambda _: "***")
@@ -301,20 +203,12 @@ class DkgParty:
     """
     One party of one key generation: ``commit``, ``open``, ``verify``, ``finish``, each once and in that order.
 
-    Mappings of messages go from a party's index to what it sent, and hold the other parties only. What a caller did not
-    receive in time is left out; the party then aborts and names the silent ones. After an abort, or any other error, the
+    Mappings of messages go from a party's index to its message, and hold the other parties only. A message that did not
+    come in time is left out; the party then aborts and names the silent ones. After an abort, or any other error, the
     object has dropped its secrets and takes no further step.
 
-    Args:
-        session_id: 32 bytes that every party knows and that no other key generation ever had.
-        index: This party's index, 1 to n.
-        threshold: t and n.
-        identities: Addresses of the parties' identity keys, in the order of their indices.
-        sign: Signs a 32-byte digest with this party's identity key: 65 bytes r, s, v as ``crypto.signature`` has them.
-        entropy: Source of randomness, for tests.
-
-    Raises:
-        InvalidFieldError: The arguments describe no such party.
+    The session id is 32 bytes that every party knows and that no other key generation ever had; ``sign`` signs a 32-byte
+    digest with this party's identity key, in the form of ``crypto.signature``.
     """
 
     def __init__(
@@ -346,15 +240,7 @@ class DkgParty:
         )
 
     def commit(self) -> bytes:
-        """
-        Round 1: draw the polynomial, and commit to its commitments and the proof of possession.
-
-        Returns:
-            The message for every other party.
-
-        Raises:
-            ProtocolStateError: This is not the next step.
-        """
+        """Round 1: draw the polynomial; commit to its commitments and the proof of possession, towards everybody."""
         with self._round(_Step.COMMIT, then=_Step.OPEN):
             session = self._session
             self._polynomial = Polynomial.random(session.threshold.t - 1, self._entropy)
@@ -375,18 +261,7 @@ class DkgParty:
             return CommitmentMessage(sender=self._index, commitment=commitment).encode(session.context)
 
     def open(self, commitments: Mapping[int, bytes]) -> DkgOpening:
-        """
-        Round 2: open the commitment and hand out the shares. Only now, with everybody else's commitment at hand.
-
-        Args:
-            commitments: The other parties' messages of round 1.
-
-        Raises:
-            DkgAbort: A message is missing or malformed.
-            InvalidFieldError: ``sign`` does not sign with this party's identity key, or the mapping has a key that is
-                no other party's index.
-            ProtocolStateError: This is not the next step.
-        """
+        """Round 2: open the commitment and hand out the shares. Only now, with everybody else's commitment at hand."""
         with self._round(_Step.OPEN, then=_Step.VERIFY):
             received = self._from_all_others("commitments", commitments)
             faults: list[int] = []
@@ -402,7 +277,7 @@ class DkgParty:
             if faults:
                 raise DkgAbort(Reason.MALFORMED_MESSAGE, faults)
             shares = {recipient: self._share_message(recipient) for recipient in received}
-            if not next(iter(shares.values())).is_signed(self._session):
+            if not is_signed(next(iter(shares.values())), self._session):
                 raise InvalidFieldError("sign", "must sign with the identity key of this party")
             return DkgOpening(
                 broadcast=self._opening,
@@ -415,19 +290,8 @@ class DkgParty:
         """
         Round 3: check everything that was opened and every share; derive the key; sign the transcript.
 
-        The expensive step: about 3 + t point operations for each other party, then n·t for the public shares.
-
-        Args:
-            openings: The other parties' broadcasts of round 2.
-            shares: The shares that they sent to this party.
-
-        Returns:
-            The echo, for every other party.
-
-        Raises:
-            DkgAbort: Somebody broke the protocol; with a complaint where the dealer's own signature shows it.
-            InvalidFieldError: A mapping has a key that is no other party's index.
-            ProtocolStateError: This is not the next step.
+        The expensive step: about 3 + t point operations for each other party, then n·t for the public shares. Return the
+        echo, for every other party.
         """
         with self._round(_Step.VERIFY, then=_Step.FINISH):
             received = self._from_all_others("openings", openings)
@@ -448,25 +312,15 @@ class DkgParty:
             received[self._index] = self._opening
             self._transcript_hash = transcript_hash(self._session.context, self._commitments, received)
             self._result = (self._derive(vectors, secret_share),)
-            digest = EchoMessage.digest(self._session.context, self._transcript_hash)
-            echo = EchoMessage(
-                sender=self._index, transcript_hash=self._transcript_hash, signature=self._sign(digest)
-            )
-            self._echo = echo.encode(self._session.context)
+            echo = EchoMessage(sender=self._index, transcript_hash=self._transcript_hash)
+            self._echo = sign_message(echo, self._session.context, self._sign).encode(self._session.context)
             return self._echo
 
     def finish(self, echoes: Mapping[int, bytes]) -> KeyShare:
         """
         After round 3: check that all parties signed the same transcript, and release the share.
 
-        Args:
-            echoes: The other parties' messages of round 3; they may come through anybody.
-
-        Raises:
-            DkgAbort: An echo is missing, malformed or not signed by its party, or the hashes differ: "equivocation", with
-                all signed echoes in ``echoes``.
-            InvalidFieldError: The mapping has a key that is no other party's index.
-            ProtocolStateError: This is not the next step.
+        The echoes may come through anybody.
         """
         with self._round(_Step.FINISH, then=_Step.OVER):
             received = self._from_all_others("echoes", echoes)
@@ -479,7 +333,7 @@ class DkgParty:
                 except InvalidFieldError:
                     malformed.append(sender)
                     continue
-                if echo.sender != sender or not echo.is_signed(self._session):
+                if echo.sender != sender or not is_signed(echo, self._session):
                     unsigned.append(sender)
                 differing |= echo.transcript_hash != self._transcript_hash
             if malformed:
@@ -524,18 +378,13 @@ class DkgParty:
         return {i: messages[i] for i in others}
 
     def _share_message(self, recipient: int) -> ShareMessage:
-        share = scalar_to_bytes(self._polynomial.evaluate(recipient))
-        commitment = self._commitments[self._index]
-        digest = ShareMessage.digest(
-            self._session.context, sender=self._index, recipient=recipient, share=share, commitment=commitment
-        )
-        return ShareMessage(
+        message = ShareMessage(
             sender=self._index,
             recipient=recipient,
-            share=share,
-            commitment=commitment,
-            signature=self._sign(digest),
+            share=scalar_to_bytes(self._polynomial.evaluate(recipient)),
+            commitment=self._commitments[self._index],
         )
+        return sign_message(message, self._session.context, self._sign)
 
     def _check_dealer(self, dealer: int, opening: bytes, share_data: bytes) -> tuple[CommitmentVector, int]:
         if not isinstance(opening, bytes) or opening_commitment(opening) != self._commitments[dealer]:
@@ -546,7 +395,7 @@ class DkgParty:
             raise DealingError(Reason.MALFORMED_MESSAGE, provable=False) from None
         if share.sender != dealer or share.recipient != self._index:
             raise DealingError(Reason.MALFORMED_MESSAGE, provable=False)
-        if not share.is_signed(self._session):
+        if not is_signed(share, self._session):
             raise DealingError(Reason.SHARE_SIGNATURE, provable=False)
         if share.commitment != self._commitments[dealer]:
             raise DealingError(Reason.SHARE_COMMITMENT, provable=False)
@@ -571,7 +420,7 @@ class DkgParty:
         return DkgAbort(faults[first].reason, tuple(faults), complaint=complaint)
 
     def _derive(self, vectors: list[CommitmentVector], secret_share: int) -> KeyShare:
-        """Add up what was dealt: key Σ F_j,0, public shares from the summed commitments (once, not once per dealer)."""
+        """Add up all dealings: key Σ F_j,0, public shares from the summed commitments (once, not once per dealer)."""
         summed = add_commitments(vectors)
         points = (
             [evaluate_in_exponent(summed, i + 1) for i in range(self._session.threshold.n)] if summed else []

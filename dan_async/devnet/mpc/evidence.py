@@ -1,10 +1,11 @@
 """
-Who told different parties different things: signed commitments, passed on with the echoes. Pure.
+Proofs of equivocation: signed commitments, passed on with the echoes.
 
-``mpc.dkg`` notices equivocation when the signed transcript hashes differ, and cannot tell from them who lied. Here every
+``dkg`` notices equivocation when the signed transcript hashes differ, and cannot tell the liar from them. Here every
 party signs its commitment of round 1, and sends all commitments that it has got along with its echo: two that one party
-signed in one session are a proof against it. (The echo broadcast of Goldwasser and Lindell, "Secure multi-party computation
-without agreement", J. Cryptology 18, 2005, plus signatures, so that whoever cheats is named.) Nothing of this is secret.
+signed in one session are a proof against it. (The echo broadcast of Goldwasser and Lindell, "Secure multi-party
+computation without agreement", J. Cryptology 18, 2005, plus signatures, which name the cheat.) Security: however many
+parties are malicious, none can make another look guilty without forging its signature. Nothing of this is secret.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from collections.abc import Callable, Mapping
 from attrs import frozen
 
 from dan_async.crypto.hashes import tagged_hash
-from dan_async.devnet.mpc.dkg import DkgAbort, DkgParty, Reason, check_complaint
+from dan_async.devnet.mpc.aborts import DkgAbort, Reason
+from dan_async.devnet.mpc.dkg import DkgParty, check_complaint
 from dan_async.devnet.mpc.dkg_messages import CommitmentMessage, EchoMessage, Session
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.errors import InvalidFieldError, ProtocolError
 
-#: First byte of a proof of equivocation; complaints of ``mpc`` begin with another.
+#: First byte of a proof of equivocation; complaints begin with another.
 _PROOF = b"\xe0"
 
 
@@ -47,21 +49,12 @@ def _digest(session: Session, message: bytes) -> bytes:
 
 
 def sign_commitment(session: Session, message: bytes, sign: Callable[[bytes], bytes]) -> bytes:
-    """Give the body of round 1: a commitment message and its signature."""
+    """Return the body of round 1: a commitment message and its signature."""
     return _Signed(message, sign(_digest(session, message))).encode()
 
 
 def check_evidence(session: Session, evidence: bytes) -> int | None:
-    """
-    Find out who is to blame, from what a party that gave up has sent as evidence.
-
-    Args:
-        session: The session.
-        evidence: A complaint of ``mpc``, or two commitments that one party signed.
-
-    Returns:
-        The index of the party to blame; None if the evidence proves nothing.
-    """
+    """Return the culprit that a complaint proves, or two commitments with one signer; None if they prove nothing."""
     if evidence[:1] != _PROOF:
         return check_complaint(
             evidence,
@@ -85,13 +78,7 @@ def check_evidence(session: Session, evidence: bytes) -> int | None:
 
 
 class CommitmentBook:
-    """
-    The signed commitments of one session, as one party has got them.
-
-    Args:
-        session: The session.
-        index: The party.
-    """
+    """The signed commitments of one session, as one party has got them."""
 
     def __init__(self, session: Session, index: int) -> None:
         self._session = session
@@ -99,19 +86,7 @@ class CommitmentBook:
         self._entries: dict[int, _Signed] = {}
 
     def read(self, own: bytes, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
-        """
-        Take in the bodies of round 1.
-
-        Args:
-            own: This party's.
-            bodies: Those of the others, by index.
-
-        Returns:
-            The others' commitment messages.
-
-        Raises:
-            DkgAbort: One is malformed, or not signed by its sender.
-        """
+        """Take in the bodies of round 1, this party's and the others'; return the others' commitment messages."""
         bad = []
         for index, body in {**bodies, self._index: own}.items():
             try:
@@ -127,21 +102,11 @@ class CommitmentBook:
         return {index: self._entries[index].message for index in bodies}
 
     def echo(self, echo: bytes) -> bytes:
-        """Give the body of round 3: the echo, and this book."""
+        """Return the body of round 3: the echo, and this book."""
         return join_parts((echo, *(self._entries[index].encode() for index in self._indices)))
 
     def finish(self, party: DkgParty, own_echo: bytes, bodies: Mapping[int, bytes]) -> KeyShare:
-        """
-        Take the last step of a key generation; if parties have got different things, find out through whom.
-
-        Args:
-            party: Its state.
-            own_echo: The echo message that it sent.
-            bodies: The others' bodies of round 3, by index.
-
-        Raises:
-            DkgAbort: As ``DkgParty.finish``, with the culprits of an equivocation, and a proof if there is one.
-        """
+        """Take the last step of a key generation; if parties have got different commitments, find the culprit."""
         echoes: dict[int, bytes] = {}
         books: dict[int, list[bytes]] = {}
         bad = []
@@ -172,9 +137,9 @@ class CommitmentBook:
         """
         Compare everybody's book with this one.
 
-        Whoever signed two commitments is to blame, and that is proven. So is, by what this party knows itself, whoever
-        passes on a commitment that nobody signed, and whoever has the same commitments and yet signs another transcript:
-        the openings follow from the commitments.
+        A party that signed two commitments is to blame, and that is proven. So is, as far as this party knows itself, one
+        that passes on a commitment that nobody signed, and one that has the same commitments and yet signs another
+        transcript: the openings follow from the commitments.
         """
         culprits: set[int] = set()
         proof: bytes | None = None

@@ -1,4 +1,4 @@
-"""What a party keeps after key generation: its share of the key."""
+"""A party's share of the key, as it is kept after key generation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.curve import ORDER, base_multiply, decode, encode
 from dan_async.crypto.hashes import DIGEST_BYTES
 from dan_async.devnet.mpc.field import scalar_from_bytes, scalar_to_bytes
+from dan_async.devnet.mpc.framing import check_members
 from dan_async.errors import InvalidFieldError
 
 _MEMBERS = ("index", "t", "n", "secretShare", "publicKey", "publicShares", "transcriptHash")
@@ -19,26 +20,17 @@ _MEMBERS = ("index", "t", "n", "secretShare", "publicKey", "publicShares", "tran
 
 @frozen(kw_only=True)
 class KeyShare:
-    """
-    A party's share of a distributed key, and what is public about it.
+    """A party's share of a distributed key, and its public side."""
 
-    Args:
-        index: The party's index, 1 to n.
-        threshold: t and n.
-        secret_share: The party's share x_i = f(index) of the private key f(0). Masked in repr.
-        public_key: The distributed public key f(0)·G, 33 bytes.
-        public_shares: f(i)·G of every party in the order of indices, 33 bytes each.
-        transcript_hash: What all parties signed at the end of key generation, 32 bytes.
-
-    Raises:
-        InvalidFieldError: The index or the share is out of range, or the number of public shares is not n.
-    """
-
+    #: 1 to n.
     index: int = field()
     threshold: Threshold
+    #: x_i = f(index), a share of the private key f(0).
     secret_share: int = field(repr=lambda _: "***")
+    #: f(0)·G, and f(i)·G of every party in the order of indices; 33 bytes each.
     public_key: bytes
     public_shares: tuple[bytes, ...]
+    #: All parties signed it at the end of key generation.
     transcript_hash: bytes
 
     def __attrs_post_init__(self) -> None:
@@ -56,7 +48,7 @@ class KeyShare:
         return self.public_shares[self.index - 1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the share as JSON members. They hold the secret: encrypt them before they touch a disk."""
+        """Return the share as JSON members. They hold the secret: encrypt them before they touch a disk."""
         return {
             "index": self.index,
             "t": self.threshold.t,
@@ -69,20 +61,8 @@ class KeyShare:
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> KeyShare:
-        """
-        Read a share back.
-
-        Raises:
-            InvalidFieldError: A member is missing, unknown or wrong, a point is not on the curve, or the secret share
-                is not the one that belongs to the party's public share.
-        """
-        if not isinstance(members, Mapping):
-            raise InvalidFieldError("key share", "must be an object")
-        for name in _MEMBERS:
-            if name not in members:
-                raise InvalidFieldError(name, "is missing")
-        if len(members) != len(_MEMBERS):
-            raise InvalidFieldError("key share", "has members that are not known")
+        """Read a share back, strictly: points on the curve, and the secret share that belongs to the public one."""
+        check_members(members, "key share", _MEMBERS)
         public_shares = members["publicShares"]
         if not isinstance(public_shares, list) or len(public_shares) > MAX_PARTIES:
             raise InvalidFieldError("publicShares", f"must be a list of at most {MAX_PARTIES} entries")

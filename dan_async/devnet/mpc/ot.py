@@ -1,173 +1,90 @@
 """
-Linear hashing over GF(2^208), for the consistency check of the oblivious-transfer extension.
+Oblivious transfer: 128 base transfers for each direction of a pair, once; from them 416 transfers for each multiplication.
 
-The hash of a row is ``x1·block1 + x2·block2 + block3``, where the blocks are its first 624 bits, 208 each, and x1 and x2 are
-field elements that are chosen after the rows. Field elements are integers: bit i is the coefficient of X^i.
+**Base transfers** give 128 random seeds of 16 bytes, one of each two: "verified simplest OT" of DKLs18 (ePrint
+2018/499, section VI.A and Protocol 7), which is the "simplest OT" of Chou and Orlandi (LATINCRYPT 2015, section 3) made
+complete. The sender proves that it knows its key (Schnorr); every pad is hashed with session, position, key and the
+receiver's point; a challenge, response and opening make each side show that it computed its pads, so that a simulator
+can tell the receiver's choices. Adversary: static, malicious, either side, in the random-oracle model under the
+computational Diffie-Hellman assumption. A malicious sender may guess choice bits: a right guess goes unnoticed, a wrong
+one aborts. The functionality with this selective failure is enough for the extension (DKLs18, section VI.B), since the
+choices of an aborted run are thrown away. Multiplications of libsecp256k1 by points other than G do not take constant
+time.
 
-Bit matrices of 128 rows as one large integer, so that each step works on all rows at once.
-
-Row i is bits 640·i to 640·i + 639 of the integer; bit j of a row is column j.
-
-Base oblivious transfer: 128 transfers of random 16-byte seeds, one of each two, once for each direction of a pair.
-
-"Verified simplest OT" of DKLs18 (ePrint 2018/499, section VI.A and Protocol 7): the "simplest OT" of Chou and Orlandi
-(LATINCRYPT 2015, section 3) with what it lacked. The sender proves that it knows its key (Schnorr); every pad is hashed
-with session, position, key and the receiver's point; and a challenge, response and opening make each side show that it
-computed its pads, so that a simulator can tell the receiver's choices.
-
-Adversary: static, malicious, either side, in the random-oracle model under the computational Diffie-Hellman assumption.
-A malicious sender may guess choice bits: a right guess goes unnoticed, a wrong one aborts. The functionality with this
-selective failure is enough for the extension (DKLs18, section VI.B), since the choices of an aborted run are thrown away.
-
-Four messages to and fro, each for all 128 transfers: ``start``, ``choose``, ``challenge``, ``respond``, ``open``,
-``finish``. Multiplications of libsecp256k1 by points other than G do not take constant time.
-
-Oblivious-transfer extension: 416 transfers of random strings from 128 base transfers and symmetric cryptography.
-
-KOS (Keller, Orsini, Scholl, ePrint 2015/546) in its corrected version, Fig. 10, whose consistency check is that of
-SoftSpokenOT (Roy, ePrint 2022/192, sections 3 and 4, here with k = 1). The check's random elements are a hash of what they
-check (Fiat-Shamir; DKLs23, ePrint 2023/765, section 5), hence the field of 208 = λc + λs bits. The receiver sends a hash of
-the values t that the check compares, instead of the values.
-
-Adversary: static, malicious, either side, in the random-oracle model. A malicious receiver that passes the check has been
-consistent but for a few rows, and has guessed as many bits of the sender's Δ as there are such rows; it fails with
-probability 1/2 for each. A failed check therefore ends the pair for good (``PairAbort.ban``). Both sides put a fresh nonce
-into what they hash, so that a session id that is used twice by mistake does no harm.
-
-The roles are those of the extension: its receiver was the sender of the base transfers.
+**The extension** makes transfers of random strings from the seeds by symmetric cryptography: KOS (Keller, Orsini,
+Scholl, ePrint 2015/546) in its corrected version, Fig. 10, whose consistency check is that of SoftSpokenOT (Roy, ePrint
+2022/192, sections 3 and 4, here with k = 1). The check's random elements are a hash of the matrix they check
+(Fiat-Shamir; DKLs23, ePrint 2023/765, section 5), hence the field of 208 = λc + λs bits. The receiver sends a hash of
+the values t that the check compares, instead of the values. Adversary: static, malicious, either side, in the
+random-oracle model. A malicious receiver that passes the check has been consistent but for a few rows, and has guessed
+as many bits of the sender's Δ as there are such rows; it fails with probability 1/2 for each. A failed check therefore
+ends the pair for good (``PairAbort.ban``). Both sides put a fresh nonce into what they hash, so that a session id that
+is used twice by mistake does no harm. The roles are those of the extension: its receiver was the sender of the base
+transfers.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 from hashlib import shake_128, shake_256
+from typing import Annotated, TypeVar
 
 from attrs import field, frozen
 
 from dan_async.crypto.curve import Point, add, base_multiply, decode, encode, multiply, negate
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.devnet.mpc.aborts import PairAbort, PairReason
-from dan_async.devnet.mpc.field import POINT_BYTES, PROOF_BYTES, Entropy, is_valid_proof, prove, random_scalar
+from dan_async.devnet.mpc.field import PROOF_BYTES, Entropy, is_valid_proof, prove, random_scalar
+from dan_async.devnet.mpc.framing import NONCE_BYTES, POINT_BYTES, Digest, Nonce, Record, fixed
 from dan_async.errors import InvalidFieldError
 
-ROWS = 128
+R = TypeVar("R", bound=Record)
 
+#: Base transfers in one run, and rows of the extension's matrix: the computational security parameter, λc.
+TRANSFERS = 128
+
+SEED_BYTES = 16
+
+#: Lengths of the messages of the base transfers.
+START_BYTES = POINT_BYTES + PROOF_BYTES
+CHOICE_BYTES = TRANSFERS * POINT_BYTES
+CHALLENGE_BYTES = TRANSFERS * DIGEST_BYTES
+RESPONSE_BYTES = TRANSFERS * DIGEST_BYTES
+OPENING_BYTES = 2 * TRANSFERS * DIGEST_BYTES
+
+#: Transfers in one run of the extension: κ + 2·λs, as the vector OLE needs them. 208 more choices are random and mask what
+#: the check shows of the others; the last 16 bits of a row only fill it up.
+BATCH = 416
 ROW_BITS = 640
-
 ROW_BYTES = ROW_BITS // 8
 
-_COLUMN_BYTES = ROWS // 8
-
-
-def repeat_row(row: int) -> int:
-    """Give the matrix with that row 128 times."""
-    return int.from_bytes(row.to_bytes(ROW_BYTES, "little") * ROWS, "little")
-
-
-def select_rows(selection: int) -> int:
-    """Give the matrix with ones in row i where bit i is set, and zeros elsewhere."""
-    rows = (b"\xff" if selection >> i & 1 else b"\0" for i in range(ROWS))
-    return int.from_bytes(b"".join(row * ROW_BYTES for row in rows), "little")
-
-
-@lru_cache(maxsize=1)
-def _stages() -> tuple[tuple[int, int], ...]:
-    """Give shift and mask of each round of swaps; a mask has the even rows and odd columns, counted in steps of 1 to 64."""
-    stages = []
-    for step in (1, 2, 4, 8, 16, 32, 64):
-        columns = sum(1 << column for column in range(ROW_BITS) if column & step)
-        mask = sum(columns << ROW_BITS * row for row in range(ROWS) if not row & step)
-        stages.append(((ROW_BITS - 1) * step, mask))
-    return tuple(stages)
-
-
-def transpose(matrix: int, columns: int) -> list[bytes]:
-    """
-    Give the columns of a matrix, by swapping ever larger blocks (Hacker's Delight, section 7-3).
-
-    Args:
-        matrix: The matrix.
-        columns: How many columns are wanted.
-
-    Returns:
-        Each column as 16 bytes, little-endian: bit i is row i.
-    """
-    for shift, mask in _stages():
-        swapped = (matrix >> shift ^ matrix) & mask
-        matrix ^= swapped | swapped << shift
-    data = matrix.to_bytes(ROWS * ROW_BYTES, "little")
-    # Column j is now in row j mod 128, within the block of 128 columns that it was in.
-    starts = (ROW_BYTES * (j % ROWS) + _COLUMN_BYTES * (j // ROWS) for j in range(columns))
-    return [data[start : start + _COLUMN_BYTES] for start in starts]
-
-
-#: λc + λs: the two elements come from a hash (Fiat-Shamir), so that a cheat may try 2^128 of them, and must still fail
-#: but for 2^-80.
+#: Bits of the check's field, λc + λs: its two elements come from a hash (Fiat-Shamir), so that a cheat may try 2^128 of
+#: them, and must still fail but for 2^-80.
 BLOCK_BITS = 208
 
 #: X^208 + X^9 + X^3 + X + 1 is irreducible, so X^208 = X^9 + X^3 + X + 1.
 REDUCTION = (0, 1, 3, 9)
 
+_BLOCK_BYTES = BLOCK_BITS // 8
+_MATRIX_BYTES = TRANSFERS * ROW_BYTES
+_COLUMN_BYTES = TRANSFERS // 8
 _WINDOW = 4
 
-_BLOCK = repeat_row((1 << BLOCK_BITS) - 1)
+#: Length of the extension's message.
+EXTENSION_BYTES = NONCE_BYTES + _MATRIX_BYTES + _BLOCK_BYTES + DIGEST_BYTES
 
 
-def _reduce(product: int) -> int:
-    """Bring every row below degree 208, from at most 2·208 - 2. The second fold takes what the first leaves above."""
-    for _ in range(2):
-        high = product >> BLOCK_BITS & _BLOCK
-        product &= _BLOCK
-        for power in REDUCTION:
-            product ^= high << power
-    return product
+def unpack(kind: type[R], data: bytes) -> R:
+    """Read a record from the other party; a malformed one aborts without a ban."""
+    try:
+        return kind.unpack(data)
+    except InvalidFieldError:
+        raise PairAbort(PairReason.MALFORMED_MESSAGE) from None
 
 
-def hash_rows(matrix: int, first: int, second: int) -> int:
-    """
-    Hash every row of a matrix; a single row will do as a matrix whose other rows are zero.
-
-    Args:
-        matrix: The rows, see ``bit_matrix``.
-        first: x1.
-        second: x2.
-
-    Returns:
-        The matrix of the rows' hashes, 208 bits each.
-    """
-    tables = []
-    for block in (matrix & _BLOCK, matrix >> BLOCK_BITS & _BLOCK):
-        multiples = [0]
-        for power in range(_WINDOW):
-            multiples += [multiple ^ block << power for multiple in multiples]
-        tables.append(multiples)
-    product = 0
-    for power in reversed(
-        range(0, BLOCK_BITS, _WINDOW)
-    ):  # Horner's rule in X^4, for both products and all rows together
-        product = product << _WINDOW ^ tables[0][first >> power & 15] ^ tables[1][second >> power & 15]
-    return _reduce(product) ^ (matrix >> 2 * BLOCK_BITS & _BLOCK)
-
-
-#: Transfers in one run: the computational security parameter, λc.
-TRANSFERS = 128
-
-SEED_BYTES = 16
-
-_HASH_BYTES = 32
-
-#: Lengths of the messages.
-START_BYTES = POINT_BYTES + PROOF_BYTES
-
-CHOICE_BYTES = TRANSFERS * POINT_BYTES
-
-CHALLENGE_BYTES = TRANSFERS * _HASH_BYTES
-
-RESPONSE_BYTES = TRANSFERS * _HASH_BYTES
-
-OPENING_BYTES = 2 * TRANSFERS * _HASH_BYTES
+# --- base transfers ---------------------------------------------------------------------------------------------------
 
 
 class _Hashes:
@@ -181,19 +98,19 @@ class _Hashes:
         return hashlib.sha256(self._prefix + kind + position.to_bytes(2, "big") + data).digest()
 
     def pad(self, position: int, choice: bytes, shared: Point) -> bytes:
-        """Give the pad: H(receiver's point, shared point)."""
+        """Return the pad: H(receiver's point, shared point)."""
         return self._hash(b"p", position, choice + encode(shared))
 
     def once(self, position: int, pad: bytes) -> bytes:
-        """Give H(pad), which is revealed at the end."""
+        """Return H(pad), which is revealed at the end."""
         return self._hash(b"1", position, pad)
 
     def twice(self, position: int, once: bytes) -> bytes:
-        """Give H(H(pad)), which the challenge is made of."""
+        """Return H(H(pad)), which the challenge is made of."""
         return self._hash(b"2", position, once)
 
     def seed(self, position: int, pad: bytes) -> bytes:
-        """What the transfer is for; independent of all that is revealed."""
+        """Return the seed that the transfer is for; it is independent of all that is revealed."""
         return self._hash(b"s", position, pad)[:SEED_BYTES]
 
 
@@ -220,11 +137,9 @@ def _xor(one: bytes, other: bytes) -> bytes:
 
 class OtBaseSender:
     """
-    The side that ends with both seeds of each transfer.
+    The side that ends with both seeds of each transfer: ``start``, ``challenge``, ``open``, ``seeds``.
 
-    Args:
-        context: 32 bytes that name session, pair and direction.
-        entropy: Source of randomness.
+    The context names session, pair and direction in 32 bytes.
     """
 
     def __init__(self, context: bytes, entropy: Entropy) -> None:
@@ -237,7 +152,7 @@ class OtBaseSender:
         self._openings: list[bytes] = []
 
     def start(self) -> bytes:
-        """Give the key A = a·G and the proof that a is known."""
+        """Return the key A = a·G and the proof that a is known."""
         proof = prove(self._secret, self._key, context=_proof_context(self._context), entropy=self._entropy)
         return encode(self._key) + proof
 
@@ -245,14 +160,7 @@ class OtBaseSender:
         """
         Compute both pads of each transfer, H(a·B) and H(a·(B - A)), and challenge the receiver to know one of them.
 
-        Args:
-            choices: The receiver's points B.
-
-        Returns:
-            H(H(pad 0)) xor H(H(pad 1)) of each transfer.
-
-        Raises:
-            PairAbort: The points are malformed.
+        The challenge is H(H(pad 0)) xor H(H(pad 1)) of each transfer.
         """
         challenges = []
         minus_shared_key = negate(multiply(self._key, self._secret))
@@ -274,21 +182,15 @@ class OtBaseSender:
         """
         Check that the receiver knows its pads, and show that the challenge was made of the very pads in use.
 
-        Args:
-            responses: H(H(pad 0)) of each transfer, which the receiver can compute from either pad and the challenge.
-
-        Returns:
-            H(pad 0) and H(pad 1) of each transfer.
-
-        Raises:
-            PairAbort: A response is wrong.
+        A response is H(H(pad 0)), which the receiver can compute from either pad and the challenge; the answer is
+        H(pad 0) and H(pad 1) of each transfer.
         """
-        if _split(responses, RESPONSE_BYTES, _HASH_BYTES) != self._expected:
+        if _split(responses, RESPONSE_BYTES, DIGEST_BYTES) != self._expected:
             raise PairAbort(PairReason.OT_RESPONSE)
         return b"".join(self._openings)
 
     def seeds(self) -> tuple[tuple[bytes, bytes], ...]:
-        """Give both seeds of each transfer; only after ``open``."""
+        """Return both seeds of each transfer; only after ``open``."""
         return tuple(
             (self._hashes.seed(position, zero), self._hashes.seed(position, one))
             for position, (zero, one) in enumerate(self._pads)
@@ -299,10 +201,7 @@ class OtBaseReceiver:
     """
     The side that ends with one seed of each transfer, without the sender's knowing which.
 
-    Args:
-        context: As the sender's.
-        choices: 128 bits: bit i chooses in transfer i.
-        entropy: Source of randomness.
+    ``choose``, ``respond``, ``finish``; bit i of the 128 choices chooses in transfer i.
     """
 
     def __init__(self, context: bytes, choices: int, entropy: Entropy) -> None:
@@ -316,18 +215,7 @@ class OtBaseReceiver:
         return ((position, self._choices >> position & 1) for position in range(TRANSFERS))
 
     def choose(self, start: bytes) -> bytes:
-        """
-        Choose: B = b·G + c·A in each transfer, and compute the pad H(b·A).
-
-        Args:
-            start: The sender's key and proof.
-
-        Returns:
-            The points B.
-
-        Raises:
-            PairAbort: The key is malformed, or its proof does not hold.
-        """
+        """Check the sender's proof, and choose: B = b·G + c·A in each transfer, whose pad is H(b·A)."""
         _split(start, START_BYTES, START_BYTES)
         key = _point(start[:POINT_BYTES])
         if not is_valid_proof(start[POINT_BYTES:], key, context=_proof_context(self._context)):
@@ -346,13 +234,8 @@ class OtBaseReceiver:
         return b"".join(points)
 
     def respond(self, challenges: bytes) -> bytes:
-        """
-        Answer the challenge: H(H(pad)) xor c·challenge, which is H(H(pad 0)) either way.
-
-        Raises:
-            PairAbort: The challenge is malformed.
-        """
-        self._challenges = _split(challenges, CHALLENGE_BYTES, _HASH_BYTES)
+        """Answer the challenge: H(H(pad)) xor c·challenge, which is H(H(pad 0)) either way."""
+        self._challenges = _split(challenges, CHALLENGE_BYTES, DIGEST_BYTES)
         responses = []
         for position, bit in self._bits():
             twice = self._hashes.twice(position, self._hashes.once(position, self._pads[position]))
@@ -360,19 +243,8 @@ class OtBaseReceiver:
         return b"".join(responses)
 
     def finish(self, openings: bytes) -> tuple[bytes, ...]:
-        """
-        Check that the challenge was made of H(pad 0) and H(pad 1), one of them being this side's own.
-
-        Args:
-            openings: H(pad 0) and H(pad 1) of each transfer.
-
-        Returns:
-            The chosen seed of each transfer.
-
-        Raises:
-            PairAbort: The openings do not fit.
-        """
-        opened = _split(openings, OPENING_BYTES, _HASH_BYTES)
+        """Check that the challenge was made of the opened hashes, one of each two known here; return the seeds."""
+        opened = _split(openings, OPENING_BYTES, DIGEST_BYTES)
         fits = True
         for position, bit in self._bits():
             pair: Sequence[bytes] = opened[2 * position : 2 * position + 2]
@@ -384,18 +256,86 @@ class OtBaseReceiver:
         return tuple(self._hashes.seed(position, pad) for position, pad in enumerate(self._pads))
 
 
-#: Transfers in one run: κ + 2·λs, as the vector OLE needs them. 208 more choices are random and mask what the check shows
-#: of the others; the last 16 bits of a row only fill it up.
-BATCH = 416
+# --- bit matrices -----------------------------------------------------------------------------------------------------
+#
+# A matrix of 128 rows is one large integer, so that each step works on all rows at once: row i is bits 640·i to
+# 640·i + 639, bit j of a row is column j.
 
-_BLOCK_BYTES = BLOCK_BITS // 8
 
-_NONCE_BYTES = 32
+def repeat_row(row: int) -> int:
+    """Return the matrix with that row 128 times."""
+    return int.from_bytes(row.to_bytes(ROW_BYTES, "little") * TRANSFERS, "little")
 
-_MATRIX_BYTES = TRANSFERS * ROW_BYTES
 
-#: Length of the receiver's message: nonce, matrix, the check's x, and a hash of the check's t.
-EXTENSION_BYTES = _NONCE_BYTES + _MATRIX_BYTES + _BLOCK_BYTES + DIGEST_BYTES
+def select_rows(selection: int) -> int:
+    """Return the matrix with ones in row i where bit i is set, and zeros elsewhere."""
+    rows = (b"\xff" if selection >> i & 1 else b"\0" for i in range(TRANSFERS))
+    return int.from_bytes(b"".join(row * ROW_BYTES for row in rows), "little")
+
+
+@cache
+def _stages() -> tuple[tuple[int, int], ...]:
+    """Return shift and mask of each round of swaps; a mask has the even rows and odd columns, in steps of 1 to 64."""
+    stages = []
+    for step in (1, 2, 4, 8, 16, 32, 64):
+        columns = sum(1 << column for column in range(ROW_BITS) if column & step)
+        mask = sum(columns << ROW_BITS * row for row in range(TRANSFERS) if not row & step)
+        stages.append(((ROW_BITS - 1) * step, mask))
+    return tuple(stages)
+
+
+def transpose(matrix: int, columns: int) -> list[bytes]:
+    """
+    Return the first columns of a matrix, by swapping ever larger blocks (Hacker's Delight, section 7-3).
+
+    Each column is 16 bytes, little-endian: bit i is row i.
+    """
+    for shift, mask in _stages():
+        swapped = (matrix >> shift ^ matrix) & mask
+        matrix ^= swapped | swapped << shift
+    data = matrix.to_bytes(_MATRIX_BYTES, "little")
+    # Column j is now in row j mod 128, within the block of 128 columns that it was in.
+    starts = (ROW_BYTES * (j % TRANSFERS) + _COLUMN_BYTES * (j // TRANSFERS) for j in range(columns))
+    return [data[start : start + _COLUMN_BYTES] for start in starts]
+
+
+# --- linear hashing over GF(2^208), for the consistency check ---------------------------------------------------------
+
+_BLOCK = repeat_row((1 << BLOCK_BITS) - 1)
+
+
+def _reduce(product: int) -> int:
+    """Bring every row below degree 208, from at most 2·208 - 2. The second fold takes what the first leaves above."""
+    for _ in range(2):
+        high = product >> BLOCK_BITS & _BLOCK
+        product &= _BLOCK
+        for power in REDUCTION:
+            product ^= high << power
+    return product
+
+
+def hash_rows(matrix: int, first: int, second: int) -> int:
+    """
+    Return the matrix of the rows' hashes, 208 bits each; a single row will do as a matrix whose other rows are zero.
+
+    The hash of a row is ``first·block1 + second·block2 + block3``: the blocks are its first 624 bits, 208 each, and the two
+    field elements are chosen after the rows. Bit i of a field element is the coefficient of X^i.
+    """
+    tables = []
+    for block in (matrix & _BLOCK, matrix >> BLOCK_BITS & _BLOCK):
+        multiples = [0]
+        for power in range(_WINDOW):
+            multiples += [multiple ^ block << power for multiple in multiples]
+        tables.append(multiples)
+    product = 0
+    for power in reversed(
+        range(0, BLOCK_BITS, _WINDOW)
+    ):  # Horner's rule in X^4, for both products and all rows together
+        product = product << _WINDOW ^ tables[0][first >> power & 15] ^ tables[1][second >> power & 15]
+    return _reduce(product) ^ (matrix >> 2 * BLOCK_BITS & _BLOCK)
+
+
+# --- the extension ----------------------------------------------------------------------------------------------------
 
 
 def _masked(_: object) -> str:
@@ -404,17 +344,27 @@ def _masked(_: object) -> str:
 
 @frozen
 class ReceiverSeeds:
-    """What the extension's receiver keeps: both seeds of each base transfer."""
+    """The receiver's side of the extension: both seeds of each base transfer."""
 
     pairs: tuple[tuple[bytes, bytes], ...] = field(repr=_masked)
 
 
 @frozen
 class SenderSeeds:
-    """What the extension's sender keeps: its choices in the base transfers, Δ, and the seeds it chose."""
+    """The sender's side of the extension: its choices in the base transfers, Δ, and the seeds it chose."""
 
     delta: int = field(repr=_masked)
     chosen: tuple[bytes, ...] = field(repr=_masked)
+
+
+@frozen(repr=False)
+class _Extension(Record):
+    """The receiver's message: the masked matrix, the check's x, and a hash of the check's t."""
+
+    nonce: Nonce
+    matrix: Annotated[bytes, fixed(_MATRIX_BYTES)]
+    check: Annotated[bytes, fixed(_BLOCK_BYTES)]
+    digest: Digest
 
 
 def _stretch(seeds: Iterable[bytes], salt: bytes) -> int:
@@ -437,18 +387,11 @@ def _digest(salt: bytes, hashes: int) -> bytes:
 
 def extend(seeds: ReceiverSeeds, context: bytes, choices: int, entropy: Entropy) -> tuple[bytes, list[bytes]]:
     """
-    Act as the receiver, in one message.
+    Act as the receiver, whose bit j of 416 chooses in transfer j.
 
-    Args:
-        seeds: From the base transfers.
-        context: 32 bytes that name session, pair and direction.
-        choices: 416 bits: bit j chooses in transfer j.
-        entropy: Source of randomness.
-
-    Returns:
-        The message for the sender, and t_j of each transfer, 16 bytes: the sender's q_j is t_j xor c_j·Δ.
+    Return the message for the sender, and t_j of each transfer, 16 bytes: the sender's q_j is t_j xor c_j·Δ.
     """
-    nonce = entropy(_NONCE_BYTES)
+    nonce = entropy(NONCE_BYTES)
     salt = _salt(context, nonce)
     padded = choices | int.from_bytes(entropy((ROW_BITS - BATCH) // 8), "little") << BATCH
     rows = _stretch((zero for zero, _ in seeds.pairs), salt)
@@ -456,35 +399,24 @@ def extend(seeds: ReceiverSeeds, context: bytes, choices: int, entropy: Entropy)
     matrix = sent.to_bytes(_MATRIX_BYTES, "little")
     elements = _elements(salt, matrix)
     check = hash_rows(padded, *elements).to_bytes(_BLOCK_BYTES, "little")
-    return nonce + matrix + check + _digest(salt, hash_rows(rows, *elements)), transpose(rows, BATCH)
+    message = _Extension(nonce, matrix, check, _digest(salt, hash_rows(rows, *elements)))
+    return message.pack(), transpose(rows, BATCH)
 
 
-def accept(seeds: SenderSeeds, context: bytes, message: bytes) -> tuple[list[bytes], list[bytes]]:
+def accept(seeds: SenderSeeds, context: bytes, data: bytes) -> tuple[list[bytes], list[bytes]]:
     """
-    Act as the sender: check the receiver's message.
+    Act as the sender: check the receiver's message; if the check fails, the abort bans the pair.
 
-    Args:
-        seeds: From the base transfers.
-        context: As the receiver's.
-        message: The receiver's message.
-
-    Returns:
-        q_j of each transfer, 16 bytes, and q_j xor Δ of each. The receiver's t_j is the first where it chose 0, the second
-        where it chose 1; it can compute nothing about the other, once they are hashed.
-
-    Raises:
-        PairAbort: The message is malformed, or its consistency check fails; then the pair is banned.
+    Return q_j of each transfer, 16 bytes, and q_j xor Δ of each. The receiver's t_j is the first where it chose 0, the
+    second where it chose 1; it can compute nothing about the other, once they are hashed.
     """
-    if not isinstance(message, bytes) or len(message) != EXTENSION_BYTES:
-        raise PairAbort(PairReason.MALFORMED_MESSAGE)
-    nonce, rest = message[:_NONCE_BYTES], message[_NONCE_BYTES:]
-    matrix, rest = rest[:_MATRIX_BYTES], rest[_MATRIX_BYTES:]
-    check, digest = int.from_bytes(rest[:_BLOCK_BYTES], "little"), rest[_BLOCK_BYTES:]
-    salt = _salt(context, nonce)
+    message = unpack(_Extension, data)
+    salt = _salt(context, message.nonce)
     selected = select_rows(seeds.delta)
-    rows = _stretch(seeds.chosen, salt) ^ int.from_bytes(matrix, "little") & selected
+    rows = _stretch(seeds.chosen, salt) ^ int.from_bytes(message.matrix, "little") & selected
     # The receiver's t_i must be the hash of our row i, less x where Δ_i is set.
-    hashes = hash_rows(rows, *_elements(salt, matrix)) ^ repeat_row(check) & selected
-    if _digest(salt, hashes) != digest:
+    check = int.from_bytes(message.check, "little")
+    hashes = hash_rows(rows, *_elements(salt, message.matrix)) ^ repeat_row(check) & selected
+    if _digest(salt, hashes) != message.digest:
         raise PairAbort(PairReason.OT_EXTENSION_CHECK, ban=True)
     return transpose(rows, BATCH), transpose(rows ^ selected, BATCH)

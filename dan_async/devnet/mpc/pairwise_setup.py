@@ -1,18 +1,17 @@
 """
-The set-up of a pair of parties, once before they first sign together.
+The set-up of a pair of parties, once before they first sign together, and the state that each side keeps of it.
 
-It makes base oblivious transfers in both directions and a seed in common (DKLs23, ePrint 2023/765, section 5, with the
-transfers of ``ot_base``). The seed is committed to before it is shown, so that neither side chooses it. Both parties run
-the same five rounds at the same time::
+It makes base oblivious transfers in both directions (``ot``) and a seed in common: DKLs23 (ePrint 2023/765), section 5, and
+Functionality 3.4 for the seed. The seed is committed to before it is shown, so that neither side chooses it. Both parties
+run the same five rounds at the same time::
 
     start      key and proof of the base transfers in which this side is the sender; commitment to a seed
     choose     choices of those in which it is the receiver; the seed
     challenge, respond, open     the verification of the base transfers
 
-The set-up does not depend on any key, and serves every key that the two hold shares of. The link must be authenticated and
-encrypted. An abort throws everything away and may be followed by a fresh set-up.
-
-What a party keeps about another one, so that the two can sign together many times.
+Adversary: static, malicious, either side, as in ``ot``. The set-up does not depend on any key, and serves every key that
+the two hold shares of. The link must be authenticated and encrypted. An abort throws everything away and may be followed
+by a fresh set-up.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from dan_async._values import from_hex, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason, SigningAbort
-from dan_async.devnet.mpc.dkg import ProtocolStateError
+from dan_async.devnet.mpc.aborts import PairAbort, PairReason, ProtocolStateError, SigningAbort
 from dan_async.devnet.mpc.field import Entropy
+from dan_async.devnet.mpc.framing import Digest, Message, check_members, fixed
 from dan_async.devnet.mpc.ot import (
     CHALLENGE_BYTES,
     CHOICE_BYTES,
@@ -47,7 +46,15 @@ from dan_async.devnet.mpc.ot import (
 from dan_async.errors import InvalidFieldError
 from dan_async.types import OperatorAddress
 
+M = TypeVar("M", bound=Message)
+
+SESSION_ID_BYTES = 32
+_SEED_BYTES = 32
+
 _MEMBERS = ("context", "isFirst", "commonSeed", "receiverSeeds", "delta", "senderSeeds", "banned")
+
+
+# --- the state --------------------------------------------------------------------------------------------------------
 
 
 def _masked(_: object) -> str:
@@ -57,21 +64,19 @@ def _masked(_: object) -> str:
 @define(kw_only=True, eq=False)
 class PairState:
     """
-    One party's side of the set-up of a pair.
+    One party's side of the set-up of a pair: all that the two need in order to sign together many times.
 
-    Args:
-        context: 32 bytes that name the set-up's session and both parties.
-        is_first: Whether this side's address is the lower one of the two.
-        common_seed: 32 bytes that both chose together and only they know.
-        receiver: For the extension as its receiver.
-        sender: For the extension as its sender.
-        banned: Whether the other party has failed a consistency check. The pair must then never run again, in any
-            session: keep this as durably as the rest.
+    Once ``banned``, since the other party has failed a consistency check, the pair must never run again, in any session:
+    keep that as durably as the rest.
     """
 
+    #: 32 bytes that name the set-up's session and both parties.
     context: bytes
+    #: Whether this side's address is the lower one of the two.
     is_first: bool
+    #: 32 bytes that both chose together and only they know.
     common_seed: bytes = field(repr=_masked)
+    #: For the extension as its receiver, and as its sender.
     receiver: ReceiverSeeds = field(repr=_masked)
     sender: SenderSeeds = field(repr=_masked)
     banned: bool = False
@@ -82,17 +87,12 @@ class PairState:
         return tagged_hash("dan-ecdsa/1 set-up", self.context, self.common_seed)
 
     def gadget_context(self, *, receiving: bool) -> bytes:
-        """
-        Give what the gadget vector of one direction is derived from: chosen by both, so by neither.
-
-        Args:
-            receiving: Whether this side is the receiver in that direction.
-        """
+        """Return the origin of one direction's gadget vector: chosen by both, so by neither."""
         direction = b"\x01" if receiving is self.is_first else b"\x02"
         return tagged_hash("dan-ecdsa/1 gadget context", self.context, self.common_seed, direction)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the state as JSON members. They are secret: encrypt them before they touch a disk."""
+        """Return the state as JSON members. They are secret: encrypt them before they touch a disk."""
         return {
             "context": to_hex(self.context),
             "isFirst": self.is_first,
@@ -105,19 +105,8 @@ class PairState:
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> PairState:
-        """
-        Read a state back.
-
-        Raises:
-            InvalidFieldError: A member is missing, unknown or wrong.
-        """
-        if not isinstance(members, Mapping):
-            raise InvalidFieldError("pair state", "must be an object")
-        for name in _MEMBERS:
-            if name not in members:
-                raise InvalidFieldError(name, "is missing")
-        if len(members) != len(_MEMBERS):
-            raise InvalidFieldError("pair state", "has members that are not known")
+        """Read a state back, strictly: no member missing, unknown or wrong."""
+        check_members(members, "pair state", _MEMBERS)
         for name in ("isFirst", "banned"):
             if not isinstance(members[name], bool):
                 raise InvalidFieldError(name, "must be true or false")
@@ -143,20 +132,63 @@ class PairState:
 
 
 def refuse_banned(pairs: Mapping[int, PairState]) -> None:
-    """
-    Check that no pair is banned, by now.
-
-    Raises:
-        SigningAbort: Some are; it names the parties.
-    """
+    """Abort, naming the parties, if pairs are banned by now."""
     banned = [index for index, pair in pairs.items() if pair.banned]
     if banned:
         raise SigningAbort(PairReason.BANNED, banned, ban=True)
 
 
-SESSION_ID_BYTES = 32
+# --- messages ---------------------------------------------------------------------------------------------------------
 
-_SEED_BYTES = 32
+
+@frozen(repr=False)
+class StartMessage(Message):
+    """Round 1: key and proof of the base transfers, commitment to the seed."""
+
+    KIND = 1
+
+    start: Annotated[bytes, fixed(START_BYTES)]
+    commitment: Digest
+
+
+@frozen(repr=False)
+class ChooseMessage(Message):
+    """Round 2: choices, and the seed with the blinding of its commitment."""
+
+    KIND = 2
+
+    choices: Annotated[bytes, fixed(CHOICE_BYTES)]
+    seed: Annotated[bytes, fixed(2 * _SEED_BYTES)]
+
+
+@frozen(repr=False)
+class ChallengeMessage(Message):
+    """Round 3."""
+
+    KIND = 3
+
+    challenges: Annotated[bytes, fixed(CHALLENGE_BYTES)]
+
+
+@frozen(repr=False)
+class RespondMessage(Message):
+    """Round 4."""
+
+    KIND = 4
+
+    responses: Annotated[bytes, fixed(RESPONSE_BYTES)]
+
+
+@frozen(repr=False)
+class OpenMessage(Message):
+    """Round 5."""
+
+    KIND = 5
+
+    openings: Annotated[bytes, fixed(OPENING_BYTES)]
+
+
+# --- one party --------------------------------------------------------------------------------------------------------
 
 
 class _Step(Enum):
@@ -169,16 +201,6 @@ class _Step(Enum):
     OVER = 7
 
 
-#: Length of the body of each round's message.
-_BODY_BYTES = {
-    _Step.START: START_BYTES + DIGEST_BYTES,
-    _Step.CHOOSE: CHOICE_BYTES + 2 * _SEED_BYTES,
-    _Step.CHALLENGE: CHALLENGE_BYTES,
-    _Step.RESPOND: RESPONSE_BYTES,
-    _Step.OPEN: OPENING_BYTES,
-}
-
-
 def _raw(name: str, address: OperatorAddress) -> bytes:
     return from_hex(parse_address(name, address), field=name)
 
@@ -187,17 +209,8 @@ class PairSetup:
     """
     One party's side: ``start``, ``choose``, ``challenge``, ``respond``, ``open``, ``finish``, each once and in that order.
 
-    Each step takes what the other party sent in its step before, and gives the message for it. After an abort the object
-    takes no further step.
-
-    Args:
-        session_id: 32 bytes that both know and that no other set-up of the two ever had.
-        own: The address of this party's identity key.
-        peer: The address of the other party's.
-        entropy: Source of randomness, for tests.
-
-    Raises:
-        InvalidFieldError: The session id is not 32 bytes, or the addresses are wrong or the same.
+    Each step takes the other party's message of the step before, and returns the message for it. After an abort the object
+    takes no further step. The session id is 32 bytes that both know and that no other set-up of the two ever had.
     """
 
     def __init__(
@@ -218,9 +231,8 @@ class PairSetup:
         self._choices = int.from_bytes(entropy(TRANSFERS // 8), "big")
         self._sender = OtBaseSender(self._direction(self._own), entropy)
         self._receiver = OtBaseReceiver(self._direction(self._peer), self._choices, entropy)
-        self._seed = entropy(_SEED_BYTES) + entropy(
-            _SEED_BYTES
-        )  # the seed, and what hides it in its commitment
+        #: The seed, and the blinding of its commitment.
+        self._seed = entropy(_SEED_BYTES) + entropy(_SEED_BYTES)
         self._peer_commitment = b""
         self._common_seed = b""
 
@@ -228,93 +240,47 @@ class PairSetup:
         return f"PairSetup(step={self._step.name})"
 
     def start(self) -> bytes:
-        """
-        Round 1.
-
-        Raises:
-            ProtocolStateError: This is not the next step.
-        """
+        """Round 1."""
         with self._round(_Step.START):
-            return self._message(
-                _Step.START, self._sender.start() + self._seed_commitment(self._own, self._seed)
-            )
+            commitment = self._seed_commitment(self._own, self._seed)
+            return StartMessage(self._sender.start(), commitment).encode(self._context)
 
-    def choose(self, message: bytes) -> bytes:
-        """
-        Round 2.
-
-        Args:
-            message: The other party's message of round 1.
-
-        Raises:
-            PairAbort: The message is malformed or a check fails.
-            ProtocolStateError: This is not the next step.
-        """
+    def choose(self, data: bytes) -> bytes:
+        """Round 2."""
         with self._round(_Step.CHOOSE):
-            body = self._body(_Step.START, message)
-            self._peer_commitment = body[START_BYTES:]
-            return self._message(_Step.CHOOSE, self._receiver.choose(body[:START_BYTES]) + self._seed)
+            message = self._read(StartMessage, data)
+            self._peer_commitment = message.commitment
+            choices = self._receiver.choose(message.start)
+            return ChooseMessage(choices, self._seed).encode(self._context)
 
-    def challenge(self, message: bytes) -> bytes:
-        """
-        Round 3.
-
-        Args:
-            message: The other party's message of round 2.
-
-        Raises:
-            PairAbort: The message is malformed or a check fails.
-            ProtocolStateError: This is not the next step.
-        """
+    def challenge(self, data: bytes) -> bytes:
+        """Round 3."""
         with self._round(_Step.CHALLENGE):
-            body = self._body(_Step.CHOOSE, message)
-            seed = body[CHOICE_BYTES:]
-            if self._seed_commitment(self._peer, seed) != self._peer_commitment:
+            message = self._read(ChooseMessage, data)
+            if self._seed_commitment(self._peer, message.seed) != self._peer_commitment:
                 raise PairAbort(PairReason.SEED_COMMITMENT)
-            parts = sorted(((self._own, self._seed), (self._peer, seed)))
+            parts = sorted(((self._own, self._seed), (self._peer, message.seed)))
             self._common_seed = tagged_hash(
                 "dan-ecdsa/1 common seed", self._context, *(part for _, part in parts)
             )
-            return self._message(_Step.CHALLENGE, self._sender.challenge(body[:CHOICE_BYTES]))
+            return ChallengeMessage(self._sender.challenge(message.choices)).encode(self._context)
 
-    def respond(self, message: bytes) -> bytes:
-        """
-        Round 4.
-
-        Args:
-            message: The other party's message of round 3.
-
-        Raises:
-            PairAbort: The message is malformed.
-            ProtocolStateError: This is not the next step.
-        """
+    def respond(self, data: bytes) -> bytes:
+        """Round 4."""
         with self._round(_Step.RESPOND):
-            return self._message(_Step.RESPOND, self._receiver.respond(self._body(_Step.CHALLENGE, message)))
+            message = self._read(ChallengeMessage, data)
+            return RespondMessage(self._receiver.respond(message.challenges)).encode(self._context)
 
-    def open(self, message: bytes) -> bytes:
-        """
-        Round 5.
-
-        Args:
-            message: The other party's message of round 4.
-
-        Raises:
-            PairAbort: The message is malformed or a check fails.
-            ProtocolStateError: This is not the next step.
-        """
+    def open(self, data: bytes) -> bytes:
+        """Round 5."""
         with self._round(_Step.OPEN):
-            return self._message(_Step.OPEN, self._sender.open(self._body(_Step.RESPOND, message)))
+            message = self._read(RespondMessage, data)
+            return OpenMessage(self._sender.open(message.responses)).encode(self._context)
 
-    def finish(self, message: bytes) -> PairState:
-        """
-        Check the other party's message of round 5 and give what is to be kept.
-
-        Raises:
-            PairAbort: The message is malformed or a check fails.
-            ProtocolStateError: This is not the next step.
-        """
+    def finish(self, data: bytes) -> PairState:
+        """Check the other party's message of round 5, and return the state to be kept."""
         with self._round(_Step.FINISH):
-            chosen = self._receiver.finish(self._body(_Step.OPEN, message))
+            chosen = self._receiver.finish(self._read(OpenMessage, data).openings)
             return PairState(
                 context=self._context,
                 is_first=self._own < self._peer,
@@ -342,12 +308,8 @@ class PairSetup:
     def _seed_commitment(self, party: bytes, seed: bytes) -> bytes:
         return tagged_hash("dan-ecdsa/1 seed commitment", self._context, party, seed)
 
-    def _message(self, step: _Step, body: bytes) -> bytes:
-        return bytes((step.value,)) + self._context + body
-
-    def _body(self, step: _Step, message: bytes) -> bytes:
-        header = self._message(step, b"")
-        length = len(header) + _BODY_BYTES[step]
-        if not isinstance(message, bytes) or len(message) != length or not message.startswith(header):
-            raise PairAbort(PairReason.MALFORMED_MESSAGE)
-        return message[len(header) :]
+    def _read(self, kind: type[M], data: bytes) -> M:
+        try:
+            return kind.decode(data, self._context)
+        except InvalidFieldError:
+            raise PairAbort(PairReason.MALFORMED_MESSAGE) from None

@@ -3,7 +3,7 @@ Threshold ECDSA in three rounds: t signers, any t of the n, from the shares that
 
 DKLs23 (Doerner, Kondi, Lee, shelat, "Threshold ECDSA in three rounds", ePrint 2023/765), Protocol 3.6. With λ_i the Lagrange
 coefficient of signer i, ζ_i its share of zero and a_i = λ_i·x_i + ζ_i (so that a = Σa_i is the key): signer i draws a nonce
-r_i and a mask φ_i, and multiplies r_i and a_i with every other signer's random χ (``vole``). What comes out are shares u_i
+r_i and a mask φ_i, and multiplies r_i and a_i with every other signer's random χ (``vole``). The results are shares u_i
 of r·φ and v_i of a·φ, for r = Σr_i and φ = Σφ_i. With w_i = h·φ_i + R_x·v_i, s = Σw_i / Σu_i = (h + R_x·a)/r. Nobody ever
 holds the key, the nonce, or the mask.
 
@@ -15,26 +15,12 @@ shares that do not add up, and a signature that does not verify, name one only w
 Two things go beyond the paper: A_i is committed to along with R_i, and round 2 carries a hash of all commitments, so that
 nobody opens different values to different signers unnoticed. Which t parties sign is fixed from the start.
 
-Rounds 1 and 2 need no digest; what they leave is a ``Presignature``. Steps compute for milliseconds for each other signer
-and belong in an executor.
+Rounds 1 and 2 need no digest; they leave a ``Presignature``, which fixes the nonce before the digest is known. That
+costs ECDSA some security margin, which matters for signers of a great many presignatures at a time (Groth and Shoup,
+EUROCRYPT 2022, section 6): keep few in stock. Used for two digests, one presignature gives the key away. So it signs once,
+and has no form in which it could be stored: it does not outlive the process.
 
-The last round of threshold signing: a presignature, a digest, one message from each signer, the signature.
-
-DKLs23 (ePrint 2023/765), Protocol 3.6, the steps that need the digest. A presignature fixes the nonce before the digest is
-known. That costs ECDSA some security margin, which matters for signers of a great many presignatures at a time (Groth and
-Shoup, EUROCRYPT 2022, section 6): keep few in stock. Used for two digests, one presignature gives the key away. So it signs
-once, and has no form in which it could be stored: it does not outlive the process.
-
-The messages of threshold signing, as bytes.
-
-Every message begins with 35 bytes: its kind, the session's context (32 bytes), the sender's index and the recipient's, which
-is 0 where the message goes to all. All lengths are fixed, so that each message has one encoding::
-
-    commit     header, set-up id of the pair (32), commitment (32), vector OLE receiver's message
-    multiply   header, hash of all commitments (32), nonce (32), points R, A, Γu, Γv (33 each), ψ (32), vector OLE reply
-    sign       header, digest (32), u (32), w (32)
-
-The first two go to one party each; the last is the same for all.
+Steps compute for milliseconds for each other signer and belong in an executor.
 """
 
 from __future__ import annotations
@@ -42,8 +28,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum, IntEnum
-from typing import NoReturn, TypeVar
+from enum import Enum
+from typing import Annotated, NoReturn, TypeVar
 
 from attrs import frozen
 
@@ -59,15 +45,16 @@ from dan_async.crypto.curve import (
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
 from dan_async.crypto.signature import recover_public_key
-from dan_async.devnet.mpc.aborts import PairAbort, SigningAbort, SigningReason
-from dan_async.devnet.mpc.dkg import ProtocolStateError
-from dan_async.devnet.mpc.field import (
-    POINT_BYTES,
-    Entropy,
-    random_scalar,
-    scalar_from_bytes,
-    scalar_to_bytes,
-    zero_share,
+from dan_async.devnet.mpc.aborts import PairAbort, ProtocolStateError, SigningAbort, SigningReason
+from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_share
+from dan_async.devnet.mpc.framing import (
+    NONCE_BYTES,
+    Digest,
+    EncodedPoint,
+    EncodedScalar,
+    Message,
+    Nonce,
+    fixed,
 )
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.ot import EXTENSION_BYTES
@@ -75,217 +62,367 @@ from dan_async.devnet.mpc.pairwise_setup import PairState, refuse_banned
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send
 from dan_async.errors import InvalidFieldError
 
-NONCE_BYTES = 32
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
-_SCALAR = 32
-
-
-class _Kind(IntEnum):
-    COMMIT = 17
-    MULTIPLY = 18
-    SIGN = 19
-
-
-_LAYOUT = {
-    _Kind.COMMIT: (DIGEST_BYTES, DIGEST_BYTES, EXTENSION_BYTES),
-    _Kind.MULTIPLY: (DIGEST_BYTES, NONCE_BYTES, *4 * (POINT_BYTES,), _SCALAR, REPLY_BYTES),
-    _Kind.SIGN: (DIGEST_BYTES, _SCALAR, _SCALAR),
-}
+SESSION_ID_BYTES = 32
 
 #: As recipient: all other signers.
 ALL = 0
 
+_HALF_ORDER = ORDER // 2
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True, repr=False)
+class CommitMessage(Message):
+    """Round 1, to each: a commitment to R and A, and the start of the multiplication in which the sender receives."""
+
+    KIND = 17
+
+    setup_id: Digest
+    commitment: Digest
+    vole: Annotated[bytes, fixed(EXTENSION_BYTES)]
+
+
+@frozen(kw_only=True, repr=False)
+class MultiplyMessage(Message):
+    """Round 2, to each: the opening, the sender's half of a multiplication, and the points to check it by."""
+
+    KIND = 18
+
+    #: Hash of all commitments.
+    echo: Digest
+    nonce: Nonce
+    nonce_point: EncodedPoint
+    key_point: EncodedPoint
+    gamma_u: EncodedPoint
+    gamma_v: EncodedPoint
+    psi: EncodedScalar
+    vole: Annotated[bytes, fixed(REPLY_BYTES)]
+
+    def __repr__(self) -> str:
+        return "MultiplyMessage(***)"
+
+
+@frozen(kw_only=True)
+class SignMessage(Message):
+    """Round 3, the same for all: the sender's shares of numerator and denominator of s."""
+
+    KIND = 19
+
+    digest: Digest
+    u: EncodedScalar
+    w: EncodedScalar
+
 
 @frozen
 class Envelope:
-    """
-    What a message's header says.
-
-    Args:
-        context: The session's context, 32 bytes.
-        sender: The sender's index.
-        recipient: The recipient's index, or ``ALL``.
-    """
+    """The header of a message: the session's context, and the indices of sender and recipient."""
 
     context: bytes
     sender: int
     recipient: int = ALL
 
-    def seal(self, kind: _Kind, *parts: bytes) -> bytes:
-        """Give a message's bytes."""
-        return b"".join((bytes((kind,)), self.context, bytes((self.sender, self.recipient)), *parts))
+    def seal(self, message: Message) -> bytes:
+        """Return the message's bytes."""
+        return message.encode(self._prefix)
 
-    def open(self, kind: _Kind, message: bytes) -> list[bytes]:
+    def open(self, kind: type[M], data: bytes) -> M:
         """
-        Take a message apart.
+        Read a message; malformed, or with another header, it aborts and names its sender.
 
-        Raises:
-            SigningAbort: It is malformed, or has another header. A message that is not even meant for this session and
-                recipient must not get as far as the checks whose failure bans.
+        One that is not even meant for this session and recipient must not get as far as the checks whose failure bans.
         """
-        header = self.seal(kind)
-        layout = _LAYOUT[kind]
-        length = len(header) + sum(layout)
-        if not isinstance(message, bytes) or len(message) != length or not message.startswith(header):
-            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (self.sender,))
-        parts, at = [], len(header)
-        for size in layout:
-            parts.append(message[at : at + size])
-            at += size
-        return parts
+        try:
+            return kind.decode(data, self._prefix)
+        except InvalidFieldError:
+            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (self.sender,)) from None
+
+    @property
+    def _prefix(self) -> bytes:
+        return self.context + bytes((self.sender, self.recipient))
 
 
-@frozen(kw_only=True)
-class CommitMessage:
-    """Round 1: a commitment to R and A, and the start of the multiplication in which the sender receives."""
-
-    setup_id: bytes
-    commitment: bytes
-    vole: bytes
-
-    def encode(self, envelope: Envelope) -> bytes:
-        """Give the message's bytes."""
-        return envelope.seal(_Kind.COMMIT, self.setup_id, self.commitment, self.vole)
-
-    @classmethod
-    def decode(cls, message: bytes, envelope: Envelope) -> CommitMessage:
-        """
-        Read the message.
-
-        Raises:
-            SigningAbort: It is malformed, or of another session, sender or recipient.
-        """
-        setup_id, commitment, vole = envelope.open(_Kind.COMMIT, message)
-        return cls(setup_id=setup_id, commitment=commitment, vole=vole)
+def from_all_others(index: int, signers: tuple[int, ...], messages: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Take one message of every other signer; abort, naming the silent ones, if some are missing."""
+    others = [signer for signer in signers if signer != index]
+    if any(sender not in others for sender in messages):
+        raise InvalidFieldError("messages", "must be keyed by the other signers' indices")
+    missing = [signer for signer in others if signer not in messages]
+    if missing:
+        raise SigningAbort(SigningReason.MISSING_MESSAGE, missing)
+    return {signer: messages[signer] for signer in others}
 
 
-@frozen(kw_only=True, repr=False)
-class MultiplyMessage:
-    """Round 2: opening, the sender's half of a multiplication, and what lets the recipient check it. Its repr is empty."""
+# --- rounds 1 and 2 ---------------------------------------------------------------------------------------------------
 
-    echo: bytes
-    nonce: bytes
-    nonce_point: bytes
-    key_point: bytes
-    gamma_u: bytes
-    gamma_v: bytes
-    psi: bytes
-    vole: bytes
+
+class _Step(Enum):
+    COMMIT = "commit"
+    MULTIPLY = "multiply"
+    PRESIGN = "presign"
+    OVER = "over"
+
+
+class SigningParty:
+    """
+    One signer of one signature: ``commit``, ``multiply``, ``presign``, each once and in that order.
+
+    Mappings of messages go from a signer's index to its message, and hold the other signers only. A message that did not
+    come in time is left out; the party then aborts and names the silent ones. After an abort the object has dropped its
+    secrets and takes no further step. The session id is 32 bytes that all signers know and that no other signature ever
+    had; the signers are exactly t parties, and there is a set-up with each of the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        session_id: bytes,
+        share: KeyShare,
+        signers: Sequence[int],
+        pairs: Mapping[int, PairState],
+        entropy: Entropy = secrets.token_bytes,
+    ) -> None:
+        if not isinstance(session_id, bytes) or len(session_id) != SESSION_ID_BYTES:
+            raise InvalidFieldError("session_id", f"must be {SESSION_ID_BYTES} bytes")
+        self._signers = tuple(sorted(signers))
+        if len(self._signers) != share.threshold.t or len(set(self._signers)) != len(self._signers):
+            raise InvalidFieldError("signers", f"must be {share.threshold.t} different parties")
+        if share.index not in self._signers or not all(1 <= i <= share.threshold.n for i in self._signers):
+            raise InvalidFieldError("signers", "must be parties of the key, this one among them")
+        self._others = tuple(i for i in self._signers if i != share.index)
+        if any(i not in pairs for i in self._others):
+            raise InvalidFieldError("pairs", "must have the set-up with each other signer")
+        self._pairs = {i: pairs[i] for i in self._others}
+        refuse_banned(self._pairs)
+        self._share, self._index, self._entropy = share, share.index, entropy
+        self._context = tagged_hash(
+            "dan-ecdsa/1 signing",
+            session_id,
+            share.public_key,
+            share.transcript_hash,
+            *map(u32, self._signers),
+        )
+        self._step = _Step.COMMIT
+        self._nonce = self._mask = self._key = 0
+        self._opening = b""
+        self._commitments: dict[int, bytes] = {}
+        self._receivers: dict[int, VoleReceiver] = {}
+        self._sent: dict[int, tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
-        return "MultiplyMessage(***)"
+        return f"SigningParty(index={self._index}, signers={self._signers}, step={self._step.value!r})"
 
-    def encode(self, envelope: Envelope) -> bytes:
-        """Give the message's bytes."""
-        points = (self.nonce_point, self.key_point, self.gamma_u, self.gamma_v)
-        return envelope.seal(_Kind.MULTIPLY, self.echo, self.nonce, *points, self.psi, self.vole)
+    def commit(self) -> dict[int, bytes]:
+        """Round 1: draw nonce and mask, commit to R_i and A_i, start the multiplications as receiver."""
+        with self._round(_Step.COMMIT, then=_Step.MULTIPLY):
+            self._nonce, self._mask = random_scalar(self._entropy), random_scalar(self._entropy)
+            coefficient = lagrange_coefficients(self._signers)[self._signers.index(self._index)]
+            zero = zero_share(
+                self._index, {i: pair.common_seed for i, pair in self._pairs.items()}, self._context
+            )
+            self._key = (coefficient * self._share.secret_share + zero) % ORDER
+            points = encode(base_multiply(self._nonce)) + encode(base_multiply(self._key))
+            self._opening = self._entropy(NONCE_BYTES) + points
+            commitment = self._commitment(self._index, self._opening)
+            self._commitments[self._index] = commitment
+            messages = {}
+            for other, pair in self._pairs.items():
+                receiver = VoleReceiver(
+                    pair.receiver,
+                    gadget_context=pair.gadget_context(receiving=True),
+                    context=self._pair_context(pair, receiver=self._index),
+                    entropy=self._entropy,
+                )
+                self._receivers[other] = receiver
+                messages[other] = Envelope(self._context, self._index, other).seal(
+                    CommitMessage(setup_id=pair.setup_id, commitment=commitment, vole=receiver.message)
+                )
+            return messages
 
-    @classmethod
-    def decode(cls, message: bytes, envelope: Envelope) -> MultiplyMessage:
-        """
-        Read the message.
+    def multiply(self, messages: Mapping[int, bytes]) -> dict[int, bytes]:
+        """Round 2: put nonce and key share into the others' multiplications, and open the commitment."""
+        with self._round(_Step.MULTIPLY, then=_Step.PRESIGN):
+            received = from_all_others(self._index, self._signers, messages)
+            replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
+            echo, psi = self._commitments_hash(), {}
+            for other, receiver in self._receivers.items():
+                psi[other] = scalar_to_bytes((self._mask - receiver.chi) % ORDER)
+            nonce, nonce_point, key_point = self._split_opening(self._opening)
+            return {
+                other: Envelope(self._context, self._index, other).seal(
+                    MultiplyMessage(
+                        echo=echo,
+                        nonce=nonce,
+                        nonce_point=nonce_point,
+                        key_point=key_point,
+                        gamma_u=encode(base_multiply(self._sent[other][0])),
+                        gamma_v=encode(base_multiply(self._sent[other][1])),
+                        psi=psi[other],
+                        vole=reply,
+                    )
+                )
+                for other, reply in replies.items()
+            }
 
-        Raises:
-            SigningAbort: It is malformed, or of another session, sender or recipient.
-        """
-        echo, nonce, nonce_point, key_point, gamma_u, gamma_v, psi, vole = envelope.open(
-            _Kind.MULTIPLY, message
+    def presign(self, messages: Mapping[int, bytes]) -> Presignature:
+        """Check everything that was opened and multiplied, and put the presignature together."""
+        with self._round(_Step.PRESIGN, then=_Step.OVER):
+            received = from_all_others(self._index, self._signers, messages)
+            opened = self._for_each_other(lambda other: self._open(other, received[other]))
+            # Before any check that bans, and blaming nobody: after a restart, a reply may answer this party's earlier self.
+            if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
+                raise SigningAbort(SigningReason.EQUIVOCATION)
+            products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
+            key_points = [key_point for _, _, key_point in opened.values()]
+            total = add([base_multiply(self._key), *key_points])
+            if total is None or encode(total) != self._share.public_key:
+                raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
+            nonce_point = add([base_multiply(self._nonce), *(point for _, point, _ in opened.values())])
+            if nonce_point is None or not 0 < int.from_bytes(encode(nonce_point)[1:], "big") < ORDER:
+                raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+            mask = self._mask + sum(psi for psi, _, _ in products.values())
+            u = self._nonce * mask + sum(self._sent[i][0] + product[1] for i, product in products.items())
+            v = self._key * mask + sum(self._sent[i][1] + product[2] for i, product in products.items())
+            presignature = Presignature(
+                context=self._context,
+                index=self._index,
+                signers=self._signers,
+                public_key=self._share.public_key,
+                nonce_point=encode(nonce_point),
+                mask=self._mask,
+                u=u % ORDER,
+                v=v % ORDER,
+                pairs=self._pairs,
+            )
+            self._forget()
+            return presignature
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _round(self, step: _Step, *, then: _Step) -> Iterator[None]:
+        if self._step is not step:
+            raise ProtocolStateError(
+                f"Signing was asked for {step.value!r}, but its next step is {self._step.value!r}",
+                hint="Each step is taken once and in order; a new signature needs a new party and a new session id",
+                phase="signing",
+            )
+        self._step = _Step.OVER
+        try:
+            refuse_banned(self._pairs)  # another session may have banned one since
+            yield
+        except BaseException:
+            self._forget()
+            raise
+        self._step = then
+
+    def _forget(self) -> None:
+        self._nonce = self._mask = self._key = 0
+        self._opening = b""
+        self._receivers = {}
+        self._sent = {}
+
+    def _for_each_other(self, task: Callable[[int], T]) -> dict[int, T]:
+        """Run a task for each other signer, and go on after a fault, so that no ban is missed."""
+        done: dict[int, T] = {}
+        faults: dict[int, tuple[str, bool]] = {}
+        for other in self._others:
+            try:
+                done[other] = task(other)
+            except PairAbort as error:
+                self._pairs[other].banned |= error.ban
+                faults[other] = (error.reason, error.ban)
+            except SigningAbort as error:
+                faults[other] = (error.reason, error.ban)
+        for ban in (True, False):
+            culprits = [other for other, fault in faults.items() if fault[1] is ban]
+            if culprits:
+                raise SigningAbort(faults[culprits[0]][0], culprits, ban=ban)
+        return done
+
+    def _only_other(self) -> tuple[int, ...]:
+        """Where nobody can be named, somebody can if there is one other signer: this party knows that it is honest."""
+        return self._others if len(self._others) == 1 else ()
+
+    def _pair_context(self, pair: PairState, *, receiver: int) -> bytes:
+        return tagged_hash("dan-ecdsa/1 signing pair", self._context, pair.setup_id, u32(receiver))
+
+    def _commitment(self, index: int, opening: bytes) -> bytes:
+        return tagged_hash("dan-ecdsa/1 nonce commitment", self._context, u32(index), opening)
+
+    def _commitments_hash(self) -> bytes:
+        parts = (self._commitments[i] for i in self._signers)
+        return tagged_hash("dan-ecdsa/1 commitments", self._context, *parts)
+
+    @staticmethod
+    def _split_opening(opening: bytes) -> tuple[bytes, bytes, bytes]:
+        points = opening[NONCE_BYTES:]
+        return opening[:NONCE_BYTES], points[: len(points) // 2], points[len(points) // 2 :]
+
+    def _send_to(self, other: int, data: bytes) -> bytes:
+        message = Envelope(self._context, other, self._index).open(CommitMessage, data)
+        pair = self._pairs[other]
+        if message.setup_id != pair.setup_id:
+            # An honest mistake, of a store that has lost or kept too much: it must not look like a failed check.
+            raise SigningAbort(SigningReason.SETUP_MISMATCH, (other,))
+        self._commitments[other] = message.commitment
+        reply, self._sent[other] = send(
+            pair.sender,
+            (self._nonce, self._key),
+            message.vole,
+            gadget_context=pair.gadget_context(receiving=False),
+            context=self._pair_context(pair, receiver=other),
+            entropy=self._entropy,
         )
-        return cls(
-            echo=echo,
-            nonce=nonce,
-            nonce_point=nonce_point,
-            key_point=key_point,
-            gamma_u=gamma_u,
-            gamma_v=gamma_v,
-            psi=psi,
-            vole=vole,
+        return reply
+
+    def _open(self, other: int, data: bytes) -> tuple[MultiplyMessage, Point, Point]:
+        message = Envelope(self._context, other, self._index).open(MultiplyMessage, data)
+        opening = message.nonce + message.nonce_point + message.key_point
+        if self._commitment(other, opening) != self._commitments[other]:
+            raise SigningAbort(SigningReason.COMMITMENT_MISMATCH, (other,))
+        return message, _point(other, message.nonce_point), _point(other, message.key_point)
+
+    def _receive_from(
+        self, other: int, message: MultiplyMessage, nonce_point: Point, key_point: Point
+    ) -> tuple[int, int, int]:
+        """Finish one multiplication and check that its inputs are those that the other signer committed to."""
+        receiver = self._receivers[other]
+        products = receiver.finish(message.vole)
+        checks = (
+            (nonce_point, message.gamma_u, products[0], SigningReason.NONCE_CHECK),
+            (key_point, message.gamma_v, products[1], SigningReason.KEY_CHECK),
         )
+        for point, gamma, product, reason in checks:
+            # χ·R - Γ = d·G, as χ·R = Γ + d·G
+            if add([_point(other, gamma), base_multiply(product)]) != multiply(point, receiver.chi):
+                raise SigningAbort(reason, (other,))
+        try:
+            psi = scalar_from_bytes("psi", message.psi)
+        except InvalidFieldError:
+            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,)) from None
+        return psi, products[0], products[1]
 
 
-@frozen(kw_only=True)
-class SignMessage:
-    """Round 3: the sender's shares of numerator and denominator of s."""
-
-    digest: bytes
-    u: bytes
-    w: bytes
-
-    def encode(self, envelope: Envelope) -> bytes:
-        """Give the message's bytes."""
-        return envelope.seal(_Kind.SIGN, self.digest, self.u, self.w)
-
-    @classmethod
-    def decode(cls, message: bytes, envelope: Envelope) -> SignMessage:
-        """
-        Read the message.
-
-        Raises:
-            SigningAbort: It is malformed, or of another session, sender or recipient.
-        """
-        digest, u, w = envelope.open(_Kind.SIGN, message)
-        return cls(digest=digest, u=u, w=w)
-
-
-_HALF_ORDER = ORDER // 2
-
-
-def assemble(
-    *,
-    public_key: bytes,
-    nonce_point: bytes,
-    digest: bytes,
-    shares: Mapping[int, tuple[int, int]],
-    suspects: Sequence[int] = (),
-) -> bytes:
-    """
-    Put the signers' shares together: s = Σw / Σu, made low.
-
-    Args:
-        public_key: The key, 33 bytes.
-        nonce_point: R, 33 bytes; its x coordinate is below the group order.
-        digest: What is signed.
-        shares: u and w of each signer.
-        suspects: Whom to blame if it does not work out.
-
-    Returns:
-        65 bytes r, s, v, with low s and v 27 or 28, of which it has been checked that they recover to the key.
-
-    Raises:
-        SigningAbort: They do not. The protocol cannot tell whose share is wrong.
-    """
-    denominator = sum(u for u, _ in shares.values()) % ORDER
-    numerator = sum(w for _, w in shares.values()) % ORDER
-    if not denominator:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
-    s = numerator * pow(denominator, -1, ORDER) % ORDER
-    odd = nonce_point[0] & 1
-    if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
-        s, odd = ORDER - s, odd ^ 1
-    signature = nonce_point[1:] + scalar_to_bytes(s) + bytes((27 + odd,))
+def _point(other: int, data: bytes) -> Point:
     try:
-        recovered = recover_public_key(digest, signature)
+        return decode(data)
     except InvalidFieldError:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects) from None
-    if recovered != public_key:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
-    return signature
+        raise SigningAbort(SigningReason.INVALID_POINT, (other,)) from None
+
+
+# --- round 3 ----------------------------------------------------------------------------------------------------------
 
 
 class Presignature:
     """
-    One signer's half-made signature.
+    One signer's half-made signature: its shares of the mask φ (``mask``), of r·φ (``u``) and of a·φ (``v``).
 
-    Args:
-        context: 32 bytes that name the session.
-        index: This signer's index.
-        signers: The indices of all signers.
-        public_key: The key, 33 bytes.
-        nonce_point: R, 33 bytes.
-        mask: φ, this signer's share of the mask.
-        u: This signer's share of r·φ.
-        v: This signer's share of (key)·φ.
-        pairs: The set-up with each other signer: none may have been banned when it signs.
+    None of the pairs may have been banned when it signs.
     """
 
     def __init__(
@@ -344,17 +481,7 @@ class Presignature:
         self._secrets.clear()
 
     def sign(self, digest: bytes) -> bytes:
-        """
-        Round 3: give the message for every other signer. Works once, for one digest.
-
-        Args:
-            digest: 32 bytes. The caller has made sure that it may be signed.
-
-        Raises:
-            InvalidFieldError: The digest is not 32 bytes.
-            SigningAbort: Another signer was banned in the meantime.
-            ProtocolStateError: The presignature is spent.
-        """
+        """Round 3: return the message for every other signer. Works once, for one digest, which the caller allows."""
         if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
             raise InvalidFieldError("digest", f"must be {DIGEST_BYTES} bytes")
         refuse_banned(self._pairs)
@@ -368,28 +495,15 @@ class Presignature:
         w = (int.from_bytes(digest, "big") * mask + r * v) % ORDER
         self._digest, self._own = digest, (u, w)
         message = SignMessage(digest=digest, u=scalar_to_bytes(u), w=scalar_to_bytes(w))
-        return message.encode(Envelope(self._context, self._index))
+        return Envelope(self._context, self._index).seal(message)
 
     def combine(self, messages: Mapping[int, bytes]) -> bytes:
-        """
-        Put the signature together and check it.
-
-        Args:
-            messages: What each other signer's ``sign`` gave.
-
-        Returns:
-            65 bytes r, s, v, with low s and v 27 or 28.
-
-        Raises:
-            SigningAbort: A message is missing or malformed or for another digest, or the signature does not verify.
-            InvalidFieldError: The mapping has a key that is no other signer's index.
-            ProtocolStateError: ``sign`` was not called before.
-        """
+        """Put the signature together from the other signers' messages of round 3, and check it; see ``assemble``."""
         if self._own is None:
             raise ProtocolStateError("This presignature has not signed yet", hint="Call sign() first")
         shares = {self._index: self._own}
         for sender, message in from_all_others(self._index, self._signers, messages).items():
-            part = SignMessage.decode(message, Envelope(self._context, sender))
+            part = Envelope(self._context, sender).open(SignMessage, message)
             if part.digest != self._digest:
                 raise SigningAbort(SigningReason.DIGEST_MISMATCH, (sender,))
             try:
@@ -406,321 +520,34 @@ class Presignature:
         )
 
 
-def from_all_others(index: int, signers: tuple[int, ...], messages: Mapping[int, bytes]) -> dict[int, bytes]:
+def assemble(
+    *,
+    public_key: bytes,
+    nonce_point: bytes,
+    digest: bytes,
+    shares: Mapping[int, tuple[int, int]],
+    suspects: Sequence[int] = (),
+) -> bytes:
     """
-    Take one message of every other signer.
+    Put the signers' shares u and w together: s = Σw / Σu, made low.
 
-    Raises:
-        SigningAbort: Some are missing; it names who.
-        InvalidFieldError: The mapping has a key that is no other signer's index.
+    Return 65 bytes r, s, v, with low s and v 27 or 28, of which it has been checked that they recover to the key; abort if
+    they do not. The protocol cannot tell whose share is wrong, so the suspects are the caller's to name. The x coordinate of
+    the nonce point must be below the group order.
     """
-    others = [signer for signer in signers if signer != index]
-    if any(sender not in others for sender in messages):
-        raise InvalidFieldError("messages", "must be keyed by the other signers' indices")
-    missing = [signer for signer in others if signer not in messages]
-    if missing:
-        raise SigningAbort(SigningReason.MISSING_MESSAGE, missing)
-    return {signer: messages[signer] for signer in others}
-
-
-SESSION_ID_BYTES = 32
-
-_T = TypeVar("_T")
-
-
-class _Step(Enum):
-    COMMIT = "commit"
-    MULTIPLY = "multiply"
-    PRESIGN = "presign"
-    OVER = "over"
-
-
-class SigningParty:
-    """
-    One signer of one signature: ``commit``, ``multiply``, ``presign``, each once and in that order.
-
-    Mappings of messages go from a signer's index to what it sent to this one, and hold the other signers only. What did not
-    arrive in time is left out; the party then aborts and names the silent ones. After an abort the object has dropped its
-    secrets and takes no further step.
-
-    Args:
-        session_id: 32 bytes that all signers know and that no other signature ever had.
-        share: This party's share of the key.
-        signers: The indices of exactly t parties, this one among them.
-        pairs: The set-up with each of the other signers.
-        entropy: Source of randomness, for tests.
-
-    Raises:
-        InvalidFieldError: The session id is not 32 bytes, the signers are not t different parties with this one among
-            them, or a set-up is missing.
-        SigningAbort: A pair is banned.
-    """
-
-    def __init__(
-        self,
-        *,
-        session_id: bytes,
-        share: KeyShare,
-        signers: Sequence[int],
-        pairs: Mapping[int, PairState],
-        entropy: Entropy = secrets.token_bytes,
-    ) -> None:
-        if not isinstance(session_id, bytes) or len(session_id) != SESSION_ID_BYTES:
-            raise InvalidFieldError("session_id", f"must be {SESSION_ID_BYTES} bytes")
-        self._signers = tuple(sorted(signers))
-        if len(self._signers) != share.threshold.t or len(set(self._signers)) != len(self._signers):
-            raise InvalidFieldError("signers", f"must be {share.threshold.t} different parties")
-        if share.index not in self._signers or not all(1 <= i <= share.threshold.n for i in self._signers):
-            raise InvalidFieldError("signers", "must be parties of the key, this one among them")
-        self._others = tuple(i for i in self._signers if i != share.index)
-        if any(i not in pairs for i in self._others):
-            raise InvalidFieldError("pairs", "must have the set-up with each other signer")
-        self._pairs = {i: pairs[i] for i in self._others}
-        refuse_banned(self._pairs)
-        self._share, self._index, self._entropy = share, share.index, entropy
-        self._context = tagged_hash(
-            "dan-ecdsa/1 signing",
-            session_id,
-            share.public_key,
-            share.transcript_hash,
-            *map(u32, self._signers),
-        )
-        self._step = _Step.COMMIT
-        self._nonce = self._mask = self._key = 0
-        self._opening = b""
-        self._commitments: dict[int, bytes] = {}
-        self._receivers: dict[int, VoleReceiver] = {}
-        self._sent: dict[int, tuple[int, ...]] = {}
-
-    def __repr__(self) -> str:
-        return f"SigningParty(index={self._index}, signers={self._signers}, step={self._step.value!r})"
-
-    def commit(self) -> dict[int, bytes]:
-        """
-        Round 1: draw nonce and mask, commit to R_i and A_i, start the multiplications as receiver.
-
-        Returns:
-            One message for each other signer.
-
-        Raises:
-            SigningAbort: A pair was banned in the meantime.
-            ProtocolStateError: This is not the next step.
-        """
-        with self._round(_Step.COMMIT, then=_Step.MULTIPLY):
-            self._nonce, self._mask = random_scalar(self._entropy), random_scalar(self._entropy)
-            coefficient = lagrange_coefficients(self._signers)[self._signers.index(self._index)]
-            zero = zero_share(
-                self._index, {i: pair.common_seed for i, pair in self._pairs.items()}, self._context
-            )
-            self._key = (coefficient * self._share.secret_share + zero) % ORDER
-            points = encode(base_multiply(self._nonce)) + encode(base_multiply(self._key))
-            self._opening = self._entropy(NONCE_BYTES) + points
-            commitment = self._commitment(self._index, self._opening)
-            self._commitments[self._index] = commitment
-            messages = {}
-            for other, pair in self._pairs.items():
-                receiver = VoleReceiver(
-                    pair.receiver,
-                    gadget_context=pair.gadget_context(receiving=True),
-                    context=self._pair_context(pair, receiver=self._index),
-                    entropy=self._entropy,
-                )
-                self._receivers[other] = receiver
-                messages[other] = CommitMessage(
-                    setup_id=pair.setup_id, commitment=commitment, vole=receiver.message
-                ).encode(Envelope(self._context, self._index, other))
-            return messages
-
-    def multiply(self, messages: Mapping[int, bytes]) -> dict[int, bytes]:
-        """
-        Round 2: put nonce and key share into the others' multiplications, and open the commitment.
-
-        Args:
-            messages: The other signers' messages of round 1.
-
-        Returns:
-            One message for each other signer.
-
-        Raises:
-            SigningAbort: A message is missing or malformed or of another set-up, a check of the extension fails (with
-                ``ban``), or a pair was banned in the meantime.
-            InvalidFieldError: The mapping has a key that is no other signer's index.
-            ProtocolStateError: This is not the next step.
-        """
-        with self._round(_Step.MULTIPLY, then=_Step.PRESIGN):
-            received = from_all_others(self._index, self._signers, messages)
-            replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
-            echo, psi = self._commitments_hash(), {}
-            for other, receiver in self._receivers.items():
-                psi[other] = scalar_to_bytes((self._mask - receiver.chi) % ORDER)
-            nonce, nonce_point, key_point = self._split_opening(self._opening)
-            return {
-                other: MultiplyMessage(
-                    echo=echo,
-                    nonce=nonce,
-                    nonce_point=nonce_point,
-                    key_point=key_point,
-                    gamma_u=encode(base_multiply(self._sent[other][0])),
-                    gamma_v=encode(base_multiply(self._sent[other][1])),
-                    psi=psi[other],
-                    vole=reply,
-                ).encode(Envelope(self._context, self._index, other))
-                for other, reply in replies.items()
-            }
-
-    def presign(self, messages: Mapping[int, bytes]) -> Presignature:
-        """
-        Check everything that was opened and multiplied, and put the presignature together.
-
-        Args:
-            messages: The other signers' messages of round 2.
-
-        Raises:
-            SigningAbort: A message is missing or malformed, a check fails (with ``ban`` if it was the vector OLE's), or
-                a pair was banned in the meantime.
-            InvalidFieldError: The mapping has a key that is no other signer's index.
-            ProtocolStateError: This is not the next step.
-        """
-        with self._round(_Step.PRESIGN, then=_Step.OVER):
-            received = from_all_others(self._index, self._signers, messages)
-            opened = self._for_each_other(lambda other: self._open(other, received[other]))
-            # Before any check that bans, and blaming nobody: after a restart, a reply may answer this party's earlier self.
-            if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
-                raise SigningAbort(SigningReason.EQUIVOCATION)
-            products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
-            key_points = [key_point for _, _, key_point in opened.values()]
-            total = add([base_multiply(self._key), *key_points])
-            if total is None or encode(total) != self._share.public_key:
-                raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
-            nonce_point = add([base_multiply(self._nonce), *(point for _, point, _ in opened.values())])
-            if nonce_point is None or not 0 < int.from_bytes(encode(nonce_point)[1:], "big") < ORDER:
-                raise SigningAbort(SigningReason.DEGENERATE_NONCE)
-            mask = self._mask + sum(psi for psi, _, _ in products.values())
-            u = self._nonce * mask + sum(self._sent[i][0] + product[1] for i, product in products.items())
-            v = self._key * mask + sum(self._sent[i][1] + product[2] for i, product in products.items())
-            presignature = Presignature(
-                context=self._context,
-                index=self._index,
-                signers=self._signers,
-                public_key=self._share.public_key,
-                nonce_point=encode(nonce_point),
-                mask=self._mask,
-                u=u % ORDER,
-                v=v % ORDER,
-                pairs=self._pairs,
-            )
-            self._forget()
-            return presignature
-
-    # --- inside -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _round(self, step: _Step, *, then: _Step) -> Iterator[None]:
-        if self._step is not step:
-            raise ProtocolStateError(
-                f"Signing was asked for {step.value!r}, but its next step is {self._step.value!r}",
-                hint="Each step is taken once and in order; a new signature needs a new party and a new session id",
-                phase="signing",
-            )
-        self._step = _Step.OVER
-        try:
-            refuse_banned(self._pairs)  # another session may have banned one since
-            yield
-        except BaseException:
-            self._forget()
-            raise
-        self._step = then
-
-    def _forget(self) -> None:
-        self._nonce = self._mask = self._key = 0
-        self._opening = b""
-        self._receivers = {}
-        self._sent = {}
-
-    def _for_each_other(self, task: Callable[[int], _T]) -> dict[int, _T]:
-        """Do something with each other signer, and go on after a fault, so that everybody who is to be banned is."""
-        done: dict[int, _T] = {}
-        faults: dict[int, tuple[str, bool]] = {}
-        for other in self._others:
-            try:
-                done[other] = task(other)
-            except PairAbort as error:
-                self._pairs[other].banned |= error.ban
-                faults[other] = (error.reason, error.ban)
-            except SigningAbort as error:
-                faults[other] = (error.reason, error.ban)
-        for ban in (True, False):
-            culprits = [other for other, fault in faults.items() if fault[1] is ban]
-            if culprits:
-                raise SigningAbort(faults[culprits[0]][0], culprits, ban=ban)
-        return done
-
-    def _only_other(self) -> tuple[int, ...]:
-        """Where nobody can be named, somebody can if there is one other signer: this party knows that it is honest."""
-        return self._others if len(self._others) == 1 else ()
-
-    def _pair_context(self, pair: PairState, *, receiver: int) -> bytes:
-        return tagged_hash("dan-ecdsa/1 signing pair", self._context, pair.setup_id, u32(receiver))
-
-    def _commitment(self, index: int, opening: bytes) -> bytes:
-        return tagged_hash("dan-ecdsa/1 nonce commitment", self._context, u32(index), opening)
-
-    def _commitments_hash(self) -> bytes:
-        parts = (self._commitments[i] for i in self._signers)
-        return tagged_hash("dan-ecdsa/1 commitments", self._context, *parts)
-
-    @staticmethod
-    def _split_opening(opening: bytes) -> tuple[bytes, bytes, bytes]:
-        points = opening[NONCE_BYTES:]
-        return opening[:NONCE_BYTES], points[: len(points) // 2], points[len(points) // 2 :]
-
-    def _send_to(self, other: int, data: bytes) -> bytes:
-        message = CommitMessage.decode(data, Envelope(self._context, other, self._index))
-        pair = self._pairs[other]
-        if message.setup_id != pair.setup_id:
-            # An honest mistake, in what is stored or was not: it must not look like a failed check.
-            raise SigningAbort(SigningReason.SETUP_MISMATCH, (other,))
-        self._commitments[other] = message.commitment
-        reply, self._sent[other] = send(
-            pair.sender,
-            (self._nonce, self._key),
-            message.vole,
-            gadget_context=pair.gadget_context(receiving=False),
-            context=self._pair_context(pair, receiver=other),
-            entropy=self._entropy,
-        )
-        return reply
-
-    def _open(self, other: int, data: bytes) -> tuple[MultiplyMessage, Point, Point]:
-        message = MultiplyMessage.decode(data, Envelope(self._context, other, self._index))
-        opening = message.nonce + message.nonce_point + message.key_point
-        if self._commitment(other, opening) != self._commitments[other]:
-            raise SigningAbort(SigningReason.COMMITMENT_MISMATCH, (other,))
-        return message, _point(other, message.nonce_point), _point(other, message.key_point)
-
-    def _receive_from(
-        self, other: int, message: MultiplyMessage, nonce_point: Point, key_point: Point
-    ) -> tuple[int, int, int]:
-        """Finish one multiplication and check that what went into it is what the other signer committed to."""
-        receiver = self._receivers[other]
-        products = receiver.finish(message.vole)
-        checks = (
-            (nonce_point, message.gamma_u, products[0], SigningReason.NONCE_CHECK),
-            (key_point, message.gamma_v, products[1], SigningReason.KEY_CHECK),
-        )
-        for point, gamma, product, reason in checks:
-            # χ·R - Γ = d·G, as χ·R = Γ + d·G
-            if add([_point(other, gamma), base_multiply(product)]) != multiply(point, receiver.chi):
-                raise SigningAbort(reason, (other,))
-        try:
-            psi = scalar_from_bytes("psi", message.psi)
-        except InvalidFieldError:
-            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,)) from None
-        return psi, products[0], products[1]
-
-
-def _point(other: int, data: bytes) -> Point:
+    denominator = sum(u for u, _ in shares.values()) % ORDER
+    numerator = sum(w for _, w in shares.values()) % ORDER
+    if not denominator:
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
+    s = numerator * pow(denominator, -1, ORDER) % ORDER
+    odd = nonce_point[0] & 1
+    if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
+        s, odd = ORDER - s, odd ^ 1
+    signature = nonce_point[1:] + scalar_to_bytes(s) + bytes((27 + odd,))
     try:
-        return decode(data)
+        recovered = recover_public_key(digest, signature)
     except InvalidFieldError:
-        raise SigningAbort(SigningReason.INVALID_POINT, (other,)) from None
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects) from None
+    if recovered != public_key:
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
+    return signature

@@ -12,8 +12,8 @@ every transfer: with inconsistent inputs the check fails, unless the sender has 
 row is enough (the paper's ⌈λc/κ⌉ is 1), since θ_1 and θ_2 come from a field of 2^256 elements. They are a hash that covers
 the sender's message (Fiat-Shamir), which fixes its inputs before they are known.
 
-Adversary: static, malicious, either side, in the random-oracle model. A failed check may have told the sender a choice bit,
-so it bans the pair.
+Adversary: static, malicious, either side, in the random-oracle model. A failed check may have shown the sender a choice
+bit, so it bans the pair.
 """
 
 from __future__ import annotations
@@ -22,12 +22,24 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import shake_128, shake_256
 from operator import mul
+from typing import Annotated
+
+from attrs import frozen
 
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.devnet.mpc.aborts import PairAbort, PairReason
-from dan_async.devnet.mpc.field import SCALAR_BYTES, Entropy, hash_to_scalar, random_scalar, scalar_to_bytes
-from dan_async.devnet.mpc.ot import BATCH, ReceiverSeeds, SenderSeeds, accept, extend
+from dan_async.devnet.mpc.field import Entropy, hash_to_scalar, random_scalar, scalar_to_bytes
+from dan_async.devnet.mpc.framing import (
+    NONCE_BYTES,
+    SCALAR_BYTES,
+    Digest,
+    EncodedScalar,
+    Nonce,
+    Record,
+    fixed,
+)
+from dan_async.devnet.mpc.ot import BATCH, ReceiverSeeds, SenderSeeds, accept, extend, unpack
 
 #: Numbers that the sender puts in.
 INPUTS = 2
@@ -35,17 +47,25 @@ INPUTS = 2
 #: Numbers in each transfer: the inputs and the check row.
 _WIDTH = INPUTS + 1
 
-_NONCE_BYTES = 32
-
 _CORRECTION_BYTES = _WIDTH * BATCH * SCALAR_BYTES
 
-#: Length of the sender's message: nonce, corrections, η, and a hash of what every transfer must give for the check.
-REPLY_BYTES = _NONCE_BYTES + _CORRECTION_BYTES + SCALAR_BYTES + DIGEST_BYTES
+#: Length of the sender's message.
+REPLY_BYTES = NONCE_BYTES + _CORRECTION_BYTES + SCALAR_BYTES + DIGEST_BYTES
 
 _POSITIONS = tuple(position.to_bytes(2, "big") for position in range(BATCH))
 
 #: The numbers of one input, or of the check row, in all transfers.
 _Row = list[int]
+
+
+@frozen(repr=False)
+class _Reply(Record):
+    """The sender's message: corrections, η, and a hash of the check's expected values."""
+
+    nonce: Nonce
+    corrections: Annotated[bytes, fixed(_CORRECTION_BYTES)]
+    eta: EncodedScalar
+    digest: Digest
 
 
 def _scalars(data: bytes, start: int = 0, step: int = SCALAR_BYTES) -> _Row:
@@ -54,12 +74,7 @@ def _scalars(data: bytes, start: int = 0, step: int = SCALAR_BYTES) -> _Row:
 
 @lru_cache(maxsize=128)
 def gadget_vector(context: bytes) -> tuple[int, ...]:
-    """
-    Give the public gadget vector: 416 scalars, uniform and not of anybody's choosing.
-
-    Args:
-        context: 32 bytes that both parties had a hand in.
-    """
+    """Return the public gadget vector, 416 uniform scalars of nobody's choosing: both had a hand in the context."""
     seed = tagged_hash("dan-ecdsa/1 gadget", context)
     return tuple(scalar % ORDER for scalar in _scalars(shake_256(seed).digest(BATCH * SCALAR_BYTES)))
 
@@ -104,19 +119,7 @@ def _inner_product(gadget: Sequence[int], row: _Row) -> int:
 
 
 class VoleReceiver:
-    """
-    The side that gets χ.
-
-    Args:
-        seeds: The pair's seeds as receiver of the extension.
-        gadget_context: What the gadget vector is derived from.
-        context: 32 bytes that name session, pair and direction.
-        entropy: Source of randomness.
-
-    Attributes:
-        chi: χ, this side's random factor.
-        message: The message for the sender.
-    """
+    """The side that gets χ, in ``chi``; ``message`` is for the sender. The context names session, pair and direction."""
 
     def __init__(
         self, seeds: ReceiverSeeds, *, gadget_context: bytes, context: bytes, entropy: Entropy
@@ -129,21 +132,12 @@ class VoleReceiver:
         self.message, self._strings = extend(seeds, context, choices, entropy)
 
     def finish(self, reply: bytes) -> tuple[int, ...]:
-        """
-        Check the sender's message and give d_1 and d_2.
-
-        Raises:
-            PairAbort: The message is malformed, or its consistency check fails; then the pair is banned.
-        """
-        if not isinstance(reply, bytes) or len(reply) != REPLY_BYTES:
-            raise PairAbort(PairReason.MALFORMED_MESSAGE)
-        nonce, rest = reply[:_NONCE_BYTES], reply[_NONCE_BYTES:]
-        corrections, rest = rest[:_CORRECTION_BYTES], rest[_CORRECTION_BYTES:]
-        eta, expected = int.from_bytes(rest[:SCALAR_BYTES], "big"), rest[SCALAR_BYTES:]
-        values = _scalars(corrections)
+        """Check the sender's message and return d_1 and d_2; if the check fails, the abort bans the pair."""
+        message = unpack(_Reply, reply)
+        eta, values = int.from_bytes(message.eta, "big"), _scalars(message.corrections)
         if max(eta, *values) >= ORDER:
             raise PairAbort(PairReason.MALFORMED_MESSAGE)
-        salt = _salt(self._context, self.message, nonce)
+        salt = _salt(self._context, self.message, message.nonce)
         rows = [
             [
                 mask + value * bit
@@ -151,9 +145,9 @@ class VoleReceiver:
             ]
             for k, masks in enumerate(_masks(salt, self._strings))
         ]
-        combined = _combine(rows, _thetas(salt, corrections))
+        combined = _combine(rows, _thetas(salt, message.corrections))
         checked = [value - bit * eta for value, bit in zip(combined, self._bits, strict=True)]
-        if _check_hash(salt, checked) != expected:
+        if _check_hash(salt, checked) != message.digest:
             raise PairAbort(PairReason.VOLE_CHECK, ban=True)
         return tuple(_inner_product(self._gadget, row) for row in rows[:INPUTS])
 
@@ -168,24 +162,12 @@ def send(
     entropy: Entropy,
 ) -> tuple[bytes, tuple[int, ...]]:
     """
-    Act as the sender, in one message.
+    Act as the sender, with the inputs a_1 and a_2: return the message for the receiver, and c_1 and c_2.
 
-    Args:
-        seeds: The pair's seeds as sender of the extension.
-        inputs: a_1 and a_2.
-        message: The receiver's message.
-        gadget_context: As the receiver's.
-        context: As the receiver's.
-        entropy: Source of randomness.
-
-    Returns:
-        The message for the receiver, and c_1 and c_2.
-
-    Raises:
-        PairAbort: The receiver's message is malformed, or its consistency check fails; then the pair is banned.
+    If the consistency check of the receiver's message fails, the abort bans the pair.
     """
     zeros, ones = accept(seeds, context, message)
-    nonce = entropy(_NONCE_BYTES)
+    nonce = entropy(NONCE_BYTES)
     salt = _salt(context, message, nonce)
     rows = _masks(salt, zeros)
     row_inputs = (*inputs, random_scalar(entropy))
@@ -196,6 +178,6 @@ def send(
     )
     thetas = _thetas(salt, corrections)
     eta = (row_inputs[INPUTS] + sum(map(mul, thetas, inputs))) % ORDER
-    reply = nonce + corrections + scalar_to_bytes(eta) + _check_hash(salt, _combine(rows, thetas))
+    reply = _Reply(nonce, corrections, scalar_to_bytes(eta), _check_hash(salt, _combine(rows, thetas)))
     gadget = gadget_vector(gadget_context)
-    return reply, tuple(-_inner_product(gadget, row) % ORDER for row in rows[:INPUTS])
+    return reply.pack(), tuple(-_inner_product(gadget, row) % ORDER for row in rows[:INPUTS])

@@ -1,1 +1,1 @@
-"""One node of the devnet: its services, their checks and their stores."""
+"""One node of the devnet: its services, their checks and their stores, and how it is run."""

@@ -1,8 +1,4 @@
-"""
-A node's side of adding and revoking ephemeral keys: the owner's signature in, a durable change, a receipt out.
-
-A node's side of registering passkeys: a verified credential in, a durable record, a receipt out.
-"""
+"""A node's side of changes that owners ask for: ephemeral keys added and revoked, passkeys registered; receipts out."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from collections.abc import Callable
 
 from attrs import evolve
 
-from dan_async.devnet.context import NodeIdentity, Workers
+from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.checks import (
     check_claim,
     check_signature,
@@ -25,22 +21,14 @@ from dan_async.devnet.node.checks import (
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, load_webauthn, verify_registration
-from dan_async.devnet.node.requests import NonceDesk
+from dan_async.devnet.node.requests import NonceStore
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import InvalidFieldError, NodeCode
-from dan_async.protocols.node import (
-    OPERATION,
-    ChangeReceipt,
-    KeygenParams,
-    PasskeyReceipt,
-    decode_key_id,
-    encode_keygen,
-    passkey_receipt_digest,
-    receipt_digest,
-    setup_hash,
-)
+from dan_async.protocols.fields import decode_key_id, encode
+from dan_async.protocols.node import REGISTER_PASSKEY, KeygenParams, setup_hash
+from dan_async.protocols.node_claims import ChangeClaims, ChangeReceipt, PasskeyClaims, PasskeyReceipt
 from dan_async.protocols.setups import EphemeralClaim, EphemeralKeySetup
-from dan_async.types import Clock, MpcKeyId
+from dan_async.types import MpcKeyId
 
 _log = logging.getLogger(__name__)
 
@@ -49,51 +37,33 @@ class KeyChangeService:
     """
     Changes of ephemeral keys at one node.
 
-    Args:
-        identity: The node.
-        ring: The keys it holds shares of.
-        nonces: What it gave out.
-        passkeys: The passkeys it knows.
-        workers: Where blocking work goes.
-        clock: The wall clock.
-        on_revoked: Told of a revocation when it is stored: the key's id, and the ephemeral key's.
+    ``on_revoked`` is called with the key's id and the ephemeral key's, when a revocation is stored.
     """
 
     def __init__(
         self,
+        context: NodeContext,
         *,
-        identity: NodeIdentity,
         ring: KeyRing,
-        nonces: NonceDesk,
+        nonces: NonceStore,
         passkeys: PasskeyRegistry,
-        workers: Workers,
-        clock: Clock,
-        on_revoked: Callable[[MpcKeyId, str], None] = lambda *_: None,
+        on_revoked: Callable[[MpcKeyId, str], None],
     ) -> None:
-        self._identity = identity
+        self._identity = context.identity
+        self._workers = context.workers
+        self._clock = context.clock
         self._ring = ring
         self._passkeys = passkeys
         self._nonces = nonces
-        self._workers = workers
-        self._clock = clock
         self._on_revoked = on_revoked
         # One at a time: each change is made on top of the last one that was stored.
         self._changing = asyncio.Lock()
 
     async def change(self, operation: str, params: KeygenParams) -> ChangeReceipt:
-        """
-        Make a change, or say again that it was made.
-
-        Args:
-            operation: ``addEphemeralKey`` or ``revokeEphemeralKey``.
-            params: The request.
-
-        Raises:
-            RefusalError: With the code of what is wrong.
-        """
+        """Make a change, or say again that it was made."""
         setup = read_setup(params, operation)
         assert isinstance(setup, EphemeralKeySetup)
-        content = hashlib.sha256(operation.encode() + encode_keygen(params).encode()).digest()
+        content = hashlib.sha256(operation.encode() + encode(params).encode()).digest()
         async with self._changing:
             record = self._record(setup, params)
             repeated = record.ephemeral_keys.repeated(params.request_id, content)
@@ -105,10 +75,10 @@ class KeyChangeService:
             keys = record.ephemeral_keys.changed(claim, content, receipt)
             if params.user_authentication.method == "passkey":
                 await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
-            await self._workers.use_disk(self._ring.replace, evolve(record, ephemeral_keys=keys))
+            await self._workers.use_disk(self._ring.put, evolve(record, ephemeral_keys=keys))
             if operation == "revokeEphemeralKey":
-                self._on_revoked(receipt.key_id, claim.eph_id)
-        _log.info("request %s: %s for key %s", params.request_id, operation, receipt.key_id)
+                self._on_revoked(receipt.claims.key_id, claim.eph_id)
+        _log.info("request %s: %s for key %s", params.request_id, operation, receipt.claims.key_id)
         return receipt
 
     def _record(self, setup: EphemeralKeySetup, params: KeygenParams) -> KeyRecord:
@@ -124,8 +94,8 @@ class KeyChangeService:
         return record
 
     def _check_authorised(self, operation: str, params: KeygenParams, setup: EphemeralKeySetup) -> None:
-        challenge = signed_challenge(params, operation)
         digest = setup_hash(operation=operation, revision=params.revision, setup=params.setup)
+        challenge = signed_challenge(params, operation, digest)
         nonce = own_nonce(params, self._identity.operator)
         with self._nonces.spending(nonce, params.request_id, operation, digest):
             check_signature(params, operation, setup, challenge, self._passkeys)
@@ -133,60 +103,45 @@ class KeyChangeService:
     def _receipt(
         self, operation: str, params: KeygenParams, record: KeyRecord, claim: EphemeralClaim
     ) -> ChangeReceipt:
-        unsigned = ChangeReceipt(
+        known = record.acknowledgement.claims
+        claims = ChangeClaims(
             request_id=params.request_id,
+            key_id=known.key_id,
+            t=known.t,
+            n=known.n,
             operation=operation,
-            operator=self._identity.operator,
-            key_id=record.acknowledgement.key_id,
             eph_id=claim.eph_id,
-            threshold=record.acknowledgement.threshold,
-            signature=b"",
         )
-        return evolve(unsigned, signature=self._identity.sign(receipt_digest(unsigned)))
+        return ChangeReceipt.make(
+            claims,
+            operator=self._identity.operator,
+            party_index=params.participants.index(self._identity.operator) + 1,
+            sign=self._identity.sign,
+        )
 
 
 class PasskeyService:
-    """
-    Passkeys at one node.
+    """Passkeys registered at one node: verified, stored, and only then acknowledged."""
 
-    Args:
-        identity: The node.
-        registry: The passkeys it knows.
-        nonces: What it gave out.
-        workers: Where blocking work goes.
-    """
-
-    def __init__(
-        self, *, identity: NodeIdentity, registry: PasskeyRegistry, nonces: NonceDesk, workers: Workers
-    ) -> None:
-        self._identity = identity
+    def __init__(self, context: NodeContext, *, registry: PasskeyRegistry, nonces: NonceStore) -> None:
+        self._identity = context.identity
+        self._workers = context.workers
         self._registry = registry
         self._nonces = nonces
-        self._workers = workers
         self._is_ready = False
-        # One at a time: whoever is told of a passkey is told of one that has been stored.
+        # One at a time: a receipt is for a passkey that has been stored.
         self._registering = asyncio.Lock()
 
     async def prepare(self, params: KeygenParams) -> None:
-        """
-        Load what verifying takes, off the event loop, if a passkey authorises the request.
-
-        Raises:
-            RefusalError: ``UNSUPPORTED``: this node does not do passkeys.
-        """
+        """Load what verifying takes, off the event loop, if a passkey authorises the request."""
         if params.user_authentication.method == "passkey" and not self._is_ready:
             await self._workers.compute(load_webauthn)
             self._is_ready = True
 
     async def register(self, params: KeygenParams) -> PasskeyReceipt:
-        """
-        Register a passkey, or say again that it is registered.
-
-        Raises:
-            RefusalError: With the code of what is wrong.
-        """
-        read_setup(params, OPERATION)
-        content = hashlib.sha256(OPERATION.encode() + encode_keygen(params).encode()).digest()
+        """Register a passkey, or say again that it is registered."""
+        read_setup(params, REGISTER_PASSKEY)
+        content = hashlib.sha256(REGISTER_PASSKEY.encode() + encode(params).encode()).digest()
         async with self._registering:
             record = self._registry.find(params.user_authentication.id)
             if record is None or record.content != content:
@@ -201,9 +156,9 @@ class PasskeyService:
         if nonce is None:
             # The challenge of a one-shot request is a hash of its setup, the same for everyone who registers.
             raise RefusalError(NodeCode.UNSUPPORTED, "a passkey is registered with nonces from the nodes")
-        challenge = signed_challenge(params, OPERATION)
-        digest = setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup)
-        with self._nonces.spending(nonce, params.request_id, OPERATION, digest):
+        digest = setup_hash(operation=REGISTER_PASSKEY, revision=params.revision, setup=params.setup)
+        challenge = signed_challenge(params, REGISTER_PASSKEY, digest)
+        with self._nonces.spending(nonce, params.request_id, REGISTER_PASSKEY, digest):
             public_key, sign_count, sent = verify_registration(params.user_authentication, challenge)
             record = PasskeyRecord(
                 content=content,
@@ -217,10 +172,9 @@ class PasskeyService:
         return record
 
     def _receipt(self, params: KeygenParams) -> PasskeyReceipt:
-        unsigned = PasskeyReceipt(
-            request_id=params.request_id,
+        return PasskeyReceipt.make(
+            PasskeyClaims(request_id=params.request_id, credential_id=params.user_authentication.id),
             operator=self._identity.operator,
-            credential_id=params.user_authentication.id,
-            signature=b"",
+            party_index=params.participants.index(self._identity.operator) + 1,
+            sign=self._identity.sign,
         )
-        return evolve(unsigned, signature=self._identity.sign(passkey_receipt_digest(unsigned)))

@@ -1,9 +1,5 @@
 """
-What a node checks of every request that an owner authorises, whatever it is for. Pure: the time is an argument.
-
-A node trusts neither the client nor a gateway in between. Each refusal has a code of its own (docs/node-protocol.md).
-
-What a node checks before it makes a presignature or signs. Pure: the time is an argument.
+What a node checks of a request before it acts on it: owner, ephemeral key, claim, signers. Pure: the time is an argument.
 
 A node trusts neither the client nor a gateway in between. Each refusal has a code of its own (docs/node-protocol.md).
 """
@@ -16,6 +12,7 @@ from typing import NoReturn
 from attrs import frozen
 
 from dan_async._values import MAX_LIFETIME_S
+from dan_async.config import Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import is_signed_by
@@ -25,35 +22,22 @@ from dan_async.devnet.node.keys import KeyRecord, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry, check_assertion
 from dan_async.devnet.node.rpc import RefusalError, invalid_params
 from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
-from dan_async.protocols.exchange import (
-    Revision,
-    Setup,
-    check_method,
-    decode_setup,
-    ephemeral_payload,
-    oneshot_challenge,
-    owner_claim,
-    owner_typed_data,
-    read_ephemeral_proof,
-    sign_requests,
-)
-from dan_async.protocols.node import (
-    KeygenParams,
-    decode_keygen,
-    final_challenge,
-    oneshot_request_id,
-    setup_hash,
-)
-from dan_async.protocols.node_signing import (
-    OPERATION,
-    PresignParams,
-    SignParams,
-    presign_digest,
-    sign_challenge,
-)
-from dan_async.protocols.setups import EphemeralClaim, SigngenSetup, UserAuthentication
+from dan_async.permissions.rules import permissions_text
+from dan_async.protocols.exchange import protocol_for
+from dan_async.protocols.fields import decode
+from dan_async.protocols.gateway import Operation, Revision
+from dan_async.protocols.gateway_1 import REVISION_1
+from dan_async.protocols.node import KeygenParams, final_challenge, oneshot_request_id, setup_hash
+from dan_async.protocols.node_signing import OPERATION as SIGNGEN
+from dan_async.protocols.node_signing import PresignParams, SignParams, presign_digest, sign_challenge
+from dan_async.protocols.setups import EphemeralClaim, KeygenSetup, Setup, SigngenSetup, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, OperatorAddress
+
+KEYGEN = str(Operation.KEYGEN)
+
+#: How far ahead a request for a presignature may end, in seconds.
+_LONGEST_PRESIGN_S = 300
 
 #: How far a client's clock may be ahead when it asks for the longest life.
 _SKEW_S = 60
@@ -67,14 +51,9 @@ _CODES = {
 
 
 def read_request(value: Json) -> KeygenParams:
-    """
-    Read the parameters of a request that an owner authorises.
-
-    Raises:
-        RefusalError: ``INVALID_PARAMS``, ``WRONG_PARTICIPANTS`` or ``UNSUPPORTED``.
-    """
+    """Read the parameters of a request that an owner authorises."""
     try:
-        return decode_keygen(value)
+        return decode(KeygenParams, value)
     except InvalidFieldError as error:
         code = _CODES.get(error.field)
         if code is None or error.field not in _members_of(value):
@@ -88,45 +67,32 @@ def _members_of(value: Json) -> set[str]:
 
 
 def read_setup(params: KeygenParams, operation: str) -> Setup:
-    """
-    Read the request's setup.
-
-    Raises:
-        RefusalError: ``INVALID_PARAMS``, or ``UNSUPPORTED`` if neither the owner's wallet nor its passkey authorises it.
-    """
+    """Read the request's setup."""
     try:
-        check_method(params.revision, operation, params.user_authentication.method)
+        protocol_for(params.revision).check_method(operation, params.user_authentication.method)
         if params.user_authentication.method == "ephemeral":
             raise InvalidFieldError("method", "must be eoa or passkey")
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
     try:
-        return decode_setup(params.revision, operation, params.setup)
+        return protocol_for(params.revision).decode_setup(operation, params.setup)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("setup", error)
 
 
-def own_nonce(params: KeygenParams, operator: OperatorAddress) -> bytes | None:
-    """
-    Give the nonce that this node is said to have given out; None for a one-shot request.
-
-    Raises:
-        RefusalError: ``WRONG_PARTICIPANTS`` if this node is not a participant.
-    """
+def own_nonce(params: KeygenParams | SignParams, operator: OperatorAddress) -> bytes | None:
+    """Return the nonce that this node is said to have given out; None for a one-shot request."""
     if operator not in params.participants:
         raise RefusalError(NodeCode.WRONG_PARTICIPANTS, "this node is not a participant")
     return params.nonces[params.participants.index(operator)] if params.nonces else None
 
 
-def signed_challenge(params: KeygenParams, operation: str) -> str:
+def signed_challenge(params: KeygenParams | SignParams, operation: str, digest: bytes) -> str:
     """
-    Give the challenge that the owner must have signed: 64 hex digits.
+    Return the challenge that must have been signed for a setup of that hash: 64 hex digits.
 
-    Raises:
-        RefusalError: ``CHALLENGE_MISMATCH`` if it is a one-shot request under another id than its own, or in a revision
-            that has none.
+    A request without nonces is a one-shot request: it has the id that its setup gives it, and only in revision 1.
     """
-    digest = setup_hash(operation=operation, revision=params.revision, setup=params.setup)
     if params.nonces:
         return final_challenge(
             operation=operation,
@@ -139,23 +105,17 @@ def signed_challenge(params: KeygenParams, operation: str) -> str:
         raise RefusalError(
             NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
         )
-    return oneshot_challenge(params.setup)
+    return REVISION_1.oneshot_challenge(params.setup)
 
 
 def session_id_of(challenge: str, participants: Sequence[OperatorAddress]) -> bytes:
-    """Give the id under which the participants work together: no other set of them can have the same."""
+    """Return the id under which the participants work together: no other set of them can have the same."""
     members = [bytes.fromhex(operator[2:]) for operator in participants]
     return tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *members)
 
 
 def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClaim:
-    """
-    Give the ephemeral key that the owner vouches for.
-
-    Raises:
-        RefusalError: ``INVALID_PARAMS`` if setup and credentials do not agree, ``CLAIM_EXPIRED`` if it is over or lives
-            longer than allowed.
-    """
+    """Return the ephemeral key that the owner vouches for."""
     authentication = params.user_authentication
     text = getattr(setup, "claim_text", None)
     if params.revision != Revision.V0_1 and authentication.credentials != text:
@@ -163,7 +123,7 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
             "credentials", InvalidFieldError("credentials", "must be the setup's claim, to the letter")
         )
     try:
-        claim = owner_claim(params.revision, setup, authentication)
+        claim = protocol_for(params.revision).owner_claim(setup, authentication)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("credentials", error)
     if claim.expiry <= now:
@@ -175,16 +135,16 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
 
 def owner_name(authentication: UserAuthentication) -> str:
     """
-    Give the name under which a node knows an owner.
+    Return the name under which a node knows an owner.
 
-    A credential id is base64url, and whoever makes it chooses it: without the prefix, one could spell somebody's address.
+    A credential id is base64url, and its maker chooses it: without the prefix, one could spell somebody's address.
     """
     passkey = authentication.method == "passkey"
     return f"passkey:{authentication.id}" if passkey else authentication.id
 
 
 def is_owner(name: str, authentication: UserAuthentication) -> bool:
-    """Whether somebody says to be the owner of that name. Addresses have no case, credential ids do."""
+    """Return whether somebody says to be the owner of that name. Addresses have no case, credential ids do."""
     if authentication.method == "passkey":
         return name == owner_name(authentication)
     return name.lower() == authentication.id.lower()
@@ -197,19 +157,7 @@ def check_signature(
     challenge: str,
     passkeys: PasskeyRegistry | None = None,
 ) -> None:
-    """
-    Check that the owner signed this very request.
-
-    Args:
-        params: The request.
-        operation: What it is for.
-        setup: Its setup.
-        challenge: What the owner must have signed: 64 hex digits.
-        passkeys: The passkeys that the node knows; a passkey's counter is noted there.
-
-    Raises:
-        RefusalError: ``WRONG_OWNER``, or ``INVALID_PARAMS`` if the owner is no address.
-    """
+    """Check that the owner signed this very request."""
     authentication = params.user_authentication
     if authentication.method == "passkey":
         if passkeys is None:
@@ -220,7 +168,7 @@ def check_signature(
         owner = parse_address("id", authentication.id)
     except InvalidFieldError as error:
         raise invalid_params(error) from error
-    typed_data = owner_typed_data(params.revision, operation, setup, challenge)
+    typed_data = protocol_for(params.revision).typed_data(operation, setup, challenge)
     try:
         signer = recover_address(typed_data_digest(typed_data), authentication.signature)
     except InvalidFieldError as error:
@@ -234,54 +182,120 @@ def refuse_field(field: str, error: DanError) -> NoReturn:
     raise RefusalError(NodeCode.INVALID_PARAMS, f"{field}: {error.message}", data={"field": field}) from error
 
 
-#: How far ahead a request for a presignature may end, in seconds.
-_LONGEST_PRESIGN_S = 300
+# --- key generation --------------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class CheckedKeygen:
+    """A request in which all is well but for the nonce and the owner's signature, which are still to be checked."""
+
+    params: KeygenParams
+    setup: KeygenSetup
+    setup_digest: bytes
+    threshold: Threshold
+    claim: EphemeralClaim
+    #: The nonce that this node gave out; None for a one-shot request.
+    nonce: bytes | None
+    #: Signed by the owner: 64 hex digits.
+    challenge: str
+    #: Names the work among the parties.
+    session_id: bytes
+
+
+def check_request(
+    params: KeygenParams, *, operator: OperatorAddress, roster: frozenset[OperatorAddress], now: float
+) -> CheckedKeygen:
+    """Check everything but the nonce and the owner's signature."""
+    setup = read_setup(params, KEYGEN)
+    assert isinstance(setup, KeygenSetup)
+    threshold = _read_threshold(setup)
+    _check_participants(params, threshold, operator, roster)
+    claim = check_claim(params, setup, now)
+    _check_permissions(setup.permissions)
+    digest = setup_hash(operation=KEYGEN, revision=params.revision, setup=params.setup)
+    challenge = signed_challenge(params, KEYGEN, digest)
+    return CheckedKeygen(
+        params=params,
+        setup=setup,
+        setup_digest=digest,
+        threshold=threshold,
+        claim=claim,
+        nonce=own_nonce(params, operator),
+        challenge=challenge,
+        session_id=session_id_of(challenge, params.participants),
+    )
+
+
+def check_owner(checked: CheckedKeygen, passkeys: PasskeyRegistry | None = None) -> None:
+    """Check that the owner signed this very request."""
+    check_signature(checked.params, KEYGEN, checked.setup, checked.challenge, passkeys)
+
+
+def _read_threshold(setup: KeygenSetup) -> Threshold:
+    if setup.sign_alg != "secp256k1":
+        raise RefusalError(NodeCode.UNSUPPORTED, "this node makes secp256k1 keys only")
+    try:
+        return Threshold(setup.t, setup.n)
+    except InvalidFieldError as error:
+        raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
+
+
+def _check_participants(
+    params: KeygenParams, threshold: Threshold, operator: OperatorAddress, roster: frozenset[OperatorAddress]
+) -> None:
+    if len(params.participants) != threshold.n:
+        problem = f"there are {len(params.participants)} participants, and the setup says {threshold.n}"
+    elif operator not in params.participants:
+        problem = "this node is not a participant"
+    elif not roster.issuperset(set(params.participants) - {operator}):
+        problem = "a participant is not known to this node"
+    else:
+        return
+    raise RefusalError(NodeCode.WRONG_PARTICIPANTS, problem)
+
+
+def _check_permissions(text: str | None) -> None:
+    try:
+        permissions_text(text)
+    except InvalidFieldError as error:
+        raise invalid_params(error) from error
+
+
+# --- presignatures and signatures ------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
 class ReadSign:
-    """
-    A request for signatures whose form is right; nothing else was checked.
-
-    Args:
-        params: The request as it came.
-        setup: Its setup.
-        setup_digest: The setup's hash.
-        requests: What is to be signed, in the order of the messages.
-        claim: The ephemeral key that says to have asked. Its expiry means nothing.
-        signature: Its signature, 0x hex.
-    """
+    """A request for signatures whose form is right; nothing else was checked."""
 
     params: SignParams
     setup: SigngenSetup
     setup_digest: bytes
+    #: In the order of the messages.
     requests: tuple[SignRequest, ...]
+    #: The ephemeral key that says to have asked. Its expiry means nothing.
     claim: EphemeralClaim
     signature: str
 
 
 def read_sign(params: SignParams) -> ReadSign:
-    """
-    Take a request apart.
-
-    Raises:
-        RefusalError: ``INVALID_PARAMS``, or ``UNSUPPORTED`` for another algorithm or way to authorise.
-    """
+    """Take a request apart."""
     auth = params.user_authentication
     try:
-        check_method(params.revision, OPERATION, auth.method)
+        protocol = protocol_for(params.revision)
+        protocol.check_method(SIGNGEN, auth.method)
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
     try:
-        setup = decode_setup(params.revision, OPERATION, params.setup)
+        setup = protocol.decode_setup(SIGNGEN, params.setup)
         assert isinstance(setup, SigngenSetup)
         if setup.sign_alg != "secp256k1":
             raise RefusalError(NodeCode.UNSUPPORTED, "this node signs with secp256k1 keys only")
-        requests = sign_requests(params.revision, setup)
+        requests = protocol.sign_requests(setup)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("setup", error)
     try:
-        claim, signature = read_ephemeral_proof(params.revision, setup, auth)
+        claim, signature = protocol.ephemeral_proof(setup, auth)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("credentials", error)
     if params.presignature_ids and len(params.presignature_ids) != len(requests):
@@ -289,7 +303,7 @@ def read_sign(params: SignParams) -> ReadSign:
     return ReadSign(
         params=params,
         setup=setup,
-        setup_digest=setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup),
+        setup_digest=setup_hash(operation=SIGNGEN, revision=params.revision, setup=params.setup),
         requests=requests,
         claim=claim,
         signature=signature,
@@ -297,12 +311,7 @@ def read_sign(params: SignParams) -> ReadSign:
 
 
 def check_signers(record: KeyRecord, signers: tuple[OperatorAddress, ...], operator: OperatorAddress) -> None:
-    """
-    Check that signers are exactly t of the key's parties, this node among them.
-
-    Raises:
-        RefusalError: ``WRONG_PARTICIPANTS``.
-    """
+    """Check that signers are exactly t of the key's parties, this node among them."""
     known = record.acknowledgement
     if len(signers) != known.threshold.t:
         problem = f"there are {len(signers)} signers, and the key needs {known.threshold.t}"
@@ -316,12 +325,7 @@ def check_signers(record: KeyRecord, signers: tuple[OperatorAddress, ...], opera
 
 
 def check_presign_time(params: PresignParams, now: float) -> None:
-    """
-    Check that a request for a presignature has not ended, and ends soon.
-
-    Raises:
-        RefusalError: ``CHALLENGE_EXPIRED``.
-    """
+    """Check that a request for a presignature has not ended, and ends soon."""
     if params.expires_at <= now:
         raise RefusalError(NodeCode.CHALLENGE_EXPIRED, "the request has expired")
     if params.expires_at > now + _LONGEST_PRESIGN_S:
@@ -330,12 +334,7 @@ def check_presign_time(params: PresignParams, now: float) -> None:
 
 
 def check_presign_key(record: KeyRecord, params: PresignParams, now: float) -> RegisteredKey:
-    """
-    Check that an ephemeral key that may use the key asks for a presignature.
-
-    Raises:
-        RefusalError: ``EPHEMERAL_KEY_REFUSED``.
-    """
+    """Check that an ephemeral key that may use the key asks for a presignature."""
     found = record.ephemeral_keys.find(params.eph_id)
     eph_pk = b"" if found is None else found.claim.eph_pk
     key = record.ephemeral_keys.check_usable(params.eph_id, eph_pk, now)
@@ -351,13 +350,7 @@ def check_presign_key(record: KeyRecord, params: PresignParams, now: float) -> R
 
 
 def signing_challenge(read: ReadSign) -> str:
-    """
-    Give the challenge that the ephemeral key must have signed: 64 hex digits.
-
-    Raises:
-        RefusalError: ``CHALLENGE_MISMATCH`` if it is a one-shot request under another id than its own, or in a revision
-            that has none.
-    """
+    """Return the challenge that the ephemeral key must have signed: 64 hex digits."""
     params = read.params
     if params.presignature_ids:
         return sign_challenge(
@@ -366,47 +359,25 @@ def signing_challenge(read: ReadSign) -> str:
             signers=params.signers,
             presignature_ids=params.presignature_ids,
         ).hex()
-    if params.participants:
-        return final_challenge(
-            operation=OPERATION,
-            request_id=params.request_id,
-            setup_digest=read.setup_digest,
-            participants=params.participants,
-            nonces=params.nonces,
-        ).hex()
-    if params.revision != Revision.V1 or params.request_id != oneshot_request_id(read.setup_digest):
-        raise RefusalError(
-            NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
-        )
-    return oneshot_challenge(params.setup)
+    return signed_challenge(params, SIGNGEN, read.setup_digest)
 
 
 def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:
-    """
-    Check that an ephemeral key that may use the key now has signed this very request.
-
-    Raises:
-        RefusalError: ``UNKNOWN_KEY`` if the credentials name another owner, ``INVALID_PARAMS`` if t is not the key's,
-            ``CHALLENGE_MISMATCH``, or ``EPHEMERAL_KEY_REFUSED``.
-    """
+    """Check that an ephemeral key that may use the key now has signed this very request."""
     params = read.params
     if read.setup.t != record.acknowledgement.threshold.t:
         refuse_field("setup", InvalidFieldError("t", "is not the key's"))
-    if params.revision == Revision.V0_1 and not is_owner(record.owner_id, _named_owner(params)):
+    names_owner = params.revision == Revision.V0_1  # by address, which has no case
+    if names_owner and record.owner_id.lower() != params.user_authentication.id.lower():
         raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
     key = usable_key(record, read, now)
-    payload = ephemeral_payload(params.revision, params.setup, signing_challenge(read))
+    payload = protocol_for(params.revision).ephemeral_payload(params.setup, signing_challenge(read))
     _check_signed(key, payload, read.signature)
     return key
 
 
 def usable_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:
-    """
-    Give the ephemeral key that asks, if it may use the key now: what is checked once more when nothing is waited for.
-
-    Raises:
-        RefusalError: ``EPHEMERAL_KEY_REFUSED``.
-    """
+    """Return the ephemeral key that asks, if it may use the key now; checked once more right before a share leaves."""
     claim = read.claim
     eph_id = claim.eph_id
     if read.params.revision == Revision.V0_1:
@@ -414,13 +385,6 @@ def usable_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:
         same = [key for key in record.ephemeral_keys.keys if key.claim.eph_pk == claim.eph_pk]
         eph_id = same[-1].claim.eph_id if same else eph_id
     return record.ephemeral_keys.check_usable(eph_id, claim.eph_pk, now)
-
-
-def _named_owner(params: SignParams) -> UserAuthentication:
-    auth = params.user_authentication
-    return UserAuthentication(
-        method="eoa", id=auth.id, credentials=auth.credentials, signature=auth.signature
-    )
 
 
 def _check_signed(key: RegisteredKey, data: bytes, signature: str) -> None:

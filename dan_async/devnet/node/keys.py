@@ -1,8 +1,4 @@
-"""
-Which ephemeral keys may use a key: what the owner added, until it expires or is revoked.
-
-What a node keeps of a finished key generation, and the bytes it is kept as.
-"""
+"""The keys that a node holds shares of: its record of each, and which ephemeral keys may use it."""
 
 from __future__ import annotations
 
@@ -11,26 +7,16 @@ from attrs import evolve, field, frozen
 from dan_async._json import dump, load
 from dan_async._values import from_hex, to_hex
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.node.passkeys import RECORD_PREFIX
 from dan_async.devnet.node.rpc import RefusalError
-from dan_async.devnet.peers.pairs import PAIR_PREFIX
-from dan_async.devnet.share_store import ShareStore, ShareStoreError
+from dan_async.devnet.share_store import PAIR_PREFIX, PASSKEY_PREFIX, ShareStore, ShareStoreError
 from dan_async.errors import DanError, NodeCode
-from dan_async.protocols.fields import members
-from dan_async.protocols.node import (
-    Acknowledgement,
-    ChangeReceipt,
-    decode_acknowledgement,
-    decode_receipt,
-    encode_acknowledgement,
-    encode_receipt,
-)
+from dan_async.protocols.fields import members, to_json
+from dan_async.protocols.node_claims import Acknowledgement, ChangeReceipt
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.types import Json, MpcKeyId, RequestId
 
 #: Most ephemeral keys, and changes of them, that a node remembers for one key.
 _MOST_KEYS = 256
-
 _MOST_CHANGES = 1024
 
 _CLAIM_MEMBERS = ("ephId", "ephPK", "expiry", "signAlg")
@@ -54,28 +40,17 @@ class AppliedChange:
 
 @frozen
 class EphemeralRegistry:
-    """
-    The ephemeral keys of one key. Immutable: a change gives a new registry, which is stored before anyone hears of it.
-
-    Args:
-        keys: The ephemeral keys, each id once.
-        changes: The changes that were made, oldest first.
-    """
+    """The ephemeral keys of one key. A change makes a new registry, which is stored before anyone hears of it."""
 
     keys: tuple[RegisteredKey, ...] = ()
     changes: tuple[AppliedChange, ...] = ()
 
     def find(self, eph_id: str) -> RegisteredKey | None:
-        """Give the ephemeral key of that name."""
+        """Return the ephemeral key of that name."""
         return next((key for key in self.keys if key.claim.eph_id == eph_id), None)
 
     def check_usable(self, eph_id: str, eph_pk: bytes, now: float) -> RegisteredKey:
-        """
-        Give an ephemeral key that may use the key now.
-
-        Raises:
-            RefusalError: ``EPHEMERAL_KEY_REFUSED``: it is unknown, revoked or expired; ``data.reason`` says which.
-        """
+        """Return an ephemeral key that may use the key now."""
         found = self.find(eph_id)
         if found is None or found.claim.eph_pk != eph_pk:
             reason, problem = "unknown", "is not registered for this key"
@@ -90,18 +65,16 @@ class EphemeralRegistry:
         )
 
     def repeated(self, request_id: RequestId, content: bytes) -> ChangeReceipt | None:
-        """
-        Give the receipt of a change that was made before, as long as nothing later undid it.
-
-        Raises:
-            RefusalError: ``REQUEST_CONFLICT``: the id is known with other content, or the change was superseded.
-        """
-        done = next((change for change in self.changes if change.receipt.request_id == request_id), None)
+        """Return the receipt of a change that was made before, as long as nothing later undid it."""
+        done = next(
+            (change for change in self.changes if change.receipt.claims.request_id == request_id), None
+        )
         if done is None:
             return None
         if done.content != content:
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the request id is known with other content")
-        last = [change for change in self.changes if change.receipt.eph_id == done.receipt.eph_id][-1]
+        eph_id = done.receipt.claims.eph_id
+        last = [change for change in self.changes if change.receipt.claims.eph_id == eph_id][-1]
         if last is not done:
             raise RefusalError(
                 NodeCode.REQUEST_CONFLICT, "a later change of the same ephemeral key superseded it"
@@ -113,10 +86,6 @@ class EphemeralRegistry:
         Make a change.
 
         A revoked key that was never added is remembered all the same, so that an addition still under way comes too late.
-
-        Raises:
-            RefusalError: ``REQUEST_CONFLICT`` if the name belongs to another public key, ``UNSUPPORTED`` if the key has
-                had too many.
         """
         known = self.find(claim.eph_id)
         if known is not None and known.claim.eph_pk != claim.eph_pk:
@@ -124,7 +93,7 @@ class EphemeralRegistry:
         others = tuple(key for key in self.keys if key.claim.eph_id != claim.eph_id)
         if len(others) >= _MOST_KEYS or len(self.changes) >= _MOST_CHANGES:
             raise RefusalError(NodeCode.UNSUPPORTED, "the key has had too many ephemeral keys")
-        made = RegisteredKey(claim=claim, is_revoked=receipt.operation == "revokeEphemeralKey")
+        made = RegisteredKey(claim=claim, is_revoked=receipt.claims.operation == "revokeEphemeralKey")
         return evolve(
             self,
             keys=(*others, made),
@@ -132,22 +101,15 @@ class EphemeralRegistry:
         )
 
     def to_json(self) -> Json:
-        """Give the registry as JSON members."""
+        """Return the registry as JSON members."""
         return {
             "keys": [{"claim": encode_claim_record(k.claim), "revoked": k.is_revoked} for k in self.keys],
-            "changes": [
-                {"content": to_hex(c.content), "receipt": encode_receipt(c.receipt)} for c in self.changes
-            ],
+            "changes": [{"content": to_hex(c.content), "receipt": to_json(c.receipt)} for c in self.changes],
         }
 
     @classmethod
     def from_json(cls, value: Json) -> EphemeralRegistry:
-        """
-        Read what ``to_json`` gave.
-
-        Raises:
-            DanError: It is not that.
-        """
+        """Read what ``to_json`` gave."""
         found = members(value, "ephemeralKeys", ("keys", "changes"))
         keys = [members(entry, "key", ("claim", "revoked")) for entry in found["keys"]]
         changes = [members(entry, "change", ("content", "receipt")) for entry in found["changes"]]
@@ -159,7 +121,7 @@ class EphemeralRegistry:
             changes=tuple(
                 AppliedChange(
                     content=from_hex(change["content"], field="content", length=32, prefix=True),
-                    receipt=decode_receipt(change["receipt"]),
+                    receipt=ChangeReceipt.read_whole(change["receipt"]),
                 )
                 for change in changes
             ),
@@ -167,7 +129,7 @@ class EphemeralRegistry:
 
 
 def encode_claim_record(claim: EphemeralClaim) -> Json:
-    """Give a claim as JSON members."""
+    """Return a claim as JSON members."""
     return {
         "ephId": claim.eph_id,
         "ephPK": to_hex(claim.eph_pk),
@@ -177,12 +139,7 @@ def encode_claim_record(claim: EphemeralClaim) -> Json:
 
 
 def decode_claim_record(value: Json) -> EphemeralClaim:
-    """
-    Read what ``encode_claim_record`` gave.
-
-    Raises:
-        InvalidFieldError: It is not that.
-    """
+    """Read what ``encode_claim_record`` gave."""
     found = members(value, "claim", _CLAIM_MEMBERS)
     return EphemeralClaim(
         eph_id=found["ephId"],
@@ -192,8 +149,7 @@ def decode_claim_record(value: Json) -> EphemeralClaim:
     )
 
 
-_VERSION = 1
-
+_VERSION = 2
 _MEMBERS = (
     *("version", "content", "acknowledgement", "share", "ownerId", "claim"),
     *("permissions", "ephemeralKeys"),
@@ -202,25 +158,19 @@ _MEMBERS = (
 
 @frozen(kw_only=True)
 class KeyRecord:
-    """
-    A finished key generation.
+    """A finished key generation. The same request gets the same acknowledgement again."""
 
-    Args:
-        content: Hash of the request, by which the same request is told from another under its id.
-        acknowledgement: What the node answered, and answers again to the same request.
-        share: The node's share of the key.
-        owner_id: Who owns the key: an address, or ``passkey:`` and a credential id.
-        claim: The ephemeral key that the owner vouched for.
-        permissions: What the key may sign, as JSON text; None for no limits.
-        ephemeral_keys: Which ephemeral keys may use it.
-    """
-
+    #: Hash of the request, which tells it from another under its id.
     content: bytes
     acknowledgement: Acknowledgement
     share: KeyShare = field(repr=False)
+    #: An address, or ``passkey:`` and a credential id.
     owner_id: str
+    #: The ephemeral key that the owner vouched for.
     claim: EphemeralClaim
+    #: JSON text; None for no limits.
     permissions: str | None
+    #: The ephemeral keys that may use the key.
     ephemeral_keys: EphemeralRegistry = field(factory=EphemeralRegistry)
 
     def encode(self) -> bytes:
@@ -229,7 +179,7 @@ class KeyRecord:
             {
                 "version": _VERSION,
                 "content": to_hex(self.content),
-                "acknowledgement": encode_acknowledgement(self.acknowledgement),
+                "acknowledgement": to_json(self.acknowledgement),
                 "share": self.share.to_dict(),
                 "ownerId": self.owner_id,
                 "claim": encode_claim_record(self.claim),
@@ -241,19 +191,14 @@ class KeyRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> KeyRecord:
-        """
-        Read a record.
-
-        Raises:
-            ShareStoreError: It is not one of this version.
-        """
+        """Read a record."""
         try:
             found = members(load(data), "record", _MEMBERS)
             if found["version"] != _VERSION:
                 raise ShareStoreError(f"the record is of version {found['version']}, not {_VERSION}")
             return cls(
                 content=from_hex(found["content"], field="content", length=32, prefix=True),
-                acknowledgement=decode_acknowledgement(found["acknowledgement"]),
+                acknowledgement=Acknowledgement.read_whole(found["acknowledgement"]),
                 share=KeyShare.from_dict(found["share"]),
                 owner_id=found["ownerId"],
                 claim=decode_claim_record(found["claim"]),
@@ -267,12 +212,7 @@ class KeyRecord:
 
 
 class KeyRing:
-    """
-    A node's finished key generations, in memory for quick answers and in the store for the next start.
-
-    Args:
-        store: Where they are kept.
-    """
+    """A node's finished key generations, in memory for quick answers and in the store for the next start."""
 
     def __init__(self, store: ShareStore) -> None:
         self._store = store
@@ -283,28 +223,19 @@ class KeyRing:
         return len(self._by_request)
 
     def load(self) -> None:
-        """
-        Read everything from the store. Blocks.
-
-        Raises:
-            ShareStoreError: A record cannot be read; a node does not start without what it is known to hold.
-        """
+        """Read everything from the store. Blocks."""
         for name in self._store.names():
-            data = None if name.startswith((RECORD_PREFIX, PAIR_PREFIX)) else self._store.get(name)
+            data = None if name.startswith((PASSKEY_PREFIX, PAIR_PREFIX)) else self._store.get(name)
             if data is not None:
                 self._remember(KeyRecord.decode(data))
 
-    def add(self, record: KeyRecord) -> None:
-        """Keep a record, durably before anyone can be told of it. Blocks."""
+    def put(self, record: KeyRecord) -> None:
+        """Keep a record in the place of an earlier one, durably before it can be found. Blocks."""
         self._store.put(record.acknowledgement.request_id.removeprefix("0x"), record.encode())
         self._remember(record)
 
-    def replace(self, record: KeyRecord) -> None:
-        """Keep a changed record in the place of the old one, durably. Blocks."""
-        self.add(record)
-
     def by_request(self, request_id: RequestId) -> KeyRecord | None:
-        """Find what a request came to."""
+        """Find the key that a request made."""
         return self._by_request.get(request_id)
 
     def by_key(self, key_id: MpcKeyId) -> KeyRecord | None:

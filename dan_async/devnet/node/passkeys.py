@@ -1,10 +1,8 @@
 """
-What a node checks of a passkey: real WebAuthn, verified by the package ``webauthn`` (extra *passkeys*).
+The passkeys that a node knows, and its checks of one: real WebAuthn, verified by ``webauthn`` (extra *passkeys*).
 
 Registration and assertion are verified as Web Authentication Level 3 says in sections 7.1 and 7.2: the challenge, the page's
 origin, the relying party, that the person was verified, the signature, and that the counter went up.
-
-The passkeys that a node knows: public key, where it was made, and how often it has signed.
 """
 
 from __future__ import annotations
@@ -19,61 +17,51 @@ from attrs import evolve, field, frozen
 from dan_async._json import dump, load
 from dan_async._values import check_int, check_text, from_hex, required, to_hex
 from dan_async.devnet.node.rpc import RefusalError, invalid_params
-from dan_async.devnet.share_store import ShareStore, ShareStoreError
+from dan_async.devnet.share_store import PASSKEY_PREFIX, ShareStore, ShareStoreError
 from dan_async.errors import DanError, InvalidFieldError, MissingExtraError, NodeCode, require_extra
-from dan_async.protocols.fields import members
-from dan_async.protocols.node import PasskeyReceipt, decode_passkey_receipt, encode_passkey_receipt
+from dan_async.protocols.fields import members, to_json
+from dan_async.protocols.node_claims import PasskeyReceipt
 from dan_async.protocols.setups import PasskeySignature, UserAuthentication, decode_passkey_signature
 from dan_async.types import Json
-
-#: Names of passkey records in the node's store begin with this.
-RECORD_PREFIX = "passkey-"
 
 #: Anyone may register a passkey, so there is an end to it.
 _MOST_PASSKEYS = 10_000
 
-_VERSION = 1
-
+_VERSION = 2
 _MEMBERS = ("version", "content", "receipt", "publicKey", "signCount", "rpId", "origin")
 
 
 @frozen(kw_only=True)
 class PasskeyRecord:
-    """
-    One registered passkey.
+    """One registered passkey."""
 
-    Args:
-        content: Hash of the request that registered it.
-        receipt: What the node answered.
-        public_key: The credential's public key, in COSE form.
-        sign_count: The authenticator's counter when it signed last; 0 if it does not count.
-        rp_id: The relying party it belongs to.
-        origin: The page that made it, the only one it may sign on.
-    """
-
+    #: Hash of the request that registered it.
     content: bytes
     receipt: PasskeyReceipt
+    #: In COSE form.
     public_key: bytes
+    #: The authenticator's counter when it signed last; 0 if it does not count.
     sign_count: int = field(validator=required(check_int, least=0, most=2**32 - 1))
     rp_id: str = field(validator=required(check_text, most=255))
+    #: The page that made it, the only one it may sign on.
     origin: str = field(validator=required(check_text))
 
     @property
     def credential_id(self) -> str:
         """Its credential id, base64url."""
-        return self.receipt.credential_id
+        return self.receipt.claims.credential_id
 
     @property
     def name(self) -> str:
         """Its name in the node's store."""
-        return RECORD_PREFIX + hashlib.sha256(self.credential_id.encode()).hexdigest()
+        return PASSKEY_PREFIX + hashlib.sha256(self.credential_id.encode()).hexdigest()
 
     def encode(self) -> bytes:
         """Write the record."""
         value: Json = {
             "version": _VERSION,
             "content": to_hex(self.content),
-            "receipt": encode_passkey_receipt(self.receipt),
+            "receipt": to_json(self.receipt),
             "publicKey": to_hex(self.public_key),
             "signCount": self.sign_count,
             "rpId": self.rp_id,
@@ -83,19 +71,14 @@ class PasskeyRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> PasskeyRecord:
-        """
-        Read a record.
-
-        Raises:
-            ShareStoreError: It is not one of this version.
-        """
+        """Read a record."""
         try:
             found = members(load(data), "passkey", _MEMBERS)
             if found["version"] != _VERSION:
                 raise ShareStoreError(f"the passkey record is not of version {_VERSION}")
             return cls(
                 content=from_hex(found["content"], field="content", length=32, prefix=True),
-                receipt=decode_passkey_receipt(found["receipt"]),
+                receipt=PasskeyReceipt.read_whole(found["receipt"]),
                 public_key=from_hex(found["publicKey"], field="publicKey", prefix=True),
                 sign_count=found["signCount"],
                 rp_id=found["rpId"],
@@ -108,13 +91,7 @@ class PasskeyRecord:
 
 
 class PasskeyRegistry:
-    """
-    A node's passkeys, in memory for quick answers and in the store for the next start.
-
-    Args:
-        store: Where they are kept.
-        most: How many there may be.
-    """
+    """A node's passkeys, in memory for quick answers and in the store for the next start."""
 
     def __init__(self, store: ShareStore, *, most: int = _MOST_PASSKEYS) -> None:
         self._store = store
@@ -126,30 +103,19 @@ class PasskeyRegistry:
         return len(self._records)
 
     def load(self) -> None:
-        """
-        Read everything from the store. Blocks.
-
-        Raises:
-            ShareStoreError: A record cannot be read.
-        """
+        """Read everything from the store. Blocks."""
         for name in self._store.names():
-            data = self._store.get(name) if name.startswith(RECORD_PREFIX) else None
+            data = self._store.get(name) if name.startswith(PASSKEY_PREFIX) else None
             if data is not None:
                 record = PasskeyRecord.decode(data)
                 self._records[record.credential_id] = record
 
     def find(self, credential_id: str) -> PasskeyRecord | None:
-        """Give the passkey of that id."""
+        """Return the passkey of that id."""
         return self._records.get(credential_id)
 
     def add(self, record: PasskeyRecord) -> None:
-        """
-        Take in a new passkey; ``save`` it before anyone is told.
-
-        Raises:
-            RefusalError: ``REQUEST_CONFLICT`` if the id is taken (WebAuthn 7.1 step 26), ``UNSUPPORTED`` if there are too
-                many.
-        """
+        """Add a new passkey; ``save`` it before the receipt leaves."""
         if record.credential_id in self._records:
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the passkey is registered already")
         if len(self._records) >= self._most:
@@ -157,7 +123,7 @@ class PasskeyRegistry:
         self._records[record.credential_id] = record
 
     def count(self, credential_id: str, sign_count: int) -> None:
-        """Note a passkey's counter, in memory at once; ``save`` it before anyone is told of what was signed."""
+        """Note a passkey's counter, in memory at once; ``save`` it before the request is answered."""
         self._records[credential_id] = evolve(self._records[credential_id], sign_count=sign_count)
 
     def save(self, credential_id: str) -> None:
@@ -178,12 +144,7 @@ _SHORTEST_ID, _LONGEST_ID = 16, 1023
 
 
 def load_webauthn() -> Any:
-    """
-    Import the package. The first time takes a while: call it off the event loop.
-
-    Raises:
-        RefusalError: ``UNSUPPORTED``: it is not installed.
-    """
+    """Import the package. The first time takes a while: call it off the event loop."""
     try:
         return require_extra("webauthn", extra="passkeys", purpose="Verifying a passkey")
     except MissingExtraError as error:
@@ -193,19 +154,7 @@ def load_webauthn() -> Any:
 def verify_registration(
     authentication: UserAuthentication, challenge: str
 ) -> tuple[bytes, int, PasskeySignature]:
-    """
-    Check a new passkey.
-
-    Args:
-        authentication: The credential id, and the new credential as signature.
-        challenge: The final challenge: 64 hex digits.
-
-    Returns:
-        Its public key in COSE form, its counter, and what was sent.
-
-    Raises:
-        RefusalError: ``INVALID_PARAMS`` if it is malformed, ``WRONG_OWNER`` if it does not verify.
-    """
+    """Check a new passkey."""
     webauthn = load_webauthn()
     if authentication.credentials:
         raise invalid_params(InvalidFieldError("credentials", "must be empty: a passkey vouches for nothing"))
@@ -226,13 +175,7 @@ def verify_registration(
 
 
 def check_assertion(authentication: UserAuthentication, challenge: str, passkeys: PasskeyRegistry) -> None:
-    """
-    Check that a registered passkey signed the challenge, and note its counter.
-
-    Raises:
-        RefusalError: ``INVALID_PARAMS`` if the assertion is malformed, ``WRONG_OWNER`` if the passkey is not registered
-            here, or the assertion is not its own, over this challenge, on the page that registered it.
-    """
+    """Check that a registered passkey signed the challenge, and note its counter."""
     webauthn = load_webauthn()
     record = passkeys.find(authentication.id)
     if record is None:
@@ -278,7 +221,7 @@ def _verify(verify: Callable[..., T], sent: PasskeySignature, challenge: str, **
             **arguments,
         )
     except Exception as error:
-        # Parsers beneath it (CBOR, ASN.1) have exceptions of their own for what a stranger sends. Their texts may quote it.
+        # Parsers beneath it (CBOR, ASN.1) have exceptions of their own for what a client sends. Their texts may quote it.
         raise RefusalError(
             NodeCode.WRONG_OWNER, f"the passkey does not verify ({type(error).__name__})"
         ) from error

@@ -1,10 +1,9 @@
 """
 A node's side of ``dan_presign``: checked requests in, presignatures made with the other signers and kept ready.
 
-The presignatures that a node keeps ready, in memory only: each signs once, soon, for one ephemeral key.
-
-They do not outlive the process. That is what keeps any of them from being used twice across a restart: nothing has to be
-written before the first byte of a signature leaves, because nothing could bring a presignature back.
+Each signs once, soon, for one ephemeral key, and does not outlive the process. That is what keeps any of them from being
+used twice across a restart: nothing has to be written before the first byte of a signature leaves, because nothing could
+bring a presignature back.
 """
 
 from __future__ import annotations
@@ -19,15 +18,16 @@ from typing import Any
 from attrs import field, frozen
 
 from dan_async.crypto.hashes import tagged_hash, u32
-from dan_async.devnet.context import NodeIdentity, NodeLimits
+from dan_async.devnet.context import NodeContext
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.checks import check_presign_key, check_presign_time, check_signers
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.node.requests import RequestRuns
-from dan_async.devnet.node.rpc import RefusalError, rate_limited
+from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, encode_presign, presignature_id
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, presignature_id
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
 #: How many ids of presignatures that are gone are remembered, to say what became of them.
@@ -47,15 +47,7 @@ class PresignatureOwner:
 
 @frozen(kw_only=True)
 class StockedPresignature:
-    """
-    A presignature, and what it may be used for.
-
-    Args:
-        presignature: The presignature.
-        owner: Who may use it.
-        signers: Its signers' operators.
-        expires_at: When it is thrown away, in Unix seconds.
-    """
+    """A presignature, who may use it, and until when (Unix seconds)."""
 
     presignature: Presignature
     owner: PresignatureOwner
@@ -73,9 +65,7 @@ class PresignatureStock:
     """
     The presignatures of one node.
 
-    Args:
-        most: How many one ephemeral key may have, those being made included.
-        clock: The wall clock.
+    *most* is how many one ephemeral key may have, those being made included.
     """
 
     def __init__(self, *, most: int, clock: Clock) -> None:
@@ -92,12 +82,7 @@ class PresignatureStock:
 
     @contextmanager
     def making(self, owner: PresignatureOwner, count: int = 1) -> Iterator[None]:
-        """
-        Hold room for presignatures while they are made; ``add`` them inside.
-
-        Raises:
-            RefusalError: ``RATE_LIMITED``: the ephemeral key, or the node, has as many as it may have.
-        """
+        """Reserve places for presignatures while they are made; ``add`` them inside."""
         self._forget_expired()
         if self._counts[owner] + count > self._most or len(self._ready) >= _MOST_READY:
             raise rate_limited("there are enough presignatures", 1.0)
@@ -116,13 +101,7 @@ class PresignatureStock:
     def find(
         self, id_: bytes, *, owner: PresignatureOwner, signers: tuple[OperatorAddress, ...]
     ) -> StockedPresignature:
-        """
-        Give a presignature that may be used for this.
-
-        Raises:
-            RefusalError: ``PRESIGNATURE_SPENT``, or ``PRESIGNATURE_UNKNOWN``: there is none, it has expired, or it is for
-                another key, ephemeral key or set of signers.
-        """
+        """Return a presignature that may be used for this."""
         self._forget_expired()
         if id_ in self._spent:
             raise RefusalError(NodeCode.PRESIGNATURE_SPENT, "the presignature was used before")
@@ -171,13 +150,9 @@ def presign_session_id(
     *, key_id: MpcKeyId, request_id: RequestId, signers: tuple[OperatorAddress, ...], index: int
 ) -> bytes:
     """
-    Give the id under which the signers work together: 32 bytes that no other presignature has.
+    Return the id under which the signers work together: 32 bytes that no other presignature has.
 
-    Args:
-        key_id: The key.
-        request_id: The request.
-        signers: Its signers.
-        index: 0 for ``dan_presign``; in a request that names no presignatures, the number of the message, from 1.
+    The index is 0 for ``dan_presign``; in a request that names no presignatures, the number of the message, from 1.
     """
     members = [bytes.fromhex(operator[2:]) for operator in signers]
     return tagged_hash(
@@ -190,61 +165,39 @@ def presign_session_id(
 
 
 class PresignService:
-    """
-    Presignatures at one node.
-
-    Args:
-        identity: The node.
-        ring: The keys it holds shares of.
-        sessions: Runs the rounds.
-        stock: Where presignatures are kept.
-        limits: How much at a time, and for how long.
-        clock: The wall clock.
-    """
+    """Presignatures at one node."""
 
     def __init__(
-        self,
-        *,
-        identity: NodeIdentity,
-        ring: KeyRing,
-        sessions: PresignSessions,
-        stock: PresignatureStock,
-        limits: NodeLimits,
-        clock: Clock,
+        self, context: NodeContext, *, ring: KeyRing, sessions: PresignSessions, stock: PresignatureStock
     ) -> None:
-        self._identity = identity
+        self._operator = context.identity.operator
+        self._limits = context.limits
+        self._clock = context.clock
         self._ring = ring
         self._sessions = sessions
         self._stock = stock
-        self._limits = limits
-        self._clock = clock
         self._runs: RequestRuns[PresignatureOffer] = RequestRuns(
             "presignatures",
             task_name="presign",
-            most=limits.max_presigns,
-            keep_s=limits.nonce_lifetime_s,
-            clock=clock,
+            most=self._limits.max_presigns,
+            keep_s=self._limits.nonce_lifetime_s,
+            clock=context.clock,
         )
 
     async def presign(self, params: PresignParams) -> PresignatureOffer:
-        """
-        Take part in making a presignature, or say again what came of it.
-
-        Raises:
-            RefusalError: With the code of what is wrong.
-        """
-        content = hashlib.sha256(encode_presign(params).encode()).digest()
+        """Take part in making a presignature, or say again what came of it."""
+        content = hashlib.sha256(encode(params).encode()).digest()
         request = (params.request_id, params.signers)
         return await self._runs.run(request, content, lambda: self._begin(params))
 
     async def aclose(self) -> None:
-        """Give up what is running, and throw away what is ready."""
+        """Give up running work, and throw away the stock."""
         await self._runs.aclose()
         self._stock.clear()
 
     def _begin(self, params: PresignParams) -> Coroutine[Any, Any, PresignatureOffer]:
         record = self._check(params)
-        check_signers(record, params.signers, self._identity.operator)
+        check_signers(record, params.signers, self._operator)
         session_id = presign_session_id(
             key_id=params.key_id, request_id=params.request_id, signers=params.signers, index=0
         )
@@ -265,13 +218,14 @@ class PresignService:
     async def _make(self, params: PresignParams, record: KeyRecord, session_id: bytes) -> PresignatureOffer:
         owner = PresignatureOwner(params.key_id, params.eph_id)
         with self._stock.making(owner):
-            presignature = await self._sessions.run(
-                request_id=params.request_id,
-                session_id=session_id,
-                share=record.share,
-                participants=record.acknowledgement.participants,
-                signers=params.signers,
-            )
+            with refusing(NodeCode.SIGNING_FAILED, "signing"):
+                presignature = await self._sessions.run(
+                    request_id=params.request_id,
+                    session_id=session_id,
+                    share=record.share,
+                    participants=record.acknowledgement.participants,
+                    signers=params.signers,
+                )
             try:
                 self._check(params)  # the ephemeral key may have been revoked meanwhile
             except RefusalError:

@@ -1,10 +1,4 @@
-"""
-Where a node gives out nonces and takes them back, with the error codes of dan-node/1.
-
-Nonces that a node gives out: each for one request, once, and not for long.
-
-Work that is done once for each request, however often the request comes: who repeats it waits for the same result.
-"""
+"""What a node remembers of requests: the nonces it gave out for them, and what came of each. Work is done once a request."""
 
 from __future__ import annotations
 
@@ -19,47 +13,24 @@ from typing import Any, Generic, TypeVar
 from attrs import define, frozen
 
 from dan_async.deadline import cancel_and_wait
+from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.rpc import RefusalError, rate_limited
-from dan_async.errors import DanError, NodeCode
-from dan_async.protocols.node import METHODS, REGISTER_METHOD, ChallengeParams, ChallengeResult
-from dan_async.protocols.node import OPERATION as REGISTER_PASSKEY
+from dan_async.errors import NodeCode
+from dan_async.protocols.node import CHANGES, METHODS, REGISTER_PASSKEY, ChallengeParams, ChallengeResult
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import SIGN
 from dan_async.types import Clock, RequestId
 
+T = TypeVar("T")
 
-class NonceError(DanError):
-    """A nonce that does not count."""
+_MOST_ENDED = 16_384
 
-
-class UnknownNonceError(NonceError):
-    """This node never gave it out, or so long ago that it has forgotten."""
-
-
-class MismatchedNonceError(NonceError):
-    """It was given out for another request, operation or setup."""
-
-
-class ExpiredNonceError(NonceError):
-    """Its time has passed."""
-
-
-class UsedNonceError(NonceError):
-    """It was used before."""
-
-
-class NonceBookFullError(DanError):
-    """
-    Too many nonces are outstanding.
-
-    Args:
-        retry_after: Seconds until the oldest is forgotten.
-    """
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("too many challenges are outstanding")
-        self.retry_after = retry_after
+#: Operations that are about no key that exists, and those that are about one.
+_WITHOUT_KEY = frozenset({"keygen", REGISTER_PASSKEY})
+_WITH_KEY = frozenset({*CHANGES, SIGNGEN})
+#: The RPC method that carries out an operation.
+_METHODS = {**METHODS, SIGNGEN: SIGN}
 
 
 @frozen
@@ -70,180 +41,100 @@ class _Purpose:
 
 
 @define
-class _Entry:
+class _Nonce:
     purpose: _Purpose
     expires_at: int
     is_used: bool = False
 
 
-class NonceBook:
+class NonceStore:
     """
-    The nonces of one node, in memory: a restart forgets them, and what was forgotten is refused.
+    The nonces that one node gives out: each for one request, once, and not for long.
 
-    A nonce is remembered for as long again as it may be used, so that a late or repeated one gets its own error.
-
-    Args:
-        clock: The wall clock.
-        lifetime_s: How long a nonce may be used, in seconds.
-        capacity: How many are remembered. A full book refuses new ones: making room by dropping old ones would let a
-            flood of challenges push out the nonce of a request whose owner is looking at the wallet prompt.
-        entropy: Gives random bytes.
+    They are kept in memory: a restart forgets them, and what was forgotten is refused. A nonce is remembered for as long
+    again as it may be used, so that a late or repeated one gets its own error. A full store refuses new ones: dropping old
+    ones would let a flood of challenges push out the nonce of a request whose owner is looking at the wallet prompt.
     """
 
     def __init__(
         self,
+        context: NodeContext,
+        ring: KeyRing,
         *,
-        clock: Clock,
-        lifetime_s: float,
-        capacity: int,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        self._clock = clock
-        self._lifetime_s = lifetime_s
-        self._capacity = capacity
+        self._clock = context.clock
+        self._lifetime_s = context.limits.nonce_lifetime_s
+        self._capacity = context.limits.max_nonces
+        self._faults = context.faults
+        self._ring = ring
         self._entropy = entropy
-        self._entries: dict[bytes, _Entry] = {}  # oldest first, since all live equally long
+        self._nonces: dict[bytes, _Nonce] = {}  # oldest first, since all live equally long
 
     def __len__(self) -> int:
-        return len(self._entries)
-
-    def issue(self, request_id: RequestId, operation: str, setup_hash: bytes) -> ChallengeResult:
-        """
-        Give out a nonce for one request.
-
-        Raises:
-            NonceBookFullError: Too many are remembered.
-        """
-        now = self._clock()
-        self._forget(now)
-        if len(self._entries) >= self._capacity:
-            oldest = next(iter(self._entries.values()))
-            raise NonceBookFullError(oldest.expires_at + self._lifetime_s - now)
-        nonce = self._entropy(32)
-        expires_at = int(now + self._lifetime_s)
-        self._entries[nonce] = _Entry(_Purpose(request_id, operation, setup_hash), expires_at)
-        return ChallengeResult(nonce=nonce, expires_at=expires_at)
-
-    def check(self, nonce: bytes, request_id: RequestId, operation: str, setup_hash: bytes) -> None:
-        """
-        See whether a nonce may be used for this.
-
-        Raises:
-            UnknownNonceError: It is not in the book.
-            MismatchedNonceError: It is for something else.
-            UsedNonceError: It was used.
-            ExpiredNonceError: It is too old.
-        """
-        self._usable(nonce, _Purpose(request_id, operation, setup_hash))
-
-    def use(self, nonce: bytes, request_id: RequestId, operation: str, setup_hash: bytes) -> None:
-        """Use a nonce up; raises as ``check`` does."""
-        self._usable(nonce, _Purpose(request_id, operation, setup_hash)).is_used = True
-
-    def _usable(self, nonce: bytes, purpose: _Purpose) -> _Entry:
-        entry = self._entries.get(nonce)
-        if entry is None:
-            raise UnknownNonceError("the nonce was not given out by this node")
-        if entry.purpose != purpose:
-            raise MismatchedNonceError("the nonce was given out for another request, operation or setup")
-        if entry.is_used:
-            raise UsedNonceError("the nonce was used before")
-        if self._clock() >= entry.expires_at:
-            raise ExpiredNonceError("the nonce has expired")
-        return entry
-
-    def _forget(self, now: float) -> None:
-        while self._entries:
-            nonce, entry = next(iter(self._entries.items()))
-            if now < entry.expires_at + self._lifetime_s:
-                return
-            del self._entries[nonce]
-
-
-#: Operations that are about no key that exists, and those that are about one.
-_WITHOUT_KEY = frozenset({"keygen", REGISTER_PASSKEY})
-
-_WITH_KEY = frozenset({*METHODS, SIGNGEN})
-
-#: The RPC method that carries out an operation.
-_METHODS = {"keygen": "dan_keygen", SIGNGEN: SIGN, REGISTER_PASSKEY: REGISTER_METHOD, **METHODS}
-
-
-class NonceDesk:
-    """
-    The nonces of one node.
-
-    Args:
-        book: Remembers them.
-        ring: The keys that the node holds.
-        is_expired: Tells for an RPC method whether, by a fault, a nonce counts as expired.
-    """
-
-    def __init__(
-        self, book: NonceBook, ring: KeyRing, *, is_expired: Callable[[str], bool] = lambda _: False
-    ) -> None:
-        self._book = book
-        self._ring = ring
-        self._is_expired = is_expired
+        return len(self._nonces)
 
     def issue(self, params: ChallengeParams) -> ChallengeResult:
-        """
-        Give out a nonce.
-
-        Raises:
-            RefusalError: ``UNSUPPORTED`` for another operation, ``UNKNOWN_KEY`` for a key that this node does not hold,
-                ``RATE_LIMITED`` if too many are outstanding.
-        """
+        """Answer ``dan_challenge``."""
         if params.operation not in _WITHOUT_KEY | _WITH_KEY:
             known = ", ".join(sorted(_WITHOUT_KEY | _WITH_KEY))
             raise RefusalError(NodeCode.UNSUPPORTED, f"operation must be one of {known}")
         if params.key_id is not None and self._ring.by_key(params.key_id) is None:
             raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
-        try:
-            return self._book.issue(params.request_id, params.operation, params.setup_hash)
-        except NonceBookFullError as error:
-            raise rate_limited(error.message, error.retry_after) from error
+        now = self._clock()
+        self._forget(now)
+        if len(self._nonces) >= self._capacity:
+            oldest = next(iter(self._nonces.values()))
+            wait_s = oldest.expires_at + self._lifetime_s - now
+            raise rate_limited("too many challenges are outstanding", wait_s)
+        nonce = self._entropy(32)
+        expires_at = int(now + self._lifetime_s)
+        purpose = _Purpose(params.request_id, params.operation, params.setup_hash)
+        self._nonces[nonce] = _Nonce(purpose, expires_at)
+        return ChallengeResult(nonce=nonce, expires_at=expires_at)
 
     @contextmanager
     def spending(
         self, nonce: bytes | None, request_id: RequestId, operation: str, setup_hash: bytes
     ) -> Iterator[None]:
         """
-        Check the nonce first, and use it up only if what is inside succeeds: a refused request costs it nothing.
+        Check a nonce first, and use it up only if the body succeeds: a refused request costs it nothing.
 
-        Args:
-            nonce: The nonce; None for a one-shot request, which has none.
-            request_id: The request.
-            operation: Its operation.
-            setup_hash: Its setup's hash.
-
-        Raises:
-            RefusalError: ``CHALLENGE_MISMATCH``, ``CHALLENGE_EXPIRED`` or ``CHALLENGE_REUSED``.
+        A one-shot request has no nonce.
         """
         if nonce is None:
             yield
             return
-        try:
-            self._book.check(nonce, request_id, operation, setup_hash)
-            if self._is_expired(_METHODS.get(operation, "")):
-                raise ExpiredNonceError("the nonce has expired")
-            yield
-            self._book.use(nonce, request_id, operation, setup_hash)
-        except NonceError as error:
-            raise _refusal(error) from error
+        purpose = _Purpose(request_id, operation, setup_hash)
+        self._find(nonce, purpose)
+        if self._faults.expires_nonce(_METHODS.get(operation, "")):
+            raise _expired()
+        yield
+        self._find(nonce, purpose).is_used = True
+
+    def _find(self, nonce: bytes, purpose: _Purpose) -> _Nonce:
+        found = self._nonces.get(nonce)
+        if found is None:
+            raise RefusalError(NodeCode.CHALLENGE_MISMATCH, "the nonce was not given out by this node")
+        if found.purpose != purpose:
+            problem = "the nonce was given out for another request, operation or setup"
+            raise RefusalError(NodeCode.CHALLENGE_MISMATCH, problem)
+        if found.is_used:
+            raise RefusalError(NodeCode.CHALLENGE_REUSED, "the nonce was used before")
+        if self._clock() >= found.expires_at:
+            raise _expired()
+        return found
+
+    def _forget(self, now: float) -> None:
+        while self._nonces:
+            nonce, oldest = next(iter(self._nonces.items()))
+            if now < oldest.expires_at + self._lifetime_s:
+                return
+            del self._nonces[nonce]
 
 
-def _refusal(error: NonceError) -> RefusalError:
-    if isinstance(error, UsedNonceError):
-        return RefusalError(NodeCode.CHALLENGE_REUSED, error.message)
-    if isinstance(error, ExpiredNonceError):
-        return RefusalError(NodeCode.CHALLENGE_EXPIRED, error.message)
-    return RefusalError(NodeCode.CHALLENGE_MISMATCH, error.message)
-
-
-T = TypeVar("T")
-
-_MOST_ENDED = 16_384
+def _expired() -> RefusalError:
+    return RefusalError(NodeCode.CHALLENGE_EXPIRED, "the nonce has expired")
 
 
 @frozen
@@ -261,14 +152,9 @@ class _Ended(Generic[T]):
 
 class RequestRuns(Generic[T]):
     """
-    The requests of one method.
+    The requests of one method: the work of each is done once, and repeats of it wait for the same result.
 
-    Args:
-        name: What the work is, in the plural.
-        task_name: What its tasks are called, before the request's id.
-        most: How many may run at a time.
-        keep_s: How long what came of a request is remembered, in seconds.
-        clock: The wall clock.
+    *name* is the work in the plural; *keep_s* is how long the result of a request is remembered.
     """
 
     def __init__(self, name: str, *, task_name: str, most: int, keep_s: float, clock: Clock) -> None:
@@ -282,19 +168,11 @@ class RequestRuns(Generic[T]):
 
     async def run(self, request: Hashable, content: bytes, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """
-        Do the work of a request, or wait for it, or say again what came of it.
+        Do the work of a request, or wait for it, or return its result again; *content* is a hash of all of the request.
 
-        The work belongs to the node, not to the caller: it goes on when the caller is gone, since other nodes may
-        count on it.
-
-        Args:
-            request: What tells it from all others.
-            content: Hash of all of it.
-            begin: Checks the request without waiting for anything, and gives the work. What it refuses costs nothing:
-                the same request may come again.
-
-        Raises:
-            RefusalError: ``REQUEST_CONFLICT``, ``RATE_LIMITED``, ``UNAVAILABLE``, or what the work or *begin* raises.
+        *begin* checks the request without waiting for anything, and returns the work; a refusal there costs nothing: the
+        same request may come again. The work belongs to the node, not to the caller: it goes on when the caller is gone,
+        since other nodes may count on it.
         """
         ended = self._remembered(request)
         if ended is not None and ended.content == content:
@@ -321,7 +199,7 @@ class RequestRuns(Generic[T]):
             await asyncio.wait([run.task])
 
     async def aclose(self) -> None:
-        """Give up what is running, and wait until it has ended."""
+        """Give up running work, and wait until it has ended."""
         await cancel_and_wait([run.task for run in self._running.values()])
 
     def _begin(
@@ -345,7 +223,7 @@ class RequestRuns(Generic[T]):
             result = task.result()
         elif isinstance(error, RefusalError):
             if error.code == NodeCode.RATE_LIMITED:
-                return  # whoever was told to come back later may
+                return  # the same request may come again later
             result = error
         else:
             result = RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed")
@@ -365,11 +243,6 @@ class RequestRuns(Generic[T]):
 
 
 def check_same(known: bytes, content: bytes) -> None:
-    """
-    Check that a request is the one known under its id.
-
-    Raises:
-        RefusalError: ``REQUEST_CONFLICT``: it is not.
-    """
+    """Check that a request is the one known under its id."""
     if known != content:
         raise RefusalError(NodeCode.REQUEST_CONFLICT, "the request id is known with other content")

@@ -1,10 +1,4 @@
-"""
-One client's WebSocket: many requests in flight, each answered exactly once, none without bound.
-
-How a node says no: one error object per reason, with the codes of dan-node/1.
-
-JSON-RPC 2.0 as a node reads and writes it: pure and strict, one request per message.
-"""
+"""JSON-RPC 2.0 as a node speaks it: refusals with the codes of dan-node/1, strict framing, one client's WebSocket."""
 
 from __future__ import annotations
 
@@ -12,7 +6,8 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -21,29 +16,26 @@ from attrs import frozen
 
 from dan_async._json import dump, load
 from dan_async.deadline import cancel_and_wait
-from dan_async.devnet.context import NodeLimits, RateLimit
-from dan_async.devnet.faults.in_force import NodeFaults
-from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped, Trickle
-from dan_async.devnet.faults.lies import spoil_websocket
+from dan_async.devnet.context import NodeContext, RateLimit
+from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
+from dan_async.devnet.faults.lies import SpoiltMessage
+from dan_async.devnet.peers.sessions import SessionFailedError, TooManySessionsError
 from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
 from dan_async.types import Json
+
+_log = logging.getLogger(__name__)
 
 
 class RefusalError(DanError):
     """
-    A request that the node refuses.
+    A request that the node refuses: message and data go to the client.
 
-    Args:
-        code: One of ``wire.node_1.Code``.
-        message: Why, in words; it goes to the client.
-        data: The error object's ``data`` member.
-        rpc_id: The JSON-RPC id, where the refusal comes before the request could be taken apart.
-        **context: As for ``DanError``.
+    ``rpc_id`` is given where the refusal comes before the request could be taken apart.
     """
 
     def __init__(
         self,
-        code: int,
+        code: NodeCode,
         message: str,
         *,
         data: Mapping[str, Any] | None = None,
@@ -56,7 +48,7 @@ class RefusalError(DanError):
         self.rpc_id = rpc_id
 
     def error_object(self) -> Json:
-        """Give the ``error`` member of a JSON-RPC reply."""
+        """Return the ``error`` member of a JSON-RPC reply."""
         shown: dict[str, Any] = {"code": self.code, "message": self.message}
         return {**shown, "data": self.data} if self.data else shown
 
@@ -72,12 +64,25 @@ def rate_limited(message: str, retry_after_s: float) -> RefusalError:
     return RefusalError(NodeCode.RATE_LIMITED, message, data={"retryAfter": max(1, math.ceil(retry_after_s))})
 
 
+@contextmanager
+def refusing(code: NodeCode, doing: str) -> Iterator[None]:
+    """Refuse the request if its session with the other nodes fails; ``data.culprits`` names whom this node can blame."""
+    try:
+        yield
+    except TooManySessionsError as error:
+        raise rate_limited(error.message, 1.0) from error
+    except SessionFailedError as failure:
+        data: dict[str, Any] = {"culprits": list(failure.culprits)}
+        if failure.aborted_by is not None:
+            data["abortedBy"] = failure.aborted_by
+        raise RefusalError(code, f"{doing} failed: {failure.reason}", data=data) from failure
+
+
+# --- framing ----------------------------------------------------------------------------------------------------------
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})
 
 _LONGEST_ID = 64
-
 _LONGEST_METHOD = 64
-
 _ID_NEAR_THE_START = re.compile(
     r'\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(0|[1-9][0-9]{0,14})\s*[,}]'
 )
@@ -103,13 +108,7 @@ def _read_id(value: Json) -> int | str:
 
 
 def parse_request(text: str | bytes) -> RpcRequest:
-    """
-    Read one request.
-
-    Raises:
-        RefusalError: It is not JSON (``PARSE_ERROR``) or not a JSON-RPC 2.0 request (``INVALID_REQUEST``). A batch, a
-            notification, an unknown member and parameters by position are refused too.
-    """
+    """Read one request; a batch, a notification, an unknown member and parameters by position are refused."""
     try:
         value = load(text)
     except ProtocolError as error:
@@ -152,30 +151,17 @@ def encode_error(rpc_id: int | str | None, refusal: RefusalError) -> str:
     return dump({"jsonrpc": "2.0", "id": rpc_id, "error": refusal.error_object()})
 
 
-_log = logging.getLogger(__name__)
+# --- a connection -----------------------------------------------------------------------------------------------------
 
 #: Carries out a request, see ``NodeMethods.call``.
 Answerer = Callable[[str, dict[str, Json]], Awaitable[Json]]
 
 
-def _is_too_long(text: str, limit: int) -> bool:
-    """Tell whether a text is longer than so many bytes."""
-    return len(text) > limit or (not text.isascii() and len(text.encode()) > limit)
-
-
 class RpcConnection:
     """
-    A connection.
+    One client's WebSocket: many requests in flight, each answered exactly once, none without bound.
 
-    Args:
-        websocket: The prepared connection.
-        transport: What lies beneath it, for faults.
-        address: Where it comes from, for the rate limit.
-        answer: Carries out a request.
-        rate: The node's rate limit.
-        limits: Length and number of requests.
-        faults: What goes wrong on purpose.
-        on_crash: Called when a fault kills the node, with the seconds until it comes back, if it does.
+    The transport is what lies beneath it, for faults.
     """
 
     def __init__(
@@ -186,18 +172,16 @@ class RpcConnection:
         address: str,
         answer: Answerer,
         rate: RateLimit,
-        limits: NodeLimits,
-        faults: NodeFaults,
-        on_crash: Callable[[float | None], None],
+        context: NodeContext,
     ) -> None:
         self._websocket = websocket
         self._transport = transport
         self._address = address
         self._answer = answer
         self._rate = rate
-        self._limits = limits
-        self._faults = faults
-        self._on_crash = on_crash
+        self._limits = context.limits
+        self._faults = context.faults
+        self._on_crash = context.on_crash
         self._requests: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self._is_stuck = False  # in the middle of a message that never ends
@@ -223,7 +207,7 @@ class RpcConnection:
         await self._websocket.close(code=code)
 
     async def run(self) -> None:
-        """Answer requests until the connection ends; then give up what is in flight."""
+        """Answer requests until the connection ends; then give up requests in flight."""
         try:
             while True:
                 message = await self._websocket.receive()
@@ -242,7 +226,7 @@ class RpcConnection:
         try:
             request = self._admit(text)
         except RefusalError as refusal:
-            # Sent from here and not from a task: whoever does not read refusals is not read from either.
+            # Sent from here and not from a task: from a client that does not read refusals, nothing is read.
             await self._send(encode_error(refusal.rpc_id, refusal))
             return
         task = asyncio.create_task(self._serve(request), name=f"rpc {request.method}")
@@ -289,14 +273,19 @@ class RpcConnection:
         if fault is None or self._transport is None or self._is_stuck:
             await self._send(reply)
             return
-        self._is_stuck = isinstance(fault, Trickle)
-        await spoil_websocket(
-            self._transport,
-            fault,
-            reply,
-            is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+        self._is_stuck = fault.is_endless
+        await fault.spoil(
+            SpoiltMessage(
+                self._transport,
+                reply,
+                is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+            )
         )
 
     async def _send(self, text: str) -> None:
         if not self._is_stuck:  # else it would end up inside of that message
             await self._websocket.send_str(text)
+
+
+def _is_too_long(text: str, limit: int) -> bool:
+    return len(text) > limit or (not text.isascii() and len(text.encode()) > limit)

@@ -1,27 +1,39 @@
-"""How a devnet node is run: what every way of running one offers, and the way that shares this process."""
+"""How a devnet node is run: in this process, or in one of its own, whose side of it is ``process``."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
+import os
+import socket
+import sys
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import attrs
 from attrs import field, frozen
 
+import dan_async
 from dan_async.deadline import cancel_and_wait, carry_through
-from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
+from dan_async.devnet.context import NodeContext, NodeIdentity, NodeLimits, Workers
 from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.faults.kinds import Fault
 from dan_async.devnet.listening import listening_socket
 from dan_async.devnet.node.keys import KeyRecord
 from dan_async.devnet.node.server import NodeServer
 from dan_async.devnet.share_store import DiskShareStore, MemoryShareStore, ShareStore
-from dan_async.errors import DanError
+from dan_async.errors import ConfigurationError, DanError, NodeError
 from dan_async.types import Clock, MpcKeyId, OperatorAddress
 
 _log = logging.getLogger(__name__)
+
+_START_S = 30.0
+_STOP_S = 8.0
+_KEPT_LINES = 20
 
 
 @frozen(kw_only=True)
@@ -29,13 +41,8 @@ class NodeConfig:
     """
     What one node needs to know.
 
-    Args:
-        identity: Who it is.
-        host: Where it listens.
-        port: The port, held by a ``PortReservation``.
-        roster: The link endpoint of every other node, by operator.
-        folder: Where it keeps its shares; None for memory.
-        limits: What it accepts.
+    A ``PortReservation`` holds the port; the roster is the link endpoint of every other node; without a folder, shares are
+    kept in memory.
     """
 
     identity: NodeIdentity
@@ -44,6 +51,30 @@ class NodeConfig:
     roster: Mapping[OperatorAddress, str]
     folder: Path | None
     limits: NodeLimits = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON members. They hold the identity key, which is why they go through a pipe."""
+        return {
+            "identity": self.identity.to_hex(),
+            "host": self.host,
+            "port": self.port,
+            "roster": dict(self.roster),
+            "folder": None if self.folder is None else str(self.folder),
+            "limits": attrs.asdict(self.limits),
+        }
+
+    @classmethod
+    def from_dict(cls, members: Mapping[str, Any]) -> NodeConfig:
+        """Read back what ``to_dict`` returned."""
+        folder = members["folder"]
+        return cls(
+            identity=NodeIdentity.from_hex(members["identity"]),
+            host=members["host"],
+            port=members["port"],
+            roster=members["roster"],
+            folder=None if folder is None else Path(folder),
+            limits=NodeLimits(**members["limits"]),
+        )
 
 
 class NodeRunner(Protocol):
@@ -67,31 +98,19 @@ class NodeRunner(Protocol):
         ...
 
     def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:
-        """Give what the node keeps of a key, share included."""
+        """Return what the node keeps of a key, share included."""
         ...
 
 
 def open_store(config: NodeConfig) -> ShareStore:
-    """
-    Open a node's store on disk. Blocks.
-
-    Raises:
-        ShareStoreError: The folder is in use.
-    """
+    """Open a node's store on disk. Blocks."""
     if config.folder is None:
         return MemoryShareStore()
     return DiskShareStore(config.folder / "records", config.identity.storage_key())
 
 
 class InProcessRunner:
-    """
-    Runs a node on this event loop.
-
-    Args:
-        config: The node.
-        workers: Where its arithmetic and disk writes run.
-        clock: The wall clock.
-    """
+    """Runs a node on this event loop."""
 
     def __init__(self, config: NodeConfig, *, workers: Workers, clock: Clock) -> None:
         self._config = config
@@ -117,30 +136,32 @@ class InProcessRunner:
 
     async def _start(self) -> None:
         await self._wait_for_crash()
+        listener = listening_socket(self._config.host, self._config.port)
+        try:
+            self._server = self._last = await self._serve(listener)
+        except BaseException:
+            listener.close()
+            raise
+
+    async def _serve(self, listener: socket.socket) -> NodeServer:
         config = self._config
-        store: ShareStore = self._memory
-        if config.folder is not None:
-            store = open_store(
-                config
-            )  # here and not in a thread, which a cancelled start would leave with the lock
-        server = NodeServer(
+        context = NodeContext(
             identity=config.identity,
-            roster=config.roster,
-            store=store,
+            limits=config.limits,
             workers=self._workers,
-            limits=self._config.limits,
             faults=self._faults,
+            # Opened here and not in a thread, which a cancelled start would leave with the lock.
+            store=self._memory if config.folder is None else open_store(config),
             clock=self._clock,
             on_crash=lambda restart_after: self._on_crash(server, restart_after),
         )
-        listener = listening_socket(config.host, config.port)
+        server = NodeServer(context, config.roster)
         try:
             await server.start(listener)
         except BaseException:
             await carry_through(server.stop(abrupt=True))
-            listener.close()
             raise
-        self._server = self._last = server
+        return server
 
     async def stop(self) -> None:
         """Stop the node."""
@@ -155,7 +176,7 @@ class InProcessRunner:
         self._faults.set(faults)
 
     def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:
-        """Give what the node keeps of a key, also while it is stopped."""
+        """Return what the node keeps of a key, also while it is stopped."""
         return self._last.ring.by_key(key_id) if self._last is not None else None
 
     def _on_crash(self, server: NodeServer, restart_after: float | None) -> None:
@@ -185,3 +206,175 @@ class InProcessRunner:
             await asyncio.wait([crash])
             self._crash = None
             crash.result()
+
+
+class ProcessRunner:
+    """
+    Runs a node with ``python -m dan_async.devnet.node.process``. It needs a folder: a process's memory ends with it.
+
+    The process's standard input is its lifeline: it ends when the pipe does, also if this process is killed.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._faults: tuple[Fault, ...] = ()
+        self._uses: dict[int, int] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._log_reader: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._is_coming_back = False
+        self._last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._stop_s = config.limits.stop_grace_s + _STOP_S
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is alive."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Start the process; return when the node listens."""
+        if self.is_running and not self._is_coming_back:
+            return
+        await self.stop()  # what is left of one that died, or is on its way back
+        self._watcher = asyncio.create_task(self._watch(await self._launch()), name="devnet node watcher")
+
+    async def _launch(self) -> asyncio.subprocess.Process:
+        self._last_lines.clear()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-P", "-m", "dan_async.devnet.node.process"),
+                env=_environment(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C in a terminal is for the parent, which stops its nodes
+            )
+            self._log_reader = asyncio.create_task(self._read_log(self._process), name="devnet node log")
+            self._write({**self._config.to_dict(), **fault_members(self._faults, self._uses)})
+            await self._wait_until_ready(self._process)
+        except BaseException:
+            await self._kill()
+            raise
+        return self._process
+
+    async def stop(self) -> None:
+        """Ask the process to stop, and end it if it does not."""
+        if self._watcher is not None:
+            await cancel_and_wait([self._watcher])
+            self._watcher = None
+        process = self._process
+        if process is not None and process.returncode is None:
+            if process.stdin is not None:
+                process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._stop_s):
+                    await process.wait()
+        await self._kill()
+
+    def set_faults(self, faults: tuple[Fault, ...]) -> None:
+        """Send the faults to the process, which puts them in force within a moment."""
+        self._faults, self._uses = faults, {}
+        if self.is_running:
+            self._write(fault_members(faults, {}))
+
+    def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:  # noqa: ARG002 - as the protocol has it
+        """Refuse: the share is in another process."""
+        raise ConfigurationError(
+            "shares cannot be revealed from nodes in processes of their own",
+            hint="Use a Devnet without processes=True in tests that look at shares",
+        )
+
+    def _write(self, members: dict[str, Any]) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(ConnectionError):
+                self._process.stdin.write(json.dumps(members).encode() + b"\n")
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Bring the node back as often as a fault has killed it and says so."""
+        while (report := await _last_report(process)) is not None:
+            self._uses = {int(position): count for position, count in report["uses"].items()}
+            if report["restartAfter"] is None:
+                return
+            self._is_coming_back = True
+            try:
+                await asyncio.sleep(report["restartAfter"])
+                await self._kill()  # what is left of it
+                process = await self._launch()
+            except (NodeError, OSError) as error:
+                _log.error("%s", error)
+                return
+            finally:
+                self._is_coming_back = False
+
+    async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
+        problem = "did not get ready in time"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_S):
+                problem = await self._read_report(process)
+        if problem:
+            raise NodeError(
+                f"the process of devnet node {self._config.identity.operator} {problem}",
+                hint="Its last words: " + ("; ".join(self._last_lines) or "none"),
+                node=self._config.identity.operator,
+            )
+
+    async def _read_report(self, process: asyncio.subprocess.Process) -> str:
+        if process.stdout is None:
+            return "has no output"
+        line = await process.stdout.readline()
+        if not line:
+            code = await process.wait()
+            if self._log_reader is not None:
+                await asyncio.wait([self._log_reader])
+            return f"ended with exit code {code}"
+        report: dict[str, Any] = json.loads(line)
+        return "" if report.get("ready") else f"could not start: {report.get('error')}"
+
+    async def _read_log(self, process: asyncio.subprocess.Process) -> None:
+        if process.stderr is None:
+            return
+        while line := await process.stderr.readline():
+            text = line.decode(errors="replace").rstrip()
+            self._last_lines.append(text)
+            _log.info("node %s: %s", self._config.identity.operator, text)
+
+    async def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+        if self._log_reader is not None:
+            await cancel_and_wait([self._log_reader])
+            self._log_reader = None
+
+
+async def _last_report(process: asyncio.subprocess.Process) -> dict[str, Any] | None:
+    """Wait for the process to end; return what it said of its crash, or None if it did not crash on purpose."""
+    report: dict[str, Any] = {}
+    if process.stdout is not None:
+        while line := await process.stdout.readline():
+            report = json.loads(line)
+    await process.wait()
+    return report if report.get("crashed") else None
+
+
+def _environment() -> dict[str, str]:
+    # The child imports the very package that runs here, wherever that was imported from.
+    path = [str(Path(dan_async.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def fault_members(faults: tuple[Fault, ...], uses: Mapping[int, int]) -> dict[str, Any]:
+    """Return the faults in force, and how often each was used before, as JSON members for another process."""
+    return {"faults": [fault.to_dict() for fault in faults], "uses": dict(uses)}
+
+
+def read_fault_members(members: Mapping[str, Any]) -> tuple[list[Fault], dict[int, int]]:
+    """Read back what ``fault_members`` returned."""
+    uses = {int(place): count for place, count in members["uses"].items()}
+    return [Fault.from_dict(fault) for fault in members["faults"]], uses

@@ -1,8 +1,4 @@
-"""
-The RPC methods of a node: parameters in, result out, whatever carries them.
-
-A node: dan-node/1 over WebSocket and POST at /v1/rpc, links to its peers at /v1/peer.
-"""
+"""A node: dan-node/1 over WebSocket and POST at /v1/rpc, links to its peers at /v1/peer."""
 
 from __future__ import annotations
 
@@ -17,19 +13,17 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
-from dan_async._values import to_hex
 from dan_async.deadline import cancel_and_wait
-from dan_async.devnet.context import NodeIdentity, NodeLimits, RateLimit, Workers
-from dan_async.devnet.faults.in_force import NodeFaults
+from dan_async.devnet.context import NodeContext, RateLimit
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
-from dan_async.devnet.faults.lies import spoil_http
+from dan_async.devnet.faults.lies import SpoiltResponse
 from dan_async.devnet.listening import Door
 from dan_async.devnet.node.changes import KeyChangeService, PasskeyService
 from dan_async.devnet.node.checks import read_request
 from dan_async.devnet.node.keygen import KeygenService
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.passkeys import PasskeyRegistry
-from dan_async.devnet.node.requests import NonceBook, NonceDesk
+from dan_async.devnet.node.requests import NonceStore
 from dan_async.devnet.node.rpc import (
     RefusalError,
     RpcConnection,
@@ -44,85 +38,71 @@ from dan_async.devnet.peers.keygen import DkgSessions
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
-from dan_async.devnet.share_store import ShareStore
 from dan_async.errors import InvalidFieldError, NodeCode
+from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
+    CHANGES,
     METHODS,
     PROTOCOL,
+    REGISTER_PASSKEY,
+    SETTLE_KEYGEN,
+    ChallengeParams,
+    IdentifyParams,
+    Identity,
     KeygenParams,
-    decode_challenge,
-    decode_identify,
-    encode_acknowledgement,
-    encode_challenge_result,
-    encode_passkey_receipt,
-    encode_receipt,
     identity_digest,
 )
-from dan_async.protocols.node import REGISTER_METHOD as REGISTER_PASSKEY
-from dan_async.protocols.node import SETTLE_METHOD as SETTLE_KEYGEN
 from dan_async.protocols.node_signing import PRESIGN, SIGN
-from dan_async.types import Clock, Json, OperatorAddress
+from dan_async.types import Json, OperatorAddress
 
 _log = logging.getLogger(__name__)
+
+RPC_PATH = "/v1/rpc"
+PEER_PATH = "/v1/peer"
+
+_CLOSE_S = 0.5
+_BODY_S = 10.0
+
+#: HTTP status of a refused POST where HTTP has a word for it; every other reply is 200, and the body is JSON-RPC always.
+_STATUSES = {NodeCode.TOO_LARGE: 413, NodeCode.RATE_LIMITED: 429, NodeCode.UNAVAILABLE: 503}
 
 Handler = Callable[[dict[str, Json]], Awaitable[Json]]
 
 
 class NodeMethods:
-    """
-    What a node can be asked.
-
-    Args:
-        identity: The node.
-        nonces: What it gives out.
-        keygen: Its key generation.
-        changes: Its ephemeral keys.
-        passkeys: Its passkeys.
-        signing: Its presignatures and signatures.
-        faults: What it does wrong on purpose.
-        clock: The wall clock.
-    """
+    """The RPC methods of a node: parameters in, result out, whatever carries them."""
 
     def __init__(
         self,
-        identity: NodeIdentity,
+        context: NodeContext,
         *,
-        nonces: NonceDesk,
+        nonces: NonceStore,
         keygen: KeygenService,
         changes: KeyChangeService,
         passkeys: PasskeyService,
         signing: NodeSigning,
-        faults: NodeFaults,
-        clock: Clock,
     ) -> None:
-        self._identity = identity
+        self._identity = context.identity
+        self._faults = context.faults
+        self._clock = context.clock
         self._nonces = nonces
         self._keygen = keygen
         self._changes = changes
         self._passkeys = passkeys
-        self._faults = faults
-        self._clock = clock
         self._handlers: dict[str, Handler] = {
             "dan_identify": self._identify,
             "dan_challenge": self._challenge,
             "dan_keygen": self._generate,
             "dan_health": self._health,
-            REGISTER_PASSKEY: self._register,
+            METHODS[REGISTER_PASSKEY]: self._register,
             PRESIGN: signing.presign,
             SIGN: signing.sign,
             SETTLE_KEYGEN: keygen.settle,
-            **{method: partial(self._change, operation) for operation, method in METHODS.items()},
+            **{method: partial(self._change, operation) for operation, method in CHANGES.items()},
         }
 
     async def call(self, method: str, params: dict[str, Json]) -> Json:
-        """
-        Carry out one request.
-
-        Raises:
-            RefusalError: The request is refused.
-            RequestDropped: A fault is in force: there is no answer.
-            NodeCrashed: A fault is in force: the node is dead.
-        """
+        """Carry out one request; under a fault, there may be no answer, or no node."""
         handler = self._handlers.get(method)
         if handler is None:
             raise RefusalError(NodeCode.METHOD_NOT_FOUND, "there is no such method")
@@ -144,27 +124,24 @@ class NodeMethods:
 
     async def _identify(self, params: dict[str, Json]) -> Json:
         operator = self._identity.operator
-        digest = identity_digest(operator=operator, nonce=decode_identify(params))
-        return {
-            "protocol": PROTOCOL,
-            "operator": operator,
-            "signature": to_hex(self._identity.sign(digest)),
-        }
+        digest = identity_digest(operator=operator, nonce=decode(IdentifyParams, params).nonce)
+        return to_json(Identity(operator=operator, signature=self._identity.sign(digest)))
 
     async def _challenge(self, params: dict[str, Json]) -> Json:
-        return encode_challenge_result(self._nonces.issue(decode_challenge(params)))
+        return to_json(self._nonces.issue(decode(ChallengeParams, params)))
 
     async def _generate(self, params: dict[str, Json]) -> Json:
         request = await self._read(params)
         acknowledgement = await self._keygen.keygen(request)
         owner_id = request.user_authentication.id
-        return encode_acknowledgement(self._faults.forge(acknowledgement, self._identity, owner_id=owner_id))
+        sent = self._faults.forge(acknowledgement, self._identity.sign, owner_id=owner_id)
+        return to_json(sent)
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
-        return encode_receipt(await self._changes.change(operation, await self._read(params)))
+        return to_json(await self._changes.change(operation, await self._read(params)))
 
     async def _register(self, params: dict[str, Json]) -> Json:
-        return encode_passkey_receipt(await self._passkeys.register(await self._read(params)))
+        return to_json(await self._passkeys.register(await self._read(params)))
 
     async def _read(self, params: dict[str, Json]) -> KeygenParams:
         request = read_request(params)
@@ -181,115 +158,53 @@ class NodeMethods:
         }
 
 
-RPC_PATH = "/v1/rpc"
-
-PEER_PATH = "/v1/peer"
-
-_CLOSE_S = 0.5
-
-_BODY_S = 10.0
-
-#: HTTP status of a refused POST where HTTP has a word for it; every other reply is 200, and the body is JSON-RPC always.
-_STATUSES: dict[int, int] = {NodeCode.TOO_LARGE: 413, NodeCode.RATE_LIMITED: 429, NodeCode.UNAVAILABLE: 503}
-
-
 class NodeServer:
     """
     One running node. ``start`` once, ``stop`` once; a restart is a new object over the same store.
 
-    Args:
-        identity: Who the node is.
-        roster: The link endpoint of every other node, by operator. The node talks to nobody else.
-        store: Where it keeps its shares. Closed by ``stop``.
-        workers: Where arithmetic and disk writes run; they belong to the caller.
-        limits: What it accepts.
-        faults: What it does wrong on purpose.
-        clock: The wall clock.
-        on_crash: Called when a fault kills the node, with the seconds until it is to come back, if it is; whoever runs it
-            then calls ``stop`` with *abrupt*.
+    *roster* is the link endpoint of every other node; the node talks to no one else. After a crash its runner calls
+    ``stop`` with *abrupt*.
     """
 
-    def __init__(
-        self,
-        *,
-        identity: NodeIdentity,
-        roster: Mapping[OperatorAddress, str],
-        store: ShareStore,
-        workers: Workers,
-        limits: NodeLimits,
-        faults: NodeFaults,
-        clock: Clock,
-        on_crash: Callable[[float | None], None],
-    ) -> None:
-        self._identity = identity
-        self._store = store
-        self._workers = workers
-        self._limits = limits
-        self._faults = faults
-        self._on_crash = on_crash
-        self.ring = KeyRing(store)
-        self.passkeys = PasskeyRegistry(store)
+    def __init__(self, context: NodeContext, roster: Mapping[OperatorAddress, str]) -> None:
+        self._context = context
+        self._faults = context.faults
+        limits = self._limits = context.limits
+        self.ring = KeyRing(context.store)
+        self.passkeys = PasskeyRegistry(context.store)
         self._mailboxes = Mailboxes(
             early_s=limits.early_message_s, early_bytes=limits.max_peer_queue_bytes, clock=time.monotonic
         )
         self._links = PeerLinks(
-            identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
+            context.identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
         )
         self._sessions = PeerSessions(self._links, self._mailboxes, beat_s=limits.sign_quiet_s / 5)
-        key_generations = DkgSessions(
-            identity=identity,
-            sessions=self._sessions,
-            workers=workers,
-            limits=limits,
-            faults=faults,
-            on_crash=on_crash,
-        )
-        book = NonceBook(clock=clock, lifetime_s=limits.nonce_lifetime_s, capacity=limits.max_nonces)
-        nonces = NonceDesk(book, self.ring, is_expired=faults.expires_nonce)
+        nonces = NonceStore(context, self.ring)
         self.signing = NodeSigning(
-            identity=identity,
-            ring=self.ring,
-            store=store,
-            links=self._links,
-            sessions=self._sessions,
-            nonces=nonces,
-            workers=workers,
-            limits=limits,
-            faults=faults,
-            clock=clock,
-            on_crash=on_crash,
+            context, ring=self.ring, links=self._links, sessions=self._sessions, nonces=nonces
         )
         self._keygen = KeygenService(
-            identity=identity,
+            context,
             roster=self._links.peers,
-            sessions=key_generations,
+            sessions=DkgSessions(context, self._sessions),
             ring=self.ring,
             nonces=nonces,
             passkeys=self.passkeys,
-            workers=workers,
-            limits=limits,
-            clock=clock,
             on_made=self.signing.key_made,
         )
-        changes = KeyChangeService(
-            identity=identity,
-            ring=self.ring,
-            nonces=nonces,
-            passkeys=self.passkeys,
-            workers=workers,
-            clock=clock,
-            on_revoked=self.signing.key_revoked,
-        )
-        passkeys = PasskeyService(identity=identity, registry=self.passkeys, nonces=nonces, workers=workers)
         self._methods = NodeMethods(
-            identity,
+            context,
             nonces=nonces,
             keygen=self._keygen,
-            changes=changes,
-            passkeys=passkeys,
+            changes=KeyChangeService(
+                context,
+                ring=self.ring,
+                nonces=nonces,
+                passkeys=self.passkeys,
+                on_revoked=self.signing.key_revoked,
+            ),
+            passkeys=PasskeyService(context, registry=self.passkeys, nonces=nonces),
             signing=self.signing,
-            faults=faults,
-            clock=clock,
         )
         self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
         self._connections: dict[RpcConnection, asyncio.Task[None]] = {}
@@ -299,18 +214,9 @@ class NodeServer:
         self._door: Door | None = None
 
     async def start(self, listener: socket.socket) -> None:
-        """
-        Load what is stored and begin to listen.
-
-        Args:
-            listener: A bound socket; closed by ``stop``.
-
-        Raises:
-            ShareStoreError: A stored record cannot be read.
-        """
-        await self._workers.use_disk(self.ring.load)
-        await self._workers.use_disk(self.passkeys.load)
-        await self._workers.use_disk(self.signing.load)
+        """Load what is stored and begin to listen at a bound socket, which ``stop`` closes."""
+        for load in (self.ring.load, self.passkeys.load, self.signing.load):
+            await self._context.workers.use_disk(load)
         app = web.Application(client_max_size=self._limits.max_request_bytes)
         app.router.add_get(RPC_PATH, self._serve_websocket)
         app.router.add_post(RPC_PATH, self._serve_post)
@@ -321,14 +227,13 @@ class NodeServer:
         self._door = Door(self._runner, listener, on_shut=self._shut_out)
         await self._door.start(is_open=not self._faults.is_refusing)
         self._faults.watch(self._faults_changed)
-        _log.info("node %s listens, with %d keys", self._identity.operator, len(self.ring))
+        _log.info("node %s listens, with %d keys", self._context.identity.operator, len(self.ring))
 
     async def stop(self, *, abrupt: bool = False) -> None:
         """
-        Stop listening, finish or give up what is in flight, and close everything.
+        Stop listening, finish requests in flight as far as time allows, and close everything.
 
-        Args:
-            abrupt: Give up everything at once, as if the process had died; no one gets an answer.
+        *abrupt* gives up everything at once, as if the process had died; no one gets an answer.
         """
         self._is_stopping = True
         if self._door is not None:
@@ -346,7 +251,7 @@ class NodeServer:
         await self._links.aclose()
         if self._runner is not None:
             await self._runner.cleanup()
-        self._store.close()
+        self._context.store.close()
 
     async def _drain(self) -> None:
         for connection in self._connections:
@@ -355,7 +260,7 @@ class NodeServer:
         if in_flight:
             _, late = await asyncio.wait(in_flight, timeout=self._limits.stop_grace_s)
             if late:
-                await self._keygen.aclose()  # whoever waits for a key is told that there will be none
+                await self._keygen.aclose()  # callers that wait for a key get an error
                 await self.signing.give_up()
                 await asyncio.wait(late, timeout=_CLOSE_S)
 
@@ -383,11 +288,11 @@ class NodeServer:
                     handler.transport.abort()
 
     def _turned_away(self) -> web.Response | None:
-        fault = self._faults.http_error()
-        if fault is None:
+        refusal = self._faults.turn_away()
+        if refusal is None:
             return None
-        headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-        return web.Response(status=fault.status, headers=headers)
+        headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+        return web.Response(status=refusal.status, headers=headers)
 
     # --- peers --------------------------------------------------------------------------------------------------------
 
@@ -424,9 +329,7 @@ class NodeServer:
             address=request.remote or "",
             answer=self._methods.call,
             rate=self._rate,
-            limits=self._limits,
-            faults=self._faults,
-            on_crash=self._on_crash,
+            context=self._context,
         )
         self._connections[connection] = _current_task()
         try:
@@ -464,7 +367,7 @@ class NodeServer:
             _hang_up(request)
             return web.Response(status=500)
         except NodeCrashed as crash:
-            self._on_crash(crash.restart_after)
+            self._context.on_crash(crash.restart_after)
             _hang_up(request)
             return web.Response(status=500)
         status = _STATUSES.get(refusal.code, 200)
@@ -476,11 +379,12 @@ class NodeServer:
     async def _reply(self, request: web.Request, method: str, response: web.Response) -> web.Response:
         fault = self._faults.spoil_reply(method) if method else None
         if fault is not None and request.transport is not None:
-            await spoil_http(
-                request.transport,
-                fault,
-                response.text or "",
-                is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+            await fault.spoil(
+                SpoiltResponse(
+                    request.transport,
+                    response.text or "",
+                    is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+                )
             )
         return response
 

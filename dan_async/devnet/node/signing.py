@@ -1,7 +1,5 @@
 """
-Everything of a node that is about signing, put together: set-ups with others, presignatures, signatures.
-
-A node's side of ``dan_sign``: checked requests in, its shares of the signatures out.
+A node's side of signing: checked requests in, its shares of the signatures out; and all that belongs to it, put together.
 
 What is last before a share leaves happens in one go, without waiting for anything: the ephemeral key is looked up once
 more, the presignatures are used up, the shares are made. So from the moment that a revocation is stored, or a key or its
@@ -15,18 +13,18 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from attrs import evolve, frozen
 
-from dan_async.devnet.context import NodeIdentity, NodeLimits, Urgency, Workers
-from dan_async.devnet.faults.in_force import NodeFaults
+from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
 from dan_async.devnet.node.checks import (
     ReadSign,
     check_signers,
     check_signing_key,
+    own_nonce,
     read_sign,
     refuse_field,
     usable_key,
@@ -38,44 +36,31 @@ from dan_async.devnet.node.presigning import (
     PresignService,
     presign_session_id,
 )
-from dan_async.devnet.node.requests import NonceDesk, RequestRuns
-from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.node.requests import NonceStore, RequestRuns
+from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import PeerMessage
 from dan_async.devnet.peers.pairs import PairSetups, PairStore
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.devnet.peers.sessions import PeerSessions
-from dan_async.devnet.share_store import ShareStore
 from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
 from dan_async.permissions.checking import find_refusal
-from dan_async.protocols.node import decode_key_id
+from dan_async.protocols.fields import decode, decode_key_id, encode, to_json
+from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import (
-    OPERATION,
+    PresignParams,
+    SignatureClaims,
     SignatureShare,
     SignatureShares,
     SignParams,
-    decode_presign,
-    decode_sign,
-    encode_presign_result,
-    encode_sign,
-    encode_sign_result,
     presignature_id,
-    shares_digest,
 )
-from dan_async.protocols.sign_request import SignRequest, sign_request_digest
-from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId
+from dan_async.protocols.sign_request import sign_request_digest
+from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class FindRefusal(Protocol):
-    """Applies a key's permissions: gives why a request may not be signed, or None."""
-
-    def __call__(self, permissions: str | None, request: SignRequest, *, now: float) -> str | None:
-        """Check one request."""
-        ...
 
 
 #: Setups up to this many characters are read on the event loop, in well under a millisecond.
@@ -93,60 +78,41 @@ class _Authorised:
 
 
 class SignService:
-    """
-    Signatures at one node.
-
-    Args:
-        identity: The node.
-        ring: The keys it holds shares of.
-        nonces: What it gave out.
-        sessions: Makes presignatures for requests that name none.
-        stock: The presignatures that are ready.
-        workers: Where long requests are read.
-        limits: How much at a time, and for how long.
-        clock: The wall clock.
-        find_refusal: Applies the owner's permissions.
-    """
+    """Signatures at one node; *sessions* makes presignatures for requests that name none."""
 
     def __init__(
         self,
+        context: NodeContext,
         *,
-        identity: NodeIdentity,
         ring: KeyRing,
-        nonces: NonceDesk,
+        nonces: NonceStore,
         sessions: PresignSessions,
         stock: PresignatureStock,
-        workers: Workers,
-        limits: NodeLimits,
-        clock: Clock,
-        find_refusal: FindRefusal,
     ) -> None:
-        self._identity = identity
+        self._identity = context.identity
+        self._workers = context.workers
+        self._clock = context.clock
+        self._keep_s = context.limits.nonce_lifetime_s
         self._ring = ring
         self._nonces = nonces
         self._sessions = sessions
         self._stock = stock
-        self._workers = workers
-        self._clock = clock
-        self._keep_s = limits.nonce_lifetime_s
-        self._find_refusal = find_refusal
         self._authorised: OrderedDict[RequestId, _Authorised] = OrderedDict()  # oldest first
         self._runs: RequestRuns[SignatureShares] = RequestRuns(
-            "signatures", task_name="sign", most=limits.max_signs, keep_s=self._keep_s, clock=clock
+            "signatures",
+            task_name="sign",
+            most=context.limits.max_signs,
+            keep_s=self._keep_s,
+            clock=context.clock,
         )
 
     async def sign(self, params: SignParams) -> SignatureShares:
-        """
-        Sign, or say again what was said to the same request.
-
-        Raises:
-            RefusalError: With the code of what is wrong.
-        """
-        content = hashlib.sha256(encode_sign(params).encode()).digest()
+        """Sign, or say again what was said to the same request."""
+        content = hashlib.sha256(encode(params).encode()).digest()
         return await self._runs.run((params.request_id, params.signers), content, lambda: self._work(params))
 
     async def aclose(self) -> None:
-        """Give up what is running, and wait until it has ended."""
+        """Give up running work, and wait until it has ended."""
         await self._runs.aclose()
 
     # --- the work -----------------------------------------------------------------------------------------------------
@@ -179,7 +145,7 @@ class SignService:
     def _check_permissions(self, record: KeyRecord, read: ReadSign) -> None:
         now = self._clock()
         for request in read.requests:
-            problem = self._find_refusal(record.permissions, request, now=now)
+            problem = find_refusal(record.permissions, request, now=now)
             if problem is not None:
                 raise RefusalError(NodeCode.NOT_PERMITTED, problem)
 
@@ -189,16 +155,12 @@ class SignService:
         now = self._clock()
         while self._authorised and next(iter(self._authorised.values())).forget_at <= now:
             self._authorised.popitem(last=False)
-        content = hashlib.sha256(encode_sign(evolve(params, signers=())).encode()).digest()
+        content = hashlib.sha256(encode(evolve(params, signers=())).encode()).digest()
         known = self._authorised.get(params.request_id)
         if known is not None and known.content == content:
             return
-        nonce = None
-        if params.participants:
-            if self._identity.operator not in params.participants:
-                raise RefusalError(NodeCode.WRONG_PARTICIPANTS, "this node is not a participant")
-            nonce = params.nonces[params.participants.index(self._identity.operator)]
-        with self._nonces.spending(nonce, params.request_id, OPERATION, read.setup_digest):
+        nonce = own_nonce(params, self._identity.operator) if params.participants else None
+        with self._nonces.spending(nonce, params.request_id, SIGNGEN, read.setup_digest):
             self._authorised[params.request_id] = _Authorised(content, now + self._keep_s)
         if len(self._authorised) > _MOST_AUTHORISED:
             self._authorised.popitem(last=False)
@@ -223,14 +185,15 @@ class SignService:
                 signers=params.signers,
             )
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(make(index), name=f"presignature {index}")
-                    for index, _ in enumerate(read.requests, 1)
-                ]
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None  # the others were cancelled, or have the same reason
+        with refusing(NodeCode.SIGNING_FAILED, "signing"):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(make(index), name=f"presignature {index}")
+                        for index, _ in enumerate(read.requests, 1)
+                    ]
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None  # the others were cancelled, or have the same reason
         return [task.result() for task in tasks]
 
     # --- the last step: nothing is waited for from here on ------------------------------------------------------------
@@ -264,16 +227,15 @@ class SignService:
     def _answer(
         self, record: KeyRecord, request_id: RequestId, shares: Sequence[SignatureShare]
     ) -> SignatureShares:
-        unsigned = SignatureShares(
+        claims = SignatureClaims(
             request_id=request_id,
-            operator=self._identity.operator,
-            party_index=record.share.index,
             key_id=record.acknowledgement.key_id,
             public_key=record.share.public_key,
             shares=tuple(shares),
-            signature=b"",
         )
-        return evolve(unsigned, signature=self._identity.sign(shares_digest(unsigned)))
+        return SignatureShares.make(
+            claims, operator=self._identity.operator, party_index=record.share.index, sign=self._identity.sign
+        )
 
 
 def _key_id(read: ReadSign) -> MpcKeyId:
@@ -291,7 +253,7 @@ def _digests(read: ReadSign) -> list[bytes]:
 
 
 def _share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:
-    message = SignMessage.decode(presignature.sign(digest), Envelope(presignature.id, index))
+    message = Envelope(presignature.id, index).open(SignMessage, presignature.sign(digest))
     return SignatureShare(
         presignature_id=presignature_id(presignature.id, presignature.nonce_point),
         nonce_point=presignature.nonce_point,
@@ -302,103 +264,38 @@ def _share(index: int, presignature: Presignature, digest: bytes) -> SignatureSh
 
 
 class NodeSigning:
-    """
-    Signing at one node.
-
-    Args:
-        identity: The node.
-        ring: The keys it holds shares of.
-        store: Where set-ups are kept.
-        links: Its links to the others.
-        sessions: Its sessions with the others.
-        nonces: What it gave out.
-        workers: Where arithmetic and disk writes run.
-        limits: How much at a time, and for how long.
-        faults: What it does wrong on purpose.
-        clock: The wall clock.
-        on_crash: Called when a fault kills the node, with the seconds until it is to come back, if it is.
-    """
+    """Everything of a node that is about signing: set-ups with others, presignatures, signatures."""
 
     def __init__(
         self,
+        context: NodeContext,
         *,
-        identity: NodeIdentity,
         ring: KeyRing,
-        store: ShareStore,
         links: PeerLinks,
         sessions: PeerSessions,
-        nonces: NonceDesk,
-        workers: Workers,
-        limits: NodeLimits,
-        faults: NodeFaults,
-        clock: Clock,
-        on_crash: Callable[[float | None], None],
+        nonces: NonceStore,
     ) -> None:
-        self._identity = identity
-        self._faults = faults
-        self.pairs = PairStore(store)
-        self.stock = PresignatureStock(most=limits.max_presignatures, clock=clock)
-        self._setups = PairSetups(
-            identity=identity,
-            links=links,
-            sessions=sessions,
-            store=self.pairs,
-            workers=workers,
-            limits=limits,
-        )
-        rounds = PresignSessions(
-            identity=identity,
-            sessions=sessions,
-            pairs=self._setups,
-            workers=workers,
-            limits=limits,
-            faults=faults,
-            on_crash=on_crash,
-        )
-        self._presigns = PresignService(
-            identity=identity, ring=ring, sessions=rounds, stock=self.stock, limits=limits, clock=clock
-        )
-        self._signs = SignService(
-            identity=identity,
-            ring=ring,
-            nonces=nonces,
-            sessions=rounds,
-            stock=self.stock,
-            workers=workers,
-            limits=limits,
-            clock=clock,
-            find_refusal=find_refusal,
-        )
+        self._identity = context.identity
+        self._faults = context.faults
+        self.pairs = PairStore(context.store)
+        self.stock = PresignatureStock(most=context.limits.max_presignatures, clock=context.clock)
+        self._setups = PairSetups(context, links=links, sessions=sessions, store=self.pairs)
+        rounds = PresignSessions(context, sessions, self._setups)
+        self._presigns = PresignService(context, ring=ring, sessions=rounds, stock=self.stock)
+        self._signs = SignService(context, ring=ring, nonces=nonces, sessions=rounds, stock=self.stock)
 
     def load(self) -> None:
-        """
-        Read from the store what was kept. Blocks.
-
-        Raises:
-            ShareStoreError: A record cannot be read.
-        """
+        """Read from the store what was kept. Blocks."""
         self.pairs.load()
 
     async def presign(self, params: dict[str, Json]) -> Json:
-        """
-        Answer ``dan_presign``.
-
-        Raises:
-            InvalidFieldError: The parameters are malformed.
-            RefusalError: The request is refused.
-        """
-        return encode_presign_result(await self._presigns.presign(decode_presign(params)))
+        """Answer ``dan_presign``."""
+        return to_json(await self._presigns.presign(decode(PresignParams, params)))
 
     async def sign(self, params: dict[str, Json]) -> Json:
-        """
-        Answer ``dan_sign``.
-
-        Raises:
-            InvalidFieldError: The parameters are malformed.
-            RefusalError: The request is refused.
-        """
-        shares = await self._signs.sign(decode_sign(params))
-        return encode_sign_result(self._faults.forge_shares(shares, self._identity))
+        """Answer ``dan_sign``."""
+        shares = await self._signs.sign(decode(SignParams, params))
+        return to_json(self._faults.forge_shares(shares, self._identity.sign))
 
     def key_made(self, participants: Iterable[OperatorAddress]) -> None:
         """Get ready for signatures with a key that was made: in the background, once for each pair of nodes."""
@@ -409,15 +306,15 @@ class NodeSigning:
         self.stock.discard(key_id, eph_id)
 
     def on_linked(self, peer: OperatorAddress) -> None:
-        """Take note of a link that has come up."""
+        """Follow up a link that has come up."""
         self._setups.on_linked(peer)
 
     def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        """Take note of a peer's message, which is in its mailbox already."""
+        """Follow up a peer's message, which is in its mailbox already."""
         self._setups.on_message(peer, message)
 
     async def give_up(self) -> None:
-        """Give up what is running, so that whoever waits is told."""
+        """Give up running work; callers that wait for it get an error."""
         await self._presigns.aclose()
         await self._signs.aclose()
 

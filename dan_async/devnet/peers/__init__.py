@@ -1,1 +1,1 @@
-"""Nodes among themselves: links, mailboxes, and the protocols of several rounds that run over them."""
+"""How nodes work together: links between them, sessions over the links, and the protocols that run in sessions."""

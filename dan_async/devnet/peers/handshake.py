@@ -11,7 +11,6 @@ recorded link.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 from cryptography.exceptions import InvalidTag
@@ -19,35 +18,23 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from dan_async.crypto.curve import ORDER, base_multiply, decode, encode, multiply
+from dan_async.crypto.curve import ORDER, Point, base_multiply, decode, encode, multiply
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet.context import NodeIdentity
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.types import OperatorAddress
 
-if TYPE_CHECKING:
-    from dan_async.crypto.curve import Point
-
 VERSION = b"dan-devnet-link/1"
-
 #: version, dialler's operator, listener's operator, dialler's ephemeral public key
 HELLO_LENGTH = len(VERSION) + 20 + 20 + 33
-
 _SIGNATURE_LENGTH = 65
-
 _TAG_LENGTH = 16
-
 _LAST_COUNTER = 2**64 - 1
 
 
 class SealingKey:
-    """
-    AES-256-GCM for one direction of one link; the nonce is the number of the frame, so none is used twice.
-
-    Args:
-        key: 32 bytes.
-    """
+    """AES-256-GCM for one direction of one link; the nonce is the number of the frame, so none is used twice."""
 
     __slots__ = ("_cipher", "_counter")
 
@@ -60,12 +47,7 @@ class SealingKey:
         return self._cipher.encrypt(self._next(), frame, None)
 
     def open(self, sealed: bytes) -> bytes:
-        """
-        Decrypt the next frame.
-
-        Raises:
-            ProtocolError: It was changed, left out, repeated or reordered.
-        """
+        """Decrypt the next frame; raise ProtocolError if it was changed, left out, repeated or reordered."""
         try:
             return self._cipher.decrypt(self._next(), sealed, None)
         except InvalidTag:
@@ -81,7 +63,7 @@ class SealingKey:
 
 @frozen
 class LinkKeys:
-    """What a link needs after the handshake: the key for frames sent and the one for frames received."""
+    """The two keys of a link, one for each direction."""
 
     sending: SealingKey = field(repr=False)
     receiving: SealingKey = field(repr=False)
@@ -95,7 +77,7 @@ class _Transcript:
     listener_key: bytes
 
     def digest(self, role: str) -> bytes:
-        """H("dan-devnet link", version, role, both operators, both ephemeral keys): what that role signs."""
+        """Return H("dan-devnet link", version, role, both operators, both ephemeral keys), which that role signs."""
         return tagged_hash(
             "dan-devnet link",
             VERSION,
@@ -135,13 +117,7 @@ def _check_signature(digest: bytes, signature: bytes, operator: OperatorAddress)
 
 
 class Dialler:
-    """
-    The side that opens a link.
-
-    Args:
-        identity: Its own identity.
-        listener: The operator that it wants to reach, and no other.
-    """
+    """The side that opens a link: to one operator, and no other."""
 
     def __init__(self, identity: NodeIdentity, listener: OperatorAddress) -> None:
         self._identity = identity
@@ -149,22 +125,15 @@ class Dialler:
         self._secret, self._key = _fresh_key()
 
     def hello(self) -> bytes:
-        """Give the first message: version, both operators, own ephemeral key."""
+        """Return the first message: version, both operators, own ephemeral key."""
         operators = bytes.fromhex(self._identity.operator[2:] + self._listener[2:])
         return VERSION + operators + self._key
 
     def finish(self, answer: bytes) -> tuple[bytes, LinkKeys]:
         """
-        Check the listener's answer.
+        Check the listener's answer, its ephemeral key and its sealed signature.
 
-        Args:
-            answer: Its ephemeral key, and its sealed signature.
-
-        Returns:
-            The last message, the own sealed signature, and the link's keys.
-
-        Raises:
-            ProtocolError: The answer is malformed or not the listener's.
+        Return the last message, the own sealed signature, and the link's keys.
         """
         if len(answer) != 33 + _SIGNATURE_LENGTH + _TAG_LENGTH:
             raise ProtocolError("the peer's answer to the handshake has the wrong length")
@@ -176,7 +145,7 @@ class Dialler:
 
 @frozen
 class Accepted:
-    """The listener's half-finished handshake: who says to be calling, and what to check its last message against."""
+    """The listener's half-finished handshake: the alleged dialler, and the digest that its last message must sign."""
 
     dialler: OperatorAddress
     keys: LinkKeys
@@ -186,20 +155,7 @@ class Accepted:
 def accept_hello(
     identity: NodeIdentity, hello: bytes, roster: frozenset[OperatorAddress]
 ) -> tuple[bytes, Accepted]:
-    """
-    Answer a dialler's first message.
-
-    Args:
-        identity: The listener's own identity.
-        hello: The message.
-        roster: The operators that may open a link.
-
-    Returns:
-        The answer to send, and what ``check_finish`` needs.
-
-    Raises:
-        ProtocolError: It is malformed, meant for another node, or from an operator that is not on the roster.
-    """
+    """Answer the first message of a dialler on the roster; return the answer, and the state for ``check_finish``."""
     if len(hello) != HELLO_LENGTH or not hello.startswith(VERSION):
         raise ProtocolError("the peer's first message is not a handshake of this version")
     at = len(VERSION)
@@ -217,10 +173,5 @@ def accept_hello(
 
 
 def check_finish(accepted: Accepted, finish: bytes) -> None:
-    """
-    Check the dialler's last message.
-
-    Raises:
-        ProtocolError: It is not that operator's signature.
-    """
+    """Check that the dialler's last message is that operator's signature."""
     _check_signature(accepted.expected_digest, accepted.keys.receiving.open(finish), accepted.dialler)

@@ -1,8 +1,4 @@
-"""
-One link between two nodes: encrypted frames over one WebSocket, in order, both ways.
-
-A node's links to all others: opened when a session needs them, kept while they hold, never to anyone off the roster.
-"""
+"""A node's links to all others: encrypted frames over one WebSocket for each pair, in order, both ways."""
 
 from __future__ import annotations
 
@@ -31,17 +27,15 @@ CLOSE_REFUSED = 4403
 
 _FLUSH_S = 0.5
 
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.5
+
+
+# --- one link ---------------------------------------------------------------------------------------------------------
+
 
 class PeerLink:
-    """
-    A link whose handshake is done.
-
-    Args:
-        peer: Who is at the other end.
-        websocket: The connection.
-        keys: What the handshake gave.
-        limits: How long a frame, and how much may wait to be sent.
-    """
+    """A link whose handshake is done."""
 
     def __init__(
         self, peer: OperatorAddress, websocket: WebSocket, keys: LinkKeys, limits: NodeLimits
@@ -57,15 +51,7 @@ class PeerLink:
         self._is_closing = False
 
     def send(self, frame: bytes) -> bool:
-        """
-        Send a frame when its turn comes, without waiting.
-
-        Returns:
-            Whether it was taken. If the peer reads too slowly, the link is closed instead.
-
-        Raises:
-            ValueError: The frame is longer than the limit.
-        """
+        """Send a frame when its turn comes, without waiting; if the peer reads too slowly, close the link instead."""
         if len(frame) > self._limits.max_peer_frame_bytes:
             raise ValueError("the frame is longer than a link carries")
         if self._is_closing:
@@ -82,7 +68,7 @@ class PeerLink:
         return True
 
     async def run(self, on_frame: Callable[[bytes], None]) -> None:
-        """Pass on what the peer sends until the link ends; a link that breaks or misbehaves just ends."""
+        """Pass on the peer's frames until the link ends; a link that breaks or misbehaves just ends."""
         writer = asyncio.create_task(self._write(), name=f"peer link to {self.peer}")
         try:
             await self._read(on_frame)
@@ -94,7 +80,7 @@ class PeerLink:
             await self._websocket.close()
 
     async def aclose(self) -> None:
-        """Send what waits to be sent, for a short while, and close; ``run`` then returns."""
+        """Flush for a short while, and close; ``run`` then returns."""
         self._is_closing = True
         self._wake.set()
         with contextlib.suppress(TimeoutError):
@@ -127,7 +113,7 @@ class PeerLink:
             _log.debug("peer %s: the link broke while sending", self.peer)
         finally:
             self._flushed.set()
-        # Nothing more can be sent, so the reader is told to end as well.
+        # Nothing more can be sent, so the reader must end as well.
         await self._websocket.close()
 
 
@@ -141,17 +127,8 @@ async def dial(
     """
     Open a link to a peer.
 
-    Args:
-        session: Where connections come from.
-        url: The peer's link endpoint.
-        identity: Who is calling.
-        peer: Who must answer.
-        limits: How long it may take, and what the link then carries.
-
-    Raises:
-        ConnectionError: The connection could not be made, or was closed in the middle.
-        TimeoutError: The peer took too long.
-        ProtocolError: Somebody else answered.
+    A ConnectionError says that the connection could not be made, or was closed in the middle; a TimeoutError that the peer
+    took too long; a ProtocolError that somebody else answered.
     """
     async with asyncio.timeout(limits.handshake_s):
         try:
@@ -179,20 +156,7 @@ async def listen(
     roster: frozenset[OperatorAddress],
     limits: NodeLimits,
 ) -> PeerLink:
-    """
-    Answer a peer that opens a link; the connection is closed if it may not.
-
-    Args:
-        websocket: The prepared connection.
-        identity: Who is being called.
-        roster: Who may call.
-        limits: How long it may take, and what the link then carries.
-
-    Raises:
-        ConnectionError: The connection was closed in the middle.
-        TimeoutError: The peer took too long.
-        ProtocolError: The peer is not on the roster, or not who it says.
-    """
+    """Answer a peer that opens a link, and close the connection if it may not; errors as for ``dial``."""
     try:
         async with asyncio.timeout(limits.handshake_s):
             hello = await _receive(websocket)
@@ -214,24 +178,16 @@ async def _receive(websocket: WebSocket) -> bytes:
     raise ConnectionError("the peer closed the link during the handshake")
 
 
-_FIRST_PAUSE_S = 0.02
-
-_LONGEST_PAUSE_S = 0.5
+# --- all links --------------------------------------------------------------------------------------------------------
 
 
 class PeerLinks:
     """
     The links of one node, at most one to each peer.
 
-    Of two nodes the one with the lower operator address dials; so there is no race between two links of a pair.
-
-    Args:
-        identity: The node's own identity.
-        roster: The link endpoint of every other node, by operator.
-        on_frame: Called with every frame and its sender.
-        on_linked: Called when a link to a peer comes up, also after a break: what is not yet known to have arrived
-            should then be sent again.
-        limits: Bounds of links and handshakes.
+    They are opened when a session needs them, and kept while they hold. Of two nodes the one with the lower operator
+    address dials; so there is no race between two links of a pair. ``on_linked`` is called when a link comes up, also after
+    a break: messages not yet known to have arrived should then be sent again.
     """
 
     def __init__(
@@ -283,7 +239,7 @@ class PeerLinks:
         return link is not None and link.send(frame)
 
     def is_up(self, peer: OperatorAddress) -> bool:
-        """Tell whether there is a link to a peer."""
+        """Return whether there is a link to a peer."""
         return peer in self._links
 
     async def accept(self, websocket: web.WebSocketResponse) -> None:
@@ -313,8 +269,6 @@ class PeerLinks:
         """Drop every link at once, as a crash would; ``aclose`` is still needed."""
         for task in (*self._diallers.values(), *self._listeners):
             task.cancel()
-
-    # --- dialling and listening ---------------------------------------------------------------------------------------
 
     def _dials(self, peer: OperatorAddress) -> bool:
         return peer in self._roster and self._identity.operator.lower() < peer.lower()

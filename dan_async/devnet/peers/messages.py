@@ -1,4 +1,4 @@
-"""What nodes say to each other over a link: pure; docs/devnet.md has the bytes."""
+"""The messages between nodes; docs/devnet.md has the bytes. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import members
 
 _SESSION_LENGTH = 32
-
 _HEAD_LENGTH = 1 + _SESSION_LENGTH + 1
-
 _LONGEST_REASON = 500
 
 
 class Kind(IntEnum):
-    """What a message is about."""
+    """The subject of a message."""
 
     KEYGEN = 1
     ABORT = 2
@@ -34,33 +32,23 @@ class Kind(IntEnum):
 
 @frozen
 class PeerMessage:
-    """
-    One message of one session.
-
-    Args:
-        kind: What it is about.
-        session_id: The session, 32 bytes.
-        round: The round within it; 0 for an abort, 0 or 1 for a status.
-        body: What the round's step made, or the abort's text.
-    """
+    """One message of one session."""
 
     kind: Kind
+    #: 32 bytes.
     session_id: bytes
+    #: 0 for an abort, 0 or 1 for a status.
     round: int
+    #: The message of the protocol's step, or the abort's text.
     body: bytes
 
     def encode(self) -> bytes:
-        """Give kind (1 byte), session id (32), round (1), body."""
+        """Return kind (1 byte), session id (32), round (1), body."""
         return bytes((self.kind,)) + self.session_id + bytes((self.round,)) + self.body
 
     @classmethod
     def decode(cls, frame: bytes) -> PeerMessage:
-        """
-        Read a frame.
-
-        Raises:
-            ProtocolError: It is too short or of an unknown kind.
-        """
+        """Read a frame; raise ProtocolError if it is too short or of an unknown kind."""
         if len(frame) < _HEAD_LENGTH:
             raise ProtocolError("a message from the peer is too short")
         try:
@@ -72,18 +60,12 @@ class PeerMessage:
 
 @frozen
 class AbortNotice:
-    """
-    Why a party gives a session up.
-
-    Args:
-        reason: In words.
-        culprits: The indices of the parties that it blames; only those that prove it themselves, or that the
-            complaint proves guilty, are believed to be.
-        complaint: Evidence in the form that ``mpc`` makes and checks, if there is any.
-    """
+    """A party's reason to give a session up; see ``RoundSession.judge`` for how far it is believed."""
 
     reason: str
+    #: The indices of the parties that it blames.
     culprits: tuple[int, ...] = ()
+    #: Evidence in the form that ``mpc`` makes and checks.
     complaint: bytes | None = None
 
     def encode(self) -> bytes:
@@ -99,12 +81,7 @@ class AbortNotice:
 
     @classmethod
     def decode(cls, body: bytes) -> AbortNotice:
-        """
-        Read it.
-
-        Raises:
-            ProtocolError: It is malformed.
-        """
+        """Read it; raise ProtocolError if it is malformed."""
         try:
             found = members(load(body), "abort", ("reason", "culprits", "complaint"))
             complaint, culprits = found["complaint"], found["culprits"]

@@ -1,12 +1,7 @@
 """
-Makes and keeps the set-ups of a node with others: one for each pair of nodes, before the two first sign together.
+Set-ups of pairs, as nodes make and keep them: ``mpc.pairwise_setup`` computes; docs/devnet.md has the messages.
 
-The node with the lower operator address begins a set-up; the other one asks it to. Each tells the other which set-up it
-has, whenever a link comes up and after each change. A pair is ready when both have the same one. So a node that has lost
-its side, or died before it was stored, gets a new set-up, and the two never run with halves that do not match.
-``mpc.pairwise_setup`` computes; docs/devnet.md has the messages.
-
-What a node keeps about every other node that it has a set-up for signing with, bans included.
+The record of a set-up with another node includes its ban.
 """
 
 from __future__ import annotations
@@ -22,29 +17,35 @@ from typing import Any, TypeVar
 
 from dan_async._json import dump, load
 from dan_async.deadline import cancel_and_wait
-from dan_async.devnet.context import NodeIdentity, NodeLimits, RateLimit, Urgency, Workers
-from dan_async.devnet.mpc.aborts import PairAbort
+from dan_async.devnet.context import NodeContext, RateLimit, Urgency
+from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.sessions import (
-    ConflictingMessageError,
-    PeerAbortError,
-    PeerSession,
-    PeerSessions,
-    SilentPeersError,
-)
-from dan_async.devnet.share_store import ShareStore, ShareStoreError
+from dan_async.devnet.peers.messages import Kind, PeerMessage
+from dan_async.devnet.peers.sessions import PeerSessions, RoundSession, SessionFailedError
+from dan_async.devnet.share_store import PAIR_PREFIX, ShareStore, ShareStoreError
 from dan_async.errors import DanError
 from dan_async.protocols.fields import members
 from dan_async.types import OperatorAddress
 
-#: Names of pair records in the node's store begin with this.
-PAIR_PREFIX = "pair-"
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _VERSION = 1
-
 _MEMBERS = ("version", "operator", "state")
+
+_NO_SETUP = bytes(32)
+
+#: After a key generation, first everybody gets their answer; after a failure, the next attempt waits a moment.
+_PAUSE_S = 0.2
+
+#: How often a peer may have a new set-up: it has no reason to.
+_SETUPS_PER_S = 0.5
+_SETUP_BURST = 8
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
 
 
 class PairStore:
@@ -52,9 +53,6 @@ class PairStore:
     The set-ups of one node with others, in memory for use and in the store for the next start.
 
     A ban outlives everything: a later set-up with the same node is stored as banned.
-
-    Args:
-        store: Where they are kept.
     """
 
     def __init__(self, store: ShareStore) -> None:
@@ -65,12 +63,7 @@ class PairStore:
         return len(self._pairs)
 
     def load(self) -> None:
-        """
-        Read everything from the store. Blocks.
-
-        Raises:
-            ShareStoreError: A record cannot be read; a node does not start if it might have forgotten a ban.
-        """
+        """Read everything from the store. Blocks. A node does not start if it might have forgotten a ban."""
         for name in self._store.names():
             data = self._store.get(name) if name.startswith(PAIR_PREFIX) else None
             if data is not None:
@@ -78,7 +71,7 @@ class PairStore:
                 self._pairs[operator] = state
 
     def get(self, operator: OperatorAddress) -> PairState | None:
-        """Give this side of the set-up with a node, or None if there was none."""
+        """Return this side of the set-up with a node, or None if there was none."""
         return self._pairs.get(operator)
 
     def put(self, operator: OperatorAddress, state: PairState) -> None:
@@ -115,30 +108,11 @@ def _decode(data: bytes) -> tuple[OperatorAddress, PairState]:
         raise ShareStoreError(f"the record of a pair is malformed: {error.message}") from error
 
 
-_log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-_NO_SETUP = bytes(32)
-
-_ROUNDS = 5
-
-#: After a key generation: first everybody gets their answer.
-_PAUSE_S = 0.2
-
-#: How often a peer may have a new set-up: it has no reason to.
-_SETUPS_PER_S = 0.5
-
-_SETUP_BURST = 8
+# --- one set-up -------------------------------------------------------------------------------------------------------
 
 
 class BannedPairError(DanError):
-    """
-    This node never signs with that one again.
-
-    Args:
-        peer: Who failed a check whose failure bans.
-    """
+    """This node never signs with that one again, which has failed a check that bans."""
 
     def __init__(self, peer: OperatorAddress) -> None:
         super().__init__(f"this node never signs with {peer} again: it failed a check that bans")
@@ -146,47 +120,87 @@ class BannedPairError(DanError):
 
 
 class UnreadyPairError(DanError):
-    """
-    A set-up did not come about in time.
-
-    Args:
-        peer: With whom.
-    """
+    """A set-up did not come about in time."""
 
     def __init__(self, peer: OperatorAddress) -> None:
         super().__init__(f"there is no set-up with {peer}, and none came about in time")
         self.peer = peer
 
 
-class PairSetups:
-    """
-    The set-ups of one node.
+class PairSetupSession(RoundSession[PairState]):
+    """One set-up with one peer, stored before anybody can use it."""
 
-    Args:
-        identity: The node.
-        links: Its links to the others.
-        sessions: Its sessions with the others.
-        store: The set-ups it has.
-        workers: Where arithmetic and disk writes run.
-        limits: How long a round may take.
-    """
+    KIND = Kind.PAIR_SETUP
+    ROUNDS = 5
 
     def __init__(
         self,
-        *,
-        identity: NodeIdentity,
-        links: PeerLinks,
+        context: NodeContext,
         sessions: PeerSessions,
         store: PairStore,
-        workers: Workers,
-        limits: NodeLimits,
+        peer: OperatorAddress,
+        session_id: bytes,
+        *,
+        is_awaited: Callable[[], bool],
     ) -> None:
-        self._identity = identity
+        parties = sorted((context.identity.operator, peer), key=str.lower)
+        super().__init__(
+            context,
+            sessions,
+            name=f"peer {peer}: the set-up",
+            session_id=session_id,
+            parties=parties,
+            members=parties,
+            round_s=context.limits.sign_round_s,
+            quiet_s=context.limits.sign_quiet_s,
+        )
+        self._store = store
+        self._peer = peer
+        self._is_awaited = is_awaited
+
+    async def work(self) -> PairState:
+        """Run the five rounds; see ``PairSetup``."""
+        setup = PairSetup(session_id=self.session_id, own=self.context.identity.operator, peer=self._peer)
+        message = await self._step(setup.start)
+        for round_, step in enumerate((setup.choose, setup.challenge, setup.respond, setup.open), 1):
+            message = await self._step(step, await self._swap(round_, message))
+        state = await self._step(setup.finish, await self._swap(self.ROUNDS, message))
+        await self.context.workers.use_disk(self._store.put, self._peer, state)
+        return state
+
+    async def blame(self, abort: ProtocolAbort) -> SessionFailedError:
+        """Blame the peer: there is nobody else."""
+        return SessionFailedError(abort.reason, (self._peer,))
+
+    async def _step(self, step: Callable[..., T], *arguments: Any) -> T:
+        # In the background, it must not hold up key generations and signatures.
+        urgency = Urgency.AWAITED if self._is_awaited() else Urgency.NEW
+        return await self.compute(step, *arguments, urgency=urgency)
+
+    async def _swap(self, round_: int, message: bytes) -> bytes:
+        (answer,) = (await self.exchange(round_, {self.index(self._peer): message})).values()
+        return answer
+
+
+# --- all set-ups ------------------------------------------------------------------------------------------------------
+
+
+class PairSetups:
+    """
+    The set-ups of one node: one for each pair of nodes, before the two first sign together.
+
+    The node with the lower operator address begins a set-up; the other one asks it to. Each says to the other which set-up
+    it has, whenever a link comes up and after each change. A pair is ready when both have the same one. So a node that has
+    lost its side, or died before it was stored, gets a new set-up, and the two never run with halves that do not match.
+    """
+
+    def __init__(
+        self, context: NodeContext, *, links: PeerLinks, sessions: PeerSessions, store: PairStore
+    ) -> None:
+        self._context = context
         self._links = links
         self._sessions = sessions
         self._store = store
-        self._workers = workers
-        self._limits = limits
         self._rate = RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
         #: Which set-up each peer says it has.
         self._told: dict[OperatorAddress, bytes] = {}
@@ -204,13 +218,7 @@ class PairSetups:
         self._is_closed = False
 
     async def ready(self, peer: OperatorAddress) -> PairState:
-        """
-        Give this side of the set-up with a peer, which has the other side; make one if there is none.
-
-        Raises:
-            BannedPairError: The peer is banned.
-            UnreadyPairError: The set-up did not come about within a round's time.
-        """
+        """Return this side of the set-up with a peer, which has the other side; make one if there is none."""
         state = self._usable(peer)
         if state is not None:
             return state
@@ -223,7 +231,7 @@ class PairSetups:
     async def _ready(self, peer: OperatorAddress) -> PairState:
         try:
             with self._links.wanted([peer]):
-                async with asyncio.timeout(self._limits.sign_round_s):
+                async with asyncio.timeout(self._context.limits.sign_round_s):
                     return await self._wait_until_ready(peer)
         except TimeoutError:
             raise UnreadyPairError(peer) from None
@@ -238,7 +246,7 @@ class PairSetups:
 
     async def ban(self, peer: OperatorAddress) -> None:
         """Never run with a peer again. Durable when this returns."""
-        await self._workers.use_disk(self._store.ban, peer)
+        await self._context.workers.use_disk(self._store.ban, peer)
         self._changed.set()
 
     def doubt(self, peer: OperatorAddress) -> None:
@@ -267,7 +275,7 @@ class PairSetups:
         self._is_closed = True
         await cancel_and_wait([*self._preparing, *self._running.values(), *self._superseded])
 
-    # --- what there is ------------------------------------------------------------------------------------------------
+    # --- readiness ----------------------------------------------------------------------------------------------------
 
     def _usable(self, peer: OperatorAddress) -> PairState | None:
         state = self._store.get(peer)
@@ -275,12 +283,12 @@ class PairSetups:
             return None
         if state.banned:
             raise BannedPairError(peer)
-        # What a peer said before its link broke is not what it would say after a restart.
+        # A peer's word from before its link broke is void: it may have been restarted since.
         is_known = self._links.is_up(peer) and self._told.get(peer) == state.setup_id
         return state if is_known and peer not in self._running else None
 
     def _begins_with(self, peer: OperatorAddress) -> bool:
-        return self._identity.operator.lower() < peer.lower()
+        return self._context.identity.operator.lower() < peer.lower()
 
     async def _wait_until_ready(self, peer: OperatorAddress) -> PairState:
         self._heard[peer] = time.monotonic()
@@ -292,13 +300,13 @@ class PairSetups:
             if state is not None:
                 return state
             quiet_s = time.monotonic() - self._heard[peer]
-            is_gone = quiet_s >= self._limits.sign_quiet_s and peer not in self._running
+            is_gone = quiet_s >= self._context.limits.sign_quiet_s and peer not in self._running
             if is_gone or self._failures[peer] > failures:
                 raise UnreadyPairError(peer)
             if self._needs_setup(peer):
                 self._begin(peer)
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.01, self._limits.sign_quiet_s - quiet_s)):
+                async with asyncio.timeout(max(0.01, self._context.limits.sign_quiet_s - quiet_s)):
                     await self._changed.wait()
 
     def _differs(self, peer: OperatorAddress) -> bool:
@@ -317,7 +325,7 @@ class PairSetups:
             with suppress(BannedPairError, UnreadyPairError):  # the first signature tries again
                 await self._ready(peer)
 
-    # --- what is said -------------------------------------------------------------------------------------------------
+    # --- statuses -----------------------------------------------------------------------------------------------------
 
     def _own_id(self, peer: OperatorAddress) -> bytes:
         state = self._store.get(peer)
@@ -344,7 +352,7 @@ class PairSetups:
 
     def _on_start(self, peer: OperatorAddress, session_id: bytes) -> None:
         own = self._store.get(peer)
-        if peer.lower() >= self._identity.operator.lower() or self._sessions.has_run(session_id):
+        if peer.lower() >= self._context.identity.operator.lower() or self._sessions.has_run(session_id):
             return
         if (own is not None and own.banned) or self._rate.take(peer):
             _log.warning("peer %s: a set-up is refused", peer)
@@ -378,52 +386,25 @@ class PairSetups:
         self._changed.set()
 
     async def _set_up(self, peer: OperatorAddress, session_id: bytes) -> None:
-        with self._sessions.open(Kind.PAIR_SETUP, session_id, (peer,), rounds=_ROUNDS) as session:
-            try:
-                state = await self._run(peer, session)
-            except asyncio.CancelledError:
-                session.abort(AbortNotice("the node is stopping"))
-                raise
-            except SilentPeersError as failure:
-                session.abort(AbortNotice(failure.message))
-                _log.warning("peer %s: no set-up: it is silent", peer)
-                self._failures[peer] += 1
-            except (PairAbort, ConflictingMessageError) as failure:
-                session.abort(AbortNotice(failure.message))
-                _log.warning("peer %s: no set-up: %s", peer, failure.message)
-                await self._rest()
-            except PeerAbortError:
-                _log.warning("peer %s: no set-up: the peer gave up", peer)
-                await self._rest()
-            else:
-                await self._workers.use_disk(self._store.put, peer, state)
-                if self._told.get(peer) != state.setup_id:
-                    self._told.pop(peer, None)  # what it had before; it will say when it has stored this one
-                _log.info("peer %s: the set-up for signing is made", peer)
-
-    async def _rest(self) -> None:
-        """Wait a moment before whoever needs the pair tries again."""
-        await asyncio.sleep(_PAUSE_S)
-
-    async def _run(self, peer: OperatorAddress, session: PeerSession) -> PairState:
-        setup = PairSetup(session_id=session.id, own=self._identity.operator, peer=peer)
-
-        async def compute(step: Callable[..., T], *arguments: Any) -> T:
-            # In the background, it must not hold up key generations and signatures.
-            is_urgent = self._urgent[peer] or peer in self._asked
-            urgency = Urgency.AWAITED if is_urgent else Urgency.NEW
-            return await self._workers.compute(step, *arguments, urgency=urgency)
-
-        message = await compute(setup.start)
-        steps = (setup.choose, setup.challenge, setup.respond, setup.open)
-        for round_, step in enumerate(steps, 1):
-            message = await compute(step, await self._swap(session, round_, message))
-        return await compute(setup.finish, await self._swap(session, _ROUNDS, message))
-
-    async def _swap(self, session: PeerSession, round_: int, message: bytes) -> bytes:
-        session.send(round_, dict.fromkeys(session.peers, message))
-        received = await session.receive(
-            round_, timeout_s=self._limits.sign_round_s, quiet_s=self._limits.sign_quiet_s
+        session = PairSetupSession(
+            self._context,
+            self._sessions,
+            self._store,
+            peer,
+            session_id,
+            is_awaited=lambda: self._is_awaited(peer),
         )
-        (answer,) = received.values()
-        return answer
+        try:
+            state = await session.run()
+        except SessionFailedError as failure:
+            if failure.is_silence:
+                self._failures[peer] += 1
+            else:
+                await asyncio.sleep(_PAUSE_S)  # before the next attempt
+            return
+        if self._told.get(peer) != state.setup_id:
+            self._told.pop(peer, None)  # what it had before; it will say when it has stored this one
+        _log.info("peer %s: the set-up for signing is made", peer)
+
+    def _is_awaited(self, peer: OperatorAddress) -> bool:
+        return self._urgent[peer] > 0 or peer in self._asked

@@ -1,10 +1,8 @@
 """
-What peers have sent, sorted by session and round, also what came before the session began here.
+Sessions among nodes: mailboxes of the peers' messages, and the one runner of everything that takes several rounds.
 
-One piece of work among nodes: messages out, messages in, round by round, whatever the protocol is.
-
-A node that is busy, and one that is gone, are told apart by signs of life: whoever takes part in a session for longer than
-a moment says so from time to time. So a round may take long on a busy machine, while a dead party is noticed soon.
+A node that is busy, and one that is gone, are told apart by signs of life: a party that takes part in a session for longer
+than a moment says so from time to time. So a round may take long on a busy machine, while a dead party is noticed soon.
 """
 
 from __future__ import annotations
@@ -12,34 +10,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, ClassVar, Generic, TypeVar
 
 from attrs import field, frozen
 
-from dan_async.deadline import cancel_and_wait
+from dan_async.deadline import cancel_and_wait, carry_through
+from dan_async.devnet.context import NodeContext, Urgency
+from dan_async.devnet.faults.kinds import NodeCrashed
+from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.errors import DanError
+from dan_async.errors import DanError, ProtocolError
 from dan_async.types import OperatorAddress
 
 _log = logging.getLogger(__name__)
 
-_KEPT_ENDED_SESSIONS = 32_768
+T = TypeVar("T")
+R = TypeVar("R")
 
-#: What keeping a message costs beside its body, so that empty ones count too.
+_KEPT_ENDED_SESSIONS = 32_768
+#: The cost of keeping a message beside its body, so that empty ones count too.
 _MESSAGE_OVERHEAD = 256
 
 
 class SilentPeersError(DanError):
-    """
-    Some peers sent nothing for a round within its time.
-
-    Args:
-        peers: Those.
-        round_: The round.
-    """
+    """Some peers sent nothing for a round within its time."""
 
     def __init__(self, peers: frozenset[OperatorAddress], round_: int) -> None:
         super().__init__(f"{len(peers)} parties sent nothing in round {round_}")
@@ -47,13 +46,7 @@ class SilentPeersError(DanError):
 
 
 class ConflictingMessageError(DanError):
-    """
-    A peer sent two different messages for one round.
-
-    Args:
-        peer: Who.
-        round_: The round.
-    """
+    """A peer sent two different messages for one round."""
 
     def __init__(self, peer: OperatorAddress, round_: int) -> None:
         super().__init__(f"a party sent two different messages in round {round_}")
@@ -61,14 +54,7 @@ class ConflictingMessageError(DanError):
 
 
 class PeerAbortError(DanError):
-    """
-    A peer gave the session up.
-
-    Args:
-        peer: Who.
-        notice: The body of its message.
-        missing: The peers that have not sent anything for the current round either.
-    """
+    """A peer gave the session up; ``missing`` are those from whom the current round's message is missing, too."""
 
     def __init__(self, peer: OperatorAddress, notice: bytes, missing: frozenset[OperatorAddress]) -> None:
         super().__init__("a party gave up")
@@ -77,15 +63,40 @@ class PeerAbortError(DanError):
         self.missing = missing
 
 
-class Mailbox:
+class SessionFailedError(DanError):
     """
-    One session's messages.
+    A session has ended without a result.
 
-    Args:
-        session_id: The session.
-        peers: The other parties; nobody else is listened to.
-        rounds: How many rounds there are; a message for any other is ignored.
+    The culprits are those that this node can blame from its own observation. A complaint is evidence to be passed on.
     """
+
+    def __init__(
+        self,
+        reason: str,
+        culprits: Iterable[OperatorAddress] = (),
+        *,
+        aborted_by: OperatorAddress | None = None,
+        complaint: bytes | None = None,
+        is_silence: bool = False,
+    ) -> None:
+        super().__init__(f"a session among the nodes failed: {reason}")
+        self.reason = str(reason)
+        self.culprits = tuple(culprits)
+        self.aborted_by = aborted_by
+        self.complaint = complaint
+        #: Whether the culprits have done nothing worse than to be silent.
+        self.is_silence = is_silence
+
+
+class TooManySessionsError(DanError):
+    """This node takes part in as many sessions as it may."""
+
+
+# --- mailboxes --------------------------------------------------------------------------------------------------------
+
+
+class Mailbox:
+    """One session's messages, from its other parties and nobody else, for its rounds and no others."""
 
     def __init__(self, session_id: bytes, peers: Iterable[OperatorAddress], rounds: int) -> None:
         self.session_id = session_id
@@ -108,14 +119,7 @@ class Mailbox:
         self._changed.set()
 
     async def collect(self, round_: int, *, timeout_s: float) -> dict[OperatorAddress, bytes]:
-        """
-        Wait until every peer's message for a round is there.
-
-        Raises:
-            SilentPeersError: Some did not come in time.
-            ConflictingMessageError: A peer contradicted itself.
-            PeerAbortError: A peer gave up.
-        """
+        """Wait until every peer's message for a round is there; a conflict counts before it, an abort only without it."""
         received = self._rounds[round_]
         try:
             async with asyncio.timeout(timeout_s):
@@ -151,10 +155,8 @@ class Mailboxes:
     """
     The mailboxes of one node.
 
-    Args:
-        early_s: How long a message for a session that has not begun is kept, in seconds.
-        early_bytes: How much of that is kept for each peer, so that none can crowd out another.
-        clock: A monotonic clock.
+    A message for a session that has not begun here is kept for a while, and only so many bytes for each peer, so that none
+    can crowd out another.
     """
 
     def __init__(self, *, early_s: float, early_bytes: int, clock: Callable[[], float]) -> None:
@@ -167,7 +169,7 @@ class Mailboxes:
         self._ended: OrderedDict[bytes, None] = OrderedDict()
 
     def open(self, session_id: bytes, peers: Iterable[OperatorAddress], *, rounds: int) -> Mailbox:
-        """Begin a session: what its parties sent before is already in the mailbox."""
+        """Begin a session: its parties' early messages are already in the mailbox."""
         if self.is_known(session_id):
             raise ValueError("a session is opened once")
         box = Mailbox(session_id, peers, rounds)
@@ -177,11 +179,11 @@ class Mailboxes:
         return box
 
     def is_known(self, session_id: bytes) -> bool:
-        """Tell whether a session of that id has begun here."""
+        """Return whether a session of that id has begun here."""
         return session_id in self._open or session_id in self._ended
 
     def close(self, box: Mailbox) -> None:
-        """End a session: what still comes for it is dropped."""
+        """End a session: later messages for it are dropped."""
         del self._open[box.session_id]
         self._ended[box.session_id] = None
         if len(self._ended) > _KEPT_ENDED_SESSIONS:
@@ -206,7 +208,7 @@ class Mailboxes:
         early = _Early(peer, message, now + self._early_s)
         if self._used[peer] + early.size > self._early_bytes:
             _log.warning(
-                "session %s: a message of %s came too early and there is no room for it",
+                "session %s: a message of %s came too early and there is no space for it",
                 message.session_id.hex(),
                 peer,
             )
@@ -228,16 +230,11 @@ class Mailboxes:
         return waiting
 
 
-class PeerSession:
-    """
-    A session as one of its parties sees it.
+# --- sessions as they are open ----------------------------------------------------------------------------------------
 
-    Args:
-        kind: What its messages are about.
-        box: What the other parties have sent.
-        links: Where messages go.
-        clock: A monotonic clock.
-    """
+
+class PeerSession:
+    """A session as one of its parties sees it: messages out, messages in."""
 
     def __init__(
         self, kind: Kind, box: Mailbox, links: PeerLinks, clock: Callable[[], float] = time.monotonic
@@ -252,36 +249,19 @@ class PeerSession:
         #: Everything sent so far, to be sent again over a link that comes up in the middle.
         self._sent: dict[OperatorAddress, list[bytes]] = {}
 
-    @property
-    def id(self) -> bytes:
-        """32 bytes that all parties know it by."""
-        return self._box.session_id
-
-    @property
-    def peers(self) -> frozenset[OperatorAddress]:
-        """The other parties."""
-        return self._box.peers
-
     def send(self, round_: int, bodies: Mapping[OperatorAddress, bytes]) -> None:
         """Send this node's messages of a round; a peer whose link is down gets them when it comes up."""
         for peer, body in bodies.items():
-            self._send(peer, PeerMessage(self._kind, self.id, round_, body))
+            self._send(peer, PeerMessage(self._kind, self._box.session_id, round_, body))
 
     async def receive(
         self, round_: int, *, timeout_s: float, quiet_s: float | None = None
     ) -> dict[OperatorAddress, bytes]:
         """
-        Wait for every other party's message of a round.
+        Wait for every other party's message of a round, for *timeout_s* at most.
 
-        Args:
-            round_: The round.
-            timeout_s: How long, in seconds.
-            quiet_s: How long a party may give no sign of life, in seconds; None for as long as *timeout_s*.
-
-        Raises:
-            SilentPeersError: Some did not come in time; if some gave no sign of life, only those are named.
-            ConflictingMessageError: A peer contradicted itself.
-            PeerAbortError: A peer gave up.
+        A party may give no sign of life for *quiet_s* at most, None for the whole time. If some gave none, only those are
+        named as silent.
         """
         end = self._clock() + timeout_s
         wait_s = timeout_s if quiet_s is None else min(quiet_s, timeout_s)
@@ -303,25 +283,25 @@ class PeerSession:
         self._heard[peer] = self._clock()
 
     def fall_silent(self) -> None:
-        """Give no more signs of life: what a fault asks for."""
+        """Give no more signs of life, as a fault asks for."""
         self._is_mute = True
 
     def show_life(self, older_than_s: float) -> None:
         """Say that this node is still at work, if it has been for so long."""
         if self._is_mute or self._clock() - self._began < older_than_s:
             return
-        frame = PeerMessage(Kind.ALIVE, self.id, 0, b"").encode()
-        for peer in self.peers:
+        frame = PeerMessage(Kind.ALIVE, self._box.session_id, 0, b"").encode()
+        for peer in self._box.peers:
             self._links.send(peer, frame)
 
     def abort(self, notice: AbortNotice) -> None:
         """Tell every other party that this one gives up."""
-        message = PeerMessage(Kind.ABORT, self.id, 0, notice.encode())
-        for peer in self.peers:
+        message = PeerMessage(Kind.ABORT, self._box.session_id, 0, notice.encode())
+        for peer in self._box.peers:
             self._send(peer, message)
 
     def resend(self, peer: OperatorAddress) -> None:
-        """Repeat what was sent to a peer."""
+        """Repeat all messages to a peer."""
         for frame in self._sent.get(peer, ()):
             self._links.send(peer, frame)
 
@@ -332,14 +312,7 @@ class PeerSession:
 
 
 class PeerSessions:
-    """
-    The sessions that a node takes part in.
-
-    Args:
-        links: The node's links to the others.
-        mailboxes: What they have sent.
-        beat_s: How often the node gives signs of life, in seconds.
-    """
+    """The sessions that a node takes part in; it gives signs of life in each every *beat_s* seconds."""
 
     def __init__(self, links: PeerLinks, mailboxes: Mailboxes, *, beat_s: float = 0.5) -> None:
         self._links = links
@@ -357,34 +330,25 @@ class PeerSessions:
             self._mailboxes.deliver(peer, message)
 
     def resend(self, peer: OperatorAddress) -> None:
-        """Repeat what running sessions have sent to a peer: its link has just come up."""
+        """Repeat all messages of running sessions to a peer: its link has just come up."""
         for session in self._running.values():
             session.resend(peer)
 
     def has_run(self, session_id: bytes) -> bool:
-        """Tell whether a session of that id has begun here: none may begin twice."""
+        """Return whether a session of that id has begun here: none may begin twice."""
         return self._mailboxes.is_known(session_id)
 
     @contextmanager
     def open(
-        self, kind: Kind, session_id: bytes, peers: Iterable[OperatorAddress], *, rounds: int
+        self, kind: Kind, session_id: bytes, peers: Sequence[OperatorAddress], *, rounds: int
     ) -> Iterator[PeerSession]:
-        """
-        Take part in a session; links to its parties are kept up meanwhile.
-
-        Args:
-            kind: What its messages are about.
-            session_id: 32 bytes that no other session ever had.
-            peers: The other parties.
-            rounds: How many rounds there are.
-        """
-        listed = tuple(peers)
-        box = self._mailboxes.open(session_id, listed, rounds=rounds)
+        """Take part in a session with these peers; the links to them are kept up meanwhile."""
+        box = self._mailboxes.open(session_id, peers, rounds=rounds)
         session = self._running[session_id] = PeerSession(kind, box, self._links)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="signs of life")
         try:
-            with self._links.wanted(listed):
+            with self._links.wanted(peers):
                 yield session
         finally:
             del self._running[session_id]
@@ -405,21 +369,142 @@ class PeerSessions:
             self._beating = None
 
 
-def credible_culprits(
-    notice: AbortNotice, error: PeerAbortError, parties: Sequence[OperatorAddress]
-) -> tuple[OperatorAddress, ...]:
+# --- the runner -------------------------------------------------------------------------------------------------------
+
+
+class RoundSession(ABC, Generic[R]):
     """
-    Decide whom to blame for a peer's abort that comes without proof. Its word is not enough.
+    One protocol of several rounds, as one node runs it: opened, computed and exchanged in turn, and given up as a whole.
 
-    Whoever it names is blamed if it names itself, or if this node, too, is still waiting for that party.
-
-    Args:
-        notice: What the peer says.
-        error: The abort as this node saw it.
-        parties: All parties in the order of their indices.
-
-    Returns:
-        The culprits, ascending.
+    A subclass says which protocol it is. Party i is ``parties[i - 1]``; the *members* are the parties of this session.
+    A round waits for *round_s*, and no longer than *quiet_s* for a peer that gives no sign of life. The work belongs to
+    the node and outlives the request that asked for it: the caller sees to that.
     """
-    named = {parties[index - 1] for index in notice.culprits if index <= len(parties)}
-    return tuple(sorted(named & (error.missing | {error.peer}), key=str.lower))
+
+    KIND: ClassVar[Kind]
+    ROUNDS: ClassVar[int]
+    #: Whether a step is carried through to its end while the node is stopping, its ``blame`` included.
+    IS_CRITICAL: ClassVar[bool] = False
+
+    _session: PeerSession
+
+    def __init__(
+        self,
+        context: NodeContext,
+        sessions: PeerSessions,
+        *,
+        name: str,
+        session_id: bytes,
+        parties: Sequence[OperatorAddress],
+        members: Iterable[OperatorAddress],
+        round_s: float,
+        quiet_s: float | None = None,
+    ) -> None:
+        self.context = context
+        self._sessions = sessions
+        self.session_id = session_id
+        self.parties = tuple(parties)
+        self.own_index = self.index(context.identity.operator)
+        self.peers = tuple(operator for operator in members if operator != context.identity.operator)
+        self._name = name
+        self._round_s = round_s
+        self._quiet_s = quiet_s
+
+    @abstractmethod
+    async def work(self) -> R:
+        """Run the protocol, by ``compute`` and ``exchange`` in turn."""
+
+    async def blame(self, abort: ProtocolAbort) -> SessionFailedError:
+        """Name the culprits of an abort that a step has found, and act on it."""
+        return SessionFailedError(abort.reason, self.operators(abort.culprits))
+
+    async def judge(self, notice: AbortNotice, error: PeerAbortError) -> SessionFailedError:
+        """
+        Name the culprits of a peer's abort. Its word alone is not blame.
+
+        A party that it names is blamed if it names itself, or if this node, too, is still waiting for that party.
+        """
+        named = {self.parties[index - 1] for index in notice.culprits if index <= len(self.parties)}
+        credible = named & (error.missing | {error.peer})
+        return SessionFailedError(notice.reason, _ascending(credible), aborted_by=error.peer)
+
+    def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:  # noqa: ARG002 - for subclasses
+        """Return the bodies that are really sent, faults considered; none at all if the node falls silent."""
+        return bodies
+
+    def index(self, operator: OperatorAddress) -> int:
+        """Return an operator's index."""
+        return self.parties.index(operator) + 1
+
+    def operators(self, indices: Iterable[int]) -> tuple[OperatorAddress, ...]:
+        """Return the operators at these indices."""
+        return tuple(self.parties[index - 1] for index in indices)
+
+    async def run(self) -> R:
+        """Take part in the session; raise SessionFailedError when it ends without a result, and tell its other parties."""
+        with self._sessions.open(self.KIND, self.session_id, self.peers, rounds=self.ROUNDS) as self._session:
+            try:
+                return await self.work()
+            except asyncio.CancelledError:
+                self._session.abort(AbortNotice("the node is stopping", (self.own_index,)))
+                raise
+            except SessionFailedError as failure:
+                # Also after a peer's abort: it may have told this node only, so that the others would call it silent.
+                self._give_up(failure)
+                raise
+            except NodeCrashed as crash:
+                self.context.on_crash(crash.restart_after)  # from here: the client that asked may be gone
+                raise
+            except Exception:
+                self._session.abort(AbortNotice("the node has failed", (self.own_index,)))
+                raise
+
+    async def compute(
+        self, step: Callable[..., T], *arguments: Any, urgency: Urgency = Urgency.UNDER_WAY
+    ) -> T:
+        """Take a step of the protocol off the event loop."""
+        computing = self._compute(step, arguments, urgency)
+        # To its end even if the node is stopping, where a ban must not get lost.
+        return await (carry_through(computing) if self.IS_CRITICAL else computing)
+
+    async def exchange(self, round_: int, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
+        """Send this node's messages of a round, and wait for every other party's; both by index."""
+        bodies = self.outgoing(round_, bodies)
+        if not bodies:
+            self._session.fall_silent()
+        self._session.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
+        try:
+            received = await self._session.receive(round_, timeout_s=self._round_s, quiet_s=self._quiet_s)
+        except SilentPeersError as error:
+            limit = "in time" if self._quiet_s is not None else f"within {self._round_s:g} s"
+            raise SessionFailedError(
+                f"no message in round {round_} {limit}", _ascending(error.peers), is_silence=True
+            ) from error
+        except ConflictingMessageError as error:
+            raise SessionFailedError(f"two different messages in round {round_}", (error.peer,)) from error
+        except PeerAbortError as error:
+            raise await self._judge(error) from error
+        return {self.index(peer): body for peer, body in received.items()}
+
+    async def _compute(self, step: Callable[..., T], arguments: Sequence[Any], urgency: Urgency) -> T:
+        try:
+            return await self.context.workers.compute(step, *arguments, urgency=urgency)
+        except ProtocolAbort as abort:
+            raise await self.blame(abort) from abort
+
+    async def _judge(self, error: PeerAbortError) -> SessionFailedError:
+        try:
+            notice = AbortNotice.decode(error.notice)
+        except ProtocolError:
+            return SessionFailedError("an abort that cannot be read", (error.peer,), aborted_by=error.peer)
+        return await self.judge(notice, error)
+
+    def _give_up(self, failure: SessionFailedError) -> None:
+        named = f" (blamed: {', '.join(failure.culprits)})" if failure.culprits else ""
+        _log.warning("%s failed: %s%s", self._name, failure.reason, named)
+        culprits = tuple(self.index(culprit) for culprit in failure.culprits)
+        self._session.abort(AbortNotice(failure.reason, culprits, failure.complaint))
+
+
+def _ascending(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:
+    return tuple(sorted(operators, key=str.lower))

@@ -7,8 +7,9 @@ from attrs import evolve
 
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.mpc.dkg import DkgAbort, DkgParty, Reason
-from dan_async.devnet.mpc.dkg_messages import EchoMessage, Session
+from dan_async.devnet.mpc.aborts import DkgAbort, Reason
+from dan_async.devnet.mpc.dkg import DkgParty
+from dan_async.devnet.mpc.dkg_messages import EchoMessage, Session, sign_message
 from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 
@@ -33,6 +34,12 @@ def party(index, session=AGREED):
 def signed(index, session=AGREED, by=None):
     """A body of round 1, from a party with a polynomial of its own."""
     return sign_commitment(session, party(index, session).commit(), IDENTITIES[(by or index) - 1].sign)
+
+
+def false_echo(index):
+    """An echo of another transcript, properly signed."""
+    echo = EchoMessage(sender=index, transcript_hash=b"\x01" * 32)
+    return sign_message(echo, AGREED.context, IDENTITIES[index - 1].sign)
 
 
 def others(bodies, index):
@@ -95,8 +102,7 @@ def test_who_passes_on_what_nobody_signed_is_blamed():
     run = Run()
     bodies = run.bodies()
     _, one, _, three = split_parts(bodies[3], 4)
-    digest = EchoMessage.digest(AGREED.context, b"\x01" * 32)
-    false = EchoMessage(sender=3, transcript_hash=b"\x01" * 32, signature=IDENTITIES[2].sign(digest))
+    false = false_echo(3)
     framed = signed(2, by=3)
     bodies[3] = join_parts((false.encode(AGREED.context), one, framed, three))
     abort = run.abort(1, bodies)
@@ -107,8 +113,7 @@ def test_who_signs_another_transcript_of_the_same_commitments_is_blamed():
     """What was opened follows from what was committed to."""
     run = Run()
     bodies = run.bodies()
-    digest = EchoMessage.digest(AGREED.context, b"\x01" * 32)
-    false = EchoMessage(sender=2, transcript_hash=b"\x01" * 32, signature=IDENTITIES[1].sign(digest))
+    false = false_echo(2)
     run.echoes[2] = false.encode(AGREED.context)
     abort = run.abort(1, {**bodies, 2: run.bodies()[2]})
     assert (abort.reason, abort.culprits, abort.complaint) == (Reason.EQUIVOCATION, (2,), None)

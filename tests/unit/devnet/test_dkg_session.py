@@ -9,16 +9,16 @@ import pytest
 
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
-from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.devnet.mpc.evidence import CommitmentBook, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.devnet.node.rpc import RefusalError
-from dan_async.devnet.peers.keygen import DkgSessions
+from dan_async.devnet.node.rpc import RefusalError, refusing
+from dan_async.devnet.peers.keygen import DkgSessions, KeygenSession
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
 from dan_async.errors import NodeCode
+from tests.unit.devnet.node_context import node_context
 
 SESSION = b"\x0a" * 32
 REQUEST = "0x" + "0b" * 32
@@ -59,13 +59,8 @@ class Bench:
         self.links = Links()
         self.boxes = Mailboxes(early_s=5, early_bytes=100_000, clock=lambda: 0.0)
         self.peer_sessions = PeerSessions(self.links, self.boxes)
-        self.sessions = DkgSessions(
-            identity=IDENTITIES[0],
-            sessions=self.peer_sessions,
-            workers=workers,
-            limits=NodeLimits(round_s=round_s),
-            faults=NodeFaults(),
-        )
+        context = node_context(identity=IDENTITIES[0], workers=workers, limits=NodeLimits(round_s=round_s))
+        self.sessions = DkgSessions(context, self.peer_sessions)
         self.peers = {
             OPERATORS[i]: DkgParty(
                 session_id=SESSION,
@@ -125,7 +120,7 @@ class Bench:
 
     async def refusal(self):
         async with asyncio.timeout(5):
-            with pytest.raises(RefusalError) as caught:
+            with pytest.raises(RefusalError) as caught, refusing(NodeCode.KEYGEN_FAILED, "key generation"):
                 await self.running
         assert caught.value.code == NodeCode.KEYGEN_FAILED
         return caught.value
@@ -319,7 +314,7 @@ async def test_a_session_that_fails_by_accident_tells_the_others(bench, monkeypa
     def fail(*_, **__):
         raise RuntimeError("a mistake in this program")
 
-    monkeypatch.setattr(bench.sessions, "_new_party", fail)
+    monkeypatch.setattr(KeygenSession, "_new_party", fail)
     bench.start()
     with pytest.raises(RuntimeError):
         await bench.running

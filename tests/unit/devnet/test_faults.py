@@ -63,6 +63,19 @@ def test_all_are_looked_at():
     assert {type(fault) for fault in ALL} == set(KINDS)
 
 
+def test_each_kind_has_a_name_of_its_own():
+    """By which the command line knows it."""
+    assert len({kind.name for kind in KINDS}) == len(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_each_kind_does_something(kind):
+    """It overrides a hook, or is a state that the node asks for."""
+    hooks = [name for name in vars(Fault) if name.startswith(("on_", "before_"))]
+    overridden = [name for name in hooks if getattr(kind, name) is not getattr(Fault, name)]
+    assert overridden or kind.refuses_connections
+
+
 @pytest.mark.parametrize("fault", ALL, ids=lambda fault: type(fault).__name__)
 def test_a_fault_survives_the_way_to_another_process(fault):
     """from_dict(to_dict(f)) == f."""
@@ -142,6 +155,116 @@ async def test_what_is_delayed_goes_on_when_the_delay_is_taken_away():
     faults.set([])
     async with asyncio.timeout(5):
         await asyncio.gather(*delayed)
+
+
+async def test_several_delays_end_together_when_they_are_taken_away():
+    """The second one does not begin anew."""
+    faults = NodeFaults()
+    faults.set([Delay(seconds=600), Delay(seconds=600)])
+    delayed = asyncio.create_task(faults.before_work("dan_keygen"))
+    await asyncio.sleep(0)
+    faults.set([])
+    async with asyncio.timeout(5):
+        await delayed
+
+
+def test_faults_are_used_in_the_order_of_their_kinds():
+    """Not in the order of the list; a kind that has no turn is not used."""
+    faults = NodeFaults()
+    faults.set([Trickle(), SendGarbage(times=1), Disconnect(times=1)])
+    assert [type(faults.spoil_reply("dan_health")) for _ in range(3)] == [Disconnect, SendGarbage, Trickle]
+    assert faults.uses == {0: 1, 1: 1, 2: 1}
+
+
+def test_all_faults_of_one_kind_are_used_at_once():
+    """Each counts for itself, although one of them would do."""
+    faults = NodeFaults()
+    faults.set([DropReply(times=1), DropReply(times=2)])
+    for _ in range(2):
+        with pytest.raises(RequestDropped):
+            faults.before_reply("dan_keygen")
+    assert faults.uses == {0: 1, 1: 2}
+    faults.before_reply("dan_keygen")
+
+
+class Face:
+    """A liar's means, without any arithmetic."""
+
+    victim = 2
+    commitments = None
+
+    def other_commitment(self):
+        return b"other commitment"
+
+    def other_opening(self):
+        return b"other opening"
+
+    def with_wrong_share(self, body):
+        return body[::-1]
+
+
+BODIES = {2: b"to two", 3: b"to three"}
+
+
+def outgoing(*faults, round_):
+    node = NodeFaults()
+    node.set(faults)
+    return node.begin_keygen(Face()).outgoing(round_, BODIES, {})
+
+
+@pytest.mark.parametrize(
+    ("faults", "round_", "victims"),
+    [
+        ([Equivocate()], 1, b"other commitment"),
+        ([Equivocate()], 2, b"other opening"),
+        ([Equivocate()], 3, b"to two"),
+        ([DealWrongShare()], 1, b"to two"),
+        ([DealWrongShare()], 2, b"owt ot"),
+        ([DealWrongShare(), DealWrongShare()], 2, b"owt ot"),
+        ([DealWrongShare(), Equivocate()], 2, b"gninepo rehto"),
+        ([FallSilent(round=3), DealWrongShare()], 2, b"owt ot"),
+    ],
+)
+def test_lies_in_key_generation_are_for_one_party(faults, round_, victims):
+    """The others get the truth; two lies of one kind are one, of two kinds one on top of the other."""
+    assert outgoing(*faults, round_=round_) == {**BODIES, 2: victims}
+
+
+def test_a_node_falls_silent_for_good():
+    """From the earliest round that a fault names, whatever else it would say."""
+    faults = [FallSilent(round=3), FallSilent(round=2), Equivocate()]
+    assert [len(outgoing(*faults, round_=round_)) for round_ in (1, 2, 3)] == [2, 0, 0]
+
+
+def test_lies_in_key_generation_count_when_it_begins():
+    """Not once a round, and not if the fault came later."""
+    node = NodeFaults()
+    node.set([DealWrongShare(times=1)])
+    first, second = node.begin_keygen(Face()), node.begin_keygen(Face())
+    node.set([])
+    assert [lies.outgoing(2, BODIES, {})[2] for lies in (first, second)] == [b"owt ot", b"to two"]
+
+
+def test_a_node_crashes_before_it_lies():
+    """Also in key generation."""
+    node = NodeFaults()
+    node.set([DealWrongShare(), Crash(at_round=2)])
+    lies = node.begin_keygen(Face())
+    lies.outgoing(1, BODIES, {})
+    with pytest.raises(NodeCrashed):
+        lies.outgoing(2, BODIES, {})
+
+
+def test_faults_in_signing_are_used_in_the_order_of_their_kinds():
+    """A node that is silent in a round does not cheat in it."""
+    node = NodeFaults()
+    node.set([CheatInSigning(), SilentInSigning(round=2, times=1), CrashInSigning(at_round=1, times=1)])
+    with pytest.raises(NodeCrashed):
+        node.signing_round(1, BODIES)
+    assert node.signing_round(1, BODIES) == BODIES
+    assert node.signing_round(2, BODIES) == {}
+    assert node.uses == {1: 1, 2: 1}
+    assert node.signing_round(2, BODIES) == {2: b"to tw\x6e", 3: b"to thre\x64"}
 
 
 def test_garbage_takes_turns():

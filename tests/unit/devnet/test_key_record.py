@@ -12,7 +12,7 @@ from dan_async.crypto.curve import base_multiply, encode
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
 from dan_async.protocols.setups import EphemeralClaim
 
 POINT = encode(base_multiply(5))
@@ -29,17 +29,18 @@ def record():
         public_shares=(encode(base_multiply(123456789123456789)), POINT),
         transcript_hash=b"\x06" * 32,
     )
-    acknowledgement = Acknowledgement(
+    claims = KeygenClaims(
         request_id="0x" + "11" * 32,
-        operator=PARTICIPANTS[0],
-        party_index=1,
         key_id="22" * 32,
+        t=2,
+        n=2,
         public_key=POINT,
         public_shares=share.public_shares,
-        threshold=Threshold(2, 2),
         participants=PARTICIPANTS,
         transcript_hash=b"\x06" * 32,
-        signature=b"\x01" * 65,
+    )
+    acknowledgement = Acknowledgement.make(
+        claims, operator=PARTICIPANTS[0], party_index=1, sign=lambda _: b"\x01" * 65
     )
     return KeyRecord(
         content=b"\x05" * 32,
@@ -60,7 +61,7 @@ def test_a_record_survives_the_store(record):
 def test_a_ring_finds_keys_by_request_and_by_id(record):
     """And nothing that it does not have."""
     ring = KeyRing(MemoryShareStore())
-    ring.add(record)
+    ring.put(record)
     assert ring.by_request("0x" + "11" * 32) is record
     assert ring.by_key("22" * 32) is record
     assert ring.by_request("0x" + "33" * 32) is None
@@ -70,7 +71,7 @@ def test_a_ring_finds_keys_by_request_and_by_id(record):
 def test_a_new_ring_over_the_same_store_has_the_same_keys(record):
     """That is a restart."""
     store = MemoryShareStore()
-    KeyRing(store).add(record)
+    KeyRing(store).put(record)
     ring = KeyRing(store)
     ring.load()
     assert ring.by_key("22" * 32) == record
@@ -86,14 +87,14 @@ def test_nobody_is_told_of_a_key_that_was_not_stored(record):
 
     ring = KeyRing(Full())
     with pytest.raises(OSError, match="disk full"):
-        ring.add(record)
+        ring.put(record)
     assert ring.by_key("22" * 32) is None
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},
         {"content": "0x11"},
         {"share": {}},
         {"claim": {}},

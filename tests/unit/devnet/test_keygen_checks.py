@@ -11,11 +11,12 @@ from dan_async.config import Threshold
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.node.keygen import check_owner, check_request, read_keygen
+from dan_async.devnet.node.checks import check_owner, check_request, read_request
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import NodeCode
-from dan_async.protocols.exchange import module_for, owner_typed_data
-from dan_async.protocols.node import KeygenParams, encode_keygen
+from dan_async.protocols.exchange import protocol_for
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node import KeygenParams
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 
 NOW = 1_700_000_000
@@ -33,14 +34,14 @@ def make_params(
     algorithm = "secp256k1" if revision == "1" else "ed25519"
     key = EphemeralKey.generate(algorithm)
     claim = EphemeralClaim(eph_id=key.default_id, eph_pk=key.public_key, expiry=expiry, sign_alg=algorithm)
-    module = module_for(revision)
+    module = protocol_for(revision)
     setup = module.keygen_setup(threshold=Threshold(2, 3), claim=claim, permissions=permissions)
     setup = evolve(setup, t=t, n=n, sign_alg=sign_alg)
     participants = tuple(participants or NODES[:3])
     return KeygenParams(
         request_id="0x" + "11" * 32,
         revision=revision,
-        setup=module.encode_keygen_setup(setup),
+        setup=module.encode_setup(setup),
         participants=participants,
         nonces=tuple(bytes([i]) * 32 for i in range(len(participants))),
         user_authentication=UserAuthentication(
@@ -60,7 +61,7 @@ def check(params, **options):
 
 def signed(params, signer=OWNER):
     checked = check(params)
-    typed_data = owner_typed_data(params.revision, "keygen", checked.setup, checked.challenge)
+    typed_data = protocol_for(params.revision).typed_data("keygen", checked.setup, checked.challenge)
     signature = "0x" + signer.sign(typed_data_digest(typed_data)).hex()
     return evolve(checked, params=with_authentication(params, signature=signature))
 
@@ -257,12 +258,12 @@ def test_permissions_may_be_any_json_object_or_list(permissions):
 )
 def test_malformed_parameters_have_the_code_of_their_member(change, code):
     """As the protocol's table of codes says."""
-    value = {**json.loads(encode_keygen(make_params())), **change}
-    assert code_of(read_keygen, value) == code
+    value = {**json.loads(encode(make_params())), **change}
+    assert code_of(read_request, value) == code
 
 
 def test_an_unknown_method_is_unsupported():
     """A method that the protocol has no name for."""
-    value = json.loads(encode_keygen(make_params()))
+    value = json.loads(encode(make_params()))
     value["userAuthentication"]["method"] = "oath"
-    assert code_of(read_keygen, value) == NodeCode.UNSUPPORTED
+    assert code_of(read_request, value) == NodeCode.UNSUPPORTED

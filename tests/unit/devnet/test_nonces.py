@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 
-from dan_async.devnet.node.requests import (
-    ExpiredNonceError,
-    MismatchedNonceError,
-    NonceBook,
-    NonceBookFullError,
-    UnknownNonceError,
-    UsedNonceError,
-)
+from dan_async.devnet.context import NodeLimits
+from dan_async.devnet.node.keys import KeyRing
+from dan_async.devnet.node.requests import NonceStore
+from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.share_store import MemoryShareStore
+from dan_async.errors import NodeCode
+from dan_async.protocols.node import ChallengeParams
 from tests.helpers import ManualClock
+from tests.unit.devnet.node_context import node_context
 
 REQUEST = "0x" + "11" * 32
 OTHER_REQUEST = "0x" + "22" * 32
@@ -25,35 +27,80 @@ def clock():
     return ManualClock()
 
 
+class Nonces:
+    """A store of them, and the two things done with a nonce."""
+
+    def __init__(self, clock):
+        limits = NodeLimits(nonce_lifetime_s=60, max_nonces=3)
+        self.store = NonceStore(node_context(clock=clock, limits=limits), KeyRing(MemoryShareStore()))
+
+    def issue(self, request_id, operation, setup_hash):
+        return self.store.issue(
+            ChallengeParams(request_id=request_id, operation=operation, setup_hash=setup_hash)
+        )
+
+    def use(self, nonce, *purpose):
+        with self.store.spending(nonce, *purpose):
+            pass
+
+    def check(self, nonce, *purpose):
+        """Check it for a request that is then refused for another reason."""
+        with pytest.raises(ZeroDivisionError), self.store.spending(nonce, *purpose):
+            raise ZeroDivisionError
+
+
 @pytest.fixture
-def book(clock):
-    return NonceBook(clock=clock, lifetime_s=60, capacity=3)
+def nonces(clock):
+    return Nonces(clock)
 
 
-def test_a_nonce_may_be_used_for_what_it_was_given_out_for(book):
+@contextmanager
+def refused(code, match):
+    with pytest.raises(RefusalError, match=match) as caught:
+        yield
+    assert caught.value.code == code
+
+
+def used():
+    return refused(NodeCode.CHALLENGE_REUSED, "was used before")
+
+
+def unknown():
+    return refused(NodeCode.CHALLENGE_MISMATCH, "was not given out by this node")
+
+
+def expired():
+    return refused(NodeCode.CHALLENGE_EXPIRED, "has expired")
+
+
+def mismatched():
+    return refused(NodeCode.CHALLENGE_MISMATCH, "was given out for another request, operation or setup")
+
+
+def test_a_nonce_may_be_used_for_what_it_was_given_out_for(nonces):
     """The usual case: no error."""
-    book.use(book.issue(*PURPOSE).nonce, *PURPOSE)
+    nonces.use(nonces.issue(*PURPOSE).nonce, *PURPOSE)
 
 
-def test_a_nonce_is_used_once(book):
+def test_a_nonce_is_used_once(nonces):
     """The second use is an error of its own."""
-    nonce = book.issue(*PURPOSE).nonce
-    book.use(nonce, *PURPOSE)
-    with pytest.raises(UsedNonceError):
-        book.use(nonce, *PURPOSE)
+    nonce = nonces.issue(*PURPOSE).nonce
+    nonces.use(nonce, *PURPOSE)
+    with used():
+        nonces.use(nonce, *PURPOSE)
 
 
-def test_checking_does_not_use_up(book):
+def test_checking_does_not_use_up(nonces):
     """A request that is refused for another reason does not cost the nonce."""
-    nonce = book.issue(*PURPOSE).nonce
-    book.check(nonce, *PURPOSE)
-    book.use(nonce, *PURPOSE)
+    nonce = nonces.issue(*PURPOSE).nonce
+    nonces.check(nonce, *PURPOSE)
+    nonces.use(nonce, *PURPOSE)
 
 
-def test_a_nonce_of_somebody_else_is_unknown(book):
+def test_a_nonce_of_somebody_else_is_unknown(nonces):
     """A nonce that this node never gave out is refused."""
-    with pytest.raises(UnknownNonceError):
-        book.use(bytes(32), *PURPOSE)
+    with unknown():
+        nonces.use(bytes(32), *PURPOSE)
 
 
 @pytest.mark.parametrize(
@@ -65,56 +112,57 @@ def test_a_nonce_of_somebody_else_is_unknown(book):
     ],
     ids=["request", "operation", "setup"],
 )
-def test_a_nonce_is_bound_to_its_purpose(book, purpose):
+def test_a_nonce_is_bound_to_its_purpose(nonces, purpose):
     """Another request id, operation or setup hash is refused, and the nonce stays good for its own."""
-    nonce = book.issue(*PURPOSE).nonce
-    with pytest.raises(MismatchedNonceError):
-        book.use(nonce, *purpose)
-    book.use(nonce, *PURPOSE)
+    nonce = nonces.issue(*PURPOSE).nonce
+    with mismatched():
+        nonces.use(nonce, *purpose)
+    nonces.use(nonce, *PURPOSE)
 
 
-def test_a_nonce_expires_at_the_second_it_says(book, clock):
+def test_a_nonce_expires_at_the_second_it_says(nonces, clock):
     """One moment before it is good; at expires_at it is not."""
-    challenge = book.issue(*PURPOSE)
+    challenge = nonces.issue(*PURPOSE)
     clock.now = challenge.expires_at - 0.001
-    book.check(challenge.nonce, *PURPOSE)
+    nonces.check(challenge.nonce, *PURPOSE)
     clock.now = challenge.expires_at
-    with pytest.raises(ExpiredNonceError):
-        book.use(challenge.nonce, *PURPOSE)
+    with expired():
+        nonces.use(challenge.nonce, *PURPOSE)
 
 
-def test_an_expired_nonce_is_forgotten_in_the_end(book, clock):
+def test_an_expired_nonce_is_forgotten_in_the_end(nonces, clock):
     """For as long again it is known as expired; then it is unknown, which is refused as well."""
-    nonce = book.issue(*PURPOSE).nonce
+    nonce = nonces.issue(*PURPOSE).nonce
     clock.advance(120)
-    book.issue(*PURPOSE)
-    with pytest.raises(UnknownNonceError):
-        book.use(nonce, *PURPOSE)
-    assert len(book) == 1
+    nonces.issue(*PURPOSE)
+    with unknown():
+        nonces.use(nonce, *PURPOSE)
+    assert len(nonces.store) == 1
 
 
-def test_a_full_book_refuses_and_keeps_what_it_has(book):
+def test_a_full_store_refuses_and_keeps_what_it_has(nonces):
     """A flood of challenges cannot push out the nonce of somebody who is reading the wallet prompt."""
-    first = book.issue(*PURPOSE).nonce
-    book.issue(*PURPOSE)
-    book.issue(*PURPOSE)
-    with pytest.raises(NonceBookFullError) as caught:
-        book.issue(*PURPOSE)
-    assert caught.value.retry_after == pytest.approx(120)
-    book.use(first, *PURPOSE)
+    first = nonces.issue(*PURPOSE).nonce
+    nonces.issue(*PURPOSE)
+    nonces.issue(*PURPOSE)
+    with pytest.raises(RefusalError) as caught:
+        nonces.issue(*PURPOSE)
+    assert caught.value.code == NodeCode.RATE_LIMITED
+    assert caught.value.data["retryAfter"] == 120
+    nonces.use(first, *PURPOSE)
 
 
-def test_a_full_book_has_room_again_when_the_oldest_are_forgotten(book, clock):
+def test_a_full_store_has_room_again_when_the_oldest_are_forgotten(nonces, clock):
     """Used ones count until they are forgotten."""
     for _ in range(3):
-        book.use(book.issue(*PURPOSE).nonce, *PURPOSE)
+        nonces.use(nonces.issue(*PURPOSE).nonce, *PURPOSE)
     clock.advance(120)
-    book.issue(*PURPOSE)
-    assert len(book) == 1
+    nonces.issue(*PURPOSE)
+    assert len(nonces.store) == 1
 
 
-def test_nonces_differ(book):
+def test_nonces_differ(nonces):
     """Two challenges for the same purpose have different nonces of 32 bytes."""
-    a, b = book.issue(*PURPOSE).nonce, book.issue(*PURPOSE).nonce
+    a, b = nonces.issue(*PURPOSE).nonce, nonces.issue(*PURPOSE).nonce
     assert a != b
     assert len(a) == len(b) == 32

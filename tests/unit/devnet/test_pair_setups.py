@@ -13,6 +13,7 @@ from dan_async.devnet.peers.pairs import BannedPairError, PairSetups, PairStore,
 from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
 from dan_async.devnet.share_store import MemoryShareStore
 from tests.unit.devnet.mpc.signing_group import dealt_pair
+from tests.unit.devnet.node_context import node_context
 from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
 
 NONE = bytes(32)
@@ -29,12 +30,10 @@ class Bench:
         self.disk = MemoryShareStore()
         self.store = PairStore(self.disk)
         self.setups = PairSetups(
-            identity=IDENTITIES[own],
+            node_context(identity=IDENTITIES[own], workers=workers, limits=NodeLimits(**limits)),
             links=self.links,
             sessions=PeerSessions(self.links, self.boxes),
             store=self.store,
-            workers=workers,
-            limits=NodeLimits(**limits),
         )
 
     def say(self, kind, session_id, round_, body=b""):
@@ -280,6 +279,39 @@ async def test_a_peer_that_gives_up_ends_the_set_up(make):
     bench.say(Kind.ABORT, b"\7" * 32, 0, AbortNotice("no").encode())
     await settled()
     assert bench.store.get(bench.peer) is None
+
+
+async def test_an_abort_is_answered_and_rests(make):
+    """The peer is told that this node gives up as well; whoever needs the pair waits a moment before the next attempt."""
+    bench = make(begins=True)
+    waiting = bench.ready()
+    first = await bench.first_begun()
+    bench.say(Kind.ABORT, first, 0, AbortNotice("no").encode())
+    await asyncio.sleep(0.1)
+    assert bench.links.aborts(bench.peer)[0].reason == "no"
+    assert bench.begun() == [first]
+    async with asyncio.timeout(5):
+        while len(bench.begun()) < 2:
+            await asyncio.sleep(0.01)
+    waiting.cancel()
+
+
+async def test_a_set_up_that_cannot_be_stored_tells_the_peer(make, monkeypatch):
+    """Nobody signs with what is not kept; the error itself is this node's own matter."""
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    bench = make(begins=True)
+    monkeypatch.setattr(bench.store, "put", fail)
+    waiting = bench.ready()
+    await bench.play(await bench.first_begun())
+    async with asyncio.timeout(5):
+        while not bench.links.aborts(bench.peer):
+            await asyncio.sleep(0.001)
+    assert "failed" in bench.links.aborts(bench.peer)[0].reason
+    assert bench.store.get(bench.peer) is None
+    waiting.cancel()
 
 
 async def test_a_restarted_peer_begins_anew(make):

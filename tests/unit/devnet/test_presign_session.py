@@ -11,7 +11,7 @@ from dan_async.devnet.context import NodeLimits, Workers
 from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.faults.kinds import CrashInSigning, NodeCrashed
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
-from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.pairs import PairSetups, PairStore, UnreadyPairError
 from dan_async.devnet.peers.presigning import PresignSessions
@@ -20,6 +20,7 @@ from dan_async.devnet.share_store import MemoryShareStore
 from dan_async.errors import NodeCode
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import all_pairs, finish
+from tests.unit.devnet.node_context import node_context
 from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
 
 SESSION = b"\x0a" * 32
@@ -42,25 +43,17 @@ class Bench:
         self.limits = NodeLimits(**limits)
         beat_s = self.limits.sign_quiet_s / 5
         sessions = self.peer_sessions = PeerSessions(self.links, self.boxes, beat_s=beat_s)
-        self.setups = PairSetups(
-            identity=IDENTITIES[0],
-            links=self.links,
-            sessions=sessions,
-            store=self.store,
-            workers=workers,
-            limits=self.limits,
-        )
         self.faults = NodeFaults()
         self.crashes = []
-        self.sessions = PresignSessions(
+        context = node_context(
             identity=IDENTITIES[0],
-            sessions=sessions,
-            pairs=self.setups,
             workers=workers,
             limits=self.limits,
             faults=self.faults,
             on_crash=self.crashes.append,
         )
+        self.setups = PairSetups(context, links=self.links, sessions=sessions, store=self.store)
+        self.sessions = PresignSessions(context, sessions, self.setups)
         for operator in (A, B):
             self.tell(operator)
         self.peers = {
@@ -120,7 +113,7 @@ class Bench:
 
     async def refusal(self):
         async with asyncio.timeout(10):
-            with pytest.raises(RefusalError) as caught:
+            with pytest.raises(RefusalError) as caught, refusing(NodeCode.SIGNING_FAILED, "signing"):
                 await self.running
         assert caught.value.code == NodeCode.SIGNING_FAILED
         return caught.value
@@ -367,7 +360,7 @@ async def test_only_so_many_at_a_time(workers):
     bench = Bench(workers, max_presigns=1)
     bench.start()
     await bench.mine(1)
-    with pytest.raises(RefusalError) as caught:
+    with pytest.raises(RefusalError) as caught, refusing(NodeCode.SIGNING_FAILED, "signing"):
         await bench.sessions.run(
             request_id=REQUEST,
             session_id=b"\x0c" * 32,

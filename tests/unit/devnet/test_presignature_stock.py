@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from dan_async.devnet.mpc.dkg import ProtocolStateError
+from dan_async.devnet.mpc.aborts import ProtocolStateError
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.presigning import PresignatureOwner, PresignatureStock, StockedPresignature
 from dan_async.devnet.node.rpc import RefusalError

@@ -18,6 +18,7 @@ from dan_async.devnet.mpc.dkg_messages import (
     Session,
     ShareMessage,
     opening_commitment,
+    sign_message,
 )
 from dan_async.devnet.mpc.field import Polynomial, prove, scalar_to_bytes
 
@@ -156,8 +157,7 @@ class Dealing:
             "commitment": self.commitment,
         } | changes
         context = self.group.session.context
-        signature = self.group.signer(self.dealer)(ShareMessage.digest(context, **parts))
-        return ShareMessage(**parts, signature=signature).encode(context)
+        return sign_message(ShareMessage(**parts), context, self.group.signer(self.dealer)).encode(context)
 
 
 def others(index, messages):

@@ -5,13 +5,13 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.devnet.mpc.ot import BLOCK_BITS, REDUCTION, ROW_BITS, ROWS, hash_rows
+from dan_async.devnet.mpc.ot import BLOCK_BITS, REDUCTION, ROW_BITS, TRANSFERS, hash_rows
 
 MODULUS = (1 << BLOCK_BITS) | sum(1 << power for power in REDUCTION)
 elements = st.integers(0, 2**BLOCK_BITS - 1)
 rows = st.integers(0, 2**ROW_BITS - 1)
 BLOCK = 2**BLOCK_BITS - 1
-matrices = st.integers(0, 2**64).map(lambda seed: random.Random(seed).getrandbits(ROWS * ROW_BITS))
+matrices = st.integers(0, 2**64).map(lambda seed: random.Random(seed).getrandbits(TRANSFERS * ROW_BITS))
 
 
 def remainder(value, modulus):

@@ -5,13 +5,13 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.devnet.mpc.ot import ROW_BITS, ROWS, repeat_row, select_rows, transpose
+from dan_async.devnet.mpc.ot import ROW_BITS, TRANSFERS, repeat_row, select_rows, transpose
 
-matrices = st.integers(0, 2**64).map(lambda seed: random.Random(seed).getrandbits(ROWS * ROW_BITS))
+matrices = st.integers(0, 2**64).map(lambda seed: random.Random(seed).getrandbits(TRANSFERS * ROW_BITS))
 
 
 def rows_of(matrix):
-    return [matrix >> ROW_BITS * i & ((1 << ROW_BITS) - 1) for i in range(ROWS)]
+    return [matrix >> ROW_BITS * i & ((1 << ROW_BITS) - 1) for i in range(TRANSFERS)]
 
 
 @settings(max_examples=10, deadline=None)
@@ -34,13 +34,13 @@ def test_a_single_bit_lands_where_it_belongs():
 @given(st.integers(0, 2**ROW_BITS - 1))
 def test_a_repeated_row_is_every_row(row):
     """128 times."""
-    assert rows_of(repeat_row(row)) == [row] * ROWS
+    assert rows_of(repeat_row(row)) == [row] * TRANSFERS
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**ROWS - 1))
+@given(st.integers(0, 2**TRANSFERS - 1))
 def test_selected_rows_are_all_ones(selection):
     """And the others zero."""
     assert rows_of(select_rows(selection)) == [
-        (1 << ROW_BITS) - 1 if selection >> i & 1 else 0 for i in range(ROWS)
+        (1 << ROW_BITS) - 1 if selection >> i & 1 else 0 for i in range(TRANSFERS)
     ]

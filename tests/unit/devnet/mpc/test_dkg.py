@@ -8,7 +8,8 @@ from coincurve import PrivateKey
 
 from dan_async.config import Threshold
 from dan_async.crypto.curve import ORDER, decode, interpolate_point, interpolate_scalar, points_fit_degree
-from dan_async.devnet.mpc.dkg import DkgAbort, DkgParty, ProtocolStateError
+from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolStateError
+from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.dkg_messages import ShareMessage
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.errors import InvalidFieldError

@@ -8,8 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
-from dan_async.devnet.mpc.dkg import DkgAbort, Reason, check_complaint
-from dan_async.devnet.mpc.dkg_messages import CommitmentMessage, EchoMessage, OpeningMessage
+from dan_async.devnet.mpc.aborts import DkgAbort, Reason
+from dan_async.devnet.mpc.dkg import check_complaint
+from dan_async.devnet.mpc.dkg_messages import (
+    CommitmentMessage,
+    EchoMessage,
+    OpeningMessage,
+    is_signed,
+    sign_message,
+)
 from tests.unit.devnet.mpc.dkg_group import Group, others, source
 
 STEPS = ["commitments", "openings", "shares", "echoes"]
@@ -232,10 +239,9 @@ def test_an_echo_signed_by_somebody_else():
     """By a key that is not the sender's."""
     group = Group().commit().open().verify()
     honest = EchoMessage.decode(group.echoes[2], group.session.context)
-    digest = EchoMessage.digest(group.session.context, honest.transcript_hash)
-    group.echoes[2] = EchoMessage(
-        sender=2, transcript_hash=honest.transcript_hash, signature=group.signer(3)(digest)
-    ).encode(group.session.context)
+    group.echoes[2] = sign_message(honest, group.session.context, group.signer(3)).encode(
+        group.session.context
+    )
     expect(group, lambda: group.finish_one(1), Reason.ECHO_SIGNATURE, (2,))
 
 
@@ -275,15 +281,14 @@ def test_equivocation_is_seen_by_everybody():
         group.echoes[index] = group.parties[index].verify(openings, shares)
     for index in (1, 2):  # party 3 echoes to each what it wants to hear
         heard = EchoMessage.decode(group.echoes[index], group.session.context).transcript_hash
-        signature = group.signer(3)(EchoMessage.digest(group.session.context, heard))
-        agreeing = EchoMessage(sender=3, transcript_hash=heard, signature=signature).encode(
-            group.session.context
-        )
+        agreeing = sign_message(
+            EchoMessage(sender=3, transcript_hash=heard), group.session.context, group.signer(3)
+        ).encode(group.session.context)
         echoes = {**others(index, group.echoes), 3: agreeing}
         abort = expect(group, lambda i=index, e=echoes: group.parties[i].finish(e), Reason.EQUIVOCATION, ())
         assert set(abort.echoes) == {1, 2, 3}
         found = [EchoMessage.decode(echo, group.session.context) for echo in abort.echoes.values()]
-        assert all(echo.is_signed(group.session) for echo in found)
+        assert all(is_signed(echo, group.session) for echo in found)
         assert len({echo.transcript_hash for echo in found}) == 2
 
 

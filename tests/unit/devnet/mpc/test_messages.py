@@ -146,32 +146,24 @@ def test_the_transcript_covers_each_commitment_and_opening_in_order():
 
 
 @pytest.mark.parametrize(
-    ("digest", "parts"),
+    ("kind", "parts"),
     [
-        (
-            ShareMessage.digest,
-            {"context": CONTEXT, "sender": 1, "recipient": 2, "share": b"s" * 32, "commitment": b"c" * 32},
-        ),
-        (EchoMessage.digest, {"context": CONTEXT, "transcript_hash": b"t" * 32}),
-        (
-            ComplaintMessage.digest,
-            {"context": CONTEXT, "sender": 1, "share_message": b"s" * 164, "opening": b"o" * 50},
-        ),
+        (ShareMessage, {"sender": 1, "recipient": 2, "share": b"s" * 32, "commitment": b"c" * 32}),
+        (EchoMessage, {"transcript_hash": b"t" * 32}),
+        (ComplaintMessage, {"sender": 1, "share_message": b"s" * 164, "opening": b"o" * 50}),
     ],
     ids=["share", "echo", "complaint"],
 )
-def test_what_is_signed_depends_on_every_part(digest, parts):
+def test_what_is_signed_depends_on_every_part(kind, parts):
     """A signature holds for one session, sender, recipient and content only."""
 
     def digest_of(changed):
-        arguments = parts | changed
-        return (
-            digest(arguments.pop("context"), **arguments)
-            if len(arguments) > 2
-            else digest(*arguments.values())
-        )
+        arguments = {"context": CONTEXT, "sender": 1} | parts | changed
+        context = arguments.pop("context")
+        return kind(**arguments).digest(context)
 
     changes = [
-        {name: value + 1 if isinstance(value, int) else value[1:] + b"x"} for name, value in parts.items()
+        {name: value + 1 if isinstance(value, int) else value[1:] + b"x"}
+        for name, value in ({"context": CONTEXT} | parts).items()
     ]
-    assert len({digest_of(change) for change in [{}, *changes]}) == len(parts) + 1
+    assert len({digest_of(change) for change in [{}, *changes]}) == len(parts) + 2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.devnet.mpc import ot as ot_extension
+from dan_async.devnet.mpc import ot
 from dan_async.devnet.mpc.aborts import PairAbort, PairReason
 from dan_async.devnet.mpc.ot import (
     BATCH,
@@ -65,7 +65,7 @@ def test_two_runs_under_one_context_share_nothing():
 def test_the_choices_are_masked_in_what_the_check_shows():
     """x is not the hash of the choices alone: that would be 208 equations for them."""
     nonce, matrix, check = MESSAGE[:32], MESSAGE[32:-58], int.from_bytes(MESSAGE[-58:-32], "little")
-    elements = ot_extension._elements(ot_extension._salt(CONTEXT, nonce), matrix)
+    elements = ot._elements(ot._salt(CONTEXT, nonce), matrix)
     assert hash_rows(CHOICES, *elements) != check
 
 
@@ -80,16 +80,16 @@ def test_a_message_with_one_bit_changed_bans_the_pair(bit):
 
 def cheat(row, flipped):
     """A receiver that uses other choices in one row, and does everything else right."""
-    original = ot_extension.repeat_row
+    original = ot.repeat_row
 
     def inconsistent(value):
         return original(value) ^ flipped << ROW_BITS * row
 
-    ot_extension.repeat_row = inconsistent
+    ot.repeat_row = inconsistent
     try:
         return extend(RECEIVER, CONTEXT, CHOICES, secrets.token_bytes)[0]
     finally:
-        ot_extension.repeat_row = original
+        ot.repeat_row = original
 
 
 @pytest.mark.parametrize("row", [*range(8), 127])

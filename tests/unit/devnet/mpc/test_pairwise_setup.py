@@ -4,8 +4,7 @@ import secrets
 
 import pytest
 
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason
-from dan_async.devnet.mpc.dkg import ProtocolStateError
+from dan_async.devnet.mpc.aborts import PairAbort, PairReason, ProtocolStateError
 from dan_async.devnet.mpc.pairwise_setup import PairSetup
 from dan_async.errors import InvalidFieldError
 from tests.unit.devnet.mpc.signing_group import made_pair, run_setup

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER, base_multiply, encode
 from dan_async.crypto.signature import recover_public_key
-from dan_async.devnet.mpc.aborts import PairReason, SigningAbort, SigningReason
-from dan_async.devnet.mpc.dkg import ProtocolStateError
+from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage, assemble
 from dan_async.errors import InvalidFieldError
@@ -163,7 +162,7 @@ def test_a_part_that_is_not_reduced(part):
     both = presignatures()
     both[1].sign(DIGEST)
     numbers = {"u": bytes(32), "w": bytes(32)} | {part: ORDER.to_bytes(32, "big")}
-    message = SignMessage(digest=DIGEST, **numbers).encode(Envelope(CONTEXT, 3))
+    message = Envelope(CONTEXT, 3).seal(SignMessage(digest=DIGEST, **numbers))
     abort = abort_of(lambda: both[1].combine({3: message}))
     assert (abort.reason, abort.culprits) == (SigningReason.MALFORMED_MESSAGE, (3,))
 
@@ -190,8 +189,8 @@ def test_a_wrong_part_can_be_blamed_on_somebody_only_between_two(signers, culpri
     """A signer knows that it is not to blame itself; among three that leaves two."""
     presigned = presignatures(signers=signers)
     messages = {i: p.sign(DIGEST) for i, p in presigned.items()}
-    wrong = SignMessage(digest=DIGEST, u=bytes(31) + b"\x05", w=bytes(31) + b"\x05").encode(
-        Envelope(CONTEXT, 3)
+    wrong = Envelope(CONTEXT, 3).seal(
+        SignMessage(digest=DIGEST, u=bytes(31) + b"\x05", w=bytes(31) + b"\x05")
     )
     abort = abort_of(
         lambda: presigned[1].combine({i: m for i, m in (messages | {3: wrong}).items() if i != 1})
@@ -252,6 +251,6 @@ def test_a_presignature_cannot_be_pickled_into_a_second_one():
 def test_numbers_in_a_message_are_32_bytes():
     """As the format says."""
     both = presignatures()
-    message = SignMessage.decode(both[1].sign(DIGEST), Envelope(CONTEXT, 1))
+    message = Envelope(CONTEXT, 1).open(SignMessage, both[1].sign(DIGEST))
     assert message.digest == DIGEST
     assert message.u == scalar_to_bytes(int.from_bytes(message.u, "big"))

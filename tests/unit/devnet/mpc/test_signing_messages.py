@@ -37,7 +37,7 @@ every_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(
 @every_message
 def test_a_message_survives_its_encoding(message):
     """Every field of it."""
-    assert type(message).decode(message.encode(ENVELOPE), ENVELOPE) == message
+    assert ENVELOPE.open(type(message), ENVELOPE.seal(message)) == message
 
 
 @every_message
@@ -45,14 +45,14 @@ def test_a_message_survives_its_encoding(message):
 def test_a_message_of_another_length_is_blamed_on_its_sender(message, change):
     """Cut, extended, empty, or no bytes at all."""
     with pytest.raises(SigningAbort) as caught:
-        type(message).decode(change(message.encode(ENVELOPE)), ENVELOPE)
+        ENVELOPE.open(type(message), change(ENVELOPE.seal(message)))
     assert (caught.value.reason, caught.value.culprits) == (SigningReason.MALFORMED_MESSAGE, (7,))
 
 
 @every_message
 def test_a_message_belongs_to_one_session_sender_recipient_and_kind(message):
     """All four are in its header."""
-    encoded = message.encode(ENVELOPE)
+    encoded = ENVELOPE.seal(message)
     for changed, envelope in (
         (encoded, Envelope(bytes(32), 7, 3)),
         (encoded, Envelope(CONTEXT, 8, 3)),
@@ -61,7 +61,7 @@ def test_a_message_belongs_to_one_session_sender_recipient_and_kind(message):
         (bytes((encoded[0] ^ 1,)) + encoded[1:], ENVELOPE),
     ):
         with pytest.raises(SigningAbort, match="malformed"):
-            type(message).decode(changed, envelope)
+            envelope.open(type(message), changed)
 
 
 def test_what_is_secret_does_not_show():

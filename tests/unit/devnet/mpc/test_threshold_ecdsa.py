@@ -9,8 +9,7 @@ from eth_account import Account
 
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER, base_multiply, encode, interpolate_scalar
-from dan_async.devnet.mpc.aborts import PairReason, SigningAbort
-from dan_async.devnet.mpc.dkg import ProtocolStateError
+from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 from dan_async.errors import InvalidFieldError

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER, base_multiply, encode
-from dan_async.devnet.mpc.aborts import PairReason, SigningAbort, SigningReason
-from dan_async.devnet.mpc.dkg import ProtocolStateError
+from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, MultiplyMessage
@@ -48,11 +47,11 @@ def change_multiply(signing, sender, recipient, **changes):
 
 
 def change(kind, mail, envelope, changes):
-    message = kind.decode(mail[envelope.sender], envelope)
+    message = envelope.open(kind, mail[envelope.sender])
     new = {
         name: value(getattr(message, name)) if callable(value) else value for name, value in changes.items()
     }
-    mail[envelope.sender] = evolve(message, **new).encode(envelope)
+    mail[envelope.sender] = envelope.seal(evolve(message, **new))
 
 
 def flipped(data, at=100):
@@ -179,7 +178,7 @@ def test_a_wrong_gamma(name, reason):
 def test_exchanged_gammas():
     """Each belongs to its own number."""
     signing = ready()
-    message = MultiplyMessage.decode(signing.multiplies[1][2], Envelope(signing.parties[1]._context, 2, 1))
+    message = Envelope(signing.parties[1]._context, 2, 1).open(MultiplyMessage, signing.multiplies[1][2])
     change_multiply(signing, 2, 1, gamma_u=message.gamma_v, gamma_v=message.gamma_u)
     expect(presign(signing), SigningReason.NONCE_CHECK, (2,))
 

@@ -9,13 +9,12 @@ from attrs import evolve
 
 from dan_async.crypto.signature import personal_message_digest, recover_address
 from dan_async.deadline import Deadline
+from dan_async.devnet.gateway.relay import RelayedOrder, relay_signgen
 from dan_async.errors import ClientClosedError, NodeCode, QuorumError, RpcError, WalletError
 from dan_async.nodes.round import SetupText
-from dan_async.nodes.sign_relay import RelayedOrder
-from dan_async.protocols import gateway_1 as revision_1
+from dan_async.protocols import fields, node_signing
 from dan_async.protocols import node as node_1
-from dan_async.protocols import node_signing
-from dan_async.protocols.exchange import oneshot_challenge
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
 from tests.fake_signing import KEY_ID, SigningNetwork
@@ -28,12 +27,12 @@ def order(t=2, **changes):
     requests = [
         SignRequest(request_type="EIP191", message=text.encode().hex(), transaction_id=text) for text in TEXTS
     ]
-    setup = revision_1.signgen_setup(t=t, key_id=KEY_ID, message=revision_1.encode_message(requests))
+    setup = REVISION_1.signgen_setup(t=t, key_id=KEY_ID, message=REVISION_1.encode_message(requests))
     text = SetupText(
         request_id="0x" + "ab" * 32,
         operation="signgen",
         revision="1",
-        text=revision_1.encode_signgen_setup(setup),
+        text=REVISION_1.encode_setup(setup),
         key_id=KEY_ID,
     )
     return evolve(RelayedOrder(setup=text, t=t, digests=DIGESTS), **changes)
@@ -56,7 +55,7 @@ class Owner:
 async def relay(net, wanted=None, owner=None, **options):
     network = net.network(**options)
     try:
-        return await network.relay_signgen(wanted or order(), owner or Owner(), deadline=Deadline(5))
+        return await relay_signgen(network.pool, wanted or order(), owner or Owner(), deadline=Deadline(5))
     finally:
         await network.aclose()
 
@@ -69,7 +68,11 @@ async def test_the_owner_signs_over_a_nonce_of_every_node():
     """So that any t of them may sign; every message has its signature."""
     net, owner = SigningNetwork(2, 3), Owner()
     assert hold(net, await relay(net, owner=owner))
-    (sent, *_) = [node_signing.decode_sign(params) for _, method, params in net.calls if method == "dan_sign"]
+    (sent, *_) = [
+        fields.decode(node_signing.SignParams, params)
+        for _, method, params in net.calls
+        if method == "dan_sign"
+    ]
     assert list(sent.participants) == [identity.operator for identity in net.identities]
     challenge = node_1.final_challenge(
         operation="signgen",
@@ -87,8 +90,12 @@ async def test_one_shot_requests_have_no_nonces():
     net, owner = SigningNetwork(2, 3), Owner()
     wanted = order(is_oneshot=True)
     assert hold(net, await relay(net, wanted, owner))
-    assert owner.shown == [oneshot_challenge(wanted.setup.text)]
-    (sent, *_) = [node_signing.decode_sign(params) for _, method, params in net.calls if method == "dan_sign"]
+    assert owner.shown == [REVISION_1.oneshot_challenge(wanted.setup.text)]
+    (sent, *_) = [
+        fields.decode(node_signing.SignParams, params)
+        for _, method, params in net.calls
+        if method == "dan_sign"
+    ]
     assert (sent.participants, sent.nonces, sent.presignature_ids) == ((), (), ())
 
 
@@ -133,8 +140,8 @@ async def test_a_liar_spoils_nothing():
         if name != "dan_sign":
             return None
         honest = net.sign(liar, params)
-        wrong = tuple(evolve(share, w=share.w ^ 1) for share in honest.shares)
-        return node_signing.encode_sign_result(net.resigned(liar, honest, shares=wrong))
+        wrong = tuple(evolve(share, w=share.w ^ 1) for share in honest.claims.shares)
+        return fields.to_json(net.resigned(liar, honest, shares=wrong))
 
     net.misbehaviour[liar.operator] = misbehave
     assert hold(net, await relay(net))
@@ -186,4 +193,4 @@ async def test_a_closed_network_relays_nothing():
     network = SigningNetwork(2, 3).network()
     await network.aclose()
     with pytest.raises(ClientClosedError):
-        await network.relay_signgen(order(), Owner(), deadline=Deadline(1))
+        await relay_signgen(network.pool, order(), Owner(), deadline=Deadline(1))
