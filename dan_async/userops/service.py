@@ -20,11 +20,10 @@ from dan_async.config import TransportOptions
 from dan_async.crypto.abi import decode_arguments, encode_call
 from dan_async.deadline import Deadline
 from dan_async.errors import BundlerError, InvalidFieldError, PaymasterError, ProtocolError, RpcError
-from dan_async.retry import RetryPolicy
+from dan_async.retry import RetryDetails, RetryPolicy
 from dan_async.types import Address, EntryPointVersion, Json
 
 if TYPE_CHECKING:
-    from dan_async.retry import RetryDetails
     from dan_async.transport.rpc import Transport
 
 #: Version -> the singleton contract's address.
@@ -318,21 +317,19 @@ RPC_CODES: dict[int, Explanation] = {
     -32005: Explanation("a limit of the service is exceeded", "Wait, or ask its operator for more"),
 }
 
+#: An AA code in a text.
 _CODE = re.compile(r"\bAA[0-9]{2}\b")
+
+#: Characters of a service's own words that are shown.
 _LONGEST_TEXT = 300
-
-
-def entry_point_code(error: RpcError) -> str | None:
-    """Return the AA code in an error's text, if there is one."""
-    found = _CODE.search(error.message) or _CODE.search(str(error.data.get("reason", "")))
-    return found[0] if found else None
 
 
 def bundler_error(
     error: RpcError, *, service: str, method: str, user_operation_hash: str | None = None
 ) -> BundlerError:
     """Put a service's error into plain words; *service* is ``bundler``, ``paymaster`` or ``node``."""
-    code = entry_point_code(error)
+    found = _CODE.search(error.message) or _CODE.search(str(error.data.get("reason", "")))
+    code = found[0] if found else None
     known = ENTRY_POINT_CODES.get(code or "") or RPC_CODES.get(error.code)
     is_paymaster = (
         service == "paymaster" or error.code in (-32501, -32508) or (code or "").startswith(("AA3", "AA50"))
