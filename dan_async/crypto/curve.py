@@ -140,18 +140,6 @@ def _check_indices(indices: tuple[int, ...]) -> None:
         raise ValueError("an index is given twice")
 
 
-def interpolate_scalar(shares: Mapping[int, int], at: int = 0) -> int:
-    """Return f(at) mod q for the polynomial f of least degree with f(i) = shares[i]."""
-    coefficients = _coefficients(tuple(shares), at)
-    return sum(c * share for c, share in zip(coefficients, shares.values(), strict=True)) % ORDER
-
-
-def interpolate_point(shares: Mapping[int, Point], at: int = 0) -> Point | None:
-    """Return f(at)·G for the polynomial f of least degree with f(i)·G = shares[i]; None if it is infinity."""
-    indices = tuple(shares)
-    return _weighted_sum(shares, indices, _coefficients(indices, at))
-
-
 #: Bytes drawn for one scalar: 128 bits more than q has, so that the bias of reducing them mod q is below 2**-128.
 _SCALAR_ENTROPY = 48
 
