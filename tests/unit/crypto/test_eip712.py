@@ -474,7 +474,7 @@ def test_an_array_of_too_many_dimensions_is_refused():
 
 def test_many_types_do_not_fill_the_memory():
     """The cache of compiled types is bounded."""
-    from dan_async.crypto.eip712 import _compile
+    from dan_async.crypto.eip712 import _kept_encoder
 
     for number in range(200):
         typed_data_digest(
@@ -484,4 +484,4 @@ def test_many_types_do_not_fill_the_memory():
                 message={f"a{number}": True},
             )
         )
-    assert _compile.cache_info().currsize <= 128
+    assert _kept_encoder.cache_info().currsize <= 64
