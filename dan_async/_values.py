@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, escape_controls
 
 # --- hex --------------------------------------------------------------------------------------------------------------
 
@@ -88,6 +88,13 @@ def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -
     return value
 
 
+def check_bool(field: str, value: object) -> bool:
+    """Check that a value is True or False, and not only something that counts as one."""
+    if not isinstance(value, bool):
+        raise InvalidFieldError(field, f"must be True or False, not {type(value).__name__}")
+    return value
+
+
 def check_algorithm(field: str, value: object) -> str:
     """Check the name of a signature algorithm."""
     if value not in _ALGORITHMS:
@@ -105,10 +112,14 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
     """Check a positive, finite time span in seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidFieldError(field, f"must be a number of seconds, not {type(value).__name__}")
-    if not (math.isfinite(value) and 0 < value <= most):
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not (math.isfinite(seconds) and 0 < seconds <= most):
         bound = "" if most == math.inf else f" and at most {most:g}"
         raise InvalidFieldError(field, f"must be a number of seconds greater than 0{bound}")
-    return float(value)
+    return seconds
 
 
 def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
@@ -180,7 +191,5 @@ def shown(text: object) -> str:
         return type(text).__name__
     masked = _HEX_RUN.sub("[hex masked]", text[:_LOOK_AT])
     cut = len(masked) > _MOST_SHOWN or len(text) > _LOOK_AT
-    escaped = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in masked[:_MOST_SHOWN]
-    )
+    escaped = escape_controls(masked[:_MOST_SHOWN]).replace("\n", "\\n")
     return f"'{escaped}{'…' if cut else ''}'"

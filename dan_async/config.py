@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from attrs import field, frozen
 
-from dan_async._values import check_int, check_seconds, from_hex, optional, required
+from dan_async._values import check_bool, check_int, check_seconds, from_hex, optional, required
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InsecureTransportError, InvalidFieldError
 from dan_async.types import OperatorAddress
@@ -199,7 +199,13 @@ class Timeouts:
     patience_s: float = field(default=2.5, validator=required(check_seconds))
 
 
+#: More than that in one message, no peer needs to send, and no client should hold.
+_LARGEST_MESSAGE = 1024**3
+
+
 def _to_pins(value: Any) -> tuple[bytes, ...]:
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise InvalidFieldError("pins", f"must be a list of pins, not {type(value).__name__}")
     return tuple(
         pin if isinstance(pin, bytes) and len(pin) == 32 else from_hex(pin, field="pins", length=32)
         for pin in value
@@ -229,14 +235,24 @@ class TransportOptions:
     pins: tuple[bytes, ...] = field(default=(), converter=_to_pins)
     proxy: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(factory=dict, repr=False)
-    max_message_bytes: int = field(default=1024 * 1024)
-    trust_env: bool = False
+    max_message_bytes: int = field(
+        default=1024 * 1024, validator=required(check_int, least=1, most=_LARGEST_MESSAGE)
+    )
+    trust_env: bool = field(default=False, validator=required(check_bool))
 
     def __attrs_post_init__(self) -> None:
+        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
+            raise InvalidFieldError(
+                "ssl_context",
+                f"must be an ssl.SSLContext or None, not {type(self.ssl_context).__name__}",
+                hint="Certificates are always checked; ssl.create_default_context(cafile=…) trusts a private CA",
+            )
         if self.proxy is not None:
             parts = urlsplit(self.proxy) if isinstance(self.proxy, str) else None
             if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
                 raise InvalidFieldError("proxy", "must be a URL that begins with http:// or https://")
+        if not isinstance(self.headers, Mapping):
+            raise InvalidFieldError("headers", f"must be a mapping, not {type(self.headers).__name__}")
         for name, value in self.headers.items():
             if not (isinstance(name, str) and isinstance(value, str)) or any(
                 c in "\r\n\0" for c in name + value

@@ -2,10 +2,10 @@
 EIP-712: the digest of typed data, as ``eth_signTypedData_v4`` wallets compute it.
 
 Types are compiled once into encoders and kept in a bounded cache, since the authorisation of a key generation has the same
-type every time; the domain's hash is kept likewise. Types come from strangers too: their number, size and references are
-limited, so that compiling them is a matter of milliseconds. Where wallets disagree about a document, or would sign it under a
-guess, it is refused: a digest that only some wallets arrive at is of no use. So values have the one form on which wallets
-agree: numbers as whole numbers or as decimal or 0x text, bytes and addresses as 0x text.
+type every time; the domain's hash is kept likewise. Strangers send types too: their number, size and references are limited,
+so that compiling takes milliseconds. Where wallets disagree about a document, or would sign it under a guess, it is refused:
+a digest that only some wallets arrive at is of no use. So values have the one form on which wallets agree: numbers as whole
+numbers or as decimal or 0x text, bytes and addresses as 0x text.
 
 Two points that EIP-712 leaves open follow ``eth_signTypedData_v4``: a null in place of a struct counts as 32 zero bytes
 (that is how a recursive struct ends), and members of a message that its type does not declare are not covered.
@@ -254,7 +254,9 @@ def _make_encoder(primary: str, types: _Types) -> Encoder:
             references[name] = _check_members(name, defined)
             pending += references[name]
     structs: dict[str, Encoder] = {}
-    signatures = {n: f"{n}({','.join([f'{kind} {member}' for member, kind in defined[n]])})" for n in references}
+    signatures = {
+        n: f"{n}({','.join([f'{kind} {member}' for member, kind in defined[n]])})" for n in references
+    }
     left = MAX_ENCODED_TYPES
     for name in references:
         encoded = _encode_type(name, signatures, references)

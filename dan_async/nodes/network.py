@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import define
 
+from dan_async._values import check_seconds
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
@@ -278,7 +279,7 @@ class NodeNetwork:
         Args:
             timeout_s: Seconds to wait for the slowest; one attempt's time if None.
         """
-        limit = timeout_s or self.pool.timeouts.attempt_s
+        limit = self.pool.timeouts.attempt_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
         return NetworkHealth(
             nodes=tuple(await asyncio.gather(*(self._look_at(node, limit) for node in self.pool.nodes)))
         )

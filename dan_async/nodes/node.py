@@ -199,9 +199,10 @@ class Node:
 def _node_time(value: Json) -> float:
     """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
     milliseconds = value.get("time") if isinstance(value, dict) else None
-    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int) or abs(milliseconds) >= 2**53:
         raise NodeProtocolError(
-            "the result of dan_health has no time", hint="The node does not speak dan-node/1"
+            "the result of dan_health has no time that a clock could show",
+            hint="The node does not speak dan-node/1",
         )
     return milliseconds / 1000
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
 from attrs import asdict, define, field, fields  # noqa: E402 - same
 from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
 
+from dan_async._values import check_seconds  # noqa: E402 - same
 from dan_async.errors import (  # noqa: E402 - same
     ClientClosedError,
     RecordConflictError,
@@ -55,6 +56,8 @@ __all__ = ["SQLAlchemyStore"]
 #: How often a change is tried when the record keeps its state and is written by others meanwhile.
 _TRIES = 5
 
+_LONGEST_LOCK_WAIT_S = 3600.0
+
 
 class SQLAlchemyStore:
     """
@@ -86,6 +89,7 @@ class SQLAlchemyStore:
         clock: Clock = time.time,
     ) -> None:
         self._url = parse_url(url)
+        check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_LOCK_WAIT_S)
         self._engine = make_engine(self._url, lock_wait_s=lock_wait_s)
         self._sealer = Sealer(keys)
         self._may_migrate = migrate

@@ -6,7 +6,7 @@ import json
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from dan_async._values import check_seconds
+from dan_async._values import check_bool, check_seconds
 from dan_async.config import TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.errors import (
@@ -75,7 +75,7 @@ class JsonRpcWallet:
         options: TransportOptions | None = None,
     ) -> None:
         self.address = parse_address("address", address)
-        self.interactive = interactive
+        self.interactive = check_bool("interactive", interactive)
         self._timeout_s = check_seconds("timeout_s", timeout_s)
         self._is_owner = isinstance(url, str)
         self._transport = _open(url, options) if isinstance(url, str) else url
