@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from dan_async.errors import InvalidFieldError, escape_controls
+
+T = TypeVar("T")
 
 # --- hex --------------------------------------------------------------------------------------------------------------
 
@@ -47,6 +49,10 @@ MAX_LIFETIME_S = 365 * 24 * 3600
 
 #: Longest permissions text, in characters.
 MAX_PERMISSIONS_LENGTH = 64 * 1024
+
+
+#: Any more seconds than that, and sums and databases stop taking them.
+_LARGEST_NUMBER = 1e12
 
 
 def check_int(field: str, value: object, *, least: int, most: int, unit: str = "") -> int:
@@ -95,6 +101,32 @@ def check_bool(field: str, value: object) -> bool:
     return value
 
 
+def check_instance(field: str, value: object, kind: type[T]) -> T:
+    """Check that a value is of a type."""
+    if not isinstance(value, kind):
+        raise InvalidFieldError(field, f"must be {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def check_list(field: str, value: object) -> tuple[Any, ...]:
+    """Return the members of a list, or of anything else to iterate over but text and bytes."""
+    if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):
+        raise InvalidFieldError(field, f"must be a list, not {type(value).__name__}")
+    return tuple(value)
+
+
+def check_mapping(field: str, value: object) -> Mapping[Any, Any]:
+    """Check that a value is a mapping."""
+    if not isinstance(value, Mapping):
+        raise InvalidFieldError(field, f"must be a mapping, not {type(value).__name__}")
+    return value
+
+
+def setting(field: str, value: T | None, kind: type[T]) -> T:
+    """Return settings as they are given, or the usual ones."""
+    return kind() if value is None else check_instance(field, value, kind)
+
+
 def check_algorithm(field: str, value: object) -> str:
     """Check the name of a signature algorithm."""
     if value not in _ALGORITHMS:
@@ -108,18 +140,23 @@ def check_private_key_hex(field: str, value: object) -> str:
     return str(value)
 
 
+def check_number(field: str, value: object) -> float:
+    """Check a finite number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidFieldError(field, f"must be a number, not {type(value).__name__}")
+    if not 0 <= value <= _LARGEST_NUMBER:  # neither is NaN
+        raise InvalidFieldError(field, f"must be a number from 0 to {_LARGEST_NUMBER:g}")
+    return float(value)
+
+
 def check_seconds(field: str, value: object, *, most: float = math.inf) -> float:
     """Check a positive, finite time span in seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidFieldError(field, f"must be a number of seconds, not {type(value).__name__}")
-    try:
-        seconds = float(value)
-    except OverflowError:
-        seconds = math.inf
-    if not (math.isfinite(seconds) and 0 < seconds <= most):
+    if not 0 < value <= min(most, _LARGEST_NUMBER):
         bound = "" if most == math.inf else f" and at most {most:g}"
         raise InvalidFieldError(field, f"must be a number of seconds greater than 0{bound}")
-    return seconds
+    return float(value)
 
 
 def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:

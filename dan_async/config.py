@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from attrs import field, frozen
 
-from dan_async._values import check_bool, check_int, check_seconds, from_hex, optional, required
+from dan_async._values import (
+    check_bool,
+    check_int,
+    check_list,
+    check_mapping,
+    check_seconds,
+    check_text,
+    from_hex,
+    optional,
+    required,
+)
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InsecureTransportError, InvalidFieldError
 from dan_async.types import OperatorAddress
@@ -53,7 +63,7 @@ class Threshold:
     @classmethod
     def parse(cls, text: str) -> Threshold:
         """Read the form ``3-of-5``."""
-        t, _, n = text.partition("-of-")
+        t, _, n = check_text("threshold", text).partition("-of-")
         if not (
             t.isascii() and n.isascii() and t.isdecimal() and n.isdecimal() and len(t) <= 4 and len(n) <= 4
         ):
@@ -204,11 +214,9 @@ _LARGEST_MESSAGE = 1024**3
 
 
 def _to_pins(value: Any) -> tuple[bytes, ...]:
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise InvalidFieldError("pins", f"must be a list of pins, not {type(value).__name__}")
     return tuple(
         pin if isinstance(pin, bytes) and len(pin) == 32 else from_hex(pin, field="pins", length=32)
-        for pin in value
+        for pin in check_list("pins", value)
     )
 
 
@@ -248,12 +256,13 @@ class TransportOptions:
                 hint="Certificates are always checked; ssl.create_default_context(cafile=…) trusts a private CA",
             )
         if self.proxy is not None:
-            parts = urlsplit(self.proxy) if isinstance(self.proxy, str) else None
-            if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            try:
+                parts = urlsplit(check_text("proxy", self.proxy))
+            except ValueError:
+                parts = urlsplit("")
+            if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise InvalidFieldError("proxy", "must be a URL that begins with http:// or https://")
-        if not isinstance(self.headers, Mapping):
-            raise InvalidFieldError("headers", f"must be a mapping, not {type(self.headers).__name__}")
-        for name, value in self.headers.items():
+        for name, value in check_mapping("headers", self.headers).items():
             if not (isinstance(name, str) and isinstance(value, str)) or any(
                 c in "\r\n\0" for c in name + value
             ):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from dan_async._values import setting
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
 from dan_async.crypto.signature import recover_address
 from dan_async.deadline import Deadline, cancel_and_wait
@@ -65,7 +66,7 @@ class Node:
         self.endpoint = endpoint
         self.operator = endpoint.operator
         self.events = events or EventHub()
-        self.health = HealthRecord(rest or RestPolicy())
+        self.health = HealthRecord(setting("rest", rest, RestPolicy))
         self.health.on_change = NodeUpDown(self.health, self.operator, self.events)
         self._timeouts = timeouts
         self._retry = retry

@@ -19,7 +19,13 @@ import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
 from attrs import asdict, define, field, fields  # noqa: E402 - same
 from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
 
-from dan_async._values import check_seconds  # noqa: E402 - same
+from dan_async._values import (  # noqa: E402 - same
+    check_instance,
+    check_number,
+    check_seconds,
+    check_text,
+    setting,
+)
 from dan_async.errors import (  # noqa: E402 - same
     ClientClosedError,
     RecordConflictError,
@@ -33,6 +39,7 @@ from dan_async.storage.base import (  # noqa: E402 - same
     StoredSession,
     check_clock,
     check_limit,
+    check_state,
     conflict,
     decode_cursor,
     encode_cursor,
@@ -180,10 +187,12 @@ class SQLAlchemyStore:
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
         """Return a record."""
+        check_text("record_id", record_id)
         return await self._first(sa.select(table).where(table.c.record_id == record_id))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
         """Return the record with that reference."""
+        check_text("reference", reference)
         return await self._first(sa.select(table).where(table.c.reference == reference))
 
     def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
@@ -196,7 +205,7 @@ class SQLAlchemyStore:
         """Return one page of the records that match."""
         check_limit(limit)
         start = decode_cursor(after)
-        query = sa.select(table).where(*_conditions(where or SessionFilter()))
+        query = sa.select(table).where(*_conditions(setting("where", where, SessionFilter)))
         if start is not None:
             query = query.where(sa.tuple_(table.c.created_at, table.c.record_id) > sa.tuple_(*start))
         await self.open()
@@ -208,12 +217,14 @@ class SQLAlchemyStore:
 
     async def save(self, record: StoredSession) -> None:
         """Keep a new record."""
+        check_instance("record", record, StoredSession)
         await self.open()
         insert = sa.insert(table).values(**asdict(await self._sealer.seal(record)), version=1)
         await self._writer.run(lambda connection: int(connection.execute(insert).rowcount))
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
         """Put a record in the place of an older form of it."""
+        check_instance("record", record, StoredSession)
         await self._change(record.record_id, expected, lambda _: record)
 
     async def change_state(
@@ -225,6 +236,8 @@ class SQLAlchemyStore:
     async def _change(
         self, record_id: RequestId, expected: SessionState, change: Callable[[StoredSession], StoredSession]
     ) -> StoredSession:
+        check_text("record_id", record_id)
+        check_state("expected", expected)
         await self.open()
         for _ in range(_TRIES):
             rows = await self._fetch(sa.select(table).where(table.c.record_id == record_id))
@@ -249,6 +262,7 @@ class SQLAlchemyStore:
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
         """Delete a record."""
+        check_text("record_id", record_id)
         await self.open()
         delete = sa.delete(table).where(table.c.record_id == record_id)
         if expected is not None:
@@ -270,6 +284,7 @@ class SQLAlchemyStore:
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
         """Delete every record whose key has ended."""
+        check_number("ended_for_s", ended_for_s)
         await self._check_clock()
         delete = sa.delete(table).where(table.c.expires_at <= int(self._clock() - ended_for_s))
         return await self._writer.run(lambda connection: int(connection.execute(delete).rowcount))

@@ -20,6 +20,7 @@ from dan_async.errors import (
     WalletSignatureError,
     WalletTimeoutError,
 )
+from dan_async.transport.rpc import check_transport
 from dan_async.types import Address, Hex, Json, TypedData
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class JsonRpcWallet:
         self.interactive = check_bool("interactive", interactive)
         self._timeout_s = check_seconds("timeout_s", timeout_s)
         self._is_owner = isinstance(url, str)
+        if not self._is_owner:
+            check_transport("url", url)
         self._transport = _open(url, options) if isinstance(url, str) else url
 
     @classmethod
@@ -109,6 +112,8 @@ class JsonRpcWallet:
         if address is not None:
             return cls(url, address=address, interactive=interactive, timeout_s=timeout_s, options=options)
         check_seconds("timeout_s", timeout_s)
+        if not isinstance(url, str):
+            check_transport("url", url)
         transport = _open(url, options) if isinstance(url, str) else url
         try:
             accounts = await _call(transport, "eth_accounts", "[]", timeout_s)
