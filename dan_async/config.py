@@ -121,6 +121,12 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), parts.query, ""))
 
 
+def check_transport(name: str, value: object) -> None:
+    """Check that something that is no URL is a transport."""
+    if not (callable(getattr(value, "call", None)) and callable(getattr(value, "aclose", None))):
+        raise InvalidFieldError(name, f"must be a URL or a transport, not {type(value).__name__}")
+
+
 def redact_url(url: str) -> str:
     """Return a URL fit for logs and errors: no user, no password, no query."""
     parts = urlsplit(url)

@@ -741,7 +741,7 @@ class UserOperationRevertedError(UserOperationError):
     ) -> None:
         super().__init__(message, **context)
         self.transaction_hash = transaction_hash
-        self.reason = reason
+        self.reason = escape_controls(reason)
         self.receipt = receipt
 
 

@@ -60,12 +60,6 @@ class Transport(Protocol):
         ...
 
 
-def check_transport(name: str, value: object) -> None:
-    """Check that something that is no URL is a transport."""
-    if not (callable(getattr(value, "call", None)) and callable(getattr(value, "aclose", None))):
-        raise InvalidFieldError(name, f"must be a URL or a transport, not {type(value).__name__}")
-
-
 class Reply(NamedTuple):
     """A reply: exactly one of *result* and *error* counts. The id is None when the peer could not read the request's."""
 

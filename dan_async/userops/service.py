@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from attrs import frozen
 
 from dan_async._values import from_hex, number_of, setting, to_hex
-from dan_async.config import TransportOptions
+from dan_async.config import TransportOptions, check_transport
 from dan_async.crypto.abi import decode_arguments, encode_call
 from dan_async.deadline import Deadline
 from dan_async.errors import BundlerError, InvalidFieldError, PaymasterError, ProtocolError, RpcError
 from dan_async.retry import RetryDetails, RetryPolicy
-from dan_async.transport.rpc import check_transport
 from dan_async.types import Address, EntryPointVersion, Json
 
 if TYPE_CHECKING:

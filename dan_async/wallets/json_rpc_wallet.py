@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from dan_async._values import check_bool, check_seconds
-from dan_async.config import TransportOptions
+from dan_async.config import TransportOptions, check_transport
 from dan_async.crypto.address import parse_address
 from dan_async.errors import (
     InvalidFieldError,
@@ -20,7 +20,6 @@ from dan_async.errors import (
     WalletSignatureError,
     WalletTimeoutError,
 )
-from dan_async.transport.rpc import check_transport
 from dan_async.types import Address, Hex, Json, TypedData
 
 if TYPE_CHECKING:

@@ -498,8 +498,11 @@ async def test_one_awkward_value_at_a_time(name: str) -> None:
     assert not raw
 
 
+#: Hypothesis itself could not print these.
+_UNPRINTABLE = {"too long to print", "negative, too long to print"}
+
 _ANYTHING = st.recursive(
-    st.sampled_from([value for value in AWKWARD.values() if value.__hash__ is not None])
+    st.sampled_from([value for label, value in AWKWARD.items() if label not in _UNPRINTABLE])
     | st.text(max_size=10)
     | st.integers()
     | st.binary(max_size=40),

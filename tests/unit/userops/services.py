@@ -43,6 +43,7 @@ class World:
         self.failures: dict[str, list[Exception]] = {}
         self.loses_replies = 0
         self.success = True
+        self.reason = "0x08c379a0"
 
     def methods(self) -> list[str]:
         """What was asked, in order."""
@@ -122,7 +123,7 @@ class World:
         return {
             "userOpHash": own,
             "success": self.success,
-            "reason": "" if self.success else "0x08c379a0",
+            "reason": "" if self.success else self.reason,
             "actualGasCost": "0x10",
             "actualGasUsed": "0x2",
             "receipt": {"transactionHash": TX, "blockNumber": "0x9"},
