@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from dan_async._json import dump, load
 from dan_async._values import check_seconds, from_hex, to_hex
 from dan_async.config import Timeouts
-from dan_async.crypto.eip712 import SpelledValue, typed_data_digest
+from dan_async.crypto.eip712 import SpelledValue, takes_long, typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import EphemeralKeyRefusedError, InvalidFieldError, SessionExpiredError
@@ -32,9 +32,6 @@ _LARGEST = 2**53 - 1
 _MOST_BITS = 256
 _DEEPEST = 60
 _DIGEST_LENGTH = 32
-
-#: Longer messages are read and hashed in a thread: one of 8 KiB takes up to 5 ms, the longest of 256 KiB up to 0.2 s.
-_LONG = 8 * 1024
 _OPERATIONS = (UserOperationV06, UserOperationV07, PackedUserOperation)
 
 #: Stands for the name that the nodes give to keys of gateway revision 0.1, which have none: the public key.
@@ -55,7 +52,7 @@ async def sign_message(
 ) -> Hex:
     """Run the job over *network*; ``DanClient.sign_message`` has the full description."""
     info = session_of(session)
-    if _is_long(message):
+    if takes_long(message):
         request, digest = await asyncio.to_thread(_request_and_digest, message, request_type)
     else:
         request, digest = _request_and_digest(message, request_type)
@@ -152,21 +149,6 @@ def _refuse_other_chain(request: SignRequest, info: DanModuleInfo) -> None:
 def _request_and_digest(message: Message, request_type: str | None) -> tuple[SignRequest, bytes]:
     request = message_request(message, request_type)
     return request, sign_request_digest(request)
-
-
-def _is_long(message: object) -> bool:
-    left, pending = _LONG, [message]
-    while pending and left > 0:
-        value = pending.pop()
-        if isinstance(value, str | bytes | bytearray | memoryview):
-            left -= len(value)
-        elif isinstance(value, Mapping):
-            pending += value.values()
-            left -= sum([len(name) for name in value if isinstance(name, str)])
-        elif isinstance(value, list | tuple):
-            pending += value
-        left -= 1
-    return left <= 0
 
 
 def message_request(message: Message, request_type: str | None = None) -> SignRequest:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import threading
 
 import pytest
 from eth_account.messages import _hash_eip191_message, encode_typed_data
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from dan_async.crypto import eip712
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.errors import InvalidFieldError
+from dan_async.wallets import LocalWallet
 from tests.unit.crypto.typed_data import typed_data
 from tests.unit.crypto.vectors import WALLET_CASES, name
 
@@ -556,6 +558,49 @@ def test_members_are_limited_in_number_and_length(members, problem):
     with pytest.raises(InvalidFieldError, match=problem) as caught:
         typed_data_digest(data)
     assert caught.value.field == "types"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("x" * 100, False),
+        ("x" * 8192, True),
+        (bytes(8192), True),
+        ([1] * 1000, False),
+        ([1] * 1100, True),
+        ({"a": [{"b": "x" * 9000}]}, True),
+        (MAIL, False),
+        (5, False),
+        (None, False),
+    ],
+)
+def test_long_messages_are_told_apart(message, expected):
+    """By their characters and values, of which no more are looked at than it takes."""
+    assert eip712.takes_long(message) is expected
+
+
+def test_the_walk_over_a_message_ends():
+    """However often a list holds itself."""
+    loop = []
+    loop += [loop, loop]
+    assert eip712.takes_long(loop)
+
+
+async def test_a_local_wallet_hashes_long_typed_data_in_a_thread(monkeypatch):
+    """The loop goes on meanwhile; the signature is the same."""
+    wallet = LocalWallet(b"\x01" * 32)
+    long = one("uint8[]", [1] * 5000)
+    expected = "0x" + wallet.sign_digest(typed_data_digest(long)).hex()
+    threads = []
+
+    def digest(data):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return typed_data_digest(data)
+
+    monkeypatch.setattr("dan_async.wallets.local_key.typed_data_digest", digest)
+    assert await wallet.sign_typed_data(long) == expected
+    await wallet.sign_typed_data(MAIL)
+    assert threads == [False, True]
 
 
 def test_large_types_are_not_kept():
