@@ -21,7 +21,7 @@ from coincurve import PrivateKey, PublicKey
 
 from benchmarks.recording import Recording
 from dan_async.crypto.curve import ORDER
-from dan_async.protocols.node import acknowledgement_digest, decode_acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 
 __all__ = ["CurveOperations"]
 
@@ -36,9 +36,9 @@ class CurveOperations:
 
     def __init__(self, recording: Recording) -> None:
         nodes = range(len(recording.nodes))
-        acks = [decode_acknowledgement(recording.result(node, "dan_keygen")) for node in nodes]
+        acks = [Acknowledgement.read(recording.result(node, "dan_keygen")) for node in nodes]
         self._signed = [
-            (ack.signature[:64] + bytes((ack.signature[64] - 27,)), acknowledgement_digest(ack))
+            (ack.signature[:64] + bytes((ack.signature[64] - 27,)), ack.digest(ack.request_id))
             for ack in acks
         ]
         self._points = [acks[0].public_key, *acks[0].public_shares]

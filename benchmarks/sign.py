@@ -29,7 +29,7 @@ from benchmarks.peers import Peer
 from dan_async import DanClient, LocalWallet, NodeNetwork
 from dan_async.config import Threshold, Timeouts
 from dan_async.gateway import GatewayNetwork
-from dan_async.network import SigningOptions
+from dan_async.nodes import SigningOptions
 from dan_async.protocols.sign_request import SignRequest, encode_wrapped
 from dan_async.session import DanSessionKeyPayload
 
@@ -201,7 +201,7 @@ def _next_signer(client: DanClient, net: Devnet) -> int:
     from dan_async.nodes.health import rank
 
     assert isinstance(client.network, NodeNetwork)
-    best = rank(client.network._nodes)[0].operator
+    best = rank(client.network.pool.nodes)[0].operator
     return next(node.index for node in net.nodes if node.operator == best)
 
 

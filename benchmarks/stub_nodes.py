@@ -21,8 +21,9 @@ from dan_async.config import Threshold
 from dan_async.crypto import curve as point
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import SigningKey, sign_digest, signing_key
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
 __all__ = ["DealtKey", "StubNode"]
@@ -109,20 +110,23 @@ class StubNode:
 
     def _keygen(self, params: Any) -> Any:
         key = self._key
-        unsigned = {
-            "request_id": params["requestId"],
-            "operator": self._operator,
-            "party_index": key.participants.index(self._operator) + 1,
-            "key_id": key.key_id(params["requestId"], params["userAuthentication"]["id"]),
-            "public_key": key.public_key,
-            "public_shares": key.public_shares,
-            "threshold": key.threshold,
-            "participants": key.participants,
-            "transcript_hash": key.transcript_hash,
-        }
-        digest = node_1.acknowledgement_digest(Acknowledgement(**unsigned, signature=b""))
-        signature = sign_digest(self._identity, digest)
-        return node_1.encode_acknowledgement(Acknowledgement(**unsigned, signature=signature))
+        claims = KeygenClaims(
+            request_id=params["requestId"],
+            key_id=key.key_id(params["requestId"], params["userAuthentication"]["id"]),
+            t=key.threshold.t,
+            n=key.threshold.n,
+            public_key=key.public_key,
+            public_shares=key.public_shares,
+            participants=key.participants,
+            transcript_hash=key.transcript_hash,
+        )
+        acknowledgement = Acknowledgement.make(
+            claims,
+            operator=self._operator,
+            party_index=key.participants.index(self._operator) + 1,
+            sign=lambda digest: sign_digest(self._identity, digest),
+        )
+        return fields.to_json(acknowledgement)
 
 
 async def _open(config: dict[str, Any], stack: AsyncExitStack) -> dict[str, Any]:

@@ -22,8 +22,10 @@ from dan_async.config import Threshold
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.nodes.tally import KeygenTally
+from dan_async.protocols import fields
 from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols import node as node_1
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.transport.rpc import decode_reply
 from dan_async.types import RequestId
@@ -68,7 +70,7 @@ def _keygen_params(key: DealtKey) -> node_1.KeygenParams:
 
 def _replies(key: DealtKey) -> list[str]:
     """What n nodes answer to one dan_keygen."""
-    params = node_1.encode_keygen(_keygen_params(key))
+    params = fields.encode(_keygen_params(key))
     request = '{"jsonrpc":"2.0","id":1,"method":"dan_keygen","params":' + params + "}"
     return [StubNode(key, operator).answer(request) for operator in key.participants]
 
@@ -84,7 +86,7 @@ def test_typed_data_digest(benchmark):
 @thresholds
 def test_encode_keygen(benchmark, t, n):
     """The parameters of dan_keygen, made once for all nodes."""
-    text = benchmark(node_1.encode_keygen, _keygen_params(DealtKey(t, n)))
+    text = benchmark(fields.encode, _keygen_params(DealtKey(t, n)))
     assert text.startswith('{"requestId":')
 
 
@@ -94,33 +96,26 @@ def test_decode_acknowledgement(benchmark, t, n):
     reply = _replies(DealtKey(t, n))[0]
 
     def decode() -> Any:
-        return node_1.decode_acknowledgement(decode_reply(reply).result)
+        return Acknowledgement.read(decode_reply(reply).result)
 
     assert benchmark(decode).party_index == 1
 
 
 @thresholds
 def test_tally(benchmark, t, n):
-    """All n acknowledgements of one keygen, checked and counted."""
+    """All n acknowledgements of one keygen, read, checked and counted."""
     key = DealtKey(t, n)
-    acks = [node_1.decode_acknowledgement(decode_reply(reply).result) for reply in _replies(key)]
+    results = [decode_reply(reply).result for reply in _replies(key)]
 
     def count() -> KeygenTally:
         tally = KeygenTally(
             request_id=REQUEST_ID,
             threshold=key.threshold,
             participants=key.participants,
-            key_id_of=lambda public_key: node_1.compute_key_id(
-                public_key=public_key,
-                t=t,
-                participants=key.participants,
-                owner_id=OWNER.address,
-                request_id=REQUEST_ID,
-            ),
-            digest_of=node_1.acknowledgement_digest,
+            owner_id=OWNER.address,
         )
-        for ack in acks:
-            tally.record(ack.operator, ack)
+        for operator, result in zip(key.participants, results, strict=True):
+            tally.record(operator, Acknowledgement.read(result))
         return tally
 
     assert benchmark(count).verdict().public_key == key.public_key

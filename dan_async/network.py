@@ -21,7 +21,7 @@ from dan_async.config import Threshold
 from dan_async.crypto.signature import parse_signature, recover_address
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, SignatureCheckError
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuthModule",
+    "KeygenQuestion",
+    "KeygenSettlement",
     "Network",
     "NetworkHealth",
     "NetworkSource",
     "NodeHealth",
     "NodeState",
+    "SettlesKeygen",
     "SigningOptions",
     "SigningOrder",
 ]
@@ -476,6 +479,60 @@ class Network(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection. May be called twice."""
+        ...
+
+
+@frozen(kw_only=True)
+class KeygenQuestion:
+    """
+    A key generation of which it is not known what came of it.
+
+    Args:
+        request_id: Its first request id.
+        owner_id: Who owns the key: the EOA's address, or the passkey's credential id.
+        threshold: t and n that were asked for.
+        min_parties: The smallest n that was allowed; n if None.
+        ephemeral_key: The ephemeral key it was for.
+    """
+
+    request_id: RequestId
+    owner_id: str
+    threshold: Threshold
+    min_parties: int | None
+    ephemeral_key: EphemeralKey
+
+
+@frozen(kw_only=True)
+class KeygenSettlement:
+    """
+    What the nodes said.
+
+    Args:
+        report: The key, if there is one.
+        is_certain: Whether that will not change; without a report: that there is none and never will be.
+        outcomes: What each node answered.
+    """
+
+    report: KeygenReport | None
+    is_certain: bool
+    outcomes: tuple[NodeOutcome[Acknowledgement], ...] = ()
+
+
+@runtime_checkable
+class SettlesKeygen(Protocol):
+    """A network that can be asked what came of a key generation."""
+
+    async def settle_keygen(self, question: KeygenQuestion, *, deadline: Deadline) -> KeygenSettlement:
+        """
+        Find out what came of a key generation, and see to it that nothing more comes of it.
+
+        Args:
+            question: Which one.
+            deadline: The job's deadline.
+
+        Raises:
+            ClientClosedError: The network was closed.
+        """
         ...
 
 

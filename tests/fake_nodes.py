@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve
 
@@ -20,8 +20,9 @@ from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import sign_digest
 from dan_async.errors import NodeCode, RpcError
 from dan_async.nodes import NodeNetwork
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, SignedClaims
 from dan_async.retry import RetryPolicy
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import OperatorAddress, RequestId
@@ -55,6 +56,26 @@ def identities(count: int) -> list[Identity]:
     return sorted((Identity() for _ in range(count)), key=lambda identity: identity.operator.lower())
 
 
+S = TypeVar("S", bound=SignedClaims)
+
+
+def altered(said: S, **changes: Any) -> S:
+    """Signed claims with other members, or other claims, under the old signature."""
+    outside = {
+        name: changes.pop(name) for name in ("operator", "party_index", "signature") if name in changes
+    }
+    if "threshold" in changes:
+        threshold = changes.pop("threshold")
+        changes |= {"t": threshold.t, "n": threshold.n}
+    return evolve(said, text=fields.encode(evolve(said.claims, **changes)), **outside)
+
+
+def resigned(said: S, signer: Identity, request_id: RequestId | None = None) -> S:
+    """The same under a signature of *signer*."""
+    digest = said.digest(request_id or said.claims.request_id)
+    return evolve(said, signature=signer.sign(digest))
+
+
 class DealtKey:
     """A key that the test deals itself, and the acknowledgements that honest nodes would give for it."""
 
@@ -85,23 +106,19 @@ class DealtKey:
 
     def acknowledgement(self, index: int, **changes: Any) -> Acknowledgement:
         """The acknowledgement of party *index*, changed before it is signed."""
-        node = self.nodes[index - 1]
-        ack = Acknowledgement(
+        claims = KeygenClaims(
             request_id=self.request_id,
-            operator=node.operator,
-            party_index=index,
             key_id=self.key_id_of(self.public_key),
+            t=self.threshold.t,
+            n=self.threshold.n,
             public_key=self.public_key,
             public_shares=self.public_shares,
-            threshold=self.threshold,
             participants=self.participants,
             transcript_hash=self.transcript_hash,
-            signature=b"",
         )
-        return self.sign(index, evolve(ack, **changes))
-
-    def sign(self, index: int, ack: Acknowledgement) -> Acknowledgement:
-        return evolve(ack, signature=self.nodes[index - 1].sign(node_1.acknowledgement_digest(ack)))
+        node = self.nodes[index - 1]
+        honest = Acknowledgement.make(claims, operator=node.operator, party_index=index, sign=node.sign)
+        return resigned(altered(honest, **changes), node) if changes else honest
 
 
 Misbehaviour = Callable[[str, Any], Awaitable[Any]]
@@ -151,9 +168,7 @@ class FakeNetwork:
     def acknowledge(self, operator: OperatorAddress, params: Any, **changes: Any) -> Any:
         """What an honest node answers to dan_keygen, changed before it is signed."""
         key = self.key_for(params, params["userAuthentication"]["id"])
-        return node_1.encode_acknowledgement(
-            key.acknowledgement(key.participants.index(operator) + 1, **changes)
-        )
+        return fields.to_json(key.acknowledgement(key.participants.index(operator) + 1, **changes))
 
     def _handler(self, identity: Identity) -> Callable[[str, Any], Awaitable[Any]]:
         async def handle(method: str, params: Any) -> Any:

@@ -7,8 +7,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from attrs import evolve
-
 from dan_async._json import load
 from dan_async._values import from_hex, to_hex
 from dan_async.config import Threshold
@@ -16,14 +14,14 @@ from dan_async.crypto import curve as point
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import NodeCode, RpcError
-from dan_async.protocols import node_signing
+from dan_async.protocols import fields, node_signing
 from dan_async.protocols.exchange import sign_requests
 from dan_async.protocols.gateway_1 import decode_signgen_setup
 from dan_async.protocols.node_signing import SignatureShare, SignatureShares
 from dan_async.protocols.sign_request import sign_request_digest
 from dan_async.session import DanModuleInfo
 from dan_async.types import MpcKeyId, OperatorAddress
-from tests.fake_nodes import FakeNetwork, Identity, scalar
+from tests.fake_nodes import FakeNetwork, Identity, altered, resigned, scalar
 
 KEY_ID = MpcKeyId("5e" * 32)
 
@@ -126,11 +124,11 @@ class SigningNetwork(FakeNetwork):
             raise RpcError(NodeCode.WRONG_PARTICIPANTS, "a signer is not of this key")
         if method == "dan_presign":
             return self.presign(params)
-        return node_signing.encode_sign_result(self.sign(identity, params))
+        return fields.to_json(self.sign(identity, params))
 
     def presign(self, value: Any) -> Any:
         """Make a presignature, or give the one that was made for the request."""
-        params = node_signing.decode_presign(value)
+        params = fields.decode(node_signing.PresignParams, value)
         if params.eph_id != (self.eph_id or self.ephemeral.default_id):
             raise RpcError(NodeCode.EPHEMERAL_KEY_REFUSED, "the ephemeral key is not registered")
         digest = node_signing.presign_digest(
@@ -152,7 +150,7 @@ class SigningNetwork(FakeNetwork):
 
     def sign(self, identity: Identity, value: Any, **changes: Any) -> SignatureShares:
         """An honest node's shares, changed before they are signed."""
-        params = node_signing.decode_sign(value)
+        params = fields.decode(node_signing.SignParams, value)
         setup = decode_signgen_setup(params.setup)
         digests = [sign_request_digest(request) for request in sign_requests("1", setup)]
         shares = []
@@ -166,15 +164,14 @@ class SigningNetwork(FakeNetwork):
             made.spent_by.add(identity.operator)
             shares.append(made.shares(identity.operator, digest, self.secret))
         operators = [holder.operator for holder in self.holders]
-        whole: dict[str, Any] = {
-            "request_id": params.request_id,
-            "operator": identity.operator,
-            "party_index": operators.index(identity.operator) + 1,
-            "key_id": KEY_ID,
-            "public_key": self.public_key,
-            "shares": tuple(shares),
-        }
-        return self.resigned(identity, SignatureShares(**whole, signature=b""), **changes)
+        claims = node_signing.SignatureClaims(
+            request_id=params.request_id, key_id=KEY_ID, public_key=self.public_key, shares=tuple(shares)
+        )
+        index = operators.index(identity.operator) + 1
+        honest = SignatureShares.make(
+            claims, operator=identity.operator, party_index=index, sign=identity.sign
+        )
+        return self.resigned(identity, honest, **changes)
 
     def made_for(self, params: node_signing.SignParams, count: int) -> tuple[bytes, ...]:
         """The presignatures that the signers make for a request that comes without: the same at all of them."""
@@ -188,8 +185,7 @@ class SigningNetwork(FakeNetwork):
 
     def resigned(self, identity: Identity, honest: SignatureShares, **changes: Any) -> SignatureShares:
         """The same shares, changed, and signed by the operator all the same."""
-        unsigned = evolve(honest, **changes, signature=b"")
-        return evolve(unsigned, signature=identity.sign(node_signing.shares_digest(unsigned)))
+        return resigned(altered(honest, **changes), identity)
 
 
 def raw(text: str) -> bytes:

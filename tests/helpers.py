@@ -3,6 +3,7 @@ Tools shared by the tests.
 
 - ``CuttableProxy``: a TCP proxy that cuts, stalls or trickles on command.
 - ``ManualClock``: time that moves only when told to.
+- ``run_in_virtual_time``: a whole event loop on such a clock.
 - ``assert_runs_under``: bounds how long a block takes.
 - ``no_leaks``: no task and no socket is left that was not there before.
 - ``stall_detector``: nothing holds the event loop.
@@ -14,14 +15,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import selectors
 import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from unittest import mock
+
+T = TypeVar("T")
 
 
 class ManualClock:
@@ -41,6 +46,30 @@ class ManualClock:
         """Stand in for ``asyncio.sleep``: the time passes at once."""
         self.advance(seconds)
         await asyncio.sleep(0)
+
+
+def run_in_virtual_time(work: Callable[[ManualClock], Coroutine[Any, Any, T]]) -> T:
+    """
+    Run a coroutine on an event loop whose clock jumps from one timer to the next: exact times, and no waiting.
+
+    ``time.monotonic`` shows the same clock while it runs. Timers only: a wait for anything else fails at once.
+    """
+    clock = ManualClock(1000.0)
+
+    class Jumping(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            ready = super().select(0)
+            assert ready or timeout is not None, "nothing can ever happen: no timer is set"
+            if not ready and timeout:
+                clock.advance(timeout)
+            return ready
+
+    with mock.patch("time.monotonic", clock):
+        loop = asyncio.SelectorEventLoop(Jumping())
+        try:
+            return loop.run_until_complete(work(clock))
+        finally:
+            loop.close()
 
 
 class assert_runs_under:  # noqa: N801 - reads as a statement

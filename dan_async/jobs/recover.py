@@ -23,8 +23,7 @@ from dan_async.errors import (
     StoreError,
 )
 from dan_async.jobs.keeping import SessionKeeper, describe_problem
-from dan_async.network import KeygenReport, Network
-from dan_async.nodes.settling import KeygenQuestion, SettlesKeygen
+from dan_async.network import KeygenQuestion, KeygenReport, Network, SettlesKeygen
 from dan_async.session import DanSessionKeyPayload
 from dan_async.storage.base import KeygenIntent, SessionFilter, StoredSession
 from dan_async.types import RequestId

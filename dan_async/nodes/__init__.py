@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dan_async.network import SigningOptions
 from dan_async.nodes.health import RestPolicy
 from dan_async.nodes.network import NodeNetwork
 
-__all__ = ["NodeNetwork", "RestPolicy"]
+__all__ = [
+    "NodeNetwork",
+    "RestPolicy",
+    "SigningOptions",
+]

@@ -1,29 +1,22 @@
 """
-Adding or revoking an ephemeral key over the nodes themselves (docs/node-protocol.md, "Ephemeral keys").
+What an owner changes on the nodes: ephemeral keys that are added or revoked, passkeys that are registered.
 
-Every node of the pool that holds the key is told. An added key can be used as soon as t nodes know it; a revoked one cannot
-be used any more as soon as fewer than t nodes are left that do not know: n - t + 1 must confirm.
-
-Registering a passkey over the nodes themselves (docs/passkeys.md, "On the nodes").
-
-Every node of the pool that answers is told. A key takes n nodes that know its owner's passkey, so that many must confirm.
+Ephemeral keys (docs/node-protocol.md, "Ephemeral keys"): every node of the pool that holds the key is told. An added one can
+be used as soon as t nodes know it; a revoked one cannot be used any more as soon as fewer than t nodes are left that do not
+know: n - t + 1 must confirm. Passkeys (docs/passkeys.md, "On the nodes"): every node that answers is told. A key takes n
+nodes that know its owner's passkey, so that many must confirm.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, TypeVar
-
-from attrs import evolve
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
 
 from dan_async.config import MAX_PARTIES, Threshold
-from dan_async.crypto.signature import recover_address
-from dan_async.deadline import Deadline, cancel_and_wait
+from dan_async.deadline import Deadline
 from dan_async.errors import (
     AcknowledgementError,
-    DanError,
     NodeCode,
     NodeOutcome,
     NodeRefusedError,
@@ -31,23 +24,19 @@ from dan_async.errors import (
 )
 from dan_async.events import tell_verdict
 from dan_async.network import EphemeralKeyReport
+from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node
-from dan_async.nodes.round import NodeRound, SetupText
-from dan_async.protocols import node as node_passkeys
-from dan_async.protocols import node as node_receipts
-from dan_async.protocols.node import ChangeReceipt, PasskeyReceipt
-from dan_async.protocols.setups import UserAuthentication
+from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round, out_of_time, submit
+from dan_async.protocols.node import METHODS, ChallengeResult
+from dan_async.protocols.node_claims import ChangeReceipt, PasskeyReceipt
 from dan_async.types import Json, OperatorAddress
 
-T = TypeVar("T")
-
-#: Has the owner sign a challenge of 64 hex digits.
-Authenticate = Callable[[str], Awaitable[UserAuthentication]]
+# --- ephemeral keys ---------------------------------------------------------------------------------------------------
 
 
 async def change_ephemeral_key(
-    nodes: Sequence[Node],
+    nodes: Mapping[OperatorAddress, Node],
     setup: SetupText,
     authenticate: Authenticate,
     *,
@@ -57,130 +46,67 @@ async def change_ephemeral_key(
     is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
     """
-    Carry out one change.
+    Carry out one change of the ephemeral key that the setup names.
 
-    Args:
-        nodes: The pool.
-        setup: What the owner signs; it names the key.
-        authenticate: Has the owner sign.
-        eph_id: The ephemeral key that the setup is about.
-        threshold: t and n of the key; what the nodes say, if None.
-        deadline: The job's deadline.
-        is_oneshot: Whether the owner signed without a challenge from the nodes.
-
-    Returns:
-        Who confirmed, and what the others said.
-
-    Raises:
-        WalletError: The owner did not authorise it; nothing was changed.
-        QuorumError: Too few nodes confirmed.
+    Without a threshold, the nodes say what it is. A one-shot setup was signed without a challenge from them.
     """
-    asking = setup.challenge_params
-    nonces, silent = await ask_all(rank(nodes), lambda node: setup.ask_nonce(node, asking, deadline))
-    failures = [outcome for outcome in silent if not _holds_no_share(outcome.error)]
-    if not nonces:
-        raise _too_few(setup, 0, 1, failures)
-    opened = NodeRound.of(setup, dict(list(nonces.items())[:MAX_PARTIES]))
-    if is_oneshot:  # the nonces only showed who holds the key
-        opened = evolve(opened, nonces=())
-    params = opened.params(await authenticate(opened.challenge))
-    by_operator = {node.operator: node for node in nodes}
-    started = time.monotonic()
-    receipts, refused = await ask_all(
-        [by_operator[operator] for operator in opened.participants],
-        lambda node: _tell(node, params, setup, eph_id, deadline),
+    opened, asked = await _open_with_everybody(nodes, setup, deadline)
+    failures: list[NodeOutcome[Any]] = [
+        outcome for outcome in asked.failures if not _holds_no_share(outcome.error)
+    ]
+    if not asked.values:
+        raise _too_few_confirmed(setup, 0, 1, failures, deadline)
+    if is_oneshot:
+        opened = opened.without_nonces()
+    receipts = await submit(
+        nodes,
+        opened,
+        await authenticate(opened.challenge),
+        method=METHODS[setup.operation],
+        decode=partial(_read_receipt, opened, eph_id),
+        plan=Plan(wanted=len(opened.participants)),
+        deadline=deadline,
     )
-    failures += refused
-    agreed = threshold or _claimed_threshold(receipts.values())
+    failures += receipts.failures
+    agreed = threshold or _claimed_threshold(receipts.values.values())
     if agreed is None:
-        raise _too_few(setup, 0, 1, failures)
+        raise _too_few_confirmed(setup, 0, 1, failures, deadline)
     needed = agreed.t if setup.operation == "addEphemeralKey" else agreed.n - agreed.t + 1
-    tell_verdict(
-        nodes[0].events,
-        setup.request_id,
-        setup.operation,
-        is_won=len(receipts) >= needed,
-        needed=needed,
-        agreed=receipts,
-        outcomes=failures,
-        elapsed_s=time.monotonic() - started,
-        key_id=setup.key_id,
-    )
-    if len(receipts) < needed:
-        raise _too_few(setup, len(receipts), needed, failures)
+    if not _is_confirmed(nodes, opened, receipts, needed, failures):
+        raise _too_few_confirmed(setup, len(receipts.values), needed, failures, deadline)
     return EphemeralKeyReport(
         request_id=setup.request_id,
-        confirmed_by=tuple(receipts),
-        failures=tuple(outcome.describe() for outcome in failures),
+        confirmed_by=tuple(receipts.values),
+        failures=tuple([outcome.describe() for outcome in failures]),
     )
-
-
-async def ask_all(
-    nodes: Sequence[Node], ask: Callable[[Node], Awaitable[T]]
-) -> tuple[dict[OperatorAddress, T], list[NodeOutcome[Any]]]:
-    """Ask every node at once; give the answers and what the others said."""
-    answers: dict[OperatorAddress, T] = {}
-    failures: list[NodeOutcome[Any]] = []
-
-    async def one(node: Node) -> None:
-        try:
-            answers[node.operator] = await ask(node)
-        except DanError as error:
-            failures.append(
-                NodeOutcome(
-                    operator=node.operator,
-                    error=error,
-                    attempts=error.attempts or 1,
-                    elapsed_s=error.elapsed_s or 0.0,
-                )
-            )
-
-    tasks = [asyncio.create_task(one(node)) for node in nodes]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        await cancel_and_wait(tasks)
-    return answers, failures
 
 
 def _holds_no_share(error: BaseException | None) -> bool:
     return isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY
 
 
-async def _tell(node: Node, params: str, setup: SetupText, eph_id: str, deadline: Deadline) -> ChangeReceipt:
-    def decode(value: Json) -> ChangeReceipt:
-        receipt = node_receipts.decode_receipt(value)
-        _check(receipt, node.operator, setup, eph_id)
-        return receipt
-
-    method = node_receipts.METHODS[setup.operation]
-    result = await node.call(method, params, decode, deadline=deadline, request_id=setup.request_id)
-    return result.value
-
-
-def _check(receipt: ChangeReceipt, operator: OperatorAddress, setup: SetupText, eph_id: str) -> None:
-    asked = (setup.request_id, setup.operation, operator, setup.key_id, eph_id)
-    said = (receipt.request_id, receipt.operation, receipt.operator, receipt.key_id, receipt.eph_id)
-    try:
-        signer: str = recover_address(node_receipts.receipt_digest(receipt), receipt.signature)
-    except DanError:
-        signer = ""
-    if said != asked or signer != operator:
-        raise AcknowledgementError(
-            "the receipt does not count: it is for something else, or not signed by the node's operator",
-            hint="The node is faulty or dishonest; tell its operator",
-        )
+def _read_receipt(opened: NodeRound, eph_id: str, operator: OperatorAddress, value: Json) -> ChangeReceipt:
+    receipt, setup = ChangeReceipt.read_whole(value), opened.setup
+    claims = receipt.claims
+    said = (claims.request_id, claims.operation, claims.key_id, claims.eph_id)
+    asked = (setup.request_id, setup.operation, setup.key_id, eph_id)
+    _check_receipt(receipt, opened, operator, is_asked=said == asked)
+    return receipt
 
 
 def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
     """Take t and n from the nodes when the session does not say: the claim that asks for most wins."""
     return max(
-        (receipt.threshold for receipt in receipts), key=lambda claim: (claim.n, claim.t), default=None
+        (receipt.claims.threshold for receipt in receipts),
+        key=lambda claim: (claim.n, claim.t),
+        default=None,
     )
 
 
-def _too_few(setup: SetupText, confirmed: int, needed: int, failures: list[NodeOutcome[Any]]) -> QuorumError:
-    return QuorumError(
+def _too_few_confirmed(
+    setup: SetupText, confirmed: int, needed: int, failures: list[NodeOutcome[Any]], deadline: Deadline
+) -> QuorumError:
+    error = QuorumError(
         f"{confirmed} nodes confirmed {setup.operation}, at least {needed} must",
         hint="Repeating the call is safe: a node that has made the change says so again",
         threshold=needed,
@@ -188,96 +114,53 @@ def _too_few(setup: SetupText, confirmed: int, needed: int, failures: list[NodeO
         phase=setup.operation,
         request_id=setup.request_id,
     )
+    return out_of_time(error, deadline, "waiting for the nodes to confirm", phase=setup.operation)
+
+
+# --- passkeys ---------------------------------------------------------------------------------------------------------
 
 
 async def register_passkey(
-    nodes: Sequence[Node],
+    nodes: Mapping[OperatorAddress, Node],
     setup: SetupText,
     authenticate: Authenticate,
     *,
     needed: int,
     deadline: Deadline,
 ) -> str:
-    """
-    Register one passkey.
-
-    Args:
-        nodes: The pool.
-        setup: The setup of registerPasskey.
-        authenticate: Has the passkey made.
-        needed: How many nodes must confirm.
-        deadline: The job's deadline.
-
-    Returns:
-        Its credential id.
-
-    Raises:
-        WalletError: No passkey was made; nothing was registered.
-        QuorumError: Too few nodes confirmed.
-    """
-    asking = setup.challenge_params
-    nonces, failures = await ask_all(
-        rank(nodes)[:MAX_PARTIES], lambda node: setup.ask_nonce(node, asking, deadline)
-    )
-    if len(nonces) < needed:
-        raise _too_few_registered(setup, len(nonces), needed, failures)
-    opened = NodeRound.of(setup, nonces)
+    """Register one passkey, which *authenticate* makes, with at least *needed* nodes; return its credential id."""
+    opened, asked = await _open_with_everybody(nodes, setup, deadline, most=MAX_PARTIES)
+    if len(asked.values) < needed:
+        raise _too_few_to_register(setup, len(asked.values), needed, asked.failures, deadline)
     authentication = await authenticate(opened.challenge)
-    params = opened.params(authentication)
-    by_operator = {node.operator: node for node in nodes}
-    started = time.monotonic()
-    receipts, refused = await ask_all(
-        [by_operator[operator] for operator in opened.participants],
-        lambda node: _ask_to_register(node, params, setup, authentication.id, deadline),
+    receipts = await submit(
+        nodes,
+        opened,
+        authentication,
+        method=METHODS[setup.operation],
+        decode=partial(_read_passkey_receipt, opened, authentication.id),
+        plan=Plan(wanted=len(opened.participants)),
+        deadline=deadline,
     )
-    tell_verdict(
-        nodes[0].events,
-        setup.request_id,
-        setup.operation,
-        is_won=len(receipts) >= needed,
-        needed=needed,
-        agreed=receipts,
-        outcomes=failures + refused,
-        elapsed_s=time.monotonic() - started,
-    )
-    if len(receipts) < needed:
-        raise _too_few_registered(setup, len(receipts), needed, failures + refused)
+    failures = asked.failures + receipts.failures
+    if not _is_confirmed(nodes, opened, receipts, needed, failures):
+        raise _too_few_to_register(setup, len(receipts.values), needed, failures, deadline)
     return authentication.id
 
 
-async def _ask_to_register(
-    node: Node, params: str, setup: SetupText, credential_id: str, deadline: Deadline
+def _read_passkey_receipt(
+    opened: NodeRound, credential_id: str, operator: OperatorAddress, value: Json
 ) -> PasskeyReceipt:
-    def decode(value: Json) -> PasskeyReceipt:
-        receipt = node_passkeys.decode_passkey_receipt(value)
-        _check_receipt(receipt, node.operator, setup, credential_id)
-        return receipt
-
-    result = await node.call(
-        node_passkeys.REGISTER_METHOD, params, decode, deadline=deadline, request_id=setup.request_id
-    )
-    return result.value
+    receipt = PasskeyReceipt.read_whole(value)
+    said = (receipt.claims.request_id, receipt.claims.credential_id)
+    _check_receipt(receipt, opened, operator, is_asked=said == (opened.setup.request_id, credential_id))
+    return receipt
 
 
-def _check_receipt(
-    receipt: PasskeyReceipt, operator: OperatorAddress, setup: SetupText, credential_id: str
-) -> None:
-    asked = (setup.request_id, operator, credential_id)
-    try:
-        signer: str = recover_address(node_passkeys.passkey_receipt_digest(receipt), receipt.signature)
-    except DanError:
-        signer = ""
-    if (receipt.request_id, receipt.operator, receipt.credential_id) != asked or signer != operator:
-        raise AcknowledgementError(
-            "the receipt does not count: it is for something else, or not signed by the node's operator",
-            hint="The node is faulty or dishonest; tell its operator",
-        )
-
-
-def _too_few_registered(
-    setup: SetupText, found: int, needed: int, failures: list[NodeOutcome[Any]]
+def _too_few_to_register(
+    setup: SetupText, found: int, needed: int, failures: list[NodeOutcome[Any]], deadline: Deadline
 ) -> QuorumError:
-    return QuorumError(
+    error = QuorumError(
         f"{found} nodes can register the passkey, at least {needed} must",
         hint="Register another passkey when the other nodes are back",
         threshold=needed,
@@ -285,3 +168,51 @@ def _too_few_registered(
         phase=setup.operation,
         request_id=setup.request_id,
     )
+    return out_of_time(error, deadline, "waiting for the nodes to confirm", phase=setup.operation)
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+async def _open_with_everybody(
+    nodes: Mapping[OperatorAddress, Node], setup: SetupText, deadline: Deadline, *, most: int | None = None
+) -> tuple[NodeRound, Answers[ChallengeResult]]:
+    """Ask all nodes for a nonce, and wait for every answer: a change is for everybody who can be reached."""
+    candidates = rank(nodes.values())[:most]
+    return await open_round(candidates, setup, Plan(wanted=len(candidates)), deadline=deadline)
+
+
+def _check_receipt(
+    receipt: ChangeReceipt | PasskeyReceipt, opened: NodeRound, operator: OperatorAddress, *, is_asked: bool
+) -> None:
+    index = opened.participants.index(operator) + 1
+    if not is_asked or receipt.problem(
+        request_id=opened.setup.request_id, operator=operator, party_index=index
+    ):
+        raise AcknowledgementError(
+            "the receipt does not count: it is for something else, or not signed by the node's operator",
+            hint="The node is faulty or dishonest; tell its operator",
+        )
+
+
+def _is_confirmed(
+    nodes: Mapping[OperatorAddress, Node],
+    opened: NodeRound,
+    receipts: Answers[ChangeReceipt] | Answers[PasskeyReceipt],
+    needed: int,
+    failures: list[NodeOutcome[Any]],
+) -> bool:
+    """Return whether enough nodes confirm, and report it."""
+    is_won = len(receipts.values) >= needed
+    tell_verdict(
+        nodes[opened.participants[0]].events,
+        opened.setup.request_id,
+        opened.setup.operation,
+        is_won=is_won,
+        needed=needed,
+        agreed=receipts.values,
+        outcomes=failures,
+        elapsed_s=receipts.elapsed_s,
+        key_id=opened.setup.key_id,
+    )
+    return is_won

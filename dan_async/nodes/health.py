@@ -1,7 +1,7 @@
 """
-How well one node has been doing, as far as we have seen, and whether it may be asked.
+How the nodes have been doing, as far as we have seen: the one place where latencies and failures are kept.
 
-Pure: the clock and the jitter are injected. Selection (``networks.pool``) only reads what stands here.
+Pure: the clock and the jitter are injected. Choosing nodes (``rank``) only reads what stands here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterable
+from operator import attrgetter
 from typing import Literal, Protocol, TypeVar
 
 from attrs import define, field, frozen
@@ -20,18 +21,33 @@ from dan_async.types import OperatorAddress
 
 _log = logging.getLogger(__name__)
 
-#: Weight of the newest latency in the moving average.
+#: Weight of the newest time in a moving average.
 _NEWEST = 0.2
 
 #: After so many late acknowledgements in a row a node is not listened to, when enough others have come; but for one key
 #: generation in sixteen, to find out whether it still is late.
 _LATE = 2
-
 _LISTEN_EVERY = 16
+
+#: A node that was late in signing is asked last for this long, in seconds.
+_LATE_S = 60.0
+
+#: A step is late after so many times its usual time, within these bounds, in seconds.
+_TIMES = 4.0
+
+_LEAST_S, _MOST_S = 0.1, 10.0
+
+#: What counts as late before anything is known, in seconds. A pair of nodes that meet for the first time has work to do.
+_UNKNOWN_S = {"presign": 0.75, "sign": 0.5}
 
 #: ``live``: nothing speaks against it. ``resting``: it failed, and is asked last. ``probing``: it has rested, and one
 #: request is under way that lets it prove itself.
 RestState = Literal["live", "resting", "probing"]
+
+
+def _average(usual_s: float | None, seconds: float) -> float:
+    """Take one more time into an exponentially weighted moving average."""
+    return seconds if usual_s is None else usual_s + _NEWEST * (seconds - usual_s)
 
 
 @frozen(kw_only=True)
@@ -58,25 +74,18 @@ class RestPolicy:
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def rest_s(self, failures: int, *, least: float = 0.0) -> float:
-        """Give the rest after the *failures*-th failure in a row, in seconds; the node may have asked for *least*."""
+        """Return the seconds of rest after so many failures in a row; the node may have asked for *least*."""
         longest = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
         return max(least, longest * (0.5 + 0.5 * self.random()))
 
 
 @frozen(eq=False)
 class Asked:
-    """
-    A request that is under way; ``HealthRecord`` is told how it ended.
+    """A request that is under way, until the ``HealthRecord`` is told how it ended."""
 
-    Args:
-        started: When it began, by the policy's clock.
-        failures_seen: How many failures had been counted in all when it began.
-        is_proof: Whether its success ends a rest.
-    """
-
-    started: float
-    failures_seen: int
-    is_proof: bool
+    started: float  # by the policy's clock
+    failures_seen: int  # counted in all when it began
+    is_proof: bool  # its success ends a rest
 
 
 @define(eq=False)
@@ -88,13 +97,10 @@ class HealthRecord:
     still tries it. When the rest is over, one request at a time may probe it; the first success clears its record.
 
     Requests that were in flight together when a node went down count as one failure, however many they were.
-
-    Args:
-        policy: How long it rests.
-        on_change: Told of each change of state, with the new one: the one place where a node goes down or comes up.
     """
 
     policy: RestPolicy = field(factory=RestPolicy)
+    #: Called with each new state: the one place where a node goes down or comes up.
     on_change: Callable[[RestState], None] | None = field(default=None, repr=False)
     latency_s: float | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
@@ -111,12 +117,10 @@ class HealthRecord:
         """
         Note that the node is being asked.
 
-        Args:
-            is_look: Whether somebody only looks how it is: the answer does not cut a rest short, nor does silence
-                make it longer, unless this request is the probe.
+        The answer to a mere look does not cut a rest short, nor does silence make it longer, unless it is the probe.
         """
         self.requests += 1
-        is_due = self.is_due
+        is_due = bool(self.failures) and self.is_due
         is_proof = not (is_look and self.failures) or is_due
         asked = Asked(self.policy.clock(), self._failures_seen, is_proof)
         if is_due:
@@ -125,27 +129,15 @@ class HealthRecord:
         return asked
 
     def succeeded(self, asked: Asked, *, is_timed: bool = True) -> None:
-        """
-        Note a right answer.
-
-        Args:
-            asked: What ``begin`` gave.
-            is_timed: Whether the time it took says something about this node alone.
-        """
+        """Note a right answer; *is_timed* if the time that it took says something about this node alone."""
         if is_timed:
-            self._note_latency(self.policy.clock() - asked.started)
+            self.latency_s = _average(self.latency_s, self.policy.clock() - asked.started)
         if self.failures and asked.is_proof:
             self.failures, self.rests_until, self._probe = 0, 0.0, None
             self._tell("live")
 
     def failed(self, asked: Asked, *, least_rest_s: float = 0.0) -> None:
-        """
-        Note that no answer came, or a wrong one.
-
-        Args:
-            asked: What ``begin`` gave.
-            least_rest_s: How long the node asked to be left alone.
-        """
+        """Note that no answer came, or a wrong one, or that the node asked to be left alone for so long."""
         if asked is self._probe:
             self._probe = None
         elif not asked.is_proof or asked.failures_seen != self._failures_seen:
@@ -162,10 +154,10 @@ class HealthRecord:
         self._tell("resting")
 
     def gave_up(self, asked: Asked, *, is_timed: bool = True) -> None:
-        """Note that the asker did not wait for the end. That is no failure; but it took at least this long."""
+        """Note that nobody waited for the end. That is no failure; but it took at least this long."""
         elapsed = self.policy.clock() - asked.started
         if is_timed and elapsed > (self.latency_s or 0.0):
-            self._note_latency(elapsed)
+            self.latency_s = _average(self.latency_s, elapsed)
         if asked is self._probe:
             self._probe = None
             self._tell("resting")
@@ -173,10 +165,6 @@ class HealthRecord:
     def acknowledged(self, *, in_time: bool) -> None:
         """Note whether its acknowledgement of a key that was made came before or within the grace."""
         self.late_keygens = 0 if in_time else self.late_keygens + 1
-
-    def _note_latency(self, seconds: float) -> None:
-        old = self.latency_s
-        self.latency_s = seconds if old is None else old + _NEWEST * (seconds - old)
 
     def _tell(self, state: RestState) -> None:
         if self.on_change is not None:
@@ -221,15 +209,37 @@ class HealthRecord:
         return (2, self.rests_until, latency)
 
 
-class NodeUpDown:
-    """
-    Tells when a node goes down and when it is back: what ``HealthRecord.on_change`` takes.
+class Ranked(Protocol):
+    """A node, as far as ranking knows it."""
 
-    Args:
-        record: The node's record.
-        operator: The node.
-        events: Who listens.
+    @property
+    def operator(self) -> OperatorAddress:
+        """Its operator address."""
+        ...
+
+    @property
+    def health(self) -> HealthRecord:
+        """How it has been doing."""
+        ...
+
+
+N = TypeVar("N", bound=Ranked)
+
+_by_health = attrgetter("health.rank")
+
+
+def rank(nodes: Iterable[N], *, without: Collection[OperatorAddress] = ()) -> list[N]:
     """
+    Return the nodes, healthiest first; ties keep the order in which they were given.
+
+    Live nodes come first, the fastest of them in front; then those whose rest is over; then those that rest. Only those
+    named in *without* are left out, so that a pool in which every node failed still yields nodes.
+    """
+    return sorted([node for node in nodes if node.operator not in without], key=_by_health)
+
+
+class NodeUpDown:
+    """Reports that a node went down or is back, as a ``HealthRecord.on_change``."""
 
     __slots__ = ("_events", "_failures", "_operator", "_record")
 
@@ -239,8 +249,7 @@ class NodeUpDown:
         self._events = events
         self._failures = 0
 
-    def __call__(self, state: RestState) -> None:
-        """Hear of a change of state."""
+    def __call__(self, state: RestState) -> None:  # noqa: D102 - see the class
         before, self._failures = self._failures, self._record.failures
         if state == "resting" and not before:
             _log.info("node %s failed and rests for %.2f s", self._operator, self._record.rests_for_s)
@@ -254,63 +263,13 @@ class NodeUpDown:
                 self._events.emit(NodeUp(node=self._operator, failures=before))
 
 
-class Pooled(Protocol):
-    """What selection needs to know of a node."""
-
-    @property
-    def operator(self) -> OperatorAddress:
-        """Its operator address."""
-        ...
-
-    @property
-    def health(self) -> HealthRecord:
-        """How it has been doing."""
-        ...
-
-
-N = TypeVar("N", bound=Pooled)
-
-
-def rank(nodes: Iterable[N], *, without: Collection[OperatorAddress] = ()) -> list[N]:
-    """
-    Give the nodes, healthiest first; ties keep the order in which they were given.
-
-    Live nodes come first, the fastest of them in front; then those whose rest is over; then those that rest. None is left
-    out for its health, so that a pool in which every node failed still yields nodes.
-
-    Args:
-        nodes: The pool.
-        without: Operators to leave out.
-    """
-    return sorted((node for node in nodes if node.operator not in without), key=lambda node: node.health.rank)
-
-
-def fastest(nodes: Iterable[N], count: int, *, without: Collection[OperatorAddress] = ()) -> list[N]:
-    """Give the *count* nodes that are likely to answer first, best first; fewer if there are no more. See ``rank``."""
-    return rank(nodes, without=without)[:count]
-
-
-#: A node that was late is asked last for this long, in seconds.
-_LATE_S = 60.0
-
-#: Weight of the newest time in the moving average of a step; how many times that is late; bounds of it, in seconds.
-_NEWEST_STEP = 0.2
-
-_TIMES = 4.0
-
-_LEAST_S, _MOST_S = 0.1, 10.0
-
-#: What counts as late before anything is known, in seconds. A pair of nodes that meet for the first time has work to do.
-_UNKNOWN_S = {"presign": 0.75, "sign": 0.5}
-
-
 @define
 class Lateness:
     """
-    How long each step usually takes, and which nodes were late.
+    How long each step of signing usually takes, and which nodes were late in one.
 
-    Args:
-        clock: Monotonic seconds.
+    Kept apart from the nodes' records on purpose: a step takes as long as all its signers together, so a late one must not
+    change the participants of a key generation.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -319,11 +278,10 @@ class Lateness:
 
     def took(self, step: str, seconds: float) -> None:
         """Note that all t nodes took so long."""
-        old = self._usual_s.get(step)
-        self._usual_s[step] = seconds if old is None else old + _NEWEST_STEP * (seconds - old)
+        self._usual_s[step] = _average(self._usual_s.get(step), seconds)
 
     def limit_s(self, step: str) -> float:
-        """Give the seconds after which a step is late."""
+        """Return the seconds after which a step is late."""
         usual = self._usual_s.get(step)
         if usual is None:
             return _UNKNOWN_S.get(step, _LEAST_S)

@@ -1,54 +1,206 @@
 """
-One key generation of a client over the nodes themselves: who takes part, the owner's signature, and starting again.
+Key generation over the nodes (docs/node-protocol.md, "Key generation"): the participants, their verdict, new starts.
 
-What was not yet shown to the owner's wallet is replaced silently; what was, is started again only for a wallet that no
-person looks at, unless the caller allows to ask the person again.
+Until the owner has signed, a node that fails is replaced silently. After that a failed round is started again with a new
+signature, which a person is asked for only if the caller allows it.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from attrs import evolve, frozen
 
 from dan_async.config import Threshold, Timeouts
 from dan_async.deadline import Deadline
 from dan_async.errors import (
+    AcknowledgementError,
     ClientClosedError,
+    DanError,
     FailureKind,
     NodeOutcome,
     NodeRefusedError,
     QuorumError,
     failure_kind,
 )
-from dan_async.events import OperationRestarted, RequestLog, wallet_turn
-from dan_async.network import KeygenReport, KeygenRequest, KeygenTimings
+from dan_async.events import OperationRestarted, RequestLog, tell_verdict
+from dan_async.network import AuthModule, KeygenReport, KeygenRequest, KeygenTimings
+from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
-from dan_async.nodes.round import NodeRound, SetupText, open_round, out_of_time, run_keygen
+from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
+from dan_async.nodes.tally import KeygenTally, set_dissent_apart
 from dan_async.protocols import gateway_1 as revision_1
-from dan_async.protocols import node as node_1
-from dan_async.protocols.node import MOST_RESTARTS
+from dan_async.protocols.node import MOST_RESTARTS, ChallengeResult, restarted_request_id
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
-from dan_async.types import OperatorAddress, RequestId
-
-if TYPE_CHECKING:
-    from dan_async.network import AuthModule
+from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
 
 #: How many times a key generation is started again that cannot leave out anybody new. One that can always is.
 _VAIN_RESTARTS = 2
 
+#: Without a grace of the caller's own: this part of the time that it took until t nodes agreed, within these bounds, in
+#: seconds. A tenth keeps a call with a stalled node about as fast as one without.
+_GRACE_PART = 0.1
+_LEAST_GRACE_S = 0.002
+_MOST_GRACE_S = 0.05
+
+#: When t cannot agree any more and a node blames another: how long to listen to what the rest say of it, in seconds.
+_BLAME_S = 0.25
+
+
+# --- the verdict of t nodes -------------------------------------------------------------------------------------------
+
+
+def grace(agreed_after_s: float, grace_s: float | None = None) -> float:
+    """Return the seconds to listen on once t agree: those that the caller wants, or about a tenth of the time so far."""
+    if grace_s is not None:
+        return grace_s
+    return min(_MOST_GRACE_S, max(_LEAST_GRACE_S, _GRACE_PART * agreed_after_s))
+
+
+@frozen(kw_only=True)
+class UntilVerdict(Plan[Acknowledgement]):
+    """
+    Over when t nodes agree, or when t cannot agree any more.
+
+    When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
+    share. Cutting them off is safe: a node that did its work repeats its answer when asked again. When t cannot agree, the
+    moment is 50 ms, for the others may say which node is to blame. As soon as one does, all but the accused have 250 ms.
+    """
+
+    tally: KeygenTally
+    #: Seconds to listen on after the verdict is won; None for a short time that depends on how long it took.
+    grace_s: float | None = None
+    #: Nodes that are not waited for after the verdict is won: they were late the last times as well.
+    slow: Collection[OperatorAddress] = ()
+
+    def check(self, operator: OperatorAddress, answer: Acknowledgement) -> str:
+        """Count it, if it passes every check."""
+        self.tally.record(operator, answer)
+        return answer.summary
+
+    def is_settled(self, answers: Answers[Acknowledgement]) -> bool:
+        """Whether t agree, or cannot agree any more."""
+        for operator in answers.errors:
+            self.tally.record_failure(operator)
+        return self.tally.is_won or self.tally.is_lost
+
+    def linger_s(self, answers: Answers[Acknowledgement]) -> float:
+        """Short if t agree; longer if it may come out who is to blame."""
+        if self.tally.is_won:
+            return grace(answers.elapsed_s, self.grace_s)
+        return _BLAME_S if _accused(answers) else _MOST_GRACE_S
+
+    def spared(self, answers: Answers[Acknowledgement]) -> Collection[OperatorAddress]:
+        """Return the slow nodes, or the accused, which would hardly answer."""
+        return self.slow if self.tally.is_won else _accused(answers)
+
+
+def _accused(answers: Answers[Acknowledgement]) -> set[OperatorAddress]:
+    """Return all nodes that any other blames."""
+    refusals = [error for error in answers.errors.values() if isinstance(error, NodeRefusedError)]
+    return {OperatorAddress(culprit) for refusal in refusals for culprit in refusal.culprits}
+
+
+async def run_keygen(
+    nodes: Mapping[OperatorAddress, Node],
+    opened: NodeRound,
+    authentication: UserAuthentication,
+    threshold: Threshold,
+    *,
+    deadline: Deadline,
+    grace_s: float | None = None,
+) -> KeygenReport:
+    """
+    Send the authorised request to every participant, and count their acknowledgements.
+
+    If fewer than t agree, the QuorumError has every outcome, and is a DeadlineExceededError if the time ran out first.
+    """
+    setup = opened.setup
+    tally = KeygenTally(
+        request_id=setup.request_id,
+        threshold=threshold,
+        participants=opened.participants,
+        owner_id=authentication.id,
+    )
+    slow = []
+    for operator in opened.participants:
+        health = nodes[operator].health
+        health.keygens += 1
+        if grace_s is None and not health.is_worth_the_grace:
+            slow.append(operator)
+    answers = await submit(
+        nodes,
+        opened,
+        authentication,
+        method="dan_keygen",
+        decode=_decode,
+        plan=UntilVerdict(wanted=len(opened.participants), tally=tally, grace_s=grace_s, slow=slow),
+        deadline=deadline,
+    )
+    for outcome in answers.outcomes:
+        if isinstance(outcome.error, DanError):
+            RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
+    outcomes = set_dissent_apart(answers.outcomes, tally.winners)
+    report = partial(
+        tell_verdict,
+        nodes[opened.participants[0]].events,
+        setup.request_id,
+        setup.operation,
+        needed=threshold.t,
+        agreed=[outcome.operator for outcome in outcomes if outcome.is_success],
+        outcomes=outcomes,
+        elapsed_s=answers.elapsed_s,
+    )
+    try:
+        agreed = tally.verdict()
+    except QuorumError as error:
+        doing = "waiting for the nodes to generate the key"
+        failure = out_of_time(error, deadline, doing, phase="keygen")
+        failure.outcomes = outcomes
+        _note_misbehaviour(nodes, outcomes, failure.culprits)
+        report(is_won=False)
+        raise failure from None
+    _note_misbehaviour(nodes, outcomes, ())
+    for outcome in outcomes:
+        if outcome.error is None:
+            nodes[outcome.operator].health.acknowledged(in_time=outcome.is_success)
+    report(is_won=True, key_id=agreed.key_id)
+    return KeygenReport(
+        request_id=setup.request_id,
+        key_id=agreed.key_id,
+        public_key=agreed.public_key,
+        threshold=threshold,
+        outcomes=outcomes,
+    )
+
+
+def _decode(_: OperatorAddress, value: Json) -> Acknowledgement:
+    return Acknowledgement.read(value)
+
+
+def _note_misbehaviour(
+    nodes: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome[Any]], culprits: Collection[str]
+) -> None:
+    """Let those rest whose acknowledgement failed a check, and those that most of the others blame."""
+    for outcome in outcomes:
+        if isinstance(outcome.error, AcknowledgementError) or outcome.operator in culprits:
+            nodes[outcome.operator].health.misbehaved()
+
+
+# --- the client's side: participants and new starts -------------------------------------------------------------------
+
 
 @frozen(kw_only=True)
 class _Opened:
-    """A round whose nodes are ready, and what the owner is to sign for it."""
+    """A round whose nodes are ready, with the setup that the owner is to sign for it."""
 
     setup: KeygenSetup
     threshold: Threshold
@@ -57,33 +209,24 @@ class _Opened:
 
     @property
     def replaced(self) -> tuple[NodeOutcome[Any], ...]:
-        """What became of the nodes that were asked and do not take part."""
-        return tuple(o for o in self.outcomes if o.operator not in self.round.participants)
+        """The outcomes of nodes that were asked and do not take part."""
+        return tuple([o for o in self.outcomes if o.operator not in self.round.participants])
 
 
 class NodeKeygen:
-    """
-    Runs one key generation.
-
-    Args:
-        nodes: The pool.
-        request: What is asked for.
-        auth: Who authorises it.
-        deadline: The job's deadline.
-        timeouts: Limits within it.
-    """
+    """One key generation of a client, new starts included."""
 
     def __init__(
         self,
-        nodes: Sequence[Node],
+        nodes: Mapping[OperatorAddress, Node],
         request: KeygenRequest,
         auth: AuthModule,
         *,
         deadline: Deadline,
         timeouts: Timeouts,
     ) -> None:
-        self._nodes = {node.operator: node for node in nodes}
-        self._events = nodes[0].events
+        self._nodes = nodes
+        self._events = next(iter(nodes.values())).events
         self._first = request
         self._auth = auth
         self._deadline = deadline
@@ -98,9 +241,9 @@ class NodeKeygen:
     async def run(self) -> KeygenReport:
         """Run it; see ``Network.keygen`` for what it raises."""
         started = time.monotonic()
-        unasked = rank(self._nodes.values())[self._first.threshold.n :]
-        async with probing(unasked, deadline=self._deadline):
-            report = await self._run()
+        ranked = rank(self._nodes.values())
+        async with probing(ranked[self._first.threshold.n :], deadline=self._deadline):
+            report = await self._run(ranked)
         timings = evolve(report.timings, total_s=time.monotonic() - started)
         return evolve(
             report,
@@ -109,15 +252,15 @@ class NodeKeygen:
             culprits=tuple(sorted(self._culprits)),
         )
 
-    async def _run(self) -> KeygenReport:
+    async def _run(self, candidates: list[Node]) -> KeygenReport:
         request = self._first
         while True:
-            times = [time.monotonic()]
-            opened = await self._open(request)
+            began = time.monotonic()
+            opened = await self._open(request, candidates)
             self._replaced += opened.replaced
-            times.append(time.monotonic())
+            were_ready = time.monotonic()
             authentication = await self._authorise(opened)
-            times.append(time.monotonic())
+            authorised = time.monotonic()
             try:
                 report = await run_keygen(
                     self._nodes,
@@ -137,16 +280,17 @@ class NodeKeygen:
                     raise
                 self._replaced += [o for o in error.outcomes if not o.is_success]
             else:
-                times.append(time.monotonic())
-                challenge_s, wallet_s, keygen_s = (b - a for a, b in pairwise(times))
-                timings = KeygenTimings(challenge_s=challenge_s, wallet_s=wallet_s, keygen_s=keygen_s)
+                timings = KeygenTimings(
+                    challenge_s=were_ready - began,
+                    wallet_s=authorised - were_ready,
+                    keygen_s=time.monotonic() - authorised,
+                )
                 return evolve(report, restarts=self._restarts, timings=timings)
+            candidates = self._next_candidates()
             self._restarts += 1
             RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
             old_id = request.request_id
-            request = evolve(
-                request, request_id=node_1.restarted_request_id(self._first.request_id, self._restarts)
-            )
+            request = evolve(request, request_id=restarted_request_id(self._first.request_id, self._restarts))
             if self._events.hooks:
                 self._events.emit(
                     OperationRestarted(
@@ -160,7 +304,7 @@ class NodeKeygen:
     # --- starting again -----------------------------------------------------------------------------------------------
 
     def _leave_out(self, error: QuorumError) -> None:
-        """Note whom to leave out of the next round: who is blamed by most, who answered wrong, who did not answer."""
+        """Leave out of the next round the nodes that most others blame, that answered wrong, or not at all."""
         before = len(self._left_out)
         self._culprits |= {OperatorAddress(culprit) for culprit in error.culprits}
         self._left_out |= self._culprits
@@ -171,11 +315,17 @@ class NodeKeygen:
         if len(self._left_out) == before or self._left() < self._least:
             self._vain_restarts += 1
 
+    def _next_candidates(self) -> list[Node]:
+        left = rank(self._nodes.values(), without=self._left_out)
+        if len(left) < self._least:  # nothing better is left: those that failed may have recovered
+            return rank(self._nodes.values())
+        return left
+
     def _left(self) -> int:
         return len(self._nodes.keys() - self._left_out)
 
     def _obstacle(self, error: QuorumError) -> str | None:
-        """Say why the key generation is not started again, as the error's hint; None if it is."""
+        """Return the reason not to start again, as the error's hint; None if there is none."""
         is_closed = any(isinstance(outcome.error, ClientClosedError) for outcome in error.outcomes)
         if not error.retryable or self._deadline.is_over or is_closed:
             return error.hint
@@ -199,12 +349,9 @@ class NodeKeygen:
 
     # --- the steps of a round -----------------------------------------------------------------------------------------
 
-    async def _open(self, request: KeygenRequest) -> _Opened:
+    async def _open(self, request: KeygenRequest, candidates: list[Node]) -> _Opened:
         """Find n nodes that are ready; fewer, if that many do not answer and the request allows it."""
         least = self._least
-        candidates = rank(self._nodes.values(), without=self._left_out)
-        if len(candidates) < least:  # nothing better is left: those that failed may have recovered
-            candidates = rank(self._nodes.values())
         threshold = Threshold(request.threshold.t, max(least, min(len(candidates), request.threshold.n)))
         opened = await self._ask(request, threshold, candidates)
         ready = len(opened.round.participants)
@@ -229,32 +376,39 @@ class NodeKeygen:
         return opened
 
     async def _ask(self, request: KeygenRequest, threshold: Threshold, candidates: Sequence[Node]) -> _Opened:
-        setup, text = _setup_for(request, threshold)
-        remaining = self._deadline.remaining()
-        opened, outcomes = await open_round(
-            candidates,
-            text,
-            threshold.n,
-            deadline=self._deadline,
+        setup = revision_1.keygen_setup(
+            threshold=threshold,
+            claim=request.claim,
+            permissions=request.permissions,
+            key_label=request.key_label,
+        )
+        text = SetupText(
+            request_id=request.request_id,
+            operation="keygen",
+            revision="1",
+            text=revision_1.encode_keygen_setup(setup),
+        )
+        # Fewer parties than asked for are taken late, but while there is time to go on with them.
+        patience_s, remaining = self._timeouts.patience_s, self._deadline.remaining()
+        plan: Plan[ChallengeResult] = Plan(
+            wanted=threshold.n,
             hedge_s=self._timeouts.hedge_s,
             least=min(self._least, threshold.n),
-            # Fewer parties than asked for are taken late, but while there is time to go on with them.
-            patience_s=min(self._timeouts.patience_s, *([] if remaining is None else [remaining / 2])),
+            patience_s=patience_s if remaining is None else min(patience_s, remaining / 2),
         )
-        return _Opened(setup=setup, threshold=threshold, round=opened, outcomes=tuple(outcomes))
+        opened, answers = await open_round(candidates, text, plan, deadline=self._deadline)
+        return _Opened(setup=setup, threshold=threshold, round=opened, outcomes=tuple(answers.outcomes))
 
     async def _authorise(self, opened: _Opened) -> UserAuthentication:
         challenge = opened.round.challenge
-        waiting = self._deadline.paused() if self._auth.interactive else nullcontext()
-        with waiting, wallet_turn(self._events, opened.round.setup.request_id, self._auth.interactive):
-            signature = await self._auth.authorise(
-                challenge=challenge, typed_data=revision_1.keygen_typed_data(opened.setup, challenge)
-            )
-        return UserAuthentication(
-            method=self._auth.method,
-            id=self._auth.id,
+        return await authenticate(
+            self._auth,
+            challenge,
+            typed_data=revision_1.keygen_typed_data(opened.setup, challenge),
             credentials=revision_1.encode_claim(self._first.claim),
-            signature=signature,
+            request_id=opened.round.setup.request_id,
+            deadline=self._deadline,
+            events=self._events,
         )
 
 
@@ -266,38 +420,20 @@ def not_ready(
     *,
     deadline: Deadline,
 ) -> QuorumError:
-    """Make the error of a key generation that could not begin."""
+    """Return the error of a key generation that could not begin."""
     error = QuorumError(
         f"{ready} nodes are ready for key generation, {threshold.n} are needed",
         hint="The owner was not asked, nothing was created. Allow fewer with min_parties, or add nodes",
         threshold=threshold.t,
-        outcomes=sorted(outcomes, key=lambda outcome: outcome.is_success),  # what went wrong comes first
+        outcomes=sorted(outcomes, key=lambda outcome: outcome.is_success),  # failures first
         phase="challenge",
         request_id=request_id,
     )
-    if deadline.is_over:
-        return out_of_time(deadline, "waiting for nodes to be ready", error, phase="challenge")
-    return error
+    return out_of_time(error, deadline, "waiting for nodes to be ready", phase="challenge")
 
 
 def _is_final(outcome: NodeOutcome[Any]) -> bool:
-    """Whether a node refused what another round would bring again."""
+    """Whether a node refused something that another round would bring again."""
     return isinstance(outcome.error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(
         outcome.error
     )
-
-
-def _setup_for(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetup, SetupText]:
-    setup = revision_1.keygen_setup(
-        threshold=threshold,
-        claim=request.claim,
-        permissions=request.permissions,
-        key_label=request.key_label,
-    )
-    text = SetupText(
-        request_id=request.request_id,
-        operation="keygen",
-        revision="1",
-        text=revision_1.encode_keygen_setup(setup),
-    )
-    return setup, text

@@ -1,19 +1,13 @@
-"""
-One node as the client sees it: its pinned identity, its connection, its health.
-
-Letting a node that has rested prove itself, beside work that does not need it.
-"""
+"""One node as the client sees it: its pinned identity, its connection, its health."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
-
-from attrs import frozen
+from typing import Any, TypeVar
 
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
 from dan_async.crypto.signature import recover_address
@@ -37,13 +31,16 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.events import Attempts, EventHub
-from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy, rank
-from dan_async.protocols import node as node_1
+from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node import IdentifyParams, Identity, identity_digest
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
 from dan_async.transport.websocket import WebSocketTransport
-from dan_async.types import Json, OperatorAddress
+from dan_async.types import Json
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,27 +48,8 @@ T = TypeVar("T")
 _COLLECTIVE = frozenset({"dan_keygen", "dan_presign"})
 
 
-@frozen
-class Result(Generic[T]):
-    """A decoded answer and how many attempts it took."""
-
-    value: T
-    attempts: int
-
-
 class Node:
-    """
-    A node of a ``NodeNetwork``.
-
-    Args:
-        endpoint: Where it is and who it must be.
-        options: How to connect.
-        timeouts: Limits for connecting and for one attempt.
-        retry: When to try again.
-        transport: How to reach it, instead of a connection of its own.
-        rest: How long it is left alone after failures.
-        events: Who listens to what happens to it; the same for all nodes of a network.
-    """
+    """A node of a ``NodeNetwork``; *transport* stands in for a connection of its own, *events* are the network's."""
 
     def __init__(
         self,
@@ -85,17 +63,13 @@ class Node:
         events: EventHub | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self.operator = endpoint.operator
         self.events = events or EventHub()
         self.health = HealthRecord(rest or RestPolicy())
         self.health.on_change = NodeUpDown(self.health, self.operator, self.events)
         self._timeouts = timeouts
         self._retry = retry
         self._transport = transport or self._make_transport(options)
-
-    @property
-    def operator(self) -> OperatorAddress:
-        """Its operator address, by which it is known."""
-        return self.endpoint.operator
 
     def _make_transport(self, options: TransportOptions) -> Transport:
         url, connect_s = self.endpoint.url, self._timeouts.connect_s
@@ -112,18 +86,20 @@ class Node:
     async def _identify(self, call: Callable[..., Any]) -> None:
         """Make the node prove, on each new connection, that it holds the pinned operator's key."""
         nonce = secrets.token_bytes(32)
-        answer = await call("dan_identify", node_1.encode_identify(nonce), timeout_s=self._timeouts.connect_s)
-        operator, signature = node_1.decode_identify_result(answer)
-        digest = node_1.identity_digest(operator=self.operator, nonce=nonce)
-        if operator != self.operator or _recover(digest, signature) != self.operator:
+        answer = await call(
+            "dan_identify", encode(IdentifyParams(nonce=nonce)), timeout_s=self._timeouts.connect_s
+        )
+        identity = Identity.read(answer)
+        digest = identity_digest(operator=self.operator, nonce=nonce)
+        if identity.operator != self.operator or _recover(digest, identity.signature) != self.operator:
             raise NodeProtocolError(
-                f"the node is operator {operator}, not {self.operator}"
-                if operator != self.operator
+                f"the node is operator {identity.operator}, not {self.operator}"
+                if identity.operator != self.operator
                 else f"the node could not prove that it is operator {self.operator}",
                 hint="Check the URL and the operator; the client talks to no node that it was not given",
             )
 
-    async def call(
+    def call(
         self,
         method: str,
         params: str,
@@ -134,30 +110,19 @@ class Node:
         attempt_s: float | None = None,
         tries: Tries | None = None,
         is_look: bool = False,
-    ) -> Result[T]:
+    ) -> Coroutine[Any, Any, T]:
         """
         Ask the node, again if that is safe and may help. Every method of dan-node/1 is idempotent by its request id.
 
-        Args:
-            method: The JSON-RPC method.
-            params: Its parameters as JSON text.
-            decode: Checks and decodes the result.
-            deadline: The job's deadline.
-            request_id: For errors and logs.
-            attempt_s: Seconds for one attempt, if not the usual.
-            tries: Counts the attempts, for an asker who may not wait for the end.
-            is_look: Whether this only looks how the node is; see ``HealthRecord.begin``.
-
-        Raises:
-            NodeError: The last attempt's failure.
-            DeadlineExceededError: The deadline ran out.
+        *tries* counts the attempts, for a caller that may not wait for the end. *is_look*: see ``HealthRecord.begin``.
+        Raised is the last attempt's NodeError, or a DeadlineExceededError.
         """
-        counted = Tries() if tries is None else tries
         # What the nodes do together takes as long as the slowest of them: that says nothing about this one.
         is_timed = method not in _COLLECTIVE
 
         async def attempt() -> T:
-            counted.made += 1
+            if tries is not None:
+                tries.made += 1
             limit = deadline.cap(attempt_s or self._timeouts.attempt_s)
             if limit == 0.0:
                 raise deadline.error(
@@ -179,23 +144,13 @@ class Node:
             self.health.succeeded(asked, is_timed=is_timed)
             return value
 
-        told = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
-        value = await self._retry.run(told.watch(attempt), deadline=deadline, before_sleep=told.before_sleep)
-        return Result(value, counted.made)
+        attempts = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
+        watched = attempts.watch(attempt) if self.events.hooks else attempt
+        return self._retry.run(watched, deadline=deadline, before_sleep=attempts.before_sleep)
 
     async def look(self, *, deadline: Deadline) -> float:
-        """
-        Ask the node how it is, and let it prove itself if it has rested.
-
-        Returns:
-            What its clock shows, in Unix seconds.
-
-        Raises:
-            NodeError: It does not answer, or with what the protocol does not allow.
-            DeadlineExceededError: The deadline ran out.
-        """
-        answer = await self.call("dan_health", "{}", _node_time, deadline=deadline, is_look=True)
-        return answer.value
+        """Ask for the node's health, and let it prove itself if it has rested; return its clock in Unix seconds."""
+        return await self.call("dan_health", "{}", _node_time, deadline=deadline, is_look=True)
 
     def _note_failure(self, asked: Asked, error: NodeError) -> None:
         if isinstance(error, NodeRefusedError) and not error.retryable:
@@ -276,22 +231,18 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
     )
 
 
-_log = logging.getLogger(__name__)
+# --- proving itself ------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def probing(spares: Iterable[Node], *, deadline: Deadline) -> AsyncIterator[None]:
     """
-    Probe one of the nodes whose rest is over while the block runs, if there is one.
+    Probe one of the spares, best first, whose rest is over while the block runs, if there is one.
 
     A node that failed is ranked behind those that did not. In a pool with enough of them it would never be asked again, so
-    it is asked how it is on the side: no seat and no time is spent on it, and with the block the probe ends as well.
-
-    Args:
-        spares: The nodes that the block does not ask.
-        deadline: The job's deadline.
+    its health is asked for on the side: that takes no place and no time from the job, and ends with the block.
     """
-    due = next((node for node in rank(spares) if node.health.is_due), None)
+    due = next((node for node in spares if node.health.is_due), None)
     tasks = [] if due is None else [asyncio.create_task(_probe(due, deadline), name="dan-probe")]
     try:
         yield

@@ -1,101 +1,102 @@
 """
-The two round trips that make a key over the nodes (docs/node-protocol.md, "Key generation").
+One round of the node protocol (docs/node-protocol.md): nonces, the owner's authorisation, the request, the answers.
 
-First a nonce from each node; then, with the owner's authorisation over all of it, the request itself. Who the owner is,
+First a nonce from each node; then, with the owner's authorisation over all of them, the request itself. Who the owner is,
 and which wire revision it signs, is the caller's business: a client signs itself, a gateway relays its client's signature.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import TypeVar
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
-from dan_async.config import Threshold
+from dan_async.config import MAX_PARTIES
 from dan_async.deadline import Deadline
-from dan_async.errors import AcknowledgementError, NodeOutcome, QuorumDeadlineError, QuorumError
-from dan_async.events import tell_verdict
-from dan_async.network import KeygenReport
-from dan_async.nodes.ask_many import fan_out, fill_seats
+from dan_async.errors import QuorumDeadlineError, QuorumError
+from dan_async.events import EventHub, wallet_turn
+from dan_async.network import AuthModule
+from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.node import Node
-from dan_async.nodes.tally import KeygenTally, set_dissent_apart
-from dan_async.protocols import node as node_1
+from dan_async.protocols.fields import encode
 from dan_async.protocols.gateway_1 import oneshot_challenge
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node import (
+    ChallengeParams,
+    ChallengeResult,
+    KeygenParams,
+    final_challenge,
+    setup_hash,
+)
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
-from dan_async.types import MpcKeyId, OperatorAddress, RequestId
+from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId, TypedData
+
+A = TypeVar("A")
+
+#: Has the owner sign a challenge of 64 hex digits.
+Authenticate = Callable[[str], Awaitable[UserAuthentication]]
 
 
 @frozen(kw_only=True)
 class SetupText:
-    """
-    A setup as its owner signs it.
-
-    Args:
-        request_id: The request it belongs to.
-        operation: What it is for, as the gateway's paths call it.
-        revision: The wire revision of the text: "0.1", "0.3" or "1".
-        text: One setup object's exact JSON text.
-        key_id: The key it is about, unless it makes one.
-    """
+    """A setup as its owner signs it."""
 
     request_id: RequestId
-    operation: str
-    revision: str
-    text: str
-    key_id: MpcKeyId | None = None
+    operation: str  # as the gateway's paths call it
+    revision: str  # the wire revision of the text: "0.1", "0.3" or "1"
+    text: str  # one setup object's exact JSON text
+    key_id: MpcKeyId | None = None  # the key it is about, unless it makes one
+    #: The setup hash, to which the nodes bind their nonces.
+    digest: bytes = field(init=False, repr=False)
 
-    @property
-    def digest(self) -> bytes:
-        """The setup hash, to which the nodes bind their nonces."""
-        return node_1.setup_hash(operation=self.operation, revision=self.revision, setup=self.text)
-
-    @property
-    def challenge_params(self) -> str:
-        """The parameters of ``dan_challenge``: the same for every node."""
-        return node_1.encode_challenge(
-            node_1.ChallengeParams(
-                request_id=self.request_id,
-                operation=self.operation,
-                setup_hash=self.digest,
-                key_id=self.key_id,
-            )
-        )
-
-    async def ask_nonce(
-        self, node: Node, params: str, deadline: Deadline, tries: Tries | None = None
-    ) -> bytes:
-        """Have one node prepare for it; see ``Node.call`` for what it raises."""
-        result = await node.call(
-            "dan_challenge",
-            params,
-            node_1.decode_challenge_result,
-            deadline=deadline,
-            request_id=self.request_id,
-            tries=tries,
-        )
-        return result.value.nonce
+    @digest.default
+    def _hash(self) -> bytes:
+        return setup_hash(operation=self.operation, revision=self.revision, setup=self.text)
 
 
 @frozen(kw_only=True)
 class NodeRound:
-    """The nodes that take part, ascending, and the nonce of each."""
+    """The nodes that take part, ascending, and the nonce of each; no nonces if the owner signed without asking anyone."""
 
     setup: SetupText
     participants: tuple[OperatorAddress, ...]
     nonces: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, setup: SetupText, ready: Mapping[OperatorAddress, ChallengeResult]) -> NodeRound:
+        """Make a round of the nodes that are ready: the first of them, if they are more than may take part."""
+        participants = tuple(sorted(islice(ready, MAX_PARTIES), key=str.lower))
+        nonces = tuple([ready[operator].nonce for operator in participants])
+        return cls(setup=setup, participants=participants, nonces=nonces)
+
+    @classmethod
+    def oneshot(cls, setup: SetupText, nodes: Iterable[Node], n: int) -> NodeRound:
+        """
+        Make a round without nonces.
+
+        The same setup always goes to the same nodes, so that its replay meets those who know it already.
+        """
+        ranked = sorted(
+            [node.operator for node in nodes],
+            key=lambda operator: hashlib.sha256(f"{setup.request_id}{operator}".encode()).digest(),
+        )
+        return cls(setup=setup, participants=tuple(sorted(ranked[:n], key=str.lower)), nonces=())
+
+    def without_nonces(self) -> NodeRound:
+        """Return the same nodes for an owner who has signed already: the nonces only showed who holds the key."""
+        return evolve(self, nonces=())
 
     @property
     def challenge(self) -> str:
         """The final challenge, as the owner's typed data carries it: 64 hex digits."""
         if not self.nonces:
             return oneshot_challenge(self.setup.text)
-        return node_1.final_challenge(
+        return final_challenge(
             operation=self.setup.operation,
             request_id=self.setup.request_id,
             setup_digest=self.setup.digest,
@@ -105,8 +106,8 @@ class NodeRound:
 
     def params(self, authentication: UserAuthentication) -> str:
         """The parameters of the request itself, authorised: the same for every participant."""
-        return node_1.encode_keygen(
-            node_1.KeygenParams(
+        return encode(
+            KeygenParams(
                 request_id=self.setup.request_id,
                 revision=self.setup.revision,
                 setup=self.setup.text,
@@ -116,166 +117,86 @@ class NodeRound:
             )
         )
 
-    @classmethod
-    def oneshot(cls, setup: SetupText, nodes: Iterable[Node], seats: int) -> NodeRound:
-        """
-        Make a round without nonces, for an owner who signed without asking anyone.
-
-        The same setup always goes to the same nodes, so that its replay meets those who know it already.
-        """
-        ranked = sorted(
-            (node.operator for node in nodes),
-            key=lambda operator: hashlib.sha256(f"{setup.request_id}{operator}".encode()).digest(),
-        )
-        participants = tuple(sorted(ranked[:seats], key=str.lower))
-        return cls(setup=setup, participants=participants, nonces=())
-
-    @classmethod
-    def of(cls, setup: SetupText, nonces: Mapping[OperatorAddress, bytes]) -> NodeRound:
-        """Make a round of the nodes that gave nonces."""
-        participants = tuple(sorted(nonces, key=str.lower))
-        return cls(setup=setup, participants=participants, nonces=tuple(nonces[o] for o in participants))
-
 
 async def open_round(
-    candidates: Sequence[Node],
-    setup: SetupText,
-    seats: int,
-    *,
-    deadline: Deadline,
-    hedge_s: float | None = None,
-    least: int | None = None,
-    patience_s: float | None = None,
-) -> tuple[NodeRound, list[NodeOutcome[Any]]]:
-    """
-    Collect a nonce from each of n nodes, with a spare for each that fails or is late.
-
-    Args:
-        candidates: The nodes, best first.
-        setup: What they are asked to prepare for.
-        seats: n.
-        deadline: The job's deadline.
-        hedge_s: Seconds after which a spare is asked beside a node that is late; None for never.
-        least: How many nonces will do after *patience_s*, if there are not n; n if None.
-        patience_s: Seconds to wait for n before *least* will do; None for without limit.
-
-    Returns:
-        The round, with fewer than n participants if the candidates ran out; and what became of every node asked.
-    """
-    params = setup.challenge_params
-    seated = await fill_seats(
-        candidates,
-        seats,
-        lambda node, tries: setup.ask_nonce(node, params, deadline, tries),
-        step="challenge",
-        hedge_s=hedge_s,
-        least=least,
-        patience_s=patience_s,
+    candidates: Sequence[Node], setup: SetupText, plan: Plan[ChallengeResult], *, deadline: Deadline
+) -> tuple[NodeRound, Answers[ChallengeResult]]:
+    """Ask nodes for a nonce each; fewer take part than the plan wants if the candidates run out."""
+    params = encode(
+        ChallengeParams(
+            request_id=setup.request_id,
+            operation=setup.operation,
+            setup_hash=setup.digest,
+            key_id=setup.key_id,
+        )
     )
-    return NodeRound.of(setup, seated.answers), seated.outcomes
 
-
-async def run_keygen(
-    nodes: Mapping[OperatorAddress, Node],
-    opened: NodeRound,
-    authentication: UserAuthentication,
-    threshold: Threshold,
-    *,
-    deadline: Deadline,
-    grace_s: float | None = None,
-) -> KeygenReport:
-    """
-    Send the authorised request to every participant and aggregate what they acknowledge.
-
-    Args:
-        nodes: The pool, by operator.
-        opened: The round that was authorised.
-        authentication: The owner's signature over its challenge.
-        threshold: The t and n that the setup names.
-        deadline: The job's deadline.
-        grace_s: Seconds to listen on after t nodes agree; see ``Timeouts``.
-
-    Raises:
-        QuorumError: Fewer than t nodes agree; it has every node's outcome.
-        QuorumDeadlineError: The time ran out first; it is a DeadlineExceededError as well, and has the same outcomes.
-    """
-    setup = opened.setup
-    params = opened.params(authentication)
-
-    async def ask(operator: OperatorAddress, tries: Tries) -> Acknowledgement:
-        node = nodes[operator]
-        node.health.keygens += 1
-        result = await node.call(
-            "dan_keygen",
+    def ask(node: Node, tries: Tries) -> Awaitable[ChallengeResult]:
+        return node.call(
+            "dan_challenge",
             params,
-            node_1.decode_acknowledgement,
+            ChallengeResult.read,
             deadline=deadline,
             request_id=setup.request_id,
             tries=tries,
         )
-        return result.value
 
-    tally = KeygenTally(
-        request_id=setup.request_id,
-        threshold=threshold,
-        participants=opened.participants,
-        key_id_of=lambda public_key: node_1.compute_key_id(
-            public_key=public_key,
-            t=threshold.t,
-            participants=opened.participants,
-            owner_id=authentication.id,
-            request_id=setup.request_id,
-        ),
-        digest_of=node_1.acknowledgement_digest,
-    )
-    started = time.monotonic()
-    laggards = {o for o in opened.participants if not nodes[o].health.is_worth_the_grace}
-    outcomes = await fan_out(
-        opened.participants,
-        ask,
-        tally=tally,
-        deadline=deadline,
-        grace_s=grace_s,
-        laggards=laggards if grace_s is None else (),
-    )
-    outcomes = set_dissent_apart(outcomes, tally.winners)
-    tell = partial(
-        tell_verdict,
-        nodes[opened.participants[0]].events,
-        setup.request_id,
-        setup.operation,
-        needed=threshold.t,
-        agreed=[outcome.operator for outcome in outcomes if outcome.is_success],
-        outcomes=outcomes,
-        elapsed_s=time.monotonic() - started,
-    )
-    try:
-        agreed = tally.verdict()
-    except QuorumError as error:
-        failure: QuorumError = error
-        if deadline.is_over and error.retryable:
-            doing = "waiting for the nodes to generate the key"
-            failure = out_of_time(deadline, doing, error, phase="keygen")
-        failure.outcomes = outcomes
-        _note_misbehaviour(nodes, outcomes, failure.culprits)
-        tell(is_won=False)
-        raise failure from None
-    _note_misbehaviour(nodes, outcomes, ())
-    for outcome in outcomes:
-        if outcome.error is None:
-            nodes[outcome.operator].health.acknowledged(in_time=outcome.is_success)
-    tell(is_won=True, key_id=agreed.key_id)
-    return KeygenReport(
-        request_id=setup.request_id,
-        key_id=agreed.key_id,
-        public_key=agreed.public_key,
-        threshold=threshold,
-        outcomes=outcomes,
-    )
+    answers = await ask_many(candidates, ask, plan, step="challenge", deadline=deadline)
+    return NodeRound.of(setup, answers.values), answers
 
 
-def out_of_time(deadline: Deadline, doing: str, failure: QuorumError, *, phase: str) -> QuorumDeadlineError:
-    """Say that it was the deadline that kept a quorum from coming about."""
+async def authenticate(
+    auth: AuthModule,
+    challenge: str,
+    *,
+    typed_data: TypedData,
+    credentials: str,
+    request_id: RequestId,
+    deadline: Deadline,
+    events: EventHub,
+) -> UserAuthentication:
+    """Have the owner sign the challenge. The deadline stands still while a person is asked."""
+    waiting = deadline.paused() if auth.interactive else nullcontext()
+    with waiting, wallet_turn(events, request_id, auth.interactive):
+        signature = await auth.authorise(challenge=challenge, typed_data=typed_data)
+    return UserAuthentication(method=auth.method, id=auth.id, credentials=credentials, signature=signature)
+
+
+async def submit(
+    nodes: Mapping[OperatorAddress, Node],
+    opened: NodeRound,
+    authentication: UserAuthentication,
+    *,
+    method: str,
+    decode: Callable[[OperatorAddress, Json], A],
+    plan: Plan[A],
+    deadline: Deadline,
+) -> Answers[A]:
+    """
+    Send the authorised request to every participant, and count their answers as the plan does.
+
+    *nodes* is the pool; *decode* checks and decodes one node's answer.
+    """
+    params = opened.params(authentication)
+
+    def ask(node: Node, tries: Tries) -> Awaitable[A]:
+        return node.call(
+            method,
+            params,
+            partial(decode, node.operator),
+            deadline=deadline,
+            request_id=opened.setup.request_id,
+            tries=tries,
+        )
+
+    participants = [nodes[operator] for operator in opened.participants]
+    return await ask_many(participants, ask, plan, step=opened.setup.operation, deadline=deadline)
+
+
+def out_of_time(failure: QuorumError, deadline: Deadline, doing: str, *, phase: str) -> QuorumError:
+    """Return the failure; if the deadline is over, as the error that says so."""
+    if not (deadline.is_over and failure.retryable):
+        return failure
     plain = deadline.error(doing)
     return QuorumDeadlineError(
         f"{plain.message}: {failure.message}",
@@ -285,12 +206,3 @@ def out_of_time(deadline: Deadline, doing: str, failure: QuorumError, *, phase: 
         phase=phase,
         request_id=failure.request_id,
     )
-
-
-def _note_misbehaviour(
-    nodes: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome[Any]], culprits: Collection[str]
-) -> None:
-    """Let those rest whose acknowledgement failed a check, and those that most of the others blame."""
-    for outcome in outcomes:
-        if isinstance(outcome.error, AcknowledgementError) or outcome.operator in culprits:
-            nodes[outcome.operator].health.misbehaved()

@@ -1,5 +1,5 @@
 """
-Finding out over the nodes what came of a key generation (docs/node-protocol.md, "dan_settle_keygen").
+Finding out over the nodes whether a key generation made a key (docs/node-protocol.md, "dan_settle_keygen").
 
 Every node of the pool is asked. A node that answers begins nothing more under the request. So if t nodes acknowledge the
 same key, there is a session; and if fewer than t nodes are left that acknowledged or did not answer, there can never be one.
@@ -8,77 +8,20 @@ same key, there is a session; and if fewer than t nodes are left that acknowledg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Protocol, runtime_checkable
-
-from attrs import frozen
+from typing import Any
 
 from dan_async.config import Threshold
-from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import AcknowledgementError, NodeOutcome, QuorumError
-from dan_async.network import KeygenReport
-from dan_async.nodes.changes import ask_all
+from dan_async.network import KeygenQuestion, KeygenReport, KeygenSettlement
+from dan_async.nodes.ask_many import Plan, ask_many
 from dan_async.nodes.node import Node
 from dan_async.nodes.tally import KeygenTally
-from dan_async.protocols import node as node_1
-from dan_async.protocols import node as node_settling
-from dan_async.protocols.node import Acknowledgement
-from dan_async.types import MpcKeyId, OperatorAddress, RequestId
-
-
-@frozen(kw_only=True)
-class KeygenQuestion:
-    """
-    A key generation of which it is not known what came of it.
-
-    Args:
-        request_id: Its first request id.
-        owner_id: Who owns the key: the EOA's address, or the passkey's credential id.
-        threshold: t and n that were asked for.
-        min_parties: The smallest n that was allowed; n if None.
-        ephemeral_key: The ephemeral key it was for.
-    """
-
-    request_id: RequestId
-    owner_id: str
-    threshold: Threshold
-    min_parties: int | None
-    ephemeral_key: EphemeralKey
-
-
-@frozen(kw_only=True)
-class KeygenSettlement:
-    """
-    What the nodes said.
-
-    Args:
-        report: The key, if there is one.
-        is_certain: Whether that will not change; without a report: that there is none and never will be.
-        outcomes: What each node answered.
-    """
-
-    report: KeygenReport | None
-    is_certain: bool
-    outcomes: tuple[NodeOutcome[Acknowledgement], ...] = ()
-
-
-@runtime_checkable
-class SettlesKeygen(Protocol):
-    """A network that can be asked what came of a key generation."""
-
-    async def settle_keygen(self, question: KeygenQuestion, *, deadline: Deadline) -> KeygenSettlement:
-        """
-        Find out what came of a key generation, and see to it that nothing more comes of it.
-
-        Args:
-            question: Which one.
-            deadline: The job's deadline.
-
-        Raises:
-            ClientClosedError: The network was closed.
-        """
-        ...
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node import SETTLE_KEYGEN, SettleParams, request_ids, settle_digest
+from dan_async.protocols.node_claims import Acknowledgement, Settlement
+from dan_async.retry import Tries
+from dan_async.types import OperatorAddress, RequestId
 
 
 async def settle_keygen(
@@ -87,42 +30,35 @@ async def settle_keygen(
     """Ask the nodes; see ``SettlesKeygen``."""
     key = question.ephemeral_key
 
-    async def ask(node: Node) -> tuple[Acknowledgement, ...]:
-        digest = node_settling.settle_digest(
-            request_id=question.request_id, operator=node.operator, eph_pk=key.public_key
-        )
-        params = node_settling.SettleParams(
+    async def ask(node: Node, tries: Tries) -> tuple[Acknowledgement, ...]:
+        digest = settle_digest(request_id=question.request_id, operator=node.operator, eph_pk=key.public_key)
+        params = SettleParams(
             request_id=question.request_id,
             eph_pk=key.public_key,
             sign_alg=key.algorithm,
             signature=key.sign_message(digest),
         )
-        result = await node.call(
-            node_settling.SETTLE_METHOD,
-            node_settling.encode_settle(params),
-            node_settling.decode_settle_result,
+        settlement = await node.call(
+            SETTLE_KEYGEN,
+            encode(params),
+            Settlement.read,
             deadline=deadline,
             request_id=question.request_id,
+            tries=tries,
         )
-        return result.value
+        return settlement.acknowledgements
 
-    answers, failures = await ask_all(nodes, ask)
-    return judge(question, answers, failures)
+    plan: Plan[tuple[Acknowledgement, ...]] = Plan(wanted=len(nodes))
+    answers = await ask_many(nodes, ask, plan, step="settling", deadline=deadline)
+    return judge(question, answers.values, answers.failures)
 
 
 def judge(
     question: KeygenQuestion,
     answers: Mapping[OperatorAddress, tuple[Acknowledgement, ...]],
-    failures: Sequence[NodeOutcome[Acknowledgement]],
+    failures: Sequence[NodeOutcome[Any]],
 ) -> KeygenSettlement:
-    """
-    Decide what the answers mean. Pure.
-
-    Args:
-        question: What was asked.
-        answers: What each node acknowledged; nothing, for one that knows of no key.
-        failures: The nodes that did not answer.
-    """
+    """Judge by the acknowledgements of each node, none if it knows of no key, and by the nodes that did not answer. Pure."""
     largest, reports = 0, []
     groups: dict[
         tuple[RequestId, Threshold, tuple[OperatorAddress, ...]], dict[OperatorAddress, Acknowledgement]
@@ -137,8 +73,7 @@ def judge(
             request_id=request_id,
             threshold=threshold,
             participants=participants,
-            key_id_of=partial(_key_id, question, request_id, participants),
-            digest_of=node_1.acknowledgement_digest,
+            owner_id=question.owner_id,
         )
         outcomes: list[NodeOutcome[Acknowledgement]] = []
         counted = 0
@@ -162,21 +97,6 @@ def judge(
     )
 
 
-def _key_id(
-    question: KeygenQuestion,
-    request_id: RequestId,
-    participants: tuple[OperatorAddress, ...],
-    public_key: bytes,
-) -> MpcKeyId:
-    return node_1.compute_key_id(
-        public_key=public_key,
-        t=question.threshold.t,
-        participants=participants,
-        owner_id=question.owner_id,
-        request_id=request_id,
-    )
-
-
 def _was_asked(
     question: KeygenQuestion,
     request_id: RequestId,
@@ -185,7 +105,7 @@ def _was_asked(
 ) -> bool:
     asked = question.threshold
     return (
-        request_id in node_settling.request_ids(question.request_id)
+        request_id in request_ids(question.request_id)
         and threshold.t == asked.t
         and (question.min_parties or asked.n) <= threshold.n <= asked.n
         and len(participants) == threshold.n

@@ -7,13 +7,13 @@ recover to the key: a wrong share spoils the signature, and nothing shows whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from attrs import frozen
 
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER
-from dan_async.crypto.signature import recover_address, recover_public_key
+from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, DanError, SignatureCheckError
 from dan_async.protocols.node_signing import SignatureShare, SignatureShares
 from dan_async.types import Address, MpcKeyId, OperatorAddress, RequestId
@@ -23,24 +23,13 @@ _HALF_ORDER = ORDER // 2
 
 @frozen(kw_only=True)
 class ExpectedShares:
-    """
-    What every signer's answer must be about.
-
-    Args:
-        request_id: The request.
-        key_id: The key.
-        digests: What is to be signed, 32 bytes each.
-        presignature_ids: What is to be spent, one for each digest; None if the nodes choose.
-        address: The key's address, if it is known beforehand.
-        digest_of: Gives what an operator signs: ``wire.node_signing.shares_digest``.
-    """
+    """The request, key, digests and presignatures that every signer's answer must be about."""
 
     request_id: RequestId
     key_id: MpcKeyId
     digests: tuple[bytes, ...]
-    presignature_ids: tuple[bytes, ...] | None
-    address: Address | None
-    digest_of: Callable[[SignatureShares], bytes]
+    presignature_ids: tuple[bytes, ...] | None  # one for each digest; None if the nodes choose
+    address: Address | None  # None if it is not known beforehand
 
     def check(self, operator: OperatorAddress, shares: SignatureShares) -> None:
         """
@@ -48,6 +37,7 @@ class ExpectedShares:
 
         Raises:
             AcknowledgementError: It is about something else, or not signed by the operator.
+            NodeProtocolError: Its claims are malformed.
         """
         problem = self._problem(operator, shares)
         if problem:
@@ -59,67 +49,53 @@ class ExpectedShares:
             )
 
     def _problem(self, operator: OperatorAddress, shares: SignatureShares) -> str:
-        if (shares.request_id, shares.key_id) != (self.request_id, self.key_id):
+        claims = shares.claims
+        if (claims.request_id, claims.key_id) != (self.request_id, self.key_id):
             return "it is for another request or key"
-        if tuple(share.digest for share in shares.shares) != self.digests:
+        if tuple([share.digest for share in claims.shares]) != self.digests:
             return "it is for another message"
-        spent = tuple(share.presignature_id for share in shares.shares)
+        spent = tuple([share.presignature_id for share in claims.shares])
         if self.presignature_ids is not None and spent != self.presignature_ids:
             return "it is from another presignature"
-        if self.address is not None and _address_of(shares.public_key) != self.address:
+        if self.address is not None and _address_of(claims.public_key) != self.address:
             return "it is of another public key"
-        if shares.operator != operator or _signer(self.digest_of(shares), shares.signature) != operator:
+        if shares.operator != operator or shares.signer(self.request_id) != operator:
             return "it is not signed by the node's operator"
         return ""
 
 
 def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     """
-    Put the answers of all signers together: one signature for each message.
+    Put the answers of all t signers together, each of which ``ExpectedShares.check`` has passed.
 
-    Args:
-        answers: What each of the t signers said, each checked by ``ExpectedShares.check``.
-
-    Returns:
-        For each message 65 bytes r, s, v, with low s and v 27 or 28, of which it was checked that they recover to the key.
+    Returns 65 bytes r, s, v for each message, with low s and v 27 or 28; they were checked to recover to the key.
 
     Raises:
         SignatureCheckError: The answers do not belong together, or do not make signatures.
     """
-    keys = {answer.public_key for answer in answers}
-    lengths = {len(answer.shares) for answer in answers}
+    keys = {answer.claims.public_key for answer in answers}
+    lengths = {len(answer.claims.shares) for answer in answers}
     if len(keys) != 1 or len(lengths) != 1 or len({answer.party_index for answer in answers}) != len(answers):
         raise _spoilt()
     public_key = keys.pop()
-    rows = zip(*(answer.shares for answer in answers), strict=True)
+    rows = zip(*(answer.claims.shares for answer in answers), strict=True)
     return tuple(combine_shares(row, public_key=public_key) for row in rows)
 
 
 def combine_shares(shares: Sequence[SignatureShare], *, public_key: bytes) -> bytes:
     """
-    Make one signature of every signer's share.
-
-    Args:
-        shares: One from each signer.
-        public_key: The key, 33 bytes.
-
-    Returns:
-        65 bytes r, s, v, with low s and v 27 or 28.
+    Make one signature, 65 bytes r, s, v, of every signer's share.
 
     Raises:
         SignatureCheckError: They are not of one presignature and message, or the result does not recover to the key.
     """
     first = shares[0]
-    if any(
-        (share.presignature_id, share.nonce_point, share.digest)
-        != (first.presignature_id, first.nonce_point, first.digest)
-        for share in shares
-    ):
+    if len({(share.presignature_id, share.nonce_point, share.digest) for share in shares}) != 1:
         raise _spoilt()
-    denominator = sum(share.u for share in shares) % ORDER
+    denominator = sum([share.u for share in shares]) % ORDER
     if not denominator:
         raise _spoilt()
-    s = sum(share.w for share in shares) * pow(denominator, -1, ORDER) % ORDER
+    s = sum([share.w for share in shares]) * pow(denominator, -1, ORDER) % ORDER
     odd = first.nonce_point[0] & 1
     if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
         s, odd = ORDER - s, odd ^ 1
@@ -139,13 +115,6 @@ def _spoilt() -> SignatureCheckError:
         hint="At least one of these nodes is faulty or dishonest; others may do better",
         phase="signing",
     )
-
-
-def _signer(digest: bytes, signature: bytes) -> str | None:
-    try:
-        return recover_address(digest, signature)
-    except DanError:
-        return None
 
 
 def _address_of(public_key: bytes) -> str | None:

@@ -2,8 +2,6 @@
 Signing over the nodes themselves (docs/node-protocol.md, "Signing").
 
 A presignature of t nodes, then the message to the same t: two round trips, or one where the presignature was made ahead.
-
-Presignatures that were made ahead: few, short-lived, each given out once.
 """
 
 from __future__ import annotations
@@ -26,30 +24,306 @@ from dan_async.nodes.node import Node
 from dan_async.nodes.signature_shares import ExpectedShares, join_shares
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
 from dan_async.protocols import gateway_1 as revision_1
-from dan_async.protocols import node as node_1
-from dan_async.protocols import node_signing
+from dan_async.protocols.fields import decode_key_id, encode
 from dan_async.protocols.gateway import ephemeral_payload
-from dan_async.protocols.node_signing import PresignatureOffer, SignatureShares
+from dan_async.protocols.node import setup_hash
+from dan_async.protocols.node_signing import (
+    OPERATION,
+    PRESIGN,
+    SIGN,
+    PresignatureOffer,
+    PresignParams,
+    SignatureShares,
+    SignParams,
+    presign_digest,
+    sign_challenge,
+)
 from dan_async.protocols.setups import UserAuthentication
+from dan_async.retry import Tries
 from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId, new_request_id
 
-#: Sessions that are remembered at the same time.
+#: A request for a presignature: its id, and its parameters as JSON text.
+PresignRequest: TypeAlias = tuple[RequestId, str]
+
+#: How long the nodes may keep a presignature that is asked for, in seconds. Their own limit is shorter as a rule; clocks
+#: may differ.
+_PRESIGN_S = 120
+
+#: Seconds for a presignature that nobody waits for.
+_REFILL_S = 15.0
+
+#: Sessions whose stock is remembered at the same time, and keys whose nodes without a share are.
 _MOST_SESSIONS = 1024
+_MOST_KEYS = 1024
 
 #: Signatures of a session that lie further back than this, in seconds, do not count.
 _MEMORY_S = 60.0
 
 
+class NodeSigner:
+    """Signs for a ``NodeNetwork``; it owns the stock of presignatures and the tasks that refill it."""
+
+    def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: Clock) -> None:
+        self._nodes = nodes
+        self._by_operator = {node.operator: node for node in nodes}
+        self._options = options
+        self._clock = clock
+        self.stock = PresignStock(options.stock)
+        self.lateness = Lateness()
+        self._without_share: dict[MpcKeyId, set[OperatorAddress]] = {}
+        self._refills: set[asyncio.Task[None]] = set()
+
+    async def aclose(self) -> None:
+        """Throw the stock away and end the refilling."""
+        self.stock.clear()
+        await cancel_and_wait(tuple(self._refills))
+
+    async def sign(self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline) -> tuple[bytes, ...]:
+        """
+        Sign the messages of an order: 65 bytes for each, which were checked to recover to the key.
+
+        Raises:
+            EphemeralKeyRefusedError: The nodes refuse the ephemeral key.
+            NotPermittedError: The permissions do not allow it.
+            QuorumError: No t nodes signed, for other reasons.
+            DeadlineExceededError: The time ran out.
+            InvalidFieldError: The key id is not one of these nodes.
+        """
+        decode_key_id(order.key_id)
+        job = _SigningJob(self, order, key, deadline)
+        session = job.session
+        job.stocked = self.stock.take(session, len(order.digests), usable=self._may_sign)
+        race = SignerRace(
+            self._holders(order.key_id),
+            order.t,
+            job.attempt,
+            lateness=self.lateness,
+            deadline=deadline,
+            preferred=job.stocked[0].signers if job.stocked else (),
+        )
+        try:
+            signatures = await race.run()
+        except QuorumError:
+            self.stock.drop(session)
+            raise
+        self._note_without_share(order.key_id, race.without_share)
+        self.stock.used(session, len(order.digests))
+        self._refill(job)
+        return signatures
+
+    def _may_sign(self, signers: tuple[OperatorAddress, ...]) -> bool:
+        return not any(
+            self.lateness.is_late(operator) or self._by_operator[operator].health.failures
+            for operator in signers
+        )
+
+    def _holders(self, key_id: MpcKeyId) -> list[Node]:
+        without_share = self._without_share.get(key_id, set())
+        return [node for node in self._nodes if node.operator not in without_share]
+
+    def _note_without_share(self, key_id: MpcKeyId, without_share: set[OperatorAddress]) -> None:
+        """Remember which nodes do not hold a key that others have just signed with."""
+        if without_share:
+            while len(self._without_share) >= _MOST_KEYS:
+                del self._without_share[next(iter(self._without_share))]
+            self._without_share.setdefault(key_id, set()).update(without_share)
+
+    # --- presignatures ------------------------------------------------------------------------------------------------
+
+    async def presign(
+        self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline
+    ) -> list[StockedPresignature]:
+        """
+        Have one set of signers make presignatures, one for each request.
+
+        Raises:
+            SetFailedError: They do not make them, or do not agree on them.
+        """
+        asked = time.monotonic()
+
+        async def ask(node: Node, _: Tries) -> list[PresignatureOffer]:
+            calls = [
+                asyncio.create_task(
+                    node.call(
+                        PRESIGN,
+                        params,
+                        PresignatureOffer.read,
+                        deadline=deadline,
+                        request_id=request_id,
+                    )
+                )
+                for request_id, params in requests
+            ]
+            try:
+                return await asyncio.gather(*calls)
+            finally:
+                await cancel_and_wait(calls)
+
+        answers = await ask_set(run, "presign", ask, lateness=self.lateness, deadline=deadline)
+        made = []
+        for offers in zip(*answers.values(), strict=True):
+            offer = evolve(offers[0], expires_at=min(entry.expires_at for entry in offers))
+            if any(evolve(entry, expires_at=offer.expires_at) != offer for entry in offers):
+                raise SetFailedError({}, run.operators)
+            ends = asked + min(self._options.stock_s, offer.expires_at - self._clock() - 1.0)
+            made.append(StockedPresignature(offer=offer, signers=run.operators, ends=ends))
+        if len({entry.offer.presignature_id for entry in made}) != len(made):
+            raise SetFailedError({}, run.operators)
+        return made
+
+    def presign_request(
+        self, order: SigningOrder, key: EphemeralKey, signers: tuple[OperatorAddress, ...]
+    ) -> PresignRequest:
+        """Have the ephemeral key ask for one presignature: the request's id and its parameters."""
+        request_id = new_request_id()
+        expires_at = math.floor(self._clock()) + _PRESIGN_S
+        digest = presign_digest(
+            request_id=request_id,
+            key_id=order.key_id,
+            eph_id=order.claim.eph_id,
+            signers=signers,
+            expires_at=expires_at,
+        )
+        params = PresignParams(
+            request_id=request_id,
+            key_id=order.key_id,
+            eph_id=order.claim.eph_id,
+            signers=signers,
+            expires_at=expires_at,
+            signature=key.sign_message(digest),
+        )
+        return request_id, encode(params)
+
+    def _refill(self, job: _SigningJob) -> None:
+        while job.winner is not None and self.stock.order(job.session):
+            # Signed now: the ephemeral key is wiped when the job ends.
+            request = self.presign_request(job.order, job.key, job.winner.operators)
+            run = Run(job.winner.signers, self.lateness.clock)
+            task = asyncio.create_task(self._make_ahead(job.session, run, request), name="dan-presign-ahead")
+            self._refills.add(task)
+            task.add_done_callback(self._refills.discard)
+
+    async def _make_ahead(self, session: Hashable, run: Run, request: PresignRequest) -> None:
+        made: StockedPresignature | None = None
+        try:
+            async with asyncio.timeout(_REFILL_S):
+                (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
+        except (DanError, TimeoutError):
+            made = None  # the next signature makes its own, and reports the failure
+        finally:
+            self.stock.arrived(session, made)
+
+    # --- shares -------------------------------------------------------------------------------------------------------
+
+    async def collect(
+        self, run: Run, params: SignParams, expected: ExpectedShares, deadline: Deadline
+    ) -> tuple[bytes, ...]:
+        """
+        Have one set of signers sign, and put their shares together.
+
+        Raises:
+            SetFailedError: One of them does not answer, or their answers make no signature.
+        """
+        text = encode(params)
+
+        async def ask(node: Node, tries: Tries) -> SignatureShares:
+            def decode(value: Json) -> SignatureShares:
+                shares = SignatureShares.read_whole(value)
+                expected.check(node.operator, shares)
+                return shares
+
+            return await node.call(
+                SIGN,
+                text,
+                decode,
+                deadline=deadline,
+                request_id=params.request_id,
+                tries=tries,
+            )
+
+        step = "sign" if params.presignature_ids else "presign"
+        answers = await ask_set(run, step, ask, lateness=self.lateness, deadline=deadline)
+        try:
+            return join_shares(tuple(answers.values()))
+        except SignatureCheckError:
+            raise SetFailedError({}, answers) from None
+
+
+class _SigningJob:
+    """One call of ``NodeSigner.sign``."""
+
+    def __init__(
+        self, signer: NodeSigner, order: SigningOrder, key: EphemeralKey, deadline: Deadline
+    ) -> None:
+        self._signer = signer
+        self.order = order
+        self.key = key
+        self._deadline = deadline
+        self.stocked: list[StockedPresignature] = []
+        self.winner: Run | None = None
+        setup = revision_1.signgen_setup(
+            t=order.t, key_id=order.key_id, message=revision_1.encode_message(order.requests)
+        )
+        self._message = setup.message
+        self._setup = revision_1.encode_signgen_setup(setup)
+        self._setup_digest = setup_hash(operation=OPERATION, revision="1", setup=self._setup)
+
+    @property
+    def session(self) -> tuple[str, str]:
+        """The session that presignatures belong to: key and ephemeral key."""
+        return self.order.key_id, self.order.claim.eph_id
+
+    async def attempt(self, run: Run) -> tuple[bytes, ...]:
+        """Have one set sign."""
+        stocked, self.stocked = self.stocked, []
+        if not stocked or stocked[0].signers != run.operators:
+            self.stocked = stocked  # another set may come that they are of
+            requests = [
+                self._signer.presign_request(self.order, self.key, run.operators) for _ in self.order.digests
+            ]
+            stocked = await self._signer.presign(run, requests, self._deadline)
+        ids = tuple([entry.offer.presignature_id for entry in stocked])
+        request_id = new_request_id()
+        params = SignParams(
+            request_id=request_id,
+            revision="1",
+            setup=self._setup,
+            signers=run.operators,
+            presignature_ids=ids,
+            user_authentication=self._authenticate(request_id, run.operators, ids),
+        )
+        expected = ExpectedShares(
+            request_id=request_id,
+            key_id=self.order.key_id,
+            digests=self.order.digests,
+            presignature_ids=ids,
+            address=self.order.address,
+        )
+        signatures = await self._signer.collect(run, params, expected, self._deadline)
+        self.winner = run
+        return signatures
+
+    def _authenticate(
+        self, request_id: RequestId, signers: Sequence[OperatorAddress], ids: Sequence[bytes]
+    ) -> UserAuthentication:
+        challenge = sign_challenge(
+            request_id=request_id, setup_digest=self._setup_digest, signers=signers, presignature_ids=ids
+        )
+        payload = ephemeral_payload(self._setup, challenge.hex())
+        return revision_1.ephemeral_authentication(
+            claim=self.order.claim,
+            owner_id=self.order.owner_id or "",
+            message=self._message,
+            signature=self.key.sign_message(payload),
+        )
+
+
+# --- presignatures made ahead: few, short-lived, each given out once --------------------------------------------------
+
+
 @frozen(kw_only=True)
 class StockedPresignature:
-    """
-    A presignature and whose it is.
-
-    Args:
-        offer: What its signers said of it.
-        signers: Their operators, ascending.
-        ends: When it must not be used any more, in monotonic seconds.
-    """
+    """A presignature of these signers, ascending; not to be used after *ends*, in monotonic seconds."""
 
     offer: PresignatureOffer
     signers: tuple[OperatorAddress, ...]
@@ -65,13 +339,7 @@ class _Shelf:
 
 
 class PresignStock:
-    """
-    The presignatures of every session that signs over a network.
-
-    Args:
-        most: How many to keep for a session.
-        clock: Monotonic seconds.
-    """
+    """Presignatures of every session that signs over a network, at most so many for each."""
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -85,15 +353,9 @@ class PresignStock:
         self, session: Hashable, count: int, *, usable: Callable[[tuple[OperatorAddress, ...]], bool]
     ) -> list[StockedPresignature]:
         """
-        Take presignatures of one set of signers out of the stock; they are never given out again.
+        Take *count* presignatures of one set of signers out of the stock, or none if there are not as many.
 
-        Args:
-            session: Whose.
-            count: How many are needed.
-            usable: Says whether a set of signers may be asked now; presignatures of others are thrown away.
-
-        Returns:
-            *count* presignatures of one set; none if there are not as many.
+        They are never handed out again. Those whose signers are not *usable* now are thrown away.
         """
         shelf = self._shelves.get(session)
         if shelf is None:
@@ -118,11 +380,7 @@ class PresignStock:
             del self._shelves[next(iter(self._shelves))]
 
     def order(self, session: Hashable) -> bool:
-        """
-        Say whether one more presignature should be made for a session, and note that it is being made.
-
-        Whoever was told so calls ``arrived`` in the end.
-        """
+        """Whether one more presignature should be made for a session; if so, ``arrived`` must be called in the end."""
         shelf = self._shelves.get(session)
         if shelf is None:
             return False
@@ -149,288 +407,3 @@ class PresignStock:
     def clear(self) -> None:
         """Throw everything away."""
         self._shelves.clear()
-
-
-#: A request for a presignature: its id, and its parameters as JSON text.
-PresignRequest: TypeAlias = tuple[RequestId, str]
-
-#: How long the nodes may keep a presignature that is asked for, in seconds: their own limit is shorter as a rule. It leaves
-#: room for clocks that differ.
-_PRESIGN_S = 120
-
-#: Seconds for a presignature that nobody waits for.
-_REFILL_S = 15.0
-
-
-class NodeSigner:
-    """
-    What a ``NodeNetwork`` signs with; it owns the stock of presignatures and the tasks that refill it.
-
-    Args:
-        nodes: The pool.
-        options: How to sign.
-        clock: The wall clock, in Unix seconds.
-    """
-
-    def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: Clock) -> None:
-        self._nodes = nodes
-        self._by_operator = {node.operator: node for node in nodes}
-        self._options = options
-        self._clock = clock
-        self.stock = PresignStock(options.stock)
-        self.lateness = Lateness()
-        self._strangers: dict[MpcKeyId, set[OperatorAddress]] = {}
-        self._refills: set[asyncio.Task[None]] = set()
-
-    async def aclose(self) -> None:
-        """Throw the stock away and end the refilling."""
-        self.stock.clear()
-        await cancel_and_wait(tuple(self._refills))
-
-    async def sign(self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline) -> tuple[bytes, ...]:
-        """
-        Sign the messages of an order.
-
-        Args:
-            order: What is to be signed.
-            key: The ephemeral key.
-            deadline: The job's deadline.
-
-        Returns:
-            65 bytes for each message, of which it was checked that they recover to the key.
-
-        Raises:
-            EphemeralKeyRefusedError: The nodes refuse the ephemeral key.
-            NotPermittedError: The permissions do not allow it.
-            QuorumError: No t nodes signed, for other reasons.
-            DeadlineExceededError: The time ran out.
-            InvalidFieldError: The key id is not one of these nodes.
-        """
-        node_1.decode_key_id(order.key_id)
-        job = _SigningJob(self, order, key, deadline)
-        session = job.session
-        job.stocked = self.stock.take(session, len(order.digests), usable=self._may_sign)
-        race = SignerRace(
-            self._holders(order.key_id),
-            order.t,
-            job.attempt,
-            lateness=self.lateness,
-            deadline=deadline,
-            preferred=job.stocked[0].signers if job.stocked else (),
-        )
-        try:
-            signatures = await race.run()
-        except QuorumError:
-            self.stock.drop(session)
-            raise
-        self._note_strangers(order.key_id, race.strangers)
-        self.stock.used(session, len(order.digests))
-        self._refill(job)
-        return signatures
-
-    def _may_sign(self, signers: tuple[OperatorAddress, ...]) -> bool:
-        return not any(
-            self.lateness.is_late(operator) or self._by_operator[operator].health.failures
-            for operator in signers
-        )
-
-    def _holders(self, key_id: MpcKeyId) -> list[Node]:
-        strangers = self._strangers.get(key_id, set())
-        return [node for node in self._nodes if node.operator not in strangers]
-
-    def _note_strangers(self, key_id: MpcKeyId, strangers: set[OperatorAddress]) -> None:
-        """Remember which nodes do not hold a key that others have just signed with."""
-        if strangers:
-            while len(self._strangers) >= 1024:
-                del self._strangers[next(iter(self._strangers))]
-            self._strangers.setdefault(key_id, set()).update(strangers)
-
-    # --- presignatures ------------------------------------------------------------------------------------------------
-
-    async def presign(
-        self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline
-    ) -> list[StockedPresignature]:
-        """
-        Have one set of signers make presignatures, one for each request.
-
-        Raises:
-            SetFailedError: They do not make them, or do not agree on them.
-        """
-        signers = tuple(node.operator for node in run.signers)
-        asked = time.monotonic()
-
-        async def ask(node: Node) -> list[PresignatureOffer]:
-            return [
-                answer.value
-                for answer in await asyncio.gather(
-                    *(
-                        node.call(
-                            node_signing.PRESIGN,
-                            params,
-                            node_signing.decode_presign_result,
-                            deadline=deadline,
-                            request_id=request_id,
-                        )
-                        for request_id, params in requests
-                    )
-                )
-            ]
-
-        answers = await ask_set(run, "presign", ask, lateness=self.lateness)
-        made = []
-        for offers in zip(*answers.values(), strict=True):
-            offer = evolve(offers[0], expires_at=min(entry.expires_at for entry in offers))
-            if any(evolve(entry, expires_at=offer.expires_at) != offer for entry in offers):
-                raise SetFailedError({}, signers)
-            ends = asked + min(self._options.stock_s, offer.expires_at - self._clock() - 1.0)
-            made.append(StockedPresignature(offer=offer, signers=signers, ends=ends))
-        if len({entry.offer.presignature_id for entry in made}) != len(made):
-            raise SetFailedError({}, signers)
-        return made
-
-    def presign_request(
-        self, order: SigningOrder, key: EphemeralKey, signers: Sequence[Node]
-    ) -> PresignRequest:
-        """Have the ephemeral key ask for one presignature: the request's id and its parameters."""
-        operators = tuple(node.operator for node in signers)
-        request_id = new_request_id()
-        expires_at = math.floor(self._clock()) + _PRESIGN_S
-        digest = node_signing.presign_digest(
-            request_id=request_id,
-            key_id=order.key_id,
-            eph_id=order.claim.eph_id,
-            signers=operators,
-            expires_at=expires_at,
-        )
-        params = node_signing.PresignParams(
-            request_id=request_id,
-            key_id=order.key_id,
-            eph_id=order.claim.eph_id,
-            signers=operators,
-            expires_at=expires_at,
-            signature=key.sign_message(digest),
-        )
-        return request_id, node_signing.encode_presign(params)
-
-    def _refill(self, job: _SigningJob) -> None:
-        while job.winners and self.stock.order(job.session):
-            # Signed now: the ephemeral key is wiped when the job ends.
-            request = self.presign_request(job.order, job.key, job.winners)
-            task = asyncio.create_task(self._make_ahead(job, request), name="dan-presign-ahead")
-            self._refills.add(task)
-            task.add_done_callback(self._refills.discard)
-
-    async def _make_ahead(self, job: _SigningJob, request: PresignRequest) -> None:
-        made: StockedPresignature | None = None
-        run = Run(job.winners, self.lateness.clock)
-        try:
-            async with asyncio.timeout(_REFILL_S):
-                (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
-        except (DanError, TimeoutError):
-            made = None  # the next signature makes its own, and says what is wrong
-        finally:
-            self.stock.arrived(job.session, made)
-
-    # --- shares -------------------------------------------------------------------------------------------------------
-
-    async def collect(
-        self, run: Run, params: node_signing.SignParams, expected: ExpectedShares, deadline: Deadline
-    ) -> tuple[bytes, ...]:
-        """
-        Have one set of signers sign, and put their shares together.
-
-        Raises:
-            SetFailedError: One of them does not answer, or what they answer makes no signature.
-        """
-        text = node_signing.encode_sign(params)
-
-        async def ask(node: Node) -> SignatureShares:
-            def decode(value: Json) -> SignatureShares:
-                shares = node_signing.decode_sign_result(value)
-                expected.check(node.operator, shares)
-                return shares
-
-            answer = await node.call(
-                node_signing.SIGN, text, decode, deadline=deadline, request_id=params.request_id
-            )
-            return answer.value
-
-        step = "sign" if params.presignature_ids else "presign"
-        answers = await ask_set(run, step, ask, lateness=self.lateness)
-        try:
-            return join_shares(tuple(answers.values()))
-        except SignatureCheckError:
-            raise SetFailedError({}, answers) from None
-
-
-class _SigningJob:
-    """One call of ``NodeSigner.sign``."""
-
-    def __init__(
-        self, signer: NodeSigner, order: SigningOrder, key: EphemeralKey, deadline: Deadline
-    ) -> None:
-        self._signer = signer
-        self.order = order
-        self.key = key
-        self._deadline = deadline
-        self.stocked: list[StockedPresignature] = []
-        self.winners: tuple[Node, ...] = ()
-        setup = revision_1.signgen_setup(
-            t=order.t, key_id=order.key_id, message=revision_1.encode_message(order.requests)
-        )
-        self._message = setup.message
-        self._setup = revision_1.encode_signgen_setup(setup)
-        self._setup_digest = node_1.setup_hash(
-            operation=node_signing.OPERATION, revision="1", setup=self._setup
-        )
-
-    @property
-    def session(self) -> tuple[str, str]:
-        """What presignatures belong to."""
-        return self.order.key_id, self.order.claim.eph_id
-
-    async def attempt(self, run: Run) -> tuple[bytes, ...]:
-        """Have one set sign."""
-        signers = tuple(node.operator for node in run.signers)
-        stocked, self.stocked = self.stocked, []
-        if not stocked or stocked[0].signers != signers:
-            self.stocked = stocked  # another set may come that they are of
-            requests = [
-                self._signer.presign_request(self.order, self.key, run.signers) for _ in self.order.digests
-            ]
-            stocked = await self._signer.presign(run, requests, self._deadline)
-        ids = tuple(entry.offer.presignature_id for entry in stocked)
-        request_id = new_request_id()
-        params = node_signing.SignParams(
-            request_id=request_id,
-            revision="1",
-            setup=self._setup,
-            signers=signers,
-            presignature_ids=ids,
-            user_authentication=self._authenticate(request_id, signers, ids),
-        )
-        expected = ExpectedShares(
-            request_id=request_id,
-            key_id=self.order.key_id,
-            digests=self.order.digests,
-            presignature_ids=ids,
-            address=self.order.address,
-            digest_of=node_signing.shares_digest,
-        )
-        signatures = await self._signer.collect(run, params, expected, self._deadline)
-        self.winners = run.signers
-        return signatures
-
-    def _authenticate(
-        self, request_id: RequestId, signers: Sequence[OperatorAddress], ids: Sequence[bytes]
-    ) -> UserAuthentication:
-        challenge = node_signing.sign_challenge(
-            request_id=request_id, setup_digest=self._setup_digest, signers=signers, presignature_ids=ids
-        )
-        payload = ephemeral_payload(self._setup, challenge.hex())
-        return revision_1.ephemeral_authentication(
-            claim=self.order.claim,
-            owner_id=self.order.owner_id or "",
-            message=self._message,
-            signature=self.key.sign_message(payload),
-        )

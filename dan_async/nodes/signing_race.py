@@ -1,20 +1,19 @@
 """
 Sets of t nodes in a race for one signature: the fastest first, another when one fails or is late, the first result wins.
 
-A signature needs all t of a set, so a single late node makes its whole set late; the set that follows goes without it.
-
-One set of t nodes that are asked together, and how long that usually takes.
+A signature needs all t of a set, so a single late node makes its whole set late; the set that follows goes without it. Each
+step of one set is an ``ask_many``; the race between sets is of another shape, and stays here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import combinations, islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
@@ -29,24 +28,29 @@ from dan_async.errors import (
     QuorumError,
     failure_kind,
 )
+from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.health import Lateness, rank
 from dan_async.nodes.node import Node
+from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 
 T = TypeVar("T")
 
 #: How long the others are listened to after one node of a set has failed, in seconds: their reasons may be the same.
-_GRACE_S = 0.05
+_LISTEN_S = 0.05
+
+#: Sets that run at the same time, times that one set is tried, sets that are tried, and sets that are looked at to find one.
+_MOST_AT_ONCE = 3
+_MOST_TRIES_OF_ONE = 2
+_MOST_TRIES = 16
+_MOST_LOOKED_AT = 2000
+
+
+# --- one set ----------------------------------------------------------------------------------------------------------
 
 
 class SetFailedError(DanError):
-    """
-    A set of signers made no signature.
-
-    Args:
-        failures: What each node that failed did.
-        suspects: Nodes to leave out if others can be had.
-    """
+    """A set of signers made no signature: the failure of each node that failed, and nodes to avoid if others are there."""
 
     def __init__(
         self, failures: dict[OperatorAddress, DanError], suspects: Iterable[OperatorAddress] = ()
@@ -58,106 +62,85 @@ class SetFailedError(DanError):
 
 @define(eq=False)
 class Run:
-    """
-    One set at work.
+    """One set of signers at work; *clock* is the race's."""
 
-    Args:
-        signers: The nodes, ascending.
-        waiting: Who has not answered the step that is under way.
-        step: That step.
-        since: When it began, in the race's monotonic seconds.
-    """
-
-    signers: tuple[Node, ...]
+    signers: tuple[Node, ...]  # ascending
     clock: Callable[[], float]
-    waiting: set[OperatorAddress] = field(factory=set)
+    operators: tuple[OperatorAddress, ...] = field(init=False)
+    waiting: set[OperatorAddress] = field(factory=set)  # for these, in the step that is under way
     step: str = "presign"
     since: float = 0.0
-    is_hedged: bool = False
+    is_hedged: bool = False  # late, and another set runs besides
+
+    def __attrs_post_init__(self) -> None:
+        self.operators = tuple([node.operator for node in self.signers])
 
     def begin(self, step: str) -> None:
         """Note that a step begins, in which all signers are asked."""
         self.step, self.since = step, self.clock()
-        self.waiting = {node.operator for node in self.signers}
+        self.waiting = set(self.operators)
         self.is_hedged = False
 
 
+@frozen(kw_only=True)
+class _AllOrNone(Plan[T]):
+    """Over when all have answered, or the first has failed: then the others are listened to for a moment."""
+
+    def is_settled(self, answers: Answers[T]) -> bool:
+        return bool(answers.errors) or len(answers.values) == self.wanted
+
+    def linger_s(self, answers: Answers[T]) -> float:  # noqa: ARG002 - only failures leave anybody to listen to
+        return _LISTEN_S
+
+
 async def ask_set(
-    run: Run, step: str, ask: Callable[[Node], Awaitable[T]], *, lateness: Lateness
+    run: Run,
+    step: str,
+    ask: Callable[[Node, Tries], Awaitable[T]],
+    *,
+    lateness: Lateness,
+    deadline: Deadline,
 ) -> dict[OperatorAddress, T]:
     """
-    Ask all signers of a set at once.
-
-    Args:
-        run: The set.
-        step: What this is, for the lateness.
-        ask: Asks one node; raises a DanError if it fails.
-        lateness: Told how long it took.
-
-    Returns:
-        Every signer's answer.
+    Take one step with all signers of a set, and note how long it took; return every signer's answer.
 
     Raises:
-        SetFailedError: One failed; it has what each of those who failed said.
+        SetFailedError: At least one failed; it has the failure of each that did.
     """
     run.begin(step)
 
-    async def one(node: Node) -> T:
-        answer = await ask(node)
+    async def one(node: Node, tries: Tries) -> T:
+        answer = await ask(node, tries)
         run.waiting.discard(node.operator)
         return answer
 
-    tasks = {
-        asyncio.create_task(one(node), name=f"dan-{step}-{node.operator}"): node.operator
-        for node in run.signers
-    }
-    try:
-        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        if pending:
-            await asyncio.wait(pending, timeout=_GRACE_S)
-    finally:
-        await cancel_and_wait(tasks)
-    failures: dict[OperatorAddress, DanError] = {}
-    for task, operator in tasks.items():
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, DanError) and not isinstance(error, ClientClosedError):
-            failures[operator] = error
-        elif error is not None:
+    answers = await ask_many(
+        run.signers, one, _AllOrNone(wanted=len(run.signers)), step=step, deadline=deadline
+    )
+    for error in answers.errors.values():
+        if isinstance(error, ClientClosedError):
             raise error
-    if failures or any(task.cancelled() for task in tasks):
-        raise SetFailedError(failures)
+    if len(answers.values) < len(run.signers):
+        raise SetFailedError(answers.errors)
     lateness.took(step, run.clock() - run.since)
-    return {operator: task.result() for task, operator in tasks.items()}
+    return answers.values
 
 
-#: Sets that run at the same time, times that one set is tried, sets that are tried, and sets that are looked at to find one.
-_MOST_AT_ONCE = 3
-
-_MOST_TRIES_OF_ONE = 2
-
-_MOST_TRIES = 16
-
-_MOST_LOOKED_AT = 2000
+# --- the race ---------------------------------------------------------------------------------------------------------
 
 
 class SignerRace(Generic[T]):
     """
-    The race for one signature.
+    The race for one signature of t of the nodes, beginning with those that are preferred.
 
-    Args:
-        nodes: Who may sign.
-        t: How many must.
-        attempt: Has one set do it; raises a ``SetFailedError`` if it cannot, and any other DanError to end the race.
-        lateness: What is known of steps and nodes.
-        deadline: The job's deadline.
-        preferred: Operators to begin with.
+    *attempt* has one set sign. It raises a ``SetFailedError`` if the set cannot, and any other DanError to end the race.
     """
 
     def __init__(
         self,
         nodes: Sequence[Node],
         t: int,
-        attempt: Callable[[Run], Awaitable[T]],
+        attempt: Callable[[Run], Coroutine[Any, Any, T]],
         *,
         lateness: Lateness,
         deadline: Deadline,
@@ -213,8 +196,8 @@ class SignerRace(Generic[T]):
         raise self._lost()
 
     @property
-    def strangers(self) -> set[OperatorAddress]:
-        """Who said that it does not hold the key."""
+    def without_share(self) -> set[OperatorAddress]:
+        """The nodes that said that they do not hold the key."""
         return {
             operator
             for operator, error in self._refused.items()
@@ -227,18 +210,15 @@ class SignerRace(Generic[T]):
         signers = self._next_set(running)
         if signers is None:
             return
-        self._tries[frozenset(node.operator for node in signers)] += 1
         run = Run(signers, self._lateness.clock)
+        self._tries[frozenset(run.operators)] += 1
         run.begin(run.step)
-        running[asyncio.create_task(self._call(run), name="dan-sign")] = run
-
-    async def _call(self, run: Run) -> T:
-        return await self._attempt(run)
+        running[asyncio.create_task(self._attempt(run), name="dan-sign")] = run
 
     def _next_set(self, running: dict[asyncio.Task[T], Run]) -> tuple[Node, ...] | None:
         if len(running) >= _MOST_AT_ONCE or self._tries.total() >= _MOST_TRIES:
             return None
-        under_way = {frozenset(node.operator for node in run.signers) for run in running.values()}
+        under_way = {frozenset(run.operators) for run in running.values()}
         ranked = [node for node in rank(self._nodes) if node.operator not in self._refused]
         ranked.sort(
             key=lambda node: (
@@ -249,7 +229,7 @@ class SignerRace(Generic[T]):
         )
         again: tuple[Node, ...] | None = None
         for candidates in islice(combinations(ranked, self._t), _MOST_LOOKED_AT):
-            names = frozenset(node.operator for node in candidates)
+            names = frozenset([node.operator for node in candidates])
             if names in under_way:
                 continue
             chosen = tuple(sorted(candidates, key=lambda node: node.operator.lower()))
@@ -262,7 +242,7 @@ class SignerRace(Generic[T]):
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def _patience(self, running: dict[asyncio.Task[T], Run]) -> float | None:
-        """Give the seconds until the next set is late, or the deadline."""
+        """Return the seconds until the next set is late, or the deadline is over."""
         now = self._lateness.clock()
         waits = [
             max(0.0, run.since + self._lateness.limit_s(run.step) - now)
@@ -272,7 +252,7 @@ class SignerRace(Generic[T]):
         return self._deadline.cap(min(waits) if waits else None)
 
     def _hedge(self, running: dict[asyncio.Task[T], Run]) -> None:
-        """Where a step is late, note who keeps it waiting, and let another set run besides."""
+        """Where a step is late, note the nodes that keep it waiting, and let another set run besides."""
         now = self._lateness.clock()
         late = [
             run
@@ -289,8 +269,8 @@ class SignerRace(Generic[T]):
             self._start(running)
 
     def _note_losers(self, winner: Run, running: dict[asyncio.Task[T], Run]) -> None:
-        """Where one set won and an earlier one is late, note whom only the late one has."""
-        helpful = {node.operator for node in winner.signers}
+        """Where one set won and an earlier one is late, note the nodes that only the late one waits for."""
+        helpful = set(winner.operators)
         for run in running.values():
             if run.is_hedged:
                 for operator in run.waiting - helpful:
@@ -302,7 +282,7 @@ class SignerRace(Generic[T]):
         self._spoilt = self._spoilt or not failure.failures
         for operator in failure.suspects:
             self._blame[operator] += 1
-        known = {node.operator for node in run.signers}
+        known = set(run.operators)
         for operator, error in failure.failures.items():
             self._errors[operator] = error
             kind = failure_kind(error)

@@ -1,82 +1,47 @@
 """
-Counting acknowledgements: who says what, and whether enough nodes say the same.
+Counting acknowledgements: whether enough nodes say the same of a key, and which ones.
 
-Pure: no clock, no socket. The verdict is a function of the set of what was recorded, never of its order. An
+Pure: no clock, no socket. The verdict is a function of the set of answers, never of their order. An
 acknowledgement is believed only after every check below, so that at most t - 1 dishonest nodes can delay a verdict but
 never change it:
 
 1. it answers this request, for the threshold and the participants that were asked;
 2. it comes from the node that was asked, and names the index that node has;
-3. that node's operator signed it;
+3. that node's operator signed it, its text included;
 4. its key id is the hash that we compute ourselves;
 5. the public shares it lists lie, together with the public key, on one polynomial of degree t - 1 "in the exponent",
    which is Lagrange interpolation over every subset at once, extra shares included.
 
-Then t nodes must make the very same claims.
-
-Acknowledgements that are right in themselves, and not what t nodes agree on. Pure.
+Then t nodes must have sent the very same text. A text is read and checked once, however many nodes send it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from dan_async.config import Threshold
 from dan_async.crypto.curve import decode, points_fit_degree
-from dan_async.crypto.signature import recover_address
 from dan_async.errors import (
     AcknowledgementError,
-    DanError,
     InvalidFieldError,
     NodeOutcome,
+    NodeProtocolError,
     QuorumError,
     ThresholdDowngradeError,
 )
-from dan_async.protocols.node import Acknowledgement
-from dan_async.types import MpcKeyId, OperatorAddress, RequestId
+from dan_async.protocols.node import compute_key_id
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
+from dan_async.types import OperatorAddress, RequestId
 
 
-def set_dissent_apart(
-    outcomes: Sequence[NodeOutcome[Acknowledgement]], winners: Sequence[Acknowledgement]
-) -> tuple[NodeOutcome[Acknowledgement], ...]:
-    """
-    Turn the acknowledgements of another key than the agreed one into the failures that they are.
+@frozen
+class _Problem:
+    """Why a text does not count, from whichever node."""
 
-    Args:
-        outcomes: What each node answered.
-        winners: One acknowledgement of each group of t nodes. Unless there is exactly one, nobody can tell who is right,
-            and nothing is changed.
-
-    Returns:
-        The outcomes; an acknowledgement among them says what t nodes agree on.
-    """
-    if len(winners) != 1:
-        return tuple(outcomes)
-    return tuple(_against(winners[0], outcome) for outcome in outcomes)
-
-
-def _against(agreed: Acknowledgement, outcome: NodeOutcome[Acknowledgement]) -> NodeOutcome[Acknowledgement]:
-    said = outcome.answer
-    if said is None or said.claims == agreed.claims:
-        return outcome
-    error = AcknowledgementError(
-        f"the acknowledgement does not count: it is for another key ({said.key_id[:8]}…) than the one agreed upon",
-        hint="The node is faulty or dishonest; tell its operator",
-        phase="verdict",
-        node=outcome.operator,
-        method="dan_keygen",
-        request_id=agreed.request_id,
-    )
-    return evolve(outcome, answer=None, error=error)
-
-
-#: Computes the key id of a public key: the hash that the node protocol prescribes, everything else being fixed.
-KeyIdOf = Callable[[bytes], MpcKeyId]
-
-#: The hash that an operator signs.
-DigestOf = Callable[[Acknowledgement], bytes]
+    text: str
+    kind: type[AcknowledgementError] = AcknowledgementError
 
 
 class KeygenTally:
@@ -87,8 +52,7 @@ class KeygenTally:
         request_id: The request they must answer.
         threshold: t and n of that request.
         participants: The n operators that were asked, ascending; party i is ``participants[i - 1]``.
-        key_id_of: Computes the key id from a public key.
-        digest_of: Computes what an operator signs.
+        owner_id: The owner, as a part of the key id.
     """
 
     def __init__(
@@ -97,26 +61,21 @@ class KeygenTally:
         request_id: RequestId,
         threshold: Threshold,
         participants: Sequence[OperatorAddress],
-        key_id_of: KeyIdOf,
-        digest_of: DigestOf,
+        owner_id: str,
     ) -> None:
         self._request_id = request_id
         self._threshold = threshold
         self._participants = tuple(participants)
         self._index = {operator: index for index, operator in enumerate(self._participants, 1)}
-        self._key_id_of = key_id_of
-        self._digest_of = digest_of
-        self._claim_problems: dict[object, str] = {}
-        self._groups: dict[object, dict[OperatorAddress, Acknowledgement]] = {}
+        self._owner_id = owner_id
+        self._checked: dict[tuple[str, str], _Problem | None] = {}  # by check and text
+        self._groups: dict[str, dict[OperatorAddress, Acknowledgement]] = {}
+        self._agreeing = 0  # in the largest group
         self._answered: set[OperatorAddress] = set()
 
     def record(self, operator: OperatorAddress, acknowledgement: Acknowledgement) -> None:
         """
         Check an acknowledgement and count it.
-
-        Args:
-            operator: The node that was asked.
-            acknowledgement: What it answered.
 
         Raises:
             AcknowledgementError: It failed a check, or the node has answered before. It does not count.
@@ -124,13 +83,21 @@ class KeygenTally:
         if operator in self._answered:
             raise self._refused(operator, "the node has already answered this request")
         self._answered.add(operator)
-        problem = self._problem(operator, acknowledgement)
+        self._once(self._check_question, acknowledgement, operator)
+        problem = acknowledgement.problem(
+            request_id=self._request_id, operator=operator, party_index=self._index.get(operator)
+        )
         if problem:
             raise self._refused(operator, problem)
-        self._groups.setdefault(acknowledgement.claims, {})[operator] = acknowledgement
+        self._once(self._check_key, acknowledgement, operator)
+        group = self._groups.setdefault(acknowledgement.text, {})
+        if group:
+            acknowledgement.share_claims(next(iter(group.values())))
+        group[operator] = acknowledgement
+        self._agreeing = max(self._agreeing, len(group))
 
     def record_failure(self, operator: OperatorAddress) -> None:
-        """Note that a node will give no acknowledgement."""
+        """Note that a node will send no acknowledgement."""
         self._answered.add(operator)
 
     @property
@@ -143,18 +110,17 @@ class KeygenTally:
     @property
     def is_won(self) -> bool:
         """Whether t distinct nodes agree."""
-        return any(len(group) >= self._threshold.t for group in self._groups.values())
+        return self._agreeing >= self._threshold.t
 
     @property
     def is_lost(self) -> bool:
         """Whether no group can reach t any more, however the other nodes answer."""
         outstanding = len(self._participants) - len(self._answered)
-        largest = max((len(group) for group in self._groups.values()), default=0)
-        return largest + outstanding < self._threshold.t
+        return self._agreeing + outstanding < self._threshold.t
 
     def verdict(self) -> Acknowledgement:
         """
-        Give what t nodes agree on.
+        Return an acknowledgement of the key on which t nodes agree.
 
         Raises:
             QuorumError: Fewer than t nodes agree, or two groups of t contradict each other.
@@ -172,9 +138,8 @@ class KeygenTally:
                 request_id=self._request_id,
                 retryable=False,
             )
-        agreeing = max((len(group) for group in self._groups.values()), default=0)
         raise QuorumError(
-            f"{agreeing} of {len(self._participants)} nodes agree on a key, {self._threshold.t} are needed",
+            f"{self._agreeing} of {len(self._participants)} nodes agree on a key, {self._threshold.t} are needed",
             hint="Look at each node's outcome below; repeating the call is safe",
             threshold=self._threshold.t,
             outcomes=(),
@@ -182,44 +147,51 @@ class KeygenTally:
             request_id=self._request_id,
         )
 
-    def _problem(self, operator: OperatorAddress, ack: Acknowledgement) -> str:
-        if ack.request_id != self._request_id:
-            return "it answers another request"
-        if ack.threshold != self._threshold:
-            problem = f"it is for {ack.threshold}, not for {self._threshold}"
-            raise self._refused(operator, problem, ThresholdDowngradeError)
-        if ack.participants != self._participants:
-            return "it names other participants"
-        if ack.operator != operator:
-            return f"it speaks for another operator, {ack.operator}"
-        if ack.party_index != self._index.get(operator):
-            return f"it claims index {ack.party_index}, which is not the node's"
-        try:
-            signer: str = recover_address(self._digest_of(ack), ack.signature)
-        except DanError:
-            return "its signature is malformed"
-        if signer != operator:
-            return "it is not signed by the node's operator"
-        return self._problem_with_claims(ack)
+    def _once(
+        self,
+        check: Callable[[KeygenClaims], _Problem | None],
+        acknowledgement: Acknowledgement,
+        operator: OperatorAddress,
+    ) -> None:
+        """Check a text, unless it was checked when another node sent it."""
+        key = (check.__name__, acknowledgement.text)
+        if key not in self._checked:
+            try:
+                self._checked[key] = check(acknowledgement.claims)
+            except NodeProtocolError as error:
+                self._checked[key] = _Problem(error.message)
+        problem = self._checked[key]
+        if problem is not None:
+            raise self._refused(operator, problem.text, problem.kind)
 
-    def _problem_with_claims(self, ack: Acknowledgement) -> str:
-        # The same claims come from every honest node, so they are checked once for all of them.
-        claims = ack.claims
-        problem = self._claim_problems.get(claims)
-        if problem is None:
-            problem = self._claim_problems[claims] = self._check_claims(ack)
-        return problem
+    def _check_question(self, claims: KeygenClaims) -> _Problem | None:
+        if claims.request_id != self._request_id:
+            return _Problem("it answers another request")
+        if claims.threshold != self._threshold:
+            return _Problem(
+                f"it is for {claims.threshold}, not for {self._threshold}", ThresholdDowngradeError
+            )
+        if claims.participants != self._participants:
+            return _Problem("it names other participants")
+        return None
 
-    def _check_claims(self, ack: Acknowledgement) -> str:
-        if ack.key_id != self._key_id_of(ack.public_key):
-            return "its key id is not the hash of the key"
+    def _check_key(self, claims: KeygenClaims) -> _Problem | None:
+        key_id = compute_key_id(
+            public_key=claims.public_key,
+            t=self._threshold.t,
+            participants=self._participants,
+            owner_id=self._owner_id,
+            request_id=self._request_id,
+        )
+        if claims.key_id != key_id:
+            return _Problem("its key id is not the hash of the key")
         try:
-            points = dict(enumerate(map(decode, (ack.public_key, *ack.public_shares))))
+            points = dict(enumerate(map(decode, (claims.public_key, *claims.public_shares))))
         except InvalidFieldError:
-            return "it holds something that is not a point of the curve"
+            return _Problem("it holds something that is not a point of the curve")
         if not points_fit_degree(points, self._threshold.t - 1):
-            return "its public shares do not make the public key"
-        return ""
+            return _Problem("its public shares do not make the public key")
+        return None
 
     def _refused(
         self,
@@ -227,11 +199,42 @@ class KeygenTally:
         problem: str,
         kind: type[AcknowledgementError] = AcknowledgementError,
     ) -> AcknowledgementError:
-        return kind(
-            f"the acknowledgement does not count: {problem}",
-            hint="The node is faulty or dishonest; tell its operator",
-            phase="verdict",
-            node=operator,
-            method="dan_keygen",
-            request_id=self._request_id,
-        )
+        return _does_not_count(problem, operator, self._request_id, kind)
+
+
+def set_dissent_apart(
+    outcomes: Sequence[NodeOutcome[Acknowledgement]], winners: Sequence[Acknowledgement]
+) -> tuple[NodeOutcome[Acknowledgement], ...]:
+    """
+    Turn the acknowledgements of another key than the agreed one into the failures that they are.
+
+    Unless there is exactly one winner, nobody knows which nodes are right, and nothing is changed.
+    """
+    if len(winners) != 1:
+        return tuple(outcomes)
+    return tuple([_against(winners[0], outcome) for outcome in outcomes])
+
+
+def _against(agreed: Acknowledgement, outcome: NodeOutcome[Acknowledgement]) -> NodeOutcome[Acknowledgement]:
+    said = outcome.answer
+    if said is None or said.text == agreed.text:
+        return outcome
+    problem = f"it is for another key ({said.key_id[:8]}…) than the one agreed upon"
+    error = _does_not_count(problem, outcome.operator, agreed.request_id)
+    return evolve(outcome, answer=None, error=error)
+
+
+def _does_not_count(
+    problem: str,
+    operator: OperatorAddress,
+    request_id: RequestId,
+    kind: type[AcknowledgementError] = AcknowledgementError,
+) -> AcknowledgementError:
+    return kind(
+        f"the acknowledgement does not count: {problem}",
+        hint="The node is faulty or dishonest; tell its operator",
+        phase="verdict",
+        node=operator,
+        method="dan_keygen",
+        request_id=request_id,
+    )

@@ -1,15 +1,304 @@
-"""Reads members of decoded JSON objects, strictly: nothing missing, nothing unknown."""
+"""
+Messages as frozen attrs classes: each field names its member and its form, and is read and written by that.
+
+    request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
+
+Reading is strict: no member may be missing, unknown or of another form. No value from outside is repeated in an error.
+The gateway's texts, which are no such objects, are taken apart with the functions at the end.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 
-from dan_async._json import load
-from dan_async._values import check_text
+import attrs
+from attrs import frozen
+
+from dan_async._json import dump, load
+from dan_async._values import check_int, check_text, from_hex, to_hex
+from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.types import Json
+from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
+
+T = TypeVar("T")
+
+#: A request id as we write it.
+_REQUEST_ID = re.compile(r"0x[0-9a-f]{64}\Z")
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@frozen
+class Form(Generic[T]):
+    """How a value stands on the wire. Reading takes the member's name, for the error."""
+
+    read: Callable[[Json, str], T]
+    write: Callable[[T], Json] = _as_it_is
+
+
+@frozen
+class Wire:
+    """Where a field stands on the wire. An optional member is left out for None, and never null."""
+
+    name: str
+    form: Form[Any]
+    optional: bool = False
+
+
+def wire(name: str, form: Form[Any], *, optional: bool = False) -> Wire:
+    """Declare the member of a field; for ``Annotated``."""
+    return Wire(name, form, optional)
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _declared(kind: type[Any]) -> list[tuple[str, Wire]]:
+    hints = get_type_hints(kind, include_extras=True)
+    found = []
+    for field in attrs.fields(kind):
+        (at,) = getattr(hints[field.name], "__metadata__", (None,))
+        if not isinstance(at, Wire):
+            raise TypeError(f"{kind.__name__}.{field.name} declares no form")
+        found.append((field.name, at))
+    return found
+
+
+def _generate(kind: type[T], fields: Sequence[tuple[str, Wire]]) -> Form[T]:
+    """Write the reader and the writer of a class out, as attrs writes its methods: a loop over the fields takes longer."""
+    members = {at.name: at for _, at in fields}
+    scope: dict[str, Any] = {
+        "kind": kind,
+        "names": frozenset(members),
+        "check": _check_members,
+        "members": members,
+    }
+    read, written = [], []
+    for number, (field, at) in enumerate(fields):
+        scope[f"read{number}"], scope[f"write{number}"] = at.form.read, at.form.write
+        value = f"read{number}(value[{at.name!r}], {at.name!r})"
+        member = f"message.{field}" if at.form.write is _as_it_is else f"write{number}(message.{field})"
+        if at.optional:
+            read.append(f"{field}={value} if {at.name!r} in value else None")
+            written.append(f"**({{{at.name!r}: {member}}} if message.{field} is not None else {{}})")
+        else:
+            read.append(f"{field}={value}")
+            written.append(f"{at.name!r}: {member}")
+    source = f"""
+def read(value, name):
+    if type(value) is not dict or value.keys() != names:
+        check(value, name, members)
+    return kind({", ".join(read)})
+
+def write(message):
+    return {{{", ".join(written)}}}
+"""
+    exec(source, scope)  # noqa: S102 - made of names in our own classes
+    return Form(scope["read"], scope["write"])
+
+
+def _check_members(value: Json, name: str, members: Mapping[str, Wire]) -> None:
+    if not isinstance(value, dict):
+        raise InvalidFieldError(name, "must be an object")
+    for member, at in members.items():
+        if member not in value and not at.optional:
+            raise InvalidFieldError(member, "is missing")
+    if not value.keys() <= members.keys():
+        raise InvalidFieldError(name, "has members that the protocol does not know")
+
+
+#: The form of a message, made when it is first asked for.
+form_of = cast("Callable[[type[T]], Form[T]]", cache(lambda kind: _generate(kind, _declared(kind))))
+
+
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+
+def string(most: int, *, least: int = 1) -> Form[str]:
+    """Text of so many characters, which UTF-8 can carry."""
+
+    def read(value: Json, name: str) -> str:
+        if type(value) is str and least <= len(value) <= most and value.isascii():
+            return value
+        return check_text(name, value, least=least, most=most)
+
+    return Form(read)
+
+
+def number(least: int, most: int) -> Form[int]:
+    """A whole number within bounds."""
+    return Form(lambda value, name: check_int(name, value, least=least, most=most))
+
+
+def hex_bytes(*lengths: int) -> Form[bytes]:
+    """0x and hex digits of one of these numbers of bytes."""
+    if len(lengths) == 1:
+        (length,) = lengths
+        return Form(lambda value, name: from_hex(value, field=name, length=length, prefix=True), to_hex)
+    wanted = " or ".join(map(str, lengths))
+
+    def read(value: Json, name: str) -> bytes:
+        found = from_hex(value, field=name, prefix=True)
+        if len(found) not in lengths:
+            raise InvalidFieldError(name, f"must hold {wanted} bytes")
+        return found
+
+    return Form(read, to_hex)
+
+
+def hex_text(*lengths: int) -> Form[str]:
+    """As ``hex_bytes``, for a value that stays text."""
+    checked = hex_bytes(*lengths)
+
+    def read(value: Json, name: str) -> str:
+        checked.read(value, name)
+        return str(value)
+
+    return Form(read)
+
+
+def scalar(below: int) -> Form[int]:
+    """32 bytes in hex that are a number below a bound."""
+    raw: Form[bytes] = hex_bytes(32)
+
+    def read(value: Json, name: str) -> int:
+        found = int.from_bytes(raw.read(value, name), "big")
+        if found >= below:
+            raise InvalidFieldError(name, "must be below the group order")
+        return found
+
+    return Form(read, lambda value: to_hex(value.to_bytes(32, "big")))
+
+
+def one_of(*values: str) -> Form[Any]:
+    """One of a few texts."""
+    known = ", ".join(values)
+
+    def read(value: Json, name: str) -> Any:
+        if value not in values:
+            raise InvalidFieldError(
+                name, f"must be one of {known}" if len(values) > 1 else f"must be {known}"
+            )
+        return value
+
+    return Form(read)
+
+
+def list_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
+    """A list of so many entries, all of one form; an error in an entry has the list's name."""
+    read_entry, write_entry = entry.read, entry.write
+    write = list if write_entry is _as_it_is else lambda values: [write_entry(value) for value in values]
+
+    def read(value: Json, name: str) -> tuple[T, ...]:
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            raise InvalidFieldError(name, f"must be a list of {least} to {most} entries")
+        return tuple([read_entry(item, name) for item in value])
+
+    return Form(read, write)
+
+
+def set_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
+    """A list without repetitions, in an order that means something."""
+    entries = list_of(entry, least, most)
+
+    def read(value: Json, name: str) -> tuple[T, ...]:
+        found = entries.read(value, name)
+        if len(set(found)) != len(found):
+            raise InvalidFieldError(name, "must be different from one another")
+        return found
+
+    return Form(read, entries.write)
+
+
+def operators(least: int, most: int) -> Form[tuple[OperatorAddress, ...]]:
+    """A list of addresses, strictly ascending as numbers, so that each set has one form."""
+    entries = list_of(ADDRESS, least, most)
+
+    def read(value: Json, name: str) -> tuple[OperatorAddress, ...]:
+        found = entries.read(value, name)
+        if any(a.lower() >= b.lower() for a, b in pairwise(found)):
+            raise InvalidFieldError(name, "must be strictly ascending")
+        return found
+
+    return Form(read, entries.write)
+
+
+def nested(kind: type[T], *members: Wire) -> Form[T]:
+    """An object of its own: a message, or a class that declares nothing, with the members named as its fields."""
+    return _generate(kind, [(at.name, at) for at in members]) if members else form_of(kind)
+
+
+def _read_request_id(value: Json, name: str) -> RequestId:
+    if type(value) is str and _REQUEST_ID.match(value):
+        return RequestId(value)
+    return RequestId(to_hex(from_hex(value, field=name, length=32, prefix=True)))
+
+
+def decode_key_id(value: Json, name: str = "keyId") -> MpcKeyId:
+    """Check a key id: 64 hex digits without 0x."""
+    return MpcKeyId(from_hex(value, field=name, length=32, prefix=False).hex())
+
+
+REQUEST_ID: Form[RequestId] = Form(_read_request_id)
+KEY_ID: Form[MpcKeyId] = Form(decode_key_id)
+ADDRESS: Form[OperatorAddress] = Form(lambda value, name: OperatorAddress(parse_address(name, value)))
+#: For a class that checks its fields itself, when it is made.
+CHECKED_BY_CLASS: Form[Any] = Form(lambda value, _: value)
+HASH = hex_bytes(32)
+POINT = hex_bytes(33)
+#: r, s and v.
+SIGNATURE = hex_bytes(65)
+
+
+# --- reading and writing ----------------------------------------------------------------------------------------------
+
+
+def to_json(message: object) -> dict[str, Json]:
+    """Return a message as a JSON object, its members in the order of the fields."""
+    found: dict[str, Json] = form_of(type(message)).write(message)
+    return found
+
+
+def encode(message: object) -> str:
+    """Return a message as JSON text, in its one canonical form."""
+    return dump(form_of(type(message)).write(message))
+
+
+def decode(kind: type[T], value: Json, name: str = "params") -> T:
+    """
+    Read a message from a decoded JSON value.
+
+    Raises:
+        InvalidFieldError: A member is missing, unknown or wrong.
+    """
+    return form_of(kind).read(value, name)
+
+
+def decode_canonical(kind: type[T], content: str, name: str) -> T:
+    """
+    Read a message from the very text that ``encode`` makes of it, and from no other: one content has one text.
+
+    Raises:
+        InvalidFieldError: It is not such a text.
+    """
+    try:
+        message = decode(kind, load(content), name)
+    except ProtocolError as error:
+        raise InvalidFieldError(name, f"are no text of this protocol: {error.message}") from error
+    if encode(message) != content:
+        raise InvalidFieldError(name, "are not in their canonical form")
+    return message
+
+
+# --- what the gateway's revisions share ---------------------------------------------------------------------------------
+
 
 #: Longest setup text that is signed.
 _LONGEST_SETUP = 4 * 1024 * 1024
@@ -41,9 +330,6 @@ def decode_base64(field: str, text: object) -> str:
     if base64.b64encode(raw).decode() != encoded:
         raise InvalidFieldError(field, "must be Base64 in its canonical form")
     return decoded
-
-
-T = TypeVar("T")
 
 
 def load_text(text: object) -> Json:

@@ -44,7 +44,9 @@ from dan_async.devnet import (
 )
 from dan_async.errors import QuorumError
 from dan_async.network import KeygenReport
-from dan_async.nodes.round import NodeRound, SetupText, open_round, run_keygen
+from dan_async.nodes.ask_many import Plan
+from dan_async.nodes.keygen import run_keygen
+from dan_async.nodes.round import NodeRound, SetupText, open_round
 from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.retry import RetryPolicy
@@ -209,9 +211,9 @@ class MadeKey:
         )
         network = self.devnet.network()
         try:
-            nodes = network._nodes
+            nodes = network.pool.nodes
             deadline = Deadline(50)
-            self.opened, _ = await open_round(nodes, text, self.size.n, deadline=deadline)
+            self.opened, _ = await open_round(nodes, text, Plan(wanted=self.size.n), deadline=deadline)
             auth = EoaAuth(WALLET)
             challenge = self.opened.challenge
             signature = await auth.authorise(
@@ -266,7 +268,7 @@ class MadeKey:
                     retry=retry,
                 )
                 try:
-                    return await self._ask(network._nodes, Deadline(deadline_s))
+                    return await self._ask(network.pool.nodes, Deadline(deadline_s))
                 except QuorumError as error:
                     return error
                 finally:

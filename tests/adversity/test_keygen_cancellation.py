@@ -17,7 +17,7 @@ WALLET = LocalWallet("0x" + "00" * 31 + "01")
 
 def in_flight(client: DanClient) -> int:
     """Requests that the client's transports still hold."""
-    return sum(len(node._transport._in_flight) for node in client.network._nodes)
+    return sum(len(node._transport._in_flight) for node in client.network.pool.nodes)
 
 
 async def test_at_every_await_of_the_job() -> None:

@@ -77,7 +77,7 @@ class Bench:
         except DanError as error:
             self.endings.append((number, error))
         else:
-            self.endings.append((number, result.value))
+            self.endings.append((number, result))
 
     @property
     def transport(self) -> WebSocketTransport:

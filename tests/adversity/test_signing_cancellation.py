@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dan_async import DanClient, GatewayNetwork
-from dan_async.network import SigningOptions
+from dan_async.nodes import SigningOptions
 from tests.adversity.cancelling import cancel_after_loop_turns, cancel_everywhere
 from tests.fake_signing import SigningNetwork
 from tests.gateway_server import ONCE, scripted
@@ -17,7 +17,7 @@ from tests.unit.gateway.test_gateway_signing import NOW, session, signing
 
 def in_flight(client: DanClient) -> int:
     """Requests that the client's transports still hold."""
-    return sum(len(node._transport._in_flight) for node in client.network._nodes)
+    return sum(len(node._transport._in_flight) for node in client.network.pool.nodes)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def test_after_every_turn_of_the_loop(net: SigningNetwork, stock: int) -> 
     while cut:
         turns += 1
         cut = await cancel_after_loop_turns(lambda: client.sign_message("hello", net.session()), turns)
-        refills = client.network._signer._refills
+        refills = client.network.pool.signer._refills
         assert len(asyncio.all_tasks()) - len(refills) == 1
         await asyncio.gather(*refills)
         assert in_flight(client) == 0

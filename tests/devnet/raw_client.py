@@ -24,9 +24,10 @@ from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import Devnet, DevnetNode
 from dan_async.devnet.context import NodeIdentity
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from dan_async.protocols.exchange import module_for, oneshot_challenge, owner_typed_data
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 
 __all__ = ["Keygen", "RawNode", "RpcFaultError", "changed", "connect", "connect_all", "keygen_on"]
@@ -174,7 +175,7 @@ class Keygen:
         answers = await asyncio.gather(
             *(node.call("dan_challenge", self.challenge_params()) for node in self.nodes)
         )
-        return [node_1.decode_challenge_result(answer).nonce for answer in answers]
+        return [node_1.ChallengeResult.read(answer).nonce for answer in answers]
 
     def sign(self, nonces: Sequence[bytes]) -> node_1.KeygenParams:
         """Have the owner sign; gives the whole request."""
@@ -215,14 +216,14 @@ class Keygen:
 
     async def send(self, params: node_1.KeygenParams | None = None) -> list[Acknowledgement]:
         """Send the request to every node; gives the acknowledgements, in the order of participants."""
-        text = node_1.encode_keygen(params or self.params)
+        text = fields.encode(params or self.params)
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(node.call("dan_keygen", text)) for node in self.nodes]
-        return [node_1.decode_acknowledgement(task.result()) for task in asked]
+        return [Acknowledgement.read_whole(task.result()) for task in asked]
 
     async def codes(self, params: node_1.KeygenParams | None = None) -> list[int]:
         """Send the request to every node; gives the codes with which each refuses."""
-        text = node_1.encode_keygen(params or self.params)
+        text = fields.encode(params or self.params)
         return list(await asyncio.gather(*(node.code_of("dan_keygen", text) for node in self.nodes)))
 
     async def run(self) -> list[Acknowledgement]:

@@ -14,10 +14,10 @@ from attrs import define, evolve, field
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import Devnet
 from dan_async.devnet.mpc.threshold_ecdsa import assemble
+from dan_async.protocols import fields, node_signing
 from dan_async.protocols import node as node_1
-from dan_async.protocols import node_signing
 from dan_async.protocols.exchange import ephemeral_payload, module_for, oneshot_challenge
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.node_signing import (
     PRESIGN,
     SIGN,
@@ -138,9 +138,9 @@ class Signer:
 
     async def presign(self, params: PresignParams) -> PresignatureOffer:
         """Send it to the signers, who must all say the same."""
-        text = node_signing.encode_presign(params)
+        text = fields.encode(params)
         answers = await asyncio.gather(*(node.call(PRESIGN, text) for node in self.chosen(params.signers)))
-        offers = [node_signing.decode_presign_result(answer) for answer in answers]
+        offers = [node_signing.PresignatureOffer.read(answer) for answer in answers]
         (same,) = {(offer.presignature_id, offer.nonce_point, offer.public_key) for offer in offers}
         assert same[2] == self.ack.public_key
         return offers[0]
@@ -220,9 +220,9 @@ class Signer:
 
     async def send(self, params: SignParams) -> list[SignatureShares]:
         """Send it to the signers."""
-        text = node_signing.encode_sign(params)
+        text = fields.encode(params)
         answers = await asyncio.gather(*(node.call(SIGN, text) for node in self.chosen(params.signers)))
-        return [node_signing.decode_sign_result(answer) for answer in answers]
+        return [node_signing.SignatureShares.read_whole(answer) for answer in answers]
 
     async def sign(self, request: SignRequest | None = None, signers: Sequence[int] | None = None) -> bytes:
         """Presign, sign, and put the signature together, which checks that it recovers to the key."""
@@ -241,15 +241,15 @@ class Signer:
             "keyId": self.ack.key_id,
         }
         answers = await asyncio.gather(*(node.call("dan_challenge", asked) for node in nodes))
-        return [node_1.decode_challenge_result(answer).nonce for answer in answers]
+        return [node_1.ChallengeResult.read(answer).nonce for answer in answers]
 
 
 def signature_from(answers: Sequence[SignatureShares], number: int = 0) -> bytes:
     """Put one signature together from all signers' answers."""
-    shares = {answer.party_index: answer.shares[number] for answer in answers}
-    first = answers[0].shares[number]
+    shares = {answer.party_index: answer.claims.shares[number] for answer in answers}
+    first = answers[0].claims.shares[number]
     return assemble(
-        public_key=answers[0].public_key,
+        public_key=answers[0].claims.public_key,
         nonce_point=first.nonce_point,
         digest=first.digest,
         shares={index: (share.u, share.w) for index, share in shares.items()},

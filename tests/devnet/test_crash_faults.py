@@ -8,7 +8,8 @@ import pytest
 
 from dan_async.devnet import Crash, Devnet, NodeLimits
 from dan_async.errors import NodeCode
-from dan_async.protocols import node as node_1
+from dan_async.protocols import fields
+from dan_async.protocols.node_claims import Acknowledgement
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect, connect_all
 from tests.helpers import assert_runs_under, no_leaks, wait_until
 
@@ -19,7 +20,7 @@ async def crashed_keygen(devnet, index):
     """Run a key generation in which one node dies; gives the others' refusals."""
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes, t=2)
-        text = node_1.encode_keygen(await keygen.prepare())
+        text = fields.encode(await keygen.prepare())
         answers = await asyncio.gather(
             *(node.call("dan_keygen", text) for node in nodes), return_exceptions=True
         )
@@ -61,14 +62,16 @@ async def test_back_from_a_crash_after_the_work_it_has_the_key(make_devnet, inde
     devnet.faults[index] = Crash(methods=["dan_keygen"], restart_after=0.05, times=1)
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes, t=2)
-        text = node_1.encode_keygen(await keygen.prepare())
+        text = fields.encode(await keygen.prepare())
         answers = await asyncio.gather(
             *(node.call("dan_keygen", text) for node in nodes), return_exceptions=True
         )
-    key_ids = {answer["keyId"] for answer in answers if not isinstance(answer, ConnectionError)}
+    key_ids = {
+        Acknowledgement.read(answer).key_id for answer in answers if not isinstance(answer, ConnectionError)
+    }
     await wait_until(lambda: devnet.nodes[index].is_running)
     async with connect(devnet.nodes[index]) as node:
-        key_ids.add((await node.call("dan_keygen", text))["keyId"])
+        key_ids.add(Acknowledgement.read(await node.call("dan_keygen", text)).key_id)
     assert len(key_ids) == 1
 
 

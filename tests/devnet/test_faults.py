@@ -8,7 +8,6 @@ import aiohttp
 import pytest
 
 from dan_async.crypto.curve import decode, points_fit_degree
-from dan_async.crypto.signature import recover_address
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     Crash,
@@ -21,6 +20,7 @@ from dan_async.devnet import (
     ForgeSignature,
 )
 from dan_async.errors import NodeCode
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, connect, connect_all
 from tests.helpers import assert_runs_under, no_leaks
@@ -81,13 +81,13 @@ async def test_a_lost_reply_never_makes_a_second_key(devnet):
     async with connect_all(devnet) as nodes:
         one, others = faulty(devnet, nodes)
         keygen = Keygen(nodes=nodes, t=2)
-        text = node_1.encode_keygen(await keygen.prepare())
+        text = fields.encode(await keygen.prepare())
         lost = asyncio.create_task(one.call("dan_keygen", text, timeout_s=1))
         answers = await asyncio.gather(*(node.call("dan_keygen", text) for node in others))
         with pytest.raises(TimeoutError):
             await lost
         again = await one.call("dan_keygen", text)
-    assert {answer["keyId"] for answer in (again, *answers)} == {answers[0]["keyId"]}
+    assert {answer["claims"] for answer in (again, *answers)} == {answers[0]["claims"]}
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -97,7 +97,7 @@ async def test_a_crash_after_the_work_loses_no_key(devnet, index):
     async with connect_all(devnet) as nodes:
         one, others = faulty(devnet, nodes, index)
         keygen = Keygen(nodes=nodes, t=2)
-        text = node_1.encode_keygen(await keygen.prepare())
+        text = fields.encode(await keygen.prepare())
         lost = asyncio.create_task(one.call("dan_keygen", text))
         answers = await asyncio.gather(*(node.call("dan_keygen", text) for node in others))
         with pytest.raises(ConnectionError):
@@ -105,7 +105,7 @@ async def test_a_crash_after_the_work_loses_no_key(devnet, index):
     assert not devnet.nodes[index].is_running
     await devnet.nodes[index].start()
     async with connect(devnet.nodes[index]) as one:
-        assert (await one.call("dan_keygen", text))["keyId"] == answers[0]["keyId"]
+        assert (await one.call("dan_keygen", text))["claims"] == answers[0]["claims"]
 
 
 async def test_a_crashed_node_leaves_nothing():
@@ -126,7 +126,7 @@ async def test_forge_signature(devnet):
         acks = await Keygen(nodes=nodes, t=2).run()
     assert len({ack.claims for ack in acks}) == 1
     for ack in acks:
-        signer = recover_address(node_1.acknowledgement_digest(ack), ack.signature)
+        signer = ack.signer(ack.request_id)
         assert (signer == ack.operator) is (ack.operator != devnet.nodes[0].operator)
 
 
@@ -136,7 +136,7 @@ async def test_forge_shares(devnet):
     async with connect_all(devnet) as nodes:
         acks = await Keygen(nodes=nodes, t=2).run()
     for ack in acks:
-        assert recover_address(node_1.acknowledgement_digest(ack), ack.signature) == ack.operator
+        assert ack.signer(ack.request_id) == ack.operator
         fits = points_fit_degree(dict(enumerate(map(decode, (ack.public_key, *ack.public_shares)))), 1)
         assert fits is (ack.operator != devnet.nodes[0].operator)
 
@@ -148,7 +148,7 @@ async def test_acknowledge_other_key(devnet):
         keygen = Keygen(nodes=nodes, t=2)
         acks = await keygen.run()
     for ack in acks:
-        assert recover_address(node_1.acknowledgement_digest(ack), ack.signature) == ack.operator
+        assert ack.signer(ack.request_id) == ack.operator
         assert points_fit_degree(dict(enumerate(map(decode, (ack.public_key, *ack.public_shares)))), 1)
         assert ack.key_id == node_1.compute_key_id(
             public_key=ack.public_key,
@@ -168,7 +168,7 @@ async def test_expire_nonces(devnet):
     async with connect_all(devnet) as nodes:
         one, _ = faulty(devnet, nodes)
         keygen = Keygen(nodes=nodes, t=2)
-        text = node_1.encode_keygen(await keygen.prepare())
+        text = fields.encode(await keygen.prepare())
         assert await one.code_of("dan_keygen", text) == NodeCode.CHALLENGE_EXPIRED
         devnet.faults[0] = None
         assert len({ack.claims for ack in await keygen.send()}) == 1

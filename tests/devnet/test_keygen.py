@@ -11,9 +11,9 @@ import pytest
 from dan_async.config import Threshold
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import base_multiply, decode, encode, interpolate_scalar, points_fit_degree
-from dan_async.crypto.signature import recover_address
 from dan_async.devnet import Devnet, NodeLimits
 from dan_async.devnet.mpc.dkg import DkgParty
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, connect_all, keygen_on
 from tests.helpers import no_leaks
@@ -49,7 +49,7 @@ async def test_acknowledgements_agree_and_are_signed(devnet):
     assert [ack.party_index for ack in acks] == [1, 2, 3]
     assert {ack.operator for ack in acks} == {node.operator for node in devnet.nodes}
     for ack in acks:
-        assert recover_address(node_1.acknowledgement_digest(ack), ack.signature) == ack.operator
+        assert ack.signer(ack.request_id) == ack.operator
 
 
 async def test_the_key_id_is_the_hash_that_anyone_can_compute(devnet):
@@ -147,7 +147,7 @@ async def test_a_client_that_leaves_does_not_stop_the_work(devnet):
     """The other parties count on it; whoever asks again gets the key."""
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes, t=2)
-        params = node_1.encode_keygen(await keygen.prepare())
+        params = fields.encode(await keygen.prepare())
         for node in nodes:
             await node.websocket.send_str(
                 f'{{"jsonrpc":"2.0","id":1,"method":"dan_keygen","params":{params}}}'

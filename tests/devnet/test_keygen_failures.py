@@ -8,7 +8,9 @@ import pytest
 
 from dan_async.devnet import DealWrongShare, Equivocate, FallSilent, NodeLimits
 from dan_async.errors import NodeCode
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
+from dan_async.protocols.node_claims import Acknowledgement
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.helpers import ManualClock, assert_runs_under
 
@@ -18,7 +20,7 @@ QUICK = NodeLimits(round_s=1.5, stop_grace_s=0.1)
 
 async def failures(keygen, nodes=None):
     """Send the request to these nodes; gives each one's refusal."""
-    text = node_1.encode_keygen(keygen.params)
+    text = fields.encode(keygen.params)
 
     async def ask(node):
         with pytest.raises(RpcFaultError) as caught:
@@ -47,7 +49,7 @@ async def test_who_withholds_the_last_message_is_named_too(make_devnet):
         await keygen.prepare()
         others = [node for node in nodes if node.operator != silent]
         (own,) = [node for node in nodes if node.operator == silent]
-        finished = asyncio.create_task(own.call("dan_keygen", node_1.encode_keygen(keygen.params)))
+        finished = asyncio.create_task(own.call("dan_keygen", fields.encode(keygen.params)))
         refusals = await failures(keygen, others)
         assert (await finished)["operator"] == silent
     assert [refusal.data["culprits"] for refusal in refusals] == [[silent]] * 3
@@ -129,7 +131,7 @@ async def test_a_stopping_node_tells_the_others(make_devnet):
     devnet.faults[0] = FallSilent()
     async with connect_all(devnet) as nodes, assert_runs_under(15):
         keygen = Keygen(nodes=nodes, t=2)
-        text = node_1.encode_keygen(await keygen.prepare())
+        text = fields.encode(await keygen.prepare())
         stopping = devnet.nodes[1]
         asked = [asyncio.create_task(node.call("dan_keygen", text)) for node in nodes]
         while sum(len(node._runner._last._sessions._running) for node in devnet.nodes) < 3:
@@ -187,7 +189,7 @@ async def test_a_share_that_cannot_be_stored_is_not_acknowledged(make_devnet, ca
         await keygen.prepare()
         (failing,) = [node for node in nodes if node.operator == devnet.nodes[0].operator]
         (other,) = [node for node in nodes if node is not failing]
-        text = node_1.encode_keygen(keygen.params)
+        text = fields.encode(keygen.params)
         answer = asyncio.create_task(other.call("dan_keygen", text))
         for _ in range(2):
             with pytest.raises(RpcFaultError) as caught:
@@ -197,7 +199,7 @@ async def test_a_share_that_cannot_be_stored_is_not_acknowledged(make_devnet, ca
                 "the node has failed",
             )
         assert (await answer)["operator"] == other.operator
-    assert devnet.nodes[0].reveal_share((await answer)["keyId"]) is None
+    assert devnet.nodes[0].reveal_share(Acknowledgement.read(await answer).key_id) is None
     assert "OSError at " in caplog.text
     assert "secret path" not in caplog.text
 

@@ -9,7 +9,7 @@ import pytest
 from dan_async.devnet import FallSilent, NodeLimits
 from dan_async.devnet.context import NodeIdentity
 from dan_async.errors import NodeCode
-from dan_async.protocols import node as node_1
+from dan_async.protocols import fields
 from tests.devnet.raw_client import Keygen, changed, connect_all
 from tests.helpers import ManualClock
 
@@ -171,11 +171,11 @@ async def test_other_content_while_the_first_is_under_way(make_devnet):
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes, t=2)
         params = await keygen.prepare()
-        text = node_1.encode_keygen(params)
+        text = fields.encode(params)
         await nodes[0].websocket.send_str(
             f'{{"jsonrpc":"2.0","id":99,"method":"dan_keygen","params":{text}}}'
         )
-        other = node_1.encode_keygen(changed(params, signature="0x" + "11" * 65))
+        other = fields.encode(changed(params, signature="0x" + "11" * 65))
         assert await nodes[0].code_of("dan_keygen", other) == NodeCode.REQUEST_CONFLICT
 
 
@@ -200,7 +200,7 @@ async def test_a_node_that_is_no_participant(make_devnet):
     devnet = await make_devnet(2, 3)
     async with connect_all(devnet) as nodes:
         keygen = Keygen(nodes=nodes[:2], t=2)
-        text = node_1.encode_keygen(await keygen.prepare())
+        text = fields.encode(await keygen.prepare())
         assert await nodes[2].code_of("dan_keygen", text) == NodeCode.WRONG_PARTICIPANTS
 
 
@@ -246,9 +246,9 @@ async def test_too_many_key_generations(make_devnet):
     devnet = await make_devnet(2, 2, limits=NodeLimits(max_keygens=1, round_s=0.5))
     async with connect_all(devnet) as nodes:
         first, second = Keygen(nodes=nodes, t=2), Keygen(nodes=nodes, t=2)
-        text = node_1.encode_keygen(await first.prepare())
+        text = fields.encode(await first.prepare())
         await nodes[0].websocket.send_str(
             f'{{"jsonrpc":"2.0","id":99,"method":"dan_keygen","params":{text}}}'
         )
-        text = node_1.encode_keygen(await second.prepare())
+        text = fields.encode(await second.prepare())
         assert await nodes[0].code_of("dan_keygen", text) == NodeCode.RATE_LIMITED

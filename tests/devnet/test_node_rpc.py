@@ -14,6 +14,7 @@ import pytest
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet import Delay, NodeLimits
 from dan_async.errors import NodeCode
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect, connect_all
 from tests.helpers import assert_runs_under
@@ -51,10 +52,11 @@ def request(method, params=None, rpc_id=1):
 async def test_a_node_proves_who_it_is(node):
     """It signs the caller's nonce with its operator's key."""
     nonce = secrets.token_bytes(32)
-    answer = await node.call("dan_identify", node_1.encode_identify(nonce))
-    operator, signature = node_1.decode_identify_result(answer)
-    assert operator == node.operator
-    assert recover_address(node_1.identity_digest(operator=operator, nonce=nonce), signature) == operator
+    answer = await node.call("dan_identify", fields.encode(node_1.IdentifyParams(nonce=nonce)))
+    found = node_1.Identity.read(answer)
+    assert found.operator == node.operator
+    digest = node_1.identity_digest(operator=found.operator, nonce=nonce)
+    assert recover_address(digest, found.signature) == found.operator
 
 
 async def test_a_node_tells_the_time(node):
@@ -147,7 +149,9 @@ async def test_replies_come_when_they_are_ready(devnet):
     """A slow request does not hold up a quick one on the same connection."""
     devnet.faults[0] = Delay(seconds=0.5, methods=["dan_identify"])
     async with connect(devnet.nodes[0]) as node, assert_runs_under(3):
-        slow = asyncio.create_task(node.call("dan_identify", node_1.encode_identify(bytes(32))))
+        slow = asyncio.create_task(
+            node.call("dan_identify", fields.encode(node_1.IdentifyParams(nonce=bytes(32))))
+        )
         await node.call("dan_health", {})
         assert not slow.done()
         await slow
@@ -158,12 +162,16 @@ async def test_a_thousand_requests_in_flight_are_each_answered_once(devnet):
     async with connect(devnet.nodes[0]) as node:
         nonces = [secrets.token_bytes(32) for _ in range(1000)]
         answers = await asyncio.gather(
-            *(node.call("dan_identify", node_1.encode_identify(nonce)) for nonce in nonces)
+            *(
+                node.call("dan_identify", fields.encode(node_1.IdentifyParams(nonce=nonce)))
+                for nonce in nonces
+            )
         )
         assert node.unmatched.empty()
     for nonce, answer in zip(nonces[::100], answers[::100], strict=True):
-        operator, signature = node_1.decode_identify_result(answer)
-        assert recover_address(node_1.identity_digest(operator=operator, nonce=nonce), signature) == operator
+        found = node_1.Identity.read(answer)
+        digest = node_1.identity_digest(operator=found.operator, nonce=nonce)
+        assert recover_address(digest, found.signature) == found.operator
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

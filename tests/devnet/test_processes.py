@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from dan_async.devnet import Crash, Devnet, DropRequest, RefuseConnections
 from dan_async.errors import ConfigurationError, NodeError
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, connect, connect_all, keygen_on
 from tests.helpers import assert_runs_under, no_leaks
@@ -92,7 +93,7 @@ async def test_a_restarted_process_still_has_its_shares(network):
 async def test_faults_reach_a_process(network):
     """Within a moment, and are taken away again."""
     network.faults[1] = DropRequest(methods=["dan_identify"])
-    nonce = node_1.encode_identify(bytes(32))
+    nonce = fields.encode(node_1.IdentifyParams(nonce=bytes(32)))
     async with connect(network.nodes[1]) as node:
         async with asyncio.timeout(10):
             while True:

@@ -16,7 +16,8 @@ from dan_async import DanClient, EphemeralKey, GatewayNetwork, LocalWallet, Node
 from dan_async.config import Timeouts
 from dan_async.devnet import Devnet
 from dan_async.errors import NodeCode, RecordConflictError
-from dan_async.protocols import node as node_settling
+from dan_async.protocols import fields
+from dan_async.protocols import node as node_1
 from dan_async.storage import FixedKeys, KeygenIntent, MemorySessionStore, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.devnet.raw_client import Keygen, connect_all
@@ -134,16 +135,12 @@ async def test_nobody_else_learns_or_ends_anything(devnet: Devnet) -> None:
         for node in nodes:
             for request_id in (keygen.request_id, done.request_id):
                 text = signed_settle(stranger, request_id, node.operator)
-                assert await node.call(node_settling.SETTLE_METHOD, text) == {"acknowledgements": []}
+                assert await node.call(node_1.SETTLE_KEYGEN, text) == {"acknowledgements": []}
                 forged = signed_settle(stranger, request_id, node.operator, eph_pk=keygen.claim.eph_pk)
-                assert (
-                    await node.code_of(node_settling.SETTLE_METHOD, forged) == NodeCode.EPHEMERAL_KEY_REFUSED
-                )
+                assert await node.code_of(node_1.SETTLE_KEYGEN, forged) == NodeCode.EPHEMERAL_KEY_REFUSED
         first, second = nodes[:2]
         for_other_node = signed_settle(keygen.key, keygen.request_id, second.operator)
-        assert (
-            await first.code_of(node_settling.SETTLE_METHOD, for_other_node) == NodeCode.EPHEMERAL_KEY_REFUSED
-        )
+        assert await first.code_of(node_1.SETTLE_KEYGEN, for_other_node) == NodeCode.EPHEMERAL_KEY_REFUSED
         assert len(await keygen.send(params)) == 3
 
 
@@ -265,9 +262,9 @@ def pending_for(keygen: Keygen) -> StoredSession:
 def signed_settle(key: EphemeralKey, request_id: str, operator: str, eph_pk: bytes | None = None) -> str:
     """What an ephemeral key asks one node."""
     named = eph_pk or key.public_key
-    digest = node_settling.settle_digest(request_id=request_id, operator=operator, eph_pk=named)
-    return node_settling.encode_settle(
-        node_settling.SettleParams(
+    digest = node_1.settle_digest(request_id=request_id, operator=operator, eph_pk=named)
+    return fields.encode(
+        node_1.SettleParams(
             request_id=request_id, eph_pk=named, sign_alg=key.algorithm, signature=key.sign_message(digest)
         )
     )

@@ -36,7 +36,8 @@ from dan_async.errors import (
     QuorumError,
 )
 from dan_async.jobs.sign_message import message_request
-from dan_async.network import SigningOptions, SigningOrder
+from dan_async.network import SigningOrder
+from dan_async.nodes import SigningOptions
 from dan_async.nodes.health import rank
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import sign_request_digest
@@ -180,7 +181,7 @@ async def test_a_stock_makes_it_one_round_trip(net: Devnet, session: DanSessionK
     async with direct(net) as dan:
         for _ in range(2):
             await dan.sign_message("hello", session)
-        stock = dan.network._signer.stock
+        stock = dan.network.pool.signer.stock
         async with asyncio.timeout(10):
             while not len(stock):
                 await asyncio.sleep(0.01)
@@ -256,7 +257,7 @@ async def test_one_node_in_trouble_does_not_stop_the_others(trio: Devnet, fault:
     async with DanClient(NodeNetwork(trio.endpoints, timeouts=PATIENT), timeouts=PATIENT) as dan:
         session = await dan.generate_session_key(wallet=OWNER, chain_id=1, **TWO_OF_THREE)
         await dan.sign_message("first", session)
-        best = rank(dan.network._nodes)[0].operator  # who is asked next
+        best = rank(dan.network.pool.nodes)[0].operator  # who is asked next
         victim = next(node for node in trio.nodes if node.operator == best)
         trio.faults[victim.index] = fault
         try:
@@ -384,8 +385,8 @@ async def test_no_stock_no_background_work(net: Devnet, session: DanSessionKeyPa
     async with direct(net, signing=SigningOptions(stock=0)) as dan:
         for _ in range(3):
             await dan.sign_message("hello", session)
-        assert not len(dan.network._signer.stock)
-        assert not dan.network._signer._refills
+        assert not len(dan.network.pool.signer.stock)
+        assert not dan.network.pool.signer._refills
 
 
 # --- permissions ------------------------------------------------------------------------------------------------------

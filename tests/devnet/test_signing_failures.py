@@ -19,8 +19,8 @@ from dan_async.devnet import (
 )
 from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.errors import NodeCode
-from dan_async.protocols import node_signing
-from dan_async.protocols.node_signing import PRESIGN, SIGN
+from dan_async.protocols import fields
+from dan_async.protocols.node_signing import PRESIGN, SIGN, SignatureShares
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request
 from tests.helpers import assert_runs_under
@@ -51,7 +51,7 @@ async def outcome(node, method, text):
 
 
 async def presign_outcomes(signer, params):
-    text = node_signing.encode_presign(params)
+    text = fields.encode(params)
     chosen = signer.chosen(params.signers)
     answers = await asyncio.gather(*(outcome(node, PRESIGN, text) for node in chosen))
     return dict(zip((node.operator for node in chosen), answers, strict=True))
@@ -87,12 +87,12 @@ async def test_a_crash_before_a_share_leaves_the_job_to_others(make_devnet):
         dead = node_of(devnet, signer.signers((0, 1))[0])
         devnet.faults[dead.index] = Crash(methods=[SIGN])
         params = signer.sign_params(signer.setup([text_request()]), (0, 1), [offer.presignature_id])
-        text = node_signing.encode_sign(params)
+        text = fields.encode(params)
         lost, kept = await asyncio.gather(
             *(outcome(node, SIGN, text) for node in signer.chosen(params.signers))
         )
         assert isinstance(lost, ConnectionError)
-        assert kept["requestId"] == params.request_id
+        assert SignatureShares.read(kept).claims.request_id == params.request_id
         devnet.faults[dead.index] = None
         await dead.start()
     async with connect_all(devnet) as nodes:
@@ -112,7 +112,7 @@ async def test_a_lost_answer_is_given_again(make_devnet):
         params = signer.sign_params(signer.setup([text_request()]), None, [offer.presignature_id])
         forgetful = next(node for node in nodes if node.operator == devnet.nodes[0].operator)
         with pytest.raises(TimeoutError):
-            await forgetful.call(SIGN, node_signing.encode_sign(params), timeout_s=0.3)
+            await forgetful.call(SIGN, fields.encode(params), timeout_s=0.3)
         signature = signature_from(await signer.send(params))
     assert recover_public_key(HELLO, signature) == signer.ack.public_key
 
@@ -137,7 +137,7 @@ async def test_a_signer_that_nobody_asked_is_named(make_devnet):
     devnet = await make_devnet(2, 2, limits=QUICK)
     async with connect_all(devnet) as nodes, assert_runs_under(20):
         signer = await begin(devnet, nodes, 2)
-        text = node_signing.encode_presign(signer.presign_params())
+        text = fields.encode(signer.presign_params())
         refusal = await outcome(nodes[0], PRESIGN, text)
     assert refusal.code == NodeCode.SIGNING_FAILED
     assert refusal.data["culprits"] == [nodes[1].operator]

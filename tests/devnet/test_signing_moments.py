@@ -13,7 +13,7 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import personal_message_digest, recover_public_key
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols import node_signing
+from dan_async.protocols import fields
 from dan_async.protocols.node_signing import PRESIGN, SIGN
 from dan_async.protocols.sign_request import sign_request_digest
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
@@ -69,9 +69,9 @@ async def test_a_revocation_in_the_middle_counts(make_devnet, pause, method):
         session = await dan.generate_session_key(wallet=OWNER, chain_id=1)
         signer = Signer.of_session(devnet, nodes, session)
         if method == PRESIGN:
-            text = node_signing.encode_presign(signer.presign_params())
+            text = fields.encode(signer.presign_params())
         else:
-            text = node_signing.encode_sign(signer.sign_params(signer.setup([text_request()])))
+            text = fields.encode(signer.sign_params(signer.setup([text_request()])))
         waiting = asked(signer, method, text)
         await pause.until(2)
         await dan.revoke_ephemeral_key(session, wallet=OWNER)
@@ -89,9 +89,9 @@ async def test_an_expiry_in_the_middle_counts(make_devnet, pause, method):
     async with connect_all(devnet) as nodes:
         signer = await Signer.after(Keygen(nodes=nodes, t=2, expiry=int(clock.now) + 30))
         if method == PRESIGN:
-            text = node_signing.encode_presign(signer.presign_params(expires_at=int(clock.now) + 200))
+            text = fields.encode(signer.presign_params(expires_at=int(clock.now) + 200))
         else:
-            text = node_signing.encode_sign(signer.sign_params(signer.setup([text_request()])))
+            text = fields.encode(signer.sign_params(signer.setup([text_request()])))
         waiting = asked(signer, method, text)
         await pause.until(2)
         clock.advance(30)
@@ -115,7 +115,7 @@ async def test_permissions_that_end_in_the_middle_count(make_devnet, pause):
         keygen = Keygen(nodes=nodes, t=2, permissions=permissions, expiry=int(clock.now) + 3600)
         signer = await Signer.after(keygen)
         params = signer.sign_params(signer.setup([user_operation(target)]))
-        waiting = asked(signer, SIGN, node_signing.encode_sign(params))
+        waiting = asked(signer, SIGN, fields.encode(params))
         await pause.until(2)
         clock.advance(60)
         pause.go_on.set()
@@ -154,7 +154,7 @@ async def test_revision_0_1_names_the_owner(make_devnet):
         offer = await signer.presign(signer.presign_params())
         signer.owner = OWNER.address
         params = signer.sign_params(signer.setup([user_operation()]), None, [offer.presignature_id])
-        assert await nodes[0].code_of(SIGN, node_signing.encode_sign(params)) == NodeCode.UNKNOWN_KEY
+        assert await nodes[0].code_of(SIGN, fields.encode(params)) == NodeCode.UNKNOWN_KEY
 
 
 async def test_a_one_shot_request_is_not_done_again_while_it_is_known(make_devnet):
@@ -167,4 +167,4 @@ async def test_a_one_shot_request_is_not_done_again_while_it_is_known(make_devne
         first = await signer.send(params)
         assert signature_from(await signer.send(params)) == signature_from(first)
         clock.advance(301)
-        assert await nodes[0].code_of(SIGN, node_signing.encode_sign(params)) == NodeCode.CHALLENGE_REUSED
+        assert await nodes[0].code_of(SIGN, fields.encode(params)) == NodeCode.CHALLENGE_REUSED

@@ -17,7 +17,7 @@ from dan_async.devnet import CrashInSigning, Devnet, NodeLimits
 from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.devnet.mpc.pairwise_setup import PairSetup
 from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
-from dan_async.protocols import node_signing
+from dan_async.protocols import fields
 from dan_async.protocols.sign_request import sign_request_digest
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request, user_operation
@@ -87,7 +87,7 @@ async def test_shares_are_signed_by_their_operators(make_devnet):
         signer = await Signer.after(Keygen(nodes=nodes, t=2))
         answers = await signer.send(signer.sign_params(signer.setup([text_request()])))
     for node, answer in zip(nodes, answers, strict=True):
-        assert recover_address(node_signing.shares_digest(answer), answer.signature) == node.operator
+        assert answer.signer(answer.claims.request_id) == node.operator
 
 
 async def test_a_repeated_request_gets_the_same_answer(make_devnet):
@@ -228,9 +228,7 @@ async def test_nothing_is_left_behind():
     async with no_leaks(), Devnet(2, 2) as devnet, connect_all(devnet) as nodes:
         signer = await Signer.after(Keygen(nodes=nodes, t=2))
         await signer.sign()
-        alone = asyncio.create_task(
-            nodes[0].code_of("dan_presign", node_signing.encode_presign(signer.presign_params()))
-        )
+        alone = asyncio.create_task(nodes[0].code_of("dan_presign", fields.encode(signer.presign_params())))
         await asyncio.sleep(0.1)
         for node in devnet.nodes:
             await node.stop()

@@ -13,8 +13,7 @@ from dan_async import DanClient, LocalWallet
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import NodeLimits
 from dan_async.errors import NodeCode
-from dan_async.protocols import node as node_1
-from dan_async.protocols import node_signing
+from dan_async.protocols import fields, node_signing
 from dan_async.protocols.node_signing import PRESIGN, SIGN
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, text_request, user_operation
@@ -34,8 +33,8 @@ async def signer(make_devnet):
 
 def encoded(params):
     if isinstance(params, node_signing.PresignParams):
-        return PRESIGN, node_signing.encode_presign(params)
-    return SIGN, node_signing.encode_sign(params)
+        return PRESIGN, fields.encode(params)
+    return SIGN, fields.encode(params)
 
 
 async def refusal(signer, params, node=0):
@@ -78,7 +77,7 @@ async def test_presign_refusals(signer, members, expected):
 async def test_signers_are_exactly_t_parties_with_this_node(signer):
     """t - 1, t + 1, without this node, with a stranger: never."""
     all_three = signer.ack.participants
-    with_stranger = tuple(sorted((all_three[0], node_1.decode_participants([STRANGER])[0]), key=str.lower))
+    with_stranger = tuple(sorted((all_three[0], fields.ADDRESS.read(STRANGER, "signers")), key=str.lower))
     for signers in (all_three[1:], all_three, with_stranger):
         assert await code(signer, signer.presign_params(signers=signers)) == NodeCode.WRONG_PARTICIPANTS
         params = signer.sign_params(signer.setup([text_request()]), signers=signers)

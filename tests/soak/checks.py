@@ -99,7 +99,7 @@ class Ledger:
 
 def pending_requests(network: NodeNetwork) -> int:
     """Requests that wait for a reply on the connections of a network."""
-    connections: list[Any] = [getattr(node._transport, "_connection", None) for node in network._nodes]
+    connections: list[Any] = [getattr(node._transport, "_connection", None) for node in network.pool.nodes]
     return sum(connection.pending for connection in connections if connection is not None)
 
 

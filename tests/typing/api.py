@@ -31,8 +31,8 @@ from dan_async import (
 from dan_async.devnet import Devnet
 from dan_async.errors import NodeOutcome, NodeRefusedError, QuorumError, RateLimitedError
 from dan_async.events import AttemptFailed, Event, Verdict
-from dan_async.network import KeygenReport, Network, NetworkHealth, NodeState, SigningOptions
-from dan_async.nodes import RestPolicy
+from dan_async.network import KeygenReport, Network, NetworkHealth, NodeState
+from dan_async.nodes import RestPolicy, SigningOptions
 from dan_async.otel import OpenTelemetryObserver
 from dan_async.request import SessionKeyRequest
 from dan_async.retry import DEFAULT_RETRY_TABLE, RetryDetails

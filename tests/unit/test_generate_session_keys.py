@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -269,4 +270,4 @@ async def test_a_key_whose_replies_were_lost_is_found_at_once(nodes: FakeNetwork
     assert result.status == "settled"
     (record,) = [record async for record in store.find()]
     assert (record.state, record.session) == ("active", result.session)
-    assert {ack["keyId"] for ack in made.values()} == {result.session.mpc_key_id}
+    assert {json.loads(ack["claims"])["keyId"] for ack in made.values()} == {result.session.mpc_key_id}

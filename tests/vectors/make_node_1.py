@@ -111,49 +111,43 @@ key_id = h(
 )
 
 
-def acknowledgement(index: int) -> dict[str, object]:
-    digest = h(
-        "dan-node/1 acknowledgement",
-        raw(REQUEST_ID),
-        addresses[index - 1],
-        u32(index),
-        key_id,
-        raw(public_key),
-        u32(T),
-        u32(N),
-        *addresses,
-        *map(raw, public_shares),
-        transcript_hash,
-    )
+def signed_claims(tag: str, claims: dict[str, object], index: int) -> dict[str, object]:
+    """Claims as their one text, signed by the operator of that index."""
+    text = compact(claims)
+    digest = h(tag, raw(str(claims["requestId"])), addresses[index - 1], u32(index), text.encode())
     result = {
-        "requestId": REQUEST_ID,
+        "claims": text,
         "operator": participants[index - 1],
         "partyIndex": index,
-        "keyId": key_id.hex(),
-        "publicKey": public_key,
-        "publicShares": public_shares,
-        "t": T,
-        "n": N,
-        "participants": participants,
-        "transcriptHash": "0x" + transcript_hash.hex(),
         "signature": sign(operators[index - 1][1], digest),
     }
-    return {"digest": "0x" + digest.hex(), "result": result}
+    return {"requestId": claims["requestId"], "digest": "0x" + digest.hex(), "result": result}
+
+
+key_claims = {
+    "requestId": REQUEST_ID,
+    "keyId": key_id.hex(),
+    "t": T,
+    "n": N,
+    "publicKey": public_key,
+    "publicShares": public_shares,
+    "participants": participants,
+    "transcriptHash": "0x" + transcript_hash.hex(),
+}
 
 
 # --- one-shot, restart, change of an ephemeral key
 oneshot_id = h("dan-node/1 one-shot", setup_hash)
 oneshot_challenge = hashlib.sha256(hashlib.sha256(setup.encode()).digest()).digest()
-receipt_digest = h(
-    "dan-node/1 receipt",
-    b"addEphemeralKey",
-    raw(REQUEST_ID),
-    addresses[0],
-    key_id,
-    "ephemeral ключ".encode(),
-    u32(T),
-    u32(N),
-)
+change_claims = {
+    "requestId": REQUEST_ID,
+    "keyId": key_id.hex(),
+    "t": T,
+    "n": N,
+    "operation": "addEphemeralKey",
+    "ephId": "ephemeral ключ",
+}
+passkey_claims = {"requestId": REQUEST_ID, "credentialId": "Y3JlZGVudGlhbC1pZC0xMjM0"}
 
 # --- a presignature and a signature by the first two operators: nonce and mask are fixed here, and not secret
 SIGN_ID = "0x" + "a3" * 32
@@ -200,38 +194,15 @@ assert keys.Signature(combined[:64] + bytes([recovery_id])).recover_public_key_f
 
 def signature_shares(index: int) -> dict[str, object]:
     u, w = (value[index - 1].to_bytes(32, "big") for value in (denominators, numerators))
-    made = h(
-        "dan-node/1 signature shares",
-        raw(SIGN_ID),
-        addresses[index - 1],
-        u32(index),
-        key_id,
-        raw(public_key),
-        u32(1),
-        presignature,
-        raw(nonce_point),
-        digest,
-        u,
-        w,
-    )
-    result = {
-        "requestId": SIGN_ID,
-        "operator": participants[index - 1],
-        "partyIndex": index,
-        "keyId": key_id.hex(),
-        "publicKey": public_key,
-        "shares": [
-            {
-                "presignatureId": "0x" + presignature.hex(),
-                "noncePoint": nonce_point,
-                "digest": "0x" + digest.hex(),
-                "u": "0x" + u.hex(),
-                "w": "0x" + w.hex(),
-            }
-        ],
-        "signature": sign(operators[index - 1][1], made),
+    share = {
+        "presignatureId": "0x" + presignature.hex(),
+        "noncePoint": nonce_point,
+        "digest": "0x" + digest.hex(),
+        "u": "0x" + u.hex(),
+        "w": "0x" + w.hex(),
     }
-    return {"digest": "0x" + made.hex(), "result": result}
+    claims = {"requestId": SIGN_ID, "keyId": key_id.hex(), "publicKey": public_key, "shares": [share]}
+    return signed_claims("dan-node/1 signature shares", claims, index)
 
 
 vectors = {
@@ -286,7 +257,9 @@ vectors = {
         "requestId": REQUEST_ID,
         "keyId": key_id.hex(),
     },
-    "acknowledgements": [acknowledgement(index) for index in range(1, N + 1)],
+    "acknowledgements": [
+        signed_claims("dan-node/1 acknowledgement", key_claims, index) for index in range(1, N + 1)
+    ],
     "restart": [
         {
             "requestId": REQUEST_ID,
@@ -300,19 +273,8 @@ vectors = {
         "requestId": "0x" + oneshot_id.hex(),
         "challenge": oneshot_challenge.hex(),
     },
-    "receipt": {
-        "digest": "0x" + receipt_digest.hex(),
-        "result": {
-            "requestId": REQUEST_ID,
-            "operation": "addEphemeralKey",
-            "operator": participants[0],
-            "keyId": key_id.hex(),
-            "ephId": "ephemeral ключ",
-            "t": T,
-            "n": N,
-            "signature": sign(operators[0][1], receipt_digest),
-        },
-    },
+    "receipt": signed_claims("dan-node/1 receipt", change_claims, 1),
+    "passkeyReceipt": signed_claims("dan-node/1 passkey receipt", passkey_claims, 2),
     "presign": {
         "digest": "0x" + presign_hash.hex(),
         "session": "0x" + "5e" * 32,

@@ -24,12 +24,12 @@ from dan_async.devnet.faults.lies import (
     SpoiltReply,
     falsify_shares,
     forge_shares,
-    sign_acknowledgement,
+    sign_claims,
     spoil_multiplication,
     substitute_key,
 )
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.node_signing import SignatureShares
 from dan_async.types import Json
 
@@ -486,7 +486,7 @@ class ForgeSignature(Fault):
 
     def on_acknowledgement(self, ack: Acknowledgement, _sign: Sign, _owner_id: str, /) -> Acknowledgement:
         key = signing_key(b"\x01" + secrets.token_bytes(31))
-        return sign_acknowledgement(ack, lambda digest: sign_digest(key, digest))
+        return sign_claims(ack, ack.claims, lambda digest: sign_digest(key, digest))
 
 
 # --- key generation ---------------------------------------------------------------------------------------------------

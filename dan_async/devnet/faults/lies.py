@@ -7,6 +7,7 @@ import base64
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from attrs import define, evolve, field
 
@@ -16,8 +17,11 @@ from dan_async.devnet.mpc.dkg_messages import Session, ShareMessage, sign_messag
 from dan_async.devnet.mpc.evidence import sign_commitment
 from dan_async.devnet.mpc.field import Polynomial
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.protocols.node import Acknowledgement, acknowledgement_digest, compute_key_id
-from dan_async.protocols.node_signing import SignatureShares, shares_digest
+from dan_async.protocols.node import compute_key_id
+from dan_async.protocols.node_claims import Acknowledgement, Claims, SignedClaims
+from dan_async.protocols.node_signing import SignatureShares
+
+S = TypeVar("S", bound=SignedClaims)
 
 #: Signs a 32-byte digest as the node's operator.
 Sign = Callable[[bytes], bytes]
@@ -28,7 +32,7 @@ Sign = Callable[[bytes], bytes]
 def forge_shares(ack: Acknowledgement, sign: Sign) -> Acknowledgement:
     """List public shares that do not make the public key."""
     forged = (encode(base_multiply(_random_scalar())) for _ in ack.public_shares)
-    return sign_acknowledgement(evolve(ack, public_shares=tuple(forged)), sign)
+    return sign_claims(ack, evolve(ack.claims, public_shares=tuple(forged)), sign)
 
 
 def substitute_key(ack: Acknowledgement, sign: Sign, owner_id: str) -> Acknowledgement:
@@ -43,20 +47,19 @@ def substitute_key(ack: Acknowledgement, sign: Sign, owner_id: str) -> Acknowled
         owner_id=owner_id,
         request_id=ack.request_id,
     )
-    forged = evolve(ack, key_id=key_id, public_key=public_key, public_shares=tuple(shares))
-    return sign_acknowledgement(forged, sign)
+    claims = evolve(ack.claims, key_id=key_id, public_key=public_key, public_shares=tuple(shares))
+    return sign_claims(ack, claims, sign)
 
 
-def sign_acknowledgement(ack: Acknowledgement, sign: Sign) -> Acknowledgement:
-    """Sign an acknowledgement, whatever it says."""
-    return evolve(ack, signature=sign(acknowledgement_digest(ack)))
+def sign_claims(said: S, claims: Claims, sign: Sign) -> S:
+    """Sign other claims in the place of those that the node has made."""
+    return type(said).make(claims, operator=said.operator, party_index=said.party_index, sign=sign)
 
 
 def falsify_shares(shares: SignatureShares, sign: Sign) -> SignatureShares:
     """Answer with shares that do not make the signature, properly signed."""
-    wrong = tuple(evolve(share, w=(share.w + _random_scalar()) % ORDER) for share in shares.shares)
-    forged = evolve(shares, shares=wrong)
-    return evolve(forged, signature=sign(shares_digest(forged)))
+    wrong = tuple(evolve(share, w=(share.w + _random_scalar()) % ORDER) for share in shares.claims.shares)
+    return sign_claims(shares, evolve(shares.claims, shares=wrong), sign)
 
 
 def _random_scalar() -> int:

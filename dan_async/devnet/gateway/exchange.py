@@ -15,10 +15,17 @@ from attrs import evolve, frozen
 
 from dan_async.config import Threshold
 from dan_async.deadline import Deadline
+from dan_async.devnet.gateway.relay import (
+    RelayedOrder,
+    relay_change,
+    relay_keygen,
+    relay_oneshot_keygen,
+    relay_passkey,
+    relay_signgen,
+)
 from dan_async.errors import DanError, InvalidFieldError
 from dan_async.nodes.network import NodeNetwork
 from dan_async.nodes.round import SetupText
-from dan_async.nodes.sign_relay import RelayedOrder
 from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols.exchange import (
     MAIN,
@@ -33,8 +40,8 @@ from dan_async.protocols.exchange import (
     oneshot_challenge,
     sign_requests,
 )
-from dan_async.protocols.fields import load_text
-from dan_async.protocols.node import decode_key_id, oneshot_request_id
+from dan_async.protocols.fields import decode_key_id, load_text
+from dan_async.protocols.node import oneshot_request_id
 from dan_async.protocols.results import STATUS_OK, KeygenResult, SigngenResult
 from dan_async.protocols.setups import (
     EphemeralKeySetup,
@@ -351,9 +358,11 @@ async def _keygen(network: NodeNetwork, dialogue: _Dialogue, setup: KeygenSetup,
     threshold = Threshold(setup.t, setup.n)
     text = dialogue.setup_text()
     if dialogue.is_oneshot:
-        report = await network.relay_oneshot_keygen(text, threshold, dialogue.given(), deadline=deadline)
+        report = await relay_oneshot_keygen(
+            network.pool, text, threshold, dialogue.given(), deadline=deadline
+        )
     else:
-        report = await network.relay_keygen(text, threshold, dialogue.authenticate, deadline=deadline)
+        report = await relay_keygen(network.pool, text, threshold, dialogue.authenticate, deadline=deadline)
     # Compressed on purpose: of an uncompressed key the TypeScript clients work out a wrong address (docs/gateway.md).
     result = KeygenResult(key_id=report.key_id, public_key=report.public_key, sign_alg="secp256k1")
     return dialogue.exchange.keygen_frame([result])
@@ -366,11 +375,11 @@ async def _change(
         raise InvalidFieldError("metadata", "must name the key and the ephemeral key")
     revision = Revision(dialogue.exchange.revision)
     claim = module_for(revision).decode_claim(setup.claim_text)
-    await network.relay_change(
+    await relay_change(
+        network.pool,
         dialogue.setup_text(setup.tagged_key_id),
         dialogue.authenticate,
         eph_id=claim.eph_id,
-        threshold=None,
         deadline=deadline,
         is_oneshot=dialogue.is_oneshot,
     )
@@ -382,7 +391,7 @@ async def _register_passkey(network: NodeNetwork, dialogue: _Dialogue, deadline:
         raise InvalidFieldError(
             "operation", "registerPasskey needs a challenge: the path is /v1/registerPasskey"
         )
-    await network.relay_passkey(dialogue.setup_text(), dialogue.authenticate, deadline=deadline)
+    await relay_passkey(network.pool, dialogue.setup_text(), dialogue.authenticate, deadline=deadline)
     return dialogue.exchange.passkey_frame()
 
 
@@ -396,7 +405,7 @@ async def _sign(network: NodeNetwork, dialogue: _Dialogue, setup: SigngenSetup, 
         digests=tuple(sign_request_digest(request) for request in requests),
         is_oneshot=dialogue.is_oneshot,
     )
-    signatures = await network.relay_signgen(order, dialogue.authenticate, deadline=deadline)
+    signatures = await relay_signgen(network.pool, order, dialogue.authenticate, deadline=deadline)
     return dialogue.exchange.signgen_frame(
         [
             SigngenResult(

@@ -24,17 +24,9 @@ from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, load_
 from dan_async.devnet.node.requests import NonceStore
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import InvalidFieldError, NodeCode
-from dan_async.protocols.node import (
-    OPERATION,
-    ChangeReceipt,
-    KeygenParams,
-    PasskeyReceipt,
-    decode_key_id,
-    encode_keygen,
-    passkey_receipt_digest,
-    receipt_digest,
-    setup_hash,
-)
+from dan_async.protocols.fields import decode_key_id, encode
+from dan_async.protocols.node import REGISTER_PASSKEY, KeygenParams, setup_hash
+from dan_async.protocols.node_claims import ChangeClaims, ChangeReceipt, PasskeyClaims, PasskeyReceipt
 from dan_async.protocols.setups import EphemeralClaim, EphemeralKeySetup
 from dan_async.types import MpcKeyId
 
@@ -71,7 +63,7 @@ class KeyChangeService:
         """Make a change, or say again that it was made."""
         setup = read_setup(params, operation)
         assert isinstance(setup, EphemeralKeySetup)
-        content = hashlib.sha256(operation.encode() + encode_keygen(params).encode()).digest()
+        content = hashlib.sha256(operation.encode() + encode(params).encode()).digest()
         async with self._changing:
             record = self._record(setup, params)
             repeated = record.ephemeral_keys.repeated(params.request_id, content)
@@ -85,8 +77,8 @@ class KeyChangeService:
                 await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
             await self._workers.use_disk(self._ring.put, evolve(record, ephemeral_keys=keys))
             if operation == "revokeEphemeralKey":
-                self._on_revoked(receipt.key_id, claim.eph_id)
-        _log.info("request %s: %s for key %s", params.request_id, operation, receipt.key_id)
+                self._on_revoked(receipt.claims.key_id, claim.eph_id)
+        _log.info("request %s: %s for key %s", params.request_id, operation, receipt.claims.key_id)
         return receipt
 
     def _record(self, setup: EphemeralKeySetup, params: KeygenParams) -> KeyRecord:
@@ -111,16 +103,21 @@ class KeyChangeService:
     def _receipt(
         self, operation: str, params: KeygenParams, record: KeyRecord, claim: EphemeralClaim
     ) -> ChangeReceipt:
-        unsigned = ChangeReceipt(
+        known = record.acknowledgement.claims
+        claims = ChangeClaims(
             request_id=params.request_id,
+            key_id=known.key_id,
+            t=known.t,
+            n=known.n,
             operation=operation,
-            operator=self._identity.operator,
-            key_id=record.acknowledgement.key_id,
             eph_id=claim.eph_id,
-            threshold=record.acknowledgement.threshold,
-            signature=b"",
         )
-        return evolve(unsigned, signature=self._identity.sign(receipt_digest(unsigned)))
+        return ChangeReceipt.make(
+            claims,
+            operator=self._identity.operator,
+            party_index=params.participants.index(self._identity.operator) + 1,
+            sign=self._identity.sign,
+        )
 
 
 class PasskeyService:
@@ -143,8 +140,8 @@ class PasskeyService:
 
     async def register(self, params: KeygenParams) -> PasskeyReceipt:
         """Register a passkey, or say again that it is registered."""
-        read_setup(params, OPERATION)
-        content = hashlib.sha256(OPERATION.encode() + encode_keygen(params).encode()).digest()
+        read_setup(params, REGISTER_PASSKEY)
+        content = hashlib.sha256(REGISTER_PASSKEY.encode() + encode(params).encode()).digest()
         async with self._registering:
             record = self._registry.find(params.user_authentication.id)
             if record is None or record.content != content:
@@ -159,9 +156,9 @@ class PasskeyService:
         if nonce is None:
             # The challenge of a one-shot request is a hash of its setup, the same for everyone who registers.
             raise RefusalError(NodeCode.UNSUPPORTED, "a passkey is registered with nonces from the nodes")
-        digest = setup_hash(operation=OPERATION, revision=params.revision, setup=params.setup)
-        challenge = signed_challenge(params, OPERATION, digest)
-        with self._nonces.spending(nonce, params.request_id, OPERATION, digest):
+        digest = setup_hash(operation=REGISTER_PASSKEY, revision=params.revision, setup=params.setup)
+        challenge = signed_challenge(params, REGISTER_PASSKEY, digest)
+        with self._nonces.spending(nonce, params.request_id, REGISTER_PASSKEY, digest):
             public_key, sign_count, sent = verify_registration(params.user_authentication, challenge)
             record = PasskeyRecord(
                 content=content,
@@ -175,10 +172,9 @@ class PasskeyService:
         return record
 
     def _receipt(self, params: KeygenParams) -> PasskeyReceipt:
-        unsigned = PasskeyReceipt(
-            request_id=params.request_id,
+        return PasskeyReceipt.make(
+            PasskeyClaims(request_id=params.request_id, credential_id=params.user_authentication.id),
             operator=self._identity.operator,
-            credential_id=params.user_authentication.id,
-            signature=b"",
+            party_index=params.participants.index(self._identity.operator) + 1,
+            sign=self._identity.sign,
         )
-        return evolve(unsigned, signature=self._identity.sign(passkey_receipt_digest(unsigned)))

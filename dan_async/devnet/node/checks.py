@@ -36,13 +36,8 @@ from dan_async.protocols.exchange import (
     read_ephemeral_proof,
     sign_requests,
 )
-from dan_async.protocols.node import (
-    KeygenParams,
-    decode_keygen,
-    final_challenge,
-    oneshot_request_id,
-    setup_hash,
-)
+from dan_async.protocols.fields import decode
+from dan_async.protocols.node import KeygenParams, final_challenge, oneshot_request_id, setup_hash
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import PresignParams, SignParams, presign_digest, sign_challenge
 from dan_async.protocols.setups import EphemeralClaim, KeygenSetup, SigngenSetup, UserAuthentication
@@ -68,7 +63,7 @@ _CODES = {
 def read_request(value: Json) -> KeygenParams:
     """Read the parameters of a request that an owner authorises."""
     try:
-        return decode_keygen(value)
+        return decode(KeygenParams, value)
     except InvalidFieldError as error:
         code = _CODES.get(error.field)
         if code is None or error.field not in _members_of(value):
@@ -209,8 +204,11 @@ class CheckedKeygen:
     setup_digest: bytes
     threshold: Threshold
     claim: EphemeralClaim
+    #: The nonce that this node gave out; None for a one-shot request.
     nonce: bytes | None
+    #: Signed by the owner: 64 hex digits.
     challenge: str
+    #: Names the work among the parties.
     session_id: bytes
 
 
@@ -283,7 +281,9 @@ class ReadSign:
     params: SignParams
     setup: SigngenSetup
     setup_digest: bytes
+    #: In the order of the messages.
     requests: tuple[SignRequest, ...]
+    #: The ephemeral key that says to have asked. Its expiry means nothing.
     claim: EphemeralClaim
     signature: str
 

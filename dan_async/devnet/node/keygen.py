@@ -8,8 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from attrs import evolve
-
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.checks import KEYGEN, CheckedKeygen, check_owner, check_request, owner_name
@@ -19,16 +17,9 @@ from dan_async.devnet.node.requests import NonceStore, RequestRuns, check_same
 from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.keygen import DkgSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.node import (
-    Acknowledgement,
-    KeygenParams,
-    acknowledgement_digest,
-    compute_key_id,
-    decode_settle,
-    encode_keygen,
-    encode_settle_result,
-    request_ids,
-)
+from dan_async.protocols.fields import decode, encode, to_json
+from dan_async.protocols.node import KeygenParams, SettleParams, compute_key_id, request_ids
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.types import Clock, Json, OperatorAddress, RequestId
 
@@ -76,7 +67,7 @@ class KeygenService:
 
     async def keygen(self, params: KeygenParams) -> Acknowledgement:
         """Take part in making a key, or say again what came of it."""
-        content = hashlib.sha256(encode_keygen(params).encode()).digest()
+        content = hashlib.sha256(encode(params).encode()).digest()
         record = self._ring.by_request(params.request_id)
         if record is not None:
             check_same(record.content, content)
@@ -85,7 +76,7 @@ class KeygenService:
 
     async def settle(self, params: dict[str, Json]) -> Json:
         """Answer a client that was cut off: what came of its request, and that nothing more will come of it."""
-        asked = decode_settle(params)
+        asked = decode(SettleParams, params)
         if not asked.is_signed_for(self._identity.operator):
             raise RefusalError(
                 NodeCode.EPHEMERAL_KEY_REFUSED, "the signature is not the ephemeral key's over this request"
@@ -96,9 +87,8 @@ class KeygenService:
         for request_id in ids:
             await self._runs.wait_for(request_id)
         records = (self._ring.by_request(request_id) for request_id in ids)
-        return encode_settle_result(
-            tuple(r.acknowledgement for r in records if r is not None and r.claim.eph_pk == asked.eph_pk)
-        )
+        found = (r.acknowledgement for r in records if r is not None and r.claim.eph_pk == asked.eph_pk)
+        return to_json(Settlement(acknowledgements=tuple(found)))
 
     async def aclose(self) -> None:
         """Give up running work, and wait until it has ended."""
@@ -147,10 +137,8 @@ class KeygenService:
 
     def _acknowledge(self, checked: CheckedKeygen, share: KeyShare) -> Acknowledgement:
         params = checked.params
-        unsigned = Acknowledgement(
+        claims = KeygenClaims(
             request_id=params.request_id,
-            operator=self._identity.operator,
-            party_index=share.index,
             key_id=compute_key_id(
                 public_key=share.public_key,
                 t=checked.threshold.t,
@@ -160,12 +148,17 @@ class KeygenService:
             ),
             public_key=share.public_key,
             public_shares=share.public_shares,
-            threshold=checked.threshold,
+            t=checked.threshold.t,
+            n=checked.threshold.n,
             participants=params.participants,
             transcript_hash=share.transcript_hash,
-            signature=b"",
         )
-        return evolve(unsigned, signature=self._identity.sign(acknowledgement_digest(unsigned)))
+        return Acknowledgement.make(
+            claims,
+            operator=self._identity.operator,
+            party_index=share.index,
+            sign=self._identity.sign,
+        )
 
 
 class _SettledRequests:

@@ -10,15 +10,8 @@ from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import PAIR_PREFIX, PASSKEY_PREFIX, ShareStore, ShareStoreError
 from dan_async.errors import DanError, NodeCode
-from dan_async.protocols.fields import members
-from dan_async.protocols.node import (
-    Acknowledgement,
-    ChangeReceipt,
-    decode_acknowledgement,
-    decode_receipt,
-    encode_acknowledgement,
-    encode_receipt,
-)
+from dan_async.protocols.fields import members, to_json
+from dan_async.protocols.node_claims import Acknowledgement, ChangeReceipt
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.types import Json, MpcKeyId, RequestId
 
@@ -73,12 +66,15 @@ class EphemeralRegistry:
 
     def repeated(self, request_id: RequestId, content: bytes) -> ChangeReceipt | None:
         """Return the receipt of a change that was made before, as long as nothing later undid it."""
-        done = next((change for change in self.changes if change.receipt.request_id == request_id), None)
+        done = next(
+            (change for change in self.changes if change.receipt.claims.request_id == request_id), None
+        )
         if done is None:
             return None
         if done.content != content:
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the request id is known with other content")
-        last = [change for change in self.changes if change.receipt.eph_id == done.receipt.eph_id][-1]
+        eph_id = done.receipt.claims.eph_id
+        last = [change for change in self.changes if change.receipt.claims.eph_id == eph_id][-1]
         if last is not done:
             raise RefusalError(
                 NodeCode.REQUEST_CONFLICT, "a later change of the same ephemeral key superseded it"
@@ -97,7 +93,7 @@ class EphemeralRegistry:
         others = tuple(key for key in self.keys if key.claim.eph_id != claim.eph_id)
         if len(others) >= _MOST_KEYS or len(self.changes) >= _MOST_CHANGES:
             raise RefusalError(NodeCode.UNSUPPORTED, "the key has had too many ephemeral keys")
-        made = RegisteredKey(claim=claim, is_revoked=receipt.operation == "revokeEphemeralKey")
+        made = RegisteredKey(claim=claim, is_revoked=receipt.claims.operation == "revokeEphemeralKey")
         return evolve(
             self,
             keys=(*others, made),
@@ -108,9 +104,7 @@ class EphemeralRegistry:
         """Return the registry as JSON members."""
         return {
             "keys": [{"claim": encode_claim_record(k.claim), "revoked": k.is_revoked} for k in self.keys],
-            "changes": [
-                {"content": to_hex(c.content), "receipt": encode_receipt(c.receipt)} for c in self.changes
-            ],
+            "changes": [{"content": to_hex(c.content), "receipt": to_json(c.receipt)} for c in self.changes],
         }
 
     @classmethod
@@ -127,7 +121,7 @@ class EphemeralRegistry:
             changes=tuple(
                 AppliedChange(
                     content=from_hex(change["content"], field="content", length=32, prefix=True),
-                    receipt=decode_receipt(change["receipt"]),
+                    receipt=ChangeReceipt.read_whole(change["receipt"]),
                 )
                 for change in changes
             ),
@@ -155,7 +149,7 @@ def decode_claim_record(value: Json) -> EphemeralClaim:
     )
 
 
-_VERSION = 1
+_VERSION = 2
 _MEMBERS = (
     *("version", "content", "acknowledgement", "share", "ownerId", "claim"),
     *("permissions", "ephemeralKeys"),
@@ -164,14 +158,19 @@ _MEMBERS = (
 
 @frozen(kw_only=True)
 class KeyRecord:
-    """A finished key generation."""
+    """A finished key generation. The same request gets the same acknowledgement again."""
 
+    #: Hash of the request, which tells it from another under its id.
     content: bytes
     acknowledgement: Acknowledgement
     share: KeyShare = field(repr=False)
+    #: An address, or ``passkey:`` and a credential id.
     owner_id: str
+    #: The ephemeral key that the owner vouched for.
     claim: EphemeralClaim
+    #: JSON text; None for no limits.
     permissions: str | None
+    #: The ephemeral keys that may use the key.
     ephemeral_keys: EphemeralRegistry = field(factory=EphemeralRegistry)
 
     def encode(self) -> bytes:
@@ -180,7 +179,7 @@ class KeyRecord:
             {
                 "version": _VERSION,
                 "content": to_hex(self.content),
-                "acknowledgement": encode_acknowledgement(self.acknowledgement),
+                "acknowledgement": to_json(self.acknowledgement),
                 "share": self.share.to_dict(),
                 "ownerId": self.owner_id,
                 "claim": encode_claim_record(self.claim),
@@ -199,7 +198,7 @@ class KeyRecord:
                 raise ShareStoreError(f"the record is of version {found['version']}, not {_VERSION}")
             return cls(
                 content=from_hex(found["content"], field="content", length=32, prefix=True),
-                acknowledgement=decode_acknowledgement(found["acknowledgement"]),
+                acknowledgement=Acknowledgement.read_whole(found["acknowledgement"]),
                 share=KeyShare.from_dict(found["share"]),
                 owner_id=found["ownerId"],
                 claim=decode_claim_record(found["claim"]),

@@ -19,15 +19,15 @@ from dan_async._values import check_int, check_text, from_hex, required, to_hex
 from dan_async.devnet.node.rpc import RefusalError, invalid_params
 from dan_async.devnet.share_store import PASSKEY_PREFIX, ShareStore, ShareStoreError
 from dan_async.errors import DanError, InvalidFieldError, MissingExtraError, NodeCode, require_extra
-from dan_async.protocols.fields import members
-from dan_async.protocols.node import PasskeyReceipt, decode_passkey_receipt, encode_passkey_receipt
+from dan_async.protocols.fields import members, to_json
+from dan_async.protocols.node_claims import PasskeyReceipt
 from dan_async.protocols.setups import PasskeySignature, UserAuthentication, decode_passkey_signature
 from dan_async.types import Json
 
 #: Anyone may register a passkey, so there is an end to it.
 _MOST_PASSKEYS = 10_000
 
-_VERSION = 1
+_VERSION = 2
 _MEMBERS = ("version", "content", "receipt", "publicKey", "signCount", "rpId", "origin")
 
 
@@ -35,17 +35,21 @@ _MEMBERS = ("version", "content", "receipt", "publicKey", "signCount", "rpId", "
 class PasskeyRecord:
     """One registered passkey."""
 
+    #: Hash of the request that registered it.
     content: bytes
     receipt: PasskeyReceipt
+    #: In COSE form.
     public_key: bytes
+    #: The authenticator's counter when it signed last; 0 if it does not count.
     sign_count: int = field(validator=required(check_int, least=0, most=2**32 - 1))
     rp_id: str = field(validator=required(check_text, most=255))
+    #: The page that made it, the only one it may sign on.
     origin: str = field(validator=required(check_text))
 
     @property
     def credential_id(self) -> str:
         """Its credential id, base64url."""
-        return self.receipt.credential_id
+        return self.receipt.claims.credential_id
 
     @property
     def name(self) -> str:
@@ -57,7 +61,7 @@ class PasskeyRecord:
         value: Json = {
             "version": _VERSION,
             "content": to_hex(self.content),
-            "receipt": encode_passkey_receipt(self.receipt),
+            "receipt": to_json(self.receipt),
             "publicKey": to_hex(self.public_key),
             "signCount": self.sign_count,
             "rpId": self.rp_id,
@@ -74,7 +78,7 @@ class PasskeyRecord:
                 raise ShareStoreError(f"the passkey record is not of version {_VERSION}")
             return cls(
                 content=from_hex(found["content"], field="content", length=32, prefix=True),
-                receipt=decode_passkey_receipt(found["receipt"]),
+                receipt=PasskeyReceipt.read_whole(found["receipt"]),
                 public_key=from_hex(found["publicKey"], field="publicKey", prefix=True),
                 sign_count=found["signCount"],
                 rp_id=found["rpId"],

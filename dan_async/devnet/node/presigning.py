@@ -26,7 +26,8 @@ from dan_async.devnet.node.requests import RequestRuns
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, encode_presign, presignature_id
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, presignature_id
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
 #: How many ids of presignatures that are gone are remembered, to say what became of them.
@@ -46,7 +47,7 @@ class PresignatureOwner:
 
 @frozen(kw_only=True)
 class StockedPresignature:
-    """A presignature, and who may use it how long."""
+    """A presignature, who may use it, and until when (Unix seconds)."""
 
     presignature: Presignature
     owner: PresignatureOwner
@@ -185,7 +186,7 @@ class PresignService:
 
     async def presign(self, params: PresignParams) -> PresignatureOffer:
         """Take part in making a presignature, or say again what came of it."""
-        content = hashlib.sha256(encode_presign(params).encode()).digest()
+        content = hashlib.sha256(encode(params).encode()).digest()
         request = (params.request_id, params.signers)
         return await self._runs.run(request, content, lambda: self._begin(params))
 

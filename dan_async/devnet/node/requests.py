@@ -17,17 +17,20 @@ from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.rpc import RefusalError, rate_limited
 from dan_async.errors import NodeCode
-from dan_async.protocols.node import METHODS, REGISTER_METHOD, ChallengeParams, ChallengeResult
-from dan_async.protocols.node import OPERATION as REGISTER_PASSKEY
+from dan_async.protocols.node import CHANGES, METHODS, REGISTER_PASSKEY, ChallengeParams, ChallengeResult
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import SIGN
 from dan_async.types import Clock, RequestId
 
+T = TypeVar("T")
+
+_MOST_ENDED = 16_384
+
 #: Operations that are about no key that exists, and those that are about one.
 _WITHOUT_KEY = frozenset({"keygen", REGISTER_PASSKEY})
-_WITH_KEY = frozenset({*METHODS, SIGNGEN})
+_WITH_KEY = frozenset({*CHANGES, SIGNGEN})
 #: The RPC method that carries out an operation.
-_METHODS = {"keygen": "dan_keygen", SIGNGEN: SIGN, REGISTER_PASSKEY: REGISTER_METHOD, **METHODS}
+_METHODS = {**METHODS, SIGNGEN: SIGN}
 
 
 @frozen
@@ -134,11 +137,6 @@ def _expired() -> RefusalError:
     return RefusalError(NodeCode.CHALLENGE_EXPIRED, "the nonce has expired")
 
 
-T = TypeVar("T")
-
-_MOST_ENDED = 16_384
-
-
 @frozen
 class _Run(Generic[T]):
     content: bytes
@@ -153,7 +151,11 @@ class _Ended(Generic[T]):
 
 
 class RequestRuns(Generic[T]):
-    """The requests of one method."""
+    """
+    The requests of one method: the work of each is done once, and repeats of it wait for the same result.
+
+    *name* is the work in the plural; *keep_s* is how long the result of a request is remembered.
+    """
 
     def __init__(self, name: str, *, task_name: str, most: int, keep_s: float, clock: Clock) -> None:
         self._name = name
@@ -166,10 +168,11 @@ class RequestRuns(Generic[T]):
 
     async def run(self, request: Hashable, content: bytes, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """
-        Do the work of a request, or wait for it, or say again what came of it.
+        Do the work of a request, or wait for it, or return its result again; *content* is a hash of all of the request.
 
-        The work belongs to the node, not to the caller: it goes on when the caller is gone, since other nodes may
-        count on it.
+        *begin* checks the request without waiting for anything, and returns the work; a refusal there costs nothing: the
+        same request may come again. The work belongs to the node, not to the caller: it goes on when the caller is gone,
+        since other nodes may count on it.
         """
         ended = self._remembered(request)
         if ended is not None and ended.content == content:

@@ -13,7 +13,6 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
-from dan_async._values import to_hex
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
@@ -40,20 +39,19 @@ from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
 from dan_async.errors import InvalidFieldError, NodeCode
+from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
+    CHANGES,
     METHODS,
     PROTOCOL,
+    REGISTER_PASSKEY,
+    SETTLE_KEYGEN,
+    ChallengeParams,
+    IdentifyParams,
+    Identity,
     KeygenParams,
-    decode_challenge,
-    decode_identify,
-    encode_acknowledgement,
-    encode_challenge_result,
-    encode_passkey_receipt,
-    encode_receipt,
     identity_digest,
 )
-from dan_async.protocols.node import REGISTER_METHOD as REGISTER_PASSKEY
-from dan_async.protocols.node import SETTLE_METHOD as SETTLE_KEYGEN
 from dan_async.protocols.node_signing import PRESIGN, SIGN
 from dan_async.types import Json, OperatorAddress
 
@@ -96,11 +94,11 @@ class NodeMethods:
             "dan_challenge": self._challenge,
             "dan_keygen": self._generate,
             "dan_health": self._health,
-            REGISTER_PASSKEY: self._register,
+            METHODS[REGISTER_PASSKEY]: self._register,
             PRESIGN: signing.presign,
             SIGN: signing.sign,
             SETTLE_KEYGEN: keygen.settle,
-            **{method: partial(self._change, operation) for operation, method in METHODS.items()},
+            **{method: partial(self._change, operation) for operation, method in CHANGES.items()},
         }
 
     async def call(self, method: str, params: dict[str, Json]) -> Json:
@@ -126,28 +124,24 @@ class NodeMethods:
 
     async def _identify(self, params: dict[str, Json]) -> Json:
         operator = self._identity.operator
-        digest = identity_digest(operator=operator, nonce=decode_identify(params))
-        return {
-            "protocol": PROTOCOL,
-            "operator": operator,
-            "signature": to_hex(self._identity.sign(digest)),
-        }
+        digest = identity_digest(operator=operator, nonce=decode(IdentifyParams, params).nonce)
+        return to_json(Identity(operator=operator, signature=self._identity.sign(digest)))
 
     async def _challenge(self, params: dict[str, Json]) -> Json:
-        return encode_challenge_result(self._nonces.issue(decode_challenge(params)))
+        return to_json(self._nonces.issue(decode(ChallengeParams, params)))
 
     async def _generate(self, params: dict[str, Json]) -> Json:
         request = await self._read(params)
         acknowledgement = await self._keygen.keygen(request)
         owner_id = request.user_authentication.id
         sent = self._faults.forge(acknowledgement, self._identity.sign, owner_id=owner_id)
-        return encode_acknowledgement(sent)
+        return to_json(sent)
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
-        return encode_receipt(await self._changes.change(operation, await self._read(params)))
+        return to_json(await self._changes.change(operation, await self._read(params)))
 
     async def _register(self, params: dict[str, Json]) -> Json:
-        return encode_passkey_receipt(await self._passkeys.register(await self._read(params)))
+        return to_json(await self._passkeys.register(await self._read(params)))
 
     async def _read(self, params: dict[str, Json]) -> KeygenParams:
         request = read_request(params)

@@ -45,19 +45,15 @@ from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
 from dan_async.permissions.checking import find_refusal
-from dan_async.protocols.node import decode_key_id
+from dan_async.protocols.fields import decode, decode_key_id, encode, to_json
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import (
+    PresignParams,
+    SignatureClaims,
     SignatureShare,
     SignatureShares,
     SignParams,
-    decode_presign,
-    decode_sign,
-    encode_presign_result,
-    encode_sign,
-    encode_sign_result,
     presignature_id,
-    shares_digest,
 )
 from dan_async.protocols.sign_request import sign_request_digest
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
@@ -112,7 +108,7 @@ class SignService:
 
     async def sign(self, params: SignParams) -> SignatureShares:
         """Sign, or say again what was said to the same request."""
-        content = hashlib.sha256(encode_sign(params).encode()).digest()
+        content = hashlib.sha256(encode(params).encode()).digest()
         return await self._runs.run((params.request_id, params.signers), content, lambda: self._work(params))
 
     async def aclose(self) -> None:
@@ -159,7 +155,7 @@ class SignService:
         now = self._clock()
         while self._authorised and next(iter(self._authorised.values())).forget_at <= now:
             self._authorised.popitem(last=False)
-        content = hashlib.sha256(encode_sign(evolve(params, signers=())).encode()).digest()
+        content = hashlib.sha256(encode(evolve(params, signers=())).encode()).digest()
         known = self._authorised.get(params.request_id)
         if known is not None and known.content == content:
             return
@@ -231,16 +227,15 @@ class SignService:
     def _answer(
         self, record: KeyRecord, request_id: RequestId, shares: Sequence[SignatureShare]
     ) -> SignatureShares:
-        unsigned = SignatureShares(
+        claims = SignatureClaims(
             request_id=request_id,
-            operator=self._identity.operator,
-            party_index=record.share.index,
             key_id=record.acknowledgement.key_id,
             public_key=record.share.public_key,
             shares=tuple(shares),
-            signature=b"",
         )
-        return evolve(unsigned, signature=self._identity.sign(shares_digest(unsigned)))
+        return SignatureShares.make(
+            claims, operator=self._identity.operator, party_index=record.share.index, sign=self._identity.sign
+        )
 
 
 def _key_id(read: ReadSign) -> MpcKeyId:
@@ -295,12 +290,12 @@ class NodeSigning:
 
     async def presign(self, params: dict[str, Json]) -> Json:
         """Answer ``dan_presign``."""
-        return encode_presign_result(await self._presigns.presign(decode_presign(params)))
+        return to_json(await self._presigns.presign(decode(PresignParams, params)))
 
     async def sign(self, params: dict[str, Json]) -> Json:
         """Answer ``dan_sign``."""
-        shares = await self._signs.sign(decode_sign(params))
-        return encode_sign_result(self._faults.forge_shares(shares, self._identity.sign))
+        shares = await self._signs.sign(decode(SignParams, params))
+        return to_json(self._faults.forge_shares(shares, self._identity.sign))
 
     def key_made(self, participants: Iterable[OperatorAddress]) -> None:
         """Get ready for signatures with a key that was made: in the background, once for each pair of nodes."""

@@ -12,7 +12,7 @@ from dan_async.crypto.curve import base_multiply, encode
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
 from dan_async.protocols.setups import EphemeralClaim
 
 POINT = encode(base_multiply(5))
@@ -29,17 +29,18 @@ def record():
         public_shares=(encode(base_multiply(123456789123456789)), POINT),
         transcript_hash=b"\x06" * 32,
     )
-    acknowledgement = Acknowledgement(
+    claims = KeygenClaims(
         request_id="0x" + "11" * 32,
-        operator=PARTICIPANTS[0],
-        party_index=1,
         key_id="22" * 32,
+        t=2,
+        n=2,
         public_key=POINT,
         public_shares=share.public_shares,
-        threshold=Threshold(2, 2),
         participants=PARTICIPANTS,
         transcript_hash=b"\x06" * 32,
-        signature=b"\x01" * 65,
+    )
+    acknowledgement = Acknowledgement.make(
+        claims, operator=PARTICIPANTS[0], party_index=1, sign=lambda _: b"\x01" * 65
     )
     return KeyRecord(
         content=b"\x05" * 32,
@@ -93,7 +94,7 @@ def test_nobody_is_told_of_a_key_that_was_not_stored(record):
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},
         {"content": "0x11"},
         {"share": {}},
         {"claim": {}},

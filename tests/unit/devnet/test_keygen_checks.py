@@ -15,7 +15,8 @@ from dan_async.devnet.node.checks import check_owner, check_request, read_reques
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import NodeCode
 from dan_async.protocols.exchange import module_for, owner_typed_data
-from dan_async.protocols.node import KeygenParams, encode_keygen
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node import KeygenParams
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 
 NOW = 1_700_000_000
@@ -257,12 +258,12 @@ def test_permissions_may_be_any_json_object_or_list(permissions):
 )
 def test_malformed_parameters_have_the_code_of_their_member(change, code):
     """As the protocol's table of codes says."""
-    value = {**json.loads(encode_keygen(make_params())), **change}
+    value = {**json.loads(encode(make_params())), **change}
     assert code_of(read_request, value) == code
 
 
 def test_an_unknown_method_is_unsupported():
     """A method that the protocol has no name for."""
-    value = json.loads(encode_keygen(make_params()))
+    value = json.loads(encode(make_params()))
     value["userAuthentication"]["method"] = "oath"
     assert code_of(read_request, value) == NodeCode.UNSUPPORTED

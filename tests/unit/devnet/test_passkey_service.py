@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from dan_async.crypto.signature import recover_address
+from dan_async._json import dump
 from dan_async.devnet.context import NodeIdentity, Workers
 from dan_async.devnet.node import passkeys as passkeys_module
 from dan_async.devnet.node.changes import PasskeyService
@@ -19,17 +19,10 @@ from dan_async.devnet.node.requests import NonceStore
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
 from dan_async.errors import MissingExtraError, NodeCode, NodeProtocolError
-from dan_async.protocols.node import (
-    OPERATION,
-    ChallengeParams,
-    KeygenParams,
-    PasskeyReceipt,
-    decode_passkey_receipt,
-    encode_passkey_receipt,
-    final_challenge,
-    passkey_receipt_digest,
-    setup_hash,
-)
+from dan_async.protocols.fields import to_json
+from dan_async.protocols.node import REGISTER_PASSKEY as OPERATION
+from dan_async.protocols.node import ChallengeParams, KeygenParams, final_challenge, setup_hash
+from dan_async.protocols.node_claims import PasskeyClaims, PasskeyReceipt
 from dan_async.protocols.setups import (
     PasskeySignature,
     UserAuthentication,
@@ -38,6 +31,7 @@ from dan_async.protocols.setups import (
 )
 from dan_async.types import RequestId
 from dan_async.wallets import PasskeyAuth, PasskeyRegister
+from tests.fake_nodes import altered
 from tests.helpers import error_of
 from tests.passkeys.authenticator import ORIGIN, RP_ID, Authenticator, b64
 from tests.unit.devnet.node_context import node_context
@@ -103,15 +97,16 @@ async def test_the_receipt_is_the_operators(bench: Bench) -> None:
     """Signed over request, operator and credential id; the wire carries it unchanged."""
     device = Authenticator()
     receipt = await bench.service.register(await bench.request(device))
-    assert (receipt.request_id, receipt.credential_id) == (REQUEST_ID, device.id)
-    assert recover_address(passkey_receipt_digest(receipt), receipt.signature) == IDENTITY.operator
-    assert decode_passkey_receipt(encode_passkey_receipt(receipt)) == receipt
+    assert (receipt.claims.request_id, receipt.claims.credential_id) == (REQUEST_ID, device.id)
+    assert receipt.signer(REQUEST_ID) == IDENTITY.operator
+    assert PasskeyReceipt.read_whole(to_json(receipt)) == receipt
     for changed in (
-        evolve(receipt, request_id=RequestId("0x" + "cd" * 32)),
-        evolve(receipt, credential_id="other"),
-        evolve(receipt, operator=NodeIdentity.from_hex("02" * 32).operator),
+        altered(receipt, request_id=RequestId("0x" + "cd" * 32)),
+        altered(receipt, credential_id="other"),
+        altered(receipt, party_index=2),
+        altered(receipt, operator=NodeIdentity.from_hex("02" * 32).operator),
     ):
-        assert passkey_receipt_digest(changed) != passkey_receipt_digest(receipt)
+        assert changed.digest(changed.claims.request_id) != receipt.digest(REQUEST_ID)
 
 
 async def test_it_is_stored_before_it_is_said(bench: Bench) -> None:
@@ -331,8 +326,11 @@ async def test_an_assertion_under_another_name_is_refused(bench: Bench) -> None:
 
 RECORD = PasskeyRecord(
     content=b"\x01" * 32,
-    receipt=PasskeyReceipt(
-        request_id=REQUEST_ID, operator=IDENTITY.operator, credential_id="AAAA", signature=b"\x02" * 65
+    receipt=PasskeyReceipt.make(
+        PasskeyClaims(request_id=REQUEST_ID, credential_id="AAAA"),
+        operator=IDENTITY.operator,
+        party_index=1,
+        sign=lambda _: b"\x02" * 65,
     ),
     public_key=b"\x03" * 77,
     sign_count=2**32 - 1,
@@ -348,7 +346,7 @@ def test_a_record_survives_its_bytes() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{}", RECORD.encode().replace(b'"version":1', b'"version":2'), RECORD.encode()[:-1]],
+    [b"", b"{}", RECORD.encode().replace(b'"version":2', b'"version":3'), RECORD.encode()[:-1]],
 )
 def test_a_broken_record_is_an_error(data: bytes) -> None:
     """A node does not start without what it is known to hold."""
@@ -359,9 +357,11 @@ def test_a_broken_record_is_an_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("member", "value"),
     [
-        ("requestId", "0x"),
+        ("claims", dump({"requestId": "0x", "credentialId": "AAAA"})),
+        ("claims", dump({"requestId": REQUEST_ID, "credentialId": ""})),
+        ("claims", ""),
         ("operator", "0x12"),
-        ("credentialId", ""),
+        ("partyIndex", 0),
         ("signature", "0x12"),
         ("more", 1),
     ],
@@ -369,4 +369,4 @@ def test_a_broken_record_is_an_error(data: bytes) -> None:
 def test_a_malformed_receipt_breaks_the_protocol(member: str, value: Any) -> None:
     """Every member is looked at."""
     with pytest.raises(NodeProtocolError):
-        decode_passkey_receipt({**encode_passkey_receipt(RECORD.receipt), member: value})
+        PasskeyReceipt.read_whole({**to_json(RECORD.receipt), member: value})

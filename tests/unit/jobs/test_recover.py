@@ -8,7 +8,7 @@ import pytest
 
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import settle
-from dan_async.nodes.settling import KeygenSettlement
+from dan_async.network import KeygenSettlement
 from dan_async.storage import MemorySessionStore
 from tests.helpers import ManualClock
 from tests.stored import NOW, pending, session

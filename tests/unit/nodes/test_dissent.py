@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from dan_async.config import Threshold
 from dan_async.errors import AcknowledgementError, NodeOutcome
 from dan_async.nodes.tally import set_dissent_apart
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.fields import encode
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
+from tests.fake_nodes import altered
 
-AGREED = Acknowledgement(
+CLAIMS = KeygenClaims(
     request_id="0x" + "01" * 32,
-    operator="0x" + "0a" * 20,
-    party_index=1,
     key_id="ab" * 32,
+    t=2,
+    n=2,
     public_key=b"\x02" * 33,
     public_shares=(b"\x02" * 33,) * 2,
-    threshold=Threshold(2, 2),
-    participants=("0x" + "0a" * 20, "0x" + "0b" * 20),
+    participants=("0x" + "01" * 20, "0x" + "02" * 20),
     transcript_hash=b"\x03" * 32,
-    signature=b"",
 )
-OTHER = evolve(AGREED, key_id="cd" * 32, public_key=b"\x03" * 33)
+AGREED = Acknowledgement(
+    text=encode(CLAIMS), operator="0x" + "01" * 20, party_index=1, signature=b"\x04" * 65
+)
+OTHER = altered(AGREED, key_id="cd" * 32, public_key=b"\x03" * 33)
 SAID = [
-    NodeOutcome(operator="0x" + "0a" * 20, answer=AGREED, said=AGREED.summary),
-    NodeOutcome(operator="0x" + "0b" * 20, answer=OTHER, attempts=2, elapsed_s=0.5, step="keygen"),
-    NodeOutcome(operator="0x" + "0c" * 20),
+    NodeOutcome(operator="0x" + "01" * 20, answer=AGREED, said=AGREED.summary),
+    NodeOutcome(operator="0x" + "02" * 20, answer=OTHER, attempts=2, elapsed_s=0.5, step="keygen"),
+    NodeOutcome(operator="0x" + "03" * 20),
 ]
 
 

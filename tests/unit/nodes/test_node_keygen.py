@@ -13,6 +13,7 @@ from attrs import evolve
 from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
+from dan_async.devnet.gateway.relay import relay_keygen
 from dan_async.errors import (
     ConnectError,
     DeadlineExceededError,
@@ -374,7 +375,7 @@ async def test_a_node_that_stalls_every_time_costs_a_grace_only_now_and_then(
         report = await network.keygen(request(2, 3), Owner().auth, deadline=Deadline(60))
         assert len(report.holders) == 2
     assert (report.timings.keygen_s > 0.3) == is_waited_for
-    (late,) = [node for node in network._nodes if node.operator == fake.operator(3)]
+    (late,) = [node for node in network.pool.nodes if node.operator == fake.operator(3)]
     assert late.health.late_keygens == 3
     del fake.misbehaviour[fake.operator(3)]
     for _ in range(16):
@@ -457,7 +458,7 @@ async def test_relaying_for_somebody_else_probes_as_well() -> None:
     async def authenticate(challenge: str) -> UserAuthentication:
         return UserAuthentication(method="eoa", id=OWNER, credentials="{}", signature="0x00")
 
-    report = await network.relay_keygen(setup, Threshold(2, 3), authenticate, deadline=Deadline(5))
+    report = await relay_keygen(network.pool, setup, Threshold(2, 3), authenticate, deadline=Deadline(5))
     assert fake.called("dan_health") == [fake.operator(1)]
     assert fake.operator(1) not in report.holders
     await network.aclose()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import NodeOutcome, NodeTimeoutError
-from dan_async.nodes.settling import KeygenQuestion, judge
+from dan_async.network import KeygenQuestion
+from dan_async.nodes.settling import judge
 from dan_async.protocols.node import restarted_request_id
 from tests.fake_nodes import OWNER, REQUEST_ID, DealtKey, identities
 

@@ -22,9 +22,9 @@ from dan_async.errors import (
     QuorumError,
     RpcError,
 )
-from dan_async.network import SigningOptions
+from dan_async.nodes import SigningOptions
 from dan_async.nodes.health import Lateness
-from dan_async.protocols import node_signing
+from dan_async.protocols import fields
 from tests.fake_signing import SigningNetwork
 
 
@@ -96,14 +96,16 @@ async def test_one_round_trip_when_presignatures_were_made_ahead():
         def order_nothing(session):
             return False
 
-        dan.network._signer.stock.order = order_nothing  # only what this signature itself sends is counted
+        dan.network.pool.signer.stock.order = (
+            order_nothing  # only what this signature itself sends is counted
+        )
         assert holds(net, await dan.sign_message("hello", session))
         assert [method for _, method, _ in net.calls[before:]] == ["dan_sign"] * 3
 
 
 async def made_ahead(dan):
     """Wait for what is being made in the background."""
-    await asyncio.gather(*dan.network._signer._refills)
+    await asyncio.gather(*dan.network.pool.signer._refills)
 
 
 async def test_no_presignature_is_used_twice():
@@ -148,7 +150,7 @@ async def test_closing_ends_what_is_being_made():
         for identity in net.identities:
             net.misbehaviour[identity.operator] = late_second_presign(net)
         await dan.sign_message("hello", net.session())
-        assert dan.network._signer._refills
+        assert dan.network.pool.signer._refills
     assert len(asyncio.all_tasks()) == 1
     with pytest.raises(ClientClosedError):
         await dan.network.signgen(None, None, deadline=None)
@@ -223,10 +225,10 @@ async def test_a_liar_is_done_without(member):
 
     def lie(identity, params):
         honest = net.sign(identity, params)
-        value = getattr(honest.shares[0], member)
+        value = getattr(honest.claims.shares[0], member)
         wrong = value ^ 1 if isinstance(value, int) else bytes(len(value))
-        return node_signing.encode_sign_result(
-            net.resigned(identity, honest, shares=(evolve(honest.shares[0], **{member: wrong}),))
+        return fields.to_json(
+            net.resigned(identity, honest, shares=(evolve(honest.claims.shares[0], **{member: wrong}),))
         )
 
     net.misbehaviour[net.operator(1)] = answers(net, 1, lie)
@@ -240,8 +242,8 @@ async def test_too_many_liars_make_nothing():
 
         def lie(identity, params, index=index):
             honest = net.sign(identity, params)
-            share = evolve(honest.shares[0], u=(honest.shares[0].u + index) % ORDER)
-            return node_signing.encode_sign_result(net.resigned(identity, honest, shares=(share,)))
+            share = evolve(honest.claims.shares[0], u=(honest.claims.shares[0].u + index) % ORDER)
+            return fields.to_json(net.resigned(identity, honest, shares=(share,)))
 
         net.misbehaviour[net.operator(index)] = answers(net, index, lie)
     with pytest.raises(QuorumError, match="make no signature"):

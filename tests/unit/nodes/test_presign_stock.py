@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dan_async.errors import InvalidFieldError
-from dan_async.network import SigningOptions
+from dan_async.nodes import SigningOptions
 from dan_async.nodes.signing import PresignStock, StockedPresignature
 from dan_async.protocols.node_signing import PresignatureOffer
 

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from attrs import evolve
 
 from dan_async import GatewayNetwork
 from dan_async.config import NodeEndpoint, Threshold
@@ -22,11 +21,12 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.nodes import NodeNetwork
-from dan_async.protocols.node import PasskeyReceipt, encode_passkey_receipt, passkey_receipt_digest
+from dan_async.protocols.fields import to_json
+from dan_async.protocols.node_claims import PasskeyClaims, PasskeyReceipt
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import RequestId
 from dan_async.wallets import PasskeyRegister
-from tests.fake_nodes import NO_WAIT, QUICK, Identity, identities
+from tests.fake_nodes import NO_WAIT, QUICK, Identity, altered, identities, resigned
 from tests.gateway_server import ONCE, Visit, at_result, replaying, scripted
 from tests.helpers import error_of, no_leaks
 from tests.passkeys.authenticator import ORIGIN, RP_ID, Authenticator, unb64
@@ -130,16 +130,18 @@ class Nodes:
             if method == "dan_challenge":
                 return {"nonce": "0x" + "0a" * 32, "expiresAt": 2**33}
             assert method == "dan_register_passkey"
-            receipt = PasskeyReceipt(
-                request_id=params["requestId"],
-                operator=identity.operator,
-                credential_id=params["userAuthentication"]["id"],
-                signature=b"",
+            claims = PasskeyClaims(
+                request_id=params["requestId"], credential_id=params["userAuthentication"]["id"]
             )
-            receipt = evolve(receipt, **self.changes.get(number, {}))
-            if not receipt.signature:
-                receipt = evolve(receipt, signature=identity.sign(passkey_receipt_digest(receipt)))
-            return encode_passkey_receipt(receipt)
+            changes = self.changes.get(number, {})
+            honest = PasskeyReceipt.make(
+                claims,
+                operator=identity.operator,
+                party_index=params["participants"].index(identity.operator) + 1,
+                sign=identity.sign,
+            )
+            receipt = altered(honest, **changes)
+            return to_json(receipt if "signature" in changes else resigned(receipt, identity))
 
         return handle
 
@@ -165,6 +167,7 @@ async def test_every_node_is_told() -> None:
         {"request_id": RequestId("0x" + "cd" * 32)},
         {"operator": identities(1)[0].operator},
         {"credential_id": "AAAAAAAAAAAAAAAAAAAAAAAA"},
+        {"party_index": 1},
         {"signature": b"\x01" * 65},
         {"signature": b"\xff" * 65},
     ],

@@ -16,23 +16,22 @@ from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, SignatureCheckError
 from dan_async.nodes.signature_shares import ExpectedShares, combine_shares, join_shares
 from dan_async.protocols import node_signing
-from tests.fake_nodes import scalar
+from tests.fake_nodes import altered, scalar
 from tests.fake_signing import FakePresignature
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "node_1.json").read_text())
-ANSWERS = [node_signing.decode_sign_result(vector["result"]) for vector in VECTORS["signatureShares"]]
-KEY = ANSWERS[0].public_key
+ANSWERS = [node_signing.SignatureShares.read_whole(vector["result"]) for vector in VECTORS["signatureShares"]]
+KEY = ANSWERS[0].claims.public_key
 OPERATORS = tuple(answer.operator for answer in ANSWERS)
 
 
 def expected(**changes):
     whole = {
-        "request_id": ANSWERS[0].request_id,
-        "key_id": ANSWERS[0].key_id,
-        "digests": (ANSWERS[0].shares[0].digest,),
-        "presignature_ids": (ANSWERS[0].shares[0].presignature_id,),
+        "request_id": ANSWERS[0].claims.request_id,
+        "key_id": ANSWERS[0].claims.key_id,
+        "digests": (ANSWERS[0].claims.shares[0].digest,),
+        "presignature_ids": (ANSWERS[0].claims.shares[0].presignature_id,),
         "address": public_key_to_address(KEY),
-        "digest_of": node_signing.shares_digest,
     }
     return ExpectedShares(**{**whole, **changes})
 
@@ -68,12 +67,12 @@ def test_answers_about_something_else_do_not_count(changes, problem):
 @pytest.mark.parametrize(
     "answer",
     [
-        evolve(ANSWERS[0], signature=ANSWERS[1].signature),
-        evolve(ANSWERS[0], signature=bytes(65)),
-        evolve(ANSWERS[0], party_index=3),
-        evolve(ANSWERS[0], shares=(evolve(ANSWERS[0].shares[0], u=1),)),
-        evolve(ANSWERS[0], shares=(evolve(ANSWERS[0].shares[0], w=1),)),
-        evolve(ANSWERS[0], shares=(evolve(ANSWERS[0].shares[0], nonce_point=KEY),)),
+        altered(ANSWERS[0], signature=ANSWERS[1].signature),
+        altered(ANSWERS[0], signature=bytes(65)),
+        altered(ANSWERS[0], party_index=3),
+        altered(ANSWERS[0], shares=(evolve(ANSWERS[0].claims.shares[0], u=1),)),
+        altered(ANSWERS[0], shares=(evolve(ANSWERS[0].claims.shares[0], w=1),)),
+        altered(ANSWERS[0], shares=(evolve(ANSWERS[0].claims.shares[0], nonce_point=KEY),)),
         ANSWERS[1],
     ],
     ids=["another's", "none", "index", "u", "w", "R", "another node's answer"],
@@ -87,7 +86,7 @@ def test_answers_that_the_operator_did_not_sign_do_not_count(answer):
 def test_a_public_key_that_is_no_point_does_not_count():
     """It has no address."""
     with pytest.raises(AcknowledgementError, match="public key"):
-        expected().check(OPERATORS[0], evolve(ANSWERS[0], public_key=bytes(33)))
+        expected().check(OPERATORS[0], altered(ANSWERS[0], public_key=bytes(33)))
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -114,7 +113,7 @@ def test_any_number_of_signers_make_a_low_signature_that_recovers(signers, diges
 
 
 def share(**changes):
-    return evolve(ANSWERS[0].shares[0], **changes)
+    return evolve(ANSWERS[0].claims.shares[0], **changes)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def share(**changes):
         share(u=share().u ^ 1),
         share(w=share().w ^ 1),
         share(u=0, w=0),
-        share(u=-ANSWERS[1].shares[0].u % point.ORDER),
+        share(u=-ANSWERS[1].claims.shares[0].u % point.ORDER),
         share(digest=bytes(32)),
         share(presignature_id=bytes(32)),
         share(nonce_point=KEY),
@@ -133,13 +132,13 @@ def share(**changes):
 def test_a_wrong_share_spoils_it(wrong):
     """Nothing comes out."""
     with pytest.raises(SignatureCheckError):
-        combine_shares([wrong, ANSWERS[1].shares[0]], public_key=KEY)
+        combine_shares([wrong, ANSWERS[1].claims.shares[0]], public_key=KEY)
 
 
 @pytest.mark.parametrize("nonce_point", [bytes(33), b"\x02" + b"\xff" * 32])
 def test_a_nonce_point_that_is_none_spoils_it(nonce_point):
     """Though all agree on it."""
-    shares = [evolve(answer.shares[0], nonce_point=nonce_point) for answer in ANSWERS]
+    shares = [evolve(answer.claims.shares[0], nonce_point=nonce_point) for answer in ANSWERS]
     with pytest.raises(SignatureCheckError):
         combine_shares(shares, public_key=KEY)
 
@@ -153,9 +152,9 @@ def test_too_few_shares_make_nothing():
 @pytest.mark.parametrize(
     "wrong",
     [
-        evolve(ANSWERS[0], public_key=ANSWERS[0].shares[0].nonce_point),
-        evolve(ANSWERS[0], shares=ANSWERS[0].shares * 2),
-        evolve(ANSWERS[0], party_index=ANSWERS[1].party_index),
+        altered(ANSWERS[0], public_key=ANSWERS[0].claims.shares[0].nonce_point),
+        altered(ANSWERS[0], shares=ANSWERS[0].claims.shares * 2),
+        altered(ANSWERS[0], party_index=ANSWERS[1].party_index),
     ],
     ids=["public key", "number", "index"],
 )

@@ -21,10 +21,9 @@ from dan_async.config import Threshold
 from dan_async.crypto import curve as point
 from dan_async.errors import AcknowledgementError, QuorumError
 from dan_async.nodes.tally import KeygenTally
-from dan_async.protocols import node as node_1
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.types import RequestId
-from tests.fake_nodes import DealtKey, Identity, identities, scalar
+from tests.fake_nodes import DealtKey, Identity, identities, resigned, scalar
 
 KEYGENS = int(os.environ.get("DAN_TALLY_KEYGENS", "100"))
 
@@ -65,8 +64,7 @@ class World:
             request_id=self.key.request_id,
             threshold=self.key.threshold,
             participants=self.operators,
-            key_id_of=self.key.key_id_of,
-            digest_of=node_1.acknowledgement_digest,
+            owner_id=self.key.owner_id,
         )
 
     def said(self, index: int, kind: str) -> Acknowledgement:
@@ -84,7 +82,7 @@ class World:
         make: dict[str, Callable[[], Acknowledgement]] = {
             TRUE: lambda: true,
             OTHER: lambda: self.other.acknowledgement(index),
-            "forged": lambda: evolve(true, signature=stranger.sign(node_1.acknowledgement_digest(true))),
+            "forged": lambda: resigned(true, stranger),
             "malformed": lambda: evolve(true, signature=bytes(65)),
             "neighbour's": lambda: self.key.acknowledgement(index % self.n + 1),
             "wrong index": lambda: self.key.acknowledgement(index, party_index=index % self.n + 1),
@@ -96,7 +94,7 @@ class World:
             "other request": lambda: self.key.acknowledgement(index, request_id=RequestId("0x" + "cd" * 32)),
             "smaller t": lambda: self.key.acknowledgement(index, threshold=Threshold(2, 20)),
             "other parties": lambda: self.key.acknowledgement(
-                index, participants=(*self.operators[:-1], stranger.operator)
+                index, participants=tuple(sorted((*self.operators[:-1], stranger.operator), key=str.lower))
             ),
         }
         return make[kind]()

@@ -9,7 +9,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,14 +21,27 @@ from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address, sign_digest
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
 from dan_async.protocols import node as node_1
-from dan_async.protocols import node as node_receipts
 from dan_async.protocols.exchange import oneshot_challenge, owner_claim, owner_typed_data
+from dan_async.protocols.fields import decode as decode_message
+from dan_async.protocols.fields import encode as encode_message
+from dan_async.protocols.fields import operators, to_json
 from dan_async.protocols.gateway_1 import decode_keygen_setup
+from dan_async.protocols.node_claims import (
+    Acknowledgement,
+    ChangeClaims,
+    ChangeReceipt,
+    KeygenClaims,
+    PasskeyClaims,
+    PasskeyReceipt,
+    Settlement,
+)
+from tests.fake_nodes import altered
 
 VECTOR_FILE = Path(__file__).parents[2] / "vectors" / "node_1.json"
 VECTORS = json.loads(VECTOR_FILE.read_text())
 REQUEST = VECTORS["request"]
 ACKS = VECTORS["acknowledgements"]
+CLAIMS = json.loads(ACKS[0]["result"]["claims"])
 
 
 def raw(text):
@@ -110,8 +122,8 @@ def test_what_the_owner_signs():
 
 def test_the_whole_request():
     """Its encoding, and what a node reads from it."""
-    params = node_1.decode_keygen(REQUEST)
-    assert json.loads(node_1.encode_keygen(params)) == REQUEST
+    params = decode_message(node_1.KeygenParams, REQUEST)
+    assert json.loads(encode_message(params)) == REQUEST
     claim = owner_claim("1", decode_keygen_setup(params.setup), params.user_authentication)
     assert (claim.eph_id, claim.expiry) == ("ephemeral ключ", 1_900_000_000)
 
@@ -134,7 +146,7 @@ def test_the_key_and_its_shares_belong_together():
     vector = VECTORS["key"]
     shares = dict(enumerate(vector["secretShares"], 1))
     assert encode(base_multiply(interpolate_scalar(shares))) == raw(vector["publicKey"])
-    public = map(raw, (vector["publicKey"], *ACKS[0]["result"]["publicShares"]))
+    public = map(raw, (vector["publicKey"], *CLAIMS["publicShares"]))
     assert points_fit_degree(dict(enumerate(map(decode, public))), vector["t"] - 1)
 
 
@@ -142,9 +154,10 @@ def test_the_key_and_its_shares_belong_together():
 def test_acknowledgements(index):
     """Decoded, encoded, hashed and signed."""
     vector = ACKS[index]
-    ack = node_1.decode_acknowledgement(vector["result"])
-    assert node_1.encode_acknowledgement(ack) == vector["result"]
-    digest = node_1.acknowledgement_digest(ack)
+    ack = Acknowledgement.read(vector["result"])
+    assert to_json(ack) == vector["result"]
+    assert encode_message(ack.claims) == vector["result"]["claims"]
+    digest = ack.digest(vector["requestId"])
     assert digest == raw(vector["digest"])
     assert sign_digest(raw(VECTORS["operators"][index]["privateKey"]), digest) == ack.signature
     assert ack.public_share == encode(base_multiply(VECTORS["key"]["secretShares"][index]))
@@ -163,14 +176,50 @@ def test_one_shot_requests():
     assert oneshot_challenge(VECTORS["setup"]["setup"]) == vector["challenge"]
 
 
-def test_receipts():
+@pytest.mark.parametrize(
+    ("kind", "name"), [(ChangeReceipt, "receipt"), (PasskeyReceipt, "passkeyReceipt")], ids=str
+)
+def test_receipts(kind, name):
     """Decoded, encoded, hashed and signed."""
-    vector = VECTORS["receipt"]
-    receipt = node_receipts.decode_receipt(vector["result"])
-    assert node_receipts.encode_receipt(receipt) == vector["result"]
-    digest = node_receipts.receipt_digest(receipt)
+    vector = VECTORS[name]
+    receipt = kind.read_whole(vector["result"])
+    assert to_json(receipt) == vector["result"]
+    assert encode_message(receipt.claims) == vector["result"]["claims"]
+    digest = receipt.digest(vector["requestId"])
     assert digest == raw(vector["digest"])
     assert recover_address(digest, receipt.signature) == receipt.operator
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (node_1.IdentifyParams, {"nonce": VECTORS["identity"]["nonce"]}),
+        (
+            node_1.ChallengeParams,
+            {"requestId": REQUEST["requestId"], "operation": "keygen", "setupHash": VECTORS["setup"]["hash"]},
+        ),
+        (node_1.KeygenParams, REQUEST),
+        (
+            node_1.Identity,
+            {
+                "protocol": "dan-node/1",
+                "operator": VECTORS["identity"]["operator"],
+                "signature": VECTORS["identity"]["signature"],
+            },
+        ),
+        *((Acknowledgement, vector["result"]) for vector in ACKS),
+        (KeygenClaims, CLAIMS),
+        (ChangeReceipt, VECTORS["receipt"]["result"]),
+        (ChangeClaims, json.loads(VECTORS["receipt"]["result"]["claims"])),
+        (PasskeyReceipt, VECTORS["passkeyReceipt"]["result"]),
+        (PasskeyClaims, json.loads(VECTORS["passkeyReceipt"]["result"]["claims"])),
+        (Settlement, {"acknowledgements": [vector["result"] for vector in ACKS]}),
+    ],
+)
+def test_what_is_read_is_written_again(kind, value):
+    """Member for member, in the same order: for claims, to the letter."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    assert encode_message(decode_message(kind, json.loads(text))) == text
 
 
 # --- what the hashes cover --------------------------------------------------------------------------------------------
@@ -183,18 +232,84 @@ def test_receipts():
         {"operator": VECTORS["operators"][1]["operator"]},
         {"party_index": 2},
         {"key_id": "00" * 32},
-        {"public_key": raw(ACKS[0]["result"]["publicShares"][0])},
-        {"public_shares": tuple(map(raw, reversed(ACKS[0]["result"]["publicShares"])))},
+        {"public_key": raw(CLAIMS["publicShares"][0])},
+        {"public_shares": tuple(map(raw, reversed(CLAIMS["publicShares"])))},
         {"threshold": Threshold(3, 3)},
-        {"participants": tuple(REQUEST["participants"][:2])},
+        {"participants": tuple(REQUEST["participants"][::-1])},
         {"transcript_hash": bytes(32)},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_an_acknowledgement_cannot_be_changed_after_signing(change):
     """Every field is in the digest."""
-    ack = node_1.decode_acknowledgement(ACKS[0]["result"])
-    assert node_1.acknowledgement_digest(evolve(ack, **change)) != node_1.acknowledgement_digest(ack)
+    ack = Acknowledgement.read(ACKS[0]["result"])
+    changed = altered(ack, **change)
+    request_id = change.get("request_id", REQUEST["requestId"])
+    assert changed.digest(request_id) != ack.digest(REQUEST["requestId"])
+
+
+def test_the_digest_covers_the_request_besides_the_text():
+    """And what is claimed: the same text says nothing under another request, or as another kind of claims."""
+    ack = Acknowledgement.read(ACKS[0]["result"])
+    digest = ack.digest(REQUEST["requestId"])
+    assert ack.digest("0x" + "a2" * 32) != digest
+    assert ChangeReceipt.read(ACKS[0]["result"]).digest(REQUEST["requestId"]) != digest
+
+
+def rewritten(change):
+    """The vector's acknowledgement with another text of the same claims."""
+    return {**ACKS[0]["result"], "claims": change(ACKS[0]["result"]["claims"])}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: " " + text,
+        lambda text: text.replace(":", ": ", 1),
+        lambda text: json.dumps(dict(reversed(json.loads(text).items())), separators=(",", ":")),
+        lambda text: text.replace("0xa1a1", "0xA1A1", 1),
+        lambda text: text.replace(CLAIMS["keyId"], CLAIMS["keyId"].upper()),
+        lambda text: text.replace(CLAIMS["publicKey"], "0x" + CLAIMS["publicKey"][2:].upper()),
+        lambda text: text.replace(CLAIMS["participants"][0], CLAIMS["participants"][0].lower()),
+        lambda text: text.replace("requestId", "request\\u0049d", 1),
+    ],
+    ids=["space", "inner space", "order", "request id", "key id", "point", "address", "escape"],
+)
+def test_claims_have_one_text(change):
+    """Whatever reads as the same claims and is written otherwise is refused."""
+    ack = Acknowledgement.read(rewritten(change))
+    assert (
+        decode_message(KeygenClaims, json.loads(ack.text)) == Acknowledgement.read(ACKS[0]["result"]).claims
+    )
+    with pytest.raises(NodeProtocolError, match="claims are not in their canonical form"):
+        _ = ack.claims
+
+
+@pytest.mark.parametrize("text", ["x", "[]", "{}", '{"t":1.0}', "[" * 100, '{"t":2,"t":2}', "\ufeff{}"])
+def test_what_is_no_text_of_claims_is_malformed(text):
+    """No JSON, other JSON, JSON that the protocol does not have."""
+    with pytest.raises(NodeProtocolError, match="the acknowledgement is malformed"):
+        Acknowledgement.read_whole({**ACKS[0]["result"], "claims": text})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, ""),
+        ({"operator": VECTORS["operators"][1]["operator"]}, "speaks for another operator"),
+        ({"party_index": 2}, "claims index 2"),
+        ({"signature": bytes(65)}, "signature is malformed"),
+        ({"signature": raw(ACKS[1]["result"]["signature"])}, "not signed by"),
+        ({"transcript_hash": bytes(32)}, "not signed by"),
+    ],
+)
+def test_whose_word_it_is(change, problem):
+    """That of the node that was asked, in its place, over this text."""
+    ack = altered(Acknowledgement.read(ACKS[0]["result"]), **change)
+    found = ack.problem(
+        request_id=REQUEST["requestId"], operator=VECTORS["operators"][0]["operator"], party_index=1
+    )
+    assert (problem in found) if problem else found == ""
 
 
 @pytest.mark.parametrize(
@@ -242,23 +357,29 @@ def test_the_owner_of_a_key_id_is_the_same_in_any_case():
 
 
 DECODERS = {
-    node_1.decode_identify: {"nonce": "0x" + "00" * 32},
-    node_1.decode_challenge: {
+    node_1.IdentifyParams: {"nonce": "0x" + "00" * 32},
+    node_1.ChallengeParams: {
         "requestId": REQUEST["requestId"],
         "operation": "keygen",
         "setupHash": VECTORS["setup"]["hash"],
     },
-    node_1.decode_keygen: REQUEST,
+    node_1.KeygenParams: REQUEST,
 }
 RESULT_DECODERS = {
-    node_1.decode_identify_result: {
+    node_1.Identity: {
         "protocol": "dan-node/1",
         "operator": VECTORS["identity"]["operator"],
         "signature": VECTORS["identity"]["signature"],
     },
-    node_1.decode_challenge_result: {"nonce": "0x" + "00" * 32, "expiresAt": 1_700_000_000},
-    node_1.decode_acknowledgement: ACKS[0]["result"],
-    node_receipts.decode_receipt: VECTORS["receipt"]["result"],
+    node_1.ChallengeResult: {"nonce": "0x" + "00" * 32, "expiresAt": 1_700_000_000},
+    Acknowledgement: ACKS[0]["result"],
+    ChangeReceipt: VECTORS["receipt"]["result"],
+    PasskeyReceipt: VECTORS["passkeyReceipt"]["result"],
+}
+CLAIMS_OF = {
+    Acknowledgement: CLAIMS,
+    ChangeReceipt: json.loads(VECTORS["receipt"]["result"]["claims"]),
+    PasskeyReceipt: json.loads(VECTORS["passkeyReceipt"]["result"]["claims"]),
 }
 WRONG = [None, True, -1, 2**53, "", "0x", "0x00", "é", [], {}, ["0x" + "00" * 32] * 21]
 
@@ -267,40 +388,48 @@ RIGHT = {
     "operation": ["0x", "0x00", "é"],
     "setup": ["0x", "0x00", "é"],
     "ephId": ["0x", "0x00", "é"],
+    "credentialId": ["0x", "0x00", "é"],
     "nonces": [[]],  # a one-shot request
 }
 
 
 def variations(decoders):
     found = []
-    for decode_, good in decoders.items():
-        name = decode_.__name__
+    for kind, good in decoders.items():
+        name = kind.__name__
         for member in good:
             found += [
-                pytest.param(decode_, {**good, member: value}, id=f"{name}-{member}-{value!r:.12}")
+                pytest.param(kind, {**good, member: value}, id=f"{name}-{member}-{value!r:.12}")
                 for value in WRONG
                 if value not in RIGHT.get(member, ())
             ]
             without = {key: value for key, value in good.items() if key != member}
-            found.append(pytest.param(decode_, without, id=f"{name}-without {member}"))
-        found += [pytest.param(decode_, value, id=f"{name}-{value!r}") for value in (None, 5, "text", [])]
-        found.append(pytest.param(decode_, {**good, "more": 1}, id=f"{name}-more"))
+            found.append(pytest.param(kind, without, id=f"{name}-without {member}"))
+        found += [pytest.param(kind, value, id=f"{name}-{value!r}") for value in (None, 5, "text", [])]
+        found.append(pytest.param(kind, {**good, "more": 1}, id=f"{name}-more"))
     return found
 
 
-@pytest.mark.parametrize(("decode_", "value"), variations(DECODERS))
-def test_wrong_parameters_are_refused_by_name(decode_, value):
+@pytest.mark.parametrize(("kind", "value"), variations(DECODERS))
+def test_wrong_parameters_are_refused_by_name(kind, value):
     """Every member of every request, with everything that it cannot be."""
     with pytest.raises(InvalidFieldError) as caught:
-        decode_(value)
+        decode_message(kind, value)
     assert caught.value.field
 
 
-@pytest.mark.parametrize(("decode_", "value"), variations(RESULT_DECODERS))
-def test_wrong_results_are_protocol_errors(decode_, value):
+@pytest.mark.parametrize(("kind", "value"), variations(RESULT_DECODERS))
+def test_wrong_results_are_protocol_errors(kind, value):
     """A node that answers so does not speak this protocol."""
     with pytest.raises(NodeProtocolError):
-        decode_(value)
+        getattr(kind, "read_whole", kind.read)(value)
+
+
+@pytest.mark.parametrize(("kind", "value"), variations(CLAIMS_OF))
+def test_wrong_claims_are_protocol_errors(kind, value):
+    """Every member of every text of claims, with everything that it cannot be."""
+    with pytest.raises(NodeProtocolError):
+        kind.read_whole({**RESULT_DECODERS[kind], "claims": json.dumps(value, separators=(",", ":"))})
 
 
 @pytest.mark.parametrize(
@@ -316,13 +445,13 @@ def test_wrong_results_are_protocol_errors(decode_, value):
 def test_a_set_of_participants_has_one_form(participants):
     """Strictly ascending, each with a right checksum."""
     with pytest.raises(InvalidFieldError, match="participants"):
-        node_1.decode_participants(participants)
+        operators(1, 20).read(participants, "participants")
 
 
 def test_participants_may_come_without_checksum():
     """They are given it."""
     lower = [participant.lower() for participant in REQUEST["participants"]]
-    assert list(node_1.decode_participants(lower)) == REQUEST["participants"]
+    assert list(operators(1, 20).read(lower, "participants")) == REQUEST["participants"]
 
 
 def test_a_challenge_may_name_its_key():
@@ -330,7 +459,7 @@ def test_a_challenge_may_name_its_key():
     params = node_1.ChallengeParams(
         request_id=REQUEST["requestId"], operation="addEphemeralKey", setup_hash=bytes(32), key_id="ab" * 32
     )
-    assert node_1.decode_challenge(json.loads(node_1.encode_challenge(params))) == params
+    assert decode_message(node_1.ChallengeParams, json.loads(encode_message(params))) == params
 
 
 JSON = st.recursive(
@@ -342,20 +471,24 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("decode_", [*DECODERS, *RESULT_DECODERS], ids=lambda decode_: decode_.__name__)
-def test_no_json_raises_anything_but_our_own_error(decode_):
+@pytest.mark.parametrize(
+    "kind",
+    [*DECODERS, *RESULT_DECODERS, KeygenClaims, ChangeClaims, PasskeyClaims],
+    ids=lambda kind: kind.__name__,
+)
+def test_no_json_raises_anything_but_our_own_error(kind):
     """Whatever arrives."""
 
     @settings(max_examples=40)
     @given(JSON)
     def run(value):
         with pytest.raises(DanError):
-            decode_(value)
+            decode_message(kind, value)
 
     run()
 
 
 def test_requests_survive_the_way_as_text():
     """Through the strict reader, as on the wire."""
-    params = node_1.decode_keygen(REQUEST)
-    assert node_1.decode_keygen(load(node_1.encode_keygen(params))) == params
+    params = decode_message(node_1.KeygenParams, REQUEST)
+    assert decode_message(node_1.KeygenParams, load(encode_message(params))) == params

@@ -10,16 +10,23 @@ from attrs import evolve
 from dan_async._values import to_hex
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import InvalidFieldError, NodeProtocolError
-from dan_async.protocols import node as node_settling
-from dan_async.protocols.node import restarted_request_id
+from dan_async.protocols.fields import decode, encode, to_json
+from dan_async.protocols.node import (
+    MOST_RESTARTS,
+    SettleParams,
+    request_ids,
+    restarted_request_id,
+    settle_digest,
+)
+from dan_async.protocols.node_claims import Settlement
 from tests.fake_nodes import REQUEST_ID, DealtKey, identities
 
 OPERATOR, OTHER = (identity.operator for identity in identities(2))
 
 
-def signed(key: EphemeralKey) -> node_settling.SettleParams:
-    digest = node_settling.settle_digest(request_id=REQUEST_ID, operator=OPERATOR, eph_pk=key.public_key)
-    return node_settling.SettleParams(
+def signed(key: EphemeralKey) -> SettleParams:
+    digest = settle_digest(request_id=REQUEST_ID, operator=OPERATOR, eph_pk=key.public_key)
+    return SettleParams(
         request_id=REQUEST_ID,
         eph_pk=key.public_key,
         sign_alg=key.algorithm,
@@ -31,7 +38,7 @@ def signed(key: EphemeralKey) -> node_settling.SettleParams:
 def test_what_is_written_is_read(algorithm: str) -> None:
     """Parameters survive the wire, and the signature counts for the node that it names."""
     params = signed(EphemeralKey.generate(algorithm))
-    read = node_settling.decode_settle(json.loads(node_settling.encode_settle(params)))
+    read = decode(SettleParams, json.loads(encode(params)))
     assert read == params
     assert read.is_signed_for(OPERATOR)
 
@@ -68,16 +75,16 @@ def test_a_point_off_the_curve_has_signed_nothing() -> None:
 )
 def test_wrong_parameters_are_refused(changes: dict[str, object]) -> None:
     """Each of them."""
-    value = json.loads(node_settling.encode_settle(signed(EphemeralKey.generate())))
+    value = json.loads(encode(signed(EphemeralKey.generate())))
     with pytest.raises(InvalidFieldError):
-        node_settling.decode_settle(value | changes)
+        decode(SettleParams, value | changes)
 
 
 def test_the_ids_are_the_first_one_and_its_new_starts() -> None:
     """As docs/node-protocol.md derives them, and more than any client starts anew."""
-    ids = node_settling.request_ids(REQUEST_ID)
+    ids = request_ids(REQUEST_ID)
     assert ids[:3] == (REQUEST_ID, restarted_request_id(REQUEST_ID, 1), restarted_request_id(REQUEST_ID, 2))
-    assert len(set(ids)) == node_settling.MOST_RESTARTS + 1
+    assert len(set(ids)) == MOST_RESTARTS + 1
 
 
 def test_results_survive_the_wire() -> None:
@@ -85,16 +92,28 @@ def test_results_survive_the_wire() -> None:
     key = DealtKey(2, identities(3))
     for count in range(3):
         acks = tuple(key.acknowledgement(index) for index in range(1, count + 1))
-        assert node_settling.decode_settle_result(node_settling.encode_settle_result(acks)) == acks
+        assert Settlement.read(to_json(Settlement(acknowledgements=acks))).acknowledgements == acks
+
+
+ACK = to_json(DealtKey(2, identities(3)).acknowledgement(1))
 
 
 @pytest.mark.parametrize(
-    "value", [None, {}, {"acknowledgements": 1}, {"acknowledgements": [{}]}, {"acknowledgements": [{}] * 34}]
+    "value",
+    [
+        None,
+        {},
+        {"acknowledgements": 1},
+        {"acknowledgements": [{}]},
+        {"acknowledgements": [{}] * 34},
+        {"acknowledgements": [{**ACK, "claims": "{}"}]},
+        {"acknowledgements": [ACK, {**ACK, "claims": ACK["claims"] + " "}]},
+    ],
 )
 def test_malformed_results_are_the_nodes_fault(value: object) -> None:
     """Whatever is wrong with them."""
     with pytest.raises(NodeProtocolError):
-        node_settling.decode_settle_result(value)
+        Settlement.read(value)
 
 
 def test_the_digest_is_the_documented_hash() -> None:
@@ -104,5 +123,5 @@ def test_the_digest_is_the_documented_hash() -> None:
     key = EphemeralKey.generate()
     parts = [b"dan-node/1 settle", bytes.fromhex(REQUEST_ID[2:]), bytes.fromhex(OPERATOR[2:]), key.public_key]
     expected = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
-    found = node_settling.settle_digest(request_id=REQUEST_ID, operator=OPERATOR, eph_pk=key.public_key)
+    found = settle_digest(request_id=REQUEST_ID, operator=OPERATOR, eph_pk=key.public_key)
     assert to_hex(found) == to_hex(expected)

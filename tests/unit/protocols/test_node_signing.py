@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async._json import load
+from dan_async._json import dump, load
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import recover_address, recover_public_key
@@ -18,13 +18,24 @@ from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
 from dan_async.protocols import node as node_1
 from dan_async.protocols import node_signing
 from dan_async.protocols.exchange import ephemeral_payload, read_ephemeral_proof
+from dan_async.protocols.fields import decode, encode, to_json
 from dan_async.protocols.gateway_1 import decode_signgen_setup
+from dan_async.protocols.node_signing import (
+    PresignatureOffer,
+    PresignParams,
+    SignatureClaims,
+    SignatureShares,
+    SignParams,
+)
+from tests.fake_nodes import altered
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "node_1.json").read_text())
 PRESIGN = VECTORS["presign"]
 SIGN = VECTORS["sign"]
 SHARES = VECTORS["signatureShares"]
 PARAMS = PRESIGN["params"]
+CLAIMS = json.loads(SHARES[0]["result"]["claims"])
+SHARE = CLAIMS["shares"][0]
 
 
 def raw(text):
@@ -70,7 +81,7 @@ def test_the_presignature_id():
 
 def test_what_the_ephemeral_key_signs_for_a_signature():
     """Setup hash, challenge, payload, and what a node reads of the authentication."""
-    params = node_signing.decode_sign(SIGN["params"])
+    params = decode(SignParams, SIGN["params"])
     found = node_1.setup_hash(operation=node_signing.OPERATION, revision=params.revision, setup=params.setup)
     assert found == raw(SIGN["setupHash"])
     assert sign_challenge().hex() == SIGN["challenge"]
@@ -83,16 +94,17 @@ def test_what_the_ephemeral_key_signs_for_a_signature():
 @pytest.mark.parametrize("vector", SHARES)
 def test_signature_shares(vector):
     """Decoded, encoded, hashed and signed."""
-    shares = node_signing.decode_sign_result(vector["result"])
-    assert node_signing.encode_sign_result(shares) == vector["result"]
-    digest = node_signing.shares_digest(shares)
+    shares = SignatureShares.read_whole(vector["result"])
+    assert to_json(shares) == vector["result"]
+    assert encode(shares.claims) == vector["result"]["claims"]
+    digest = shares.digest(vector["requestId"])
     assert digest == raw(vector["digest"])
     assert recover_address(digest, shares.signature) == shares.operator
 
 
 def test_the_shares_make_a_signature():
     """The sums, divided, made low: it recovers to the key."""
-    shares = [node_signing.decode_sign_result(vector["result"]).shares[0] for vector in SHARES]
+    shares = [SignatureShares.read(vector["result"]).claims.shares[0] for vector in SHARES]
     s = sum(share.w for share in shares) * pow(sum(share.u for share in shares), -1, ORDER) % ORDER
     assert (s > ORDER // 2) is VECTORS["combined"]["wasHigh"] is True
     combined = raw(VECTORS["combined"]["signature"])
@@ -102,25 +114,25 @@ def test_the_shares_make_a_signature():
 
 def test_requests_and_results_survive_the_way_as_text():
     """Through the strict reader, as on the wire."""
-    presign = node_signing.decode_presign(PARAMS)
-    assert json.loads(node_signing.encode_presign(presign)) == PARAMS
-    assert node_signing.decode_presign(load(node_signing.encode_presign(presign))) == presign
-    sign = node_signing.decode_sign(SIGN["params"])
-    assert json.loads(node_signing.encode_sign(sign)) == SIGN["params"]
-    assert node_signing.decode_sign(load(node_signing.encode_sign(sign))) == sign
-    offer = node_signing.decode_presign_result(PRESIGN["result"])
-    assert node_signing.encode_presign_result(offer) == PRESIGN["result"]
+    presign = decode(PresignParams, PARAMS)
+    assert json.loads(encode(presign)) == PARAMS
+    assert decode(PresignParams, load(encode(presign))) == presign
+    sign = decode(SignParams, SIGN["params"])
+    assert json.loads(encode(sign)) == SIGN["params"]
+    assert decode(SignParams, load(encode(sign))) == sign
+    offer = PresignatureOffer.read(PRESIGN["result"])
+    assert to_json(offer) == PRESIGN["result"]
 
 
 def test_a_request_with_nonces_survives_too():
     """The form for gateways."""
     sign = evolve(
-        node_signing.decode_sign(SIGN["params"]),
+        decode(SignParams, SIGN["params"]),
         presignature_ids=(),
         participants=tuple(VECTORS["request"]["participants"]),
         nonces=tuple(map(raw, VECTORS["request"]["nonces"])),
     )
-    assert node_signing.decode_sign(load(node_signing.encode_sign(sign))) == sign
+    assert decode(SignParams, load(encode(sign))) == sign
 
 
 # --- what the hashes cover --------------------------------------------------------------------------------------------
@@ -181,19 +193,27 @@ def test_the_challenge_of_a_signature_covers(change):
 )
 def test_shares_cannot_be_changed_after_signing(change):
     """Every field is in the digest."""
-    shares = node_signing.decode_sign_result(SHARES[0]["result"])
+    shares = SignatureShares.read(SHARES[0]["result"])
     if isinstance(change.get("shares"), dict):
-        change = {"shares": (evolve(shares.shares[0], **change["shares"]),)}
-    assert node_signing.shares_digest(evolve(shares, **change)) != node_signing.shares_digest(shares)
+        change = {"shares": (evolve(shares.claims.shares[0], **change["shares"]),)}
+    request_id = change.get("request_id", SHARES[0]["requestId"])
+    assert altered(shares, **change).digest(request_id) != shares.digest(SHARES[0]["requestId"])
+
+
+def test_no_share_is_shown():
+    """Neither in the claims nor in their text."""
+    shares = SignatureShares.read(SHARES[0]["result"])
+    for shown in (repr(shares), repr(shares.claims)):
+        assert SHARE["u"][2:] not in shown
+        assert str(shares.claims.shares[0].w) not in shown
 
 
 # --- decoders ---------------------------------------------------------------------------------------------------------
 
-SHARE = SHARES[0]["result"]["shares"][0]
-DECODERS = {node_signing.decode_presign: PARAMS, node_signing.decode_sign: SIGN["params"]}
+DECODERS = {PresignParams: PARAMS, SignParams: SIGN["params"]}
 RESULTS = {
-    node_signing.decode_presign_result: PRESIGN["result"],
-    node_signing.decode_sign_result: SHARES[0]["result"],
+    PresignatureOffer: PRESIGN["result"],
+    SignatureShares: SHARES[0]["result"],
 }
 WRONG = [None, True, -1, 2**53, "", "0x", "0x00", "é", [], {}, ["0x" + "00" * 32] * 65]
 
@@ -209,34 +229,41 @@ RIGHT = {
 
 def variations(decoders):
     found = []
-    for decode, good in decoders.items():
-        name = decode.__name__
+    for kind, good in decoders.items():
+        name = kind.__name__
         for member in good:
             found += [
-                pytest.param(decode, {**good, member: value}, id=f"{name}-{member}-{value!r:.12}")
+                pytest.param(kind, {**good, member: value}, id=f"{name}-{member}-{value!r:.12}")
                 for value in WRONG
                 if value not in RIGHT.get(member, ())
             ]
             without = {key: value for key, value in good.items() if key != member}
-            found.append(pytest.param(decode, without, id=f"{name}-without {member}"))
-        found += [pytest.param(decode, value, id=f"{name}-{value!r}") for value in (None, 5, "text", [])]
-        found.append(pytest.param(decode, {**good, "more": 1}, id=f"{name}-more"))
+            found.append(pytest.param(kind, without, id=f"{name}-without {member}"))
+        found += [pytest.param(kind, value, id=f"{name}-{value!r}") for value in (None, 5, "text", [])]
+        found.append(pytest.param(kind, {**good, "more": 1}, id=f"{name}-more"))
     return found
 
 
-@pytest.mark.parametrize(("decode", "value"), variations(DECODERS))
-def test_wrong_parameters_are_refused_by_name(decode, value):
+@pytest.mark.parametrize(("kind", "value"), variations(DECODERS))
+def test_wrong_parameters_are_refused_by_name(kind, value):
     """Every member of every request, with everything that it cannot be."""
     with pytest.raises(InvalidFieldError) as caught:
-        decode(value)
+        decode(kind, value)
     assert caught.value.field
 
 
-@pytest.mark.parametrize(("decode", "value"), variations(RESULTS))
-def test_wrong_results_are_protocol_errors(decode, value):
+@pytest.mark.parametrize(("kind", "value"), variations(RESULTS))
+def test_wrong_results_are_protocol_errors(kind, value):
     """A node that answers so does not speak this protocol."""
     with pytest.raises(NodeProtocolError):
-        decode(value)
+        getattr(kind, "read_whole", kind.read)(value)
+
+
+@pytest.mark.parametrize(("kind", "value"), variations({SignatureShares: CLAIMS}))
+def test_wrong_claims_are_protocol_errors(kind, value):
+    """Every member of the claims, with everything that it cannot be."""
+    with pytest.raises(NodeProtocolError):
+        kind.read_whole({**SHARES[0]["result"], "claims": dump(value)})
 
 
 @pytest.mark.parametrize("member", SHARE)
@@ -245,9 +272,9 @@ def test_wrong_members_of_a_share_are_protocol_errors(member, value):
     """Each with everything that it cannot be; u and w are below the order."""
     if member in {"presignatureId", "digest"} and value == "0x" + "ff" * 32:
         value = "ff" * 32
-    broken = {**SHARES[0]["result"], "shares": [{**SHARE, member: value}]}
+    broken = {**CLAIMS, "shares": [{**SHARE, member: value}]}
     with pytest.raises(NodeProtocolError):
-        node_signing.decode_sign_result(broken)
+        SignatureShares.read_whole({**SHARES[0]["result"], "claims": dump(broken)})
 
 
 OTHERS = VECTORS["request"]["participants"]
@@ -273,7 +300,7 @@ OTHERS = VECTORS["request"]["participants"]
 def test_members_that_do_not_fit_together_are_refused(change, field):
     """Signers ascending and at least two, one form at a time, nonces for participants."""
     with pytest.raises(InvalidFieldError) as caught:
-        node_signing.decode_sign({**SIGN["params"], **change})
+        decode(SignParams, {**SIGN["params"], **change})
     assert caught.value.field == field
 
 
@@ -281,7 +308,7 @@ def test_members_that_do_not_fit_together_are_refused(change, field):
 def test_a_presign_signature_has_64_or_65_bytes(signature):
     """One of ed25519, one of secp256k1."""
     with pytest.raises(InvalidFieldError, match="signature"):
-        node_signing.decode_presign({**PARAMS, "signature": signature})
+        decode(PresignParams, {**PARAMS, "signature": signature})
 
 
 JSON = st.recursive(
@@ -289,7 +316,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from([*PARAMS, *SIGN["params"], *PRESIGN["result"], *SHARES[0]["result"]]),
+            st.sampled_from([*PARAMS, *SIGN["params"], *PRESIGN["result"], *SHARES[0]["result"], *CLAIMS]),
             inner,
             max_size=8,
         )
@@ -298,14 +325,14 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("decode", [*DECODERS, *RESULTS], ids=lambda decode: decode.__name__)
-def test_no_json_raises_anything_but_our_own_error(decode):
+@pytest.mark.parametrize("kind", [*DECODERS, *RESULTS, SignatureClaims], ids=lambda kind: kind.__name__)
+def test_no_json_raises_anything_but_our_own_error(kind):
     """Whatever arrives."""
 
     @settings(max_examples=40)
     @given(JSON)
     def run(value):
         with pytest.raises(DanError):
-            decode(value)
+            decode(kind, value)
 
     run()

@@ -1,21 +1,24 @@
-"""The fan-out: stops at the verdict, owns its tasks, never outlives its deadline."""
+"""Asking until the verdict: stops when it is clear, owns its tasks, never outlives its deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import pytest
+from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.deadline import Deadline
-from dan_async.errors import NodeRefusedError, NodeTimeoutError, NodeUnreachableError
-from dan_async.nodes.ask_many import fan_out, grace
+from dan_async.errors import NodeOutcome, NodeRefusedError, NodeTimeoutError, NodeUnreachableError
+from dan_async.nodes.ask_many import ask_many
+from dan_async.nodes.keygen import UntilVerdict, grace
 from dan_async.nodes.tally import KeygenTally
-from dan_async.protocols import node as node_1
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.retry import Tries
+from dan_async.types import OperatorAddress
 from tests.fake_nodes import DealtKey, identities
 from tests.helpers import assert_runs_under
 
@@ -30,9 +33,38 @@ def tally_for(key: DealtKey) -> KeygenTally:
         request_id=key.request_id,
         threshold=key.threshold,
         participants=key.participants,
-        key_id_of=key.key_id_of,
-        digest_of=node_1.acknowledgement_digest,
+        owner_id=key.owner_id,
     )
+
+
+@frozen
+class Party:
+    """A node, as far as the engine knows it."""
+
+    operator: OperatorAddress
+
+
+Ask = Callable[[str, Tries], Awaitable[Acknowledgement]]
+
+
+async def until_verdict(
+    operators: Sequence[OperatorAddress],
+    ask: Ask,
+    *,
+    tally: KeygenTally,
+    deadline: Deadline,
+    grace_s: float | None = None,
+    slow: Collection[OperatorAddress] = (),
+) -> list[NodeOutcome]:
+    """Ask all operators, as key generation does; the outcomes."""
+    answers = await ask_many(
+        [Party(operator) for operator in operators],
+        lambda party, tries: ask(party.operator, tries),
+        UntilVerdict(wanted=len(operators), tally=tally, grace_s=grace_s, slow=slow),
+        step="keygen",
+        deadline=deadline,
+    )
+    return answers.outcomes
 
 
 def index_of(key: DealtKey, operator: str) -> int:
@@ -46,7 +78,9 @@ async def test_all_answer(key: DealtKey) -> None:
         tries.made = 2
         return key.acknowledgement(index_of(key, operator))
 
-    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
+    outcomes = await until_verdict(
+        key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1
+    )
     assert [o.operator for o in outcomes] == list(key.participants)
     assert all(o.is_success and o.attempts == 2 for o in outcomes)
 
@@ -65,11 +99,10 @@ async def test_stragglers_are_cancelled_after_the_grace(key: DealtKey) -> None:
         return key.acknowledgement(index_of(key, operator))
 
     tally = tally_for(key)
-    outcomes = await fan_out(key.participants, ask, tally=tally, deadline=Deadline(5), grace_s=0.01)
+    outcomes = await until_verdict(key.participants, ask, tally=tally, deadline=Deadline(5), grace_s=0.01)
     assert tally.verdict().public_key == key.public_key
     assert cancelled == list(key.participants[3:])
     assert [o.is_success for o in outcomes] == [True, True, True, False, False]
-    assert f": acknowledged key {key.key_id_of(key.public_key)[:8]}… (" in outcomes[0].describe()
     assert "had not answered yet" in outcomes[4].describe()
     assert len(asyncio.all_tasks()) == 1
 
@@ -82,7 +115,9 @@ async def test_a_late_answer_within_the_grace_is_reported(key: DealtKey) -> None
             await asyncio.sleep(0.01)
         return key.acknowledgement(index_of(key, operator))
 
-    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=5)
+    outcomes = await until_verdict(
+        key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=5
+    )
     assert all(o.is_success for o in outcomes)
 
 
@@ -98,7 +133,7 @@ async def test_stops_when_t_is_out_of_reach(key: DealtKey) -> None:
 
     tally = tally_for(key)
     async with assert_runs_under(5):
-        outcomes = await fan_out(key.participants, ask, tally=tally, deadline=Deadline(60), grace_s=60)
+        outcomes = await until_verdict(key.participants, ask, tally=tally, deadline=Deadline(60), grace_s=60)
     assert tally.is_lost
     assert [o.attempts for o in outcomes[:3]] == [3, 3, 3]
     assert isinstance(outcomes[0].error, NodeUnreachableError)
@@ -112,7 +147,7 @@ async def test_when_t_is_out_of_reach_the_others_may_still_say_whom_they_blame(k
             await asyncio.sleep(0.005)
         raise NodeRefusedError("wrong share", code=-32030, node=operator)
 
-    outcomes = await fan_out(
+    outcomes = await until_verdict(
         key.participants, ask, tally=tally_for(key), deadline=Deadline(60), grace_s=0.0001
     )
     assert [isinstance(outcome.error, NodeRefusedError) for outcome in outcomes] == [True] * 5
@@ -134,7 +169,7 @@ async def test_when_a_node_blames_another_the_rest_are_heard(key: DealtKey) -> N
         raise NodeRefusedError("no", code=-32030, culprits=(accused,))
 
     with assert_runs_under(0.24):  # the accused, who never answers, is not waited for
-        outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(60))
+        outcomes = await until_verdict(key.participants, ask, tally=tally_for(key), deadline=Deadline(60))
     assert [bool(outcome.error) for outcome in outcomes] == [False, True, True, True, True]
     assert len(asyncio.all_tasks()) == 1
 
@@ -149,7 +184,7 @@ async def test_who_does_not_speak_is_not_waited_for_long(key: DealtKey) -> None:
 
     for deadline_s, longest_s in ((60, 2), (0.05, 0.24)):
         with assert_runs_under(longest_s):
-            outcomes = await fan_out(
+            outcomes = await until_verdict(
                 key.participants, ask, tally=tally_for(key), deadline=Deadline(deadline_s)
             )
         assert [bool(outcome.error) for outcome in outcomes] == [True, True, True, False, False]
@@ -163,7 +198,9 @@ async def test_never_beyond_the_deadline(key: DealtKey) -> None:
         raise AssertionError
 
     started = time.monotonic()
-    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(0.05), grace_s=9)
+    outcomes = await until_verdict(
+        key.participants, ask, tally=tally_for(key), deadline=Deadline(0.05), grace_s=9
+    )
     assert time.monotonic() - started < 2
     assert not any(o.is_success for o in outcomes)
     assert len(asyncio.all_tasks()) == 1
@@ -176,7 +213,7 @@ async def test_a_bug_is_raised_not_hidden(key: DealtKey) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
+        await until_verdict(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -194,7 +231,7 @@ async def test_cancelling_cancels_every_question(key: DealtKey) -> None:
         raise AssertionError
 
     task = asyncio.create_task(
-        fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
+        until_verdict(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
     )
     await asked.wait()
     task.cancel()
@@ -212,7 +249,9 @@ async def test_a_wrong_acknowledgement_is_an_outcome(key: DealtKey) -> None:
             raise NodeTimeoutError("late", node=operator)
         return key.acknowledgement(index, key_id="00" * 32) if index == 1 else key.acknowledgement(index)
 
-    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1)
+    outcomes = await until_verdict(
+        key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=1
+    )
     assert "key id is not the hash" in outcomes[0].describe()
     assert "late" in outcomes[1].describe()
     assert [o.is_success for o in outcomes] == [False, False, True, True, True]
@@ -227,7 +266,7 @@ async def test_a_stalled_node_does_not_hold_the_verdict(key: DealtKey) -> None:
         return key.acknowledgement(index_of(key, operator))
 
     async with assert_runs_under(0.5):
-        outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(60))
+        outcomes = await until_verdict(key.participants, ask, tally=tally_for(key), deadline=Deadline(60))
     assert [outcome.is_success for outcome in outcomes] == [True, False, True, True, True]
 
 
@@ -240,7 +279,9 @@ async def test_a_cut_off_node_shows_its_attempts(key: DealtKey) -> None:
             await asyncio.Event().wait()
         return key.acknowledgement(index_of(key, operator))
 
-    outcomes = await fan_out(key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=0.01)
+    outcomes = await until_verdict(
+        key.participants, ask, tally=tally_for(key), deadline=Deadline(5), grace_s=0.01
+    )
     assert [outcome.attempts for outcome in outcomes] == [1, 2, 3, 4, 5]
 
 
@@ -266,9 +307,9 @@ async def test_nodes_that_are_usually_late_are_not_listened_to(key: DealtKey) ->
             await asyncio.Event().wait()
         return key.acknowledgement(index_of(key, operator))
 
-    laggards = {key.participants[1], key.participants[4]}
+    slow = {key.participants[1], key.participants[4]}
     async with assert_runs_under(5):
-        outcomes = await fan_out(
-            key.participants, ask, tally=tally_for(key), deadline=Deadline(60), grace_s=60, laggards=laggards
+        outcomes = await until_verdict(
+            key.participants, ask, tally=tally_for(key), deadline=Deadline(60), grace_s=60, slow=slow
         )
     assert [outcome.is_success for outcome in outcomes] == [True, False, True, True, True]

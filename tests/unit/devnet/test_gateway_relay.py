@@ -9,12 +9,12 @@ from attrs import evolve
 
 from dan_async.crypto.signature import personal_message_digest, recover_address
 from dan_async.deadline import Deadline
+from dan_async.devnet.gateway.relay import RelayedOrder, relay_signgen
 from dan_async.errors import ClientClosedError, NodeCode, QuorumError, RpcError, WalletError
 from dan_async.nodes.round import SetupText
-from dan_async.nodes.sign_relay import RelayedOrder
+from dan_async.protocols import fields, node_signing
 from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols import node as node_1
-from dan_async.protocols import node_signing
 from dan_async.protocols.exchange import oneshot_challenge
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
@@ -56,7 +56,7 @@ class Owner:
 async def relay(net, wanted=None, owner=None, **options):
     network = net.network(**options)
     try:
-        return await network.relay_signgen(wanted or order(), owner or Owner(), deadline=Deadline(5))
+        return await relay_signgen(network.pool, wanted or order(), owner or Owner(), deadline=Deadline(5))
     finally:
         await network.aclose()
 
@@ -69,7 +69,11 @@ async def test_the_owner_signs_over_a_nonce_of_every_node():
     """So that any t of them may sign; every message has its signature."""
     net, owner = SigningNetwork(2, 3), Owner()
     assert hold(net, await relay(net, owner=owner))
-    (sent, *_) = [node_signing.decode_sign(params) for _, method, params in net.calls if method == "dan_sign"]
+    (sent, *_) = [
+        fields.decode(node_signing.SignParams, params)
+        for _, method, params in net.calls
+        if method == "dan_sign"
+    ]
     assert list(sent.participants) == [identity.operator for identity in net.identities]
     challenge = node_1.final_challenge(
         operation="signgen",
@@ -88,7 +92,11 @@ async def test_one_shot_requests_have_no_nonces():
     wanted = order(is_oneshot=True)
     assert hold(net, await relay(net, wanted, owner))
     assert owner.shown == [oneshot_challenge(wanted.setup.text)]
-    (sent, *_) = [node_signing.decode_sign(params) for _, method, params in net.calls if method == "dan_sign"]
+    (sent, *_) = [
+        fields.decode(node_signing.SignParams, params)
+        for _, method, params in net.calls
+        if method == "dan_sign"
+    ]
     assert (sent.participants, sent.nonces, sent.presignature_ids) == ((), (), ())
 
 
@@ -133,8 +141,8 @@ async def test_a_liar_spoils_nothing():
         if name != "dan_sign":
             return None
         honest = net.sign(liar, params)
-        wrong = tuple(evolve(share, w=share.w ^ 1) for share in honest.shares)
-        return node_signing.encode_sign_result(net.resigned(liar, honest, shares=wrong))
+        wrong = tuple(evolve(share, w=share.w ^ 1) for share in honest.claims.shares)
+        return fields.to_json(net.resigned(liar, honest, shares=wrong))
 
     net.misbehaviour[liar.operator] = misbehave
     assert hold(net, await relay(net))
@@ -186,4 +194,4 @@ async def test_a_closed_network_relays_nothing():
     network = SigningNetwork(2, 3).network()
     await network.aclose()
     with pytest.raises(ClientClosedError):
-        await network.relay_signgen(order(), Owner(), deadline=Deadline(1))
+        await relay_signgen(network.pool, order(), Owner(), deadline=Deadline(1))

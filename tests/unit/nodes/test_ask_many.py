@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +13,15 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dan_async.deadline import Deadline
 from dan_async.errors import NodeTimeoutError, NodeUnreachableError
 from dan_async.nodes import RestPolicy
-from dan_async.nodes.ask_many import Seats, fill_seats
-from dan_async.nodes.health import HealthRecord, fastest, rank
+from dan_async.nodes import ask_many as engine
+from dan_async.nodes.ask_many import Answers, Plan, ask_many
+from dan_async.nodes.health import HealthRecord, rank
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
-from tests.helpers import ManualClock, assert_runs_under
+from tests.helpers import ManualClock, assert_runs_under, run_in_virtual_time
 
 
 @define(eq=False)
@@ -97,20 +101,18 @@ def test_a_dead_pool_still_yields_nodes() -> None:
     assert names(rank(nodes)) == "cba"
 
 
-def test_fastest_takes_as_many_as_there_are() -> None:
-    """The best *count*, without those left out."""
+def test_those_named_are_left_out() -> None:
+    """The rest is ranked as ever."""
     nodes = [node.with_latency(k) for k, node in enumerate(some("abcd"), 1)]
-    assert names(fastest(nodes, 2)) == "ab"
-    assert names(fastest(nodes, 2, without={OperatorAddress("a")})) == "bc"
-    assert names(fastest(nodes, 9)) == "abcd"
+    assert names(rank(nodes)[:2]) == "ab"
+    assert names(rank(nodes, without={OperatorAddress("a")})[:2]) == "bc"
 
 
 @given(
     histories=st.lists(st.tuples(st.integers(0, 5), st.floats(0, 10), st.floats(0, 40)), max_size=8),
-    count=st.integers(0, 9),
 )
 def test_ranking_loses_nobody_and_prefers_the_live(
-    histories: list[tuple[int, float, float]], count: int
+    histories: list[tuple[int, float, float]],
 ) -> None:
     """A permutation of the pool; no resting node before a live one; ties keep their order."""
     clock = ManualClock()
@@ -122,7 +124,6 @@ def test_ranking_loses_nobody_and_prefers_the_live(
     assert sorted(names(ranked)) == sorted(names(nodes))
     live = [node.health.state == "live" for node in ranked]
     assert live == sorted(live, reverse=True)
-    assert fastest(nodes, count) == ranked[:count]
     assert rank(ranked) == ranked
 
 
@@ -163,9 +164,14 @@ class Asking:
         return "nonce"
 
 
-async def fill(asking: Asking, letters: str, seats: int, **options: Any) -> Seats[str]:
+async def fill_seats(nodes: list[FakeNode], seats: int, asking: Asking, **options: Any) -> Answers[str]:
+    plan: Plan[str] = Plan(wanted=seats, **options)
+    return await ask_many(nodes, asking, plan, step="challenge", deadline=Deadline(None))
+
+
+async def fill(asking: Asking, letters: str, seats: int, **options: Any) -> Answers[str]:
     async with assert_runs_under(5):
-        seated = await fill_seats(some(letters), seats, asking, step="challenge", **options)
+        seated = await fill_seats(some(letters), seats, asking, **options)
     assert len(asyncio.all_tasks()) == 1
     return seated
 
@@ -175,7 +181,7 @@ async def test_spares_are_left_alone_when_all_is_well() -> None:
     asking = Asking()
     seated = await fill(asking, "abcd", 3)
     assert asking.asked == ["a", "b", "c"]
-    assert list(seated.answers) == ["a", "b", "c"]
+    assert list(seated.values) == ["a", "b", "c"]
     assert all(outcome.is_success and outcome.step == "challenge" for outcome in seated.outcomes)
 
 
@@ -183,7 +189,7 @@ async def test_a_node_that_fails_is_replaced_at_once() -> None:
     """The next candidate is asked in its place, and the failure is an outcome."""
     asking = Asking(a=fail, d=fail)
     seated = await fill(asking, "abcde", 3, hedge_s=60)
-    assert sorted(seated.answers) == ["b", "c", "e"]
+    assert sorted(seated.values) == ["b", "c", "e"]
     failed = [outcome for outcome in seated.outcomes if not outcome.is_success]
     assert [outcome.operator for outcome in failed] == ["a", "d"]
     assert all(isinstance(outcome.error, NodeUnreachableError) for outcome in failed)
@@ -193,7 +199,7 @@ async def test_a_late_node_is_raced_against_a_spare() -> None:
     """One that hangs costs the hedge, not a timeout; it is not waited for and says so."""
     asking = Asking(b=hang)
     seated = await fill(asking, "abcd", 3, hedge_s=0.01)
-    assert sorted(seated.answers) == ["a", "c", "d"]
+    assert sorted(seated.values) == ["a", "c", "d"]
     assert asking.cut == ["b"]
     (late,) = [outcome for outcome in seated.outcomes if not outcome.is_success]
     assert (late.operator, late.error, late.attempts) == ("b", None, 1)
@@ -214,15 +220,34 @@ async def test_whoever_answers_first_has_the_seat() -> None:
 
     asking = Asking(b=slow, d=spare)
     seated = await fill(asking, "abcd", 3, hedge_s=0.01)
-    assert seated.answers["b"] == "late, but first"
+    assert seated.values["b"] == "late, but first"
     assert asking.cut == ["d"]
+
+
+async def test_a_late_node_that_answers_leaves_its_spare_at_work() -> None:
+    """Then more are being asked than answers are missing; nobody else is, and the first to answer counts."""
+    spare_asked = asyncio.Event()
+
+    async def slow() -> str:
+        await spare_asked.wait()
+        return "late, but first"
+
+    async def spare() -> str:
+        spare_asked.set()
+        await asyncio.sleep(0.02)
+        return "nonce"
+
+    asking = Asking(a=slow, b=hang, c=spare)
+    seated = await fill(asking, "abcd", 2, hedge_s=0.01)
+    assert next(iter(seated.values)) == "a"
+    assert "b" not in seated.values
 
 
 async def test_a_late_spare_is_raced_as_well() -> None:
     """Two that hang in a row cost two hedges."""
     asking = Asking(a=hang, c=hang)
     seated = await fill(asking, "abcd", 2, hedge_s=0.01)
-    assert sorted(seated.answers) == ["b", "d"]
+    assert sorted(seated.values) == ["b", "d"]
 
 
 async def test_a_late_node_that_fails_is_not_replaced_twice() -> None:
@@ -258,13 +283,13 @@ async def test_without_a_hedge_nobody_is_late() -> None:
         return "nonce"
 
     seated = await fill(Asking(a=slow, b=spare), "ab", 1)
-    assert list(seated.answers) == ["a"]
+    assert list(seated.values) == ["a"]
 
 
 async def test_the_candidates_run_out() -> None:
     """Fewer answers than seats, and every node's outcome."""
     seated = await fill(Asking(a=fail, c=fail), "abc", 3, hedge_s=0.01)
-    assert list(seated.answers) == ["b"]
+    assert list(seated.values) == ["b"]
     assert {outcome.operator: outcome.is_success for outcome in seated.outcomes} == {
         "a": False,
         "b": True,
@@ -276,7 +301,7 @@ async def test_fewer_will_do_when_the_rest_hang() -> None:
     """With enough answers the others are waited for until the patience ends, and no longer."""
     asking = Asking(c=hang)
     seated = await fill(asking, "abc", 3, hedge_s=0.01, least=2, patience_s=0.05)
-    assert sorted(seated.answers) == ["a", "b"]
+    assert sorted(seated.values) == ["a", "b"]
     assert asking.cut == ["c"]
 
 
@@ -288,13 +313,13 @@ async def test_patience_does_not_make_do_with_too_few() -> None:
         return "nonce"
 
     seated = await fill(Asking(b=slow, c=hang), "abc", 3, least=2, patience_s=0.01)
-    assert sorted(seated.answers) == ["a", "b"]
+    assert sorted(seated.values) == ["a", "b"]
 
 
 async def test_everybody_in_time_takes_no_patience() -> None:
     """When all answer, nothing is waited for, and n is n."""
     seated = await fill(Asking(), "abc", 3, least=2, patience_s=60)
-    assert len(seated.answers) == 3
+    assert len(seated.values) == 3
 
 
 async def test_a_bug_is_raised_not_hidden() -> None:
@@ -308,6 +333,31 @@ async def test_a_bug_is_raised_not_hidden() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+@pytest.mark.parametrize("rule", ["is_settled", "spared"])
+async def test_a_bug_of_a_plan_is_raised_as_well(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is: at the first answer here, with another question open."""
+    seen: list[int] = []
+
+    def broken(_plan: object, answers: Answers[str]) -> bool:
+        seen.append(len(answers.values))
+        if answers.values:
+            raise ZeroDivisionError
+        return False
+
+    class Plain(Plan[str]):
+        pass
+
+    monkeypatch.setattr(Plain, rule, broken)
+    if rule == "spared":
+        monkeypatch.setattr(Plain, "is_settled", lambda _plan, answers: bool(answers.values))
+        monkeypatch.setattr(Plain, "linger_s", lambda _plan, _answers: 60.0)
+    async with assert_runs_under(5):
+        with pytest.raises(ZeroDivisionError):
+            await ask_many(some("ab"), Asking(b=hang), Plain(wanted=2), step="", deadline=Deadline(None))
+    assert seen[-1] == 1
+    assert len(asyncio.all_tasks()) == 1
+
+
 async def test_cancelling_ends_every_question() -> None:
     """And goes on upwards."""
     asking = Asking(a=hang, b=hang)
@@ -318,6 +368,59 @@ async def test_cancelling_ends_every_question() -> None:
         await task
     assert asking.cut == ["a", "b"]
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_an_answer_that_the_plan_refuses_is_a_failure() -> None:
+    """Its node is replaced like any other that fails, and the outcome has the plan's words for those that count."""
+
+    class Picky(Plan[str]):
+        def check(self, operator: OperatorAddress, answer: str) -> str:
+            if operator == "b":
+                raise NodeUnreachableError("not you")
+            return f"{operator} said {answer}"
+
+    answers = await ask_many(some("abc"), Asking(), Picky(wanted=2), step="", deadline=Deadline(None))
+    assert list(answers.values) == ["a", "c"]
+    assert [o.said for o in answers.outcomes if o.is_success] == ["a said nonce", "c said nonce"]
+    assert [o.operator for o in answers.failures] == ["b"]
+
+
+async def test_a_bug_ends_the_listening_as_well() -> None:
+    """It is raised at once, though the plan would listen to the others."""
+
+    async def bug() -> str:
+        await asyncio.sleep(0.01)
+        raise ZeroDivisionError
+
+    class Listening(Plan[str]):
+        def linger_s(self, answers: Answers[str]) -> float:
+            return 60.0
+
+        def is_settled(self, answers: Answers[str]) -> bool:
+            return bool(answers.values)
+
+    async with assert_runs_under(5):
+        with pytest.raises(ZeroDivisionError):
+            await ask_many(
+                some("abc"), Asking(b=bug, c=hang), Listening(wanted=3), step="", deadline=Deadline(None)
+            )
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_nobody_else_is_asked_when_the_deadline_is_over() -> None:
+    """The nodes that hang are cut off then and there, and no spare is troubled for nothing."""
+    asking = Asking(a=hang, b=hang)
+
+    async def work(clock: ManualClock) -> tuple[Answers[str], float]:
+        plan: Plan[str] = Plan(wanted=2, hedge_s=2.0, least=1, patience_s=3.0)
+        answers = await ask_many(some("abc"), asking, plan, step="", deadline=Deadline(2.0, clock=clock))
+        return answers, clock.now
+
+    answers, ended = run_in_virtual_time(work)
+    assert ended == pytest.approx(1002.0)
+    assert asking.asked == asking.cut == ["a", "b"]
+    assert [(o.error, o.is_success) for o in answers.outcomes] == [(None, False), (None, False)]
+    assert len(answers.failures) == 2
 
 
 @settings(max_examples=60, deadline=None)
@@ -342,6 +445,16 @@ def test_as_many_seats_as_can_be_are_filled(script: list[str], seats: int) -> No
     )
     seated = asyncio.run(fill_seats(some(letters), seats, asking, hedge_s=0.001))
     willing = sum(kind in {"answer", "slow"} for kind in script)
-    assert len(seated.answers) == min(seats, willing)
+    assert len(seated.values) == min(seats, willing)
     assert sorted(outcome.operator for outcome in seated.outcomes) == sorted(asking.asked)
     assert len(set(asking.asked)) == len(asking.asked)
+
+
+def test_the_engine_knows_nothing_of_nodes() -> None:
+    """It imports none of their files: neither the node, nor its health, nor a tally."""
+    tree = ast.parse(Path(engine.__file__).read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert "dan_async.deadline" in imported
+    assert not [
+        name for name in imported if name and name.startswith(("dan_async.nodes", "dan_async.protocols"))
+    ]
