@@ -89,6 +89,11 @@ def exists(dotted: str) -> bool:
     return True
 
 
+def dotted_names(text: str) -> list[str]:
+    """Return what begins with the package's name and a dot, in prose and in code."""
+    return sorted(set(re.findall(r"(?<![\w./@-])dan_async(?:\.\w+)+", text)))
+
+
 def _is_module(parts: list[str]) -> bool:
     path = ROOT.joinpath(*parts)
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
@@ -96,9 +101,15 @@ def _is_module(parts: list[str]) -> bool:
 
 @pytest.mark.parametrize("page", OF_TODAY, ids=name_of)
 def test_every_dotted_name_exists(page: Path) -> None:
-    """Modules and names that stand on a page in full are there, in prose and in code."""
-    dotted = set(re.findall(r"(?<![\w./@-])dan_async(?:\.\w+)+", text_of(page)))
-    assert [name for name in sorted(dotted) if not exists(name)] == []
+    """Modules and names that stand on a page in full are there."""
+    assert [name for name in dotted_names(text_of(page)) if not exists(name)] == []
+
+
+def test_the_changelog_announces_what_exists() -> None:
+    """Entries under "Added" of what is not released yet name the places of today."""
+    unreleased = text_of(ROOT / "CHANGELOG.md").split("\n## ")[1]
+    (added,) = re.findall(r"^### Added$(.*?)^### ", unreleased, re.MULTILINE | re.DOTALL)
+    assert [name for name in dotted_names(added) if not exists(name)] == []
 
 
 @pytest.mark.parametrize("page", OF_TODAY, ids=name_of)
