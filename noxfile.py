@@ -28,6 +28,8 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
 FEATURES = ("cli", "dask", "eth-account", "otel", "passkeys", "storage", "uvloop")
+#: The long tests as well, on every core.
+WHOLE = ("-n", "auto", "-m", "")
 SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
 
 
@@ -65,11 +67,11 @@ def tests(session: nox.Session, extras: str) -> None:
     """The suite with every extra, and what of it needs none without any."""
     if extras == "all":
         session.install("-e", ".[test]")
-        session.run("python", "-m", "pytest", *session.posargs)
+        session.run("python", "-m", "pytest", *WHOLE, *session.posargs)
         return
     session.install("-e", ".", *test_tools())
     files = [str(path) for path in files_without_extras()]
-    session.run("python", "-m", "pytest", *files, *session.posargs)
+    session.run("python", "-m", "pytest", *WHOLE, *files, *session.posargs)
 
 
 @nox.session
@@ -81,7 +83,7 @@ def tests_min(session: nox.Session) -> None:
     session.install("-e", ".[test]", "-c", str(constraints))
     # An old Typer imports what a new click calls deprecated: their affair, not ours.
     ignored = "ignore:'click:DeprecationWarning"
-    session.run("python", "-m", "pytest", "-W", ignored, *session.posargs)
+    session.run("python", "-m", "pytest", *WHOLE, "-W", ignored, *session.posargs)
 
 
 @nox.session
@@ -90,7 +92,7 @@ def tally(session: nox.Session) -> None:
     session.install("-e", ".", *test_tools())
     environment = {"DAN_TALLY_KEYGENS": "20000"}
     test = "tests/unit/nodes/test_tally_stateful.py"
-    session.run("python", "-m", "pytest", test, "--timeout=3600", *session.posargs, env=environment)
+    session.run("python", "-m", "pytest", "-m", "", test, "--timeout=3600", *session.posargs, env=environment)
 
 
 @nox.session
@@ -133,7 +135,7 @@ def matrix(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     names = ("test_fault_matrix.py", "test_fault_matrix_jobs.py", "test_lost_replies.py")
     files = [f"tests/adversity/{name}" for name in names]
-    session.run("python", "-m", "pytest", *files, *session.posargs, env={"DAN_MATRIX": "full"})
+    session.run("python", "-m", "pytest", "-m", "", *files, *session.posargs, env={"DAN_MATRIX": "full"})
 
 
 @nox.session
@@ -148,7 +150,7 @@ def interop(session: nox.Session) -> None:
     options = ("--ignore-scripts", "--no-audit", "--no-fund")
     session.run(npm, "ci", "--prefix", "tests/interop", *options, external=True)
     session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "tests/interop", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "", "tests/interop", *session.posargs)
 
 
 @nox.session
@@ -156,14 +158,14 @@ def signatures(session: nox.Session) -> None:
     """Make ten thousand signatures: none invalid, none with a high s, no nonce twice. Some seven minutes."""
     session.install("-e", ".[test]")
     test = "tests/unit/devnet/mpc/test_many_signatures.py"
-    session.run("python", "-m", "pytest", test, *session.posargs, env={"DAN_SIGNATURES": "10000"})
+    session.run("python", "-m", "pytest", "-m", "", test, *session.posargs, env={"DAN_SIGNATURES": "10000"})
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Check the pages: names, links, commands, and that every example runs."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "tests/test_docs.py", "tests/examples", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "", "tests/test_docs.py", "tests/examples", *session.posargs)
 
 
 @nox.session
@@ -171,7 +173,7 @@ def batch(session: nox.Session) -> None:
     """Kill a batch twenty times, then make keys on a real 2-of-3 network for ten minutes (posargs go to the second)."""
     session.install("-e", ".[test]")
     killed = "tests/cli/test_batch_killed.py"
-    session.run("python", "-m", "pytest", "-s", killed, env={"DAN_ASYNC_BATCH_KILLS": "20"})
+    session.run("python", "-m", "pytest", "-m", "", "-s", killed, env={"DAN_ASYNC_BATCH_KILLS": "20"})
     options = session.posargs or ["--minutes", "10"]
     session.run("python", "-m", "benchmarks.batch", "devnet", *options)
 

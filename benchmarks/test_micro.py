@@ -23,8 +23,8 @@ from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.nodes.tally import KeygenTally
 from dan_async.protocols import fields
-from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols import node as node_1
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.transport.rpc import decode_reply
@@ -55,11 +55,11 @@ def _claim() -> EphemeralClaim:
 
 
 def _keygen_params(key: DealtKey) -> node_1.KeygenParams:
-    setup = revision_1.keygen_setup(threshold=key.threshold, claim=_claim())
+    setup = REVISION_1.keygen_setup(threshold=key.threshold, claim=_claim())
     return node_1.KeygenParams(
         request_id=REQUEST_ID,
         revision="1",
-        setup=revision_1.encode_keygen_setup(setup),
+        setup=REVISION_1.encode_setup(setup),
         participants=key.participants,
         nonces=tuple(os.urandom(32) for _ in key.participants),
         user_authentication=UserAuthentication(
@@ -77,8 +77,8 @@ def _replies(key: DealtKey) -> list[str]:
 
 def test_typed_data_digest(benchmark):
     """The EIP-712 digest of a keygen's authorisation."""
-    setup = revision_1.keygen_setup(threshold=Threshold(3, 5), claim=_claim())
-    typed_data = revision_1.keygen_typed_data(setup, "cd" * 32)
+    setup = REVISION_1.keygen_setup(threshold=Threshold(3, 5), claim=_claim())
+    typed_data = REVISION_1.typed_data("keygen", setup, "cd" * 32)
     digest = benchmark(typed_data_digest, typed_data)
     assert len(digest) == 32
 

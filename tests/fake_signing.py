@@ -15,8 +15,7 @@ from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import NodeCode, RpcError
 from dan_async.protocols import fields, node_signing
-from dan_async.protocols.exchange import sign_requests
-from dan_async.protocols.gateway_1 import decode_signgen_setup
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node_signing import SignatureShare, SignatureShares
 from dan_async.protocols.sign_request import sign_request_digest
 from dan_async.session import DanModuleInfo
@@ -151,8 +150,8 @@ class SigningNetwork(FakeNetwork):
     def sign(self, identity: Identity, value: Any, **changes: Any) -> SignatureShares:
         """An honest node's shares, changed before they are signed."""
         params = fields.decode(node_signing.SignParams, value)
-        setup = decode_signgen_setup(params.setup)
-        digests = [sign_request_digest(request) for request in sign_requests("1", setup)]
+        setup = REVISION_1.decode_setup("signgen", params.setup)
+        digests = [sign_request_digest(request) for request in REVISION_1.sign_requests(setup)]
         shares = []
         ids = params.presignature_ids or self.made_for(params, len(digests))
         for presignature_id, digest in zip(ids, digests, strict=True):

@@ -20,7 +20,7 @@ from dan_async.deadline import Deadline
 from dan_async.devnet.gateway.exchange import accept
 from dan_async.gateway import GatewayNetwork
 from dan_async.network import EphemeralKeyChange, KeygenRequest
-from dan_async.protocols.results import KeygenResult
+from dan_async.protocols.results import STATUS_OK, KeygenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.types import MpcKeyId, RequestId
@@ -161,15 +161,15 @@ def new_challenge() -> str:
 def challenge_frame(visit: Visit, challenge: str | None = None) -> str:
     """Write the challenge frame for the setup that came, in its revision."""
     exchange = accept(visit.operation, visit.frames[0])
-    return exchange.challenge_frame({slot: challenge or new_challenge() for slot in exchange.slots})
+    return exchange.challenge_frame({slot: challenge or new_challenge() for slot in tuple(exchange.setups)})
 
 
 def result_frame(visit: Visit) -> str:
     """Write the result frame for what was asked, in its revision."""
     exchange = accept(visit.operation, visit.frames[0], api_version=visit.version)  # type: ignore[arg-type]
     if visit.operation != "keygen":
-        return exchange.status_frame()
-    return exchange.keygen_frame([KeygenResult(key_id=KEY_ID, public_key=PUBLIC_KEY)])
+        return STATUS_OK
+    return exchange.protocol.encode_keygen_results([KeygenResult(key_id=KEY_ID, public_key=PUBLIC_KEY)])
 
 
 def speaking(*revisions: str) -> Script:
@@ -178,7 +178,7 @@ def speaking(*revisions: str) -> Script:
     async def script(visit: Visit) -> None:
         frame = await visit.receive()
         if visit.version == "v1":
-            if revisions and accept(visit.operation, frame).revision not in revisions:
+            if revisions and accept(visit.operation, frame).protocol.revision not in revisions:
                 await visit.leave(1003, "no such revision")
                 return
             await visit.send(challenge_frame(visit))

@@ -7,16 +7,15 @@ from hypothesis import strategies as st
 from dan_async.config import Threshold
 from dan_async.crypto import curve as point
 from dan_async.crypto.address import to_checksum_address
-from dan_async.protocols.exchange import Exchange as codec_Exchange
 from dan_async.protocols.exchange import (
-    Operation,
-    Revision,
+    Exchange,
     ephemeral_key_exchange,
     keygen_exchange,
-    module_for,
     passkey_exchange,
+    protocol_for,
     signgen_exchange,
 )
+from dan_async.protocols.gateway import Operation, Revision
 from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
@@ -157,11 +156,11 @@ def user_operation_requests(*, named: bool) -> st.SearchStrategy[SignRequest]:
 
 def api_versions(revision: str) -> st.SearchStrategy[str]:
     """The forms of an exchange that a revision has."""
-    return st.sampled_from(module_for(revision).API_VERSIONS)
+    return st.sampled_from(protocol_for(revision).api_versions)
 
 
 @st.composite
-def exchanges(draw, revision: str, operation: str) -> codec_Exchange:
+def exchanges(draw, revision: str, operation: str) -> Exchange:
     """Operations that a client begins."""
     version = draw(api_versions(revision))
     if operation == Operation.KEYGEN:
@@ -169,7 +168,7 @@ def exchanges(draw, revision: str, operation: str) -> codec_Exchange:
         if revision == Revision.V1:
             algorithms += [["ed25519"], ["secp256k1", "ed25519"], ["ed25519", "secp256k1"]]
         return keygen_exchange(
-            revision,
+            protocol_for(revision),
             threshold=draw(thresholds()),
             claim=draw(claims(revision)),
             permissions=draw(permissions()),
@@ -189,7 +188,7 @@ def exchanges(draw, revision: str, operation: str) -> codec_Exchange:
             )
         )
         return signgen_exchange(
-            revision,
+            protocol_for(revision),
             t=draw(st.integers(2, 20)),
             key_id=draw(tokens()),
             requests=requests,
@@ -197,9 +196,11 @@ def exchanges(draw, revision: str, operation: str) -> codec_Exchange:
             api_version=version,
         )
     if operation == Operation.REGISTER_PASSKEY:
-        return passkey_exchange(revision, options=draw(st.none() | texts()), api_version=version)
+        return passkey_exchange(
+            protocol_for(revision), options=draw(st.none() | texts()), api_version=version
+        )
     return ephemeral_key_exchange(
-        revision,
+        protocol_for(revision),
         operation,
         claim=draw(claims(revision)),
         key_id=draw(tokens()),
@@ -209,18 +210,18 @@ def exchanges(draw, revision: str, operation: str) -> codec_Exchange:
 
 
 @st.composite
-def authentications(draw, exchange: codec_Exchange) -> dict[str, UserAuthentication]:
+def authentications(draw, exchange: Exchange) -> dict[str, UserAuthentication]:
     """An authentication object for each slot of an exchange; the signatures are of the right form only."""
     method = {"signgen": "ephemeral", "registerPasskey": "passkey"}.get(exchange.operation, "eoa")
-    claim, owner, found = draw(claims(exchange.revision)), draw(addresses()), {}
-    for slot in exchange.slots:
+    claim, owner, found = draw(claims(exchange.protocol.revision)), draw(addresses()), {}
+    for slot in tuple(exchange.setups):
         signature = "0x" + draw(st.binary(min_size=65, max_size=65)).hex()
         if method == "ephemeral":
             found[slot] = exchange.ephemeral_authentication(
                 slot, claim=claim, owner_id=owner, signature=signature
             )
         else:
-            found[slot] = exchange.owner_authentication(
+            found[slot] = exchange.protocol.owner_authentication(
                 claim=None if method == "passkey" else claim,
                 method=method,
                 owner_id="credential-id" if method == "passkey" else owner,
@@ -250,7 +251,7 @@ EVERY_OPERATION = [
     (revision, operation)
     for revision in Revision
     for operation in Operation
-    if operation in module_for(revision).OPERATIONS
+    if operation in protocol_for(revision).methods
 ]
 
 

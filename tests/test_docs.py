@@ -255,15 +255,15 @@ def test_the_readme_begins_with_its_two_commands() -> None:
     (block, *_) = blocks(ROOT / "README.md", "sh")
     first, second = block.splitlines()
     assert first.endswith("dan-async keygen --devnet 3-of-5 --json")
-    assert second.endswith("-m pytest --cov")
+    assert second.endswith("-m pytest -n auto")
     for line in (first, second):
         assert line.startswith("python3 -m venv .venv && .venv/bin/pip install -q ")
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    """.ci/run ends with that very line."""
+    """.ci/run has that very line."""
     (block, *_) = blocks(ROOT / "README.md", "sh")
-    assert text_of(ROOT / ".ci" / "run").splitlines()[-1] == block.splitlines()[1]
+    assert block.splitlines()[1] in text_of(ROOT / ".ci" / "run").splitlines()
 
 
 def test_the_changelog_is_kept() -> None:

@@ -2,7 +2,7 @@
 Entry point of the ``dan-async`` command.
 
 Nothing of the extra ``cli`` is imported before it is known to be there, so that a plain installation answers with the line
-that installs it. What is imported at all is imported inside ``main``, so that Ctrl-C gives one line at any moment.
+that installs it. All imports happen inside ``main``, so that Ctrl-C ends in one line at any moment.
 """
 
 from __future__ import annotations
@@ -12,15 +12,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run the command line.
-
-    Args:
-        argv: The arguments; those of the process if None.
-
-    Returns:
-        The exit code: 0 done, 1 the network or wallet failed, 2 the input is wrong, 130 interrupted.
-    """
+    """Run the command; return its exit code: 0 done, 1 the network or wallet failed, 2 wrong input, 130 interrupted."""
     try:
         from dan_async.errors import MissingExtraError, require_extra
 

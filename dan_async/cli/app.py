@@ -22,7 +22,6 @@ from dan_async.cli.screen import (
     WRONG_INPUT,
     ReportedCode,
     clean,
-    exit_code_for,
     mask_keys,
     note,
     silence_libraries,
@@ -44,24 +43,12 @@ app = typer.Typer(
 )
 
 app.command("keygen")(keygen)
-
 app.command("batch")(batch)
-
 app.add_typer(sessions, name="sessions")
-
 app.command("devnet")(devnet)
-
 app.command("sign")(sign)
-
 app.command("demo")(demo)
-
 app.command("status", cls=StatusCommand)(status)
-
-
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback gets the flag's value
-    if wanted:
-        typer.echo(f"dan-async {dan_async.__version__}")
-        raise typer.Exit
 
 
 @app.callback(invoke_without_command=True)
@@ -73,25 +60,23 @@ def main(
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Session keys from DAN, the Delegated Authorisation Network: held by t of n nodes, scoped by one wallet signature."""
+    """Session keys from DAN, the Delegated Authorisation Network: shared by n nodes, used by t, limited by one signature."""
     del version
     if context.invoked_subcommand is None:
         raise ConfigurationError(
             "no command is named",
-            hint="Use demo, keygen, batch, sessions, sign, devnet or status; dan-async --help says what they do",
+            hint="Use demo, keygen, batch, sessions, sign, devnet or status; dan-async --help explains them",
         )
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback gets the flag's value
+    if wanted:
+        typer.echo(f"dan-async {dan_async.__version__}")
+        raise typer.Exit
+
+
 def run(argv: Sequence[str] | None = None) -> int:
-    """
-    Run the command line and report every failure in a line or two on standard error.
-
-    Args:
-        argv: The arguments; those of the process if None.
-
-    Returns:
-        The exit code.
-    """
+    """Run the command line and return the exit code; every failure is reported in a line or two on standard error."""
     debug = os.environ.get("DAN_ASYNC_DEBUG") == "1"
     with nullcontext() if debug else silence_libraries():
         try:
@@ -100,7 +85,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             )
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
-        except Exception as error:  # the outermost edge: a person gets a sentence, never a traceback
+        except Exception as error:  # the outermost edge: the user gets a sentence, never a traceback
             if debug:
                 raise
             return _report(error)
@@ -111,20 +96,20 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     if isinstance(error, DanError):
-        text = mask_keys(str(error)) if isinstance(error, ConfigurationError) else str(error)
-        note(f"error: {text}")
-        return exit_code_for(error)
+        is_input = isinstance(error, ConfigurationError)
+        note(f"error: {mask_keys(str(error)) if is_input else error}")
+        return WRONG_INPUT if is_input else FAILED
     if isinstance(error, _UsageError):
         note(f"error: {_usage(error)}")
         return WRONG_INPUT
     note(
-        f"error: {type(error).__name__} where none was expected. This is a bug: please report it with what you ran"
+        f"error: unexpected {type(error).__name__}. This is a bug: please report it together with the command that you ran"
     )
     return FAILED
 
 
 def _usage(error: Any) -> str:
-    """Give a parser's complaint on one line, without anything that could be a key in the wrong place."""
+    """Return the parser's complaint as one line, without anything that could be a key in the wrong place."""
     message = " ".join(mask_keys(clean(error.format_message())).split())
     path = error.ctx.command_path if error.ctx is not None else "dan-async"
     return f"{message if message.endswith('?') else message.rstrip('.') + '.'} Try: {path} --help"

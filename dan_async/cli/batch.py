@@ -37,11 +37,11 @@ from dan_async.cli.options import (
 )
 from dan_async.cli.screen import (
     FAILED,
-    INTERRUPTED,
-    TERMINATED,
     ReportedCode,
+    Stopped,
     log_lines,
     note,
+    reason_for,
     result,
     run_until_signal,
 )
@@ -83,7 +83,9 @@ def batch(
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="FORMAT", help="jsonl, csv or wallets; told from the name if not given."
+            "--format",
+            metavar="FORMAT",
+            help="jsonl, csv or wallets; recognised by the file's name if not given.",
         ),
     ] = None,
     devnet: DevnetOption = None,
@@ -100,7 +102,7 @@ def batch(
         typer.Option(
             parser=whole_number(1, 2**53 - 1),
             metavar="ID",
-            help=f"The chain of rows that name none; with --devnet {DEVNET_CHAIN_ID} if not given.",
+            help=f"The chain of rows without a chainId; with --devnet {DEVNET_CHAIN_ID} if not given.",
         ),
     ] = None,
     duration: Annotated[
@@ -108,50 +110,51 @@ def batch(
         typer.Option(
             parser=whole_number(1, 365 * 24 * 3600),
             metavar="SECONDS",
-            help="How long the sessions of rows live that name nothing else; 3600 if not given.",
+            help="How long sessions live, for rows without a duration of their own; 3600 if not given.",
         ),
     ] = None,
     permissions: Annotated[
         str | None,
-        typer.Option(metavar="JSON|@FILE", help="What the sessions of rows may sign that name nothing else."),
+        typer.Option(
+            metavar="JSON|@FILE", help="What sessions may sign, for rows without permissions of their own."
+        ),
     ] = None,
     timeout: TimeoutOption = None,
     concurrency: Annotated[
         int,
-        typer.Option(
-            parser=whole_number(1, 100_000), metavar="N", help="How many rows to work on at a time."
-        ),
+        typer.Option(parser=whole_number(1, 100_000), metavar="N", help="Work on N rows at a time."),
     ] = 16,
-    rate: Annotated[
-        float | None, typer.Option(metavar="N", help="How many rows to begin per second at most.")
-    ] = None,
+    rate: Annotated[float | None, typer.Option(metavar="N", help="Begin at most N rows per second.")] = None,
     limit: Annotated[
         int | None,
         typer.Option(parser=whole_number(1, 2**53), metavar="N", help="Only the first N rows."),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try rows again that have failed before.")
+        bool, typer.Option("--retry-failed", help="Try failed rows of earlier runs again.")
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Read the rows and look into the store; send nothing and store nothing."
+            "--dry-run",
+            help="Read the rows and the store, and report what a run would do; nothing is sent or stored.",
         ),
     ] = False,
 ) -> None:
     """
-    Make a session key for each row, into an encrypted store. Break it off or kill it at any moment, and start it again.
+    Make a session key for each row, into an encrypted store. Interrupt or kill it at any moment, and start it again.
 
-    A row that has its key is never done again, and one that was under way is settled with the nodes first: no row gets a
-    second key. A row has the fields id, privateKey (or address, with --wallet-rpc), chainId, duration, threshold,
-    partiesNumber, minParties, permissions and keyLabel, all of them optional; with an id it stays the same row when its
-    other fields change.
+    A row that has its key is left alone, and one that was under way is first
+    settled with the nodes: no row gets a second key. A row has the fields id,
+    privateKey (or address, with --wallet-rpc), chainId, duration, threshold,
+    partiesNumber, minParties, permissions and keyLabel, all of them optional;
+    with an id it stays the same row when its other fields change.
 
-    Standard output gets a JSON report at the end. Exit codes: 0 every row has its key, 1 some have not, 2 the input is
-    wrong, 130 interrupted.
+    Standard output gets a JSON report at the end. Exit codes: 0 every row has its
+    key, 1 some have none, 2 the input is wrong, 130 interrupted.
 
-    Try it: dan-async devnet in one terminal prints --node options for another, where dan-async batch wallets.txt --out
-    sqlite:///keys.db makes a key for each line.
+    Try it: dan-async devnet in one terminal prints --node options for another,
+    where dan-async batch wallets.txt --out sqlite:///keys.db makes a key for each
+    line.
     """
     network = choose_network(
         devnet=devnet,
@@ -230,8 +233,7 @@ class _Source:
         try:
             return Path(self.name).open(encoding="utf-8-sig", newline="" if self.form == "csv" else None)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "the path is not valid"
-            raise ConfigurationError(f"the input cannot be read: {reason}") from None
+            raise ConfigurationError(f"the input cannot be read: {reason_for(error)}") from None
 
     def count(self) -> int | None:
         """Return the number of rows, for the time that is left; None if it is not known beforehand."""
@@ -266,18 +268,20 @@ class _Batch:
     def run(self, *, dry_run: bool) -> int | None:
         """Run it and print the report; return the exit code, or None if all is well."""
         count = _BatchCount(total=self.source.count())
-        stopped_by = None
+        stopped_by: Stopped | None = None
         try:
             with log_lines(held_back=True), _shown(count) as display:
                 work = self._look(count, display) if dry_run else self._make(count, display)
-                stopped_by = run_until_signal(work)
+                run_until_signal(work)
+        except Stopped as stop:
+            stopped_by = stop
         except StoreError:
             self._print(count, is_interrupted=True, is_dry_run=dry_run)
             raise
         self._print(count, is_interrupted=stopped_by is not None, is_dry_run=dry_run)
         if stopped_by is not None:
             note("interrupted: run the same command again to go on")
-            return INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED
+            return stopped_by.exit_code
         return FAILED if count.failed or count.unsettled else None
 
     @staticmethod

@@ -84,7 +84,7 @@ def guess_format(name: str) -> InputFormat:
     if suffix in ("txt", "keys", "wallets"):
         return "wallets"
     raise ConfigurationError(
-        "the input's name does not say what is in it", hint="Use --format jsonl, csv or wallets"
+        "the input's name does not show its format", hint="Use --format jsonl, csv or wallets"
     )
 
 

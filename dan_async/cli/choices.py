@@ -1,29 +1,25 @@
-"""
-Which network makes the key: a devnet of our own, nodes that run elsewhere, or a gateway in front of some.
-
-Which store, and which key opens it.
-
-Which wallet authorises: a key file, the environment, a JSON-RPC wallet, or a throwaway key on a devnet.
-"""
+"""The network, the store and the wallet that a command's options name: checked here, opened later."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import stat
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 
-from dan_async.cli.screen import mask_keys, note
-from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts
+from dan_async.cli.screen import for_option, mask_keys, note, problem_of, read_text
+from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, check_url
+from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
 from dan_async.storage.keys import KeySource, PassphraseKeys, StoreKey, keys_from_environment, keys_from_file
 from dan_async.wallets.base import Wallet
+from dan_async.wallets.json_rpc_wallet import JsonRpcWallet
+from dan_async.wallets.local_key import LocalWallet
 
 if TYPE_CHECKING:
     from dan_async.network import Network, NetworkSource
@@ -32,17 +28,22 @@ if TYPE_CHECKING:
 #: Polygon Amoy, a test network: on a devnet the chain id is only a label in the payload.
 DEVNET_CHAIN_ID = 80002
 
+#: Holds the owner's private key.
+ENVIRONMENT_VARIABLE = "DAN_ASYNC_PRIVATE_KEY"
+
+_STORE_KEY = "DAN_ASYNC_STORE_KEY"
+_STORE_PASSPHRASE = "DAN_ASYNC_STORE_PASSPHRASE"  # noqa: S105 - the variable's name
+
+#: Enough for a key in hex, and little of anything else that the path may point to.
+_LONGEST_KEY_FILE = 4096
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
 
 @frozen(kw_only=True)
 class GatewayChoice:
-    """
-    A gateway that was named and checked.
-
-    Args:
-        url: Its URL, version segment included.
-        revision: Its revision, if it was named.
-        api_version: ``v1`` or ``v2``.
-    """
+    """A gateway that was named and checked."""
 
     url: str
     revision: str | None
@@ -51,14 +52,7 @@ class GatewayChoice:
 
 @frozen(kw_only=True)
 class NetworkChoice:
-    """
-    A network that was named and checked, and not yet opened.
-
-    Args:
-        threshold: t and n of the key to make.
-        nodes: The nodes to talk to; none for a devnet, which starts its own.
-        gateway: The gateway to talk to instead.
-    """
+    """A network that was named and checked: some nodes, a gateway, or else a devnet of our own."""
 
     threshold: Threshold
     nodes: tuple[NodeEndpoint, ...] = ()
@@ -70,13 +64,13 @@ class NetworkChoice:
         return not self.nodes and self.gateway is None
 
     def describe(self) -> str:
-        """Say what is being waited for."""
+        """Name it in a few words, for the progress line."""
         if self.gateway is not None:
             return "the gateway"
         return f"{self.threshold.n} nodes on loopback" if self.is_devnet else f"{len(self.nodes)} nodes"
 
     def open(self, timeouts: Timeouts) -> Network | NetworkSource:
-        """Make what a client takes; the client starts and stops it."""
+        """Make it for a client, which starts and stops it."""
         if self.is_devnet:
             from dan_async.devnet.cluster import Devnet
 
@@ -105,30 +99,9 @@ def choose_network(
     revision: str | None = None,
     api_version: str | None = None,
 ) -> NetworkChoice:
-    """
-    Check what the options name.
-
-    Args:
-        devnet: ``T-of-N``.
-        nodes: ``URL=OPERATOR`` each.
-        threshold: t, for nodes and for a gateway.
-        parties: n, for nodes and for a gateway.
-        gateway: A gateway's URL.
-        revision: The gateway's revision, if it is not to be found out.
-        api_version: The form of the gateway's exchange; ``v1`` if None.
-
-    Raises:
-        ConfigurationError: Not exactly one network is named, or it is malformed.
-    """
-    named = [
-        option
-        for option, is_given in (
-            ("--devnet", devnet is not None),
-            ("--node", bool(nodes)),
-            ("--gateway", gateway is not None),
-        )
-        if is_given
-    ]
+    """Check the options, exactly one of which names a network; *threshold* and *parties* go with nodes and a gateway."""
+    given = {"--devnet": devnet is not None, "--node": bool(nodes), "--gateway": gateway is not None}
+    named = [option for option, is_given in given.items() if is_given]
     if len(named) > 1:
         raise ConfigurationError(f"{' and '.join(named)} both name a network", hint="Give one of them")
     if gateway is None and (revision is not None or api_version is not None):
@@ -139,54 +112,39 @@ def choose_network(
         if threshold is not None or parties is not None:
             raise ConfigurationError(
                 "--threshold and --parties are for --node and --gateway",
-                hint="--devnet T-of-N says both: --devnet 3-of-5",
+                hint="--devnet T-of-N sets both: --devnet 3-of-5",
             )
         return NetworkChoice(threshold=_parse_threshold(devnet))
+    t = DEFAULT_THRESHOLD.t if threshold is None else threshold
+    n = DEFAULT_THRESHOLD.n if parties is None else parties
     if gateway is not None:
         chosen = check_gateway(gateway, revision, api_version or "v1")
-        return NetworkChoice(threshold=_usual_threshold(threshold, parties), gateway=chosen)
+        return NetworkChoice(threshold=check_threshold(t, n, parties_option="--parties"), gateway=chosen)
     if not nodes:
         raise ConfigurationError(
             "no network is named",
             hint="Use --devnet 3-of-5, --node URL=OPERATOR once for each node, or --gateway URL",
         )
     endpoints = tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1))
-    return NetworkChoice(threshold=_threshold_for(endpoints, threshold, parties), nodes=endpoints)
+    if parties is None:
+        n = min(n, len(endpoints))
+    agreed = check_threshold(t, n, parties_option="--parties")
+    if n > len(endpoints):
+        raise ConfigurationError(
+            f"--parties asks for {n} nodes, and {len(endpoints)} are named",
+            hint="Repeat --node for each node, or ask for fewer",
+        )
+    return NetworkChoice(threshold=agreed, nodes=endpoints)
 
 
 def check_threshold(threshold: int, parties: int, *, parties_option: str) -> Threshold:
-    """
-    Check t and n that come from options of their own.
-
-    Raises:
-        InvalidFieldError: One is out of range; the error names the option.
-    """
+    """Check t and n that come from options of their own."""
     try:
         return Threshold(threshold, parties)
     except InvalidFieldError as error:
         option = parties_option if error.field == "parties_number" else "--threshold"
-        problem = error.message.removeprefix(error.field + " ").replace("parties_number", parties_option)
+        problem = problem_of(error).replace("parties_number", parties_option)
         raise InvalidFieldError(option, problem, hint=error.hint) from None
-
-
-def _usual_threshold(
-    threshold: int | None, parties: int | None, most: int = DEFAULT_THRESHOLD.n
-) -> Threshold:
-    n = min(DEFAULT_THRESHOLD.n, most) if parties is None else parties
-    t = DEFAULT_THRESHOLD.t if threshold is None else threshold
-    return check_threshold(t, n, parties_option="--parties")
-
-
-def _threshold_for(
-    endpoints: tuple[NodeEndpoint, ...], threshold: int | None, parties: int | None
-) -> Threshold:
-    agreed = _usual_threshold(threshold, parties, len(endpoints))
-    if agreed.n > len(endpoints):
-        raise ConfigurationError(
-            f"--parties asks for {agreed.n} nodes, and {len(endpoints)} are named",
-            hint="Repeat --node for each node, or ask for fewer",
-        )
-    return agreed
 
 
 def _parse_threshold(text: str) -> Threshold:
@@ -200,16 +158,7 @@ def _parse_threshold(text: str) -> Threshold:
 
 
 def parse_node(text: str, place: int) -> NodeEndpoint:
-    """
-    Read the value of --node.
-
-    Args:
-        text: ``URL=OPERATOR``.
-        place: Which --node it is, from 1, for the error.
-
-    Raises:
-        ConfigurationError: It is malformed.
-    """
+    """Read the value of the --node that stands at *place*, from 1: ``URL=OPERATOR``."""
     try:
         return NodeEndpoint.of(text)
     except ConfigurationError as error:
@@ -222,12 +171,7 @@ def parse_node(text: str, place: int) -> NodeEndpoint:
 
 
 def check_gateway(url: str, revision: str | None, api_version: str) -> GatewayChoice:
-    """
-    Check what --gateway, --revision and --api-version say.
-
-    Raises:
-        InvalidFieldError: One is malformed, or they do not go together; the error names the option.
-    """
+    """Check --gateway, --revision and --api-version, and whether they go together."""
     from dan_async.gateway.network import check_gateway_revision, check_gateway_url
 
     try:
@@ -235,36 +179,21 @@ def check_gateway(url: str, revision: str | None, api_version: str) -> GatewayCh
         checked = check_gateway_url("--gateway", url, api_version)
     except InvalidFieldError as error:
         option = {"revision": "--revision", "api_version": "--api-version"}.get(error.field, error.field)
-        problem = error.message.removeprefix(error.field + " ").replace("api_version", "--api-version")
+        problem = problem_of(error).replace("api_version", "--api-version")
         hint = error.hint.replace("api_version", "--api-version")
         raise InvalidFieldError(option, problem, hint=hint) from None
     return GatewayChoice(url=checked, revision=revision, api_version=api_version)
 
 
-_KEY = "DAN_ASYNC_STORE_KEY"
-
-_PASSPHRASE = "DAN_ASYNC_STORE_PASSPHRASE"  # noqa: S105 - the variable's name
+# --- the store --------------------------------------------------------------------------------------------------------
 
 
+@frozen(repr=False)
 class StoreChoice:
-    """
-    A store that was named and checked, and not yet opened.
+    """A store that was named and checked."""
 
-    Args:
-        url: Its URL.
-        keys: Its keys.
-        file: The SQLite file, if it is one.
-    """
-
-    def __init__(self, url: str, keys: KeySource, file: Path | None) -> None:
-        self._url = url
-        self._keys = keys
-        self._file = file
-
-    @property
-    def may_exist(self) -> bool:
-        """Whether there may be something in it."""
-        return self._file is None or self._file.exists()
+    _url: str
+    _keys: KeySource
 
     def open(self) -> SQLAlchemyStore:
         """Make the store; whoever calls closes it."""
@@ -276,32 +205,18 @@ class StoreChoice:
 def choose_store(
     url: str, *, option: str, key_file: Path | None, environment: Mapping[str, str], may_make: bool
 ) -> StoreChoice:
-    """
-    Check what the options name.
-
-    Args:
-        url: The store's URL.
-        option: The option that named it, for errors.
-        key_file: A file with its key.
-        environment: The environment variables.
-        may_make: Whether a store that is not there may be made, with a key file beside it.
-
-    Raises:
-        ConfigurationError: The URL is wrong, or there is no key.
-    """
+    """Check the URL that *option* names and find its key; *may_make* allows a new SQLite file, with a key file beside it."""
     require_extra("sqlalchemy", extra="storage", purpose="A session store in a database")
     from dan_async.storage.database import parse_url
 
     try:
         parsed = parse_url(url)
     except InvalidFieldError as error:
-        problem = error.message.removeprefix(error.field + " ")
-        raise InvalidFieldError(option, problem, hint=error.hint) from None
-    is_file = parsed.drivername.startswith("sqlite")
-    file = Path(parsed.database or "") if is_file else None
+        raise for_option(error, option) from None
+    file = Path(parsed.database or "") if parsed.drivername.startswith("sqlite") else None
     if not may_make and file is not None and not file.exists():
         raise ConfigurationError(f"{option}: there is no store {file}")
-    return StoreChoice(url, _choose_keys(key_file, environment, file, option, may_make=may_make), file)
+    return StoreChoice(url, _choose_keys(key_file, environment, file, option, may_make=may_make))
 
 
 def _choose_keys(
@@ -309,11 +224,11 @@ def _choose_keys(
 ) -> KeySource:
     if key_file is not None:
         return keys_from_file(key_file)
-    if environment.get(_KEY):
-        return keys_from_environment(_KEY, environment=environment)
-    if environment.get(_PASSPHRASE):
-        return PassphraseKeys(environment[_PASSPHRASE])
-    hint = f"Use --store-key-file FILE, or set {_KEY} or {_PASSPHRASE}"
+    if environment.get(_STORE_KEY):
+        return keys_from_environment(_STORE_KEY, environment=environment)
+    if environment.get(_STORE_PASSPHRASE):
+        return PassphraseKeys(environment[_STORE_PASSPHRASE])
+    hint = f"Use --store-key-file FILE, or set {_STORE_KEY} or {_STORE_PASSPHRASE}"
     if file is None:
         raise ConfigurationError(f"{option}: there is no key for the store", hint=hint)
     beside = file.with_name(file.name + ".key")
@@ -339,16 +254,10 @@ def _make_key(path: Path) -> None:
         raise ConfigurationError(f"the store's key cannot be written to {path}: {error.strerror}") from None
 
 
-ENVIRONMENT_VARIABLE = "DAN_ASYNC_PRIVATE_KEY"
+# --- the wallet -------------------------------------------------------------------------------------------------------
 
 #: Opens the chosen wallet; leaving the context closes it.
 WalletOpener: TypeAlias = Callable[[], AbstractAsyncContextManager[Wallet]]
-
-_LONGEST_KEY_FILE = 4096
-
-_CHOICES = (
-    f"Use --private-key-file FILE, the environment variable {ENVIRONMENT_VARIABLE}, or --wallet-rpc URL"
-)
 
 
 def choose_wallet(
@@ -360,20 +269,9 @@ def choose_wallet(
     throwaway_allowed: bool,
 ) -> WalletOpener:
     """
-    Choose the wallet; an option wins over the environment, and anything named wins over a throwaway key.
+    Choose the wallet that authorises; an option wins over the environment, and both over a throwaway key.
 
-    Args:
-        private_key_file: A file with a private key in hex; ``-`` for standard input.
-        rpc_url: A JSON-RPC wallet.
-        rpc_address: Which of its accounts.
-        environment: The environment variables.
-        throwaway_allowed: Whether a fresh key may be made when nothing is named: on a devnet only.
-
-    Returns:
-        Opens the wallet. Keys have been read and checked already; nothing has been sent.
-
-    Raises:
-        ConfigurationError: Two wallets are named, or none where one is needed, or a key is malformed. No key is repeated.
+    Keys are read and checked at once, and no error repeats one; nothing is sent before the wallet is opened.
     """
     if private_key_file is not None and rpc_url is not None:
         raise ConfigurationError(
@@ -390,14 +288,27 @@ def choose_wallet(
     if ENVIRONMENT_VARIABLE in environment:
         return _local_wallet(environment[ENVIRONMENT_VARIABLE].strip(), source=ENVIRONMENT_VARIABLE)
     if not throwaway_allowed:
-        raise ConfigurationError("no wallet is named", hint=_CHOICES)
+        raise ConfigurationError(
+            "no wallet is named",
+            hint=f"Use --private-key-file FILE, the environment variable {ENVIRONMENT_VARIABLE}, or --wallet-rpc URL",
+        )
     note("No wallet was named: the owner is a throwaway key, made for this one session and then forgotten.")
     return _local_wallet(secrets.token_hex(32), source="the throwaway key")
 
 
-def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
-    from dan_async.wallets.local_key import LocalWallet
+def _rpc_wallet(url: str, address: str | None) -> WalletOpener:
+    check_url("--wallet-rpc", url, schemes=("https", "http"))
+    checked = None if address is None else parse_address("--wallet-address", address)
 
+    @asynccontextmanager
+    async def open_wallet() -> AsyncIterator[Wallet]:
+        async with await JsonRpcWallet.connect(url, address=checked) as wallet:
+            yield wallet
+
+    return open_wallet
+
+
+def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
     try:
         wallet = LocalWallet(private_key)
     except InvalidFieldError as error:
@@ -412,41 +323,12 @@ def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
     return open_wallet
 
 
-def _rpc_wallet(url: str, address: str | None) -> WalletOpener:
-    from dan_async.config import check_url
-    from dan_async.crypto.address import parse_address
-    from dan_async.wallets.json_rpc_wallet import JsonRpcWallet
-
-    check_url("--wallet-rpc", url, schemes=("https", "http"))
-    checked = None if address is None else parse_address("--wallet-address", address)
-
-    @asynccontextmanager
-    async def open_wallet() -> AsyncIterator[Wallet]:
-        async with await JsonRpcWallet.connect(url, address=checked) as wallet:
-            yield wallet
-
-    return open_wallet
-
-
 def _read_key_file(path: Path) -> str:
-    """Read at most a few kilobytes: a key, not whatever else the path may point to."""
-    shown = mask_keys(str(path))
-    try:
-        if str(path) == "-":
-            # Python leaves sys.stdin at None where the process was started without a standard input.
-            data = sys.stdin.buffer.read(_LONGEST_KEY_FILE + 1) if sys.stdin else b""
-        else:
-            with path.open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                data = file.read(_LONGEST_KEY_FILE + 1)
-            if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH) and os.name == "posix":
+    text = read_text("--private-key-file", path, most_bytes=_LONGEST_KEY_FILE).strip()
+    if str(path) != "-" and os.name == "posix":
+        with suppress(OSError):
+            mode = path.stat().st_mode
+            if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+                shown = mask_keys(str(path))
                 note(f"warning: other users of this machine may read {shown}; chmod 600 keeps it to you")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the path is not valid"
-        raise ConfigurationError(f"--private-key-file: cannot read {shown}: {reason}") from None
-    if len(data) > _LONGEST_KEY_FILE:
-        raise ConfigurationError(f"--private-key-file: {shown} is too long to be a private key in hex")
-    try:
-        return data.decode("ascii").strip()
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"--private-key-file: {shown} does not hold a private key in hex") from None
+    return text

@@ -6,10 +6,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from dan_async.cli.choices import DEVNET_CHAIN_ID
-from dan_async.cli.screen import INTERRUPTED, TERMINATED, log_lines, result, run_until_signal
+from dan_async.cli.screen import log_lines, result, run_until_signal
 
 if TYPE_CHECKING:
     from dan_async.client import DanClient
@@ -24,36 +22,32 @@ _ENTRY_POINT = "0x0000000071727De22E5E9d8BAf0edAc6f37da032"
 
 def demo() -> None:
     """
-    Show what DAN does, on your own machine: three nodes, one key that none of them holds, and what it signs.
+    Show DAN at work on your own machine: three nodes make one key that none of them holds, and sign with it.
 
     Nothing leaves the machine, and nothing is kept.
     """
-
-    async def job() -> None:
-        from dan_async.client import DanClient
-        from dan_async.devnet.cluster import Devnet
-
-        started = time.perf_counter()
-        async with Devnet(threshold=2, parties=3) as net:
-            result(
-                "1. Three nodes are up on loopback, each with an identity, a port and a share store of its own:"
-            )
-            for node in net.nodes:
-                result(f"     {node.operator}")
-            async with DanClient(net) as dan:
-                session = await _make_key(dan)
-                await _sign_text(dan, session)
-                await _sign_operation(dan, session)
-                await _do_without_one(net, dan, session)
-        seconds = time.perf_counter() - started
-        result(
-            f"Done in {seconds:.1f} s. Next: dan-async keygen --help, and README.md for the same in Python."
-        )
-
     with log_lines(held_back=True):
-        stopped_by = run_until_signal(job())
-    if stopped_by is not None:
-        raise typer.Exit(INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED)
+        run_until_signal(_demonstrate())
+
+
+async def _demonstrate() -> None:
+    from dan_async.client import DanClient
+    from dan_async.devnet.cluster import Devnet
+
+    started = time.perf_counter()
+    async with Devnet(threshold=2, parties=3) as net:
+        result(
+            "1. Three nodes are up on loopback, each with an identity, a port and a share store of its own:"
+        )
+        for node in net.nodes:
+            result(f"     {node.operator}")
+        async with DanClient(net) as dan:
+            session = await _make_key(dan)
+            await _sign_text(dan, session)
+            await _sign_operation(dan, session)
+            await _sign_without_one_node(net, dan, session)
+    seconds = time.perf_counter() - started
+    result(f"Done in {seconds:.1f} s. Next: dan-async keygen --help, and README.md for the same in Python.")
 
 
 async def _make_key(dan: DanClient) -> DanSessionKeyPayload:
@@ -79,7 +73,7 @@ async def _sign_text(dan: DanClient, session: DanSessionKeyPayload) -> None:
     result(f'3. Two of the three sign "{_MESSAGE}", in {_took(started)}. No wallet is asked.')
     result(f"     {signature}")
     signer = recover_address(personal_message_digest(_MESSAGE.encode()), signature)
-    result(f"   Whoever has the text can work out who signed it: {signer}.")
+    result(f"   Anyone who has the text can recover the signer from it: {signer}.")
 
 
 async def _sign_operation(dan: DanClient, session: DanSessionKeyPayload) -> None:
@@ -115,7 +109,7 @@ async def _sign_operation(dan: DanClient, session: DanSessionKeyPayload) -> None
     result(f"   Signed by {signer}, as a smart account with this session key checks it.")
 
 
-async def _do_without_one(net: Devnet, dan: DanClient, session: DanSessionKeyPayload) -> None:
+async def _sign_without_one_node(net: Devnet, dan: DanClient, session: DanSessionKeyPayload) -> None:
     await net.nodes[0].stop()
     started = time.perf_counter()
     await dan.sign_message("one node down", session)

@@ -1,10 +1,11 @@
-"""``dan-async devnet``: nodes on loopback that run until they are told to stop."""
+"""``dan-async devnet``: nodes on loopback that run until they are stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ import typer
 
 from dan_async.cli.choices import DEVNET_CHAIN_ID, check_threshold
 from dan_async.cli.options import whole_number
-from dan_async.cli.screen import log_lines, mask_keys, note, progress, result, run_until_signal
+from dan_async.cli.screen import Stopped, log_lines, mask_keys, note, progress, result, run_until_signal
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.errors import ConfigurationError, DanError
 
@@ -69,7 +70,7 @@ def devnet(
     ] = False,
 ) -> None:
     """
-    Run a DAN network on loopback until Ctrl-C, and print what to connect to.
+    Run a DAN network on loopback until Ctrl-C, and print the options that connect to it.
 
     For development, demos and tests. It is not custody software: keys made on it protect nothing of value.
 
@@ -78,26 +79,14 @@ def devnet(
     agreed = check_threshold(threshold, nodes, parties_option="--nodes")
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
-    faults = read_faults(fault or (), agreed.n)
-    with log_lines(held_back=False):
+    faults = _read_faults(fault or (), agreed.n)
+    with log_lines(held_back=False), suppress(Stopped):
         run_until_signal(_serve(agreed, processes=processes, storage=storage, faults=faults, as_json=as_json))
     note("stopped")
 
 
-def read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
-    """
-    Read what ``--fault`` was given.
-
-    Args:
-        texts: Each ``NODE=FAULT``.
-        nodes: How many nodes there are.
-
-    Returns:
-        The faults by node.
-
-    Raises:
-        ConfigurationError: One is malformed, or there is no such node; the error says which.
-    """
+def _read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
+    """Read the values of --fault, each ``NODE=FAULT``, and return the faults by node."""
     faults: dict[int, list[Fault]] = {}
     if not texts:
         return faults

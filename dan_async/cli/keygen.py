@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from attrs import evolve
@@ -21,23 +21,23 @@ from dan_async.cli.choices import (
     choose_wallet,
 )
 from dan_async.cli.options import (
-    NETWORK_PANEL,
     WALLET_PANEL,
     ApiVersionOption,
+    DevnetOption,
     GatewayOption,
     NodeOption,
     PartiesOption,
     RevisionOption,
     ThresholdOption,
+    TimeoutOption,
     WalletRpcOption,
     choose_timeouts,
     read_permissions,
     whole_number,
 )
 from dan_async.cli.screen import (
-    INTERRUPTED,
-    TERMINATED,
     Progress,
+    for_option,
     log_lines,
     note,
     progress,
@@ -47,10 +47,12 @@ from dan_async.cli.screen import (
 from dan_async.cli.session_file import as_table, masked, reserve
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
-from dan_async.request import SessionKeyRequest
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import TypedData
 from dan_async.wallets.base import Wallet
+
+if TYPE_CHECKING:
+    from dan_async.request import SessionKeyRequest
 
 _SESSION = "The session"
 _OUTPUT = "Output"
@@ -71,14 +73,7 @@ _OPTIONS = {
 
 def keygen(
     *,
-    devnet: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T-of-N",
-            help="Start N nodes on loopback for this one key, any T of which can sign: 3-of-5. Not for custody.",
-            rich_help_panel=NETWORK_PANEL,
-        ),
-    ] = None,
+    devnet: DevnetOption = None,
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
@@ -130,14 +125,7 @@ def keygen(
     ] = None,
     threshold: ThresholdOption = None,
     parties: PartiesOption = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Give up after so long; 30 seconds if not given. Time that a person takes at a wallet does not count.",
-            rich_help_panel=_SESSION,
-        ),
-    ] = None,
+    timeout: TimeoutOption = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -170,11 +158,14 @@ def keygen(
     """
     Make a session key: t-of-n nodes generate a distributed key that the owner's wallet authorises with one signature.
 
-    Standard output carries the result and nothing else. Exit codes: 0 done, 1 the network or the wallet failed, 2 the input
-    is wrong and nothing was sent, 130 interrupted.
+    Standard output carries the result and nothing else. Exit codes: 0 done, 1 the
+    network or the wallet failed, 2 the input is wrong and nothing was sent, 130
+    interrupted.
 
     Try it with nothing else installed: dan-async keygen --devnet 3-of-5 --json
     """
+    from dan_async.request import SessionKeyRequest  # brings eth_utils, too heavy for every other command
+
     if force and output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
     network = choose_network(
@@ -217,29 +208,22 @@ def keygen(
 def _make(
     network: NetworkChoice, open_wallet: WalletOpener, request: SessionKeyRequest, timeouts: Timeouts
 ) -> DanSessionKeyPayload:
-    made: list[DanSessionKeyPayload] = []
-
-    async def job() -> None:
+    async def job() -> DanSessionKeyPayload:
         from dan_async import jobs
         from dan_async.client import DanClient
 
         async with open_wallet() as wallet, DanClient(network.open(timeouts), timeouts=timeouts) as dan:
             status.step(f"Asking {network.describe()} for a key …")
             asked = evolve(request, wallet=_ReportingWallet(wallet, status))
-            made.append(await jobs.generate_session_key(dan.network, asked, timeouts=timeouts))
+            return await jobs.generate_session_key(dan.network, asked, timeouts=timeouts)
 
     with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
         try:
-            stopped_by = run_until_signal(job())
+            session = run_until_signal(job())
         except InvalidFieldError as error:
-            option = _OPTIONS.get(error.field, error.field)
-            raise InvalidFieldError(
-                option, error.message.removeprefix(error.field + " "), hint=error.hint
-            ) from error
-    if stopped_by is not None:
-        raise typer.Exit(INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED)
+            raise for_option(error, _OPTIONS.get(error.field, error.field)) from error
     warnings.show()
-    return made[0]
+    return session
 
 
 class _ReportingWallet:

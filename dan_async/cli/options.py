@@ -1,12 +1,4 @@
-"""
-Options that several commands have in common, in the same words.
-
-``--permissions``: JSON text, or @ and the name of a file that holds it.
-
-``--timeout``: the limits of a job from one number.
-
-Whole numbers as options: digits and nothing else, so that 1.0 or a key in the wrong place is no number.
-"""
+"""Options that several commands have in common, in the same words, and the parsers of their values."""
 
 from __future__ import annotations
 
@@ -18,22 +10,18 @@ from typing import Annotated, TypeAlias
 import typer
 
 from dan_async.cli.choices import ENVIRONMENT_VARIABLE
-from dan_async.cli.screen import mask_keys
+from dan_async.cli.screen import for_option, problem_of, read_text
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
-from dan_async.permissions.rules import permissions_text
 
 _DIGITS = re.compile(r"[+-]?[0-9]{1,18}\Z", re.ASCII)
 
+#: Bytes of a file of permissions; the nodes take 64 Ki characters.
+_LONGEST_PERMISSIONS = 4 * 64 * 1024
+
 
 def whole_number(least: int, most: int) -> Callable[[str | int], int]:
-    """
-    Make a parser of whole numbers within bounds.
-
-    Args:
-        least: The smallest one allowed.
-        most: The largest.
-    """
+    """Return a parser of whole numbers within bounds: digits and nothing else, so 1.0 is none, nor a misplaced key."""
 
     def parse(value: str | int) -> int:
         # An option's default passes through here as well.
@@ -48,9 +36,7 @@ def whole_number(least: int, most: int) -> Callable[[str | int], int]:
 
 
 NETWORK_PANEL = "Network: exactly one"
-
 WALLET_PANEL = "The owner's wallet"
-
 _STORE = "The store"
 
 DevnetOption: TypeAlias = Annotated[
@@ -85,7 +71,7 @@ RevisionOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="REVISION",
-        help="With --gateway: the revision it speaks, 0.1, 0.3 or 1; found out if not given.",
+        help="With --gateway: the revision it speaks, 0.1, 0.3 or 1; detected if not given.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -121,7 +107,11 @@ PartiesOption: TypeAlias = Annotated[
 
 TimeoutOption: TypeAlias = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="Give up after so long; 30 seconds for each key if not given."),
+    typer.Option(
+        metavar="SECONDS",
+        help="Give up on a key or a signature after this long, 30 seconds if not given. Time that a person takes at a "
+        "wallet does not count.",
+    ),
 ]
 
 PrivateKeyFileOption: TypeAlias = Annotated[
@@ -137,7 +127,7 @@ WalletRpcOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="A JSON-RPC wallet that knows eth_signTypedData_v4, for example http://127.0.0.1:8545.",
+        help="A JSON-RPC wallet that supports eth_signTypedData_v4, for example http://127.0.0.1:8545.",
         rich_help_panel=WALLET_PANEL,
     ),
 ]
@@ -157,7 +147,7 @@ StoreKeyFileOption: TypeAlias = Annotated[
     typer.Option(
         metavar="FILE",
         help="A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
-        "If none is named: the SQLite file's name with .key behind it.",
+        "If none is named: the SQLite file's name with .key appended.",
         rich_help_panel=_STORE,
     ),
 ]
@@ -168,57 +158,28 @@ RevealOption: TypeAlias = Annotated[
     bool, typer.Option("--reveal", help="Show ephemeral private keys where they would be masked.")
 ]
 
-_LONGEST = 64 * 1024
-
 
 def read_permissions(option: str | None) -> str | None:
-    """
-    Give the JSON text that the option names, unchanged: the nodes keep it letter for letter.
-
-    Raises:
-        ConfigurationError: The file cannot be read, or the text is not a JSON object or list.
-    """
+    """Return the JSON text of ``--permissions`` or of its ``@FILE``, unchanged: the nodes keep it letter for letter."""
     if option is None:
         return None
-    text = _read(option[1:]) if option.startswith("@") else option
+    from dan_async.permissions.rules import permissions_text
+
+    text = option
+    if option.startswith("@"):
+        path = Path(option[1:])
+        text = read_text("--permissions", path, most_bytes=_LONGEST_PERMISSIONS, may_be_stdin=False).strip()
     try:
         return permissions_text(text)
     except InvalidFieldError as error:
-        problem = error.message.removeprefix(error.field + " ")
         raise ConfigurationError(
-            f"--permissions {problem}", hint="Give JSON text, or @ and a file name"
+            f"--permissions {problem_of(error)}", hint="Give JSON text, or @ and a file name"
         ) from None
 
 
-def _read(name: str) -> str:
-    shown = mask_keys(name) or "an empty name"
-    try:
-        with Path(name).open("rb") as file:
-            data = file.read(4 * _LONGEST + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the path is not valid"
-        raise ConfigurationError(f"--permissions: cannot read {shown}: {reason}") from None
-    if len(data) > 4 * _LONGEST:
-        raise ConfigurationError(f"--permissions: {shown} is longer than {_LONGEST} characters")
-    try:
-        return data.decode().strip()
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"--permissions: {shown} is not UTF-8 text") from None
-
-
 def choose_timeouts(seconds: float | None) -> Timeouts:
-    """
-    Give the limits of a job that may take so long in all; the usual ones if nothing was typed.
-
-    Args:
-        seconds: What was typed, greater than 0.
-
-    Raises:
-        InvalidFieldError: It cannot be a time limit; the error names the option.
-    """
-    if seconds is None:
-        return Timeouts()
+    """Return the limits of a job that may take so many seconds in all; the usual ones if no number was typed."""
     try:
-        return Timeouts(total_s=seconds)
+        return Timeouts() if seconds is None else Timeouts(total_s=seconds)
     except InvalidFieldError as error:
-        raise InvalidFieldError("--timeout", error.message.removeprefix(error.field + " ")) from None
+        raise for_option(error, "--timeout") from None

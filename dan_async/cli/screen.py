@@ -1,11 +1,7 @@
 """
+The command's edge to its user: streams, exit codes, log lines and signals.
+
 Standard output carries the result and nothing else; everything else goes to standard error, cleaned.
-
-What the command's exit codes mean, and which error gives which.
-
-What the package's logger says, as single lines on standard error; never a traceback.
-
-Running a coroutine until it ends or a signal asks it to stop.
 """
 
 from __future__ import annotations
@@ -18,12 +14,16 @@ import signal
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+import typer
 from rich.console import Console
 from rich.status import Status
 
-from dan_async.errors import ConfigurationError, DanError
+from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
+
+T = TypeVar("T")
 
 DONE = 0
 
@@ -39,90 +39,66 @@ INTERRUPTED = 130
 #: 128 + SIGTERM.
 TERMINATED = 143
 
-
-class ReportedCode(int):
-    """An exit code whose command has said itself what happened."""
-
-
-def exit_code_for(error: DanError) -> int:
-    """Give the exit code for an error of ours."""
-    if isinstance(error, ConfigurationError):
-        return WRONG_INPUT
-    return FAILED
-
-
-#: 32 bytes in hex or more: what a private key looks like when it was put in the wrong place.
+#: 32 bytes in hex or more: a private key that was put in the wrong place looks like this.
 _LIKE_A_KEY = re.compile(r"(?:0[xX])?[0-9a-fA-F]{64,}")
 
 
+class ReportedCode(int):
+    """An exit code whose command has already said what happened."""
+
+
+# --- text out ---------------------------------------------------------------------------------------------------------
+
+
 def clean(text: str) -> str:
-    """Replace what a terminal might obey: the text may come from a node, and nodes are not trusted."""
+    """Replace everything that a terminal might obey: the text may come from a node, and nodes are not trusted."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def mask_keys(text: str) -> str:
-    """Hide everything that looks like a private key, for texts that repeat what the user typed."""
+    """Hide everything that looks like a private key, for texts that repeat the user's input."""
     return _LIKE_A_KEY.sub("***", text)
 
 
 def note(text: str) -> None:
-    """Write a line for the person to standard error."""
+    """Write a line for the user to standard error."""
     sys.stderr.write(clean(text) + "\n")
     sys.stderr.flush()
 
 
 def result(text: str) -> None:
-    """
-    Write a line of the result to standard output.
-
-    Raises:
-        DanError: Nobody reads it any more, or the disk is full.
-    """
+    """Write a line of the result to standard output; a ``DanError`` if nobody reads it any more or the disk is full."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except OSError as error:
-        _give_up_stdout()
+        # Python would write what is still buffered once more when it shuts down, and complain: let it go nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, sys.stdout.fileno())
+        finally:
+            os.close(nowhere)
         raise DanError(
             f"the result could not be written to standard output: {error.strerror}",
             hint="It is lost. Remove the cause and run the command again",
         ) from error
 
 
-def _give_up_stdout() -> None:
-    """Let what is still buffered go nowhere: Python would try once more when it shuts down, and complain."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, sys.stdout.fileno())
-    finally:
-        os.close(nowhere)
-
-
 class Progress:
-    """
-    Says what is being waited for.
-
-    Args:
-        status: The line on the terminal, or None to say nothing.
-    """
+    """The line that says what the command waits for; without a terminal, nothing."""
 
     def __init__(self, status: Status | None = None) -> None:
         self._status = status
 
     def step(self, text: str) -> None:
-        """Replace what the line says."""
+        """Replace the line's text."""
         if self._status is not None:
             self._status.update(text)
 
 
 @contextmanager
 def progress(text: str) -> Iterator[Progress]:
-    """
-    Show a spinner with a text on standard error while the body runs; nothing at all when that is not a terminal.
-
-    Args:
-        text: What is being waited for at first.
-    """
+    """Show a spinner with a text on standard error while the body runs, if that is a terminal."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
         yield Progress()
@@ -131,20 +107,59 @@ def progress(text: str) -> Iterator[Progress]:
         yield Progress(status)
 
 
-class LogLines(logging.Handler):
-    """
-    Shows warnings, or holds them back until it is known whether they add anything.
+# --- files in ---------------------------------------------------------------------------------------------------------
 
-    Args:
-        held_back: Whether to wait for ``show()``.
-    """
+
+def read_text(option: str, path: Path, *, most_bytes: int, may_be_stdin: bool = True) -> str:
+    """Read the file that an option names, ``-`` for standard input, but no more than *most_bytes* of it."""
+    shown = mask_keys(str(path))
+    try:
+        if may_be_stdin and str(path) == "-":
+            # Python leaves sys.stdin at None where the process was started without a standard input.
+            data = sys.stdin.buffer.read(most_bytes + 1) if sys.stdin else b""
+        else:
+            with path.open("rb") as file:
+                data = file.read(most_bytes + 1)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{option}: cannot read {shown}: {reason_for(error)}") from None
+    if len(data) > most_bytes:
+        raise ConfigurationError(f"{option}: {shown} is too long: at most {most_bytes} bytes are read")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{option}: {shown} is not UTF-8 text") from None
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def reason_for(error: OSError | ValueError | RuntimeError) -> str:
+    """Return the reason why a path cannot be used, without the path."""
+    return getattr(error, "strerror", None) or "the path is not valid"
+
+
+def problem_of(error: InvalidFieldError) -> str:
+    """Return an error's message without the field, so that the option that was typed can stand in its place."""
+    return error.message.removeprefix(error.field + " ")
+
+
+def for_option(error: InvalidFieldError, option: str) -> InvalidFieldError:
+    """Return the error with the option that was typed in place of the field."""
+    return InvalidFieldError(option, problem_of(error), hint=error.hint)
+
+
+# --- log lines --------------------------------------------------------------------------------------------------------
+
+
+class LogLines(logging.Handler):
+    """Shows warnings as single lines without tracebacks, at once or when it is known that they add something."""
 
     def __init__(self, *, held_back: bool) -> None:
         super().__init__(logging.WARNING)
         self._lines: list[str] | None = [] if held_back else None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take one record; its traceback, if it carries one, is left out."""
+        """Show the record or hold it back."""
         line = " ".join(f"{record.levelname.lower()}: {record.getMessage()}".split())
         if self._lines is None:
             note(line)
@@ -152,19 +167,14 @@ class LogLines(logging.Handler):
             self._lines.append(line)
 
     def show(self) -> None:
-        """Show what was held back."""
+        """Show the lines that were held back."""
         for line in self._lines or ():
             note(line)
 
 
 @contextmanager
 def log_lines(*, held_back: bool) -> Iterator[LogLines]:
-    """
-    Listen to the package's warnings while the body runs.
-
-    Args:
-        held_back: Whether they are shown only by ``show()``: an error that follows says the same, and better.
-    """
+    """Take the package's warnings while the body runs; held back ones wait for ``show()``, as an error may replace them."""
     logger, handler = logging.getLogger("dan_async"), LogLines(held_back=held_back)
     logger.addHandler(handler)
     try:
@@ -175,7 +185,7 @@ def log_lines(*, held_back: bool) -> Iterator[LogLines]:
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Keep asyncio's and other libraries' complaints, which come with tracebacks, off the screen while the body runs."""
+    """Keep complaints of asyncio and other libraries, which come with tracebacks, off the screen while the body runs."""
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)
     try:
@@ -184,23 +194,26 @@ def silence_libraries() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def run_until_signal(job: Coroutine[Any, Any, None]) -> signal.Signals | None:
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+class Stopped(typer.Exit):
+    """A signal stopped the command's work; unless it is caught, the command ends with the signal's exit code."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(INTERRUPTED if number is signal.SIGINT else TERMINATED)
+
+
+def run_until_signal(job: Coroutine[Any, Any, T]) -> T:
     """
-    Run a coroutine on a loop of its own, and cancel it when the process is asked to stop.
+    Run a coroutine on a loop of its own and return its result; cancel it and raise ``Stopped`` if a signal arrives.
 
-    The coroutine's own cleanup runs to its end, so that nothing is left behind. A second signal cancels again, which cuts
-    short whatever the cleanup is waiting for.
-
-    Args:
-        job: What to run.
-
-    Returns:
-        The signal that stopped it, or None if it ended by itself.
+    Its cleanup runs to its end, so that nothing is left behind. A second signal cuts short what the cleanup waits for.
     """
     return asyncio.run(_supervise(job))
 
 
-async def _supervise(job: Coroutine[Any, Any, None]) -> signal.Signals | None:
+async def _supervise(job: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     task = loop.create_task(job)
     received: list[signal.Signals] = []
@@ -215,12 +228,12 @@ async def _supervise(job: Coroutine[Any, Any, None]) -> signal.Signals | None:
         with suppress(NotImplementedError, RuntimeError):  # Windows, or a thread that is not the main one
             loop.add_signal_handler(number, stop, number)
     try:
-        await task
+        return await task
     except asyncio.CancelledError:
         if not received:
             raise
+        raise Stopped(received[0]) from None
     finally:
         for number in numbers:
             with suppress(NotImplementedError, RuntimeError):
                 loop.remove_signal_handler(number)
-    return received[0] if received and task.cancelled() else None

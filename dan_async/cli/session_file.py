@@ -1,8 +1,4 @@
-"""
-Writing a session to a file: whole or not at all, readable by its owner alone, never over another file unasked.
-
-How a session is shown to a person.
-"""
+"""One session, shown to its user, or written to a file: whole or not at all, readable by its owner alone."""
 
 from __future__ import annotations
 
@@ -19,29 +15,21 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dan_async.cli.screen import mask_keys, note, result
+from dan_async.cli.screen import mask_keys, note, reason_for, result
 from dan_async.errors import ConfigurationError, DanError
 from dan_async.session import DanSessionKeyPayload
+
+_SECRET = "hexEphSKWithout0x"  # noqa: S105 - the field's name, not its value
+_MASK = "***"
 
 
 @contextmanager
 def reserve(path: Path, *, force: bool = False) -> Iterator[Callable[[str], None]]:
     """
-    Reserve a file for a secret before anything is asked of a network or a wallet, so that a wrong path costs no session.
+    Reserve a file for a secret before a network or a wallet is asked for anything, so that a wrong path costs no session.
 
-    A temporary file of mode 0600 is made beside the target; what is written to it is synced and then moved into place in one
+    The context's function writes the text to a temporary file of mode 0600 beside the target, and moves it into place in one
     step. Until then the target is untouched, and whatever happens the temporary file goes away.
-
-    Args:
-        path: The target.
-        force: Whether an existing regular file may be replaced.
-
-    Returns:
-        A context that gives the function which writes the text and puts it in place. It raises ``DanError`` if the disk is
-        full or another file took the name meanwhile.
-
-    Raises:
-        ConfigurationError: The target cannot be written there.
     """
     shown = mask_keys(str(path))
     target = _resolve(path, shown)
@@ -66,7 +54,11 @@ def reserve(path: Path, *, force: bool = False) -> Iterator[Callable[[str], None
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            (_replace if force else _place)(temporary, target)
+            if force:
+                temporary.replace(target)
+            else:
+                _place(temporary, target)
+            _sync_folder(target.parent)
         except OSError as error:
             raise DanError(
                 f"the session was made but could not be written to {shown}: {error.strerror}",
@@ -89,15 +81,14 @@ def _resolve(path: Path, shown: str) -> Path:
     except FileNotFoundError:
         return target
     except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the path is not valid"
-        raise ConfigurationError(f"--output: cannot use {shown}: {reason}") from error
+        raise ConfigurationError(f"--output: cannot use {shown}: {reason_for(error)}") from error
     if not stat.S_ISREG(mode):
         raise ConfigurationError(f"--output: {shown} is not a regular file")
     return target
 
 
 def _place(temporary: Path, target: Path) -> None:
-    """Give the file its name if that is still free."""
+    """Move the file to its name if that is still free."""
     try:
         os.link(temporary, target)  # unlike a rename, a link fails if the name has been taken meanwhile
     except FileExistsError:
@@ -106,12 +97,6 @@ def _place(temporary: Path, target: Path) -> None:
         if target.exists():
             raise
         temporary.replace(target)
-    _sync_folder(target.parent)
-
-
-def _replace(temporary: Path, target: Path) -> None:
-    temporary.replace(target)
-    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -127,25 +112,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-_SECRET = "hexEphSKWithout0x"  # noqa: S105 - the field's name, not its value
-
-_MASK = "***"
-
-
 def masked(fields: dict[str, Any]) -> dict[str, Any]:
-    """Give the seed's fields with the ephemeral private key masked, in the same order."""
+    """Return a session's fields with the ephemeral private key masked, in the same order."""
     return fields | {_SECRET: _MASK}
 
 
 def as_table(session: DanSessionKeyPayload, *, reveal: bool, kept: bool) -> None:
-    """
-    Print a table on standard output.
-
-    Args:
-        session: What to show.
-        reveal: Whether to show the ephemeral private key.
-        kept: Whether the session has been written to a file.
-    """
+    """Print a table on standard output; if the secret is neither shown nor *kept* in a file, note that it is lost."""
     expires = session.expires_at
     rows = {
         "Session key address": session.session_key_eoa,

@@ -1,8 +1,4 @@
-"""
-``dan-async sessions``: what is in a store.
-
-How stored sessions are shown: secrets masked unless they are asked for.
-"""
+"""``dan-async sessions``: list, show, export, revoke and purge the sessions in a store; secrets masked unless asked for."""
 
 from __future__ import annotations
 
@@ -36,83 +32,31 @@ from dan_async.cli.options import (
     choose_timeouts,
     whole_number,
 )
-from dan_async.cli.screen import note, result
-from dan_async.cli.session_file import reserve
+from dan_async.cli.screen import for_option, note, result
+from dan_async.cli.session_file import masked, reserve
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.storage.base import STATES, SessionFilter, StoredSession
 
 if TYPE_CHECKING:
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
-_MASK = "***"
+#: The last second of the year 9999, after which datetime knows none.
+_END_OF_TIME = 253_402_300_799
 
-_SECRET = "hexEphSKWithout0x"  # noqa: S105 - the field's name, not its value
+sessions = typer.Typer(rich_markup_mode="rich")
 
-
-def masked_session(fields: dict[str, Any]) -> dict[str, Any]:
-    """Give a session's fields with the ephemeral private key masked."""
-    return fields | {_SECRET: _MASK}
-
-
-def as_members(record: StoredSession, *, reveal: bool) -> dict[str, Any]:
-    """Give a record as JSON members, camelCase as in the payload."""
-    session = None if record.session is None else record.session.to_dict(extended=True)
-    intent = record.intent
-    return {
-        "id": record.record_id,
-        "reference": record.reference,
-        "state": record.state,
-        "owner": record.owner,
-        "chainId": record.chain_id,
-        "createdAt": record.created_at // 1000,
-        "updatedAt": record.updated_at // 1000,
-        "expiresAt": record.expires_at,
-        "permissions": None if intent is None else intent.permissions,
-        "keyLabel": None if intent is None else intent.key_label,
-        "problem": record.problem,
-        "session": session if session is None or reveal else masked_session(session),
-    }
-
-
-def as_lines(records: Iterable[StoredSession]) -> list[str]:
-    """Give a table, as wide as the terminal, or as wide as it needs to be elsewhere."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("State", "Session key", "Owner", "Chain", "Expires", "Reference", "Id"):
-        table.add_column(title, overflow="fold" if title in ("Reference", "Id") else "ellipsis")
-    for record in records:
-        moment = datetime.fromtimestamp(min(record.expires_at, 253_402_300_799), tz=UTC)
-        table.add_row(
-            record.state,
-            "" if record.session is None else record.session.session_key_eoa,
-            record.owner,
-            str(record.chain_id),
-            moment.strftime("%Y-%m-%d %H:%M:%S"),
-            record.reference or "",
-            record.record_id,
-        )
-    console = Console(file=sys.stdout, highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, markup=False, width=300)
-    with console.capture() as text:
-        console.print(table)
-    return [line.rstrip() for line in text.get().rstrip("\n").split("\n")]
-
-
-sessions = typer.Typer(
-    help="Look at the sessions in a store, export, revoke and purge them.",
-    no_args_is_help=False,
-    rich_markup_mode="rich",
-)
-
-OwnerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only this owner's.")]
+OwnerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only sessions of this owner.")]
 
 ChainOption = Annotated[
-    int | None, typer.Option(parser=whole_number(1, 2**53 - 1), metavar="ID", help="Only this chain's.")
+    int | None,
+    typer.Option(parser=whole_number(1, 2**53 - 1), metavar="ID", help="Only sessions on this chain."),
 ]
 
 StateOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="STATE", help=f"Only in this state: {', '.join(STATES)}. May be repeated."),
+    typer.Option(
+        metavar="STATE", help=f"Only sessions in this state: {', '.join(STATES)}. Repeat it for more states."
+    ),
 ]
 
 RecordArgument = Annotated[
@@ -120,31 +64,14 @@ RecordArgument = Annotated[
 ]
 
 
-def _with_store(url: str, key_file: Path | None, work: Callable[[SQLAlchemyStore], Awaitable[Any]]) -> Any:
-    chosen = choose_store(url, option="--store", key_file=key_file, environment=os.environ, may_make=False)
-
-    async def run() -> Any:
-        async with chosen.open() as store:
-            return await work(store)
-
-    return asyncio.run(run())
-
-
-def _filter(owner: str | None, chain_id: int | None, state: list[str] | None) -> SessionFilter:
-    try:
-        return SessionFilter(owner=owner, chain_id=chain_id, state=state or ())
-    except InvalidFieldError as error:
-        problem = error.message.removeprefix(error.field + " ")
-        raise InvalidFieldError(f"--{error.field}", problem, hint=error.hint) from None
-
-
-async def _one(store: SQLAlchemyStore, name: str) -> StoredSession:
-    is_id = name.startswith("0x") and len(name) == 66
-    found = await store.get(name.lower()) if is_id else None  # type: ignore[arg-type]  # it is looked up, whatever it is
-    found = found or await store.get_by_reference(name)
-    if found is None:
-        raise ConfigurationError("there is no record of that id or reference")
-    return found
+@sessions.callback(invoke_without_command=True)
+def _main(context: typer.Context) -> None:
+    """List, show, export, revoke and purge the sessions in a store."""
+    if context.invoked_subcommand is None:
+        raise ConfigurationError(
+            "no command is named",
+            hint="Use list, show, export, revoke or purge; dan-async sessions --help explains them",
+        )
 
 
 @sessions.command("list")
@@ -156,10 +83,11 @@ def list_sessions(
     chain_id: ChainOption = None,
     state: StateOption = None,
     limit: Annotated[
-        int, typer.Option(parser=whole_number(1, 1000), metavar="N", help="How many at most.")
+        int, typer.Option(parser=whole_number(1, 1000), metavar="N", help="Show at most N.")
     ] = 100,
     after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Go on after the page that ended with this cursor.")
+        str | None,
+        typer.Option(metavar="CURSOR", help="Continue after the page that ended with this cursor."),
     ] = None,
     as_json: JsonOption = False,
     reveal: RevealOption = False,
@@ -168,10 +96,10 @@ def list_sessions(
     where = _filter(owner, chain_id, state)
     page = _with_store(store, store_key_file, lambda s: s.list_page(where, limit=limit, after=after))
     if as_json:
-        members = [as_members(record, reveal=reveal) for record in page.records]
+        members = [_as_members(record, reveal=reveal) for record in page.records]
         result(json.dumps({"sessions": members, "next": page.next}))
         return
-    for line in as_lines(page.records):
+    for line in _as_lines(page.records):
         result(line)
     if page.next is not None:
         note(f"There are more: --after {page.next}")
@@ -188,7 +116,7 @@ def show_session(
 ) -> None:
     """Show one session."""
     found = _with_store(store, store_key_file, lambda s: _one(s, record))
-    members = as_members(found, reveal=reveal)
+    members = _as_members(found, reveal=reveal)
     if as_json:
         result(json.dumps(members))
         return
@@ -228,7 +156,7 @@ def export_sessions(
         async for record in opened.find(where):
             if record.session is not None:
                 fields = record.session.to_dict(extended=True)
-                lines.append(json.dumps(fields if reveal else masked_session(fields)))
+                lines.append(json.dumps(fields if reveal else masked(fields)))
         return lines
 
     with ExitStack() as stack:
@@ -259,7 +187,7 @@ def revoke_session(
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the session's key back from its ephemeral key: on the nodes, then in the store. The owner signs."""
+    """Revoke a session: the nodes refuse its ephemeral key from now on, and the store marks it. The owner's wallet signs."""
     from dan_async.client import DanClient
 
     network = choose_network(
@@ -284,7 +212,7 @@ def revoke_session(
 
     done = _with_store(store, store_key_file, revoke)
     if as_json:
-        result(json.dumps(as_members(done, reveal=False)))
+        result(json.dumps(_as_members(done, reveal=False)))
     else:
         result(f"{done.record_id} {done.state}")
 
@@ -297,15 +225,18 @@ def purge_sessions(
     ended_for: Annotated[
         int,
         typer.Option(
-            parser=whole_number(0, 2**40), metavar="SECONDS", help="Only what has ended for so long."
+            parser=whole_number(0, 2**40),
+            metavar="SECONDS",
+            help="Only sessions that ended at least this long ago.",
         ),
     ] = 0,
     mark_only: Annotated[
-        bool, typer.Option("--mark-only", help="Delete nothing; only change the state to expired.")
+        bool,
+        typer.Option("--mark-only", help="Delete nothing; only mark sessions that have ended as expired."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete what has ended."""
+    """Delete sessions that have ended."""
 
     async def purge(opened: SQLAlchemyStore) -> int:
         if mark_only:
@@ -317,10 +248,71 @@ def purge_sessions(
     result(json.dumps({done: count}) if as_json else f"{count} {done}")
 
 
-@sessions.callback(invoke_without_command=True)
-def _main(context: typer.Context) -> None:
-    """Look at the sessions in a store, export, revoke and purge them."""
-    if context.invoked_subcommand is None:
-        raise ConfigurationError(
-            "no command is named", hint="Use list, show, export, revoke or purge; dan-async sessions --help"
+def _with_store(url: str, key_file: Path | None, work: Callable[[SQLAlchemyStore], Awaitable[Any]]) -> Any:
+    chosen = choose_store(url, option="--store", key_file=key_file, environment=os.environ, may_make=False)
+
+    async def run() -> Any:
+        async with chosen.open() as store:
+            return await work(store)
+
+    return asyncio.run(run())
+
+
+def _filter(owner: str | None, chain_id: int | None, state: list[str] | None) -> SessionFilter:
+    try:
+        return SessionFilter(owner=owner, chain_id=chain_id, state=state or ())
+    except InvalidFieldError as error:
+        raise for_option(error, f"--{error.field.replace('_', '-')}") from None
+
+
+async def _one(store: SQLAlchemyStore, name: str) -> StoredSession:
+    is_id = name.startswith("0x") and len(name) == 66
+    found = await store.get(name.lower()) if is_id else None  # type: ignore[arg-type]  # a lookup finds nothing under any other text
+    found = found or await store.get_by_reference(name)
+    if found is None:
+        raise ConfigurationError("there is no record of that id or reference")
+    return found
+
+
+def _as_members(record: StoredSession, *, reveal: bool) -> dict[str, Any]:
+    """Return a record's JSON members, in camelCase as in the payload."""
+    session = None if record.session is None else record.session.to_dict(extended=True)
+    intent = record.intent
+    return {
+        "id": record.record_id,
+        "reference": record.reference,
+        "state": record.state,
+        "owner": record.owner,
+        "chainId": record.chain_id,
+        "createdAt": record.created_at // 1000,
+        "updatedAt": record.updated_at // 1000,
+        "expiresAt": record.expires_at,
+        "permissions": None if intent is None else intent.permissions,
+        "keyLabel": None if intent is None else intent.key_label,
+        "problem": record.problem,
+        "session": session if session is None or reveal else masked(session),
+    }
+
+
+def _as_lines(records: Iterable[StoredSession]) -> list[str]:
+    """Return a table as wide as the terminal, or elsewhere as wide as it needs to be."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("State", "Session key", "Owner", "Chain", "Expires", "Reference", "Id"):
+        table.add_column(title, overflow="fold" if title in ("Reference", "Id") else "ellipsis")
+    for record in records:
+        moment = datetime.fromtimestamp(min(record.expires_at, _END_OF_TIME), tz=UTC)
+        table.add_row(
+            record.state,
+            "" if record.session is None else record.session.session_key_eoa,
+            record.owner,
+            str(record.chain_id),
+            moment.strftime("%Y-%m-%d %H:%M:%S"),
+            record.reference or "",
+            record.record_id,
         )
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, highlight=False, markup=False, width=300)
+    with console.capture() as text:
+        console.print(table)
+    return [line.rstrip() for line in text.get().rstrip("\n").split("\n")]

@@ -1,8 +1,4 @@
-"""
-``dan-async status``: how the nodes are, or whether the gateway takes connections.
-
-How a network's health is shown: a table for a person, one JSON object for a program.
-"""
+"""``dan-async status``: how the nodes are, or whether the gateway takes connections."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,9 +22,9 @@ from dan_async.cli.options import NETWORK_PANEL, NodeOption, whole_number
 from dan_async.cli.screen import (
     DONE,
     FAILED,
-    INTERRUPTED,
-    TERMINATED,
+    Stopped,
     clean,
+    for_option,
     log_lines,
     progress,
     result,
@@ -36,139 +32,30 @@ from dan_async.cli.screen import (
 )
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
-from dan_async.network import NetworkHealth
 
 if TYPE_CHECKING:
-    from dan_async.network import Network
+    from dan_async.network import Network, NetworkHealth
 
 #: Width of a table that goes into a file or a pipe, where nothing should be folded.
 _WIDE = 10_000
 
 _COLOURS = {"live": "green", "down": "red"}
 
-
-def as_json(health: NetworkHealth, *, needed: int | None) -> str:
-    """
-    Give one line of JSON.
-
-    Args:
-        health: What was seen.
-        needed: How many nodes must be live, if that was asked.
-    """
-    return json.dumps(
-        {
-            "live": health.live,
-            "total": len(health.nodes),
-            "threshold": needed,
-            "nodes": [
-                {
-                    "name": node.name,
-                    "url": node.url,
-                    "state": node.state,
-                    "isLive": node.is_live,
-                    "latencyMs": _milliseconds(node.latency_s),
-                    "averageLatencyMs": _milliseconds(node.average_latency_s),
-                    "clockSkewMs": _milliseconds(node.clock_skew_s),
-                    "failures": node.failures,
-                    "restsForMs": _milliseconds(node.rests_for_s),
-                    "problem": node.problem or None,
-                }
-                for node in health.nodes
-            ],
-        }
-    )
-
-
-def as_lines(health: NetworkHealth, *, needed: int | None) -> str:
-    """Give the table as text, without anything that only a terminal understands."""
-    console = Console(file=sys.stdout, width=_WIDE, color_system=None, force_terminal=False, highlight=False)
-    with console.capture() as captured:
-        console.print(_table(health, needed))
-    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
-
-
-@contextmanager
-def refreshing() -> Iterator[Callable[[NetworkHealth, int | None], None]]:
-    """
-    Give a function that shows the health, each time in place of the last; below it, where output is not a terminal.
-
-    Raises:
-        DanError: From the function: nobody reads the output any more.
-    """
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal or console.is_dumb_terminal:
-        yield lambda health, needed: result(as_lines(health, needed=needed) + "\n")
-        return
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-        yield lambda health, needed: live.update(_table(health, needed), refresh=True)
-
-
-def _table(health: NetworkHealth, needed: int | None) -> Group:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Node", no_wrap=True)
-    table.add_column("URL", overflow="fold")
-    table.add_column("State", no_wrap=True)
-    table.add_column("Latency", justify="right", no_wrap=True)
-    table.add_column("Average", justify="right", no_wrap=True)
-    table.add_column("Clock", justify="right", no_wrap=True)
-    table.add_column("Problem", overflow="fold")
-    for node in health.nodes:
-        rest = f", rests {node.rests_for_s:.0f} s" if node.rests_for_s >= 0.5 else ""
-        table.add_row(
-            # As Text: what comes from outside is neither markup nor, once clean, anything that a terminal obeys.
-            Text(clean(node.name)),
-            Text("" if node.url == node.name else clean(node.url)),
-            Text(node.state + rest, style=_COLOURS.get(node.state, "yellow")),
-            Text(_shown(node.latency_s)),
-            Text(_shown(node.average_latency_s)),
-            Text("" if node.clock_skew_s is None else f"{node.clock_skew_s:+.3f} s"),
-            Text(" ".join(clean(node.problem).split())),
-        )
-    total = len(health.nodes)
-    said = f"{health.live} of {total} live" + ("" if needed is None else f", {needed} needed")
-    is_enough = health.live >= (1 if needed is None else needed)
-    return Group(table, Text(f"\n{said}", style="" if is_enough else "bold red"))
-
-
-def _shown(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds * 1000:.1f} ms"
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
-
-
 #: Seconds between two looks if --watch names none.
 _USUAL_PAUSE = "2"
 
-#: Gives what is shown of one look.
-_Show = Callable[["NetworkHealth", int | None], None]
-
 
 class StatusCommand(TyperCommand):
-    """Lets ``--watch`` stand alone: its value can be left out, which click's options cannot say through Typer."""
+    """Lets ``--watch`` stand without a value, which Typer has no option for."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the usual value where ``--watch`` has none, and go on as always."""
+        """Put the usual pause where ``--watch`` has no value."""
         given = []
         for place, text in enumerate(args):
             given.append(text)
             if text == "--watch" and (place + 1 == len(args) or args[place + 1].startswith("-")):
                 given.append(_USUAL_PAUSE)
         return super().parse_args(ctx, given)
-
-
-def _seconds(least: float, most: float) -> Callable[[str | float], float]:
-    def parse(value: str | float) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not least <= seconds <= most:
-            raise typer.BadParameter(f"must be a number of seconds from {least:g} to {most:g}")
-        return seconds
-
-    return parse
 
 
 def status(
@@ -195,7 +82,7 @@ def status(
         typer.Option(
             parser=_seconds(0.1, 3600),
             metavar="[SECONDS]",
-            help=f"Look again and again until Ctrl-C, with a pause of so many seconds, {_USUAL_PAUSE} if not given.",
+            help=f"Look again and again until Ctrl-C, with pauses of this many seconds; {_USUAL_PAUSE} if not given.",
         ),
     ] = None,
     timeout: Annotated[
@@ -206,36 +93,41 @@ def status(
     ] = 5.0,
     as_one_object: Annotated[
         bool,
-        typer.Option("--json", help="Print one JSON object on standard output; with --watch, one a line."),
+        typer.Option("--json", help="Print one JSON object on standard output; with --watch, one per line."),
     ] = False,
 ) -> None:
     """
-    Show how each node is: whether it answers, how fast, and how far its clock is off.
+    Show the state of each node: whether it answers, how fast, and how far its clock is off.
 
-    Each node must prove who it is, as in every use. Exit codes: 0 enough of them are live, 1 too few are, 2 the input is
-    wrong. With --watch, Ctrl-C and SIGTERM end it with exit code 0.
+    Each node must prove its identity. Exit codes: 0 enough of them are live, 1
+    too few are, 2 the input is wrong. With --watch, Ctrl-C and SIGTERM end it
+    with exit code 0.
 
     Try it: dan-async devnet in one terminal prints --node options for another.
     """
     network = _choose(node or [], gateway, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
-    seen: list[NetworkHealth] = []
-
-    def as_object(health: NetworkHealth, needed: int | None) -> None:
-        result(as_json(health, needed=needed))
-
-    def as_table(health: NetworkHealth, needed: int | None) -> None:
-        result(as_lines(health, needed=needed))
-
     with log_lines(held_back=True):
         if watch is not None:
-            run_until_signal(_watch(network, timeout, watch, threshold, as_object if as_one_object else None))
+            with suppress(Stopped):
+                run_until_signal(_watch(network, timeout, watch, threshold, as_object=as_one_object))
             return
-        with progress("Asking how they are …"):
-            stopped_by = run_until_signal(_look_once(network, timeout, seen))
-    if stopped_by is not None:
-        raise typer.Exit(INTERRUPTED if stopped_by.name == "SIGINT" else TERMINATED)
-    (as_object if as_one_object else as_table)(seen[0], threshold)
-    raise typer.Exit(DONE if seen[0].live >= (threshold or 1) else FAILED)
+        with progress("Asking the network …"):
+            health = run_until_signal(_look_once(network, timeout))
+    result((as_json if as_one_object else as_lines)(health, needed=threshold))
+    raise typer.Exit(DONE if health.live >= (threshold or 1) else FAILED)
+
+
+def _seconds(least: float, most: float) -> Callable[[str | float], float]:
+    def parse(value: str | float) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not least <= seconds <= most:
+            raise typer.BadParameter(f"must be a number of seconds from {least:g} to {most:g}")
+        return seconds
+
+    return parse
 
 
 def _choose(nodes: list[str], gateway: str | None, threshold: int | None, timeouts: Timeouts) -> Network:
@@ -266,33 +158,105 @@ def _choose(nodes: list[str], gateway: str | None, threshold: int | None, timeou
     try:
         return NodeNetwork(endpoints, timeouts=timeouts)
     except InvalidFieldError as error:
-        problem = error.message.removeprefix(error.field + " ")
-        raise InvalidFieldError("--node", problem, hint=error.hint) from None
+        raise for_option(error, "--node") from None
 
 
-async def _look_once(network: Network, timeout_s: float, seen: list[NetworkHealth]) -> None:
+async def _look_once(network: Network, timeout_s: float) -> NetworkHealth:
     try:
-        seen.append(await network.health(timeout_s=timeout_s))
+        return await network.health(timeout_s=timeout_s)
     finally:
         await network.aclose()
 
 
 async def _watch(
-    network: Network, timeout_s: float, pause_s: float, needed: int | None, show_object: _Show | None
+    network: Network, timeout_s: float, pause_s: float, needed: int | None, *, as_object: bool
 ) -> None:
     try:
-        if show_object is not None:
-            await _look_again(network, timeout_s, pause_s, needed, show_object)
-            return
-        with refreshing() as show:
-            await _look_again(network, timeout_s, pause_s, needed, show)
+        with _display(needed, as_object=as_object) as show:
+            while True:
+                show(await network.health(timeout_s=timeout_s))
+                await asyncio.sleep(pause_s)
     finally:
         await network.aclose()
 
 
-async def _look_again(
-    network: Network, timeout_s: float, pause_s: float, needed: int | None, show: _Show
-) -> None:
-    while True:
-        show(await network.health(timeout_s=timeout_s), needed)
-        await asyncio.sleep(pause_s)
+@contextmanager
+def _display(needed: int | None, *, as_object: bool) -> Iterator[Callable[[NetworkHealth], None]]:
+    """Return a function that shows the health: in place of the last one on a terminal, below it elsewhere and as JSON."""
+    console = Console(file=sys.stdout, highlight=False)
+    if as_object:
+        yield lambda health: result(as_json(health, needed=needed))
+    elif not console.is_terminal or console.is_dumb_terminal:
+        yield lambda health: result(as_lines(health, needed=needed) + "\n")
+    else:
+        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+            yield lambda health: live.update(_table(health, needed), refresh=True)
+
+
+def as_json(health: NetworkHealth, *, needed: int | None) -> str:
+    """Return one line of JSON; *needed* is the number of nodes that must be live, if --threshold named it."""
+    return json.dumps(
+        {
+            "live": health.live,
+            "total": len(health.nodes),
+            "threshold": needed,
+            "nodes": [
+                {
+                    "name": node.name,
+                    "url": node.url,
+                    "state": node.state,
+                    "isLive": node.is_live,
+                    "latencyMs": _milliseconds(node.latency_s),
+                    "averageLatencyMs": _milliseconds(node.average_latency_s),
+                    "clockSkewMs": _milliseconds(node.clock_skew_s),
+                    "failures": node.failures,
+                    "restsForMs": _milliseconds(node.rests_for_s),
+                    "problem": node.problem or None,
+                }
+                for node in health.nodes
+            ],
+        }
+    )
+
+
+def as_lines(health: NetworkHealth, *, needed: int | None) -> str:
+    """Return the table as text, without anything that only a terminal understands."""
+    console = Console(file=sys.stdout, width=_WIDE, color_system=None, force_terminal=False, highlight=False)
+    with console.capture() as captured:
+        console.print(_table(health, needed))
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+
+
+def _table(health: NetworkHealth, needed: int | None) -> Group:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Node", no_wrap=True)
+    table.add_column("URL", overflow="fold")
+    table.add_column("State", no_wrap=True)
+    table.add_column("Latency", justify="right", no_wrap=True)
+    table.add_column("Average", justify="right", no_wrap=True)
+    table.add_column("Clock", justify="right", no_wrap=True)
+    table.add_column("Problem", overflow="fold")
+    for node in health.nodes:
+        rest = f", rests {node.rests_for_s:.0f} s" if node.rests_for_s >= 0.5 else ""
+        table.add_row(
+            # As Text, so that nothing from outside is markup, and cleaned, so that the terminal obeys none of it.
+            Text(clean(node.name)),
+            Text("" if node.url == node.name else clean(node.url)),
+            Text(node.state + rest, style=_COLOURS.get(node.state, "yellow")),
+            Text(_shown(node.latency_s)),
+            Text(_shown(node.average_latency_s)),
+            Text("" if node.clock_skew_s is None else f"{node.clock_skew_s:+.3f} s"),
+            Text(" ".join(clean(node.problem).split())),
+        )
+    total = len(health.nodes)
+    summary = f"{health.live} of {total} live" + ("" if needed is None else f", {needed} needed")
+    is_enough = health.live >= (1 if needed is None else needed)
+    return Group(table, Text(f"\n{summary}", style="" if is_enough else "bold red"))
+
+
+def _shown(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

@@ -1,4 +1,4 @@
-"""What went wrong at a gateway, in words a person can act on: the one place where a transport's error becomes ours."""
+"""Failures at a gateway, in words a person can act on: the one place where a transport's error becomes ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dan_async.errors import (
     RequestTimeoutError,
     WalletError,
 )
-from dan_async.protocols.exchange import Operation
+from dan_async.protocols.gateway import Operation
 from dan_async.types import RequestId
 
 #: The steps of an operation, in their order.
@@ -44,7 +44,7 @@ _WALLET_HINT = (
     "longer limits"
 )
 
-#: What may be true once the gateway has the owner's signature, whatever it said afterwards.
+#: Possible outcomes once the gateway has the owner's signature, whatever it said afterwards.
 _AFTERMATH: dict[Operation, str] = {
     Operation.KEYGEN: "The key may exist all the same; calling again makes another one",
     Operation.ADD_EPHEMERAL_KEY: "The ephemeral key may have been added all the same",
@@ -60,7 +60,11 @@ _AFTERMATH: dict[Operation, str] = {
     ),
 }
 
-#: WebSocket close codes (RFC 6455 section 7.4) that judge what was sent: sending it again will not help.
+#: Doing these twice is as good as once: a revoked key stays revoked, and a message that is signed twice is no more signed
+#: than before. A second keygen makes another key; whether adding a key twice is harmless, gateways do not say.
+IDEMPOTENT = frozenset({Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN})
+
+#: WebSocket close codes (RFC 6455 section 7.4) that judge our frame: sending it again will not help.
 _JUDGEMENTS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 
 #: ... and those that speak of the server's condition. Codes from 4400 are HTTP's with 4000 added, by custom.
@@ -73,7 +77,7 @@ def _is_judgement(code: int | None) -> bool:
 
 def is_about_the_moment(error: DanError) -> bool:
     """
-    Tell whether a failure before the challenge says nothing about the revision: no connection, or a server in trouble.
+    Whether a failure before the challenge says nothing about the revision: no connection, or a server in trouble.
 
     1011 is not among them: many servers close with it when they cannot read a frame.
     """
@@ -86,35 +90,24 @@ def is_about_the_moment(error: DanError) -> bool:
 
 
 @frozen(kw_only=True)
-class Scene:
+class ErrorContext:
     """
-    What an operation's errors have in common.
+    The common part of one operation's errors.
 
-    Args:
-        operation: The operation.
-        where: The gateway's URL, redacted.
-        request_id: The operation's id on our side.
-        mask: Takes our own credentials out of what the gateway sent.
-        is_idempotent: Whether doing it twice is as good as once.
+    ``where`` is the gateway's URL, redacted; ``mask`` takes our own credentials out of the gateway's words.
     """
 
     operation: Operation
     where: str
     request_id: RequestId
     mask: Callable[[str], str] = field(repr=False)
-    is_idempotent: bool = False
 
     def explain(self, error: DanError, phase: Phase) -> DanError:
         """
-        Make the error to raise.
+        Return the error to raise for that of a transport, a decoder or a wallet in a step.
 
-        Args:
-            error: What a transport, a decoder or a wallet raised.
-            phase: The step in which it did.
-
-        Returns:
-            A ``GatewayError`` in place of a transport's error; any other error itself, with its context filled in.
-            From the authentication on, it says what may have happened and is only worth repeating where that is safe.
+        A transport's becomes a ``GatewayError``; any other stays, with its context filled in. From the authentication on,
+        it says what may have happened and is only worth repeating where that is safe.
         """
         found = self._translated(error, phase)
         found.phase = found.phase or phase
@@ -125,7 +118,7 @@ class Scene:
             found.message = self.mask(found.message)
             found.args = (found.message,)
         if phase in ("authentication", "result"):
-            found.retryable = found.retryable and self.is_idempotent
+            found.retryable = found.retryable and self.operation in IDEMPOTENT
             # In place of the usual hint: that one speaks of a request that came to nothing.
             found.hint = _AFTERMATH[self.operation]
         return found

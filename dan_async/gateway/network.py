@@ -1,23 +1,20 @@
-"""
-GatewayNetwork: a wallet-provider gateway, spoken to as the public TypeScript clients do.
-
-What a gateway's URL and revision may be.
-"""
+"""GatewayNetwork: a wallet-provider gateway, spoken to as the public TypeScript clients do."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar, get_args
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
 from dan_async.deadline import Deadline
 from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, KeySubstitutionError
-from dan_async.events import EventHub, OnEvent, operation
-from dan_async.gateway.failures import Scene
-from dan_async.gateway.operation import Gateway, GatewayOperation, SigngenOperation
+from dan_async.events import EventHub, OnEvent
+from dan_async.gateway.failures import ErrorContext
+from dan_async.gateway.operation import EphemeralKeyOperation, Gateway, OwnerOperation
 from dan_async.gateway.revision import RevisionChoice
 from dan_async.network import (
     EphemeralKeyChange,
@@ -28,15 +25,16 @@ from dan_async.network import (
     NodeHealth,
 )
 from dan_async.protocols.exchange import (
-    ApiVersion,
-    Exchange,
-    Operation,
-    Revision,
+    EphemeralKeyExchange,
     ephemeral_key_exchange,
     keygen_exchange,
-    module_for,
     passkey_exchange,
+    protocol_for,
+    signgen_exchange,
 )
+from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import KeygenResult
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import FrameConnector
@@ -54,19 +52,9 @@ _VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
 
 def check_gateway_url(name: str, url: object, api_version: str) -> str:
     """
-    Check a gateway's URL.
+    Return a gateway's URL without a trailing slash: ``wss://…``, or ``ws://…`` to loopback, with its version segment.
 
-    Args:
-        name: The field's name, for the error.
-        url: ``wss://…``, or ``ws://…`` to loopback; it ends with its version segment.
-        api_version: The version it must end with.
-
-    Returns:
-        The URL without a trailing slash.
-
-    Raises:
-        InvalidFieldError: It is not such a URL. It is not repeated, since it may carry credentials.
-        InsecureTransportError: It has no TLS and its host is not loopback.
+    A wrong one is not repeated in the error, since it may carry credentials.
     """
     checked = check_url(name, url, schemes=("wss", "ws"))
     found = _VERSION_SEGMENT.search(urlsplit(checked).path)
@@ -85,40 +73,25 @@ def check_gateway_url(name: str, url: object, api_version: str) -> str:
     return checked
 
 
-def check_gateway_revision(revision: str | None, api_version: str) -> Revision | None:
-    """
-    Check that a revision exists in a form.
-
-    Args:
-        revision: The revision; None if it is to be found out.
-        api_version: ``v1`` or ``v2``.
-
-    Returns:
-        The revision, which ``v2`` implies; None if it is to be found out.
-
-    Raises:
-        InvalidFieldError: One does not exist, or they do not go together; the field is revision or api_version.
-    """
+def check_gateway_revision(revision: str | None, api_version: str) -> GatewayProtocol | None:
+    """Return the revision's protocol, which ``v2`` implies; None if it is to be found out."""
     if api_version not in get_args(ApiVersion):
         raise InvalidFieldError("api_version", "must be v1 or v2")
     if revision is None:
-        return Revision.V1 if api_version == "v2" else None
-    module = module_for(revision)
-    if api_version not in module.API_VERSIONS:
+        return REVISION_1 if api_version == "v2" else None
+    protocol = protocol_for(revision)
+    if api_version not in protocol.api_versions:
         raise InvalidFieldError(
             "api_version", f"must be v1 in revision {revision}", hint="v2 exists in revision 1 only"
         )
-    return Revision(revision)
-
-
-R = TypeVar("R")
+    return protocol
 
 
 class GatewayNetwork:
     """
     A DAN network behind a wallet-provider gateway: one WebSocket for each operation, in the public clients' protocol.
 
-    The gateway is believed what it says about the key (docs/gateway.md, "What you trust"): its results name neither t and n
+    The gateway is believed about the key (docs/gateway.md, "What you trust"): its results name neither t and n
     nor the permissions, and no node signs them. Challenges are taken once: one that this object has seen before is refused
     (the last 65 536 are remembered).
 
@@ -126,8 +99,8 @@ class GatewayNetwork:
         url: Where it is, version segment included: ``wss://gateway.example/v1``, or ``ws://…`` to loopback.
         revision: The revision it speaks: ``"0.1"``, ``"0.3"`` or ``"1"``. If None, it is found out with the first operation,
             before the wallet is asked, and remembered.
-        api_version: ``"v1"``, challenge and response; or ``"v2"``, one frame without a challenge, which whoever sees it can
-            replay. ``"v2"`` exists in revision 1 only, which it implies.
+        api_version: ``"v1"``, challenge and response; or ``"v2"``, one frame without a challenge, which can be replayed by
+            anyone who sees it. ``"v2"`` exists in revision 1 only, which it implies.
         threshold: t and n when the caller of a job names none; 3-of-5 if None.
         options: TLS, proxy, headers (for example an API key) and size limits.
         timeouts: Limits within a job.
@@ -135,7 +108,7 @@ class GatewayNetwork:
         session: An aiohttp session whose connector, cookies and headers are used; it is not closed. Its ``trust_env`` is not
             used, that of *options* is.
         clock: The wall clock, in Unix seconds; for tests.
-        on_event: Told of what happens; see ``dan_async.events``.
+        on_event: Called with each event; see ``dan_async.events``.
 
     Raises:
         InvalidFieldError: The URL, the revision or the API version is wrong.
@@ -162,10 +135,9 @@ class GatewayNetwork:
         on_event: OnEvent | None = None,
     ) -> None:
         given = check_gateway_revision(revision, api_version)
-        self._api_version: ApiVersion = "v2" if api_version == "v2" else "v1"
         self.default_threshold = threshold or DEFAULT_THRESHOLD
         #: secp256k1 where the revision is known to take it; ed25519, which all take, otherwise.
-        self.default_eph_alg: KeyAlgorithm = "secp256k1" if given is Revision.V1 else "ed25519"
+        self.default_eph_alg: KeyAlgorithm = "secp256k1" if given is REVISION_1 else "ed25519"
         timeouts = timeouts or Timeouts()
         self._gateway = Gateway(
             connector=FrameConnector(
@@ -175,6 +147,7 @@ class GatewayNetwork:
                 session=session,
             ),
             revision=RevisionChoice(given),
+            api_version="v2" if api_version == "v2" else "v1",
             timeouts=timeouts,
             retry=retry or RetryPolicy(),
             clock=clock,
@@ -188,14 +161,14 @@ class GatewayNetwork:
         )
 
     def observe(self, on_event: OnEvent) -> None:
-        """Have one more function told of what happens; see ``dan_async.events.Observable``."""
+        """Call one more function with each event; see ``dan_async.events.Observable``."""
         self._gateway.events.add(on_event)
 
     @property
     def revision(self) -> str | None:
         """The gateway's revision, if it was given or has been found out."""
         known = self._gateway.revision.known
-        return None if known is None else str(known)
+        return None if known is None else str(known.revision)
 
     def check_keygen(self, request: KeygenRequest) -> None:
         """
@@ -216,13 +189,22 @@ class GatewayNetwork:
         known = self._gateway.revision.known
         if known is None:
             return
-        allowed = module_for(known).EPHEMERAL_ALGORITHMS
+        allowed = known.ephemeral_algorithms
         if claim.sign_alg not in allowed:
             raise InvalidFieldError(
                 "eph_alg",
-                f"must be {' or '.join(allowed)} in revision {known}",
+                f"must be {' or '.join(allowed)} in revision {known.revision}",
                 hint="An ed25519 key works with every revision",
             )
+
+    def _context(self, operation: Operation, request_id: RequestId | None = None) -> ErrorContext:
+        connector = self._gateway.connector
+        return ErrorContext(
+            operation=operation,
+            where=connector.where,
+            request_id=request_id or new_request_id(),
+            mask=connector.mask,
+        )
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
@@ -231,8 +213,8 @@ class GatewayNetwork:
         Make a distributed key; see ``Network.keygen``.
 
         Args:
-            request: What is asked for. A gateway makes a key of exactly n parties, or none.
-            auth: Who authorises it.
+            request: The key's parameters. A gateway makes a key of exactly n parties, or none.
+            auth: The owner.
             deadline: The job's deadline.
 
         Raises:
@@ -244,8 +226,8 @@ class GatewayNetwork:
             DeadlineExceededError: The time ran out.
             ClientClosedError: The network was closed.
         """
-        reports = await self.keygen_batch(request, auth, sign_algs=("secp256k1",), deadline=deadline)
-        return reports["secp256k1"]
+        [key] = await self._keygen(request, auth, ("secp256k1",), deadline)
+        return _report(request, key)
 
     async def keygen_batch(
         self,
@@ -259,8 +241,8 @@ class GatewayNetwork:
         Make a distributed key for each algorithm, over one connection; the owner signs once for each.
 
         Args:
-            request: What is asked for, alike for all.
-            auth: Who authorises it.
+            request: The keys' parameters, alike for all.
+            auth: The owner.
             sign_algs: The algorithms, each once. Only revision 1 has others than secp256k1, or several.
             deadline: The job's deadline.
 
@@ -270,30 +252,27 @@ class GatewayNetwork:
         Raises:
             DanError: As for ``keygen``.
         """
-        self.check_keygen(request)
+        keys = await self._keygen(request, auth, sign_algs, deadline)
+        return {key.sign_alg: _report(request, key) for key in keys}
 
-        def make(revision: Revision) -> Exchange[tuple[KeygenResult, ...]]:
-            return keygen_exchange(
-                revision,
-                threshold=request.threshold,
-                claim=request.claim,
-                permissions=request.permissions,
-                key_label=request.key_label,
-                sign_algs=sign_algs,
-                api_version=self._api_version,
-            )
-
-        scene = self._scene(Operation.KEYGEN, request.request_id)
-        keys = await self._run(scene, make, request.claim, auth, deadline)
-        return {
-            key.sign_alg: KeygenReport(
-                request_id=request.request_id,
-                key_id=key.key_id,
-                public_key=key.public_key,
-                threshold=request.threshold,
-            )
-            for key in keys
-        }
+    def _keygen(
+        self, request: KeygenRequest, auth: AuthModule, sign_algs: Sequence[KeyAlgorithm], deadline: Deadline
+    ) -> Awaitable[tuple[KeygenResult, ...]]:
+        self._refuse_if_closed()
+        self._check_claim(request.claim)
+        make = partial(
+            keygen_exchange,
+            threshold=request.threshold,
+            claim=request.claim,
+            permissions=request.permissions,
+            key_label=request.key_label,
+            sign_algs=sign_algs,
+            api_version=self._gateway.api_version,
+        )
+        context = self._context(Operation.KEYGEN, request.request_id)
+        return OwnerOperation(
+            self._gateway, context, make, claim=request.claim, auth=auth, deadline=deadline
+        ).run()
 
     async def add_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
@@ -313,6 +292,34 @@ class GatewayNetwork:
         """Take a key from an ephemeral key; revision 1 only. See ``add_ephemeral_key``."""
         return await self._change(Operation.REVOKE_EPHEMERAL_KEY, change, auth, deadline)
 
+    async def _change(
+        self, operation: Operation, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
+    ) -> EphemeralKeyReport:
+        self._refuse_if_closed()
+        self._check_claim(change.claim)
+
+        def make(protocol: GatewayProtocol) -> EphemeralKeyExchange:
+            if protocol is REVISION_0_3 and change.threshold is None:
+                raise InvalidFieldError(
+                    "threshold",
+                    "is needed in revision 0.3, which names n",
+                    hint="Give a session that has threshold and parties_number",
+                )
+            return ephemeral_key_exchange(
+                protocol,
+                operation,
+                claim=change.claim,
+                key_id=change.key_id,
+                n=0 if change.threshold is None else change.threshold.n,
+                api_version=self._gateway.api_version,
+            )
+
+        context = self._context(operation, change.request_id)
+        await OwnerOperation(
+            self._gateway, context, make, claim=change.claim, auth=auth, deadline=deadline
+        ).run()
+        return EphemeralKeyReport(request_id=change.request_id)
+
     async def signgen(
         self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline
     ) -> tuple[bytes, ...]:
@@ -325,38 +332,23 @@ class GatewayNetwork:
         """
         self._refuse_if_closed()
         self._check_claim(order.claim)
-        scene = self._scene(Operation.SIGNGEN, new_request_id())
-        running = SigngenOperation(
-            self._gateway, scene, order, key, api_version=self._api_version, deadline=deadline
+        make = partial(
+            signgen_exchange,
+            t=order.t,
+            key_id=order.key_id,
+            requests=order.requests,
+            api_version=self._gateway.api_version,
         )
-        with operation(self._gateway.events, scene.request_id, str(scene.operation), "gateway"):
-            return await running.sign(is_one_shot=self._api_version == "v2")
-
-    async def _change(
-        self, operation: Operation, change: EphemeralKeyChange, auth: AuthModule, deadline: Deadline
-    ) -> EphemeralKeyReport:
-        self._refuse_if_closed()
-        self._check_claim(change.claim)
-
-        def make(revision: Revision) -> Exchange[None]:
-            if revision is Revision.V0_3 and change.threshold is None:
-                raise InvalidFieldError(
-                    "threshold",
-                    "is needed in revision 0.3, which names n",
-                    hint="Give a session that has threshold and parties_number",
-                )
-            return ephemeral_key_exchange(
-                revision,
-                operation,
-                claim=change.claim,
-                key_id=change.key_id,
-                n=0 if change.threshold is None else change.threshold.n,
-                api_version=self._api_version,
-            )
-
-        scene = self._scene(operation, change.request_id)
-        await self._run(scene, make, change.claim, auth, deadline)
-        return EphemeralKeyReport(request_id=change.request_id)
+        results = await EphemeralKeyOperation(
+            self._gateway,
+            self._context(Operation.SIGNGEN),
+            make,
+            claim=order.claim,
+            key=key,
+            owner_id=order.owner_id or "",
+            deadline=deadline,
+        ).run()
+        return tuple(result.to_bytes() for result in results)
 
     async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
         """
@@ -367,44 +359,17 @@ class GatewayNetwork:
             DanError: As for ``keygen``.
         """
         self._refuse_if_closed()
-        if self._api_version == "v2":
+        if self._gateway.api_version == "v2":
             raise InvalidFieldError("api_version", "must be v1: all passkeys would have one challenge in v2")
-        scene = self._scene(Operation.REGISTER_PASSKEY, new_request_id())
-        found = await self._run(scene, passkey_exchange, None, auth, deadline)
+        context = self._context(Operation.REGISTER_PASSKEY)
+        found = await OwnerOperation(
+            self._gateway, context, passkey_exchange, claim=None, auth=auth, deadline=deadline
+        ).run()
         if found != auth.id:
             raise KeySubstitutionError(
                 "the gateway registered another passkey", hint="Suspect the gateway", phase="result"
             )
         return found
-
-    def _scene(self, operation: Operation, request_id: RequestId) -> Scene:
-        connector = self._gateway.connector
-        return Scene(
-            operation=operation,
-            where=connector.where,
-            request_id=request_id,
-            mask=connector.mask,
-            # A revoked key stays revoked: after a second time nothing is different from after the first. A second keygen
-            # makes another key; whether adding a key twice is harmless is for the nodes to say, and gateways do not tell.
-            # A message that is signed twice is no more signed than before.
-            is_idempotent=operation in (Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN),
-        )
-
-    def _run(
-        self,
-        scene: Scene,
-        make: Callable[[Revision], Exchange[R]],
-        claim: EphemeralClaim | None,
-        auth: AuthModule,
-        deadline: Deadline,
-    ) -> Awaitable[R]:
-        running = GatewayOperation(self._gateway, scene, make, claim=claim, auth=auth, deadline=deadline)
-        result = running.run_one_shot() if self._api_version == "v2" else running.run()
-        return self._tell(scene, result) if self._gateway.events.hooks else result
-
-    async def _tell(self, scene: Scene, result: Awaitable[R]) -> R:
-        with operation(self._gateway.events, scene.request_id, str(scene.operation), "gateway"):
-            return await result
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -436,3 +401,12 @@ class GatewayNetwork:
     async def aclose(self) -> None:
         """Break every connection; operations under way fail. May be called twice."""
         await self._gateway.connector.aclose()
+
+
+def _report(request: KeygenRequest, key: KeygenResult) -> KeygenReport:
+    return KeygenReport(
+        request_id=request.request_id,
+        key_id=key.key_id,
+        public_key=key.public_key,
+        threshold=request.threshold,
+    )

@@ -1,4 +1,4 @@
-"""Which revision a gateway speaks: told by the caller, or found out by beginning an operation in one after the other."""
+"""Which revision a gateway speaks: named by the caller, or found out by beginning an operation in one after the other."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
 from dan_async.deadline import Deadline
-from dan_async.errors import ConfigurationError, DanError, GatewayError, ProtocolError
+from dan_async.errors import ConfigurationError, DanError, GatewayError
 from dan_async.gateway.failures import is_about_the_moment
-from dan_async.protocols.exchange import Revision
+from dan_async.protocols.gateway import GatewayProtocol
+from dan_async.protocols.gateway_0_1 import REVISION_0_1
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
+from dan_async.protocols.gateway_1 import REVISION_1
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: What is tried, in this order. 0.3 comes before 0.1, whose signature leaves the ephemeral key's expiry out.
-CANDIDATES = (Revision.V1, Revision.V0_3, Revision.V0_1)
+#: The order of the tries. 0.3 comes before 0.1, whose signature leaves the ephemeral key's expiry out.
+CANDIDATES: tuple[GatewayProtocol, ...] = (REVISION_1, REVISION_0_3, REVISION_0_1)
 
 #: Begins an operation, up to the gateway's challenge: in that revision, within so many seconds.
-Begin = Callable[[Revision, float | None], Awaitable[T]]
+Begin = Callable[[GatewayProtocol, float | None], Awaitable[T]]
 
 
 class RevisionChoice:
@@ -31,61 +34,48 @@ class RevisionChoice:
     It is found out with the first operation itself: each candidate gets a connection of its own and the operation's own
     setup, and the first one that the gateway answers with a challenge of the right form is it. The operation goes on from
     there, so nothing is begun twice and no wallet is asked before.
-
-    Args:
-        given: The revision, if the caller named one.
     """
 
-    def __init__(self, given: Revision | None) -> None:
-        self._given = given
-        self._found: Revision | None = None
+    def __init__(self, given: GatewayProtocol | None) -> None:
+        #: The revision's protocol, if it was given or has been found out.
+        self.known = given
+        self._is_given = given is not None
         self._finding = asyncio.Lock()
         self._failures = 0
         self._last_failure: tuple[Hashable, DanError] | None = None
 
-    @property
-    def known(self) -> Revision | None:
-        """The revision, if it was given or has been found out."""
-        return self._given or self._found
+    def doubt(self, error: DanError) -> None:
+        """
+        Find out again with the next attempt, after a failure to begin that may be about the revision.
 
-    async def begin(
+        A gateway that was changed may speak another one now.
+        """
+        if not self._is_given and not is_about_the_moment(error):
+            self.known = None
+
+    async def find_out(
         self, begin: Begin[T], *, kind: Hashable, deadline: Deadline, attempt_s: float, where: str
     ) -> T:
         """
-        Begin an operation in the gateway's revision.
+        Begin an operation in the first revision that works.
 
         Args:
             begin: Begins it; raises a DanError if that fails, and a ConfigurationError if the revision cannot carry it.
-            kind: What the outcome of finding out depends on, so that those who wait for the same can share a failure.
+            kind: The conditions of the outcome, so that operations waiting for the same one can share a failure.
             deadline: The job's deadline.
             attempt_s: Seconds for one try.
             where: The gateway, for errors.
-
-        Raises:
-            GatewayError: No revision works; the message tells what each try got.
-            ConfigurationError: The revision cannot carry the operation.
-            DanError: What *begin* raised.
         """
-        if self.known is None:
-            failures = self._failures
-            await self._acquire(deadline)
-            try:
-                if self.known is None:
-                    if failures != self._failures and self._last_failure and self._last_failure[0] == kind:
-                        raise copy.copy(self._last_failure[1])  # somebody else has just tried
-                    return await self._find_out(begin, kind, deadline, attempt_s, where)
-            finally:
-                self._finding.release()
+        failures = self._failures
+        await self._acquire(deadline)
         try:
-            return await begin(self.known, deadline.cap(attempt_s))
-        except ProtocolError:
-            self._found = None
-            raise
-        except GatewayError as error:
-            # A gateway that was changed may speak another revision now: the next attempt finds out again.
-            if not is_about_the_moment(error):
-                self._found = None
-            raise
+            if self.known is None:
+                if failures != self._failures and self._last_failure and self._last_failure[0] == kind:
+                    raise copy.copy(self._last_failure[1])  # somebody else has just tried
+                return await self._try_each(begin, kind, deadline, attempt_s, where)
+        finally:
+            self._finding.release()
+        return await begin(self.known, deadline.cap(attempt_s))
 
     async def _acquire(self, deadline: Deadline) -> None:
         limit = asyncio.timeout(deadline.remaining())
@@ -95,23 +85,23 @@ class RevisionChoice:
         except TimeoutError:
             raise deadline.error("finding out the gateway's revision", phase="challenge") from None
 
-    async def _find_out(
+    async def _try_each(
         self, begin: Begin[T], kind: Hashable, deadline: Deadline, attempt_s: float, where: str
     ) -> T:
-        tries: dict[Revision, DanError] = {}
-        for place, revision in enumerate(CANDIDATES):
+        tries: dict[GatewayProtocol, DanError] = {}
+        for place, protocol in enumerate(CANDIDATES):
             remaining = deadline.remaining()
             # Each try leaves as much for each of those that follow, and for what comes after the challenge.
             share = None if remaining is None else remaining / (len(CANDIDATES) - place + 1)
             try:
-                begun = await begin(revision, attempt_s if share is None else min(attempt_s, share))
+                begun = await begin(protocol, attempt_s if share is None else min(attempt_s, share))
             except DanError as error:
                 if not isinstance(error, ConfigurationError) and is_about_the_moment(error):
                     raise
-                tries[revision] = error
+                tries[protocol] = error
             else:
-                self._found = revision
-                _log.info("%s speaks revision %s", where, revision)
+                self.known = protocol
+                _log.info("%s speaks revision %s", where, protocol.revision)
                 return begun
         failure = _none_works(tries, where)
         self._failures += 1
@@ -119,16 +109,17 @@ class RevisionChoice:
         raise failure
 
 
-def _none_works(tries: dict[Revision, DanError], where: str) -> DanError:
+def _none_works(tries: dict[GatewayProtocol, DanError], where: str) -> DanError:
     errors = list(tries.values())
     if all(isinstance(error, ConfigurationError) for error in errors):
         return errors[0]
-    what = "; ".join(
-        f"revision {revision}: {error.message.replace(f'{where} ', '')}" for revision, error in tries.items()
+    tried = "; ".join(
+        f"revision {protocol.revision}: {error.message.replace(f'{where} ', '')}"
+        for protocol, error in tries.items()
     )
     closed = [e for e in errors if isinstance(e, GatewayError) and e.close_code is not None]
     return GatewayError(
-        f"{where} answered in none of the revisions ({what})",
+        f"{where} answered in none of the revisions ({tried})",
         hint="Check the URL; if you know the gateway's revision, name it. The wallet was not asked",
         phase="challenge",
         close_code=closed[-1].close_code if closed else None,

@@ -34,7 +34,7 @@ from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
 from dan_async.nodes.tally import KeygenTally, set_dissent_apart
-from dan_async.protocols import gateway_1 as revision_1
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import MOST_RESTARTS, ChallengeResult, restarted_request_id
 from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
@@ -376,7 +376,7 @@ class NodeKeygen:
         return opened
 
     async def _ask(self, request: KeygenRequest, threshold: Threshold, candidates: Sequence[Node]) -> _Opened:
-        setup = revision_1.keygen_setup(
+        setup = REVISION_1.keygen_setup(
             threshold=threshold,
             claim=request.claim,
             permissions=request.permissions,
@@ -386,7 +386,7 @@ class NodeKeygen:
             request_id=request.request_id,
             operation="keygen",
             revision="1",
-            text=revision_1.encode_keygen_setup(setup),
+            text=REVISION_1.encode_setup(setup),
         )
         # Fewer parties than asked for are taken late, but while there is time to go on with them.
         patience_s, remaining = self._timeouts.patience_s, self._deadline.remaining()
@@ -404,8 +404,8 @@ class NodeKeygen:
         return await authenticate(
             self._auth,
             challenge,
-            typed_data=revision_1.keygen_typed_data(opened.setup, challenge),
-            credentials=revision_1.encode_claim(self._first.claim),
+            typed_data=REVISION_1.typed_data("keygen", opened.setup, challenge),
+            credentials=REVISION_1.encode_claim(self._first.claim),
             request_id=opened.round.setup.request_id,
             deadline=self._deadline,
             events=self._events,

@@ -35,8 +35,8 @@ from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
 from dan_async.nodes.settling import settle_keygen
 from dan_async.nodes.signing import NodeSigner
-from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols.fields import decode_key_id
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
@@ -199,12 +199,12 @@ class NodeNetwork:
     ) -> EphemeralKeyReport:
         self.pool.refuse_if_closed()
         key_id = decode_key_id(change.key_id)
-        setup = revision_1.ephemeral_key_setup(claim=change.claim, key_id=key_id)
+        setup = REVISION_1.ephemeral_key_setup(claim=change.claim, key_id=key_id)
         text = SetupText(
             request_id=change.request_id,
             operation=operation,
             revision="1",
-            text=revision_1.encode_ephemeral_key_setup(setup),
+            text=REVISION_1.encode_setup(setup),
             key_id=key_id,
         )
 
@@ -212,8 +212,8 @@ class NodeNetwork:
             return await authenticate(
                 auth,
                 challenge,
-                typed_data=revision_1.ephemeral_key_typed_data(setup, challenge),
-                credentials=revision_1.encode_claim(change.claim),
+                typed_data=REVISION_1.typed_data(operation, setup, challenge),
+                credentials=REVISION_1.encode_claim(change.claim),
                 request_id=change.request_id,
                 deadline=deadline,
                 events=self.pool.events,
@@ -246,7 +246,7 @@ class NodeNetwork:
             request_id=new_request_id(),
             operation=REGISTER_PASSKEY,
             revision="1",
-            text=revision_1.encode_passkey_setup(PasskeySetup()),
+            text=REVISION_1.encode_setup(PasskeySetup()),
         )
 
         async def owner_makes_passkey(challenge: str) -> UserAuthentication:

@@ -24,7 +24,7 @@ from dan_async.network import AuthModule
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.node import Node
 from dan_async.protocols.fields import encode
-from dan_async.protocols.gateway_1 import oneshot_challenge
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
     ChallengeParams,
     ChallengeResult,
@@ -95,7 +95,7 @@ class NodeRound:
     def challenge(self) -> str:
         """The final challenge, as the owner's typed data carries it: 64 hex digits."""
         if not self.nonces:
-            return oneshot_challenge(self.setup.text)
+            return REVISION_1.oneshot_challenge(self.setup.text)
         return final_challenge(
             operation=self.setup.operation,
             request_id=self.setup.request_id,

@@ -23,9 +23,8 @@ from dan_async.nodes.health import Lateness
 from dan_async.nodes.node import Node
 from dan_async.nodes.signature_shares import ExpectedShares, join_shares
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
-from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols.fields import decode_key_id, encode
-from dan_async.protocols.gateway import ephemeral_payload
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import setup_hash
 from dan_async.protocols.node_signing import (
     OPERATION,
@@ -261,11 +260,11 @@ class _SigningJob:
         self._deadline = deadline
         self.stocked: list[StockedPresignature] = []
         self.winner: Run | None = None
-        setup = revision_1.signgen_setup(
-            t=order.t, key_id=order.key_id, message=revision_1.encode_message(order.requests)
+        setup = REVISION_1.signgen_setup(
+            t=order.t, key_id=order.key_id, message=REVISION_1.encode_message(order.requests)
         )
         self._message = setup.message
-        self._setup = revision_1.encode_signgen_setup(setup)
+        self._setup = REVISION_1.encode_setup(setup)
         self._setup_digest = setup_hash(operation=OPERATION, revision="1", setup=self._setup)
 
     @property
@@ -309,8 +308,8 @@ class _SigningJob:
         challenge = sign_challenge(
             request_id=request_id, setup_digest=self._setup_digest, signers=signers, presignature_ids=ids
         )
-        payload = ephemeral_payload(self._setup, challenge.hex())
-        return revision_1.ephemeral_authentication(
+        payload = REVISION_1.ephemeral_payload(self._setup, challenge.hex())
+        return REVISION_1.ephemeral_authentication(
             claim=self.order.claim,
             owner_id=self.order.owner_id or "",
             message=self._message,

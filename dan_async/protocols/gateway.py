@@ -1,110 +1,107 @@
 """
-The authentication object: who asked, and the signature that shows it. Alike in all revisions.
+The gateway's protocol, both directions of every frame in one class, so that client and server cannot drift apart.
 
-The form of a challenge: 64 hex digits without 0x, alike in all revisions.
-
-The gateway's protocol in every revision: the one module that networks and servers need.
-
-A client begins with ``keygen_exchange`` and its siblings, a gateway with ``accept``; nodes check what an owner signed with
-``owner_typed_data`` and ``owner_claim``, and what an ephemeral key signed with ``ephemeral_payload`` and
-``read_ephemeral_proof``.
-
-What an ephemeral key signs, and the setup of a signature: alike in all revisions but for the algorithm's name.
-
-What every revision's module has: ``revisions.module_for`` finds the one to ask.
-
-The frames of revisions 0.1 and 0.3, which take one setup at a time: every frame is one thing, without a name.
-
-``slots`` are the names under which revision 1 would send it; here there is one and it stays off the wire.
-
-The EIP-712 request that an owner's wallet signs, alike in all revisions but for the setup's type.
-
-The domain has neither chain id nor contract; ``EIP712Domain`` is spelled out so that every
-``eth_signTypedData_v4`` wallet accepts it. Each call gives fresh lists: wallets may change them.
+``GatewayProtocol`` holds all that the revisions share, and the frames of those before 1, which take one setup at a time and
+name nothing. ``gateway_0_3`` and ``gateway_1`` override it, ``gateway_0_1`` overrides 0.3. Decoders raise ``ProtocolError``
+if a text is not JSON and ``InvalidFieldError`` if a member is missing, unknown or wrong.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard, TypeVar, get_args
 
-from dan_async._json import load, quote
-from dan_async._values import check_text, shown
+from dan_async._json import dump, quote
+from dan_async._values import check_text, from_hex, shown
 from dan_async.config import Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import TypedDataForm
-from dan_async.errors import ChallengeError, InvalidFieldError, ProtocolError
+from dan_async.errors import ChallengeError, InvalidFieldError
 from dan_async.protocols import results
-from dan_async.protocols.fields import _LONGEST_SETUP, load_text, members, only
+from dan_async.protocols.fields import decode_base64, encode_base64, load_text, members, only
 from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import (
+    MOST_SETUP,
     AuthMethod,
     EphemeralClaim,
     EphemeralKeySetup,
     KeygenSetup,
+    Setup,
     SigngenSetup,
     UserAuthentication,
+    decode_keygen_setup,
+    decode_passkey_setup,
+    decode_signgen_setup,
+    encode_keygen_setup,
+    encode_passkey_setup,
+    encode_signgen_setup,
+    ephemeral_key_metadata,
+    keygen_metadata,
+    keygen_shown_to_wallet,
 )
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, KeyAlgorithm
 
-#: How a request can be authorised: the owner's wallet, the ephemeral key, a passkey.
-METHODS = ("eoa", "ephemeral", "passkey")
+
+class Revision(StrEnum):
+    """A revision of the gateway's protocol."""
+
+    V0_1 = "0.1"
+    V0_3 = "0.3"
+    V1 = "1"
 
 
-def encode_authentication(auth: UserAuthentication) -> str:
-    """Write the object, members in the wire's order."""
-    return (
-        f'{{"credentials":{{"credentials":{quote(auth.credentials)},"method":{quote(auth.method)},"id":{quote(auth.id)}}},'
-        f'"signature":{quote(auth.signature)}}}'
-    )
+class Operation(StrEnum):
+    """The purpose of a connection; the last segment of the URL's path."""
+
+    KEYGEN = "keygen"
+    SIGNGEN = "signgen"
+    ADD_EPHEMERAL_KEY = "addEphemeralKey"
+    REVOKE_EPHEMERAL_KEY = "revokeEphemeralKey"
+    REGISTER_PASSKEY = "registerPasskey"
 
 
-def read_authentication(value: Json) -> UserAuthentication:
-    """
-    Read the object. The signature is not checked here: that is for the nodes.
+#: ``v1`` is challenge and response, ``v2`` one-shot; the version segment of the URL's path.
+ApiVersion: TypeAlias = Literal["v1", "v2"]
 
-    Raises:
-        InvalidFieldError: A member is missing, unknown or wrong.
-    """
-    outer = members(value, "authentication", ("credentials", "signature"))
-    inner = members(outer["credentials"], "credentials", ("credentials", "method", "id"))
-    method = inner["method"]
-    if method not in METHODS:
-        raise InvalidFieldError("method", f"must be one of {', '.join(METHODS)}")
-    if method == "eoa":
-        parse_address("id", inner["id"])
-    return UserAuthentication(
-        method=method, id=inner["id"], credentials=inner["credentials"], signature=outer["signature"]
-    )
+#: The slot of an operation that has one setup and no algorithm.
+MAIN = "main"
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def member_of(kind: type[E], name: str, value: object) -> E:
+    """Return the member of an enumeration that a value names; the error lists those there are."""
+    try:
+        return kind(value)  # type: ignore[arg-type]  # an enumeration refuses all but its values
+    except ValueError:
+        raise InvalidFieldError(name, f"must be one of {', '.join(kind)}") from None
+
+
+# --- challenges: 64 hex digits without 0x -----------------------------------------------------------------------------
 
 
 _CHALLENGE = re.compile(r"[0-9a-fA-F]{64}\Z")
 
 
-def check_challenge(value: object) -> str:
-    """
-    Check a challenge that we are about to send or sign.
+def is_challenge(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and _CHALLENGE.match(value) is not None
 
-    Raises:
-        InvalidFieldError: It is not 64 hex digits without 0x.
-    """
-    if not isinstance(value, str) or _CHALLENGE.match(value) is None:
+
+def check_challenge(value: object) -> str:
+    """Check a challenge that we are about to send or sign."""
+    if not is_challenge(value):
         raise InvalidFieldError("challenge", "must be 64 hex digits without 0x")
     return value
 
 
-def decode_plain_challenge(frame: object) -> str:
-    """
-    Read a challenge frame that is the challenge itself.
-
-    Raises:
-        ChallengeError: It is anything else, so that no wallet is asked to sign it.
-    """
-    if not isinstance(frame, str) or _CHALLENGE.match(frame) is None:
+def decode_challenge(frame: object) -> str:
+    """Read a challenge frame that is the challenge itself. Anything else is refused before a wallet is asked to sign it."""
+    if not is_challenge(frame):
         raise ChallengeError(
             f"the challenge is not 64 hex digits: the gateway sent {shown(frame)}",
             hint="Check the gateway's URL and revision; nothing was signed",
@@ -112,315 +109,14 @@ def decode_plain_challenge(frame: object) -> str:
     return frame
 
 
-def decode_challenge_object(frame: object, names: Collection[str]) -> dict[str, str]:
-    """
-    Read a challenge frame that is a JSON object with one challenge for each name.
-
-    Args:
-        frame: What the gateway sent.
-        names: The names that must be in it, and no others.
-
-    Raises:
-        ChallengeError: It is anything else, or two challenges in it are equal.
-    """
-    try:
-        found = load(frame) if isinstance(frame, str) else None
-    except ProtocolError:
-        found = None
-    if (
-        not isinstance(found, dict)
-        or set(found) != set(names)
-        or not all(isinstance(value, str) and _CHALLENGE.match(value) for value in found.values())
-    ):
-        raise ChallengeError(
-            f"the challenge is not a JSON object with 64 hex digits for each of {', '.join(names)}: "
-            f"the gateway sent {shown(frame)}",
-            hint="Check the gateway's URL and revision; nothing was signed",
-        )
-    if len({value.lower() for value in found.values()}) != len(found):
-        raise ChallengeError("the gateway gave two algorithms the same challenge", hint="Nothing was signed")
-    return {name: found[name] for name in names}
-
-
-def double_sha256(setup: str) -> str:
-    """
-    Give the challenge of a one-shot request: SHA-256 of the SHA-256 of the setup's text, in hex without 0x.
-
-    Raises:
-        InvalidFieldError: UTF-8 cannot carry the text.
-    """
-    text = check_text("setup", setup, most=4 * 1024 * 1024).encode()
-    return hashlib.sha256(hashlib.sha256(text).digest()).hexdigest()
-
-
-def ephemeral_payload(setup: str, challenge: str) -> bytes:
-    """
-    Give the bytes that an ephemeral key signs: the JSON of setup and challenge.
-
-    Args:
-        setup: The setup's text exactly as it is sent; it is not parsed and written again.
-        challenge: 64 hex digits without 0x.
-
-    Raises:
-        InvalidFieldError: The challenge has another form, or UTF-8 cannot carry the setup.
-    """
-    check_text("setup", setup, most=_LONGEST_SETUP)
-    return f'{{"setup":{setup},"challenge":{quote(check_challenge(challenge))}}}'.encode()
-
-
-class RevisionModule(Protocol):
-    """What every revision's module has."""
-
-    @property
-    def OPERATIONS(self) -> tuple[str, ...]:  # noqa: N802  # a constant of the module
-        """The operations of the revision."""
-        ...
-
-    @property
-    def API_VERSIONS(self) -> tuple[str, ...]:  # noqa: N802  # a constant of the module
-        """The forms of an exchange: ``v1``, ``v2``."""
-        ...
-
-    @property
-    def EPHEMERAL_ALGORITHMS(self) -> tuple[KeyAlgorithm, ...]:  # noqa: N802  # a constant of the module
-        """What an ephemeral key may be, the usual one first."""
-        ...
-
-    @property
-    def SIGN_ALGORITHMS(self) -> tuple[KeyAlgorithm, ...]:  # noqa: N802  # a constant of the module
-        """What a distributed key may be, the usual one first."""
-        ...
-
-    def encode_claim(self, claim: EphemeralClaim) -> str:
-        """Write tag 2 of a setup."""
-        ...
-
-    def decode_claim(self, text: str) -> EphemeralClaim:
-        """Read tag 2 of a setup."""
-        ...
-
-    def encode_credentials(self, claim: EphemeralClaim, owner_id: str) -> str:
-        """Write the credentials text of an authentication."""
-        ...
-
-    def decode_credentials(self, text: str, owner_id: str) -> EphemeralClaim:
-        """Read the credentials text of an authentication."""
-        ...
-
-    def keygen_setup(
-        self,
-        *,
-        threshold: Threshold,
-        claim: EphemeralClaim,
-        permissions: str | None = None,
-        key_label: str | None = None,
-        sign_alg: KeyAlgorithm = "secp256k1",
-    ) -> KeygenSetup:
-        """Make the setup of one key."""
-        ...
-
-    def encode_keygen_setup(self, setup: KeygenSetup) -> str:
-        """Write one keygen setup."""
-        ...
-
-    def decode_keygen_setup(self, text: str) -> KeygenSetup:
-        """Read one keygen setup."""
-        ...
-
-    def keygen_typed_data(self, setup: KeygenSetup, challenge: str) -> dict[str, Any]:
-        """Build what the owner's wallet signs for one keygen setup."""
-        ...
-
-    def signgen_setup(
-        self, *, t: int, key_id: str, message: str, sign_alg: KeyAlgorithm = "secp256k1"
-    ) -> SigngenSetup:
-        """Make the setup of a signature."""
-        ...
-
-    def encode_signgen_setup(self, setup: SigngenSetup) -> str:
-        """Write a signgen setup."""
-        ...
-
-    def decode_signgen_setup(self, text: str) -> SigngenSetup:
-        """Read a signgen setup."""
-        ...
-
-    def encode_message(self, requests: Sequence[SignRequest]) -> str:
-        """Write the message text of a signgen setup."""
-        ...
-
-    def decode_message(self, text: str, sign_alg: KeyAlgorithm = "secp256k1") -> tuple[SignRequest, ...]:
-        """Read the message text of a signgen setup."""
-        ...
-
-    def owner_authentication(
-        self, *, claim: EphemeralClaim, method: AuthMethod, owner_id: str, signature: str
-    ) -> UserAuthentication:
-        """Make the authentication object of an owner."""
-        ...
-
-    def ephemeral_authentication(
-        self, *, claim: EphemeralClaim, owner_id: str, message: str | None, signature: str
-    ) -> UserAuthentication:
-        """Make the authentication object of an ephemeral key."""
-        ...
-
-    def read_ephemeral_signature(self, auth: UserAuthentication, message: str | None) -> str:
-        """Give an ephemeral key's signature."""
-        ...
-
-    def join_setups(self, operation: str, setups: Sequence[str]) -> str:
-        """Write the setup frame."""
-        ...
-
-    def split_setups(self, operation: str, frame: str) -> tuple[str, ...]:
-        """Give the setup texts of a setup frame, as they were sent."""
-        ...
-
-    def encode_challenges(self, operation: str, challenges: Mapping[str, str]) -> str:
-        """Write the challenge frame."""
-        ...
-
-    def decode_challenges(self, operation: str, frame: str, slots: Collection[str]) -> dict[str, str]:
-        """Read the challenge frame."""
-        ...
-
-    def encode_authentications(
-        self, operation: str, authentications: Mapping[str, UserAuthentication]
-    ) -> str:
-        """Write the authentication frame."""
-        ...
-
-    def decode_authentications(
-        self, operation: str, frame: str, slots: Collection[str]
-    ) -> dict[str, UserAuthentication]:
-        """Read the authentication frame."""
-        ...
-
-    def encode_keygen_results(self, found: Sequence[KeygenResult]) -> str:
-        """Write the keygen result frame."""
-        ...
-
-    def decode_keygen_results(self, frame: str) -> tuple[KeygenResult, ...]:
-        """Read the keygen result frame."""
-        ...
-
-    def encode_signgen_results(self, found: Sequence[SigngenResult]) -> str:
-        """Write the signgen result frame."""
-        ...
-
-    def decode_signgen_results(self, frame: str) -> tuple[SigngenResult, ...]:
-        """Read the signgen result frame."""
-        ...
-
-
-class EphemeralKeyModule(Protocol):
-    """What the module of a revision with addEphemeralKey has besides."""
-
-    def encode_ephemeral_key_setup(self, setup: EphemeralKeySetup) -> str:
-        """Write the setup of addEphemeralKey or revokeEphemeralKey."""
-        ...
-
-    def decode_ephemeral_key_setup(self, text: str) -> EphemeralKeySetup:
-        """Read the setup of addEphemeralKey or revokeEphemeralKey."""
-        ...
-
-    def ephemeral_key_setup(self, *, claim: EphemeralClaim, key_id: str, n: int) -> EphemeralKeySetup:
-        """Make the setup of addEphemeralKey or revokeEphemeralKey."""
-        ...
-
-    def ephemeral_key_typed_data(self, setup: EphemeralKeySetup, challenge: str) -> dict[str, Any]:
-        """Build what the owner's wallet signs to add or revoke an ephemeral key."""
-        ...
-
-
-#: Longest setup frame.
-_LONGEST_FRAME = 4 * 1024 * 1024
-
-
-def join_setups(operation: str, setups: Sequence[str]) -> str:
-    """Give the setup frame: the one setup."""
-    return only(setups, f"setups of {operation}")
-
-
-def split_setups(operation: str, frame: str) -> tuple[str, ...]:
-    """Give the setup texts of a setup frame: the frame itself, which is not looked into here."""
-    return (check_text(f"setup of {operation}", frame, most=_LONGEST_FRAME),)
-
-
-def encode_challenges(operation: str, challenges: Mapping[str, str]) -> str:
-    """Write the challenge frame: 64 hex digits."""
-    return check_challenge(only(tuple(challenges.values()), f"challenges of {operation}"))
-
-
-def decode_challenges(operation: str, frame: str, slots: Collection[str]) -> dict[str, str]:
-    """
-    Read the challenge frame.
-
-    Raises:
-        ChallengeError: It is not 64 hex digits.
-    """
-    return {only(tuple(slots), f"setups of {operation}"): decode_plain_challenge(frame)}
-
-
-def encode_authentications(operation: str, authentications: Mapping[str, UserAuthentication]) -> str:
-    """Write the authentication frame: the one object."""
-    return encode_authentication(only(tuple(authentications.values()), f"authentications of {operation}"))
-
-
-def decode_authentications(
-    operation: str, frame: str, slots: Collection[str]
-) -> dict[str, UserAuthentication]:
-    """
-    Read the authentication frame.
-
-    Raises:
-        ProtocolError: It is not JSON.
-        InvalidFieldError: A member is missing, unknown or wrong.
-    """
-    return {only(tuple(slots), f"setups of {operation}"): read_authentication(load_text(frame))}
-
-
-def read_ephemeral_signature(auth: UserAuthentication, message: str | None) -> str:
-    """Give the ephemeral key's signature, which is the member itself: the message is not repeated."""
-    del message
-    return auth.signature
-
-
-def encode_keygen_results(found: Sequence[KeygenResult]) -> str:
-    """Write the keygen result frame."""
-    return results.encode_keygen_results((only(found, "results"),), with_algorithm=False)
-
-
-def decode_keygen_results(frame: str) -> tuple[KeygenResult, ...]:
-    """
-    Read the keygen result frame.
-
-    Raises:
-        ProtocolError: It breaks the grammar, or the public key is not on the curve.
-    """
-    return results.decode_keygen_results(frame, with_algorithm=False)
-
-
-def encode_signgen_results(found: Sequence[SigngenResult]) -> str:
-    """Write the signgen result frame."""
-    return results.encode_signgen_results((only(found, "results"),))
-
-
-def decode_signgen_results(frame: str) -> tuple[SigngenResult, ...]:
-    """
-    Read the signgen result frame.
-
-    Raises:
-        ProtocolError: It breaks the grammar.
-    """
-    return results.decode_signgen_results(frame, with_transaction_id=False)
+# --- the typed data that an owner's wallet signs ----------------------------------------------------------------------
 
 
 def _struct(**kinds: str) -> tuple[dict[str, str], ...]:
-    return tuple({"name": field, "type": kind} for field, kind in kinds.items())
+    return tuple({"name": member, "type": kind} for member, kind in kinds.items())
 
 
+# Domain without chain id and contract; EIP712Domain is spelled out so that every eth_signTypedData_v4 wallet accepts it.
 _TYPES = {
     "EIP712Domain": _struct(name="string", version="string"),
     "KeygenSetupOpts": _struct(t="uint32", n="uint32", metadata="TaggedValue[]"),
@@ -443,15 +139,296 @@ def _form(setup_type: str) -> TypedDataForm:
 
 def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> dict[str, Any]:
     """
-    Build the typed data.
+    Build the typed data; each call returns fresh lists, since wallets may change them.
 
-    Args:
-        setup_type: ``KeygenSetupOpts``, ``AddEphemeralKeyOpts`` or ``MetadataSetupOpts``.
-        setup: The setup as the message shows it. Members that the type does not name are
-            shown but not hashed.
-        challenge: 64 hex digits without 0x.
-
-    Raises:
-        InvalidFieldError: The challenge has another form.
+    Members of *setup* that the type does not name are shown but not hashed.
     """
     return _form(setup_type).fill({"setup": dict(setup), "challenge": check_challenge(challenge)})
+
+
+# --- the authentication object: the name of the asker, and the signature ----------------------------------------------
+
+
+def encode_authentication(auth: UserAuthentication) -> str:
+    return (
+        f'{{"credentials":{{"credentials":{quote(auth.credentials)},"method":{quote(auth.method)},"id":{quote(auth.id)}}},'
+        f'"signature":{quote(auth.signature)}}}'
+    )
+
+
+def read_authentication(value: Json) -> UserAuthentication:
+    """Read the object. The signature is not checked here: that is for the nodes."""
+    outer = members(value, "authentication", ("credentials", "signature"))
+    inner = members(outer["credentials"], "credentials", ("credentials", "method", "id"))
+    method, methods = inner["method"], get_args(AuthMethod)
+    if method not in methods:
+        raise InvalidFieldError("method", f"must be one of {', '.join(methods)}")
+    if method == "eoa":
+        parse_address("id", inner["id"])
+    return UserAuthentication(
+        method=method, id=inner["id"], credentials=inner["credentials"], signature=outer["signature"]
+    )
+
+
+# --- the protocol -----------------------------------------------------------------------------------------------------
+
+
+class GatewayProtocol(ABC):
+    """
+    One revision. Stateless: there is one instance of each, ``exchange.protocol_for`` finds it.
+
+    A *slot* names a setup of an exchange: the distributed key's algorithm, or ``main``. It stands on the wire where there
+    can be several, in revision 1.
+    """
+
+    revision: ClassVar[Revision]
+    #: The operations there are, and the ways to authorise each.
+    methods: ClassVar[Mapping[str, tuple[AuthMethod, ...]]]
+    api_versions: ClassVar[tuple[ApiVersion, ...]] = ("v1",)
+    #: Algorithms of ephemeral keys, and of distributed keys; the usual one first.
+    ephemeral_algorithms: ClassVar[tuple[KeyAlgorithm, ...]] = ("ed25519",)
+    sign_algorithms: ClassVar[tuple[KeyAlgorithm, ...]] = ("secp256k1",)
+    #: Whether algorithms and messages are named on the wire, so that one exchange can hold several.
+    has_names: ClassVar[bool] = False
+    #: The EIP-712 type of a change of ephemeral keys.
+    change_type: ClassVar[str]
+
+    def __repr__(self) -> str:
+        return f"<gateway protocol, revision {self.revision}>"
+
+    def check_operation(self, operation: str, api_version: str = "v1") -> None:
+        """Check that the revision has an operation in this form."""
+        if operation not in tuple(self.methods):
+            known = member_of(Operation, "operation", operation)
+            raise InvalidFieldError("operation", f"{known} does not exist in revision {self.revision}")
+        if api_version not in self.api_versions:
+            raise InvalidFieldError(
+                "api_version", f"must be {' or '.join(self.api_versions)} in revision {self.revision}"
+            )
+
+    def check_method(self, operation: str, method: str) -> None:
+        """Check that a method may authorise an operation."""
+        self.check_operation(operation)
+        allowed = self.methods[operation]
+        if method not in allowed:
+            raise InvalidFieldError(
+                "method", f"must be {' or '.join(allowed)} for {operation} in revision {self.revision}"
+            )
+
+    # --- claims -------------------------------------------------------------------------------------------------------
+
+    def encode_claim(self, claim: EphemeralClaim) -> str:
+        """Write the ephemeral claim: tag 2 of a setup."""
+        self._check_ephemeral_algorithm(claim)
+        algorithm = f',"signAlg":"{claim.sign_alg}"' if self.has_names else ""
+        return f'{{"ephId":{quote(claim.eph_id)},"ephPK":"0x{claim.eph_pk.hex()}","expiry":{claim.expiry}{algorithm}}}'
+
+    def decode_claim(self, text: str) -> EphemeralClaim:
+        algorithm = ("signAlg",) if self.has_names else ()
+        found = members(load_text(text), "claim", ("ephId", "ephPK", "expiry", *algorithm))
+        return EphemeralClaim(
+            eph_id=found["ephId"],
+            eph_pk=from_hex(found["ephPK"], field="ephPK", prefix=True),
+            expiry=found["expiry"],
+            sign_alg=found.get("signAlg", "ed25519"),
+        )
+
+    def encode_credentials(self, claim: EphemeralClaim, owner_id: str) -> str:
+        """Write the credentials text of an authentication: the claim. The owner is named beside it."""
+        del owner_id
+        return self.encode_claim(claim)
+
+    def decode_credentials(self, text: str, owner_id: str) -> EphemeralClaim:
+        del owner_id
+        return self.decode_claim(text)
+
+    def _check_ephemeral_algorithm(self, claim: EphemeralClaim) -> None:
+        if claim.sign_alg not in self.ephemeral_algorithms:
+            raise InvalidFieldError(
+                "eph_alg", f"must be {' or '.join(self.ephemeral_algorithms)} in revision {self.revision}"
+            )
+
+    # --- setups -------------------------------------------------------------------------------------------------------
+
+    def keygen_setup(
+        self,
+        *,
+        threshold: Threshold,
+        claim: EphemeralClaim,
+        permissions: str | None = None,
+        key_label: str | None = None,
+        sign_alg: KeyAlgorithm = "secp256k1",
+    ) -> KeygenSetup:
+        """Make the setup of one key."""
+        return KeygenSetup(
+            t=threshold.t,
+            n=threshold.n,
+            metadata=keygen_metadata(self.encode_claim(claim), permissions),
+            key_label=key_label,
+            sign_alg=sign_alg,
+        )
+
+    def signgen_setup(
+        self, *, t: int, key_id: str, message: str, sign_alg: KeyAlgorithm = "secp256k1"
+    ) -> SigngenSetup:
+        """Make the setup of a signature; the message is Base64-encoded here, once."""
+        return SigngenSetup(t=t, key_id=key_id, message=encode_base64("message", message), sign_alg=sign_alg)
+
+    def ephemeral_key_setup(
+        self, *, claim: EphemeralClaim, key_id: str, n: int | None = None
+    ) -> EphemeralKeySetup:
+        """Make the setup that adds an ephemeral key to a key of n parties, or revokes it."""
+        del n
+        self.check_operation(Operation.ADD_EPHEMERAL_KEY)
+        return EphemeralKeySetup(metadata=ephemeral_key_metadata(self.encode_claim(claim), key_id))
+
+    def encode_setup(self, setup: Setup) -> str:
+        if isinstance(setup, KeygenSetup):
+            return encode_keygen_setup(setup, has_names=self.has_names)
+        if isinstance(setup, SigngenSetup):
+            return encode_signgen_setup(setup, has_names=self.has_names)
+        if isinstance(setup, EphemeralKeySetup):
+            self.check_operation(Operation.ADD_EPHEMERAL_KEY)
+            return dump(self._change_members(setup))
+        self.check_operation(Operation.REGISTER_PASSKEY)
+        return encode_passkey_setup(setup)
+
+    def decode_setup(self, operation: str, text: str) -> Setup:
+        """Read one setup. Members may stand in any order; metadata values are kept exactly."""
+        self.check_operation(operation)
+        if operation == Operation.KEYGEN:
+            return decode_keygen_setup(text, has_names=self.has_names)
+        if operation == Operation.SIGNGEN:
+            return decode_signgen_setup(text, has_names=self.has_names)
+        if operation == Operation.REGISTER_PASSKEY:
+            return decode_passkey_setup(text)
+        return self._read_change(load_text(text))
+
+    @abstractmethod
+    def _change_members(self, setup: EphemeralKeySetup) -> dict[str, Any]:
+        """Return the setup that adds or revokes an ephemeral key as JSON values; the wallet is shown the same."""
+        ...
+
+    @abstractmethod
+    def _read_change(self, value: Json) -> EphemeralKeySetup: ...
+
+    # --- messages to sign ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode_message(self, requests: Sequence[SignRequest]) -> str:
+        """Write the message of a signgen setup, before Base64."""
+        ...
+
+    @abstractmethod
+    def decode_message(self, text: str, sign_alg: KeyAlgorithm = "secp256k1") -> tuple[SignRequest, ...]: ...
+
+    def sign_requests(self, setup: SigngenSetup) -> tuple[SignRequest, ...]:
+        """Return the messages in a signgen setup."""
+        return self.decode_message(decode_base64("message", setup.message), setup.sign_alg)
+
+    # --- signed data and signers --------------------------------------------------------------------------------------
+
+    def typed_data(self, operation: str, setup: Setup, challenge: str) -> dict[str, Any]:
+        """Build the typed data that the owner's wallet signs: metadata exactly as it is, but for the permissions."""
+        self.check_operation(operation)
+        if isinstance(setup, KeygenSetup):
+            shown_members = keygen_shown_to_wallet(setup, has_names=self.has_names)
+            return owner_request("KeygenSetupOpts", shown_members, challenge)
+        if isinstance(setup, EphemeralKeySetup):
+            return owner_request(self.change_type, self._change_members(setup), challenge)
+        raise InvalidFieldError("operation", "is not one that a wallet authorises")
+
+    def ephemeral_payload(self, setup_text: str, challenge: str) -> bytes:
+        """Return the bytes that an ephemeral key signs. The setup's text is not parsed and written again."""
+        check_text("setup", setup_text, most=MOST_SETUP)
+        return f'{{"setup":{setup_text},"challenge":{quote(check_challenge(challenge))}}}'.encode()
+
+    def owner_authentication(
+        self, *, claim: EphemeralClaim | None, method: AuthMethod, owner_id: str, signature: str
+    ) -> UserAuthentication:
+        """Make the authentication of an owner. A passkey that is being registered vouches for no claim yet."""
+        credentials = "" if claim is None else self.encode_credentials(claim, owner_id)
+        return UserAuthentication(method=method, id=owner_id, credentials=credentials, signature=signature)
+
+    def ephemeral_authentication(
+        self, *, claim: EphemeralClaim, owner_id: str, message: str | None, signature: str
+    ) -> UserAuthentication:
+        """
+        Make the authentication of an ephemeral key, from its signature over ``ephemeral_payload``.
+
+        Revision 0.1 names the owner in it, and revision 1 repeats the message of the setup, if that has one.
+        """
+        del owner_id, message
+        return UserAuthentication(
+            method="ephemeral", id=claim.eph_id, credentials=self.encode_claim(claim), signature=signature
+        )
+
+    def owner_claim(self, setup: Setup, auth: UserAuthentication) -> EphemeralClaim:
+        """Return the ephemeral key that an owner vouches for, in the setup (which is signed) and in the credentials."""
+        text = setup.claim_text if isinstance(setup, KeygenSetup | EphemeralKeySetup) else None
+        if text is None:
+            raise InvalidFieldError("setup", "has no ephemeral claim")
+        signed, claim = self.decode_claim(text), self.decode_credentials(auth.credentials, auth.id)
+        if not self._is_same_claim(signed, claim):
+            raise InvalidFieldError("credentials", "hold another claim than the setup")
+        return claim
+
+    def ephemeral_proof(self, setup: Setup, auth: UserAuthentication) -> tuple[EphemeralClaim, str]:
+        """Return the ephemeral key that authorised a request, and its signature over ``ephemeral_payload``."""
+        claim = self.decode_credentials(auth.credentials, auth.id)
+        self._check_ephemeral_id(claim, auth)
+        return claim, self.read_ephemeral_signature(
+            auth, setup.message if isinstance(setup, SigngenSetup) else None
+        )
+
+    def read_ephemeral_signature(self, auth: UserAuthentication, message: str | None) -> str:
+        del message
+        return auth.signature
+
+    def _is_same_claim(self, signed: EphemeralClaim, claim: EphemeralClaim) -> bool:
+        return signed == claim
+
+    def _check_ephemeral_id(self, claim: EphemeralClaim, auth: UserAuthentication) -> None:
+        if claim.eph_id != auth.id:
+            raise InvalidFieldError("id", "is not the ephId of the credentials")
+
+    # --- frames -------------------------------------------------------------------------------------------------------
+
+    def join_setups(self, operation: str, texts: Sequence[str]) -> str:
+        """Write the setup frame."""
+        return only(texts, f"setups of {operation}")
+
+    def split_setups(self, operation: str, frame: str) -> tuple[str, ...]:
+        """Return the setup texts of a setup frame, each exactly as it was sent."""
+        return (check_text(f"setup of {operation}", frame, most=MOST_SETUP),)
+
+    def encode_challenges(self, operation: str, challenges: Mapping[str, str]) -> str:
+        return check_challenge(only(tuple(challenges.values()), f"challenges of {operation}"))
+
+    def decode_challenges(self, operation: str, frame: str, slots: Collection[str]) -> dict[str, str]:
+        """Read the challenge frame; a ``ChallengeError`` says that nothing was signed."""
+        return {only(tuple(slots), f"setups of {operation}"): decode_challenge(frame)}
+
+    def encode_authentications(self, operation: str, found: Mapping[str, UserAuthentication]) -> str:
+        return encode_authentication(only(tuple(found.values()), f"authentications of {operation}"))
+
+    def decode_authentications(
+        self, operation: str, frame: str, slots: Collection[str]
+    ) -> dict[str, UserAuthentication]:
+        return {only(tuple(slots), f"setups of {operation}"): read_authentication(load_text(frame))}
+
+    def encode_keygen_results(self, found: Sequence[KeygenResult]) -> str:
+        if not self.has_names:
+            only(found, "results")
+        return results.encode_keygen_results(found, has_names=self.has_names)
+
+    def decode_keygen_results(self, frame: str) -> tuple[KeygenResult, ...]:
+        return results.decode_keygen_results(frame, has_names=self.has_names)
+
+    def encode_signgen_results(self, found: Sequence[SigngenResult]) -> str:
+        if not self.has_names:
+            only(found, "results")
+        return results.encode_signgen_results(found)
+
+    def decode_signgen_results(self, frame: str) -> tuple[SigngenResult, ...]:
+        return results.decode_signgen_results(frame, has_names=self.has_names)

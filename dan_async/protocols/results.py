@@ -1,8 +1,8 @@
 """
 The grammar of result frames: ``key=value`` pairs joined by ``:``, results joined by ``;``.
 
-Read strictly: the keys must be the expected ones, in their order, once each. A reader that splits by hand and takes what
-it finds can be made to see another key or signature than the next reader sees.
+Read strictly: the keys must be the expected ones, in their order, once each. A lenient reader can be
+made to see another key or signature than the next reader sees.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from attrs import field, frozen
 from dan_async._values import check_algorithm, check_int, from_hex, required, shown
 from dan_async.crypto.curve import compress
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.types import Hex, KeyAlgorithm, MpcKeyId
+from dan_async.types import KeyAlgorithm, MpcKeyId
 
 #: The only word that the gateway answers when an operation has no other result.
 STATUS_OK = "ok"
@@ -53,16 +53,9 @@ def check_token(name: str, value: object) -> str:
 @frozen(kw_only=True)
 class KeygenResult:
     """
-    One generated key.
+    One generated key. A client reads it compressed; a server may also name an uncompressed secp256k1 key.
 
-    Args:
-        key_id: The key's id, opaque.
-        public_key: The distributed public key: 33 bytes for secp256k1, 32 for ed25519. A server may also give 65
-            bytes, uncompressed; what a client reads is always compressed.
-        sign_alg: Its algorithm; secp256k1 in the revisions that do not say.
-
-    Raises:
-        InvalidFieldError: The grammar cannot carry a field.
+    Revisions before 1 do not say the algorithm: secp256k1.
     """
 
     key_id: MpcKeyId = field(validator=required(check_token))
@@ -75,17 +68,7 @@ class KeygenResult:
 
 @frozen(kw_only=True)
 class SigngenResult:
-    """
-    One signature. Whether it holds is for the caller to check.
-
-    Args:
-        signature: r and s, 64 bytes.
-        recovery_id: 0 or 1.
-        transaction_id: Which message it signs; revision 1 only.
-
-    Raises:
-        InvalidFieldError: The grammar cannot carry a field.
-    """
+    """One signature: r and s, 64 bytes. Whether it holds is for the caller to check. Only revision 1 names the message."""
 
     signature: bytes = field(repr=False)
     recovery_id: int = field(validator=required(check_int, least=0, most=1))
@@ -97,9 +80,9 @@ class SigngenResult:
         if self.transaction_id is not None:
             check_token("transaction_id", self.transaction_id)
 
-    def to_hex(self) -> Hex:
-        """Give the 65-byte form that users want: ``0x``, r, s and 1b or 1c."""
-        return f"0x{self.signature.hex()}{27 + self.recovery_id:02x}"
+    def to_bytes(self) -> bytes:
+        """Return the 65-byte form that users want: r, s and 27 or 28."""
+        return self.signature + bytes((27 + self.recovery_id,))
 
 
 def _check_public_key(raw: object, sign_alg: str) -> None:
@@ -114,18 +97,18 @@ def _check_public_key(raw: object, sign_alg: str) -> None:
         )
 
 
-# --- writing ----------------------------------------------------------------------------------------------------
-def encode_keygen_results(results: Sequence[KeygenResult], *, with_algorithm: bool) -> str:
-    """Write a keygen result frame; revision 1 names each key's algorithm."""
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def encode_keygen_results(results: Sequence[KeygenResult], *, has_names: bool) -> str:
     return ";".join(
         f"keyId={result.key_id}:publicKey={result.public_key.hex()}"
-        + (f":signAlg={result.sign_alg}" if with_algorithm else "")
+        + (f":signAlg={result.sign_alg}" if has_names else "")
         for result in results
     )
 
 
 def encode_signgen_results(results: Sequence[SigngenResult]) -> str:
-    """Write a signgen result frame; results with a transaction id name it."""
     return ";".join(
         f"sign={result.signature.hex()}:recid={result.recovery_id}"
         + (f":transactionId={result.transaction_id}" if result.transaction_id is not None else "")
@@ -133,78 +116,68 @@ def encode_signgen_results(results: Sequence[SigngenResult]) -> str:
     )
 
 
-# --- reading ----------------------------------------------------------------------------------------------------
-def _broken(what: str, problem: str, frame: object) -> ProtocolError:
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _broken(kind: str, problem: str, frame: object) -> ProtocolError:
     return ProtocolError(
-        f"the {what} result breaks the protocol: {problem}; the gateway sent {shown(frame)}",
+        f"the {kind} result breaks the protocol: {problem}; the gateway sent {shown(frame)}",
         hint="Check the gateway's URL and revision",
     )
 
 
-def _split(what: str, frame: object, keys: tuple[str, ...]) -> list[list[str]]:
+def _split(kind: str, frame: object, keys: tuple[str, ...]) -> list[list[str]]:
     """Split a frame into results and those into values, by the grammar."""
     if not isinstance(frame, str) or not frame:
-        raise _broken(what, "it is empty or not text", frame)
+        raise _broken(kind, "it is empty or not text", frame)
     if len(frame) > _MOST_LENGTH or frame.count(";") >= _MOST_RESULTS:
-        raise _broken(what, "it is too long", frame)
-    parts = frame.split(";")
+        raise _broken(kind, "it is too long", frame)
     grammar = _grammar(keys)
-    found = [grammar.match(part) for part in parts]
+    found = [grammar.match(part) for part in frame.split(";")]
     if None not in found:
         return [list(match.groups()) for match in found if match]
-    return _split_in_steps(what, frame, keys)
+    return _split_in_steps(kind, frame, keys)
 
 
 @lru_cache(maxsize=8)
 def _grammar(keys: tuple[str, ...]) -> re.Pattern[str]:
-    """Give the grammar of one result."""
+    """Return the grammar of one result."""
     return re.compile(":".join(rf"{key}=({_PRINTABLE})" for key in keys) + r"\Z")
 
 
-def _split_in_steps(what: str, frame: str, keys: tuple[str, ...]) -> list[list[str]]:
-    """Do the same in the slow way, which knows what is wrong where."""
+def _split_in_steps(kind: str, frame: str, keys: tuple[str, ...]) -> list[list[str]]:
+    """Do the same in the slow way, which finds the error and its place."""
     results = []
     for part in frame.split(";"):
         pairs = [pair.partition("=") for pair in part.split(":")]
         names = [name for name, _, _ in pairs]
         for key in keys:
             if key not in names:
-                raise _broken(what, f"{key} is missing", frame)
+                raise _broken(kind, f"{key} is missing", frame)
             if names.count(key) > 1:
-                raise _broken(what, f"{key} is repeated", frame)
+                raise _broken(kind, f"{key} is repeated", frame)
         if len(names) > len(keys):
-            raise _broken(what, "it has a field that this revision does not know", frame)
+            raise _broken(kind, "it has a field that this revision does not know", frame)
         for key, name in zip(keys, names, strict=True):
             if key != name:
-                raise _broken(what, f"{key} is not in its place", frame)
+                raise _broken(kind, f"{key} is not in its place", frame)
         values = [value for _, _, value in pairs]
         for key, value in zip(keys, values, strict=True):
             if _TOKEN.match(value) is None:
-                raise _broken(what, f"{key} must be 1 to 256 printable characters", frame)
+                raise _broken(kind, f"{key} must be 1 to 256 printable characters", frame)
         results.append(values)
     return results
 
 
-def decode_keygen_results(frame: object, *, with_algorithm: bool) -> tuple[KeygenResult, ...]:
-    """
-    Read a keygen result frame.
-
-    Args:
-        frame: What the gateway sent.
-        with_algorithm: Whether the revision names each key's algorithm and allows several results.
-
-    Returns:
-        The keys in the frame's order, public keys compressed.
-
-    Raises:
-        ProtocolError: It breaks the grammar, or a public key is not on the curve; the message names the field.
-    """
-    keys = ("keyId", "publicKey", "signAlg") if with_algorithm else ("keyId", "publicKey")
-    found = _split("keygen", frame, keys)
-    if len(found) > 1 and not with_algorithm:
+def decode_keygen_results(frame: object, *, has_names: bool) -> tuple[KeygenResult, ...]:
+    """Return the keys in the frame's order, public keys compressed; the error of a broken frame names the field."""
+    found = _split(
+        "keygen", frame, ("keyId", "publicKey", "signAlg") if has_names else ("keyId", "publicKey")
+    )
+    if len(found) > 1 and not has_names:
         raise _broken("keygen", "it has more than one key", frame)
     try:
-        results = tuple(_keygen_result(values) for values in found)
+        results = tuple(_keygen_result(*values) for values in found)
     except InvalidFieldError as error:
         raise _broken("keygen", error.message, frame) from None
     if len(results) == 1:
@@ -216,11 +189,9 @@ def decode_keygen_results(frame: object, *, with_algorithm: bool) -> tuple[Keyge
     return results
 
 
-def _keygen_result(values: list[str]) -> KeygenResult:
-    sign_alg = (
-        check_algorithm("signAlg", values[2]) if len(values) > len(("keyId", "publicKey")) else "secp256k1"
-    )
-    public_key = from_hex(values[1], field="publicKey")
+def _keygen_result(key_id: str, public_key_hex: str, algorithm: str = "secp256k1") -> KeygenResult:
+    sign_alg = check_algorithm("signAlg", algorithm)
+    public_key = from_hex(public_key_hex, field="publicKey")
     _check_public_key(public_key, sign_alg)
     if sign_alg == "secp256k1":
         try:
@@ -228,26 +199,16 @@ def _keygen_result(values: list[str]) -> KeygenResult:
         except InvalidFieldError:
             raise InvalidFieldError("publicKey", "is not a point on the curve") from None
     return KeygenResult(
-        key_id=MpcKeyId(values[0]),
+        key_id=MpcKeyId(key_id),
         public_key=public_key,
         sign_alg=sign_alg,  # type: ignore[arg-type]  # checked above
     )
 
 
-def decode_signgen_results(frame: object, *, with_transaction_id: bool) -> tuple[SigngenResult, ...]:
-    """
-    Read a signgen result frame.
-
-    Args:
-        frame: What the gateway sent.
-        with_transaction_id: Whether the revision names the message and allows several results.
-
-    Raises:
-        ProtocolError: It breaks the grammar; the message names the field.
-    """
-    keys = ("sign", "recid", "transactionId") if with_transaction_id else ("sign", "recid")
-    found = _split("signgen", frame, keys)
-    if len(found) > 1 and not with_transaction_id:
+def decode_signgen_results(frame: object, *, has_names: bool) -> tuple[SigngenResult, ...]:
+    """Return the signatures in the frame's order; the error of a broken frame names the field."""
+    found = _split("signgen", frame, ("sign", "recid", "transactionId") if has_names else ("sign", "recid"))
+    if len(found) > 1 and not has_names:
         raise _broken("signgen", "it has more than one signature", frame)
     results = []
     for values in found:
@@ -259,21 +220,16 @@ def decode_signgen_results(frame: object, *, with_transaction_id: bool) -> tuple
             SigngenResult(
                 signature=bytes.fromhex(values[0]),
                 recovery_id=int(values[1]),
-                transaction_id=values[2] if with_transaction_id else None,
+                transaction_id=values[2] if has_names else None,
             )
         )
-    if with_transaction_id and len({result.transaction_id for result in results}) != len(results):
+    if has_names and len({result.transaction_id for result in results}) != len(results):
         raise _broken("signgen", "transactionId is the same for two signatures", frame)
     return tuple(results)
 
 
 def decode_status(frame: object) -> None:
-    """
-    Read the result of an operation that has none but its success: the word ``ok``.
-
-    Raises:
-        ProtocolError: It is another word.
-    """
+    """Read the result of an operation that has none but its success."""
     if frame != STATUS_OK:
         raise ProtocolError(
             f"the gateway did not answer {STATUS_OK!r} but {shown(frame)}",

@@ -1,10 +1,8 @@
 """
-What a signgen message is: the request type and the inner message, in the form of each revision.
+Messages to sign: their types, their form in a signgen of each revision, and the 32 bytes that get signed.
 
-The forms: revision 0.1 sends the inner message itself; 0.3 one JSON object ``{"message","requestType"}``; 1 an object that
-maps transaction ids to the JSON texts of such objects, or to the bare message for ``eddsa``.
-
-Which 32 bytes get signed for a request: the same on every node, and worked out again by whoever asked.
+Revision 0.1 sends the inner message itself; 0.3 one JSON object ``{"message","requestType"}``; 1 an object that maps
+transaction ids to the JSON texts of such objects, or to the bare message for ``eddsa``.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ MOST_REQUESTS = 64
 
 
 class RequestType(StrEnum):
-    """What the inner message is, and with it which digest gets signed."""
+    """The kind of an inner message, and with it the digest that gets signed."""
 
     #: JSON of a user operation, entry point and chain; signed: a personal message over its hash.
     USER_OPERATION = "accountAbstractionTx"
@@ -48,24 +46,14 @@ class RequestType(StrEnum):
 
 def _request_type(value: object) -> RequestType:
     try:
-        return RequestType(value)  # type: ignore[arg-type]  # StrEnum refuses what is not one of its values
+        return RequestType(value)  # type: ignore[arg-type]  # StrEnum refuses all but its values
     except ValueError:
         raise InvalidFieldError("requestType", f"must be one of {', '.join(RequestType)}") from None
 
 
 @frozen(kw_only=True)
 class SignRequest:
-    """
-    One message to sign.
-
-    Args:
-        request_type: What it is.
-        message: The inner message.
-        transaction_id: Its name in a request of revision 1; None before.
-
-    Raises:
-        InvalidFieldError: The message is not what its type says, or a field cannot go over the wire.
-    """
+    """One message to sign; its form is checked against its type. ``transaction_id`` is its name in revision 1."""
 
     request_type: RequestType = field(converter=_request_type)
     message: str = field(repr=False, validator=required(check_text, most=_MOST_MESSAGE))
@@ -104,8 +92,11 @@ def _check_user_operation(value: dict[str, Any]) -> None:
     check_int("chainId", found["chainId"], least=1, most=2**53 - 1)
 
 
+# --- the message of a signgen, in the form of each revision -----------------------------------------------------------
+
+
 def encode_bare(request: SignRequest) -> str:
-    """Give the message text of revision 0.1: the inner message of a user operation."""
+    """Write the message of revision 0.1: the inner message of a user operation."""
     if request.request_type is not RequestType.USER_OPERATION:
         raise InvalidFieldError(
             "request_type", "must be accountAbstractionTx in revision 0.1, which has no other"
@@ -114,28 +105,15 @@ def encode_bare(request: SignRequest) -> str:
 
 
 def decode_bare(text: str) -> SignRequest:
-    """
-    Read the message text of revision 0.1.
-
-    Raises:
-        InvalidFieldError: It is not that of a user operation.
-    """
     return SignRequest(request_type=RequestType.USER_OPERATION, message=text)
 
 
 def encode_wrapped(request: SignRequest) -> str:
-    """Give the message text of revision 0.3: one JSON object."""
+    """Write the message of revision 0.3, or one entry of revision 1."""
     return dump({"message": request.message, "requestType": request.request_type.value})
 
 
 def decode_wrapped(text: str, *, transaction_id: str | None = None) -> SignRequest:
-    """
-    Read the message text of revision 0.3, or one entry of revision 1.
-
-    Raises:
-        ProtocolError: It is not JSON.
-        InvalidFieldError: A member is missing, unknown or wrong.
-    """
     found = members(load_text(text), "message", ("message", "requestType"))
     return SignRequest(
         request_type=found["requestType"], message=found["message"], transaction_id=transaction_id
@@ -143,12 +121,7 @@ def decode_wrapped(text: str, *, transaction_id: str | None = None) -> SignReque
 
 
 def encode_keyed(requests: Sequence[SignRequest]) -> str:
-    """
-    Give the message text of revision 1: transaction ids and what each stands for.
-
-    Raises:
-        InvalidFieldError: There are none or too many, or a transaction id is missing or repeated.
-    """
+    """Write the message of revision 1: transaction ids, and the message of each."""
     if not 1 <= len(requests) <= MOST_REQUESTS:
         raise InvalidFieldError("requests", f"must be 1 to {MOST_REQUESTS}")
     if len({check_token("transaction_id", request.transaction_id) for request in requests}) != len(requests):
@@ -166,17 +139,7 @@ def encode_keyed(requests: Sequence[SignRequest]) -> str:
 
 
 def decode_keyed(text: str, *, sign_alg: str) -> tuple[SignRequest, ...]:
-    """
-    Read the message text of revision 1.
-
-    Args:
-        text: The message text.
-        sign_alg: The distributed key's algorithm: an ed25519 key signs bare messages.
-
-    Raises:
-        ProtocolError: It is not JSON.
-        InvalidFieldError: An entry is wrong.
-    """
+    """Read the message of revision 1. An ed25519 key signs bare messages."""
     found = load_text(text)
     if not isinstance(found, dict) or not 1 <= len(found) <= MOST_REQUESTS:
         raise InvalidFieldError("message", f"must be a JSON object with 1 to {MOST_REQUESTS} entries")
@@ -194,20 +157,11 @@ def decode_keyed(text: str, *, sign_alg: str) -> tuple[SignRequest, ...]:
     return requests
 
 
+# --- the digest: the same on every node, and worked out again by the client -------------------------------------------
+
+
 def sign_request_digest(request: SignRequest) -> bytes:
-    """
-    Give the digest of a request (WIRE, "What a signgen message is").
-
-    Args:
-        request: What is to be signed.
-
-    Returns:
-        32 bytes: for ``accountAbstractionTx`` the digest of the personal message over the user operation's hash, for
-        ``EIP191`` that over the bytes, for ``rawBytes`` the bytes themselves, for ``EIP712`` the typed data's digest.
-
-    Raises:
-        InvalidFieldError: The message is not what its type says, or the type is ``eddsa``, which no secp256k1 key signs.
-    """
+    """Return the 32 bytes that get signed (see ``RequestType``); no secp256k1 key signs ``eddsa``."""
     if request.request_type is RequestType.RAW_BYTES:
         return from_hex(request.message, field="message", length=32)
     if request.request_type is RequestType.EIP191:
@@ -220,12 +174,7 @@ def sign_request_digest(request: SignRequest) -> bytes:
 
 
 def user_operation_digest(request: SignRequest) -> bytes:
-    """
-    Give the hash of the user operation that an ``accountAbstractionTx`` is about: 32 bytes.
-
-    Raises:
-        InvalidFieldError: It is not a user operation of its version, or the entry point is no address.
-    """
+    """Return the hash of the user operation in an ``accountAbstractionTx``."""
     found = load_text(request.message)
     version = found["entryPointVersion"]
     return user_operation_hash(

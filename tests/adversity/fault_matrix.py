@@ -47,7 +47,7 @@ from dan_async.network import KeygenReport
 from dan_async.nodes.ask_many import Plan
 from dan_async.nodes.keygen import run_keygen
 from dan_async.nodes.round import NodeRound, SetupText, open_round
-from dan_async.protocols import gateway_1 as revision_1
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.types import RequestId
@@ -202,12 +202,12 @@ class MadeKey:
             expiry=int(time.time()) + 3600,
             sign_alg=key.algorithm,
         )
-        setup = revision_1.keygen_setup(threshold=self.threshold, claim=claim)
+        setup = REVISION_1.keygen_setup(threshold=self.threshold, claim=claim)
         text = SetupText(
             request_id=RequestId("0x" + "5a" * 32),
             operation="keygen",
             revision="1",
-            text=revision_1.encode_keygen_setup(setup),
+            text=REVISION_1.encode_setup(setup),
         )
         network = self.devnet.network()
         try:
@@ -217,12 +217,12 @@ class MadeKey:
             auth = EoaAuth(WALLET)
             challenge = self.opened.challenge
             signature = await auth.authorise(
-                challenge=challenge, typed_data=revision_1.keygen_typed_data(setup, challenge)
+                challenge=challenge, typed_data=REVISION_1.typed_data("keygen", setup, challenge)
             )
             self.authentication = UserAuthentication(
                 method=auth.method,
                 id=auth.id,
-                credentials=revision_1.encode_claim(claim),
+                credentials=REVISION_1.encode_claim(claim),
                 signature=signature,
             )
             self.report = await self._ask(nodes, deadline)

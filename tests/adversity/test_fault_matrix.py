@@ -140,6 +140,8 @@ async def test_what_passes_is_waited_for(made_keys: Any, name: str, size: Size) 
     """However many nodes have it: the retry gets the acknowledgement of the same key."""
     made = await made_keys(size)
     for count in size.counts:
-        report = await made.ask_again(PASSING[name], count, deadline_s=8, attempt_s=0.5)
+        report = await made.ask_again(
+            PASSING[name], count, deadline_s=8, attempt_s=2.0 if size == LARGE else 0.5
+        )
         assert not isinstance(report, QuorumError), str(report)
         made.check_key(report)

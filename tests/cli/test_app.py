@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -220,3 +221,17 @@ def test_whoever_debugs_gets_the_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("DAN_ASYNC_DEBUG", "1")
     with pytest.raises(ConfigurationError):
         main(["keygen"])
+
+
+def test_help_starts_without_heavy_imports() -> None:
+    """The client, its jobs, pydantic (which eth_utils brings) and databases are loaded by the commands that need them."""
+    code = (
+        "import sys; from dan_async.cli.__main__ import main; main(['--help']); "
+        "heavy = {'dan_async.client', 'dan_async.devnet', 'aiohttp', 'eth_utils', 'pydantic', 'sqlalchemy'}; "
+        "sys.stderr.write(' '.join(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0

@@ -112,8 +112,8 @@ def test_through_a_gateway_that_does_not_know_the_key(run: Run, dummy: Path) -> 
         (["--message", "a", "--timeout", "0"], "--timeout"),
         (["--message", "a", "--eph-alg", "rsa"], "--eph-alg must be"),
         (["--digest", "abcd"], "--digest must hold 32 bytes"),
-        (["--typed-data", "/nowhere/file"], "--typed-data: the file cannot be read"),
-        (["--user-op", "/nowhere/file"], "--user-op: the file cannot be read"),
+        (["--typed-data", "/nowhere/file"], "--typed-data: cannot read /nowhere/file: No such file"),
+        (["--user-op", "/nowhere/file"], "--user-op: cannot read /nowhere/file: No such file"),
     ],
 )
 def test_wrong_options_are_named(run: Run, dummy: Path, options: list[str], said: str) -> None:
@@ -145,6 +145,14 @@ def test_a_session_may_come_from_standard_input(
     monkeypatch.setattr("sys.stdin", stream)
     options = ["--gateway", "ws://127.0.0.1:9/v1", "--revision", "0.3", "--timeout", "1"]
     assert run("sign", "--session", "-", "--message", "hello", *options).code == 1
+
+
+def test_a_missing_standard_input_is_no_session(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may be started without one; Python then has None in its place."""
+    monkeypatch.setattr("sys.stdin", None)
+    done = run("sign", "--session", "-", "--gateway", "wss://gateway.example/v1", "--message", "a")
+    assert done.code == 2
+    assert "--session" in done.error
 
 
 def test_a_file_that_is_too_long_is_refused(run: Run, dummy: Path, tmp_path: Path) -> None:

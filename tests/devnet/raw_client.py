@@ -26,7 +26,8 @@ from dan_async.devnet import Devnet, DevnetNode
 from dan_async.devnet.context import NodeIdentity
 from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
-from dan_async.protocols.exchange import module_for, oneshot_challenge, owner_typed_data
+from dan_async.protocols.exchange import protocol_for
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 
@@ -153,8 +154,8 @@ class Keygen:
 
     def make_setup(self) -> str:
         if not self.setup:
-            module = module_for(self.revision)
-            self.setup = module.encode_keygen_setup(
+            module = protocol_for(self.revision)
+            self.setup = module.encode_setup(
                 module.keygen_setup(
                     threshold=Threshold(self.t, len(self.nodes)),
                     claim=self.claim,
@@ -190,11 +191,11 @@ class Keygen:
 
     def sign_one_shot(self) -> node_1.KeygenParams:
         """Have the owner sign a request without nonces."""
-        return self._signed(oneshot_challenge(self.make_setup()), ())
+        return self._signed(REVISION_1.oneshot_challenge(self.make_setup()), ())
 
     def _signed(self, challenge: str, nonces: Sequence[bytes]) -> node_1.KeygenParams:
-        module = module_for(self.revision)
-        typed_data = owner_typed_data(self.revision, "keygen", self.make_setup(), challenge)
+        module = protocol_for(self.revision)
+        typed_data = module.typed_data("keygen", module.decode_setup("keygen", self.make_setup()), challenge)
         self.params = node_1.KeygenParams(
             request_id=self.request_id,
             revision=self.revision,

@@ -16,7 +16,8 @@ from dan_async.devnet import Devnet
 from dan_async.devnet.mpc.threshold_ecdsa import assemble
 from dan_async.protocols import fields, node_signing
 from dan_async.protocols import node as node_1
-from dan_async.protocols.exchange import ephemeral_payload, module_for, oneshot_challenge
+from dan_async.protocols.exchange import protocol_for
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.node_signing import (
     PRESIGN,
@@ -149,16 +150,14 @@ class Signer:
 
     def setup(self, requests: Sequence[SignRequest], **members: Any) -> str:
         """The text of a signgen setup."""
-        module = module_for(self.revision)
+        module = protocol_for(self.revision)
         if self.revision == "1":
             requests = [
                 request if request.transaction_id else evolve(request, transaction_id=f"t{number}")
                 for number, request in enumerate(requests)
             ]
         wanted = {"t": self.ack.threshold.t, "key_id": self.ack.key_id} | members
-        return module.encode_signgen_setup(
-            module.signgen_setup(**wanted, message=module.encode_message(requests))
-        )
+        return module.encode_setup(module.signgen_setup(**wanted, message=module.encode_message(requests)))
 
     def sign_params(
         self,
@@ -197,20 +196,20 @@ class Signer:
             ).hex()
         else:
             params = evolve(params, request_id=node_1.oneshot_request_id(digest))
-            challenge = oneshot_challenge(setup)
+            challenge = REVISION_1.oneshot_challenge(setup)
         return self.authorised(params, challenge)
 
     def authorised(self, params: SignParams, challenge: str) -> SignParams:
         """Have the ephemeral key sign a request."""
-        module = module_for(self.revision)
-        setup = module.decode_signgen_setup(params.setup)
+        module = protocol_for(self.revision)
+        setup = module.decode_setup("signgen", params.setup)
         claim = EphemeralClaim(
             eph_id=self.eph_id,
             eph_pk=self.key.public_key,
             expiry=0 if self.revision == "0.1" else self.expiry,
             sign_alg=self.key.algorithm,
         )
-        signature = self.key.sign_message(ephemeral_payload(self.revision, params.setup, challenge))
+        signature = self.key.sign_message(module.ephemeral_payload(params.setup, challenge))
         return evolve(
             params,
             user_authentication=module.ephemeral_authentication(

@@ -268,7 +268,7 @@ async def acting(dan: DanClient, session: DanSessionKeyPayload, wallet: Wallet) 
 
 def handling(error: DanError) -> float | None:
     """What errors carry."""
-    assert_type(error.nodes, Sequence[NodeOutcome])
+    assert_type(error.nodes, Sequence[NodeOutcome[Any]])
     assert_type(error.retryable, bool)
     if isinstance(error, QuorumError):
         assert_type(error.threshold, int)

@@ -13,6 +13,7 @@ from hexbytes import HexBytes
 from dan_async import DanClient
 from dan_async.account import DanAccount
 from dan_async.errors import InvalidFieldError, SessionExpiredError
+from dan_async.protocols.gateway_1 import REVISION_1
 from tests.fake_signing import SigningNetwork
 
 TO = "0x9c5754De1443984659E1b3a8d1931D83475ba29C"
@@ -79,10 +80,7 @@ async def test_a_personal_message_reaches_the_nodes_as_one(net, account):
     """So that they see what it says, rather than a digest."""
     await account.sign_message(encode_defunct(text="hello"))
     (_, _, params) = next(call for call in net.calls if call[1] == "dan_sign")
-    from dan_async.protocols.exchange import sign_requests
-    from dan_async.protocols.gateway_1 import decode_signgen_setup
-
-    (request,) = sign_requests("1", decode_signgen_setup(params["setup"]))
+    (request,) = REVISION_1.sign_requests(REVISION_1.decode_setup("signgen", params["setup"]))
     assert request.request_type == "EIP191"
 
 

@@ -29,7 +29,7 @@ from dan_async.errors import (
     QuorumError,
 )
 from dan_async.nodes.network import NodeNetwork
-from dan_async.protocols.exchange import ApiVersion, Operation
+from dan_async.protocols.gateway import ApiVersion, Operation
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _LONGEST_REASON = 120
 class CloseCode:
     """Why the gateway closed a connection before its result; 1000 comes after a result."""
 
-    #: The frame is not what the protocol allows here.
+    #: The protocol does not allow the frame here.
     BAD_REQUEST = 4400
     #: The nodes refused the owner's authorisation.
     REFUSED = 4403
@@ -55,7 +55,7 @@ class CloseCode:
 @frozen(kw_only=True)
 class GatewayLimits:
     """
-    What the gateway accepts.
+    Limits of the gateway.
 
     Args:
         max_frame_bytes: Longest frame.
@@ -84,7 +84,7 @@ class GatewayServer:
     Args:
         network: The nodes behind it; closed by ``stop``.
         token: If given, a client must send it as ``Authorization: Bearer …`` or as ``X-Api-Key``.
-        limits: What it accepts.
+        limits: Its limits.
     """
 
     def __init__(
@@ -97,12 +97,7 @@ class GatewayServer:
         self._runner: web.AppRunner | None = None
 
     async def start(self, listener: socket.socket) -> None:
-        """
-        Begin to listen.
-
-        Args:
-            listener: A bound socket; closed by ``stop``.
-        """
+        """Begin to listen on a bound socket, which ``stop`` closes."""
         app = web.Application()
         app.router.add_get("/{version:v[12]}/{operation}", self._serve)
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
@@ -110,7 +105,7 @@ class GatewayServer:
         await web.SockSite(self._runner, listener, backlog=1024).start()
 
     async def stop(self) -> None:
-        """Stop listening, give up what is being served, and close the connections to the nodes."""
+        """Stop listening, give up the operations under way, and close the connections to the nodes."""
         if self._runner is not None:
             for site in self._runner.sites:
                 await site.stop()
@@ -161,7 +156,7 @@ class GatewayServer:
             await peer.send(result)
             await websocket.close(code=1000)
         except _GoneError:
-            pass  # the client left: there is nobody to tell
+            pass  # the client left: nobody is left to answer
         except _SilentError:
             await peer.refuse(CloseCode.TIMEOUT, "no frame came in time")
         except DanError as error:
@@ -223,6 +218,6 @@ def _close_code(error: DanError) -> int:
 
 
 def _reason(error: DanError) -> str:
-    """Say in one short line what a client can do something about: a node's refusal, where there is one."""
+    """Return the one line that helps a client most: a node's refusal, where there is one."""
     refusal = next((o.error for o in error.nodes if isinstance(o.error, NodeRefusedError)), None)
     return refusal.message if refusal is not None else error.message

@@ -23,24 +23,14 @@ from dan_async.devnet.node.passkeys import PasskeyRegistry, check_assertion
 from dan_async.devnet.node.rpc import RefusalError, invalid_params
 from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
 from dan_async.permissions.rules import permissions_text
-from dan_async.protocols.exchange import (
-    Operation,
-    Revision,
-    Setup,
-    check_method,
-    decode_setup,
-    ephemeral_payload,
-    oneshot_challenge,
-    owner_claim,
-    owner_typed_data,
-    read_ephemeral_proof,
-    sign_requests,
-)
+from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode
+from dan_async.protocols.gateway import Operation, Revision
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import KeygenParams, final_challenge, oneshot_request_id, setup_hash
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import PresignParams, SignParams, presign_digest, sign_challenge
-from dan_async.protocols.setups import EphemeralClaim, KeygenSetup, SigngenSetup, UserAuthentication
+from dan_async.protocols.setups import EphemeralClaim, KeygenSetup, Setup, SigngenSetup, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, OperatorAddress
 
@@ -79,13 +69,13 @@ def _members_of(value: Json) -> set[str]:
 def read_setup(params: KeygenParams, operation: str) -> Setup:
     """Read the request's setup."""
     try:
-        check_method(params.revision, operation, params.user_authentication.method)
+        protocol_for(params.revision).check_method(operation, params.user_authentication.method)
         if params.user_authentication.method == "ephemeral":
             raise InvalidFieldError("method", "must be eoa or passkey")
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
     try:
-        return decode_setup(params.revision, operation, params.setup)
+        return protocol_for(params.revision).decode_setup(operation, params.setup)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("setup", error)
 
@@ -115,7 +105,7 @@ def signed_challenge(params: KeygenParams | SignParams, operation: str, digest: 
         raise RefusalError(
             NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
         )
-    return oneshot_challenge(params.setup)
+    return REVISION_1.oneshot_challenge(params.setup)
 
 
 def session_id_of(challenge: str, participants: Sequence[OperatorAddress]) -> bytes:
@@ -133,7 +123,7 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
             "credentials", InvalidFieldError("credentials", "must be the setup's claim, to the letter")
         )
     try:
-        claim = owner_claim(params.revision, setup, authentication)
+        claim = protocol_for(params.revision).owner_claim(setup, authentication)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("credentials", error)
     if claim.expiry <= now:
@@ -178,7 +168,7 @@ def check_signature(
         owner = parse_address("id", authentication.id)
     except InvalidFieldError as error:
         raise invalid_params(error) from error
-    typed_data = owner_typed_data(params.revision, operation, setup, challenge)
+    typed_data = protocol_for(params.revision).typed_data(operation, setup, challenge)
     try:
         signer = recover_address(typed_data_digest(typed_data), authentication.signature)
     except InvalidFieldError as error:
@@ -292,19 +282,20 @@ def read_sign(params: SignParams) -> ReadSign:
     """Take a request apart."""
     auth = params.user_authentication
     try:
-        check_method(params.revision, SIGNGEN, auth.method)
+        protocol = protocol_for(params.revision)
+        protocol.check_method(SIGNGEN, auth.method)
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
     try:
-        setup = decode_setup(params.revision, SIGNGEN, params.setup)
+        setup = protocol.decode_setup(SIGNGEN, params.setup)
         assert isinstance(setup, SigngenSetup)
         if setup.sign_alg != "secp256k1":
             raise RefusalError(NodeCode.UNSUPPORTED, "this node signs with secp256k1 keys only")
-        requests = sign_requests(params.revision, setup)
+        requests = protocol.sign_requests(setup)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("setup", error)
     try:
-        claim, signature = read_ephemeral_proof(params.revision, setup, auth)
+        claim, signature = protocol.ephemeral_proof(setup, auth)
     except (InvalidFieldError, ProtocolError) as error:
         refuse_field("credentials", error)
     if params.presignature_ids and len(params.presignature_ids) != len(requests):
@@ -380,7 +371,7 @@ def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> Register
     if names_owner and record.owner_id.lower() != params.user_authentication.id.lower():
         raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
     key = usable_key(record, read, now)
-    payload = ephemeral_payload(params.revision, params.setup, signing_challenge(read))
+    payload = protocol_for(params.revision).ephemeral_payload(params.setup, signing_challenge(read))
     _check_signed(key, payload, read.signature)
     return key
 

@@ -13,9 +13,8 @@ from dan_async.devnet.gateway.relay import RelayedOrder, relay_signgen
 from dan_async.errors import ClientClosedError, NodeCode, QuorumError, RpcError, WalletError
 from dan_async.nodes.round import SetupText
 from dan_async.protocols import fields, node_signing
-from dan_async.protocols import gateway_1 as revision_1
 from dan_async.protocols import node as node_1
-from dan_async.protocols.exchange import oneshot_challenge
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
 from tests.fake_signing import KEY_ID, SigningNetwork
@@ -28,12 +27,12 @@ def order(t=2, **changes):
     requests = [
         SignRequest(request_type="EIP191", message=text.encode().hex(), transaction_id=text) for text in TEXTS
     ]
-    setup = revision_1.signgen_setup(t=t, key_id=KEY_ID, message=revision_1.encode_message(requests))
+    setup = REVISION_1.signgen_setup(t=t, key_id=KEY_ID, message=REVISION_1.encode_message(requests))
     text = SetupText(
         request_id="0x" + "ab" * 32,
         operation="signgen",
         revision="1",
-        text=revision_1.encode_signgen_setup(setup),
+        text=REVISION_1.encode_setup(setup),
         key_id=KEY_ID,
     )
     return evolve(RelayedOrder(setup=text, t=t, digests=DIGESTS), **changes)
@@ -91,7 +90,7 @@ async def test_one_shot_requests_have_no_nonces():
     net, owner = SigningNetwork(2, 3), Owner()
     wanted = order(is_oneshot=True)
     assert hold(net, await relay(net, wanted, owner))
-    assert owner.shown == [oneshot_challenge(wanted.setup.text)]
+    assert owner.shown == [REVISION_1.oneshot_challenge(wanted.setup.text)]
     (sent, *_) = [
         fields.decode(node_signing.SignParams, params)
         for _, method, params in net.calls

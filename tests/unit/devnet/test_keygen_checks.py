@@ -14,7 +14,7 @@ from dan_async.devnet.context import NodeIdentity
 from dan_async.devnet.node.checks import check_owner, check_request, read_request
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import NodeCode
-from dan_async.protocols.exchange import module_for, owner_typed_data
+from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node import KeygenParams
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
@@ -34,14 +34,14 @@ def make_params(
     algorithm = "secp256k1" if revision == "1" else "ed25519"
     key = EphemeralKey.generate(algorithm)
     claim = EphemeralClaim(eph_id=key.default_id, eph_pk=key.public_key, expiry=expiry, sign_alg=algorithm)
-    module = module_for(revision)
+    module = protocol_for(revision)
     setup = module.keygen_setup(threshold=Threshold(2, 3), claim=claim, permissions=permissions)
     setup = evolve(setup, t=t, n=n, sign_alg=sign_alg)
     participants = tuple(participants or NODES[:3])
     return KeygenParams(
         request_id="0x" + "11" * 32,
         revision=revision,
-        setup=module.encode_keygen_setup(setup),
+        setup=module.encode_setup(setup),
         participants=participants,
         nonces=tuple(bytes([i]) * 32 for i in range(len(participants))),
         user_authentication=UserAuthentication(
@@ -61,7 +61,7 @@ def check(params, **options):
 
 def signed(params, signer=OWNER):
     checked = check(params)
-    typed_data = owner_typed_data(params.revision, "keygen", checked.setup, checked.challenge)
+    typed_data = protocol_for(params.revision).typed_data("keygen", checked.setup, checked.challenge)
     signature = "0x" + signer.sign(typed_data_digest(typed_data)).hex()
     return evolve(checked, params=with_authentication(params, signature=signature))
 

@@ -57,7 +57,7 @@ async def test_ways_of_not_speaking_a_revision(how: str) -> None:
 
     async def confused(visit: Visit) -> None:
         frame = await visit.receive()
-        if accept("keygen", frame).revision == "0.1":
+        if accept("keygen", frame).protocol.revision == "0.1":
             await visit.send(challenge_frame(visit))
             await visit.receive()
             await visit.send(result_frame(visit))

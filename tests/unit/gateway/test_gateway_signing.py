@@ -23,7 +23,6 @@ from dan_async.errors import (
     SignatureCheckError,
 )
 from dan_async.network import SigningOrder
-from dan_async.protocols.exchange import sign_requests
 from dan_async.protocols.results import SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
@@ -67,8 +66,8 @@ def signing(signature: bytes = RIGHT, **changes: Any) -> Any:
         await visit.send(challenge_frame(visit))
         await visit.receive()
         exchange = accept(visit.operation, visit.frames[0]).read_authentications(visit.frames[1])
-        (served,) = exchange.setups
-        requests = sign_requests(exchange.revision, served.setup)
+        (served,) = exchange.setups.values()
+        requests = exchange.protocol.sign_requests(served.setup)
         results = [
             SigngenResult(
                 signature=signature[:64],
@@ -77,7 +76,7 @@ def signing(signature: bytes = RIGHT, **changes: Any) -> Any:
             )
             for request in requests
         ]
-        await visit.send(changes.get("frame") or exchange.signgen_frame(results))
+        await visit.send(changes.get("frame") or exchange.protocol.encode_signgen_results(results))
         await visit.gone()
 
     return script

@@ -22,7 +22,7 @@ from dan_async.errors import (
     WrongSignerError,
 )
 from dan_async.network import KeygenReport
-from dan_async.protocols import gateway_1 as revision_1
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.request import HardcodedValues
 from dan_async.wallets import CallbackWallet
 from tests.fake_nodes import OWNER, FakeNetwork
@@ -56,7 +56,7 @@ class Nodes:
 
     def setup(self) -> Any:
         params = next(params for _, method, params in self.fake.calls if method == "dan_keygen")
-        return revision_1.decode_keygen_setup(params["setup"])
+        return REVISION_1.decode_setup("keygen", params["setup"])
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def test_the_payload(nodes: Nodes) -> None:
     assert payload.expires_at == 1_800_003_600
     assert payload.session_key_eoa == public_key_to_address(payload.public_key)
     key = EphemeralKey.from_hex(payload.hex_eph_sk_without_0x, "secp256k1")
-    claim = revision_1.decode_claim(nodes.setup().claim_text)
+    claim = REVISION_1.decode_claim(nodes.setup().claim_text)
     assert claim.eph_pk == key.public_key
     assert claim.eph_id == key.default_id == payload.eph_id
     assert claim.expiry == payload.expires_at

@@ -18,7 +18,7 @@ from dan_async.errors import (
     StoreUnavailableError,
     WalletRefusedError,
 )
-from dan_async.protocols.gateway_1 import keygen_setup, keygen_typed_data
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.storage import MemorySessionStore, StoredSession
 from tests.fake_nodes import FakeNetwork
 
@@ -136,8 +136,11 @@ async def test_a_gateways_error_may_rule_a_key_out(
     network = nodes.network()
 
     async def keygen(request: Any, auth: Any, **_: Any) -> Any:
-        typed_data = keygen_typed_data(
-            keygen_setup(threshold=request.threshold, claim=request.claim, permissions=None, key_label=None),
+        typed_data = REVISION_1.typed_data(
+            "keygen",
+            REVISION_1.keygen_setup(
+                threshold=request.threshold, claim=request.claim, permissions=None, key_label=None
+            ),
             "ab" * 32,
         )
         await auth.authorise(challenge="ab" * 32, typed_data=typed_data)

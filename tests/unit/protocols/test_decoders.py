@@ -8,25 +8,13 @@ import pytest
 from hypothesis import given, settings
 
 from dan_async.config import Threshold
-from dan_async.devnet.gateway.exchange import ServedExchange as codec_ServedExchange
-from dan_async.devnet.gateway.exchange import accept, detect_revision
+from dan_async.devnet.gateway.exchange import ServedExchange, accept, detect_revision
 from dan_async.errors import DanError, InvalidFieldError, ProtocolError
-from dan_async.protocols import gateway_0_1 as revision_0_1
-from dan_async.protocols import gateway_0_3 as revision_0_3
-from dan_async.protocols import gateway_1 as revision_1
-from dan_async.protocols.exchange import Operation as codec_Operation
-from dan_async.protocols.exchange import Revision as codec_Revision
-from dan_async.protocols.exchange import (
-    decode_setup,
-    ephemeral_payload,
-    keygen_exchange,
-    oneshot_challenge,
-    owner_claim,
-    owner_typed_data,
-    read_ephemeral_proof,
-    sign_requests,
-    signgen_exchange,
-)
+from dan_async.protocols.exchange import keygen_exchange, protocol_for, signgen_exchange
+from dan_async.protocols.gateway import Operation, Revision
+from dan_async.protocols.gateway_0_1 import REVISION_0_1
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication, decode_passkey_signature
 from dan_async.protocols.sign_request import SignRequest
 from tests import strategies
@@ -80,24 +68,26 @@ WRONG = [
 ]
 
 
-def _exchange(case) -> codec_ServedExchange:
+def _exchange(case) -> ServedExchange:
     version = case["inputs"].get("api_version", "v1")
     return accept(case["operation"], case["frames"][0], api_version=version)
 
 
-def _use(exchange: codec_ServedExchange) -> None:
+def _use(exchange: ServedExchange) -> None:
     """Do all that a gateway and a node would do with what was read."""
-    for entry in exchange.setups:
+    for slot, entry in exchange.setups.items():
         if exchange.authentications is None:
             continue
-        auth = exchange.authentications[entry.slot]
-        if exchange.operation is codec_Operation.SIGNGEN:
-            read_ephemeral_proof(exchange.revision, entry.setup, auth)
-            sign_requests(exchange.revision, entry.setup)
-            ephemeral_payload(exchange.revision, entry.text, "00" * 32)
-        elif exchange.operation is not codec_Operation.REGISTER_PASSKEY:
-            owner_claim(exchange.revision, entry.setup, auth)
-            owner_typed_data(exchange.revision, exchange.operation, entry.text, "00" * 32)
+        auth = exchange.authentications[slot]
+        if exchange.operation is Operation.SIGNGEN:
+            exchange.protocol.ephemeral_proof(entry.setup, auth)
+            exchange.protocol.sign_requests(entry.setup)
+            exchange.protocol.ephemeral_payload(entry.text, "00" * 32)
+        elif exchange.operation is not Operation.REGISTER_PASSKEY:
+            exchange.protocol.owner_claim(entry.setup, auth)
+            exchange.protocol.typed_data(
+                exchange.operation, exchange.protocol.decode_setup(exchange.operation, entry.text), "00" * 32
+            )
 
 
 def _only_our_errors(function, *arguments) -> bool:
@@ -223,12 +213,12 @@ def test_repeated_member_is_refused(name):
 @given(text=strategies.foreign_texts())
 def test_foreign_first_frame(text):
     """Whatever comes first on a connection, in any operation, form and revision."""
-    for operation in codec_Operation:
+    for operation in Operation:
         _only_our_errors(lambda operation=operation: accept(operation, text))
         _only_our_errors(lambda operation=operation: accept(operation, text, api_version="v2"))
         _only_our_errors(detect_revision, operation, text)
-        for revision in codec_Revision:
-            _only_our_errors(decode_setup, revision, operation, text)
+        for revision in Revision:
+            _only_our_errors(protocol_for(revision).decode_setup, operation, text)
 
 
 @settings(max_examples=100, deadline=None)
@@ -254,29 +244,29 @@ def test_foreign_reply(text):
 @given(text=strategies.foreign_texts())
 def test_foreign_text_inside_an_authentication(text):
     """Whatever stands where a claim, an ephemeral signature or a passkey's is due."""
-    for module in (revision_0_1, revision_0_3, revision_1):
+    for module in (REVISION_0_1, REVISION_0_3, REVISION_1):
         _only_our_errors(module.decode_claim, text)
         _only_our_errors(module.decode_credentials, text, EOA)
         _only_our_errors(module.decode_message, text)
         _only_our_errors(module.decode_message, text, "ed25519")
     _only_our_errors(decode_passkey_signature, text)
-    setup = _exchange(BY_NAME["1-signgen-v1-secp256k1-0"]).setups[0].setup
-    for revision in codec_Revision:
+    setup = _exchange(BY_NAME["1-signgen-v1-secp256k1-0"]).setups["secp256k1"].setup
+    for revision in Revision:
         _only_our_errors(_read_proof, revision, setup, text)
 
 
 def _read_proof(revision, setup, text):
     auth = UserAuthentication(method="ephemeral", id="id", credentials=text, signature=text)
-    read_ephemeral_proof(revision, setup, auth)
+    protocol_for(revision).ephemeral_proof(setup, auth)
 
 
 @settings(max_examples=80, deadline=None)
 @given(text=strategies.foreign_texts())
 def test_foreign_setup_is_never_hashed_by_accident(text):
     """The functions that hash or sign a setup's text refuse what is no text."""
-    _only_our_errors(oneshot_challenge, text)
-    _only_our_errors(ephemeral_payload, "1", text, "00" * 32)
-    _only_our_errors(ephemeral_payload, "1", "{}", text)
+    _only_our_errors(REVISION_1.oneshot_challenge, text)
+    _only_our_errors(REVISION_1.ephemeral_payload, text, "00" * 32)
+    _only_our_errors(REVISION_1.ephemeral_payload, "{}", text)
 
 
 def _client_of(case):
@@ -289,7 +279,7 @@ def _client_of(case):
     )
     if case["operation"] == "keygen":
         return keygen_exchange(
-            case["revision"],
+            protocol_for(case["revision"]),
             threshold=Threshold(inputs["t"], inputs["n"]),
             claim=claim,
             sign_algs=inputs.get("sign_algs", ["secp256k1"]),
@@ -297,4 +287,4 @@ def _client_of(case):
     request = SignRequest(
         request_type="rawBytes", message="00" * 32, transaction_id=inputs.get("transaction_id")
     )
-    return signgen_exchange(case["revision"], t=2, key_id="key", requests=[request])
+    return signgen_exchange(protocol_for(case["revision"]), t=2, key_id="key", requests=[request])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.fields import decode_base64, encode_base64
-from dan_async.protocols.gateway import ephemeral_payload
+from dan_async.protocols.gateway_1 import REVISION_1
 from tests import strategies
 
 CHALLENGE = "ab" * 32
@@ -15,7 +15,7 @@ CHALLENGE = "ab" * 32
 
 def test_payload_holds_the_setup_exactly_as_sent():
     """Spaces and order are kept: the text is not parsed and written again."""
-    payload = ephemeral_payload('{ "t": 2, "a":"€" }', CHALLENGE)
+    payload = REVISION_1.ephemeral_payload('{ "t": 2, "a":"€" }', CHALLENGE)
     assert payload == ('{"setup":{ "t": 2, "a":"€" },"challenge":"' + CHALLENGE + '"}').encode()
     assert json.loads(payload)["challenge"] == CHALLENGE
 
@@ -34,7 +34,7 @@ def test_payload_holds_the_setup_exactly_as_sent():
 def test_payload_of_anything_else_is_refused(setup, challenge, named):
     """Neither part can be made to look like the other."""
     with pytest.raises(InvalidFieldError, match=named):
-        ephemeral_payload(setup, challenge)
+        REVISION_1.ephemeral_payload(setup, challenge)
 
 
 @settings(max_examples=50, deadline=None)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from dan_async.errors import ChallengeError, InvalidFieldError, ProtocolError
-from dan_async.protocols import gateway as single_frames
-from dan_async.protocols import gateway_1 as named_frames
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import UserAuthentication
 
@@ -18,30 +18,30 @@ ONE, TWO = "ab" * 32, "cd" * 32
 
 def test_named_setups_are_an_array_for_keygen_only():
     """One setup stands alone in the other operations."""
-    assert named_frames.join_setups("keygen", ["{}", "[]"]) == "[{},[]]"
-    assert named_frames.join_setups("signgen", ["{}"]) == "{}"
+    assert REVISION_1.join_setups("keygen", ["{}", "[]"]) == "[{},[]]"
+    assert REVISION_1.join_setups("signgen", ["{}"]) == "{}"
 
 
 @pytest.mark.parametrize("frame", ['[{"a":1},{"b":[2]}]', ' [\n{"a":1} ,\t{"b":[2]}\r] '])
 def test_each_setup_of_an_array_is_found_as_it_was_sent(frame):
     """Also with spaces between them: a signature covers the setup's own text."""
-    assert named_frames.split_setups("keygen", frame) == ('{"a":1}', '{"b":[2]}')
+    assert REVISION_1.split_setups("keygen", frame) == ('{"a":1}', '{"b":[2]}')
 
 
 def test_text_of_a_setup_keeps_its_spaces():
     """What is hashed is what was sent."""
-    assert named_frames.split_setups("keygen", '[{ "t" : 2, "a":"],[" }]') == ('{ "t" : 2, "a":"],[" }',)
-    assert named_frames.split_setups("signgen", ' { "t":2 }') == (' { "t":2 }',)
+    assert REVISION_1.split_setups("keygen", '[{ "t" : 2, "a":"],[" }]') == ('{ "t" : 2, "a":"],[" }',)
+    assert REVISION_1.split_setups("signgen", ' { "t":2 }') == (' { "t":2 }',)
 
 
 @pytest.mark.parametrize("frame", ["{}", "[]", "[1,2,3]", "null", '"[]"'])
 def test_keygen_of_revision_1_is_an_array_of_one_setup_per_algorithm(frame):
     """Neither none nor more than there are algorithms."""
     with pytest.raises(InvalidFieldError, match="must be an array"):
-        named_frames.split_setups("keygen", frame)
+        REVISION_1.split_setups("keygen", frame)
 
 
-@pytest.mark.parametrize("split", [single_frames.split_setups, named_frames.split_setups])
+@pytest.mark.parametrize("split", [REVISION_0_3.split_setups, REVISION_1.split_setups])
 @pytest.mark.parametrize("frame", ["", "\ud800", None, b"{}", "x" * (4 * 1024 * 1024 + 1)])
 def test_setup_frame_is_text_within_bounds(split, frame):
     """Anything else is refused before it is parsed."""
@@ -53,31 +53,31 @@ def test_setup_frame_is_text_within_bounds(split, frame):
 def test_old_revisions_take_one_setup(setups):
     """Keygen too."""
     with pytest.raises(InvalidFieldError, match="exactly one"):
-        single_frames.join_setups("keygen", setups)
+        REVISION_0_3.join_setups("keygen", setups)
     with pytest.raises(InvalidFieldError, match="exactly one"):
-        named_frames.join_setups("signgen", setups)
+        REVISION_1.join_setups("signgen", setups)
 
 
 def test_single_challenge_is_bare():
     """64 hex digits, whatever the operation."""
-    assert single_frames.encode_challenges("keygen", {"secp256k1": ONE}) == ONE
-    assert single_frames.decode_challenges("keygen", ONE, ["secp256k1"]) == {"secp256k1": ONE}
+    assert REVISION_0_3.encode_challenges("keygen", {"secp256k1": ONE}) == ONE
+    assert REVISION_0_3.decode_challenges("keygen", ONE, ["secp256k1"]) == {"secp256k1": ONE}
 
 
 def test_named_challenges_are_an_object_for_keygen_only():
     """And bare elsewhere."""
-    frame = named_frames.encode_challenges("keygen", {"secp256k1": ONE, "ed25519": TWO})
+    frame = REVISION_1.encode_challenges("keygen", {"secp256k1": ONE, "ed25519": TWO})
     assert frame == f'{{"secp256k1":"{ONE}","ed25519":"{TWO}"}}'
-    assert named_frames.encode_challenges("signgen", {"secp256k1": ONE}) == ONE
-    assert named_frames.decode_challenges("addEphemeralKey", ONE, ["main"]) == {"main": ONE}
+    assert REVISION_1.encode_challenges("signgen", {"secp256k1": ONE}) == ONE
+    assert REVISION_1.decode_challenges("addEphemeralKey", ONE, ["main"]) == {"main": ONE}
 
 
 @pytest.mark.parametrize(
     ("frames", "operation", "frame"),
     [
-        (single_frames, "keygen", f'{{"secp256k1":"{ONE}"}}'),
-        (named_frames, "keygen", ONE),
-        (named_frames, "signgen", f'{{"secp256k1":"{ONE}"}}'),
+        (REVISION_0_3, "keygen", f'{{"secp256k1":"{ONE}"}}'),
+        (REVISION_1, "keygen", ONE),
+        (REVISION_1, "signgen", f'{{"secp256k1":"{ONE}"}}'),
     ],
 )
 def test_challenge_of_another_revision_is_refused(frames, operation, frame):
@@ -86,7 +86,7 @@ def test_challenge_of_another_revision_is_refused(frames, operation, frame):
         frames.decode_challenges(operation, frame, ["secp256k1"])
 
 
-@pytest.mark.parametrize("frames", [single_frames, named_frames])
+@pytest.mark.parametrize("frames", [REVISION_0_3, REVISION_1])
 @pytest.mark.parametrize("operation", ["keygen", "signgen"])
 def test_server_cannot_give_a_challenge_of_another_form(frames, operation):
     """Checked before it is sent."""
@@ -96,14 +96,14 @@ def test_server_cannot_give_a_challenge_of_another_form(frames, operation):
 
 def test_single_authentication_is_bare():
     """Members in the wire's order, no name around them."""
-    assert single_frames.encode_authentications("keygen", {"secp256k1": AUTH}) == AUTH_TEXT
-    assert single_frames.decode_authentications("keygen", AUTH_TEXT, ["secp256k1"]) == {"secp256k1": AUTH}
+    assert REVISION_0_3.encode_authentications("keygen", {"secp256k1": AUTH}) == AUTH_TEXT
+    assert REVISION_0_3.decode_authentications("keygen", AUTH_TEXT, ["secp256k1"]) == {"secp256k1": AUTH}
 
 
 def test_named_authentications_stand_under_their_slots():
     """The algorithm, or main."""
-    assert named_frames.encode_authentications("addEphemeralKey", {"main": AUTH}) == f'{{"main":{AUTH_TEXT}}}'
-    assert named_frames.decode_authentications("signgen", f'{{"ed25519":{AUTH_TEXT}}}', ["ed25519"]) == {
+    assert REVISION_1.encode_authentications("addEphemeralKey", {"main": AUTH}) == f'{{"main":{AUTH_TEXT}}}'
+    assert REVISION_1.decode_authentications("signgen", f'{{"ed25519":{AUTH_TEXT}}}', ["ed25519"]) == {
         "ed25519": AUTH
     }
 
@@ -115,7 +115,7 @@ def test_named_authentications_stand_under_their_slots():
 def test_authentications_under_other_slots_are_refused(frame):
     """One for each slot, and none besides."""
     with pytest.raises(InvalidFieldError, match="authentications of keygen"):
-        named_frames.decode_authentications("keygen", frame, ["secp256k1"])
+        REVISION_1.decode_authentications("keygen", frame, ["secp256k1"])
 
 
 @pytest.mark.parametrize(
@@ -137,16 +137,16 @@ def test_wrong_authentication_is_refused(change):
     value = json.loads(AUTH_TEXT)
     value["credentials"] |= change
     with pytest.raises(InvalidFieldError):
-        single_frames.decode_authentications("keygen", json.dumps(value), ["secp256k1"])
+        REVISION_0_3.decode_authentications("keygen", json.dumps(value), ["secp256k1"])
 
 
 def test_one_shot_frame_holds_the_setup_as_a_string():
     """Setup frame and authentication frame in one."""
-    frame = named_frames.encode_oneshot("signgen", ['{"t":2,"a":"€"}'], {"secp256k1": AUTH})
+    frame = REVISION_1.encode_oneshot("signgen", ['{"t":2,"a":"€"}'], {"secp256k1": AUTH})
     assert frame == '{"setupOpts":"{\\"t\\":2,\\"a\\":\\"€\\"}","userSigs":{"secp256k1":' + AUTH_TEXT + "}}"
-    setup_frame, signatures = named_frames.decode_oneshot(frame)
+    setup_frame, signatures = REVISION_1.decode_oneshot(frame)
     assert setup_frame == '{"t":2,"a":"€"}'
-    assert named_frames.read_authentications("signgen", signatures, ["secp256k1"]) == {"secp256k1": AUTH}
+    assert REVISION_1.read_authentications("signgen", signatures, ["secp256k1"]) == {"secp256k1": AUTH}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_one_shot_frame_holds_the_setup_as_a_string():
 def test_wrong_one_shot_frame_is_refused(frame):
     """Missing, unknown and wrong members."""
     with pytest.raises((InvalidFieldError, ProtocolError)):
-        named_frames.decode_oneshot(frame)
+        REVISION_1.decode_oneshot(frame)
 
 
 def test_old_revisions_give_one_result():
@@ -173,6 +173,6 @@ def test_old_revisions_give_one_result():
     key = KeygenResult(key_id="K", public_key=b"\x02" + b"\x01" * 32)
     signature = SigngenResult(signature=b"\x01" * 64, recovery_id=0)
     with pytest.raises(InvalidFieldError, match="exactly one"):
-        single_frames.encode_keygen_results([key, key])
+        REVISION_0_3.encode_keygen_results([key, key])
     with pytest.raises(InvalidFieldError, match="exactly one"):
-        single_frames.encode_signgen_results([signature, signature])
+        REVISION_0_3.encode_signgen_results([signature, signature])

@@ -7,10 +7,9 @@ from dan_async.protocols.setups import (
     TaggedValue,
     claim_is_bare_key,
     decode_metadata,
-    encode_metadata,
     ephemeral_key_metadata,
     keygen_metadata,
-    signed_metadata,
+    metadata_shown_to_wallet,
 )
 
 
@@ -26,13 +25,15 @@ def test_permissions_come_first():
 
 def test_key_id_comes_before_the_claim():
     """Tag 3, then tag 2."""
-    assert encode_metadata(ephemeral_key_metadata("claim", "key")) == entries((3, "key"), (2, "claim"))
+    assert metadata_shown_to_wallet(ephemeral_key_metadata("claim", "key")) == entries(
+        (3, "key"), (2, "claim")
+    )
 
 
 def test_wallet_is_not_shown_the_permissions():
     """All entries but tag 1, in their order."""
     metadata = (TaggedValue(2, "claim"), TaggedValue(1, "{}"), TaggedValue(3, "key"))
-    assert signed_metadata(metadata) == entries((2, "claim"), (3, "key"))
+    assert metadata_shown_to_wallet(metadata) == entries((2, "claim"), (3, "key"))
 
 
 def test_values_and_their_order_are_kept():

@@ -21,11 +21,10 @@ from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address, sign_digest
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
 from dan_async.protocols import node as node_1
-from dan_async.protocols.exchange import oneshot_challenge, owner_claim, owner_typed_data
 from dan_async.protocols.fields import decode as decode_message
 from dan_async.protocols.fields import encode as encode_message
 from dan_async.protocols.fields import operators, to_json
-from dan_async.protocols.gateway_1 import decode_keygen_setup
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node_claims import (
     Acknowledgement,
     ChangeClaims,
@@ -113,9 +112,8 @@ def test_the_final_challenge():
 def test_what_the_owner_signs():
     """The typed data of the setup and the challenge, its digest, and the signature over it."""
     vector = VECTORS["owner"]
-    typed_data = owner_typed_data(
-        "1", "keygen", VECTORS["setup"]["setup"], VECTORS["challenge"]["finalChallenge"]
-    )
+    setup = REVISION_1.decode_setup("keygen", VECTORS["setup"]["setup"])
+    typed_data = REVISION_1.typed_data("keygen", setup, VECTORS["challenge"]["finalChallenge"])
     assert typed_data_digest(typed_data) == typed_data_digest(vector["typedData"]) == raw(vector["digest"])
     assert recover_address(raw(vector["digest"]), vector["signature"]) == vector["address"]
 
@@ -124,7 +122,9 @@ def test_the_whole_request():
     """Its encoding, and what a node reads from it."""
     params = decode_message(node_1.KeygenParams, REQUEST)
     assert json.loads(encode_message(params)) == REQUEST
-    claim = owner_claim("1", decode_keygen_setup(params.setup), params.user_authentication)
+    claim = REVISION_1.owner_claim(
+        REVISION_1.decode_setup("keygen", params.setup), params.user_authentication
+    )
     assert (claim.eph_id, claim.expiry) == ("ephemeral ключ", 1_900_000_000)
 
 
@@ -173,7 +173,7 @@ def test_one_shot_requests():
     """The id that the setup gives, and the challenge that the owner signs."""
     vector = VECTORS["oneShot"]
     assert node_1.oneshot_request_id(raw(vector["setupHash"])) == vector["requestId"]
-    assert oneshot_challenge(VECTORS["setup"]["setup"]) == vector["challenge"]
+    assert REVISION_1.oneshot_challenge(VECTORS["setup"]["setup"]) == vector["challenge"]
 
 
 @pytest.mark.parametrize(

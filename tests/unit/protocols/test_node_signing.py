@@ -17,9 +17,8 @@ from dan_async.crypto.signature import recover_address, recover_public_key
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
 from dan_async.protocols import node as node_1
 from dan_async.protocols import node_signing
-from dan_async.protocols.exchange import ephemeral_payload, read_ephemeral_proof
 from dan_async.protocols.fields import decode, encode, to_json
-from dan_async.protocols.gateway_1 import decode_signgen_setup
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node_signing import (
     PresignatureOffer,
     PresignParams,
@@ -85,9 +84,11 @@ def test_what_the_ephemeral_key_signs_for_a_signature():
     found = node_1.setup_hash(operation=node_signing.OPERATION, revision=params.revision, setup=params.setup)
     assert found == raw(SIGN["setupHash"])
     assert sign_challenge().hex() == SIGN["challenge"]
-    payload = ephemeral_payload("1", params.setup, SIGN["challenge"])
+    payload = REVISION_1.ephemeral_payload(params.setup, SIGN["challenge"])
     assert payload.decode() == SIGN["payload"]
-    _, signature = read_ephemeral_proof("1", decode_signgen_setup(params.setup), params.user_authentication)
+    _, signature = REVISION_1.ephemeral_proof(
+        REVISION_1.decode_setup("signgen", params.setup), params.user_authentication
+    )
     assert EphemeralKey.from_hex(SIGN["ephemeralKey"]).sign_message(payload) == signature
 
 

@@ -11,20 +11,16 @@ from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import recover_address, sign_digest
-from dan_async.devnet.gateway.exchange import ServedExchange as codec_ServedExchange
-from dan_async.devnet.gateway.exchange import accept
-from dan_async.protocols.exchange import Exchange as codec_Exchange
+from dan_async.devnet.gateway.exchange import ServedExchange, accept
 from dan_async.protocols.exchange import (
+    Exchange,
     ephemeral_key_exchange,
-    ephemeral_payload,
     keygen_exchange,
-    owner_claim,
-    owner_typed_data,
-    read_ephemeral_proof,
-    sign_requests,
+    protocol_for,
     signgen_exchange,
 )
-from dan_async.protocols.results import KeygenResult, SigngenResult
+from dan_async.protocols.gateway_1 import REVISION_1
+from dan_async.protocols.results import STATUS_OK, KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
 
@@ -82,12 +78,12 @@ def _requests(inputs, revision) -> tuple[SignRequest, ...]:
     return (SignRequest(request_type="accountAbstractionTx", message=inner, transaction_id=name),)
 
 
-def exchange_of(case) -> codec_Exchange:
+def exchange_of(case) -> Exchange:
     inputs, revision = case["inputs"], case["revision"]
     version = inputs.get("api_version", "v1")
     if case["operation"] == "keygen":
         return keygen_exchange(
-            revision,
+            protocol_for(revision),
             threshold=Threshold(inputs["t"], inputs["n"]),
             claim=_claim(case),
             permissions=inputs.get("permissions"),
@@ -96,7 +92,7 @@ def exchange_of(case) -> codec_Exchange:
         )
     if case["operation"] == "signgen":
         return signgen_exchange(
-            revision,
+            protocol_for(revision),
             t=inputs["t"],
             key_id=inputs["key_id"],
             requests=_requests(inputs, revision),
@@ -104,7 +100,7 @@ def exchange_of(case) -> codec_Exchange:
             api_version=version,
         )
     return ephemeral_key_exchange(
-        revision,
+        protocol_for(revision),
         case["operation"],
         claim=_claim(case),
         key_id=inputs["key_id"],
@@ -130,13 +126,13 @@ def _authentications(case, exchange) -> dict:
         else:
             digest = typed_data_digest(exchange.typed_data(slot, challenge))
             signature = "0x" + sign_digest(bytes.fromhex(inputs["eoa_private_key"][2:]), digest).hex()
-            found[slot] = exchange.owner_authentication(
+            found[slot] = exchange.protocol.owner_authentication(
                 claim=claim, method="eoa", owner_id=inputs["eoa"], signature=signature
             )
     return found
 
 
-def served(case) -> codec_ServedExchange:
+def served(case) -> ServedExchange:
     version = case["inputs"].get("api_version", "v1")
     exchange = accept(case["operation"], case["frames"][0], api_version=version)
     return exchange if version == "v2" else exchange.read_authentications(case["frames"][1])
@@ -144,15 +140,16 @@ def served(case) -> codec_ServedExchange:
 
 def _served_challenges(case, exchange) -> dict[str, str]:
     if exchange.api_version == "v2":
-        return exchange.own_challenges()
+        return {slot: REVISION_1.oneshot_challenge(part.text) for slot, part in exchange.setups.items()}
     reply = case["server_replies"][0]
-    return json.loads(reply) if reply.startswith("{") else {exchange.slots[0]: reply}
+    return json.loads(reply) if reply.startswith("{") else {next(iter(exchange.setups)): reply}
 
 
 @EVERY
 def test_client_path_is_the_recorded_one(case):
     """The operation's path, version segment included, is what the TypeScript client opened."""
-    assert exchange_of(case).path == case["path"]
+    exchange = exchange_of(case)
+    assert f"/{exchange.api_version}/{exchange.operation}" == case["path"]
 
 
 @EVERY
@@ -185,7 +182,9 @@ def test_client_reads_the_recorded_result(case):
             (entry["sign"], entry["recid"], entry.get("transactionId")) for entry in wanted
         ]
         assert all(
-            s.to_hex() == entry["flat"] for s, entry in zip(result, wanted, strict=True) if "flat" in entry
+            f"0x{s.to_bytes().hex()}" == entry["flat"]
+            for s, entry in zip(result, wanted, strict=True)
+            if "flat" in entry
         )
     else:
         assert result is None
@@ -223,10 +222,9 @@ def test_wallet_signs_the_recorded_signature(case):
 def test_server_reads_what_the_client_meant(case):
     """From the client's frames alone, the server gets its revision, its setups and its authentications."""
     exchange, found = exchange_of(case), served(case)
-    assert found.revision == case["revision"]
-    assert found.slots == exchange.slots
-    assert tuple(entry.setup for entry in found.setups) == exchange.setups
-    assert tuple(entry.text for entry in found.setups) == exchange.setup_texts
+    assert found.protocol.revision == case["revision"]
+    assert tuple(found.setups) == tuple(exchange.setups)
+    assert found.setups == exchange.setups
     assert found.authentications == _authentications(case, exchange)
 
 
@@ -234,16 +232,18 @@ def test_server_reads_what_the_client_meant(case):
 def test_server_checks_what_was_signed(case):
     """With the setup's text, the authentication and the challenge alone, a node finds the signature to be good."""
     found = served(case)
-    for entry in found.setups:
-        auth, challenge = found.authentications[entry.slot], _served_challenges(case, found)[entry.slot]
+    for slot, entry in found.setups.items():
+        auth, challenge = found.authentications[slot], _served_challenges(case, found)[slot]
         if case["operation"] == "signgen":
-            claim, signature = read_ephemeral_proof(found.revision, entry.setup, auth)
-            payload = ephemeral_payload(found.revision, entry.text, challenge)
+            claim, signature = found.protocol.ephemeral_proof(entry.setup, auth)
+            payload = found.protocol.ephemeral_payload(entry.text, challenge)
             assert claim.eph_pk == _key(case["inputs"]).public_key
             assert _key(case["inputs"]).sign_message(payload) == signature
         else:
-            assert owner_claim(found.revision, entry.setup, auth) == _claim(case)
-            typed_data = owner_typed_data(found.revision, found.operation, entry.text, challenge)
+            assert found.protocol.owner_claim(entry.setup, auth) == _claim(case)
+            typed_data = found.protocol.typed_data(
+                found.operation, found.protocol.decode_setup(found.operation, entry.text), challenge
+            )
             signature = bytes.fromhex(auth.signature[2:])
             assert (
                 recover_address(typed_data_digest(typed_data), signature) == auth.id == case["inputs"]["eoa"]
@@ -260,7 +260,7 @@ def test_server_replies_are_the_recorded_ones(case):
     wanted = expected if isinstance(expected, list) else [expected]
     if case["operation"] == "keygen":
         frames.append(
-            found.keygen_frame(
+            found.protocol.encode_keygen_results(
                 [
                     KeygenResult(
                         key_id=entry["keyId"],
@@ -273,7 +273,7 @@ def test_server_replies_are_the_recorded_ones(case):
         )
     elif case["operation"] == "signgen":
         frames.append(
-            found.signgen_frame(
+            found.protocol.encode_signgen_results(
                 [
                     SigngenResult(
                         signature=bytes.fromhex(entry["sign"]),
@@ -285,7 +285,7 @@ def test_server_replies_are_the_recorded_ones(case):
             )
         )
     else:
-        frames.append(found.status_frame())
+        frames.append(STATUS_OK)
     assert frames == case["server_replies"]
 
 
@@ -297,7 +297,8 @@ def test_server_replies_are_the_recorded_ones(case):
 def test_server_reads_the_message_to_sign(case):
     """The setup's Base64 message gives back the inner message and its request type."""
     found = served(case)
-    assert sign_requests(found.revision, found.setups[0].setup) == _requests(case["inputs"], case["revision"])
+    [part] = found.setups.values()
+    assert found.protocol.sign_requests(part.setup) == _requests(case["inputs"], case["revision"])
 
 
 def test_there_are_as_many_recordings_as_expected():

@@ -6,17 +6,10 @@ from hypothesis import strategies as st
 
 from dan_async.devnet.gateway.exchange import accept
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.exchange import (
-    Operation,
-    Revision,
-    decode_setup,
-    encode_setup,
-    module_for,
-    owner_claim,
-    owner_typed_data,
-    read_ephemeral_proof,
-    sign_requests,
-)
+from dan_async.protocols.exchange import protocol_for
+from dan_async.protocols.gateway import Operation, Revision
+from dan_async.protocols.gateway_1 import REVISION_1
+from dan_async.protocols.results import STATUS_OK
 from tests import strategies
 
 EVERY_OPERATION = pytest.mark.parametrize(
@@ -45,10 +38,9 @@ def test_server_reads_the_very_exchange_that_the_client_began(revision, operatio
     exchange = data.draw(strategies.exchanges(revision, operation))
     authentications = data.draw(strategies.authentications(exchange))
     served = _accepted(exchange, authentications)
-    assert served.revision == revision
-    assert served.slots == exchange.slots
-    assert tuple(entry.setup for entry in served.setups) == exchange.setups
-    assert tuple(entry.text for entry in served.setups) == exchange.setup_texts
+    assert served.protocol.revision == revision
+    assert tuple(served.setups) == tuple(exchange.setups)
+    assert served.setups == exchange.setups
     assert served.authentications == authentications
 
 
@@ -58,9 +50,10 @@ def test_server_reads_the_very_exchange_that_the_client_began(revision, operatio
 def test_setup_survives_its_text(revision, operation, data):
     """decode(encode(setup)) is the setup, and encode(decode(text)) the text."""
     exchange = data.draw(strategies.exchanges(revision, operation))
-    for setup, text in zip(exchange.setups, exchange.setup_texts, strict=True):
-        assert decode_setup(revision, operation, text) == setup
-        assert encode_setup(revision, decode_setup(revision, operation, text)) == text
+    for part in exchange.setups.values():
+        setup = exchange.protocol.decode_setup(operation, part.text)
+        assert setup == part.setup
+        assert exchange.protocol.encode_setup(setup) == part.text
 
 
 @EVERY_OPERATION
@@ -71,14 +64,18 @@ def test_client_reads_the_challenges_that_the_server_gave(revision, operation, d
     exchange = data.draw(strategies.exchanges(revision, operation))
     if exchange.is_one_shot:
         served = _accepted(exchange, data.draw(strategies.authentications(exchange)))
-        assert served.own_challenges() == exchange.own_challenges()
+        challenges = {slot: REVISION_1.oneshot_challenge(part.text) for slot, part in served.setups.items()}
+        assert challenges == exchange.own_challenges()
         return
     given_out = data.draw(
         st.lists(
-            strategies.challenges(), min_size=len(exchange.slots), max_size=len(exchange.slots), unique=True
+            strategies.challenges(),
+            min_size=len(tuple(exchange.setups)),
+            max_size=len(tuple(exchange.setups)),
+            unique=True,
         )
     )
-    challenges = dict(zip(exchange.slots, given_out, strict=True))
+    challenges = dict(zip(tuple(exchange.setups), given_out, strict=True))
     frame = accept(operation, exchange.setup_frame).challenge_frame(challenges)
     assert exchange.read_challenges(frame) == challenges
 
@@ -91,17 +88,17 @@ def test_client_reads_the_result_that_the_server_gave(revision, operation, data)
     exchange = data.draw(strategies.exchanges(revision, operation))
     served = _accepted(exchange, data.draw(strategies.authentications(exchange)))
     if operation == Operation.KEYGEN:
-        results = tuple(data.draw(strategies.keygen_results(slot)) for slot in exchange.slots)
+        results = tuple(data.draw(strategies.keygen_results(slot)) for slot in tuple(exchange.setups))
         if len({result.key_id for result in results}) != len(results):
             return
-        frame = served.keygen_frame(results[::-1])
+        frame = served.protocol.encode_keygen_results(results[::-1])
     elif operation == Operation.SIGNGEN:
         results = tuple(data.draw(strategies.signgen_results(name)) for name in exchange.transaction_ids)
-        frame = served.signgen_frame(results[::-1])
+        frame = served.protocol.encode_signgen_results(results[::-1])
     elif operation == Operation.REGISTER_PASSKEY:
         results, frame = "credential-id", served.passkey_frame()
     else:
-        results, frame = None, served.status_frame()
+        results, frame = None, STATUS_OK
     assert exchange.read_result(frame) == results
 
 
@@ -110,7 +107,7 @@ def test_client_reads_the_result_that_the_server_gave(revision, operation, data)
 @given(data=st.data())
 def test_claim_survives_its_text(revision, data):
     """Credentials give back the claim; so does tag 2, except that 0.1 has no expiry there."""
-    module, claim = module_for(revision), data.draw(strategies.claims(revision))
+    module, claim = protocol_for(revision), data.draw(strategies.claims(revision))
     owner = data.draw(strategies.addresses())
     assert module.decode_credentials(module.encode_credentials(claim, owner), owner) == claim
     found = module.decode_claim(module.encode_claim(claim))
@@ -126,17 +123,19 @@ def test_server_finds_the_claim_that_the_client_gave(revision, operation, data):
     exchange = data.draw(strategies.exchanges(revision, operation))
     authentications = data.draw(strategies.authentications(exchange))
     served = _accepted(exchange, authentications)
-    for entry in served.setups:
-        auth = served.authentications[entry.slot]
+    for slot, entry in served.setups.items():
+        auth = served.authentications[slot]
         if operation == Operation.SIGNGEN:
-            claim, signature = read_ephemeral_proof(revision, entry.setup, auth)
-            assert claim == module_for(revision).decode_credentials(auth.credentials, auth.id)
+            claim, signature = protocol_for(revision).ephemeral_proof(entry.setup, auth)
+            assert claim == protocol_for(revision).decode_credentials(auth.credentials, auth.id)
             assert signature.startswith("0x")
         elif operation != Operation.REGISTER_PASSKEY:
-            claim = module_for(revision).decode_claim(entry.setup.claim_text)
+            claim = protocol_for(revision).decode_claim(entry.setup.claim_text)
             owner = data.draw(strategies.addresses())
-            own = exchange.owner_authentication(claim=claim, method="eoa", owner_id=owner, signature="0x00")
-            assert owner_claim(revision, entry.setup, own) == claim
+            own = exchange.protocol.owner_authentication(
+                claim=claim, method="eoa", owner_id=owner, signature="0x00"
+            )
+            assert protocol_for(revision).owner_claim(entry.setup, own) == claim
 
 
 @pytest.mark.parametrize("revision", list(Revision))
@@ -145,9 +144,10 @@ def test_server_finds_the_claim_that_the_client_gave(revision, operation, data):
 def test_message_to_sign_survives_its_text(revision, data):
     """The server finds the very requests that the client asked for."""
     exchange = data.draw(strategies.exchanges(revision, Operation.SIGNGEN))
-    requests = sign_requests(revision, exchange.setups[0])
-    text = module_for(revision).encode_message(requests)
-    assert module_for(revision).decode_message(text, exchange.setups[0].sign_alg) == requests
+    [part] = exchange.setups.values()
+    requests = exchange.protocol.sign_requests(part.setup)
+    text = protocol_for(revision).encode_message(requests)
+    assert protocol_for(revision).decode_message(text, part.setup.sign_alg) == requests
     assert tuple(request.transaction_id for request in requests) == exchange.transaction_ids
 
 
@@ -158,12 +158,13 @@ def test_wallet_never_sees_the_permissions(revision, operation, data):
     """Typed data has the metadata exactly as sent, without tag 1; operations without a wallet have no typed data."""
     exchange = data.draw(strategies.exchanges(revision, operation))
     challenge = data.draw(strategies.challenges())
-    for slot, setup, text in zip(exchange.slots, exchange.setups, exchange.setup_texts, strict=True):
+    for slot, part in exchange.setups.items():
         if operation in (Operation.SIGNGEN, Operation.REGISTER_PASSKEY):
             with pytest.raises(InvalidFieldError, match="wallet"):
                 exchange.typed_data(slot, challenge)
             continue
         typed_data = exchange.typed_data(slot, challenge)
-        assert typed_data == owner_typed_data(revision, operation, text, challenge)
+        setup = exchange.protocol.decode_setup(operation, part.text)
+        assert typed_data == exchange.protocol.typed_data(operation, setup, challenge)
         shown = [(entry["tag"], entry["value"]) for entry in typed_data["message"]["setup"]["metadata"]]
         assert shown == [(entry.tag, entry.value) for entry in setup.metadata if entry.tag != 1]

@@ -6,8 +6,8 @@ import pytest
 from attrs import evolve
 
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols import gateway_0_3 as revision_0_3
-from dan_async.protocols.exchange import decode_setup, owner_claim, read_ephemeral_proof
+from dan_async.protocols.exchange import protocol_for
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.setups import EphemeralClaim, EphemeralKeySetup, TaggedValue
 
 EOA = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
@@ -17,8 +17,8 @@ TEXT = '{"ephId":"id","ephPK":"0x' + "01" * 32 + '","expiry":7}'
 
 def test_claim_has_id_key_and_expiry():
     """In this order, without spaces."""
-    assert revision_0_3.encode_claim(CLAIM) == TEXT
-    assert revision_0_3.decode_claim(TEXT) == CLAIM
+    assert REVISION_0_3.encode_claim(CLAIM) == TEXT
+    assert REVISION_0_3.decode_claim(TEXT) == CLAIM
 
 
 @pytest.mark.parametrize(
@@ -38,40 +38,36 @@ def test_claim_has_id_key_and_expiry():
 def test_wrong_claim_is_refused(change):
     """Every member in turn; an algorithm is not yet known."""
     with pytest.raises((InvalidFieldError, ProtocolError)):
-        revision_0_3.decode_claim(json.dumps(json.loads(TEXT) | change))
+        REVISION_0_3.decode_claim(json.dumps(json.loads(TEXT) | change))
 
 
 def test_secp256k1_ephemeral_key_is_refused():
     """The revision has ed25519 only."""
     claim = EphemeralClaim(eph_id="id", eph_pk=b"\x04" + b"\x01" * 64, expiry=7, sign_alg="secp256k1")
     with pytest.raises(InvalidFieldError, match="eph_alg"):
-        revision_0_3.encode_claim(claim)
+        REVISION_0_3.encode_claim(claim)
 
 
 def test_added_key_names_its_key_twice():
     """As key_id and as tag 3."""
-    setup = revision_0_3.ephemeral_key_setup(claim=CLAIM, key_id="key", n=3)
+    setup = REVISION_0_3.ephemeral_key_setup(claim=CLAIM, key_id="key", n=3)
     assert setup.key_id == setup.tagged_key_id == "key"
-    assert list(json.loads(revision_0_3.encode_ephemeral_key_setup(setup))) == ["n", "key_id", "metadata"]
+    assert list(json.loads(REVISION_0_3.encode_setup(setup))) == ["n", "key_id", "metadata"]
 
 
 def test_key_id_that_the_owner_did_not_sign_is_refused():
     """The wallet signs tag 3 only, so key_id must be the same."""
-    text = revision_0_3.encode_ephemeral_key_setup(
-        revision_0_3.ephemeral_key_setup(claim=CLAIM, key_id="key", n=3)
-    )
+    text = REVISION_0_3.encode_setup(REVISION_0_3.ephemeral_key_setup(claim=CLAIM, key_id="key", n=3))
     with pytest.raises(InvalidFieldError, match="key_id is not the key id of the metadata"):
-        revision_0_3.decode_ephemeral_key_setup(text.replace('"key_id":"key"', '"key_id":"other"'))
+        REVISION_0_3.decode_setup("addEphemeralKey", text.replace('"key_id":"key"', '"key_id":"other"'))
 
 
 @pytest.mark.parametrize("change", [{"n": None}, {"n": 0}, {"key_id": None}, {"key_id": ""}, {"t": 2}])
 def test_wrong_setup_is_refused(change):
     """Every member in turn."""
-    text = revision_0_3.encode_ephemeral_key_setup(
-        revision_0_3.ephemeral_key_setup(claim=CLAIM, key_id="key", n=3)
-    )
+    text = REVISION_0_3.encode_setup(REVISION_0_3.ephemeral_key_setup(claim=CLAIM, key_id="key", n=3))
     with pytest.raises(InvalidFieldError):
-        revision_0_3.decode_ephemeral_key_setup(json.dumps(json.loads(text) | change))
+        REVISION_0_3.decode_setup("addEphemeralKey", json.dumps(json.loads(text) | change))
 
 
 @pytest.mark.parametrize(("fields", "named"), [({"n": 3}, "key_id"), ({"key_id": "key"}, "n is needed")])
@@ -79,41 +75,41 @@ def test_setup_of_revision_1_cannot_be_sent(fields, named):
     """It lacks what this revision needs."""
     setup = EphemeralKeySetup(metadata=(TaggedValue(3, "key"), TaggedValue(2, TEXT)), **fields)
     with pytest.raises(InvalidFieldError, match=named):
-        revision_0_3.encode_ephemeral_key_setup(setup)
+        REVISION_0_3.encode_setup(setup)
 
 
 def _keygen(text):
     value = {"t": 2, "n": 3, "metadata": [{"tag": 2, "value": text}]}
-    return decode_setup("0.3", "keygen", json.dumps(value))
+    return protocol_for("0.3").decode_setup("keygen", json.dumps(value))
 
 
 def test_owner_vouches_for_the_claim_that_was_signed():
     """Setup and credentials must say the same, however each is written."""
-    auth = revision_0_3.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0x00")
-    assert owner_claim("0.3", _keygen(TEXT), auth) == CLAIM
-    assert owner_claim("0.3", _keygen(json.dumps(json.loads(TEXT), indent=1)), auth) == CLAIM
+    auth = REVISION_0_3.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0x00")
+    assert protocol_for("0.3").owner_claim(_keygen(TEXT), auth) == CLAIM
+    assert protocol_for("0.3").owner_claim(_keygen(json.dumps(json.loads(TEXT), indent=1)), auth) == CLAIM
 
 
 @pytest.mark.parametrize("change", [{"ephId": "other"}, {"ephPK": "0x" + "02" * 32}, {"expiry": 8}])
 def test_credentials_with_another_claim_are_refused(change):
     """One second more of life is already another claim."""
-    auth = revision_0_3.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0x00")
+    auth = REVISION_0_3.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0x00")
     other = evolve(auth, credentials=json.dumps(json.loads(TEXT) | change))
     with pytest.raises(InvalidFieldError, match="another claim"):
-        owner_claim("0.3", _keygen(TEXT), other)
+        protocol_for("0.3").owner_claim(_keygen(TEXT), other)
 
 
 def test_ephemeral_key_signs_under_its_own_id():
     """The id beside the credentials must be the one in them."""
-    setup = revision_0_3.signgen_setup(t=2, key_id="k", message="m")
-    auth = revision_0_3.ephemeral_authentication(claim=CLAIM, owner_id=EOA, message=None, signature="0xab")
-    assert read_ephemeral_proof("0.3", setup, auth) == (CLAIM, "0xab")
+    setup = REVISION_0_3.signgen_setup(t=2, key_id="k", message="m")
+    auth = REVISION_0_3.ephemeral_authentication(claim=CLAIM, owner_id=EOA, message=None, signature="0xab")
+    assert protocol_for("0.3").ephemeral_proof(setup, auth) == (CLAIM, "0xab")
     with pytest.raises(InvalidFieldError, match="id is not the ephId"):
-        read_ephemeral_proof("0.3", setup, evolve(auth, id="other"))
+        protocol_for("0.3").ephemeral_proof(setup, evolve(auth, id="other"))
 
 
 def test_setup_without_a_claim_has_no_owner_claim():
     """A signgen is not vouched for by an owner."""
-    auth = revision_0_3.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0x00")
+    auth = REVISION_0_3.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0x00")
     with pytest.raises(InvalidFieldError, match="no ephemeral claim"):
-        owner_claim("0.3", revision_0_3.signgen_setup(t=2, key_id="k", message="m"), auth)
+        protocol_for("0.3").owner_claim(REVISION_0_3.signgen_setup(t=2, key_id="k", message="m"), auth)

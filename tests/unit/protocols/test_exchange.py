@@ -10,11 +10,11 @@ from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.exchange import (
     ephemeral_key_exchange,
     keygen_exchange,
-    oneshot_challenge,
     passkey_exchange,
-    read_ephemeral_proof,
+    protocol_for,
     signgen_exchange,
 )
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
 
@@ -28,7 +28,7 @@ ONE, TWO = "ab" * 32, "cd" * 32
 
 def keygen(revision="1", **changes):
     fields = {"threshold": Threshold(2, 3), "claim": CLAIM, **changes}
-    return keygen_exchange(revision, **fields)
+    return keygen_exchange(protocol_for(revision), **fields)
 
 
 def signgen(revision="1", names=("a", "b"), **changes):
@@ -36,26 +36,28 @@ def signgen(revision="1", names=("a", "b"), **changes):
         SignRequest(request_type="rawBytes", message=f"{index:064x}", transaction_id=name)
         for index, name in enumerate(names)
     ]
-    return signgen_exchange(revision, **{"t": 2, "key_id": "k", "requests": requests, **changes})
+    return signgen_exchange(
+        protocol_for(revision), **{"t": 2, "key_id": "k", "requests": requests, **changes}
+    )
 
 
 def owner(exchange, **changes):
     fields = {"claim": CLAIM, "method": "eoa", "owner_id": EOA, "signature": "0xab", **changes}
-    return exchange.owner_authentication(**fields)
+    return exchange.protocol.owner_authentication(**fields)
 
 
 def test_texts_are_built_once():
     """The frame that is sent and the bytes that are signed hold the same string."""
     exchange = signgen()
-    assert exchange.setup_frame is exchange.setup_texts[0]
-    assert exchange.setup_texts[0].encode() in exchange.ephemeral_payload("secp256k1", ONE)
+    assert exchange.setup_frame is exchange.setups["secp256k1"].text
+    assert exchange.setups["secp256k1"].text.encode() in exchange.ephemeral_payload("secp256k1", ONE)
 
 
 def test_each_algorithm_has_its_slot():
     """In the order asked for."""
-    assert keygen(sign_algs=["ed25519", "secp256k1"]).slots == ("ed25519", "secp256k1")
-    assert signgen().slots == ("secp256k1",)
-    assert passkey_exchange().slots == ("main",)
+    assert tuple(keygen(sign_algs=["ed25519", "secp256k1"]).setups) == ("ed25519", "secp256k1")
+    assert tuple(signgen().setups) == ("secp256k1",)
+    assert tuple(passkey_exchange(REVISION_1).setups) == ("main",)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_old_revisions_sign_one_message():
 def test_ephemeral_key_exchange_is_for_adding_and_revoking(operation):
     """Other operations have their own beginning."""
     with pytest.raises(InvalidFieldError, match="operation must be addEphemeralKey or revokeEphemeralKey"):
-        ephemeral_key_exchange("1", operation, claim=CLAIM, key_id="k", n=3)
+        ephemeral_key_exchange(protocol_for("1"), operation, claim=CLAIM, key_id="k", n=3)
 
 
 def test_typed_data_is_of_the_slot():
@@ -130,13 +132,13 @@ def test_authentication_by_another_method_is_refused():
 
 def test_ephemeral_key_may_revoke_itself():
     """Its signature stands without a message, for there is none."""
-    exchange = ephemeral_key_exchange("1", "revokeEphemeralKey", claim=CLAIM, key_id="k", n=3)
+    exchange = ephemeral_key_exchange(protocol_for("1"), "revokeEphemeralKey", claim=CLAIM, key_id="k", n=3)
     auth = exchange.ephemeral_authentication("main", claim=CLAIM, owner_id=EOA, signature="0xab")
     assert auth.signature == '{"signature":"0xab"}'
     served = accept("revokeEphemeralKey", exchange.setup_frame).read_authentications(
         exchange.authentication_frame({"main": auth})
     )
-    assert read_ephemeral_proof("1", served.setups[0].setup, served.authentications["main"]) == (
+    assert REVISION_1.ephemeral_proof(served.setups["main"].setup, served.authentications["main"]) == (
         CLAIM,
         "0xab",
     )
@@ -144,7 +146,7 @@ def test_ephemeral_key_may_revoke_itself():
 
 def test_passkey_is_registered_without_a_claim():
     """There is no ephemeral key yet."""
-    exchange = passkey_exchange(options="{}")
+    exchange = passkey_exchange(REVISION_1, options="{}")
     auth = owner(exchange, claim=None, method="passkey", owner_id="YWJj")
     assert auth == UserAuthentication(method="passkey", id="YWJj", credentials="", signature="0xab")
     assert exchange.read_result("YWJj") == "YWJj"
@@ -194,7 +196,7 @@ def test_signatures_of_other_messages_are_refused(names):
 
 def test_status_must_be_success():
     """Anything else is an error."""
-    exchange = ephemeral_key_exchange("0.3", "addEphemeralKey", claim=CLAIM, key_id="k", n=3)
+    exchange = ephemeral_key_exchange(protocol_for("0.3"), "addEphemeralKey", claim=CLAIM, key_id="k", n=3)
     assert exchange.read_result("ok") is None
     with pytest.raises(ProtocolError, match="did not answer"):
         exchange.read_result("failed")
@@ -204,8 +206,7 @@ def test_one_shot_signs_challenges_of_its_own():
     """One for each setup, each a hash of that setup alone."""
     exchange = keygen(sign_algs=["secp256k1", "ed25519"], api_version="v2")
     assert exchange.is_one_shot
-    assert exchange.path == "/v2/keygen"
     assert exchange.own_challenges() == {
-        slot: oneshot_challenge(text) for slot, text in zip(exchange.slots, exchange.setup_texts, strict=True)
+        slot: REVISION_1.oneshot_challenge(part.text) for slot, part in exchange.setups.items()
     }
     assert len(set(exchange.own_challenges().values())) == 2

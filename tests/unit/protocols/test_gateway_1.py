@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols import gateway_1 as revision_1
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim, EphemeralKeySetup, TaggedValue
 
 EOA = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
@@ -16,8 +16,8 @@ TEXT = '{"ephId":"id","ephPK":"0x04' + "01" * 64 + '","expiry":7,"signAlg":"secp
 
 def test_claim_names_its_algorithm():
     """Last of its members."""
-    assert revision_1.encode_claim(CLAIM) == TEXT
-    assert revision_1.decode_claim(TEXT) == CLAIM
+    assert REVISION_1.encode_claim(CLAIM) == TEXT
+    assert REVISION_1.decode_claim(TEXT) == CLAIM
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_claim_names_its_algorithm():
 def test_wrong_claim_is_refused(change):
     """The key must be one of its algorithm."""
     with pytest.raises(InvalidFieldError):
-        revision_1.decode_claim(json.dumps(json.loads(TEXT) | change))
+        REVISION_1.decode_claim(json.dumps(json.loads(TEXT) | change))
 
 
 def test_add_and_revoke_carry_metadata_only():
     """Key id, then claim."""
-    setup = revision_1.ephemeral_key_setup(claim=CLAIM, key_id="key", n=3)
-    value = json.loads(revision_1.encode_ephemeral_key_setup(setup))
+    setup = REVISION_1.ephemeral_key_setup(claim=CLAIM, key_id="key", n=3)
+    value = json.loads(REVISION_1.encode_setup(setup))
     assert [entry["tag"] for entry in value.pop("metadata")] == [3, 2]
     assert value == {}
 
@@ -51,18 +51,18 @@ def test_setup_of_revision_0_3_cannot_be_sent(fields, named):
     """Its members would be lost without a word."""
     setup = EphemeralKeySetup(metadata=(TaggedValue(3, "key"), TaggedValue(2, TEXT)), **fields)
     with pytest.raises(InvalidFieldError, match=named):
-        revision_1.encode_ephemeral_key_setup(setup)
+        REVISION_1.encode_setup(setup)
 
 
 def test_ephemeral_signature_repeats_the_message():
     """base64Message, then signature; for a setup without a message the signature alone."""
-    auth = revision_1.ephemeral_authentication(claim=CLAIM, owner_id=EOA, message="YQ==", signature="0xab")
+    auth = REVISION_1.ephemeral_authentication(claim=CLAIM, owner_id=EOA, message="YQ==", signature="0xab")
     assert auth.signature == '{"base64Message":"YQ==","signature":"0xab"}'
     assert (auth.id, auth.method, auth.credentials) == ("id", "ephemeral", TEXT)
-    assert revision_1.read_ephemeral_signature(auth, "YQ==") == "0xab"
-    bare = revision_1.ephemeral_authentication(claim=CLAIM, owner_id=EOA, message=None, signature="0xab")
+    assert REVISION_1.read_ephemeral_signature(auth, "YQ==") == "0xab"
+    bare = REVISION_1.ephemeral_authentication(claim=CLAIM, owner_id=EOA, message=None, signature="0xab")
     assert bare.signature == '{"signature":"0xab"}'
-    assert revision_1.read_ephemeral_signature(bare, None) == "0xab"
+    assert REVISION_1.read_ephemeral_signature(bare, None) == "0xab"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,6 @@ def test_ephemeral_signature_repeats_the_message():
 )
 def test_wrong_ephemeral_signature_is_refused(text, message):
     """Without the message, with another one, or without a signature."""
-    auth = revision_1.ephemeral_authentication(claim=CLAIM, owner_id=EOA, message="YQ==", signature="0xab")
+    auth = REVISION_1.ephemeral_authentication(claim=CLAIM, owner_id=EOA, message="YQ==", signature="0xab")
     with pytest.raises((InvalidFieldError, ProtocolError)):
-        revision_1.read_ephemeral_signature(evolve(auth, signature=text), message)
+        REVISION_1.read_ephemeral_signature(evolve(auth, signature=text), message)

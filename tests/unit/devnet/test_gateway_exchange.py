@@ -8,12 +8,9 @@ from attrs import evolve
 from dan_async.config import Threshold
 from dan_async.devnet.gateway.exchange import accept, detect_revision
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols.exchange import (
-    keygen_exchange,
-    passkey_exchange,
-    read_ephemeral_proof,
-    signgen_exchange,
-)
+from dan_async.protocols.exchange import keygen_exchange, passkey_exchange, protocol_for, signgen_exchange
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
 
@@ -23,7 +20,9 @@ ONE, TWO = "ab" * 32, "cd" * 32
 
 
 def keygen(revision="1", **changes):
-    return keygen_exchange(revision, **{"threshold": Threshold(2, 3), "claim": CLAIM, **changes})
+    return keygen_exchange(
+        protocol_for(revision), **{"threshold": Threshold(2, 3), "claim": CLAIM, **changes}
+    )
 
 
 def signgen(revision):
@@ -32,11 +31,11 @@ def signgen(revision):
         message='{"userOperation":{},"entryPointVersion":"v0.6.0","entryPointAddress":"0x00","chainId":1}',
         transaction_id="a" if revision == "1" else None,
     )
-    return signgen_exchange(revision, t=2, key_id="k", requests=[request])
+    return signgen_exchange(protocol_for(revision), t=2, key_id="k", requests=[request])
 
 
 def owner(exchange):
-    return exchange.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0xab")
+    return exchange.protocol.owner_authentication(claim=CLAIM, method="eoa", owner_id=EOA, signature="0xab")
 
 
 @pytest.mark.parametrize("revision", ["0.1", "0.3", "1"])
@@ -66,17 +65,27 @@ def test_setup_tells_its_revision(operation, frame, revision):
 
 
 @pytest.mark.parametrize("revision", ["0.1", "0.3", "1"])
-def test_signgen_tells_its_revision_with_the_authentication(revision):
-    """The setups of 0.1 and 0.3 are the same; the credentials are not."""
+def test_signgen_tells_its_revision_by_its_message(revision):
+    """The setups of 0.1 and 0.3 are the same; the messages in them are not."""
     exchange = signgen(revision)
     auth = exchange.ephemeral_authentication("secp256k1", claim=CLAIM, owner_id=EOA, signature="0xab")
     served = accept("signgen", exchange.setup_frame)
     served = served.read_authentications(exchange.authentication_frame({"secp256k1": auth}))
-    assert served.revision == revision
-    claim, signature = read_ephemeral_proof(
-        served.revision, served.setups[0].setup, served.authentications["secp256k1"]
+    assert served.protocol.revision == revision
+    claim, signature = served.protocol.ephemeral_proof(
+        served.setups["secp256k1"].setup, served.authentications["secp256k1"]
     )
     assert (claim.eph_pk, signature) == (CLAIM.eph_pk, "0xab")
+
+
+@pytest.mark.parametrize("message", ["", "{}", '{"message":"00","requestType":"none"}', "hello"])
+def test_message_of_no_old_revision_is_refused_at_once(message):
+    """Before the nodes are asked for nonces. Insisting on a revision leaves the message to whoever signs it."""
+    setup = REVISION_0_3.signgen_setup(t=2, key_id="k", message=message)
+    frame = REVISION_0_3.encode_setup(setup)
+    with pytest.raises((InvalidFieldError, ProtocolError)):
+        accept("signgen", frame)
+    assert accept("signgen", frame, revision="0.3").setups["secp256k1"].setup == setup
 
 
 def test_keygen_keeps_the_revision_of_its_setup():
@@ -85,12 +94,12 @@ def test_keygen_keeps_the_revision_of_its_setup():
     auth = evolve(owner(exchange), credentials=f'{{"eoa":"{EOA}","ephPK":"0x00","expiry":7}}')
     served = accept("keygen", exchange.setup_frame)
     served = served.read_authentications(exchange.authentication_frame({"secp256k1": auth}))
-    assert served.revision == "0.3"
+    assert served.protocol.revision == "0.3"
 
 
 def test_revision_can_be_insisted_on():
     """A client of another one is refused."""
-    assert accept("keygen", keygen("0.3").setup_frame, revision="0.3").revision == "0.3"
+    assert accept("keygen", keygen("0.3").setup_frame, revision="0.3").protocol.revision == "0.3"
     with pytest.raises(InvalidFieldError):
         accept("keygen", keygen("0.3").setup_frame, revision="1")
     with pytest.raises(InvalidFieldError):
@@ -105,7 +114,7 @@ def test_one_shot_of_an_old_revision_is_refused():
 
 def test_two_setups_for_one_algorithm_are_refused():
     """Their challenges and keys could not be told apart."""
-    text = keygen().setup_texts[0]
+    text = keygen().setups["secp256k1"].text
     with pytest.raises(InvalidFieldError, match="signAlg is the same in two setups"):
         accept("keygen", f"[{text},{text}]")
 
@@ -113,7 +122,7 @@ def test_two_setups_for_one_algorithm_are_refused():
 @pytest.mark.parametrize("claim", ["", "{}", "0x12", '{"ephId":"id"}'])
 def test_setup_with_a_wrong_claim_is_refused_at_once(claim):
     """Before anyone is asked to sign it."""
-    value = json.loads(keygen().setup_texts[0])
+    value = json.loads(keygen().setups["secp256k1"].text)
     value["metadata"][0]["value"] = claim
     with pytest.raises((InvalidFieldError, ProtocolError)):
         accept("keygen", json.dumps([value]))
@@ -156,11 +165,13 @@ def test_exchange_has_no_authentications_until_they_are_read():
 
 def test_passkey_result_needs_a_passkey():
     """It is the id of the credential that was shown."""
-    exchange = passkey_exchange()
+    exchange = passkey_exchange(REVISION_1)
     served = accept("registerPasskey", exchange.setup_frame)
     with pytest.raises(InvalidFieldError, match="operation"):
         served.passkey_frame()
-    auth = exchange.owner_authentication(claim=None, method="passkey", owner_id="YWJj", signature="{}")
+    auth = exchange.protocol.owner_authentication(
+        claim=None, method="passkey", owner_id="YWJj", signature="{}"
+    )
     assert (
         served.read_authentications(exchange.authentication_frame({"main": auth})).passkey_frame() == "YWJj"
     )
