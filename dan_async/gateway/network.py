@@ -37,7 +37,7 @@ from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import KeygenResult
 from dan_async.retry import RetryPolicy
-from dan_async.transport.socket import FrameConnector
+from dan_async.transport.socket import SocketOpener
 from dan_async.types import Clock, KeyAlgorithm, RequestId, new_request_id
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class GatewayNetwork:
         self.default_eph_alg: KeyAlgorithm = "secp256k1" if given is REVISION_1 else "ed25519"
         timeouts = timeouts or Timeouts()
         self._gateway = Gateway(
-            connector=FrameConnector(
+            connector=SocketOpener(
                 check_gateway_url("url", url, api_version),
                 options=options or TransportOptions(),
                 connect_timeout_s=timeouts.connect_s,

@@ -26,7 +26,7 @@ from dan_async.protocols.gateway import ApiVersion, GatewayProtocol
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.retry import RetryPolicy
-from dan_async.transport.socket import FrameConnector, FrameSocket
+from dan_async.transport.socket import Socket, SocketOpener
 from dan_async.types import Clock
 
 if TYPE_CHECKING:
@@ -41,9 +41,6 @@ PING_EVERY_S = 20.0
 
 #: With less than this left of a deadline, in seconds, a wait that timed out did so because of it.
 _SLACK_S = 0.01
-
-#: Turns of the event loop in which a frame that came while the wallet signed is read.
-_TURNS = 3
 
 #: Challenges that are remembered; the oldest are forgotten first. About 100 bytes each.
 _MOST_REMEMBERED = 65_536
@@ -85,7 +82,7 @@ class SeenChallenges:
 class Gateway:
     """The things that all operations at one gateway share."""
 
-    connector: FrameConnector
+    connector: SocketOpener
     revision: RevisionChoice
     api_version: ApiVersion
     seen: SeenChallenges = field(factory=SeenChallenges)
@@ -100,7 +97,7 @@ class _Begun(Generic[R]):
     """An operation whose challenges have come."""
 
     exchange: Exchange[R]
-    socket: FrameSocket
+    socket: Socket
     challenges: Mapping[str, str]
 
 
@@ -204,7 +201,7 @@ class GatewayOperation(ABC, Generic[R]):
 
     @abstractmethod
     async def _authorise(
-        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: FrameSocket | None
+        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
     ) -> str:
         """
         Have the challenges of all slots signed; return the authentication frame.
@@ -251,7 +248,7 @@ class GatewayOperation(ABC, Generic[R]):
             raise
         return _Begun(exchange=exchange, socket=socket, challenges=challenges)
 
-    def _open(self) -> Awaitable[FrameSocket]:
+    def _open(self) -> Awaitable[Socket]:
         self._phase = "connect"
         remaining = self._deadline.remaining()
         if remaining == 0.0:
@@ -260,7 +257,7 @@ class GatewayOperation(ABC, Generic[R]):
 
     # --- authentication, result ---------------------------------------------------------------------------------------
 
-    async def _conclude(self, exchange: Exchange[R], socket: FrameSocket, frame: str) -> R:
+    async def _conclude(self, exchange: Exchange[R], socket: Socket, frame: str) -> R:
         timeouts, limit_s = self._gateway.timeouts, self._deadline.remaining()
         # The gateway may be at work on it: giving up before the deadline would only lose the result, unless the operation
         # can be repeated.
@@ -324,14 +321,12 @@ class OwnerOperation(GatewayOperation[R]):
         return self._wallet_was_asked and self._auth.interactive
 
     async def _authorise(
-        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: FrameSocket | None
+        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
     ) -> str:
-        if socket is not None and socket.may_hold_frames():
-            await self._look_for_early(socket)  # it came together with the challenge
+        if socket is not None and socket.has_arrived:
+            await self._refuse_early(socket)  # it came together with the challenge
         signatures = await self._sign_watched(exchange, challenges, socket)
-        self._refuse_early(socket)
-        if socket is not None and socket.may_have_input():
-            await self._look_for_early(socket)
+        await self._refuse_early(socket)
         self._refuse_if_expired()
         found = {}
         for slot, signature in signatures.items():
@@ -341,7 +336,7 @@ class OwnerOperation(GatewayOperation[R]):
         return exchange.authentication_frame(found)
 
     async def _sign_watched(
-        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: FrameSocket | None
+        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
     ) -> dict[str, str]:
         """Wait for the wallet; give up when the gateway says something meanwhile, or the time is over."""
         interactive = self._auth.interactive
@@ -354,28 +349,22 @@ class OwnerOperation(GatewayOperation[R]):
             if is_waiting and not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time())
 
+        watching = nullcontext() if socket is None else socket.watch(interrupt, ping_every_s=PING_EVERY_S)
         try:
             with waiting:
                 async with limit:
-                    if socket is not None:
-                        socket.listen(interrupt, ping_every_s=PING_EVERY_S)
-                    return await self._sign(exchange, challenges)
+                    with watching:
+                        return await self._sign(exchange, challenges)
         except TimeoutError:
             if not limit.expired():
                 raise
-            self._refuse_early(socket)
+            await self._refuse_early(socket)
             raise self._deadline.error("waiting for the owner's wallet") from None
         finally:
             is_waiting = False
 
-    async def _look_for_early(self, socket: FrameSocket) -> None:
-        socket.listen()
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
-        self._refuse_early(socket)
-
-    def _refuse_early(self, socket: FrameSocket | None) -> None:
-        early = socket.early_error() if socket is not None else None
+    async def _refuse_early(self, socket: Socket | None) -> None:
+        early = await socket.early_error() if socket is not None else None
         if early is not None:
             raise early
 
@@ -412,7 +401,7 @@ class EphemeralKeyOperation(GatewayOperation[R]):
         self._owner_id = owner_id
 
     async def _authorise(
-        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: FrameSocket | None
+        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
     ) -> str:
         del socket
         self._refuse_if_expired()

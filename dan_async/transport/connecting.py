@@ -1,17 +1,13 @@
 """
-aiohttp's errors, translated once, here.
-
-Its errors hold the request: headers with API keys, URLs with credentials. So ours neither repeat their text nor keep them as
-cause or context; what may be kept is the operating system's or OpenSSL's own error beneath.
-
-Making aiohttp sessions that send nothing anywhere but where they were told to.
-
-TLS settings for a connection, and public-key pins on top of them.
+What a connection is made with: aiohttp sessions, TLS settings and public-key pins; and aiohttp's errors made ours.
 
 A pin is the SHA-256 of a certificate's SubjectPublicKeyInfo (as in RFC 7469 section 2.4), so that it survives a renewal
 of the certificate with the same key. The server's own certificate must match one of the pins; its chain, host name and
 dates are checked as without pins. The check is part of the TLS handshake: a peer with another key sees no byte of any
 request, through a proxy or not.
+
+aiohttp's errors hold the request: headers with API keys, URLs with credentials. So ours neither repeat their text nor keep
+them as cause or context; what may be kept is the operating system's or OpenSSL's own error beneath.
 """
 
 from __future__ import annotations
@@ -31,6 +27,75 @@ from dan_async.config import TransportOptions
 from dan_async.errors import ClientClosedError, ConnectError
 from dan_async.retry import HTTP_STATUSES
 
+#: Idle HTTP connections are dropped before common servers drop them (from 5 s on): a POST that meets a connection that is
+#: just being closed fails, and may not be repeated blindly.
+_KEEPALIVE_S = 4.0
+
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
+
+#: A peer cannot send us away for longer than this, in seconds.
+LONGEST_RETRY_AFTER_S = 24 * 3600.0
+
+_HINTS = {
+    401: "The server wants credentials; give them as TransportOptions(headers=…)",
+    403: "The server does not let this client in; check the credentials in TransportOptions(headers=…)",
+    404: "There is nothing at this path; check the URL",
+    407: "The proxy wants credentials; put them into the URL of TransportOptions(proxy=…)",
+    429: "The server asks to slow down",
+    503: "The server is overloaded or restarting; try again later",
+}
+
+_REDIRECT_HINT = (
+    "Redirects are not followed, since they would take signed requests elsewhere; give the final URL"
+)
+
+_CERTIFICATE_HINT = "Check the URL's host name; for a private CA give TransportOptions(ssl_context=…)"
+
+_PIN_HINT = "If the server's key was changed on purpose, add the new key's hash to TransportOptions(pins=…)"
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+def make_session(
+    options: TransportOptions,
+    *,
+    share: aiohttp.ClientSession | None = None,
+    max_connections: int = 100,
+    middleware: aiohttp.ClientMiddlewareType | None = None,
+) -> aiohttp.ClientSession:
+    """
+    Make a session that sends nothing anywhere but where it was told to.
+
+    No environment proxy unless asked for, no cookies of its own, no decompression. A session to *share* lends its
+    connections, cookies and default headers, and stays its owner's: closing the new one does not close it.
+    """
+    common: dict[str, Any] = {
+        "trust_env": options.trust_env,
+        "timeout": _NO_TIMEOUT,
+        "auto_decompress": False,
+        "middlewares": () if middleware is None else (middleware,),
+    }
+    if share is None:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=_KEEPALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            **common,
+        )
+    if share.closed:
+        raise ClientClosedError("the given aiohttp session was closed by its owner")
+    return aiohttp.ClientSession(
+        connector=share.connector,
+        connector_owner=False,
+        cookie_jar=share.cookie_jar,
+        headers=share.headers,
+        trace_configs=share.trace_configs,
+        **common,
+    )
+
+
+# --- TLS and pins -----------------------------------------------------------------------------------------------------
+
 
 class PinMismatchError(ssl.SSLCertVerificationError):
     """The server's public key is none of the pinned ones."""
@@ -38,13 +103,7 @@ class PinMismatchError(ssl.SSLCertVerificationError):
 
 def spki_pin(certificate: bytes) -> bytes:
     """
-    Give the pin of a certificate.
-
-    Args:
-        certificate: The certificate, DER-encoded.
-
-    Returns:
-        SHA-256 of its SubjectPublicKeyInfo.
+    Return the pin of a DER-encoded certificate.
 
     Raises:
         ValueError: It is not a certificate, or its key is of an unknown kind.
@@ -113,40 +172,13 @@ def _default_context() -> ssl.SSLContext:
 
 
 def client_ssl(context: ssl.SSLContext | None, pins: tuple[bytes, ...]) -> ssl.SSLContext | bool:
-    """
-    Give what aiohttp takes as *ssl*.
-
-    Args:
-        context: The caller's TLS settings, if any.
-        pins: Acceptable keys, as SHA-256 of their SubjectPublicKeyInfo; none for any.
-
-    Returns:
-        A context; or True, aiohttp's own default with every check on.
-    """
+    """Return what aiohttp takes as *ssl*: a context; or True, its own default with every check on."""
     if not pins:
         return True if context is None else context
     return _PinnedContext.around(context or _default_context(), frozenset(pins))
 
 
-#: A peer cannot send us away for longer than this, in seconds.
-LONGEST_RETRY_AFTER_S = 24 * 3600.0
-
-_HINTS = {
-    401: "The server wants credentials; give them as TransportOptions(headers=…)",
-    403: "The server does not let this client in; check the credentials in TransportOptions(headers=…)",
-    404: "There is nothing at this path; check the URL",
-    407: "The proxy wants credentials; put them into the URL of TransportOptions(proxy=…)",
-    429: "The server asks to slow down",
-    503: "The server is overloaded or restarting; try again later",
-}
-
-_REDIRECT_HINT = (
-    "Redirects are not followed, since they would take signed requests elsewhere; give the final URL"
-)
-
-_CERTIFICATE_HINT = "Check the URL's host name; for a private CA give TransportOptions(ssl_context=…)"
-
-_PIN_HINT = "If the server's key was changed on purpose, add the new key's hash to TransportOptions(pins=…)"
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
 def parse_retry_after(
@@ -171,7 +203,7 @@ def parse_retry_after(
 def status_error(
     where: str, status: int, headers: Mapping[str, str] | None, *, who: str = ""
 ) -> ConnectError:
-    """Make the error of an HTTP status that is not the one hoped for."""
+    """Make the error of an HTTP status that is not the expected one."""
     is_redirect = 300 <= status < 400
     return ConnectError(
         f"{who or where} answered with HTTP status {status}" + (f" for {where}" if who else ""),
@@ -184,14 +216,9 @@ def status_error(
 
 def connect_error(where: str, error: BaseException) -> ConnectError:
     """
-    Translate what aiohttp raised while a connection was being opened.
+    Translate an error of aiohttp's that was raised while a connection was being opened.
 
-    Args:
-        where: The URL, redacted.
-        error: What was raised. Neither kept nor quoted.
-
-    Returns:
-        The error to raise, outside of the ``except`` block that caught *error*: Python would keep it as context.
+    To be raised outside of the ``except`` block that caught *error*: Python would keep it as context.
     """
     match error:
         case aiohttp.ClientConnectorCertificateError(certificate_error=PinMismatchError() as cause):
@@ -240,65 +267,3 @@ def _os_reason(error: OSError) -> str:
 
 def _tls_reason(error: OSError) -> str:
     return (error.reason or type(error).__name__) if isinstance(error, ssl.SSLError) else _os_reason(error)
-
-
-#: Idle HTTP connections are dropped before common servers drop them (from 5 s on): a POST that meets a connection that is
-#: just being closed fails, and may not be repeated blindly.
-_KEEPALIVE_S = 4.0
-
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
-
-
-def make_session(
-    options: TransportOptions,
-    *,
-    share: aiohttp.ClientSession | None = None,
-    trace: aiohttp.TraceConfig | None = None,
-    max_connections: int = 100,
-    response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse,
-    ws_response_class: type[aiohttp.ClientWebSocketResponse] = aiohttp.ClientWebSocketResponse,
-) -> aiohttp.ClientSession:
-    """
-    Make a session for the transports: no environment proxy unless asked for, no cookies of its own, no decompression.
-
-    Args:
-        options: How connections are made. ``ssl_context``, ``pins``, ``proxy`` and ``headers`` belong to each request.
-        share: A session of the caller's, whose connections, cookies and default headers are used. It stays theirs:
-            closing the new session does not close it.
-        trace: Sees the requests.
-        max_connections: Connections open at a time, if none are shared.
-        response_class: What makes the responses.
-        ws_response_class: What makes the WebSockets.
-
-    Returns:
-        The session. Close it.
-
-    Raises:
-        ClientClosedError: The session to share was closed.
-    """
-    traces = [trace] if trace else []
-    if share is None:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=_KEEPALIVE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=options.trust_env,
-            timeout=_NO_TIMEOUT,
-            auto_decompress=False,
-            trace_configs=traces,
-            response_class=response_class,
-            ws_response_class=ws_response_class,
-        )
-    if share.closed:
-        raise ClientClosedError("the given aiohttp session was closed by its owner")
-    return aiohttp.ClientSession(
-        connector=share.connector,
-        connector_owner=False,
-        cookie_jar=share.cookie_jar,
-        headers=share.headers,
-        trust_env=options.trust_env,
-        timeout=_NO_TIMEOUT,
-        auto_decompress=False,
-        trace_configs=[*share.trace_configs, *traces],
-        response_class=response_class,
-        ws_response_class=ws_response_class,
-    )

@@ -1,8 +1,4 @@
-"""
-JSON-RPC over HTTP: one POST for each request. For wallets, bundlers, and nodes behind plain HTTP.
-
-A request's body that can be given up while it is being sent.
-"""
+"""JSON-RPC over HTTP: one POST for each request. For wallets, bundlers, and nodes behind plain HTTP."""
 
 from __future__ import annotations
 
@@ -26,50 +22,45 @@ from dan_async.transport.connecting import client_ssl, connect_error, make_sessi
 from dan_async.transport.rpc import decode_reply, encode_request
 from dan_async.types import Json
 
-#: Written at a time: the loop is not held for long bodies, and what waits to be sent stays small.
+# No compressed replies: what they unpack to is not bounded by what was read.
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+
+#: Bytes written at a time: the loop is not held for long bodies, and what waits to be sent stays small.
 _PIECE = 64 * 1024
 
 
-class RequestBody(aiohttp.payload.Payload):
+class _Body(aiohttp.payload.Payload):
     """
-    Bytes to send.
+    The bytes of a request, which see the connection they are written to, so that it can be broken when they are given up.
 
-    aiohttp closes a connection whose request was given up only when what was written to it has been sent, which is never
-    if the peer does not read. The body sees the connection it is written to, so that ``drop_if_closing`` can end that.
-
-    Args:
-        value: The bytes.
+    aiohttp closes such a connection only when all of it has been sent, which is never if the peer does not read.
     """
 
-    _autoclose = True  # nothing to close: bytes in memory
-
-    def __init__(self, value: bytes) -> None:
-        super().__init__(value, content_type="application/json")
-        self._size = len(value)
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content, content_type="application/json")
+        self._content = content
         self._transport: asyncio.Transport | None = None
 
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    @property
+    def autoclose(self) -> bool:
+        return True  # nothing to close: bytes in memory
+
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Give the text."""
-        return bytes(self._value).decode(encoding, errors)
+        return self._content.decode(encoding, errors)
 
     async def write(self, writer: Any) -> None:
-        """Send the bytes."""
         self._transport = writer.transport
-        value = self._value
-        if len(value) <= _PIECE:
-            await writer.write(value)
-            return
-        for start in range(0, len(value), _PIECE):
-            await writer.write(value[start : start + _PIECE])
+        for start in range(0, len(self._content), _PIECE):
+            await writer.write(self._content[start : start + _PIECE])
 
     def drop_if_closing(self) -> None:
-        """End the connection at once if it is being closed; one that serves further requests is left alone."""
+        """Break the connection at once if it is being closed; one that serves further requests is left alone."""
         if self._transport is not None and self._transport.is_closing():
             self._transport.abort()
-
-
-# No compressed replies: what they unpack to is not bounded by what was read.
-_HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
 class HttpTransport:
@@ -129,7 +120,7 @@ class HttpTransport:
         """
         request_id = next(self._ids)
         try:
-            body = RequestBody(encode_request(request_id, method, params).encode())
+            body = _Body(encode_request(request_id, method, params).encode())
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
         async with self._in_flight.call(method, timeout_s):
@@ -144,7 +135,7 @@ class HttpTransport:
             raise reply.error
         return reply.result
 
-    async def _post(self, body: RequestBody) -> str:
+    async def _post(self, body: _Body) -> str:
         session = self._open_session()
         is_connected = False
         failure: DanError

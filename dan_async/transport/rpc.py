@@ -1,10 +1,9 @@
 """
-Moves JSON-RPC requests; knows nothing of what is in them.
+The contract of the transports, and JSON-RPC 2.0 framing: pure, strict, and safe against hostile texts.
 
-JSON-RPC 2.0 framing: pure, strict, and safe against hostile texts (https://www.jsonrpc.org/specification).
-
-Only the frame is checked here; what a result means is for the typed layers above. Not supported, and refused: batches,
-notifications from the peer, and ids that are not whole numbers, since we never send such ids.
+See https://www.jsonrpc.org/specification. Only the frame is checked here; what a result means is for the typed layers above.
+Not supported, and refused: batches, notifications from the peer, and ids that are not whole numbers, since we never send
+such ids.
 """
 
 from __future__ import annotations
@@ -17,6 +16,18 @@ from typing import Any, NamedTuple, Protocol
 from dan_async._json import is_too_deep
 from dan_async.errors import InvalidFieldError, ProtocolError, RpcError
 from dan_async.types import Json
+
+#: Deepest nesting of arrays and objects accepted in a reply.
+MAX_DEPTH = 128
+
+#: Longest piece of a peer's text that an error repeats, in characters.
+_SHOWN_LENGTH = 200
+
+_METHOD = re.compile(r"[A-Za-z0-9_.\-/]{1,128}\Z")
+
+_CREDENTIALS = re.compile(r"//[^\s/@]*@")
+
+_LONG_TOKEN = re.compile(r"[A-Za-z0-9+/_=.\-]{48,}")
 
 
 class Transport(Protocol):
@@ -49,30 +60,8 @@ class Transport(Protocol):
         ...
 
 
-#: Deepest nesting of arrays and objects accepted in a reply.
-MAX_DEPTH = 128
-
-#: Longest piece of a peer's text that an error repeats, in characters.
-_SHOWN_LENGTH = 200
-
-_METHOD_LENGTH = 128
-
-_METHOD = re.compile(rf"[A-Za-z0-9_.\-/]{{1,{_METHOD_LENGTH}}}\Z")
-
-_CREDENTIALS = re.compile(r"//[^\s/@]*@")
-
-_LONG_TOKEN = re.compile(r"[A-Za-z0-9+/_=.\-]{48,}")
-
-
 class Reply(NamedTuple):
-    """
-    A reply: exactly one of *result* and *error* counts.
-
-    Attributes:
-        id: The request's id; None when the peer could not read it.
-        result: The ``result`` member, if there is no error.
-        error: The ``error`` member as an error of ours.
-    """
+    """A reply: exactly one of *result* and *error* counts. The id is None when the peer could not read the request's."""
 
     id: int | None
     result: Json = None
@@ -87,20 +76,7 @@ def shorten(text: str) -> str:
 
 
 def check_method(method: str) -> str:
-    """
-    Check a method's name, so that it can stand in JSON text as it is.
-
-    Raises:
-        InvalidFieldError: It is not a name.
-    """
-    # Most methods are identifiers, which is quicker to see.
-    if (
-        isinstance(method, str)
-        and method.isidentifier()
-        and method.isascii()
-        and len(method) <= _METHOD_LENGTH
-    ):
-        return method
+    """Check a method's name, so that it can stand in JSON text as it is."""
     if not isinstance(method, str) or not _METHOD.match(method):
         raise InvalidFieldError(
             "method", "must be 1 to 128 letters, digits, dots, slashes, dashes or underscores"
@@ -109,17 +85,7 @@ def check_method(method: str) -> str:
 
 
 def encode_request(id: int, method: str, params: str) -> str:  # noqa: A002 - the member's own name
-    """
-    Write one request.
-
-    Args:
-        id: Its id, unique on the connection.
-        method: The method's name.
-        params: The parameters as JSON text; put in as they are.
-
-    Raises:
-        InvalidFieldError: The method is not a name.
-    """
+    """Write one request; *params* is JSON text, put in as it is."""
     return f'{{"jsonrpc":"2.0","id":{id},"method":"{check_method(method)}","params":{params}}}'
 
 
@@ -137,15 +103,6 @@ def _to_float(text: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_to_float)
 
 
-def _load(text: str) -> Json:
-    if is_too_deep(text, MAX_DEPTH):
-        raise ProtocolError("the reply is nested too deeply")
-    try:
-        return _DECODER.decode(text)
-    except ValueError:
-        raise ProtocolError("the reply is not JSON") from None
-
-
 def _read_error(error: Json) -> RpcError:
     if not isinstance(error, dict):
         raise ProtocolError("the reply's error is not an object")
@@ -161,13 +118,15 @@ def decode_reply(text: str) -> Reply:
     """
     Read one reply. Members that JSON-RPC does not define are ignored, as is ``"error": null`` beside a result.
 
-    Args:
-        text: The message.
-
     Raises:
         ProtocolError: It is not a reply. Its content is not repeated.
     """
-    value = _load(text)
+    if is_too_deep(text, MAX_DEPTH):
+        raise ProtocolError("the reply is nested too deeply")
+    try:
+        value = _DECODER.decode(text)
+    except ValueError:
+        raise ProtocolError("the reply is not JSON") from None
     if not isinstance(value, dict):
         raise ProtocolError("the reply is not a JSON object")
     if value.get("jsonrpc") != "2.0":

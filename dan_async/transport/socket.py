@@ -1,23 +1,21 @@
 """
-aiohttp's WebSocket, with what a ``FrameSocket`` needs to see and to write besides.
+The one WebSocket: text frames in, text frames out, over aiohttp's public interface.
 
-Opens WebSockets to one server, each for one exchange: over one aiohttp session, with one set of TLS settings.
-
-One WebSocket that carries text frames, one after the other: what a gateway's exchange needs, and nothing of what is in it.
-
-Whatever the peer does, a wait ends with a frame, an error of ours or its time running out, and ending the socket never
-waits for a peer that does not answer.
+Whatever the peer does, a wait ends with a frame, an error of ours or its time running out, and closing never waits long for
+a peer that does not answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import math
-import os
+import contextlib
+import copy
 import select
 import struct
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -39,300 +37,404 @@ from dan_async.transport._limits import InFlight, WaitLimits
 from dan_async.transport.connecting import client_ssl, connect_error, make_session, status_error
 from dan_async.transport.rpc import shorten
 
-#: Not everywhere; where it is not, the question is answered with a yes.
-_POLL = getattr(select, "poll", None)
-
-
-def control_frame(opcode: WSMsgType, payload: bytes = b"") -> bytes:
-    """
-    Write a client's close, ping or pong frame (RFC 6455 section 5.5).
-
-    Args:
-        opcode: Which of them.
-        payload: At most 125 bytes.
-    """
-    key = os.urandom(4)
-    masked = bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
-    return bytes((0x80 | opcode, 0x80 | len(payload))) + key + masked
-
-
-def may_be_readable(transport: asyncio.Transport) -> bool:
-    """Tell whether the operating system holds something of the peer's that the event loop has not read yet."""
-    socket = transport.get_extra_info("socket")
-    if _POLL is None or socket is None or transport.is_closing():
-        return True
-    poll = _POLL()
-    poll.register(socket.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
-class WebSocket(aiohttp.ClientWebSocketResponse):
-    """aiohttp's WebSocket, which also shows what it is made of; for ``ClientSession(ws_response_class=…)``."""
-
-    @property
-    def response(self) -> aiohttp.ClientResponse:
-        """The response that opened it."""
-        return self._response
-
-    def may_hold_frames(self) -> bool:
-        """Tell whether frames, or the end of them, have been read from the connection and not been received."""
-        queue = self._reader
-        # aiohttp does not promise how it keeps its frames; where they cannot be seen, there may be some.
-        return bool(queue.exception() or queue.is_eof() or getattr(queue, "_buffer", True))
-
-
 #: How long the peer may take to answer a close frame, in seconds, before the socket is closed without.
 CLOSE_GRACE_S = 0.5
 
-#: Pings and pongs that a peer may send at once, and how many more for each second that passes.
+#: Where frames are taken one by one, pings and pongs that a peer may send at once, and how many more for each second.
 FREE_CONTROL_FRAMES = 64
 
 CONTROL_FRAMES_PER_S = 4
 
-#: While more than this waits to be read by the peer, in bytes, no ping is answered.
-_MOST_UNREAD = 64 * 1024
+#: While more than this waits to be read by the peer, in bytes, no further frame is begun and no ping answered.
+MOST_UNREAD = 256 * 1024
 
-#: A frame of so many characters, or fewer, fits into the transport's buffer.
-_SHORT = 8 * 1024
+#: Space for control frames in the transport's buffer, in bytes, beside what waits unread and the frame that is written.
+_CONTROL_FRAMES = 4 * 1024
+
+#: How often to look whether the peer has read on, in seconds: one timer, however many writers wait.
+_LOOK_EVERY_S = 0.005
 
 #: How long to look for the peer's reason after a frame could not be sent, in seconds.
 _REASON_S = 0.1
+
+#: Turns of the event loop until a task has what the system already holds: to poll, to parse, to take.
+_TURNS = 3
+
+#: Not everywhere; see ``Socket._is_readable``.
+_POLL = getattr(select, "poll", None)
+
+#: Shorter texts are no secrets worth hiding, and hiding them would make errors unreadable.
+_LEAST_SECRET = 6
 
 _PROBLEMS = {
     int(WSCloseCode.MESSAGE_TOO_BIG): "a frame longer than TransportOptions.max_message_bytes",
     int(WSCloseCode.INVALID_TEXT): "text that is not UTF-8",
 }
 
-#: Makes the error of a socket that was ended from our side, a new one each time.
+#: Makes the error of a lost connection, a new one for each call: errors are changed on their way up.
 Loss = Callable[[], DanError]
 
 
-class FrameSocket:
+class WriteBuffer:
     """
-    An open WebSocket. Made by ``FrameConnector.open``; end it with ``aclose``, whatever happened.
+    Backpressure: writers wait in a row until a peer that reads slowly has taken what was written before.
 
-    Args:
-        ws: The WebSocket, just opened, with neither autoping nor autoclose, and without a heartbeat of its own.
-        transport: The transport under it.
-        where: Its URL, redacted, for errors.
-        limits: Whose timer limits the waits.
-        clean: Makes a peer's text fit for an error.
-        on_drop: Told when the socket is gone.
+    While more than *most* bytes are unread, nobody may write. The transport must never pause its writers by itself.
     """
 
-    __slots__ = (
-        "_clean",
-        "_control_frames",
-        "_has_heard",
-        "_is_closing",
-        "_is_dropped",
-        "_limit_s",
-        "_limits",
-        "_listening",
-        "_loop",
-        "_loss",
-        "_on_drop",
-        "_opened_at",
-        "_pinging",
-        "_transport",
-        "_ws",
-        "where",
-    )
+    __slots__ = ("_loop", "_most", "_timer", "_transport", "_waiting")
+
+    def __init__(self, transport: asyncio.WriteTransport, most: int) -> None:
+        self._transport = transport
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the peer has read enough of what was written."""
+        return self._transport.get_write_buffer_size() <= self._most
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether a writer that comes now has to wait."""
+        return bool(self._waiting) or self._transport.get_write_buffer_size() > self._most
+
+    async def wait(self, end: asyncio.Future[Any]) -> None:
+        """Wait for a turn to write, in the order of arrival, or until *end* is done."""
+        if not self.is_crowded:
+            return
+        turn: asyncio.Future[None] = self._loop.create_future()
+
+        def release(_: object) -> None:
+            if not turn.done():
+                turn.set_result(None)
+
+        self._waiting[turn] = None
+        end.add_done_callback(release)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_LOOK_EVERY_S, self._look)
+        try:
+            await turn
+        finally:
+            self._waiting.pop(turn, None)
+            end.remove_done_callback(release)
+            if not self._waiting and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def pass_on(self) -> None:
+        """Let the next writer in, if the peer has read enough: to be called by whoever waited, after writing."""
+        while self._waiting and self.is_free:
+            turn, _ = self._waiting.popitem(last=False)
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def _look(self) -> None:
+        self._timer = None
+        self.pass_on()
+        if self._waiting:
+            self._timer = self._loop.call_later(_LOOK_EVERY_S, self._look)
+
+
+class Socket:
+    """
+    An open WebSocket, from ``SocketOpener.open``; end it with ``aclose``, whatever happened.
+
+    Its frames are either taken one by one with ``receive``, or read by a task and handed on as they come (``hand_on``).
+    *clean* makes a peer's text fit for an error; *on_drop* is called when the connection is gone.
+    """
 
     def __init__(
         self,
-        ws: WebSocket,
+        ws: aiohttp.ClientWebSocketResponse,
+        response: aiohttp.ClientResponse,
         transport: asyncio.Transport,
         *,
         where: str,
         limits: WaitLimits,
         clean: Callable[[str], str],
-        on_drop: Callable[[FrameSocket], None],
+        on_drop: Callable[[Socket], None],
     ) -> None:
         self._ws = ws
+        self._response = response
         self._transport = transport
         self.where = where
-        self._limits = limits
+        self.limits = limits
         self._clean = clean
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
+        self.buffer = WriteBuffer(transport, MOST_UNREAD)
+        self._make_way(MOST_UNREAD // 4)
         self._opened_at = self._loop.time()
         self._control_frames = 0
-        self._has_heard = True
+        self._is_heard = False
+        self._silent = 0
+        self._pinging: asyncio.TimerHandle | None = None
+        self._ahead: asyncio.Task[str | DanError] | None = None
+        self._on_end: Callable[[Loss], object] | None = None
+        #: What makes the error of the connection's end; None while it can carry frames.
+        self.loss: Loss | None = None
+        self._ended: asyncio.Future[None] | None = None
         self._is_closing = False
         self._is_dropped = False
-        self._loss: Loss | None = None
-        self._listening: asyncio.Task[str | DanError] | None = None
-        self._pinging: asyncio.TimerHandle | None = None
-        self._limit_s = math.inf
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    # --- sending and receiving ----------------------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------------------------------------
 
     async def send(self, text: str, timeout_s: float | None) -> None:
-        """
-        Send a text frame.
-
-        Args:
-            text: The frame.
-            timeout_s: Seconds that the peer may leave it unread.
-
-        Raises:
-            ConnectionLostError: The connection broke, or the peer had closed it. The frame may have been sent.
-            RequestTimeoutError: The peer does not read. The frame may have been sent in part.
-            InvalidFieldError: UTF-8 cannot carry the text; nothing was sent.
-            ProtocolError: The connection could not be used any more because of what the peer had sent.
-        """
+        """Send a text frame, and wait until the peer has read most of it. After an error it may have been sent."""
         try:
-            # A short one is taken by the transport without waiting, so that there is nothing to limit.
-            if len(text) <= _SHORT and self._transport.get_write_buffer_size() == 0:
-                await self._ws.send_str(text)
-            else:
-                await self._send_long(text, timeout_s)
+            await self.write(text)
         except UnicodeEncodeError:
             raise InvalidFieldError("frame", "has a lone surrogate, which UTF-8 cannot carry") from None
+        except ConnectionLostError:
+            pass
+        else:
+            if self.buffer.is_free or await self._is_read(timeout_s):
+                return
+        raise await self._why_it_ended()
+
+    async def write(self, text: str) -> None:
+        """Write a text frame at once: to be called when ``buffer`` allows it. May raise UnicodeEncodeError."""
+        if self.loss is not None:
+            raise self.loss()
+        if len(text) > self._longest:
+            self._make_way(len(text))
+        try:
+            await self._ws.send_str(text)
         except aiohttp.ClientConnectionError:
             pass
         else:
             return
-        raise await self._why_it_ended()
+        raise self._broken() if self.loss is None else self.loss()
 
-    async def _send_long(self, text: str, timeout_s: float | None) -> None:
-        limit = asyncio.timeout(timeout_s)
+    async def _is_read(self, timeout_s: float | None) -> bool:
+        """Wait until the peer has read enough; False if the connection ended meanwhile."""
+        self._ended = self._loop.create_future()
         try:
-            async with limit:
-                await self._ws.send_str(text)
+            async with asyncio.timeout(timeout_s):
+                await self.buffer.wait(self._ended)
         except TimeoutError:
-            if not limit.expired():
-                raise
             raise RequestTimeoutError(f"{self.where} did not read within {_shown(timeout_s)}") from None
+        return not self._transport.is_closing()
 
     async def _why_it_ended(self) -> DanError:
         """Find out what the peer said before it went: its close code may have come and not been read yet."""
         try:
             async with asyncio.timeout(_REASON_S):
                 await self.receive(None)
-        except TimeoutError:
-            pass
+        except TimeoutError as error:
+            return error if isinstance(error, DanError) else self._broken()
         except DanError as error:
             return error
         return self._broken()
 
+    def _make_way(self, length: int) -> None:
+        # Where a transport is full, aiohttp makes all writers wait on one shared future, so that cancelling one of them
+        # cancels all. So it is never full: what waits unread is bounded by ``buffer``, and a character takes four bytes.
+        self._longest = length
+        self._transport.set_write_buffer_limits(high=MOST_UNREAD + 4 * length + _CONTROL_FRAMES)
+
+    async def _write_control(self, kind: WSMsgType, payload: bytes = b"") -> None:
+        with contextlib.suppress(aiohttp.ClientConnectionError):  # then the reader finds out as well, and why
+            await self._ws.send_frame(payload, kind)
+
+    async def _write_close(self, code: int) -> None:
+        if not self._is_closing:  # each side says it once
+            self._is_closing = True
+            await self._write_control(WSMsgType.CLOSE, struct.pack("!H", code))
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
     async def receive(self, timeout_s: float | None) -> str:
-        """
-        Wait for the next text frame.
-
-        Args:
-            timeout_s: Seconds to wait; None for no limit.
-
-        Raises:
-            ConnectionLostError: The connection broke or was closed, with its close code and reason.
-            RequestTimeoutError: No whole frame came in time; the connection is of no more use.
-            ProtocolError: The peer sent something else than a text frame of allowed length.
-            ClientClosedError: The connection was closed by its owner.
-        """
+        """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
         wait = 0
         if timeout_s is not None:
-            self._limit_s = timeout_s
-            wait = self._limits.begin(timeout_s, self._end_late)
+            wait = self.limits.begin(timeout_s, lambda: self.end(lambda: self._late(timeout_s)))
         try:
-            if self._listening is not None:
-                return await self._heard(self._listening)
-            message = await self._next_message()
+            if self._ahead is None:
+                return await self._next()
+            outcome = await self._ahead
+            self._ahead = None
         finally:
-            self._limits.end(wait)
-        return self._text_of(message)
-
-    def _end_late(self) -> None:
-        self.end(self._late)
-
-    def _late(self) -> DanError:
-        return RequestTimeoutError(f"{self.where} sent no frame within {_shown(self._limit_s)}")
-
-    async def _heard(self, listening: asyncio.Task[str | DanError]) -> str:
-        outcome = await listening
-        self._stop_pinging()
-        self._listening = None
+            self.limits.end(wait)
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
 
-    def _text_of(self, message: aiohttp.WSMessage) -> str:
-        if message.type is WSMsgType.TEXT:
-            return str(message.data)
-        raise self._end(message)
-
-    async def _next_message(self) -> aiohttp.WSMessage:
+    async def _next(self) -> str:
+        """Return the next text frame, and see to every other message; raise the error of the end when there is none."""
         while True:
             message = await self._ws.receive()
-            self._has_heard = True
+            self._is_heard = True
             kind = message.type
+            if kind is WSMsgType.TEXT:
+                return str(message.data)
             if kind is not WSMsgType.PING and kind is not WSMsgType.PONG:
-                return message
-            self._count_control_frame()
+                raise await self._end_of(message)
+            if self._is_flood():
+                raise await self._violation("a flood of pings or pongs", WSCloseCode.POLICY_VIOLATION)
             # A peer that pings and never reads must not fill the memory with answers.
-            if kind is WSMsgType.PING and self._transport.get_write_buffer_size() <= _MOST_UNREAD:
-                self._write(control_frame(WSMsgType.PONG, message.data))
+            if kind is WSMsgType.PING and self.buffer.is_free:
+                await self._write_control(WSMsgType.PONG, message.data)
 
-    def _count_control_frame(self) -> None:
+    def _is_flood(self) -> bool:
+        if self._on_end is not None:
+            return False
         self._control_frames += 1
         allowed = FREE_CONTROL_FRAMES + CONTROL_FRAMES_PER_S * (self._loop.time() - self._opened_at)
-        if self._control_frames > allowed:
-            raise self._violation("a flood of pings or pongs", WSCloseCode.POLICY_VIOLATION)
+        return self._control_frames > allowed
 
-    # --- listening ahead ----------------------------------------------------------------------------------------------
+    async def _end_of(self, message: aiohttp.WSMessage) -> DanError:
+        if self.loss is not None:
+            return self.loss()
+        if message.type is WSMsgType.BINARY:
+            what = f"a binary frame of {len(message.data)} bytes where text is due"
+            return await self._violation(what, WSCloseCode.UNSUPPORTED_DATA)
+        if message.type is WSMsgType.CLOSE:
+            await self._write_close(WSCloseCode.OK)
+            return self._closed_by_peer(message.data or None, message.extra and self._clean(message.extra))
+        self._is_closing = True  # aiohttp has written a close frame if it could
+        error = message.data
+        if message.type is WSMsgType.ERROR and isinstance(error, aiohttp.WebSocketError):
+            return self._violated(_PROBLEMS.get(error.code, "a frame that WebSocket does not allow"))
+        return self._broken()
 
-    def listen(
-        self, on_arrival: Callable[[object], None] | None = None, *, ping_every_s: float | None = None
-    ) -> None:
+    # --- handing on ---------------------------------------------------------------------------------------------------
+
+    def hand_on(self, on_text: Callable[[str], object], on_end: Callable[[Loss], object]) -> None:
         """
-        Begin to receive the next frame while something else is done; the next ``receive`` takes it.
+        Read in a task: *on_text* is called with each frame, *on_end* once, when the connection can carry no more.
 
-        Args:
-            on_arrival: Called once, when a frame has come or the connection has ended.
-            ping_every_s: Ping the peer that often, in seconds, so that nothing on the way takes the connection for
-                idle; a peer that is silent from one ping to the next is given up. None for never.
+        A ``ProtocolError`` that *on_text* raises ends the connection. Floods of pings are borne with.
         """
-        if self._listening is None:
-            self._listening = asyncio.create_task(self._listen(), name=f"dan_async listening to {self.where}")
-        if on_arrival is not None:
-            self._listening.add_done_callback(on_arrival)
-        if ping_every_s is not None:
-            self._has_heard = True
-            self._pinging = self._loop.call_later(ping_every_s, self._ping, ping_every_s)
+        self._on_end = on_end
+        self._tasks.add(asyncio.create_task(self._read(on_text), name=f"dan_async reader of {self.where}"))
 
-    async def _listen(self) -> str | DanError:
+    async def _read(self, on_text: Callable[[str], object]) -> None:
+        loss: Loss = self._broken
+        try:
+            while True:
+                text = await self._next()
+                if self.loss is None:  # else only the peer's close frame is waited for
+                    try:
+                        on_text(text)
+                    except ProtocolError as error:
+                        raise await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR) from None
+        except DanError as error:
+            loss = partial(own_copy, error)
+            if isinstance(error, ProtocolError) and self.loss is None:
+                self._lose(loss)
+                await self._wait_for_close()
+        finally:
+            self._lose(loss)
+        self.drop()
+
+    async def _wait_for_close(self) -> None:
+        # Breaking the connection at once could take our close frame with it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                while not self._ws.closed and (await self._ws.receive()).type is not WSMsgType.CLOSE:
+                    pass
+
+    # --- what comes too early -----------------------------------------------------------------------------------------
+
+    def _listen(self) -> asyncio.Task[str | DanError]:
+        """Begin to receive the next frame; the next ``receive`` takes it."""
+        if self._ahead is None:
+            self._ahead = asyncio.create_task(self._outcome(), name=f"dan_async listening to {self.where}")
+            self._tasks.add(self._ahead)
+            self._ahead.add_done_callback(self._tasks.discard)
+        return self._ahead
+
+    async def _outcome(self) -> str | DanError:
         # As a result: an exception that nobody comes to look at would be logged as unseen.
         try:
-            return self._text_of(await self._next_message())
+            return await self._next()
         except DanError as error:
             return error
 
-    def may_hold_frames(self) -> bool:
-        """Tell whether something of the peer's has been read from the connection and not been received yet."""
-        return self._ws.may_hold_frames()
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the event loop may have read something that nobody has taken: a frame, or the end."""
+        if self.loss is not None or (self._ahead is not None and self._ahead.done()):
+            return True
+        # The one look at what aiohttp keeps to itself. A task that always reads would see it as well, and costs 4 % of the
+        # CPU time of a key generation over a gateway. aiohttp promises neither name: without them, the answer is yes.
+        queue: Any = getattr(self._ws, "_reader", None)
+        return bool(getattr(queue, "_buffer", True) or queue.is_eof() or queue.exception())
 
-    def may_have_input(self) -> bool:
-        """Tell whether there is anything of the peer's that has not been received yet, its end included."""
-        return self._ws.may_hold_frames() or may_be_readable(self._transport)
+    def _is_readable(self) -> bool:
+        """Whether the system may hold something that the event loop has not read yet."""
+        # Turning the event loop until it has read would cost 3 % of a key generation. Where there is no poll, it is turned.
+        socket = self._transport.get_extra_info("socket")
+        if _POLL is None or socket is None or self._transport.is_closing():
+            return True
+        poll = _POLL()
+        poll.register(socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
-    def early_error(self) -> DanError | None:
-        """Tell what came while nothing should have: None, the loss of the connection, or a frame too early."""
-        if self._listening is None or not self._listening.done():
+    async def early_error(self) -> DanError | None:
+        """Return what came while nothing should have: None, the loss of the connection, or a frame before its turn."""
+        if not self.has_arrived and not self._is_readable():
             return None
-        outcome = self._listening.result()
+        ahead = self._listen()
+        for _ in range(_TURNS):
+            if not ahead.done():
+                await asyncio.sleep(0)
+        if not ahead.done():
+            return None  # pings, or half a frame
+        outcome = ahead.result()
         if isinstance(outcome, DanError):
             return outcome
-        return self._violation(
-            f"a frame before its turn: {self._clean(outcome)!r}", WSCloseCode.PROTOCOL_ERROR
-        )
+        what = f"a frame before its turn: {self._clean(outcome)!r}"
+        return await self._violation(what, WSCloseCode.PROTOCOL_ERROR)
 
-    def _ping(self, every_s: float) -> None:
-        if not self._has_heard:
+    @contextlib.contextmanager
+    def watch(self, on_arrival: Callable[[object], object], *, ping_every_s: float) -> Iterator[None]:
+        """
+        Listen while something else is waited for: *on_arrival* is called when a frame has come, or the end.
+
+        The peer is pinged meanwhile, so that nothing on the way takes the connection for idle; one that is silent from one
+        ping to the next is given up.
+        """
+        ahead = self._listen()
+        ahead.add_done_callback(on_arrival)
+        self._is_heard = True
+        self._ping(ping_every_s, spare=0)
+        try:
+            yield
+        finally:
+            ahead.remove_done_callback(on_arrival)
+            self._stop_pinging()
+
+    # --- pings --------------------------------------------------------------------------------------------------------
+
+    def keep_alive(self, heartbeat_s: float) -> None:
+        """Ping a peer that is silent for this long, and give it up after half as long without a whole message."""
+        self._ping(heartbeat_s / 2, spare=2)
+
+    def _ping(self, every_s: float, *, spare: int) -> None:
+        """Look that often: after *spare* silent times the peer is pinged, after one more it is given up."""
+        self._silent = 0
+        self._pinging = self._loop.call_later(every_s, self._look, every_s, spare)
+
+    def _look(self, every_s: float, spare: int) -> None:
+        # Whole messages count as signs of life, pongs among them. aiohttp's own heartbeat takes any byte for one, so that a
+        # trickle keeps it quiet; and it costs every message several microseconds.
+        self._silent = 0 if self._is_heard else self._silent + 1
+        self._is_heard = False
+        if self._silent > spare:
             self.end(lambda: ConnectionLostError(f"{self.where} stopped answering pings"))
             return
-        self._has_heard = False
-        self._write(control_frame(WSMsgType.PING))
-        self._pinging = self._loop.call_later(every_s, self._ping, every_s)
+        if self._silent == spare:
+            ping = asyncio.create_task(self._write_control(WSMsgType.PING))
+            self._tasks.add(ping)
+            ping.add_done_callback(self._tasks.discard)
+        self._pinging = self._loop.call_later(every_s, self._look, every_s, spare)
 
     def _stop_pinging(self) -> None:
         if self._pinging is not None:
@@ -341,94 +443,92 @@ class FrameSocket:
 
     # --- why there is no next frame -----------------------------------------------------------------------------------
 
-    def _end(self, message: aiohttp.WSMessage) -> DanError:
-        if self._loss is not None:
-            return self._loss()
-        if message.type is WSMsgType.BINARY:
-            what = f"a binary frame of {len(message.data)} bytes where text is due"
-            return self._violation(what, WSCloseCode.UNSUPPORTED_DATA)
-        if message.type is WSMsgType.CLOSE:
-            self._write_close(WSCloseCode.OK)
-            return self._closed_by_peer(message.data or None, self._clean(message.extra or ""))
-        error = message.data
-        if message.type is WSMsgType.ERROR and isinstance(error, aiohttp.WebSocketError):
-            return self._violation(_PROBLEMS.get(error.code, "a frame that WebSocket does not allow"), None)
-        return self._broken()
+    def _late(self, timeout_s: float | None) -> DanError:
+        return RequestTimeoutError(f"{self.where} sent no frame within {_shown(timeout_s)}")
 
-    def _violation(self, what: str, code: int | None) -> ProtocolError:
-        if code is not None:
-            self._write_close(code)
+    async def _violation(self, what: str, code: int) -> ProtocolError:
+        """Say goodbye with *code*, and make the error."""
+        await self._write_close(code)
+        return self._violated(what)
+
+    def _violated(self, what: str) -> ProtocolError:
         return ProtocolError(f"{self.where} broke the protocol: {what}")
 
-    def _closed_by_peer(self, code: int | None, reason: str) -> ConnectionLostError:
+    def _closed_by_peer(self, code: int | None, reason: str | None) -> ConnectionLostError:
         said = f" with code {code}" if code else " without a code"
         quoted = f": {reason}" if reason else ""
         return ConnectionLostError(
-            f"{self.where} closed the connection{said}{quoted}", close_code=code, close_reason=reason
+            f"{self.where} closed the connection{said}{quoted}", close_code=code, close_reason=reason or ""
         )
 
     def _broken(self) -> DanError:
-        if self._loss is not None:
-            return self._loss()
         return ConnectionLostError(f"the connection to {self.where} broke")
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
     async def finish(self) -> None:
-        """
-        Close with the peer's consent, which shows that it had nothing more to say.
-
-        Raises:
-            ProtocolError: It had: another frame came before its own close frame.
-        """
-        self._write_close(WSCloseCode.OK)
-        wait = self._limits.begin(CLOSE_GRACE_S, self.drop)
+        """Close with the peer's consent; refuse a frame that comes before its close frame."""
+        await self._write_close(WSCloseCode.OK)
+        wait = self.limits.begin(CLOSE_GRACE_S, self.drop)
         try:
-            message = await self._next_message()
+            text = await self._next()
+        except ConnectionLostError:
+            return  # it may have gone without a close frame: the last frame was the last all the same
         finally:
-            self._limits.end(wait)
+            self.limits.end(wait)
             self.drop()
-        if message.type is WSMsgType.TEXT:
-            raise self._violation(f"a frame after its last one: {self._clean(message.data)!r}", None)
-        if message.type is not WSMsgType.CLOSE:
-            error = self._end(message)
-            # It may have taken its time, or gone without a close frame: the last frame was the last all the same.
-            if not isinstance(error, ConnectionLostError):
-                raise error
+        raise self._violated(f"a frame after its last one: {self._clean(text)!r}")
+
+    def _lose(self, loss: Loss) -> None:
+        if self.loss is not None:
+            return
+        self.loss = loss
+        self._stop_pinging()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+        if self._on_end is not None:
+            self._on_end(loss)
 
     def end(self, loss: Loss) -> None:
-        """Break the connection from our side: whoever waits for a frame gets the error that *loss* makes."""
-        if self._loss is None:
-            self._loss = loss
-        self.drop()
-
-    def drop(self) -> None:
-        """Break the connection at once, without waiting for anything."""
+        """Break the connection at once: whoever waits gets the error that *loss* makes."""
+        self._lose(loss)
         if self._is_dropped:
             return
         self._is_dropped = True
-        self._stop_pinging()
         # abort() because close() would wait for ever to write to a peer that does not read; the response's own close()
         # takes the connection off aiohttp's books.
         self._transport.abort()
-        self._ws.response.close()
+        self._response.close()
         self._on_drop(self)
 
-    async def aclose(self) -> None:
-        """Break the connection and wait until nothing of it is left. May be called twice."""
-        self.drop()
-        if self._listening is not None:
-            await cancel_and_wait((self._listening,))
+    def drop(self) -> None:
+        """Break the connection at once, if it has not ended."""
+        self.end(self._broken)
 
-    def _write(self, frame: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(frame)
+    async def aclose(self, loss: Loss | None = None, *, is_polite: bool = False) -> None:
+        """
+        End it; cancelled or not, no task and no connection is left. May be called twice.
 
-    def _write_close(self, code: int) -> None:
-        if self._is_closing:
-            return  # each side says it once
-        self._is_closing = True
-        self._write(control_frame(WSMsgType.CLOSE, struct.pack("!H", code)))
+        Whoever waits gets the error that *loss* makes. The polite way waits for the peer's close frame, a short time.
+        """
+        self._lose(loss or self._broken)
+        try:
+            if is_polite and self._tasks and not self._is_dropped:
+                await self._write_close(WSCloseCode.OK)
+                await asyncio.wait(self._tasks, timeout=CLOSE_GRACE_S)
+        finally:
+            self.drop()
+            if self._tasks:
+                await cancel_and_wait(self._tasks)
+
+
+def own_copy(error: BaseException) -> Any:
+    """Copy an error of ours for each call that gets it: errors are changed (attempts, traceback) on their way up."""
+    if not isinstance(error, DanError):
+        return error
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied
 
 
 def _shown(timeout_s: float | None) -> str:
@@ -436,10 +536,7 @@ def _shown(timeout_s: float | None) -> str:
     return f"{round(timeout_s or 0.0, 2):g} s"
 
 
-#: Shorter texts are no secrets worth hiding, and hiding them would make errors unreadable.
-_LEAST_SECRET = 6
-
-_WS_TIMEOUT = aiohttp.ClientWSTimeout(ws_close=CLOSE_GRACE_S)
+# --- opening ----------------------------------------------------------------------------------------------------------
 
 
 class _RedirectedError(aiohttp.ClientError):
@@ -448,33 +545,12 @@ class _RedirectedError(aiohttp.ClientError):
         self.status = status
 
 
-class _Upgrade(aiohttp.ClientResponse):
-    """The response that opens a WebSocket: stops at a redirect, which ws_connect() would follow."""
-
-    async def start(self, connection: Any) -> aiohttp.ClientResponse:
-        await super().start(connection)
-        if 300 <= self.status < 400:
-            raise _RedirectedError(self.status)
-        return self
-
-
-class FrameConnector:
+class SocketOpener:
     """
-    The way to one server.
+    Opens WebSockets to one server, over one aiohttp session, with one set of TLS settings.
 
-    Args:
-        url: The URL under which all paths lie: ``wss://…``, or ``ws://…`` to loopback.
-        options: How connections are made. Compression is never offered and redirects are never followed.
-        connect_timeout_s: Seconds that opening a connection may take.
-        session: An aiohttp session whose connector, cookies and headers are used; it is not closed. Its ``trust_env`` is
-            not used, that of *options* is.
-
-    Attributes:
-        where: The URL without credentials, for errors.
-
-    Raises:
-        InvalidFieldError: The URL is wrong.
-        InsecureTransportError: The URL has no TLS and its host is not loopback.
+    Compression is never offered and redirects are never followed. A given session's connector, cookies and headers are used;
+    it is not closed. *where* is the URL without credentials, for errors.
     """
 
     def __init__(
@@ -485,26 +561,32 @@ class FrameConnector:
         connect_timeout_s: float,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
-        base = urlsplit(check_url("url", url, schemes=("wss", "ws")))
-        self._prefix = urlunsplit((base.scheme, base.netloc, f"{base.path}/", "", ""))
-        self._suffix = base.query and f"?{base.query}"
-        self.where = redact_url(url).rstrip("/")
+        checked = check_url("url", url, schemes=("wss", "ws"))
+        parts = urlsplit(checked)
+        self._base = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+        self._query = parts.query and f"?{parts.query}"
+        self.where = redact_url(checked)
         self._options = options
         self._connect_timeout_s = connect_timeout_s
         self._ssl = client_ssl(options.ssl_context, options.pins)
-        self._secrets = _secrets_of(url, options)
+        self._secrets = _secrets_of(checked, options)
         self._shared_session = session
         self._session: aiohttp.ClientSession | None = None
+        self._upgrades: dict[asyncio.Task[Any] | None, aiohttp.ClientResponse] = {}
         self._in_flight = InFlight(self.where)
-        self._sockets: set[FrameSocket] = set()
+        self._sockets: set[Socket] = set()
 
     def __repr__(self) -> str:
-        return f"FrameConnector({self.where!r})"
+        return f"SocketOpener({self.where!r})"
 
     @property
     def is_closed(self) -> bool:
         """Whether ``aclose`` was called."""
         return self._in_flight.is_closed
+
+    def closed_error(self) -> ClientClosedError:
+        """Make the error of whoever wants to use it after ``aclose``."""
+        return self._in_flight.closed_error()
 
     def clean(self, text: str) -> str:
         """Make a peer's text fit for an error: short, on one line, without our own credentials or other long tokens."""
@@ -516,27 +598,14 @@ class FrameConnector:
             text = text.replace(secret, "[masked]")
         return text
 
-    async def open(self, name: str, *, timeout_s: float | None = None) -> FrameSocket:
-        """
-        Open a WebSocket.
-
-        Args:
-            name: The last segment of its path.
-            timeout_s: Seconds, if fewer than the usual.
-
-        Returns:
-            The socket. Close it.
-
-        Raises:
-            ConnectError: It could not be opened, with the HTTP status and Retry-After if there were any.
-            ClientClosedError: The connector was closed by its owner, before or meanwhile.
-        """
+    async def open(self, name: str = "", *, timeout_s: float | None = None) -> Socket:
+        """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
         try:
             async with self._in_flight.call("opening", limit_s):
                 ws = await self._open_session().ws_connect(
-                    self._prefix + name + self._suffix,
+                    f"{self._base}/{name}{self._query}" if name else f"{self._base}{self._query}",
                     headers=self._options.headers,
                     proxy=self._options.proxy,
                     ssl=self._ssl,
@@ -544,27 +613,40 @@ class FrameConnector:
                     autoping=False,
                     autoclose=False,
                     compress=0,
-                    timeout=_WS_TIMEOUT,
                 )
+                return self._socket(ws, self._upgrades[asyncio.current_task()])
         except RequestTimeoutError:
             failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, DanError):
+                raise
             failure = connect_error(self.where, error)
-        else:
-            return self._socket(ws)
+        finally:
+            self._upgrades.pop(asyncio.current_task(), None)
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
 
-    def _socket(self, ws: aiohttp.ClientWebSocketResponse) -> FrameSocket:
-        assert isinstance(ws, WebSocket)  # as the session was told
-        connection = ws.response.connection
+    async def _upgrade(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        # ws_connect() hides the response, and follows redirects. This middleware runs in the task that opens.
+        response = await handler(request)
+        if 300 <= response.status < 400:
+            response.close()
+            raise _RedirectedError(response.status)
+        self._upgrades[asyncio.current_task()] = response
+        return response
+
+    def _socket(self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse) -> Socket:
+        connection = response.connection
         if connection is None or connection.transport is None:
-            ws.response.close()
+            response.close()
             raise ConnectError(f"{self.where} closed the connection before it was ready")
-        socket = FrameSocket(
+        socket = Socket(
             ws,
+            response,
             connection.transport,
             where=self.where,
             limits=self._in_flight.limits,
@@ -575,16 +657,10 @@ class FrameConnector:
         return socket
 
     def _open_session(self) -> aiohttp.ClientSession:
-        if self.is_closed:
-            raise self._in_flight.closed_error()
         if self._session is None:
             # No limit of connections: an exchange that waits for a person must not keep others out.
             self._session = make_session(
-                self._options,
-                share=self._shared_session,
-                max_connections=0,
-                response_class=_Upgrade,
-                ws_response_class=WebSocket,
+                self._options, share=self._shared_session, max_connections=0, middleware=self._upgrade
             )
         if self._session.closed:
             raise ClientClosedError(f"the aiohttp session for {self.where} was closed by its owner")
@@ -596,13 +672,13 @@ class FrameConnector:
             await self._in_flight.aclose()
         finally:
             for socket in tuple(self._sockets):
-                socket.end(self._in_flight.closed_error)
+                socket.end(self.closed_error)
             if self._session is not None:
                 await self._session.close()
 
 
 def _secrets_of(url: str, options: TransportOptions) -> tuple[str, ...]:
-    """Give what of our own an answer must not be quoted with, longest first."""
+    """Return our own texts that no error may quote, longest first."""
     parts = urlsplit(url)
     if parts.username is not None and any(name.lower() == "authorization" for name in options.headers):
         raise InvalidFieldError("url", "has credentials in it, and options.headers has Authorization")

@@ -235,7 +235,7 @@ async def test_a_thousand_requests_to_a_peer_that_does_not_read_cost_little() ->
         assert connection is not None
         assert connection.pending == COUNT
         # The requests are 20 MB; the transport may hold 256 KiB and one message of them, and a few KB for each call.
-        assert connection._transport.get_write_buffer_size() < 300_000
+        assert connection._socket._transport.get_write_buffer_size() < 300_000
         assert held < 8_000_000
         async with assert_runs_under(20):
             await asyncio.gather(*tasks)

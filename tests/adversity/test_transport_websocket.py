@@ -349,7 +349,7 @@ async def test_peer_that_pings_and_never_reads_does_not_fill_the_memory():
         call = asyncio.create_task(transport.call("m", big, timeout_s=None))
         await wait_until(lambda: transport._connection is not None)
         connection = transport._connection
-        waiting = connection._transport.get_write_buffer_size
+        waiting = connection._socket._transport.get_write_buffer_size
         await wait_until(lambda: connection.pending and waiting() > 1_000_000)
         await asyncio.sleep(0.05)
         before = waiting()

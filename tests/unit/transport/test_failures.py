@@ -34,7 +34,7 @@ _INFO = RequestInfo(
 
 
 def _make(kind):
-    """Make an error of aiohttp's, with secrets wherever it has room for them."""
+    """Make an error of aiohttp's, with secrets wherever it has a place for them."""
     match kind:
         case aiohttp.ClientConnectorCertificateError:
             return kind(_KEY, ssl.SSLCertVerificationError(1, "certificate verify failed"))

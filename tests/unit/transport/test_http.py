@@ -31,7 +31,7 @@ def connect(port, **options):
 
 
 def answering(status=200, text="", **response):
-    """Give a handler that answers every request with this; ``ID`` in the text stands for the request's id."""
+    """Return a handler that answers every request with this; ``ID`` in the text stands for the request's id."""
 
     async def handler(request):
         call = await request.json()
@@ -46,7 +46,7 @@ def answering(status=200, text="", **response):
 
 
 async def first_error(handler, **options):
-    """Give the error of one call to a server with *handler*; check that nothing leaks."""
+    """Return the error of one call to a server with *handler*; check that nothing leaks."""
     async with no_leaks(), serve(post=handler) as port, assert_runs_under(10):
         transport = connect(port, **options)
         error = await error_of(transport.call("m", "{}", timeout_s=5))

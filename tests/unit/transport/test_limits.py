@@ -1,4 +1,4 @@
-"""One timer for the time limits of many requests."""
+"""One timer for the time limits of many waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from dan_async.transport._limits import Deadlines
+from dan_async.transport._limits import WaitLimits
 from tests.helpers import wait_until
 
 
@@ -18,17 +18,22 @@ class Requests:
         self.loop = asyncio.get_running_loop()
         self.pending = {}
         self.expired = {}
-        self.deadlines = Deadlines(self.pending, self._expire)
+        self.limits = WaitLimits()
         self.start = self.loop.time()
 
-    def _expire(self, answer):
-        number = next(number for number, each in self.pending.items() if each is answer)
+    def _expire(self, number):
         self.expired[number] = self.loop.time() - self.start
         del self.pending[number]
 
     def add(self, number, left_s):
-        self.pending[number] = self.loop.create_future()
-        self.deadlines.add(number, left_s)
+        self.pending[number] = self.limits.begin(left_s, lambda: self._expire(number))
+
+    def end(self, number):
+        self.limits.end(self.pending.pop(number))
+
+    @property
+    def kept(self):
+        return len(self.limits._heap)
 
 
 async def test_each_expires_in_its_own_time_whatever_the_order():
@@ -42,7 +47,7 @@ async def test_each_expires_in_its_own_time_whatever_the_order():
     assert sorted(requests.expired) == list(range(50))
     for number, left_s in enumerate(times):
         assert left_s - 0.001 <= requests.expired[number] < left_s + 1
-    assert len(requests.deadlines) == 0
+    assert requests.kept == 0
 
 
 async def test_request_that_has_ended_does_not_expire():
@@ -50,7 +55,7 @@ async def test_request_that_has_ended_does_not_expire():
     requests = Requests()
     requests.add(1, 0.01)
     requests.add(2, 0.02)
-    del requests.pending[1]
+    requests.end(1)
     await asyncio.sleep(0.1)
     assert list(requests.expired) == [2]
 
@@ -59,16 +64,16 @@ async def test_later_requests_do_not_expire_with_an_earlier_one_that_was_swept_o
     """The timer of a request that has ended may fire; what it finds first is not due for that reason."""
     requests = Requests()
     requests.add(0, 0.03)
-    del requests.pending[0]
+    requests.end(0)
     for number in range(1, 200):
         requests.add(number, 60)
         if number < 199:
-            del requests.pending[number]
-    assert len(requests.deadlines) < 100
+            requests.end(number)
+    assert requests.kept < 100
     await asyncio.sleep(0.1)
     assert requests.expired == {}
     assert list(requests.pending) == [199]
-    requests.deadlines.close()
+    requests.limits.close()
 
 
 async def test_ended_requests_do_not_pile_up():
@@ -76,9 +81,9 @@ async def test_ended_requests_do_not_pile_up():
     requests = Requests()
     for number in range(20_000):
         requests.add(number, 60)
-        del requests.pending[number]
-    assert len(requests.deadlines) <= 65
-    requests.deadlines.close()
+        requests.end(number)
+    assert requests.kept <= 65
+    requests.limits.close()
 
 
 async def test_zero_seconds_expire_at_once():
@@ -105,7 +110,41 @@ async def test_closing_forgets_everything(count):
     requests = Requests()
     for number in range(count):
         requests.add(number, 0.005)
-    requests.deadlines.close()
+    requests.limits.close()
     await asyncio.sleep(0.03)
     assert requests.expired == {}
-    assert len(requests.deadlines) == 0
+    assert requests.kept == 0
+
+
+async def test_who_waits_too_long_is_called_once():
+    """Each in its own time, whatever the order in which they began."""
+    limits, late = WaitLimits(), []
+    for name, limit_s in (("third", 0.06), ("first", 0.01), ("second", 0.03)):
+        limits.begin(limit_s, lambda name=name: late.append(name))
+    await wait_until(lambda: len(late) == 3)
+    await asyncio.sleep(0.02)
+    assert late == ["first", "second", "third"]
+    limits.close()
+
+
+async def test_a_wait_that_ended_in_time_is_not_called():
+    """Ending it twice is as good as once."""
+    limits, late = WaitLimits(), []
+    ended = limits.begin(0.01, lambda: late.append("ended"))
+    limits.begin(0.02, lambda: late.append("late"))
+    limits.end(ended)
+    limits.end(ended)
+    await wait_until(lambda: late)
+    assert late == ["late"]
+    limits.close()
+
+
+async def test_nobody_is_called_after_the_end():
+    """Closing forgets every wait."""
+    limits, late = WaitLimits(), []
+    limits.begin(0.01, lambda: late.append("late"))
+    assert len(limits) == 1
+    limits.close()
+    assert len(limits) == 0
+    await asyncio.sleep(0.03)
+    assert late == []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import struct
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dan_async.config import TransportOptions
 from dan_async.errors import (
@@ -20,15 +20,15 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
-from dan_async.transport.socket import CLOSE_GRACE_S, FREE_CONTROL_FRAMES, FrameConnector, control_frame
+from dan_async.transport.socket import CLOSE_GRACE_S, FREE_CONTROL_FRAMES, SocketOpener
 from tests.helpers import assert_runs_under, error_of, no_leaks, wait_until
 from tests.servers import raw_server, serve, socket_script
 
 
-def connector(port: int, **options) -> FrameConnector:
+def connector(port: int, **options) -> SocketOpener:
     """Make a connector to a server on loopback."""
     session = options.pop("session", None)
-    return FrameConnector(
+    return SocketOpener(
         f"ws://127.0.0.1:{port}/v1",
         options=TransportOptions(**options),
         connect_timeout_s=5.0,
@@ -41,19 +41,57 @@ async def echo(socket: web.WebSocketResponse) -> None:
         await socket.send_str(message.data)
 
 
-@given(st.sampled_from([WSMsgType.CLOSE, WSMsgType.PING, WSMsgType.PONG]), st.binary(max_size=125))
-def test_control_frames_are_masked_frames(opcode, payload):
-    """FIN, opcode, mask bit, length, key, and the payload under the key (RFC 6455 section 5.3)."""
-    frame = control_frame(opcode, payload)
-    assert frame[0] == 0x80 | opcode
-    assert frame[1] == 0x80 | len(payload)
-    key, masked = frame[2:6], frame[6:]
-    assert bytes(byte ^ key[i % 4] for i, byte in enumerate(masked)) == payload
+async def read_control_frames(reader, count):
+    """Read a client's control frames, as (opcode, key, payload); FIN and the mask bit must be set."""
+    frames = []
+    for _ in range(count):
+        first, second = await reader.readexactly(2)
+        assert (first & 0xF0, second & 0x80) == (0x80, 0x80)
+        key = await reader.readexactly(4)
+        masked = await reader.readexactly(second & 0x7F)
+        frames.append((first & 0x0F, key, bytes(byte ^ key[i % 4] for i, byte in enumerate(masked))))
+    return frames
 
 
-def test_control_frames_have_a_new_key_each():
-    """The key is unpredictable, as the RFC demands of a client."""
-    assert len({control_frame(WSMsgType.PING)[2:6] for _ in range(8)}) > 1
+async def test_control_frames_are_masked_frames():
+    """FIN, opcode, mask bit, length, key, and the payload under the key (RFC 6455 section 5.3); a new key for each."""
+    seen = []
+    payloads = [b"", b"x", bytes(range(125)), b"again", b"again"]
+
+    async def script(reader, writer):
+        await upgrade(reader, writer)
+        for payload in payloads:
+            writer.write(bytes((0x89, len(payload))) + payload)
+        seen.extend(await read_control_frames(reader, len(payloads) + 2))
+        await reader.read()
+
+    async with no_leaks(), raw_server(script) as port, assert_runs_under(10):
+        way = connector(port)
+        socket = await way.open("rpc")
+        with socket.watch(print, ping_every_s=0.05):
+            await wait_until(lambda: socket._control_frames == len(payloads))
+            await asyncio.sleep(0.06)
+        await socket._write_close(1003)
+        await wait_until(lambda: len(seen) == len(payloads) + 2)
+        await socket.aclose()
+        await way.aclose()
+    assert [frame[2] for frame in seen[:-2] if frame[0] == 10] == payloads
+    assert (seen[-2][0], seen[-2][2]) == (9, b"")
+    assert (seen[-1][0], seen[-1][2]) == (8, struct.pack("!H", 1003))
+    assert len({key for _, key, _ in seen}) > 1
+
+
+async def upgrade(reader, writer):
+    """Make a WebSocket of a plain connection."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    key = head.lower().partition("sec-websocket-key: ")[0]
+    key = head[len(key) + 19 :].partition("\r\n")[0]
+    accept = base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    writer.write(
+        b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: "
+        + accept
+        + b"\r\n\r\n"
+    )
 
 
 async def test_frames_go_back_and_forth():
@@ -130,26 +168,27 @@ async def test_a_few_pings_at_once_are_no_flood():
         await way.aclose()
 
 
-async def test_listening_ahead_keeps_the_frame_for_the_next_receive():
+async def test_watching_keeps_the_frame_for_the_next_receive():
     """What came meanwhile is not lost, and the callback is called once."""
     calls = []
     async with no_leaks(), socket_script(echo) as port:
         way = connector(port)
         socket = await way.open("rpc")
-        socket.listen(calls.append)
-        assert socket.early_error() is None
-        await socket.send("now", 5)
-        assert await socket.receive(5) == "now"
-        await asyncio.sleep(0)
-        assert len(calls) == 1
+        with socket.watch(calls.append, ping_every_s=20):
+            assert await socket.early_error() is None
+            await socket.send("now", 5)
+            assert await socket.receive(5) == "now"
+            await asyncio.sleep(0)
+            assert len(calls) == 1
         await socket.send("again", 5)
         assert await socket.receive(5) == "again"
+        assert len(calls) == 1
         await socket.aclose()
         await way.aclose()
 
 
-async def test_pings_end_with_the_listening():
-    """While listening the peer is pinged; once the frame is taken, no more."""
+async def test_pings_end_with_the_watching():
+    """While watching the peer is pinged; afterwards no more."""
     pings = []
 
     async def handle(request):
@@ -166,8 +205,8 @@ async def test_pings_end_with_the_listening():
     async with no_leaks(), serve(get=handle) as port:
         way = connector(port)
         socket = await way.open("rpc")
-        socket.listen(ping_every_s=0.03)
-        assert await socket.receive(10) == "enough"
+        with socket.watch(print, ping_every_s=0.03):
+            assert await socket.receive(10) == "enough"
         await asyncio.sleep(0.15)
         await socket.send("still there, though nobody reads pongs now", 5)
         await socket.aclose()
@@ -225,10 +264,10 @@ async def test_frames_that_were_read_and_not_received_are_seen():
         way = connector(port)
         socket = await way.open("rpc")
         assert await socket.receive(5) == "one"
-        await wait_until(socket.may_hold_frames)
+        await wait_until(lambda: socket.has_arrived)
         assert await socket.receive(5) == "two"
-        assert not socket.may_hold_frames()
-        assert not socket.may_have_input()
+        assert not socket.has_arrived
+        assert await socket.early_error() is None
         await socket.aclose()
         await way.aclose()
 
@@ -238,27 +277,78 @@ async def test_where_frames_cannot_be_seen_there_may_be_some():
     async with no_leaks(), socket_script(echo) as port:
         way = connector(port)
         socket = await way.open("rpc")
-
-        class Queue:
-            def exception(self):
-                return None
-
-            def is_eof(self):
-                return False
-
-        socket._ws._reader = Queue()
-        assert socket.may_hold_frames()
+        assert not socket.has_arrived
+        kept = socket._ws._reader
+        for queue in (None, object()):
+            socket._ws._reader = queue
+            assert socket.has_arrived
+        socket._ws._reader = kept
+        assert await socket.early_error() is None
         await socket.aclose()
         await way.aclose()
 
 
-async def test_a_timeout_while_listening():
-    """Listening ahead does not lift the limit, and the time given is in the error."""
+async def test_a_frame_that_the_system_holds_is_seen_without_any_wait():
+    """While the caller held the event loop, a frame came: a few turns of the loop find it, and none that is not there."""
+
+    def send_now(reader_writer):
+        reader_writer.get_extra_info("socket")._sock.send(b"\x81\x02hi")
+
+    writers = []
+
+    async def script(reader, writer):
+        await upgrade(reader, writer)
+        writers.append(writer)
+        await reader.read()
+
+    async with no_leaks(), raw_server(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        await wait_until(lambda: writers)
+        assert await socket.early_error() is None
+        send_now(writers[0])
+        assert not socket.has_arrived
+        error = await socket.early_error()
+        await socket.aclose()
+        await way.aclose()
+    assert type(error) is ProtocolError
+    assert "before its turn: 'hi'" in error.message
+
+
+async def test_frames_that_nobody_takes_stay_with_the_peer():
+    """A peer that sends without end fills no memory, and what it sent is neither lost nor mixed up."""
+    numbers = iter(range(10**9))
+
+    async def script(socket):
+        while True:
+            await socket.send_str(f"{next(numbers)}:" + "x" * 50_000)
+
+    async with no_leaks(), socket_script(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        await wait_until(lambda: socket.has_arrived)
+        await asyncio.sleep(0.2)
+        stopped_at = next(numbers)
+        await asyncio.sleep(0.1)
+        assert next(numbers) == stopped_at + 1
+        got = [(await socket.receive(5)).partition(":")[0] for _ in range(stopped_at + 50)]
+        expected = [
+            str(number) for number in range(stopped_at + 52) if number not in (stopped_at, stopped_at + 1)
+        ]
+        assert got == expected
+        await socket.aclose()
+        await way.aclose()
+
+
+async def test_a_timeout_while_watching():
+    """Watching does not lift the limit, and the time given is in the error."""
     async with no_leaks(), socket_script(echo) as port:
         way = connector(port)
         socket = await way.open("rpc")
-        socket.listen()
-        with pytest.raises(RequestTimeoutError, match=r"within 0\.05 s"):
+        with (
+            socket.watch(print, ping_every_s=20),
+            pytest.raises(RequestTimeoutError, match=r"within 0\.05 s"),
+        ):
             await socket.receive(0.05)
         await socket.aclose()
         await way.aclose()
@@ -274,9 +364,8 @@ async def test_an_early_frame_is_told():
     async with no_leaks(), socket_script(script) as port:
         way = connector(port)
         socket = await way.open("rpc")
-        socket.listen()
-        await wait_until(lambda: socket.early_error() is not None)
-        error = socket.early_error()
+        await wait_until(lambda: socket.has_arrived)
+        error = await socket.early_error()
         await socket.aclose()
         await way.aclose()
     assert type(error) is ProtocolError
@@ -292,9 +381,8 @@ async def test_an_early_end_is_told():
     async with no_leaks(), socket_script(script) as port:
         way = connector(port)
         socket = await way.open("rpc")
-        socket.listen()
-        await wait_until(lambda: socket.early_error() is not None)
-        error = socket.early_error()
+        await wait_until(lambda: socket.has_arrived)
+        error = await socket.early_error()
         await socket.aclose()
         await way.aclose()
     assert type(error) is ConnectionLostError
@@ -342,20 +430,7 @@ async def test_a_peer_that_does_not_read():
     """Sending has a limit, and so has closing."""
 
     async def deaf(reader, writer):
-        import base64
-        import hashlib
-
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        key = head.lower().partition("sec-websocket-key: ")[0]
-        key = head[len(key) + 19 :].partition("\r\n")[0]
-        accept = base64.b64encode(
-            hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-        )
-        writer.write(
-            b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: "
-            + accept
-            + b"\r\n\r\n"
-        )
+        await upgrade(reader, writer)
         writer.transport.pause_reading()
         await asyncio.Event().wait()
 
@@ -451,7 +526,7 @@ async def test_a_closed_session_of_the_owner():
 
 def test_what_is_masked():
     """Header values, tokens in them, the URL's password and query; short words are left alone."""
-    way = FrameConnector(
+    way = SocketOpener(
         "wss://user:s3cr%40et@host.example/v1?key=quarter",
         options=TransportOptions(headers={"Authorization-2": "Bearer to-ken-1", "X-Short": "abc"}),
         connect_timeout_s=1,
@@ -459,10 +534,22 @@ def test_what_is_masked():
     assert way.mask("Basic dXNlcjpzM2NyQGV0 s3cr%40et") == "Basic [masked] [masked]"
     text = way.mask("s3cr@et quarter Bearer to-ken-1 to-ken-1 abc host.example")
     assert text == "[masked] [masked] [masked] [masked] abc host.example"
-    assert repr(way) == "FrameConnector('wss://host.example/v1')"
+    assert repr(way) == "SocketOpener('wss://host.example/v1')"
 
 
-def test_close_frames_carry_their_code():
-    """Two bytes, network order."""
-    frame = control_frame(WSMsgType.CLOSE, struct.pack("!H", 1003))
-    assert len(frame) == 8
+async def test_sockets_that_are_opened_together_are_kept_apart():
+    """Each has the connection of its own upgrade: ending one breaks no other, and nothing is remembered of opening."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        sockets = await asyncio.gather(*[way.open("rpc") for _ in range(20)])
+        assert not way._upgrades
+        for number, socket in enumerate(sockets):
+            if number % 2:
+                socket.drop()
+        for number, socket in enumerate(sockets):
+            if number % 2 == 0:
+                await socket.send(str(number), 5)
+                assert await socket.receive(5) == str(number)
+            await socket.aclose()
+        assert not way._sockets
+        await way.aclose()

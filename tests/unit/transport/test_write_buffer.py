@@ -1,4 +1,4 @@
-"""Waiting for room to write: in a row, one timer, nothing left behind."""
+"""Backpressure: writers wait in a row, with one timer, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dan_async.transport.websocket import WriteRoom
+from dan_async.transport.socket import WriteBuffer
 from tests.helpers import assert_runs_under, wait_until
 
 
@@ -26,7 +26,7 @@ class Writers:
 
     def __init__(self, *, most: int = 10) -> None:
         self.line = Line()
-        self.room = WriteRoom(self.line, most)
+        self.buffer = WriteBuffer(self.line, most)
         self.order: list[int] = []
         self.answers: list[asyncio.Future[Any]] = []
 
@@ -36,15 +36,15 @@ class Writers:
         return asyncio.create_task(self._write(number, answer))
 
     async def _write(self, number: int, answer: asyncio.Future[Any]) -> None:
-        if self.room.is_crowded:
-            await self.room.wait(answer)
+        if self.buffer.is_crowded:
+            await self.buffer.wait(answer)
         if not answer.done():
             self.line.unread += 10
             self.order.append(number)
-            self.room.pass_on()
+            self.buffer.pass_on()
 
     def timer(self) -> Any:
-        return self.room._timer
+        return self.buffer._timer
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def writers() -> Writers:
     return Writers()
 
 
-async def test_nobody_waits_while_there_is_room(writers: Writers) -> None:
+async def test_nobody_waits_while_the_peer_reads(writers: Writers) -> None:
     """An idle line costs no wait and no timer."""
     await writers.start(1)
     await writers.start(2)
@@ -61,7 +61,7 @@ async def test_nobody_waits_while_there_is_room(writers: Writers) -> None:
 
 
 async def test_calls_write_in_the_order_of_their_coming(writers: Writers) -> None:
-    """Also those that come when there would be room again: nobody pushes in."""
+    """Also those that come when the peer has read on: nobody pushes in."""
     writers.line.unread = 100
     tasks = [writers.start(number) for number in range(5)]
     await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_calls_write_in_the_order_of_their_coming(writers: Writers) -> Non
     assert writers.order == [0, 1, 2, 3, 4, 5]
 
 
-async def test_no_more_is_written_than_there_is_room_for(writers: Writers) -> None:
+async def test_no_more_is_written_than_the_peer_has_read(writers: Writers) -> None:
     """Each one that writes lets the next go only if the peer has read on."""
     writers.line.unread = 100
     tasks = [writers.start(number) for number in range(50)]
@@ -86,7 +86,7 @@ async def test_no_more_is_written_than_there_is_room_for(writers: Writers) -> No
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert not writers.room._waiting
+    assert not writers.buffer._waiting
     assert writers.timer() is None
 
 
@@ -96,7 +96,7 @@ async def test_one_timer_serves_a_thousand_calls(writers: Writers) -> None:
     tasks = [writers.start(number) for number in range(1000)]
     await asyncio.sleep(0)
     timers = [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]
-    assert sum(handle._callback == writers.room._look for handle in timers) == 1
+    assert sum(handle._callback == writers.buffer._look for handle in timers) == 1
     for answer in writers.answers:
         answer.set_result("lost")
     await asyncio.gather(*tasks)
@@ -123,7 +123,7 @@ async def test_a_cancelled_call_leaves_its_turn_to_the_next(writers: Writers) ->
     first, second = writers.start(1), writers.start(2)
     await asyncio.sleep(0)
     writers.line.unread = 0
-    writers.room.pass_on()
+    writers.buffer.pass_on()
     first.cancel()
     async with assert_runs_under(2):
         await second
