@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from dan_async._values import (
     check_bool,
+    check_instance,
     check_int,
     check_list,
     check_mapping,
@@ -63,7 +64,7 @@ class Threshold:
     @classmethod
     def parse(cls, text: str) -> Threshold:
         """Read the form ``3-of-5``."""
-        t, _, n = check_text("threshold", text).partition("-of-")
+        t, _, n = check_instance("threshold", text, str).partition("-of-")
         if not (
             t.isascii() and n.isascii() and t.isdecimal() and n.isdecimal() and len(t) <= 4 and len(n) <= 4
         ):
