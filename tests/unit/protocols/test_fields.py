@@ -147,10 +147,10 @@ def test_a_message_may_check_how_its_members_fit_together():
 def test_a_class_that_declares_nothing_can_be_nested():
     """Its members are named as its fields."""
     form = nested(Plain, wire("x", string(3)))
-    assert form.read({"x": "abc"}, "plain").x == "abc"
+    assert form.read("plain", {"x": "abc"}).x == "abc"
     assert form.write(Plain(x="abc")) == {"x": "abc"}
     with pytest.raises(InvalidFieldError, match="x must be 1 to 3 characters"):
-        form.read({"x": "abcd"}, "plain")
+        form.read("plain", {"x": "abcd"})
 
 
 def test_a_field_without_a_form_is_noticed():
