@@ -28,9 +28,9 @@ from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round, out_of_time, submit
-from dan_async.protocols.node import METHODS, ChallengeResult
+from dan_async.protocols.node import ChallengeResult
 from dan_async.protocols.node_claims import ChangeReceipt, PasskeyReceipt
-from dan_async.types import Json, OperatorAddress
+from dan_async.types import OperatorAddress
 
 # --- ephemeral keys ---------------------------------------------------------------------------------------------------
 
@@ -62,8 +62,8 @@ async def change_ephemeral_key(
         nodes,
         opened,
         await authenticate(opened.challenge),
-        method=METHODS[setup.operation],
-        decode=partial(_read_receipt, opened, eph_id),
+        decode=ChangeReceipt.read_whole,
+        check=partial(_check_change_receipt, opened, eph_id),
         plan=Plan(wanted=len(opened.participants)),
         deadline=deadline,
     )
@@ -85,13 +85,13 @@ def _holds_no_share(error: BaseException | None) -> bool:
     return isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY
 
 
-def _read_receipt(opened: NodeRound, eph_id: str, operator: OperatorAddress, value: Json) -> ChangeReceipt:
-    receipt, setup = ChangeReceipt.read_whole(value), opened.setup
-    claims = receipt.claims
+def _check_change_receipt(
+    opened: NodeRound, eph_id: str, operator: OperatorAddress, receipt: ChangeReceipt
+) -> None:
+    setup, claims = opened.setup, receipt.claims
     said = (claims.request_id, claims.operation, claims.key_id, claims.eph_id)
     asked = (setup.request_id, setup.operation, setup.key_id, eph_id)
     _check_receipt(receipt, opened, operator, is_asked=said == asked)
-    return receipt
 
 
 def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
@@ -137,8 +137,8 @@ async def register_passkey(
         nodes,
         opened,
         authentication,
-        method=METHODS[setup.operation],
-        decode=partial(_read_passkey_receipt, opened, authentication.id),
+        decode=PasskeyReceipt.read_whole,
+        check=partial(_check_passkey_receipt, opened, authentication.id),
         plan=Plan(wanted=len(opened.participants)),
         deadline=deadline,
     )
@@ -148,13 +148,11 @@ async def register_passkey(
     return authentication.id
 
 
-def _read_passkey_receipt(
-    opened: NodeRound, credential_id: str, operator: OperatorAddress, value: Json
-) -> PasskeyReceipt:
-    receipt = PasskeyReceipt.read_whole(value)
+def _check_passkey_receipt(
+    opened: NodeRound, credential_id: str, operator: OperatorAddress, receipt: PasskeyReceipt
+) -> None:
     said = (receipt.claims.request_id, receipt.claims.credential_id)
     _check_receipt(receipt, opened, operator, is_asked=said == (opened.setup.request_id, credential_id))
-    return receipt
 
 
 def _too_few_to_register(

@@ -38,7 +38,7 @@ from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import MOST_RESTARTS, ChallengeResult, restarted_request_id
 from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
-from dan_async.types import Json, OperatorAddress, RequestId
+from dan_async.types import OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
 
@@ -140,8 +140,7 @@ async def run_keygen(
         nodes,
         opened,
         authentication,
-        method="dan_keygen",
-        decode=_decode,
+        decode=Acknowledgement.read,
         plan=UntilVerdict(wanted=len(opened.participants), tally=tally, grace_s=grace_s, slow=slow),
         deadline=deadline,
     )
@@ -180,10 +179,6 @@ async def run_keygen(
         threshold=threshold,
         outcomes=outcomes,
     )
-
-
-def _decode(_: OperatorAddress, value: Json) -> Acknowledgement:
-    return Acknowledgement.read(value)
 
 
 def _note_misbehaviour(
@@ -241,67 +236,71 @@ class NodeKeygen:
     async def run(self) -> KeygenReport:
         """Run it; see ``Network.keygen`` for what it raises."""
         started = time.monotonic()
-        ranked = rank(self._nodes.values())
-        async with probing(ranked[self._first.threshold.n :], deadline=self._deadline):
-            report = await self._run(ranked)
-        timings = evolve(report.timings, total_s=time.monotonic() - started)
-        return evolve(
-            report,
-            timings=timings,
-            replaced=tuple(self._replaced),
-            culprits=tuple(sorted(self._culprits)),
-        )
-
-    async def _run(self, candidates: list[Node]) -> KeygenReport:
-        request = self._first
-        while True:
-            began = time.monotonic()
-            opened = await self._open(request, candidates)
-            self._replaced += opened.replaced
-            were_ready = time.monotonic()
-            authentication = await self._authorise(opened)
-            authorised = time.monotonic()
-            try:
-                report = await run_keygen(
-                    self._nodes,
-                    opened.round,
-                    authentication,
-                    opened.threshold,
-                    deadline=self._deadline,
-                    grace_s=self._timeouts.grace_s,
-                )
-            except QuorumError as error:
-                self._leave_out(error)
-                obstacle = self._obstacle(error)
-                if obstacle is not None:
-                    error.hint = obstacle
-                    error.outcomes = (*self._replaced, *error.outcomes)
-                    error.earlier_culprits = tuple(sorted(self._culprits))
-                    raise
-                self._replaced += [o for o in error.outcomes if not o.is_success]
-            else:
-                timings = KeygenTimings(
-                    challenge_s=were_ready - began,
-                    wallet_s=authorised - were_ready,
-                    keygen_s=time.monotonic() - authorised,
-                )
-                return evolve(report, restarts=self._restarts, timings=timings)
-            candidates = self._next_candidates()
-            self._restarts += 1
-            RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
-            old_id = request.request_id
-            request = evolve(request, request_id=restarted_request_id(self._first.request_id, self._restarts))
-            if self._events.hooks:
-                self._events.emit(
-                    OperationRestarted(
-                        request_id=old_id,
-                        new_request_id=request.request_id,
-                        restart=self._restarts,
-                        excluded=tuple(sorted(self._left_out)),
+        request, candidates = self._first, rank(self._nodes.values())
+        async with probing(candidates[request.threshold.n :], deadline=self._deadline):
+            while True:
+                began = time.monotonic()
+                opened = await self._open(request, candidates)
+                self._replaced += opened.replaced
+                were_ready = time.monotonic()
+                authentication = await self._authorise(opened)
+                authorised = time.monotonic()
+                try:
+                    report = await run_keygen(
+                        self._nodes,
+                        opened.round,
+                        authentication,
+                        opened.threshold,
+                        deadline=self._deadline,
+                        grace_s=self._timeouts.grace_s,
                     )
-                )
+                except QuorumError as error:
+                    self._learn(error)
+                else:
+                    now = time.monotonic()
+                    return evolve(
+                        report,
+                        restarts=self._restarts,
+                        replaced=tuple(self._replaced),
+                        culprits=tuple(sorted(self._culprits)),
+                        timings=KeygenTimings(
+                            challenge_s=were_ready - began,
+                            wallet_s=authorised - were_ready,
+                            keygen_s=now - authorised,
+                            total_s=now - started,
+                        ),
+                    )
+                candidates = self._next_candidates()
+                request = self._start_anew(request)
 
     # --- starting again -----------------------------------------------------------------------------------------------
+
+    def _learn(self, error: QuorumError) -> None:
+        """Leave nodes out of the next round; raise the error if there is a reason not to begin one."""
+        self._leave_out(error)
+        obstacle = self._obstacle(error)
+        if obstacle is not None:
+            error.hint = obstacle
+            error.outcomes = (*self._replaced, *error.outcomes)
+            error.earlier_culprits = tuple(sorted(self._culprits))
+            raise error
+        self._replaced += [o for o in error.outcomes if not o.is_success]
+
+    def _start_anew(self, request: KeygenRequest) -> KeygenRequest:
+        """Return the request of the next round."""
+        self._restarts += 1
+        RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
+        new_id = restarted_request_id(self._first.request_id, self._restarts)
+        if self._events.hooks:
+            self._events.emit(
+                OperationRestarted(
+                    request_id=request.request_id,
+                    new_request_id=new_id,
+                    restart=self._restarts,
+                    excluded=tuple(sorted(self._left_out)),
+                )
+            )
+        return evolve(request, request_id=new_id)
 
     def _leave_out(self, error: QuorumError) -> None:
         """Leave out of the next round the nodes that most others blame, that answered wrong, or not at all."""
@@ -352,7 +351,9 @@ class NodeKeygen:
     async def _open(self, request: KeygenRequest, candidates: list[Node]) -> _Opened:
         """Find n nodes that are ready; fewer, if that many do not answer and the request allows it."""
         least = self._least
-        threshold = Threshold(request.threshold.t, max(least, min(len(candidates), request.threshold.n)))
+        threshold = request.threshold
+        if len(candidates) < threshold.n:
+            threshold = Threshold(threshold.t, max(least, len(candidates)))
         opened = await self._ask(request, threshold, candidates)
         ready = len(opened.round.participants)
         if least <= ready < threshold.n:

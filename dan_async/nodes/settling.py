@@ -15,7 +15,7 @@ from dan_async.deadline import Deadline
 from dan_async.errors import AcknowledgementError, NodeOutcome, QuorumError
 from dan_async.network import KeygenQuestion, KeygenReport, KeygenSettlement
 from dan_async.nodes.ask_many import Plan, ask_many
-from dan_async.nodes.node import Node
+from dan_async.nodes.node import Node, Request
 from dan_async.nodes.tally import KeygenTally
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node import SETTLE_KEYGEN, SettleParams, request_ids, settle_digest
@@ -38,14 +38,8 @@ async def settle_keygen(
             sign_alg=key.algorithm,
             signature=key.sign_message(digest),
         )
-        settlement = await node.call(
-            SETTLE_KEYGEN,
-            encode(params),
-            Settlement.read,
-            deadline=deadline,
-            request_id=question.request_id,
-            tries=tries,
-        )
+        request = Request(SETTLE_KEYGEN, encode(params), Settlement.read, question.request_id)
+        settlement = await node.call(request, deadline=deadline, tries=tries)
         return settlement.acknowledgements
 
     plan: Plan[tuple[Acknowledgement, ...]] = Plan(wanted=len(nodes))

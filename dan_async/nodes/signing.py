@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TypeAlias
 
 from attrs import define, evolve, field, frozen
@@ -20,7 +20,7 @@ from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import DanError, QuorumError, SignatureCheckError
 from dan_async.network import SigningOptions, SigningOrder
 from dan_async.nodes.health import Lateness
-from dan_async.nodes.node import Node
+from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import ExpectedShares, join_shares
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
 from dan_async.protocols.fields import decode_key_id, encode
@@ -39,10 +39,9 @@ from dan_async.protocols.node_signing import (
 )
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
-from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId, new_request_id
+from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId, new_request_id
 
-#: A request for a presignature: its id, and its parameters as JSON text.
-PresignRequest: TypeAlias = tuple[RequestId, str]
+PresignRequest: TypeAlias = Request[PresignatureOffer]
 
 #: How long the nodes may keep a presignature that is asked for, in seconds. Their own limit is shorter as a rule; clocks
 #: may differ.
@@ -141,18 +140,7 @@ class NodeSigner:
         asked = time.monotonic()
 
         async def ask(node: Node, _: Tries) -> list[PresignatureOffer]:
-            calls = [
-                asyncio.create_task(
-                    node.call(
-                        PRESIGN,
-                        params,
-                        PresignatureOffer.read,
-                        deadline=deadline,
-                        request_id=request_id,
-                    )
-                )
-                for request_id, params in requests
-            ]
+            calls = [asyncio.create_task(node.call(request, deadline=deadline)) for request in requests]
             try:
                 return await asyncio.gather(*calls)
             finally:
@@ -173,7 +161,7 @@ class NodeSigner:
     def presign_request(
         self, order: SigningOrder, key: EphemeralKey, signers: tuple[OperatorAddress, ...]
     ) -> PresignRequest:
-        """Have the ephemeral key ask for one presignature: the request's id and its parameters."""
+        """Have the ephemeral key ask for one presignature."""
         request_id = new_request_id()
         expires_at = math.floor(self._clock()) + _PRESIGN_S
         digest = presign_digest(
@@ -191,7 +179,7 @@ class NodeSigner:
             expires_at=expires_at,
             signature=key.sign_message(digest),
         )
-        return request_id, encode(params)
+        return Request(PRESIGN, encode(params), PresignatureOffer.read, request_id)
 
     def _refill(self, job: _SigningJob) -> None:
         while job.winner is not None and self.stock.order(job.session):
@@ -223,22 +211,10 @@ class NodeSigner:
         Raises:
             SetFailedError: One of them does not answer, or their answers make no signature.
         """
-        text = encode(params)
+        request = Request(SIGN, encode(params), SignatureShares.read_whole, params.request_id, expected.check)
 
-        async def ask(node: Node, tries: Tries) -> SignatureShares:
-            def decode(value: Json) -> SignatureShares:
-                shares = SignatureShares.read_whole(value)
-                expected.check(node.operator, shares)
-                return shares
-
-            return await node.call(
-                SIGN,
-                text,
-                decode,
-                deadline=deadline,
-                request_id=params.request_id,
-                tries=tries,
-            )
+        def ask(node: Node, tries: Tries) -> Awaitable[SignatureShares]:
+            return node.call(request, deadline=deadline, tries=tries)
 
         step = "sign" if params.presignature_ids else "presign"
         answers = await ask_set(run, step, ask, lateness=self.lateness, deadline=deadline)

@@ -86,6 +86,12 @@ class Run:
 class _AllOrNone(Plan[T]):
     """Over when all have answered, or the first has failed: then the others are listened to for a moment."""
 
+    run: Run
+
+    def check(self, operator: OperatorAddress, answer: T) -> str:
+        self.run.waiting.discard(operator)
+        return super().check(operator, answer)
+
     def is_settled(self, answers: Answers[T]) -> bool:
         return bool(answers.errors) or len(answers.values) == self.wanted
 
@@ -108,15 +114,8 @@ async def ask_set(
         SetFailedError: At least one failed; it has the failure of each that did.
     """
     run.begin(step)
-
-    async def one(node: Node, tries: Tries) -> T:
-        answer = await ask(node, tries)
-        run.waiting.discard(node.operator)
-        return answer
-
-    answers = await ask_many(
-        run.signers, one, _AllOrNone(wanted=len(run.signers)), step=step, deadline=deadline
-    )
+    plan: _AllOrNone[T] = _AllOrNone(wanted=len(run.signers), run=run)
+    answers = await ask_many(run.signers, ask, plan, step=step, deadline=deadline)
     for error in answers.errors.values():
         if isinstance(error, ClientClosedError):
             raise error
