@@ -196,7 +196,8 @@ def points_fit_degree(
 def _weighted_sum(
     points: Mapping[int, Point], indices: Sequence[int], weights: Sequence[int]
 ) -> Point | None:
-    return add([multiply(points[i], w) for i, w in zip(indices, weights, strict=True) if w % ORDER])
+    terms = zip(indices, [weight % ORDER for weight in weights], strict=True)
+    return add([points[i].multiply(weight.to_bytes(32, "big")) for i, weight in terms if weight])
 
 
 @lru_cache(maxsize=1024)

@@ -238,25 +238,22 @@ def rank(nodes: Iterable[N], *, without: Collection[OperatorAddress] = ()) -> li
     return sorted([node for node in nodes if node.operator not in without], key=_by_health)
 
 
+@define(eq=False)
 class NodeUpDown:
     """Reports that a node went down or is back, as a ``HealthRecord.on_change``."""
 
-    __slots__ = ("_events", "_failures", "_operator", "_record")
-
-    def __init__(self, record: HealthRecord, operator: OperatorAddress, events: EventHub) -> None:
-        self._record = record
-        self._operator = operator
-        self._events = events
-        self._failures = 0
+    _record: HealthRecord
+    _operator: OperatorAddress
+    _events: EventHub
+    _failures: int = field(default=0, init=False)
 
     def __call__(self, state: RestState) -> None:  # noqa: D102 - see the class
         before, self._failures = self._failures, self._record.failures
         if state == "resting" and not before:
             _log.info("node %s failed and rests for %.2f s", self._operator, self._record.rests_for_s)
             if self._events.hooks:
-                self._events.emit(
-                    NodeDown(node=self._operator, failures=self._failures, rest_s=self._record.rests_for_s)
-                )
+                rest_s = self._record.rests_for_s
+                self._events.emit(NodeDown(node=self._operator, failures=self._failures, rest_s=rest_s))
         elif state == "live" and before:
             _log.info("node %s is back after %d failures", self._operator, before)
             if self._events.hooks:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from dan_async.config import Threshold, Timeouts
 from dan_async.deadline import Deadline
@@ -27,7 +27,7 @@ from dan_async.errors import (
     QuorumError,
     failure_kind,
 )
-from dan_async.events import OperationRestarted, RequestLog, tell_verdict
+from dan_async.events import EventHub, OperationRestarted, RequestLog, tell_verdict
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, KeygenTimings
 from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
@@ -148,13 +148,14 @@ async def run_keygen(
         if isinstance(outcome.error, DanError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
     outcomes = set_dissent_apart(answers.outcomes, tally.winners)
+    agreeing = [outcome.operator for outcome in outcomes if outcome.is_success]
     report = partial(
         tell_verdict,
         nodes[opened.participants[0]].events,
         setup.request_id,
         setup.operation,
         needed=threshold.t,
-        agreed=[outcome.operator for outcome in outcomes if outcome.is_success],
+        agreed=agreeing,
         outcomes=outcomes,
         elapsed_s=answers.elapsed_s,
     )
@@ -170,7 +171,7 @@ async def run_keygen(
     _note_misbehaviour(nodes, outcomes, ())
     for outcome in outcomes:
         if outcome.error is None:
-            nodes[outcome.operator].health.acknowledged(in_time=outcome.is_success)
+            nodes[outcome.operator].health.acknowledged(in_time=outcome.operator in agreeing)
     report(is_won=True, key_id=agreed.key_id)
     return KeygenReport(
         request_id=setup.request_id,
@@ -208,30 +209,27 @@ class _Opened:
         return tuple([o for o in self.outcomes if o.operator not in self.round.participants])
 
 
+@define(eq=False)
 class NodeKeygen:
     """One key generation of a client, new starts included."""
 
-    def __init__(
-        self,
-        nodes: Mapping[OperatorAddress, Node],
-        request: KeygenRequest,
-        auth: AuthModule,
-        *,
-        deadline: Deadline,
-        timeouts: Timeouts,
-    ) -> None:
-        self._nodes = nodes
-        self._events = next(iter(nodes.values())).events
-        self._first = request
-        self._auth = auth
-        self._deadline = deadline
-        self._timeouts = timeouts
-        self._least = request.min_parties or request.threshold.n
-        self._left_out: set[OperatorAddress] = set()  # of later rounds, as long as there are enough others
-        self._replaced: list[NodeOutcome[Any]] = []
-        self._culprits: set[OperatorAddress] = set()
-        self._restarts = 0
-        self._vain_restarts = 0
+    _nodes: Mapping[OperatorAddress, Node]
+    _first: KeygenRequest
+    _auth: AuthModule
+    _events: EventHub
+    _deadline: Deadline = field(kw_only=True)
+    _timeouts: Timeouts = field(kw_only=True)
+    #: Of later rounds, as long as there are enough others.
+    _left_out: set[OperatorAddress] = field(factory=set, init=False)
+    _replaced: list[NodeOutcome[Any]] = field(factory=list, init=False)
+    _culprits: set[OperatorAddress] = field(factory=set, init=False)
+    _restarts: int = field(default=0, init=False)
+    _vain_restarts: int = field(default=0, init=False)
+    _least: int = field(init=False)
+
+    @_least.default
+    def _fewest_parties(self) -> int:
+        return self._first.min_parties or self._first.threshold.n
 
     async def run(self) -> KeygenReport:
         """Run it; see ``Network.keygen`` for what it raises."""

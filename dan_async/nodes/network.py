@@ -170,9 +170,11 @@ class NodeNetwork:
         """Make a distributed key; see ``Network.keygen``."""
         self.check_keygen(request)
         pool = self.pool
-        run = NodeKeygen(pool.by_operator, request, auth, deadline=deadline, timeouts=pool.timeouts)
+        job = NodeKeygen(
+            pool.by_operator, request, auth, pool.events, deadline=deadline, timeouts=pool.timeouts
+        )
         with pool.operation(request.request_id, "keygen"):
-            return await run.run()
+            return await job.run()
 
     async def add_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline

@@ -177,7 +177,7 @@ def scalar(below: int) -> Form[int]:
             raise InvalidFieldError(name, "must be below the group order")
         return found
 
-    return Form(read, lambda value: to_hex(value.to_bytes(32, "big")))
+    return Form(read, lambda value: f"0x{value:064x}")
 
 
 def one_of(*values: str) -> Form[Any]:
