@@ -80,12 +80,7 @@ class NodeSigner:
         """
         Sign the messages of an order: 65 bytes for each, which were checked to recover to the key.
 
-        Raises:
-            EphemeralKeyRefusedError: The nodes refuse the ephemeral key.
-            NotPermittedError: The permissions do not allow it.
-            QuorumError: No t nodes signed, for other reasons.
-            DeadlineExceededError: The time ran out.
-            InvalidFieldError: The key id is not one of these nodes.
+        See ``Network.signgen`` for what it raises.
         """
         decode_key_id(order.key_id)
         job = _SigningJob(self, order, key, deadline)
@@ -131,15 +126,12 @@ class NodeSigner:
     async def presign(
         self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline
     ) -> list[StockedPresignature]:
-        """
-        Have one set of signers make presignatures, one for each request.
-
-        Raises:
-            SetFailedError: They do not make them, or do not agree on them.
-        """
+        """Have one set make a presignature for each request; raise a SetFailedError if they do not agree on them."""
         asked = time.monotonic()
 
-        async def ask(node: Node, _: Tries) -> list[PresignatureOffer]:
+        async def ask(node: Node, tries: Tries) -> list[PresignatureOffer]:
+            if len(requests) == 1:
+                return [await node.call(requests[0], deadline=deadline, tries=tries)]
             calls = [asyncio.create_task(node.call(request, deadline=deadline)) for request in requests]
             try:
                 return await asyncio.gather(*calls)
@@ -149,8 +141,9 @@ class NodeSigner:
         answers = await ask_set(run, "presign", ask, lateness=self.lateness, deadline=deadline)
         made = []
         for offers in zip(*answers.values(), strict=True):
-            offer = evolve(offers[0], expires_at=min(entry.expires_at for entry in offers))
-            if any(evolve(entry, expires_at=offer.expires_at) != offer for entry in offers):
+            expires_at = min([offer.expires_at for offer in offers])
+            offer, *others = {evolve(offer, expires_at=expires_at) for offer in offers}
+            if others:
                 raise SetFailedError({}, run.operators)
             ends = asked + min(self._options.stock_s, offer.expires_at - self._clock() - 1.0)
             made.append(StockedPresignature(offer=offer, signers=run.operators, ends=ends))
@@ -205,12 +198,7 @@ class NodeSigner:
     async def collect(
         self, run: Run, params: SignParams, expected: ExpectedShares, deadline: Deadline
     ) -> tuple[bytes, ...]:
-        """
-        Have one set of signers sign, and put their shares together.
-
-        Raises:
-            SetFailedError: One of them does not answer, or their answers make no signature.
-        """
+        """Have one set sign; raise a SetFailedError if one does not answer, or their shares make no signature."""
         request = Request(SIGN, encode(params), SignatureShares.read_whole, params.request_id, expected.check)
 
         def ask(node: Node, tries: Tries) -> Awaitable[SignatureShares]:
@@ -233,6 +221,8 @@ class _SigningJob:
         self._signer = signer
         self.order = order
         self.key = key
+        #: Presignatures belong to it: key and ephemeral key.
+        self.session = (order.key_id, order.claim.eph_id)
         self._deadline = deadline
         self.stocked: list[StockedPresignature] = []
         self.winner: Run | None = None
@@ -242,11 +232,6 @@ class _SigningJob:
         self._message = setup.message
         self._setup = REVISION_1.encode_setup(setup)
         self._setup_digest = setup_hash(operation=OPERATION, revision="1", setup=self._setup)
-
-    @property
-    def session(self) -> tuple[str, str]:
-        """The session that presignatures belong to: key and ephemeral key."""
-        return self.order.key_id, self.order.claim.eph_id
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
         """Have one set sign."""
@@ -333,7 +318,7 @@ class PresignStock:
         They are never handed out again. Those whose signers are not *usable* now are thrown away.
         """
         shelf = self._shelves.get(session)
-        if shelf is None:
+        if shelf is None or not shelf.entries:
             return []
         now = self._clock()
         shelf.entries = deque(e for e in shelf.entries if e.ends > now and usable(e.signers))

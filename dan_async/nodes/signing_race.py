@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from itertools import combinations, islice
 from typing import Any, Generic, TypeVar
 
@@ -88,9 +88,9 @@ class _AllOrNone(Plan[T]):
 
     run: Run
 
-    def check(self, operator: OperatorAddress, answer: T) -> str:
+    def check(self, operator: OperatorAddress, answer: T) -> str:  # noqa: ARG002 - checked when it was read
         self.run.waiting.discard(operator)
-        return super().check(operator, answer)
+        return "ready"
 
     def is_settled(self, answers: Answers[T]) -> bool:
         return bool(answers.errors) or len(answers.values) == self.wanted
@@ -110,8 +110,7 @@ async def ask_set(
     """
     Take one step with all signers of a set, and note how long it took; return every signer's answer.
 
-    Raises:
-        SetFailedError: At least one failed; it has the failure of each that did.
+    Raise a SetFailedError if at least one failed; it has the failure of each that did.
     """
     run.begin(step)
     plan: _AllOrNone[T] = _AllOrNone(wanted=len(run.signers), run=run)
@@ -128,46 +127,26 @@ async def ask_set(
 # --- the race ---------------------------------------------------------------------------------------------------------
 
 
+@define(eq=False)
 class SignerRace(Generic[T]):
-    """
-    The race for one signature of t of the nodes, beginning with those that are preferred.
+    """The race for one signature of t of the nodes, beginning with those that are preferred."""
 
-    *attempt* has one set sign. It raises a ``SetFailedError`` if the set cannot, and any other DanError to end the race.
-    """
-
-    def __init__(
-        self,
-        nodes: Sequence[Node],
-        t: int,
-        attempt: Callable[[Run], Coroutine[Any, Any, T]],
-        *,
-        lateness: Lateness,
-        deadline: Deadline,
-        preferred: Iterable[OperatorAddress] = (),
-    ) -> None:
-        self._nodes = nodes
-        self._t = t
-        self._attempt = attempt
-        self._lateness = lateness
-        self._deadline = deadline
-        self._preferred = frozenset(preferred)
-        self._blame: Counter[OperatorAddress] = Counter()
-        self._refused: dict[OperatorAddress, DanError] = {}
-        self._errors: dict[OperatorAddress, DanError] = {}
-        self._tries: Counter[frozenset[OperatorAddress]] = Counter()
-        self._silent: set[OperatorAddress] = set()
-        self._spoilt = False
+    _nodes: Sequence[Node]
+    _t: int
+    #: Has one set sign. Raises a ``SetFailedError`` if the set cannot, and any other DanError to end the race.
+    _attempt: Callable[[Run], Coroutine[Any, Any, T]]
+    _lateness: Lateness = field(kw_only=True)
+    _deadline: Deadline = field(kw_only=True)
+    _preferred: Collection[OperatorAddress] = field(default=(), kw_only=True)
+    _blame: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _refused: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
+    _errors: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
+    _tries: Counter[frozenset[OperatorAddress]] = field(factory=Counter, init=False)
+    _silent: set[OperatorAddress] = field(factory=set, init=False)
+    _spoilt: bool = field(default=False, init=False)
 
     async def run(self) -> T:
-        """
-        Run it.
-
-        Raises:
-            EphemeralKeyRefusedError: So many nodes refuse the ephemeral key that fewer than t are left.
-            NotPermittedError: ... or do not permit the message.
-            QuorumError: No set of t nodes made it, for other reasons; it has what each node said.
-            DeadlineExceededError: The time ran out.
-        """
+        """Run it; see ``Network.signgen`` for what it raises."""
         running: dict[asyncio.Task[T], Run] = {}
         try:
             self._start(running)
@@ -300,29 +279,23 @@ class SignerRace(Generic[T]):
         ]
         codes = Counter(e.code for e in self._refused.values() if isinstance(e, NodeRefusedError))
         commonest = codes.most_common(1)[0][0] if codes else None
+        kind, hint = QuorumError, "The list says what each node answered; look at the network's health()"
         if commonest == NodeCode.EPHEMERAL_KEY_REFUSED:
-            return EphemeralKeyRefusedError(
-                "the nodes refuse the session's ephemeral key: it is not registered, was revoked or has expired",
-                hint="Make a new session, or add an ephemeral key to this one's key",
-                threshold=self._t,
-                outcomes=outcomes,
-                phase="signing",
-                retryable=False,
+            kind, hint = (
+                EphemeralKeyRefusedError,
+                "Make a new session, or add an ephemeral key to this one's key",
             )
-        if commonest == NodeCode.NOT_PERMITTED:
-            return NotPermittedError(
-                "the session's permissions do not allow this message",
-                hint="The nodes say which rule it breaks; nothing was signed",
-                threshold=self._t,
-                outcomes=outcomes,
-                phase="signing",
-                retryable=False,
-            )
-        return QuorumError(
-            "the nodes' shares make no signature of the key"
-            if self._spoilt and not outcomes
-            else f"no {self._t} nodes signed together",
-            hint="The list says what each node answered; look at the network's health()",
+            problem = "the nodes refuse the session's ephemeral key: it is not registered, was revoked or has expired"
+        elif commonest == NodeCode.NOT_PERMITTED:
+            kind, hint = NotPermittedError, "The nodes say which rule it breaks; nothing was signed"
+            problem = "the session's permissions do not allow this message"
+        elif self._spoilt and not outcomes:
+            problem = "the nodes' shares make no signature of the key"
+        else:
+            problem = f"no {self._t} nodes signed together"
+        return kind(
+            problem,
+            hint=hint,
             threshold=self._t,
             outcomes=outcomes,
             phase="signing",
