@@ -28,7 +28,7 @@ from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round, out_of_time, submit
-from dan_async.protocols.node import ChallengeResult
+from dan_async.protocols.node import REGISTER_PASSKEY, ChallengeResult
 from dan_async.protocols.node_claims import ChangeReceipt, PasskeyReceipt
 from dan_async.types import OperatorAddress
 
@@ -51,11 +51,9 @@ async def change_ephemeral_key(
     Without a threshold, the nodes say what it is. A one-shot setup was signed without a challenge from them.
     """
     opened, asked = await _open_with_everybody(nodes, setup, deadline)
-    failures: list[NodeOutcome[Any]] = [
-        outcome for outcome in asked.failures if not _holds_no_share(outcome.error)
-    ]
+    failures: list[NodeOutcome[Any]] = [o for o in asked.failures if not _holds_no_share(o.error)]
     if not asked.values:
-        raise _too_few_confirmed(setup, 0, 1, failures, deadline)
+        raise _too_few(0, 1, setup, failures, deadline)
     if is_oneshot:
         opened = opened.without_nonces()
     receipts = await submit(
@@ -70,10 +68,10 @@ async def change_ephemeral_key(
     failures += receipts.failures
     agreed = threshold or _claimed_threshold(receipts.values.values())
     if agreed is None:
-        raise _too_few_confirmed(setup, 0, 1, failures, deadline)
+        raise _too_few(0, 1, setup, failures, deadline)
     needed = agreed.t if setup.operation == "addEphemeralKey" else agreed.n - agreed.t + 1
     if not _is_confirmed(nodes, opened, receipts, needed, failures):
-        raise _too_few_confirmed(setup, len(receipts.values), needed, failures, deadline)
+        raise _too_few(len(receipts.values), needed, setup, failures, deadline)
     return EphemeralKeyReport(
         request_id=setup.request_id,
         confirmed_by=tuple(receipts.values),
@@ -103,20 +101,6 @@ def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
     )
 
 
-def _too_few_confirmed(
-    setup: SetupText, confirmed: int, needed: int, failures: list[NodeOutcome[Any]], deadline: Deadline
-) -> QuorumError:
-    error = QuorumError(
-        f"{confirmed} nodes confirmed {setup.operation}, at least {needed} must",
-        hint="Repeating the call is safe: a node that has made the change says so again",
-        threshold=needed,
-        outcomes=failures,
-        phase=setup.operation,
-        request_id=setup.request_id,
-    )
-    return out_of_time(error, deadline, "waiting for the nodes to confirm", phase=setup.operation)
-
-
 # --- passkeys ---------------------------------------------------------------------------------------------------------
 
 
@@ -131,7 +115,7 @@ async def register_passkey(
     """Register one passkey, which *authenticate* makes, with at least *needed* nodes; return its credential id."""
     opened, asked = await _open_with_everybody(nodes, setup, deadline, most=MAX_PARTIES)
     if len(asked.values) < needed:
-        raise _too_few_to_register(setup, len(asked.values), needed, asked.failures, deadline)
+        raise _too_few(len(asked.values), needed, setup, asked.failures, deadline)
     authentication = await authenticate(opened.challenge)
     receipts = await submit(
         nodes,
@@ -144,7 +128,7 @@ async def register_passkey(
     )
     failures = asked.failures + receipts.failures
     if not _is_confirmed(nodes, opened, receipts, needed, failures):
-        raise _too_few_to_register(setup, len(receipts.values), needed, failures, deadline)
+        raise _too_few(len(receipts.values), needed, setup, failures, deadline)
     return authentication.id
 
 
@@ -153,20 +137,6 @@ def _check_passkey_receipt(
 ) -> None:
     said = (receipt.claims.request_id, receipt.claims.credential_id)
     _check_receipt(receipt, opened, operator, is_asked=said == (opened.setup.request_id, credential_id))
-
-
-def _too_few_to_register(
-    setup: SetupText, found: int, needed: int, failures: list[NodeOutcome[Any]], deadline: Deadline
-) -> QuorumError:
-    error = QuorumError(
-        f"{found} nodes can register the passkey, at least {needed} must",
-        hint="Register another passkey when the other nodes are back",
-        threshold=needed,
-        outcomes=failures,
-        phase=setup.operation,
-        request_id=setup.request_id,
-    )
-    return out_of_time(error, deadline, "waiting for the nodes to confirm", phase=setup.operation)
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
@@ -214,3 +184,23 @@ def _is_confirmed(
         key_id=opened.setup.key_id,
     )
     return is_won
+
+
+def _too_few(
+    found: int, needed: int, setup: SetupText, failures: list[NodeOutcome[Any]], deadline: Deadline
+) -> QuorumError:
+    if setup.operation == REGISTER_PASSKEY:
+        problem = f"{found} nodes can register the passkey"
+        hint = "Register another passkey when the other nodes are back"
+    else:
+        problem = f"{found} nodes confirmed {setup.operation}"
+        hint = "Repeating the call is safe: a node that has made the change says so again"
+    error = QuorumError(
+        f"{problem}, at least {needed} must",
+        hint=hint,
+        threshold=needed,
+        outcomes=failures,
+        phase=setup.operation,
+        request_id=setup.request_id,
+    )
+    return out_of_time(error, deadline, "waiting for the nodes to confirm", phase=setup.operation)

@@ -212,15 +212,8 @@ class HealthRecord:
 class Ranked(Protocol):
     """A node, as far as ranking knows it."""
 
-    @property
-    def operator(self) -> OperatorAddress:
-        """Its operator address."""
-        ...
-
-    @property
-    def health(self) -> HealthRecord:
-        """How it has been doing."""
-        ...
+    operator: OperatorAddress
+    health: HealthRecord
 
 
 N = TypeVar("N", bound=Ranked)

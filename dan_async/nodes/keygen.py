@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -149,30 +148,33 @@ async def run_keygen(
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
     outcomes = set_dissent_apart(answers.outcomes, tally.winners)
     agreeing = [outcome.operator for outcome in outcomes if outcome.is_success]
-    report = partial(
-        tell_verdict,
+    failure: QuorumError | None = None
+    try:
+        agreed = tally.verdict()
+    except QuorumError as error:
+        failure = out_of_time(error, deadline, "waiting for the nodes to generate the key", phase="keygen")
+        failure.outcomes = outcomes
+    for outcome in outcomes:
+        health = nodes[outcome.operator].health
+        if isinstance(outcome.error, AcknowledgementError) or (
+            failure is not None and outcome.operator in failure.culprits  # most of the others blame it
+        ):
+            health.misbehaved()
+        elif failure is None and outcome.error is None:
+            health.acknowledged(in_time=outcome.operator in agreeing)
+    tell_verdict(
         nodes[opened.participants[0]].events,
         setup.request_id,
         setup.operation,
+        is_won=failure is None,
         needed=threshold.t,
         agreed=agreeing,
         outcomes=outcomes,
         elapsed_s=answers.elapsed_s,
+        key_id=None if failure is not None else agreed.key_id,
     )
-    try:
-        agreed = tally.verdict()
-    except QuorumError as error:
-        doing = "waiting for the nodes to generate the key"
-        failure = out_of_time(error, deadline, doing, phase="keygen")
-        failure.outcomes = outcomes
-        _note_misbehaviour(nodes, outcomes, failure.culprits)
-        report(is_won=False)
+    if failure is not None:
         raise failure from None
-    _note_misbehaviour(nodes, outcomes, ())
-    for outcome in outcomes:
-        if outcome.error is None:
-            nodes[outcome.operator].health.acknowledged(in_time=outcome.operator in agreeing)
-    report(is_won=True, key_id=agreed.key_id)
     return KeygenReport(
         request_id=setup.request_id,
         key_id=agreed.key_id,
@@ -180,15 +182,6 @@ async def run_keygen(
         threshold=threshold,
         outcomes=outcomes,
     )
-
-
-def _note_misbehaviour(
-    nodes: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome[Any]], culprits: Collection[str]
-) -> None:
-    """Let those rest whose acknowledgement failed a check, and those that most of the others blame."""
-    for outcome in outcomes:
-        if isinstance(outcome.error, AcknowledgementError) or outcome.operator in culprits:
-            nodes[outcome.operator].health.misbehaved()
 
 
 # --- the client's side: participants and new starts -------------------------------------------------------------------

@@ -207,23 +207,19 @@ class Node:
         }
         if isinstance(error, RpcError):
             return _refusal(error, context)
-        kind: type[NodeError]
+        kind: type[NodeError] = NodeError
         if isinstance(error, RequestTimeoutError):
             kind = NodeTimeoutError
+        elif isinstance(error, ProtocolError):
+            kind = NodeProtocolError
         elif isinstance(error, ConnectError | ConnectionLostError):
             kind = NodeUnreachableError
             retry_after = getattr(error, "retry_after", None)
             if (
                 retry_after and getattr(error, "status", None) is not None
             ):  # the node's wish, not our own patience
-                code = NodeCode.RATE_LIMITED
-                return RateLimitedError(
-                    error.message, code=code, retry_after=retry_after, hint=error.hint, **context
-                )
-        elif isinstance(error, ProtocolError):
-            kind = NodeProtocolError
-        else:
-            kind = NodeError
+                context.update(code=NodeCode.RATE_LIMITED, retry_after=retry_after)
+                return RateLimitedError(error.message, hint=error.hint, **context)
         return kind(error.message, hint=error.hint, retryable=error.retryable, **context)
 
     @property
