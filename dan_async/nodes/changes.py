@@ -15,13 +15,7 @@ from typing import Any
 
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.deadline import Deadline
-from dan_async.errors import (
-    AcknowledgementError,
-    NodeCode,
-    NodeOutcome,
-    NodeRefusedError,
-    QuorumError,
-)
+from dan_async.errors import AcknowledgementError, NodeCode, NodeOutcome, NodeRefusedError, QuorumError
 from dan_async.events import tell_verdict
 from dan_async.network import EphemeralKeyReport
 from dan_async.nodes.ask_many import Answers, Plan
@@ -45,11 +39,7 @@ async def change_ephemeral_key(
     deadline: Deadline,
     is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
-    """
-    Carry out one change of the ephemeral key that the setup names.
-
-    Without a threshold, the nodes say what it is. A one-shot setup was signed without a challenge from them.
-    """
+    """Carry out the change that the setup names; without a threshold, the nodes say what it is."""
     opened, asked = await _open_with_everybody(nodes, setup, deadline)
     failures: list[NodeOutcome[Any]] = [o for o in asked.failures if not _holds_no_share(o.error)]
     if not asked.values:
@@ -94,11 +84,8 @@ def _check_change_receipt(
 
 def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
     """Take t and n from the nodes when the session does not say: the claim that asks for most wins."""
-    return max(
-        (receipt.claims.threshold for receipt in receipts),
-        key=lambda claim: (claim.n, claim.t),
-        default=None,
-    )
+    claimed = [receipt.claims.threshold for receipt in receipts]
+    return max(claimed, key=lambda threshold: (threshold.n, threshold.t), default=None)
 
 
 # --- passkeys ---------------------------------------------------------------------------------------------------------
@@ -154,9 +141,8 @@ def _check_receipt(
     receipt: ChangeReceipt | PasskeyReceipt, opened: NodeRound, operator: OperatorAddress, *, is_asked: bool
 ) -> None:
     index = opened.participants.index(operator) + 1
-    if not is_asked or receipt.problem(
-        request_id=opened.setup.request_id, operator=operator, party_index=index
-    ):
+    request_id = opened.setup.request_id
+    if not is_asked or receipt.problem(request_id=request_id, operator=operator, party_index=index):
         raise AcknowledgementError(
             "the receipt does not count: it is for something else, or not signed by the node's operator",
             hint="The node is faulty or dishonest; tell its operator",

@@ -117,11 +117,7 @@ async def run_keygen(
     deadline: Deadline,
     grace_s: float | None = None,
 ) -> KeygenReport:
-    """
-    Send the authorised request to every participant, and count their acknowledgements.
-
-    If fewer than t agree, the QuorumError has every outcome, and is a DeadlineExceededError if the time ran out first.
-    """
+    """Send the authorised request to every participant; raise a QuorumError with every outcome if fewer than t agree."""
     setup = opened.setup
     tally = KeygenTally(
         request_id=setup.request_id,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from attrs import define
@@ -250,18 +251,15 @@ class NodeNetwork:
             revision="1",
             text=REVISION_1.encode_setup(PasskeySetup()),
         )
-
-        async def owner_makes_passkey(challenge: str) -> UserAuthentication:
-            return await authenticate(
-                auth,
-                challenge,
-                typed_data={},
-                credentials="",
-                request_id=text.request_id,
-                deadline=deadline,
-                events=self.pool.events,
-            )
-
+        owner_makes_passkey = partial(
+            authenticate,
+            auth,
+            typed_data={},
+            credentials="",
+            request_id=text.request_id,
+            deadline=deadline,
+            events=self.pool.events,
+        )
         needed = min(self.default_threshold.n, len(self.pool.nodes))
         with self.pool.operation(text.request_id, text.operation):
             return await register_passkey(

@@ -76,11 +76,7 @@ class NodeRound:
 
     @classmethod
     def oneshot(cls, setup: SetupText, nodes: Iterable[Node], n: int) -> NodeRound:
-        """
-        Make a round without nonces.
-
-        The same setup always goes to the same nodes, so that its replay meets those who know it already.
-        """
+        """Make a round without nonces; the same setup meets the same nodes, so those who know it already see a replay."""
         ranked = sorted(
             [node.operator for node in nodes],
             key=lambda operator: hashlib.sha256(f"{setup.request_id}{operator}".encode()).digest(),

@@ -62,8 +62,7 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     """
     Put the answers of all t signers together, each of which ``ExpectedShares.check`` has passed.
 
-    Return 65 bytes r, s, v for each message, with low s and v 27 or 28, which were checked to recover to the key; raise a
-    SignatureCheckError if the answers do not belong together, or do not make signatures.
+    For each message 65 bytes r, s (low), v (27 or 28), which recover to the key; else it is a SignatureCheckError.
     """
     facts = {(answer.claims.public_key, len(answer.claims.shares)) for answer in answers}
     if len(facts) != 1 or len({answer.party_index for answer in answers}) != len(answers):
@@ -74,11 +73,7 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
 
 
 def combine_shares(shares: Sequence[SignatureShare], *, public_key: bytes) -> bytes:
-    """
-    Make one signature, 65 bytes r, s, v, of every signer's share.
-
-    Raise a SignatureCheckError if they are not of one presignature and message, or make no signature of the key.
-    """
+    """Make one signature, 65 bytes r, s, v, of every signer's share; raise a SignatureCheckError if they make none."""
     first = shares[0]
     if len({(share.presignature_id, share.nonce_point, share.digest) for share in shares}) != 1:
         raise _spoilt()

@@ -77,11 +77,7 @@ class NodeSigner:
         await cancel_and_wait(tuple(self._refills))
 
     async def sign(self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline) -> tuple[bytes, ...]:
-        """
-        Sign the messages of an order: 65 bytes for each, which were checked to recover to the key.
-
-        See ``Network.signgen`` for what it raises.
-        """
+        """Sign the messages of an order; see ``Network.signgen``. The signatures were checked to recover to the key."""
         decode_key_id(order.key_id)
         job = _SigningJob(self, order, key, deadline)
         session = job.session
@@ -298,13 +294,13 @@ class _Shelf:
     ordered: int = 0
 
 
+@define(eq=False)
 class PresignStock:
     """Presignatures of every session that signs over a network, at most so many for each."""
 
-    def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = most
-        self._clock = clock
-        self._shelves: dict[Hashable, _Shelf] = {}
+    _most: int
+    _clock: Callable[[], float] = time.monotonic
+    _shelves: dict[Hashable, _Shelf] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
         return sum(len(shelf.entries) for shelf in self._shelves.values())
@@ -312,11 +308,7 @@ class PresignStock:
     def take(
         self, session: Hashable, count: int, *, usable: Callable[[tuple[OperatorAddress, ...]], bool]
     ) -> list[StockedPresignature]:
-        """
-        Take *count* presignatures of one set of signers out of the stock, or none if there are not as many.
-
-        They are never handed out again. Those whose signers are not *usable* now are thrown away.
-        """
+        """Take *count* presignatures of one set of signers out for good, or none; throw away those not *usable* now."""
         shelf = self._shelves.get(session)
         if shelf is None or not shelf.entries:
             return []

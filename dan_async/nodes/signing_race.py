@@ -107,11 +107,7 @@ async def ask_set(
     lateness: Lateness,
     deadline: Deadline,
 ) -> dict[OperatorAddress, T]:
-    """
-    Take one step with all signers of a set, and note how long it took; return every signer's answer.
-
-    Raise a SetFailedError if at least one failed; it has the failure of each that did.
-    """
+    """Take one step with all signers of a set and return every answer; raise a SetFailedError if any of them failed."""
     run.begin(step)
     plan: _AllOrNone[T] = _AllOrNone(wanted=len(run.signers), run=run)
     answers = await ask_many(run.signers, ask, plan, step=step, deadline=deadline)

@@ -102,11 +102,7 @@ class KeygenTally:
         return self._agreeing + outstanding < self._threshold.t
 
     def verdict(self) -> Acknowledgement:
-        """
-        Return an acknowledgement of the key on which t nodes agree.
-
-        Raise a QuorumError if fewer than t nodes agree, or two groups of t contradict each other.
-        """
+        """Return an acknowledgement of the key on which t nodes agree; raise a QuorumError if there is not one such key."""
         winners, t = self.winners, self._threshold.t
         if len(winners) == 1:
             return winners[0]
