@@ -134,7 +134,7 @@ class NodeSigner:
             finally:
                 await cancel_and_wait(calls)
 
-        answers = await ask_set(run, "presign", ask, lateness=self.lateness, deadline=deadline)
+        answers = await ask_set(run, "presign", ask, deadline=deadline)
         made = []
         for offers in zip(*answers.values(), strict=True):
             expires_at = min([offer.expires_at for offer in offers])
@@ -174,7 +174,7 @@ class NodeSigner:
         while job.winner is not None and self.stock.order(job.session):
             # Signed now: the ephemeral key is wiped when the job ends.
             request = self.presign_request(job.order, job.key, job.winner.operators)
-            run = Run(job.winner.signers, self.lateness.clock)
+            run = Run(job.winner.signers, self.lateness)
             task = asyncio.create_task(self._make_ahead(job.session, run, request), name="dan-presign-ahead")
             self._refills.add(task)
             task.add_done_callback(self._refills.discard)
@@ -201,7 +201,7 @@ class NodeSigner:
             return node.call(request, deadline=deadline, tries=tries)
 
         step = "sign" if params.presignature_ids else "presign"
-        answers = await ask_set(run, step, ask, lateness=self.lateness, deadline=deadline)
+        answers = await ask_set(run, step, ask, deadline=deadline)
         try:
             return join_shares(tuple(answers.values()))
         except SignatureCheckError:

@@ -62,10 +62,10 @@ class SetFailedError(DanError):
 
 @define(eq=False)
 class Run:
-    """One set of signers at work; *clock* is the race's."""
+    """One set of signers at work."""
 
     signers: tuple[Node, ...]  # ascending
-    clock: Callable[[], float]
+    lateness: Lateness
     operators: tuple[OperatorAddress, ...] = field(init=False)
     waiting: set[OperatorAddress] = field(factory=set)  # for these, in the step that is under way
     step: str = "presign"
@@ -77,9 +77,14 @@ class Run:
 
     def begin(self, step: str) -> None:
         """Note that a step begins, in which all signers are asked."""
-        self.step, self.since = step, self.clock()
+        self.step, self.since = step, self.lateness.clock()
         self.waiting = set(self.operators)
         self.is_hedged = False
+
+    @property
+    def due(self) -> float:
+        """When the step is late, by the clock of *lateness*."""
+        return self.since + self.lateness.limit_s(self.step)
 
 
 @frozen(kw_only=True)
@@ -100,12 +105,7 @@ class _AllOrNone(Plan[T]):
 
 
 async def ask_set(
-    run: Run,
-    step: str,
-    ask: Callable[[Node, Tries], Awaitable[T]],
-    *,
-    lateness: Lateness,
-    deadline: Deadline,
+    run: Run, step: str, ask: Callable[[Node, Tries], Awaitable[T]], *, deadline: Deadline
 ) -> dict[OperatorAddress, T]:
     """Take one step with all signers of a set and return every answer; raise a SetFailedError if any of them failed."""
     run.begin(step)
@@ -116,7 +116,7 @@ async def ask_set(
             raise error
     if len(answers.values) < len(run.signers):
         raise SetFailedError(answers.errors)
-    lateness.took(step, run.clock() - run.since)
+    run.lateness.took(step, run.lateness.clock() - run.since)
     return answers.values
 
 
@@ -184,7 +184,7 @@ class SignerRace(Generic[T]):
         signers = self._next_set(running)
         if signers is None:
             return
-        run = Run(signers, self._lateness.clock)
+        run = Run(signers, self._lateness)
         self._tries[frozenset(run.operators)] += 1
         run.begin(run.step)
         running[asyncio.create_task(self._attempt(run), name="dan-sign")] = run
@@ -217,23 +217,13 @@ class SignerRace(Generic[T]):
 
     def _patience(self, running: dict[asyncio.Task[T], Run]) -> float | None:
         """Return the seconds until the next set is late, or the deadline is over."""
-        now = self._lateness.clock()
-        waits = [
-            max(0.0, run.since + self._lateness.limit_s(run.step) - now)
-            for run in running.values()
-            if not run.is_hedged
-        ]
-        return self._deadline.cap(min(waits) if waits else None)
+        due = [run.due for run in running.values() if not run.is_hedged]
+        return self._deadline.cap(max(0.0, min(due) - self._lateness.clock()) if due else None)
 
     def _hedge(self, running: dict[asyncio.Task[T], Run]) -> None:
         """Where a step is late, note the nodes that keep it waiting, and let another set run besides."""
         now = self._lateness.clock()
-        late = [
-            run
-            for run in running.values()
-            if not run.is_hedged and now >= run.since + self._lateness.limit_s(run.step)
-        ]
-        for run in late:
+        for run in [run for run in running.values() if not run.is_hedged and now >= run.due]:
             run.is_hedged = True
             self._blame.update(run.waiting)
             # Presignatures are made by all together, so everybody waits for the one that is late.
@@ -277,10 +267,8 @@ class SignerRace(Generic[T]):
         commonest = codes.most_common(1)[0][0] if codes else None
         kind, hint = QuorumError, "The list says what each node answered; look at the network's health()"
         if commonest == NodeCode.EPHEMERAL_KEY_REFUSED:
-            kind, hint = (
-                EphemeralKeyRefusedError,
-                "Make a new session, or add an ephemeral key to this one's key",
-            )
+            kind = EphemeralKeyRefusedError
+            hint = "Make a new session, or add an ephemeral key to this one's key"
             problem = "the nodes refuse the session's ephemeral key: it is not registered, was revoked or has expired"
         elif commonest == NodeCode.NOT_PERMITTED:
             kind, hint = NotPermittedError, "The nodes say which rule it breaks; nothing was signed"
