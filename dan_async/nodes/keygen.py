@@ -370,12 +370,7 @@ class NodeKeygen:
             permissions=request.permissions,
             key_label=request.key_label,
         )
-        text = SetupText(
-            request_id=request.request_id,
-            operation="keygen",
-            revision="1",
-            text=REVISION_1.encode_setup(setup),
-        )
+        text = SetupText.of(request.request_id, "keygen", setup)
         # Fewer parties than asked for are taken late, but while there is time to go on with them.
         patience_s, remaining = self._timeouts.patience_s, self._deadline.remaining()
         plan: Plan[ChallengeResult] = Plan(

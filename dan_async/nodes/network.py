@@ -203,13 +203,7 @@ class NodeNetwork:
         self.pool.refuse_if_closed()
         key_id = decode_key_id(change.key_id)
         setup = REVISION_1.ephemeral_key_setup(claim=change.claim, key_id=key_id)
-        text = SetupText(
-            request_id=change.request_id,
-            operation=operation,
-            revision="1",
-            text=REVISION_1.encode_setup(setup),
-            key_id=key_id,
-        )
+        text = SetupText.of(change.request_id, operation, setup, key_id)
 
         async def owner_signs(challenge: str) -> UserAuthentication:
             return await authenticate(
@@ -245,12 +239,7 @@ class NodeNetwork:
             DanError: Any other failure, named.
         """
         self.pool.refuse_if_closed()
-        text = SetupText(
-            request_id=new_request_id(),
-            operation=REGISTER_PASSKEY,
-            revision="1",
-            text=REVISION_1.encode_setup(PasskeySetup()),
-        )
+        text = SetupText.of(new_request_id(), REGISTER_PASSKEY, PasskeySetup())
         owner_makes_passkey = partial(
             authenticate,
             auth,

@@ -128,12 +128,7 @@ class Node:
             )
 
     async def call(
-        self,
-        request: Request[T],
-        *,
-        deadline: Deadline,
-        tries: Tries | None = None,
-        is_look: bool = False,
+        self, request: Request[T], *, deadline: Deadline, tries: Tries | None = None, is_look: bool = False
     ) -> T:
         """
         Ask the node, again if that is safe and may help. Every method of dan-node/1 is idempotent by its request id.

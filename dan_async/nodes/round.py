@@ -32,7 +32,7 @@ from dan_async.protocols.node import (
     final_challenge,
     setup_hash,
 )
-from dan_async.protocols.setups import UserAuthentication
+from dan_async.protocols.setups import Setup, UserAuthentication
 from dan_async.retry import Tries
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId, TypedData
 
@@ -53,6 +53,14 @@ class SetupText:
     key_id: MpcKeyId | None = None  # the key it is about, unless it makes one
     #: The setup hash, to which the nodes bind their nonces.
     digest: bytes = field(init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls, request_id: RequestId, operation: str, setup: Setup, key_id: MpcKeyId | None = None
+    ) -> SetupText:
+        """Write a setup of our own, in revision 1."""
+        text = REVISION_1.encode_setup(setup)
+        return cls(request_id=request_id, operation=operation, revision="1", text=text, key_id=key_id)
 
     @digest.default
     def _hash(self) -> bytes:
@@ -119,10 +127,7 @@ async def open_round(
 ) -> tuple[NodeRound, Answers[ChallengeResult]]:
     """Ask nodes for a nonce each; fewer take part than the plan wants if the candidates run out."""
     params = ChallengeParams(
-        request_id=setup.request_id,
-        operation=setup.operation,
-        setup_hash=setup.digest,
-        key_id=setup.key_id,
+        request_id=setup.request_id, operation=setup.operation, setup_hash=setup.digest, key_id=setup.key_id
     )
     request = Request("dan_challenge", encode(params), ChallengeResult.read, setup.request_id)
 
