@@ -136,12 +136,10 @@ class Node:
         *tries* counts the attempts, for a caller that may not wait for the end. *is_look*: see ``HealthRecord.begin``.
         Raised is the last attempt's NodeError, or a DeadlineExceededError.
         """
-        attempts = Attempts(
-            self.events, node=self.operator, method=request.method, request_id=request.request_id
-        )
-        attempt: Callable[[], Awaitable[T]] = partial(
-            self._attempt, request, deadline, tries, is_look=is_look
-        )
+        method, request_id = request.method, request.request_id
+        attempts = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
+        attempt: Callable[[], Awaitable[T]]
+        attempt = partial(self._attempt, request, deadline, tries, is_look=is_look)
         if self.events.hooks:
             attempt = attempts.watch(attempt)
         started = self._retry.clock()
@@ -195,26 +193,22 @@ class Node:
 
     def _translate(self, error: DanError, request: Request[Any]) -> NodeError:
         """Turn an error of the transport or a decoder into one about this node: the one place where it is done."""
-        context: dict[str, Any] = {
-            "node": self.operator,
-            "method": request.method,
-            "request_id": request.request_id,
-        }
+        method, request_id = request.method, request.request_id
+        context: dict[str, Any] = {"node": self.operator, "method": method, "request_id": request_id}
         if isinstance(error, RpcError):
             return _refusal(error, context)
         kind: type[NodeError] = NodeError
         if isinstance(error, RequestTimeoutError):
             kind = NodeTimeoutError
-        elif isinstance(error, ProtocolError):
-            kind = NodeProtocolError
         elif isinstance(error, ConnectError | ConnectionLostError):
             kind = NodeUnreachableError
             retry_after = getattr(error, "retry_after", None)
-            if (
-                retry_after and getattr(error, "status", None) is not None
-            ):  # the node's wish, not our own patience
+            if retry_after and getattr(error, "status", None) is not None:
+                # It answered and asks for the wait, which is not only our own patience.
                 context.update(code=NodeCode.RATE_LIMITED, retry_after=retry_after)
                 return RateLimitedError(error.message, hint=error.hint, **context)
+        elif isinstance(error, ProtocolError):
+            kind = NodeProtocolError
         return kind(error.message, hint=error.hint, retryable=error.retryable, **context)
 
     @property
