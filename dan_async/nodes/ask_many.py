@@ -239,7 +239,7 @@ class _Asking(Generic[N, A]):
                 said=question.said,
                 error=question.error,
                 attempts=max(1, question.tries.made),
-                elapsed_s=(question.ended_at or now) - question.asked_at,
+                elapsed_s=(now if question.ended_at is None else question.ended_at) - question.asked_at,
                 step=self._step,
             )
             for question in self._questions
