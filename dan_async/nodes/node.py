@@ -62,6 +62,10 @@ class Request(Generic[T]):
     #: Checks a decoded answer by the node that gave it; raises the DanError that says why it does not count.
     check: Callable[[OperatorAddress, T], None] | None = None
 
+    def within(self, deadline: Deadline) -> Callable[[Node, Tries], Awaitable[T]]:
+        """Return the question that ``ask_many`` puts to each node."""
+        return lambda node, tries: node.call(self, deadline=deadline, tries=tries)
+
 
 def _node_time(value: Json) -> float:
     """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""

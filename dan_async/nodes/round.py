@@ -33,7 +33,6 @@ from dan_async.protocols.node import (
     setup_hash,
 )
 from dan_async.protocols.setups import Setup, UserAuthentication
-from dan_async.retry import Tries
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId, TypedData
 
 A = TypeVar("A")
@@ -130,11 +129,7 @@ async def open_round(
         request_id=setup.request_id, operation=setup.operation, setup_hash=setup.digest, key_id=setup.key_id
     )
     request = Request("dan_challenge", encode(params), ChallengeResult.read, setup.request_id)
-
-    def ask(node: Node, tries: Tries) -> Awaitable[ChallengeResult]:
-        return node.call(request, deadline=deadline, tries=tries)
-
-    answers = await ask_many(candidates, ask, plan, step="challenge", deadline=deadline)
+    answers = await ask_many(candidates, request.within(deadline), plan, step="challenge", deadline=deadline)
     return NodeRound.of(setup, answers.values), answers
 
 
@@ -170,12 +165,10 @@ async def submit(
     setup = opened.setup
     params = opened.params(authentication)
     request = Request(METHODS[setup.operation], params, decode, setup.request_id, check)
-
-    def ask(node: Node, tries: Tries) -> Awaitable[A]:
-        return node.call(request, deadline=deadline, tries=tries)
-
     participants = [nodes[operator] for operator in opened.participants]
-    return await ask_many(participants, ask, plan, step=setup.operation, deadline=deadline)
+    return await ask_many(
+        participants, request.within(deadline), plan, step=setup.operation, deadline=deadline
+    )
 
 
 def out_of_time(failure: QuorumError, deadline: Deadline, doing: str, *, phase: str) -> QuorumError:

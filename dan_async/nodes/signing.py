@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
 from attrs import define, evolve, field, frozen
@@ -196,12 +196,8 @@ class NodeSigner:
     ) -> tuple[bytes, ...]:
         """Have one set sign; raise a SetFailedError if one does not answer, or their shares make no signature."""
         request = Request(SIGN, encode(params), SignatureShares.read_whole, params.request_id, expected.check)
-
-        def ask(node: Node, tries: Tries) -> Awaitable[SignatureShares]:
-            return node.call(request, deadline=deadline, tries=tries)
-
         step = "sign" if params.presignature_ids else "presign"
-        answers = await ask_set(run, step, ask, deadline=deadline)
+        answers = await ask_set(run, step, request.within(deadline), deadline=deadline)
         try:
             return join_shares(tuple(answers.values()))
         except SignatureCheckError:
