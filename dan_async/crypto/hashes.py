@@ -12,17 +12,12 @@ import hashlib
 
 from eth_hash.backends.pysha3 import keccak256 as _keccak256
 
-from dan_async.errors import InvalidFieldError
-
 DIGEST_BYTES = 32
 
 
 def keccak256(data: bytes) -> bytes:
     """Return the 32-byte Keccak-256 hash of *data*."""
-    try:
-        return _keccak256(data)
-    except TypeError:
-        raise InvalidFieldError("data", f"must be bytes, not {type(data).__name__}") from None
+    return _keccak256(data)
 
 
 def tagged_hash(tag: str, *parts: bytes) -> bytes:
