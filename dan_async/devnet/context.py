@@ -43,7 +43,6 @@ class NodeIdentity:
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a new identity."""
         while True:
             secret = secrets.token_bytes(32)
             if 0 < int.from_bytes(secret, "big") < ORDER:
@@ -56,11 +55,7 @@ class NodeIdentity:
 
     @classmethod
     def load_or_create(cls, path: Path) -> Self:
-        """
-        Read the identity kept in a file, or make one and keep it there, with mode 0600.
-
-        The file is not encrypted: anyone who can read it is the node.
-        """
+        """Read the identity in a file of mode 0600, or make one and keep it there. Who can read the file is the node."""
         try:
             text = path.read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
@@ -178,12 +173,7 @@ class RateLimit:
 
 
 class Urgency(IntEnum):
-    """
-    Which computation comes first.
-
-    Work under way goes before new work: so a busy node finishes one thing after the other, instead of letting everything
-    wait for everything else until deadlines pass.
-    """
+    """Which computation comes first: work under way before new work, so that a busy node finishes what it began."""
 
     NEW = 0
     UNDER_WAY = 1
@@ -272,7 +262,6 @@ class Workers:
         return await asyncio.wrap_future(self._arithmetic.submit(urgency, function, *arguments))
 
     async def use_disk(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run something that reads or writes files off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, function, *arguments)
 
     def close(self) -> None:
@@ -291,12 +280,7 @@ class Workers:
 
 @frozen(kw_only=True, eq=False)
 class NodeContext:
-    """
-    One node, as each of its parts sees it.
-
-    The workers belong to the runner of the node. ``on_crash`` is called when a fault kills the node, with the seconds
-    until it is to come back, if it is.
-    """
+    """One node, as each of its parts sees it. The workers are its runner's."""
 
     identity: NodeIdentity
     limits: NodeLimits = field(repr=False)
@@ -304,4 +288,5 @@ class NodeContext:
     faults: NodeFaults
     store: ShareStore
     clock: Clock
+    #: Called when a fault kills the node, with the seconds until it is to come back, if it is.
     on_crash: Callable[[float | None], None]

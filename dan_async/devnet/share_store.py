@@ -44,19 +44,15 @@ class ShareStore(Protocol):
 
     def put(self, name: str, data: bytes) -> None:
         """Write a record, durably, in the place of one of the same name."""
-        ...
 
     def get(self, name: str) -> bytes | None:
         """Read a record, or None if there is none."""
-        ...
 
     def names(self) -> Iterable[str]:
         """Return the names of all records."""
-        ...
 
     def close(self) -> None:
         """Let go of the store. May be called twice."""
-        ...
 
 
 class MemoryShareStore:
@@ -69,15 +65,12 @@ class MemoryShareStore:
         return f"MemoryShareStore({len(self._records)} records)"
 
     def put(self, name: str, data: bytes) -> None:
-        """Keep a record."""
         self._records[_checked(name)] = data
 
     def get(self, name: str) -> bytes | None:
-        """Return a record."""
         return self._records.get(_checked(name))
 
     def names(self) -> list[str]:
-        """Return the names of all records."""
         return sorted(self._records)
 
     def close(self) -> None:
@@ -123,11 +116,9 @@ class DiskShareStore:
             ) from None
 
     def names(self) -> list[str]:
-        """Return the names of all records."""
         return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
 
     def close(self) -> None:
-        """Release the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

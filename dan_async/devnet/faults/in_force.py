@@ -21,13 +21,7 @@ _KEYGEN, _PRESIGN, _SIGN = "dan_keygen", "dan_presign", "dan_sign"
 
 
 class NodeFaults:
-    """
-    The faults in force at one node; the node asks at each point where something may go wrong.
-
-    Args:
-        wait: Waits for an event, but no longer than so many seconds; injected by tests.
-        random: Returns numbers from 0 to 1 for jitter; injected by tests. Not a source of secrets.
-    """
+    """The faults in force at one node, which asks at each point where something may go wrong."""
 
     def __init__(
         self,
@@ -45,7 +39,6 @@ class NodeFaults:
 
     @property
     def active(self) -> tuple[Fault, ...]:
-        """The faults as they were set."""
         return self._faults
 
     @property
@@ -69,14 +62,12 @@ class NodeFaults:
         self._on_change = on_change
 
     def is_in_force(self, fault: Fault) -> bool:
-        """Return whether a fault has not been taken away meanwhile."""
         return any(fault is active for active in self._faults)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
     @property
     def is_refusing(self) -> bool:
-        """Whether nobody may connect."""
         return any(fault.refuses_connections for fault in self._faults)
 
     @property
@@ -89,7 +80,6 @@ class NodeFaults:
         return self._first("", lambda fault: fault.on_connect())
 
     def spoil_reply(self, method: str) -> ReplyFault | None:
-        """Return the fault that writes a reply in the node's place."""
         return self._first(method, lambda fault: fault.on_reply())
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -107,7 +97,6 @@ class NodeFaults:
             raise dropped
 
     def expires_nonce(self, method: str) -> bool:
-        """Return whether a nonce that is being used is to be taken for an expired one."""
         return self._first(method, lambda fault: fault.on_nonce()) is not None
 
     def before_reply(self, method: str) -> None:
@@ -117,7 +106,6 @@ class NodeFaults:
             raise ending
 
     def forge(self, ack: Acknowledgement, sign: Sign, *, owner_id: str) -> Acknowledgement:
-        """Return the acknowledgement that the node sends instead of its true one."""
         forged = ack
 
         def falsify(fault: Fault) -> Acknowledgement | None:
@@ -130,7 +118,6 @@ class NodeFaults:
     # --- key generation -----------------------------------------------------------------------------------------------
 
     def begin_keygen(self, face: KeygenFace) -> KeygenFaults:
-        """Use the faults of a key generation that begins."""
         return KeygenFaults(self, list(self._use(_KEYGEN, lambda fault: fault.on_keygen())), face)
 
     def before_round(self, round_: int) -> None:
@@ -150,7 +137,6 @@ class NodeFaults:
         return bodies if changed is None else changed
 
     def forge_shares(self, shares: SignatureShares, sign: Sign) -> SignatureShares:
-        """Return the shares of signatures that the node sends instead of its true ones."""
         return self._first(_SIGN, lambda fault: fault.on_shares(shares, sign)) or shares
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -189,11 +175,7 @@ class KeygenFaults:
         self._face = face
 
     def outgoing(self, round_: int, bodies: Bodies, commitments: Bodies) -> Bodies:
-        """
-        Lose the node before it sends its messages of a round, or return others in their place.
-
-        *commitments* are those of the other parties, once they have come.
-        """
+        """Lose the node before it sends a round, or return other bodies; *commitments* are those of the other parties."""
         self._node.before_round(round_)
         self._face.commitments = commitments
         for group in self._faults:
@@ -210,14 +192,7 @@ Faults = Fault | Iterable[Fault] | None
 
 
 class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
-    """
-    ``Devnet.faults``: the faults in force, by the node's place in ``Devnet.nodes``, from 0.
-
-    Args:
-        count: How many nodes there are.
-        apply: Puts faults in force at a node.
-        first: The faults to begin with.
-    """
+    """``Devnet.faults``: the faults in force, by the node's place in ``Devnet.nodes``; *apply* puts them in force there."""
 
     def __init__(
         self,

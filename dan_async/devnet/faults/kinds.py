@@ -74,12 +74,7 @@ Spelling = Literal["number", "seconds", "retry-after", "methods"]
 
 @frozen
 class Option:
-    """
-    How a field of a fault is spelt on the command line.
-
-    ``value`` may also be the words to choose from; ``missing`` is said when an option without a default is left out;
-    ``spread`` is the option whose value may follow this one's after ±.
-    """
+    """How a field of a fault is spelt on the command line; ``value`` may also be the words to choose from."""
 
     name: str
     value: Spelling | tuple[str, ...]
@@ -88,7 +83,6 @@ class Option:
 
 
 def spelt(name: str, value: Spelling | tuple[str, ...] = "number", **more: str) -> dict[str, Option]:
-    """Return the metadata of a field that is an option."""
     return {"option": Option(name, value, **more)}
 
 
@@ -228,7 +222,6 @@ class ReplyFault(Fault):
     is_endless: ClassVar[bool] = False
 
     def on_reply(self) -> ReplyFault:
-        """Write the reply, always."""
         return self
 
     @abstractmethod
@@ -243,7 +236,6 @@ class KeygenFault(Fault):
     takes_methods = False
 
     def on_keygen(self) -> KeygenFault:
-        """Lie in every round that there is something to lie about."""
         return self
 
     @abstractmethod

@@ -30,7 +30,6 @@ Sign = Callable[[bytes], bytes]
 
 
 def forge_shares(ack: Acknowledgement, sign: Sign) -> Acknowledgement:
-    """List public shares that do not make the public key."""
     forged = (encode(base_multiply(_random_scalar())) for _ in ack.public_shares)
     return sign_claims(ack, evolve(ack.claims, public_shares=tuple(forged)), sign)
 
@@ -52,7 +51,6 @@ def substitute_key(ack: Acknowledgement, sign: Sign, owner_id: str) -> Acknowled
 
 
 def sign_claims(said: S, claims: Claims, sign: Sign) -> S:
-    """Sign other claims in the place of those that the node has made."""
     return type(said).make(claims, operator=said.operator, party_index=said.party_index, sign=sign)
 
 
@@ -89,7 +87,6 @@ class KeygenFace:
 
     @property
     def victim(self) -> int:
-        """The index of the party that is lied to."""
         last = len(self.session.identities)
         return last if last != self.index else last - 1
 
@@ -127,14 +124,7 @@ _GARBAGE_BYTES = 64
 
 
 class SpoiltReply(ABC):
-    """
-    A reply that a fault writes in the node's place, past aiohttp to the connection itself.
-
-    Args:
-        transport: The connection; of a WebSocket, past the upgrade.
-        text: The true reply.
-        is_over: Whether a reply without end has to end.
-    """
+    """A reply that a fault writes in the node's place, past aiohttp to the connection itself."""
 
     def __init__(self, transport: asyncio.Transport, text: str, *, is_over: Callable[[], bool]) -> None:
         self._transport = transport
@@ -173,12 +163,10 @@ class SpoiltMessage(SpoiltReply):
     """A reply over a WebSocket; only garbage leaves the connection open and fit for further replies."""
 
     def cut(self) -> None:
-        """Send half of the frame and close the connection."""
         whole = _frame(_TEXT, self._text)
         self._close_after(whole[: len(whole) // 2])
 
     def garble(self, form: str | None) -> None:
-        """Send a message that is no reply, or bytes that are no message."""
         if form == "raw":
             self._transport.write(_no_frame())
         elif form == "binary":
@@ -201,12 +189,10 @@ class SpoiltResponse(SpoiltReply):
     """A reply to a POST; the connection is closed in every case."""
 
     def cut(self) -> None:
-        """Send half of the body and close the connection."""
         whole = _http(self._text)
         self._close_after(whole[: len(whole) - len(self._text) // 2 - 1])
 
     def garble(self, form: str | None) -> None:
-        """Send a response that is no reply, or bytes that are no response."""
         if form == "raw":
             self._close_after(_no_frame())
         elif form == "binary":

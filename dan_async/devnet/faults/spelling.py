@@ -93,11 +93,7 @@ def _write(option: Option, value: Any) -> str:
 
 
 def parse_node_fault(text: str) -> tuple[int, Fault]:
-    """
-    Read a fault and the node it is for, by its place in ``Devnet.nodes``, from 0: ``2=delay:2s``.
-
-    The error, if the text is no such thing, does not repeat it.
-    """
+    """Read a fault and its node's place in ``Devnet.nodes``, from 0: ``2=delay:2s``. The error does not repeat the text."""
     node, separator, fault = text.partition("=")
     if not separator or not _NUMBER.match(node.strip()):
         raise ConfigurationError(

@@ -65,11 +65,9 @@ class ServedExchange:
         return self.protocol.encode_challenges(self.operation, ordered)
 
     def read_authentications(self, frame: str) -> ServedExchange:
-        """Return this exchange with the authentications in a frame."""
         return self.authorised(self.protocol.decode_authentications(self.operation, frame, self.setups))
 
     def authorised(self, found: Mapping[str, UserAuthentication]) -> ServedExchange:
-        """Return this exchange with its authentications."""
         for auth in found.values():
             self.protocol.check_method(self.operation, auth.method)
         return evolve(self, authentications=found)
@@ -82,11 +80,7 @@ class ServedExchange:
 
 
 def detect_revision(operation: Operation | str, frame: str) -> Revision:
-    """
-    Find out by its setup frame which revision a client speaks. The frame is not checked here.
-
-    The setups of a signgen are the same in 0.1 and 0.3: it is taken for 0.3, and ``accept`` looks at the message.
-    """
+    """Find out by its setup frame which revision a client speaks; a signgen of 0.1 or 0.3 is taken for 0.3 here."""
     known = member_of(Operation, "operation", operation)
     value = load_text(frame)
     if not isinstance(value, dict):
@@ -107,15 +101,7 @@ def accept(
     api_version: ApiVersion = "v1",
     revision: Revision | str | None = None,
 ) -> ServedExchange:
-    """
-    Read the first frame of a connection; a one-shot exchange has its authentications already.
-
-    Args:
-        operation: The operation that the client's URL named.
-        frame: The frame.
-        api_version: The version segment of the URL.
-        revision: The revision to insist on; found out if None.
-    """
+    """Read the first frame of a connection; a one-shot exchange has its authentications already."""
     is_one_shot = api_version == "v2"
     if revision is None:
         protocol: GatewayProtocol = (
@@ -202,7 +188,6 @@ class _Dialogue:
 
     @property
     def is_oneshot(self) -> bool:
-        """Whether the client has signed already."""
         return self.exchange.api_version == "v2"
 
     def setup_text(self, key_id: str | None = None) -> SetupText:
@@ -217,7 +202,6 @@ class _Dialogue:
         return evolve(made, request_id=oneshot_request_id(made.digest)) if self.is_oneshot else made
 
     def given(self) -> UserAuthentication:
-        """Return the authorisation that the client has sent."""
         assert self.exchange.authentications is not None
         return self.exchange.authentications[self._slot]
 

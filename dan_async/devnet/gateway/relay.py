@@ -92,7 +92,6 @@ async def relay_change(
     deadline: Deadline,
     is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
-    """Add or revoke an ephemeral key; see ``change_ephemeral_key``."""
     pool.refuse_if_closed()
     with pool.operation(setup.request_id, setup.operation):
         return await change_ephemeral_key(
@@ -109,7 +108,6 @@ async def relay_change(
 async def relay_passkey(
     pool: NodePool, setup: SetupText, authenticate: Authenticate, *, deadline: Deadline
 ) -> str:
-    """Register a passkey; see ``register_passkey``."""
     pool.refuse_if_closed()
     needed = min(pool.default_threshold.n, len(pool.nodes))
     with pool.operation(setup.request_id, setup.operation):

@@ -60,11 +60,7 @@ class ProtocolStateError(DanError, RuntimeError):
 
 
 class ProtocolAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
-    """
-    A protocol has ended without a result.
-
-    The culprits are parties' indices, ascending: none where the protocol cannot tell, or has two parties only.
-    """
+    """A protocol has ended without a result. There are no culprits where it cannot tell, or has two parties only."""
 
     #: Whether this party must never run with the culprits again.
     ban = False
@@ -79,13 +75,10 @@ class ProtocolAbort(DanError):  # noqa: N818 - "abort" is what the papers call i
 
 
 class DkgAbort(ProtocolAbort):
-    """
-    Key generation has ended without a key.
+    """Key generation has ended without a key; ``check_complaint`` reads the complaint, which convinces others."""
 
-    With a complaint, for ``check_complaint``, the first culprit's guilt can be shown to others. Nobody is blamed for an
-    equivocation seen only as differing signed hashes, since either side may be the honest one; ``echoes`` then has every
-    party's echo message.
-    """
+    # Nobody is blamed for an equivocation seen only as differing signed hashes, since either side may be the honest one;
+    # ``echoes`` then has every party's echo message.
 
     def __init__(
         self,
@@ -107,13 +100,10 @@ class DkgAbort(ProtocolAbort):
 
 
 class PairAbort(ProtocolAbort):
-    """
-    The other party of a pair broke the protocol.
+    """The other party of a pair broke the protocol; what its failed check has shown may make it a ban."""
 
-    An abort after a failed consistency check of the extension or of the vector OLE bans: it may show the other party bits
-    of the set-up's secrets, and repeated that adds up to the key (DKLs23, ePrint 2023/765, section 3.2). A ban has to
-    be remembered durably.
-    """
+    # A failed consistency check of the extension or the vector OLE may show the other party bits of the set-up's secrets;
+    # repeated, that adds up to the key (DKLs23, ePrint 2023/765, section 3.2). A ban has to be remembered durably.
 
     def __init__(self, reason: PairReason, *, ban: bool = False) -> None:
         self.ban = ban
@@ -125,12 +115,7 @@ class PairAbort(ProtocolAbort):
 
 
 class SigningAbort(ProtocolAbort):
-    """
-    Signing has ended without a signature; the reason is a ``SigningReason`` or a ``PairReason``.
-
-    With ``ban``, the culprits' ``PairState`` is marked already and has to be stored; otherwise signing may be tried again,
-    with the same signers or with others.
-    """
+    """Signing has ended without a signature; with ``ban``, the culprits' ``PairState`` is marked and has to be stored."""
 
     def __init__(self, reason: str, culprits: Sequence[int] = (), *, ban: bool = False) -> None:
         self.ban = ban

@@ -100,12 +100,7 @@ def proof_context(session: Session, dealer: int, points: tuple[bytes, ...]) -> b
 def check_dealing(
     session: Session, *, dealer: int, recipient: int, opening: bytes, share: bytes
 ) -> tuple[CommitmentVector, int]:
-    """
-    Check an opening by itself, and a share against it; return the Feldman commitments, and the share as a number.
-
-    The caller has made sure that the dealer committed to these very bytes of the opening and signed the share. Infinity
-    among the points has no encoding at all.
-    """
+    """Check an opening that the dealer committed to, and a share that it signed; return the commitments and the share."""
     try:
         message = OpeningMessage.decode(opening, session.context)
     except InvalidFieldError:
@@ -287,12 +282,7 @@ class DkgParty:
             )
 
     def verify(self, openings: Mapping[int, bytes], shares: Mapping[int, bytes]) -> bytes:
-        """
-        Round 3: check everything that was opened and every share; derive the key; sign the transcript.
-
-        The expensive step: about 3 + t point operations for each other party, then n·t for the public shares. Return the
-        echo, for every other party.
-        """
+        """Round 3: check every opening and share, derive the key, and sign the transcript. The expensive step."""
         with self._round(_Step.VERIFY, then=_Step.FINISH):
             received = self._from_all_others("openings", openings)
             received_shares = self._from_all_others("shares", shares)
@@ -317,11 +307,7 @@ class DkgParty:
             return self._echo
 
     def finish(self, echoes: Mapping[int, bytes]) -> KeyShare:
-        """
-        After round 3: check that all parties signed the same transcript, and release the share.
-
-        The echoes may come through anybody.
-        """
+        """Check that all parties signed the same transcript, and release the share. Echoes may come through anybody."""
         with self._round(_Step.FINISH, then=_Step.OVER):
             received = self._from_all_others("echoes", echoes)
             malformed: list[int] = []

@@ -50,7 +50,6 @@ def random_scalar(entropy: Entropy) -> int:
 
 
 def scalar_to_bytes(scalar: int) -> bytes:
-    """Return a scalar as 32 bytes, big-endian."""
     return scalar.to_bytes(SCALAR_BYTES, "big")
 
 
@@ -88,11 +87,9 @@ class Polynomial:
 
     @property
     def degree(self) -> int:
-        """The degree."""
         return len(self.coefficients) - 1
 
     def evaluate(self, at: int) -> int:
-        """Return the value at a point, by Horner's rule."""
         value = 0
         for coefficient in reversed(self.coefficients):
             value = (value * at + coefficient) % ORDER
@@ -100,7 +97,6 @@ class Polynomial:
 
 
 def commit(polynomial: Polynomial) -> CommitmentVector:
-    """Commit to every coefficient."""
     return tuple(base_multiply(coefficient) for coefficient in polynomial.coefficients)
 
 
@@ -157,11 +153,7 @@ def is_valid_proof(proof: bytes, public: Point, *, context: bytes) -> bool:
 
 
 def zero_share(index: int, seeds: Mapping[int, bytes], context: bytes) -> int:
-    """
-    Return this party's share of zero in the group whose other members it has these seeds in common with.
-
-    The context names the group and the occasion, and is the same at all of them.
-    """
+    """Return this party's share of zero among those it has seeds in common with; all have the same context."""
     share = 0
     for other, seed in seeds.items():
         term = hash_to_scalar("dan-ecdsa/1 zero share", context, seed)

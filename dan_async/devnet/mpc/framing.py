@@ -68,7 +68,6 @@ BYTE = Form(lambda reader: reader.take(1)[0], lambda number: bytes((number,)))
 
 
 def fixed(length: int) -> Form:
-    """So many bytes."""
     return Form(methodcaller("take", length))
 
 
@@ -112,7 +111,6 @@ class Record:
         }
 
     def pack(self) -> bytes:
-        """Return the fields' bytes."""
         return b"".join([form.write(getattr(self, name)) for name, form in self._forms.items()])
 
     @classmethod
@@ -137,7 +135,6 @@ class Message(Record):
     KIND: ClassVar[int]
 
     def encode(self, prefix: bytes) -> bytes:
-        """Return the message's bytes."""
         return bytes((self.KIND,)) + prefix + self.pack()
 
     @classmethod

@@ -63,12 +63,7 @@ def _masked(_: object) -> str:
 
 @define(kw_only=True, eq=False)
 class PairState:
-    """
-    One party's side of the set-up of a pair: all that the two need in order to sign together many times.
-
-    Once ``banned``, since the other party has failed a consistency check, the pair must never run again, in any session:
-    keep that as durably as the rest.
-    """
+    """One side of the set-up of a pair. Once ``banned``, the pair must never run again, in any session."""
 
     #: 32 bytes that name the set-up's session and both parties.
     context: bytes
@@ -206,12 +201,7 @@ def _raw(name: str, address: OperatorAddress) -> bytes:
 
 
 class PairSetup:
-    """
-    One party's side: ``start``, ``choose``, ``challenge``, ``respond``, ``open``, ``finish``, each once and in that order.
-
-    Each step takes the other party's message of the step before, and returns the message for it. After an abort the object
-    takes no further step. The session id is 32 bytes that both know and that no other set-up of the two ever had.
-    """
+    """One party's side: each step takes the other party's message of the step before. No session id is used twice."""
 
     def __init__(
         self,
@@ -240,13 +230,11 @@ class PairSetup:
         return f"PairSetup(step={self._step.name})"
 
     def start(self) -> bytes:
-        """Round 1."""
         with self._round(_Step.START):
             commitment = self._seed_commitment(self._own, self._seed)
             return StartMessage(self._sender.start(), commitment).encode(self._context)
 
     def choose(self, data: bytes) -> bytes:
-        """Round 2."""
         with self._round(_Step.CHOOSE):
             message = self._read(StartMessage, data)
             self._peer_commitment = message.commitment
@@ -254,7 +242,6 @@ class PairSetup:
             return ChooseMessage(choices, self._seed).encode(self._context)
 
     def challenge(self, data: bytes) -> bytes:
-        """Round 3."""
         with self._round(_Step.CHALLENGE):
             message = self._read(ChooseMessage, data)
             if self._seed_commitment(self._peer, message.seed) != self._peer_commitment:
@@ -266,13 +253,11 @@ class PairSetup:
             return ChallengeMessage(self._sender.challenge(message.choices)).encode(self._context)
 
     def respond(self, data: bytes) -> bytes:
-        """Round 4."""
         with self._round(_Step.RESPOND):
             message = self._read(ChallengeMessage, data)
             return RespondMessage(self._receiver.respond(message.challenges)).encode(self._context)
 
     def open(self, data: bytes) -> bytes:
-        """Round 5."""
         with self._round(_Step.OPEN):
             message = self._read(RespondMessage, data)
             return OpenMessage(self._sender.open(message.responses)).encode(self._context)

@@ -127,15 +127,11 @@ class Envelope:
     recipient: int = ALL
 
     def seal(self, message: Message) -> bytes:
-        """Return the message's bytes."""
         return message.encode(self._prefix)
 
     def open(self, kind: type[M], data: bytes) -> M:
-        """
-        Read a message; malformed, or with another header, it aborts and names its sender.
-
-        One that is not even meant for this session and recipient must not get as far as the checks whose failure bans.
-        """
+        """Read a message; malformed, or with another header, it aborts and names its sender."""
+        # One that is not even meant for this session and recipient must not get as far as the checks whose failure bans.
         try:
             return kind.decode(data, self._prefix)
         except InvalidFieldError:
@@ -419,11 +415,7 @@ def _point(other: int, data: bytes) -> Point:
 
 
 class Presignature:
-    """
-    One signer's half-made signature: its shares of the mask φ (``mask``), of r·φ (``u``) and of a·φ (``v``).
-
-    None of the pairs may have been banned when it signs.
-    """
+    """One signer's half-made signature: its shares of φ (``mask``), of r·φ (``u``) and of a·φ (``v``)."""
 
     def __init__(
         self,
@@ -458,7 +450,6 @@ class Presignature:
 
     @property
     def signers(self) -> tuple[int, ...]:
-        """The indices of all signers."""
         return self._signers
 
     @property
@@ -468,16 +459,13 @@ class Presignature:
 
     @property
     def public_key(self) -> bytes:
-        """The key that it is for, 33 bytes."""
         return self._public_key
 
     @property
     def is_spent(self) -> bool:
-        """Whether it has signed, or was thrown away."""
         return not self._secrets
 
     def discard(self) -> None:
-        """Throw it away unused."""
         self._secrets.clear()
 
     def sign(self, digest: bytes) -> bytes:

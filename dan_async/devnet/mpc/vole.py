@@ -80,11 +80,7 @@ def gadget_vector(context: bytes) -> tuple[int, ...]:
 
 
 def _masks(salt: bytes, strings: Sequence[bytes]) -> list[_Row]:
-    """
-    Hash the transfers' strings to ``_WIDTH`` numbers each.
-
-    The numbers are 256 bits and not reduced; modulo the order they are 2^-127 close to uniform.
-    """
+    """Hash the strings to ``_WIDTH`` numbers of 256 bits each; modulo the order they are 2^-127 close to uniform."""
     length = _WIDTH * SCALAR_BYTES
     data = b"".join(
         shake_128(salt + position + string).digest(length)
@@ -161,11 +157,7 @@ def send(
     context: bytes,
     entropy: Entropy,
 ) -> tuple[bytes, tuple[int, ...]]:
-    """
-    Act as the sender, with the inputs a_1 and a_2: return the message for the receiver, and c_1 and c_2.
-
-    If the consistency check of the receiver's message fails, the abort bans the pair.
-    """
+    """Act as the sender, with a_1 and a_2: return the message, and c_1 and c_2. A failed check bans the pair."""
     zeros, ones = accept(seeds, context, message)
     nonce = entropy(NONCE_BYTES)
     salt = _salt(context, message, nonce)

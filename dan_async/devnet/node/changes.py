@@ -34,11 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class KeyChangeService:
-    """
-    Changes of ephemeral keys at one node.
-
-    ``on_revoked`` is called with the key's id and the ephemeral key's, when a revocation is stored.
-    """
+    """Changes of ephemeral keys at one node; ``on_revoked`` is called when a revocation is stored."""
 
     def __init__(
         self,

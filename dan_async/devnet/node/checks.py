@@ -51,7 +51,6 @@ _CODES = {
 
 
 def read_request(value: Json) -> KeygenParams:
-    """Read the parameters of a request that an owner authorises."""
     try:
         return decode(KeygenParams, value)
     except InvalidFieldError as error:
@@ -67,7 +66,6 @@ def _members_of(value: Json) -> set[str]:
 
 
 def read_setup(params: KeygenParams, operation: str) -> Setup:
-    """Read the request's setup."""
     try:
         protocol_for(params.revision).check_method(operation, params.user_authentication.method)
         if params.user_authentication.method == "ephemeral":
@@ -88,11 +86,7 @@ def own_nonce(params: KeygenParams | SignParams, operator: OperatorAddress) -> b
 
 
 def signed_challenge(params: KeygenParams | SignParams, operation: str, digest: bytes) -> str:
-    """
-    Return the challenge that must have been signed for a setup of that hash: 64 hex digits.
-
-    A request without nonces is a one-shot request: it has the id that its setup gives it, and only in revision 1.
-    """
+    """Return the challenge that must have been signed for a setup of that hash: 64 hex digits."""
     if params.nonces:
         return final_challenge(
             operation=operation,
@@ -134,11 +128,8 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
 
 
 def owner_name(authentication: UserAuthentication) -> str:
-    """
-    Return the name under which a node knows an owner.
-
-    A credential id is base64url, and its maker chooses it: without the prefix, one could spell somebody's address.
-    """
+    """Return the name under which a node knows an owner."""
+    # A credential id is base64url, and its maker chooses it: without the prefix, one could spell somebody's address.
     passkey = authentication.method == "passkey"
     return f"passkey:{authentication.id}" if passkey else authentication.id
 
@@ -157,7 +148,6 @@ def check_signature(
     challenge: str,
     passkeys: PasskeyRegistry | None = None,
 ) -> None:
-    """Check that the owner signed this very request."""
     authentication = params.user_authentication
     if authentication.method == "passkey":
         if passkeys is None:
@@ -227,7 +217,6 @@ def check_request(
 
 
 def check_owner(checked: CheckedKeygen, passkeys: PasskeyRegistry | None = None) -> None:
-    """Check that the owner signed this very request."""
     check_signature(checked.params, KEYGEN, checked.setup, checked.challenge, passkeys)
 
 
@@ -279,7 +268,6 @@ class ReadSign:
 
 
 def read_sign(params: SignParams) -> ReadSign:
-    """Take a request apart."""
     auth = params.user_authentication
     try:
         protocol = protocol_for(params.revision)
@@ -334,7 +322,6 @@ def check_presign_time(params: PresignParams, now: float) -> None:
 
 
 def check_presign_key(record: KeyRecord, params: PresignParams, now: float) -> RegisteredKey:
-    """Check that an ephemeral key that may use the key asks for a presignature."""
     found = record.ephemeral_keys.find(params.eph_id)
     eph_pk = b"" if found is None else found.claim.eph_pk
     key = record.ephemeral_keys.check_usable(params.eph_id, eph_pk, now)

@@ -91,7 +91,6 @@ class KeygenService:
         return to_json(Settlement(acknowledgements=tuple(found)))
 
     async def aclose(self) -> None:
-        """Give up running work, and wait until it has ended."""
         await self._runs.aclose()
 
     def _begin(self, params: KeygenParams, content: bytes) -> Coroutine[Any, Any, Acknowledgement]:
@@ -169,7 +168,6 @@ class _SettledRequests:
         self._forget_at: OrderedDict[tuple[RequestId, bytes], float] = OrderedDict()
 
     def check_open(self, request_id: RequestId, claim: EphemeralClaim) -> None:
-        """Check that a request may still begin."""
         forget_at = self._forget_at.get((request_id, claim.eph_pk))
         if forget_at is not None and self._clock() < forget_at:
             raise RefusalError(
@@ -177,7 +175,6 @@ class _SettledRequests:
             )
 
     def add(self, ids: tuple[RequestId, ...], eph_pk: bytes) -> None:
-        """Let nothing begin any more under these ids for this ephemeral key."""
         now = self._clock()
         for request_id in ids:
             self._forget_at.pop((request_id, eph_pk), None)

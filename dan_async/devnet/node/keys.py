@@ -46,7 +46,6 @@ class EphemeralRegistry:
     changes: tuple[AppliedChange, ...] = ()
 
     def find(self, eph_id: str) -> RegisteredKey | None:
-        """Return the ephemeral key of that name."""
         return next((key for key in self.keys if key.claim.eph_id == eph_id), None)
 
     def check_usable(self, eph_id: str, eph_pk: bytes, now: float) -> RegisteredKey:
@@ -82,11 +81,7 @@ class EphemeralRegistry:
         return done.receipt
 
     def changed(self, claim: EphemeralClaim, content: bytes, receipt: ChangeReceipt) -> EphemeralRegistry:
-        """
-        Make a change.
-
-        A revoked key that was never added is remembered all the same, so that an addition still under way comes too late.
-        """
+        """Make a change. A key revoked before it was added is remembered: an addition still under way comes too late."""
         known = self.find(claim.eph_id)
         if known is not None and known.claim.eph_pk != claim.eph_pk:
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the ephemeral id belongs to another public key")
@@ -101,7 +96,6 @@ class EphemeralRegistry:
         )
 
     def to_json(self) -> Json:
-        """Return the registry as JSON members."""
         return {
             "keys": [{"claim": encode_claim_record(k.claim), "revoked": k.is_revoked} for k in self.keys],
             "changes": [{"content": to_hex(c.content), "receipt": to_json(c.receipt)} for c in self.changes],
@@ -109,7 +103,6 @@ class EphemeralRegistry:
 
     @classmethod
     def from_json(cls, value: Json) -> EphemeralRegistry:
-        """Read what ``to_json`` gave."""
         found = members(value, "ephemeralKeys", ("keys", "changes"))
         keys = [members(entry, "key", ("claim", "revoked")) for entry in found["keys"]]
         changes = [members(entry, "change", ("content", "receipt")) for entry in found["changes"]]
@@ -129,7 +122,6 @@ class EphemeralRegistry:
 
 
 def encode_claim_record(claim: EphemeralClaim) -> Json:
-    """Return a claim as JSON members."""
     return {
         "ephId": claim.eph_id,
         "ephPK": to_hex(claim.eph_pk),
@@ -139,7 +131,6 @@ def encode_claim_record(claim: EphemeralClaim) -> Json:
 
 
 def decode_claim_record(value: Json) -> EphemeralClaim:
-    """Read what ``encode_claim_record`` gave."""
     found = members(value, "claim", _CLAIM_MEMBERS)
     return EphemeralClaim(
         eph_id=found["ephId"],
@@ -191,7 +182,6 @@ class KeyRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> KeyRecord:
-        """Read a record."""
         try:
             found = members(load(data), "record", _MEMBERS)
             if found["version"] != _VERSION:
@@ -223,7 +213,6 @@ class KeyRing:
         return len(self._by_request)
 
     def load(self) -> None:
-        """Read everything from the store. Blocks."""
         for name in self._store.names():
             data = None if name.startswith((PASSKEY_PREFIX, PAIR_PREFIX)) else self._store.get(name)
             if data is not None:
@@ -235,11 +224,9 @@ class KeyRing:
         self._remember(record)
 
     def by_request(self, request_id: RequestId) -> KeyRecord | None:
-        """Find the key that a request made."""
         return self._by_request.get(request_id)
 
     def by_key(self, key_id: MpcKeyId) -> KeyRecord | None:
-        """Find a key."""
         return self._by_key.get(key_id)
 
     def _remember(self, record: KeyRecord) -> None:

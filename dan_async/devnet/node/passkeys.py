@@ -48,16 +48,13 @@ class PasskeyRecord:
 
     @property
     def credential_id(self) -> str:
-        """Its credential id, base64url."""
         return self.receipt.claims.credential_id
 
     @property
     def name(self) -> str:
-        """Its name in the node's store."""
         return PASSKEY_PREFIX + hashlib.sha256(self.credential_id.encode()).hexdigest()
 
     def encode(self) -> bytes:
-        """Write the record."""
         value: Json = {
             "version": _VERSION,
             "content": to_hex(self.content),
@@ -71,7 +68,6 @@ class PasskeyRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> PasskeyRecord:
-        """Read a record."""
         try:
             found = members(load(data), "passkey", _MEMBERS)
             if found["version"] != _VERSION:
@@ -103,7 +99,6 @@ class PasskeyRegistry:
         return len(self._records)
 
     def load(self) -> None:
-        """Read everything from the store. Blocks."""
         for name in self._store.names():
             data = self._store.get(name) if name.startswith(PASSKEY_PREFIX) else None
             if data is not None:
@@ -111,7 +106,6 @@ class PasskeyRegistry:
                 self._records[record.credential_id] = record
 
     def find(self, credential_id: str) -> PasskeyRecord | None:
-        """Return the passkey of that id."""
         return self._records.get(credential_id)
 
     def add(self, record: PasskeyRecord) -> None:
@@ -154,7 +148,6 @@ def load_webauthn() -> Any:
 def verify_registration(
     authentication: UserAuthentication, challenge: str
 ) -> tuple[bytes, int, PasskeySignature]:
-    """Check a new passkey."""
     webauthn = load_webauthn()
     if authentication.credentials:
         raise invalid_params(InvalidFieldError("credentials", "must be empty: a passkey vouches for nothing"))

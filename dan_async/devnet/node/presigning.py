@@ -62,11 +62,7 @@ class StockedPresignature:
 
 
 class PresignatureStock:
-    """
-    The presignatures of one node.
-
-    *most* is how many one ephemeral key may have, those being made included.
-    """
+    """The presignatures of one node: *most* for one ephemeral key, those being made included."""
 
     def __init__(self, *, most: int, clock: Clock) -> None:
         self._most = most
@@ -93,7 +89,6 @@ class PresignatureStock:
             self._uncount(owner, count)
 
     def add(self, stocked: StockedPresignature) -> None:
-        """Keep a presignature ready."""
         self._ready[stocked.name] = stocked
         self._counts[stocked.owner] += 1
         heapq.heappush(self._expiries, (stocked.expires_at, stocked.name))
@@ -101,7 +96,6 @@ class PresignatureStock:
     def find(
         self, id_: bytes, *, owner: PresignatureOwner, signers: tuple[OperatorAddress, ...]
     ) -> StockedPresignature:
-        """Return a presignature that may be used for this."""
         self._forget_expired()
         if id_ in self._spent:
             raise RefusalError(NodeCode.PRESIGNATURE_SPENT, "the presignature was used before")
@@ -120,11 +114,9 @@ class PresignatureStock:
         return stocked.presignature
 
     def discard(self, key_id: MpcKeyId, eph_id: str) -> None:
-        """Throw away what an ephemeral key has: it was revoked."""
         self._drop([s for s in self._ready.values() if s.owner == PresignatureOwner(key_id, eph_id)])
 
     def clear(self) -> None:
-        """Throw everything away: the node is stopping."""
         self._drop(list(self._ready.values()))
 
     def _forget_expired(self) -> None:
@@ -149,11 +141,7 @@ class PresignatureStock:
 def presign_session_id(
     *, key_id: MpcKeyId, request_id: RequestId, signers: tuple[OperatorAddress, ...], index: int
 ) -> bytes:
-    """
-    Return the id under which the signers work together: 32 bytes that no other presignature has.
-
-    The index is 0 for ``dan_presign``; in a request that names no presignatures, the number of the message, from 1.
-    """
+    """Return the id of the work of these signers; the index is 0 for ``dan_presign``, else the message's number."""
     members = [bytes.fromhex(operator[2:]) for operator in signers]
     return tagged_hash(
         "dan-node/1 presign session",
@@ -191,7 +179,6 @@ class PresignService:
         return await self._runs.run(request, content, lambda: self._begin(params))
 
     async def aclose(self) -> None:
-        """Give up running work, and throw away the stock."""
         await self._runs.aclose()
         self._stock.clear()
 

@@ -61,7 +61,6 @@ def _crash(faults: NodeFaults, restart_after: float | None) -> None:
 
 
 async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) -> None:
-    """Run the node until *stopped* is set."""
     with Workers() as workers:
         context = NodeContext(
             identity=config.identity,
@@ -122,7 +121,6 @@ class _Lines:
         return self._waiting.pop(0) if self._waiting else b"null"
 
     def follow(self, on_line: Callable[[bytes], object], on_end: Callable[[], object]) -> None:
-        """Pass on every further line, and the end."""
         with self._lock:
             for line in self._waiting:
                 on_line(line)

@@ -75,7 +75,6 @@ class NonceStore:
         return len(self._nonces)
 
     def issue(self, params: ChallengeParams) -> ChallengeResult:
-        """Answer ``dan_challenge``."""
         if params.operation not in _WITHOUT_KEY | _WITH_KEY:
             known = ", ".join(sorted(_WITHOUT_KEY | _WITH_KEY))
             raise RefusalError(NodeCode.UNSUPPORTED, f"operation must be one of {known}")
@@ -97,11 +96,7 @@ class NonceStore:
     def spending(
         self, nonce: bytes | None, request_id: RequestId, operation: str, setup_hash: bytes
     ) -> Iterator[None]:
-        """
-        Check a nonce first, and use it up only if the body succeeds: a refused request costs it nothing.
-
-        A one-shot request has no nonce.
-        """
+        """Check a nonce first, and use it up only if the body succeeds. A one-shot request has none."""
         if nonce is None:
             yield
             return
@@ -151,11 +146,7 @@ class _Ended(Generic[T]):
 
 
 class RequestRuns(Generic[T]):
-    """
-    The requests of one method: the work of each is done once, and repeats of it wait for the same result.
-
-    *name* is the work in the plural; *keep_s* is how long the result of a request is remembered.
-    """
+    """The requests of one method: the work of each is done once, and repeats of it get the same result."""
 
     def __init__(self, name: str, *, task_name: str, most: int, keep_s: float, clock: Clock) -> None:
         self._name = name
@@ -199,7 +190,6 @@ class RequestRuns(Generic[T]):
             await asyncio.wait([run.task])
 
     async def aclose(self) -> None:
-        """Give up running work, and wait until it has ended."""
         await cancel_and_wait([run.task for run in self._running.values()])
 
     def _begin(

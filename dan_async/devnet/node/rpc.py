@@ -27,11 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class RefusalError(DanError):
-    """
-    A request that the node refuses: message and data go to the client.
-
-    ``rpc_id`` is given where the refusal comes before the request could be taken apart.
-    """
+    """A request that the node refuses. ``rpc_id`` is given if the request could not be taken apart yet."""
 
     def __init__(
         self,
@@ -142,7 +138,6 @@ def guess_id(text: str) -> int | None:
 
 
 def encode_result(rpc_id: int | str, result: Json) -> str:
-    """Write the reply to a request that was carried out."""
     return dump({"jsonrpc": "2.0", "id": rpc_id, "result": result})
 
 
@@ -158,11 +153,7 @@ Answerer = Callable[[str, dict[str, Json]], Awaitable[Json]]
 
 
 class RpcConnection:
-    """
-    One client's WebSocket: many requests in flight, each answered exactly once, none without bound.
-
-    The transport is what lies beneath it, for faults.
-    """
+    """One client's WebSocket: many requests in flight, each answered exactly once, none without bound."""
 
     def __init__(
         self,
@@ -188,7 +179,6 @@ class RpcConnection:
 
     @property
     def requests(self) -> frozenset[asyncio.Task[None]]:
-        """The requests in flight."""
         return frozenset(self._requests)
 
     def refuse_new(self) -> None:
@@ -203,7 +193,6 @@ class RpcConnection:
             self._transport.abort()
 
     async def aclose(self, code: int) -> None:
-        """Close the connection; ``run`` then returns."""
         await self._websocket.close(code=code)
 
     async def run(self) -> None:

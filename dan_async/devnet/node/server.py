@@ -159,12 +159,7 @@ class NodeMethods:
 
 
 class NodeServer:
-    """
-    One running node. ``start`` once, ``stop`` once; a restart is a new object over the same store.
-
-    *roster* is the link endpoint of every other node; the node talks to no one else. After a crash its runner calls
-    ``stop`` with *abrupt*.
-    """
+    """One running node. ``start`` once, ``stop`` once; a restart is a new object over the same store."""
 
     def __init__(self, context: NodeContext, roster: Mapping[OperatorAddress, str]) -> None:
         self._context = context
@@ -230,11 +225,7 @@ class NodeServer:
         _log.info("node %s listens, with %d keys", self._context.identity.operator, len(self.ring))
 
     async def stop(self, *, abrupt: bool = False) -> None:
-        """
-        Stop listening, finish requests in flight as far as time allows, and close everything.
-
-        *abrupt* gives up everything at once, as if the process had died; no one gets an answer.
-        """
+        """Stop listening, finish requests as far as time allows, and close everything; *abrupt* gives up at once."""
         self._is_stopping = True
         if self._door is not None:
             self._faults.watch(None)

@@ -112,7 +112,6 @@ class SignService:
         return await self._runs.run((params.request_id, params.signers), content, lambda: self._work(params))
 
     async def aclose(self) -> None:
-        """Give up running work, and wait until it has ended."""
         await self._runs.aclose()
 
     # --- the work -----------------------------------------------------------------------------------------------------
@@ -285,15 +284,12 @@ class NodeSigning:
         self._signs = SignService(context, ring=ring, nonces=nonces, sessions=rounds, stock=self.stock)
 
     def load(self) -> None:
-        """Read from the store what was kept. Blocks."""
         self.pairs.load()
 
     async def presign(self, params: dict[str, Json]) -> Json:
-        """Answer ``dan_presign``."""
         return to_json(await self._presigns.presign(decode(PresignParams, params)))
 
     async def sign(self, params: dict[str, Json]) -> Json:
-        """Answer ``dan_sign``."""
         shares = await self._signs.sign(decode(SignParams, params))
         return to_json(self._faults.forge_shares(shares, self._identity.sign))
 
@@ -302,15 +298,12 @@ class NodeSigning:
         self._setups.prepare([operator for operator in participants if operator != self._identity.operator])
 
     def key_revoked(self, key_id: MpcKeyId, eph_id: str) -> None:
-        """Throw away what an ephemeral key has ready."""
         self.stock.discard(key_id, eph_id)
 
     def on_linked(self, peer: OperatorAddress) -> None:
-        """Follow up a link that has come up."""
         self._setups.on_linked(peer)
 
     def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        """Follow up a peer's message, which is in its mailbox already."""
         self._setups.on_message(peer, message)
 
     async def give_up(self) -> None:

@@ -51,7 +51,6 @@ class KeygenSession(RoundSession[KeyShare]):
         self._commitments: dict[int, bytes] = {}
 
     async def work(self) -> KeyShare:
-        """Commit, open, echo; see ``DkgParty``."""
         agreed, sign = self._agreed, self.context.identity.sign
         party = self._new_party()
         self._faults = self.context.faults.begin_keygen(self._face())
@@ -89,7 +88,6 @@ class KeygenSession(RoundSession[KeyShare]):
         )
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        """Let the faults in force have their way."""
         assert self._faults is not None  # it has begun
         return self._faults.outgoing(round_, bodies, self._commitments)
 
@@ -131,7 +129,6 @@ class DkgSessions:
         self._sessions = sessions
 
     def has_run(self, session_id: bytes) -> bool:
-        """Return whether a session of that id has begun here: none may begin twice."""
         return self._sessions.has_run(session_id)
 
     async def run(

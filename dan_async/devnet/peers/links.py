@@ -124,12 +124,7 @@ async def dial(
     peer: OperatorAddress,
     limits: NodeLimits,
 ) -> PeerLink:
-    """
-    Open a link to a peer.
-
-    A ConnectionError says that the connection could not be made, or was closed in the middle; a TimeoutError that the peer
-    took too long; a ProtocolError that somebody else answered.
-    """
+    """Open a link to a peer. A ConnectionError: none, or closed in the middle; a ProtocolError: somebody else answered."""
     async with asyncio.timeout(limits.handshake_s):
         try:
             websocket = await session.ws_connect(
@@ -212,11 +207,9 @@ class PeerLinks:
 
     @property
     def peers(self) -> frozenset[OperatorAddress]:
-        """Every operator that this node talks to."""
         return frozenset(self._roster)
 
     def start(self) -> None:
-        """Get ready to dial."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), trust_env=False, auto_decompress=False
         )
@@ -239,7 +232,6 @@ class PeerLinks:
         return link is not None and link.send(frame)
 
     def is_up(self, peer: OperatorAddress) -> bool:
-        """Return whether there is a link to a peer."""
         return peer in self._links
 
     async def accept(self, websocket: web.WebSocketResponse) -> None:

@@ -49,11 +49,7 @@ _SETUP_BURST = 8
 
 
 class PairStore:
-    """
-    The set-ups of one node with others, in memory for use and in the store for the next start.
-
-    A ban outlives everything: a later set-up with the same node is stored as banned.
-    """
+    """The set-ups of one node with others. A ban outlives everything: a later set-up is stored as banned."""
 
     def __init__(self, store: ShareStore) -> None:
         self._store = store
@@ -71,7 +67,6 @@ class PairStore:
                 self._pairs[operator] = state
 
     def get(self, operator: OperatorAddress) -> PairState | None:
-        """Return this side of the set-up with a node, or None if there was none."""
         return self._pairs.get(operator)
 
     def put(self, operator: OperatorAddress, state: PairState) -> None:
@@ -159,7 +154,6 @@ class PairSetupSession(RoundSession[PairState]):
         self._is_awaited = is_awaited
 
     async def work(self) -> PairState:
-        """Run the five rounds; see ``PairSetup``."""
         setup = PairSetup(session_id=self.session_id, own=self.context.identity.operator, peer=self._peer)
         message = await self._step(setup.start)
         for round_, step in enumerate((setup.choose, setup.challenge, setup.respond, setup.open), 1):
@@ -169,7 +163,6 @@ class PairSetupSession(RoundSession[PairState]):
         return state
 
     async def blame(self, abort: ProtocolAbort) -> SessionFailedError:
-        """Blame the peer: there is nobody else."""
         return SessionFailedError(abort.reason, (self._peer,))
 
     async def _step(self, step: Callable[..., T], *arguments: Any) -> T:
@@ -271,7 +264,6 @@ class PairSetups:
             self._on_start(peer, message.session_id)
 
     async def aclose(self) -> None:
-        """Give up what is running, and wait until it has ended."""
         self._is_closed = True
         await cancel_and_wait([*self._preparing, *self._running.values(), *self._superseded])
 

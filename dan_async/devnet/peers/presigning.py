@@ -60,7 +60,6 @@ class PresignSession(RoundSession[Presignature]):
         self._share = share
 
     async def work(self) -> Presignature:
-        """Commit and multiply; see ``SigningParty``."""
         party, commits = await self.compute(self._begin, await self._ready_pairs(), urgency=Urgency.NEW)
         received = await self.exchange(_COMMIT, commits)
         multiplies = await self.compute(party.multiply, received)
@@ -81,7 +80,6 @@ class PresignSession(RoundSession[Presignature]):
         return SessionFailedError(abort.reason, culprits)
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        """Let the faults in force have their way."""
         return self.context.faults.signing_round(round_, bodies)
 
     def _begin(self, pairs: Mapping[int, PairState]) -> tuple[SigningParty, dict[int, bytes]]:
@@ -114,7 +112,6 @@ class PresignSessions:
         self._running = 0
 
     def has_run(self, session_id: bytes) -> bool:
-        """Return whether a session of that id has begun here: none may begin twice."""
         return self._sessions.has_run(session_id)
 
     async def run(
