@@ -1,11 +1,17 @@
-"""Every way in which a protocol ends early: the reason, the culprits, and whether the two may ever run again."""
+"""The order of a party's steps, and every way in which a protocol ends early: reason, culprits, and bans."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import wraps
+from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
 from dan_async.errors import DanError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound="Stepwise")
 
 
 class Reason(StrEnum):
@@ -57,6 +63,51 @@ class SigningReason(StrEnum):
 
 class ProtocolStateError(DanError, RuntimeError):
     """A party was asked for a step that is not its next one: out of order, twice, or after it had ended."""
+
+
+class Stepwise:
+    """A party whose steps are taken once each and in order; after any error it has dropped its secrets and takes no more."""
+
+    #: The protocol, its phase in errors, the names of the methods that are steps, and the advice when they come out of turn.
+    PROTOCOL: ClassVar[str]
+    PHASE: ClassVar[str | None] = None
+    STEPS: ClassVar[tuple[str, ...]]
+    HINT: ClassVar[str]
+
+    _taken: int = 0
+
+    @property
+    def next_step(self) -> str:
+        return (*self.STEPS, "over")[self._taken]
+
+    def _begin(self, name: str) -> None:
+        if name != self.next_step:
+            raise ProtocolStateError(
+                f"{self.PROTOCOL} was asked for {name!r}, but its next step is {self.next_step!r}",
+                hint=f"Each step is taken once and in order; {self.HINT}",
+                phase=self.PHASE,
+            )
+        self._taken = len(self.STEPS)
+
+    def _forget(self) -> None:
+        """Drop what is secret."""
+
+
+def step(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Make a method one of the ``STEPS``."""
+
+    @wraps(method)
+    def take(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self._begin(method.__name__)
+        try:
+            result = method(self, *args, **kwargs)
+        except BaseException:
+            self._forget()
+            raise
+        self._taken = self.STEPS.index(method.__name__) + 1
+        return result
+
+    return take
 
 
 class ProtocolAbort(DanError):  # noqa: N818 - "abort" is what the papers call it

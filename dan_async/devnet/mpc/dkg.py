@@ -35,9 +35,7 @@ executor.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Callable, Mapping
 
 from attrs import field, frozen
 
@@ -45,7 +43,7 @@ from dan_async._values import check_int
 from dan_async.config import Threshold
 from dan_async.crypto.curve import ORDER, decode, encode
 from dan_async.crypto.hashes import tagged_hash, u32
-from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolStateError, Reason
+from dan_async.devnet.mpc.aborts import DkgAbort, Reason, Stepwise, step
 from dan_async.devnet.mpc.dkg_messages import (
     CommitmentMessage,
     ComplaintMessage,
@@ -186,15 +184,7 @@ class DkgOpening:
     shares: Mapping[int, bytes] = field(repr=lambda _: "***")
 
 
-class _Step(Enum):
-    COMMIT = "commit"
-    OPEN = "open"
-    VERIFY = "verify"
-    FINISH = "finish"
-    OVER = "over"
-
-
-class DkgParty:
+class DkgParty(Stepwise):
     """
     One party of one key generation: ``commit``, ``open``, ``verify``, ``finish``, each once and in that order.
 
@@ -205,6 +195,11 @@ class DkgParty:
     The session id is 32 bytes that every party knows and that no other key generation ever had; ``sign`` signs a 32-byte
     digest with this party's identity key, in the form of ``crypto.signature``.
     """
+
+    PROTOCOL = "Key generation"
+    PHASE = "keygen"
+    STEPS = ("commit", "open", "verify", "finish")
+    HINT = "a new key needs a new party and a new session id"
 
     def __init__(
         self,
@@ -220,7 +215,6 @@ class DkgParty:
         self._index = check_int("index", index, least=1, most=threshold.n)
         self._sign = sign
         self._entropy = entropy
-        self._step = _Step.COMMIT
         self._polynomial = _NOTHING
         self._vector: CommitmentVector = ()
         self._opening = b""
@@ -230,125 +224,105 @@ class DkgParty:
         self._result: tuple[KeyShare, ...] = ()
 
     def __repr__(self) -> str:
-        return (
-            f"DkgParty(index={self._index}, threshold={self._session.threshold}, step={self._step.value!r})"
-        )
+        return f"DkgParty(index={self._index}, threshold={self._session.threshold}, step={self.next_step!r})"
 
+    @step
     def commit(self) -> bytes:
         """Round 1: draw the polynomial; commit to its commitments and the proof of possession, towards everybody."""
-        with self._round(_Step.COMMIT, then=_Step.OPEN):
-            session = self._session
-            self._polynomial = Polynomial.random(session.threshold.t - 1, self._entropy)
-            self._vector = commit(self._polynomial)
-            points = tuple(map(encode, self._vector))
-            proof = prove(
-                self._polynomial.coefficients[0],
-                self._vector[0],
-                context=proof_context(session, self._index, points),
-                entropy=self._entropy,
-            )
-            opening = OpeningMessage(
-                sender=self._index, points=points, proof=proof, nonce=self._entropy(NONCE_BYTES)
-            )
-            self._opening = opening.encode(session.context)
-            commitment = opening_commitment(self._opening)
-            self._commitments[self._index] = commitment
-            return CommitmentMessage(sender=self._index, commitment=commitment).encode(session.context)
+        session = self._session
+        self._polynomial = Polynomial.random(session.threshold.t - 1, self._entropy)
+        self._vector = commit(self._polynomial)
+        points = tuple(map(encode, self._vector))
+        proof = prove(
+            self._polynomial.coefficients[0],
+            self._vector[0],
+            context=proof_context(session, self._index, points),
+            entropy=self._entropy,
+        )
+        opening = OpeningMessage(
+            sender=self._index, points=points, proof=proof, nonce=self._entropy(NONCE_BYTES)
+        )
+        self._opening = opening.encode(session.context)
+        commitment = opening_commitment(self._opening)
+        self._commitments[self._index] = commitment
+        return CommitmentMessage(sender=self._index, commitment=commitment).encode(session.context)
 
+    @step
     def open(self, commitments: Mapping[int, bytes]) -> DkgOpening:
         """Round 2: open the commitment and hand out the shares. Only now, with everybody else's commitment at hand."""
-        with self._round(_Step.OPEN, then=_Step.VERIFY):
-            received = self._from_all_others("commitments", commitments)
-            faults: list[int] = []
-            for sender, data in received.items():
-                try:
-                    message = CommitmentMessage.decode(data, self._session.context)
-                except InvalidFieldError:
-                    faults.append(sender)
-                    continue
-                if message.sender != sender:
-                    faults.append(sender)
-                self._commitments[sender] = message.commitment
-            if faults:
-                raise DkgAbort(Reason.MALFORMED_MESSAGE, faults)
-            shares = {recipient: self._share_message(recipient) for recipient in received}
-            if not is_signed(next(iter(shares.values())), self._session):
-                raise InvalidFieldError("sign", "must sign with the identity key of this party")
-            return DkgOpening(
-                broadcast=self._opening,
-                shares={
-                    recipient: share.encode(self._session.context) for recipient, share in shares.items()
-                },
-            )
+        received = self._from_all_others("commitments", commitments)
+        faults: list[int] = []
+        for sender, data in received.items():
+            try:
+                message = CommitmentMessage.decode(data, self._session.context)
+            except InvalidFieldError:
+                faults.append(sender)
+                continue
+            if message.sender != sender:
+                faults.append(sender)
+            self._commitments[sender] = message.commitment
+        if faults:
+            raise DkgAbort(Reason.MALFORMED_MESSAGE, faults)
+        shares = {recipient: self._share_message(recipient) for recipient in received}
+        if not is_signed(next(iter(shares.values())), self._session):
+            raise InvalidFieldError("sign", "must sign with the identity key of this party")
+        return DkgOpening(
+            broadcast=self._opening,
+            shares={recipient: share.encode(self._session.context) for recipient, share in shares.items()},
+        )
 
+    @step
     def verify(self, openings: Mapping[int, bytes], shares: Mapping[int, bytes]) -> bytes:
         """Round 3: check every opening and share, derive the key, and sign the transcript. The expensive step."""
-        with self._round(_Step.VERIFY, then=_Step.FINISH):
-            received = self._from_all_others("openings", openings)
-            received_shares = self._from_all_others("shares", shares)
-            faults: dict[int, DealingError] = {}
-            vectors = [self._vector]
-            secret_share = self._polynomial.evaluate(self._index)
-            for dealer, opening in received.items():
-                try:
-                    vector, share = self._check_dealer(dealer, opening, received_shares[dealer])
-                except DealingError as error:
-                    faults[dealer] = error
-                else:
-                    vectors.append(vector)
-                    secret_share = (secret_share + share) % ORDER
-            if faults:
-                raise self._blame(faults, received, received_shares)
-            received[self._index] = self._opening
-            self._transcript_hash = transcript_hash(self._session.context, self._commitments, received)
-            self._result = (self._derive(vectors, secret_share),)
-            echo = EchoMessage(sender=self._index, transcript_hash=self._transcript_hash)
-            self._echo = sign_message(echo, self._session.context, self._sign).encode(self._session.context)
-            return self._echo
+        received = self._from_all_others("openings", openings)
+        received_shares = self._from_all_others("shares", shares)
+        faults: dict[int, DealingError] = {}
+        vectors = [self._vector]
+        secret_share = self._polynomial.evaluate(self._index)
+        for dealer, opening in received.items():
+            try:
+                vector, share = self._check_dealer(dealer, opening, received_shares[dealer])
+            except DealingError as error:
+                faults[dealer] = error
+            else:
+                vectors.append(vector)
+                secret_share = (secret_share + share) % ORDER
+        if faults:
+            raise self._blame(faults, received, received_shares)
+        received[self._index] = self._opening
+        self._transcript_hash = transcript_hash(self._session.context, self._commitments, received)
+        self._result = (self._derive(vectors, secret_share),)
+        echo = EchoMessage(sender=self._index, transcript_hash=self._transcript_hash)
+        self._echo = sign_message(echo, self._session.context, self._sign).encode(self._session.context)
+        return self._echo
 
+    @step
     def finish(self, echoes: Mapping[int, bytes]) -> KeyShare:
         """Check that all parties signed the same transcript, and release the share. Echoes may come through anybody."""
-        with self._round(_Step.FINISH, then=_Step.OVER):
-            received = self._from_all_others("echoes", echoes)
-            malformed: list[int] = []
-            unsigned: list[int] = []
-            differing = False
-            for sender, data in received.items():
-                try:
-                    echo = EchoMessage.decode(data, self._session.context)
-                except InvalidFieldError:
-                    malformed.append(sender)
-                    continue
-                if echo.sender != sender or not is_signed(echo, self._session):
-                    unsigned.append(sender)
-                differing |= echo.transcript_hash != self._transcript_hash
-            if malformed:
-                raise DkgAbort(Reason.MALFORMED_MESSAGE, malformed)
-            if unsigned:
-                raise DkgAbort(Reason.ECHO_SIGNATURE, unsigned)
-            if differing:
-                raise DkgAbort(Reason.EQUIVOCATION, echoes={**received, self._index: self._echo})
-            (result,) = self._result
-            self._forget()
-            return result
+        received = self._from_all_others("echoes", echoes)
+        malformed: list[int] = []
+        unsigned: list[int] = []
+        differing = False
+        for sender, data in received.items():
+            try:
+                echo = EchoMessage.decode(data, self._session.context)
+            except InvalidFieldError:
+                malformed.append(sender)
+                continue
+            if echo.sender != sender or not is_signed(echo, self._session):
+                unsigned.append(sender)
+            differing |= echo.transcript_hash != self._transcript_hash
+        if malformed:
+            raise DkgAbort(Reason.MALFORMED_MESSAGE, malformed)
+        if unsigned:
+            raise DkgAbort(Reason.ECHO_SIGNATURE, unsigned)
+        if differing:
+            raise DkgAbort(Reason.EQUIVOCATION, echoes={**received, self._index: self._echo})
+        (result,) = self._result
+        self._forget()
+        return result
 
     # --- inside -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _round(self, step: _Step, *, then: _Step) -> Iterator[None]:
-        if self._step is not step:
-            raise ProtocolStateError(
-                f"Key generation was asked for {step.value!r}, but its next step is {self._step.value!r}",
-                hint="Each step is taken once and in order; a new key needs a new party and a new session id",
-                phase="keygen",
-            )
-        self._step = _Step.OVER
-        try:
-            yield
-        except BaseException:
-            self._forget()
-            raise
-        self._step = then
 
     def _forget(self) -> None:
         self._polynomial = _NOTHING

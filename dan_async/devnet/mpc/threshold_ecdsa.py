@@ -26,9 +26,7 @@ Steps compute for milliseconds for each other signer and belong in an executor.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, NoReturn, TypeVar
 
 from attrs import frozen
@@ -45,7 +43,14 @@ from dan_async.crypto.curve import (
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
 from dan_async.crypto.signature import recover_public_key
-from dan_async.devnet.mpc.aborts import PairAbort, ProtocolStateError, SigningAbort, SigningReason
+from dan_async.devnet.mpc.aborts import (
+    PairAbort,
+    ProtocolStateError,
+    SigningAbort,
+    SigningReason,
+    Stepwise,
+    step,
+)
 from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_share
 from dan_async.devnet.mpc.framing import (
     NONCE_BYTES,
@@ -156,14 +161,7 @@ def from_all_others(index: int, signers: tuple[int, ...], messages: Mapping[int,
 # --- rounds 1 and 2 ---------------------------------------------------------------------------------------------------
 
 
-class _Step(Enum):
-    COMMIT = "commit"
-    MULTIPLY = "multiply"
-    PRESIGN = "presign"
-    OVER = "over"
-
-
-class SigningParty:
+class SigningParty(Stepwise):
     """
     One signer of one signature: ``commit``, ``multiply``, ``presign``, each once and in that order.
 
@@ -172,6 +170,11 @@ class SigningParty:
     secrets and takes no further step. The session id is 32 bytes that all signers know and that no other signature ever
     had; the signers are exactly t parties, and there is a set-up with each of the others.
     """
+
+    PROTOCOL = "Signing"
+    PHASE = "signing"
+    STEPS = ("commit", "multiply", "presign")
+    HINT = "a new signature needs a new party and a new session id"
 
     def __init__(
         self,
@@ -202,7 +205,6 @@ class SigningParty:
             share.transcript_hash,
             *map(u32, self._signers),
         )
-        self._step = _Step.COMMIT
         self._nonce = self._mask = self._key = 0
         self._opening = b""
         self._commitments: dict[int, bytes] = {}
@@ -210,111 +212,97 @@ class SigningParty:
         self._sent: dict[int, tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
-        return f"SigningParty(index={self._index}, signers={self._signers}, step={self._step.value!r})"
+        return f"SigningParty(index={self._index}, signers={self._signers}, step={self.next_step!r})"
 
+    @step
     def commit(self) -> dict[int, bytes]:
         """Round 1: draw nonce and mask, commit to R_i and A_i, start the multiplications as receiver."""
-        with self._round(_Step.COMMIT, then=_Step.MULTIPLY):
-            self._nonce, self._mask = random_scalar(self._entropy), random_scalar(self._entropy)
-            coefficient = lagrange_coefficients(self._signers)[self._signers.index(self._index)]
-            zero = zero_share(
-                self._index, {i: pair.common_seed for i, pair in self._pairs.items()}, self._context
+        refuse_banned(self._pairs)  # here and below: another session may have banned one since
+        self._nonce, self._mask = random_scalar(self._entropy), random_scalar(self._entropy)
+        coefficient = lagrange_coefficients(self._signers)[self._signers.index(self._index)]
+        zero = zero_share(
+            self._index, {i: pair.common_seed for i, pair in self._pairs.items()}, self._context
+        )
+        self._key = (coefficient * self._share.secret_share + zero) % ORDER
+        points = encode(base_multiply(self._nonce)) + encode(base_multiply(self._key))
+        self._opening = self._entropy(NONCE_BYTES) + points
+        commitment = self._commitment(self._index, self._opening)
+        self._commitments[self._index] = commitment
+        messages = {}
+        for other, pair in self._pairs.items():
+            receiver = VoleReceiver(
+                pair.receiver,
+                gadget_context=pair.gadget_context(receiving=True),
+                context=self._pair_context(pair, receiver=self._index),
+                entropy=self._entropy,
             )
-            self._key = (coefficient * self._share.secret_share + zero) % ORDER
-            points = encode(base_multiply(self._nonce)) + encode(base_multiply(self._key))
-            self._opening = self._entropy(NONCE_BYTES) + points
-            commitment = self._commitment(self._index, self._opening)
-            self._commitments[self._index] = commitment
-            messages = {}
-            for other, pair in self._pairs.items():
-                receiver = VoleReceiver(
-                    pair.receiver,
-                    gadget_context=pair.gadget_context(receiving=True),
-                    context=self._pair_context(pair, receiver=self._index),
-                    entropy=self._entropy,
-                )
-                self._receivers[other] = receiver
-                messages[other] = Envelope(self._context, self._index, other).seal(
-                    CommitMessage(setup_id=pair.setup_id, commitment=commitment, vole=receiver.message)
-                )
-            return messages
+            self._receivers[other] = receiver
+            messages[other] = Envelope(self._context, self._index, other).seal(
+                CommitMessage(setup_id=pair.setup_id, commitment=commitment, vole=receiver.message)
+            )
+        return messages
 
+    @step
     def multiply(self, messages: Mapping[int, bytes]) -> dict[int, bytes]:
         """Round 2: put nonce and key share into the others' multiplications, and open the commitment."""
-        with self._round(_Step.MULTIPLY, then=_Step.PRESIGN):
-            received = from_all_others(self._index, self._signers, messages)
-            replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
-            echo, psi = self._commitments_hash(), {}
-            for other, receiver in self._receivers.items():
-                psi[other] = scalar_to_bytes((self._mask - receiver.chi) % ORDER)
-            nonce, nonce_point, key_point = self._split_opening(self._opening)
-            return {
-                other: Envelope(self._context, self._index, other).seal(
-                    MultiplyMessage(
-                        echo=echo,
-                        nonce=nonce,
-                        nonce_point=nonce_point,
-                        key_point=key_point,
-                        gamma_u=encode(base_multiply(self._sent[other][0])),
-                        gamma_v=encode(base_multiply(self._sent[other][1])),
-                        psi=psi[other],
-                        vole=reply,
-                    )
+        refuse_banned(self._pairs)
+        received = from_all_others(self._index, self._signers, messages)
+        replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
+        echo, psi = self._commitments_hash(), {}
+        for other, receiver in self._receivers.items():
+            psi[other] = scalar_to_bytes((self._mask - receiver.chi) % ORDER)
+        nonce, nonce_point, key_point = self._split_opening(self._opening)
+        return {
+            other: Envelope(self._context, self._index, other).seal(
+                MultiplyMessage(
+                    echo=echo,
+                    nonce=nonce,
+                    nonce_point=nonce_point,
+                    key_point=key_point,
+                    gamma_u=encode(base_multiply(self._sent[other][0])),
+                    gamma_v=encode(base_multiply(self._sent[other][1])),
+                    psi=psi[other],
+                    vole=reply,
                 )
-                for other, reply in replies.items()
-            }
+            )
+            for other, reply in replies.items()
+        }
 
+    @step
     def presign(self, messages: Mapping[int, bytes]) -> Presignature:
         """Check everything that was opened and multiplied, and put the presignature together."""
-        with self._round(_Step.PRESIGN, then=_Step.OVER):
-            received = from_all_others(self._index, self._signers, messages)
-            opened = self._for_each_other(lambda other: self._open(other, received[other]))
-            # Before any check that bans, and blaming nobody: after a restart, a reply may answer this party's earlier self.
-            if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
-                raise SigningAbort(SigningReason.EQUIVOCATION)
-            products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
-            key_points = [key_point for _, _, key_point in opened.values()]
-            total = add([base_multiply(self._key), *key_points])
-            if total is None or encode(total) != self._share.public_key:
-                raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
-            nonce_point = add([base_multiply(self._nonce), *(point for _, point, _ in opened.values())])
-            if nonce_point is None or not 0 < int.from_bytes(encode(nonce_point)[1:], "big") < ORDER:
-                raise SigningAbort(SigningReason.DEGENERATE_NONCE)
-            mask = self._mask + sum(psi for psi, _, _ in products.values())
-            u = self._nonce * mask + sum(self._sent[i][0] + product[1] for i, product in products.items())
-            v = self._key * mask + sum(self._sent[i][1] + product[2] for i, product in products.items())
-            presignature = Presignature(
-                context=self._context,
-                index=self._index,
-                signers=self._signers,
-                public_key=self._share.public_key,
-                nonce_point=encode(nonce_point),
-                mask=self._mask,
-                u=u % ORDER,
-                v=v % ORDER,
-                pairs=self._pairs,
-            )
-            self._forget()
-            return presignature
+        refuse_banned(self._pairs)
+        received = from_all_others(self._index, self._signers, messages)
+        opened = self._for_each_other(lambda other: self._open(other, received[other]))
+        # Before any check that bans, and blaming nobody: after a restart, a reply may answer this party's earlier self.
+        if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
+            raise SigningAbort(SigningReason.EQUIVOCATION)
+        products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
+        key_points = [key_point for _, _, key_point in opened.values()]
+        total = add([base_multiply(self._key), *key_points])
+        if total is None or encode(total) != self._share.public_key:
+            raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
+        nonce_point = add([base_multiply(self._nonce), *(point for _, point, _ in opened.values())])
+        if nonce_point is None or not 0 < int.from_bytes(encode(nonce_point)[1:], "big") < ORDER:
+            raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+        mask = self._mask + sum(psi for psi, _, _ in products.values())
+        u = self._nonce * mask + sum(self._sent[i][0] + product[1] for i, product in products.items())
+        v = self._key * mask + sum(self._sent[i][1] + product[2] for i, product in products.items())
+        presignature = Presignature(
+            context=self._context,
+            index=self._index,
+            signers=self._signers,
+            public_key=self._share.public_key,
+            nonce_point=encode(nonce_point),
+            mask=self._mask,
+            u=u % ORDER,
+            v=v % ORDER,
+            pairs=self._pairs,
+        )
+        self._forget()
+        return presignature
 
     # --- inside -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _round(self, step: _Step, *, then: _Step) -> Iterator[None]:
-        if self._step is not step:
-            raise ProtocolStateError(
-                f"Signing was asked for {step.value!r}, but its next step is {self._step.value!r}",
-                hint="Each step is taken once and in order; a new signature needs a new party and a new session id",
-                phase="signing",
-            )
-        self._step = _Step.OVER
-        try:
-            refuse_banned(self._pairs)  # another session may have banned one since
-            yield
-        except BaseException:
-            self._forget()
-            raise
-        self._step = then
 
     def _forget(self) -> None:
         self._nonce = self._mask = self._key = 0
