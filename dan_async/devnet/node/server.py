@@ -37,7 +37,7 @@ from dan_async.devnet.node.signing import NodeSigning
 from dan_async.devnet.peers.keygen import DkgSessions
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
-from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
+from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
@@ -167,13 +167,15 @@ class NodeServer:
         limits = self._limits = context.limits
         self.ring = KeyRing(context.store)
         self.passkeys = PasskeyRegistry(context.store)
-        self._mailboxes = Mailboxes(
-            early_s=limits.early_message_s, early_bytes=limits.max_peer_queue_bytes, clock=time.monotonic
-        )
         self._links = PeerLinks(
             context.identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
         )
-        self._sessions = PeerSessions(self._links, self._mailboxes, beat_s=limits.sign_quiet_s / 5)
+        self._sessions = PeerSessions(
+            self._links,
+            early_s=limits.early_message_s,
+            early_bytes=limits.max_peer_queue_bytes,
+            beat_s=limits.sign_quiet_s / 5,
+        )
         nonces = NonceStore(context, self.ring)
         self.signing = NodeSigning(
             context, ring=self.ring, links=self._links, sessions=self._sessions, nonces=nonces

@@ -254,7 +254,7 @@ class PairSetups:
         self._changed.set()
 
     def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        """Take note of a message, which is in its mailbox already."""
+        """Take note of a message, which its session has already."""
         if self._is_closed:
             return
         self._heard[peer] = time.monotonic()

@@ -16,7 +16,7 @@ from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.keygen import DkgSessions, KeygenSession
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
+from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import NodeCode
 from tests.unit.devnet.node_context import node_context
 
@@ -57,8 +57,7 @@ class Bench:
 
     def __init__(self, workers, round_s):
         self.links = Links()
-        self.boxes = Mailboxes(early_s=5, early_bytes=100_000, clock=lambda: 0.0)
-        self.peer_sessions = PeerSessions(self.links, self.boxes)
+        self.peer_sessions = PeerSessions(self.links, early_s=5, early_bytes=100_000)
         context = node_context(identity=IDENTITIES[0], workers=workers, limits=NodeLimits(round_s=round_s))
         self.sessions = DkgSessions(context, self.peer_sessions)
         self.peers = {
@@ -80,7 +79,7 @@ class Bench:
         )
 
     def say(self, peer, body, *, round_=0, kind=Kind.KEYGEN):
-        self.boxes.deliver(peer, PeerMessage(kind, SESSION, round_, body))
+        self.peer_sessions.on_message(peer, PeerMessage(kind, SESSION, round_, body))
 
     def abort(self, peer, **notice):
         self.say(peer, AbortNotice(**{"reason": "because", **notice}).encode(), kind=Kind.ABORT)
