@@ -11,23 +11,23 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from dan_async._json import load
 from dan_async.errors import DanError
+from dan_async.protocols.fields import members
 
 try:
     import fcntl
 except ImportError:  # Windows: nothing keeps two nodes apart there
     fcntl = None  # type: ignore[assignment]  # the module is missing on purpose
 
-#: What the names of a node's records begin with: passkeys, and set-ups with other nodes. Keys have no prefix.
-PASSKEY_PREFIX = "passkey-"
-PAIR_PREFIX = "pair-"
+T = TypeVar("T")
 
 _MAGIC = b"dan-devnet record 1\n"
 _NONCE_LENGTH = 12
@@ -53,6 +53,29 @@ class ShareStore(Protocol):
 
     def close(self) -> None:
         """Let go of the store. May be called twice."""
+
+
+def read_all(store: ShareStore, kind: str) -> Iterator[bytes]:
+    """Read the records of a kind, which their names begin with: ``pair``, ``passkey``, or nothing for a key. Blocks."""
+    for name in store.names():
+        data = store.get(name) if name.rpartition("-")[0] == kind else None
+        if data is not None:
+            yield data
+
+
+def decode_record(
+    data: bytes, kind: str, version: int, names: Sequence[str], read: Callable[[Mapping[str, Any]], T]
+) -> T:
+    """Read a record with exactly these members and its version; *read* is given the members."""
+    try:
+        found = members(load(data), kind, ("version", *names))
+        if found["version"] != version:
+            raise ShareStoreError(f"the record of a {kind} is of version {found['version']}, not {version}")
+        return read(found)
+    except ShareStoreError:
+        raise
+    except DanError as error:
+        raise ShareStoreError(f"the record of a {kind} is malformed: {error.message}") from error
 
 
 class MemoryShareStore:

@@ -418,36 +418,23 @@ class Presignature:
         v: int,
         pairs: Mapping[int, PairState],
     ) -> None:
-        self._context, self._index, self._signers = context, index, signers
-        self._public_key, self._nonce_point = public_key, nonce_point
+        #: 32 bytes that all of its signers know it by.
+        self.id = context
+        self.signers = signers
+        self.public_key = public_key
+        #: R, 33 bytes.
+        self.nonce_point = nonce_point
+        self._index = index
         self._secrets = [(mask, u, v)]
         self._pairs = pairs
         self._digest = b""
         self._own: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
-        return f"Presignature(id={self._context.hex()[:16]}, index={self._index}, spent={self.is_spent})"
+        return f"Presignature(id={self.id.hex()[:16]}, index={self._index}, spent={self.is_spent})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a presignature signs once, so it can be neither copied nor pickled")
-
-    @property
-    def id(self) -> bytes:
-        """32 bytes that all of its signers know it by."""
-        return self._context
-
-    @property
-    def signers(self) -> tuple[int, ...]:
-        return self._signers
-
-    @property
-    def nonce_point(self) -> bytes:
-        """R, 33 bytes."""
-        return self._nonce_point
-
-    @property
-    def public_key(self) -> bytes:
-        return self._public_key
 
     @property
     def is_spent(self) -> bool:
@@ -467,29 +454,29 @@ class Presignature:
             raise ProtocolStateError(
                 "This presignature is spent", hint="Make a new one for each signature"
             ) from None
-        r = int.from_bytes(self._nonce_point[1:], "big")
+        r = int.from_bytes(self.nonce_point[1:], "big")
         w = (int.from_bytes(digest, "big") * mask + r * v) % ORDER
         self._digest, self._own = digest, (u, w)
         message = SignMessage(digest=digest, u=scalar_to_bytes(u), w=scalar_to_bytes(w))
-        return Envelope(self._context, self._index).seal(message)
+        return Envelope(self.id, self._index).seal(message)
 
     def combine(self, messages: Mapping[int, bytes]) -> bytes:
         """Put the signature together from the other signers' messages of round 3, and check it; see ``assemble``."""
         if self._own is None:
             raise ProtocolStateError("This presignature has not signed yet", hint="Call sign() first")
         shares = {self._index: self._own}
-        for sender, message in from_all_others(self._index, self._signers, messages).items():
-            part = Envelope(self._context, sender).open(SignMessage, message)
+        for sender, message in from_all_others(self._index, self.signers, messages).items():
+            part = Envelope(self.id, sender).open(SignMessage, message)
             if part.digest != self._digest:
                 raise SigningAbort(SigningReason.DIGEST_MISMATCH, (sender,))
             try:
                 shares[sender] = scalar_from_bytes("u", part.u), scalar_from_bytes("w", part.w)
             except InvalidFieldError:
                 raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (sender,)) from None
-        others = tuple(signer for signer in self._signers if signer != self._index)
+        others = tuple(signer for signer in self.signers if signer != self._index)
         return assemble(
-            public_key=self._public_key,
-            nonce_point=self._nonce_point,
+            public_key=self.public_key,
+            nonce_point=self.nonce_point,
             digest=self._digest,
             shares=shares,
             suspects=others if len(others) == 1 else (),

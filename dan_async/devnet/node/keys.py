@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from attrs import evolve, field, frozen
 
-from dan_async._json import dump, load
+from dan_async._json import dump
 from dan_async._values import from_hex, to_hex
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.rpc import RefusalError
-from dan_async.devnet.share_store import PAIR_PREFIX, PASSKEY_PREFIX, ShareStore, ShareStoreError
-from dan_async.errors import DanError, NodeCode
+from dan_async.devnet.share_store import ShareStore, decode_record, read_all
+from dan_async.errors import NodeCode
 from dan_async.protocols.fields import members, to_json
 from dan_async.protocols.node_claims import Acknowledgement, ChangeReceipt
 from dan_async.protocols.setups import EphemeralClaim
@@ -141,10 +144,7 @@ def decode_claim_record(value: Json) -> EphemeralClaim:
 
 
 _VERSION = 2
-_MEMBERS = (
-    *("version", "content", "acknowledgement", "share", "ownerId", "claim"),
-    *("permissions", "ephemeralKeys"),
-)
+_MEMBERS = ("content", "acknowledgement", "share", "ownerId", "claim", "permissions", "ephemeralKeys")
 
 
 @frozen(kw_only=True)
@@ -182,23 +182,19 @@ class KeyRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> KeyRecord:
-        try:
-            found = members(load(data), "record", _MEMBERS)
-            if found["version"] != _VERSION:
-                raise ShareStoreError(f"the record is of version {found['version']}, not {_VERSION}")
-            return cls(
-                content=from_hex(found["content"], field="content", length=32, prefix=True),
-                acknowledgement=Acknowledgement.read_whole(found["acknowledgement"]),
-                share=KeyShare.from_dict(found["share"]),
-                owner_id=found["ownerId"],
-                claim=decode_claim_record(found["claim"]),
-                permissions=found["permissions"],
-                ephemeral_keys=EphemeralRegistry.from_json(found["ephemeralKeys"]),
-            )
-        except ShareStoreError:
-            raise
-        except DanError as error:
-            raise ShareStoreError(f"a record is malformed: {error.message}") from error
+        return decode_record(data, "key", _VERSION, _MEMBERS, cls._read)
+
+    @classmethod
+    def _read(cls, found: Mapping[str, Any]) -> KeyRecord:
+        return cls(
+            content=from_hex(found["content"], field="content", length=32, prefix=True),
+            acknowledgement=Acknowledgement.read_whole(found["acknowledgement"]),
+            share=KeyShare.from_dict(found["share"]),
+            owner_id=found["ownerId"],
+            claim=decode_claim_record(found["claim"]),
+            permissions=found["permissions"],
+            ephemeral_keys=EphemeralRegistry.from_json(found["ephemeralKeys"]),
+        )
 
 
 class KeyRing:
@@ -213,10 +209,8 @@ class KeyRing:
         return len(self._by_request)
 
     def load(self) -> None:
-        for name in self._store.names():
-            data = None if name.startswith((PASSKEY_PREFIX, PAIR_PREFIX)) else self._store.get(name)
-            if data is not None:
-                self._remember(KeyRecord.decode(data))
+        for data in read_all(self._store, ""):
+            self._remember(KeyRecord.decode(data))
 
     def put(self, record: KeyRecord) -> None:
         """Keep a record in the place of an earlier one, durably before it can be found. Blocks."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from dan_async._json import dump, load
+from dan_async._json import dump
 from dan_async._values import check_int, check_text, from_hex, required, to_hex
 from dan_async.devnet.node.rpc import RefusalError, invalid_params
-from dan_async.devnet.share_store import PASSKEY_PREFIX, ShareStore, ShareStoreError
+from dan_async.devnet.share_store import ShareStore, decode_record, read_all
 from dan_async.errors import DanError, InvalidFieldError, MissingExtraError, NodeCode, require_extra
-from dan_async.protocols.fields import members, to_json
+from dan_async.protocols.fields import to_json
 from dan_async.protocols.node_claims import PasskeyReceipt
 from dan_async.protocols.setups import PasskeySignature, UserAuthentication, decode_passkey_signature
 from dan_async.types import Json
@@ -28,7 +28,7 @@ from dan_async.types import Json
 _MOST_PASSKEYS = 10_000
 
 _VERSION = 2
-_MEMBERS = ("version", "content", "receipt", "publicKey", "signCount", "rpId", "origin")
+_MEMBERS = ("content", "receipt", "publicKey", "signCount", "rpId", "origin")
 
 
 @frozen(kw_only=True)
@@ -52,7 +52,7 @@ class PasskeyRecord:
 
     @property
     def name(self) -> str:
-        return PASSKEY_PREFIX + hashlib.sha256(self.credential_id.encode()).hexdigest()
+        return f"passkey-{hashlib.sha256(self.credential_id.encode()).hexdigest()}"
 
     def encode(self) -> bytes:
         value: Json = {
@@ -68,22 +68,18 @@ class PasskeyRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> PasskeyRecord:
-        try:
-            found = members(load(data), "passkey", _MEMBERS)
-            if found["version"] != _VERSION:
-                raise ShareStoreError(f"the passkey record is not of version {_VERSION}")
-            return cls(
-                content=from_hex(found["content"], field="content", length=32, prefix=True),
-                receipt=PasskeyReceipt.read_whole(found["receipt"]),
-                public_key=from_hex(found["publicKey"], field="publicKey", prefix=True),
-                sign_count=found["signCount"],
-                rp_id=found["rpId"],
-                origin=found["origin"],
-            )
-        except ShareStoreError:
-            raise
-        except DanError as error:
-            raise ShareStoreError(f"a passkey record is malformed: {error.message}") from error
+        return decode_record(data, "passkey", _VERSION, _MEMBERS, cls._read)
+
+    @classmethod
+    def _read(cls, found: Mapping[str, Any]) -> PasskeyRecord:
+        return cls(
+            content=from_hex(found["content"], field="content", length=32, prefix=True),
+            receipt=PasskeyReceipt.read_whole(found["receipt"]),
+            public_key=from_hex(found["publicKey"], field="publicKey", prefix=True),
+            sign_count=found["signCount"],
+            rp_id=found["rpId"],
+            origin=found["origin"],
+        )
 
 
 class PasskeyRegistry:
@@ -99,11 +95,9 @@ class PasskeyRegistry:
         return len(self._records)
 
     def load(self) -> None:
-        for name in self._store.names():
-            data = self._store.get(name) if name.startswith(PASSKEY_PREFIX) else None
-            if data is not None:
-                record = PasskeyRecord.decode(data)
-                self._records[record.credential_id] = record
+        for data in read_all(self._store, "passkey"):
+            record = PasskeyRecord.decode(data)
+            self._records[record.credential_id] = record
 
     def find(self, credential_id: str) -> PasskeyRecord | None:
         return self._records.get(credential_id)

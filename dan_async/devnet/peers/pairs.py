@@ -11,11 +11,11 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from dan_async._json import dump, load
+from dan_async._json import dump
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort
@@ -23,9 +23,8 @@ from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerSessions, RoundSession, SessionFailedError
-from dan_async.devnet.share_store import PAIR_PREFIX, ShareStore, ShareStoreError
+from dan_async.devnet.share_store import ShareStore, decode_record, read_all
 from dan_async.errors import DanError
-from dan_async.protocols.fields import members
 from dan_async.types import OperatorAddress
 
 _log = logging.getLogger(__name__)
@@ -33,7 +32,6 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _VERSION = 1
-_MEMBERS = ("version", "operator", "state")
 
 _NO_SETUP = bytes(32)
 
@@ -60,11 +58,9 @@ class PairStore:
 
     def load(self) -> None:
         """Read everything from the store. Blocks. A node does not start if it might have forgotten a ban."""
-        for name in self._store.names():
-            data = self._store.get(name) if name.startswith(PAIR_PREFIX) else None
-            if data is not None:
-                operator, state = _decode(data)
-                self._pairs[operator] = state
+        for data in read_all(self._store, "pair"):
+            operator, state = decode_record(data, "pair", _VERSION, ("operator", "state"), _read)
+            self._pairs[operator] = state
 
     def get(self, operator: OperatorAddress) -> PairState | None:
         return self._pairs.get(operator)
@@ -73,34 +69,22 @@ class PairStore:
         """Keep a set-up in the place of an earlier one, durably before anyone can use it. Blocks."""
         known = self._pairs.get(operator)
         state.banned |= known is not None and known.banned
-        self._store.put(_name(operator), _encode(operator, state))
+        self._write(operator, state)
         self._pairs[operator] = state
 
     def ban(self, operator: OperatorAddress) -> None:
         """Never run with a node again: at once in memory, and durably before this returns. Blocks."""
         state = self._pairs[operator]
         state.banned = True
-        self._store.put(_name(operator), _encode(operator, state))
+        self._write(operator, state)
+
+    def _write(self, operator: OperatorAddress, state: PairState) -> None:
+        members = {"version": _VERSION, "operator": operator, "state": state.to_dict()}
+        self._store.put(f"pair-{operator[2:].lower()}", dump(members).encode())
 
 
-def _name(operator: OperatorAddress) -> str:
-    return PAIR_PREFIX + operator[2:].lower()
-
-
-def _encode(operator: OperatorAddress, state: PairState) -> bytes:
-    return dump({"version": _VERSION, "operator": operator, "state": state.to_dict()}).encode()
-
-
-def _decode(data: bytes) -> tuple[OperatorAddress, PairState]:
-    try:
-        found = members(load(data), "record", _MEMBERS)
-        if found["version"] != _VERSION:
-            raise ShareStoreError(f"the record of a pair is of version {found['version']}, not {_VERSION}")
-        return OperatorAddress(found["operator"]), PairState.from_dict(found["state"])
-    except ShareStoreError:
-        raise
-    except DanError as error:
-        raise ShareStoreError(f"the record of a pair is malformed: {error.message}") from error
+def _read(found: Mapping[str, Any]) -> tuple[OperatorAddress, PairState]:
+    return OperatorAddress(found["operator"]), PairState.from_dict(found["state"])
 
 
 # --- one set-up -------------------------------------------------------------------------------------------------------
