@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from dan_async.devnet.context import NodeContext
+from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.checks import KEYGEN, CheckedKeygen, check_owner, check_request, owner_name
 from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry
-from dan_async.devnet.node.requests import NonceStore, RequestRuns, check_same
+from dan_async.devnet.node.requests import NonceStore, RequestRuns, check_same, content_hash
 from dan_async.devnet.node.rpc import RefusalError, refusing
-from dan_async.devnet.peers.keygen import DkgSessions
+from dan_async.devnet.peers.keygen import KeygenSession
+from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.fields import decode, encode, to_json
+from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import KeygenParams, SettleParams, compute_key_id, request_ids
 from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
 from dan_async.protocols.setups import EphemeralClaim
@@ -40,15 +41,13 @@ class KeygenService:
         context: NodeContext,
         *,
         roster: frozenset[OperatorAddress],
-        sessions: DkgSessions,
+        sessions: PeerSessions,
         ring: KeyRing,
         nonces: NonceStore,
         passkeys: PasskeyRegistry,
         on_made: Callable[[Sequence[OperatorAddress]], None],
     ) -> None:
-        self._identity = context.identity
-        self._workers = context.workers
-        self._clock = context.clock
+        self._context = context
         self._roster = roster
         self._sessions = sessions
         self._ring = ring
@@ -56,18 +55,13 @@ class KeygenService:
         self._passkeys = passkeys
         self._on_made = on_made
         self._settled = _SettledRequests(context.clock)
-        # Failures are kept for as long as the client may wonder what became of a request whose nonce is spent.
-        self._runs: RequestRuns[Acknowledgement] = RequestRuns(
-            "key generations",
-            task_name="keygen",
-            most=context.limits.max_keygens,
-            keep_s=context.limits.nonce_lifetime_s,
-            clock=context.clock,
+        self._runs: RequestRuns[Acknowledgement] = RequestRuns.of(
+            context, "key generations", most=context.limits.max_keygens
         )
 
     async def keygen(self, params: KeygenParams) -> Acknowledgement:
         """Take part in making a key, or say again what came of it."""
-        content = hashlib.sha256(encode(params).encode()).digest()
+        content = content_hash(params)
         record = self._ring.by_request(params.request_id)
         if record is not None:
             check_same(record.content, content)
@@ -77,7 +71,7 @@ class KeygenService:
     async def settle(self, params: dict[str, Json]) -> Json:
         """Answer a client that was cut off: what came of its request, and that nothing more will come of it."""
         asked = decode(SettleParams, params)
-        if not asked.is_signed_for(self._identity.operator):
+        if not asked.is_signed_for(self._context.identity.operator):
             raise RefusalError(
                 NodeCode.EPHEMERAL_KEY_REFUSED, "the signature is not the ephemeral key's over this request"
             )
@@ -95,7 +89,7 @@ class KeygenService:
 
     def _begin(self, params: KeygenParams, content: bytes) -> Coroutine[Any, Any, Acknowledgement]:
         checked = check_request(
-            params, operator=self._identity.operator, roster=self._roster, now=self._clock()
+            params, operator=self._context.identity.operator, roster=self._roster, now=self._context.clock()
         )
         self._settled.check_open(params.request_id, checked.claim)
         with self._nonces.spending(checked.nonce, params.request_id, KEYGEN, checked.setup_digest):
@@ -111,12 +105,10 @@ class KeygenService:
         params = checked.params
         _log.info("request %s: key generation %s begins", params.request_id, checked.threshold)
         with refusing(NodeCode.KEYGEN_FAILED, "key generation"):
-            share = await self._sessions.run(
-                request_id=params.request_id,
-                session_id=checked.session_id,
-                threshold=checked.threshold,
-                participants=params.participants,
+            agreed = Session(
+                session_id=checked.session_id, threshold=checked.threshold, identities=params.participants
             )
+            share = await KeygenSession(self._context, self._sessions, agreed, params.request_id).run()
         acknowledgement = self._acknowledge(checked, share)
         record = KeyRecord(
             content=content,
@@ -128,8 +120,8 @@ class KeygenService:
             ephemeral_keys=EphemeralRegistry(keys=(RegisteredKey(claim=checked.claim),)),
         )
         if params.user_authentication.method == "passkey":
-            await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
-        await self._workers.use_disk(self._ring.put, record)
+            await self._context.workers.use_disk(self._passkeys.save, params.user_authentication.id)
+        await self._context.workers.use_disk(self._ring.put, record)
         self._on_made(params.participants)
         _log.info("request %s: key %s is made", params.request_id, acknowledgement.key_id)
         return acknowledgement
@@ -154,9 +146,9 @@ class KeygenService:
         )
         return Acknowledgement.make(
             claims,
-            operator=self._identity.operator,
+            operator=self._context.identity.operator,
             party_index=share.index,
-            sign=self._identity.sign,
+            sign=self._context.identity.sign,
         )
 
 

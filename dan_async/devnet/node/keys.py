@@ -223,6 +223,13 @@ class KeyRing:
     def by_key(self, key_id: MpcKeyId) -> KeyRecord | None:
         return self._by_key.get(key_id)
 
+    def get(self, key_id: MpcKeyId) -> KeyRecord:
+        """Return a key's record, or refuse the request."""
+        record = self._by_key.get(key_id)
+        if record is None:
+            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
+        return record
+
     def _remember(self, record: KeyRecord) -> None:
         self._by_request[record.acknowledgement.request_id] = record
         self._by_key[record.acknowledgement.key_id] = record

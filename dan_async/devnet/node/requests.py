@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from attrs import define, frozen
 
@@ -17,6 +18,7 @@ from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.rpc import RefusalError, rate_limited
 from dan_async.errors import NodeCode
+from dan_async.protocols.fields import encode
 from dan_async.protocols.node import CHANGES, METHODS, REGISTER_PASSKEY, ChallengeParams, ChallengeResult
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import SIGN
@@ -78,8 +80,8 @@ class NonceStore:
         if params.operation not in _WITHOUT_KEY | _WITH_KEY:
             known = ", ".join(sorted(_WITHOUT_KEY | _WITH_KEY))
             raise RefusalError(NodeCode.UNSUPPORTED, f"operation must be one of {known}")
-        if params.key_id is not None and self._ring.by_key(params.key_id) is None:
-            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
+        if params.key_id is not None:
+            self._ring.get(params.key_id)
         now = self._clock()
         self._forget(now)
         if len(self._nonces) >= self._capacity:
@@ -148,14 +150,18 @@ class _Ended(Generic[T]):
 class RequestRuns(Generic[T]):
     """The requests of one method: the work of each is done once, and repeats of it get the same result."""
 
-    def __init__(self, name: str, *, task_name: str, most: int, keep_s: float, clock: Clock) -> None:
-        self._name = name
-        self._task_name = task_name
+    def __init__(self, name: str, *, most: int, keep_s: float, clock: Clock) -> None:
+        self._name = name  # in the plural
         self._most = most
         self._keep_s = keep_s
         self._clock = clock
         self._running: dict[Hashable, _Run[T]] = {}
         self._ended: OrderedDict[Hashable, _Ended[T]] = OrderedDict()  # oldest first
+
+    @classmethod
+    def of(cls, context: NodeContext, name: str, *, most: int) -> Self:
+        """Keep results for as long as a client may wonder what became of a request whose nonce is spent."""
+        return cls(name, most=most, keep_s=context.limits.nonce_lifetime_s, clock=context.clock)
 
     async def run(self, request: Hashable, content: bytes, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """
@@ -198,7 +204,7 @@ class RequestRuns(Generic[T]):
         if len(self._running) >= self._most:
             raise rate_limited(f"too many {self._name} are running", 1.0)
         named = request[0] if isinstance(request, tuple) else request
-        task = asyncio.create_task(begin(), name=f"{self._task_name} {named}")
+        task = asyncio.create_task(begin(), name=f"{self._name} {named}")
         run = self._running[request] = _Run(content, task)
         task.add_done_callback(partial(self._end, request, content))
         return run
@@ -230,6 +236,11 @@ class RequestRuns(Generic[T]):
                 break
             del self._ended[oldest]
         return self._ended.get(request)
+
+
+def content_hash(params: object, *, operation: str = "") -> bytes:
+    """Hash all of a request, which tells it from another under its id."""
+    return hashlib.sha256(operation.encode() + encode(params).encode()).digest()
 
 
 def check_same(known: bytes, content: bytes) -> None:

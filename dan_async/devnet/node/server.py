@@ -34,7 +34,6 @@ from dan_async.devnet.node.rpc import (
     rate_limited,
 )
 from dan_async.devnet.node.signing import NodeSigning
-from dan_async.devnet.peers.keygen import DkgSessions
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerSessions
@@ -183,11 +182,11 @@ class NodeServer:
         self._keygen = KeygenService(
             context,
             roster=self._links.peers,
-            sessions=DkgSessions(context, self._sessions),
+            sessions=self._sessions,
             ring=self.ring,
             nonces=nonces,
             passkeys=self.passkeys,
-            on_made=self.signing.key_made,
+            on_made=self.signing.setups.prepare,
         )
         self._methods = NodeMethods(
             context,
@@ -198,7 +197,7 @@ class NodeServer:
                 ring=self.ring,
                 nonces=nonces,
                 passkeys=self.passkeys,
-                on_revoked=self.signing.key_revoked,
+                on_revoked=self.signing.stock.discard,
             ),
             passkeys=PasskeyService(context, registry=self.passkeys, nonces=nonces),
             signing=self.signing,
@@ -212,7 +211,7 @@ class NodeServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Load what is stored and begin to listen at a bound socket, which ``stop`` closes."""
-        for load in (self.ring.load, self.passkeys.load, self.signing.load):
+        for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load):
             await self._context.workers.use_disk(load)
         app = web.Application(client_max_size=self._limits.max_request_bytes)
         app.router.add_get(RPC_PATH, self._serve_websocket)
@@ -293,11 +292,11 @@ class NodeServer:
         message = PeerMessage.decode(frame)
         if message.kind is not Kind.PAIR_STATUS:
             self._sessions.on_message(peer, message)
-        self.signing.on_message(peer, message)
+        self.signing.setups.on_message(peer, message)
 
     def _on_linked(self, peer: OperatorAddress) -> None:
         self._sessions.resend(peer)
-        self.signing.on_linked(peer)
+        self.signing.setups.on_linked(peer)
 
     async def _serve_peer(self, request: web.Request) -> web.StreamResponse:
         if self._is_stopping or "Origin" in request.headers:  # no web page is a peer

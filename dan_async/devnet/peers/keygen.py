@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from dan_async.config import Threshold
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.faults.in_force import KeygenFaults
 from dan_async.devnet.faults.lies import KeygenFace
@@ -15,21 +14,17 @@ from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_c
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.peers.messages import AbortNotice, Kind
-from dan_async.devnet.peers.sessions import (
-    PeerAbortError,
-    PeerSessions,
-    RoundSession,
-    SessionFailedError,
-)
+from dan_async.devnet.peers.sessions import PeerAbortError, PeerSessions, RoundSession, SessionFailedError
 from dan_async.errors import ProtocolError
-from dan_async.types import OperatorAddress, RequestId
+from dan_async.types import RequestId
 
 _COMMIT, _OPEN, _ECHO = 1, 2, 3
 
 
 class KeygenSession(RoundSession[KeyShare]):
-    """One key generation. A round has its time, and no quiet limit: all n are needed, however busy they are."""
+    """One key generation among the identities of *agreed*, under an id that no other key ever had."""
 
+    NEEDS_ALL = True
     KIND = Kind.KEYGEN
     ROUNDS = _ECHO
 
@@ -43,7 +38,6 @@ class KeygenSession(RoundSession[KeyShare]):
             session_id=agreed.session_id,
             parties=agreed.identities,
             members=agreed.identities,
-            round_s=context.limits.round_s,
         )
         self._agreed = agreed
         self._faults: KeygenFaults | None = None
@@ -53,7 +47,8 @@ class KeygenSession(RoundSession[KeyShare]):
     async def work(self) -> KeyShare:
         agreed, sign = self._agreed, self.context.identity.sign
         party = self._new_party()
-        self._faults = self.context.faults.begin_keygen(self._face())
+        face = KeygenFace(session=agreed, index=self.own_index, sign=sign, new_party=self._new_party)
+        self._faults = self.context.faults.begin_keygen(face)
         book = CommitmentBook(agreed, self.own_index)
         commitment = sign_commitment(agreed, await self.compute(party.commit), sign)
         committed = await self.exchange(_COMMIT, self._to_all(commitment))
@@ -100,14 +95,6 @@ class KeygenSession(RoundSession[KeyShare]):
             sign=self.context.identity.sign,
         )
 
-    def _face(self) -> KeygenFace:
-        return KeygenFace(
-            session=self._agreed,
-            index=self.own_index,
-            sign=self.context.identity.sign,
-            new_party=self._new_party,
-        )
-
     def _to_all(self, body: bytes) -> dict[int, bytes]:
         return {self.index(peer): body for peer in self.peers}
 
@@ -119,26 +106,3 @@ class KeygenSession(RoundSession[KeyShare]):
             except ProtocolError as error:
                 raise SessionFailedError(Reason.MALFORMED_MESSAGE, self.operators((index,))) from error
         return openings, shares
-
-
-class DkgSessions:
-    """The key generations that a node takes part in."""
-
-    def __init__(self, context: NodeContext, sessions: PeerSessions) -> None:
-        self._context = context
-        self._sessions = sessions
-
-    def has_run(self, session_id: bytes) -> bool:
-        return self._sessions.has_run(session_id)
-
-    async def run(
-        self,
-        *,
-        request_id: RequestId,
-        session_id: bytes,
-        threshold: Threshold,
-        participants: Sequence[OperatorAddress],
-    ) -> KeyShare:
-        """Make a key together with the other participants, ascending, under an id that no other key ever had."""
-        agreed = Session(session_id=session_id, threshold=threshold, identities=tuple(participants))
-        return await KeygenSession(self._context, self._sessions, agreed, request_id).run()

@@ -130,8 +130,6 @@ class PairSetupSession(RoundSession[PairState]):
             session_id=session_id,
             parties=parties,
             members=parties,
-            round_s=context.limits.sign_round_s,
-            quiet_s=context.limits.sign_quiet_s,
         )
         self._store = store
         self._peer = peer
@@ -214,7 +212,7 @@ class PairSetups:
             raise UnreadyPairError(peer) from None
 
     def prepare(self, peers: Iterable[OperatorAddress]) -> None:
-        """Make the set-ups with these peers in the background, where this node is the one to begin."""
+        """Make the set-ups with these nodes in the background, where this one is to begin."""
         missing = [peer for peer in peers if self._begins_with(peer) and self._store.get(peer) is None]
         if missing and not self._preparing and not self._is_closed:
             task = asyncio.create_task(self._prepare(missing), name="pair set-ups")

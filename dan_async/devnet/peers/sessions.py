@@ -328,12 +328,13 @@ class RoundSession(ABC, Generic[R]):
     One protocol of several rounds, as one node runs it: opened, computed and exchanged in turn, and given up as a whole.
 
     A subclass says which protocol it is. Party i is ``parties[i - 1]``; the *members* are the parties of this session.
-    A round waits for *round_s*, and no longer than *quiet_s* for a peer that gives no sign of life. The work belongs to
-    the node and outlives the request that asked for it: the caller sees to that.
+    The work belongs to the node and outlives the request that asked for it: the caller sees to that.
     """
 
     KIND: ClassVar[Kind]
     ROUNDS: ClassVar[int]
+    #: Whether a round waits for busy parties without a quiet limit: there are no others who could take over.
+    NEEDS_ALL: ClassVar[bool] = False
     #: Whether a step is carried through to its end while the node is stopping, its ``blame`` included.
     IS_CRITICAL: ClassVar[bool] = False
 
@@ -348,8 +349,6 @@ class RoundSession(ABC, Generic[R]):
         session_id: bytes,
         parties: Sequence[OperatorAddress],
         members: Iterable[OperatorAddress],
-        round_s: float,
-        quiet_s: float | None = None,
     ) -> None:
         self.context = context
         self._sessions = sessions
@@ -358,8 +357,9 @@ class RoundSession(ABC, Generic[R]):
         self.own_index = self.index(context.identity.operator)
         self.peers = tuple(operator for operator in members if operator != context.identity.operator)
         self._name = name
-        self._round_s = round_s
-        self._quiet_s = quiet_s
+        limits = context.limits
+        self._round_s = limits.round_s if self.NEEDS_ALL else limits.sign_round_s
+        self._quiet_s = None if self.NEEDS_ALL else limits.sign_quiet_s
 
     @abstractmethod
     async def work(self) -> R:

@@ -14,7 +14,7 @@ from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
 from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.pairs import PairSetups, PairStore, UnreadyPairError
-from dan_async.devnet.peers.presigning import PresignSessions
+from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
 from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.devnet.share_store import MemoryShareStore
 from dan_async.errors import NodeCode
@@ -71,14 +71,15 @@ class Bench:
         self.setups.on_message(operator, message)
 
     def start(self, session_id=SESSION):
-        self.running = asyncio.create_task(
-            self.sessions.run(
-                request_id=REQUEST,
-                session_id=session_id,
-                share=self.shares[1],
-                participants=OPERATORS,
-                signers=OPERATORS,
-            )
+        self.running = asyncio.create_task(self.sessions.run(self.job(session_id)))
+
+    def job(self, session_id):
+        return PresignJob(
+            request_id=REQUEST,
+            session_id=session_id,
+            share=self.shares[1],
+            participants=OPERATORS,
+            signers=OPERATORS,
         )
 
     def say(self, operator, body, *, round_=0, kind=Kind.PRESIGN):
@@ -365,13 +366,7 @@ async def test_only_so_many_at_a_time(workers):
     bench.start()
     await bench.mine(1)
     with pytest.raises(RefusalError) as caught, refusing(NodeCode.SIGNING_FAILED, "signing"):
-        await bench.sessions.run(
-            request_id=REQUEST,
-            session_id=b"\x0c" * 32,
-            share=bench.shares[1],
-            participants=OPERATORS,
-            signers=OPERATORS,
-        )
+        await bench.sessions.run(bench.job(b"\x0c" * 32))
     assert caught.value.code == NodeCode.RATE_LIMITED
     assert not bench.sessions.has_run(b"\x0c" * 32)
     bench.running.cancel()
