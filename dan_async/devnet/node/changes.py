@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.checks import (
@@ -32,25 +32,17 @@ from dan_async.types import MpcKeyId
 _log = logging.getLogger(__name__)
 
 
+@define(kw_only=True, eq=False, repr=False)
 class KeyChangeService:
     """Changes of ephemeral keys at one node; ``on_revoked`` is called when a revocation is stored."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        *,
-        ring: KeyRing,
-        nonces: NonceStore,
-        passkeys: PasskeyRegistry,
-        on_revoked: Callable[[MpcKeyId, str], None],
-    ) -> None:
-        self._context = context
-        self._ring = ring
-        self._passkeys = passkeys
-        self._nonces = nonces
-        self._on_revoked = on_revoked
-        # One at a time: each change is made on top of the last one that was stored.
-        self._changing = asyncio.Lock()
+    _context: NodeContext
+    _ring: KeyRing
+    _nonces: NonceStore
+    _passkeys: PasskeyRegistry
+    _on_revoked: Callable[[MpcKeyId, str], None]
+    #: One at a time: each change is made on top of the last one that was stored.
+    _changing: asyncio.Lock = field(factory=asyncio.Lock, init=False)
 
     async def change(self, operation: str, params: KeygenParams) -> ChangeReceipt:
         """Make a change, or say again that it was made."""
@@ -113,16 +105,16 @@ class KeyChangeService:
         )
 
 
+@define(kw_only=True, eq=False, repr=False)
 class PasskeyService:
     """Passkeys registered at one node: verified, stored, and only then acknowledged."""
 
-    def __init__(self, context: NodeContext, *, registry: PasskeyRegistry, nonces: NonceStore) -> None:
-        self._context = context
-        self._registry = registry
-        self._nonces = nonces
-        self._is_ready = False
-        # One at a time: a receipt is for a passkey that has been stored.
-        self._registering = asyncio.Lock()
+    _context: NodeContext
+    _registry: PasskeyRegistry
+    _nonces: NonceStore
+    _is_ready: bool = field(default=False, init=False)
+    #: One at a time: a receipt is for a passkey that has been stored.
+    _registering: asyncio.Lock = field(factory=asyncio.Lock, init=False)
 
     async def prepare(self, params: KeygenParams) -> None:
         """Load what verifying takes, off the event loop, if a passkey authorises the request."""

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from attrs import define, field
+
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.devnet.mpc.key_share import KeyShare
@@ -33,31 +35,24 @@ _MOST_SETTLED = 65_536
 _REMEMBERED_S = 3600.0
 
 
+@define(kw_only=True, eq=False, repr=False)
 class KeygenService:
     """Key generation at one node; ``on_made`` is called with the participants when a key is stored."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        *,
-        roster: frozenset[OperatorAddress],
-        sessions: PeerSessions,
-        ring: KeyRing,
-        nonces: NonceStore,
-        passkeys: PasskeyRegistry,
-        on_made: Callable[[Sequence[OperatorAddress]], None],
-    ) -> None:
-        self._context = context
-        self._roster = roster
-        self._sessions = sessions
-        self._ring = ring
-        self._nonces = nonces
-        self._passkeys = passkeys
-        self._on_made = on_made
-        self._settled = _SettledRequests(context.clock)
-        self._runs: RequestRuns[Acknowledgement] = RequestRuns.of(
-            context, "key generations", most=context.limits.max_keygens
-        )
+    _context: NodeContext
+    _roster: frozenset[OperatorAddress]
+    _sessions: PeerSessions
+    _ring: KeyRing
+    _nonces: NonceStore
+    _passkeys: PasskeyRegistry
+    _on_made: Callable[[Sequence[OperatorAddress]], None]
+    _settled: _SettledRequests = field(init=False)
+    _runs: RequestRuns[Acknowledgement] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._settled = _SettledRequests(self._context.clock)
+        most = self._context.limits.max_keygens
+        self._runs = RequestRuns.of(self._context, "key generations", most=most)
 
     async def keygen(self, params: KeygenParams) -> Acknowledgement:
         """Take part in making a key, or say again what came of it."""

@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from dan_async.crypto.hashes import tagged_hash, u32
 from dan_async.devnet.context import NodeContext
@@ -156,19 +156,19 @@ def presign_job(
     )
 
 
+@define(kw_only=True, eq=False, repr=False)
 class PresignService:
     """Presignatures at one node."""
 
-    def __init__(
-        self, context: NodeContext, *, ring: KeyRing, sessions: PresignSessions, stock: PresignatureStock
-    ) -> None:
-        self._context = context
-        self._ring = ring
-        self._sessions = sessions
-        self._stock = stock
-        self._runs: RequestRuns[PresignatureOffer] = RequestRuns.of(
-            context, "presignatures", most=context.limits.max_presigns
-        )
+    _context: NodeContext
+    _ring: KeyRing
+    _sessions: PresignSessions
+    _stock: PresignatureStock
+    _runs: RequestRuns[PresignatureOffer] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        most = self._context.limits.max_presigns
+        self._runs = RequestRuns.of(self._context, "presignatures", most=most)
 
     async def presign(self, params: PresignParams) -> PresignatureOffer:
         """Take part in making a presignature, or say again what came of it."""

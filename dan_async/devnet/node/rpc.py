@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from attrs import frozen
+from attrs import define, field, frozen
 
 from dan_async._json import dump, load
 from dan_async.deadline import cancel_and_wait
@@ -152,30 +152,19 @@ def encode_error(rpc_id: int | str | None, refusal: RefusalError) -> str:
 Answerer = Callable[[str, dict[str, Json]], Awaitable[Json]]
 
 
+@define(kw_only=True, eq=False, repr=False)
 class RpcConnection:
     """One client's WebSocket: many requests in flight, each answered exactly once, none without bound."""
 
-    def __init__(
-        self,
-        websocket: web.WebSocketResponse,
-        transport: asyncio.Transport | None,
-        *,
-        address: str,
-        answer: Answerer,
-        rate: RateLimit,
-        context: NodeContext,
-    ) -> None:
-        self._websocket = websocket
-        self._transport = transport
-        self._address = address
-        self._answer = answer
-        self._rate = rate
-        self._limits = context.limits
-        self._faults = context.faults
-        self._on_crash = context.on_crash
-        self._requests: set[asyncio.Task[None]] = set()
-        self._is_stopping = False
-        self._is_stuck = False  # in the middle of a message that never ends
+    _websocket: web.WebSocketResponse
+    _transport: asyncio.Transport | None
+    _address: str
+    _answer: Answerer
+    _rate: RateLimit
+    _context: NodeContext
+    _requests: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _is_stopping: bool = field(default=False, init=False)
+    _is_stuck: bool = field(default=False, init=False)  # in the middle of a message that never ends
 
     @property
     def requests(self) -> frozenset[asyncio.Task[None]]:
@@ -223,10 +212,10 @@ class RpcConnection:
         task.add_done_callback(self._requests.discard)
 
     def _admit(self, text: str) -> RpcRequest:
-        if _is_too_long(text, self._limits.max_request_bytes):
+        if _is_too_long(text, self._context.limits.max_request_bytes):
             raise RefusalError(
                 NodeCode.TOO_LARGE,
-                f"a request may be {self._limits.max_request_bytes} bytes long",
+                f"a request may be {self._context.limits.max_request_bytes} bytes long",
                 rpc_id=guess_id(text),
             )
         request = parse_request(text)
@@ -236,7 +225,7 @@ class RpcConnection:
             refusal = RefusalError(NodeCode.UNAVAILABLE, "the node is stopping")
         elif wait_s:
             refusal = rate_limited("too many requests from this address", wait_s)
-        elif len(self._requests) >= self._limits.max_in_flight:
+        elif len(self._requests) >= self._context.limits.max_in_flight:
             refusal = rate_limited("too many requests in flight on this connection", 1.0)
         if refusal is not None:
             refusal.rpc_id = request.id
@@ -253,12 +242,12 @@ class RpcConnection:
         except RequestDropped:
             return
         except NodeCrashed as crash:
-            self._on_crash(crash.restart_after)
+            self._context.on_crash(crash.restart_after)
         except ConnectionError:
             _log.debug("a client left before its reply to %s", request.method)
 
     async def _reply(self, method: str, reply: str) -> None:
-        fault = self._faults.spoil_reply(method)
+        fault = self._context.faults.spoil_reply(method)
         if fault is None or self._transport is None or self._is_stuck:
             await self._send(reply)
             return
@@ -267,7 +256,7 @@ class RpcConnection:
             SpoiltMessage(
                 self._transport,
                 reply,
-                is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+                is_over=lambda: self._is_stopping or not self._context.faults.is_in_force(fault),
             )
         )
 

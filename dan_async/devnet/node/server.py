@@ -180,7 +180,7 @@ class NodeServer:
             context, ring=self.ring, links=self._links, sessions=self._sessions, nonces=nonces
         )
         self._keygen = KeygenService(
-            context,
+            context=context,
             roster=self._links.peers,
             sessions=self._sessions,
             ring=self.ring,
@@ -193,13 +193,13 @@ class NodeServer:
             nonces=nonces,
             keygen=self._keygen,
             changes=KeyChangeService(
-                context,
+                context=context,
                 ring=self.ring,
                 nonces=nonces,
                 passkeys=self.passkeys,
                 on_revoked=self.signing.stock.discard,
             ),
-            passkeys=PasskeyService(context, registry=self.passkeys, nonces=nonces),
+            passkeys=PasskeyService(context=context, registry=self.passkeys, nonces=nonces),
             signing=self.signing,
         )
         self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
@@ -316,8 +316,8 @@ class NodeServer:
         websocket = self._websocket(2 * self._limits.max_request_bytes)
         await websocket.prepare(request)
         connection = RpcConnection(
-            websocket,
-            request.transport,
+            websocket=websocket,
+            transport=request.transport,
             address=request.remote or "",
             answer=self._methods.call,
             rate=self._rate,

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import SigningAbort
@@ -75,27 +75,20 @@ class _Authorised:
     forget_at: float
 
 
+@define(kw_only=True, eq=False, repr=False)
 class SignService:
     """Signatures at one node; *sessions* makes presignatures for requests that name none."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        *,
-        ring: KeyRing,
-        nonces: NonceStore,
-        sessions: PresignSessions,
-        stock: PresignatureStock,
-    ) -> None:
-        self._context = context
-        self._ring = ring
-        self._nonces = nonces
-        self._sessions = sessions
-        self._stock = stock
-        self._authorised: OrderedDict[RequestId, _Authorised] = OrderedDict()  # oldest first
-        self._runs: RequestRuns[SignatureShares] = RequestRuns.of(
-            context, "signatures", most=context.limits.max_signs
-        )
+    _context: NodeContext
+    _ring: KeyRing
+    _nonces: NonceStore
+    _sessions: PresignSessions
+    _stock: PresignatureStock
+    _authorised: OrderedDict[RequestId, _Authorised] = field(factory=OrderedDict, init=False)  # oldest first
+    _runs: RequestRuns[SignatureShares] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._runs = RequestRuns.of(self._context, "signatures", most=self._context.limits.max_signs)
 
     async def sign(self, params: SignParams) -> SignatureShares:
         """Sign, or say again what was said to the same request."""
@@ -260,8 +253,10 @@ class NodeSigning:
         self.stock = PresignatureStock(most=context.limits.max_presignatures, clock=context.clock)
         self.setups = PairSetups(context, links=links, sessions=sessions, store=self.pairs)
         rounds = PresignSessions(context, sessions, self.setups)
-        self._presigns = PresignService(context, ring=ring, sessions=rounds, stock=self.stock)
-        self._signs = SignService(context, ring=ring, nonces=nonces, sessions=rounds, stock=self.stock)
+        self._presigns = PresignService(context=context, ring=ring, sessions=rounds, stock=self.stock)
+        self._signs = SignService(
+            context=context, ring=ring, nonces=nonces, sessions=rounds, stock=self.stock
+        )
 
     async def presign(self, params: dict[str, Json]) -> Json:
         return to_json(await self._presigns.presign(decode(PresignParams, params)))
