@@ -92,18 +92,14 @@ class NodeFaults:
         ]
         for seconds in delays:
             await self._wait(changed, seconds)
-        dropped = self._first(method, lambda fault: fault.on_request())
-        if dropped is not None:
-            raise dropped
+        self._end(method, lambda fault: fault.on_request())
 
     def expires_nonce(self, method: str) -> bool:
         return self._first(method, lambda fault: fault.on_nonce()) is not None
 
     def before_reply(self, method: str) -> None:
         """Lose the answer, or the node, when the work is done."""
-        ending = self._first(method, lambda fault: fault.on_result())
-        if ending is not None:
-            raise ending
+        self._end(method, lambda fault: fault.on_result())
 
     def forge(self, ack: Acknowledgement, sign: Sign, *, owner_id: str) -> Acknowledgement:
         forged = ack
@@ -122,24 +118,25 @@ class NodeFaults:
 
     def before_round(self, round_: int) -> None:
         """Lose the node before it sends its messages of a round of key generation."""
-        crash = self._first(_KEYGEN, lambda fault: fault.before_keygen_round(round_))
-        if crash is not None:
-            raise crash
+        self._end(_KEYGEN, lambda fault: fault.before_keygen_round(round_))
 
     # --- signing ------------------------------------------------------------------------------------------------------
 
     def signing_round(self, round_: int, bodies: Bodies) -> Bodies:
         """Lose the node before it sends its messages of a round of a presignature, or return others in their place."""
-        crash = self._first(_PRESIGN, lambda fault: fault.before_signing_round(round_))
-        if crash is not None:
-            raise crash
+        self._end(_PRESIGN, lambda fault: fault.before_signing_round(round_))
         changed = self._first(_PRESIGN, lambda fault: fault.on_signing_round(round_, bodies))
         return bodies if changed is None else changed
 
     def forge_shares(self, shares: SignatureShares, sign: Sign) -> SignatureShares:
         return self._first(_SIGN, lambda fault: fault.on_shares(shares, sign)) or shares
 
-    # ------------------------------------------------------------------------------------------------------------------
+    # --- use ----------------------------------------------------------------------------------------------------------
+
+    def _end(self, method: str, hook: Callable[[Fault], Exception | None]) -> None:
+        ending = self._first(method, hook)
+        if ending is not None:
+            raise ending
 
     def _first(self, method: str, hook: Callable[[Fault], T | None]) -> T | None:
         return next((outcomes[0] for outcomes in self._use(method, hook)), None)

@@ -63,30 +63,25 @@ def _spell_seconds(seconds: float | None) -> str:
     return "none" if seconds is None else f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
-_READERS: Mapping[Spelling, Callable[[str], Any]] = {
-    "number": _to_number,
-    "seconds": _to_seconds,
-    "retry-after": _to_retry_after,
-    "methods": _to_methods,
-}
-_WRITERS: Mapping[Spelling, Callable[[Any], str]] = {
-    "number": str,
-    "seconds": _spell_seconds,
-    "retry-after": _spell_seconds,
-    "methods": "+".join,
+#: How each kind of value is read and written.
+_SPELLINGS: Mapping[Spelling, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
+    "number": (_to_number, str),
+    "seconds": (_to_seconds, _spell_seconds),
+    "retry-after": (_to_retry_after, _spell_seconds),
+    "methods": (_to_methods, "+".join),
 }
 
 
 def _read(option: Option, text: str) -> Any:
     if isinstance(option.value, str):
-        return _READERS[option.value](text)
+        return _SPELLINGS[option.value][0](text)
     if text not in option.value:
         raise ConfigurationError(f"must be one of {', '.join(option.value)}")
     return text
 
 
 def _write(option: Option, value: Any) -> str:
-    return _WRITERS[option.value](value) if isinstance(option.value, str) else str(value)
+    return _SPELLINGS[option.value][1](value) if isinstance(option.value, str) else str(value)
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from dan_async.devnet.gateway.relay import (
     RelayedOrder,
     relay_change,
     relay_keygen,
-    relay_oneshot_keygen,
     relay_passkey,
     relay_signgen,
 )
@@ -201,31 +200,28 @@ class _Dialogue:
         )
         return evolve(made, request_id=oneshot_request_id(made.digest)) if self.is_oneshot else made
 
-    def given(self) -> UserAuthentication:
-        assert self.exchange.authentications is not None
-        return self.exchange.authentications[self._slot]
-
     async def authenticate(self, challenge: str) -> UserAuthentication:
         """Take a challenge to the client and bring its authorisation back."""
-        if self.is_oneshot:
-            return self.given()
-        with self._deadline.paused():
-            await self._send(self.exchange.challenge_frame({self._slot: challenge}))
-            self.exchange = self.exchange.read_authentications(await self._receive())
-        return self.given()
+        if not self.is_oneshot:
+            with self._deadline.paused():
+                await self._send(self.exchange.challenge_frame({self._slot: challenge}))
+                self.exchange = self.exchange.read_authentications(await self._receive())
+        assert self.exchange.authentications is not None
+        return self.exchange.authentications[self._slot]
 
 
 async def _keygen(network: NodeNetwork, dialogue: _Dialogue, setup: KeygenSetup, deadline: Deadline) -> str:
     if setup.sign_alg != "secp256k1":
         raise InvalidFieldError("signAlg", "must be secp256k1: this network makes no other keys")
     threshold = Threshold(setup.t, setup.n)
-    text = dialogue.setup_text()
-    if dialogue.is_oneshot:
-        report = await relay_oneshot_keygen(
-            network.pool, text, threshold, dialogue.given(), deadline=deadline
-        )
-    else:
-        report = await relay_keygen(network.pool, text, threshold, dialogue.authenticate, deadline=deadline)
+    report = await relay_keygen(
+        network.pool,
+        dialogue.setup_text(),
+        threshold,
+        dialogue.authenticate,
+        deadline=deadline,
+        is_oneshot=dialogue.is_oneshot,
+    )
     # Compressed on purpose: of an uncompressed key the TypeScript clients work out a wrong address (docs/gateway.md).
     result = KeygenResult(key_id=report.key_id, public_key=report.public_key, sign_alg="secp256k1")
     return dialogue.exchange.protocol.encode_keygen_results([result])

@@ -26,7 +26,6 @@ from dan_async.nodes.signature_shares import ExpectedShares
 from dan_async.nodes.signing_race import Run, SignerRace
 from dan_async.protocols.node import ChallengeResult
 from dan_async.protocols.node_signing import SignParams
-from dan_async.protocols.setups import UserAuthentication
 
 #: How long nodes are waited for when t have given their nonces for a signature, in seconds.
 _PATIENCE_S = 0.25
@@ -39,48 +38,38 @@ async def relay_keygen(
     authenticate: Authenticate,
     *,
     deadline: Deadline,
+    is_oneshot: bool = False,
 ) -> KeygenReport:
-    """Make a key; *authenticate* takes the challenge to the owner and brings the signature back."""
+    """
+    Make a key; *authenticate* takes the challenge to the owner and brings the signature back.
+
+    An owner may have signed already, without a challenge (revision 1, "v2").
+    """
+
+    async def generate(opened: NodeRound) -> KeygenReport:
+        return await run_keygen(
+            pool.by_operator,
+            opened,
+            await authenticate(opened.challenge),
+            threshold,
+            deadline=deadline,
+            grace_s=pool.timeouts.grace_s,
+        )
+
     pool.refuse_if_closed()
     with pool.operation(setup.request_id, setup.operation):
         ranked = rank(pool.nodes)
+        if is_oneshot:
+            if len(ranked) < threshold.n:
+                raise not_ready(len(ranked), threshold, (), setup.request_id, deadline=deadline)
+            return await generate(NodeRound.oneshot(setup, pool.nodes, threshold.n))
         async with probing(ranked[threshold.n :], deadline=deadline):
             plan: Plan[ChallengeResult] = Plan(wanted=threshold.n, hedge_s=pool.timeouts.hedge_s)
             opened, asked = await open_round(ranked, setup, plan, deadline=deadline)
             ready = len(opened.participants)
             if ready < threshold.n:
                 raise not_ready(ready, threshold, asked.outcomes, setup.request_id, deadline=deadline)
-            return await run_keygen(
-                pool.by_operator,
-                opened,
-                await authenticate(opened.challenge),
-                threshold,
-                deadline=deadline,
-                grace_s=pool.timeouts.grace_s,
-            )
-
-
-async def relay_oneshot_keygen(
-    pool: NodePool,
-    setup: SetupText,
-    threshold: Threshold,
-    authentication: UserAuthentication,
-    *,
-    deadline: Deadline,
-) -> KeygenReport:
-    """Make a key for an owner who signed without a challenge (revision 1, "v2")."""
-    pool.refuse_if_closed()
-    if len(pool.nodes) < threshold.n:
-        raise not_ready(len(pool.nodes), threshold, (), setup.request_id, deadline=deadline)
-    with pool.operation(setup.request_id, setup.operation):
-        return await run_keygen(
-            pool.by_operator,
-            NodeRound.oneshot(setup, pool.nodes, threshold.n),
-            authentication,
-            threshold,
-            deadline=deadline,
-            grace_s=pool.timeouts.grace_s,
-        )
+            return await generate(opened)
 
 
 async def relay_change(

@@ -133,9 +133,7 @@ def make_complaint(
     return sign_message(complaint, session.context, sign).encode(session.context)
 
 
-def check_complaint(
-    complaint: bytes, *, session_id: bytes, threshold: Threshold, identities: tuple[OperatorAddress, ...]
-) -> int | None:
+def check_complaint(complaint: bytes, session: Session) -> int | None:
     """
     Find the culprit, from the complaint alone.
 
@@ -145,7 +143,6 @@ def check_complaint(
     complaint is malformed, of another session, or not signed by the party in whose name it speaks: that is the fault of
     the party that handed it over.
     """
-    session = Session(session_id=session_id, threshold=threshold, identities=identities)
     try:
         message = ComplaintMessage.decode(complaint, session.context)
     except InvalidFieldError:

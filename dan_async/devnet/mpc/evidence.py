@@ -55,12 +55,7 @@ def sign_commitment(session: Session, message: bytes, sign: Callable[[bytes], by
 def check_evidence(session: Session, evidence: bytes) -> int | None:
     """Return the culprit that a complaint proves, or two commitments with one signer; None if they prove nothing."""
     if evidence[:1] != _PROOF:
-        return check_complaint(
-            evidence,
-            session_id=session.session_id,
-            threshold=session.threshold,
-            identities=session.identities,
-        )
+        return check_complaint(evidence, session)
     try:
         one, other = (_Signed.decode(part) for part in split_parts(evidence[1:], 2))
         senders = {CommitmentMessage.decode(it.message, session.context).sender for it in (one, other)}

@@ -15,7 +15,7 @@ from dan_async.devnet.node.checks import (
     is_owner,
     own_nonce,
     read_setup,
-    refuse_field,
+    reading,
     signed_challenge,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
@@ -67,12 +67,10 @@ class KeyChangeService:
         return receipt
 
     def _record(self, setup: EphemeralKeySetup, params: KeygenParams) -> KeyRecord:
-        try:
+        with reading("setup"):
             key_id = decode_key_id(setup.tagged_key_id)
-        except InvalidFieldError as error:
-            refuse_field("setup", error)
-        if setup.key_id is not None and setup.key_id != setup.tagged_key_id:
-            refuse_field("setup", InvalidFieldError("key_id", "is not the key of tag 3"))
+            if setup.key_id is not None and setup.key_id != setup.tagged_key_id:
+                raise InvalidFieldError("key_id", "is not the key of tag 3")
         record = self._ring.by_key(key_id)
         if record is None or not is_owner(record.owner_id, params.user_authentication):
             raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")

@@ -6,8 +6,8 @@ A node trusts neither the client nor a gateway in between. Each refusal has a co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from attrs import frozen
 
@@ -21,7 +21,7 @@ from dan_async.crypto.signature import recover_address
 from dan_async.devnet.node.keys import KeyRecord, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry, check_assertion
 from dan_async.devnet.node.rpc import RefusalError, invalid_params
-from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
+from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
 from dan_async.permissions.rules import permissions_text
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode
@@ -72,10 +72,8 @@ def read_setup(params: KeygenParams, operation: str) -> Setup:
             raise InvalidFieldError("method", "must be eoa or passkey")
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
-    try:
+    with reading("setup"):
         return protocol_for(params.revision).decode_setup(operation, params.setup)
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("setup", error)
 
 
 def own_nonce(params: KeygenParams | SignParams, operator: OperatorAddress) -> bytes | None:
@@ -112,14 +110,10 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
     """Return the ephemeral key that the owner vouches for."""
     authentication = params.user_authentication
     text = getattr(setup, "claim_text", None)
-    if params.revision != Revision.V0_1 and authentication.credentials != text:
-        refuse_field(
-            "credentials", InvalidFieldError("credentials", "must be the setup's claim, to the letter")
-        )
-    try:
+    with reading("credentials"):
+        if params.revision != Revision.V0_1 and authentication.credentials != text:
+            raise InvalidFieldError("credentials", "must be the setup's claim, to the letter")
         claim = protocol_for(params.revision).owner_claim(setup, authentication)
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("credentials", error)
     if claim.expiry <= now:
         raise RefusalError(NodeCode.CLAIM_EXPIRED, "the ephemeral claim has expired")
     if claim.expiry > now + MAX_LIFETIME_S + _SKEW_S:
@@ -167,9 +161,14 @@ def check_signature(
         raise RefusalError(NodeCode.WRONG_OWNER, "the signature is not the owner's over this request")
 
 
-def refuse_field(field: str, error: DanError) -> NoReturn:
-    """Refuse a request for one member, which ``data.field`` names."""
-    raise RefusalError(NodeCode.INVALID_PARAMS, f"{field}: {error.message}", data={"field": field}) from error
+@contextmanager
+def reading(member: str) -> Iterator[None]:
+    """Refuse the request if a member of it cannot be read; ``data.field`` names it."""
+    try:
+        yield
+    except (InvalidFieldError, ProtocolError) as error:
+        problem = f"{member}: {error.message}"
+        raise RefusalError(NodeCode.INVALID_PARAMS, problem, data={"field": member}) from error
 
 
 # --- key generation --------------------------------------------------------------------------------------------------
@@ -274,20 +273,17 @@ def read_sign(params: SignParams) -> ReadSign:
         protocol.check_method(SIGNGEN, auth.method)
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
-    try:
+    with reading("setup"):
         setup = protocol.decode_setup(SIGNGEN, params.setup)
         assert isinstance(setup, SigngenSetup)
         if setup.sign_alg != "secp256k1":
             raise RefusalError(NodeCode.UNSUPPORTED, "this node signs with secp256k1 keys only")
         requests = protocol.sign_requests(setup)
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("setup", error)
-    try:
+    with reading("credentials"):
         claim, signature = protocol.ephemeral_proof(setup, auth)
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("credentials", error)
-    if params.presignature_ids and len(params.presignature_ids) != len(requests):
-        refuse_field("presignatureIds", InvalidFieldError("presignatureIds", "must be one for each message"))
+    with reading("presignatureIds"):
+        if params.presignature_ids and len(params.presignature_ids) != len(requests):
+            raise InvalidFieldError("presignatureIds", "must be one for each message")
     return ReadSign(
         params=params,
         setup=setup,
@@ -352,8 +348,9 @@ def signing_challenge(read: ReadSign) -> str:
 def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:
     """Check that an ephemeral key that may use the key now has signed this very request."""
     params = read.params
-    if read.setup.t != record.acknowledgement.threshold.t:
-        refuse_field("setup", InvalidFieldError("t", "is not the key's"))
+    with reading("setup"):
+        if read.setup.t != record.acknowledgement.threshold.t:
+            raise InvalidFieldError("t", "is not the key's")
     names_owner = params.revision == Revision.V0_1  # by address, which has no case
     if names_owner and record.owner_id.lower() != params.user_authentication.id.lower():
         raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")

@@ -355,12 +355,11 @@ class NodeServer:
             refusal = RefusalError(NodeCode.INVALID_REQUEST, "the request did not arrive in time")
         except RefusalError as error:
             refusal = error
-        except RequestDropped:
-            _hang_up(request)
-            return web.Response(status=500)
-        except NodeCrashed as crash:
-            self._context.on_crash(crash.restart_after)
-            _hang_up(request)
+        except (RequestDropped, NodeCrashed) as fault:
+            if isinstance(fault, NodeCrashed):
+                self._context.on_crash(fault.restart_after)
+            if request.transport is not None:
+                request.transport.abort()
             return web.Response(status=500)
         status = _STATUSES.get(refusal.code, 200)
         retry_after = refusal.data.get("retryAfter")
@@ -405,8 +404,3 @@ def _current_task() -> asyncio.Task[Any]:
 
 def _json(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(status=status, text=text, content_type="application/json", headers=headers)
-
-
-def _hang_up(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()

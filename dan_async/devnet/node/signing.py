@@ -25,7 +25,7 @@ from dan_async.devnet.node.checks import (
     check_signing_key,
     own_nonce,
     read_sign,
-    refuse_field,
+    reading,
     usable_key,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
@@ -41,7 +41,7 @@ from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.pairs import PairSetups, PairStore
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.devnet.peers.sessions import PeerSessions
-from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
+from dan_async.errors import NodeCode
 from dan_async.permissions.checking import find_refusal
 from dan_async.protocols.fields import decode, decode_key_id, to_json
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
@@ -120,10 +120,9 @@ class SignService:
         return await self._context.workers.compute(function, *arguments, urgency=Urgency.AWAITED)
 
     def _record(self, read: ReadSign) -> KeyRecord:
-        try:
-            return self._ring.get(decode_key_id(read.setup.key_id))
-        except InvalidFieldError as error:
-            refuse_field("setup", error)
+        with reading("setup"):
+            key_id = decode_key_id(read.setup.key_id)
+        return self._ring.get(key_id)
 
     def _check_permissions(self, record: KeyRecord, read: ReadSign) -> None:
         now = self._context.clock()
@@ -218,10 +217,8 @@ class SignService:
 
 
 def _digests(read: ReadSign) -> list[bytes]:
-    try:
+    with reading("setup"):
         return [sign_request_digest(request) for request in read.requests]
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("setup", error)
 
 
 def _share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:

@@ -301,18 +301,15 @@ class PairSetups:
 
     # --- statuses -----------------------------------------------------------------------------------------------------
 
-    def _own_id(self, peer: OperatorAddress) -> bytes:
-        state = self._store.get(peer)
-        return _NO_SETUP if state is None else state.setup_id
-
     def _tell(self, peer: OperatorAddress) -> None:
         """Say which set-up this node has, and ask for an answer, or a new set-up, if somebody waits to sign."""
         self._say(peer, asks=self._urgent[peer] > 0)
 
     def _say(self, peer: OperatorAddress, *, asks: bool) -> None:
         if peer not in self._running:  # else what it has is about to change, and will be told then
-            status = PeerMessage(Kind.PAIR_STATUS, self._own_id(peer), int(asks), b"")
-            self._links.send(peer, status.encode())
+            state = self._store.get(peer)
+            setup_id = _NO_SETUP if state is None else state.setup_id
+            self._links.send(peer, PeerMessage(Kind.PAIR_STATUS, setup_id, int(asks), b"").encode())
 
     def _on_status(self, peer: OperatorAddress, message: PeerMessage) -> None:
         self._told[peer] = message.session_id
