@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -148,17 +148,15 @@ class NodeLimits:
     early_message_s: float = _seconds(20.0)
 
 
+@define(eq=False, repr=False)
 class RateLimit:
     """Allows so many requests per second and address, and short bursts."""
 
-    def __init__(
-        self, per_s: float, burst: int, *, clock: Callable[[], float], max_addresses: int = 4096
-    ) -> None:
-        self._per_s = per_s
-        self._burst = float(burst)
-        self._clock = clock
-        self._max_addresses = max_addresses
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+    _per_s: float
+    _burst: int
+    _clock: Callable[[], float] = field(kw_only=True)
+    _max_addresses: int = field(default=4096, kw_only=True)
+    _buckets: OrderedDict[str, tuple[float, float]] = field(factory=OrderedDict, init=False)
 
     def take(self, address: str) -> float:
         """Take one token; return 0.0 if there was one, else the seconds until there is."""

@@ -7,6 +7,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TypeVar
 
+from attrs import frozen
+
 from dan_async._values import check_int
 from dan_async.deadline import wait_for_event
 from dan_async.devnet.faults.kinds import KINDS, Bodies, Fault, HttpRefusal, KeygenFault, ReplyFault
@@ -163,13 +165,13 @@ class NodeFaults:
                 yield outcomes
 
 
+@frozen
 class KeygenFaults:
     """The faults of one node in one key generation."""
 
-    def __init__(self, node: NodeFaults, faults: list[list[KeygenFault]], face: KeygenFace) -> None:
-        self._node = node
-        self._faults = faults  # kind after kind
-        self._face = face
+    _node: NodeFaults
+    _faults: list[list[KeygenFault]]  # kind after kind
+    _face: KeygenFace
 
     def outgoing(self, round_: int, bodies: Bodies, commitments: Bodies) -> Bodies:
         """Lose the node before it sends a round, or return other bodies; *commitments* are those of the other parties."""
@@ -211,7 +213,7 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
         listed = () if faults is None else (faults,) if isinstance(faults, Fault) else tuple(faults)
         if not all(isinstance(fault, Fault) for fault in listed):
             raise InvalidFieldError("faults", "must be a Fault, a list of them, or None")
-        self._faults[self._checked(index)] = listed
+        self._faults[check_int("index", index, least=0, most=len(self._faults) - 1)] = listed
         self._apply(index, listed)
 
     def __delitem__(self, index: int) -> None:
@@ -222,6 +224,3 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
 
     def __len__(self) -> int:
         return len(self._faults)
-
-    def _checked(self, index: int) -> int:
-        return check_int("index", index, least=0, most=len(self._faults) - 1)

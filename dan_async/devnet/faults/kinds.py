@@ -86,6 +86,16 @@ def spelt(name: str, value: Spelling | tuple[str, ...] = "number", **more: str) 
     return {"option": Option(name, value, **more)}
 
 
+def _round(*, last: int) -> Any:
+    return field(
+        default=_COMMIT, validator=required(check_int, least=_COMMIT, most=last), metadata=spelt("round")
+    )
+
+
+def _restart_after() -> Any:
+    return field(default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds"))
+
+
 def _check_methods(_: object, attribute: Any, value: object) -> None:
     if not isinstance(value, tuple):
         raise InvalidFieldError(attribute.name, "must be a list of RPC methods")
@@ -313,9 +323,7 @@ class Crash(Fault):
     at_round: int | None = field(
         default=None, validator=optional(check_int, least=_COMMIT, most=_ECHO), metadata=spelt("round")
     )
-    restart_after: float | None = field(
-        default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds")
-    )
+    restart_after: float | None = _restart_after()
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -523,9 +531,7 @@ class FallSilent(KeygenFault):
     first = "round"
     example = "silent:round=2"
 
-    round: int = field(
-        default=1, validator=required(check_int, least=_COMMIT, most=_ECHO), metadata=spelt("round")
-    )
+    round: int = _round(last=_ECHO)
 
     def on_keygen_round(self, round_: int, _bodies: Bodies, _face: KeygenFace, /) -> Bodies | None:
         return {} if round_ >= self.round else None
@@ -549,12 +555,8 @@ class CrashInSigning(Fault):
     example = "signing-crash:round=2,restart=1s"
     takes_methods = False
 
-    at_round: int = field(
-        default=1, validator=required(check_int, least=_COMMIT, most=_MULTIPLY), metadata=spelt("round")
-    )
-    restart_after: float | None = field(
-        default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds")
-    )
+    at_round: int = _round(last=_MULTIPLY)
+    restart_after: float | None = _restart_after()
 
     def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
         return NodeCrashed(self.restart_after) if round_ == self.at_round else None
@@ -574,9 +576,7 @@ class SilentInSigning(Fault):
     example = "signing-silent:round=2"
     takes_methods = False
 
-    round: int = field(
-        default=1, validator=required(check_int, least=_COMMIT, most=_MULTIPLY), metadata=spelt("round")
-    )
+    round: int = _round(last=_MULTIPLY)
 
     def on_signing_round(self, round_: int, _bodies: Bodies, /) -> Bodies | None:
         return {} if round_ == self.round else None

@@ -125,48 +125,43 @@ async def relay_signgen(
     Whoever has the ephemeral key signs once. So the challenge covers a nonce of every node that is ready, and any t of these
     may sign: where one fails then, others take over without asking again.
     """
+    setup = order.setup
     pool.refuse_if_closed()
-    with pool.operation(order.setup.request_id, order.setup.operation):
-        return await _sign(pool, order, authenticate, deadline)
-
-
-async def _sign(
-    pool: NodePool, order: RelayedOrder, authenticate: Authenticate, deadline: Deadline
-) -> tuple[bytes, ...]:
-    setup, candidates = order.setup, rank(pool.nodes)
-    assert setup.key_id is not None
-    plan: Plan[ChallengeResult] = Plan(
-        wanted=min(len(candidates), MAX_PARTIES), least=order.t, patience_s=_PATIENCE_S
-    )
-    opened, asked = await open_round(candidates, setup, plan, deadline=deadline)
-    if len(asked.values) < order.t:
-        raise _not_ready(order, asked.outcomes)
-    if order.is_oneshot:
-        opened = opened.without_nonces()
-    authentication = await authenticate(opened.challenge)
-    expected = ExpectedShares(
-        request_id=setup.request_id,
-        key_id=setup.key_id,
-        digests=order.digests,
-        presignature_ids=None,
-        address=None,
-    )
-
-    async def attempt(run: Run) -> tuple[bytes, ...]:
-        params = SignParams(
-            request_id=setup.request_id,
-            revision=setup.revision,
-            setup=setup.text,
-            signers=run.operators,
-            participants=opened.participants if opened.nonces else (),
-            nonces=opened.nonces,
-            user_authentication=authentication,
+    with pool.operation(setup.request_id, setup.operation):
+        candidates = rank(pool.nodes)
+        assert setup.key_id is not None
+        plan: Plan[ChallengeResult] = Plan(
+            wanted=min(len(candidates), MAX_PARTIES), least=order.t, patience_s=_PATIENCE_S
         )
-        return await pool.signer.collect(run, params, expected, deadline)
+        opened, asked = await open_round(candidates, setup, plan, deadline=deadline)
+        if len(asked.values) < order.t:
+            raise _not_ready(order, asked.outcomes)
+        if order.is_oneshot:
+            opened = opened.without_nonces()
+        authentication = await authenticate(opened.challenge)
+        expected = ExpectedShares(
+            request_id=setup.request_id,
+            key_id=setup.key_id,
+            digests=order.digests,
+            presignature_ids=None,
+            address=None,
+        )
 
-    ready = [node for node in candidates if node.operator in opened.participants]
-    race = SignerRace(ready, order.t, attempt, lateness=pool.signer.lateness, deadline=deadline)
-    return await race.run()
+        async def attempt(run: Run) -> tuple[bytes, ...]:
+            params = SignParams(
+                request_id=setup.request_id,
+                revision=setup.revision,
+                setup=setup.text,
+                signers=run.operators,
+                participants=opened.participants if opened.nonces else (),
+                nonces=opened.nonces,
+                user_authentication=authentication,
+            )
+            return await pool.signer.collect(run, params, expected, deadline)
+
+        ready = [node for node in candidates if node.operator in opened.participants]
+        race = SignerRace(ready, order.t, attempt, lateness=pool.signer.lateness, deadline=deadline)
+        return await race.run()
 
 
 def _not_ready(order: RelayedOrder, outcomes: Sequence[NodeOutcome[Any]]) -> QuorumError:

@@ -111,18 +111,23 @@ def step(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], 
 
 
 class ProtocolAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
-    """A protocol has ended without a result. There are no culprits where it cannot tell, or has two parties only."""
+    """
+    A protocol has ended without a result. There are no culprits where it cannot tell, or has two parties only.
 
-    #: Whether this party must never run with the culprits again.
-    ban = False
+    With ``ban``, this party must never run with the culprits again.
+    """
 
-    def __init__(
-        self, message: str, *, reason: str, culprits: Sequence[int] = (), hint: str, phase: str | None = None
-    ) -> None:
+    MESSAGE: ClassVar[str]
+    PHASE: ClassVar[str | None] = None
+    #: What to do, without and with a ban.
+    HINTS: ClassVar[tuple[str, str]]
+
+    def __init__(self, reason: str, culprits: Sequence[int] = (), *, ban: bool = False) -> None:
         self.reason = str(reason)
         self.culprits = tuple(sorted(culprits))
+        self.ban = ban
         by = f" by party {', '.join(map(str, self.culprits))}" if self.culprits else ""
-        super().__init__(f"{message}: {self.reason}{by}", hint=hint, phase=phase)
+        super().__init__(f"{self.MESSAGE}: {self.reason}{by}", hint=self.HINTS[ban], phase=self.PHASE)
 
 
 class DkgAbort(ProtocolAbort):
@@ -130,6 +135,10 @@ class DkgAbort(ProtocolAbort):
 
     # Nobody is blamed for an equivocation seen only as differing signed hashes, since either side may be the honest one;
     # ``echoes`` then has every party's echo message.
+
+    MESSAGE = "Key generation was aborted"
+    PHASE = "keygen"
+    HINTS = ("No key was made; start again under a new session id",) * 2
 
     def __init__(
         self,
@@ -139,15 +148,9 @@ class DkgAbort(ProtocolAbort):
         complaint: bytes | None = None,
         echoes: Mapping[int, bytes] | None = None,
     ) -> None:
+        super().__init__(reason, culprits)
         self.complaint = complaint
         self.echoes = dict(echoes or {})
-        super().__init__(
-            "Key generation was aborted",
-            reason=reason,
-            culprits=culprits,
-            hint="No key was made; start again under a new session id",
-            phase="keygen",
-        )
 
 
 class PairAbort(ProtocolAbort):
@@ -156,26 +159,13 @@ class PairAbort(ProtocolAbort):
     # A failed consistency check of the extension or the vector OLE may show the other party bits of the set-up's secrets;
     # repeated, that adds up to the key (DKLs23, ePrint 2023/765, section 3.2). A ban has to be remembered durably.
 
-    def __init__(self, reason: PairReason, *, ban: bool = False) -> None:
-        self.ban = ban
-        super().__init__(
-            "The other party of the pair broke the protocol",
-            reason=reason,
-            hint="Never run this pair again" if ban else "It may be tried again",
-        )
+    MESSAGE = "The other party of the pair broke the protocol"
+    HINTS = ("It may be tried again", "Never run this pair again")
 
 
 class SigningAbort(ProtocolAbort):
     """Signing has ended without a signature; with ``ban``, the culprits' ``PairState`` is marked and has to be stored."""
 
-    def __init__(self, reason: str, culprits: Sequence[int] = (), *, ban: bool = False) -> None:
-        self.ban = ban
-        super().__init__(
-            "Signing was aborted",
-            reason=reason,
-            culprits=culprits,
-            hint="Never sign with this party again"
-            if ban
-            else "Try again with fresh randomness, or other signers",
-            phase="signing",
-        )
+    MESSAGE = "Signing was aborted"
+    PHASE = "signing"
+    HINTS = ("Try again with fresh randomness, or other signers", "Never sign with this party again")

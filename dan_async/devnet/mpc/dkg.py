@@ -6,30 +6,23 @@ every party deals a random polynomial of degree t - 1 with Feldman's commitments
 all constant terms. Three things are added to it:
 
 * a proof of possession by every dealer (Schnorr, in ``field``), which keeps rogue keys out;
-* a commit round, as Pedersen's own text has it: everybody is bound to a hash of the contribution before seeing anyone
-  else's. Gennaro, Jarecki, Krawczyk and Rabin ("Secure distributed key generation for discrete-log based cryptosystems",
-  J. Cryptology 20, 2007, section 3) show how a rushing adversary biases the key of the protocol without it, by choosing
-  contributions last or by having its own disqualified. Here contributions are fixed blindly, and no one is ever
-  disqualified: any fault ends the session;
+* a commit round: everybody is bound to a hash of the contribution before seeing anyone else's, and any fault ends the
+  session, so that a rushing adversary cannot bias the key by contributing last or by having its own contribution
+  disqualified (Gennaro, Jarecki, Krawczyk and Rabin, J. Cryptology 20, 2007, section 3);
 * an echo round (Goldwasser and Lindell, "Secure computation without agreement", DISC 2002): everybody signs a hash of
   all that was broadcast, and the key counts only with all n signatures over the same hash. So plain links will do for a
-  broadcast channel.
+  broadcast channel. The n echoes are a certificate: any party may pass them on.
 
 Security: a static, malicious, rushing adversary that controls up to t - 1 of the parties learns nothing about the key
 beyond the public key, in the random-oracle model under the discrete-logarithm assumption. It gives security with abort
-and no more: a single party can stop the session, also after it has seen the key that would come of it. Somebody who
-starts over and over again, and stops each session whose key does not please, biases the key that way; every such
-attempt is seen, and mostly with its culprit. Nor do all honest parties learn of the end at the same time: one may
-finish while another, whose echo was held back, does not. The n echoes are a certificate that any party may pass on, and
-``finish`` takes them from anywhere.
+and no more: a single party can stop the session, also after it has seen the key that would come of it, and bias the key
+by doing so over and over; every such attempt is seen. One honest party may finish while another does not.
 
-A wrong share is answered by a signed complaint (Pedersen, section 4.1, where the dealer would answer by publishing the
-share; with signatures one message will do). Every check of a dealer's messages depends only on bytes that the dealer
-has signed or committed to, so that a third party who is shown them comes to the same verdict.
+A wrong share is answered by a signed complaint (Pedersen, section 4.1). Every check of a dealer's messages depends only
+on bytes that the dealer has signed or committed to, so that a third party comes to the same verdict.
 
-The caller moves the messages: links between parties must be authenticated, and those for shares encrypted. This module
-does no input or output and keeps no clock; ``open`` and above all ``verify`` compute for milliseconds and belong in an
-executor.
+Links between parties must be authenticated, and those for shares encrypted. ``verify`` above all computes for
+milliseconds and belongs in an executor.
 """
 
 from __future__ import annotations
@@ -37,7 +30,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from dan_async._values import check_int
 from dan_async.config import Threshold
@@ -81,13 +74,12 @@ _NOTHING = Polynomial(())
 # --- one dealer -------------------------------------------------------------------------------------------------------
 
 
+@define
 class DealingError(Exception):
     """A dealer broke the protocol; provably, if the dealer's own signature shows it to others."""
 
-    def __init__(self, reason: Reason, *, provable: bool) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.provable = provable
+    reason: Reason
+    provable: bool = field(kw_only=True)
 
 
 def proof_context(session: Session, dealer: int, points: tuple[bytes, ...]) -> bytes:
@@ -135,13 +127,10 @@ def make_complaint(
 
 def check_complaint(complaint: bytes, session: Session) -> int | None:
     """
-    Find the culprit, from the complaint alone.
+    Find the culprit from the complaint alone: the dealer, if what it signed is really wrong, else who complained.
 
-    The dealer has signed the share together with the commitment that its opening hashes to. So nobody can put words in
-    the dealer's mouth, and a party that complains without reason has signed that as well. Return the dealer's index if the
-    opening or the share is really wrong and really the dealer's, else that of the party that complained; None if the
-    complaint is malformed, of another session, or not signed by the party in whose name it speaks: that is the fault of
-    the party that handed it over.
+    None if the complaint is malformed, of another session, or not signed by the party in whose name it speaks: that is the
+    fault of the party that handed it over.
     """
     try:
         message = ComplaintMessage.decode(complaint, session.context)
@@ -183,14 +172,11 @@ class DkgOpening:
 
 class DkgParty(Stepwise):
     """
-    One party of one key generation: ``commit``, ``open``, ``verify``, ``finish``, each once and in that order.
+    One party of one key generation.
 
-    Mappings of messages go from a party's index to its message, and hold the other parties only. A message that did not
-    come in time is left out; the party then aborts and names the silent ones. After an abort, or any other error, the
-    object has dropped its secrets and takes no further step.
-
-    The session id is 32 bytes that every party knows and that no other key generation ever had; ``sign`` signs a 32-byte
-    digest with this party's identity key, in the form of ``crypto.signature``.
+    Mappings go from a party's index to its message, and hold the other parties only. A message that did not come in time
+    is left out; the party then aborts and names the silent ones. No two key generations have one session id; ``sign``
+    signs a 32-byte digest with this party's identity key.
     """
 
     PROTOCOL = "Key generation"
@@ -318,8 +304,6 @@ class DkgParty(Stepwise):
         (result,) = self._result
         self._forget()
         return result
-
-    # --- inside -------------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
         self._polynomial = _NOTHING

@@ -265,8 +265,6 @@ class PairSetup(Stepwise):
             sender=SenderSeeds(self._choices, chosen),
         )
 
-    # --- inside -------------------------------------------------------------------------------------------------------
-
     def _direction(self, sender: bytes) -> bytes:
         return tagged_hash("dan-ecdsa/1 pair direction", self._context, sender)
 

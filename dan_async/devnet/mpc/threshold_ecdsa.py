@@ -29,7 +29,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, NoReturn, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from dan_async.crypto.curve import (
     ORDER,
@@ -163,12 +163,10 @@ def from_all_others(index: int, signers: tuple[int, ...], messages: Mapping[int,
 
 class SigningParty(Stepwise):
     """
-    One signer of one signature: ``commit``, ``multiply``, ``presign``, each once and in that order.
+    One signer of one signature.
 
-    Mappings of messages go from a signer's index to its message, and hold the other signers only. A message that did not
-    come in time is left out; the party then aborts and names the silent ones. After an abort the object has dropped its
-    secrets and takes no further step. The session id is 32 bytes that all signers know and that no other signature ever
-    had; the signers are exactly t parties, and there is a set-up with each of the others.
+    Mappings of messages are as for ``DkgParty``. No two signatures have one session id; the signers are exactly t parties,
+    and there is a set-up with each of the others.
     """
 
     PROTOCOL = "Signing"
@@ -289,20 +287,16 @@ class SigningParty(Stepwise):
         u = self._nonce * mask + sum(self._sent[i][0] + product[1] for i, product in products.items())
         v = self._key * mask + sum(self._sent[i][1] + product[2] for i, product in products.items())
         presignature = Presignature(
-            context=self._context,
+            id=self._context,
             index=self._index,
             signers=self._signers,
             public_key=self._share.public_key,
             nonce_point=encode(nonce_point),
-            mask=self._mask,
-            u=u % ORDER,
-            v=v % ORDER,
+            secrets=[(self._mask, u % ORDER, v % ORDER)],
             pairs=self._pairs,
         )
         self._forget()
         return presignature
-
-    # --- inside -------------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
         self._nonce = self._mask = self._key = 0
@@ -402,33 +396,22 @@ def _point(other: int, data: bytes) -> Point:
 # --- round 3 ----------------------------------------------------------------------------------------------------------
 
 
+@define(kw_only=True, eq=False, repr=False)
 class Presignature:
     """One signer's half-made signature: its shares of φ (``mask``), of r·φ (``u``) and of a·φ (``v``)."""
 
-    def __init__(
-        self,
-        *,
-        context: bytes,
-        index: int,
-        signers: tuple[int, ...],
-        public_key: bytes,
-        nonce_point: bytes,
-        mask: int,
-        u: int,
-        v: int,
-        pairs: Mapping[int, PairState],
-    ) -> None:
-        #: 32 bytes that all of its signers know it by.
-        self.id = context
-        self.signers = signers
-        self.public_key = public_key
-        #: R, 33 bytes.
-        self.nonce_point = nonce_point
-        self._index = index
-        self._secrets = [(mask, u, v)]
-        self._pairs = pairs
-        self._digest = b""
-        self._own: tuple[int, int] | None = None
+    #: 32 bytes that all of its signers know it by.
+    id: bytes
+    signers: tuple[int, ...]
+    public_key: bytes
+    #: R, 33 bytes.
+    nonce_point: bytes
+    _index: int
+    #: mask, u and v, until it is spent.
+    _secrets: list[tuple[int, int, int]]
+    _pairs: Mapping[int, PairState]
+    _digest: bytes = field(default=b"", init=False)
+    _own: tuple[int, int] | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
         return f"Presignature(id={self.id.hex()[:16]}, index={self._index}, spent={self.is_spent})"
@@ -492,11 +475,9 @@ def assemble(
     suspects: Sequence[int] = (),
 ) -> bytes:
     """
-    Put the signers' shares u and w together: s = Σw / Σu, made low.
+    Put the signers' shares u and w together: s = Σw / Σu, made low, as 65 bytes r, s, v that recover to the key.
 
-    Return 65 bytes r, s, v, with low s and v 27 or 28, of which it has been checked that they recover to the key; abort if
-    they do not. The protocol cannot tell whose share is wrong, so the suspects are the caller's to name. The x coordinate of
-    the nonce point must be below the group order.
+    The protocol cannot tell whose share is wrong if they do not, so the suspects are the caller's to name.
     """
     denominator = sum(u for u, _ in shares.values()) % ORDER
     numerator = sum(w for _, w in shares.values()) % ORDER

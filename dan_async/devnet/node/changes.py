@@ -15,13 +15,12 @@ from dan_async.devnet.node.checks import (
     is_owner,
     own_nonce,
     read_setup,
-    reading,
     signed_challenge,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, load_webauthn, verify_registration
 from dan_async.devnet.node.requests import NonceStore, content_hash
-from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.node.rpc import RefusalError, reading
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode_key_id
 from dan_async.protocols.node import REGISTER_PASSKEY, KeygenParams, setup_hash

@@ -6,8 +6,7 @@ A node trusts neither the client nor a gateway in between. Each refusal has a co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -20,8 +19,8 @@ from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet.node.keys import KeyRecord, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry, check_assertion
-from dan_async.devnet.node.rpc import RefusalError, invalid_params
-from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
+from dan_async.devnet.node.rpc import RefusalError, invalid_params, reading
+from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.permissions.rules import permissions_text
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode
@@ -159,16 +158,6 @@ def check_signature(
         raise RefusalError(NodeCode.WRONG_OWNER, f"the owner's {error.message}") from error
     if signer != owner:
         raise RefusalError(NodeCode.WRONG_OWNER, "the signature is not the owner's over this request")
-
-
-@contextmanager
-def reading(member: str) -> Iterator[None]:
-    """Refuse the request if a member of it cannot be read; ``data.field`` names it."""
-    try:
-        yield
-    except (InvalidFieldError, ProtocolError) as error:
-        problem = f"{member}: {error.message}"
-        raise RefusalError(NodeCode.INVALID_PARAMS, problem, data={"field": member}) from error
 
 
 # --- key generation --------------------------------------------------------------------------------------------------

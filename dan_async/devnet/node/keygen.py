@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.checks import KEYGEN, CheckedKeygen, check_owner, check_request, owner_name
 from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry
-from dan_async.devnet.node.requests import NonceStore, RequestRuns, check_same, content_hash
+from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns, check_same, content_hash
 from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.keygen import KeygenSession
 from dan_async.devnet.peers.sessions import PeerSessions
@@ -23,8 +22,7 @@ from dan_async.errors import NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import KeygenParams, SettleParams, compute_key_id, request_ids
 from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
-from dan_async.protocols.setups import EphemeralClaim
-from dan_async.types import Clock, Json, OperatorAddress, RequestId
+from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
 
@@ -46,11 +44,12 @@ class KeygenService:
     _nonces: NonceStore
     _passkeys: PasskeyRegistry
     _on_made: Callable[[Sequence[OperatorAddress]], None]
-    _settled: _SettledRequests = field(init=False)
+    #: The requests under which nothing begins any more, with the ephemeral key that settled them.
+    _settled: Remembered[tuple[RequestId, bytes], bool] = field(init=False)
     _runs: RequestRuns[Acknowledgement] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._settled = _SettledRequests(self._context.clock)
+        self._settled = Remembered(most=_MOST_SETTLED, keep_s=_REMEMBERED_S, clock=self._context.clock)
         most = self._context.limits.max_keygens
         self._runs = RequestRuns.of(self._context, "key generations", most=most)
 
@@ -72,7 +71,8 @@ class KeygenService:
             )
         ids = request_ids(asked.request_id)
         # First nothing new may begin, then what has begun must end: so the answer stays true.
-        self._settled.add(ids, asked.eph_pk)
+        for request_id in ids:
+            self._settled.put((request_id, asked.eph_pk), True)
         for request_id in ids:
             await self._runs.wait_for(request_id)
         records = (self._ring.by_request(request_id) for request_id in ids)
@@ -86,7 +86,10 @@ class KeygenService:
         checked = check_request(
             params, operator=self._context.identity.operator, roster=self._roster, now=self._context.clock()
         )
-        self._settled.check_open(params.request_id, checked.claim)
+        if self._settled.get((params.request_id, checked.claim.eph_pk)):
+            raise RefusalError(
+                NodeCode.REQUEST_CONFLICT, "the request was settled: nothing begins under it any more"
+            )
         with self._nonces.spending(checked.nonce, params.request_id, KEYGEN, checked.setup_digest):
             check_owner(checked, self._passkeys)
             if self._sessions.has_run(checked.session_id):
@@ -145,28 +148,3 @@ class KeygenService:
             party_index=share.index,
             sign=self._context.identity.sign,
         )
-
-
-class _SettledRequests:
-    """Requests under which nothing begins any more, by the ephemeral key that settled them."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._forget_at: OrderedDict[tuple[RequestId, bytes], float] = OrderedDict()
-
-    def check_open(self, request_id: RequestId, claim: EphemeralClaim) -> None:
-        forget_at = self._forget_at.get((request_id, claim.eph_pk))
-        if forget_at is not None and self._clock() < forget_at:
-            raise RefusalError(
-                NodeCode.REQUEST_CONFLICT, "the request was settled: nothing begins under it any more"
-            )
-
-    def add(self, ids: tuple[RequestId, ...], eph_pk: bytes) -> None:
-        now = self._clock()
-        for request_id in ids:
-            self._forget_at.pop((request_id, eph_pk), None)
-            self._forget_at[request_id, eph_pk] = now + _REMEMBERED_S
-        while self._forget_at and (
-            len(self._forget_at) > _MOST_SETTLED or next(iter(self._forget_at.values())) <= now
-        ):
-            self._forget_at.popitem(last=False)

@@ -16,9 +16,9 @@ from attrs import evolve, field, frozen
 
 from dan_async._json import dump
 from dan_async._values import check_int, check_text, from_hex, required, to_hex
-from dan_async.devnet.node.rpc import RefusalError, invalid_params
+from dan_async.devnet.node.rpc import RefusalError, invalid_params, reading
 from dan_async.devnet.share_store import ShareStore, decode_record, read_all
-from dan_async.errors import DanError, InvalidFieldError, MissingExtraError, NodeCode, require_extra
+from dan_async.errors import InvalidFieldError, MissingExtraError, NodeCode, require_extra
 from dan_async.protocols.fields import to_json
 from dan_async.protocols.node_claims import PasskeyReceipt
 from dan_async.protocols.setups import PasskeySignature, UserAuthentication, decode_passkey_signature
@@ -145,7 +145,8 @@ def verify_registration(
     webauthn = load_webauthn()
     if authentication.credentials:
         raise invalid_params(InvalidFieldError("credentials", "must be empty: a passkey vouches for nothing"))
-    sent = _read(authentication)
+    with reading("signature"):
+        sent = decode_passkey_signature(authentication.signature)
     verified = _verify(
         webauthn.verify_registration_response,
         sent,
@@ -167,8 +168,10 @@ def check_assertion(authentication: UserAuthentication, challenge: str, passkeys
     record = passkeys.find(authentication.id)
     if record is None:
         raise RefusalError(NodeCode.WRONG_OWNER, "no such passkey is registered with this node")
-    sent = _read(authentication)
-    _check_page(sent, record)
+    with reading("signature"):
+        sent = decode_passkey_signature(authentication.signature)
+    if (sent.rp_id, sent.origin) != (record.rp_id, record.origin):
+        raise RefusalError(NodeCode.WRONG_OWNER, "the passkey was registered by another page")
     verified = _verify(
         webauthn.verify_authentication_response,
         sent,
@@ -180,20 +183,6 @@ def check_assertion(authentication: UserAuthentication, challenge: str, passkeys
     if webauthn.helpers.bytes_to_base64url(verified.credential_id) != authentication.id:
         raise RefusalError(NodeCode.WRONG_OWNER, "the assertion is another passkey's")
     passkeys.count(record.credential_id, int(verified.new_sign_count))
-
-
-def _check_page(sent: PasskeySignature, record: PasskeyRecord) -> None:
-    if (sent.rp_id, sent.origin) != (record.rp_id, record.origin):
-        raise RefusalError(NodeCode.WRONG_OWNER, "the passkey was registered by another page")
-
-
-def _read(authentication: UserAuthentication) -> PasskeySignature:
-    try:
-        return decode_passkey_signature(authentication.signature)
-    except DanError as error:
-        raise RefusalError(
-            NodeCode.INVALID_PARAMS, f"signature: {error.message}", data={"field": "signature"}
-        ) from error
 
 
 def _verify(verify: Callable[..., T], sent: PasskeySignature, challenge: str, **arguments: Any) -> T:

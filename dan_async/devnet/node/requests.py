@@ -25,6 +25,8 @@ from dan_async.protocols.node_signing import SIGN
 from dan_async.types import Clock, RequestId
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 _MOST_ENDED = 16_384
 
@@ -51,11 +53,10 @@ class _Nonce:
 
 class NonceStore:
     """
-    The nonces that one node gives out: each for one request, once, and not for long.
+    The nonces that one node gives out: each for one request, once, and not for long. A restart forgets them.
 
-    They are kept in memory: a restart forgets them, and what was forgotten is refused. A nonce is remembered for as long
-    again as it may be used, so that a late or repeated one gets its own error. A full store refuses new ones: dropping old
-    ones would let a flood of challenges push out the nonce of a request whose owner is looking at the wallet prompt.
+    One is remembered for as long again as it may be used, so that a late or repeated one gets its own error. A full store
+    refuses new ones: a flood of challenges must not push out the nonce of an owner who is looking at the wallet prompt.
     """
 
     def __init__(
@@ -140,11 +141,31 @@ class _Run(Generic[T]):
     task: asyncio.Task[T]
 
 
+class Remembered(Generic[K, V]):
+    """The last *most* values that were put in, each for *keep_s* seconds."""
+
+    def __init__(self, *, most: int, keep_s: float, clock: Clock) -> None:
+        self._most = most
+        self._keep_s = keep_s
+        self._clock = clock
+        self._entries: OrderedDict[K, tuple[V, float]] = OrderedDict()  # oldest first
+
+    def get(self, key: K) -> V | None:
+        value, forget_at = self._entries.get(key, (None, 0.0))
+        return value if self._clock() < forget_at else None
+
+    def put(self, key: K, value: V) -> None:
+        now = self._clock()
+        self._entries.pop(key, None)
+        self._entries[key] = value, now + self._keep_s
+        while len(self._entries) > self._most or next(iter(self._entries.values()))[1] <= now:
+            self._entries.popitem(last=False)
+
+
 @frozen
 class _Ended(Generic[T]):
     content: bytes
     result: T | RefusalError
-    forget_at: float
 
 
 class RequestRuns(Generic[T]):
@@ -153,10 +174,10 @@ class RequestRuns(Generic[T]):
     def __init__(self, name: str, *, most: int, keep_s: float, clock: Clock) -> None:
         self._name = name  # in the plural
         self._most = most
-        self._keep_s = keep_s
-        self._clock = clock
         self._running: dict[Hashable, _Run[T]] = {}
-        self._ended: OrderedDict[Hashable, _Ended[T]] = OrderedDict()  # oldest first
+        self._ended: Remembered[Hashable, _Ended[T]] = Remembered(
+            most=_MOST_ENDED, keep_s=keep_s, clock=clock
+        )
 
     @classmethod
     def of(cls, context: NodeContext, name: str, *, most: int) -> Self:
@@ -167,11 +188,10 @@ class RequestRuns(Generic[T]):
         """
         Do the work of a request, or wait for it, or return its result again; *content* is a hash of all of the request.
 
-        *begin* checks the request without waiting for anything, and returns the work; a refusal there costs nothing: the
-        same request may come again. The work belongs to the node, not to the caller: it goes on when the caller is gone,
-        since other nodes may count on it.
+        *begin* checks the request without waiting for anything, and a refusal there costs nothing. The work that it returns
+        belongs to the node: it goes on when the caller is gone, since other nodes may count on it.
         """
-        ended = self._remembered(request)
+        ended = self._ended.get(request)
         if ended is not None and ended.content == content:
             if isinstance(ended.result, RefusalError):
                 raise RefusalError(ended.result.code, ended.result.message, data=ended.result.data)
@@ -223,19 +243,7 @@ class RequestRuns(Generic[T]):
             result = error
         else:
             result = RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed")
-        self._ended.pop(request, None)
-        self._ended[request] = _Ended(content, result, self._clock() + self._keep_s)
-        if len(self._ended) > _MOST_ENDED:
-            self._ended.popitem(last=False)
-
-    def _remembered(self, request: Hashable) -> _Ended[T] | None:
-        now = self._clock()
-        while self._ended:
-            oldest, ended = next(iter(self._ended.items()))
-            if now < ended.forget_at:
-                break
-            del self._ended[oldest]
-        return self._ended.get(request)
+        self._ended.put(request, _Ended(content, result))
 
 
 def content_hash(params: object, *, operation: str = "") -> bytes:

@@ -55,6 +55,16 @@ def invalid_params(error: DanError) -> RefusalError:
     return RefusalError(NodeCode.INVALID_PARAMS, error.message, data=data)
 
 
+@contextmanager
+def reading(member: str) -> Iterator[None]:
+    """Refuse the request if a member of it cannot be read; ``data.field`` names it."""
+    try:
+        yield
+    except (InvalidFieldError, ProtocolError) as error:
+        problem = f"{member}: {error.message}"
+        raise RefusalError(NodeCode.INVALID_PARAMS, problem, data={"field": member}) from error
+
+
 def rate_limited(message: str, retry_after_s: float) -> RefusalError:
     """Ask to come back later; ``data.retryAfter`` is in whole seconds, rounded up."""
     return RefusalError(NodeCode.RATE_LIMITED, message, data={"retryAfter": max(1, math.ceil(retry_after_s))})

@@ -243,8 +243,8 @@ class ProcessRunner:
             self._watcher = None
         process = self._process
         if process is not None and process.returncode is None:
-            if process.stdin is not None:
-                process.stdin.close()
+            assert process.stdin is not None  # a pipe, as the other two
+            process.stdin.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._stop_s):
                     await process.wait()
@@ -298,8 +298,7 @@ class ProcessRunner:
             )
 
     async def _read_report(self, process: asyncio.subprocess.Process) -> str:
-        if process.stdout is None:
-            return "has no output"
+        assert process.stdout is not None
         line = await process.stdout.readline()
         if not line:
             code = await process.wait()
@@ -310,8 +309,7 @@ class ProcessRunner:
         return "" if report.get("ready") else f"could not start: {report.get('error')}"
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
-        if process.stderr is None:
-            return
+        assert process.stderr is not None
         while line := await process.stderr.readline():
             text = line.decode(errors="replace").rstrip()
             self._last_lines.append(text)
@@ -324,8 +322,8 @@ class ProcessRunner:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
             await process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+            assert process.stdin is not None
+            process.stdin.close()
         if self._log_reader is not None:
             await cancel_and_wait([self._log_reader])
             self._log_reader = None
@@ -334,9 +332,9 @@ class ProcessRunner:
 async def _last_report(process: asyncio.subprocess.Process) -> dict[str, Any] | None:
     """Wait for the process to end; return what it said of its crash, or None if it did not crash on purpose."""
     report: dict[str, Any] = {}
-    if process.stdout is not None:
-        while line := await process.stdout.readline():
-            report = json.loads(line)
+    assert process.stdout is not None
+    while line := await process.stdout.readline():
+        report = json.loads(line)
     await process.wait()
     return report if report.get("crashed") else None
 

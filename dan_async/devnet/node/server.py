@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from aiohttp import WSCloseCode, web
+from attrs import define, field
 
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit
@@ -68,35 +69,28 @@ _STATUSES = {NodeCode.TOO_LARGE: 413, NodeCode.RATE_LIMITED: 429, NodeCode.UNAVA
 Handler = Callable[[dict[str, Json]], Awaitable[Json]]
 
 
+@define(kw_only=True, eq=False, repr=False)
 class NodeMethods:
     """The RPC methods of a node: parameters in, result out, whatever carries them."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        *,
-        nonces: NonceStore,
-        keygen: KeygenService,
-        changes: KeyChangeService,
-        passkeys: PasskeyService,
-        signing: NodeSigning,
-    ) -> None:
-        self._identity = context.identity
-        self._faults = context.faults
-        self._clock = context.clock
-        self._nonces = nonces
-        self._keygen = keygen
-        self._changes = changes
-        self._passkeys = passkeys
-        self._handlers: dict[str, Handler] = {
+    _context: NodeContext
+    _nonces: NonceStore
+    _keygen: KeygenService
+    _changes: KeyChangeService
+    _passkeys: PasskeyService
+    _signing: NodeSigning
+    _handlers: dict[str, Handler] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._handlers = {
             "dan_identify": self._identify,
             "dan_challenge": self._challenge,
             "dan_keygen": self._generate,
             "dan_health": self._health,
             METHODS[REGISTER_PASSKEY]: self._register,
-            PRESIGN: signing.presign,
-            SIGN: signing.sign,
-            SETTLE_KEYGEN: keygen.settle,
+            PRESIGN: self._signing.presign,
+            SIGN: self._signing.sign,
+            SETTLE_KEYGEN: self._keygen.settle,
             **{method: partial(self._change, operation) for operation, method in CHANGES.items()},
         }
 
@@ -106,9 +100,9 @@ class NodeMethods:
         if handler is None:
             raise RefusalError(NodeCode.METHOD_NOT_FOUND, "there is no such method")
         try:
-            await self._faults.before_work(method)
+            await self._context.faults.before_work(method)
             result = await handler(params)
-            self._faults.before_reply(method)
+            self._context.faults.before_reply(method)
         except InvalidFieldError as error:
             raise invalid_params(error) from error
         except (RefusalError, RequestDropped, NodeCrashed):
@@ -122,9 +116,9 @@ class NodeMethods:
         return result
 
     async def _identify(self, params: dict[str, Json]) -> Json:
-        operator = self._identity.operator
+        operator = self._context.identity.operator
         digest = identity_digest(operator=operator, nonce=decode(IdentifyParams, params).nonce)
-        return to_json(Identity(operator=operator, signature=self._identity.sign(digest)))
+        return to_json(Identity(operator=operator, signature=self._context.identity.sign(digest)))
 
     async def _challenge(self, params: dict[str, Json]) -> Json:
         return to_json(self._nonces.issue(decode(ChallengeParams, params)))
@@ -133,7 +127,7 @@ class NodeMethods:
         request = await self._read(params)
         acknowledgement = await self._keygen.keygen(request)
         owner_id = request.user_authentication.id
-        sent = self._faults.forge(acknowledgement, self._identity.sign, owner_id=owner_id)
+        sent = self._context.faults.forge(acknowledgement, self._context.identity.sign, owner_id=owner_id)
         return to_json(sent)
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
@@ -152,8 +146,8 @@ class NodeMethods:
             raise InvalidFieldError("params", "must be an empty object")
         return {
             "protocol": PROTOCOL,
-            "operator": self._identity.operator,
-            "time": int(self._clock() * 1000),
+            "operator": self._context.identity.operator,
+            "time": int(self._context.clock() * 1000),
         }
 
 
@@ -189,7 +183,7 @@ class NodeServer:
             on_made=self.signing.setups.prepare,
         )
         self._methods = NodeMethods(
-            context,
+            context=context,
             nonces=nonces,
             keygen=self._keygen,
             changes=KeyChangeService(

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import SigningAbort
@@ -25,7 +24,6 @@ from dan_async.devnet.node.checks import (
     check_signing_key,
     own_nonce,
     read_sign,
-    reading,
     usable_key,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
@@ -35,8 +33,8 @@ from dan_async.devnet.node.presigning import (
     PresignService,
     presign_job,
 )
-from dan_async.devnet.node.requests import NonceStore, RequestRuns, content_hash
-from dan_async.devnet.node.rpc import RefusalError, refusing
+from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns, content_hash
+from dan_async.devnet.node.rpc import RefusalError, reading, refusing
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.pairs import PairSetups, PairStore
 from dan_async.devnet.peers.presigning import PresignSessions
@@ -67,14 +65,6 @@ _SHORT = 8192
 _MOST_AUTHORISED = 16_384
 
 
-@frozen
-class _Authorised:
-    """A request whose nonce is spent: with other signers it may come again."""
-
-    content: bytes
-    forget_at: float
-
-
 @define(kw_only=True, eq=False, repr=False)
 class SignService:
     """Signatures at one node; *sessions* makes presignatures for requests that name none."""
@@ -84,10 +74,13 @@ class SignService:
     _nonces: NonceStore
     _sessions: PresignSessions
     _stock: PresignatureStock
-    _authorised: OrderedDict[RequestId, _Authorised] = field(factory=OrderedDict, init=False)  # oldest first
+    #: The hashes of requests whose nonce is spent: with other signers they may come again.
+    _authorised: Remembered[RequestId, bytes] = field(init=False)
     _runs: RequestRuns[SignatureShares] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        keep_s, clock = self._context.limits.nonce_lifetime_s, self._context.clock
+        self._authorised = Remembered(most=_MOST_AUTHORISED, keep_s=keep_s, clock=clock)
         self._runs = RequestRuns.of(self._context, "signatures", most=self._context.limits.max_signs)
 
     async def sign(self, params: SignParams) -> SignatureShares:
@@ -134,20 +127,12 @@ class SignService:
     def _spend_nonce(self, read: ReadSign) -> None:
         """Use the nonce up, or remember that it was used up for the same request with other signers."""
         params = read.params
-        now = self._context.clock()
-        while self._authorised and next(iter(self._authorised.values())).forget_at <= now:
-            self._authorised.popitem(last=False)
         content = content_hash(evolve(params, signers=()))
-        known = self._authorised.get(params.request_id)
-        if known is not None and known.content == content:
+        if self._authorised.get(params.request_id) == content:
             return
         nonce = own_nonce(params, self._context.identity.operator) if params.participants else None
         with self._nonces.spending(nonce, params.request_id, SIGNGEN, read.setup_digest):
-            self._authorised[params.request_id] = _Authorised(
-                content, now + self._context.limits.nonce_lifetime_s
-            )
-        if len(self._authorised) > _MOST_AUTHORISED:
-            self._authorised.popitem(last=False)
+            self._authorised.put(params.request_id, content)
 
     async def _presign(self, record: KeyRecord, read: ReadSign) -> list[Presignature]:
         """Make a presignature for each message, all at the same time."""

@@ -37,7 +37,6 @@ class KeygenSession(RoundSession[KeyShare]):
             name=f"request {request_id}: key generation",
             session_id=agreed.session_id,
             parties=agreed.identities,
-            members=agreed.identities,
         )
         self._agreed = agreed
         self._faults: KeygenFaults | None = None

@@ -123,14 +123,8 @@ class PairSetupSession(RoundSession[PairState]):
         is_awaited: Callable[[], bool],
     ) -> None:
         parties = sorted((context.identity.operator, peer), key=str.lower)
-        super().__init__(
-            context,
-            sessions,
-            name=f"peer {peer}: the set-up",
-            session_id=session_id,
-            parties=parties,
-            members=parties,
-        )
+        name = f"peer {peer}: the set-up"
+        super().__init__(context, sessions, name=name, session_id=session_id, parties=parties)
         self._store = store
         self._peer = peer
         self._is_awaited = is_awaited
@@ -278,7 +272,7 @@ class PairSetups:
             if is_gone or self._failures[peer] > failures:
                 raise UnreadyPairError(peer)
             if self._needs_setup(peer):
-                self._begin(peer)
+                self._start(peer)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.01, self._context.limits.sign_quiet_s - quiet_s)):
                     await self._changed.wait()
@@ -319,7 +313,7 @@ class PairSetups:
         self._asked.add(peer)
         self._say(peer, asks=False)
         if self._differs(peer) and self._needs_setup(peer) and not self._rate.take(peer):
-            self._begin(peer)
+            self._start(peer)
 
     def _on_start(self, peer: OperatorAddress, session_id: bytes) -> None:
         own = self._store.get(peer)
@@ -337,10 +331,8 @@ class PairSetups:
 
     # --- the set-up ---------------------------------------------------------------------------------------------------
 
-    def _begin(self, peer: OperatorAddress) -> None:
-        self._start(peer, secrets.token_bytes(32))
-
-    def _start(self, peer: OperatorAddress, session_id: bytes) -> None:
+    def _start(self, peer: OperatorAddress, session_id: bytes | None = None) -> None:
+        session_id = secrets.token_bytes(32) if session_id is None else session_id
         task = asyncio.create_task(self._set_up(peer, session_id), name=f"pair set-up with {peer}")
         self._running[peer] = task
         task.add_done_callback(lambda ended: self._ended(peer, ended))
@@ -363,7 +355,7 @@ class PairSetups:
             self._store,
             peer,
             session_id,
-            is_awaited=lambda: self._is_awaited(peer),
+            is_awaited=lambda: self._urgent[peer] > 0 or peer in self._asked,
         )
         try:
             state = await session.run()
@@ -376,6 +368,3 @@ class PairSetups:
         if self._told.get(peer) != state.setup_id:
             self._told.pop(peer, None)  # what it had before; it will say when it has stored this one
         _log.info("peer %s: the set-up for signing is made", peer)
-
-    def _is_awaited(self, peer: OperatorAddress) -> bool:
-        return self._urgent[peer] > 0 or peer in self._asked

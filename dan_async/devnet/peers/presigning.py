@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort, SigningReason
@@ -108,14 +108,14 @@ class PresignSession(RoundSession[Presignature]):
         return pairs
 
 
+@define(eq=False, repr=False)
 class PresignSessions:
     """The presignatures that a node makes with others, only so many at a time."""
 
-    def __init__(self, context: NodeContext, sessions: PeerSessions, pairs: PairSetups) -> None:
-        self._context = context
-        self._sessions = sessions
-        self._pairs = pairs
-        self._running = 0
+    _context: NodeContext
+    _sessions: PeerSessions
+    _pairs: PairSetups
+    _running: int = field(default=0, init=False)
 
     def has_run(self, session_id: bytes) -> bool:
         return self._sessions.has_run(session_id)

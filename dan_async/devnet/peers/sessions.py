@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Generic, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from dan_async.deadline import cancel_and_wait, carry_through
 from dan_async.devnet.context import NodeContext, Urgency
@@ -37,52 +37,45 @@ _KEPT_ENDED_SESSIONS = 32_768
 _MESSAGE_OVERHEAD = 256
 
 
-class SilentPeersError(DanError):
+def _as_tuple(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:
+    return tuple(operators)
+
+
+@define
+class SilentPeersError(Exception):
     """Some peers sent nothing for a round within its time."""
 
-    def __init__(self, peers: frozenset[OperatorAddress], round_: int) -> None:
-        super().__init__(f"{len(peers)} parties sent nothing in round {round_}")
-        self.peers = peers
+    peers: frozenset[OperatorAddress]
 
 
-class ConflictingMessageError(DanError):
+@define
+class ConflictingMessageError(Exception):
     """A peer sent two different messages for one round."""
 
-    def __init__(self, peer: OperatorAddress, round_: int) -> None:
-        super().__init__(f"a party sent two different messages in round {round_}")
-        self.peer = peer
+    peer: OperatorAddress
+    round: int
 
 
-class PeerAbortError(DanError):
+@define
+class PeerAbortError(Exception):
     """A peer gave the session up; ``missing`` are those from whom the current round's message is missing, too."""
 
-    def __init__(self, peer: OperatorAddress, notice: bytes, missing: frozenset[OperatorAddress]) -> None:
-        super().__init__("a party gave up")
-        self.peer = peer
-        self.notice = notice
-        self.missing = missing
+    peer: OperatorAddress
+    notice: bytes
+    missing: frozenset[OperatorAddress]
 
 
-class SessionFailedError(DanError):
+@define
+class SessionFailedError(Exception):
     """A session has ended without a result. The culprits are those that this node can blame by what it has seen itself."""
 
-    def __init__(
-        self,
-        reason: str,
-        culprits: Iterable[OperatorAddress] = (),
-        *,
-        aborted_by: OperatorAddress | None = None,
-        complaint: bytes | None = None,
-        is_silence: bool = False,
-    ) -> None:
-        super().__init__(f"a session among the nodes failed: {reason}")
-        self.reason = str(reason)
-        self.culprits = tuple(culprits)
-        self.aborted_by = aborted_by
-        #: Evidence to be passed on.
-        self.complaint = complaint
-        #: Whether the culprits have done nothing worse than to be silent.
-        self.is_silence = is_silence
+    reason: str = field(converter=str)
+    culprits: tuple[OperatorAddress, ...] = field(default=(), converter=_as_tuple)
+    aborted_by: OperatorAddress | None = field(default=None, kw_only=True)
+    #: Evidence to be passed on.
+    complaint: bytes | None = field(default=None, kw_only=True)
+    #: Whether the culprits have done nothing worse than to be silent.
+    is_silence: bool = field(default=False, kw_only=True)
 
 
 class TooManySessionsError(DanError):
@@ -92,33 +85,25 @@ class TooManySessionsError(DanError):
 # --- sessions as they are open ----------------------------------------------------------------------------------------
 
 
+@define(kw_only=True, eq=False, repr=False)
 class PeerSession:
     """A session as one party sees it: messages out; and in, from its other parties and nobody else, for its rounds only."""
 
-    def __init__(
-        self,
-        kind: Kind,
-        session_id: bytes,
-        peers: Iterable[OperatorAddress],
-        *,
-        rounds: int,
-        links: PeerLinks,
-        clock: Clock,
-    ) -> None:
-        self._kind = kind
-        self._session_id = session_id
-        self._peers = frozenset(peers)
-        self._rounds: dict[int, dict[OperatorAddress, bytes]] = {r: {} for r in range(1, rounds + 1)}
-        self._links = links
-        self._clock = clock
-        self._began = clock()
-        self._heard: dict[OperatorAddress, float] = {}
-        self._abort: tuple[OperatorAddress, bytes] | None = None
-        self._conflict: tuple[OperatorAddress, int] | None = None
-        self._changed = asyncio.Event()
-        self._is_mute = False
-        #: Everything sent so far, to be sent again over a link that comes up in the middle.
-        self._sent: dict[OperatorAddress, list[bytes]] = {}
+    _kind: Kind
+    _session_id: bytes
+    _peers: frozenset[OperatorAddress]
+    _links: PeerLinks
+    _clock: Clock
+    _began: float
+    #: The bodies of each round.
+    _rounds: dict[int, dict[OperatorAddress, bytes]]
+    _heard: dict[OperatorAddress, float] = field(factory=dict, init=False)
+    _abort: tuple[OperatorAddress, bytes] | None = field(default=None, init=False)
+    _conflict: tuple[OperatorAddress, int] | None = field(default=None, init=False)
+    _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _is_mute: bool = field(default=False, init=False)
+    #: Everything sent so far, to be sent again over a link that comes up in the middle.
+    _sent: dict[OperatorAddress, list[bytes]] = field(factory=dict, init=False)
 
     def take(self, peer: OperatorAddress, message: PeerMessage) -> None:
         """Take in a message, or a sign of life. The same one again changes nothing: links repeat messages after a break."""
@@ -159,11 +144,11 @@ class PeerSession:
             now = self._clock()
             if now >= look_at:
                 if quiet_s is None or now >= end:
-                    raise SilentPeersError(missing, round_)
+                    raise SilentPeersError(missing)
                 since = {peer: self._heard.get(peer, self._began) for peer in missing}
                 gone = frozenset(peer for peer, heard in since.items() if now - heard >= quiet_s)
                 if gone:
-                    raise SilentPeersError(gone, round_)
+                    raise SilentPeersError(gone)
                 look_at = min(end, min(since.values()) + quiet_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(look_at - now):
@@ -211,6 +196,7 @@ class _Early:
         return len(self.message.body) + _MESSAGE_OVERHEAD
 
 
+@define(eq=False, repr=False)
 class PeerSessions:
     """
     The sessions that a node takes part in; it gives signs of life in each every *beat_s* seconds.
@@ -219,25 +205,16 @@ class PeerSessions:
     can crowd out another.
     """
 
-    def __init__(
-        self,
-        links: PeerLinks,
-        *,
-        early_s: float,
-        early_bytes: int,
-        beat_s: float = 0.5,
-        clock: Clock = time.monotonic,
-    ) -> None:
-        self._links = links
-        self._early_s = early_s
-        self._early_bytes = early_bytes
-        self._beat_s = beat_s
-        self._clock = clock
-        self._running: dict[bytes, PeerSession] = {}
-        self._ended: OrderedDict[bytes, None] = OrderedDict()
-        self._early: OrderedDict[bytes, list[_Early]] = OrderedDict()  # oldest session first
-        self._used: Counter[OperatorAddress] = Counter()
-        self._beating: asyncio.Task[None] | None = None
+    _links: PeerLinks
+    _early_s: float = field(kw_only=True)
+    _early_bytes: int = field(kw_only=True)
+    _beat_s: float = field(default=0.5, kw_only=True)
+    _clock: Clock = field(default=time.monotonic, kw_only=True)
+    _running: dict[bytes, PeerSession] = field(factory=dict, init=False)
+    _ended: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False)
+    _early: OrderedDict[bytes, list[_Early]] = field(factory=OrderedDict, init=False)  # oldest session first
+    _used: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _beating: asyncio.Task[None] | None = field(default=None, init=False)
 
     def has_run(self, session_id: bytes) -> bool:
         """Return whether a session of that id has begun here: none may begin twice."""
@@ -251,7 +228,13 @@ class PeerSessions:
         if self.has_run(session_id):
             raise ValueError("a session is opened once")
         session = self._running[session_id] = PeerSession(
-            kind, session_id, peers, rounds=rounds, links=self._links, clock=self._clock
+            kind=kind,
+            session_id=session_id,
+            peers=frozenset(peers),
+            links=self._links,
+            clock=self._clock,
+            began=self._clock(),
+            rounds={round_: {} for round_ in range(1, rounds + 1)},
         )
         for early in self._take_early(session_id):
             session.take(early.peer, early.message)
@@ -348,14 +331,16 @@ class RoundSession(ABC, Generic[R]):
         name: str,
         session_id: bytes,
         parties: Sequence[OperatorAddress],
-        members: Iterable[OperatorAddress],
+        members: Iterable[OperatorAddress] | None = None,
     ) -> None:
         self.context = context
         self._sessions = sessions
         self.session_id = session_id
         self.parties = tuple(parties)
         self.own_index = self.index(context.identity.operator)
-        self.peers = tuple(operator for operator in members if operator != context.identity.operator)
+        self.peers = tuple(
+            operator for operator in members or parties if operator != context.identity.operator
+        )
         self._name = name
         limits = context.limits
         self._round_s = limits.round_s if self.NEEDS_ALL else limits.sign_round_s
@@ -426,7 +411,9 @@ class RoundSession(ABC, Generic[R]):
                 f"no message in round {round_} {limit}", _ascending(error.peers), is_silence=True
             ) from error
         except ConflictingMessageError as error:
-            raise SessionFailedError(f"two different messages in round {round_}", (error.peer,)) from error
+            raise SessionFailedError(
+                f"two different messages in round {error.round}", (error.peer,)
+            ) from error
         except PeerAbortError as error:
             raise await self._judge(error) from error
         return {self.index(peer): body for peer, body in received.items()}
