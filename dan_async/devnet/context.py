@@ -241,13 +241,10 @@ class _Arithmetic:
 
 
 class Workers:
-    """
-    Two threads: one for arithmetic, one for the disk.
+    """Two threads: one for arithmetic, one for the disk."""
 
-    One for arithmetic is the best number, not the least: Python code in several threads fights the event loop for the
-    interpreter lock, and with two the loop stalls longer while fewer keys get done. Where cores are to spare,
-    give each node a process of its own.
-    """
+    # One for arithmetic is the best number, not the least: Python code in several threads fights the event loop for the
+    # interpreter lock, and with two the loop stalls longer while fewer keys get done.
 
     def __init__(self) -> None:
         self._arithmetic = _Arithmetic()

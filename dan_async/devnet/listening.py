@@ -8,7 +8,6 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
-from typing import Self
 
 from aiohttp import web
 
@@ -70,12 +69,6 @@ class PortReservation:
 
     def close(self) -> None:
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Door:

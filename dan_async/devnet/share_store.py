@@ -84,9 +84,6 @@ class MemoryShareStore:
     def __init__(self) -> None:
         self._records: dict[str, bytes] = {}
 
-    def __repr__(self) -> str:
-        return f"MemoryShareStore({len(self._records)} records)"
-
     def put(self, name: str, data: bytes) -> None:
         self._records[_checked(name)] = data
 
@@ -110,9 +107,6 @@ class DiskShareStore:
         self._lock: int | None = _lock(folder)
         for leftover in folder.glob("*.new"):  # a crash between writing and replacing
             leftover.unlink()
-
-    def __repr__(self) -> str:
-        return f"DiskShareStore({str(self._folder)!r})"
 
     def put(self, name: str, data: bytes) -> None:
         """Encrypt a record and write it durably."""

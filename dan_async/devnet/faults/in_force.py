@@ -40,12 +40,8 @@ class NodeFaults:
         self._changed = asyncio.Event()
 
     @property
-    def active(self) -> tuple[Fault, ...]:
-        return self._faults
-
-    @property
     def uses(self) -> Mapping[int, int]:
-        """How often each fault was used, by its place in ``active``."""
+        """How often each fault was used, by its place."""
         return dict(self._uses)
 
     def set(self, faults: Iterable[Fault], uses: Mapping[int, int] | None = None) -> None:

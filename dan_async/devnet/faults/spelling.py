@@ -80,10 +80,6 @@ def _read(option: Option, text: str) -> Any:
     return text
 
 
-def _write(option: Option, value: Any) -> str:
-    return _SPELLINGS[option.value][1](value) if isinstance(option.value, str) else str(value)
-
-
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
@@ -122,7 +118,7 @@ def spell_fault(fault: Fault) -> str:
     for option, field in _fields(type(fault)).items():
         value = getattr(fault, field.name)
         if value != field.default:
-            spelt = _write(option, value)
+            spelt = _SPELLINGS[option.value][1](value) if isinstance(option.value, str) else value
             parts.append(spelt if option.name == fault.first and not parts else f"{option.name}={spelt}")
     return f"{fault.name}:{','.join(parts)}" if parts else fault.name
 

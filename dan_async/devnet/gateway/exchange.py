@@ -1,8 +1,4 @@
-"""
-The gateway's side of one operation: the client's frames go to the nodes, and their agreed result comes back.
-
-``accept`` and ``ServedExchange`` mirror ``protocols.exchange``, and neither wait nor check a signature.
-"""
+"""The gateway's side of one operation: the client's frames go to the nodes, and their agreed result comes back."""
 
 from __future__ import annotations
 

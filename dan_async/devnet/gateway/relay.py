@@ -1,8 +1,4 @@
-"""
-What a gateway does with the nodes for an owner, or an ephemeral key, that signs elsewhere and in whichever revision.
-
-Each operation is the one of ``dan_async.nodes``; only the signature is brought from somewhere else.
-"""
+"""What a gateway does with the nodes for an owner, or an ephemeral key, that signs elsewhere and in whichever revision."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """
-The messages of key generation as declared fields, and the session that its parties agree on beforehand.
+The messages of key generation, and the session that its parties agree on beforehand. The checks are in ``dkg``.
 
-Reading a message believes nothing in it; the checks are in ``dkg``. Everything that is signed is bound to the session's
-context, so that a signature holds for one session, sender, recipient and content only.
+Everything that is signed is bound to the session's context: a signature holds for one session, sender and recipient.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 The one framing of all messages between parties: declared fields, each with exactly one encoding.
 
 A message is its kind (one byte), a prefix that both sides know beforehand (the session's context; in signing also sender
-and recipient), then its fields in the order in which the class declares them. Lengths are fixed or follow from a count, so
-nothing can be hidden and nothing can be left over. Reading believes nothing else: whether points are on the curve and
-scalars below the order is for the protocols to check, each with its own blame.
+and recipient), then its fields in the order of the class: nothing can be hidden, and nothing left over. Whether points are
+on the curve and scalars below the order is for the protocols to check, each with its own blame.
 """
 
 from __future__ import annotations

@@ -2,24 +2,20 @@
 Oblivious transfer: 128 base transfers for each direction of a pair, once; from them 416 transfers for each multiplication.
 
 **Base transfers** give 128 random seeds of 16 bytes, one of each two: "verified simplest OT" of DKLs18 (ePrint
-2018/499, section VI.A and Protocol 7), which is the "simplest OT" of Chou and Orlandi (LATINCRYPT 2015, section 3) made
-complete. The sender proves that it knows its key (Schnorr); every pad is hashed with session, position, key and the
-receiver's point; a challenge, response and opening make each side show that it computed its pads, so that a simulator
-can tell the receiver's choices. Adversary: static, malicious, either side, in the random-oracle model under the
-computational Diffie-Hellman assumption. A malicious sender may guess choice bits: a right guess goes unnoticed, a wrong
-one aborts. The functionality with this selective failure is enough for the extension (DKLs18, section VI.B), since the
-choices of an aborted run are thrown away. Multiplications of libsecp256k1 by points other than G do not take constant
-time.
+2018/499, section VI.A and Protocol 7), which makes the "simplest OT" of Chou and Orlandi (LATINCRYPT 2015, section 3)
+complete: the sender proves that it knows its key (Schnorr), and a challenge, response and opening make each side show
+that it computed its pads. Adversary: static, malicious, either side, in the random-oracle model under the computational
+Diffie-Hellman assumption. A malicious sender may guess choice bits: a right guess goes unnoticed, a wrong one aborts.
+That is enough for the extension (DKLs18, section VI.B), since the choices of an aborted run are thrown away.
+Multiplications of libsecp256k1 by points other than G do not take constant time.
 
 **The extension** makes transfers of random strings from the seeds by symmetric cryptography: KOS (Keller, Orsini,
 Scholl, ePrint 2015/546) in its corrected version, Fig. 10, whose consistency check is that of SoftSpokenOT (Roy, ePrint
-2022/192, sections 3 and 4, here with k = 1). The check's random elements are a hash of the matrix they check
-(Fiat-Shamir; DKLs23, ePrint 2023/765, section 5), hence the field of 208 = λc + λs bits. The receiver sends a hash of
-the values t that the check compares, instead of the values. Adversary: static, malicious, either side, in the
-random-oracle model. A malicious receiver that passes the check has been consistent but for a few rows, and has guessed
-as many bits of the sender's Δ as there are such rows; it fails with probability 1/2 for each. A failed check therefore
-ends the pair for good (``PairAbort.ban``). Both sides put a fresh nonce into what they hash, so that a session id that
-is used twice by mistake does no harm. The roles are those of the extension: its receiver was the sender of the base
+2022/192, sections 3 and 4, here with k = 1), made non-interactive (Fiat-Shamir; DKLs23, ePrint 2023/765, section 5);
+hence the field of 208 = λc + λs bits. Adversary: static, malicious, either side, in the random-oracle model. A malicious
+receiver that passes the check has been consistent but for a few rows, and has guessed as many bits of the sender's Δ; it
+fails with probability 1/2 for each. A failed check therefore ends the pair for good (``PairAbort.ban``). Both sides put a
+fresh nonce into what they hash, in case a session id is used twice. The extension's receiver was the sender of the base
 transfers.
 """
 

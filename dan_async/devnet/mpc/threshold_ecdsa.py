@@ -54,6 +54,7 @@ from dan_async.devnet.mpc.aborts import (
 from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_share
 from dan_async.devnet.mpc.framing import (
     NONCE_BYTES,
+    POINT_BYTES,
     Digest,
     EncodedPoint,
     EncodedScalar,
@@ -249,14 +250,14 @@ class SigningParty(Stepwise):
         echo, psi = self._commitments_hash(), {}
         for other, receiver in self._receivers.items():
             psi[other] = scalar_to_bytes((self._mask - receiver.chi) % ORDER)
-        nonce, nonce_point, key_point = self._split_opening(self._opening)
+        nonce, points = self._opening[:NONCE_BYTES], self._opening[NONCE_BYTES:]
         return {
             other: Envelope(self._context, self._index, other).seal(
                 MultiplyMessage(
                     echo=echo,
                     nonce=nonce,
-                    nonce_point=nonce_point,
-                    key_point=key_point,
+                    nonce_point=points[:POINT_BYTES],
+                    key_point=points[POINT_BYTES:],
                     gamma_u=encode(base_multiply(self._sent[other][0])),
                     gamma_v=encode(base_multiply(self._sent[other][1])),
                     psi=psi[other],
@@ -335,11 +336,6 @@ class SigningParty(Stepwise):
     def _commitments_hash(self) -> bytes:
         parts = (self._commitments[i] for i in self._signers)
         return tagged_hash("dan-ecdsa/1 commitments", self._context, *parts)
-
-    @staticmethod
-    def _split_opening(opening: bytes) -> tuple[bytes, bytes, bytes]:
-        points = opening[NONCE_BYTES:]
-        return opening[:NONCE_BYTES], points[: len(points) // 2], points[len(points) // 2 :]
 
     def _send_to(self, other: int, data: bytes) -> bytes:
         message = Envelope(self._context, other, self._index).open(CommitMessage, data)

@@ -1,8 +1,4 @@
-"""
-What a node checks of a request before it acts on it: owner, ephemeral key, claim, signers. Pure: the time is an argument.
-
-A node trusts neither the client nor a gateway in between. Each refusal has a code of its own (docs/node-protocol.md).
-"""
+"""What a node checks of a request before it acts on it: owner, ephemeral key, claim, signers. Pure: time is an argument."""
 
 from __future__ import annotations
 

@@ -60,11 +60,7 @@ class NonceStore:
     """
 
     def __init__(
-        self,
-        context: NodeContext,
-        ring: KeyRing,
-        *,
-        entropy: Callable[[int], bytes] = secrets.token_bytes,
+        self, context: NodeContext, ring: KeyRing, *, entropy: Callable[[int], bytes] = secrets.token_bytes
     ) -> None:
         self._clock = context.clock
         self._lifetime_s = context.limits.nonce_lifetime_s

@@ -27,12 +27,7 @@ from dan_async.devnet.node.checks import (
     usable_key,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
-from dan_async.devnet.node.presigning import (
-    PresignatureOwner,
-    PresignatureStock,
-    PresignService,
-    presign_job,
-)
+from dan_async.devnet.node.presigning import PresignatureOwner, PresignatureStock, PresignService, presign_job
 from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns, content_hash
 from dan_async.devnet.node.rpc import RefusalError, reading, refusing
 from dan_async.devnet.peers.links import PeerLinks

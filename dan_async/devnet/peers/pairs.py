@@ -1,8 +1,4 @@
-"""
-Set-ups of pairs, as nodes make and keep them: ``mpc.pairwise_setup`` computes; docs/devnet.md has the messages.
-
-The record of a set-up with another node includes its ban.
-"""
+"""Set-ups of pairs, as nodes make and keep them: ``mpc.pairwise_setup`` computes; docs/devnet.md has the messages."""
 
 from __future__ import annotations
 
@@ -14,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
+
+from attrs import define, field
 
 from dan_async._json import dump
 from dan_async.deadline import cancel_and_wait
@@ -154,6 +152,7 @@ class PairSetupSession(RoundSession[PairState]):
 # --- all set-ups ------------------------------------------------------------------------------------------------------
 
 
+@define(eq=False, repr=False)
 class PairSetups:
     """
     The set-ups of one node: one for each pair of nodes, before the two first sign together.
@@ -163,28 +162,28 @@ class PairSetups:
     lost its side, or died before it was stored, gets a new set-up, and the two never run with halves that do not match.
     """
 
-    def __init__(
-        self, context: NodeContext, *, links: PeerLinks, sessions: PeerSessions, store: PairStore
-    ) -> None:
-        self._context = context
-        self._links = links
-        self._sessions = sessions
-        self._store = store
-        self._rate = RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
-        #: Which set-up each peer says it has.
-        self._told: dict[OperatorAddress, bytes] = {}
-        #: How many wait for each pair in order to sign.
-        self._urgent: Counter[OperatorAddress] = Counter()
-        #: The peers that wait to sign.
-        self._asked: set[OperatorAddress] = set()
-        #: When each peer was heard of last, and how often it fell silent in a set-up.
-        self._heard: dict[OperatorAddress, float] = {}
-        self._failures: Counter[OperatorAddress] = Counter()
-        self._running: dict[OperatorAddress, asyncio.Task[None]] = {}
-        self._superseded: set[asyncio.Task[None]] = set()
-        self._preparing: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
-        self._is_closed = False
+    _context: NodeContext
+    _links: PeerLinks
+    _sessions: PeerSessions
+    _store: PairStore
+    _rate: RateLimit = field(init=False)
+    #: Which set-up each peer says it has.
+    _told: dict[OperatorAddress, bytes] = field(factory=dict, init=False)
+    #: How many wait for each pair in order to sign, and the peers that do.
+    _urgent: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _asked: set[OperatorAddress] = field(factory=set, init=False)
+    #: When each peer was heard of last, and how often it fell silent in a set-up.
+    _heard: dict[OperatorAddress, float] = field(factory=dict, init=False)
+    _failures: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _running: dict[OperatorAddress, asyncio.Task[None]] = field(factory=dict, init=False)
+    _superseded: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _preparing: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _is_closed: bool = field(default=False, init=False)
+
+    @_rate.default
+    def _new_rate(self) -> RateLimit:
+        return RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
 
     async def ready(self, peer: OperatorAddress) -> PairState:
         """Return this side of the set-up with a peer, which has the other side; make one if there is none."""

@@ -47,11 +47,7 @@ class PresignSession(RoundSession[Presignature]):
     IS_CRITICAL = True
 
     def __init__(
-        self,
-        context: NodeContext,
-        sessions: PeerSessions,
-        pairs: PairSetups,
-        job: PresignJob,
+        self, context: NodeContext, sessions: PeerSessions, pairs: PairSetups, job: PresignJob
     ) -> None:
         super().__init__(
             context,
