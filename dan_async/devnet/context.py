@@ -8,7 +8,7 @@ import itertools
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import IntEnum
 from pathlib import Path
@@ -25,9 +25,11 @@ from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.share_store import ShareStore, replace_file
+from dan_async.protocols.node_claims import Claims, SignedClaims
 from dan_async.types import Clock, OperatorAddress
 
 T = TypeVar("T")
+S = TypeVar("S", bound=SignedClaims)
 
 _STORAGE_INFO = b"dan-devnet share store key"
 
@@ -285,3 +287,8 @@ class NodeContext:
     clock: Clock
     #: Called when a fault kills the node, with the seconds until it is to come back, if it is.
     on_crash: Callable[[float | None], None]
+
+    def signed(self, kind: type[S], claims: Claims, participants: Sequence[OperatorAddress]) -> S:
+        """Make claims as one of these participants, and sign them."""
+        operator, sign = self.identity.operator, self.identity.sign
+        return kind.make(claims, operator=operator, party_index=participants.index(operator) + 1, sign=sign)

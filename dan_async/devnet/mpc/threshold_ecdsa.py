@@ -19,8 +19,6 @@ Rounds 1 and 2 need no digest; they leave a ``Presignature``, which fixes the no
 costs ECDSA some security margin, which matters for signers of a great many presignatures at a time (Groth and Shoup,
 EUROCRYPT 2022, section 6): keep few in stock. Used for two digests, one presignature gives the key away. So it signs once,
 and has no form in which it could be stored: it does not outlive the process.
-
-Steps compute for milliseconds for each other signer and belong in an executor.
 """
 
 from __future__ import annotations

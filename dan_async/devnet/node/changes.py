@@ -94,12 +94,7 @@ class KeyChangeService:
             operation=operation,
             eph_id=claim.eph_id,
         )
-        return ChangeReceipt.make(
-            claims,
-            operator=self._context.identity.operator,
-            party_index=params.participants.index(self._context.identity.operator) + 1,
-            sign=self._context.identity.sign,
-        )
+        return self._context.signed(ChangeReceipt, claims, params.participants)
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -153,9 +148,5 @@ class PasskeyService:
         return record
 
     def _receipt(self, params: KeygenParams) -> PasskeyReceipt:
-        return PasskeyReceipt.make(
-            PasskeyClaims(request_id=params.request_id, credential_id=params.user_authentication.id),
-            operator=self._context.identity.operator,
-            party_index=params.participants.index(self._context.identity.operator) + 1,
-            sign=self._context.identity.sign,
-        )
+        claims = PasskeyClaims(request_id=params.request_id, credential_id=params.user_authentication.id)
+        return self._context.signed(PasskeyReceipt, claims, params.participants)

@@ -142,9 +142,4 @@ class KeygenService:
             participants=params.participants,
             transcript_hash=share.transcript_hash,
         )
-        return Acknowledgement.make(
-            claims,
-            operator=self._context.identity.operator,
-            party_index=share.index,
-            sign=self._context.identity.sign,
-        )
+        return self._context.signed(Acknowledgement, claims, params.participants)

@@ -43,11 +43,6 @@ class RefusalError(DanError):
         self.data = dict(data or {})
         self.rpc_id = rpc_id
 
-    def error_object(self) -> Json:
-        """Return the ``error`` member of a JSON-RPC reply."""
-        shown: dict[str, Any] = {"code": self.code, "message": self.message}
-        return {**shown, "data": self.data} if self.data else shown
-
 
 def invalid_params(error: DanError) -> RefusalError:
     """Refuse parameters that could not be read; ``data.field`` names the member, where one is to blame."""
@@ -153,7 +148,12 @@ def encode_result(rpc_id: int | str, result: Json) -> str:
 
 def encode_error(rpc_id: int | str | None, refusal: RefusalError) -> str:
     """Write the reply to a request that was refused; the id is null if it could not be read."""
-    return dump({"jsonrpc": "2.0", "id": rpc_id, "error": refusal.error_object()})
+    error = {
+        "code": refusal.code,
+        "message": refusal.message,
+        **({"data": refusal.data} if refusal.data else {}),
+    }
+    return dump({"jsonrpc": "2.0", "id": rpc_id, "error": error})
 
 
 # --- a connection -----------------------------------------------------------------------------------------------------
@@ -222,12 +222,10 @@ class RpcConnection:
         task.add_done_callback(self._requests.discard)
 
     def _admit(self, text: str) -> RpcRequest:
-        if _is_too_long(text, self._context.limits.max_request_bytes):
-            raise RefusalError(
-                NodeCode.TOO_LARGE,
-                f"a request may be {self._context.limits.max_request_bytes} bytes long",
-                rpc_id=guess_id(text),
-            )
+        limit = self._context.limits.max_request_bytes
+        if len(text) > limit or (not text.isascii() and len(text.encode()) > limit):
+            problem = f"a request may be {limit} bytes long"
+            raise RefusalError(NodeCode.TOO_LARGE, problem, rpc_id=guess_id(text))
         request = parse_request(text)
         wait_s = self._rate.take(self._address)
         refusal = None
@@ -273,7 +271,3 @@ class RpcConnection:
     async def _send(self, text: str) -> None:
         if not self._is_stuck:  # else it would end up inside of that message
             await self._websocket.send_str(text)
-
-
-def _is_too_long(text: str, limit: int) -> bool:
-    return len(text) > limit or (not text.isascii() and len(text.encode()) > limit)

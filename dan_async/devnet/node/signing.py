@@ -188,12 +188,7 @@ class SignService:
             public_key=record.share.public_key,
             shares=tuple(shares),
         )
-        return SignatureShares.make(
-            claims,
-            operator=self._context.identity.operator,
-            party_index=record.share.index,
-            sign=self._context.identity.sign,
-        )
+        return self._context.signed(SignatureShares, claims, record.acknowledgement.participants)
 
 
 def _digests(read: ReadSign) -> list[bytes]:
