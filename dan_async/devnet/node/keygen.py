@@ -26,7 +26,6 @@ from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
 
-
 #: How many settled requests are remembered, and for how long: nonces given out before are over long before then, and those
 #: given out later go to clients that know what they ask for.
 _MOST_SETTLED = 65_536

@@ -53,7 +53,6 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-
 #: Setups up to this many characters are read on the event loop, in well under a millisecond.
 _SHORT = 8192
 

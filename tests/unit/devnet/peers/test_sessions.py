@@ -14,7 +14,7 @@ from dan_async.devnet.peers.sessions import (
     PeerSessions,
     SilentPeersError,
 )
-from tests.unit.devnet.played_peers import Links
+from tests.unit.devnet.peers.played_peers import Links
 
 A, B, C = "0xA", "0xB", "0xC"
 SESSION, OTHER = b"\x01" * 32, b"\x02" * 32

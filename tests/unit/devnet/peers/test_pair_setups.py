@@ -14,7 +14,7 @@ from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.devnet.share_store import MemoryShareStore
 from tests.unit.devnet.mpc.signing_group import dealt_pair
 from tests.unit.devnet.node_context import node_context
-from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
+from tests.unit.devnet.peers.played_peers import IDENTITIES, OPERATORS, Links
 
 NONE = bytes(32)
 

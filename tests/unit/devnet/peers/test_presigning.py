@@ -21,7 +21,7 @@ from dan_async.errors import NodeCode
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import all_pairs, finish
 from tests.unit.devnet.node_context import node_context
-from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
+from tests.unit.devnet.peers.played_peers import IDENTITIES, OPERATORS, Links
 
 SESSION = b"\x0a" * 32
 REQUEST = "0x" + "0b" * 32
