@@ -323,7 +323,7 @@ class OwnerOperation(GatewayOperation[R]):
     async def _authorise(
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
     ) -> str:
-        if socket is not None and socket.has_arrived:
+        if socket is not None and await socket.has_more():
             await self._refuse_early(socket)  # it came together with the challenge
         signatures = await self._sign_watched(exchange, challenges, socket)
         await self._refuse_early(socket)
