@@ -11,6 +11,7 @@ random oracle, one for each tag.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from eth_hash.backends.pysha3 import keccak256 as _keccak256
 
@@ -29,9 +30,8 @@ def u32(number: int) -> bytes:
     return number.to_bytes(4, "big")
 
 
-def keccak256(data: bytes) -> bytes:
-    """Give the 32-byte Keccak-256 hash of *data*."""
-    return _keccak256(data)
+#: Return the 32-byte Keccak-256 hash of some bytes.
+keccak256: Callable[[bytes], bytes] = _keccak256
 
 
 DIGEST_BYTES = 32

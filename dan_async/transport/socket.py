@@ -372,16 +372,21 @@ class Socket:
         Listen while something else is waited for: *on_arrival* is called when a frame has come, or the end.
 
         The peer is pinged meanwhile, so that nothing on the way takes the connection for idle; one that is silent from one
-        ping to the next is given up.
+        ping to the next is given up. All that begins with the event loop's next turn: what ends before was no wait.
         """
-        ahead = self._listen()
-        ahead.add_done_callback(on_arrival)
-        self._is_heard = True
-        self._ping(ping_every_s, spare=0)
+
+        def begin() -> None:
+            self._listen().add_done_callback(on_arrival)
+            self._is_heard = True
+            self._ping(ping_every_s, spare=0)
+
+        beginning = self._loop.call_soon(begin)
         try:
             yield
         finally:
-            ahead.remove_done_callback(on_arrival)
+            beginning.cancel()
+            if self._ahead is not None:
+                self._ahead.remove_done_callback(on_arrival)
             self._stop_pinging()
 
     # --- pings --------------------------------------------------------------------------------------------------------
@@ -491,6 +496,8 @@ class Socket:
 
         Whoever waits gets the error that *loss* makes. The polite way waits for the peer's close frame, a short time.
         """
+        if self._is_dropped and not self._tasks:
+            return
         self._lose(loss or self._broken)
         try:
             if is_polite and self._tasks and not self._is_dropped:
