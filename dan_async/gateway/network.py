@@ -35,7 +35,7 @@ from dan_async.protocols.exchange import (
 from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
 from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.results import KeygenResult
+from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import SocketOpener
 from dan_async.types import Clock, KeyAlgorithm, RequestId, new_request_id
@@ -348,7 +348,7 @@ class GatewayNetwork:
             owner_id=order.owner_id or "",
             deadline=deadline,
         ).run()
-        return tuple(result.to_bytes() for result in results)
+        return tuple(map(SigngenResult.to_bytes, results))
 
     async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
         """

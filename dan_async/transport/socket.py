@@ -244,14 +244,25 @@ class Socket:
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
-    async def receive(self, timeout_s: float | None) -> str:
-        """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
+    async def receive(self, timeout_s: float | None, *, and_listen: bool = False) -> str:
+        """
+        Wait for the next text frame. If no whole one comes in time, the connection is of no more use.
+
+        With *and_listen*, go on to receive: ``has_more`` then knows whether another one came together with this one.
+        """
         timer = None
         if timeout_s is not None:
             timer = self._loop.call_later(timeout_s, self.end, partial(self._late, timeout_s))
         try:
-            outcome = await (self._next() if self._ahead is None else self._ahead)
-            self._ahead = None
+            if self._ahead is not None:
+                outcome = await self._ahead
+                self._ahead = None
+            elif and_listen:
+                first: asyncio.Future[str | DanError] = self._loop.create_future()
+                self._listen(after=first)
+                outcome = await first
+            else:
+                outcome = await self._next()
         finally:
             if timer is not None:
                 timer.cancel()
@@ -336,19 +347,25 @@ class Socket:
 
     # --- what comes too early -----------------------------------------------------------------------------------------
 
-    def _listen(self) -> asyncio.Task[str | DanError]:
-        """Begin to receive the next frame; the next ``receive`` takes it."""
+    def _listen(self, *, after: asyncio.Future[str | DanError] | None = None) -> asyncio.Task[str | DanError]:
+        """Begin to receive the next frame, or the one *after* it; the next ``receive`` takes it."""
         if self._ahead is None:
-            self._ahead = asyncio.create_task(self._next(), name=f"dan_async listening to {self.where}")
+            receiving = self._next() if after is None else self._next_but_one(after)
+            self._ahead = asyncio.create_task(receiving, name=f"dan_async listening to {self.where}")
             self._tasks.add(self._ahead)
             self._ahead.add_done_callback(self._tasks.discard)
         return self._ahead
 
-    async def has_more(self) -> bool:
-        """Whether a frame, or the end, came together with the last frame: to be seen without waiting for the system."""
-        ahead = self._listen()
-        await asyncio.sleep(0)
-        return ahead.done()
+    async def _next_but_one(self, first: asyncio.Future[str | DanError]) -> str | DanError:
+        outcome = await self._next()
+        if not first.done():
+            first.set_result(outcome)
+        return outcome if isinstance(outcome, DanError) else await self._next()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a frame, or the end, has been listened for and has come."""
+        return self._ahead is not None and self._ahead.done()
 
     async def early_error(self) -> DanError | None:
         """Return what came while nothing should have: None, the loss of the connection, or a frame before its turn."""
