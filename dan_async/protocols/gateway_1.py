@@ -30,7 +30,6 @@ from dan_async.protocols.setups import (
     MOST_SETUP,
     TAG_CLAIM,
     TAG_KEY_ID,
-    EphemeralClaim,
     EphemeralKeySetup,
     UserAuthentication,
     decode_metadata,
@@ -171,11 +170,7 @@ def _decode_challenge_object(frame: object, names: Collection[str]) -> dict[str,
         found = load(frame) if isinstance(frame, str) else None
     except ProtocolError:
         found = None
-    if (
-        not isinstance(found, dict)
-        or set(found) != set(names)
-        or not all(map(is_challenge, found.values()))
-    ):
+    if not isinstance(found, dict) or set(found) != set(names) or not all(map(is_challenge, found.values())):
         raise ChallengeError(
             f"the challenge is not a JSON object with 64 hex digits for each of {', '.join(names)}: "
             f"the gateway sent {shown(frame)}",

@@ -288,7 +288,7 @@ class InFlight:
         return len(self._limits)
 
     def begin(self, timeout_s: float | None) -> asyncio.Timeout:
-        """Return the time limit of a call that begins, to be entered at once, and to be handed to ``end`` whatever happens."""
+        """Return the time limit of a call that begins: to be entered at once, and handed to ``end`` in any case."""
         if self.is_closed:
             raise self.closed_error()
         limit = asyncio.timeout(timeout_s)
