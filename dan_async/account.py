@@ -17,8 +17,7 @@ from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import personal_message_digest
 from dan_async.errors import DanError, InvalidFieldError, require_extra
-from dan_async.jobs.sign_message import session_of
-from dan_async.session import DanModuleInfo
+from dan_async.session import DanModuleInfo, session_of
 from dan_async.types import Address, TypedData
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Session keys as the caller holds them: the seed's payload, and what sign_message takes."""
+"""Session keys as the caller holds them: the payload of a new one, and the part of it that signing needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId
 
-_MAX_CHAIN_ID = 2**53 - 1  # what a JavaScript reader of the same payload can still hold
+#: The largest that a JavaScript reader of the same payload can still hold.
+MAX_CHAIN_ID = 2**53 - 1
 
 #: Our field names and the seed's, in the seed's order.
 _SEED_NAMES = {
@@ -54,7 +55,7 @@ def _mask(_: object) -> str:
 
 
 def _shown(name: object) -> str:
-    """A field name that came from outside: shown only if it looks like one."""
+    """Return a field name from outside, if it looks like one."""
     return name if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else "a field"
 
 
@@ -65,7 +66,7 @@ def _without_0x(value: object) -> object:
 @frozen(kw_only=True)
 class DanModuleInfo:
     """
-    All that signing needs to know of a session; every ``DanSessionKeyPayload`` is one.
+    The part of a session that signing needs; every ``DanSessionKeyPayload`` is one.
 
     Args:
         session_key_eoa: The address of the distributed key.
@@ -90,7 +91,7 @@ class DanModuleInfo:
     parties_number: int | None = field(default=None)
     threshold: int | None = field(default=None)
     eoa_address: Address | None = field(default=None, validator=optional(parse_address))
-    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=_MAX_CHAIN_ID))
+    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_CHAIN_ID))
     public_key: Hex | None = field(default=None, validator=optional(check_text, most=132))
     eph_id: str | None = field(default=None, validator=optional(check_text, most=256))
     eph_alg: KeyAlgorithm | None = field(default=None, validator=optional(check_algorithm))
@@ -106,7 +107,7 @@ class DanModuleInfo:
         Read the seed's camelCase form, with or without the extended fields.
 
         Args:
-            data: A mapping, as ``json.loads`` gives it.
+            data: A mapping, as ``json.loads`` returns it.
 
         Raises:
             InvalidFieldError: A field is missing, unknown or wrong; the error has the name it has in *data*.
@@ -144,10 +145,10 @@ class DanModuleInfo:
 
     def to_dict(self, *, extended: bool = False) -> dict[str, Any]:
         """
-        Give the seed's camelCase form, secret included, ready for ``json.dumps`` and for the TypeScript ``signMessage``.
+        Return the seed's camelCase form, secret included, for ``json.dumps`` and the TypeScript ``signMessage``.
 
         Args:
-            extended: Also give publicKey, ephId, ephAlg and expiresAt. Fields that are not known are left out.
+            extended: Also include publicKey, ephId, ephAlg and expiresAt. Fields that are not known are left out.
         """
         names = _SEED_NAMES | (_EXTENDED_NAMES if extended else {})
         values = ((wire, getattr(self, ours)) for ours, wire in names.items())
@@ -157,7 +158,7 @@ class DanModuleInfo:
 @frozen(kw_only=True)
 class DanSessionKeyPayload(DanModuleInfo):
     """
-    What ``generate_session_key`` returns: the seed's seven fields and four more.
+    A new session key, from ``generate_session_key``: the seed's seven fields and four more.
 
     Args:
         session_key_eoa: The address of the distributed key, EIP-55.
@@ -180,4 +181,13 @@ class DanSessionKeyPayload(DanModuleInfo):
     parties_number: int = field()
     threshold: int = field()
     eoa_address: Address = field(validator=required(parse_address))
-    chain_id: int = field(validator=required(check_int, least=1, most=_MAX_CHAIN_ID))
+    chain_id: int = field(validator=required(check_int, least=1, most=MAX_CHAIN_ID))
+
+
+def session_of(session: object) -> DanModuleInfo:
+    """Return a session that is given in any of its forms."""
+    if isinstance(session, DanModuleInfo):
+        return session
+    if isinstance(session, Mapping):
+        return DanModuleInfo.from_dict(session)
+    raise InvalidFieldError("session", f"must be a session payload or its dict, not {type(session).__name__}")

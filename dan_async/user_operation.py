@@ -1,30 +1,14 @@
 """
-User operations of ERC-4337 v0.6 and v0.7, in the JSON-RPC form of bundlers (ERC-7769).
+User operations of ERC-4337 v0.6 and v0.7 in the JSON-RPC form of bundlers (ERC-7769), their hash and their receipts.
 
 Inputs are normalised: numbers may be ints, ``0x`` hex or decimal texts; bytes may be bytes, or hex text with or without
 ``0x``, which the earliest TypeScript clients leave away. ``to_dict`` has one form: quantities and bytes as ``0x`` hex.
-
-ERC-4337: the hash that the entry point gives a user operation, and that the account's owner signs.
-
-Follows ``getUserOpHash`` of the EntryPoint contracts v0.6 (``UserOperationLib.pack`` over ``UserOperation``) and v0.7 (over
-``PackedUserOperation``). Everything hashed is a 32-byte word, since the ABI's variable-length members go in as their
-Keccak-256; so the packing is a row of words and needs no ABI library.
-
-Operations are known here by their fields alone: crypto lies below models, whose user operations have these fields.
-
-Values of user operations as the clients write them: numbers as int, hex or decimal text; bytes with or without 0x.
-
-One call that a smart account makes.
-
-User operations of EntryPoint v0.7 as the contract takes them: gas limits, prices and paymaster packed into words.
-
-What a bundler reports of a user operation that is on the chain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from attrs import field, fields, frozen
 
@@ -35,12 +19,7 @@ from dan_async.errors import InvalidFieldError
 from dan_async.types import Address, EntryPointVersion, Hex
 
 __all__ = [
-    "ADDRESS_LENGTH",
-    "HALF_WORD",
-    "PAYMASTER_HEAD",
     "Call",
-    "HashableV06",
-    "HashableV07",
     "PackedUserOperation",
     "UserOperation",
     "UserOperationReceipt",
@@ -50,152 +29,22 @@ __all__ = [
     "user_operation_hash",
 ]
 
-_LARGEST = 2**256 - 1
-
-
-class _Hashable(Protocol):
-    # Read-only members, so that frozen classes and properties fit.
-    @property
-    def sender(self) -> str:
-        """The smart account: ``0x`` and 40 hex digits."""
-        ...
-
-    @property
-    def nonce(self) -> int:
-        """Its nonce, of 256 bits."""
-        ...
-
-    @property
-    def init_code(self) -> bytes:
-        """The factory and its call, or nothing."""
-        ...
-
-    @property
-    def call_data(self) -> bytes:
-        """What the account is called with."""
-        ...
-
-    @property
-    def pre_verification_gas(self) -> int:
-        """Gas for the bundler's own costs, of 256 bits."""
-        ...
-
-    @property
-    def paymaster_and_data(self) -> bytes:
-        """The paymaster and its data, or nothing."""
-        ...
-
-
-class HashableV06(_Hashable, Protocol):
-    """The fields of a v0.6 operation that its hash covers: numbers have at most 256 bits."""
-
-    version: ClassVar[Literal["v0.6.0"]]
-
-    @property
-    def call_gas_limit(self) -> int:
-        """Gas for the call."""
-        ...
-
-    @property
-    def verification_gas_limit(self) -> int:
-        """Gas for checking the operation."""
-        ...
-
-    @property
-    def max_fee_per_gas(self) -> int:
-        """The highest price in wei."""
-        ...
-
-    @property
-    def max_priority_fee_per_gas(self) -> int:
-        """The highest tip in wei."""
-        ...
-
-
-class HashableV07(_Hashable, Protocol):
-    """The fields of a v0.7 operation that its hash covers, packed as the contract takes them."""
-
-    version: ClassVar[Literal["v0.7.0"]]
-
-    @property
-    def account_gas_limits(self) -> bytes:
-        """Verification and call gas limit, 16 bytes each."""
-        ...
-
-    @property
-    def gas_fees(self) -> bytes:
-        """Highest tip and price, 16 bytes each."""
-        ...
-
-
-def user_operation_hash(
-    operation: HashableV06 | HashableV07, *, entry_point: str, chain_id: int, version: EntryPointVersion
-) -> bytes:
-    """
-    Give the 32 bytes that ``EntryPoint.getUserOpHash`` gives; the operation's signature has no part in them.
-
-    Args:
-        operation: The operation, of the models or with the same fields.
-        entry_point: The entry point's address.
-        chain_id: The chain's id, at least 1.
-        version: The entry point's version, which must be the operation's.
-
-    Raises:
-        InvalidFieldError: The version is not the operation's, or another argument is wrong.
-    """
-    if operation.version != version:
-        raise InvalidFieldError(
-            "version", f"is not the user operation's, which has the form of {operation.version}"
-        )
-    entry_point = parse_address("entry_point", entry_point)
-    if isinstance(chain_id, bool) or not isinstance(chain_id, int) or not 1 <= chain_id <= _LARGEST:
-        raise InvalidFieldError("chain_id", "must be a whole number from 1 to 2**256 - 1")
-    words = _words_v06(operation) if operation.version == "v0.6.0" else _words_v07(operation)
-    return keccak256(keccak256(b"".join(words)) + _address(entry_point) + _number(chain_id))
-
-
-def _words_v06(operation: HashableV06) -> list[bytes]:
-    return [
-        _address(operation.sender),
-        _number(operation.nonce),
-        keccak256(operation.init_code),
-        keccak256(operation.call_data),
-        _number(operation.call_gas_limit),
-        _number(operation.verification_gas_limit),
-        _number(operation.pre_verification_gas),
-        _number(operation.max_fee_per_gas),
-        _number(operation.max_priority_fee_per_gas),
-        keccak256(operation.paymaster_and_data),
-    ]
-
-
-def _words_v07(operation: HashableV07) -> list[bytes]:
-    return [
-        _address(operation.sender),
-        _number(operation.nonce),
-        keccak256(operation.init_code),
-        keccak256(operation.call_data),
-        operation.account_gas_limits,
-        _number(operation.pre_verification_gas),
-        operation.gas_fees,
-        keccak256(operation.paymaster_and_data),
-    ]
-
-
-def _address(address: str) -> bytes:
-    return bytes(12) + bytes.fromhex(address[2:])
-
-
-def _number(value: int) -> bytes:
-    return value.to_bytes(32)
-
-
 #: Longest member of variable length, in bytes; no block takes a longer one.
 _MOST_BYTES = 128 * 1024
-
 _SHOWN_BYTES = 16
 
 _WORD = 32
+_SELECTOR_LENGTH = 4
+_ADDRESS_LENGTH = 20
+
+#: Bytes of a gas limit or a price.
+_HALF_WORD = 16
+
+#: Where the paymaster's own data begins in a packed paymasterAndData: after the address and two gas limits.
+_PAYMASTER_HEAD = _ADDRESS_LENGTH + 2 * _HALF_WORD
+
+_read_uint256 = number_of(256)
+_read_uint128 = number_of(128)
 
 
 def data(value: object, name: str) -> bytes:
@@ -220,7 +69,7 @@ def address(value: object, name: str) -> Address:
 
 
 def address_and_data(least: int) -> Callable[[Any, str], bytes]:
-    """Make a reader of bytes that begin with an address and take so many bytes at least; or are none."""
+    """Return a reader of bytes that are empty, or begin with an address and have *least* bytes or more."""
 
     def read(value: object, name: str) -> bytes:
         found = data(value, name)
@@ -232,22 +81,44 @@ def address_and_data(least: int) -> Callable[[Any, str], bytes]:
 
 
 def shorten(value: bytes | None) -> str:
-    """Show the beginning of bytes, for a repr."""
+    """Return the beginning of bytes, for a repr."""
     if value is None or len(value) <= _SHOWN_BYTES:
         return "None" if value is None else to_hex(value)
     return f"{to_hex(value[:_SHOWN_BYTES])}… ({len(value)} bytes)"
 
 
 @frozen
-class Member:
+class Call:
     """
-    A member of the JSON-RPC form.
+    A call of the smart account.
 
     Args:
-        wire: Its name there.
-        read: Reads its value; takes the value and the name for errors.
-        needed: Whether it must be there.
+        target: The address to call.
+        value: Wei sent with it; an int, or decimal or ``0x`` text.
+        data: The call data, as bytes or hex text. Nothing for a plain transfer.
+
+    Raises:
+        InvalidFieldError: A field is wrong.
     """
+
+    target: Address
+    value: int = 0
+    data: bytes = field(default=b"", repr=shorten)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "target", parse_address("target", self.target))
+        object.__setattr__(self, "value", _read_uint256(self.value, "value"))
+        object.__setattr__(self, "data", data(self.data, "data"))
+
+    @property
+    def selector(self) -> bytes:
+        """The first four bytes of the call data; empty for a plain transfer."""
+        return self.data[:_SELECTOR_LENGTH]
+
+
+@frozen
+class Member:
+    """A member of the JSON-RPC form: its name there, the reader of its value, and whether it must be there."""
 
     wire: str
     read: Callable[[Any, str], Any]
@@ -255,7 +126,7 @@ class Member:
 
 
 class JsonRpcForm:
-    """What the forms of a user operation have in common: fields that are normalised, and the way to JSON and back."""
+    """The common part of all forms: fields that are normalised, and the way to JSON and back."""
 
     __slots__ = ()
 
@@ -274,7 +145,7 @@ class JsonRpcForm:
         Read the camelCase form of JSON-RPC, strictly.
 
         Args:
-            found: A mapping, as ``json.loads`` gives it. A null counts as left out.
+            found: A mapping, as ``json.loads`` returns it. A null counts as left out.
 
         Raises:
             InvalidFieldError: A member is missing, unknown or wrong; unknown names are not repeated.
@@ -298,7 +169,7 @@ class JsonRpcForm:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the camelCase form of JSON-RPC: quantities and bytes as 0x hex; what is None is left out."""
+        """Return the camelCase form of JSON-RPC: quantities and bytes as 0x hex; None is left out."""
         values = ((member.wire, getattr(self, ours)) for ours, member in self.members.items())
         return {wire: _wire_value(value) for wire, value in values if value is not None}
 
@@ -307,93 +178,6 @@ def _wire_value(value: bytes | int | str) -> str:
     if isinstance(value, bytes):
         return to_hex(value)
     return hex(value) if isinstance(value, int) else value
-
-
-_SELECTOR_LENGTH = 4
-
-_read_value = number_of(256)
-
-
-@frozen
-class Call:
-    """
-    A call of the smart account.
-
-    Args:
-        target: Who is called.
-        value: Wei sent with it; an int, or decimal or ``0x`` text.
-        data: The call data, as bytes or hex text. Nothing for a plain transfer.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
-    """
-
-    target: Address
-    value: int = 0
-    data: bytes = field(default=b"", repr=shorten)
-
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "target", parse_address("target", self.target))
-        object.__setattr__(self, "value", _read_value(self.value, "value"))
-        object.__setattr__(self, "data", data(self.data, "data"))
-
-    @property
-    def selector(self) -> bytes:
-        """The first four bytes of the call data; empty for a plain transfer."""
-        return self.data[:_SELECTOR_LENGTH]
-
-
-ADDRESS_LENGTH = 20
-
-#: Bytes of a gas limit or a price.
-HALF_WORD = 16
-
-#: Where the paymaster's own data begins in a packed paymasterAndData: after the address and two gas limits.
-PAYMASTER_HEAD = ADDRESS_LENGTH + 2 * HALF_WORD
-
-
-@frozen(kw_only=True)
-class PackedUserOperation(JsonRpcForm):
-    """
-    A user operation of EntryPoint v0.7 as the contract takes it.
-
-    Args:
-        sender: The smart account.
-        nonce: Its nonce in the entry point.
-        init_code: The factory's address and its call, if the account is not deployed yet.
-        call_data: What the entry point calls the account with.
-        account_gas_limits: 32 bytes: verification gas limit and call gas limit, 16 each.
-        pre_verification_gas: Gas that is paid for the bundler's own costs.
-        gas_fees: 32 bytes: highest tip and highest price, 16 each.
-        paymaster_and_data: Paymaster, its two gas limits of 16 bytes, its data; or nothing.
-        signature: The account's signature; empty before it is made.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
-    """
-
-    version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
-    members: ClassVar[Mapping[str, Member]] = {
-        "sender": Member("sender", address),
-        "nonce": Member("nonce", number_of(256)),
-        "init_code": Member("initCode", address_and_data(ADDRESS_LENGTH), needed=False),
-        "call_data": Member("callData", data),
-        "account_gas_limits": Member("accountGasLimits", word),
-        "pre_verification_gas": Member("preVerificationGas", number_of(256)),
-        "gas_fees": Member("gasFees", word),
-        "paymaster_and_data": Member("paymasterAndData", address_and_data(PAYMASTER_HEAD), needed=False),
-        "signature": Member("signature", data, needed=False),
-    }
-
-    sender: Address
-    nonce: int
-    init_code: bytes = field(default=b"", repr=shorten)
-    call_data: bytes = field(repr=shorten)
-    account_gas_limits: bytes = field(repr=shorten)
-    pre_verification_gas: int
-    gas_fees: bytes = field(repr=shorten)
-    paymaster_and_data: bytes = field(default=b"", repr=shorten)
-    signature: bytes = field(default=b"", repr=shorten)
 
 
 @frozen(kw_only=True)
@@ -405,7 +189,7 @@ class UserOperationV06(JsonRpcForm):
         sender: The smart account.
         nonce: Its nonce in the entry point: 192 bits of lane, 64 bits of sequence.
         init_code: The factory's address and its call, if the account is not deployed yet.
-        call_data: What the entry point calls the account with.
+        call_data: The entry point's call of the account.
         call_gas_limit: Gas for that call.
         verification_gas_limit: Gas for checking the operation.
         pre_verification_gas: Gas that is paid for the bundler's own costs.
@@ -421,15 +205,15 @@ class UserOperationV06(JsonRpcForm):
     version: ClassVar[Literal["v0.6.0"]] = "v0.6.0"
     members: ClassVar[Mapping[str, Member]] = {
         "sender": Member("sender", address),
-        "nonce": Member("nonce", number_of(256)),
-        "init_code": Member("initCode", address_and_data(ADDRESS_LENGTH), needed=False),
+        "nonce": Member("nonce", _read_uint256),
+        "init_code": Member("initCode", address_and_data(_ADDRESS_LENGTH), needed=False),
         "call_data": Member("callData", data),
-        "call_gas_limit": Member("callGasLimit", number_of(256)),
-        "verification_gas_limit": Member("verificationGasLimit", number_of(256)),
-        "pre_verification_gas": Member("preVerificationGas", number_of(256)),
-        "max_fee_per_gas": Member("maxFeePerGas", number_of(256)),
-        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", number_of(256)),
-        "paymaster_and_data": Member("paymasterAndData", address_and_data(ADDRESS_LENGTH), needed=False),
+        "call_gas_limit": Member("callGasLimit", _read_uint256),
+        "verification_gas_limit": Member("verificationGasLimit", _read_uint256),
+        "pre_verification_gas": Member("preVerificationGas", _read_uint256),
+        "max_fee_per_gas": Member("maxFeePerGas", _read_uint256),
+        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", _read_uint256),
+        "paymaster_and_data": Member("paymasterAndData", address_and_data(_ADDRESS_LENGTH), needed=False),
         "signature": Member("signature", data, needed=False),
     }
 
@@ -442,6 +226,50 @@ class UserOperationV06(JsonRpcForm):
     pre_verification_gas: int
     max_fee_per_gas: int
     max_priority_fee_per_gas: int
+    paymaster_and_data: bytes = field(default=b"", repr=shorten)
+    signature: bytes = field(default=b"", repr=shorten)
+
+
+@frozen(kw_only=True)
+class PackedUserOperation(JsonRpcForm):
+    """
+    A user operation of EntryPoint v0.7 as the contract takes it.
+
+    Args:
+        sender: The smart account.
+        nonce: Its nonce in the entry point.
+        init_code: The factory's address and its call, if the account is not deployed yet.
+        call_data: The entry point's call of the account.
+        account_gas_limits: 32 bytes: verification gas limit and call gas limit, 16 each.
+        pre_verification_gas: Gas that is paid for the bundler's own costs.
+        gas_fees: 32 bytes: highest tip and highest price, 16 each.
+        paymaster_and_data: Paymaster, its two gas limits of 16 bytes, its data; or nothing.
+        signature: The account's signature; empty before it is made.
+
+    Raises:
+        InvalidFieldError: A field is wrong.
+    """
+
+    version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
+    members: ClassVar[Mapping[str, Member]] = {
+        "sender": Member("sender", address),
+        "nonce": Member("nonce", _read_uint256),
+        "init_code": Member("initCode", address_and_data(_ADDRESS_LENGTH), needed=False),
+        "call_data": Member("callData", data),
+        "account_gas_limits": Member("accountGasLimits", word),
+        "pre_verification_gas": Member("preVerificationGas", _read_uint256),
+        "gas_fees": Member("gasFees", word),
+        "paymaster_and_data": Member("paymasterAndData", address_and_data(_PAYMASTER_HEAD), needed=False),
+        "signature": Member("signature", data, needed=False),
+    }
+
+    sender: Address
+    nonce: int
+    init_code: bytes = field(default=b"", repr=shorten)
+    call_data: bytes = field(repr=shorten)
+    account_gas_limits: bytes = field(repr=shorten)
+    pre_verification_gas: int
+    gas_fees: bytes = field(repr=shorten)
     paymaster_and_data: bytes = field(default=b"", repr=shorten)
     signature: bytes = field(default=b"", repr=shorten)
 
@@ -463,17 +291,17 @@ class UserOperationV07(JsonRpcForm):
         sender: The smart account.
         nonce: Its nonce in the entry point.
         factory: The account's factory, if it is not deployed yet.
-        factory_data: What the factory is called with; needs a factory.
-        call_data: What the entry point calls the account with.
+        factory_data: The call of the factory; needs a factory.
+        call_data: The entry point's call of the account.
         call_gas_limit: Gas for that call.
         verification_gas_limit: Gas for checking the operation.
         pre_verification_gas: Gas that is paid for the bundler's own costs; up to 256 bits.
         max_fee_per_gas: The highest price in wei (EIP-1559).
         max_priority_fee_per_gas: The highest tip in wei.
-        paymaster: Who pays instead of the account, if anyone.
+        paymaster: The paymaster that pays instead of the account, if any.
         paymaster_verification_gas_limit: Gas for the paymaster's check; needs a paymaster. None counts as 0.
-        paymaster_post_op_gas_limit: Gas for what it does afterwards; likewise.
-        paymaster_data: What it is given; likewise.
+        paymaster_post_op_gas_limit: Gas for its work afterwards; likewise.
+        paymaster_data: Its data; likewise.
         signature: The account's signature; empty before it is made.
 
     Raises:
@@ -483,20 +311,20 @@ class UserOperationV07(JsonRpcForm):
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
     members: ClassVar[Mapping[str, Member]] = {
         "sender": Member("sender", address),
-        "nonce": Member("nonce", number_of(256)),
+        "nonce": Member("nonce", _read_uint256),
         "factory": Member("factory", address, needed=False),
         "factory_data": Member("factoryData", data, needed=False),
         "call_data": Member("callData", data),
-        "call_gas_limit": Member("callGasLimit", number_of(128)),
-        "verification_gas_limit": Member("verificationGasLimit", number_of(128)),
-        "pre_verification_gas": Member("preVerificationGas", number_of(256)),
-        "max_fee_per_gas": Member("maxFeePerGas", number_of(128)),
-        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", number_of(128)),
+        "call_gas_limit": Member("callGasLimit", _read_uint128),
+        "verification_gas_limit": Member("verificationGasLimit", _read_uint128),
+        "pre_verification_gas": Member("preVerificationGas", _read_uint256),
+        "max_fee_per_gas": Member("maxFeePerGas", _read_uint128),
+        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", _read_uint128),
         "paymaster": Member("paymaster", address, needed=False),
         "paymaster_verification_gas_limit": Member(
-            "paymasterVerificationGasLimit", number_of(128), needed=False
+            "paymasterVerificationGasLimit", _read_uint128, needed=False
         ),
-        "paymaster_post_op_gas_limit": Member("paymasterPostOpGasLimit", number_of(128), needed=False),
+        "paymaster_post_op_gas_limit": Member("paymasterPostOpGasLimit", _read_uint128, needed=False),
         "paymaster_data": Member("paymasterData", data, needed=False),
         "signature": Member("signature", data, needed=False),
     }
@@ -529,10 +357,10 @@ class UserOperationV07(JsonRpcForm):
         """
         Read the camelCase form of JSON-RPC, strictly, and the form that the public DAN clients send.
 
-        That one has ``paymasterAndData`` in place of the paymaster's four members, and empty texts for what there is not.
+        That one has ``paymasterAndData`` in place of the paymaster's four members, and empty texts for absent members.
 
         Args:
-            found: A mapping, as ``json.loads`` gives it. A null counts as left out.
+            found: A mapping, as ``json.loads`` returns it. A null counts as left out.
 
         Raises:
             InvalidFieldError: A member is missing, unknown or wrong; unknown names are not repeated.
@@ -547,10 +375,10 @@ class UserOperationV07(JsonRpcForm):
                     if values.get(name) in _EMPTY:
                         values.pop(name, None)
         if packed:
-            if len(packed) < PAYMASTER_HEAD or values.get("paymaster") is not None:
+            if len(packed) < _PAYMASTER_HEAD or values.get("paymaster") is not None:
                 raise InvalidFieldError(
                     "paymasterAndData",
-                    f"must be {PAYMASTER_HEAD} bytes or more, and alone: an address, two gas limits, data",
+                    f"must be {_PAYMASTER_HEAD} bytes or more, and alone: an address, two gas limits, data",
                 )
             values |= {cls.members[ours].wire: value for ours, value in _unpack_paymaster(packed).items()}
         return super().from_dict(values)
@@ -562,20 +390,20 @@ class UserOperationV07(JsonRpcForm):
         return cls(
             sender=packed.sender,
             nonce=packed.nonce,
-            factory=Address(to_hex(init_code[:ADDRESS_LENGTH])) if init_code else None,
-            factory_data=init_code[ADDRESS_LENGTH:] if init_code else None,
+            factory=Address(to_hex(init_code[:_ADDRESS_LENGTH])) if init_code else None,
+            factory_data=init_code[_ADDRESS_LENGTH:] if init_code else None,
             call_data=packed.call_data,
-            call_gas_limit=int.from_bytes(limits[HALF_WORD:]),
-            verification_gas_limit=int.from_bytes(limits[:HALF_WORD]),
+            call_gas_limit=int.from_bytes(limits[_HALF_WORD:]),
+            verification_gas_limit=int.from_bytes(limits[:_HALF_WORD]),
             pre_verification_gas=packed.pre_verification_gas,
-            max_fee_per_gas=int.from_bytes(fees[HALF_WORD:]),
-            max_priority_fee_per_gas=int.from_bytes(fees[:HALF_WORD]),
+            max_fee_per_gas=int.from_bytes(fees[_HALF_WORD:]),
+            max_priority_fee_per_gas=int.from_bytes(fees[:_HALF_WORD]),
             **(_unpack_paymaster(packed.paymaster_and_data) if packed.paymaster_and_data else {}),
             signature=packed.signature,
         )
 
     def pack(self) -> PackedUserOperation:
-        """Give the same operation as the contract takes it."""
+        """Return the same operation as the contract takes it."""
         names = [attribute.name for attribute in fields(PackedUserOperation)]
         return PackedUserOperation(**{name: getattr(self, name) for name in names})
 
@@ -604,16 +432,30 @@ class UserOperationV07(JsonRpcForm):
         return bytes.fromhex(self.paymaster[2:]) + limits + (self.paymaster_data or b"")
 
 
+def _two_halves(first: int, second: int) -> bytes:
+    return first.to_bytes(_HALF_WORD) + second.to_bytes(_HALF_WORD)
+
+
+def _unpack_paymaster(packed: bytes) -> dict[str, Any]:
+    middle = _ADDRESS_LENGTH + _HALF_WORD
+    return {
+        "paymaster": to_hex(packed[:_ADDRESS_LENGTH]),
+        "paymaster_verification_gas_limit": int.from_bytes(packed[_ADDRESS_LENGTH:middle]),
+        "paymaster_post_op_gas_limit": int.from_bytes(packed[middle:_PAYMASTER_HEAD]),
+        "paymaster_data": packed[_PAYMASTER_HEAD:],
+    }
+
+
 #: A user operation in any form.
 UserOperation: TypeAlias = UserOperationV06 | UserOperationV07 | PackedUserOperation
 
 
 def user_operation_from_dict(found: Mapping[str, Any], *, version: EntryPointVersion) -> UserOperation:
     """
-    Read a user operation for an entry point of this version; v0.7 packed or not, as its members tell.
+    Read a user operation for an entry point of this version; its members tell whether one of v0.7 is packed.
 
     Args:
-        found: A mapping, as ``json.loads`` gives it.
+        found: A mapping, as ``json.loads`` returns it.
         version: The entry point's.
 
     Raises:
@@ -628,27 +470,80 @@ def user_operation_from_dict(found: Mapping[str, Any], *, version: EntryPointVer
     return UserOperationV07.from_dict(found)
 
 
-def _two_halves(first: int, second: int) -> bytes:
-    return first.to_bytes(HALF_WORD) + second.to_bytes(HALF_WORD)
+def user_operation_hash(
+    operation: UserOperation, *, entry_point: str, chain_id: int, version: EntryPointVersion
+) -> bytes:
+    """
+    Return the hash of an operation for an entry point, which its account's owner signs; the signature has no part in it.
+
+    Follows ``getUserOpHash`` of the EntryPoint contracts v0.6 (``UserOperationLib.pack`` over ``UserOperation``) and v0.7
+    (over ``PackedUserOperation``). Everything hashed is a 32-byte word, since members of variable length go in as their
+    Keccak-256; so the packing is a row of words and needs no ABI library.
+
+    Args:
+        operation: The operation.
+        entry_point: The entry point's address.
+        chain_id: The chain's id, at least 1.
+        version: The entry point's version, which must be the operation's.
+
+    Raises:
+        InvalidFieldError: The version is not the operation's, or another argument is wrong.
+    """
+    if operation.version != version:
+        raise InvalidFieldError(
+            "version", f"is not the user operation's, which has the form of {operation.version}"
+        )
+    entry_point = parse_address("entry_point", entry_point)
+    if isinstance(chain_id, bool) or not isinstance(chain_id, int) or not 1 <= chain_id < 2**256:
+        raise InvalidFieldError("chain_id", "must be a whole number from 1 to 2**256 - 1")
+    words = _words_v06(operation) if isinstance(operation, UserOperationV06) else _words_v07(operation)
+    return keccak256(keccak256(b"".join(words)) + _address(entry_point) + _number(chain_id))
 
 
-def _unpack_paymaster(packed: bytes) -> dict[str, Any]:
-    middle = ADDRESS_LENGTH + HALF_WORD
-    return {
-        "paymaster": to_hex(packed[:ADDRESS_LENGTH]),
-        "paymaster_verification_gas_limit": int.from_bytes(packed[ADDRESS_LENGTH:middle]),
-        "paymaster_post_op_gas_limit": int.from_bytes(packed[middle:PAYMASTER_HEAD]),
-        "paymaster_data": packed[PAYMASTER_HEAD:],
-    }
+def _words_v06(operation: UserOperationV06) -> list[bytes]:
+    return [
+        _address(operation.sender),
+        _number(operation.nonce),
+        keccak256(operation.init_code),
+        keccak256(operation.call_data),
+        _number(operation.call_gas_limit),
+        _number(operation.verification_gas_limit),
+        _number(operation.pre_verification_gas),
+        _number(operation.max_fee_per_gas),
+        _number(operation.max_priority_fee_per_gas),
+        keccak256(operation.paymaster_and_data),
+    ]
 
 
-_read_number = number_of(256)
+def _words_v07(operation: UserOperationV07 | PackedUserOperation) -> list[bytes]:
+    return [
+        _address(operation.sender),
+        _number(operation.nonce),
+        keccak256(operation.init_code),
+        keccak256(operation.call_data),
+        operation.account_gas_limits,
+        _number(operation.pre_verification_gas),
+        operation.gas_fees,
+        keccak256(operation.paymaster_and_data),
+    ]
+
+
+def _address(address: str) -> bytes:
+    return bytes(12) + bytes.fromhex(address[2:])
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(32)
+
+
+#: Longest text of a revert that is kept.
+_LONGEST_REASON = 1024
 
 
 @frozen(kw_only=True)
 class UserOperationReceipt:
     """
-    A receipt (``eth_getUserOperationReceipt``, ERC-7769).
+    A bundler's receipt of an operation on the chain (``eth_getUserOperationReceipt``, ERC-7769).
 
     Args:
         user_operation_hash: The operation's hash.
@@ -656,7 +551,7 @@ class UserOperationReceipt:
         block_number: Its block.
         is_success: Whether its calls were executed; if not, they were reverted and the gas is paid all the same.
         reason: Why not: the revert's text or bytes, shortened; empty if nothing is known.
-        actual_gas_cost: What was paid for gas, in wei.
+        actual_gas_cost: The price paid for gas, in wei.
         actual_gas_used: Gas used.
         raw: The whole answer.
     """
@@ -689,13 +584,10 @@ class UserOperationReceipt:
             transaction_hash=to_hex(
                 from_hex(receipt.get("transactionHash"), field="transactionHash", length=32)
             ),
-            block_number=_read_number(receipt.get("blockNumber"), "blockNumber"),
+            block_number=_read_uint256(receipt.get("blockNumber"), "blockNumber"),
             is_success=found["success"],
             reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",
-            actual_gas_cost=_read_number(found.get("actualGasCost"), "actualGasCost"),
-            actual_gas_used=_read_number(found.get("actualGasUsed"), "actualGasUsed"),
+            actual_gas_cost=_read_uint256(found.get("actualGasCost"), "actualGasCost"),
+            actual_gas_used=_read_uint256(found.get("actualGasUsed"), "actualGasUsed"),
             raw=found,
         )
-
-
-_LONGEST_REASON = 1024

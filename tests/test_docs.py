@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import inspect
 import os
@@ -19,7 +20,13 @@ from dan_async.crypto.signature import personal_message_digest, recover_address
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.glob("*.md")])
+#: The changelog also names what has moved or gone.
+OF_TODAY = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS.glob("*.md")])
+PAGES = sorted([*OF_TODAY, ROOT / "CHANGELOG.md"])
+#: Files that a page has its reader write.
+OF_A_READER = {"conftest.py"}
+#: Pages about the code itself.
+OF_THE_CODE = [DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"]
 ERRORS = [
     value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, errors.DanError)
 ]
@@ -64,6 +71,87 @@ def test_links_resolve(page: Path) -> None:
         assert file.exists(), target
         if anchor:
             assert anchor in anchors_of(file), target
+
+
+def exists(dotted: str) -> bool:
+    """Whether a dotted name is a module of ours, or lies in one."""
+    parts = dotted.split(".")
+    length = next(length for length in range(len(parts), 0, -1) if _is_module(parts[:length]))
+    try:
+        found: object = importlib.import_module(".".join(parts[:length]))
+    except errors.MissingExtraError:  # a run without extras; in CI they are all there
+        assert not os.environ.get("CI")
+        return True
+    for name in parts[length:]:
+        if not hasattr(found, name):
+            return False
+        found = getattr(found, name)
+    return True
+
+
+def dotted_names(text: str) -> list[str]:
+    """Return what begins with the package's name and a dot, in prose and in code."""
+    return sorted(set(re.findall(r"(?<![\w./@-])dan_async(?:\.\w+)+", text)))
+
+
+def _is_module(parts: list[str]) -> bool:
+    path = ROOT.joinpath(*parts)
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("page", OF_TODAY, ids=name_of)
+def test_every_dotted_name_exists(page: Path) -> None:
+    """Modules and names that stand on a page in full are there."""
+    assert [name for name in dotted_names(text_of(page)) if not exists(name)] == []
+
+
+def test_the_changelog_announces_what_exists() -> None:
+    """Entries under "Added" of what is not released yet name the places of today."""
+    unreleased = text_of(ROOT / "CHANGELOG.md").split("\n## ")[1]
+    (added,) = re.findall(r"^### Added$(.*?)^### ", unreleased, re.MULTILINE | re.DOTALL)
+    assert [name for name in dotted_names(added) if not exists(name)] == []
+
+
+@pytest.mark.parametrize("page", OF_TODAY, ids=name_of)
+def test_every_path_exists(page: Path) -> None:
+    """Files and folders of the repository, in full or as seen from the package."""
+    text = without_code(text_of(page))
+    paths = set(re.findall(r"`((?:\w+/)*\w+\.py|(?:\w+/)+)`", text)) - OF_A_READER
+    paths |= set(re.findall(r"\bdan_async/[\w/]+(?:\.py)?", text))
+    homes = (ROOT, ROOT / "dan_async")
+    assert [path for path in sorted(paths) if not any((home / path).exists() for home in homes)] == []
+
+
+@pytest.mark.parametrize("page", OF_THE_CODE, ids=name_of)
+def test_files_hold_what_the_page_says(page: Path) -> None:
+    """These pages point at code with "`file.py`: `name`, `name`"; whatever else looks like a class is one, too."""
+    text = " ".join(text_of(page).split())
+    pointers = [
+        f"dan_async.{path.replace('/', '.')}.{name}"
+        for path, names in re.findall(r"`([\w/]+)\.py`: ((?:`[\w.]+`(?:, )?)+)", text)
+        for name in re.findall(r"[\w.]+", names)
+    ]
+    assert pointers
+    assert [name for name in pointers if not exists(name)] == []
+    trees = [ast.parse(text_of(file)) for file in (ROOT / "dan_async").rglob("*.py")]
+    classes = {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    named = set(re.findall(r"`([A-Z]\w*[a-z]\w*)(?:\.\w+)?`", text))
+    assert {name for name in named - classes if not hasattr(asyncio, name)} == set()
+
+
+def test_the_diagram_shows_the_rooms() -> None:
+    """Each arrow of docs/architecture.md is an import of one room by another, and no room is left out."""
+    (diagram,) = blocks(DOCS / "architecture.md", "mermaid")
+    drawn = set(re.findall(r"(\w+) --> (\w+)", diagram))
+    package = ROOT / "dan_async"
+    arrows = {
+        (file.relative_to(package).with_suffix("").parts[0], room)
+        for file in package.rglob("*.py")
+        for room in re.findall(r"^\s*from dan_async\.(\w+)", text_of(file), re.MULTILINE)
+    }
+    assert drawn - arrows == set()
+    rooms = {room for arrow in arrows for room in arrow} - {"__init__", "_version"}
+    assert rooms == {room for arrow in drawn for room in arrow}
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=name_of)

@@ -1,10 +1,10 @@
 """
 The contract ABI, as far as user operations need it: selectors, and arguments of fixed and variable length.
 
-Decoding takes the canonical encoding only, the one that every encoder writes: each offset points right behind what came
+Decoding takes the canonical encoding only, the one that every encoder writes: each offset points right behind the part
 before, padding is zero, nothing is left over. Decoders are free in these points (Solidity's documentation, "Contract ABI
 Specification", requires it of encoders only), so two of them may read two meanings out of one text; where the reading
-decides what gets signed, that must not be. What is decoded here encodes to the very same bytes again.
+decides what gets signed, that must not be. Decoded values encode to the very same bytes again.
 
 Types: address (as an EIP-55 text), bool, uint8 … uint256, bytes1 … bytes32, bytes, T[] and (T,…).
 """
@@ -23,7 +23,6 @@ from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.errors import InvalidFieldError
 
 _WORD = 32
-
 _ADDRESS_LENGTH = 20
 
 _SIGNATURE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,255}\(([A-Za-z0-9,()\[\]]{0,1024})\)\Z")
@@ -60,59 +59,24 @@ _Type: TypeAlias = _Atom | _Bytes | _Array | _Tuple
 
 
 def function_selector(signature: str) -> bytes:
-    """
-    Give the four bytes that calls of a function begin with.
-
-    Args:
-        signature: ``name(type,…)`` without spaces, as ``transfer(address,uint256)``.
-
-    Raises:
-        InvalidFieldError: It is not such a text.
-    """
+    """Return the four bytes that calls of a function begin with: of ``transfer(address,uint256)``, say."""
     if not isinstance(signature, str) or not _SIGNATURE.match(signature):
         raise InvalidFieldError("signature", "must be a function's, as transfer(address,uint256)")
     return function_signature_to_4byte_selector(signature)
 
 
 def encode_call(signature: str, *arguments: Any) -> bytes:
-    """
-    Give the call data of a function call.
-
-    Args:
-        signature: ``name(type,…)``.
-        *arguments: Its arguments: texts for addresses, ints, bools, bytes, sequences.
-
-    Raises:
-        InvalidFieldError: The signature or an argument is wrong.
-    """
+    """Return the call data of a function call: texts for addresses, ints, bools, bytes, sequences."""
     return function_selector(signature) + encode_arguments(signature[signature.index("(") :], arguments)
 
 
 def encode_arguments(types: str, values: Sequence[Any]) -> bytes:
-    """
-    Encode the arguments of a function, or what it returns.
-
-    Args:
-        types: ``(type,…)``.
-        values: One for each type.
-
-    Raises:
-        InvalidFieldError: A value is not of its type.
-    """
+    """Encode the arguments of a function, or its result; *types* are ``(type,…)``."""
     return _encode(_parse(types), values, types)
 
 
 def decode_arguments(types: str, data: bytes) -> tuple[Any, ...]:
-    """
-    Decode arguments, or what a function returned; the canonical encoding only.
-
-    Args:
-        types: ``(type,…)``.
-        data: All of their bytes, without selector.
-
-    Raises:
-        InvalidFieldError: The data is not the canonical encoding of such values.
-    """
+    """Decode arguments, without selector, or a function's result; the canonical encoding only."""
     values, length = _decode(_parse(types), data, 0)
     if length != len(data):
         raise _not_canonical("has bytes left over")
@@ -219,7 +183,7 @@ def _encode_atom(kind: _Atom, value: Any, name: str) -> bytes:
 
 
 def _decode(kind: _Type, data: bytes, start: int) -> tuple[Any, int]:
-    """Give the value that begins at *start*, and its length there."""
+    """Return the value that begins at *start*, and its length there."""
     if isinstance(kind, _Atom):
         return _decode_atom(kind, _word(data, start)), _WORD
     if isinstance(kind, _Tuple):

@@ -1,8 +1,8 @@
 """
 Public key to address, and the EIP-55 checksum.
 
-Written out here instead of taken from eth-utils, which the rest of what is not hot uses (``crypto.abi``): every keygen
-computes addresses, and eth-utils takes ten times as long for one and 0.3 s to import. The tests compare the two.
+Written out here instead of taken from eth-utils, as ``crypto.abi`` does: every key generation computes addresses, and
+eth-utils takes ten times as long for one and 0.3 s to import. The tests compare the two.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from dan_async.types import Address
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
 
 _ADDRESS_LENGTH = 20
-
 _ADDRESS_DIGITS = 42
-
 _UNCOMPRESSED_LENGTH = 65
 
 #: First byte of a SEC1 public key -> its length. The hybrid forms 06 and 07, which coincurve would take, are not here.
@@ -33,7 +31,7 @@ _SEC1_LENGTHS = {2: 33, 3: 33, 4: _UNCOMPRESSED_LENGTH}
 _MARKS = bytes(0x20 if chr(code) in "89abcdef" else 0 for code in range(256))
 
 
-@lru_cache(maxsize=1024)  # of a new key it is asked for twice, of an owner again and again
+@lru_cache(maxsize=1024)  # needed twice for a new key, again and again for an owner
 def to_checksum_address(raw: bytes) -> Address:
     """
     Write 20 bytes as an EIP-55 address.
@@ -54,7 +52,7 @@ def to_checksum_address(raw: bytes) -> Address:
 
 def parse_address(field: str, value: object) -> Address:
     """
-    Check an address and give it its EIP-55 form.
+    Check an address and return its EIP-55 form.
 
     Args:
         field: Its name, for the error.
@@ -75,7 +73,7 @@ def parse_address(field: str, value: object) -> Address:
 
 @lru_cache(maxsize=4096)  # the same few owners and operators come by in every message
 def _checked(value: str) -> Address | None:
-    """Give an address its EIP-55 form; None if it is none, or the case of its letters contradicts it."""
+    """Return an address in its EIP-55 form; None if it is none, or the case of its letters contradicts it."""
     if _ADDRESS.match(value) is None:
         return None
     address = to_checksum_address(bytes.fromhex(value[2:]))
@@ -83,13 +81,13 @@ def _checked(value: str) -> Address | None:
 
 
 def point_to_address(point: PublicKey) -> Address:
-    """Give the address of a point of secp256k1: the last 20 bytes of the hash of its two coordinates."""
+    """Return the address of a point of secp256k1: the last 20 bytes of the hash of its two coordinates."""
     return to_checksum_address(keccak256(point.format(compressed=False)[1:])[12:])
 
 
 def public_key_to_address(public_key: bytes | str) -> Address:
     """
-    Give the Ethereum address of a secp256k1 public key.
+    Return the Ethereum address of a secp256k1 public key.
 
     Args:
         public_key: SEC1, 33 bytes compressed or 65 uncompressed, as bytes or as hex with or without 0x. The bare

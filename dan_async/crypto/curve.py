@@ -1,11 +1,11 @@
 """
-Polynomials over the scalars of secp256k1, given by their values: Lagrange interpolation, plain and in the exponent.
+secp256k1: its points, and polynomials over its scalars, plain and in the exponent.
 
-Indices are the parties' numbers 1 … n; index 0 stands for the shared secret, or for the public key in the exponent.
+A point is 33 bytes compressed at the edges and a ``coincurve.PublicKey`` inside. The point at infinity has neither; where a
+sum may be infinity, it is None.
 
-Points of secp256k1: 33 bytes compressed at the edges, ``coincurve.PublicKey`` inside.
-
-The point at infinity has no ``PublicKey`` and no encoding; where a sum may be infinity, it is None.
+A polynomial is known by its values at the parties' numbers 1 … n; index 0 stands for the shared secret, or for the public
+key in the exponent.
 """
 
 from __future__ import annotations
@@ -30,24 +30,17 @@ ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 FIELD_PRIME = 2**256 - 2**32 - 977
 
 _COMPRESSED_LENGTH = 33
-
 _UNCOMPRESSED_LENGTH = 65
 
 
 def decode(point: bytes, *, field: str = "point") -> Point:
-    """
-    Read a compressed point.
-
-    Args:
-        point: 33 bytes, the first one 02 or 03.
-        field: Its name, for the error.
-
-    Raises:
-        InvalidFieldError: It is not such a point, or not on the curve.
-    """
+    """Read a compressed point, 33 bytes from 02 or 03; *field* is its name for the error."""
     if not isinstance(point, bytes) or len(point) != _COMPRESSED_LENGTH:
         raise InvalidFieldError(field, "must be a compressed point of 33 bytes")
-    return _parse(point, field)
+    try:
+        return PublicKey(point)
+    except ValueError:
+        raise InvalidFieldError(field, "is not a point of secp256k1") from None
 
 
 def encode(point: Point) -> bytes:
@@ -55,58 +48,13 @@ def encode(point: Point) -> bytes:
     return point.format(compressed=True)
 
 
-def base_multiply(scalar: int) -> Point:
-    """
-    Give scalar·G.
-
-    Args:
-        scalar: Any whole number; it is reduced mod q.
-
-    Raises:
-        ValueError: It is 0 mod q, and the result infinity.
-    """
-    return PublicKey.from_valid_secret(_scalar_bytes(scalar))
-
-
-def multiply(point: Point, scalar: int) -> Point:
-    """
-    Give scalar·point.
-
-    Args:
-        point: The point.
-        scalar: Any whole number; it is reduced mod q.
-
-    Raises:
-        ValueError: It is 0 mod q, and the result infinity.
-    """
-    return point.multiply(_scalar_bytes(scalar))
-
-
-def add(points: Sequence[Point]) -> Point | None:
-    """Give the sum of the points; None if it is infinity, as the empty sum is."""
-    if not points:
-        return None
-    try:
-        return PublicKey.combine_keys(list(points))
-    except ValueError:
-        return None  # every summand is a valid point, so infinity is the one reason
-
-
-def negate(point: Point) -> Point:
-    """Give -point, by its coordinates: (x, p - y)."""
-    raw = point.format(compressed=False)
-    y = FIELD_PRIME - int.from_bytes(raw[33:], "big")
-    return PublicKey(raw[:33] + y.to_bytes(32, "big"))
-
-
 def compress(sec1: bytes) -> bytes:
-    """
-    Give the 33-byte form of a SEC1 key of either form.
-
-    Raises:
-        InvalidFieldError: It is not a SEC1 key, or not on the curve.
-    """
-    _check_form(sec1, "public_key")
+    """Return the 33-byte form of a SEC1 key of either form."""
+    # libsecp256k1 would also take the hybrid forms 06 and 07: a second encoding of the same point.
+    if not isinstance(sec1, bytes) or (len(sec1) == _UNCOMPRESSED_LENGTH and sec1[0] != 4):
+        raise InvalidFieldError(
+            "public_key", "must be a SEC1 key: 33 bytes from 02 or 03, or 65 bytes from 04"
+        )
     try:
         point = point_of_key(sec1)
     except ValueError:
@@ -118,38 +66,21 @@ def compress(sec1: bytes) -> bytes:
 @lru_cache(maxsize=256)
 def point_of_key(sec1: bytes) -> Point:
     """
-    Give the point of a SEC1 public key.
+    Return the point of a SEC1 public key; ValueError if it is none.
 
     Remembered, since a new key is read by everyone who checks it: the codec, the client, and once for each node.
-
-    Raises:
-        ValueError: It is not a point of the curve, or has another length.
     """
     return PublicKey(sec1)
 
 
-def uncompress(sec1: bytes) -> bytes:
-    """
-    Give the 65-byte form of a SEC1 key of either form.
-
-    Raises:
-        InvalidFieldError: It is not a SEC1 key, or not on the curve.
-    """
-    return _parse(sec1, "public_key").format(compressed=False)
+def base_multiply(scalar: int) -> Point:
+    """Return scalar·G, the scalar mod q. Raises ValueError for 0, whose result would be infinity."""
+    return PublicKey.from_valid_secret(_scalar_bytes(scalar))
 
 
-def _parse(sec1: bytes, field: str) -> Point:
-    _check_form(sec1, field)
-    try:
-        return PublicKey(sec1)
-    except ValueError:
-        raise InvalidFieldError(field, "is not a point of secp256k1") from None
-
-
-def _check_form(sec1: object, field: str) -> None:
-    # libsecp256k1 would also take the hybrid forms 06 and 07: a second encoding of the same point.
-    if not isinstance(sec1, bytes) or (len(sec1) == _UNCOMPRESSED_LENGTH and sec1[0] != 4):
-        raise InvalidFieldError(field, "must be a SEC1 key: 33 bytes from 02 or 03, or 65 bytes from 04")
+def multiply(point: Point, scalar: int) -> Point:
+    """Return scalar·point, the scalar mod q. Raises ValueError for 0, whose result would be infinity."""
+    return point.multiply(_scalar_bytes(scalar))
 
 
 def _scalar_bytes(scalar: int) -> bytes:
@@ -159,26 +90,28 @@ def _scalar_bytes(scalar: int) -> bytes:
     return reduced.to_bytes(32, "big")
 
 
-#: Bytes drawn for one scalar: 128 bits more than q has, so that the bias of reducing them mod q is below 2**-128.
-_SCALAR_ENTROPY = 48
+def add(points: Sequence[Point]) -> Point | None:
+    """Return the sum of the points; None if it is infinity, as the empty sum is."""
+    if not points:
+        return None
+    try:
+        return PublicKey.combine_keys(list(points))
+    except ValueError:
+        return None  # every summand is a valid point, so infinity is the one reason
 
-#: About how many multiplications by a small number take as long as one by a full scalar.
-_SMALL_FACTORS_PER_FULL = 3
+
+def negate(point: Point) -> Point:
+    """Return -point, by its coordinates: (x, p - y)."""
+    raw = point.format(compressed=False)
+    y = FIELD_PRIME - int.from_bytes(raw[33:], "big")
+    return PublicKey(raw[:33] + y.to_bytes(32, "big"))
 
 
 def lagrange_coefficients(indices: Sequence[int], at: int = 0) -> list[int]:
     """
-    Give the λ_i with f(at) = Σ λ_i·f(i), for every polynomial f of degree less than the number of indices.
+    Return the λ_i mod q with f(at) = Σ λ_i·f(i), for every polynomial f of degree less than the number of indices.
 
-    Args:
-        indices: Where f is known: distinct whole numbers from 0 to q - 1, at least one.
-        at: Where f is wanted. If it is one of the indices, that coefficient is 1 and the others are 0.
-
-    Returns:
-        The coefficients mod q, in the order of the indices.
-
-    Raises:
-        ValueError: There are no indices, or one is out of range or repeated.
+    The indices are distinct whole numbers from 0 to q - 1, at least one; anything else is a ValueError.
     """
     return list(_coefficients(tuple(indices), at))
 
@@ -207,34 +140,11 @@ def _check_indices(indices: tuple[int, ...]) -> None:
         raise ValueError("an index is given twice")
 
 
-def interpolate_scalar(shares: Mapping[int, int], at: int = 0) -> int:
-    """
-    Give f(at) mod q for the polynomial f of least degree with f(i) = shares[i].
+#: Bytes drawn for one scalar: 128 bits more than q has, so that the bias of reducing them mod q is below 2**-128.
+_SCALAR_ENTROPY = 48
 
-    Args:
-        shares: Index to value.
-        at: Where the value is wanted.
-
-    Raises:
-        ValueError: There are no shares, or an index is out of range.
-    """
-    coefficients = _coefficients(tuple(shares), at)
-    return sum(c * share for c, share in zip(coefficients, shares.values(), strict=True)) % ORDER
-
-
-def interpolate_point(shares: Mapping[int, Point], at: int = 0) -> Point | None:
-    """
-    Give f(at)·G for the polynomial f of least degree with f(i)·G = shares[i]; None if it is infinity.
-
-    Args:
-        shares: Index to point.
-        at: Where the point is wanted.
-
-    Raises:
-        ValueError: There are no shares, or an index is out of range.
-    """
-    indices = tuple(shares)
-    return _weighted_sum(shares, indices, _coefficients(indices, at))
+#: About how many multiplications by a small number take as long as one by a full scalar.
+_SMALL_FACTORS_PER_FULL = 3
 
 
 def points_fit_degree(
@@ -243,7 +153,7 @@ def points_fit_degree(
     entropy: Callable[[int], bytes] = secrets.token_bytes,
 ) -> bool:
     """
-    Tell whether all points lie on one polynomial of at most that degree, in the exponent.
+    Return whether all points lie on one polynomial of at most that degree, in the exponent.
 
     Interpolating every set of degree + 1 points and comparing the results would tell the same, at a cost that grows
     with the number of sets. Two ways are cheaper, and the cheaper one for the given numbers is taken. N is the number of
@@ -255,19 +165,10 @@ def points_fit_degree(
     - Many points: the dual code, with one full multiplication a point (SCRAPE, ePrint 2017/216, section 2.1, Lemma 1).
       The sum Σ v_i·m(i)·f(i) over all points is 0 for *every* polynomial m of degree N - degree - 2 exactly when f has
       at most that degree. For one random m, points that do not fit pass with probability 1/q. Whoever chose the points
-      must not know m.
+      must not know m, which is drawn from *entropy*.
 
-    Args:
-        points: Index to point; the caller includes the public key as index 0.
-        degree: The degree, t - 1 for a t-of-n key.
-        entropy: Gives random bytes; injected by tests.
-
-    Returns:
-        The verdict. With exactly degree + 1 points there is nothing to test and it is True: compare
-        ``interpolate_point`` of t shares with the public key instead, or include one more point.
-
-    Raises:
-        ValueError: The degree is negative, there are fewer than degree + 1 points, or an index is out of range.
+    The caller includes the public key as index 0. With exactly degree + 1 points there is nothing to test and the result
+    is True: include one more. Fewer points, or an index out of range, are a ValueError.
     """
     spare = len(points) - degree - 1
     if degree < 0 or spare < 0:
@@ -308,5 +209,5 @@ def _whole_dual_weights(indices: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _differences(indices: tuple[int, ...]) -> list[int]:
-    """Give Π (i - j) over the other indices j, for each i."""
+    """Return Π (i - j) over the other indices j, for each i."""
     return [math.prod(i - j for j in indices if j != i) for i in indices]

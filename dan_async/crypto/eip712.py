@@ -1,17 +1,13 @@
 """
 EIP-712: the digest of typed data, as ``eth_signTypedData_v4`` wallets compute it.
 
-Types are compiled once into encoders and kept in a bounded cache, since the authorisation of a keygen is the same type
-every time; the domain's hash is kept likewise. Where wallets disagree about a document, or would sign it under a guess,
-it is refused: a digest that only some wallets arrive at is of no use.
+Types are compiled once into encoders and kept in a bounded cache, since the authorisation of a key generation has the same
+type every time; the domain's hash is kept likewise. Where wallets disagree about a document, or would sign it under a
+guess, it is refused: a digest that only some wallets arrive at is of no use. So values have the one form on which wallets
+agree: numbers as whole numbers or as decimal or 0x text, bytes and addresses as 0x text.
 
 Two points that EIP-712 leaves open follow ``eth_signTypedData_v4``: a null in place of a struct counts as 32 zero bytes
 (that is how a recursive struct ends), and members of a message that its type does not declare are not covered.
-
-Encoders for EIP-712's atomic and dynamic types: one JSON value to one 32-byte word.
-
-Values are those that JSON can carry, in the one form on which wallets agree: numbers as whole numbers or as decimal or
-0x text, bytes and addresses as 0x text. What one wallet would pad, round, guess or coerce and another refuse is refused.
 """
 
 from __future__ import annotations
@@ -27,29 +23,108 @@ from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import TypedData
 
-#: Turns one value into its 32-byte word; told how deep in the message it lies.
+_DOMAIN = "EIP712Domain"
+
+_TOP_LEVEL = {"types", "primaryType", "domain", "message"}
+
+#: The members a domain may have, in the one order in which they are hashed (EIP-712, "Definition of domainSeparator").
+_DOMAIN_MEMBERS = {
+    "name": "string",
+    "version": "string",
+    "chainId": "uint256",
+    "verifyingContract": "address",
+    "salt": "bytes32",
+}
+
+#: Levels of structs and arrays in a message, and dimensions of an array: far more than a person could read.
+_DEEPEST = 64
+
+#: Turns one value, and its depth in the message, into a 32-byte word.
 Encoder: TypeAlias = Callable[[Any, int], bytes]
 
-_DECIMAL = re.compile(r"-?[0-9]{1,80}\Z")
+#: (name, type) of each member.
+_Members: TypeAlias = tuple[tuple[str, str], ...]
 
-_HEX_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,64}\Z")
 
-_HEX_BYTES = re.compile(r"0x(?:[0-9a-fA-F]{2})*\Z")
+def typed_data_digest(typed_data: TypedData) -> bytes:
+    """
+    Return the 32-byte digest that the owner signs.
 
-_TRUE = (1).to_bytes(32, "big")
+    Args:
+        typed_data: types, primaryType, domain and message, with values as JSON carries them. ``EIP712Domain`` may be
+            left out of the types; it is then derived from the members that the domain has.
 
-_FALSE = bytes(32)
+    Raises:
+        InvalidFieldError: It is not well-formed typed data, or a value does not fit its type. The error names the
+            path, for example ``message.setup.metadata[0].tag``; it never repeats the value.
+    """
+    if type(typed_data) is FilledForm:
+        digest = typed_data.form.digest_of(typed_data)
+        if digest is not None:
+            return digest
+    if not isinstance(typed_data, Mapping) or not typed_data.keys() >= _TOP_LEVEL:
+        raise InvalidFieldError("typed_data", "must be an object with types, primaryType, domain and message")
+    types, primary, domain = typed_data["types"], typed_data["primaryType"], typed_data["domain"]
+    if not isinstance(primary, str):
+        raise InvalidFieldError("primaryType", f"must be text, not {type(primary).__name__}")
+    frozen = _freeze_types(types)
+    if not isinstance(domain, Mapping):
+        raise InvalidFieldError("domain", f"must be an object, not {type(domain).__name__}")
+    prefix = b"\x19\x01" + _domain_separator(dict(frozen).get(_DOMAIN), domain)
+    if primary == _DOMAIN:  # nothing but the domain is signed then
+        return keccak256(prefix)
+    try:
+        return keccak256(prefix + _compile(primary, frozen)(typed_data["message"], 0))
+    except RefusedError as error:
+        _refuse("message", error)
 
-_INTEGERS = re.compile(r"(u?)int([1-9][0-9]{0,2})\Z")
 
-_FIXED_BYTES = re.compile(r"bytes([1-9]|[12][0-9]|3[0-2])\Z")
+class FilledForm(dict[str, Any]):
+    """Typed data that a ``TypedDataForm`` made: a plain dictionary, but for knowing its form."""
 
-_MOST_BITS = 256
+    __slots__ = ("form",)
 
-#: Names that a struct must not take: every atomic and dynamic type, and the aliases and types that EIP-712 leaves out.
-RESERVED_NAME = re.compile(
-    r"(?:u?int[0-9]*|u?fixed(?:[0-9]+x[0-9]+)?|bytes[0-9]*|bool|address|string|function)\Z"
-)
+    def __init__(self, form: TypedDataForm, /, **parts: Any) -> None:
+        super().__init__(parts)
+        self.form = form
+
+
+class TypedDataForm:
+    """Typed data of which only the message changes: types and domain, both complete, are checked and hashed once."""
+
+    __slots__ = ("_domain", "_encode", "_prefix", "_primary", "_types")
+
+    def __init__(self, types: Mapping[str, Any], domain: Mapping[str, Any], primary: str) -> None:
+        frozen = _freeze_types(types)
+        self._types = {name: [{"name": m, "type": kind} for m, kind in members] for name, members in frozen}
+        self._domain = dict(domain)
+        self._primary = primary
+        self._prefix = b"\x19\x01" + _domain_separator(dict(frozen).get(_DOMAIN), domain)
+        self._encode = _compile(primary, frozen)
+
+    def fill(self, message: dict[str, Any]) -> FilledForm:
+        """Return the typed data of a message, with dictionaries and lists of its own: wallets may change them."""
+        return FilledForm(
+            self,
+            types={name: list(map(dict, members)) for name, members in self._types.items()},
+            domain=self._domain.copy(),
+            primaryType=self._primary,
+            message=message,
+        )
+
+    def digest_of(self, typed_data: FilledForm) -> bytes | None:
+        """Return the digest of typed data of this form; None if anything but its message was changed meanwhile."""
+        if (
+            typed_data.get("types") != self._types
+            or typed_data.get("domain") != self._domain
+            or typed_data.get("primaryType") != self._primary
+            or "message" not in typed_data
+        ):
+            return None
+        try:
+            return keccak256(self._prefix + self._encode(typed_data["message"], 0))
+        except RefusedError as error:
+            _refuse("message", error)
 
 
 class RefusedError(Exception):
@@ -61,8 +136,214 @@ class RefusedError(Exception):
         self.path = list(path)
 
 
+def _refuse(root: str, error: RefusedError) -> NoReturn:
+    path = root
+    for step in reversed(error.path):
+        path += step if step.startswith("[") else f".{step}"
+    raise InvalidFieldError(path, error.problem) from None
+
+
+_NAME_AND_TYPE = itemgetter("name", "type")
+
+
+def _freeze_types(types: object) -> tuple[tuple[str, _Members], ...]:
+    """Make the types hashable, so that they can be the key of the cache."""
+    if not isinstance(types, Mapping):
+        raise InvalidFieldError("types", f"must be an object, not {type(types).__name__}")
+    try:
+        frozen = tuple([(name, tuple(map(_NAME_AND_TYPE, members))) for name, members in types.items()])
+        hash(frozen)
+    except (TypeError, KeyError, IndexError):
+        raise InvalidFieldError("types", "must be lists of objects with name and type, by name") from None
+    return frozen
+
+
+# --- the domain ------------------------------------------------------------------------------------------------------
+
+
+def _domain_separator(spelled: _Members | None, domain: Mapping[str, Any]) -> bytes:
+    values = tuple(domain.items())
+    # Only plain text and whole numbers may be looked up: True would find the entry for 1.
+    for _, value in values:
+        if type(value) is not str and type(value) is not int:
+            return _hash_domain(spelled, values)
+    return _cached_hash_domain(spelled, values)
+
+
+def _hash_domain(spelled: _Members | None, values: tuple[tuple[str, Any], ...]) -> bytes:
+    """
+    Hash the domain by the members that it has; EIP712Domain, where it is spelled out, must say the same.
+
+    Some wallets hash by the spelled-out type, others by the members that are present: where the two differ, so would
+    the digests.
+    """
+    domain = dict(values)
+    if not domain.keys() <= _DOMAIN_MEMBERS.keys():
+        raise InvalidFieldError("domain", f"may have {', '.join(_DOMAIN_MEMBERS)}, and nothing else")
+    present = tuple((name, kind) for name, kind in _DOMAIN_MEMBERS.items() if name in domain)
+    if spelled is not None and spelled != present:
+        raise InvalidFieldError(
+            "types.EIP712Domain",
+            "must list exactly the members that the domain has, with the types and in the order of EIP-712",
+            hint=f"The order: {', '.join(f'{kind} {name}' for name, kind in _DOMAIN_MEMBERS.items())}",
+        )
+    try:
+        return _compile(_DOMAIN, ((_DOMAIN, present),))(domain, 0)
+    except RefusedError as error:
+        _refuse("domain", error)
+
+
+_cached_hash_domain = lru_cache(maxsize=64)(_hash_domain)
+
+
+# --- structs and arrays ----------------------------------------------------------------------------------------------
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,255}\Z")
+_ARRAY = re.compile(r"(.+)\[(|0|[1-9][0-9]{0,8})\]\Z")
+_NULL_STRUCT = bytes(32)
+
+
+@lru_cache(maxsize=128)
+def _compile(primary: str, types: tuple[tuple[str, _Members], ...]) -> Encoder:
+    """Return hashStruct of *primary*. Of types that it does not refer to, only the name is checked."""
+    defined = dict(types)
+    if primary not in defined:
+        raise InvalidFieldError("primaryType", "is not one of the types")
+    for name in defined:
+        if not isinstance(name, str) or not _IDENTIFIER.match(name) or RESERVED_NAME.match(name):
+            raise InvalidFieldError(
+                "types", "has a name that is not an identifier, or that is a type of EIP-712's own"
+            )
+    references: dict[str, set[str]] = {}
+    pending = [primary]
+    while pending:
+        name = pending.pop()
+        if name not in references:
+            references[name] = _check_members(name, defined)
+            pending += references[name]
+    structs: dict[str, Encoder] = {}
+    for name in references:
+        type_hash = keccak256(_encode_type(name, defined, references).encode())
+        members = [(member, _encoder_of(kind, structs)) for member, kind in defined[name]]
+        structs[name] = _struct_encoder(type_hash, members)
+    return structs[primary]
+
+
+def _check_members(name: str, defined: dict[str, _Members]) -> set[str]:
+    """Check a struct's members and return the structs that they refer to."""
+    if len({member for member, _ in defined[name]}) != len(defined[name]):
+        raise InvalidFieldError(f"types.{name}", "has two members of one name")
+    found = set()
+    for position, (member, kind) in enumerate(defined[name]):
+        where = f"types.{name}[{position}]"
+        if not isinstance(member, str) or not _IDENTIFIER.match(member):
+            raise InvalidFieldError(where, "must have a name that is an identifier")
+        if not isinstance(kind, str):
+            raise InvalidFieldError(where, "must have a type that is text")
+        base = _base_type(kind)
+        if base in defined:
+            found.add(base)
+        elif atomic_encoder(base) is None:
+            raise InvalidFieldError(where, "has a type that is neither one of EIP-712 nor one of the types")
+    return found
+
+
+def _base_type(kind: str) -> str:
+    """Return an array's innermost type; too many dimensions are left on it, and so it is no type at all."""
+    for _ in range(_DEEPEST):
+        match = _ARRAY.match(kind)
+        if not match:
+            break
+        kind = match[1]
+    return kind
+
+
+def _encode_type(name: str, defined: dict[str, _Members], references: dict[str, set[str]]) -> str:
+    """Return encodeType: the struct's own signature, then those of all it refers to, sorted by name."""
+    reachable = {name}
+    pending = [name]
+    while pending:
+        new = references[pending.pop()] - reachable
+        reachable |= new
+        pending += new
+    order = [name, *sorted(reachable - {name})]
+    return "".join(f"{n}({','.join(f'{kind} {member}' for member, kind in defined[n])})" for n in order)
+
+
+def _encoder_of(kind: str, structs: dict[str, Encoder]) -> Encoder:
+    if match := _ARRAY.match(kind):
+        return _array_encoder(_encoder_of(match[1], structs), int(match[2]) if match[2] else None)
+    atomic = atomic_encoder(kind)
+    if atomic is not None:
+        return atomic
+
+    def encode(value: Any, depth: int) -> bytes:
+        # Looked up when used: structs may refer to each other, and to themselves.
+        return _NULL_STRUCT if value is None else structs[kind](value, depth)
+
+    return encode
+
+
+def _struct_encoder(type_hash: bytes, members: list[tuple[str, Encoder]]) -> Encoder:
+    def encode(value: Any, depth: int) -> bytes:
+        if depth > _DEEPEST:
+            raise RefusedError("is nested too deeply")
+        if type(value) is not dict and not isinstance(value, Mapping):
+            raise RefusedError(f"must be an object, not {type(value).__name__}")
+        words = [type_hash]
+        for name, encode_member in members:
+            if name not in value:
+                raise RefusedError("is missing", name)
+            try:
+                words.append(encode_member(value[name], depth + 1))
+            except RefusedError as error:
+                error.path.append(name)
+                raise
+        return keccak256(b"".join(words))
+
+    return encode
+
+
+def _array_encoder(encode_item: Encoder, length: int | None) -> Encoder:
+    def encode(value: Any, depth: int) -> bytes:
+        if not isinstance(value, list | tuple):
+            raise RefusedError(f"must be a list, not {type(value).__name__}")
+        if length is not None and len(value) != length:
+            raise RefusedError(f"must have {length} items, not {len(value)}")
+        words = []
+        for position, item in enumerate(value):
+            try:
+                words.append(encode_item(item, depth + 1))
+            except RefusedError as error:
+                error.path.append(f"[{position}]")
+                raise
+        return keccak256(b"".join(words))
+
+    return encode
+
+
+# --- single values ---------------------------------------------------------------------------------------------------
+
+
+_DECIMAL = re.compile(r"-?[0-9]{1,80}\Z")
+_HEX_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,64}\Z")
+_HEX_BYTES = re.compile(r"0x(?:[0-9a-fA-F]{2})*\Z")
+_INTEGERS = re.compile(r"(u?)int([1-9][0-9]{0,2})\Z")
+_FIXED_BYTES = re.compile(r"bytes([1-9]|[12][0-9]|3[0-2])\Z")
+
+_TRUE = (1).to_bytes(32, "big")
+_FALSE = bytes(32)
+_MOST_BITS = 256
+
+#: Names that a struct must not take: every atomic and dynamic type, and the aliases and types that EIP-712 leaves out.
+RESERVED_NAME = re.compile(
+    r"(?:u?int[0-9]*|u?fixed(?:[0-9]+x[0-9]+)?|bytes[0-9]*|bool|address|string|function)\Z"
+)
+
+
 def atomic_encoder(type_name: str) -> Encoder | None:
-    """Give the encoder of an atomic or dynamic type; None if that is no name of one."""
+    """Return the encoder of an atomic or dynamic type; None if that is no name of one."""
     named = _NAMED.get(type_name)
     if named is not None:
         return named
@@ -161,307 +442,3 @@ def _address(value: Any, _depth: int) -> bytes:
 
 
 _NAMED: dict[str, Encoder] = {"address": _address, "bool": _bool, "bytes": _dynamic_bytes, "string": _string}
-
-_TOP_LEVEL = {"types", "primaryType", "domain", "message"}
-
-_DOMAIN = "EIP712Domain"
-
-#: The members a domain may have, in the one order in which they are hashed (EIP-712, "Definition of domainSeparator").
-_DOMAIN_MEMBERS = {
-    "name": "string",
-    "version": "string",
-    "chainId": "uint256",
-    "verifyingContract": "address",
-    "salt": "bytes32",
-}
-
-_IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,255}\Z")
-
-_ARRAY = re.compile(r"(.+)\[(|0|[1-9][0-9]{0,8})\]\Z")
-
-_NULL_STRUCT = bytes(32)
-
-_NAME_AND_TYPE = itemgetter("name", "type")
-
-#: Levels of structs and arrays in a message, and dimensions of an array: far more than a person could read.
-_DEEPEST = 64
-
-#: (name, type) of each member.
-_Members: TypeAlias = tuple[tuple[str, str], ...]
-
-
-def typed_data_digest(typed_data: TypedData) -> bytes:
-    """
-    Give the 32-byte digest that the owner signs.
-
-    Args:
-        typed_data: types, primaryType, domain and message, with values as JSON carries them. ``EIP712Domain`` may be
-            left out of the types; it is then derived from the members that the domain has.
-
-    Raises:
-        InvalidFieldError: It is not well-formed typed data, or a value does not fit its type. The error names the
-            path, for example ``message.setup.metadata[0].tag``; it never repeats the value.
-    """
-    if type(typed_data) is FilledForm:
-        digest = typed_data.form.digest_of(typed_data)
-        if digest is not None:
-            return digest
-    if not isinstance(typed_data, Mapping) or not typed_data.keys() >= _TOP_LEVEL:
-        raise InvalidFieldError("typed_data", "must be an object with types, primaryType, domain and message")
-    types, primary, domain = typed_data["types"], typed_data["primaryType"], typed_data["domain"]
-    if not isinstance(primary, str):
-        raise InvalidFieldError("primaryType", f"must be text, not {type(primary).__name__}")
-    frozen = _freeze_types(types)
-    if not isinstance(domain, Mapping):
-        raise InvalidFieldError("domain", f"must be an object, not {type(domain).__name__}")
-    prefix = b"\x19\x01" + _domain_separator(dict(frozen).get(_DOMAIN), domain)
-    if primary == _DOMAIN:  # nothing but the domain is signed then
-        return keccak256(prefix)
-    try:
-        return keccak256(prefix + _compile(primary, frozen)(typed_data["message"], 0))
-    except RefusedError as error:
-        _refuse("message", error)
-
-
-class FilledForm(dict[str, Any]):
-    """Typed data that a ``TypedDataForm`` made: a plain dictionary, but for knowing its form."""
-
-    __slots__ = ("form",)
-
-    def __init__(self, form: TypedDataForm, /, **parts: Any) -> None:
-        super().__init__(parts)
-        self.form = form
-
-
-class TypedDataForm:
-    """
-    Typed data of which only the message changes: types and domain are checked and hashed once.
-
-    Args:
-        types: The types, ``EIP712Domain`` included.
-        domain: The domain.
-        primary: The primary type, another than ``EIP712Domain``.
-
-    Raises:
-        InvalidFieldError: They are not well-formed; see ``typed_data_digest``.
-    """
-
-    __slots__ = ("_domain", "_encode", "_prefix", "_primary", "_types")
-
-    def __init__(self, types: Mapping[str, Any], domain: Mapping[str, Any], primary: str) -> None:
-        frozen = _freeze_types(types)
-        self._types = {name: [{"name": m, "type": kind} for m, kind in members] for name, members in frozen}
-        self._domain = dict(domain)
-        self._primary = primary
-        self._prefix = b"\x19\x01" + _domain_separator(dict(frozen).get(_DOMAIN), domain)
-        self._encode = _compile(primary, frozen)
-
-    def fill(self, message: dict[str, Any]) -> FilledForm:
-        """Make the typed data of a message, with dictionaries and lists of its own: wallets may change them."""
-        return FilledForm(
-            self,
-            types={name: list(map(dict, members)) for name, members in self._types.items()},
-            domain=self._domain.copy(),
-            primaryType=self._primary,
-            message=message,
-        )
-
-    def digest_of(self, typed_data: FilledForm) -> bytes | None:
-        """
-        Give the digest of typed data of this form; None if anything but its message was changed meanwhile.
-
-        Raises:
-            InvalidFieldError: A value of the message does not fit its type.
-        """
-        if (
-            typed_data.get("types") != self._types
-            or typed_data.get("domain") != self._domain
-            or typed_data.get("primaryType") != self._primary
-            or "message" not in typed_data
-        ):
-            return None
-        try:
-            return keccak256(self._prefix + self._encode(typed_data["message"], 0))
-        except RefusedError as error:
-            _refuse("message", error)
-
-
-def _refuse(root: str, error: RefusedError) -> NoReturn:
-    path = root
-    for step in reversed(error.path):
-        path += step if step.startswith("[") else f".{step}"
-    raise InvalidFieldError(path, error.problem) from None
-
-
-def _freeze_types(types: object) -> tuple[tuple[str, _Members], ...]:
-    """Make the types hashable, so that they can be the key of the cache."""
-    if not isinstance(types, Mapping):
-        raise InvalidFieldError("types", f"must be an object, not {type(types).__name__}")
-    try:
-        frozen = tuple([(name, tuple(map(_NAME_AND_TYPE, members))) for name, members in types.items()])
-        hash(frozen)
-    except (TypeError, KeyError, IndexError):
-        raise InvalidFieldError("types", "must be lists of objects with name and type, by name") from None
-    return frozen
-
-
-# --- the domain
-def _domain_separator(spelled: _Members | None, domain: Mapping[str, Any]) -> bytes:
-    values = tuple(domain.items())
-    # Only plain text and whole numbers may be looked up: True would find what was stored for 1.
-    for _, value in values:
-        if type(value) is not str and type(value) is not int:
-            return _hash_domain(spelled, values)
-    return _cached_hash_domain(spelled, values)
-
-
-def _hash_domain(spelled: _Members | None, values: tuple[tuple[str, Any], ...]) -> bytes:
-    """
-    Hash the domain by the members that it has; EIP712Domain, where it is spelled out, must say the same.
-
-    Some wallets hash by the spelled-out type, others by the members that are present: where the two differ, so would
-    the digests.
-    """
-    domain = dict(values)
-    if not domain.keys() <= _DOMAIN_MEMBERS.keys():
-        raise InvalidFieldError("domain", f"may have {', '.join(_DOMAIN_MEMBERS)}, and nothing else")
-    present = tuple((name, kind) for name, kind in _DOMAIN_MEMBERS.items() if name in domain)
-    if spelled is not None and spelled != present:
-        raise InvalidFieldError(
-            "types.EIP712Domain",
-            "must list exactly the members that the domain has, with the types and in the order of EIP-712",
-            hint=f"The order: {', '.join(f'{kind} {name}' for name, kind in _DOMAIN_MEMBERS.items())}",
-        )
-    try:
-        return _compile(_DOMAIN, ((_DOMAIN, present),))(domain, 0)
-    except RefusedError as error:
-        _refuse("domain", error)
-
-
-_cached_hash_domain = lru_cache(maxsize=64)(_hash_domain)
-
-
-# --- structs and arrays
-@lru_cache(maxsize=128)
-def _compile(primary: str, types: tuple[tuple[str, _Members], ...]) -> Encoder:
-    """
-    Make the encoder that gives hashStruct of *primary*.
-
-    Raises:
-        InvalidFieldError: The types are not well-formed. Of those that *primary* does not refer to, only the name is
-            looked at.
-    """
-    defined = dict(types)
-    if primary not in defined:
-        raise InvalidFieldError("primaryType", "is not one of the types")
-    for name in defined:
-        if not isinstance(name, str) or not _IDENTIFIER.match(name) or RESERVED_NAME.match(name):
-            raise InvalidFieldError(
-                "types", "has a name that is not an identifier, or that is a type of EIP-712's own"
-            )
-    references: dict[str, set[str]] = {}
-    pending = [primary]
-    while pending:
-        name = pending.pop()
-        if name not in references:
-            references[name] = _check_members(name, defined)
-            pending += references[name]
-    structs: dict[str, Encoder] = {}
-    for name in references:
-        type_hash = keccak256(_encode_type(name, defined, references).encode())
-        members = [(member, _encoder_of(kind, structs)) for member, kind in defined[name]]
-        structs[name] = _struct_encoder(type_hash, members)
-    return structs[primary]
-
-
-def _check_members(name: str, defined: dict[str, _Members]) -> set[str]:
-    """Check a struct's members and give the structs that they refer to."""
-    if len({member for member, _ in defined[name]}) != len(defined[name]):
-        raise InvalidFieldError(f"types.{name}", "has two members of one name")
-    found = set()
-    for position, (member, kind) in enumerate(defined[name]):
-        where = f"types.{name}[{position}]"
-        if not isinstance(member, str) or not _IDENTIFIER.match(member):
-            raise InvalidFieldError(where, "must have a name that is an identifier")
-        if not isinstance(kind, str):
-            raise InvalidFieldError(where, "must have a type that is text")
-        base = _base_type(kind)
-        if base in defined:
-            found.add(base)
-        elif atomic_encoder(base) is None:
-            raise InvalidFieldError(where, "has a type that is neither one of EIP-712 nor one of the types")
-    return found
-
-
-def _base_type(kind: str) -> str:
-    """Give an array's innermost type; too many dimensions are left on it, and so it is no type at all."""
-    for _ in range(_DEEPEST):
-        match = _ARRAY.match(kind)
-        if not match:
-            break
-        kind = match[1]
-    return kind
-
-
-def _encode_type(name: str, defined: dict[str, _Members], references: dict[str, set[str]]) -> str:
-    """Give encodeType: the struct's own signature, then those of all it refers to, sorted by name."""
-    reachable = {name}
-    pending = [name]
-    while pending:
-        new = references[pending.pop()] - reachable
-        reachable |= new
-        pending += new
-    order = [name, *sorted(reachable - {name})]
-    return "".join(f"{n}({','.join(f'{kind} {member}' for member, kind in defined[n])})" for n in order)
-
-
-def _encoder_of(kind: str, structs: dict[str, Encoder]) -> Encoder:
-    if match := _ARRAY.match(kind):
-        return _array_encoder(_encoder_of(match[1], structs), int(match[2]) if match[2] else None)
-    atomic = atomic_encoder(kind)
-    if atomic is not None:
-        return atomic
-
-    def encode(value: Any, depth: int) -> bytes:
-        # Looked up when used: structs may refer to each other, and to themselves.
-        return _NULL_STRUCT if value is None else structs[kind](value, depth)
-
-    return encode
-
-
-def _struct_encoder(type_hash: bytes, members: list[tuple[str, Encoder]]) -> Encoder:
-    def encode(value: Any, depth: int) -> bytes:
-        if depth > _DEEPEST:
-            raise RefusedError("is nested too deeply")
-        if type(value) is not dict and not isinstance(value, Mapping):
-            raise RefusedError(f"must be an object, not {type(value).__name__}")
-        words = [type_hash]
-        for name, encode_member in members:
-            if name not in value:
-                raise RefusedError("is missing", name)
-            try:
-                words.append(encode_member(value[name], depth + 1))
-            except RefusedError as error:
-                error.path.append(name)
-                raise
-        return keccak256(b"".join(words))
-
-    return encode
-
-
-def _array_encoder(encode_item: Encoder, length: int | None) -> Encoder:
-    def encode(value: Any, depth: int) -> bytes:
-        if not isinstance(value, list | tuple):
-            raise RefusedError(f"must be a list, not {type(value).__name__}")
-        if length is not None and len(value) != length:
-            raise RefusedError(f"must have {length} items, not {len(value)}")
-        words = []
-        for position, item in enumerate(value):
-            try:
-                words.append(encode_item(item, depth + 1))
-            except RefusedError as error:
-                error.path.append(f"[{position}]")
-                raise
-        return keccak256(b"".join(words))
-
-    return encode

@@ -1,7 +1,7 @@
 """
 The short-lived key that stands for the owner until it expires: made here, signs here, is never shown.
 
-Checks what an ephemeral key signed, in the way of the wire format (WIRE, "Authentication by the ephemeral key").
+Its signatures, and the check of them, follow the wire format (WIRE, "Authentication by the ephemeral key").
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from dan_async.errors import ClientClosedError, InvalidFieldError
 from dan_async.types import Hex, KeyAlgorithm
 
 _ID_PREFIX = b"dan ephemeral key"
-
 _ID_DIGITS = 32
+_ED25519_LENGTH = 64
 
 
 class EphemeralKey:
     """
     An ephemeral private key. Make one with ``generate`` or ``from_hex``.
 
-    The key is held in a buffer that ``wipe``, or leaving the ``with`` block, overwrites with zeros. What Python cannot
-    wipe: the text that ``to_hex`` gives, the text given to ``from_hex``, and the copies that the cryptographic
-    libraries make for the moment of an operation.
+    The key is held in a buffer that ``wipe``, or leaving the ``with`` block, overwrites with zeros. Python cannot wipe the
+    text that ``to_hex`` returns, the text given to ``from_hex``, and the copies that the cryptographic libraries make for
+    the moment of an operation.
 
     Attributes:
         algorithm: ``"secp256k1"`` or ``"ed25519"``.
@@ -93,7 +93,7 @@ class EphemeralKey:
     @property
     def default_id(self) -> str:
         """
-        The name the nodes know it by unless the caller gives one: 32 hex digits, no 0x.
+        The nodes' name for it unless the caller chooses one: 32 hex digits, no 0x.
 
         The first 16 bytes of SHA-256 over ``dan ephemeral key``, the algorithm's name and the public key, so that
         the private key alone is enough to find it again.
@@ -102,7 +102,7 @@ class EphemeralKey:
 
     def to_hex(self) -> str:
         """
-        Give the private key itself: 64 hex digits, no 0x.
+        Return the private key itself: 64 hex digits, no 0x.
 
         Raises:
             ClientClosedError: It was wiped.
@@ -111,7 +111,7 @@ class EphemeralKey:
 
     def sign_message(self, data: bytes) -> Hex:
         """
-        Sign bytes the way the wire format asks for.
+        Sign bytes as the wire format demands.
 
         Args:
             data: The bytes.
@@ -146,7 +146,7 @@ class EphemeralKey:
         return f"EphemeralKey(algorithm={self.algorithm!r}, public_key={to_hex(self.public_key)!r}, secret='***')"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        # Also what copy.copy and copy.deepcopy call: a copy would outlive wipe().
+        # copy.copy and copy.deepcopy call this too: a copy would outlive wipe().
         raise TypeError(
             "an EphemeralKey is neither pickled nor copied; use to_hex() where the key itself is wanted"
         )
@@ -178,22 +178,8 @@ def _ed25519_public_key(secret: bytes) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
-_ED25519_LENGTH = 64
-
-
 def is_signed_by(public_key: bytes, algorithm: KeyAlgorithm, data: bytes, signature: str) -> bool:
-    """
-    Tell whether ``EphemeralKey.sign_message`` of that key gave this signature over these bytes.
-
-    Args:
-        public_key: 65 bytes uncompressed for secp256k1, 32 bytes for ed25519.
-        algorithm: The key's.
-        data: The bytes.
-        signature: 0x hex: for ed25519 64 bytes, for secp256k1 65 bytes over the EIP-191 personal message.
-
-    Raises:
-        InvalidFieldError: The public key is on no curve.
-    """
+    """Return whether *signature* is that key's ``EphemeralKey.sign_message`` of these bytes."""
     if algorithm == "ed25519":
         return _is_ed25519(public_key, data, signature)
     known = compress(public_key)

@@ -21,9 +21,7 @@ from dan_async.types import Address
 SigningKey: TypeAlias = PrivateKey
 
 _DIGEST_LENGTH = 32
-
 _SECRET_LENGTH = 32
-
 _SIGNATURE_LENGTH = 65
 
 _HALF_ORDER = ORDER // 2
@@ -33,16 +31,7 @@ _RECOVERY_IDS = {0: 0, 1: 1, 27: 0, 28: 1}
 
 
 def signing_key(secret: bytes, *, field: str = "private_key") -> SigningKey:
-    """
-    Make a private key ready for many signatures; its ``secret`` is a copy that cannot be wiped.
-
-    Args:
-        secret: 32 bytes, as a number from 1 to the group order - 1.
-        field: Its name, for the error.
-
-    Raises:
-        InvalidFieldError: It is not such a key.
-    """
+    """Make a private key ready for many signatures; its ``secret`` is a copy that cannot be wiped."""
     # coincurve would pad a shorter secret with zeros.
     if isinstance(secret, bytes) and len(secret) == _SECRET_LENGTH:
         try:
@@ -74,9 +63,14 @@ def sign_digest(private_key: bytes | SigningKey, digest: bytes) -> bytes:
     return signature[:64] + bytes((27 + signature[64],))
 
 
+def personal_message_digest(message: bytes) -> bytes:
+    """Return the digest of an EIP-191 personal message (version 0x45), which ``personal_sign`` signs."""
+    return keccak256(b"\x19Ethereum Signed Message:\n%d" % len(message) + message)
+
+
 def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:
     """
-    Read a signature strictly and give it one form.
+    Read a signature strictly and return it in one form.
 
     A high s is replaced by q - s and v flipped. Both forms are signatures of the same key over the same digest, some
     wallets and hardware keys return the high one, and contracts refuse it (EIP-2); after this step two signatures are
@@ -110,9 +104,29 @@ def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:
     return value[:64] + bytes((27 + recovery_id,))
 
 
+def read_signature(digest: bytes, signature: str | bytes) -> tuple[bytes, Address]:
+    """Return a signature in its one form, and its signer: ``parse_signature`` and ``recover_address`` in one step."""
+    parsed = parse_signature(signature)
+    return parsed, point_to_address(_recover(digest, parsed))
+
+
+def recover_address(digest: bytes, signature: str | bytes) -> Address:
+    """
+    Return the address whose key made a signature.
+
+    Args:
+        digest: The 32 bytes that were signed.
+        signature: As ``parse_signature`` takes it.
+
+    Raises:
+        InvalidFieldError: The signature is malformed or belongs to no key.
+    """
+    return read_signature(digest, signature)[1]
+
+
 def recover_public_key(digest: bytes, signature: str | bytes) -> bytes:
     """
-    Give the public key that made a signature.
+    Return the public key that made a signature.
 
     Args:
         digest: The 32 bytes that were signed.
@@ -125,43 +139,6 @@ def recover_public_key(digest: bytes, signature: str | bytes) -> bytes:
         InvalidFieldError: The signature is malformed or belongs to no key.
     """
     return _recover(digest, parse_signature(signature)).format(compressed=True)
-
-
-def recover_address(digest: bytes, signature: str | bytes) -> Address:
-    """
-    Give the address whose key made a signature.
-
-    Args:
-        digest: The 32 bytes that were signed.
-        signature: As ``parse_signature`` takes it.
-
-    Raises:
-        InvalidFieldError: The signature is malformed or belongs to no key.
-    """
-    return read_signature(digest, signature)[1]
-
-
-def read_signature(digest: bytes, signature: str | bytes) -> tuple[bytes, Address]:
-    """
-    Give a signature its one form, and tell whose it is.
-
-    Args:
-        digest: The 32 bytes that were signed.
-        signature: As ``parse_signature`` takes it.
-
-    Returns:
-        What ``parse_signature`` and ``recover_address`` give.
-
-    Raises:
-        InvalidFieldError: The signature is malformed or belongs to no key.
-    """
-    parsed = parse_signature(signature)
-    return parsed, point_to_address(_recover(digest, parsed))
-
-
-def personal_message_digest(message: bytes) -> bytes:
-    """Give the digest of an EIP-191 personal message (version 0x45), what ``personal_sign`` signs."""
-    return keccak256(b"\x19Ethereum Signed Message:\n%d" % len(message) + message)
 
 
 def _recover(digest: bytes, parsed: bytes) -> PublicKey:

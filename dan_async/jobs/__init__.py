@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dan_async.jobs.ephemeral_keys import add_ephemeral_key, register_passkey, revoke_ephemeral_key
 from dan_async.jobs.generate_session_key import generate_session_key
-from dan_async.jobs.recover import recover
+from dan_async.jobs.recover import RecoveryReport, SettledRecord, Settlement, recover
 from dan_async.jobs.sign_message import sign_message
 
 __all__ = [
+    "RecoveryReport",
+    "SettledRecord",
+    "Settlement",
     "add_ephemeral_key",
     "generate_session_key",
     "recover",

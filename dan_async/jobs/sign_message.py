@@ -19,7 +19,7 @@ from dan_async.network import Network, SigningOrder
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import RequestType, SignRequest, sign_request_digest
 from dan_async.request import DEFAULT_DURATION_S
-from dan_async.session import DanModuleInfo
+from dan_async.session import DanModuleInfo, session_of
 from dan_async.types import Clock, Hex, KeyAlgorithm, TypedData
 from dan_async.user_operation import PackedUserOperation, UserOperationV06, UserOperationV07
 
@@ -118,15 +118,6 @@ def _name_of(key: EphemeralKey, eph_id: str | None) -> str:
     if eph_id is None:
         return key.default_id
     return to_hex(key.public_key) if eph_id == _BY_KEY else eph_id
-
-
-def session_of(session: object) -> DanModuleInfo:
-    """Return a session that is given in any of its forms."""
-    if isinstance(session, DanModuleInfo):
-        return session
-    if isinstance(session, Mapping):
-        return DanModuleInfo.from_dict(session)
-    raise InvalidFieldError("session", f"must be a session payload or its dict, not {type(session).__name__}")
 
 
 def _refuse_if_expired(info: DanModuleInfo, clock: Clock) -> None:

@@ -1,11 +1,8 @@
 """
-The owner's permissions: what they may say, and how their JSON is read. See docs/permissions.md for the table.
+A session's permissions: their form, and how their JSON is read. See docs/permissions.md for the table.
 
-The form with ``"type": "erc20"`` is the one that the public clients send; the rest is built around it in its manner.
-
-What a session key may sign: JSON text on the wire, any JSON object for the caller.
-
-Reads the members of permissions, strictly: an unknown restriction must not be passed over.
+The form with ``"type": "erc20"`` is the one that the public clients send; the rest is built around it in its manner. Every
+member is read strictly: an unknown restriction must not be passed over.
 """
 
 from __future__ import annotations
@@ -23,150 +20,6 @@ from dan_async.crypto.abi import function_selector
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
-
-_MAX_DEPTH = 64
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def permissions_text(value: str | Mapping[str, Any] | Sequence[Any] | None) -> str | None:
-    """
-    Give the permissions as the JSON text that goes on the wire.
-
-    Args:
-        value: JSON text, which is kept exactly as it is; or an object or list, which is written compactly.
-
-    Raises:
-        InvalidFieldError: It is not JSON, not an object or list, or too long.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        text = check_text("permissions", value, most=MAX_PERMISSIONS_LENGTH)
-        if is_too_deep(text, _MAX_DEPTH):
-            raise InvalidFieldError("permissions", f"must not be nested more than {_MAX_DEPTH} levels deep")
-        try:
-            parsed = json.loads(text, parse_constant=_refuse_constant)
-        except ValueError:
-            raise InvalidFieldError("permissions", "is not JSON text") from None
-        if not isinstance(parsed, dict | list):
-            raise InvalidFieldError("permissions", "must be a JSON object or list")
-        return text
-    if not isinstance(value, Mapping | Sequence) or isinstance(value, bytes | bytearray):
-        raise InvalidFieldError("permissions", f"must be JSON text or an object, not {type(value).__name__}")
-    try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidFieldError("permissions", "holds something that JSON cannot carry") from None
-    return check_text("permissions", text, most=MAX_PERMISSIONS_LENGTH)
-
-
-T = TypeVar("T")
-
-_MOST_ITEMS = 256
-
-_SELECTOR_LENGTH = 4
-
-_read_uint256 = number_of(256)
-
-
-def load(text: str) -> Any:
-    """
-    Read the JSON text: repeated members and numbers that are not whole are refused.
-
-    Raises:
-        InvalidFieldError: It is not such a text.
-    """
-    permissions_text(text)  # length, depth, and that it is JSON at all
-    return json.loads(text, object_pairs_hook=_refuse_repeated, parse_float=_refuse_float)
-
-
-def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise InvalidFieldError("permissions", "has an object with a member given twice")
-    return found
-
-
-def _refuse_float(_: str) -> Any:
-    raise InvalidFieldError(
-        "permissions", "holds a number that is not whole", hint="Give large numbers as text"
-    )
-
-
-def read_object(value: Any, path: str, known: Iterable[str], required: Iterable[str]) -> Mapping[str, Any]:
-    """Check an object's members; unknown names are not repeated."""
-    known = tuple(known)
-    if not isinstance(value, dict):
-        raise InvalidFieldError(path, "must be a JSON object")
-    for name in required:
-        if name not in value:
-            raise InvalidFieldError(f"{path}.{name}", "is missing")
-    if not set(value) <= set(known):
-        raise InvalidFieldError(
-            path, "has members that are not known here", hint=f"Members: {', '.join(known)}"
-        )
-    return value
-
-
-def read_list(value: Any, path: str, read: Callable[[Any, str], T], *, least: int = 0) -> tuple[T, ...]:
-    """Read a list."""
-    if not isinstance(value, list):
-        raise InvalidFieldError(path, "must be a list")
-    if not least <= len(value) <= _MOST_ITEMS:
-        raise InvalidFieldError(path, f"must be a list of {least} to {_MOST_ITEMS}")
-    return tuple(read(item, f"{path}[{index}]") for index, item in enumerate(value))
-
-
-def read_one_or_list(value: Any, path: str, read: Callable[[Any, str], T]) -> frozenset[T]:
-    """Read one value, or a list of one or more."""
-    if isinstance(value, list):
-        return frozenset(read_list(value, path, read, least=1))
-    return frozenset({read(value, path)})
-
-
-def read_address(value: Any, path: str) -> Address:
-    """Read an address and give its EIP-55 form."""
-    return parse_address(path, value)
-
-
-def read_amount(value: Any, path: str) -> int:
-    """Read an amount of up to 256 bits: a whole number, or its decimal or 0x text."""
-    if value == "":
-        raise InvalidFieldError(path, "must be a whole number or its text")
-    return _read_uint256(value, path)
-
-
-def read_chain_id(value: Any, path: str) -> int:
-    """Read a chain's id."""
-    return check_int(path, value, least=1, most=2**53 - 1)
-
-
-def read_time(value: Any, path: str) -> int:
-    """Read a time in Unix seconds."""
-    return check_int(path, value, least=0, most=2**48 - 1)
-
-
-def read_selector(value: Any, path: str) -> bytes:
-    """Read a selector: 0x and 8 hex digits, a function's signature, or 0x for no call data at all."""
-    if isinstance(value, str) and "(" in value:
-        try:
-            return function_selector(value)
-        except InvalidFieldError as error:
-            raise InvalidFieldError(path, error.message.removeprefix("signature ")) from None
-    if isinstance(value, str) and value.startswith("0x"):
-        try:
-            found = bytes.fromhex(value[2:])
-        except ValueError:
-            found = b"?"
-        if len(found) in (0, _SELECTOR_LENGTH) and len(value) == 2 + 2 * len(found):
-            return found
-    raise InvalidFieldError(
-        path, "must be a function's signature, 0x and 8 hex digits, or 0x for a transfer without call data"
-    )
-
 
 #: Most that gas may cost in one operation if the permissions do not say: one whole unit of the chain's currency.
 DEFAULT_GAS_COST = 10**18
@@ -187,14 +40,7 @@ _COUNTERPARTIES = {"transfer": ("to", "recipient"), "approve": ("spender",)}
 
 @frozen(kw_only=True)
 class Conditions:
-    """
-    Where and when something holds.
-
-    Args:
-        chain_ids: The chains; None for any.
-        valid_after: The first second, in Unix time; None for always.
-        valid_until: The last second; None for ever.
-    """
+    """Where and when something holds: the chains, the first and the last second in Unix time; None for no limit."""
 
     chain_ids: frozenset[int] | None = None
     valid_after: int | None = None
@@ -203,19 +49,13 @@ class Conditions:
 
 @frozen
 class Bound:
-    """
-    A limit to an amount.
-
-    Args:
-        comparison: One of ``< <= = == >= > !=``.
-        value: What the amount is compared with.
-    """
+    """A limit to an amount: one of ``< <= = == >= > !=``, and the value to compare with."""
 
     comparison: str
     value: int
 
     def allows(self, amount: int) -> bool:
-        """Tell whether the amount keeps the limit."""
+        """Return whether the amount keeps the limit."""
         return _COMPARISONS[self.comparison](amount, self.value)
 
 
@@ -224,14 +64,8 @@ class Erc20Rule:
     """
     Allows calls of one method of ERC-20 tokens.
 
-    Args:
-        path: Where the rule stands, for errors.
-        conditions: Where and when it holds.
-        tokens: The token contracts.
-        method: ``"transfer"`` or ``"approve"``.
-        counterparty_name: The argument that is an address, as the owner calls it.
-        counterparties: Who may receive or spend; None for anyone.
-        amount: The limit to the amount of each call; None for no limit.
+    *path* is where the rule stands, for errors, and *counterparty_name* the owner's name for the argument that is an
+    address. None stands for any counterparty, and for any amount.
     """
 
     path: str
@@ -248,12 +82,8 @@ class CallRule:
     """
     Allows calls of contracts by target and function.
 
-    Args:
-        path: Where the rule stands, for errors.
-        conditions: Where and when it holds.
-        targets: Who may be called.
-        selectors: The functions, an empty one standing for no call data; None for any.
-        value_limit: Most wei that each call may send.
+    *path* is where the rule stands, for errors. *selectors* is None for any function; an empty selector stands for no call
+    data. *value_limit* is the most wei that each call may send.
     """
 
     path: str
@@ -269,7 +99,7 @@ Rule: TypeAlias = Erc20Rule | CallRule
 @frozen(kw_only=True)
 class Permissions:
     """
-    All that the owner allows.
+    Everything that the owner allows.
 
     Args:
         rules: Each call of an operation must be allowed by one of these.
@@ -277,7 +107,7 @@ class Permissions:
         entry_points: The entry points; None for any.
         accounts: The smart accounts that may be the sender; None for any.
         factories: The factories that may deploy the account.
-        paymasters: Who may pay for gas; None for anyone, empty for nobody but the account.
+        paymasters: The paymasters that may pay for gas; None for any, empty for none but the account itself.
         value_limit: Most wei that all calls of one operation may send together; None for no limit but the rules'.
         most_gas_cost: Most wei that the gas of one operation may cost.
         most_calls: Most calls in one operation.
@@ -309,13 +139,13 @@ _CALL = ("type", "to", "selectors", "valueLimit", *_CONDITIONS)
 
 def parse_permissions(text: str) -> Permissions:
     """
-    Read permissions as the owner gave them at key generation.
+    Read the permissions that the owner set at key generation.
 
     Args:
         text: The JSON text: an object, or just the list of its rules.
 
     Raises:
-        InvalidFieldError: It does not have the documented form; the error has the path of what is wrong.
+        InvalidFieldError: It does not have the documented form; the error has the path of the wrong member.
     """
     found = load(text)
     if isinstance(found, list):
@@ -413,4 +243,132 @@ def _read_call(value: Any, path: str) -> CallRule:
         targets=read_one_or_list(found["to"], f"{path}.to", read_address),
         selectors=selectors,
         value_limit=read_amount(found.get("valueLimit", 0), f"{path}.valueLimit"),
+    )
+
+
+_MAX_DEPTH = 64
+
+
+def permissions_text(value: str | Mapping[str, Any] | Sequence[Any] | None) -> str | None:
+    """Return permissions as the JSON text for the wire: text exactly as it is, an object or list written compactly."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        text = check_text("permissions", value, most=MAX_PERMISSIONS_LENGTH)
+        if is_too_deep(text, _MAX_DEPTH):
+            raise InvalidFieldError("permissions", f"must not be nested more than {_MAX_DEPTH} levels deep")
+        try:
+            parsed = json.loads(text, parse_constant=_refuse_constant)
+        except ValueError:
+            raise InvalidFieldError("permissions", "is not JSON text") from None
+        if not isinstance(parsed, dict | list):
+            raise InvalidFieldError("permissions", "must be a JSON object or list")
+        return text
+    if not isinstance(value, Mapping | Sequence) or isinstance(value, bytes | bytearray):
+        raise InvalidFieldError("permissions", f"must be JSON text or an object, not {type(value).__name__}")
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidFieldError("permissions", "holds something that JSON cannot carry") from None
+    return check_text("permissions", text, most=MAX_PERMISSIONS_LENGTH)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def load(text: str) -> Any:
+    """Read the JSON text: repeated members and numbers that are not whole are refused."""
+    permissions_text(text)  # length, depth, and that it is JSON at all
+    return json.loads(text, object_pairs_hook=_refuse_repeated, parse_float=_refuse_float)
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidFieldError("permissions", "has an object with a member given twice")
+    return found
+
+
+def _refuse_float(_: str) -> Any:
+    raise InvalidFieldError(
+        "permissions", "holds a number that is not whole", hint="Give large numbers as text"
+    )
+
+
+T = TypeVar("T")
+_MOST_ITEMS = 256
+_SELECTOR_LENGTH = 4
+_read_uint256 = number_of(256)
+
+
+def read_object(value: Any, path: str, known: Iterable[str], required: Iterable[str]) -> Mapping[str, Any]:
+    """Check an object's members; unknown names are not repeated."""
+    known = tuple(known)
+    if not isinstance(value, dict):
+        raise InvalidFieldError(path, "must be a JSON object")
+    for name in required:
+        if name not in value:
+            raise InvalidFieldError(f"{path}.{name}", "is missing")
+    if not set(value) <= set(known):
+        raise InvalidFieldError(
+            path, "has members that are not known here", hint=f"Members: {', '.join(known)}"
+        )
+    return value
+
+
+def read_list(value: Any, path: str, read: Callable[[Any, str], T], *, least: int = 0) -> tuple[T, ...]:
+    """Read a list."""
+    if not isinstance(value, list):
+        raise InvalidFieldError(path, "must be a list")
+    if not least <= len(value) <= _MOST_ITEMS:
+        raise InvalidFieldError(path, f"must be a list of {least} to {_MOST_ITEMS}")
+    return tuple(read(item, f"{path}[{index}]") for index, item in enumerate(value))
+
+
+def read_one_or_list(value: Any, path: str, read: Callable[[Any, str], T]) -> frozenset[T]:
+    """Read one value, or a list of one or more."""
+    if isinstance(value, list):
+        return frozenset(read_list(value, path, read, least=1))
+    return frozenset({read(value, path)})
+
+
+def read_address(value: Any, path: str) -> Address:
+    """Read an address."""
+    return parse_address(path, value)
+
+
+def read_amount(value: Any, path: str) -> int:
+    """Read an amount of up to 256 bits: a whole number, or its decimal or 0x text."""
+    if value == "":
+        raise InvalidFieldError(path, "must be a whole number or its text")
+    return _read_uint256(value, path)
+
+
+def read_chain_id(value: Any, path: str) -> int:
+    """Read a chain's id."""
+    return check_int(path, value, least=1, most=2**53 - 1)
+
+
+def read_time(value: Any, path: str) -> int:
+    """Read a time in Unix seconds."""
+    return check_int(path, value, least=0, most=2**48 - 1)
+
+
+def read_selector(value: Any, path: str) -> bytes:
+    """Read a selector: 0x and 8 hex digits, a function's signature, or 0x for no call data at all."""
+    if isinstance(value, str) and "(" in value:
+        try:
+            return function_selector(value)
+        except InvalidFieldError as error:
+            raise InvalidFieldError(path, error.message.removeprefix("signature ")) from None
+    if isinstance(value, str) and value.startswith("0x"):
+        try:
+            found = bytes.fromhex(value[2:])
+        except ValueError:
+            found = b"?"
+        if len(found) in (0, _SELECTOR_LENGTH) and len(value) == 2 + 2 * len(found):
+            return found
+    raise InvalidFieldError(
+        path, "must be a function's signature, 0x and 8 hex digits, or 0x for a transfer without call data"
     )

@@ -1,5 +1,5 @@
 """
-Keepers of sessions: what was asked for, what came of it, and the ephemeral key that uses it.
+Stores of sessions: each request for a key, the session that came of it, and the ephemeral key that uses it.
 
 ``MemorySessionStore`` forgets with the process. ``dan_async.storage.sqlalchemy_store.SQLAlchemyStore`` (extra ``storage``)
 keeps encrypted records in SQLite or PostgreSQL.

@@ -1,10 +1,4 @@
-"""
-What a session store does, whatever it keeps its records in.
-
-Is the clock good enough to call something expired?
-
-One record of a session store: what was asked for, and the session that came of it.
-"""
+"""Session stores: their records, the searches in them, and the interface and checks that all stores share."""
 
 from __future__ import annotations
 
@@ -28,32 +22,8 @@ from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, S
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import Address, KeyAlgorithm, RequestId, new_request_id
 
-#: How far, in milliseconds, clocks of processes that share a store may be apart.
-TOLERANCE_MS = 60_000
-
-
-def check_clock(now: float, newest_ms: int | None) -> None:
-    """
-    Compare the clock with the newest record.
-
-    Args:
-        now: The time, in Unix seconds.
-        newest_ms: When the store was changed last, in Unix milliseconds; None if it is empty.
-
-    Raises:
-        StoreClockError: The clock is behind.
-    """
-    if newest_ms is not None and now * 1000 + TOLERANCE_MS < newest_ms:
-        behind_s = (newest_ms - now * 1000) / 1000
-        raise StoreClockError(
-            f"the clock is {behind_s:.0f} s behind the newest record, so nothing can be called expired",
-            hint="The clock was set back, or was wrong when that record was written; set it and try again",
-        )
-
-
-#: pending: asked for, not known what came of it; active: usable; failed: no key was made.
+#: pending: asked for, its outcome not known; active: usable; failed: no key was made.
 SessionState: TypeAlias = Literal["pending", "active", "revoked", "expired", "failed"]
-
 STATES: tuple[SessionState, ...] = get_args(SessionState)
 
 #: Which state may follow which.
@@ -78,17 +48,17 @@ def check_state(name: str, value: object) -> SessionState:
 @frozen(kw_only=True)
 class KeygenIntent:
     """
-    What is needed to find out later what came of a key generation.
+    A request for a key, as far as it is needed to find out later how its key generation ended.
 
     Args:
         hex_eph_sk: The ephemeral private key: 64 hex digits. Secret; masked in repr.
         eph_id: Its name on the nodes.
         eph_alg: Its algorithm.
-        owner_id: Who authorises: the EOA's address, or the passkey's credential id.
+        owner_id: The owner who authorises: the EOA's address, or the passkey's credential id.
         threshold: t.
         parties_number: n.
         min_parties: The smallest n that was allowed, if any.
-        permissions: What the session may sign, as JSON text; None for no limits.
+        permissions: The session's permissions as JSON text; None for no limits.
         key_label: The label that the network keeps with the key.
     """
 
@@ -109,7 +79,7 @@ class KeygenIntent:
 @frozen(kw_only=True)
 class StoredSession:
     """
-    A record.
+    A record: the request for a key, and the session that came of it.
 
     Args:
         record_id: The id of the request that made it, under which the nodes know it; 0x and 64 hex digits.
@@ -120,9 +90,9 @@ class StoredSession:
         created_at: When the record was made, in Unix milliseconds.
         updated_at: When it was changed last, in Unix milliseconds.
         reference: The caller's own name for it, unique within the store; at most 200 characters. Not encrypted.
-        intent: What was asked for; None for a session that was made elsewhere.
-        session: What came of it; None before.
-        problem: Why it failed, or why it is not known what came of it; never a secret.
+        intent: The request; None for a session that was made elsewhere.
+        session: The session; None until there is one.
+        problem: Why it failed, or why its outcome is not known; never a secret.
 
     Raises:
         InvalidFieldError: A field is wrong; its value is not repeated.
@@ -158,7 +128,7 @@ class StoredSession:
         reference: str | None = None,
     ) -> Self:
         """
-        Make the record of a session that was made elsewhere.
+        Return the record of a session that was made elsewhere.
 
         Args:
             session: The session; its *expires_at* must be known.
@@ -205,13 +175,13 @@ class StoredSession:
         problem: str | None = None,
     ) -> Self:
         """
-        Give the record in another state.
+        Return the record in another state.
 
         Args:
             state: The state that follows.
             now: The time, in Unix seconds.
-            session: What came of it, if that is new.
-            problem: What to note, if that is new.
+            session: The session, if that is new.
+            problem: The problem to note, if that is new.
 
         Raises:
             RecordConflictError: The one state does not follow the other.
@@ -227,7 +197,7 @@ class StoredSession:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything as JSON members, secrets included."""
+        """Return everything as JSON members, secrets included."""
         found = asdict(self, recurse=False)
         found["intent"] = None if self.intent is None else asdict(self.intent)
         found["session"] = None if self.session is None else self.session.to_dict(extended=True)
@@ -236,10 +206,10 @@ class StoredSession:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """
-        Read what ``to_dict`` gave.
+        Read the result of ``to_dict``.
 
         Raises:
-            InvalidFieldError: It is not that.
+            InvalidFieldError: It has another form.
         """
         try:
             found = dict(value)
@@ -254,10 +224,6 @@ class StoredSession:
             raise InvalidFieldError("record", "has other members than this version knows") from None
 
 
-#: Most records that one page holds.
-MOST_PER_PAGE = 1000
-
-
 def _states(value: object) -> tuple[SessionState, ...]:
     given = (value,) if isinstance(value, str) else tuple(value)  # type: ignore[arg-type]  # checked one by one
     return tuple(check_state("state", state) for state in given)
@@ -266,28 +232,28 @@ def _states(value: object) -> tuple[SessionState, ...]:
 @frozen(kw_only=True)
 class SessionFilter:
     """
-    Which records are meant; every given condition must hold.
+    Which records to find; every condition that is set must hold.
 
     Args:
         owner: The owner's address.
         chain_id: The chain.
         state: One state or several; any if empty.
-        expires_after: Only what ends later than this, in Unix seconds.
-        expires_by: Only what has ended at this time, in Unix seconds.
+        expires_after: Only those that end later than this, in Unix seconds.
+        expires_by: Only those that have ended at this time, in Unix seconds.
     """
 
     owner: Address | str | None = field(default=None)
-    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=2**53 - 1))
+    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=_MOST_INT))
     state: tuple[SessionState, ...] = field(default=(), converter=_states)
-    expires_after: int | None = field(default=None, validator=optional(check_int, least=0, most=2**53 - 1))
-    expires_by: int | None = field(default=None, validator=optional(check_int, least=0, most=2**53 - 1))
+    expires_after: int | None = field(default=None, validator=optional(check_int, least=0, most=_MOST_INT))
+    expires_by: int | None = field(default=None, validator=optional(check_int, least=0, most=_MOST_INT))
 
     def __attrs_post_init__(self) -> None:
         if self.owner is not None:  # records hold the EIP-55 form
             object.__setattr__(self, "owner", parse_address("owner", self.owner))
 
     def matches(self, record: StoredSession) -> bool:
-        """Whether a record is meant."""
+        """Return whether a record meets every condition."""
         return (
             (self.owner is None or record.owner == self.owner)
             and (self.chain_id is None or record.chain_id == self.chain_id)
@@ -316,7 +282,7 @@ class SessionStore(Protocol):
     """
     Keeps records of sessions.
 
-    What a method has returned from is kept. Everything may raise ``StoreError``, whose subclasses say what is wrong.
+    Once a method has returned, its change is kept. Every method may raise a subclass of ``StoreError``.
     """
 
     async def save(self, record: StoredSession) -> None:
@@ -329,18 +295,18 @@ class SessionStore(Protocol):
         ...
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        """Give a record, or None if there is none of that id."""
+        """Return a record, or None if there is none of that id."""
         ...
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        """Give the record with that reference, or None."""
+        """Return the record with that reference, or None."""
         ...
 
     def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
         """
-        Go through the records that are meant, oldest first, a page at a time.
+        Go through the records that match, oldest first, a page at a time.
 
-        What is saved or changed meanwhile may be seen or not; nothing is seen twice.
+        Changes made meanwhile may be seen or not; nothing is seen twice.
         """
         ...
 
@@ -348,7 +314,7 @@ class SessionStore(Protocol):
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
         """
-        Give one page of the records that are meant, oldest first.
+        Return one page of the records that match, oldest first.
 
         Args:
             where: Which ones; all if None.
@@ -384,55 +350,82 @@ class SessionStore(Protocol):
         ...
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        """Forget a record; only if it is in the expected state, if one is given. Says whether it was there."""
+        """Delete a record, if it is in the expected state or none is given. Return whether it did."""
         ...
 
     async def mark_expired(self) -> int:
         """
-        Change the state of everything that has ended to expired; says how many those were.
+        Mark every record whose key has ended as expired, and return how many those were.
 
         Raises:
-            StoreClockError: The clock is behind what is stored; nothing was changed.
+            StoreClockError: The clock is behind the newest record; nothing was changed.
         """
         ...
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
         """
-        Forget everything that has ended, whatever its state; says how many those were.
+        Delete every record whose key has ended, whatever its state, and return how many those were.
 
         Args:
-            ended_for_s: Only what has ended for so many seconds.
+            ended_for_s: Only those that have ended for so many seconds.
 
         Raises:
-            StoreClockError: The clock is behind what is stored; nothing was forgotten.
+            StoreClockError: The clock is behind the newest record; nothing was deleted.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of files and connections. May be called twice."""
+        """Close files and connections. May be called twice."""
         ...
 
 
-def check_limit(limit: object) -> int:
+def check_limit(limit: object) -> None:
     """Check the size of a page."""
-    return check_int("limit", limit, least=1, most=MOST_PER_PAGE)
+    check_int("limit", limit, least=1, most=1000)
 
 
 def encode_cursor(record: StoredSession) -> str:
-    """Say where the page after a record begins."""
+    """Return where the page after a record begins."""
     return f"{record.created_at}.{record.record_id}"
 
 
 def decode_cursor(after: str | None) -> tuple[int, str] | None:
-    """
-    Read what ``encode_cursor`` gave.
-
-    Raises:
-        InvalidFieldError: It is not that.
-    """
+    """Read the result of ``encode_cursor``."""
     if after is None:
         return None
     moment, point, record_id = after.partition(".") if isinstance(after, str) else ("", "", "")
     if not point or not (moment.isascii() and moment.isdigit()) or len(moment) > 16:
         raise InvalidFieldError("after", "is not where a page ended", hint="Pass on Page.next as it is")
     return int(moment), record_id
+
+
+async def walk_pages(store: SessionStore, where: SessionFilter | None) -> AsyncIterator[StoredSession]:
+    """Yield the records that match, page after page: ``find`` of every store."""
+    after: str | None = None
+    while True:
+        page = await store.list_page(where, after=after)
+        for record in page.records:
+            yield record
+        after = page.next
+        if after is None:
+            return
+
+
+def conflict(record_id: str, expected: SessionState, found: str | None) -> RecordConflictError:
+    """Return the error for a record that is in another state than expected."""
+    said = "is not in the store" if found is None else f"is {found}"
+    return RecordConflictError(f"the record {said}, expected was {expected}", request_id=record_id)
+
+
+#: How far the clocks of processes that share a store may be apart, in milliseconds.
+_CLOCK_TOLERANCE_MS = 60_000
+
+
+def check_clock(now: float, newest_ms: int | None) -> None:
+    """Refuse to call anything expired by a clock that is behind the newest record; *now* is in Unix seconds."""
+    if newest_ms is not None and now * 1000 + _CLOCK_TOLERANCE_MS < newest_ms:
+        behind_s = (newest_ms - now * 1000) / 1000
+        raise StoreClockError(
+            f"the clock is {behind_s:.0f} s behind the newest record, so nothing can be called expired",
+            hint="The clock was set back, or was wrong when that record was written; set it and try again",
+        )

@@ -1,14 +1,4 @@
-"""
-What a database's own errors mean, decided by their codes: the one place where they become ours.
-
-SQLAlchemy engines as the store needs them.
-
-Bringing a database's schema to this version of the package.
-
-The tables, and the versions of their schema.
-
-The URLs of databases, as people write them.
-"""
+"""The database beneath ``SQLAlchemyStore``: its URL, engine, tables and their versions, and its errors made ours."""
 
 from __future__ import annotations
 
@@ -33,6 +23,147 @@ from dan_async.errors import (
     StoreUnavailableError,
     require_extra,
 )
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+
+
+def parse_url(text: str) -> sa.URL:
+    """Read a database URL and name its driver. It may hold a password, so no error repeats it."""
+    hint = "For example sqlite:///keys.db or postgresql://user@host/database"
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError, TypeError):
+        raise InvalidFieldError("url", "is not the URL of a database", hint=hint) from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise InvalidFieldError("url", "is of another kind than SQLite and PostgreSQL", hint=hint)
+    if driver.startswith("sqlite") and not url.database:
+        raise InvalidFieldError("url", "names no file", hint=hint)
+    return url.set(drivername=driver)
+
+
+#: Execution option of a connection that only reads.
+READS_ONLY = "dan_reads_only"
+
+
+def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
+    """Make an engine, which connects to nothing yet; *lock_wait_s* is how long to wait for somebody else's lock."""
+    if url.drivername.startswith("sqlite"):
+        require_extra("aiosqlite", extra="storage", purpose="A store in SQLite")
+        # Each connection has a thread and a page cache; more of them would not make one file any faster.
+        pool: dict[str, Any] = {"poolclass": sa.AsyncAdaptedQueuePool, "pool_size": 4, "max_overflow": 0}
+        if url.database == ":memory:":
+            pool = {}
+        engine = create_async_engine(url, connect_args={"timeout": lock_wait_s}, **pool)
+        sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return engine
+    require_extra("asyncpg", extra="storage", purpose="A store in PostgreSQL")
+    settings = {"lock_timeout": str(int(lock_wait_s * 1000)), "application_name": "dan-async"}
+    return create_async_engine(
+        url, pool_pre_ping=True, connect_args={"server_settings": settings, "timeout": 10.0}
+    )
+
+
+def make_file(url: sa.URL) -> None:
+    """Make an SQLite file that only its owner can use, if there is none. SQLite itself would follow the umask."""
+    name = url.database or ""
+    if name == ":memory:" or name.startswith("file:"):
+        return
+    # Any other problem with the path is left to SQLite, which reports it like its other errors.
+    if Path(name).parent.is_dir() and not Path(name).exists():
+        os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    # The driver must not begin transactions by itself: it would do so too late, and not at all for reading.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
+    cursor.execute("PRAGMA synchronous=FULL")  # a record that was reported as saved survives a power cut
+    cursor.execute("PRAGMA secure_delete=ON")  # a purged record leaves no bytes behind
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    reads_only = connection.get_execution_options().get(READS_ONLY, False)
+    # A transaction that begins with reading could not go on to write if somebody else wrote meanwhile.
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+#: Every version of the schema, oldest first; migrations/versions has a file for each.
+REVISIONS = ("0001",)
+HEAD = REVISIONS[-1]
+VERSION_TABLE = "dan_schema"
+
+metadata = sa.MetaData()
+
+#: Times are Unix seconds (expires_at) and milliseconds (created_at, updated_at).
+sessions = sa.Table(
+    "dan_sessions",
+    metadata,
+    sa.Column("record_id", sa.String(66), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("chain_id", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("reference", sa.String(200), nullable=True),
+    sa.Column("key_id", sa.String(160), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Index("dan_sessions_reference", "reference", unique=True),
+    sa.Index("dan_sessions_place", "created_at", "record_id"),
+    sa.Index("dan_sessions_owner", "owner", "created_at", "record_id"),
+    sa.Index("dan_sessions_state", "state", "created_at", "record_id"),
+    sa.Index("dan_sessions_expiry", "expires_at"),
+    sa.Index("dan_sessions_changed", "updated_at"),
+)
+
+#: Any number that nothing else uses: it keeps two programs that start at once from both making the tables.
+_ADVISORY_LOCK = 7_310_021_455_871
+
+
+def bring_up_to_date(connection: sa.Connection, *, allowed: bool) -> None:
+    """Migrate an older schema if *allowed*. Runs in the caller's transaction: all of it, or nothing."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+    found = _found_revision(connection)
+    if found == HEAD:
+        return
+    if found is not None and found not in REVISIONS:
+        raise StoreSchemaError(
+            f"the store's schema is version {found[:20]}, and this package knows up to {HEAD}",
+            hint="Upgrade dan-async",
+        )
+    if not allowed:
+        raise StoreSchemaError(
+            f"the store's schema is version {found or 'none'}, and this package needs {HEAD}",
+            hint="Let it migrate: open the store with migrate=True",
+        )
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _found_revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    table = sa.table(VERSION_TABLE, sa.column("version_num"))
+    found = connection.execute(sa.select(table.c.version_num)).scalar_one_or_none()
+    return None if found is None else str(found)
+
 
 _KEPT = "Nothing was changed; what was saved before is kept"
 
@@ -81,8 +212,23 @@ _POSTGRESQL: dict[str, tuple[type[StoreError], str, str]] = {
 }
 
 
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the database's errors that the block raises into ours."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (sa_errors.SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise translate(error) from error
+    except Exception as error:
+        if not isinstance(getattr(error, "sqlstate", None), str):
+            raise
+        raise translate(error) from error  # asyncpg's own, from connecting
+
+
 def translate(error: BaseException) -> StoreError:
-    """Make our error of a database's own one."""
+    """Return our error for one of the database's own, by its code."""
     if isinstance(error, sa_errors.IntegrityError):
         return RecordConflictError("the store has a record of that id or that reference")
     for cause in _causes(error):
@@ -108,7 +254,7 @@ def translate(error: BaseException) -> StoreError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and what it was made from, outermost first."""
+    """Yield an error and its causes, outermost first."""
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
     while pending:
@@ -123,189 +269,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             current.__cause__,
             current.__context__,
         ]
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn the database's errors that the block raises into ours."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except (sa_errors.SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise translate(error) from error
-    except Exception as error:
-        if not isinstance(getattr(error, "sqlstate", None), str):
-            raise
-        raise translate(error) from error  # asyncpg's own, from connecting
-
-
-#: Execution option of a connection that only reads.
-READS_ONLY = "dan_reads_only"
-
-
-def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
-    """
-    Make an engine. Connects to nothing yet.
-
-    Args:
-        url: From ``parse_url``.
-        lock_wait_s: How long to wait for somebody else's lock, in seconds.
-
-    Raises:
-        MissingExtraError: The driver is not installed.
-    """
-    if url.drivername.startswith("sqlite"):
-        require_extra("aiosqlite", extra="storage", purpose="A store in SQLite")
-        # Each connection has a thread and a page cache; more of them would not make one file any faster.
-        in_memory = url.database == ":memory:"
-        pool: dict[str, Any] = {"poolclass": sa.AsyncAdaptedQueuePool, "pool_size": 4, "max_overflow": 0}
-        if in_memory:
-            pool = {}
-        engine = create_async_engine(url, connect_args={"timeout": lock_wait_s}, **pool)
-        sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
-        return engine
-    require_extra("asyncpg", extra="storage", purpose="A store in PostgreSQL")
-    settings = {"lock_timeout": str(int(lock_wait_s * 1000)), "application_name": "dan-async"}
-    return create_async_engine(
-        url, pool_pre_ping=True, connect_args={"server_settings": settings, "timeout": 10.0}
-    )
-
-
-def make_file(url: sa.URL) -> None:
-    """Make an SQLite file that only its owner can use, if there is none. SQLite itself would follow the umask."""
-    name = url.database or ""
-    if name == ":memory:" or name.startswith("file:"):
-        return
-    # SQLite reports what is wrong with the path, if anything is, in the form that others are reported in.
-    if Path(name).parent.is_dir() and not Path(name).exists():
-        os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    # The driver must not begin transactions by itself: it would do so too late, and not at all for reading.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
-    cursor.execute("PRAGMA synchronous=FULL")  # what was reported as saved survives a power cut
-    cursor.execute("PRAGMA secure_delete=ON")  # a purged record leaves no bytes behind
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    reads_only = connection.get_execution_options().get(READS_ONLY, False)
-    # A transaction that begins with reading could not go on to write if somebody else wrote meanwhile.
-    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
-
-
-#: Every version of the schema, oldest first; migrations/versions has a file for each.
-REVISIONS = ("0001",)
-
-HEAD = REVISIONS[-1]
-
-VERSION_TABLE = "dan_schema"
-
-metadata = sa.MetaData()
-
-#: Times are Unix seconds (expires_at) and milliseconds (created_at, updated_at).
-sessions = sa.Table(
-    "dan_sessions",
-    metadata,
-    sa.Column("record_id", sa.String(66), primary_key=True),
-    sa.Column("owner", sa.String(64), nullable=False),
-    sa.Column("chain_id", sa.BigInteger, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("expires_at", sa.BigInteger, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("updated_at", sa.BigInteger, nullable=False),
-    sa.Column("reference", sa.String(200), nullable=True),
-    sa.Column("key_id", sa.String(160), nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Index("dan_sessions_reference", "reference", unique=True),
-    sa.Index("dan_sessions_place", "created_at", "record_id"),
-    sa.Index("dan_sessions_owner", "owner", "created_at", "record_id"),
-    sa.Index("dan_sessions_state", "state", "created_at", "record_id"),
-    sa.Index("dan_sessions_expiry", "expires_at"),
-    sa.Index("dan_sessions_changed", "updated_at"),
-)
-
-#: Any number that nothing else uses: two programs that start at once must not both make the tables.
-_ADVISORY_LOCK = 7_310_021_455_871
-
-
-def found_revision(connection: sa.Connection) -> str | None:
-    """Give the version of the schema, or None if there is none yet."""
-    if not sa.inspect(connection).has_table(VERSION_TABLE):
-        return None
-    table = sa.table(VERSION_TABLE, sa.column("version_num"))
-    found = connection.execute(sa.select(table.c.version_num)).scalar_one_or_none()
-    return None if found is None else str(found)
-
-
-def bring_up_to_date(connection: sa.Connection, *, allowed: bool) -> None:
-    """
-    Look at the schema, and migrate it if it is older. Runs in the caller's transaction: all of it, or nothing.
-
-    Args:
-        connection: Where.
-        allowed: Whether it may be changed.
-
-    Raises:
-        StoreSchemaError: The schema is newer than this package, or older and must not be changed.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-    found = found_revision(connection)
-    if found == HEAD:
-        return
-    if found is not None and found not in REVISIONS:
-        raise StoreSchemaError(
-            f"the store's schema is version {found[:20]}, and this package knows up to {HEAD}",
-            hint="Upgrade dan-async",
-        )
-    if not allowed:
-        raise StoreSchemaError(
-            f"the store's schema is version {found or 'none'}, and this package needs {HEAD}",
-            hint="Let it migrate: open the store with migrate=True",
-        )
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-_DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-    "postgresql+asyncpg": "postgresql+asyncpg",
-}
-
-
-def parse_url(text: str) -> sa.URL:
-    """
-    Read a database URL, and name the driver for it.
-
-    Args:
-        text: ``sqlite:///file.db``, ``sqlite:////absolute/file.db``, or ``postgresql://user:password@host/database``.
-
-    Raises:
-        InvalidFieldError: It is none of these. It is not repeated, since it may hold a password.
-    """
-    hint = "For example sqlite:///keys.db or postgresql://user@host/database"
-    try:
-        url = sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError, TypeError):
-        raise InvalidFieldError("url", "is not the URL of a database", hint=hint) from None
-    driver = _DRIVERS.get(url.drivername)
-    if driver is None:
-        raise InvalidFieldError("url", "is of another kind than SQLite and PostgreSQL", hint=hint)
-    if driver.startswith("sqlite") and not url.database:
-        raise InvalidFieldError("url", "names no file", hint=hint)
-    return url.set(drivername=driver)

@@ -1,8 +1,8 @@
 """
 Where a store's encryption keys come from: a file, the environment, a passphrase, or a key management service.
 
-Each key has an id, which is stored beside what it encrypted. A source has one current key, for what is written, and may know
-older ones, for what was written before: that is how keys are rotated while the store is in use.
+Each key has an id, which is stored beside the data it encrypted. A source has one current key, for new records, and may
+know older ones, for the records before: so keys can be rotated while the store is in use.
 """
 
 from __future__ import annotations
@@ -23,17 +23,8 @@ from attrs import field, frozen
 
 from dan_async.errors import ConfigurationError, InvalidFieldError, StoreKeyError
 
-ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
-
 _KEY_LENGTH = 32
-
 _KEY_ID = re.compile(r"[0-9A-Za-z:_./@-]{1,160}\Z")
-
-_LONGEST_FILE = 64 * 1024
-
-_SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
-
-_COSTS = frozenset(2**power for power in range(10, 21))
 
 
 @frozen
@@ -82,7 +73,7 @@ class StoreKey:
         return cls(key_id or _derived_id(secret), secret)
 
     def to_text(self) -> str:
-        """Give what ``parse`` reads. It holds the key itself."""
+        """Return the text that ``parse`` reads. It holds the key itself."""
         return f"{self.id}:{self.secret.hex()}"
 
 
@@ -96,7 +87,7 @@ class KeySource(Protocol):
 
     async def current(self, known: str | None) -> StoreKey:
         """
-        Give the key for what is written now.
+        Return the key for new records.
 
         Args:
             known: The id of the key that the store used last, if any.
@@ -107,13 +98,13 @@ class KeySource(Protocol):
         ...
 
     async def by_id(self, key_id: str) -> StoreKey | None:
-        """Give the key of that id, or None if it is not known."""
+        """Return the key of that id, or None if it is not known."""
         ...
 
 
 class FixedKeys:
     """
-    Keys that are given.
+    Keys that are known from the start.
 
     Args:
         keys: The current one first, then older ones.
@@ -135,13 +126,17 @@ class FixedKeys:
         return f"FixedKeys(current={self._current.id!r}, older={len(self._keys) - 1})"
 
     async def current(self, known: str | None) -> StoreKey:
-        """Give the first key."""
+        """Return the first key."""
         del known
         return self._current
 
     async def by_id(self, key_id: str) -> StoreKey | None:
-        """Give the key of that id."""
+        """Return the key of that id."""
         return self._keys.get(key_id)
+
+
+ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
+_LONGEST_FILE = 64 * 1024
 
 
 def keys_from_file(path: str | Path) -> FixedKeys:
@@ -202,6 +197,10 @@ def _parse(data: bytes, where: str) -> FixedKeys:
         ) from None
 
 
+_SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
+_COSTS = frozenset(2**power for power in range(10, 21))
+
+
 class PassphraseKeys:
     """
     Keys that are derived from a passphrase with scrypt (RFC 7914).
@@ -210,8 +209,8 @@ class PassphraseKeys:
     a wrong one is found out at once.
 
     Args:
-        passphrase: What people remember; at least 8 characters.
-        older: Earlier passphrases, for what was written under them.
+        passphrase: At least 8 characters.
+        older: Earlier passphrases, for records written under them.
         cost: scrypt's N, a power of two from 2**10 to 2**20; block size 8, parallelism 1.
 
     Raises:
@@ -234,7 +233,7 @@ class PassphraseKeys:
 
     async def current(self, known: str | None) -> StoreKey:
         """
-        Give the key of the salt that the store used last, or of a new one.
+        Return the key of the salt that the store used last, or of a new one.
 
         Raises:
             StoreKeyError: The store was used with a passphrase that is not given here.
@@ -260,7 +259,7 @@ class PassphraseKeys:
         return key
 
     async def by_id(self, key_id: str) -> StoreKey | None:
-        """Give the key of that id, if one of the passphrases makes it."""
+        """Return the key of that id, if one of the passphrases makes it."""
         if not _SCRYPT_ID.match(key_id):
             return None
         async with self._deriving:
@@ -298,7 +297,7 @@ class CallbackKeys:
     Keys from somewhere else, such as a key management service.
 
     Args:
-        fetch: Gives the key of an id; with None, the current one. Gives None for an id that it does not know.
+        fetch: Returns the key of an id, or with None the current one; returns None for an id that it does not know.
         keep_s: How many seconds a key is kept in memory before *fetch* is asked again; 0 to ask every time.
         clock: A monotonic clock.
     """
@@ -320,10 +319,10 @@ class CallbackKeys:
 
     async def current(self, known: str | None) -> StoreKey:
         """
-        Give the current key.
+        Return the current key.
 
         Raises:
-            StoreKeyError: The service did not give one; its own exception is the cause.
+            StoreKeyError: The service returned none; its own exception, if any, is the cause.
         """
         del known
         key = await self._ask(None)
@@ -333,7 +332,7 @@ class CallbackKeys:
 
     async def by_id(self, key_id: str) -> StoreKey | None:
         """
-        Give the key of that id.
+        Return the key of that id.
 
         Raises:
             StoreKeyError: The service failed; its own exception is the cause.

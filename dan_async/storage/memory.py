@@ -1,4 +1,4 @@
-"""A store in memory: for tests, and for programs that keep nothing."""
+"""A session store in memory: for tests, and for programs that keep nothing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dan_async.storage.base import (
     StoredSession,
     check_clock,
     check_limit,
+    conflict,
     decode_cursor,
     encode_cursor,
+    walk_pages,
 )
 from dan_async.types import Clock, RequestId
-
-_EVERYTHING = SessionFilter()
 
 
 class MemorySessionStore:
     """
-    Keeps records for as long as the object lives. See ``SessionStore`` for what the methods do.
+    Keeps records for as long as the object lives. See ``SessionStore`` for the methods.
 
     Args:
         clock: The wall clock, in Unix seconds.
@@ -51,35 +51,28 @@ class MemorySessionStore:
         self._records[record.record_id] = record
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        """Give a record."""
+        """Return a record."""
         return self._records.get(record_id)
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        """Give the record with that reference."""
+        """Return the record with that reference."""
         record_id = self._by_reference.get(reference)
         return None if record_id is None else self._records[record_id]
 
-    async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
-        """Go through the records that are meant."""
-        after: str | None = None
-        while True:
-            page = await self.list_page(where, after=after)
-            for record in page.records:
-                yield record
-            after = page.next
-            if after is None:
-                return
+    def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
+        """Go through the records that match."""
+        return walk_pages(self, where)
 
     async def list_page(
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
-        """Give one page of the records that are meant."""
+        """Return one page of the records that match."""
         check_limit(limit)
         start = decode_cursor(after)
-        meant = where or _EVERYTHING
+        wanted = where or SessionFilter()
         found = heapq.nsmallest(
             limit + 1,
-            (r for r in self._records.values() if meant.matches(r) and (start is None or _place(r) > start)),
+            (r for r in self._records.values() if wanted.matches(r) and (start is None or _place(r) > start)),
             key=_place,
         )
         records = tuple(found[:limit])
@@ -105,20 +98,20 @@ class MemorySessionStore:
         return record
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        """Forget a record."""
+        """Delete a record."""
         record = self._records.get(record_id)
         if record is None or (expected is not None and record.state != expected):
             return False
-        self._forget(record)
+        self._remove(record)
         return True
 
-    def _forget(self, record: StoredSession) -> None:
+    def _remove(self, record: StoredSession) -> None:
         del self._records[record.record_id]
         if record.reference is not None:
             del self._by_reference[record.reference]
 
     async def mark_expired(self) -> int:
-        """Change the state of everything that has ended."""
+        """Mark every record whose key has ended as expired."""
         now = self._clock()
         self._check_clock(now)
         ended = [
@@ -131,12 +124,12 @@ class MemorySessionStore:
         return len(ended)
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
-        """Forget everything that has ended."""
+        """Delete every record whose key has ended."""
         now = self._clock()
         self._check_clock(now)
         ended = [record for record in self._records.values() if record.expires_at <= now - ended_for_s]
         for record in ended:
-            self._forget(record)
+            self._remove(record)
         return len(ended)
 
     def _check_clock(self, now: float) -> None:
@@ -148,9 +141,3 @@ class MemorySessionStore:
 
 def _place(record: StoredSession) -> tuple[int, str]:
     return record.created_at, record.record_id
-
-
-def conflict(record_id: str, expected: SessionState, found: str | None) -> RecordConflictError:
-    """Make the error of a record that is not as expected."""
-    said = "is not in the store" if found is None else f"is {found}"
-    return RecordConflictError(f"the record {said}, expected was {expected}", request_id=record_id)

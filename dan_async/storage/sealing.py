@@ -1,8 +1,8 @@
 """
 Records as encrypted bytes: AES-256-GCM, with the record's id, its owner and the key's id as associated data.
 
-Every column that stands in the clear for searching also stands in the encrypted body, and is compared when the record is
-opened. So whoever can write to the database can delete a record, or put an older form of the same record back, but cannot
+Every column that stands in the clear for searching also stands in the encrypted body, and the two are compared when the
+record is opened. So whoever can write to the database can delete a record, or put an older form of it back, but cannot
 change one, nor put one in the place of another.
 """
 
@@ -12,8 +12,9 @@ import hashlib
 import hmac
 import json
 import secrets
+from typing import Any
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -46,58 +47,35 @@ class SealedRecord:
     body: bytes = field(repr=False)
 
 
-class Sealer:
-    """
-    Encrypts and decrypts records.
+#: Columns that both a record and its sealed form have.
+_CLEAR = tuple(column.name for column in fields(SealedRecord) if column.name not in ("key_id", "body"))
 
-    Args:
-        keys: The keys.
-    """
+
+class Sealer:
+    """Encrypts and decrypts records with the keys of a source."""
 
     def __init__(self, keys: KeySource) -> None:
         self._keys = keys
         self._known: str | None = None
 
     def start_from(self, key_id: str | None) -> None:
-        """Say which key the store used last."""
+        """Set which key the store used last."""
         self._known = key_id
 
     async def current_key_id(self) -> str:
-        """Give the id of the key for what is written now."""
+        """Return the id of the key for new records."""
         return (await self._keys.current(self._known)).id
 
     async def seal(self, record: StoredSession) -> SealedRecord:
-        """
-        Encrypt a record under the current key.
-
-        Raises:
-            StoreKeyError: There is no current key.
-        """
+        """Encrypt a record under the current key."""
         key = await self._keys.current(self._known)
         nonce = secrets.token_bytes(_NONCE_LENGTH)
         text = json.dumps(record.to_dict(), separators=(",", ":")).encode()
         body = AESGCM(key.secret).encrypt(nonce, text, _associated(record.record_id, record.owner, key.id))
-        return SealedRecord(
-            record_id=record.record_id,
-            owner=record.owner,
-            chain_id=record.chain_id,
-            state=record.state,
-            expires_at=record.expires_at,
-            created_at=record.created_at,
-            updated_at=record.updated_at,
-            reference=record.reference,
-            key_id=key.id,
-            body=_VERSION + _check_of(key) + nonce + body,
-        )
+        return SealedRecord(**_columns(record), key_id=key.id, body=_VERSION + _check_of(key) + nonce + body)
 
     async def open(self, sealed: SealedRecord) -> StoredSession:
-        """
-        Decrypt a record and compare it with its columns.
-
-        Raises:
-            StoreKeyError: The key is not known, or is not the one that the record was encrypted with.
-            StoreTamperedError: The record was changed, or put in another one's place.
-        """
+        """Decrypt a record and compare it with its columns."""
         key = await self._keys.by_id(sealed.key_id)
         if key is None:
             raise StoreKeyError(
@@ -140,21 +118,12 @@ def _associated(record_id: str, owner: str, key_id: str) -> bytes:
 
 
 def _check_of(key: StoreKey) -> bytes:
-    """Give a few bytes that tell a wrong key from a changed record, and nothing else about the key."""
+    """Return a few bytes that tell a wrong key from a changed record, and nothing else about the key."""
     return hmac.new(key.secret, b"dan-async store key check", hashlib.sha256).digest()[:_CHECK_LENGTH]
 
 
-def _columns(record: StoredSession | SealedRecord) -> tuple[object, ...]:
-    return (
-        record.record_id,
-        record.owner,
-        record.chain_id,
-        record.state,
-        record.expires_at,
-        record.created_at,
-        record.updated_at,
-        record.reference,
-    )
+def _columns(record: StoredSession | SealedRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in _CLEAR}
 
 
 def _tampered(sealed: SealedRecord) -> StoreTamperedError:

@@ -1,11 +1,4 @@
-"""
-A store in a database: SQLite in one file, or PostgreSQL. Needs the extra ``storage``.
-
-Many small writes, few transactions.
-
-A commit waits for the disk. Writes that arrive while one is under way are committed together by the next, so that a hundred
-concurrent callers cost about as many commits as two. Each caller returns when its own write is durable, and no sooner.
-"""
+"""A session store in a database: SQLite in one file, or PostgreSQL. Needs the extra ``storage``."""
 
 from __future__ import annotations
 
@@ -17,28 +10,34 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import sqlalchemy as sa
-from attrs import define, field
-from sqlalchemy.ext.asyncio import AsyncEngine
+from dan_async.errors import require_extra
 
-from dan_async.errors import (
+for _module in ("sqlalchemy", "alembic"):
+    require_extra(_module, extra="storage", purpose="A session store in a database")
+
+import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
+from attrs import asdict, define, field, fields  # noqa: E402 - same
+from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
+
+from dan_async.errors import (  # noqa: E402 - same
     ClientClosedError,
     RecordConflictError,
     StoreError,
     StoreTamperedError,
-    require_extra,
 )
-from dan_async.storage.base import (
+from dan_async.storage.base import (  # noqa: E402 - same
     Page,
     SessionFilter,
     SessionState,
     StoredSession,
     check_clock,
     check_limit,
+    conflict,
     decode_cursor,
     encode_cursor,
+    walk_pages,
 )
-from dan_async.storage.database import (
+from dan_async.storage.database import (  # noqa: E402 - same
     READS_ONLY,
     bring_up_to_date,
     make_engine,
@@ -46,148 +45,27 @@ from dan_async.storage.database import (
     parse_url,
     translated,
 )
-from dan_async.storage.database import sessions as table
-from dan_async.storage.keys import KeySource
-from dan_async.storage.memory import conflict
-from dan_async.storage.sealing import SealedRecord, Sealer
-from dan_async.types import Clock, RequestId
+from dan_async.storage.database import sessions as table  # noqa: E402 - same
+from dan_async.storage.keys import KeySource  # noqa: E402 - same
+from dan_async.storage.sealing import SealedRecord, Sealer  # noqa: E402 - same
+from dan_async.types import Clock, RequestId  # noqa: E402 - same
 
-__all__ = [
-    "GroupWriter",
-    "SQLAlchemyStore",
-]
+__all__ = ["SQLAlchemyStore"]
 
-T = TypeVar("T")
-
-_MOST_TOGETHER = 256
-
-
-@define
-class _Write:
-    work: Callable[[sa.Connection], Any]
-    done: asyncio.Future[Any]
-    result: Any = field(default=None)
-    error: Exception | None = field(default=None)
-
-
-class GroupWriter:
-    """
-    Runs writes one after the other, committing those together that wait at the same time.
-
-    Args:
-        engine: Where.
-    """
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._waiting: deque[_Write] = deque()
-        self._group: list[_Write] = []  # what is being committed
-        self._task: asyncio.Task[None] | None = None
-        self._is_closed = False
-
-    async def run(self, work: Callable[[sa.Connection], T]) -> T:
-        """
-        Write something.
-
-        Args:
-            work: Does it on the connection it is given, and changes nothing there when it raises a ``StoreError``. It may be
-                called a second time, in a transaction of its own, if another write that was with it failed.
-
-        Returns:
-            What *work* gave, once it is durable. If the caller is cancelled meanwhile, it may be written or not.
-
-        Raises:
-            StoreError: What *work* raised, or why the database did not do it; nothing was changed.
-        """
-        if self._is_closed:
-            raise ClientClosedError("the store was closed", hint="Make a new one")
-        write = _Write(work, asyncio.get_running_loop().create_future())
-        self._waiting.append(write)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work_off(), name="session store writer")
-            self._task.add_done_callback(self._ended)
-        found: T = await write.done
-        return found
-
-    async def aclose(self) -> None:
-        """Finish what was begun, and take no more."""
-        self._is_closed = True
-        if self._task is not None:
-            await asyncio.wait([self._task])
-
-    async def _work_off(self) -> None:
-        while self._waiting:
-            self._group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_TOGETHER))]
-            await self._commit_group(self._group)
-        self._group = []
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Leave nobody waiting for ever when somebody else ended the task."""
-        if not task.cancelled() and task.exception() is None:
-            return
-        for write in (*self._group, *self._waiting):
-            if not write.done.done():
-                write.done.set_exception(ClientClosedError("the store was stopped while it was writing"))
-        self._group = []
-        self._waiting.clear()
-
-    async def _commit_group(self, group: list[_Write]) -> None:
-        try:
-            await self._commit(group)
-        except Exception as error:  # noqa: BLE001 - it is raised to the caller whose write it was
-            if len(group) == 1:
-                group[0].error = error
-                self._answer(group)
-                return
-            # One of them may be to blame: each gets a transaction of its own.
-            for write in group:
-                await self._commit_group([write])
-            return
-        self._answer(group)
-
-    async def _commit(self, group: list[_Write]) -> None:
-        def run_all(connection: sa.Connection) -> None:
-            for write in group:
-                write.error = write.result = None
-                try:
-                    write.result = write.work(connection)
-                except StoreError as error:
-                    write.error = error
-
-        with translated():
-            async with self._engine.begin() as connection:
-                await connection.run_sync(run_all)
-
-    @staticmethod
-    def _answer(group: list[_Write]) -> None:
-        for write in group:
-            if write.done.done():  # the caller was cancelled
-                continue
-            if write.error is not None:
-                write.done.set_exception(write.error)
-            else:
-                write.done.set_result(write.result)
-
-
-for _module in ("sqlalchemy", "alembic"):
-    require_extra(_module, extra="storage", purpose="A session store in a database")
-
-_COLUMNS = [column for column in table.c if column.name != "version"]
-
-#: How often a change is tried anew when only the encryption of the record was changed meanwhile.
+#: How often a change is tried when the record keeps its state and is written by others meanwhile.
 _TRIES = 5
 
 
 class SQLAlchemyStore:
     """
-    Keeps encrypted records in a database. See ``SessionStore`` for what the methods do.
+    Keeps encrypted records in a database. See ``SessionStore`` for the methods.
 
     Making one does no I/O; it opens itself when it is first used, and brings an older schema up to date. Use it as an async
     context manager, or call ``aclose()``. One store serves any number of concurrent calls on its event loop; several
     processes may use one database.
 
     Args:
-        url: ``sqlite:///file.db`` or ``postgresql://user:password@host/database``.
+        url: ``sqlite:///file.db``, ``sqlite:////absolute/file.db`` or ``postgresql://user:password@host/database``.
         keys: The encryption keys.
         migrate: Whether an older schema, or none, may be brought up to date.
         lock_wait_s: How long to wait for somebody else's lock, in seconds.
@@ -243,7 +121,7 @@ class SQLAlchemyStore:
 
     async def open(self) -> None:
         """
-        Connect, bring the schema up to date, and see whether the key is the right one. May be called twice.
+        Connect, bring the schema up to date, and check that the key is the right one. May be called twice.
 
         Raises:
             StoreUnavailableError: The database cannot be reached or opened.
@@ -263,19 +141,18 @@ class SQLAlchemyStore:
                     await asyncio.to_thread(make_file, self._url)
                 async with self._engine.begin() as connection:
                     await connection.run_sync(bring_up_to_date, allowed=self._may_migrate)
-            newest = sa.select(*_COLUMNS).order_by(table.c.updated_at.desc()).limit(1)
+            newest = sa.select(table).order_by(table.c.updated_at.desc()).limit(1)
             rows = await self._fetch(newest)
             if rows:
                 self._sealer.start_from(rows[0].key_id)
-                with suppress(
-                    StoreTamperedError
-                ):  # whoever reads that record is told; the key is the right one
+                # A record that was changed says nothing against the key; whoever reads the record gets the error.
+                with suppress(StoreTamperedError):
                     await self._sealer.open(_sealed(rows[0]))
             await self._sealer.current_key_id()
             self._is_open = True
 
     async def aclose(self) -> None:
-        """Finish what was begun, and close every connection. May be called twice."""
+        """Finish the writes that wait, and close every connection. May be called twice."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -298,31 +175,24 @@ class SQLAlchemyStore:
         return await self._sealer.open(_sealed(rows[0])) if rows else None
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        """Give a record."""
-        return await self._first(sa.select(*_COLUMNS).where(table.c.record_id == record_id))
+        """Return a record."""
+        return await self._first(sa.select(table).where(table.c.record_id == record_id))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        """Give the record with that reference."""
-        return await self._first(sa.select(*_COLUMNS).where(table.c.reference == reference))
+        """Return the record with that reference."""
+        return await self._first(sa.select(table).where(table.c.reference == reference))
 
-    async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
-        """Go through the records that are meant."""
-        after: str | None = None
-        while True:
-            page = await self.list_page(where, after=after)
-            for record in page.records:
-                yield record
-            after = page.next
-            if after is None:
-                return
+    def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
+        """Go through the records that match."""
+        return walk_pages(self, where)
 
     async def list_page(
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
-        """Give one page of the records that are meant."""
+        """Return one page of the records that match."""
         check_limit(limit)
         start = decode_cursor(after)
-        query = sa.select(*_COLUMNS).where(*_conditions(where or SessionFilter()))
+        query = sa.select(table).where(*_conditions(where or SessionFilter()))
         if start is not None:
             query = query.where(sa.tuple_(table.c.created_at, table.c.record_id) > sa.tuple_(*start))
         await self.open()
@@ -335,7 +205,7 @@ class SQLAlchemyStore:
     async def save(self, record: StoredSession) -> None:
         """Keep a new record."""
         await self.open()
-        insert = sa.insert(table).values(**_values(await self._sealer.seal(record)), version=1)
+        insert = sa.insert(table).values(**asdict(await self._sealer.seal(record)), version=1)
         await self._writer.run(lambda connection: int(connection.execute(insert).rowcount))
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
@@ -348,16 +218,16 @@ class SQLAlchemyStore:
         """Change a record's state."""
         return await self._change(record_id, expected, lambda known: known.changed(state, now=self._clock()))
 
-    async def _change(self, record_id: RequestId, expected: SessionState, change: Any) -> StoredSession:
+    async def _change(
+        self, record_id: RequestId, expected: SessionState, change: Callable[[StoredSession], StoredSession]
+    ) -> StoredSession:
         await self.open()
         for _ in range(_TRIES):
-            rows = await self._fetch(
-                sa.select(*_COLUMNS, table.c.version).where(table.c.record_id == record_id)
-            )
+            rows = await self._fetch(sa.select(table).where(table.c.record_id == record_id))
             if not rows or rows[0].state != expected:
                 raise conflict(record_id, expected, rows[0].state if rows else None)
             known = await self._sealer.open(_sealed(rows[0]))
-            record: StoredSession = change(known)
+            record = change(known)
             known.check_next(record.state)
             if await self._update(record, rows[0].version):
                 return record
@@ -365,7 +235,7 @@ class SQLAlchemyStore:
 
     async def _update(self, record: StoredSession, version: int) -> bool:
         """Write a record if it is still the version that was read."""
-        values = _values(await self._sealer.seal(record))
+        values = asdict(await self._sealer.seal(record))
         update = (
             sa.update(table)
             .where(table.c.record_id == record.record_id, table.c.version == version)
@@ -374,7 +244,7 @@ class SQLAlchemyStore:
         return await self._writer.run(lambda connection: connection.execute(update).rowcount == 1)
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        """Forget a record."""
+        """Delete a record."""
         await self.open()
         delete = sa.delete(table).where(table.c.record_id == record_id)
         if expected is not None:
@@ -382,7 +252,7 @@ class SQLAlchemyStore:
         return await self._writer.run(lambda connection: connection.execute(delete).rowcount == 1)
 
     async def mark_expired(self) -> int:
-        """Change the state of everything that has ended."""
+        """Mark every record whose key has ended as expired."""
         await self._check_clock()
         ended = SessionFilter(state=("pending", "active", "revoked"), expires_by=max(0, int(self._clock())))
         count = 0
@@ -395,7 +265,7 @@ class SQLAlchemyStore:
         return count
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
-        """Forget everything that has ended."""
+        """Delete every record whose key has ended."""
         await self._check_clock()
         delete = sa.delete(table).where(table.c.expires_at <= int(self._clock() - ended_for_s))
         return await self._writer.run(lambda connection: int(connection.execute(delete).rowcount))
@@ -407,23 +277,23 @@ class SQLAlchemyStore:
 
     async def rotate_keys(self) -> int:
         """
-        Encrypt everything anew that is not under the current key, while the store is in use.
+        Encrypt every record anew that is not under the current key, while the store is in use.
 
-        Safe to break off and to repeat. The older keys are needed until it has come to its end.
+        Safe to stop and to repeat. The older keys are needed until it has come to its end.
 
         Returns:
             How many records were encrypted anew.
 
         Raises:
             StoreKeyError: A record's key is not known.
-            StoreTamperedError: A record is not what was stored; the others before it are done.
+            StoreTamperedError: A record was changed by other hands; the others before it are done.
         """
         await self.open()
         current = await self._sealer.current_key_id()
         count, last = 0, ""
         while True:
             rows = await self._fetch(
-                sa.select(*_COLUMNS, table.c.version)
+                sa.select(table)
                 .where(table.c.key_id != current, table.c.record_id > last)
                 .order_by(table.c.record_id)
                 .limit(100)
@@ -452,8 +322,108 @@ def _conditions(where: SessionFilter) -> list[sa.ColumnElement[bool]]:
 
 
 def _sealed(row: sa.Row[Any]) -> SealedRecord:
-    return SealedRecord(**{column.name: getattr(row, column.name) for column in _COLUMNS})
+    return SealedRecord(**{column.name: getattr(row, column.name) for column in fields(SealedRecord)})
 
 
-def _values(sealed: SealedRecord) -> dict[str, Any]:
-    return {column.name: getattr(sealed, column.name) for column in _COLUMNS}
+T = TypeVar("T")
+_MOST_TOGETHER = 256
+
+
+@define
+class _Write:
+    work: Callable[[sa.Connection], Any]
+    done: asyncio.Future[Any]
+    result: Any = field(default=None)
+    error: Exception | None = field(default=None)
+
+
+class GroupWriter:
+    """
+    Runs writes one after the other, and commits those together that wait at the same time.
+
+    A commit waits for the disk. Writes that arrive while one is under way are committed together by the next, so that a
+    hundred concurrent callers cost about as many commits as two. Each returns when its own write is durable, and no sooner.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._waiting: deque[_Write] = deque()
+        self._group: list[_Write] = []  # being committed
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """
+        Return the result of *work* once it is durable.
+
+        *work* must change nothing when it raises a ``StoreError``, and is called again, in a transaction of its own, if
+        another write of its group failed. If the caller is cancelled meanwhile, it may be written or not.
+        """
+        if self._is_closed:
+            raise ClientClosedError("the store was closed", hint="Make a new one")
+        write = _Write(work, asyncio.get_running_loop().create_future())
+        self._waiting.append(write)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work_off(), name="session store writer")
+            self._task.add_done_callback(self._ended)
+        result: T = await write.done
+        return result
+
+    async def aclose(self) -> None:
+        """Finish the writes that wait, and take no more."""
+        self._is_closed = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            self._group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_TOGETHER))]
+            await self._commit_group(self._group)
+        self._group = []
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Leave nobody waiting for ever when the task was cancelled or failed."""
+        if not task.cancelled() and task.exception() is None:
+            return
+        for write in (*self._group, *self._waiting):
+            if not write.done.done():
+                write.done.set_exception(ClientClosedError("the store was stopped while it was writing"))
+        self._group = []
+        self._waiting.clear()
+
+    async def _commit_group(self, group: list[_Write]) -> None:
+        try:
+            await self._commit(group)
+        except Exception as error:  # noqa: BLE001 - it is raised to the caller whose write it was
+            if len(group) == 1:
+                group[0].error = error
+                self._answer(group)
+                return
+            # One of them may be to blame: each gets a transaction of its own.
+            for write in group:
+                await self._commit_group([write])
+            return
+        self._answer(group)
+
+    async def _commit(self, group: list[_Write]) -> None:
+        def run_all(connection: sa.Connection) -> None:
+            for write in group:
+                write.error = write.result = None
+                try:
+                    write.result = write.work(connection)
+                except StoreError as error:
+                    write.error = error
+
+        with translated():
+            async with self._engine.begin() as connection:
+                await connection.run_sync(run_all)
+
+    @staticmethod
+    def _answer(group: list[_Write]) -> None:
+        for write in group:
+            if write.done.done():  # the caller was cancelled
+                continue
+            if write.error is not None:
+                write.done.set_exception(write.error)
+            else:
+                write.done.set_result(write.result)

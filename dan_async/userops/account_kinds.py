@@ -1,4 +1,4 @@
-"""What differs from one kind of smart account to the next: its calls, its factory, the form of its signature."""
+"""The kinds of smart accounts: how each encodes its calls, is deployed, and takes its signature."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from attrs import field, frozen
+from attrs.converters import optional
 
 from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.crypto.address import parse_address
@@ -23,12 +24,12 @@ _DUMMY_SIGNATURE = (
 
 class FactoryCall(NamedTuple):
     """
-    How an account is deployed, and how its address is found out.
+    How an account is deployed, and how its address is found.
 
     Args:
         factory: The factory.
-        data: What it is called with to deploy.
-        address_function: Its function that gives the address: name and types of arguments.
+        data: The call data that deploys the account.
+        address_function: The factory's function that returns the address: name and types of arguments.
         address_arguments: That function's arguments.
     """
 
@@ -39,41 +40,33 @@ class FactoryCall(NamedTuple):
 
 
 class AccountKind(Protocol):
-    """A kind of smart account. Give your own for an account that is not among these."""
+    """A kind of smart account. Write your own for an account that is not among these."""
 
     @property
     def version(self) -> EntryPointVersion:
-        """Give the version of its entry point."""
+        """The version of its entry point."""
         ...
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
-        """Give the call data by which the account makes these calls, one at least."""
+        """Return the call data by which the account makes these calls, one at least."""
         ...
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall | None:
-        """Say how it is deployed; None if it must be there already."""
+        """Return how it is deployed; None if it must be there already."""
         ...
 
     def wrap_signature(self, signature: bytes) -> bytes:
-        """Give the operation's signature out of the owner's."""
+        """Return the operation's signature, made from the owner's."""
         ...
 
     @property
     def dummy_signature(self) -> bytes:
-        """Give a signature for the estimation of gas."""
+        """A signature for the estimation of gas."""
         ...
-
-
-def _version(value: object) -> EntryPointVersion:
-    return version_of(value)
 
 
 def _factory(value: str) -> Address:
     return parse_address("factory", value)
-
-
-def _factory_or_none(value: str | None) -> Address | None:
-    return None if value is None else parse_address("factory", value)
 
 
 def _module(value: str) -> Address:
@@ -100,12 +93,12 @@ class SimpleAccount:
         InvalidFieldError: An argument is wrong.
     """
 
-    version: EntryPointVersion = field(default="v0.7.0", converter=_version)
-    factory: Address | None = field(default=None, converter=_factory_or_none)
+    version: EntryPointVersion = field(default="v0.7.0", converter=version_of)
+    factory: Address | None = field(default=None, converter=optional(_factory))
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
         """
-        Give the call data of ``execute`` or ``executeBatch``.
+        Return the call data of ``execute`` or ``executeBatch``.
 
         Raises:
             InvalidFieldError: There are no calls, or several with value on v0.6, whose batch has none.
@@ -121,7 +114,7 @@ class SimpleAccount:
         return encode_call("executeBatch(address[],bytes[])", targets, datas)
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall:
-        """Say how it is deployed."""
+        """Return how it is deployed."""
         return FactoryCall(
             self.factory or _SIMPLE_FACTORIES[self.version],
             encode_call("createAccount(address,uint256)", owner, salt),
@@ -130,12 +123,12 @@ class SimpleAccount:
         )
 
     def wrap_signature(self, signature: bytes) -> bytes:
-        """Give the owner's signature as it is."""
+        """Return the owner's signature as it is."""
         return signature
 
     @property
     def dummy_signature(self) -> bytes:
-        """Give 65 bytes."""
+        """65 bytes."""
         return _DUMMY_SIGNATURE
 
 
@@ -163,12 +156,12 @@ class BiconomyV2:
 
     @property
     def version(self) -> EntryPointVersion:
-        """Give v0.6.0."""
+        """v0.6.0."""
         return "v0.6.0"
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
         """
-        Give the call data of the functions with the cheap selectors.
+        Return the call data of the functions with the cheap selectors.
 
         Raises:
             InvalidFieldError: There are no calls.
@@ -179,7 +172,7 @@ class BiconomyV2:
         return encode_call("executeBatch_y6U(address[],uint256[],bytes[])", *_columns(calls))
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall:
-        """Say how it is deployed."""
+        """Return how it is deployed."""
         arguments = (self.module, encode_call("initForSmartAccount(address)", owner), salt)
         return FactoryCall(
             self.factory,
@@ -189,12 +182,12 @@ class BiconomyV2:
         )
 
     def wrap_signature(self, signature: bytes) -> bytes:
-        """Give the signature and the module that checks it, ABI-encoded."""
+        """Return the signature and the module that checks it, ABI-encoded."""
         return encode_arguments("(bytes,address)", (signature, self.module))
 
     @property
     def dummy_signature(self) -> bytes:
-        """Give a wrapped signature."""
+        """A wrapped signature."""
         return self.wrap_signature(_DUMMY_SIGNATURE)
 
 

@@ -19,7 +19,7 @@ from dan_async.errors import (
 )
 from dan_async.types import Address, Hex
 from dan_async.user_operation import UserOperation, UserOperationReceipt
-from dan_async.userops.service import GasPrice, JsonRpcService, bundler_error, read_quantity
+from dan_async.userops.service import GasPrice, JsonRpcService, bundler_error
 
 #: Seconds between two looks for a receipt: the first, the growth, the longest.
 _FIRST_POLL_S, _GROWTH, _LONGEST_POLL_S = 0.1, 1.5, 2.0
@@ -27,7 +27,7 @@ _FIRST_POLL_S, _GROWTH, _LONGEST_POLL_S = 0.1, 1.5, 2.0
 #: A bundler's own method for the price of gas -> the member of its answer that has it.
 _PRICE_METHODS = {"pimlico_getUserOperationGasPrice": "standard", "biconomy_getGasFeeValues": None}
 
-#: What pimlico_getUserOperationStatus says of an operation that will not come.
+#: Answers of pimlico_getUserOperationStatus for an operation that will not come.
 _NOT_THERE = ("not_found", "rejected", "failed")
 
 _NO_SUCH_METHOD = (-32601, -32600, -32004)
@@ -35,7 +35,7 @@ _NO_SUCH_METHOD = (-32601, -32600, -32004)
 _GAS_MEMBERS = {
     "preVerificationGas": "pre_verification_gas",
     "verificationGasLimit": "verification_gas_limit",
-    "verificationGas": "verification_gas_limit",  # what some bundlers for v0.6 say instead
+    "verificationGas": "verification_gas_limit",  # the name with some bundlers for v0.6
     "callGasLimit": "call_gas_limit",
     "paymasterVerificationGasLimit": "paymaster_verification_gas_limit",
     "paymasterPostOpGasLimit": "paymaster_post_op_gas_limit",
@@ -43,14 +43,7 @@ _GAS_MEMBERS = {
 
 
 class Bundler:
-    """
-    A bundler.
-
-    Args:
-        service: Where it is.
-        entry_point: The entry point that its operations are for.
-        sleep: Waits; injected by tests.
-    """
+    """A bundler, and the entry point that its operations are for."""
 
     def __init__(
         self,
@@ -60,63 +53,33 @@ class Bundler:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.service = service
-        self._entry_point = entry_point
+        self.entry_point = entry_point
         self._sleep = sleep
         self._price_methods = dict(_PRICE_METHODS)
 
-    async def chain_id(self, *, deadline: Deadline) -> int:
-        """
-        Ask for its chain.
-
-        Raises:
-            BundlerError: It answered with an error.
-        """
-        answer = await self.service.call("eth_chainId", [], deadline=deadline)
-        return read_quantity(answer, self.service, "eth_chainId")
-
     async def gas_price(self, *, deadline: Deadline) -> GasPrice | None:
-        """
-        Ask what it wants for gas; None if it has no method for that.
-
-        The methods are bundlers' own: pimlico_getUserOperationGasPrice and biconomy_getGasFeeValues.
-
-        Raises:
-            ProtocolError: The answer is not a price.
-        """
+        """Return its price of gas; None if it has no method for that. The methods are bundlers' own."""
         for method, member in tuple(self._price_methods.items()):
             try:
                 answer = await self.service.ask(method, [], deadline=deadline)
             except RpcError as error:
                 if error.code in _NO_SUCH_METHOD:
                     self._price_methods.pop(method, None)
-                continue  # the chain tells as well
+                continue  # the chain has a price as well
             prices = answer.get(member) if member and isinstance(answer, dict) else answer
             if isinstance(prices, dict):
-                return GasPrice(
-                    *(
-                        read_quantity(prices.get(name), self.service, method, name)
-                        for name in ("maxFeePerGas", "maxPriorityFeePerGas")
-                    )
-                )
+                names = ("maxFeePerGas", "maxPriorityFeePerGas")
+                return GasPrice(*(self.service.quantity(prices.get(name), method, name) for name in names))
         return None
 
     async def estimate_gas(self, operation: UserOperation, *, deadline: Deadline) -> dict[str, int]:
-        """
-        Ask how much gas an operation needs; its signature is a dummy of the right length.
-
-        Returns:
-            Our names of the gas fields, and their values.
-
-        Raises:
-            BundlerError: The operation would fail, or cannot be estimated.
-            ProtocolError: The answer lacks a needed value.
-        """
+        """Return the gas that an operation needs, by our field names; its signature is a dummy of the right length."""
         method = "eth_estimateUserOperationGas"
-        answer = await self.service.call(method, [operation.to_dict(), self._entry_point], deadline=deadline)
+        answer = await self.service.call(method, [operation.to_dict(), self.entry_point], deadline=deadline)
         if not isinstance(answer, dict):
             raise self.service.broken(method, "is not an object")
         found = {
-            ours: read_quantity(answer[name], self.service, method, name)
+            ours: self.service.quantity(answer[name], method, name)
             for name, ours in _GAS_MEMBERS.items()
             if answer.get(name) is not None
         }
@@ -129,30 +92,17 @@ class Bundler:
         self, operation: UserOperation, *, expected: bytes, deadline: Deadline, is_new: bool = False
     ) -> Hex:
         """
-        Send a signed operation. Sending it twice is safe: the bundler and the chain know it by its hash.
+        Send a signed operation, whose hash is *expected*. Sending it twice is safe: bundler and chain know it by its hash.
 
-        Args:
-            operation: The operation.
-            expected: Its hash, worked out here.
-            deadline: The job's.
-            is_new: Whether it was made just now, so that nobody else can have sent it on purpose.
-
-        Returns:
-            Its hash, as ``0x`` hex.
-
-        Raises:
-            BundlerError: It was refused.
-            DuplicateUserOperationError: *is_new*, and somebody else had sent the very same operation.
-            UserOperationTimeoutError: The reply was lost; the bundler may have it.
-            ConnectError: The bundler could not be reached, so it does not have it.
-            ProtocolError: The bundler speaks of another operation.
+        With *is_new*, for an operation that was made just now, it is an error if the bundler has it already: then
+        somebody else sent the very same one.
         """
         method, own = "eth_sendUserOperation", to_hex(expected)
         attempts: list[DanError] = []
         try:
             answer = await self.service.ask(
                 method,
-                [operation.to_dict(), self._entry_point],
+                [operation.to_dict(), self.entry_point],
                 deadline=deadline,
                 before_sleep=lambda details: attempts.append(details.error),
             )
@@ -187,9 +137,9 @@ class Bundler:
 
     async def is_known(self, user_operation_hash: Hex, *, deadline: Deadline) -> bool:
         """
-        Ask whether the bundler has this operation, or the chain has.
+        Return whether the bundler or the chain has this operation.
 
-        ERC-7769 has one method for both; Alto knows by it what is on the chain, and has its own for the rest.
+        ERC-7769 has one method for both; Alto's covers the chain only, and it has its own for the rest.
         """
         for method in ("eth_getUserOperationByHash", "pimlico_getUserOperationStatus"):
             try:
@@ -202,13 +152,7 @@ class Bundler:
         return False
 
     async def receipt(self, user_operation_hash: Hex, *, deadline: Deadline) -> UserOperationReceipt | None:
-        """
-        Ask for a receipt; None while there is none.
-
-        Raises:
-            BundlerError: The bundler answered with an error.
-            ProtocolError: The receipt is not one, or another operation's.
-        """
+        """Return the operation's receipt; None while there is none."""
         method = "eth_getUserOperationReceipt"
         answer = await self.service.call(
             method, [user_operation_hash], deadline=deadline, about=user_operation_hash
@@ -218,7 +162,7 @@ class Bundler:
         try:
             found = UserOperationReceipt.from_dict(answer)
         except InvalidFieldError as error:
-            raise self.service.broken(method, f"has a wrong member: {error.message}") from error
+            raise self.service.wrong_member(method, error) from error
         if found.user_operation_hash != user_operation_hash:
             raise self.service.broken(method, "is about another operation")
         return found
@@ -226,19 +170,7 @@ class Bundler:
     async def wait_for_receipt(
         self, user_operation_hash: Hex, *, deadline: Deadline, allow_revert: bool = False
     ) -> UserOperationReceipt:
-        """
-        Wait until the operation is on the chain.
-
-        Args:
-            user_operation_hash: What ``send`` gave.
-            deadline: How long to wait.
-            allow_revert: Whether to give the receipt of a reverted operation, too.
-
-        Raises:
-            UserOperationRevertedError: Its calls were reverted.
-            UserOperationTimeoutError: It is not on the chain yet.
-            BundlerError: The bundler answered with an error.
-        """
+        """Wait until the operation is on the chain; a reverted one is an error unless *allow_revert*."""
         pause = _FIRST_POLL_S
         while True:
             failure: TransportError | None = None

@@ -1,4 +1,4 @@
-"""Who pays for gas instead of the account: ERC-7677 paymaster services, and Biconomy's."""
+"""Paymasters, which pay for gas instead of the account: ERC-7677 services, and Biconomy's."""
 
 from __future__ import annotations
 
@@ -14,12 +14,6 @@ from dan_async.user_operation import UserOperationV06, UserOperationV07
 from dan_async.userops.service import JsonRpcService
 
 Operation: TypeAlias = UserOperationV06 | UserOperationV07
-
-_BICONOMY_GAS = {
-    "preVerificationGas": "pre_verification_gas",
-    "verificationGasLimit": "verification_gas_limit",
-    "callGasLimit": "call_gas_limit",
-}
 
 
 class Sponsored(NamedTuple):
@@ -41,17 +35,17 @@ class Paymaster(Protocol):
     async def stub(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Sponsored:
-        """Put data into an operation with which its gas can be estimated."""
+        """Return the operation with data with which its gas can be estimated."""
         ...
 
     async def sponsor(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
-        """Put the paymaster's promise into an operation that is complete but for its signature."""
+        """Return the operation, complete but for its signature, with the paymaster's promise to pay."""
         ...
 
     async def aclose(self) -> None:
-        """Close what was opened."""
+        """Close connections. May be called twice."""
         ...
 
 
@@ -60,8 +54,8 @@ class Erc7677Paymaster:
     A paymaster service of ERC-7677: ``pm_getPaymasterStubData`` and ``pm_getPaymasterData``.
 
     Args:
-        service: Where it is.
-        context: What the service wants to be told, as its documentation says; for example a policy's id.
+        service: The service.
+        context: The service's own parameters, as its documentation says; for example a policy's id.
     """
 
     def __init__(self, service: JsonRpcService, *, context: Mapping[str, Any] | None = None) -> None:
@@ -76,7 +70,7 @@ class Erc7677Paymaster:
 
         Raises:
             PaymasterError: It does not pay for this.
-            ProtocolError: The answer is not what ERC-7677 says.
+            ProtocolError: The answer does not follow ERC-7677.
         """
         method = "pm_getPaymasterStubData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
@@ -90,7 +84,7 @@ class Erc7677Paymaster:
 
         Raises:
             PaymasterError: It does not pay for this.
-            ProtocolError: The answer is not what ERC-7677 says.
+            ProtocolError: The answer does not follow ERC-7677.
         """
         method = "pm_getPaymasterData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
@@ -120,15 +114,20 @@ class Erc7677Paymaster:
             raise self._service.broken(
                 method, f"names no paymaster for {operation.version}: {', '.join(names.values())}"
             )
-        found = {ours: answer[wire] for ours, wire in names.items() if answer.get(wire) is not None}
-        try:
-            return evolve(operation, **found)
-        except InvalidFieldError as error:
-            raise self._service.broken(method, f"has a wrong member: {error.message}") from error
+        return _with_members(operation, answer, names, self._service, method)
 
     async def aclose(self) -> None:
         """Close the connections, if they were opened for this. May be called twice."""
         await self._service.aclose()
+
+
+#: Our field -> the member of Biconomy's answer.
+_BICONOMY_MEMBERS = {
+    "paymaster_and_data": "paymasterAndData",
+    "pre_verification_gas": "preVerificationGas",
+    "verification_gas_limit": "verificationGasLimit",
+    "call_gas_limit": "callGasLimit",
+}
 
 
 class BiconomyPaymaster:
@@ -136,7 +135,7 @@ class BiconomyPaymaster:
     Biconomy's paymaster for its Smart Account V2: ``pm_sponsorUserOperation`` in the mode SPONSORED. For v0.6 only.
 
     Args:
-        service: Where it is: ``https://paymaster.biconomy.io/api/v1/CHAIN/KEY``.
+        service: The service: ``https://paymaster.biconomy.io/api/v1/CHAIN/KEY``.
         webhook_data: Handed on to the dashboard's webhook.
         expiry_s: Seconds for which the promise holds.
     """
@@ -162,7 +161,7 @@ class BiconomyPaymaster:
     async def stub(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Sponsored:
-        """Leave the operation as it is: this paymaster works out the gas limits itself when it is asked to pay."""
+        """Return the operation as it is: this paymaster works out the gas limits when it is asked to pay."""
         del entry_point, chain_id, deadline
         return Sponsored(operation, is_final=False)
 
@@ -174,7 +173,7 @@ class BiconomyPaymaster:
 
         Raises:
             PaymasterError: It does not pay for this.
-            ProtocolError: The answer is not what Biconomy's documentation says.
+            ProtocolError: The answer does not follow Biconomy's documentation.
             InvalidFieldError: The operation is not of v0.6.
         """
         del entry_point, chain_id  # the URL says which chain it is
@@ -189,12 +188,23 @@ class BiconomyPaymaster:
         answer = await self._service.call(method, [sent, self._mode], deadline=deadline)
         if not isinstance(answer, dict) or answer.get("paymasterAndData") in (None, "", "0x"):
             raise self._service.broken(method, "has no paymasterAndData: it does not sponsor this")
-        found = {ours: answer[wire] for wire, ours in _BICONOMY_GAS.items() if answer.get(wire) is not None}
-        try:
-            return evolve(operation, paymaster_and_data=answer["paymasterAndData"], **found)
-        except InvalidFieldError as error:
-            raise self._service.broken(method, f"has a wrong member: {error.message}") from error
+        return _with_members(operation, answer, _BICONOMY_MEMBERS, self._service, method)
 
     async def aclose(self) -> None:
         """Close the connections, if they were opened for this. May be called twice."""
         await self._service.aclose()
+
+
+def _with_members(
+    operation: Operation,
+    answer: Mapping[str, Any],
+    names: Mapping[str, str],
+    service: JsonRpcService,
+    method: str,
+) -> Operation:
+    """Put the members of an answer into an operation; *names* maps our fields to them."""
+    found = {ours: answer[wire] for ours, wire in names.items() if answer.get(wire) is not None}
+    try:
+        return evolve(operation, **found)
+    except InvalidFieldError as error:
+        raise service.wrong_member(method, error) from error

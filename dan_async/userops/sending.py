@@ -1,17 +1,14 @@
 """
-Nonce lanes: many operations of one account at the same time, each lane in its own order.
+Sending user operations in nonce lanes: many of one account at the same time, each lane in its own order.
 
 ERC-4337 ("Semi-abstracted Nonce Support") divides a nonce into a key of 192 bits and a sequence of 64 bits. Operations with
 different keys do not wait for each other; those of one key are executed in sequence. Here a key is derived from the signer
 and a lane's name: agents with sessions of their own never collide, and an agent finds its lanes again after a restart.
-
-Signs and sends operations in their lanes, and holds its own where others use the same lane.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +17,7 @@ from contextlib import asynccontextmanager
 from attrs import define, evolve, field, frozen
 
 from dan_async._values import check_text, to_hex
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     BundlerError,
@@ -29,26 +27,31 @@ from dan_async.errors import (
     DuplicateUserOperationError,
     UserOperationTimeoutError,
 )
-from dan_async.types import Address, Hex
+from dan_async.types import Hex
 from dan_async.user_operation import user_operation_hash
 from dan_async.userops.account_kinds import AccountKind
 from dan_async.userops.bundler import Bundler
 from dan_async.userops.paymasters import Operation
 from dan_async.userops.sign_user_operation import UserOperationSigner
 
-_TAG = b"dan_async nonce lane"
+_log = logging.getLogger(__name__)
 
+#: Bytes of a lane's key.
 _KEY_BYTES = 24
 
+#: Seconds between two looks at the chain's nonce.
 _POLL_S = 0.25
 
 #: Hashes of operations that are remembered as sent.
 _MOST_SENT = 4096
 
+#: The entry point's code for a nonce that is not the next one. Bundlers use it for one that is taken in their pool, too.
+_NONCE_TAKEN = "AA25"
+
 
 def lane_key(seed: bytes, name: str = "") -> int:
     """
-    Give the 192-bit key of a lane.
+    Return the 192-bit key of a lane.
 
     Args:
         seed: The signer's.
@@ -58,9 +61,15 @@ def lane_key(seed: bytes, name: str = "") -> int:
         InvalidFieldError: The name is not such a text.
     """
     check_text("lane", name, least=0, most=256)
-    parts = (_TAG, seed, name.encode())
-    framed = b"".join(len(part).to_bytes(4) + part for part in parts)
-    return int.from_bytes(hashlib.sha256(framed).digest()[:_KEY_BYTES])
+    return int.from_bytes(tagged_hash("dan_async nonce lane", seed, name.encode())[:_KEY_BYTES])
+
+
+@define
+class Turn:
+    """A turn in a lane: the nonce to use, key included, and the hash of the operation that was sent with it, if any."""
+
+    nonce: int
+    sent: Hex | None = None
 
 
 @define
@@ -71,26 +80,12 @@ class _Lane:
     last_sent: Hex = ""
 
 
-@define
-class Turn:
-    """
-    One turn in a lane.
-
-    Attributes:
-        nonce: The nonce to use, key included.
-        sent: The hash of the operation that was sent with it; None if none was.
-    """
-
-    nonce: int
-    sent: Hex | None = None
-
-
 class NonceLanes:
     """
     The lanes of one account and signer.
 
     Args:
-        seed: What the lanes' keys are derived from.
+        seed: The lanes' keys are derived from it.
         fetch: Asks the entry point for the next nonce of a key.
         sleep: Waits; injected by tests.
     """
@@ -109,7 +104,7 @@ class NonceLanes:
         self._sent: OrderedDict[Hex, None] = OrderedDict()
 
     def key(self, name: str = "") -> int:
-        """Give the key of a lane; see ``lane_key``."""
+        """Return the key of a lane; see ``lane_key``."""
         return lane_key(self._seed, name)
 
     @asynccontextmanager
@@ -128,8 +123,7 @@ class NonceLanes:
             UserOperationTimeoutError: The lane's last operation is still not on the chain.
             DanError: The chain could not be asked.
         """
-        key = self.key(name)
-        lane = self._lanes.setdefault(name, _Lane(key))
+        lane = self._lanes.setdefault(name, _Lane(self.key(name)))
         async with lane.lock:
             turn = Turn(await self._next_nonce(lane, deadline))
             try:
@@ -153,15 +147,13 @@ class NonceLanes:
         Raises:
             DanError: The chain could not be asked.
         """
-        left = deadline.remaining()
-        if left is not None and left <= _POLL_S:
+        if not await self._pause(deadline):
             return False
-        await self._sleep(_POLL_S)
         turn.nonce = max(turn.nonce, await self._fetch(self.key(name), deadline))
         return True
 
     def forget(self, name: str = "") -> None:
-        """Give up waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce."""
+        """Stop waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce."""
         lane = self._lanes.get(name)
         if lane is not None:
             lane.next_nonce = None
@@ -192,61 +184,41 @@ class NonceLanes:
             nonce = await self._fetch(lane.key, deadline)
             if lane.next_nonce is None or nonce >= lane.next_nonce:
                 return nonce
-            left = deadline.remaining()
-            if left is not None and left <= _POLL_S:
+            if not await self._pause(deadline):
                 raise UserOperationTimeoutError(
                     f"the lane waits for the user operation {lane.last_sent}, which is not on the chain yet",
                     hint="Wait longer, use another lane, or forget() the lane if the bundler has dropped the operation",
                     user_operation_hash=lane.last_sent,
                 )
-            await self._sleep(_POLL_S)
 
-
-_log = logging.getLogger(__name__)
-
-#: The entry point's code for a nonce that is not the next one. Bundlers use it for one that is taken in their pool, too.
-_NONCE_TAKEN = "AA25"
+    async def _pause(self, deadline: Deadline) -> bool:
+        """Wait a moment; return False at once if no time is left for it."""
+        left = deadline.remaining()
+        if left is not None and left <= _POLL_S:
+            return False
+        await self._sleep(_POLL_S)
+        return True
 
 
 @frozen(kw_only=True)
 class OperationSender:
-    """
-    What signing and sending takes.
-
-    Args:
-        kind: What kind of account it is for.
-        signer: Who signs; None for an account that is only looked at.
-        bundler: Where operations go.
-        lanes: Gives the nonces.
-        entry_point: The entry point.
-        chain_id: The chain.
-    """
+    """Signs and sends operations in their lanes; without a signer it sends signed ones only."""
 
     kind: AccountKind
     signer: UserOperationSigner | None
     bundler: Bundler
     lanes: NonceLanes
-    entry_point: Address
     chain_id: int
 
     async def send_in_lane(
         self, prepare: Callable[[int], Awaitable[Operation]], lane: str, deadline: Deadline
     ) -> Hex:
         """
-        Make, sign and send an operation with the lane's next nonce.
+        Make, sign and send an operation with the lane's next nonce, which *prepare* takes.
 
-        If somebody else was quicker in the same lane, or the bundler's pool has no room for this account at the moment, it
-        is tried again: the same operation while its nonce is still the next one, a new one when that nonce is used up, so
+        If somebody else was quicker in the same lane, or the bundler's pool is full for this account at the moment, it is
+        tried again: the same operation while its nonce is still the next one, a new one when that nonce is used up, so
         that the old one can never be executed beside it.
-
-        Args:
-            prepare: Builds the operation for a nonce.
-            lane: The lane.
-            deadline: The job's.
-
-        Raises:
-            ConfigurationError: Nobody can sign.
-            DanError: As for ``SmartAccountClient.send_user_operation``.
         """
         signer = self.signer
         if signer is None:
@@ -261,7 +233,7 @@ class OperationSender:
                     if signed is None or signed.nonce != turn.nonce:
                         operation = await prepare(turn.nonce)
                         signature = await signer.sign_user_operation(
-                            operation, entry_point=self.entry_point, chain_id=self.chain_id
+                            operation, entry_point=self.bundler.entry_point, chain_id=self.chain_id
                         )
                         signed = evolve(operation, signature=self.kind.wrap_signature(signature))
                     # From here on it may be on its way, and the lane waits for it unless it is known that it is not.
@@ -273,19 +245,7 @@ class OperationSender:
                         raise
 
     async def send(self, operation: Operation, deadline: Deadline, *, is_new: bool = False) -> Hex:
-        """
-        Send a signed operation.
-
-        Args:
-            operation: The operation.
-            deadline: The job's.
-            is_new: Whether it was made just now: then it is an error if the bundler has it already.
-
-        Raises:
-            DuplicateUserOperationError: It was sent before.
-            BundlerError: It was refused.
-            UserOperationTimeoutError: The reply was lost.
-        """
+        """Send a signed operation; with *is_new* it is an error if the bundler has it already."""
         digest = self._hash(operation)
         own = to_hex(digest)
         self.lanes.note(own)
@@ -299,12 +259,15 @@ class OperationSender:
 
     def _hash(self, operation: Operation) -> bytes:
         return user_operation_hash(
-            operation, entry_point=self.entry_point, chain_id=self.chain_id, version=operation.version
+            operation,
+            entry_point=self.bundler.entry_point,
+            chain_id=self.chain_id,
+            version=operation.version,
         )
 
 
 def _is_race(error: DanError) -> bool:
-    """Tell whether somebody else is in the lane; with the very same operation, if their calls are the same."""
+    """Return whether somebody else is in the lane; with the very same operation, if their calls are the same."""
     return isinstance(error, DuplicateUserOperationError) or (
         isinstance(error, BundlerError) and error.entry_point_code == _NONCE_TAKEN
     )

@@ -1,14 +1,8 @@
 """
-What the codes of entry points, bundlers and paymasters mean, in plain words, and what to do.
+The services that smart accounts use, over JSON-RPC: how they are asked, a node of the chain, and their errors in words.
 
 The AA codes are those of the EntryPoint contracts v0.6 and v0.7, the numbers those of ERC-7769 and of JSON-RPC. Decided by
 code; a text is only searched for the AA code that bundlers put into it.
-
-What has to be read from the chain itself: nonces, code, addresses, the price of gas.
-
-The entry points of ERC-4337, at the same address on every chain.
-
-A JSON-RPC service over HTTP, asked with the package's retry rules: bundler, paymaster, the chain's node.
 """
 
 from __future__ import annotations
@@ -26,32 +20,190 @@ from dan_async.config import TransportOptions
 from dan_async.crypto.abi import decode_arguments, encode_call
 from dan_async.deadline import Deadline
 from dan_async.errors import BundlerError, InvalidFieldError, PaymasterError, ProtocolError, RpcError
-from dan_async.retry import RetryPolicy
+from dan_async.retry import RetryDetails, RetryPolicy
 from dan_async.types import Address, EntryPointVersion, Json
 
 if TYPE_CHECKING:
-    from dan_async.retry import RetryDetails
     from dan_async.transport.rpc import Transport
 
-_CODE = re.compile(r"\bAA[0-9]{2}\b")
+#: Version -> the singleton contract's address.
+ENTRY_POINTS: Mapping[EntryPointVersion, Address] = MappingProxyType(
+    {
+        "v0.6.0": Address("0x5FF137D4b0FDCD49DcA30c7CF57E578a026d2789"),
+        "v0.7.0": Address("0x0000000071727De22E5E9d8BAf0edAc6f37da032"),
+    }
+)
 
-_LONGEST_TEXT = 300
+
+def version_of(version: object) -> EntryPointVersion:
+    """Read a version: ``"v0.6.0"`` or ``"v0.7.0"``, also without the v or the last zero."""
+    if version in ("v0.6.0", "0.6.0", "0.6", "v0.6"):
+        return "v0.6.0"
+    if version in ("v0.7.0", "0.7.0", "0.7", "v0.7"):
+        return "v0.7.0"
+    raise InvalidFieldError("version", "must be v0.6.0 or v0.7.0")
+
+
+_read_number = number_of(256)
+
+
+class JsonRpcService:
+    """
+    A JSON-RPC service over HTTP: a bundler, a paymaster, or a node of the chain.
+
+    Every request here may be sent twice: reading changes nothing, and a user operation is known by its hash. So connections
+    that failed or broke, and replies that did not come, are tried again as *retry* says; an error that the service answered
+    with is not.
+
+    Args:
+        name: Its name in errors: ``"bundler"``, ``"paymaster"`` or ``"node"``.
+        url: Its URL: ``https``, or ``http`` to loopback. A ``Transport`` is taken as well and is not closed here.
+        options: How to connect.
+        retry: How often a failed attempt is repeated.
+        attempt_s: Seconds that one attempt may take.
+
+    Raises:
+        InvalidFieldError: The URL is wrong.
+        InsecureTransportError: It has no TLS and its host is not loopback.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str | Transport,
+        *,
+        options: TransportOptions | None = None,
+        retry: RetryPolicy | None = None,
+        attempt_s: float = 15.0,
+    ) -> None:
+        self.name = name
+        self._is_owner = isinstance(url, str)
+        self._transport = _open(url, options) if isinstance(url, str) else url
+        self._retry = retry or RetryPolicy()
+        self._attempt_s = attempt_s
+
+    async def call(
+        self, method: str, params: Sequence[Json], *, deadline: Deadline, about: str | None = None
+    ) -> Json:
+        """Ask; an error of the service is raised in plain words. *about* is the hash of the operation concerned."""
+        try:
+            return await self.ask(method, params, deadline=deadline)
+        except RpcError as error:
+            raise bundler_error(error, service=self.name, method=method, user_operation_hash=about) from error
+
+    async def ask(
+        self,
+        method: str,
+        params: Sequence[Json],
+        *,
+        deadline: Deadline,
+        before_sleep: Callable[[RetryDetails], None] | None = None,
+    ) -> Json:
+        """Ask, and raise the service's own ``RpcError``; *before_sleep* hears of each wait before another attempt."""
+        text = json.dumps(list(params), separators=(",", ":"), allow_nan=False)
+
+        async def attempt() -> Json:
+            return await self._transport.call(method, text, timeout_s=deadline.cap(self._attempt_s))
+
+        return await self._retry.run(attempt, deadline=deadline, before_sleep=before_sleep)
+
+    async def chain_id(self, *, deadline: Deadline) -> int:
+        """Ask for the chain that it serves."""
+        return self.quantity(await self.call("eth_chainId", [], deadline=deadline), "eth_chainId")
+
+    def quantity(self, value: Any, method: str, name: str = "result") -> int:
+        """Read a number in an answer."""
+        try:
+            return _read_number(value, name)
+        except InvalidFieldError as error:
+            raise self.wrong_member(method, error) from error
+
+    def wrong_member(self, method: str, error: InvalidFieldError) -> ProtocolError:
+        """Return the error for an answer with a member that cannot be read."""
+        return self.broken(method, f"has a wrong member: {error.message}")
+
+    def broken(self, method: str, problem: str) -> ProtocolError:
+        """Return the error for an answer that is not as the method's specification says."""
+        return ProtocolError(
+            f"the {self.name}'s answer to {method} {problem}",
+            hint="Check that the URL is that of the right service",
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections, if they were opened here. May be called twice."""
+        if self._is_owner:
+            await self._transport.aclose()
+
+    def __repr__(self) -> str:
+        return f"JsonRpcService({self.name!r}, {self._transport!r})"
+
+
+def _open(url: str, options: TransportOptions | None) -> Transport:
+    # Imported here: aiohttp takes its time, and other transports need none of it.
+    from dan_async.transport.http import HttpTransport
+
+    return HttpTransport(url, options=options)
+
+
+@frozen
+class GasPrice:
+    """The highest price and tip for each unit of gas, in wei (EIP-1559)."""
+
+    max_fee_per_gas: int
+    max_priority_fee_per_gas: int
+
+
+class Chain:
+    """A node of the chain, read only."""
+
+    def __init__(self, service: JsonRpcService) -> None:
+        self.service = service
+
+    async def read(
+        self, contract: str, signature: str, arguments: tuple[Any, ...], returns: str, *, deadline: Deadline
+    ) -> tuple[Any, ...]:
+        """Call a function of a contract without changing anything: ``read(at, "f(address)", (x,), "(uint256)")``."""
+        call = {"to": contract, "data": to_hex(encode_call(signature, *arguments))}
+        answer = await self.service.call("eth_call", [call, "latest"], deadline=deadline)
+        try:
+            return decode_arguments(returns, from_hex(answer, field="result", prefix=True))
+        except InvalidFieldError as error:
+            raise self.service.broken(
+                "eth_call", f"is not what {signature} returns: is the contract on this chain?"
+            ) from error
+
+    async def is_deployed(self, address: str, *, deadline: Deadline) -> bool:
+        """Return whether there is code at an address."""
+        answer = await self.service.call("eth_getCode", [address, "latest"], deadline=deadline)
+        return isinstance(answer, str) and answer not in ("", "0x")
+
+    async def nonce(self, entry_point: Address, sender: Address, key: int, *, deadline: Deadline) -> int:
+        """Return an entry point's next nonce for a lane, the lane's 192 bits included."""
+        (nonce,) = await self.read(
+            entry_point, "getNonce(address,uint192)", (sender, key), "(uint256)", deadline=deadline
+        )
+        return int(nonce)
+
+    async def gas_price(self, *, deadline: Deadline) -> GasPrice:
+        """Return a price: twice the base fee of the latest block, and the tip that the node suggests."""
+        method = "eth_getBlockByNumber"
+        block = await self.service.call(method, ["latest", False], deadline=deadline)
+        if not isinstance(block, dict):
+            raise self.service.broken(method, "is not a block")
+        base = self.service.quantity(block.get("baseFeePerGas", 0), method, "baseFeePerGas")
+        method = "eth_maxPriorityFeePerGas"
+        tip = self.service.quantity(await self.service.call(method, [], deadline=deadline), method)
+        return GasPrice(2 * base + tip, tip)
 
 
 class Explanation(NamedTuple):
-    """
-    What a code means.
-
-    Args:
-        meaning: What happened.
-        hint: What to do.
-    """
+    """The meaning of a code, and what to do."""
 
     meaning: str
     hint: str
 
 
-#: Code of the entry point -> what it means.
+#: Code of the entry point -> its meaning.
 ENTRY_POINT_CODES: dict[str, Explanation] = {
     "AA10": Explanation(
         "the account is deployed already, and the operation wants to deploy it",
@@ -129,7 +281,7 @@ ENTRY_POINT_CODES: dict[str, Explanation] = {
     "AA96": Explanation("the signature aggregator is not valid", "Use an account without an aggregator"),
 }
 
-#: JSON-RPC error code -> what it means.
+#: JSON-RPC error code -> its meaning.
 RPC_CODES: dict[int, Explanation] = {
     -32500: Explanation("the entry point rejects the operation", "Look at the entry point's code"),
     -32501: Explanation("the paymaster rejects the operation", "Ask the paymaster again, or do without one"),
@@ -165,29 +317,19 @@ RPC_CODES: dict[int, Explanation] = {
     -32005: Explanation("a limit of the service is exceeded", "Wait, or ask its operator for more"),
 }
 
+#: An AA code in a text.
+_CODE = re.compile(r"\bAA[0-9]{2}\b")
 
-def entry_point_code(error: RpcError) -> str | None:
-    """Give the AA code that an error's text carries, if there is one."""
-    found = _CODE.search(error.message) or _CODE.search(str(error.data.get("reason", "")))
-    return found[0] if found else None
+#: Characters of a service's own words that are shown.
+_LONGEST_TEXT = 300
 
 
 def bundler_error(
     error: RpcError, *, service: str, method: str, user_operation_hash: str | None = None
 ) -> BundlerError:
-    """
-    Put a service's error into plain words.
-
-    Args:
-        error: What it answered.
-        service: Who: ``"bundler"``, ``"paymaster"`` or ``"node"``.
-        method: What was asked.
-        user_operation_hash: The operation concerned.
-
-    Returns:
-        The error to raise: ``PaymasterError`` for what is the paymaster's doing.
-    """
-    code = entry_point_code(error)
+    """Put a service's error into plain words; *service* is ``bundler``, ``paymaster`` or ``node``."""
+    found = _CODE.search(error.message) or _CODE.search(str(error.data.get("reason", "")))
+    code = found[0] if found else None
     known = ENTRY_POINT_CODES.get(code or "") or RPC_CODES.get(error.code)
     is_paymaster = (
         service == "paymaster" or error.code in (-32501, -32508) or (code or "").startswith(("AA3", "AA50"))
@@ -203,255 +345,3 @@ def bundler_error(
         entry_point_code=code,
         user_operation_hash=user_operation_hash,
     )
-
-
-_read_number = number_of(256)
-
-
-class JsonRpcService:
-    """
-    One service.
-
-    What is asked here may be asked twice: reading changes nothing, and a user operation is known by its hash. So connections
-    that failed or broke, and replies that did not come, are tried again as *retry* says; an error that the service answered
-    with is not.
-
-    Args:
-        name: What it is called in errors: ``"bundler"``, ``"paymaster"`` or ``"node"``.
-        url: Its URL: ``https``, or ``http`` to loopback. A ``Transport`` is taken as well and is not closed here.
-        options: How to connect.
-        retry: How often a failed attempt is repeated.
-        attempt_s: Seconds that one attempt may take.
-
-    Raises:
-        InvalidFieldError: The URL is wrong.
-        InsecureTransportError: It has no TLS and its host is not loopback.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        url: str | Transport,
-        *,
-        options: TransportOptions | None = None,
-        retry: RetryPolicy | None = None,
-        attempt_s: float = 15.0,
-    ) -> None:
-        self.name = name
-        self._is_owner = isinstance(url, str)
-        self._transport = _open(url, options) if isinstance(url, str) else url
-        self._retry = retry or RetryPolicy()
-        self._attempt_s = attempt_s
-
-    async def call(
-        self, method: str, params: Sequence[Json], *, deadline: Deadline, about: str | None = None
-    ) -> Json:
-        """
-        Ask, and ask again where that is safe and may help.
-
-        Args:
-            method: The method.
-            params: Its parameters.
-            deadline: The job's.
-            about: The hash of the user operation concerned.
-
-        Raises:
-            BundlerError: The service answered with an error.
-            TransportError: It could not be reached, or did not answer.
-            ProtocolError: It answered with something that is not JSON-RPC.
-        """
-        try:
-            return await self.ask(method, params, deadline=deadline)
-        except RpcError as error:
-            raise bundler_error(error, service=self.name, method=method, user_operation_hash=about) from error
-
-    async def ask(
-        self,
-        method: str,
-        params: Sequence[Json],
-        *,
-        deadline: Deadline,
-        before_sleep: Callable[[RetryDetails], None] | None = None,
-    ) -> Json:
-        """
-        Ask like ``call``, and leave the service's error as it is.
-
-        Args:
-            method: The method.
-            params: Its parameters.
-            deadline: The job's.
-            before_sleep: Told of each wait before another attempt.
-
-        Raises:
-            RpcError: The service answered with an error.
-            TransportError: It could not be reached, or did not answer.
-            ProtocolError: It answered with something that is not JSON-RPC.
-        """
-        text = json.dumps(list(params), separators=(",", ":"), allow_nan=False)
-
-        async def attempt() -> Json:
-            return await self._transport.call(method, text, timeout_s=deadline.cap(self._attempt_s))
-
-        return await self._retry.run(attempt, deadline=deadline, before_sleep=before_sleep)
-
-    def broken(self, method: str, problem: str) -> ProtocolError:
-        """Make the error for an answer that is not what the method's specification says."""
-        return ProtocolError(
-            f"the {self.name}'s answer to {method} {problem}",
-            hint="Check that the URL is that of the right service",
-        )
-
-    async def aclose(self) -> None:
-        """Close the connections, if they were opened here. May be called twice."""
-        if self._is_owner:
-            await self._transport.aclose()
-
-    def __repr__(self) -> str:
-        return f"JsonRpcService({self.name!r}, {self._transport!r})"
-
-
-def read_quantity(value: Any, service: JsonRpcService, method: str, name: str = "result") -> int:
-    """
-    Read a number out of an answer.
-
-    Raises:
-        ProtocolError: It is none.
-    """
-    try:
-        return _read_number(value, name)
-    except InvalidFieldError as error:
-        raise service.broken(method, f"has a wrong member: {error.message}") from error
-
-
-def _open(url: str, options: TransportOptions | None) -> Transport:
-    # Imported here: aiohttp takes its time, and other transports need none of it.
-    from dan_async.transport.http import HttpTransport
-
-    return HttpTransport(url, options=options)
-
-
-@frozen
-class GasPrice:
-    """
-    What to pay for each unit of gas, in wei (EIP-1559).
-
-    Args:
-        max_fee_per_gas: The highest price.
-        max_priority_fee_per_gas: The highest tip.
-    """
-
-    max_fee_per_gas: int
-    max_priority_fee_per_gas: int
-
-
-class Chain:
-    """
-    A node of the chain, read only.
-
-    Args:
-        service: Where it is.
-    """
-
-    def __init__(self, service: JsonRpcService) -> None:
-        self.service = service
-
-    async def chain_id(self, *, deadline: Deadline) -> int:
-        """
-        Ask which chain it is.
-
-        Raises:
-            BundlerError: The node answered with an error.
-        """
-        answer = await self.service.call("eth_chainId", [], deadline=deadline)
-        return read_quantity(answer, self.service, "eth_chainId")
-
-    async def read(
-        self, contract: str, signature: str, arguments: tuple[Any, ...], returns: str, *, deadline: Deadline
-    ) -> tuple[Any, ...]:
-        """
-        Call a function of a contract without changing anything.
-
-        Args:
-            contract: Its address.
-            signature: The function, as ``getNonce(address,uint192)``.
-            arguments: Its arguments.
-            returns: What it returns, as ``(uint256)``.
-            deadline: The job's.
-
-        Raises:
-            BundlerError: The call was reverted, or the node answered with another error.
-            ProtocolError: The answer is not what the function returns: there may be no such contract.
-        """
-        call = {"to": contract, "data": to_hex(encode_call(signature, *arguments))}
-        answer = await self.service.call("eth_call", [call, "latest"], deadline=deadline)
-        try:
-            return decode_arguments(returns, from_hex(answer, field="result", prefix=True))
-        except InvalidFieldError as error:
-            raise self.service.broken(
-                "eth_call", f"is not what {signature} returns: is the contract on this chain?"
-            ) from error
-
-    async def is_deployed(self, address: str, *, deadline: Deadline) -> bool:
-        """
-        Ask whether there is code at an address.
-
-        Raises:
-            BundlerError: The node answered with an error.
-        """
-        answer = await self.service.call("eth_getCode", [address, "latest"], deadline=deadline)
-        return isinstance(answer, str) and answer not in ("", "0x")
-
-    async def nonce(self, entry_point: Address, sender: Address, key: int, *, deadline: Deadline) -> int:
-        """
-        Ask an entry point for the next nonce of a lane, the lane's 192 bits included.
-
-        Raises:
-            BundlerError: The node answered with an error.
-            ProtocolError: The entry point is not on this chain.
-        """
-        (nonce,) = await self.read(
-            entry_point, "getNonce(address,uint192)", (sender, key), "(uint256)", deadline=deadline
-        )
-        return int(nonce)
-
-    async def gas_price(self, *, deadline: Deadline) -> GasPrice:
-        """
-        Work out a price: twice the base fee of the latest block, and the tip that the node suggests.
-
-        Raises:
-            BundlerError: The node answered with an error.
-        """
-        method = "eth_getBlockByNumber"
-        block = await self.service.call(method, ["latest", False], deadline=deadline)
-        if not isinstance(block, dict):
-            raise self.service.broken(method, "is not a block")
-        base = read_quantity(block.get("baseFeePerGas", 0), self.service, method, "baseFeePerGas")
-        tip = read_quantity(
-            await self.service.call("eth_maxPriorityFeePerGas", [], deadline=deadline),
-            self.service,
-            "eth_maxPriorityFeePerGas",
-        )
-        return GasPrice(2 * base + tip, tip)
-
-
-#: Version -> the singleton contract's address.
-ENTRY_POINTS: Mapping[EntryPointVersion, Address] = MappingProxyType(
-    {
-        "v0.6.0": Address("0x5FF137D4b0FDCD49DcA30c7CF57E578a026d2789"),
-        "v0.7.0": Address("0x0000000071727De22E5E9d8BAf0edAc6f37da032"),
-    }
-)
-
-
-def version_of(version: object) -> EntryPointVersion:
-    """
-    Read a version: ``"v0.6.0"`` or ``"v0.7.0"``, also without the v or the last zero.
-
-    Raises:
-        InvalidFieldError: It is another one.
-    """
-    if version in ("v0.6.0", "0.6.0", "0.6", "v0.6"):
-        return "v0.6.0"
-    if version in ("v0.7.0", "0.7.0", "0.7", "v0.7"):
-        return "v0.7.0"
-    raise InvalidFieldError("version", "must be v0.6.0 or v0.7.0")

@@ -1,8 +1,4 @@
-"""
-sign_user_operation: user operation and session -> the same operation with the distributed key's signature.
-
-Who signs a smart account's operations: a DAN session, or a wallet that signs personal messages.
-"""
+"""Signing user operations: the job, and the signers of a smart account: a DAN session, or a wallet."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from dan_async.errors import InvalidFieldError
 from dan_async.permissions.checking import check_permissions
 from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.sign_request import RequestType, SignRequest
-from dan_async.session import DanModuleInfo
+from dan_async.session import MAX_CHAIN_ID, DanModuleInfo, session_of
 from dan_async.types import Address, Clock, Hex
 from dan_async.user_operation import (
     PackedUserOperation,
@@ -32,7 +28,7 @@ from dan_async.userops.service import ENTRY_POINTS
 
 Operation = TypeVar("Operation", bound=UserOperationV06 | UserOperationV07 | PackedUserOperation)
 
-_LARGEST_CHAIN_ID = 2**53 - 1
+_SIGNATURE_LENGTH = 65
 
 
 class MessageSigner(Protocol):
@@ -64,7 +60,7 @@ async def sign_user_operation(
     """
     Have t of the nodes sign a user operation with the session's key.
 
-    The nodes see the operation itself and check it against the session's permissions. What they sign is the personal message
+    The nodes see the operation itself and check it against the session's permissions. They sign the personal message
     (EIP-191) over the operation's hash, which SimpleAccount and the accounts like it expect of their owner. It was checked
     that the signature recovers to the session's address.
 
@@ -85,7 +81,7 @@ async def sign_user_operation(
     Raises:
         InvalidFieldError: An argument is wrong, or the chain is not known or not the session's; nothing was sent.
         PermissionDeniedError: The *permissions* given do not allow it; nothing was sent.
-        DanError: What ``DanClient.sign_message`` raises, of permissions that do not allow the operation too.
+        DanError: As for ``DanClient.sign_message``; also when the nodes' permissions do not allow the operation.
 
     Example:
         >>> signed = await sign_user_operation(operation, session, client=dan)
@@ -100,31 +96,14 @@ async def sign_user_operation(
         "userOperation": user_op.to_dict(),
         "entryPointVersion": user_op.version,
         "entryPointAddress": parse_address("entry_point", entry_point or ENTRY_POINTS[user_op.version]),
-        "chainId": check_int("chain_id", chain, least=1, most=_LARGEST_CHAIN_ID),
+        "chainId": check_int("chain_id", chain, least=1, most=MAX_CHAIN_ID),
     }
     text = permissions_text(permissions)
     if text is not None:
         request = SignRequest(request_type=RequestType.USER_OPERATION, message=dump(message))
         check_permissions(parse_permissions(text), request, now=clock())
     signature = await client.sign_message(message, info, request_type="accountAbstractionTx", timeout=timeout)
-    return evolve(user_op, signature=from_hex(signature, field="signature", length=65))
-
-
-def session_of(session: DanModuleInfo | Mapping[str, Any]) -> DanModuleInfo:
-    """
-    Take a session in any of its forms.
-
-    Raises:
-        InvalidFieldError: It is none.
-    """
-    if isinstance(session, DanModuleInfo):
-        return session
-    if isinstance(session, Mapping):
-        return DanModuleInfo.from_dict(session)
-    raise InvalidFieldError("session", f"must be a session payload or its dict, not {type(session).__name__}")
-
-
-_SIGNATURE_LENGTH = 65
+    return evolve(user_op, signature=from_hex(signature, field="signature", length=_SIGNATURE_LENGTH))
 
 
 @runtime_checkable
@@ -133,24 +112,24 @@ class UserOperationSigner(Protocol):
     Anything that can sign a user operation.
 
     Attributes:
-        address: Who signs: the smart account's owner.
-        lane_seed: What its nonce lanes are derived from: different for signers that work side by side.
+        address: The signer's address: the smart account's owner.
+        lane_seed: Its nonce lanes are derived from it: different for signers that work side by side; no secret.
     """
 
     @property
     def address(self) -> Address:
-        """Give the signer's address."""
+        """The signer's address."""
         ...
 
     @property
     def lane_seed(self) -> bytes:
-        """Give what nonce lanes are derived from; no secret."""
+        """The seed of its nonce lanes."""
         ...
 
     async def sign_user_operation(
         self, operation: UserOperationV06 | UserOperationV07, *, entry_point: Address, chain_id: int
     ) -> bytes:
-        """Give 65 bytes r, s, v over the personal message of the operation's hash."""
+        """Return 65 bytes r, s, v over the personal message of the operation's hash."""
         ...
 
 
@@ -160,7 +139,7 @@ class MessageWallet(Protocol):
 
     @property
     def address(self) -> str:
-        """Give the owner's address."""
+        """The owner's address."""
         ...
 
     async def sign_message(self, message: bytes) -> str:
@@ -178,7 +157,7 @@ class SessionSigner:
     Args:
         client: An open ``DanClient``; it is not closed here.
         session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict.
-        permissions: The session's permissions, to be told before anything is sent what the nodes will not sign.
+        permissions: The session's permissions: then an operation that the nodes will not sign is refused before it is sent.
 
     Raises:
         InvalidFieldError: It is no session, or the permissions are not in their form.
@@ -213,7 +192,7 @@ class SessionSigner:
 
         Raises:
             PermissionDeniedError: The permissions do not allow it.
-            DanError: They did not.
+            DanError: The nodes did not sign.
         """
         signed = await sign_user_operation(
             operation,
@@ -261,7 +240,7 @@ class WalletSigner:
 
         Raises:
             WalletError: It did not.
-            InvalidFieldError: What it gave is no signature.
+            InvalidFieldError: Its answer is no signature.
         """
         digest = user_operation_hash(
             operation, entry_point=entry_point, chain_id=chain_id, version=operation.version

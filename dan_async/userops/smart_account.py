@@ -1,10 +1,4 @@
-"""
-A smart account: makes user operations out of calls, has them signed, sends them, waits for them.
-
-create_smart_account_client: the seed's createSmartAccountClient.
-
-Builds a user operation that is complete but for its signature: price, gas, paymaster.
-"""
+"""Smart accounts: make user operations out of calls, have them paid for and signed, send them, wait for them."""
 
 from __future__ import annotations
 
@@ -14,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from dan_async._values import check_int, check_seconds, check_text
 from dan_async.config import Timeouts, TransportOptions
@@ -22,6 +16,7 @@ from dan_async.crypto.address import parse_address
 from dan_async.deadline import Deadline
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.retry import RetryPolicy
+from dan_async.session import MAX_CHAIN_ID
 from dan_async.types import Address, EntryPointVersion, Hex
 from dan_async.user_operation import Call, UserOperationReceipt, UserOperationV06, UserOperationV07
 from dan_async.userops.account_kinds import AccountKind, BiconomyV2, FactoryCall, SimpleAccount
@@ -36,108 +31,11 @@ if TYPE_CHECKING:
     from dan_async.wallets.base import Wallet
 
 
-@frozen(kw_only=True)
-class OperationBuilder:
-    """
-    What building an operation takes.
-
-    Args:
-        kind: What kind of account it is for.
-        bundler: Estimates the gas.
-        paymaster: Who pays for gas, or None for the account itself.
-        entry_point: The entry point.
-        chain_id: The chain.
-    """
-
-    kind: AccountKind
-    bundler: Bundler
-    paymaster: Paymaster | None
-    entry_point: Address
-    chain_id: int
-
-    async def build(
-        self,
-        *,
-        sender: Address,
-        nonce: int,
-        call_data: bytes,
-        price: GasPrice,
-        factory: FactoryCall | None,
-        deadline: Deadline,
-    ) -> Operation:
-        """
-        Build an operation.
-
-        Args:
-            sender: The account.
-            nonce: Its nonce, key included.
-            call_data: What the account is called with.
-            price: What to pay for gas.
-            factory: How the account is deployed, if it is to be.
-            deadline: The job's.
-
-        Raises:
-            BundlerError: The operation would fail, or the paymaster does not pay.
-            ProtocolError: A service's answer is not what its specification says.
-        """
-        draft = self._draft(
-            factory,
-            sender=sender,
-            nonce=nonce,
-            call_data=call_data,
-            max_fee_per_gas=price.max_fee_per_gas,
-            max_priority_fee_per_gas=price.max_priority_fee_per_gas,
-        )
-        is_final = True
-        if self.paymaster is not None:
-            draft, is_final = await self.paymaster.stub(
-                draft, entry_point=self.entry_point, chain_id=self.chain_id, deadline=deadline
-            )
-        draft = _with_gas(draft, await self.bundler.estimate_gas(draft, deadline=deadline))
-        if self.paymaster is not None and not is_final:
-            draft = await self.paymaster.sponsor(
-                draft, entry_point=self.entry_point, chain_id=self.chain_id, deadline=deadline
-            )
-        return evolve(draft, signature=b"")
-
-    def _draft(self, factory: FactoryCall | None, **fields: Any) -> Operation:
-        fields |= {"call_gas_limit": 0, "verification_gas_limit": 0, "pre_verification_gas": 0}
-        fields["signature"] = self.kind.dummy_signature
-        if self.kind.version == "v0.6.0":
-            init_code = bytes.fromhex(factory.factory[2:]) + factory.data if factory else b""
-            return UserOperationV06(**fields, init_code=init_code)
-        if factory:
-            fields |= {"factory": factory.factory, "factory_data": factory.data}
-        return UserOperationV07(**fields)
-
-
-def _with_gas(operation: Operation, gas: dict[str, int]) -> Operation:
-    found: dict[str, Any] = dict(gas)
-    if not (isinstance(operation, UserOperationV07) and operation.paymaster is not None):
-        found = {name: value for name, value in gas.items() if not name.startswith("paymaster")}
-    return evolve(operation, **found)
-
-
 class SmartAccountClient:
     """
     One smart account. ``create_smart_account_client`` makes it; close it with ``aclose()`` or use it in ``async with``.
 
     It can be given to ``generate_session_key`` as *smart_account_client*.
-
-    Args:
-        kind: What kind of account it is.
-        signer: Who signs its operations, or None for an account that is only looked at.
-        wallet: The owner's wallet, for ``generate_session_key``.
-        bundler_url: Where its operations go, as text.
-        bundler: The bundler.
-        chain: A node of the chain, or None if none was named.
-        paymaster: Who pays for gas, or None for the account itself.
-        entry_point: The entry point.
-        chain_id: The chain.
-        owner: The account's owner.
-        address: The account's address, if it is known; else its factory is asked.
-        salt: Tells several accounts of one owner apart.
-        timeouts: ``total_s`` bounds each call.
     """
 
     def __init__(
@@ -150,7 +48,6 @@ class SmartAccountClient:
         bundler: Bundler,
         chain: Chain | None,
         paymaster: Paymaster | None,
-        entry_point: Address,
         chain_id: int,
         owner: Address,
         address: Address | None,
@@ -158,17 +55,12 @@ class SmartAccountClient:
         timeouts: Timeouts,
     ) -> None:
         self._kind = kind
-        self._signer = signer
         self._wallet = wallet
         self._bundler_url = bundler_url
         self._bundler = bundler
         self._chain_or_none = chain
         self._paymaster = paymaster
-        self._entry_point = entry_point
         self._chain_id = chain_id
-        self._builder = OperationBuilder(
-            kind=kind, bundler=bundler, paymaster=paymaster, entry_point=entry_point, chain_id=chain_id
-        )
         self._owner = owner
         self._address = address
         self._salt = salt
@@ -177,34 +69,29 @@ class SmartAccountClient:
         self._deploying = asyncio.Lock()
         self._lanes = NonceLanes(signer.lane_seed if signer else owner.encode(), self._fetch_nonce)
         self._sender = OperationSender(
-            kind=kind,
-            signer=signer,
-            bundler=bundler,
-            lanes=self._lanes,
-            entry_point=entry_point,
-            chain_id=chain_id,
+            kind=kind, signer=signer, bundler=bundler, lanes=self._lanes, chain_id=chain_id
         )
 
-    # --- what generate_session_key looks at ---------------------------------------------------------------------------
+    # --- for generate_session_key -------------------------------------------------------------------------------------
 
     @property
     def signer(self) -> Wallet | None:
-        """Give the owner's wallet."""
+        """The owner's wallet; None if a session signs."""
         return self._wallet
 
     @property
     def bundler_url(self) -> str | None:
-        """Give the bundler's URL."""
+        """The bundler's URL; None if a ``Transport`` was given."""
         return self._bundler_url
 
     @property
     def chain_id(self) -> int:
-        """Give the chain's id."""
+        """The chain's id."""
         return self._chain_id
 
     async def get_address(self) -> Address:
         """
-        Give the account's address, deployed or not.
+        Return the account's address, deployed or not.
 
         Raises:
             BundlerError: The chain's node answered with an error.
@@ -217,17 +104,17 @@ class SmartAccountClient:
 
     @property
     def entry_point(self) -> Address:
-        """Give the entry point's address."""
-        return self._entry_point
+        """The entry point's address."""
+        return self._bundler.entry_point
 
     @property
     def version(self) -> EntryPointVersion:
-        """Give the entry point's version."""
+        """The entry point's version."""
         return self._kind.version
 
     @property
     def lanes(self) -> NonceLanes:
-        """Give the account's nonce lanes."""
+        """The account's nonce lanes."""
         return self._lanes
 
     async def send_user_operation(
@@ -250,7 +137,7 @@ class SmartAccountClient:
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
 
         Returns:
-            The operation's hash; give it to ``wait_for_receipt``.
+            The operation's hash, for ``wait_for_receipt``.
 
         Raises:
             ConfigurationError: An argument is wrong; the account has no signer or no rpc_url; chains do not agree.
@@ -285,8 +172,8 @@ class SmartAccountClient:
         Wait until an operation is on the chain.
 
         Args:
-            user_operation_hash: What ``send_user_operation`` gave.
-            allow_revert: Whether to give the receipt of a reverted operation instead of raising.
+            user_operation_hash: The hash that ``send_user_operation`` returned.
+            allow_revert: Whether to return the receipt of a reverted operation instead of raising.
             timeout: Seconds to wait, instead of the client's ``Timeouts.total_s``.
 
         Raises:
@@ -310,7 +197,7 @@ class SmartAccountClient:
 
         Args:
             calls: One call or several.
-            nonce: The nonce, key included; ``get_nonce`` gives the next one of a lane.
+            nonce: The nonce, key included; ``get_nonce`` returns the next one of a lane.
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
 
         Raises:
@@ -342,7 +229,7 @@ class SmartAccountClient:
 
     async def get_nonce(self, lane: str = "") -> int:
         """
-        Ask for the next nonce of a lane, key included.
+        Return the next nonce of a lane, key included.
 
         Raises:
             ConfigurationError: No rpc_url was given.
@@ -350,7 +237,7 @@ class SmartAccountClient:
         """
         return await self._fetch_nonce(self._lanes.key(lane), self._deadline(None))
 
-    # --- how ----------------------------------------------------------------------------------------------------------
+    # --- steps --------------------------------------------------------------------------------------------------------
 
     async def _send(self, calls: Sequence[Call], lane: str, deadline: Deadline, *, deploy: bool) -> Hex:
         async def prepare(nonce: int) -> Operation:
@@ -361,15 +248,53 @@ class SmartAccountClient:
     async def _prepare(
         self, calls: Sequence[Call], nonce: int, deadline: Deadline, *, deploy: bool
     ) -> Operation:
+        """Build an operation that is complete but for its signature: price, gas, paymaster."""
         price = await self._bundler.gas_price(deadline=deadline)
-        return await self._builder.build(
+        draft = self._draft(
             sender=await self._find_address(deadline),
             nonce=nonce,
             call_data=self._kind.encode_calls(calls),
             price=price or await self._chain.gas_price(deadline=deadline),
             factory=self._deployment() if deploy else None,
-            deadline=deadline,
         )
+        paymaster, is_final = self._paymaster, True
+        where: dict[str, Any] = {
+            "entry_point": self.entry_point,
+            "chain_id": self._chain_id,
+            "deadline": deadline,
+        }
+        if paymaster is not None:
+            draft, is_final = await paymaster.stub(draft, **where)
+        gas = await self._bundler.estimate_gas(draft, deadline=deadline)
+        if not (isinstance(draft, UserOperationV07) and draft.paymaster is not None):
+            gas = {name: value for name, value in gas.items() if not name.startswith("paymaster")}
+        changes: dict[str, Any] = dict(gas)
+        draft = evolve(draft, **changes)
+        if paymaster is not None and not is_final:
+            draft = await paymaster.sponsor(draft, **where)
+        return evolve(draft, signature=b"")
+
+    def _draft(
+        self, *, sender: Address, nonce: int, call_data: bytes, price: GasPrice, factory: FactoryCall | None
+    ) -> Operation:
+        """Return an operation without gas, with a dummy for its signature."""
+        fields: dict[str, Any] = {
+            "sender": sender,
+            "nonce": nonce,
+            "call_data": call_data,
+            "call_gas_limit": 0,
+            "verification_gas_limit": 0,
+            "pre_verification_gas": 0,
+            "max_fee_per_gas": price.max_fee_per_gas,
+            "max_priority_fee_per_gas": price.max_priority_fee_per_gas,
+            "signature": self._kind.dummy_signature,
+        }
+        if self._kind.version == "v0.6.0":
+            init_code = bytes.fromhex(factory.factory[2:]) + factory.data if factory else b""
+            return UserOperationV06(**fields, init_code=init_code)
+        if factory:
+            fields |= {"factory": factory.factory, "factory_data": factory.data}
+        return UserOperationV07(**fields)
 
     def _deployment(self) -> FactoryCall:
         found = self._kind.deployment(self._owner, self._salt)
@@ -400,15 +325,15 @@ class SmartAccountClient:
 
     async def _fetch_nonce(self, key: int, deadline: Deadline) -> int:
         return await self._chain.nonce(
-            self._entry_point, await self._find_address(deadline), key, deadline=deadline
+            self.entry_point, await self._find_address(deadline), key, deadline=deadline
         )
 
     async def _check_chain(self, deadline: Deadline) -> None:
-        """Make sure, once, that bundler and node are on the account's chain: nothing is signed for another one."""
+        """Check, once, that bundler and node are on the account's chain: nothing is signed for another one."""
         if self._is_checked:
             return
         for name, source in (("bundler_url", self._bundler), ("rpc_url", self._chain)):
-            found = await source.chain_id(deadline=deadline)
+            found = await source.service.chain_id(deadline=deadline)
             if found != self._chain_id:
                 raise InvalidFieldError(
                     name,
@@ -455,8 +380,6 @@ def _calls(calls: Call | Iterable[Call]) -> Sequence[Call]:
 
 _CHAIN_IN_URL = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
 
-_LARGEST_CHAIN_ID = 2**53 - 1
-
 _BICONOMY_PAYMASTER = "https://paymaster.biconomy.io/api/v1"
 
 
@@ -488,16 +411,16 @@ async def create_smart_account_client(
         bundler_url: The bundler: ``https``, or ``http`` to loopback. As all URLs here it may be a ``Transport``.
         rpc_url: A node of the chain, for nonces and addresses. Needed as soon as an operation is made.
         paymaster_url: A paymaster service of ERC-7677, if one is to pay for gas.
-        paymaster_context: What that service wants to be told.
+        paymaster_context: The service's own parameters, for example a policy's id.
         biconomy_paymaster_api_key: The API key of Biconomy's paymaster, instead of paymaster_url.
         paymaster: A paymaster of your own making, instead of either; it is closed with the client.
-        account: What kind of account it is; ``SimpleAccount("v0.7.0")`` if None, and ``BiconomyV2()`` with Biconomy's
+        account: The kind of account; ``SimpleAccount("v0.7.0")`` if None, and ``BiconomyV2()`` with Biconomy's
             paymaster.
-        address: The account's address; if None, the one that its factory gives it.
+        address: The account's address; if None, its factory is asked.
         owner: The account's owner, if that is not the signer: a session may sign for an account with another owner.
         salt: Tells several accounts of one owner apart.
         entry_point: The entry point; the well-known one of the account's version if None.
-        chain_id: The chain; if None, what the bundler's URL says (…/api/v2/80002/… or v3), or else the bundler itself.
+        chain_id: The chain; if None, the one in the bundler's URL (…/api/v2/80002/… or v3), or else the bundler is asked.
         options: How to connect.
         retry: How often failed attempts are repeated.
         timeouts: ``total_s`` bounds each call, ``attempt_s`` each attempt.
@@ -523,14 +446,14 @@ async def create_smart_account_client(
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
     check_int("salt", salt, least=0, most=2**256 - 1)
     limits = timeouts or Timeouts()
-    where = Address(parse_address("entry_point", entry_point)) if entry_point else ENTRY_POINTS[kind.version]
-    who = parse_address("owner" if owner else "signer", owner or _address_of(signer))
+    contract = parse_address("entry_point", entry_point) if entry_point else ENTRY_POINTS[kind.version]
+    owner_address = parse_address("owner" if owner else "signer", owner or _address_of(signer))
     known = None if address is None else parse_address("address", address)
 
     def service(name: str, url: str | Transport) -> JsonRpcService:
         return JsonRpcService(name, url, options=options, retry=retry, attempt_s=limits.attempt_s)
 
-    bundler = Bundler(service("bundler", bundler_url), entry_point=where)
+    bundler = Bundler(service("bundler", bundler_url), entry_point=contract)
     chain = None if rpc_url is None else Chain(service("node", rpc_url))
     try:
         chain_id = await _chain_id(chain_id, bundler_url, bundler, limits)
@@ -550,9 +473,8 @@ async def create_smart_account_client(
         bundler=bundler,
         chain=chain,
         paymaster=paymaster,
-        entry_point=where,
         chain_id=chain_id,
-        owner=who,
+        owner=owner_address,
         address=known,
         salt=salt,
         timeouts=limits,
@@ -576,5 +498,5 @@ async def _chain_id(chain_id: int | None, url: str | Transport, bundler: Bundler
     if chain_id is None and isinstance(url, str) and (found := _CHAIN_IN_URL.search(url)):
         chain_id = int(found[1])
     if chain_id is None:
-        chain_id = await bundler.chain_id(deadline=Deadline(timeouts.total_s))
-    return check_int("chain_id", chain_id, least=1, most=_LARGEST_CHAIN_ID)
+        chain_id = await bundler.service.chain_id(deadline=Deadline(timeouts.total_s))
+    return check_int("chain_id", chain_id, least=1, most=MAX_CHAIN_ID)

@@ -1,4 +1,4 @@
-"""Who authorises: wallets, and passkeys in place of one."""
+"""The owner's authorisation: wallets, and passkeys in place of one."""
 
 from __future__ import annotations
 

@@ -1,17 +1,11 @@
-"""
-Who signs for the owner.
-
-Authorisation by the owner's wallet: one EIP-712 signature of an externally owned account.
-
-A wallet somewhere else, reached through a coroutine function of yours.
-"""
+"""The owner's wallet: the interface, one that is a callback, and authorisation by its EIP-712 signature."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from dan_async._values import check_seconds, to_hex
 from dan_async.crypto.address import parse_address
@@ -29,6 +23,8 @@ from dan_async.protocols.setups import AuthMethod
 from dan_async.types import Address, Hex, TypedData
 from dan_async.wallets.local_key import LocalWallet
 
+T = TypeVar("T")
+
 
 @runtime_checkable
 class Wallet(Protocol):
@@ -43,7 +39,7 @@ class Wallet(Protocol):
 
     @property
     def address(self) -> str:
-        """Give the owner's address."""
+        """The owner's address."""
         ...
 
     @property
@@ -67,123 +63,16 @@ class Wallet(Protocol):
         ...
 
 
-class EoaAuth:
-    """
-    Has a wallet sign, and lets nothing pass but a signature of the owner over exactly what was asked.
-
-    Args:
-        wallet: The owner's wallet.
-        timeout_s: Seconds it may take; None for no limit.
-
-    Attributes:
-        id: The wallet's address, EIP-55.
-
-    Raises:
-        InvalidFieldError: The wallet's address or the timeout is wrong.
-    """
-
-    __slots__ = ("_local", "_timeout_s", "_wallet", "id")
-
-    id: Address
-
-    def __init__(self, wallet: Wallet, *, timeout_s: float | None = None) -> None:
-        self.id = parse_address("wallet.address", wallet.address)
-        self._wallet = wallet
-        # It would hash the same data a second time. A class derived from it may do something else altogether.
-        self._local = wallet if type(wallet) is LocalWallet else None
-        self._timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
-
-    @property
-    def method(self) -> AuthMethod:
-        """The scheme's name on the wire."""
-        return "eoa"
-
-    @property
-    def interactive(self) -> bool:
-        """Whether a person sees a prompt."""
-        return self._wallet.interactive
-
-    async def authorise(self, *, challenge: str, typed_data: TypedData) -> Hex:  # noqa: ARG002 - in the typed data already
-        """
-        Have the wallet sign the typed data and check that the owner did.
-
-        Args:
-            challenge: The final challenge. Not looked at: the typed data contains it.
-            typed_data: What is to be signed. It is hashed first, so that a wallet never sees malformed data.
-
-        Returns:
-            ``0x`` and 65 bytes r, s (low), v (27 or 28).
-
-        Raises:
-            InvalidFieldError: The typed data is malformed; the wallet was not asked.
-            WalletRefusedError: The owner said no.
-            WalletTimeoutError: The wallet did not answer in time.
-            WalletSignatureError: Its answer is not a 65-byte signature.
-            WrongSignerError: It signed with another key, or signed something else.
-            WalletError: It failed in another way; its own exception is the cause.
-        """
-        digest = typed_data_digest(typed_data)
-        if self._local is not None:
-            signature, signer = read_signature(digest, self._local.sign_digest(digest))
-        else:
-            signature, signer = _read(await self._ask(typed_data), digest)
-        if signer != self.id:
-            raise WrongSignerError(
-                f"the wallet signed as {signer}, not as the owner {self.id}",
-                hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
-                phase="wallet",
-            )
-        return to_hex(signature)
-
-    async def _ask(self, typed_data: TypedData) -> object:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._wallet.sign_typed_data(typed_data)
-        except DanError:
-            raise
-        except TimeoutError as error:
-            limit = "" if self._timeout_s is None else f" within {self._timeout_s:g} s"
-            raise WalletTimeoutError(
-                f"the wallet did not sign{limit}",
-                hint="Look for an open prompt, or allow more time",
-                phase="wallet",
-            ) from error
-        except Exception as error:
-            # Its text is left out of ours: it may hold what the wallet would not want to be logged.
-            raise WalletError(
-                f"the wallet failed with {type(error).__name__}",
-                hint="Its own exception is the cause of this one",
-                phase="wallet",
-            ) from error
-
-    def __repr__(self) -> str:
-        return f"EoaAuth(id={self.id!r}, interactive={self.interactive})"
-
-
-def _read(answer: object, digest: bytes) -> tuple[bytes, Address]:
-    """Give the signature in its one form, and who made it."""
-    try:
-        if not isinstance(answer, str):
-            raise InvalidFieldError("signature", f"must be hex text, not {type(answer).__name__}")
-        return read_signature(digest, answer)
-    except InvalidFieldError as error:
-        raise WalletSignatureError(
-            f"what the wallet returned is not a signature: it {error.message.removeprefix('signature ')}",
-            hint="Only externally owned accounts can authorise: 65 bytes r, s, v as 0x hex",
-            phase="wallet",
-        ) from error
-
-
 class CallbackWallet:
     """
-    Hands the typed data to a coroutine function and returns what it returns.
+    Hands the typed data to a coroutine function and returns its result.
 
     The bridge to a browser behind your web server: send the typed data to the page, have the page call
     ``eth_signTypedData_v4``, and return the signature that it posts back.
 
     Args:
         address: The owner's address.
-        sign: Takes the typed data, returns the signature as 0x hex. To say that the owner declined, it raises
+        sign: Takes the typed data, returns the signature as 0x hex. If the owner declined, it raises
             ``WalletRefusedError``.
         interactive: Whether a person sees a prompt.
 
@@ -223,3 +112,98 @@ class CallbackWallet:
 
     def __repr__(self) -> str:
         return f"CallbackWallet(address={self.address!r}, interactive={self.interactive})"
+
+
+class EoaAuth:
+    """Has the owner's wallet sign, and accepts nothing but the owner's signature over exactly the data that was sent."""
+
+    __slots__ = ("_local", "_timeout_s", "_wallet", "id")
+
+    id: Address
+
+    def __init__(self, wallet: Wallet, *, timeout_s: float | None = None) -> None:
+        self.id = parse_address("wallet.address", wallet.address)
+        self._wallet = wallet
+        # It would hash the same data a second time. A class derived from it may do something else altogether.
+        self._local = wallet if type(wallet) is LocalWallet else None
+        self._timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
+
+    @property
+    def method(self) -> AuthMethod:
+        """The scheme's name on the wire."""
+        return "eoa"
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person sees a prompt."""
+        return self._wallet.interactive
+
+    async def authorise(self, *, challenge: str, typed_data: TypedData) -> Hex:  # noqa: ARG002 - in the typed data already
+        """
+        Have the wallet sign the typed data and check that the owner did.
+
+        The data is hashed first, so that a wallet never sees malformed data. It holds the challenge, which is not looked at.
+        """
+        digest = typed_data_digest(typed_data)
+        if self._local is not None:
+            signature, signer = read_signature(digest, self._local.sign_digest(digest))
+        else:
+            answer = await ask_owner(
+                lambda: self._wallet.sign_typed_data(typed_data),
+                self._timeout_s,
+                unanswered="the wallet did not sign",
+                failed="the wallet failed",
+            )
+            signature, signer = _read(answer, digest)
+        if signer != self.id:
+            raise WrongSignerError(
+                f"the wallet signed as {signer}, not as the owner {self.id}",
+                hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
+                phase="wallet",
+            )
+        return to_hex(signature)
+
+    def __repr__(self) -> str:
+        return f"EoaAuth(id={self.id!r}, interactive={self.interactive})"
+
+
+async def ask_owner(
+    ask: Callable[[], Awaitable[T]],
+    timeout_s: float | None,
+    *,
+    unanswered: str,
+    failed: str,
+    prompt: str = "an open prompt",
+) -> T:
+    """Ask a wallet or a page, which may wait for a person, and turn its failures into our errors."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await ask()
+    except DanError:
+        raise
+    except TimeoutError as error:
+        limit = "" if timeout_s is None else f" within {timeout_s:g} s"
+        raise WalletTimeoutError(
+            f"{unanswered}{limit}", hint=f"Look for {prompt}, or allow more time", phase="wallet"
+        ) from error
+    except Exception as error:
+        # Its text is left out of ours: it may hold what should not be logged.
+        raise WalletError(
+            f"{failed} with {type(error).__name__}",
+            hint="Its own exception is the cause of this one",
+            phase="wallet",
+        ) from error
+
+
+def _read(answer: object, digest: bytes) -> tuple[bytes, Address]:
+    """Return the signature in its one form, and its signer."""
+    try:
+        if not isinstance(answer, str):
+            raise InvalidFieldError("signature", f"must be hex text, not {type(answer).__name__}")
+        return read_signature(digest, answer)
+    except InvalidFieldError as error:
+        raise WalletSignatureError(
+            f"what the wallet returned is not a signature: it {error.message.removeprefix('signature ')}",
+            hint="Only externally owned accounts can authorise: 65 bytes r, s, v as 0x hex",
+            phase="wallet",
+        ) from error

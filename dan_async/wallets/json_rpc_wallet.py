@@ -33,7 +33,7 @@ _LONGEST_MESSAGE = 200
 #: "User rejected": EIP-1193's code, and the one that WalletConnect uses.
 _USER_REJECTED = (4001, 5000)
 
-#: Error code (EIP-1193 and JSON-RPC) -> what to do about it.
+#: Error code (EIP-1193 and JSON-RPC) -> the hint.
 _HINTS = {
     4100: "Unlock the account, or allow this application to use it",
     4200: "Use a wallet that supports eth_signTypedData_v4",
@@ -127,28 +127,23 @@ class JsonRpcWallet:
         Raises:
             WalletRefusedError: Its owner said no (code 4001 or 5000).
             WalletTimeoutError: It did not answer in time.
-            WalletSignatureError: It answered with something that is no text.
+            WalletSignatureError: Its answer is not text.
             WalletError: It could not be asked, or answered with an error.
             ClientClosedError: The wallet was closed.
-            InvalidFieldError: The typed data is not what JSON can carry.
+            InvalidFieldError: JSON cannot carry the typed data.
         """
-        answer = await _call(
-            self._transport, "eth_signTypedData_v4", self._params(typed_data), self._timeout_s
-        )
+        try:
+            # The typed data goes as a JSON text within the JSON, as ethers and viem send it, so every wallet takes it.
+            text = json.dumps(dict(typed_data), allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError):
+            raise InvalidFieldError("typed_data", "holds a value that JSON cannot carry") from None
+        params = json.dumps([self.address, text])
+        answer = await _call(self._transport, "eth_signTypedData_v4", params, self._timeout_s)
         if not isinstance(answer, str):
             raise WalletSignatureError(
                 "the wallet's answer to eth_signTypedData_v4 is not text", phase="wallet"
             )
         return answer
-
-    def _params(self, typed_data: TypedData) -> str:
-        # The typed data goes as a JSON text within the JSON, as ethers and viem send it, so every wallet takes it.
-        try:
-            return json.dumps(
-                [self.address, json.dumps(dict(typed_data), allow_nan=False, separators=(",", ":"))]
-            )
-        except (TypeError, ValueError):
-            raise InvalidFieldError("typed_data", "holds a value that JSON cannot carry") from None
 
     async def aclose(self) -> None:
         """Close the connection, if the wallet opened it. May be called twice."""
@@ -190,7 +185,7 @@ def _first(accounts: Json) -> str:
 
 
 async def _call(transport: Transport, method: str, params: str, timeout_s: float) -> Json:
-    """Call, and turn what can go wrong into the wallet's errors. ClientClosedError and cancellation pass."""
+    """Call, and turn errors into the wallet's. ClientClosedError and cancellation pass through."""
     try:
         return await transport.call(method, params, timeout_s=timeout_s)
     except RpcError as error:

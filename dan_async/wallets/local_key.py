@@ -1,4 +1,4 @@
-"""A private key in this process."""
+"""A wallet that is a private key in this process."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class LocalWallet:
 
     def sign_digest(self, digest: bytes) -> bytes:
         """
-        Sign what was hashed already.
+        Sign a digest.
 
         Args:
-            digest: 32 bytes. Sign none that somebody else has worked out: nothing tells what it stands for.
+            digest: 32 bytes. Sign none that somebody else has computed: nothing shows its meaning.
 
         Returns:
             65 bytes: r, s (low) and v (27 or 28).

@@ -1,19 +1,15 @@
 """
 Authorisation by passkey (WIRE revision 1, method ``passkey``), and the registration of one.
 
-Where the credential comes from is the caller's business: an async callback is given the options, JSON as WebAuthn's
-``parseRequestOptionsFromJSON`` takes it, and brings back what the browser made. A web server passes the one to its page and
-the other back.
+An async callback of the caller's is given the options, JSON as WebAuthn's ``parseRequestOptionsFromJSON`` takes it, and
+returns the credential that the browser made: a web server passes the one to its page and the other back.
 
-What a browser gives for a passkey, looked at before it is sent (Web Authentication Level 3, sections 5.1 and 5.8.1).
-
-Only what is readable without cryptography is checked here, so that a mistake in a page is found where it is made. The
-signature is for the nodes to verify.
+Of a credential, only what is readable without cryptography is checked here (Web Authentication Level 3, sections 5.1 and
+5.8.1), so that a mistake in a page is found where it is made. The signature is for the nodes to verify.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import re
@@ -27,196 +23,15 @@ from dan_async.errors import (
     ConfigurationError,
     DanError,
     InvalidFieldError,
-    WalletError,
     WalletRefusedError,
     WalletSignatureError,
-    WalletTimeoutError,
     WrongSignerError,
 )
 from dan_async.protocols.fields import load_text
 from dan_async.protocols.gateway import check_challenge
 from dan_async.protocols.setups import AuthMethod, PasskeySignature, encode_passkey_signature
 from dan_async.types import TypedData
-
-#: ``type`` of the client data: a new credential, or an assertion with one.
-Ceremony = Literal["webauthn.create", "webauthn.get"]
-
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+\Z")
-
-_RP_ID = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*\Z")
-
-#: What a credential has besides its id, for each ceremony.
-_RESPONSES: Mapping[Ceremony, tuple[str, ...]] = {
-    "webauthn.create": ("clientDataJSON", "attestationObject"),
-    "webauthn.get": ("clientDataJSON", "authenticatorData", "signature"),
-}
-
-
-def encode_base64url(data: bytes) -> str:
-    """Write bytes in base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def decode_base64url(field: str, value: object) -> bytes:
-    """
-    Read base64url without padding, in its one form.
-
-    Raises:
-        InvalidFieldError: It is not that.
-    """
-    if isinstance(value, str) and _BASE64URL.match(value):
-        try:
-            data = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
-        except binascii.Error:
-            pass
-        else:
-            if encode_base64url(data) == value:
-                return data
-    raise InvalidFieldError(field, "must be base64url without padding")
-
-
-def check_credential_id(field: str, value: object) -> str:
-    """Check a credential id: base64url of 16 to 1023 bytes, the lengths that WebAuthn allows."""
-    if not 16 <= len(decode_base64url(field, value)) <= 1023:
-        raise InvalidFieldError(field, "must stand for 16 to 1023 bytes")
-    return str(value)
-
-
-def check_relying_party(rp_id: object, origin: object) -> tuple[str, str]:
-    """
-    Check that a page of *origin* may use passkeys of *rp_id*.
-
-    Args:
-        rp_id: A domain in lower case, or ``localhost``.
-        origin: ``https://host``, with a port if it is not 443; ``http://`` for localhost only.
-
-    Raises:
-        InvalidFieldError: It may not; the field is named.
-    """
-    domain = check_text("rp_id", rp_id, most=253)
-    if _RP_ID.match(domain) is None:
-        raise InvalidFieldError("rp_id", "must be a domain in lower case", hint="For example wallet.example")
-    text = check_text("origin", origin)
-    try:
-        parts = urlsplit(text)
-        host = parts.hostname if parts.port != 0 else None
-    except ValueError:  # brackets without an address, a port that is no number
-        host = None
-    secure = host and (parts.scheme == "https" or (parts.scheme == "http" and _is_within(host, "localhost")))
-    if (
-        host is None
-        or not secure
-        or text != f"{parts.scheme}://{parts.netloc}"
-        or "@" in text
-        or text != text.lower()
-    ):
-        raise InvalidFieldError(
-            "origin",
-            "must be https://, or http:// of localhost, and a host, with nothing after it",
-            hint="It is what location.origin says in the page",
-        )
-    if not _is_within(host, domain):
-        raise InvalidFieldError(
-            "rp_id",
-            "must be the origin's host or a domain above it",
-            hint="The browser insists on it as well",
-        )
-    return domain, text
-
-
-def _is_within(host: str, domain: str) -> bool:
-    return host == domain or host.endswith(f".{domain}")
-
-
-def encode_challenge(challenge: str) -> str:
-    """
-    Give the 32 bytes of a challenge as WebAuthn takes them.
-
-    Raises:
-        InvalidFieldError: It is not 64 hex digits without 0x.
-    """
-    return encode_base64url(bytes.fromhex(check_challenge(challenge)))
-
-
-def read_credential(
-    answer: object,
-    *,
-    ceremony: Ceremony,
-    challenge: str,
-    origin: str,
-    rp_id: str,
-    credential_id: str | None = None,
-) -> tuple[str, str]:
-    """
-    Check what came back from the browser, and write it for the wire.
-
-    Args:
-        answer: The credential as ``PublicKeyCredential.toJSON()`` gives it: an object, or its JSON text.
-        ceremony: What was asked for.
-        challenge: The challenge that it was asked for: 64 hex digits.
-        origin: Where the page is.
-        rp_id: The relying party.
-        credential_id: The credential that was asked for; None for a new one.
-
-    Returns:
-        The credential's id, and the ``signature`` member of the authentication.
-
-    Raises:
-        WalletSignatureError: It is not such a credential, or one for another challenge, page or purpose.
-        WrongSignerError: It is another credential's.
-    """
-    try:
-        text = answer if isinstance(answer, str) else _write(answer)
-        signature = PasskeySignature(raw_credential=text, origin=origin, rp_id=rp_id)
-        found = load_text(text)
-        if not isinstance(found, dict):
-            raise InvalidFieldError("credential", "must be an object")
-        made = check_credential_id("id", found.get("id"))
-        _check_members(found, ceremony, made)
-        _check_client_data(found["response"]["clientDataJSON"], ceremony, challenge, origin)
-    except DanError as error:
-        raise WalletSignatureError(
-            f"what the page returned is not the passkey credential that was asked for: {error.message}",
-            hint="Return what the credential's toJSON() gives, made with the very options that were passed",
-            phase="wallet",
-        ) from error
-    if credential_id is not None and made != credential_id:
-        raise WrongSignerError(
-            "another passkey signed than the owner's",
-            hint="Pass allowCredentials to the browser as it stands in the options",
-            phase="wallet",
-        )
-    return made, encode_passkey_signature(signature)
-
-
-def _write(answer: object) -> str:
-    if not isinstance(answer, Mapping):
-        raise ConfigurationError("it must be an object or its JSON text")
-    try:
-        return dump(dict(answer))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError("it holds what JSON cannot carry") from error
-
-
-def _check_members(found: Mapping[str, Any], ceremony: Ceremony, made: str) -> None:
-    if found.get("type") != "public-key":
-        raise InvalidFieldError("type", "must be public-key")
-    if found.get("rawId") != made:
-        raise InvalidFieldError("rawId", "must be the same as id")
-    response = found.get("response")
-    if not isinstance(response, dict):
-        raise InvalidFieldError("response", "must be an object")
-    for name in _RESPONSES[ceremony]:
-        decode_base64url(f"response.{name}", response.get(name))
-
-
-def _check_client_data(encoded: str, ceremony: Ceremony, challenge: str, origin: str) -> None:
-    client_data = load(decode_base64url("response.clientDataJSON", encoded))
-    expected = {"type": ceremony, "challenge": encode_challenge(challenge), "origin": origin}
-    for name, value in expected.items():
-        if not isinstance(client_data, dict) or client_data.get(name) != value:
-            raise InvalidFieldError(f"clientDataJSON: {name}", "is not the one that was asked for")
-
+from dan_async.wallets.base import ask_owner
 
 #: Takes the options to a browser and brings its credential back, as an object or JSON text; None if the person declined.
 PasskeyCallback: TypeAlias = Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | str | None]]
@@ -226,7 +41,7 @@ _ALGORITHMS = (-7, -8, -257)
 
 
 class _Passkey:
-    """What an assertion and a registration have in common: the relying party, and asking."""
+    """The common part of an assertion and a registration: the relying party, and the asking."""
 
     def __init__(
         self,
@@ -257,7 +72,13 @@ class _Passkey:
     ) -> tuple[str, str]:
         if self._timeout_s is not None:
             options["timeout"] = int(self._timeout_s * 1000)
-        answer = await self._call(options)
+        answer = await ask_owner(
+            lambda: self._callback(options),
+            self._timeout_s,
+            unanswered="the passkey was not given",
+            failed="asking for the passkey failed",
+            prompt="an open prompt in the browser",
+        )
         if answer is None:
             raise WalletRefusedError(
                 "the passkey was not given", hint="The person declined, or the browser did", phase="wallet"
@@ -271,39 +92,18 @@ class _Passkey:
             credential_id=credential_id,
         )
 
-    async def _call(self, options: dict[str, Any]) -> object:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._callback(options)
-        except DanError:
-            raise
-        except TimeoutError as error:
-            limit = "" if self._timeout_s is None else f" within {self._timeout_s:g} s"
-            raise WalletTimeoutError(
-                f"the passkey was not given{limit}",
-                hint="Look for an open prompt in the browser, or allow more time",
-                phase="wallet",
-            ) from error
-        except Exception as error:
-            # Its text is left out of ours: it may hold what the page would not want to be logged.
-            raise WalletError(
-                f"asking for the passkey failed with {type(error).__name__}",
-                hint="Its own exception is the cause of this one",
-                phase="wallet",
-            ) from error
-
 
 class PasskeyAuth(_Passkey):
     """
     Has a registered passkey sign, with the person verified by the authenticator.
 
     A passkey signs the challenge alone. The nodes bind the challenge to the request; a client that talks to the nodes
-    itself, or one-shot (``v2``), works it out itself, but through a gateway in ``v1`` it is what the gateway says.
+    itself, or one-shot (``v2``), computes it itself, but through a gateway in ``v1`` it is the gateway's word.
 
     Args:
-        credential_id: The passkey's credential id, base64url, as ``DanClient.register_passkey`` gave it.
-        get_assertion: Takes PublicKeyCredentialRequestOptions as JSON, and brings back the credential as its ``toJSON()``
-            gives it, as an object or text; None if the person declined.
+        credential_id: The passkey's credential id, base64url, as ``DanClient.register_passkey`` returned it.
+        get_assertion: Takes PublicKeyCredentialRequestOptions as JSON, and returns the credential's ``toJSON()``,
+            as an object or text; None if the person declined.
         rp_id: The relying party's id: the page's domain, or one above it.
         origin: The page's origin, as ``location.origin`` says.
         timeout_s: Seconds it may take; None for no limit but the job's.
@@ -368,8 +168,8 @@ class PasskeyRegister(_Passkey):
     Args:
         user_name: The account's name, as the browser shows it.
         user_id: The account's id at the page, 1 to 64 bytes; no personal data, since authenticators may show it.
-        create_credential: Takes PublicKeyCredentialCreationOptions as JSON, and brings back the credential as its
-            ``toJSON()`` gives it, as an object or text; None if the person declined.
+        create_credential: Takes PublicKeyCredentialCreationOptions as JSON, and returns the credential's
+            ``toJSON()``, as an object or text; None if the person declined.
         rp_id: The relying party's id: the page's domain, or one above it.
         rp_name: Its name, as the browser may show it.
         origin: The page's origin, as ``location.origin`` says.
@@ -445,3 +245,153 @@ class PasskeyRegister(_Passkey):
             options, ceremony="webauthn.create", challenge=challenge, credential_id=None
         )
         return signature
+
+
+#: ``type`` of the client data: a new credential, or an assertion with one.
+Ceremony = Literal["webauthn.create", "webauthn.get"]
+
+#: The members of a credential's response, for each ceremony.
+_RESPONSES: Mapping[Ceremony, tuple[str, ...]] = {
+    "webauthn.create": ("clientDataJSON", "attestationObject"),
+    "webauthn.get": ("clientDataJSON", "authenticatorData", "signature"),
+}
+
+
+def read_credential(
+    answer: object,
+    *,
+    ceremony: Ceremony,
+    challenge: str,
+    origin: str,
+    rp_id: str,
+    credential_id: str | None = None,
+) -> tuple[str, str]:
+    """
+    Check the browser's credential; return its id and the ``signature`` member of the authentication.
+
+    *answer* is ``PublicKeyCredential.toJSON()``, as an object or text; *credential_id* is None for a new one.
+    """
+    try:
+        text = answer if isinstance(answer, str) else _write(answer)
+        signature = PasskeySignature(raw_credential=text, origin=origin, rp_id=rp_id)
+        found = load_text(text)
+        if not isinstance(found, dict):
+            raise InvalidFieldError("credential", "must be an object")
+        made = check_credential_id("id", found.get("id"))
+        _check_members(found, ceremony, made)
+        _check_client_data(found["response"]["clientDataJSON"], ceremony, challenge, origin)
+    except DanError as error:
+        raise WalletSignatureError(
+            f"what the page returned is not the passkey credential that was asked for: {error.message}",
+            hint="Return what the credential's toJSON() gives, made with the very options that were passed",
+            phase="wallet",
+        ) from error
+    if credential_id is not None and made != credential_id:
+        raise WrongSignerError(
+            "another passkey signed than the owner's",
+            hint="Pass allowCredentials to the browser as it stands in the options",
+            phase="wallet",
+        )
+    return made, encode_passkey_signature(signature)
+
+
+def _write(answer: object) -> str:
+    if not isinstance(answer, Mapping):
+        raise ConfigurationError("it must be an object or its JSON text")
+    try:
+        return dump(dict(answer))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError("it holds what JSON cannot carry") from error
+
+
+def _check_members(found: Mapping[str, Any], ceremony: Ceremony, made: str) -> None:
+    if found.get("type") != "public-key":
+        raise InvalidFieldError("type", "must be public-key")
+    if found.get("rawId") != made:
+        raise InvalidFieldError("rawId", "must be the same as id")
+    response = found.get("response")
+    if not isinstance(response, dict):
+        raise InvalidFieldError("response", "must be an object")
+    for name in _RESPONSES[ceremony]:
+        decode_base64url(f"response.{name}", response.get(name))
+
+
+def _check_client_data(encoded: str, ceremony: Ceremony, challenge: str, origin: str) -> None:
+    client_data = load(decode_base64url("response.clientDataJSON", encoded))
+    expected = {"type": ceremony, "challenge": encode_challenge(challenge), "origin": origin}
+    for name, value in expected.items():
+        if not isinstance(client_data, dict) or client_data.get(name) != value:
+            raise InvalidFieldError(f"clientDataJSON: {name}", "is not the one that was asked for")
+
+
+def encode_challenge(challenge: str) -> str:
+    """Write a challenge of 64 hex digits as WebAuthn takes its 32 bytes."""
+    return encode_base64url(bytes.fromhex(check_challenge(challenge)))
+
+
+def check_credential_id(field: str, value: object) -> str:
+    """Check a credential id: base64url of 16 to 1023 bytes, the lengths that WebAuthn allows."""
+    if not 16 <= len(decode_base64url(field, value)) <= 1023:
+        raise InvalidFieldError(field, "must stand for 16 to 1023 bytes")
+    return str(value)
+
+
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+def encode_base64url(data: bytes) -> str:
+    """Write bytes in base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def decode_base64url(field: str, value: object) -> bytes:
+    """Read base64url without padding, in its one form."""
+    if isinstance(value, str) and _BASE64URL.match(value):
+        try:
+            data = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
+        except binascii.Error:
+            pass
+        else:
+            if encode_base64url(data) == value:
+                return data
+    raise InvalidFieldError(field, "must be base64url without padding")
+
+
+_RP_ID = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*\Z")
+
+
+def check_relying_party(rp_id: object, origin: object) -> tuple[str, str]:
+    """Check that a page of *origin*, such as ``https://host``, may use passkeys of the domain *rp_id*."""
+    domain = check_text("rp_id", rp_id, most=253)
+    if _RP_ID.match(domain) is None:
+        raise InvalidFieldError("rp_id", "must be a domain in lower case", hint="For example wallet.example")
+    text = check_text("origin", origin)
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:  # brackets without an address, a port that is no number
+        host = None
+    secure = host and (parts.scheme == "https" or (parts.scheme == "http" and _is_within(host, "localhost")))
+    if (
+        host is None
+        or not secure
+        or text != f"{parts.scheme}://{parts.netloc}"
+        or "@" in text
+        or text != text.lower()
+    ):
+        raise InvalidFieldError(
+            "origin",
+            "must be https://, or http:// of localhost, and a host, with nothing after it",
+            hint="It is what location.origin says in the page",
+        )
+    if not _is_within(host, domain):
+        raise InvalidFieldError(
+            "rp_id",
+            "must be the origin's host or a domain above it",
+            hint="The browser insists on it as well",
+        )
+    return domain, text
+
+
+def _is_within(host: str, domain: str) -> bool:
+    return host == domain or host.endswith(f".{domain}")

@@ -152,6 +152,7 @@ async def test_what_passes(name: str) -> None:
 # --- all at once ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_every_fault_of_key_generation_at_once_in_a_large_network() -> None:
     """11-of-20: each culprit is named, one round after the other, until the others make the key."""
     faults = [

@@ -19,7 +19,13 @@ from dan_async.errors import (
 )
 from dan_async.types import EntryPointVersion
 from dan_async.user_operation import UserOperationReceipt
-from dan_async.userops import Call, SimpleAccount, SmartAccountClient, create_smart_account_client
+from dan_async.userops import (
+    Call,
+    SimpleAccount,
+    SmartAccountClient,
+    WalletSigner,
+    create_smart_account_client,
+)
 from tests.chain.local_chain import CHAIN_ID, ETHER, LocalChain
 
 # Starting the bundler counts to the first test that needs it.
@@ -138,9 +144,8 @@ async def test_a_reverted_call_is_told(chain: LocalChain, bundler_url: str) -> N
 
 async def sign(account: SmartAccountClient, operation: Any) -> Any:
     """The operation with its owner's signature."""
-    signer = account._signer
-    assert signer is not None
-    signature = await signer.sign_user_operation(
+    assert isinstance(account.signer, LocalWallet)
+    signature = await WalletSigner(account.signer).sign_user_operation(
         operation, entry_point=account.entry_point, chain_id=account.chain_id
     )
     return evolve(operation, signature=signature)

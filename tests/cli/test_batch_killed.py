@@ -65,6 +65,7 @@ async def kill_somewhere(options: list[str], folder: Path, chance: random.Random
     await process.communicate()
 
 
+@pytest.mark.long
 async def test_every_row_has_exactly_one_key(devnet: Devnet, tmp_path: Path) -> None:
     """Killed at random moments and resumed: one session for each row, which opens and signs, and no key besides."""
     seed = random.randrange(2**32)

@@ -13,11 +13,11 @@ from coincurve import PrivateKey
 from dan_async import CallbackWallet, DanClient, GatewayNetwork, LocalWallet
 from dan_async.config import Timeouts, TransportOptions
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import interpolate_scalar
 from dan_async.devnet import Devnet
 from dan_async.errors import GatewayError, InvalidFieldError, WrongSignerError
 from dan_async.retry import RetryPolicy
 from tests.helpers import error_of, no_leaks
+from tests.interpolation import interpolate_scalar
 
 #: One event loop for the file, since the devnet lives on it.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

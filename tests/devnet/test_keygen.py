@@ -10,13 +10,14 @@ import pytest
 
 from dan_async.config import Threshold
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import base_multiply, decode, encode, interpolate_scalar, points_fit_degree
+from dan_async.crypto.curve import base_multiply, decode, encode, points_fit_degree
 from dan_async.devnet import Devnet, NodeLimits
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, connect_all, keygen_on
 from tests.helpers import no_leaks
+from tests.interpolation import interpolate_scalar
 
 
 def shares_of(devnet, key_id):

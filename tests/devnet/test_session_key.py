@@ -14,12 +14,12 @@ from coincurve import PrivateKey
 from dan_async import CallbackWallet, DanClient, LocalWallet, NodeNetwork, generate_session_key
 from dan_async.config import NodeEndpoint, Threshold, Timeouts
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import interpolate_scalar
 from dan_async.devnet import Devnet
 from dan_async.errors import NodeProtocolError, QuorumError, WalletRefusedError
 from tests.adversity.cancelling import cancel_everywhere
 from tests.fake_nodes import Identity
 from tests.helpers import no_leaks
+from tests.interpolation import interpolate_scalar
 
 WALLET = LocalWallet("0x" + "00" * 31 + "01")
 PATIENT = Timeouts(total_s=60, attempt_s=60)

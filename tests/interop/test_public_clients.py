@@ -15,8 +15,8 @@ from coincurve import PrivateKey
 
 from dan_async import DanClient, DanModuleInfo, EphemeralKey, LocalWallet
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import interpolate_scalar
 from dan_async.devnet import Devnet
+from tests.interpolation import interpolate_scalar
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")

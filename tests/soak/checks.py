@@ -15,7 +15,6 @@ from coincurve import PrivateKey
 
 from dan_async import DanSessionKeyPayload, NodeNetwork
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import interpolate_scalar
 from dan_async.devnet.context import NodeIdentity
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.share_store import DiskShareStore
@@ -29,6 +28,7 @@ from dan_async.events import (
     OperationStarted,
 )
 from tests.helpers import open_sockets
+from tests.interpolation import interpolate_scalar
 
 
 @frozen

@@ -23,6 +23,7 @@ from tests.soak.soak import Plan, Report, soak
 MB = 1024 * 1024
 
 
+@pytest.mark.long
 async def test_a_soak_of_seconds() -> None:
     """Nodes in processes, killed, stopped and broken; jobs over all of it, cancelled or not: nothing is wrong."""
     report = await soak(Plan(seconds=3, seed=7, nodes=4, workers=3, disturbed=1))

@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection and in the transaction that the store gives."""
+"""Run by Alembic: the migrations, on the store's own connection and in its transaction."""
 
 from __future__ import annotations
 

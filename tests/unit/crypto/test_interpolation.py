@@ -11,11 +11,10 @@ from dan_async.crypto.curve import (
     ORDER,
     add,
     base_multiply,
-    interpolate_point,
-    interpolate_scalar,
     lagrange_coefficients,
     points_fit_degree,
 )
+from tests.interpolation import interpolate_point, interpolate_scalar
 
 SCALARS = st.integers(0, ORDER - 1)
 INDICES = st.lists(st.integers(0, 40), min_size=1, max_size=6, unique=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dan_async._json import load
 from dan_async.config import Threshold
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import base_multiply, decode, encode, interpolate_scalar, points_fit_degree
+from dan_async.crypto.curve import base_multiply, decode, encode, points_fit_degree
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address, sign_digest
@@ -35,6 +35,7 @@ from dan_async.protocols.node_claims import (
     Settlement,
 )
 from tests.fake_nodes import altered
+from tests.interpolation import interpolate_scalar
 
 VECTOR_FILE = Path(__file__).parents[2] / "vectors" / "node_1.json"
 VECTORS = json.loads(VECTOR_FILE.read_text())

@@ -330,3 +330,21 @@ async def test_processes_share_a_database(open_store: OpenStore, database: str) 
     found = await store.get_by_reference("theirs")
     assert found is not None
     assert found.owner == ADA
+
+
+@pytest.mark.parametrize("missing", ["sqlalchemy", "alembic"])
+def test_without_the_extra_the_pip_line_is_given(missing: str) -> None:
+    """A program without the extra is told how to install it, before any of its libraries is imported."""
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+from dan_async.errors import MissingExtraError
+try:
+    import dan_async.storage.sqlalchemy_store
+except MissingExtraError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "dan-async[storage]" in done.stdout, done.stderr

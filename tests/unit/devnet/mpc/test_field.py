@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.crypto.curve import ORDER, interpolate_scalar
+from dan_async.crypto.curve import ORDER
 from dan_async.devnet.mpc.field import Polynomial, random_scalar, scalar_from_bytes, scalar_to_bytes
 from dan_async.errors import InvalidFieldError
+from tests.interpolation import interpolate_scalar
 
 scalars = st.integers(0, ORDER - 1)
 

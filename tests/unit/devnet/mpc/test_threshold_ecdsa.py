@@ -8,11 +8,12 @@ from coincurve import PublicKey
 from eth_account import Account
 
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import ORDER, base_multiply, encode, interpolate_scalar
+from dan_async.crypto.curve import ORDER, base_multiply, encode
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 from dan_async.errors import InvalidFieldError
+from tests.interpolation import interpolate_scalar
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import Signing, all_pairs, finish, made_pair, others
 
