@@ -187,15 +187,8 @@ class GatewayNetwork:
 
     def _check_claim(self, claim: EphemeralClaim) -> None:
         known = self._gateway.revision.known
-        if known is None:
-            return
-        allowed = known.ephemeral_algorithms
-        if claim.sign_alg not in allowed:
-            raise InvalidFieldError(
-                "eph_alg",
-                f"must be {' or '.join(allowed)} in revision {known.revision}",
-                hint="An ed25519 key works with every revision",
-            )
+        if known is not None:
+            known.check_claim(claim)
 
     def _context(self, operation: Operation, request_id: RequestId | None = None) -> ErrorContext:
         connector = self._gateway.connector
@@ -259,7 +252,6 @@ class GatewayNetwork:
         self, request: KeygenRequest, auth: AuthModule, sign_algs: Sequence[KeyAlgorithm], deadline: Deadline
     ) -> Awaitable[tuple[KeygenResult, ...]]:
         self._refuse_if_closed()
-        self._check_claim(request.claim)
         make = partial(
             keygen_exchange,
             threshold=request.threshold,

@@ -333,7 +333,9 @@ class OwnerOperation(GatewayOperation[R]):
         if socket is not None and socket.has_more:
             await self._refuse_early(socket)  # it came together with the challenge
         signatures = await self._sign_watched(exchange, challenges, socket)
-        await self._refuse_early(socket)
+        early = None if socket is None else await socket.early_error()
+        if early is not None:
+            raise early
         self._refuse_if_expired()
         found = {}
         for slot, signature in signatures.items():

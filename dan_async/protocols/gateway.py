@@ -220,7 +220,7 @@ class GatewayProtocol(ABC):
 
     def encode_claim(self, claim: EphemeralClaim) -> str:
         """Write the ephemeral claim: tag 2 of a setup."""
-        self._check_ephemeral_algorithm(claim)
+        self.check_claim(claim)
         algorithm = f',"signAlg":"{claim.sign_alg}"' if self.has_names else ""
         return f'{{"ephId":{quote(claim.eph_id)},"ephPK":"0x{claim.eph_pk.hex()}","expiry":{claim.expiry}{algorithm}}}'
 
@@ -243,10 +243,13 @@ class GatewayProtocol(ABC):
         del owner_id
         return self.decode_claim(text)
 
-    def _check_ephemeral_algorithm(self, claim: EphemeralClaim) -> None:
+    def check_claim(self, claim: EphemeralClaim) -> None:
+        """Check that the revision takes the ephemeral key's algorithm."""
         if claim.sign_alg not in self.ephemeral_algorithms:
             raise InvalidFieldError(
-                "eph_alg", f"must be {' or '.join(self.ephemeral_algorithms)} in revision {self.revision}"
+                "eph_alg",
+                f"must be {' or '.join(self.ephemeral_algorithms)} in revision {self.revision}",
+                hint="An ed25519 key works with every revision",
             )
 
     # --- setups -------------------------------------------------------------------------------------------------------

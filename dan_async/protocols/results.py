@@ -129,7 +129,7 @@ def _broken(kind: str, problem: str, frame: object) -> ProtocolError:
     )
 
 
-def _split(kind: str, frame: object, keys: tuple[str, ...]) -> list[list[str]]:
+def _split(kind: str, frame: object, keys: tuple[str, ...]) -> Sequence[Sequence[str]]:
     """Split a frame into results and those into values, by the grammar."""
     if not isinstance(frame, str) or not frame:
         raise _broken(kind, "it is empty or not text", frame)
@@ -138,7 +138,7 @@ def _split(kind: str, frame: object, keys: tuple[str, ...]) -> list[list[str]]:
     grammar = _grammar(keys)
     found = list(map(grammar.match, frame.split(";")))
     if None not in found:
-        return [list(match.groups()) for match in found if match]
+        return [match.groups() for match in found if match]
     return _split_in_steps(kind, frame, keys)
 
 

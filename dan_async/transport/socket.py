@@ -188,7 +188,7 @@ class Socket:
         except ConnectionLostError:
             pass
         else:
-            if self.buffer.is_free or await self._is_read(timeout_s):
+            if self._transport.get_write_buffer_size() <= MOST_UNREAD or await self._is_read(timeout_s):
                 return
         raise await self._why_it_ended()
 
@@ -369,7 +369,7 @@ class Socket:
 
     async def early_error(self) -> DanError | None:
         """Return what came while nothing should have: None, the loss of the connection, or a frame before its turn."""
-        ahead = self._listen()
+        ahead = self._ahead or self._listen()
         if not ahead.done():
             # The loop reads what the system holds in its next turn, and the task takes it in the one after that.
             turned: asyncio.Future[None] = self._loop.create_future()
@@ -485,7 +485,8 @@ class Socket:
         if self.loss is not None:
             return
         self.loss = loss
-        self._stop_pinging()
+        if self._pinging is not None:
+            self._stop_pinging()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         if self._on_end is not None:
