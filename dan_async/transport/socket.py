@@ -357,9 +357,12 @@ class Socket:
         return self._ahead
 
     async def _next_but_one(self, first: asyncio.Future[str | DanError]) -> str | DanError:
-        outcome = await self._next()
-        if not first.done():
-            first.set_result(outcome)
+        try:
+            outcome = await self._next()
+            if not first.done():
+                first.set_result(outcome)
+        finally:
+            first.cancel()  # unless it is done: nobody waits for what does not come
         return outcome if isinstance(outcome, DanError) else await self._next()
 
     @property

@@ -45,16 +45,6 @@ class Backoff:
     pause there is no wait at all. The peer can ask for a longer wait, up to *longest_retry_after_s* (None for no limit).
     """
 
-    __slots__ = (
-        "_clock",
-        "_due",
-        "_failures",
-        "_first_wait_s",
-        "_longest_retry_after_s",
-        "_longest_wait_s",
-        "_random",
-    )
-
     def __init__(
         self,
         *,
