@@ -126,7 +126,7 @@ class KeygenExchange(Exchange[tuple[KeygenResult, ...]]):
                 f"the gateway gave keys for {', '.join(found)} where {', '.join(self.setups)} was asked for",
                 hint="Check the gateway's revision",
             )
-        return tuple(found[slot] for slot in self.setups)
+        return tuple(map(found.__getitem__, self.setups))
 
 
 @frozen(kw_only=True)
@@ -140,7 +140,7 @@ class SigngenExchange(Exchange[tuple[SigngenResult, ...]]):
         found = {result.transaction_id: result for result in self.protocol.decode_signgen_results(frame)}
         if set(found) != set(self.transaction_ids):
             raise ProtocolError("the gateway signed other messages than were asked for")
-        return tuple(found[name] for name in self.transaction_ids)
+        return tuple(map(found.__getitem__, self.transaction_ids))
 
 
 class EphemeralKeyExchange(Exchange[None]):

@@ -124,9 +124,12 @@ def encode_keyed(requests: Sequence[SignRequest]) -> str:
     """Write the message of revision 1: transaction ids, and the message of each."""
     if not 1 <= len(requests) <= MOST_REQUESTS:
         raise InvalidFieldError("requests", f"must be 1 to {MOST_REQUESTS}")
-    if len({check_token("transaction_id", request.transaction_id) for request in requests}) != len(requests):
+    names = {request.transaction_id for request in requests}
+    if None in names:
+        check_token("transaction_id", None)
+    if len(names) != len(requests):
         raise InvalidFieldError("transaction_id", "is the same for two requests")
-    if len({request.request_type is RequestType.EDDSA for request in requests}) > 1:
+    if len(names) > 1 and len({request.request_type is RequestType.EDDSA for request in requests}) > 1:
         raise InvalidFieldError("request_type", "mixes eddsa with others, which need another key")
     return dump(
         {
