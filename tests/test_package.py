@@ -76,7 +76,7 @@ def test_the_package_promises_something() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """Lazy names do not turn a typing error into something stranger."""
+    """Lazy names do not turn a typing error into something else."""
     with pytest.raises(AttributeError, match="DanClinet"):
         _ = dan_async.DanClinet
 
