@@ -52,6 +52,10 @@ from dan_async.types import Clock, RequestId  # noqa: E402 - same
 
 __all__ = ["SQLAlchemyStore"]
 
+T = TypeVar("T")
+
+#: How many writes share a commit at most.
+_MOST_TOGETHER = 256
 #: How often a change is tried when the record keeps its state and is written by others meanwhile.
 _TRIES = 5
 
@@ -323,10 +327,6 @@ def _conditions(where: SessionFilter) -> list[sa.ColumnElement[bool]]:
 
 def _sealed(row: sa.Row[Any]) -> SealedRecord:
     return SealedRecord(**{column.name: getattr(row, column.name) for column in fields(SealedRecord)})
-
-
-T = TypeVar("T")
-_MOST_TOGETHER = 256
 
 
 @define
