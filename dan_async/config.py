@@ -40,6 +40,8 @@ class Threshold:
     n: int = field()
 
     def __attrs_post_init__(self) -> None:
+        if type(self.t) is type(self.n) is int and 2 <= self.t <= self.n <= MAX_PARTIES:
+            return
         check_int("parties_number", self.n, least=2, most=MAX_PARTIES)
         check_int("threshold", self.t, least=2, most=MAX_PARTIES)
         if self.t > self.n:

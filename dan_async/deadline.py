@@ -38,10 +38,10 @@ class Deadline:
 
     def cap(self, timeout_s: float | None) -> float | None:
         """Return the shorter of *timeout_s* and the time left."""
-        remaining = self.remaining()
-        if remaining is None or timeout_s is None:
-            return remaining if timeout_s is None else timeout_s
-        return min(remaining, timeout_s)
+        if self._end is None:
+            return timeout_s
+        remaining = max(0.0, self._end - self._clock())
+        return remaining if timeout_s is None else min(remaining, timeout_s)
 
     @property
     def is_over(self) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMa
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from attrs import asdict, frozen
+from attrs import asdict, define, field, frozen
 
 from dan_async.errors import DanError, InvalidFieldError, NodeOutcome
 from dan_async.retry import RetryDetails
@@ -459,19 +459,15 @@ def wallet_turn(events: EventHub, request_id: RequestId, is_interactive: bool) -
         )
 
 
+@define(eq=False)
 class Attempts:
     """Emits each attempt at one peer, and the waits between them."""
 
-    __slots__ = ("_attempt", "_events", "_method", "_node", "_request_id")
-
-    def __init__(
-        self, events: EventHub, *, node: OperatorAddress | str, method: str, request_id: str | None
-    ) -> None:
-        self._events = events
-        self._node = node
-        self._method = method
-        self._request_id = None if request_id is None else RequestId(request_id)
-        self._attempt = 0
+    _events: EventHub
+    _node: OperatorAddress | str = field(kw_only=True)
+    _method: str = field(kw_only=True)
+    _request_id: RequestId | None = field(kw_only=True)
+    _attempt: int = field(default=0, init=False)
 
     def watch(self, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         """Return *call* itself if nobody listens; otherwise a function that calls it and emits how it went."""

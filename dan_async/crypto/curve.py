@@ -134,7 +134,7 @@ def _coefficients(indices: tuple[int, ...], at: int) -> tuple[int, ...]:
 def _check_indices(indices: tuple[int, ...]) -> None:
     if not indices:
         raise ValueError("there is nothing to interpolate: no indices")
-    if any(not 0 <= i < ORDER for i in indices):
+    if min(indices) < 0 or max(indices) >= ORDER:
         raise ValueError("an index is not from 0 to q - 1")
     if len(set(indices)) != len(indices):
         raise ValueError("an index is given twice")
@@ -178,8 +178,11 @@ def points_fit_degree(
     indices = tuple(points)
     _check_indices(indices)
     if spare * (degree + 2) <= _SMALL_FACTORS_PER_FULL * len(points):
-        windows = (indices[start : start + degree + 2] for start in range(spare))
-        return all(_weighted_sum(points, window, _whole_dual_weights(window)) is None for window in windows)
+        for start in range(spare):
+            window = indices[start : start + degree + 2]
+            if _weighted_sum(points, window, _whole_dual_weights(window)) is not None:
+                return False
+        return True
     mask = [int.from_bytes(entropy(_SCALAR_ENTROPY), "big") % ORDER for _ in range(spare)]
     scalars = []
     for index, weight in zip(indices, _dual_weights(indices), strict=True):
@@ -193,7 +196,8 @@ def points_fit_degree(
 def _weighted_sum(
     points: Mapping[int, Point], indices: Sequence[int], weights: Sequence[int]
 ) -> Point | None:
-    return add([multiply(points[i], w) for i, w in zip(indices, weights, strict=True) if w % ORDER])
+    terms = zip(indices, [weight % ORDER for weight in weights], strict=True)
+    return add([points[i].multiply(weight.to_bytes(32, "big")) for i, weight in terms if weight])
 
 
 @lru_cache(maxsize=1024)

@@ -121,7 +121,7 @@ def recover_address(digest: bytes, signature: str | bytes) -> Address:
     Raises:
         InvalidFieldError: The signature is malformed or belongs to no key.
     """
-    return read_signature(digest, signature)[1]
+    return point_to_address(_recover(digest, parse_signature(signature)))
 
 
 def recover_public_key(digest: bytes, signature: str | bytes) -> bytes:

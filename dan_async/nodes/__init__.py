@@ -6,8 +6,4 @@ from dan_async.network import SigningOptions
 from dan_async.nodes.health import RestPolicy
 from dan_async.nodes.network import NodeNetwork
 
-__all__ = [
-    "NodeNetwork",
-    "RestPolicy",
-    "SigningOptions",
-]
+__all__ = ["NodeNetwork", "RestPolicy", "SigningOptions"]

@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
@@ -107,7 +107,12 @@ async def ask_many(
     """
     asking = _Asking(iter(candidates), ask, plan, step, deadline, started=time.monotonic())
     try:
-        await asking.run()
+        asking.ask_more()
+        while not await wait_for_event(asking.settled, asking.next_look_s()):
+            asking.look_at_the_time()
+        linger_s = asking.linger_s()
+        if linger_s:
+            await wait_for_event(asking.heard, deadline.cap(linger_s))
     finally:
         await cancel_and_wait(asking.tasks)
     return asking.result()
@@ -115,122 +120,128 @@ async def ask_many(
 
 @define(eq=False)
 class _Question(Generic[N, A]):
+    """One node's question, and how it ended; neither answer nor error if it was cut off."""
+
     node: N
     asked_at: float
     tries: Tries = field(factory=Tries)
     is_late: bool = False
-    outcome: NodeOutcome[A] | None = None
+    ended_at: float | None = None
+    answer: A | None = None
+    said: str = "ready"
+    error: DanError | None = None
 
 
 @define(eq=False)
 class _Asking(Generic[N, A]):
     """One call of ``ask_many``: each task settles its own question, and the caller only watches the time."""
 
-    candidates: Iterator[N]
-    ask: Callable[[N, Tries], Awaitable[A]]
-    plan: Plan[A]
-    step: str
-    deadline: Deadline
-    started: float
+    _candidates: Iterator[N]
+    _ask: Callable[[N, Tries], Awaitable[A]]
+    _plan: Plan[A]
+    _step: str
+    _deadline: Deadline
+    _started: float
     tasks: list[asyncio.Task[None]] = field(factory=list, init=False)
+    settled: asyncio.Event = field(factory=asyncio.Event, init=False)  # enough is known
+    heard: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and nobody is left to listen to
     _answers: Answers[A] = field(factory=Answers, init=False)
-    _questions: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
+    _questions: list[_Question[N, A]] = field(factory=list, init=False)
     _awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
     _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
-    _settled: asyncio.Event = field(factory=asyncio.Event, init=False)  # enough is known
-    _heard: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and nobody is left to listen to
     _crash: Exception | None = field(default=None, init=False)
 
-    # --- the caller: time -----------------------------------------------------------------------------------------------
+    # --- the time -------------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Ask until enough is known, then listen for as long as the plan says."""
-        self._ask_more()
-        while not await wait_for_event(self._settled, self._next_look_s()):
-            self._look_at_the_time()
-        self._answers.elapsed_s = time.monotonic() - self.started
-        linger_s = self.plan.linger_s(self._answers) if self._awaited else 0.0
-        if linger_s and not self._heard.is_set():
-            await wait_for_event(self._heard, self.deadline.cap(linger_s))
+    def next_look_s(self) -> float | None:
+        """Return the seconds until something is due: a hedge, the end of the patience, the deadline."""
+        now, plan = time.monotonic(), self._plan
+        waits = []
+        if plan.hedge_s is not None:
+            waits += [q.asked_at + plan.hedge_s - now for q in self._awaited.values() if not q.is_late]
+        if plan.patience_s is not None and self._is_patient:
+            waits.append(self._started + plan.patience_s - now)
+        return self._deadline.cap(max(0.0, min(waits)) if waits else None)
+
+    def look_at_the_time(self) -> None:
+        """See what is due now."""
+        if self._deadline.is_over:
+            self.settled.set()
+            return
+        now, plan = time.monotonic(), self._plan
+        for question in self._awaited.values():
+            if plan.hedge_s is not None and not question.is_late and now >= question.asked_at + plan.hedge_s:
+                question.is_late = True
+                self._late += 1
+        self._is_patient = plan.patience_s is None or now < self._started + plan.patience_s
+        self.ask_more()
+
+    def linger_s(self) -> float:
+        """Return for how long to listen to the nodes that are still being asked."""
+        self._answers.elapsed_s = time.monotonic() - self._started
+        is_over = self.heard.is_set() or not self._awaited
+        return 0.0 if is_over else self._plan.linger_s(self._answers)
+
+    # --- the questions --------------------------------------------------------------------------------------------------
+
+    def ask_more(self) -> None:
+        """See whether it is settled; if not, ask one more node for each answer that no punctual one is about to give."""
+        plan, answered = self._plan, len(self._answers.values)
+        if plan.is_settled(self._answers):
+            self.settled.set()
+            return
+        punctual = len(self._awaited) - self._late
+        for node in islice(self._candidates, max(0, plan.wanted - answered - punctual)):
+            question: _Question[N, A] = _Question(node, time.monotonic())
+            self._questions.append(question)
+            self._awaited[node.operator] = question
+            self.tasks.append(asyncio.create_task(self._settle(question), name=f"dan-ask-{node.operator}"))
+        least = plan.wanted if plan.least is None else plan.least
+        if not self._awaited or (answered >= least and not self._is_patient):
+            self.settled.set()
+
+    async def _settle(self, question: _Question[N, A]) -> None:
+        """Ask one node, and act on its answer."""
+        operator, answers = question.node.operator, self._answers
+        try:
+            try:
+                answer = await self._ask(question.node, question.tries)
+                question.said = self._plan.check(operator, answer)
+            except DanError as error:
+                question.error = answers.errors[operator] = error
+            else:
+                question.answer = answer
+                if len(answers.values) < self._plan.wanted:
+                    answers.values[operator] = answer
+            question.ended_at = time.monotonic()
+            del self._awaited[operator]
+            self._late -= question.is_late
+            if not self.settled.is_set():
+                self.ask_more()
+            if self.settled.is_set() and self._awaited.keys() <= set(self._plan.spared(answers)):
+                self.heard.set()
+        except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
+            self._crash = error
+            self.settled.set()
+            self.heard.set()
 
     def result(self) -> Answers[A]:
         """Return the answers, or raise the bug that ended the asking."""
         if self._crash is not None:
             raise self._crash
-        self._answers.elapsed_s = time.monotonic() - self.started
-        self._answers.outcomes = [q.outcome or self._outcome(q) for q in self._questions.values()]
+        now = time.monotonic()
+        self._answers.elapsed_s = now - self._started
+        self._answers.outcomes = [
+            NodeOutcome(
+                operator=question.node.operator,
+                answer=question.answer,
+                said=question.said,
+                error=question.error,
+                attempts=max(1, question.tries.made),
+                elapsed_s=(now if question.ended_at is None else question.ended_at) - question.asked_at,
+                step=self._step,
+            )
+            for question in self._questions
+        ]
         return self._answers
-
-    def _next_look_s(self) -> float | None:
-        """Return the seconds until something is due: a hedge, the end of the patience, the deadline."""
-        now, plan = time.monotonic(), self.plan
-        waits = []
-        if plan.hedge_s is not None:
-            waits += [q.asked_at + plan.hedge_s - now for q in self._awaited.values() if not q.is_late]
-        if plan.patience_s is not None and self._is_patient:
-            waits.append(self.started + plan.patience_s - now)
-        return self.deadline.cap(max(0.0, min(waits)) if waits else None)
-
-    def _look_at_the_time(self) -> None:
-        if self.deadline.is_over:
-            self._settled.set()
-            return
-        now, plan = time.monotonic(), self.plan
-        for question in self._awaited.values():
-            if plan.hedge_s is not None and not question.is_late and now >= question.asked_at + plan.hedge_s:
-                question.is_late = True
-                self._late += 1
-        self._is_patient = plan.patience_s is None or now < self.started + plan.patience_s
-        self._ask_more()
-
-    # --- the questions --------------------------------------------------------------------------------------------------
-
-    def _ask_more(self) -> None:
-        """See whether it is settled; if not, ask one more node for each answer that no punctual one is about to give."""
-        plan, answered = self.plan, len(self._answers.values)
-        if plan.is_settled(self._answers):
-            self._settled.set()
-            return
-        punctual = len(self._awaited) - self._late
-        for node in islice(self.candidates, max(0, plan.wanted - answered - punctual)):
-            question: _Question[N, A] = _Question(node, time.monotonic())
-            self._questions[node.operator] = self._awaited[node.operator] = question
-            self.tasks.append(asyncio.create_task(self._settle(question), name=f"dan-ask-{node.operator}"))
-        least = plan.wanted if plan.least is None else plan.least
-        if not self._awaited or (answered >= least and not self._is_patient):
-            self._settled.set()
-
-    async def _settle(self, question: _Question[N, A]) -> None:
-        """Ask one node, and act on its answer."""
-        operator = question.node.operator
-        try:
-            try:
-                answer = await self.ask(question.node, question.tries)
-                said = self.plan.check(operator, answer)
-            except DanError as error:
-                self._answers.errors[operator] = error
-                question.outcome = self._outcome(question, error=error)
-            else:
-                question.outcome = self._outcome(question, answer=answer, said=said)
-                if len(self._answers.values) < self.plan.wanted:
-                    self._answers.values[operator] = answer
-            del self._awaited[operator]
-            self._late -= question.is_late
-            if not self._settled.is_set():
-                self._ask_more()
-            if self._settled.is_set() and self._awaited.keys() <= set(self.plan.spared(self._answers)):
-                self._heard.set()
-        except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
-            self._crash = error
-            self._settled.set()
-            self._heard.set()
-
-    def _outcome(self, question: _Question[N, A], **what: Any) -> NodeOutcome[A]:
-        return NodeOutcome(
-            operator=question.node.operator,
-            attempts=max(1, question.tries.made),
-            elapsed_s=time.monotonic() - question.asked_at,
-            step=self.step,
-            **what,
-        )

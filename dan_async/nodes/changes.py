@@ -15,22 +15,16 @@ from typing import Any
 
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.deadline import Deadline
-from dan_async.errors import (
-    AcknowledgementError,
-    NodeCode,
-    NodeOutcome,
-    NodeRefusedError,
-    QuorumError,
-)
+from dan_async.errors import AcknowledgementError, NodeCode, NodeOutcome, NodeRefusedError, QuorumError
 from dan_async.events import tell_verdict
 from dan_async.network import EphemeralKeyReport
 from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round, out_of_time, submit
-from dan_async.protocols.node import METHODS, ChallengeResult
+from dan_async.protocols.node import REGISTER_PASSKEY, ChallengeResult
 from dan_async.protocols.node_claims import ChangeReceipt, PasskeyReceipt
-from dan_async.types import Json, OperatorAddress
+from dan_async.types import OperatorAddress
 
 # --- ephemeral keys ---------------------------------------------------------------------------------------------------
 
@@ -45,35 +39,29 @@ async def change_ephemeral_key(
     deadline: Deadline,
     is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
-    """
-    Carry out one change of the ephemeral key that the setup names.
-
-    Without a threshold, the nodes say what it is. A one-shot setup was signed without a challenge from them.
-    """
+    """Carry out the change that the setup names; without a threshold, the nodes say what it is."""
     opened, asked = await _open_with_everybody(nodes, setup, deadline)
-    failures: list[NodeOutcome[Any]] = [
-        outcome for outcome in asked.failures if not _holds_no_share(outcome.error)
-    ]
+    failures: list[NodeOutcome[Any]] = [o for o in asked.failures if not _holds_no_share(o.error)]
     if not asked.values:
-        raise _too_few_confirmed(setup, 0, 1, failures, deadline)
+        raise _too_few(0, 1, setup, failures, deadline)
     if is_oneshot:
         opened = opened.without_nonces()
     receipts = await submit(
         nodes,
         opened,
         await authenticate(opened.challenge),
-        method=METHODS[setup.operation],
-        decode=partial(_read_receipt, opened, eph_id),
+        decode=ChangeReceipt.read_whole,
+        check=partial(_check_change_receipt, opened, eph_id),
         plan=Plan(wanted=len(opened.participants)),
         deadline=deadline,
     )
     failures += receipts.failures
     agreed = threshold or _claimed_threshold(receipts.values.values())
     if agreed is None:
-        raise _too_few_confirmed(setup, 0, 1, failures, deadline)
+        raise _too_few(0, 1, setup, failures, deadline)
     needed = agreed.t if setup.operation == "addEphemeralKey" else agreed.n - agreed.t + 1
     if not _is_confirmed(nodes, opened, receipts, needed, failures):
-        raise _too_few_confirmed(setup, len(receipts.values), needed, failures, deadline)
+        raise _too_few(len(receipts.values), needed, setup, failures, deadline)
     return EphemeralKeyReport(
         request_id=setup.request_id,
         confirmed_by=tuple(receipts.values),
@@ -85,36 +73,19 @@ def _holds_no_share(error: BaseException | None) -> bool:
     return isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY
 
 
-def _read_receipt(opened: NodeRound, eph_id: str, operator: OperatorAddress, value: Json) -> ChangeReceipt:
-    receipt, setup = ChangeReceipt.read_whole(value), opened.setup
-    claims = receipt.claims
+def _check_change_receipt(
+    opened: NodeRound, eph_id: str, operator: OperatorAddress, receipt: ChangeReceipt
+) -> None:
+    setup, claims = opened.setup, receipt.claims
     said = (claims.request_id, claims.operation, claims.key_id, claims.eph_id)
     asked = (setup.request_id, setup.operation, setup.key_id, eph_id)
     _check_receipt(receipt, opened, operator, is_asked=said == asked)
-    return receipt
 
 
 def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
     """Take t and n from the nodes when the session does not say: the claim that asks for most wins."""
-    return max(
-        (receipt.claims.threshold for receipt in receipts),
-        key=lambda claim: (claim.n, claim.t),
-        default=None,
-    )
-
-
-def _too_few_confirmed(
-    setup: SetupText, confirmed: int, needed: int, failures: list[NodeOutcome[Any]], deadline: Deadline
-) -> QuorumError:
-    error = QuorumError(
-        f"{confirmed} nodes confirmed {setup.operation}, at least {needed} must",
-        hint="Repeating the call is safe: a node that has made the change says so again",
-        threshold=needed,
-        outcomes=failures,
-        phase=setup.operation,
-        request_id=setup.request_id,
-    )
-    return out_of_time(error, deadline, "waiting for the nodes to confirm", phase=setup.operation)
+    claimed = [receipt.claims.threshold for receipt in receipts]
+    return max(claimed, key=lambda threshold: (threshold.n, threshold.t), default=None)
 
 
 # --- passkeys ---------------------------------------------------------------------------------------------------------
@@ -131,44 +102,28 @@ async def register_passkey(
     """Register one passkey, which *authenticate* makes, with at least *needed* nodes; return its credential id."""
     opened, asked = await _open_with_everybody(nodes, setup, deadline, most=MAX_PARTIES)
     if len(asked.values) < needed:
-        raise _too_few_to_register(setup, len(asked.values), needed, asked.failures, deadline)
+        raise _too_few(len(asked.values), needed, setup, asked.failures, deadline)
     authentication = await authenticate(opened.challenge)
     receipts = await submit(
         nodes,
         opened,
         authentication,
-        method=METHODS[setup.operation],
-        decode=partial(_read_passkey_receipt, opened, authentication.id),
+        decode=PasskeyReceipt.read_whole,
+        check=partial(_check_passkey_receipt, opened, authentication.id),
         plan=Plan(wanted=len(opened.participants)),
         deadline=deadline,
     )
     failures = asked.failures + receipts.failures
     if not _is_confirmed(nodes, opened, receipts, needed, failures):
-        raise _too_few_to_register(setup, len(receipts.values), needed, failures, deadline)
+        raise _too_few(len(receipts.values), needed, setup, failures, deadline)
     return authentication.id
 
 
-def _read_passkey_receipt(
-    opened: NodeRound, credential_id: str, operator: OperatorAddress, value: Json
-) -> PasskeyReceipt:
-    receipt = PasskeyReceipt.read_whole(value)
+def _check_passkey_receipt(
+    opened: NodeRound, credential_id: str, operator: OperatorAddress, receipt: PasskeyReceipt
+) -> None:
     said = (receipt.claims.request_id, receipt.claims.credential_id)
     _check_receipt(receipt, opened, operator, is_asked=said == (opened.setup.request_id, credential_id))
-    return receipt
-
-
-def _too_few_to_register(
-    setup: SetupText, found: int, needed: int, failures: list[NodeOutcome[Any]], deadline: Deadline
-) -> QuorumError:
-    error = QuorumError(
-        f"{found} nodes can register the passkey, at least {needed} must",
-        hint="Register another passkey when the other nodes are back",
-        threshold=needed,
-        outcomes=failures,
-        phase=setup.operation,
-        request_id=setup.request_id,
-    )
-    return out_of_time(error, deadline, "waiting for the nodes to confirm", phase=setup.operation)
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
@@ -186,9 +141,8 @@ def _check_receipt(
     receipt: ChangeReceipt | PasskeyReceipt, opened: NodeRound, operator: OperatorAddress, *, is_asked: bool
 ) -> None:
     index = opened.participants.index(operator) + 1
-    if not is_asked or receipt.problem(
-        request_id=opened.setup.request_id, operator=operator, party_index=index
-    ):
+    request_id = opened.setup.request_id
+    if not is_asked or receipt.problem(request_id=request_id, operator=operator, party_index=index):
         raise AcknowledgementError(
             "the receipt does not count: it is for something else, or not signed by the node's operator",
             hint="The node is faulty or dishonest; tell its operator",
@@ -216,3 +170,23 @@ def _is_confirmed(
         key_id=opened.setup.key_id,
     )
     return is_won
+
+
+def _too_few(
+    found: int, needed: int, setup: SetupText, failures: list[NodeOutcome[Any]], deadline: Deadline
+) -> QuorumError:
+    if setup.operation == REGISTER_PASSKEY:
+        problem = f"{found} nodes can register the passkey"
+        hint = "Register another passkey when the other nodes are back"
+    else:
+        problem = f"{found} nodes confirmed {setup.operation}"
+        hint = "Repeating the call is safe: a node that has made the change says so again"
+    error = QuorumError(
+        f"{problem}, at least {needed} must",
+        hint=hint,
+        threshold=needed,
+        outcomes=failures,
+        phase=setup.operation,
+        request_id=setup.request_id,
+    )
+    return out_of_time(error, deadline, "waiting for the nodes to confirm", phase=setup.operation)

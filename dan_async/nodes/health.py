@@ -91,12 +91,11 @@ class Asked:
 @define(eq=False)
 class HealthRecord:
     """
-    Latency (exponentially weighted moving average) and failures of one node.
+    Latency and failures of one node.
 
     A node that keeps failing rests for a growing time: it is asked last, not never, so that a pool with nothing better
-    still tries it. When the rest is over, one request at a time may probe it; the first success clears its record.
-
-    Requests that were in flight together when a node went down count as one failure, however many they were.
+    still tries it. When the rest is over, one request at a time may probe it; the first success clears its record. Requests
+    that were in flight together when a node went down count as one failure, however many they were.
     """
 
     policy: RestPolicy = field(factory=RestPolicy)
@@ -114,11 +113,7 @@ class HealthRecord:
     # --- what happens to it -------------------------------------------------------------------------------------------
 
     def begin(self, *, is_look: bool = False) -> Asked:
-        """
-        Note that the node is being asked.
-
-        The answer to a mere look does not cut a rest short, nor does silence make it longer, unless it is the probe.
-        """
+        """Note that the node is being asked; a mere look neither cuts a rest short nor makes it longer, but as its probe."""
         self.requests += 1
         is_due = bool(self.failures) and self.is_due
         is_proof = not (is_look and self.failures) or is_due
@@ -196,31 +191,20 @@ class HealthRecord:
 
     @property
     def rank(self) -> tuple[int, float, float]:
-        """
-        Lower is better: live nodes by latency (unknown counts as fast), then those that have rested, then the others.
-
-        Of those that rest, the one comes first whose rest is over first.
-        """
+        """Lower is better: live nodes by latency (unknown counts as fast), then those that have rested, then the others."""
         latency = self.latency_s or 0.0
         if not self.failures:
             return (0, 0.0, latency)
         if self.is_due:
             return (1, float(self.failures), latency)
-        return (2, self.rests_until, latency)
+        return (2, self.rests_until, latency)  # whose rest is over first
 
 
 class Ranked(Protocol):
     """A node, as far as ranking knows it."""
 
-    @property
-    def operator(self) -> OperatorAddress:
-        """Its operator address."""
-        ...
-
-    @property
-    def health(self) -> HealthRecord:
-        """How it has been doing."""
-        ...
+    operator: OperatorAddress
+    health: HealthRecord
 
 
 N = TypeVar("N", bound=Ranked)
@@ -229,34 +213,26 @@ _by_health = attrgetter("health.rank")
 
 
 def rank(nodes: Iterable[N], *, without: Collection[OperatorAddress] = ()) -> list[N]:
-    """
-    Return the nodes, healthiest first; ties keep the order in which they were given.
-
-    Live nodes come first, the fastest of them in front; then those whose rest is over; then those that rest. Only those
-    named in *without* are left out, so that a pool in which every node failed still yields nodes.
-    """
+    """Return the nodes but those named in *without*, best ``HealthRecord.rank`` first; ties stay in their order."""
     return sorted([node for node in nodes if node.operator not in without], key=_by_health)
 
 
+@define(eq=False)
 class NodeUpDown:
     """Reports that a node went down or is back, as a ``HealthRecord.on_change``."""
 
-    __slots__ = ("_events", "_failures", "_operator", "_record")
-
-    def __init__(self, record: HealthRecord, operator: OperatorAddress, events: EventHub) -> None:
-        self._record = record
-        self._operator = operator
-        self._events = events
-        self._failures = 0
+    _record: HealthRecord
+    _operator: OperatorAddress
+    _events: EventHub
+    _failures: int = field(default=0, init=False)
 
     def __call__(self, state: RestState) -> None:  # noqa: D102 - see the class
         before, self._failures = self._failures, self._record.failures
         if state == "resting" and not before:
             _log.info("node %s failed and rests for %.2f s", self._operator, self._record.rests_for_s)
             if self._events.hooks:
-                self._events.emit(
-                    NodeDown(node=self._operator, failures=self._failures, rest_s=self._record.rests_for_s)
-                )
+                rest_s = self._record.rests_for_s
+                self._events.emit(NodeDown(node=self._operator, failures=self._failures, rest_s=rest_s))
         elif state == "live" and before:
             _log.info("node %s is back after %d failures", self._operator, before)
             if self._events.hooks:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from dan_async.config import Threshold, Timeouts
 from dan_async.deadline import Deadline
@@ -27,7 +26,7 @@ from dan_async.errors import (
     QuorumError,
     failure_kind,
 )
-from dan_async.events import OperationRestarted, RequestLog, tell_verdict
+from dan_async.events import EventHub, OperationRestarted, RequestLog, tell_verdict
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, KeygenTimings
 from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
@@ -38,7 +37,7 @@ from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import MOST_RESTARTS, ChallengeResult, restarted_request_id
 from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
-from dan_async.types import Json, OperatorAddress, RequestId
+from dan_async.types import OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
 
@@ -118,11 +117,7 @@ async def run_keygen(
     deadline: Deadline,
     grace_s: float | None = None,
 ) -> KeygenReport:
-    """
-    Send the authorised request to every participant, and count their acknowledgements.
-
-    If fewer than t agree, the QuorumError has every outcome, and is a DeadlineExceededError if the time ran out first.
-    """
+    """Send the authorised request to every participant; raise a QuorumError with every outcome if fewer than t agree."""
     setup = opened.setup
     tally = KeygenTally(
         request_id=setup.request_id,
@@ -140,8 +135,7 @@ async def run_keygen(
         nodes,
         opened,
         authentication,
-        method="dan_keygen",
-        decode=_decode,
+        decode=Acknowledgement.read,
         plan=UntilVerdict(wanted=len(opened.participants), tally=tally, grace_s=grace_s, slow=slow),
         deadline=deadline,
     )
@@ -149,30 +143,34 @@ async def run_keygen(
         if isinstance(outcome.error, DanError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
     outcomes = set_dissent_apart(answers.outcomes, tally.winners)
-    report = partial(
-        tell_verdict,
-        nodes[opened.participants[0]].events,
-        setup.request_id,
-        setup.operation,
-        needed=threshold.t,
-        agreed=[outcome.operator for outcome in outcomes if outcome.is_success],
-        outcomes=outcomes,
-        elapsed_s=answers.elapsed_s,
-    )
+    agreeing = [outcome.operator for outcome in outcomes if outcome.is_success]
+    failure: QuorumError | None = None
     try:
         agreed = tally.verdict()
     except QuorumError as error:
-        doing = "waiting for the nodes to generate the key"
-        failure = out_of_time(error, deadline, doing, phase="keygen")
+        failure = out_of_time(error, deadline, "waiting for the nodes to generate the key", phase="keygen")
         failure.outcomes = outcomes
-        _note_misbehaviour(nodes, outcomes, failure.culprits)
-        report(is_won=False)
-        raise failure from None
-    _note_misbehaviour(nodes, outcomes, ())
     for outcome in outcomes:
-        if outcome.error is None:
-            nodes[outcome.operator].health.acknowledged(in_time=outcome.is_success)
-    report(is_won=True, key_id=agreed.key_id)
+        health = nodes[outcome.operator].health
+        if isinstance(outcome.error, AcknowledgementError) or (
+            failure is not None and outcome.operator in failure.culprits  # most of the others blame it
+        ):
+            health.misbehaved()
+        elif failure is None and outcome.error is None:
+            health.acknowledged(in_time=outcome.operator in agreeing)
+    tell_verdict(
+        nodes[opened.participants[0]].events,
+        setup.request_id,
+        setup.operation,
+        is_won=failure is None,
+        needed=threshold.t,
+        agreed=agreeing,
+        outcomes=outcomes,
+        elapsed_s=answers.elapsed_s,
+        key_id=None if failure is not None else agreed.key_id,
+    )
+    if failure is not None:
+        raise failure from None
     return KeygenReport(
         request_id=setup.request_id,
         key_id=agreed.key_id,
@@ -180,19 +178,6 @@ async def run_keygen(
         threshold=threshold,
         outcomes=outcomes,
     )
-
-
-def _decode(_: OperatorAddress, value: Json) -> Acknowledgement:
-    return Acknowledgement.read(value)
-
-
-def _note_misbehaviour(
-    nodes: Mapping[OperatorAddress, Node], outcomes: Sequence[NodeOutcome[Any]], culprits: Collection[str]
-) -> None:
-    """Let those rest whose acknowledgement failed a check, and those that most of the others blame."""
-    for outcome in outcomes:
-        if isinstance(outcome.error, AcknowledgementError) or outcome.operator in culprits:
-            nodes[outcome.operator].health.misbehaved()
 
 
 # --- the client's side: participants and new starts -------------------------------------------------------------------
@@ -213,95 +198,96 @@ class _Opened:
         return tuple([o for o in self.outcomes if o.operator not in self.round.participants])
 
 
+@define(eq=False)
 class NodeKeygen:
     """One key generation of a client, new starts included."""
 
-    def __init__(
-        self,
-        nodes: Mapping[OperatorAddress, Node],
-        request: KeygenRequest,
-        auth: AuthModule,
-        *,
-        deadline: Deadline,
-        timeouts: Timeouts,
-    ) -> None:
-        self._nodes = nodes
-        self._events = next(iter(nodes.values())).events
-        self._first = request
-        self._auth = auth
-        self._deadline = deadline
-        self._timeouts = timeouts
-        self._least = request.min_parties or request.threshold.n
-        self._left_out: set[OperatorAddress] = set()  # of later rounds, as long as there are enough others
-        self._replaced: list[NodeOutcome[Any]] = []
-        self._culprits: set[OperatorAddress] = set()
-        self._restarts = 0
-        self._vain_restarts = 0
+    _nodes: Mapping[OperatorAddress, Node]
+    _first: KeygenRequest
+    _auth: AuthModule
+    _events: EventHub
+    _deadline: Deadline = field(kw_only=True)
+    _timeouts: Timeouts = field(kw_only=True)
+    #: Of later rounds, as long as there are enough others.
+    _left_out: set[OperatorAddress] = field(factory=set, init=False)
+    _replaced: list[NodeOutcome[Any]] = field(factory=list, init=False)
+    _culprits: set[OperatorAddress] = field(factory=set, init=False)
+    _restarts: int = field(default=0, init=False)
+    _vain_restarts: int = field(default=0, init=False)
+    _least: int = field(init=False)
+
+    @_least.default
+    def _fewest_parties(self) -> int:
+        return self._first.min_parties or self._first.threshold.n
 
     async def run(self) -> KeygenReport:
         """Run it; see ``Network.keygen`` for what it raises."""
         started = time.monotonic()
-        ranked = rank(self._nodes.values())
-        async with probing(ranked[self._first.threshold.n :], deadline=self._deadline):
-            report = await self._run(ranked)
-        timings = evolve(report.timings, total_s=time.monotonic() - started)
-        return evolve(
-            report,
-            timings=timings,
-            replaced=tuple(self._replaced),
-            culprits=tuple(sorted(self._culprits)),
-        )
-
-    async def _run(self, candidates: list[Node]) -> KeygenReport:
-        request = self._first
-        while True:
-            began = time.monotonic()
-            opened = await self._open(request, candidates)
-            self._replaced += opened.replaced
-            were_ready = time.monotonic()
-            authentication = await self._authorise(opened)
-            authorised = time.monotonic()
-            try:
-                report = await run_keygen(
-                    self._nodes,
-                    opened.round,
-                    authentication,
-                    opened.threshold,
-                    deadline=self._deadline,
-                    grace_s=self._timeouts.grace_s,
-                )
-            except QuorumError as error:
-                self._leave_out(error)
-                obstacle = self._obstacle(error)
-                if obstacle is not None:
-                    error.hint = obstacle
-                    error.outcomes = (*self._replaced, *error.outcomes)
-                    error.earlier_culprits = tuple(sorted(self._culprits))
-                    raise
-                self._replaced += [o for o in error.outcomes if not o.is_success]
-            else:
-                timings = KeygenTimings(
-                    challenge_s=were_ready - began,
-                    wallet_s=authorised - were_ready,
-                    keygen_s=time.monotonic() - authorised,
-                )
-                return evolve(report, restarts=self._restarts, timings=timings)
-            candidates = self._next_candidates()
-            self._restarts += 1
-            RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
-            old_id = request.request_id
-            request = evolve(request, request_id=restarted_request_id(self._first.request_id, self._restarts))
-            if self._events.hooks:
-                self._events.emit(
-                    OperationRestarted(
-                        request_id=old_id,
-                        new_request_id=request.request_id,
-                        restart=self._restarts,
-                        excluded=tuple(sorted(self._left_out)),
+        request, candidates = self._first, rank(self._nodes.values())
+        async with probing(candidates[request.threshold.n :], deadline=self._deadline):
+            while True:
+                began = time.monotonic()
+                opened = await self._open(request, candidates)
+                self._replaced += opened.replaced
+                were_ready = time.monotonic()
+                authentication = await self._authorise(opened)
+                authorised = time.monotonic()
+                try:
+                    report = await run_keygen(
+                        self._nodes,
+                        opened.round,
+                        authentication,
+                        opened.threshold,
+                        deadline=self._deadline,
+                        grace_s=self._timeouts.grace_s,
                     )
-                )
+                except QuorumError as error:
+                    self._learn(error)
+                else:
+                    now = time.monotonic()
+                    return evolve(
+                        report,
+                        restarts=self._restarts,
+                        replaced=tuple(self._replaced),
+                        culprits=tuple(sorted(self._culprits)),
+                        timings=KeygenTimings(
+                            challenge_s=were_ready - began,
+                            wallet_s=authorised - were_ready,
+                            keygen_s=now - authorised,
+                            total_s=now - started,
+                        ),
+                    )
+                candidates = self._next_candidates()
+                request = self._start_anew(request)
 
     # --- starting again -----------------------------------------------------------------------------------------------
+
+    def _learn(self, error: QuorumError) -> None:
+        """Leave nodes out of the next round; raise the error if there is a reason not to begin one."""
+        self._leave_out(error)
+        obstacle = self._obstacle(error)
+        if obstacle is not None:
+            error.hint = obstacle
+            error.outcomes = (*self._replaced, *error.outcomes)
+            error.earlier_culprits = tuple(sorted(self._culprits))
+            raise error
+        self._replaced += [o for o in error.outcomes if not o.is_success]
+
+    def _start_anew(self, request: KeygenRequest) -> KeygenRequest:
+        """Return the request of the next round."""
+        self._restarts += 1
+        RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
+        new_id = restarted_request_id(self._first.request_id, self._restarts)
+        if self._events.hooks:
+            self._events.emit(
+                OperationRestarted(
+                    request_id=request.request_id,
+                    new_request_id=new_id,
+                    restart=self._restarts,
+                    excluded=tuple(sorted(self._left_out)),
+                )
+            )
+        return evolve(request, request_id=new_id)
 
     def _leave_out(self, error: QuorumError) -> None:
         """Leave out of the next round the nodes that most others blame, that answered wrong, or not at all."""
@@ -352,7 +338,9 @@ class NodeKeygen:
     async def _open(self, request: KeygenRequest, candidates: list[Node]) -> _Opened:
         """Find n nodes that are ready; fewer, if that many do not answer and the request allows it."""
         least = self._least
-        threshold = Threshold(request.threshold.t, max(least, min(len(candidates), request.threshold.n)))
+        threshold = request.threshold
+        if len(candidates) < threshold.n:
+            threshold = Threshold(threshold.t, max(least, len(candidates)))
         opened = await self._ask(request, threshold, candidates)
         ready = len(opened.round.participants)
         if least <= ready < threshold.n:
@@ -382,12 +370,7 @@ class NodeKeygen:
             permissions=request.permissions,
             key_label=request.key_label,
         )
-        text = SetupText(
-            request_id=request.request_id,
-            operation="keygen",
-            revision="1",
-            text=REVISION_1.encode_setup(setup),
-        )
+        text = SetupText.of(request.request_id, "keygen", setup)
         # Fewer parties than asked for are taken late, but while there is time to go on with them.
         patience_s, remaining = self._timeouts.patience_s, self._deadline.remaining()
         plan: Plan[ChallengeResult] = Plan(

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from attrs import define
@@ -170,9 +171,11 @@ class NodeNetwork:
         """Make a distributed key; see ``Network.keygen``."""
         self.check_keygen(request)
         pool = self.pool
-        run = NodeKeygen(pool.by_operator, request, auth, deadline=deadline, timeouts=pool.timeouts)
+        job = NodeKeygen(
+            pool.by_operator, request, auth, pool.events, deadline=deadline, timeouts=pool.timeouts
+        )
         with pool.operation(request.request_id, "keygen"):
-            return await run.run()
+            return await job.run()
 
     async def add_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
@@ -200,13 +203,7 @@ class NodeNetwork:
         self.pool.refuse_if_closed()
         key_id = decode_key_id(change.key_id)
         setup = REVISION_1.ephemeral_key_setup(claim=change.claim, key_id=key_id)
-        text = SetupText(
-            request_id=change.request_id,
-            operation=operation,
-            revision="1",
-            text=REVISION_1.encode_setup(setup),
-            key_id=key_id,
-        )
+        text = SetupText.of(change.request_id, operation, setup, key_id)
 
         async def owner_signs(challenge: str) -> UserAuthentication:
             return await authenticate(
@@ -242,24 +239,16 @@ class NodeNetwork:
             DanError: Any other failure, named.
         """
         self.pool.refuse_if_closed()
-        text = SetupText(
-            request_id=new_request_id(),
-            operation=REGISTER_PASSKEY,
-            revision="1",
-            text=REVISION_1.encode_setup(PasskeySetup()),
+        text = SetupText.of(new_request_id(), REGISTER_PASSKEY, PasskeySetup())
+        owner_makes_passkey = partial(
+            authenticate,
+            auth,
+            typed_data={},
+            credentials="",
+            request_id=text.request_id,
+            deadline=deadline,
+            events=self.pool.events,
         )
-
-        async def owner_makes_passkey(challenge: str) -> UserAuthentication:
-            return await authenticate(
-                auth,
-                challenge,
-                typed_data={},
-                credentials="",
-                request_id=text.request_id,
-                deadline=deadline,
-                events=self.pool.events,
-            )
-
         needed = min(self.default_threshold.n, len(self.pool.nodes))
         with self.pool.operation(text.request_id, text.operation):
             return await register_passkey(

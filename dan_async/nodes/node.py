@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from attrs import field, frozen
 
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
 from dan_async.crypto.signature import recover_address
@@ -38,7 +41,7 @@ from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
 from dan_async.transport.websocket import WebSocketTransport
-from dan_async.types import Json
+from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +49,35 @@ T = TypeVar("T")
 
 #: Methods whose time depends on the other nodes as well.
 _COLLECTIVE = frozenset({"dan_keygen", "dan_presign"})
+
+
+@frozen
+class Request(Generic[T]):
+    """A request of dan-node/1, the same for every node that it is sent to."""
+
+    method: str
+    params: str = field(repr=False)  # JSON
+    decode: Callable[[Json], T]
+    request_id: RequestId | None = None
+    #: Checks a decoded answer by the node that gave it; raises the DanError that says why it does not count.
+    check: Callable[[OperatorAddress, T], None] | None = None
+
+    def within(self, deadline: Deadline) -> Callable[[Node, Tries], Awaitable[T]]:
+        """Return the question that ``ask_many`` puts to each node."""
+        return lambda node, tries: node.call(self, deadline=deadline, tries=tries)
+
+
+def _node_time(value: Json) -> float:
+    """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
+    milliseconds = value.get("time") if isinstance(value, dict) else None
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
+        raise NodeProtocolError(
+            "the result of dan_health has no time", hint="The node does not speak dan-node/1"
+        )
+    return milliseconds / 1000
+
+
+_LOOK = Request("dan_health", "{}", _node_time)
 
 
 class Node:
@@ -99,58 +131,62 @@ class Node:
                 hint="Check the URL and the operator; the client talks to no node that it was not given",
             )
 
-    def call(
-        self,
-        method: str,
-        params: str,
-        decode: Callable[[Json], T],
-        *,
-        deadline: Deadline,
-        request_id: str | None = None,
-        attempt_s: float | None = None,
-        tries: Tries | None = None,
-        is_look: bool = False,
-    ) -> Coroutine[Any, Any, T]:
+    async def call(
+        self, request: Request[T], *, deadline: Deadline, tries: Tries | None = None, is_look: bool = False
+    ) -> T:
         """
         Ask the node, again if that is safe and may help. Every method of dan-node/1 is idempotent by its request id.
 
         *tries* counts the attempts, for a caller that may not wait for the end. *is_look*: see ``HealthRecord.begin``.
         Raised is the last attempt's NodeError, or a DeadlineExceededError.
         """
-        # What the nodes do together takes as long as the slowest of them: that says nothing about this one.
-        is_timed = method not in _COLLECTIVE
-
-        async def attempt() -> T:
-            if tries is not None:
-                tries.made += 1
-            limit = deadline.cap(attempt_s or self._timeouts.attempt_s)
-            if limit == 0.0:
-                raise deadline.error(
-                    f"asking node {self.operator}", node=self.operator, request_id=request_id
-                )
-            asked = self.health.begin(is_look=is_look)
-            try:
-                value = decode(await self._transport.call(method, params, timeout_s=limit))
-            except ClientClosedError:
-                self.health.gave_up(asked, is_timed=False)
-                raise
-            except DanError as error:
-                translated = self._translate(error, method, request_id)
-                self._note_failure(asked, translated)
-                raise translated from error
-            except BaseException:  # cancelled, as a rule: the verdict did not need this node
-                self.health.gave_up(asked, is_timed=is_timed)
-                raise
-            self.health.succeeded(asked, is_timed=is_timed)
-            return value
-
+        method, request_id = request.method, request.request_id
         attempts = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
-        watched = attempts.watch(attempt) if self.events.hooks else attempt
-        return self._retry.run(watched, deadline=deadline, before_sleep=attempts.before_sleep)
+        attempt: Callable[[], Awaitable[T]]
+        attempt = partial(self._attempt, request, deadline, tries, is_look=is_look)
+        if self.events.hooks:
+            attempt = attempts.watch(attempt)
+        started = self._retry.clock()
+        try:
+            return await attempt()
+        except DanError as error:
+            return await self._retry.go_on(
+                error, attempt, started=started, deadline=deadline, before_sleep=attempts.before_sleep
+            )
+
+    async def _attempt(
+        self, request: Request[T], deadline: Deadline, tries: Tries | None, *, is_look: bool
+    ) -> T:
+        if tries is not None:
+            tries.made += 1
+        limit_s = deadline.cap(self._timeouts.attempt_s)
+        if limit_s == 0.0:
+            doing = f"asking node {self.operator}"
+            raise deadline.error(doing, node=self.operator, request_id=request.request_id)
+        # What the nodes do together takes as long as the slowest of them: that says nothing about this one.
+        is_timed = request.method not in _COLLECTIVE
+        asked = self.health.begin(is_look=is_look)
+        try:
+            answer = await self._transport.call(request.method, request.params, timeout_s=limit_s)
+            value = request.decode(answer)
+            if request.check is not None:
+                request.check(self.operator, value)
+        except ClientClosedError:
+            self.health.gave_up(asked, is_timed=False)
+            raise
+        except DanError as error:
+            translated = self._translate(error, request)
+            self._note_failure(asked, translated)
+            raise translated from error
+        except BaseException:  # cancelled, as a rule: the verdict did not need this node
+            self.health.gave_up(asked, is_timed=is_timed)
+            raise
+        self.health.succeeded(asked, is_timed=is_timed)
+        return value
 
     async def look(self, *, deadline: Deadline) -> float:
         """Ask for the node's health, and let it prove itself if it has rested; return its clock in Unix seconds."""
-        return await self.call("dan_health", "{}", _node_time, deadline=deadline, is_look=True)
+        return await self.call(_LOOK, deadline=deadline, is_look=True)
 
     def _note_failure(self, asked: Asked, error: NodeError) -> None:
         if isinstance(error, NodeRefusedError) and not error.retryable:
@@ -159,31 +195,24 @@ class Node:
             asked_s: float = getattr(error, "retry_after", None) or 0.0
             self.health.failed(asked, least_rest_s=min(asked_s, self._retry.longest_retry_after_s))
 
-    def _translate(self, error: DanError, method: str, request_id: str | None) -> NodeError:
-        """Turn what the transport or a decoder said into an error about this node: the one place where it is done."""
+    def _translate(self, error: DanError, request: Request[Any]) -> NodeError:
+        """Turn an error of the transport or a decoder into one about this node: the one place where it is done."""
+        method, request_id = request.method, request.request_id
         context: dict[str, Any] = {"node": self.operator, "method": method, "request_id": request_id}
         if isinstance(error, RpcError):
             return _refusal(error, context)
-        kind: type[NodeError]
+        kind: type[NodeError] = NodeError
         if isinstance(error, RequestTimeoutError):
             kind = NodeTimeoutError
         elif isinstance(error, ConnectError | ConnectionLostError):
             kind = NodeUnreachableError
             retry_after = getattr(error, "retry_after", None)
-            if (
-                retry_after and getattr(error, "status", None) is not None
-            ):  # the node said so, not our own patience
-                return RateLimitedError(
-                    error.message,
-                    code=NodeCode.RATE_LIMITED,
-                    retry_after=retry_after,
-                    hint=error.hint,
-                    **context,
-                )
+            if retry_after and getattr(error, "status", None) is not None:
+                # It answered and asks for the wait, which is not only our own patience.
+                context.update(code=NodeCode.RATE_LIMITED, retry_after=retry_after)
+                return RateLimitedError(error.message, hint=error.hint, **context)
         elif isinstance(error, ProtocolError):
             kind = NodeProtocolError
-        else:
-            kind = NodeError
         return kind(error.message, hint=error.hint, retryable=error.retryable, **context)
 
     @property
@@ -194,16 +223,6 @@ class Node:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._transport.aclose()
-
-
-def _node_time(value: Json) -> float:
-    """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
-    milliseconds = value.get("time") if isinstance(value, dict) else None
-    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
-        raise NodeProtocolError(
-            "the result of dan_health has no time", hint="The node does not speak dan-node/1"
-        )
-    return milliseconds / 1000
 
 
 def _recover(digest: bytes, signature: bytes) -> str | None:
@@ -234,8 +253,7 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
 # --- proving itself ------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def probing(spares: Iterable[Node], *, deadline: Deadline) -> AsyncIterator[None]:
+def probing(spares: Iterable[Node], *, deadline: Deadline) -> AbstractAsyncContextManager[None]:
     """
     Probe one of the spares, best first, whose rest is over while the block runs, if there is one.
 
@@ -243,11 +261,16 @@ async def probing(spares: Iterable[Node], *, deadline: Deadline) -> AsyncIterato
     its health is asked for on the side: that takes no place and no time from the job, and ends with the block.
     """
     due = next((node for node in spares if node.health.is_due), None)
-    tasks = [] if due is None else [asyncio.create_task(_probe(due, deadline), name="dan-probe")]
+    return nullcontext() if due is None else _probing(due, deadline)
+
+
+@asynccontextmanager
+async def _probing(node: Node, deadline: Deadline) -> AsyncIterator[None]:
+    task = asyncio.create_task(_probe(node, deadline), name="dan-probe")
     try:
         yield
     finally:
-        await cancel_and_wait(tasks)
+        await cancel_and_wait([task])
 
 
 async def _probe(node: Node, deadline: Deadline) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -22,18 +21,18 @@ from dan_async.errors import QuorumDeadlineError, QuorumError
 from dan_async.events import EventHub, wallet_turn
 from dan_async.network import AuthModule
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
-from dan_async.nodes.node import Node
+from dan_async.nodes.node import Node, Request
 from dan_async.protocols.fields import encode
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
+    METHODS,
     ChallengeParams,
     ChallengeResult,
     KeygenParams,
     final_challenge,
     setup_hash,
 )
-from dan_async.protocols.setups import UserAuthentication
-from dan_async.retry import Tries
+from dan_async.protocols.setups import Setup, UserAuthentication
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId, TypedData
 
 A = TypeVar("A")
@@ -53,6 +52,14 @@ class SetupText:
     key_id: MpcKeyId | None = None  # the key it is about, unless it makes one
     #: The setup hash, to which the nodes bind their nonces.
     digest: bytes = field(init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls, request_id: RequestId, operation: str, setup: Setup, key_id: MpcKeyId | None = None
+    ) -> SetupText:
+        """Write a setup of our own, in revision 1."""
+        text = REVISION_1.encode_setup(setup)
+        return cls(request_id=request_id, operation=operation, revision="1", text=text, key_id=key_id)
 
     @digest.default
     def _hash(self) -> bytes:
@@ -76,11 +83,7 @@ class NodeRound:
 
     @classmethod
     def oneshot(cls, setup: SetupText, nodes: Iterable[Node], n: int) -> NodeRound:
-        """
-        Make a round without nonces.
-
-        The same setup always goes to the same nodes, so that its replay meets those who know it already.
-        """
+        """Make a round without nonces; the same setup meets the same nodes, so those who know it already see a replay."""
         ranked = sorted(
             [node.operator for node in nodes],
             key=lambda operator: hashlib.sha256(f"{setup.request_id}{operator}".encode()).digest(),
@@ -122,26 +125,11 @@ async def open_round(
     candidates: Sequence[Node], setup: SetupText, plan: Plan[ChallengeResult], *, deadline: Deadline
 ) -> tuple[NodeRound, Answers[ChallengeResult]]:
     """Ask nodes for a nonce each; fewer take part than the plan wants if the candidates run out."""
-    params = encode(
-        ChallengeParams(
-            request_id=setup.request_id,
-            operation=setup.operation,
-            setup_hash=setup.digest,
-            key_id=setup.key_id,
-        )
+    params = ChallengeParams(
+        request_id=setup.request_id, operation=setup.operation, setup_hash=setup.digest, key_id=setup.key_id
     )
-
-    def ask(node: Node, tries: Tries) -> Awaitable[ChallengeResult]:
-        return node.call(
-            "dan_challenge",
-            params,
-            ChallengeResult.read,
-            deadline=deadline,
-            request_id=setup.request_id,
-            tries=tries,
-        )
-
-    answers = await ask_many(candidates, ask, plan, step="challenge", deadline=deadline)
+    request = Request("dan_challenge", encode(params), ChallengeResult.read, setup.request_id)
+    answers = await ask_many(candidates, request.within(deadline), plan, step="challenge", deadline=deadline)
     return NodeRound.of(setup, answers.values), answers
 
 
@@ -156,8 +144,9 @@ async def authenticate(
     events: EventHub,
 ) -> UserAuthentication:
     """Have the owner sign the challenge. The deadline stands still while a person is asked."""
-    waiting = deadline.paused() if auth.interactive else nullcontext()
-    with waiting, wallet_turn(events, request_id, auth.interactive):
+    is_interactive = auth.interactive
+    waiting = deadline.paused() if is_interactive else nullcontext()
+    with waiting, wallet_turn(events, request_id, is_interactive):
         signature = await auth.authorise(challenge=challenge, typed_data=typed_data)
     return UserAuthentication(method=auth.method, id=auth.id, credentials=credentials, signature=signature)
 
@@ -167,30 +156,19 @@ async def submit(
     opened: NodeRound,
     authentication: UserAuthentication,
     *,
-    method: str,
-    decode: Callable[[OperatorAddress, Json], A],
+    decode: Callable[[Json], A],
+    check: Callable[[OperatorAddress, A], None] | None = None,
     plan: Plan[A],
     deadline: Deadline,
 ) -> Answers[A]:
-    """
-    Send the authorised request to every participant, and count their answers as the plan does.
-
-    *nodes* is the pool; *decode* checks and decodes one node's answer.
-    """
+    """Send the authorised request to every participant, of the pool *nodes*, and count their answers as the plan does."""
+    setup = opened.setup
     params = opened.params(authentication)
-
-    def ask(node: Node, tries: Tries) -> Awaitable[A]:
-        return node.call(
-            method,
-            params,
-            partial(decode, node.operator),
-            deadline=deadline,
-            request_id=opened.setup.request_id,
-            tries=tries,
-        )
-
+    request = Request(METHODS[setup.operation], params, decode, setup.request_id, check)
     participants = [nodes[operator] for operator in opened.participants]
-    return await ask_many(participants, ask, plan, step=opened.setup.operation, deadline=deadline)
+    return await ask_many(
+        participants, request.within(deadline), plan, step=setup.operation, deadline=deadline
+    )
 
 
 def out_of_time(failure: QuorumError, deadline: Deadline, doing: str, *, phase: str) -> QuorumError:

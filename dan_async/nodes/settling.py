@@ -7,21 +7,21 @@ same key, there is a session; and if fewer than t nodes are left that acknowledg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from dan_async.config import Threshold
 from dan_async.deadline import Deadline
 from dan_async.errors import AcknowledgementError, NodeOutcome, QuorumError
 from dan_async.network import KeygenQuestion, KeygenReport, KeygenSettlement
 from dan_async.nodes.ask_many import Plan, ask_many
-from dan_async.nodes.node import Node
+from dan_async.nodes.node import Node, Request
 from dan_async.nodes.tally import KeygenTally
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node import SETTLE_KEYGEN, SettleParams, request_ids, settle_digest
-from dan_async.protocols.node_claims import Acknowledgement, Settlement
+from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
 from dan_async.retry import Tries
-from dan_async.types import OperatorAddress, RequestId
+from dan_async.types import OperatorAddress
 
 
 async def settle_keygen(
@@ -38,14 +38,8 @@ async def settle_keygen(
             sign_alg=key.algorithm,
             signature=key.sign_message(digest),
         )
-        settlement = await node.call(
-            SETTLE_KEYGEN,
-            encode(params),
-            Settlement.read,
-            deadline=deadline,
-            request_id=question.request_id,
-            tries=tries,
-        )
+        request = Request(SETTLE_KEYGEN, encode(params), Settlement.read, question.request_id)
+        settlement = await node.call(request, deadline=deadline, tries=tries)
         return settlement.acknowledgements
 
     plan: Plan[tuple[Acknowledgement, ...]] = Plan(wanted=len(nodes))
@@ -59,73 +53,51 @@ def judge(
     failures: Sequence[NodeOutcome[Any]],
 ) -> KeygenSettlement:
     """Judge by the acknowledgements of each node, none if it knows of no key, and by the nodes that did not answer. Pure."""
-    largest, reports = 0, []
-    groups: dict[
-        tuple[RequestId, Threshold, tuple[OperatorAddress, ...]], dict[OperatorAddress, Acknowledgement]
-    ] = {}
+    groups: dict[Hashable, dict[OperatorAddress, Acknowledgement]] = {}
     for operator, acknowledgements in answers.items():
         for ack in acknowledgements:
             groups.setdefault((ack.request_id, ack.threshold, ack.participants), {})[operator] = ack
-    for (request_id, threshold, participants), found in groups.items():
-        if not _was_asked(question, request_id, threshold, participants):
+    largest, report = 0, None
+    for found in groups.values():
+        claims = next(iter(found.values())).claims
+        if not _was_asked(question, claims):
             continue
         tally = KeygenTally(
-            request_id=request_id,
-            threshold=threshold,
-            participants=participants,
+            request_id=claims.request_id,
+            threshold=claims.threshold,
+            participants=claims.participants,
             owner_id=question.owner_id,
         )
         outcomes: list[NodeOutcome[Acknowledgement]] = []
-        counted = 0
         for operator, ack in found.items():
             try:
                 tally.record(operator, ack)
             except AcknowledgementError as error:
                 outcomes.append(NodeOutcome(operator=operator, error=error))
             else:
-                counted += 1
                 outcomes.append(NodeOutcome(operator=operator, answer=ack, said=ack.summary))
-        largest = max(largest, counted)
-        report = _report(tally, request_id, threshold, (*outcomes, *failures))
-        if report is not None:
-            reports.append(report)
-    if reports:
+        largest = max(largest, sum([outcome.is_success for outcome in outcomes]))
         # More than one, if a key generation that had been given up for another one ended well after all: any will do.
-        return KeygenSettlement(report=reports[-1], is_certain=True, outcomes=reports[-1].outcomes)
-    return KeygenSettlement(
-        report=None, is_certain=largest + len(failures) < question.threshold.t, outcomes=tuple(failures)
-    )
+        with suppress(QuorumError):
+            agreed = tally.verdict()
+            report = KeygenReport(
+                request_id=claims.request_id,
+                key_id=agreed.key_id,
+                public_key=agreed.public_key,
+                threshold=claims.threshold,
+                outcomes=(*outcomes, *failures),
+            )
+    if report is not None:
+        return KeygenSettlement(report=report, is_certain=True, outcomes=report.outcomes)
+    is_certain = largest + len(failures) < question.threshold.t
+    return KeygenSettlement(report=None, is_certain=is_certain, outcomes=tuple(failures))
 
 
-def _was_asked(
-    question: KeygenQuestion,
-    request_id: RequestId,
-    threshold: Threshold,
-    participants: tuple[OperatorAddress, ...],
-) -> bool:
+def _was_asked(question: KeygenQuestion, claims: KeygenClaims) -> bool:
     asked = question.threshold
     return (
-        request_id in request_ids(question.request_id)
-        and threshold.t == asked.t
-        and (question.min_parties or asked.n) <= threshold.n <= asked.n
-        and len(participants) == threshold.n
-    )
-
-
-def _report(
-    tally: KeygenTally,
-    request_id: RequestId,
-    threshold: Threshold,
-    outcomes: tuple[NodeOutcome[Acknowledgement], ...],
-) -> KeygenReport | None:
-    try:
-        agreed = tally.verdict()
-    except QuorumError:
-        return None
-    return KeygenReport(
-        request_id=request_id,
-        key_id=agreed.key_id,
-        public_key=agreed.public_key,
-        threshold=threshold,
-        outcomes=outcomes,
+        claims.request_id in request_ids(question.request_id)
+        and claims.t == asked.t
+        and (question.min_parties or asked.n) <= claims.n <= asked.n
+        and len(claims.participants) == claims.n
     )

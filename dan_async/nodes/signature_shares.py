@@ -32,13 +32,7 @@ class ExpectedShares:
     address: Address | None  # None if it is not known beforehand
 
     def check(self, operator: OperatorAddress, shares: SignatureShares) -> None:
-        """
-        Check one signer's answer by itself. Whether its numbers are right shows only when all are put together.
-
-        Raises:
-            AcknowledgementError: It is about something else, or not signed by the operator.
-            NodeProtocolError: Its claims are malformed.
-        """
+        """Check one signer's answer by itself. Whether its numbers are right shows only when all are put together."""
         problem = self._problem(operator, shares)
         if problem:
             raise AcknowledgementError(
@@ -68,27 +62,18 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     """
     Put the answers of all t signers together, each of which ``ExpectedShares.check`` has passed.
 
-    Returns 65 bytes r, s, v for each message, with low s and v 27 or 28; they were checked to recover to the key.
-
-    Raises:
-        SignatureCheckError: The answers do not belong together, or do not make signatures.
+    For each message 65 bytes r, s (low), v (27 or 28), which recover to the key; else it is a SignatureCheckError.
     """
-    keys = {answer.claims.public_key for answer in answers}
-    lengths = {len(answer.claims.shares) for answer in answers}
-    if len(keys) != 1 or len(lengths) != 1 or len({answer.party_index for answer in answers}) != len(answers):
+    facts = {(answer.claims.public_key, len(answer.claims.shares)) for answer in answers}
+    if len(facts) != 1 or len({answer.party_index for answer in answers}) != len(answers):
         raise _spoilt()
-    public_key = keys.pop()
-    rows = zip(*(answer.claims.shares for answer in answers), strict=True)
-    return tuple(combine_shares(row, public_key=public_key) for row in rows)
+    public_key = answers[0].claims.public_key
+    rows = zip(*[answer.claims.shares for answer in answers], strict=True)
+    return tuple([combine_shares(row, public_key=public_key) for row in rows])
 
 
 def combine_shares(shares: Sequence[SignatureShare], *, public_key: bytes) -> bytes:
-    """
-    Make one signature, 65 bytes r, s, v, of every signer's share.
-
-    Raises:
-        SignatureCheckError: They are not of one presignature and message, or the result does not recover to the key.
-    """
+    """Make one signature, 65 bytes r, s, v, of every signer's share; raise a SignatureCheckError if they make none."""
     first = shares[0]
     if len({(share.presignature_id, share.nonce_point, share.digest) for share in shares}) != 1:
         raise _spoilt()

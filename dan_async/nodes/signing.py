@@ -20,7 +20,7 @@ from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import DanError, QuorumError, SignatureCheckError
 from dan_async.network import SigningOptions, SigningOrder
 from dan_async.nodes.health import Lateness
-from dan_async.nodes.node import Node
+from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import ExpectedShares, join_shares
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
 from dan_async.protocols.fields import decode_key_id, encode
@@ -39,10 +39,9 @@ from dan_async.protocols.node_signing import (
 )
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
-from dan_async.types import Clock, Json, MpcKeyId, OperatorAddress, RequestId, new_request_id
+from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId, new_request_id
 
-#: A request for a presignature: its id, and its parameters as JSON text.
-PresignRequest: TypeAlias = tuple[RequestId, str]
+PresignRequest: TypeAlias = Request[PresignatureOffer]
 
 #: How long the nodes may keep a presignature that is asked for, in seconds. Their own limit is shorter as a rule; clocks
 #: may differ.
@@ -78,16 +77,7 @@ class NodeSigner:
         await cancel_and_wait(tuple(self._refills))
 
     async def sign(self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline) -> tuple[bytes, ...]:
-        """
-        Sign the messages of an order: 65 bytes for each, which were checked to recover to the key.
-
-        Raises:
-            EphemeralKeyRefusedError: The nodes refuse the ephemeral key.
-            NotPermittedError: The permissions do not allow it.
-            QuorumError: No t nodes signed, for other reasons.
-            DeadlineExceededError: The time ran out.
-            InvalidFieldError: The key id is not one of these nodes.
-        """
+        """Sign the messages of an order; see ``Network.signgen``. The signatures were checked to recover to the key."""
         decode_key_id(order.key_id)
         job = _SigningJob(self, order, key, deadline)
         session = job.session
@@ -132,37 +122,24 @@ class NodeSigner:
     async def presign(
         self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline
     ) -> list[StockedPresignature]:
-        """
-        Have one set of signers make presignatures, one for each request.
-
-        Raises:
-            SetFailedError: They do not make them, or do not agree on them.
-        """
+        """Have one set make a presignature for each request; raise a SetFailedError if they do not agree on them."""
         asked = time.monotonic()
 
-        async def ask(node: Node, _: Tries) -> list[PresignatureOffer]:
-            calls = [
-                asyncio.create_task(
-                    node.call(
-                        PRESIGN,
-                        params,
-                        PresignatureOffer.read,
-                        deadline=deadline,
-                        request_id=request_id,
-                    )
-                )
-                for request_id, params in requests
-            ]
+        async def ask(node: Node, tries: Tries) -> list[PresignatureOffer]:
+            if len(requests) == 1:
+                return [await node.call(requests[0], deadline=deadline, tries=tries)]
+            calls = [asyncio.create_task(node.call(request, deadline=deadline)) for request in requests]
             try:
                 return await asyncio.gather(*calls)
             finally:
                 await cancel_and_wait(calls)
 
-        answers = await ask_set(run, "presign", ask, lateness=self.lateness, deadline=deadline)
+        answers = await ask_set(run, "presign", ask, deadline=deadline)
         made = []
         for offers in zip(*answers.values(), strict=True):
-            offer = evolve(offers[0], expires_at=min(entry.expires_at for entry in offers))
-            if any(evolve(entry, expires_at=offer.expires_at) != offer for entry in offers):
+            expires_at = min([offer.expires_at for offer in offers])
+            offer, *others = {evolve(offer, expires_at=expires_at) for offer in offers}
+            if others:
                 raise SetFailedError({}, run.operators)
             ends = asked + min(self._options.stock_s, offer.expires_at - self._clock() - 1.0)
             made.append(StockedPresignature(offer=offer, signers=run.operators, ends=ends))
@@ -173,7 +150,7 @@ class NodeSigner:
     def presign_request(
         self, order: SigningOrder, key: EphemeralKey, signers: tuple[OperatorAddress, ...]
     ) -> PresignRequest:
-        """Have the ephemeral key ask for one presignature: the request's id and its parameters."""
+        """Have the ephemeral key ask for one presignature."""
         request_id = new_request_id()
         expires_at = math.floor(self._clock()) + _PRESIGN_S
         digest = presign_digest(
@@ -191,13 +168,13 @@ class NodeSigner:
             expires_at=expires_at,
             signature=key.sign_message(digest),
         )
-        return request_id, encode(params)
+        return Request(PRESIGN, encode(params), PresignatureOffer.read, request_id)
 
     def _refill(self, job: _SigningJob) -> None:
         while job.winner is not None and self.stock.order(job.session):
             # Signed now: the ephemeral key is wiped when the job ends.
             request = self.presign_request(job.order, job.key, job.winner.operators)
-            run = Run(job.winner.signers, self.lateness.clock)
+            run = Run(job.winner.signers, self.lateness)
             task = asyncio.create_task(self._make_ahead(job.session, run, request), name="dan-presign-ahead")
             self._refills.add(task)
             task.add_done_callback(self._refills.discard)
@@ -217,31 +194,10 @@ class NodeSigner:
     async def collect(
         self, run: Run, params: SignParams, expected: ExpectedShares, deadline: Deadline
     ) -> tuple[bytes, ...]:
-        """
-        Have one set of signers sign, and put their shares together.
-
-        Raises:
-            SetFailedError: One of them does not answer, or their answers make no signature.
-        """
-        text = encode(params)
-
-        async def ask(node: Node, tries: Tries) -> SignatureShares:
-            def decode(value: Json) -> SignatureShares:
-                shares = SignatureShares.read_whole(value)
-                expected.check(node.operator, shares)
-                return shares
-
-            return await node.call(
-                SIGN,
-                text,
-                decode,
-                deadline=deadline,
-                request_id=params.request_id,
-                tries=tries,
-            )
-
+        """Have one set sign; raise a SetFailedError if one does not answer, or their shares make no signature."""
+        request = Request(SIGN, encode(params), SignatureShares.read_whole, params.request_id, expected.check)
         step = "sign" if params.presignature_ids else "presign"
-        answers = await ask_set(run, step, ask, lateness=self.lateness, deadline=deadline)
+        answers = await ask_set(run, step, request.within(deadline), deadline=deadline)
         try:
             return join_shares(tuple(answers.values()))
         except SignatureCheckError:
@@ -257,6 +213,8 @@ class _SigningJob:
         self._signer = signer
         self.order = order
         self.key = key
+        #: Presignatures belong to it: key and ephemeral key.
+        self.session = (order.key_id, order.claim.eph_id)
         self._deadline = deadline
         self.stocked: list[StockedPresignature] = []
         self.winner: Run | None = None
@@ -266,11 +224,6 @@ class _SigningJob:
         self._message = setup.message
         self._setup = REVISION_1.encode_setup(setup)
         self._setup_digest = setup_hash(operation=OPERATION, revision="1", setup=self._setup)
-
-    @property
-    def session(self) -> tuple[str, str]:
-        """The session that presignatures belong to: key and ephemeral key."""
-        return self.order.key_id, self.order.claim.eph_id
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
         """Have one set sign."""
@@ -337,13 +290,13 @@ class _Shelf:
     ordered: int = 0
 
 
+@define(eq=False)
 class PresignStock:
     """Presignatures of every session that signs over a network, at most so many for each."""
 
-    def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = most
-        self._clock = clock
-        self._shelves: dict[Hashable, _Shelf] = {}
+    _most: int
+    _clock: Callable[[], float] = time.monotonic
+    _shelves: dict[Hashable, _Shelf] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
         return sum(len(shelf.entries) for shelf in self._shelves.values())
@@ -351,13 +304,9 @@ class PresignStock:
     def take(
         self, session: Hashable, count: int, *, usable: Callable[[tuple[OperatorAddress, ...]], bool]
     ) -> list[StockedPresignature]:
-        """
-        Take *count* presignatures of one set of signers out of the stock, or none if there are not as many.
-
-        They are never handed out again. Those whose signers are not *usable* now are thrown away.
-        """
+        """Take *count* presignatures of one set of signers out for good, or none; throw away those not *usable* now."""
         shelf = self._shelves.get(session)
-        if shelf is None:
+        if shelf is None or not shelf.entries:
             return []
         now = self._clock()
         shelf.entries = deque(e for e in shelf.entries if e.ends > now and usable(e.signers))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from itertools import combinations, islice
 from typing import Any, Generic, TypeVar
 
@@ -62,10 +62,10 @@ class SetFailedError(DanError):
 
 @define(eq=False)
 class Run:
-    """One set of signers at work; *clock* is the race's."""
+    """One set of signers at work."""
 
     signers: tuple[Node, ...]  # ascending
-    clock: Callable[[], float]
+    lateness: Lateness
     operators: tuple[OperatorAddress, ...] = field(init=False)
     waiting: set[OperatorAddress] = field(factory=set)  # for these, in the step that is under way
     step: str = "presign"
@@ -77,14 +77,25 @@ class Run:
 
     def begin(self, step: str) -> None:
         """Note that a step begins, in which all signers are asked."""
-        self.step, self.since = step, self.clock()
+        self.step, self.since = step, self.lateness.clock()
         self.waiting = set(self.operators)
         self.is_hedged = False
+
+    @property
+    def due(self) -> float:
+        """When the step is late, by the clock of *lateness*."""
+        return self.since + self.lateness.limit_s(self.step)
 
 
 @frozen(kw_only=True)
 class _AllOrNone(Plan[T]):
     """Over when all have answered, or the first has failed: then the others are listened to for a moment."""
+
+    run: Run
+
+    def check(self, operator: OperatorAddress, answer: T) -> str:  # noqa: ARG002 - checked when it was read
+        self.run.waiting.discard(operator)
+        return "ready"
 
     def is_settled(self, answers: Answers[T]) -> bool:
         return bool(answers.errors) or len(answers.values) == self.wanted
@@ -94,81 +105,44 @@ class _AllOrNone(Plan[T]):
 
 
 async def ask_set(
-    run: Run,
-    step: str,
-    ask: Callable[[Node, Tries], Awaitable[T]],
-    *,
-    lateness: Lateness,
-    deadline: Deadline,
+    run: Run, step: str, ask: Callable[[Node, Tries], Awaitable[T]], *, deadline: Deadline
 ) -> dict[OperatorAddress, T]:
-    """
-    Take one step with all signers of a set, and note how long it took; return every signer's answer.
-
-    Raises:
-        SetFailedError: At least one failed; it has the failure of each that did.
-    """
+    """Take one step with all signers of a set and return every answer; raise a SetFailedError if any of them failed."""
     run.begin(step)
-
-    async def one(node: Node, tries: Tries) -> T:
-        answer = await ask(node, tries)
-        run.waiting.discard(node.operator)
-        return answer
-
-    answers = await ask_many(
-        run.signers, one, _AllOrNone(wanted=len(run.signers)), step=step, deadline=deadline
-    )
+    plan: _AllOrNone[T] = _AllOrNone(wanted=len(run.signers), run=run)
+    answers = await ask_many(run.signers, ask, plan, step=step, deadline=deadline)
     for error in answers.errors.values():
         if isinstance(error, ClientClosedError):
             raise error
     if len(answers.values) < len(run.signers):
         raise SetFailedError(answers.errors)
-    lateness.took(step, run.clock() - run.since)
+    run.lateness.took(step, run.lateness.clock() - run.since)
     return answers.values
 
 
 # --- the race ---------------------------------------------------------------------------------------------------------
 
 
+@define(eq=False)
 class SignerRace(Generic[T]):
-    """
-    The race for one signature of t of the nodes, beginning with those that are preferred.
+    """The race for one signature of t of the nodes, beginning with those that are preferred."""
 
-    *attempt* has one set sign. It raises a ``SetFailedError`` if the set cannot, and any other DanError to end the race.
-    """
-
-    def __init__(
-        self,
-        nodes: Sequence[Node],
-        t: int,
-        attempt: Callable[[Run], Coroutine[Any, Any, T]],
-        *,
-        lateness: Lateness,
-        deadline: Deadline,
-        preferred: Iterable[OperatorAddress] = (),
-    ) -> None:
-        self._nodes = nodes
-        self._t = t
-        self._attempt = attempt
-        self._lateness = lateness
-        self._deadline = deadline
-        self._preferred = frozenset(preferred)
-        self._blame: Counter[OperatorAddress] = Counter()
-        self._refused: dict[OperatorAddress, DanError] = {}
-        self._errors: dict[OperatorAddress, DanError] = {}
-        self._tries: Counter[frozenset[OperatorAddress]] = Counter()
-        self._silent: set[OperatorAddress] = set()
-        self._spoilt = False
+    _nodes: Sequence[Node]
+    _t: int
+    #: Has one set sign. Raises a ``SetFailedError`` if the set cannot, and any other DanError to end the race.
+    _attempt: Callable[[Run], Coroutine[Any, Any, T]]
+    _lateness: Lateness = field(kw_only=True)
+    _deadline: Deadline = field(kw_only=True)
+    _preferred: Collection[OperatorAddress] = field(default=(), kw_only=True)
+    _blame: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _refused: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
+    _errors: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
+    _tries: Counter[frozenset[OperatorAddress]] = field(factory=Counter, init=False)
+    _silent: set[OperatorAddress] = field(factory=set, init=False)
+    _spoilt: bool = field(default=False, init=False)
 
     async def run(self) -> T:
-        """
-        Run it.
-
-        Raises:
-            EphemeralKeyRefusedError: So many nodes refuse the ephemeral key that fewer than t are left.
-            NotPermittedError: ... or do not permit the message.
-            QuorumError: No set of t nodes made it, for other reasons; it has what each node said.
-            DeadlineExceededError: The time ran out.
-        """
+        """Run it; see ``Network.signgen`` for what it raises."""
         running: dict[asyncio.Task[T], Run] = {}
         try:
             self._start(running)
@@ -210,7 +184,7 @@ class SignerRace(Generic[T]):
         signers = self._next_set(running)
         if signers is None:
             return
-        run = Run(signers, self._lateness.clock)
+        run = Run(signers, self._lateness)
         self._tries[frozenset(run.operators)] += 1
         run.begin(run.step)
         running[asyncio.create_task(self._attempt(run), name="dan-sign")] = run
@@ -243,23 +217,13 @@ class SignerRace(Generic[T]):
 
     def _patience(self, running: dict[asyncio.Task[T], Run]) -> float | None:
         """Return the seconds until the next set is late, or the deadline is over."""
-        now = self._lateness.clock()
-        waits = [
-            max(0.0, run.since + self._lateness.limit_s(run.step) - now)
-            for run in running.values()
-            if not run.is_hedged
-        ]
-        return self._deadline.cap(min(waits) if waits else None)
+        due = [run.due for run in running.values() if not run.is_hedged]
+        return self._deadline.cap(max(0.0, min(due) - self._lateness.clock()) if due else None)
 
     def _hedge(self, running: dict[asyncio.Task[T], Run]) -> None:
         """Where a step is late, note the nodes that keep it waiting, and let another set run besides."""
         now = self._lateness.clock()
-        late = [
-            run
-            for run in running.values()
-            if not run.is_hedged and now >= run.since + self._lateness.limit_s(run.step)
-        ]
-        for run in late:
+        for run in [run for run in running.values() if not run.is_hedged and now >= run.due]:
             run.is_hedged = True
             self._blame.update(run.waiting)
             # Presignatures are made by all together, so everybody waits for the one that is late.
@@ -301,29 +265,21 @@ class SignerRace(Generic[T]):
         ]
         codes = Counter(e.code for e in self._refused.values() if isinstance(e, NodeRefusedError))
         commonest = codes.most_common(1)[0][0] if codes else None
+        kind, hint = QuorumError, "The list says what each node answered; look at the network's health()"
         if commonest == NodeCode.EPHEMERAL_KEY_REFUSED:
-            return EphemeralKeyRefusedError(
-                "the nodes refuse the session's ephemeral key: it is not registered, was revoked or has expired",
-                hint="Make a new session, or add an ephemeral key to this one's key",
-                threshold=self._t,
-                outcomes=outcomes,
-                phase="signing",
-                retryable=False,
-            )
-        if commonest == NodeCode.NOT_PERMITTED:
-            return NotPermittedError(
-                "the session's permissions do not allow this message",
-                hint="The nodes say which rule it breaks; nothing was signed",
-                threshold=self._t,
-                outcomes=outcomes,
-                phase="signing",
-                retryable=False,
-            )
-        return QuorumError(
-            "the nodes' shares make no signature of the key"
-            if self._spoilt and not outcomes
-            else f"no {self._t} nodes signed together",
-            hint="The list says what each node answered; look at the network's health()",
+            kind = EphemeralKeyRefusedError
+            hint = "Make a new session, or add an ephemeral key to this one's key"
+            problem = "the nodes refuse the session's ephemeral key: it is not registered, was revoked or has expired"
+        elif commonest == NodeCode.NOT_PERMITTED:
+            kind, hint = NotPermittedError, "The nodes say which rule it breaks; nothing was signed"
+            problem = "the session's permissions do not allow this message"
+        elif self._spoilt and not outcomes:
+            problem = "the nodes' shares make no signature of the key"
+        else:
+            problem = f"no {self._t} nodes signed together"
+        return kind(
+            problem,
+            hint=hint,
             threshold=self._t,
             outcomes=outcomes,
             phase="signing",

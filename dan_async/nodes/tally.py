@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from dan_async.config import Threshold
 from dan_async.crypto.curve import decode, points_fit_degree
@@ -44,54 +44,37 @@ class _Problem:
     kind: type[AcknowledgementError] = AcknowledgementError
 
 
+@define(eq=False, kw_only=True)
 class KeygenTally:
-    """
-    The acknowledgements of one key generation.
+    """The acknowledgements of one key generation."""
 
-    Args:
-        request_id: The request they must answer.
-        threshold: t and n of that request.
-        participants: The n operators that were asked, ascending; party i is ``participants[i - 1]``.
-        owner_id: The owner, as a part of the key id.
-    """
-
-    def __init__(
-        self,
-        *,
-        request_id: RequestId,
-        threshold: Threshold,
-        participants: Sequence[OperatorAddress],
-        owner_id: str,
-    ) -> None:
-        self._request_id = request_id
-        self._threshold = threshold
-        self._participants = tuple(participants)
-        self._index = {operator: index for index, operator in enumerate(self._participants, 1)}
-        self._owner_id = owner_id
-        self._checked: dict[tuple[str, str], _Problem | None] = {}  # by check and text
-        self._groups: dict[str, dict[OperatorAddress, Acknowledgement]] = {}
-        self._agreeing = 0  # in the largest group
-        self._answered: set[OperatorAddress] = set()
+    _request_id: RequestId
+    _threshold: Threshold
+    #: The operators that were asked, ascending; party i is ``participants[i - 1]``.
+    _participants: tuple[OperatorAddress, ...]
+    _owner_id: str  # a part of the key id
+    _checked: dict[tuple[str, str], _Problem | None] = field(factory=dict, init=False)  # by check and text
+    #: By a text that passed every check.
+    _groups: dict[str, dict[OperatorAddress, Acknowledgement]] = field(factory=dict, init=False)
+    _agreeing: int = field(default=0, init=False)  # in the largest group
+    _answered: set[OperatorAddress] = field(factory=set, init=False)
 
     def record(self, operator: OperatorAddress, acknowledgement: Acknowledgement) -> None:
-        """
-        Check an acknowledgement and count it.
-
-        Raises:
-            AcknowledgementError: It failed a check, or the node has answered before. It does not count.
-        """
+        """Check an acknowledgement and count it; raise an AcknowledgementError if it does not count."""
         if operator in self._answered:
-            raise self._refused(operator, "the node has already answered this request")
+            raise _does_not_count("the node has already answered this request", operator, self._request_id)
         self._answered.add(operator)
-        self._once(self._check_question, acknowledgement, operator)
-        problem = acknowledgement.problem(
-            request_id=self._request_id, operator=operator, party_index=self._index.get(operator)
-        )
+        group = self._groups.get(acknowledgement.text)
+        if group is None:
+            self._once(self._check_question, acknowledgement, operator)
+        index = self._participants.index(operator) + 1 if operator in self._participants else None
+        problem = acknowledgement.problem(request_id=self._request_id, operator=operator, party_index=index)
         if problem:
-            raise self._refused(operator, problem)
-        self._once(self._check_key, acknowledgement, operator)
-        group = self._groups.setdefault(acknowledgement.text, {})
-        if group:
+            raise _does_not_count(problem, operator, self._request_id)
+        if group is None:
+            self._once(self._check_key, acknowledgement, operator)
+            group = self._groups[acknowledgement.text] = {}
+        else:
             acknowledgement.share_claims(next(iter(group.values())))
         group[operator] = acknowledgement
         self._agreeing = max(self._agreeing, len(group))
@@ -119,32 +102,24 @@ class KeygenTally:
         return self._agreeing + outstanding < self._threshold.t
 
     def verdict(self) -> Acknowledgement:
-        """
-        Return an acknowledgement of the key on which t nodes agree.
-
-        Raises:
-            QuorumError: Fewer than t nodes agree, or two groups of t contradict each other.
-        """
-        winners = self.winners
+        """Return an acknowledgement of the key on which t nodes agree; raise a QuorumError if there is not one such key."""
+        winners, t = self.winners, self._threshold.t
         if len(winners) == 1:
             return winners[0]
         if winners:
-            raise QuorumError(
-                f"{len(winners)} groups of {self._threshold.t} nodes each vouch for a different key",
-                hint="At least t nodes are dishonest: do not use this network before its operators have explained it",
-                threshold=self._threshold.t,
-                outcomes=(),
-                phase="verdict",
-                request_id=self._request_id,
-                retryable=False,
-            )
+            problem = f"{len(winners)} groups of {t} nodes each vouch for a different key"
+            hint = "At least t nodes are dishonest: do not use this network before its operators have explained it"
+        else:
+            problem = f"{self._agreeing} of {len(self._participants)} nodes agree on a key, {t} are needed"
+            hint = "Look at each node's outcome below; repeating the call is safe"
         raise QuorumError(
-            f"{self._agreeing} of {len(self._participants)} nodes agree on a key, {self._threshold.t} are needed",
-            hint="Look at each node's outcome below; repeating the call is safe",
-            threshold=self._threshold.t,
+            problem,
+            hint=hint,
+            threshold=t,
             outcomes=(),
             phase="verdict",
             request_id=self._request_id,
+            retryable=not winners,
         )
 
     def _once(
@@ -162,7 +137,7 @@ class KeygenTally:
                 self._checked[key] = _Problem(error.message)
         problem = self._checked[key]
         if problem is not None:
-            raise self._refused(operator, problem.text, problem.kind)
+            raise _does_not_count(problem.text, operator, self._request_id, problem.kind)
 
     def _check_question(self, claims: KeygenClaims) -> _Problem | None:
         if claims.request_id != self._request_id:
@@ -193,14 +168,6 @@ class KeygenTally:
             return _Problem("its public shares do not make the public key")
         return None
 
-    def _refused(
-        self,
-        operator: OperatorAddress,
-        problem: str,
-        kind: type[AcknowledgementError] = AcknowledgementError,
-    ) -> AcknowledgementError:
-        return _does_not_count(problem, operator, self._request_id, kind)
-
 
 def set_dissent_apart(
     outcomes: Sequence[NodeOutcome[Acknowledgement]], winners: Sequence[Acknowledgement]
@@ -212,16 +179,15 @@ def set_dissent_apart(
     """
     if len(winners) != 1:
         return tuple(outcomes)
-    return tuple([_against(winners[0], outcome) for outcome in outcomes])
-
-
-def _against(agreed: Acknowledgement, outcome: NodeOutcome[Acknowledgement]) -> NodeOutcome[Acknowledgement]:
-    said = outcome.answer
-    if said is None or said.text == agreed.text:
-        return outcome
-    problem = f"it is for another key ({said.key_id[:8]}…) than the one agreed upon"
-    error = _does_not_count(problem, outcome.operator, agreed.request_id)
-    return evolve(outcome, answer=None, error=error)
+    (agreed,) = winners
+    found = list(outcomes)
+    for place, outcome in enumerate(outcomes):
+        said = outcome.answer
+        if said is not None and said.text != agreed.text:
+            problem = f"it is for another key ({said.key_id[:8]}…) than the one agreed upon"
+            error = _does_not_count(problem, outcome.operator, agreed.request_id)
+            found[place] = evolve(outcome, answer=None, error=error)
+    return tuple(found)
 
 
 def _does_not_count(

@@ -12,8 +12,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from itertools import pairwise
+from functools import cache, partial
+from itertools import repeat
 from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import attrs
@@ -37,9 +37,9 @@ def _as_it_is(value: Any) -> Any:
 
 @frozen
 class Form(Generic[T]):
-    """How a value stands on the wire. Reading takes the member's name, for the error."""
+    """How a value stands on the wire. Reading takes the member's name first, for the error, as the checks do."""
 
-    read: Callable[[Json, str], T]
+    read: Callable[[str, Json], T]
     write: Callable[[T], Json] = _as_it_is
 
 
@@ -83,7 +83,7 @@ def _generate(kind: type[T], fields: Sequence[tuple[str, Wire]]) -> Form[T]:
     read, written = [], []
     for number, (field, at) in enumerate(fields):
         scope[f"read{number}"], scope[f"write{number}"] = at.form.read, at.form.write
-        value = f"read{number}(value[{at.name!r}], {at.name!r})"
+        value = f"read{number}({at.name!r}, value[{at.name!r}])"
         member = f"message.{field}" if at.form.write is _as_it_is else f"write{number}(message.{field})"
         if at.optional:
             read.append(f"{field}={value} if {at.name!r} in value else None")
@@ -92,9 +92,9 @@ def _generate(kind: type[T], fields: Sequence[tuple[str, Wire]]) -> Form[T]:
             read.append(f"{field}={value}")
             written.append(f"{at.name!r}: {member}")
     source = f"""
-def read(value, name):
+def read(name, value):
     if type(value) is not dict or value.keys() != names:
-        check(value, name, members)
+        check(name, value, members)
     return kind({", ".join(read)})
 
 def write(message):
@@ -104,7 +104,7 @@ def write(message):
     return Form(scope["read"], scope["write"])
 
 
-def _check_members(value: Json, name: str, members: Mapping[str, Wire]) -> None:
+def _check_members(name: str, value: Json, members: Mapping[str, Wire]) -> None:
     if not isinstance(value, dict):
         raise InvalidFieldError(name, "must be an object")
     for member, at in members.items():
@@ -124,7 +124,7 @@ form_of = cast("Callable[[type[T]], Form[T]]", cache(lambda kind: _generate(kind
 def string(most: int, *, least: int = 1) -> Form[str]:
     """Text of so many characters, which UTF-8 can carry."""
 
-    def read(value: Json, name: str) -> str:
+    def read(name: str, value: Json) -> str:
         if type(value) is str and least <= len(value) <= most and value.isascii():
             return value
         return check_text(name, value, least=least, most=most)
@@ -134,18 +134,21 @@ def string(most: int, *, least: int = 1) -> Form[str]:
 
 def number(least: int, most: int) -> Form[int]:
     """A whole number within bounds."""
-    return Form(lambda value, name: check_int(name, value, least=least, most=most))
+    return Form(partial(check_int, least=least, most=most))
 
 
 def hex_bytes(*lengths: int) -> Form[bytes]:
     """0x and hex digits of one of these numbers of bytes."""
-    if len(lengths) == 1:
-        (length,) = lengths
-        return Form(lambda value, name: from_hex(value, field=name, length=length, prefix=True), to_hex)
+    digits = re.compile("|".join(f"0x(?:[0-9a-f]{{{2 * length}}})" for length in lengths))
+    length = lengths[0] if len(lengths) == 1 else None
     wanted = " or ".join(map(str, lengths))
 
-    def read(value: Json, name: str) -> bytes:
-        found = from_hex(value, field=name, prefix=True)
+    def read(name: str, value: Json) -> bytes:
+        if type(value) is str and digits.fullmatch(value):
+            return bytes.fromhex(value[2:])
+        found = from_hex(
+            value, field=name, length=length, prefix=True
+        )  # in capitals, or it says what is wrong
         if len(found) not in lengths:
             raise InvalidFieldError(name, f"must hold {wanted} bytes")
         return found
@@ -157,8 +160,8 @@ def hex_text(*lengths: int) -> Form[str]:
     """As ``hex_bytes``, for a value that stays text."""
     checked = hex_bytes(*lengths)
 
-    def read(value: Json, name: str) -> str:
-        checked.read(value, name)
+    def read(name: str, value: Json) -> str:
+        checked.read(name, value)
         return str(value)
 
     return Form(read)
@@ -168,20 +171,20 @@ def scalar(below: int) -> Form[int]:
     """32 bytes in hex that are a number below a bound."""
     raw: Form[bytes] = hex_bytes(32)
 
-    def read(value: Json, name: str) -> int:
-        found = int.from_bytes(raw.read(value, name), "big")
+    def read(name: str, value: Json) -> int:
+        found = int.from_bytes(raw.read(name, value), "big")
         if found >= below:
             raise InvalidFieldError(name, "must be below the group order")
         return found
 
-    return Form(read, lambda value: to_hex(value.to_bytes(32, "big")))
+    return Form(read, lambda value: f"0x{value:064x}")
 
 
 def one_of(*values: str) -> Form[Any]:
     """One of a few texts."""
     known = ", ".join(values)
 
-    def read(value: Json, name: str) -> Any:
+    def read(name: str, value: Json) -> Any:
         if value not in values:
             raise InvalidFieldError(
                 name, f"must be one of {known}" if len(values) > 1 else f"must be {known}"
@@ -194,12 +197,12 @@ def one_of(*values: str) -> Form[Any]:
 def list_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
     """A list of so many entries, all of one form; an error in an entry has the list's name."""
     read_entry, write_entry = entry.read, entry.write
-    write = list if write_entry is _as_it_is else lambda values: [write_entry(value) for value in values]
+    write = list if write_entry is _as_it_is else lambda values: list(map(write_entry, values))
 
-    def read(value: Json, name: str) -> tuple[T, ...]:
+    def read(name: str, value: Json) -> tuple[T, ...]:
         if not isinstance(value, list) or not least <= len(value) <= most:
             raise InvalidFieldError(name, f"must be a list of {least} to {most} entries")
-        return tuple([read_entry(item, name) for item in value])
+        return tuple(map(read_entry, repeat(name), value))
 
     return Form(read, write)
 
@@ -208,8 +211,8 @@ def set_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
     """A list without repetitions, in an order that means something."""
     entries = list_of(entry, least, most)
 
-    def read(value: Json, name: str) -> tuple[T, ...]:
-        found = entries.read(value, name)
+    def read(name: str, value: Json) -> tuple[T, ...]:
+        found = entries.read(name, value)
         if len(set(found)) != len(found):
             raise InvalidFieldError(name, "must be different from one another")
         return found
@@ -221,9 +224,10 @@ def operators(least: int, most: int) -> Form[tuple[OperatorAddress, ...]]:
     """A list of addresses, strictly ascending as numbers, so that each set has one form."""
     entries = list_of(ADDRESS, least, most)
 
-    def read(value: Json, name: str) -> tuple[OperatorAddress, ...]:
-        found = entries.read(value, name)
-        if any(a.lower() >= b.lower() for a, b in pairwise(found)):
+    def read(name: str, value: Json) -> tuple[OperatorAddress, ...]:
+        found = entries.read(name, value)
+        lower = list(map(str.lower, found))
+        if lower != sorted(set(lower)):
             raise InvalidFieldError(name, "must be strictly ascending")
         return found
 
@@ -235,7 +239,7 @@ def nested(kind: type[T], *members: Wire) -> Form[T]:
     return _generate(kind, [(at.name, at) for at in members]) if members else form_of(kind)
 
 
-def _read_request_id(value: Json, name: str) -> RequestId:
+def _read_request_id(name: str, value: Json) -> RequestId:
     if type(value) is str and _REQUEST_ID.match(value):
         return RequestId(value)
     return RequestId(to_hex(from_hex(value, field=name, length=32, prefix=True)))
@@ -247,10 +251,10 @@ def decode_key_id(value: Json, name: str = "keyId") -> MpcKeyId:
 
 
 REQUEST_ID: Form[RequestId] = Form(_read_request_id)
-KEY_ID: Form[MpcKeyId] = Form(decode_key_id)
-ADDRESS: Form[OperatorAddress] = Form(lambda value, name: OperatorAddress(parse_address(name, value)))
+KEY_ID: Form[MpcKeyId] = Form(lambda name, value: decode_key_id(value, name))
+ADDRESS: Form[OperatorAddress] = Form(cast("Callable[[str, Json], OperatorAddress]", parse_address))
 #: For a class that checks its fields itself, when it is made.
-CHECKED_BY_CLASS: Form[Any] = Form(lambda value, _: value)
+CHECKED_BY_CLASS: Form[Any] = Form(lambda _, value: value)
 HASH = hex_bytes(32)
 POINT = hex_bytes(33)
 #: r, s and v.
@@ -278,7 +282,7 @@ def decode(kind: type[T], value: Json, name: str = "params") -> T:
     Raises:
         InvalidFieldError: A member is missing, unknown or wrong.
     """
-    return form_of(kind).read(value, name)
+    return form_of(kind).read(name, value)
 
 
 def decode_canonical(kind: type[T], content: str, name: str) -> T:

@@ -246,7 +246,7 @@ class Result:
             NodeProtocolError: It is malformed.
         """
         try:
-            return form_of(cls).read(value, "result")
+            return form_of(cls).read("result", value)
         except InvalidFieldError as error:
             raise malformed(cls.TITLE, error) from error
 

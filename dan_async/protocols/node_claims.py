@@ -183,7 +183,7 @@ class Acknowledgement(SignedClaims):
     @property
     def summary(self) -> str:
         """Its statement, in a few words."""
-        return f"acknowledged key {self.key_id[:8]}…"
+        return f"acknowledged key {self.claims.key_id[:8]}…"
 
     @property
     def request_id(self) -> RequestId:

@@ -144,16 +144,16 @@ def claim_is_bare_key(value: Json) -> bool:
 @frozen(kw_only=True)
 class KeygenSetup:
     """
-    Make a key: t of n, for this ephemeral key, under these permissions.
+    Make a key: t of n, for this ephemeral key, under these permissions. The numbers are checked where they come from.
 
     ``sign_alg`` is the algorithm of the distributed key; it is on the wire in revision 1 only.
     """
 
-    t: int = field(validator=required(check_int, least=1, most=2**32 - 1))
-    n: int = field(validator=required(check_int, least=1, most=2**32 - 1))
+    t: int
+    n: int
     metadata: tuple[TaggedValue, ...]
     key_label: str | None = field(default=None, validator=optional(check_text, most=256))
-    sign_alg: KeyAlgorithm = field(default="secp256k1", validator=required(check_algorithm))
+    sign_alg: KeyAlgorithm = "secp256k1"
 
     @property
     def permissions(self) -> str | None:
@@ -231,9 +231,11 @@ def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:
     found = members(load_text(text), "setup", ("t", "n", "metadata", *algorithm), ("key_label",))
     if "key_label" in found:
         check_text("key_label", found["key_label"], most=256)
+    if has_names:
+        check_algorithm("sign_alg", found["signAlg"])
     return KeygenSetup(
-        t=found["t"],
-        n=found["n"],
+        t=check_int("t", found["t"], least=1, most=2**32 - 1),
+        n=check_int("n", found["n"], least=1, most=2**32 - 1),
         metadata=decode_metadata(found["metadata"], required=(TAG_CLAIM,), optional=(TAG_PERMISSIONS,)),
         key_label=found.get("key_label"),
         sign_alg=found.get("signAlg", "secp256k1"),

@@ -204,6 +204,31 @@ async def test_the_error_says_how_long_it_all_took() -> None:
     assert caught.value.elapsed_s == 33  # three calls of 10 s, waits of 1 and 2
 
 
+async def test_who_made_the_first_attempt_itself_goes_on_as_if_it_had_been_made_here() -> None:
+    """Attempts and time are counted from that one, and its wait comes before the next."""
+    clock = ManualClock(0.0)
+    first = NodeUnreachableError("first")
+    chosen = policy(Sleeper(), attempts=3, clock=clock, sleep=clock.sleep)
+    clock.advance(10)
+    with pytest.raises(NodeUnreachableError, match="again") as caught:
+        await chosen.go_on(
+            first, failing(9, NodeUnreachableError("again")), started=0.0, deadline=Deadline(None)
+        )
+    assert (first.attempts, first.elapsed_s) == (1, 10)
+    assert (caught.value.attempts, caught.value.elapsed_s) == (3, 13)  # waits of 1 and 2
+
+
+async def test_a_first_failure_that_is_not_worth_it_is_raised_as_it_is() -> None:
+    """Nothing is called."""
+    first = WalletRefusedError("no")
+    with pytest.raises(WalletRefusedError) as caught:
+        await policy(Sleeper()).go_on(
+            first, failing(0, ZeroDivisionError()), started=0.0, deadline=Deadline(None)
+        )
+    assert caught.value is first
+    assert first.attempts == 1
+
+
 @given(
     asked=st.floats(0, 1e9),
     cap=st.floats(0.001, 1e6),

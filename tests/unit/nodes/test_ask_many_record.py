@@ -178,9 +178,9 @@ async def everybody(scripted: Scripted) -> str:
 async def signers(scripted: Scripted) -> str:
     """Ask a set of which all must answer."""
     lateness = Lateness(scripted.clock)
-    run = Run(tuple(scripted.peers), scripted.clock)  # type: ignore[arg-type]
+    run = Run(tuple(scripted.peers), lateness)  # type: ignore[arg-type]
     try:
-        answers = await ask_set(run, "sign", scripted.ask, lateness=lateness, deadline=Deadline(None))  # type: ignore[arg-type]
+        answers = await ask_set(run, "sign", scripted.ask, deadline=Deadline(None))  # type: ignore[arg-type]
     except SetFailedError as error:
         said = f"failed: {' '.join(sorted(error.failures))}"
     else:

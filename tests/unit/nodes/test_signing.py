@@ -83,7 +83,7 @@ async def test_two_round_trips_with_t_nodes_each():
     assert len(net.calls) == 6
 
 
-async def test_one_round_trip_when_presignatures_were_made_ahead():
+async def test_one_round_trip_when_presignatures_were_made_ahead(monkeypatch):
     """Between the caller's question and the answer there are t requests and t replies, and no other message."""
     net = SigningNetwork(3, 5)
     async with client(net) as dan:
@@ -92,13 +92,8 @@ async def test_one_round_trip_when_presignatures_were_made_ahead():
             await dan.sign_message("warm-up", session)
             await made_ahead(dan)
         before = len(net.calls)
-
-        def order_nothing(session):
-            return False
-
-        dan.network.pool.signer.stock.order = (
-            order_nothing  # only what this signature itself sends is counted
-        )
+        # Nothing is ordered: only what this signature itself sends is counted.
+        monkeypatch.setattr("dan_async.nodes.signing.PresignStock.order", lambda _stock, _session: False)
         assert holds(net, await dan.sign_message("hello", session))
         assert [method for _, method, _ in net.calls[before:]] == ["dan_sign"] * 3
 

@@ -75,7 +75,7 @@ INNER = {"name": "é", "secretBytes": "0x" + "0a" * 32}
 
 def refused(form: Form[object], value: object, problem: str) -> None:
     with pytest.raises(InvalidFieldError, match=problem) as caught:
-        form.read(value, "member")
+        form.read("member", value)
     assert caught.value.field == "member"
 
 
@@ -150,10 +150,10 @@ def test_a_message_may_check_how_its_members_fit_together():
 def test_a_class_that_declares_nothing_can_be_nested():
     """Its members are named as its fields."""
     form = nested(Plain, wire("x", string(3)))
-    assert form.read({"x": "abc"}, "plain").x == "abc"
+    assert form.read("plain", {"x": "abc"}).x == "abc"
     assert form.write(Plain(x="abc")) == {"x": "abc"}
     with pytest.raises(InvalidFieldError, match="x must be 1 to 3 characters"):
-        form.read({"x": "abcd"}, "plain")
+        form.read("plain", {"x": "abcd"})
 
 
 def test_a_field_without_a_form_is_noticed():
@@ -203,23 +203,23 @@ def test_what_is_no_such_text_is_refused(text):
 @pytest.mark.parametrize("value", ["", "abcd", 1, None, "\ud800"])
 def test_text(value):
     """Within its length, and of characters that UTF-8 can carry."""
-    assert string(3).read("é", "member") == "é"
+    assert string(3).read("member", "é") == "é"
     refused(string(3), value, "member")
 
 
 @pytest.mark.parametrize("value", [-1, 10, True, 1.0, "1", None])
 def test_numbers(value):
     """Whole ones within bounds."""
-    assert number(0, 9).read(9, "member") == 9
+    assert number(0, 9).read("member", 9) == 9
     refused(number(0, 9), value, "member")
 
 
 @pytest.mark.parametrize("value", ["0x", "0x0a0b0c", "0a", "0x0", "0xzz", "0x0 a ", 10, None])
 def test_bytes(value):
     """Hex of one of the lengths; text that stays text is checked all the same."""
-    assert hex_bytes(1).read("0x0A", "member") == b"\x0a"
-    assert hex_bytes(1, 2).read("0x0a0b", "member") == b"\x0a\x0b"
-    assert hex_text(1, 2).read("0x0A", "member") == "0x0A"
+    assert hex_bytes(1).read("member", "0x0A") == b"\x0a"
+    assert hex_bytes(1, 2).read("member", "0x0a0b") == b"\x0a\x0b"
+    assert hex_text(1, 2).read("member", "0x0A") == "0x0A"
     for form in (hex_bytes(1, 2), hex_text(1, 2), hex_bytes(1)):
         refused(form, value, "member")
 
@@ -227,7 +227,7 @@ def test_bytes(value):
 def test_scalars_are_below_their_bound():
     """32 bytes, big-endian."""
     form = scalar(256)
-    assert form.read(form.write(255), "member") == 255
+    assert form.read("member", form.write(255)) == 255
     refused(form, "0x" + (256).to_bytes(32, "big").hex(), "below the group order")
     refused(form, "0x01", "32 bytes")
 
@@ -235,7 +235,7 @@ def test_scalars_are_below_their_bound():
 @pytest.mark.parametrize("value", ["c", "", None, ["a"], {}])
 def test_one_of_a_few(value):
     """To the letter."""
-    assert one_of("a", "b").read("b", "member") == "b"
+    assert one_of("a", "b").read("member", "b") == "b"
     refused(one_of("a", "b"), value, "must be one of a, b")
     refused(one_of("a"), value, "must be a")
 
@@ -243,7 +243,7 @@ def test_one_of_a_few(value):
 def test_sets_repeat_nothing():
     """And keep their order."""
     form = set_of(number(0, 9), 0, 3)
-    assert form.read([2, 1], "member") == (2, 1)
+    assert form.read("member", [2, 1]) == (2, 1)
     assert form.write((2, 1)) == [2, 1]
     refused(form, [1, 1], "must be different")
     refused(form, [1, 2, 3, 4], "0 to 3 entries")
@@ -253,7 +253,7 @@ def test_sets_repeat_nothing():
 def test_operators_ascend(found):
     """As numbers, so that each set has one form."""
     form, ascending = operators(1, 4), sorted(found, key=str.lower)
-    assert form.read([address.lower() for address in ascending], "member") == tuple(ascending)
+    assert form.read("member", [address.lower() for address in ascending]) == tuple(ascending)
     refused(form, ascending[::-1], "strictly ascending")
     refused(form, [ascending[0]] * 2, "strictly ascending")
     refused(form, [], "1 to 4 entries")
@@ -262,7 +262,7 @@ def test_operators_ascend(found):
 def test_addresses_get_their_checksum():
     """A wrong one is refused."""
     right = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
-    assert ADDRESS.read(right.lower(), "member") == right
+    assert ADDRESS.read("member", right.lower()) == right
     refused(ADDRESS, right.replace("E", "e"), "EIP-55")
 
 

@@ -456,13 +456,13 @@ def test_wrong_claims_are_protocol_errors(kind, value):
 def test_a_set_of_participants_has_one_form(participants):
     """Strictly ascending, each with a right checksum."""
     with pytest.raises(InvalidFieldError, match="participants"):
-        operators(1, 20).read(participants, "participants")
+        operators(1, 20).read("participants", participants)
 
 
 def test_participants_may_come_without_checksum():
     """They are given it."""
     lower = [participant.lower() for participant in REQUEST["participants"]]
-    assert list(operators(1, 20).read(lower, "participants")) == REQUEST["participants"]
+    assert list(operators(1, 20).read("participants", lower)) == REQUEST["participants"]
 
 
 def test_a_challenge_may_name_its_key():
