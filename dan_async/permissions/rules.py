@@ -21,6 +21,13 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
 
+T = TypeVar("T")
+
+_MAX_DEPTH = 64
+_MOST_ITEMS = 256
+_SELECTOR_LENGTH = 4
+_read_uint256 = number_of(256)
+
 #: Most that gas may cost in one operation if the permissions do not say: one whole unit of the chain's currency.
 DEFAULT_GAS_COST = 10**18
 
@@ -246,9 +253,6 @@ def _read_call(value: Any, path: str) -> CallRule:
     )
 
 
-_MAX_DEPTH = 64
-
-
 def permissions_text(value: str | Mapping[str, Any] | Sequence[Any] | None) -> str | None:
     """Return permissions as the JSON text for the wire: text exactly as it is, an object or list written compactly."""
     if value is None:
@@ -294,12 +298,6 @@ def _refuse_float(_: str) -> Any:
     raise InvalidFieldError(
         "permissions", "holds a number that is not whole", hint="Give large numbers as text"
     )
-
-
-T = TypeVar("T")
-_MOST_ITEMS = 256
-_SELECTOR_LENGTH = 4
-_read_uint256 = number_of(256)
 
 
 def read_object(value: Any, path: str, known: Iterable[str], required: Iterable[str]) -> Mapping[str, Any]:

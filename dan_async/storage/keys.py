@@ -25,6 +25,12 @@ from dan_async.errors import ConfigurationError, InvalidFieldError, StoreKeyErro
 
 _KEY_LENGTH = 32
 _KEY_ID = re.compile(r"[0-9A-Za-z:_./@-]{1,160}\Z")
+#: The id of a key from a passphrase: costs, salt and check of the key.
+_SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
+_COSTS = frozenset(2**power for power in range(10, 21))
+
+ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
+_LONGEST_FILE = 64 * 1024
 
 
 @frozen
@@ -135,10 +141,6 @@ class FixedKeys:
         return self._keys.get(key_id)
 
 
-ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
-_LONGEST_FILE = 64 * 1024
-
-
 def keys_from_file(path: str | Path) -> FixedKeys:
     """
     Read keys from a file: one on each line, ``ID:64 hex digits`` or the digits alone, the current one first.
@@ -195,10 +197,6 @@ def _parse(data: bytes, where: str) -> FixedKeys:
             f"{where} does not hold a store key: {problem}",
             hint='Make one: python3 -c "import secrets; print(secrets.token_hex(32))"',
         ) from None
-
-
-_SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
-_COSTS = frozenset(2**power for power in range(10, 21))
 
 
 class PassphraseKeys:

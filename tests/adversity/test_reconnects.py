@@ -23,7 +23,7 @@ from dan_async.deadline import Deadline
 from dan_async.errors import ConnectError, DanError, NodeError, NodeUnreachableError, RequestTimeoutError
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.node import Node
-from dan_async.protocols import node as node_1
+from dan_async.protocols.node import PROTOCOL, identity_digest
 from dan_async.retry import RetryPolicy
 from dan_async.transport.websocket import Backoff, WebSocketTransport
 from tests.fake_nodes import Identity
@@ -48,9 +48,9 @@ class NodeSide:
         if method == "dan_identify":
             self.identified += 1
             nonce = bytes.fromhex(params["nonce"][2:])
-            digest = node_1.identity_digest(operator=self.identity.operator, nonce=nonce)
+            digest = identity_digest(operator=self.identity.operator, nonce=nonce)
             return {
-                "protocol": node_1.PROTOCOL,
+                "protocol": PROTOCOL,
                 "operator": self.identity.operator,
                 "signature": to_hex(self.identity.sign(digest)),
             }
