@@ -18,7 +18,7 @@ from rich.table import Table
 
 from dan_async.cli.choices import choose_network, choose_store, choose_wallet
 from dan_async.cli.options import (
-    DevnetOption,
+    ApiVersionOption,
     GatewayOption,
     JsonOption,
     NodeOption,
@@ -181,7 +181,7 @@ def revoke_session(
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
-    devnet: DevnetOption = None,
+    api_version: ApiVersionOption = None,
     private_key_file: PrivateKeyFileOption = None,
     wallet_rpc: WalletRpcOption = None,
     timeout: TimeoutOption = None,
@@ -191,7 +191,13 @@ def revoke_session(
     from dan_async.client import DanClient
 
     network = choose_network(
-        devnet=devnet, nodes=node or [], threshold=None, parties=None, gateway=gateway, revision=revision
+        devnet=None,  # a new devnet does not hold the key
+        nodes=node or [],
+        threshold=None,
+        parties=None,
+        gateway=gateway,
+        revision=revision,
+        api_version=api_version,
     )
     open_wallet = choose_wallet(
         private_key_file=private_key_file,
