@@ -14,7 +14,7 @@ from attrs import evolve
 
 from dan_async.cli.choices import (
     DEVNET_CHAIN_ID,
-    ENVIRONMENT_VARIABLE,
+    PRIVATE_KEY_VARIABLE,
     NetworkChoice,
     WalletOpener,
     choose_network,
@@ -82,7 +82,7 @@ def keygen(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"A file with the owner's private key in hex; - for standard input. Or set {ENVIRONMENT_VARIABLE}. "
+            help=f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}. "
             "With --devnet, a throwaway key is made if no wallet is named.",
             rich_help_panel=WALLET_PANEL,
         ),

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from dan_async.cli.choices import ENVIRONMENT_VARIABLE
+from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
 from dan_async.cli.screen import for_option, problem_of, read_text
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
@@ -118,7 +118,7 @@ PrivateKeyFileOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help=f"A file with the owner's private key in hex; - for standard input. Or set {ENVIRONMENT_VARIABLE}.",
+        help=f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}.",
         rich_help_panel=WALLET_PANEL,
     ),
 ]

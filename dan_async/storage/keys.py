@@ -135,7 +135,7 @@ class FixedKeys:
         return self._keys.get(key_id)
 
 
-ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
+STORE_KEY_VARIABLE = "DAN_ASYNC_STORE_KEY"
 _LONGEST_FILE = 64 * 1024
 
 
@@ -165,7 +165,7 @@ def keys_from_file(path: str | Path) -> FixedKeys:
 
 
 def keys_from_environment(
-    name: str = ENVIRONMENT_VARIABLE, *, environment: Mapping[str, str] | None = None
+    name: str = STORE_KEY_VARIABLE, *, environment: Mapping[str, str] | None = None
 ) -> FixedKeys:
     """
     Read keys from an environment variable: as in a file, separated by white space or commas.
