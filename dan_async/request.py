@@ -7,6 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from attrs import field, fields, frozen
@@ -233,10 +234,16 @@ class SessionKeyRequest:
 _PARAMETERS = frozenset(attribute.name for attribute in fields(SessionKeyRequest) if attribute.init)
 
 
-def parameters_of(given: object) -> Mapping[str, Any]:
-    """Return the parameters of a request in any of its forms: their names are checked, their values not yet."""
-    if isinstance(given, SessionKeyRequest | DanSessionKeyRequestParams):
-        return {a.name: getattr(given, a.name) for a in fields(type(given)) if a.init}
+def read_request(given: object, shared: Mapping[str, Any]) -> tuple[object, Callable[[], SessionKeyRequest]]:
+    """
+    Return the reference of a request in any of its forms, and the maker of the request, which checks its values.
+
+    Its names are checked at once. Its parameters win over *shared* ones, and a ``SessionKeyRequest`` has all of them.
+    """
+    if isinstance(given, SessionKeyRequest):
+        return given.reference, lambda: given
+    if isinstance(given, DanSessionKeyRequestParams):
+        given = {a.name: getattr(given, a.name) for a in fields(type(given))}
     if not isinstance(given, Mapping):
         raise InvalidFieldError("request", f"must be a mapping, not {type(given).__name__}")
     for name in given:
@@ -244,7 +251,8 @@ def parameters_of(given: object) -> Mapping[str, Any]:
             raise InvalidFieldError(
                 _shown_name(name) or "a name", "is not a parameter of generate_session_key"
             )
-    return given
+    merged = {**shared, **given}
+    return merged.get("reference"), partial(SessionKeyRequest, **merged)
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------

@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-from attrs import evolve
 
 from dan_async.cli.choices import (
     DEVNET_CHAIN_ID,
@@ -50,9 +49,6 @@ from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import TypedData
 from dan_async.wallets.base import Wallet
-
-if TYPE_CHECKING:
-    from dan_async.request import SessionKeyRequest
 
 _SESSION = "The session"
 _OUTPUT = "Output"
@@ -164,8 +160,6 @@ def keygen(
 
     Try it with nothing else installed: dan-async keygen --devnet 3-of-5 --json
     """
-    from dan_async.request import SessionKeyRequest  # brings eth_utils, too heavy for every other command
-
     if force and output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
     network = choose_network(
@@ -180,13 +174,13 @@ def keygen(
     if chain_id is None and not network.is_devnet:
         option = "--node" if network.nodes else "--gateway"
         raise ConfigurationError(f"--chain-id is needed with {option}", hint="For example: --chain-id 137")
-    request = SessionKeyRequest(
-        chain_id=DEVNET_CHAIN_ID if chain_id is None else chain_id,
-        duration=duration,
-        permissions=read_permissions(permissions),
-        threshold=network.threshold.t,
-        parties_number=network.threshold.n,
-    )
+    parameters = {
+        "chain_id": DEVNET_CHAIN_ID if chain_id is None else chain_id,
+        "duration": duration,
+        "permissions": read_permissions(permissions),
+        "threshold": network.threshold.t,
+        "parties_number": network.threshold.n,
+    }
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
         write = stack.enter_context(reserve(output, force=force)) if output is not None else None
@@ -201,21 +195,19 @@ def keygen(
             note(
                 "The devnet stops with this command, and its key with it: dan-async devnet runs one that stays."
             )
-        session = _make(network, open_wallet, request, timeouts)
+        session = _make(network, open_wallet, parameters, timeouts)
         _show(session, write=write, output=output, as_json=as_json, reveal=reveal)
 
 
 def _make(
-    network: NetworkChoice, open_wallet: WalletOpener, request: SessionKeyRequest, timeouts: Timeouts
+    network: NetworkChoice, open_wallet: WalletOpener, parameters: dict[str, Any], timeouts: Timeouts
 ) -> DanSessionKeyPayload:
     async def job() -> DanSessionKeyPayload:
-        from dan_async import jobs
         from dan_async.client import DanClient
 
         async with open_wallet() as wallet, DanClient(network.open(timeouts), timeouts=timeouts) as dan:
             status.step(f"Asking {network.describe()} for a key …")
-            asked = evolve(request, wallet=_ReportingWallet(wallet, status))
-            return await jobs.generate_session_key(dan.network, asked, timeouts=timeouts)
+            return await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **parameters)
 
     with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
         try:
