@@ -97,10 +97,10 @@ class NetworkChoice:
 
 def choose_network(
     *,
-    devnet: str | None,
+    devnet: str | None = None,
     nodes: Sequence[str],
-    threshold: int | None,
-    parties: int | None,
+    threshold: int | None = None,
+    parties: int | None = None,
     gateway: str | None = None,
     revision: str | None = None,
     api_version: str | None = None,

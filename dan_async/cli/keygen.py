@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
 from dan_async.cli.choices import (
     DEVNET_CHAIN_ID,
     PRIVATE_KEY_VARIABLE,
@@ -34,15 +35,7 @@ from dan_async.cli.options import (
     read_permissions,
     whole_number,
 )
-from dan_async.cli.screen import (
-    Progress,
-    for_option,
-    log_lines,
-    note,
-    progress,
-    result,
-    run_until_signal,
-)
+from dan_async.cli.screen import Progress, for_option, log_lines, note, progress, result, run_until_signal
 from dan_async.cli.session_file import as_table, masked, reserve
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
@@ -95,7 +88,7 @@ def keygen(
     chain_id: Annotated[
         int | None,
         typer.Option(
-            parser=whole_number(1, 2**53 - 1),
+            parser=whole_number(1, MAX_SAFE_INT),
             metavar="ID",
             help=f"The chain the session is meant for. Needed with --node and --gateway; with --devnet it is "
             f"{DEVNET_CHAIN_ID} (Polygon Amoy) if not given.",
@@ -105,7 +98,7 @@ def keygen(
     duration: Annotated[
         int,
         typer.Option(
-            parser=whole_number(1, 365 * 24 * 3600),
+            parser=whole_number(1, MAX_LIFETIME_S),
             metavar="SECONDS",
             help="How long the session lives; at most 31536000 (365 days).",
             rich_help_panel=_SESSION,

@@ -111,11 +111,7 @@ def progress(text: str) -> Iterator[Progress]:
 
 
 def read_file(option: str, path: Path, *, most_bytes: int, may_be_stdin: bool = True) -> tuple[bytes, int]:
-    """
-    Read the file that an option names, ``-`` for standard input, but no more than *most_bytes* of it.
-
-    The mode is that of the very file that was read; 0 for standard input.
-    """
+    """Read the file that an option names, ``-`` for standard input, up to *most_bytes*; return its mode too, 0 for ``-``."""
     shown, mode = mask_keys(str(path)), 0
     try:
         if may_be_stdin and str(path) == "-":
