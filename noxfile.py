@@ -1,5 +1,5 @@
 """
-Sessions: lint, typing, tests, tests_min, tally, matrix, interop, signatures, package, docs, bench, soak.
+Sessions: lint, typing, tests, tests_min, tally, package, matrix, interop, signatures, docs, batch, bench, soak.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -34,13 +34,13 @@ SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
 
 
 def tools(*names: str, extra: str = "dev") -> list[str]:
-    """Give the requirements with these names as pyproject.toml states them, so that they stand in one place."""
+    """Return the requirements with these names as pyproject.toml states them, so that they stand in one place."""
     found = {Requirement(line).name: line for line in EXTRAS[extra]}
     return [found[name] for name in names]
 
 
 def test_tools() -> list[str]:
-    """Give what the tests need besides the package and its extras."""
+    """Return what the tests need besides the package and its extras."""
     return [line for line in EXTRAS["test"] if Requirement(line).name != PROJECT["name"]]
 
 
@@ -201,7 +201,7 @@ def lowest(line: str) -> str:
 
 
 def files_without_extras() -> list[Path]:
-    """Give the tests of the core that need nothing of an extra, nor what only comes along with one."""
+    """Return the tests of the core that need nothing of an extra, nor what only comes along with one."""
     core = {
         "aiohttp",
         "attr",
@@ -223,7 +223,7 @@ def files_without_extras() -> list[Path]:
 
 
 def imported_by(path: Path) -> set[str]:
-    """Give the top-level modules that a test imports anywhere, also through helpers and our one adapter of an extra."""
+    """Return the top-level modules that a test imports anywhere, also through helpers and our adapters of extras."""
     names: set[str] = set()
     if not path.is_file():
         return names
@@ -249,7 +249,7 @@ def imported_by(path: Path) -> set[str]:
 
 
 def readme_commands() -> list[str]:
-    """Give the command lines of the README's first shell block: what prints a key, and what runs the tests."""
+    """Return the command lines of the README's first shell block: one prints a key, one runs the tests."""
     (block,) = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[
         :1
     ]
@@ -257,7 +257,7 @@ def readme_commands() -> list[str]:
 
 
 def printed_by(command: str, folder: Path) -> str:
-    """Run a command line as a person would, and give what it prints on standard output."""
+    """Run a command line as a person would, and return what it prints on standard output."""
     clean = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     done = subprocess.run(  # noqa: S603 - our own lines
         ["/bin/sh", "-c", command], cwd=folder, env=clean, stdout=subprocess.PIPE, check=True, text=True

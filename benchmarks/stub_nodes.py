@@ -18,11 +18,11 @@ from benchmarks.peers import serve_until_eof, start_site
 from dan_async._json import dump
 from dan_async._values import to_hex
 from dan_async.config import Threshold
-from dan_async.crypto import curve as point
+from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import SigningKey, sign_digest, signing_key
 from dan_async.protocols import fields
-from dan_async.protocols import node as node_1
+from dan_async.protocols.node import PROTOCOL, compute_key_id, identity_digest
 from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
@@ -32,7 +32,7 @@ _FAR_AWAY = 2**40
 
 
 def _scalar() -> int:
-    return secrets.randbelow(point.ORDER - 1) + 1
+    return secrets.randbelow(curve.ORDER - 1) + 1
 
 
 class DealtKey:
@@ -54,15 +54,15 @@ class DealtKey:
         self.participants = tuple(self.identities)
         self.threshold = Threshold(t, n)
         coefficients = [_scalar() for _ in range(t)]
-        shares = [sum(c * i**k for k, c in enumerate(coefficients)) % point.ORDER for i in range(1, n + 1)]
-        self.public_key = point.encode(point.base_multiply(coefficients[0]))
-        self.public_shares = tuple(point.encode(point.base_multiply(share)) for share in shares)
+        shares = [sum(c * i**k for k, c in enumerate(coefficients)) % curve.ORDER for i in range(1, n + 1)]
+        self.public_key = curve.encode(curve.base_multiply(coefficients[0]))
+        self.public_shares = tuple(curve.encode(curve.base_multiply(share)) for share in shares)
         self.transcript_hash = secrets.token_bytes(32)
 
     @lru_cache(maxsize=1024)  # noqa: B019 - the key lives as long as the process
     def key_id(self, request_id: RequestId, owner_id: str) -> MpcKeyId:
         """Give the key's id under one request; all n nodes are asked for it."""
-        return node_1.compute_key_id(
+        return compute_key_id(
             public_key=self.public_key,
             t=self.threshold.t,
             participants=self.participants,
@@ -97,9 +97,9 @@ class StubNode:
         return dump({"jsonrpc": "2.0", "id": request["id"], "result": result})
 
     def _identify(self, params: Any) -> Any:
-        digest = node_1.identity_digest(operator=self._operator, nonce=bytes.fromhex(params["nonce"][2:]))
+        digest = identity_digest(operator=self._operator, nonce=bytes.fromhex(params["nonce"][2:]))
         return {
-            "protocol": node_1.PROTOCOL,
+            "protocol": PROTOCOL,
             "operator": self._operator,
             "signature": to_hex(sign_digest(self._identity, digest)),
         }

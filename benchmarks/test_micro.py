@@ -23,8 +23,8 @@ from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.nodes.tally import KeygenTally
 from dan_async.protocols import fields
-from dan_async.protocols import node as node_1
 from dan_async.protocols.gateway_1 import REVISION_1
+from dan_async.protocols.node import KeygenParams
 from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.transport.rpc import decode_reply
@@ -54,9 +54,9 @@ def _claim() -> EphemeralClaim:
     return EphemeralClaim(eph_id=key.default_id, eph_pk=key.public_key, expiry=2**31, sign_alg=key.algorithm)
 
 
-def _keygen_params(key: DealtKey) -> node_1.KeygenParams:
+def _keygen_params(key: DealtKey) -> KeygenParams:
     setup = REVISION_1.keygen_setup(threshold=key.threshold, claim=_claim())
-    return node_1.KeygenParams(
+    return KeygenParams(
         request_id=REQUEST_ID,
         revision="1",
         setup=REVISION_1.encode_setup(setup),

@@ -17,7 +17,6 @@ __all__ = [
     "OperatorAddress",
     "RequestId",
     "TypedData",
-    "new_request_id",
 ]
 
 #: An EIP-55 checksummed Ethereum address.

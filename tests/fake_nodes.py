@@ -15,13 +15,13 @@ from attrs import evolve
 
 from dan_async._values import to_hex
 from dan_async.config import NodeEndpoint, Threshold, Timeouts
-from dan_async.crypto import curve as point
+from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import sign_digest
 from dan_async.errors import NodeCode, RpcError
 from dan_async.nodes import NodeNetwork
 from dan_async.protocols import fields
-from dan_async.protocols import node as node_1
+from dan_async.protocols.node import compute_key_id
 from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, SignedClaims
 from dan_async.retry import RetryPolicy
 from dan_async.transport.in_memory import InMemoryTransport
@@ -36,7 +36,7 @@ QUICK = Timeouts(total_s=5, attempt_s=1, connect_s=1, wallet_s=1, grace_s=0.02)
 
 def scalar() -> int:
     """A random secret below the group order."""
-    return secrets.randbelow(point.ORDER - 1) + 1
+    return secrets.randbelow(curve.ORDER - 1) + 1
 
 
 class Identity:
@@ -44,7 +44,7 @@ class Identity:
 
     def __init__(self) -> None:
         self.private_key = scalar().to_bytes(32, "big")
-        public_key = point.encode(point.base_multiply(int.from_bytes(self.private_key, "big")))
+        public_key = curve.encode(curve.base_multiply(int.from_bytes(self.private_key, "big")))
         self.operator = OperatorAddress(public_key_to_address(public_key))
 
     def sign(self, digest: bytes) -> bytes:
@@ -89,14 +89,14 @@ class DealtKey:
         self.owner_id = owner_id
         coefficients = [scalar() for _ in range(t)]
         self.shares = [
-            sum(c * i**k for k, c in enumerate(coefficients)) % point.ORDER for i in range(1, len(nodes) + 1)
+            sum(c * i**k for k, c in enumerate(coefficients)) % curve.ORDER for i in range(1, len(nodes) + 1)
         ]
-        self.public_key = point.encode(point.base_multiply(coefficients[0]))
-        self.public_shares = tuple(point.encode(point.base_multiply(share)) for share in self.shares)
+        self.public_key = curve.encode(curve.base_multiply(coefficients[0]))
+        self.public_shares = tuple(curve.encode(curve.base_multiply(share)) for share in self.shares)
         self.transcript_hash = secrets.token_bytes(32)
 
     def key_id_of(self, public_key: bytes) -> Any:
-        return node_1.compute_key_id(
+        return compute_key_id(
             public_key=public_key,
             t=self.threshold.t,
             participants=self.participants,

@@ -10,7 +10,7 @@ from typing import Any
 from dan_async._json import load
 from dan_async._values import from_hex, to_hex
 from dan_async.config import Threshold
-from dan_async.crypto import curve as point
+from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import NodeCode, RpcError
@@ -28,7 +28,7 @@ KEY_ID = MpcKeyId("5e" * 32)
 def split(total: int, parts: int) -> list[int]:
     """Numbers that add up to *total* modulo the group order."""
     found = [scalar() for _ in range(parts - 1)]
-    return [*found, (total - sum(found)) % point.ORDER]
+    return [*found, (total - sum(found)) % curve.ORDER]
 
 
 class FakePresignature:
@@ -38,7 +38,7 @@ class FakePresignature:
         self.signers = signers
         self.nonce = scalar()
         self.mask = scalar()
-        self.nonce_point = point.encode(point.base_multiply(self.nonce))
+        self.nonce_point = curve.encode(curve.base_multiply(self.nonce))
         self.id = node_signing.presignature_id(secrets.token_bytes(32), self.nonce_point)
         self.u = dict(zip(signers, split(self.nonce * self.mask, len(signers)), strict=True))
         self.w: dict[bytes, dict[OperatorAddress, int]] = {}
@@ -64,11 +64,11 @@ Special = Callable[[str, Any], Awaitable[Any]]
 class SigningNetwork(FakeNetwork):
     """n scripted nodes, all of which hold one key of which t must sign."""
 
-    def __init__(self, t: int, n: int, *, strangers: int = 0) -> None:
-        super().__init__(t, n + strangers)
+    def __init__(self, t: int, n: int, *, others: int = 0) -> None:
+        super().__init__(t, n + others)
         self.n = n
         self.secret = scalar()
-        self.public_key = point.encode(point.base_multiply(self.secret))
+        self.public_key = curve.encode(curve.base_multiply(self.secret))
         self.address = public_key_to_address(self.public_key)
         self.ephemeral = EphemeralKey.generate()
         self.eph_id = ""

@@ -5,7 +5,7 @@ import json
 from hypothesis import strategies as st
 
 from dan_async.config import Threshold
-from dan_async.crypto import curve as point
+from dan_async.crypto import curve
 from dan_async.crypto.address import to_checksum_address
 from dan_async.protocols.exchange import (
     Exchange,
@@ -69,7 +69,7 @@ def thresholds(*, most: int = 20) -> st.SearchStrategy[Threshold]:
 
 def public_keys() -> st.SearchStrategy[bytes]:
     """Compressed points of secp256k1."""
-    return st.integers(1, point.ORDER - 1).map(lambda secret: point.encode(point.base_multiply(secret)))
+    return st.integers(1, curve.ORDER - 1).map(lambda secret: curve.encode(curve.base_multiply(secret)))
 
 
 def claims(revision: str = "1") -> st.SearchStrategy[EphemeralClaim]:

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "dan_async"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"_version", "types"}),
     frozenset({"errors"}),
-    frozenset({"_values", "_json", "deadline"}),
+    frozenset({"_values"}),
+    frozenset({"_json", "deadline"}),
     frozenset({"retry", "crypto"}),
     frozenset({"config", "events", "user_operation"}),
     frozenset({"session", "protocols", "transport", "otel"}),
@@ -35,6 +36,12 @@ DEVNET_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cluster"}),
     frozenset({"__init__", "pytest_plugin"}),
 )
+
+#: The jobs' contract is `network`: whoever calls a job chooses the network, so these know none, wherever it stands.
+FORBIDDEN = {
+    room: frozenset({"nodes", "gateway", "devnet"})
+    for room in ("request", "jobs", "client", "batch", "account", "userops")
+}
 
 #: Arithmetic and text only: no waiting, no clock, no socket.
 PURE = (
@@ -110,21 +117,28 @@ def test_imports_point_downward(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
+    [path for path in MODULES if _room(path) in FORBIDDEN],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_jobs_know_no_network(path: Path) -> None:
+    """Some rooms may not import others, though these are on lower floors."""
+    rooms = {name.split(".")[1] for name in _imports(path) if name.startswith("dan_async.")}
+    assert not rooms & FORBIDDEN[_room(path)]
+
+
+@pytest.mark.parametrize(
+    "path",
     [path for path in MODULES if _room(path) == "devnet"],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
 def test_imports_inside_the_devnet_point_downward(path: Path) -> None:
     """The devnet's rooms have floors too."""
-    room = _room_of_devnet(path.relative_to(PACKAGE).with_suffix("").parts)
+    room = path.relative_to(PACKAGE).with_suffix("").parts[1]
     for name in _imports(path):
         parts = tuple(name.split("."))
         if parts[:2] != ("dan_async", "devnet") or len(parts) < 3 or parts[2] == room:
             continue
         assert _floor(parts[2], DEVNET_FLOORS) < _floor(room, DEVNET_FLOORS), name
-
-
-def _room_of_devnet(parts: tuple[str, ...]) -> str:
-    return parts[1]
 
 
 def test_no_imports_go_in_circles() -> None:
@@ -165,10 +179,16 @@ def test_underscore_modules_stay_in_their_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("place", PURE)
 def test_pure_modules_wait_for_nothing(place: str) -> None:
-    """What is pure imports no event loop, no clock and no socket."""
+    """A pure module imports no event loop, no clock and no socket, and has no coroutine."""
     path = PACKAGE / place
     for module in [path] if path.is_file() else sorted(path.rglob("*.py")):
         assert not _imports(module) & {"asyncio", "time", "socket"}, module
+        waiting = [
+            node.lineno
+            for node in ast.walk(ast.parse(module.read_text()))
+            if isinstance(node, ast.Await | ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith)
+        ]
+        assert not waiting, f"{module} waits on lines {waiting}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import json
@@ -21,7 +22,12 @@ PACKAGES = ["dan_async"] + [
 ]
 PUBLIC = [name for name in dan_async.__all__ if name != "__version__"]
 
-#: Modules that an extra brings; nothing of the core may load them, whatever is used.
+#: Modules of extras, which users import by their full path.
+DEEP_MODULES = ("devnet/pytest_plugin.py", "storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py")
+#: The public names at the last change of the public surface. Rewrite it with: python -m tests.test_package
+RECORDED_NAMES = ROOT / "tests" / "public_names.json"
+
+#: Third-party modules that an extra brings; nothing of the core may load them, whatever is used.
 OF_EXTRAS = {
     "typer",
     "rich",
@@ -36,7 +42,7 @@ OF_EXTRAS = {
 
 
 def run_python(code: str) -> str:
-    """Run code in a fresh interpreter and give what it prints."""
+    """Run code in a fresh interpreter and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
@@ -45,13 +51,38 @@ def run_python(code: str) -> str:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Give the modules that a statement loads in a fresh interpreter."""
+    """Return the modules that a statement loads in a fresh interpreter."""
     code = f"import json, sys; before = set(sys.modules); {statement}; print(json.dumps(sorted(set(sys.modules) - before)))"
     return set(json.loads(run_python(code)))
 
 
 def names_of(package: ModuleType) -> list[str]:
     return list(getattr(package, "__all__", []))
+
+
+def public_names() -> dict[str, list[str]]:
+    """Return the names that each public module lists; they are read, not imported, since some modules need an extra."""
+    package = ROOT / "dan_async"
+    found: dict[str, list[str]] = {}
+    for path in sorted(
+        {*package.glob("*.py"), *package.glob("*/__init__.py"), *map(package.joinpath, DEEP_MODULES)}
+    ):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                found[module] = sorted(ast.literal_eval(node.value))
+    return dict(sorted(found.items()))
+
+
+def test_public_names_are_the_recorded_ones() -> None:
+    """A name that users import neither comes nor goes unnoticed."""
+    recorded, found = json.loads(RECORDED_NAMES.read_text()), public_names()
+    before = {f"{module}.{name}" for module, names in recorded.items() for name in names}
+    now = {f"{module}.{name}" for module, names in found.items() for name in names}
+    assert recorded == found, (
+        f"new: {sorted(now - before)}, gone: {sorted(before - now)}. If that is meant, name them in CHANGELOG.md"
+        " under [Unreleased] and run: python -m tests.test_package"
+    )
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -76,7 +107,7 @@ def test_the_package_promises_something() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """Lazy names do not turn a typing error into something stranger."""
+    """Lazy names do not turn a typing error into something else."""
     with pytest.raises(AttributeError, match="DanClinet"):
         _ = dan_async.DanClinet
 
@@ -141,3 +172,7 @@ from dan_async import {", ".join(PUBLIC)}
 def test_types_are_marked() -> None:
     """Type checkers look into the package."""
     assert (ROOT / "dan_async" / "py.typed").is_file()
+
+
+if __name__ == "__main__":
+    RECORDED_NAMES.write_text(json.dumps(public_names(), indent=2) + "\n")

@@ -8,14 +8,14 @@ import itertools
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -25,9 +25,11 @@ from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.share_store import ShareStore, replace_file
+from dan_async.protocols.node_claims import Claims, SignedClaims
 from dan_async.types import Clock, OperatorAddress
 
 T = TypeVar("T")
+S = TypeVar("S", bound=SignedClaims)
 
 _STORAGE_INFO = b"dan-devnet share store key"
 
@@ -43,7 +45,6 @@ class NodeIdentity:
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a new identity."""
         while True:
             secret = secrets.token_bytes(32)
             if 0 < int.from_bytes(secret, "big") < ORDER:
@@ -56,11 +57,7 @@ class NodeIdentity:
 
     @classmethod
     def load_or_create(cls, path: Path) -> Self:
-        """
-        Read the identity kept in a file, or make one and keep it there, with mode 0600.
-
-        The file is not encrypted: anyone who can read it is the node.
-        """
+        """Read the identity in a file of mode 0600, or make one and keep it there. Who can read the file is the node."""
         try:
             text = path.read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
@@ -153,17 +150,15 @@ class NodeLimits:
     early_message_s: float = _seconds(20.0)
 
 
+@define(eq=False, repr=False)
 class RateLimit:
     """Allows so many requests per second and address, and short bursts."""
 
-    def __init__(
-        self, per_s: float, burst: int, *, clock: Callable[[], float], max_addresses: int = 4096
-    ) -> None:
-        self._per_s = per_s
-        self._burst = float(burst)
-        self._clock = clock
-        self._max_addresses = max_addresses
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+    _per_s: float
+    _burst: int
+    _clock: Callable[[], float] = field(kw_only=True)
+    _max_addresses: int = field(default=4096, kw_only=True)
+    _buckets: OrderedDict[str, tuple[float, float]] = field(factory=OrderedDict, init=False)
 
     def take(self, address: str) -> float:
         """Take one token; return 0.0 if there was one, else the seconds until there is."""
@@ -178,12 +173,7 @@ class RateLimit:
 
 
 class Urgency(IntEnum):
-    """
-    Which computation comes first.
-
-    Work under way goes before new work: so a busy node finishes one thing after the other, instead of letting everything
-    wait for everything else until deadlines pass.
-    """
+    """Which computation comes first: work under way before new work, so that a busy node finishes what it began."""
 
     NEW = 0
     UNDER_WAY = 1
@@ -253,13 +243,10 @@ class _Arithmetic:
 
 
 class Workers:
-    """
-    Two threads: one for arithmetic, one for the disk.
+    """Two threads: one for arithmetic, one for the disk."""
 
-    One for arithmetic is the best number, not the least: Python code in several threads fights the event loop for the
-    interpreter lock, and with two the loop stalls longer while fewer keys get done. Where cores are to spare,
-    give each node a process of its own.
-    """
+    # One for arithmetic is the best number, not the least: Python code in several threads fights the event loop for the
+    # interpreter lock, and with two the loop stalls longer while fewer keys get done.
 
     def __init__(self) -> None:
         self._arithmetic = _Arithmetic()
@@ -272,7 +259,6 @@ class Workers:
         return await asyncio.wrap_future(self._arithmetic.submit(urgency, function, *arguments))
 
     async def use_disk(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run something that reads or writes files off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, function, *arguments)
 
     def close(self) -> None:
@@ -291,12 +277,7 @@ class Workers:
 
 @frozen(kw_only=True, eq=False)
 class NodeContext:
-    """
-    One node, as each of its parts sees it.
-
-    The workers belong to the runner of the node. ``on_crash`` is called when a fault kills the node, with the seconds
-    until it is to come back, if it is.
-    """
+    """One node, as each of its parts sees it. The workers are its runner's."""
 
     identity: NodeIdentity
     limits: NodeLimits = field(repr=False)
@@ -304,4 +285,10 @@ class NodeContext:
     faults: NodeFaults
     store: ShareStore
     clock: Clock
+    #: Called when a fault kills the node, with the seconds until it is to come back, if it is.
     on_crash: Callable[[float | None], None]
+
+    def signed(self, kind: type[S], claims: Claims, participants: Sequence[OperatorAddress]) -> S:
+        """Make claims as one of these participants, and sign them."""
+        operator, sign = self.identity.operator, self.identity.sign
+        return kind.make(claims, operator=operator, party_index=participants.index(operator) + 1, sign=sign)

@@ -8,7 +8,6 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
-from typing import Self
 
 from aiohttp import web
 
@@ -54,43 +53,26 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 class PortReservation:
-    """
-    A port from the operating system, held by a socket that is bound and never listens.
-
-    Connections are refused while no node listens at it, and no other program is given the port meanwhile. (Where
-    SO_REUSEPORT is missing, the port is found and let go again; somebody else may then take it.)
-    """
+    """A port held by a bound socket that never listens: connections are refused, and no other program is given the port."""
 
     def __init__(self, host: str) -> None:
         self._socket = listening_socket(host, 0)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         if not hasattr(socket, "SO_REUSEPORT"):
-            self._socket.close()
+            self._socket.close()  # found and let go again: somebody else may then take it
 
     @property
     def authority(self) -> str:
-        """Host and port as they stand in a URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     def close(self) -> None:
-        """Release the port."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Door:
-    """
-    Where one node listens: shut, connections are refused; opened again, it is at the same port.
-
-    It owns the listener from now on; ``on_shut`` is called whenever it was shut, and no connection is accepted any more.
-    """
+    """Where one node listens, by a listener that is now the door's; ``on_shut`` is called whenever it was shut."""
 
     def __init__(
         self, runner: web.AppRunner, listener: socket.socket, *, on_shut: Callable[[], None] = lambda: None
@@ -104,7 +86,6 @@ class Door:
         self._moving: asyncio.Task[None] | None = None
 
     async def start(self, *, is_open: bool) -> None:
-        """Begin, open or shut."""
         self._is_wanted_open = is_open
         await self._move()
 
@@ -115,7 +96,6 @@ class Door:
             self._moving = asyncio.create_task(self._move(), name="devnet node door")
 
     async def aclose(self) -> None:
-        """Shut it for good."""
         self._is_wanted_open = False
         if self._moving is not None:
             # It takes a few turns; cancelled, it might lose an open server.

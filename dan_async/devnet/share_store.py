@@ -11,23 +11,23 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from dan_async._json import load
 from dan_async.errors import DanError
+from dan_async.protocols.fields import members
 
 try:
     import fcntl
 except ImportError:  # Windows: nothing keeps two nodes apart there
     fcntl = None  # type: ignore[assignment]  # the module is missing on purpose
 
-#: What the names of a node's records begin with: passkeys, and set-ups with other nodes. Keys have no prefix.
-PASSKEY_PREFIX = "passkey-"
-PAIR_PREFIX = "pair-"
+T = TypeVar("T")
 
 _MAGIC = b"dan-devnet record 1\n"
 _NONCE_LENGTH = 12
@@ -44,19 +44,38 @@ class ShareStore(Protocol):
 
     def put(self, name: str, data: bytes) -> None:
         """Write a record, durably, in the place of one of the same name."""
-        ...
 
     def get(self, name: str) -> bytes | None:
         """Read a record, or None if there is none."""
-        ...
 
     def names(self) -> Iterable[str]:
         """Return the names of all records."""
-        ...
 
     def close(self) -> None:
         """Let go of the store. May be called twice."""
-        ...
+
+
+def read_all(store: ShareStore, kind: str) -> Iterator[bytes]:
+    """Read the records of a kind, which their names begin with: ``pair``, ``passkey``, or nothing for a key. Blocks."""
+    for name in store.names():
+        data = store.get(name) if name.rpartition("-")[0] == kind else None
+        if data is not None:
+            yield data
+
+
+def decode_record(
+    data: bytes, kind: str, version: int, names: Sequence[str], read: Callable[[Mapping[str, Any]], T]
+) -> T:
+    """Read a record with exactly these members and its version; *read* is given the members."""
+    try:
+        found = members(load(data), kind, ("version", *names))
+        if found["version"] != version:
+            raise ShareStoreError(f"the record of a {kind} is of version {found['version']}, not {version}")
+        return read(found)
+    except ShareStoreError:
+        raise
+    except DanError as error:
+        raise ShareStoreError(f"the record of a {kind} is malformed: {error.message}") from error
 
 
 class MemoryShareStore:
@@ -65,19 +84,13 @@ class MemoryShareStore:
     def __init__(self) -> None:
         self._records: dict[str, bytes] = {}
 
-    def __repr__(self) -> str:
-        return f"MemoryShareStore({len(self._records)} records)"
-
     def put(self, name: str, data: bytes) -> None:
-        """Keep a record."""
         self._records[_checked(name)] = data
 
     def get(self, name: str) -> bytes | None:
-        """Return a record."""
         return self._records.get(_checked(name))
 
     def names(self) -> list[str]:
-        """Return the names of all records."""
         return sorted(self._records)
 
     def close(self) -> None:
@@ -94,9 +107,6 @@ class DiskShareStore:
         self._lock: int | None = _lock(folder)
         for leftover in folder.glob("*.new"):  # a crash between writing and replacing
             leftover.unlink()
-
-    def __repr__(self) -> str:
-        return f"DiskShareStore({str(self._folder)!r})"
 
     def put(self, name: str, data: bytes) -> None:
         """Encrypt a record and write it durably."""
@@ -123,11 +133,9 @@ class DiskShareStore:
             ) from None
 
     def names(self) -> list[str]:
-        """Return the names of all records."""
         return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
 
     def close(self) -> None:
-        """Release the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

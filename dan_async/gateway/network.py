@@ -36,7 +36,7 @@ from dan_async.protocols.exchange import (
 from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
 from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.results import KeygenResult
+from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import SocketOpener
 from dan_async.types import Clock, KeyAlgorithm, RequestId, new_request_id
@@ -190,15 +190,8 @@ class GatewayNetwork:
 
     def _check_claim(self, claim: EphemeralClaim) -> None:
         known = self._gateway.revision.known
-        if known is None:
-            return
-        allowed = known.ephemeral_algorithms
-        if claim.sign_alg not in allowed:
-            raise InvalidFieldError(
-                "eph_alg",
-                f"must be {' or '.join(allowed)} in revision {known.revision}",
-                hint="An ed25519 key works with every revision",
-            )
+        if known is not None:
+            known.check_claim(claim)
 
     def _context(self, operation: Operation, request_id: RequestId | None = None) -> ErrorContext:
         connector = self._gateway.connector
@@ -262,7 +255,6 @@ class GatewayNetwork:
         self, request: KeygenRequest, auth: AuthModule, sign_algs: Sequence[KeyAlgorithm], deadline: Deadline
     ) -> Awaitable[tuple[KeygenResult, ...]]:
         self._refuse_if_closed()
-        self._check_claim(request.claim)
         make = partial(
             keygen_exchange,
             threshold=request.threshold,
@@ -351,7 +343,7 @@ class GatewayNetwork:
             owner_id=order.owner_id or "",
             deadline=deadline,
         ).run()
-        return tuple(result.to_bytes() for result in results)
+        return tuple(map(SigngenResult.to_bytes, results))
 
     async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
         """

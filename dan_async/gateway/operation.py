@@ -11,7 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, TypeVar
 
 from attrs import field, frozen
 
@@ -115,6 +115,8 @@ class GatewayOperation(ABC, Generic[R]):
 
     #: How it is authorised.
     method: AuthMethod
+    #: Whether somebody is waited for between challenge and authentication, so that the gateway has to be listened to.
+    waits_for_owner: ClassVar[bool]
 
     def __init__(
         self,
@@ -239,7 +241,9 @@ class GatewayOperation(ABC, Generic[R]):
             self._phase = "setup"
             await socket.send(exchange.setup_frame, limit_s)
             self._phase = "challenge"
-            challenges = exchange.read_challenges(await socket.receive(step.remaining()))
+            challenges = exchange.read_challenges(
+                await socket.receive(step.remaining(), and_listen=self.waits_for_owner)
+            )
         except BaseException as error:
             if socket is not None:
                 await socket.aclose()
@@ -301,6 +305,8 @@ class GatewayOperation(ABC, Generic[R]):
 class OwnerOperation(GatewayOperation[R]):
     """An operation that the owner's wallet or passkey authorises, while the gateway is watched."""
 
+    waits_for_owner = True
+
     def __init__(
         self,
         gateway: Gateway,
@@ -314,19 +320,22 @@ class OwnerOperation(GatewayOperation[R]):
         super().__init__(gateway, context, make, claim=claim, deadline=deadline)
         self.method = auth.method
         self._auth = auth
+        self._is_interactive = auth.interactive
         self._wallet_was_asked = False
 
     def _is_final(self) -> bool:
         # Someone who has read and signed one prompt is never shown a second one behind the caller's back.
-        return self._wallet_was_asked and self._auth.interactive
+        return self._wallet_was_asked and self._is_interactive
 
     async def _authorise(
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
     ) -> str:
-        if socket is not None and socket.has_arrived:
+        if socket is not None and socket.has_more:
             await self._refuse_early(socket)  # it came together with the challenge
         signatures = await self._sign_watched(exchange, challenges, socket)
-        await self._refuse_early(socket)
+        early = None if socket is None else await socket.early_error()
+        if early is not None:
+            raise early
         self._refuse_if_expired()
         found = {}
         for slot, signature in signatures.items():
@@ -339,10 +348,9 @@ class OwnerOperation(GatewayOperation[R]):
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
     ) -> dict[str, str]:
         """Wait for the wallet; give up when the gateway says something meanwhile, or the time is over."""
-        interactive = self._auth.interactive
         # An interactive wallet has a limit of its own (Timeouts.wallet_s).
-        limit = asyncio.timeout(None if interactive else self._deadline.remaining())
-        waiting = self._deadline.paused() if interactive else nullcontext()
+        limit = asyncio.timeout(None if self._is_interactive else self._deadline.remaining())
+        waiting = self._deadline.paused() if self._is_interactive else nullcontext()
         is_waiting = True
 
         def interrupt(_: object) -> None:
@@ -374,7 +382,7 @@ class OwnerOperation(GatewayOperation[R]):
             # A passkey that is being registered vouches for nothing: there is no typed data.
             typed_data = {} if self._claim is None else exchange.typed_data(slot, challenge)
             self._wallet_was_asked = True
-            with wallet_turn(self._gateway.events, self._context.request_id, self._auth.interactive):
+            with wallet_turn(self._gateway.events, self._context.request_id, self._is_interactive):
                 signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
         return signatures
 
@@ -383,6 +391,7 @@ class EphemeralKeyOperation(GatewayOperation[R]):
     """An operation that the ephemeral key authorises. Nobody is waited for: signing takes less than a millisecond."""
 
     method: AuthMethod = "ephemeral"
+    waits_for_owner = False
     _claim: EphemeralClaim
 
     def __init__(

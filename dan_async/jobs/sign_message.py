@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from dan_async._json import dump, load
-from dan_async._values import check_seconds, from_hex, to_hex
+from dan_async._values import MAX_SAFE_INT, check_seconds, from_hex, member_of, to_hex
 from dan_async.config import Timeouts
 from dan_async.crypto.eip712 import SpelledValue, takes_long, typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
@@ -28,7 +28,6 @@ from dan_async.user_operation import PackedUserOperation, UserOperationV06, User
 #: The messages that ``sign_message`` takes.
 Message: TypeAlias = str | bytes | bytearray | memoryview | TypedData
 
-_LARGEST = 2**53 - 1
 _MOST_BITS = 256
 _DEEPEST = 60
 _DIGEST_LENGTH = 32
@@ -181,12 +180,7 @@ def _chain_of(request: SignRequest) -> int | None:
 
 def _kind_of(message: object, request_type: object) -> RequestType:
     if request_type is not None:
-        try:
-            return RequestType(request_type)  # type: ignore[arg-type]  # StrEnum refuses other values
-        except ValueError:
-            raise InvalidFieldError(
-                "request_type", f"must be one of {', '.join(RequestType)}", hint="Or leave it out"
-            ) from None
+        return member_of(RequestType, "request_type", request_type, hint="Or leave it out")
     if isinstance(message, str | bytes | bytearray | memoryview):
         return RequestType.EIP191
     if isinstance(message, _OPERATIONS):
@@ -251,7 +245,7 @@ def _json_ready(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int):
-        if abs(value) <= _LARGEST:
+        if abs(value) <= MAX_SAFE_INT:
             return value
         if value.bit_length() > _MOST_BITS:
             raise InvalidFieldError("message", f"has a number of more than {_MOST_BITS} bits")

@@ -15,11 +15,25 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import frozen
 
 from dan_async._json import is_too_deep
-from dan_async._values import MAX_PERMISSIONS_LENGTH, check_instance, check_int, check_text, number_of
+from dan_async._values import (
+    MAX_PERMISSIONS_LENGTH,
+    MAX_SAFE_INT,
+    check_instance,
+    check_int,
+    check_text,
+    number_of,
+)
 from dan_async.crypto.abi import function_selector
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
+
+T = TypeVar("T")
+
+_MAX_DEPTH = 64
+_MOST_ITEMS = 256
+_SELECTOR_LENGTH = 4
+_read_uint256 = number_of(256)
 
 #: Most that gas may cost in one operation if the permissions do not say: one whole unit of the chain's currency.
 DEFAULT_GAS_COST = 10**18
@@ -246,9 +260,6 @@ def _read_call(value: Any, path: str) -> CallRule:
     )
 
 
-_MAX_DEPTH = 64
-
-
 def permissions_text(value: str | Mapping[str, Any] | Sequence[Any] | None) -> str | None:
     """Return permissions as the JSON text for the wire: text exactly as it is, an object or list written compactly."""
     if value is None:
@@ -296,12 +307,6 @@ def _refuse_float(_: str) -> Any:
     )
 
 
-T = TypeVar("T")
-_MOST_ITEMS = 256
-_SELECTOR_LENGTH = 4
-_read_uint256 = number_of(256)
-
-
 def read_object(value: Any, path: str, known: Iterable[str], required: Iterable[str]) -> Mapping[str, Any]:
     """Check an object's members; unknown names are not repeated."""
     known = tuple(known)
@@ -347,7 +352,7 @@ def read_amount(value: Any, path: str) -> int:
 
 def read_chain_id(value: Any, path: str) -> int:
     """Read a chain's id."""
-    return check_int(path, value, least=1, most=2**53 - 1)
+    return check_int(path, value, least=1, most=MAX_SAFE_INT)
 
 
 def read_time(value: Any, path: str) -> int:

@@ -14,9 +14,10 @@ from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
+from dan_async._values import member_of
 from dan_async.config import Threshold
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision, member_of
+from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision
 from dan_async.protocols.gateway_0_1 import REVISION_0_1
 from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
@@ -126,7 +127,7 @@ class KeygenExchange(Exchange[tuple[KeygenResult, ...]]):
                 f"the gateway gave keys for {', '.join(found)} where {', '.join(self.setups)} was asked for",
                 hint="Check the gateway's revision",
             )
-        return tuple(found[slot] for slot in self.setups)
+        return tuple(map(found.__getitem__, self.setups))
 
 
 @frozen(kw_only=True)
@@ -140,7 +141,7 @@ class SigngenExchange(Exchange[tuple[SigngenResult, ...]]):
         found = {result.transaction_id: result for result in self.protocol.decode_signgen_results(frame)}
         if set(found) != set(self.transaction_ids):
             raise ProtocolError("the gateway signed other messages than were asked for")
-        return tuple(found[name] for name in self.transaction_ids)
+        return tuple(map(found.__getitem__, self.transaction_ids))
 
 
 class EphemeralKeyExchange(Exchange[None]):

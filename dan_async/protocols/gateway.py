@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard, get_args
 
 from dan_async._json import dump, quote
-from dan_async._values import check_text, from_hex, shown
+from dan_async._values import check_text, from_hex, member_of, shown
 from dan_async.config import Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import TypedDataForm
@@ -70,17 +70,6 @@ ApiVersion: TypeAlias = Literal["v1", "v2"]
 
 #: The slot of an operation that has one setup and no algorithm.
 MAIN = "main"
-
-E = TypeVar("E", bound=StrEnum)
-
-
-def member_of(kind: type[E], name: str, value: object) -> E:
-    """Return the member of an enumeration that a value names; the error lists those there are."""
-    try:
-        return kind(value)  # type: ignore[arg-type]  # an enumeration refuses all but its values
-    except ValueError:
-        raise InvalidFieldError(name, f"must be one of {', '.join(kind)}") from None
-
 
 # --- challenges: 64 hex digits without 0x -----------------------------------------------------------------------------
 
@@ -208,7 +197,8 @@ class GatewayProtocol(ABC):
 
     def check_method(self, operation: str, method: str) -> None:
         """Check that a method may authorise an operation."""
-        self.check_operation(operation)
+        if operation not in tuple(self.methods):
+            self.check_operation(operation)
         allowed = self.methods[operation]
         if method not in allowed:
             raise InvalidFieldError(
@@ -219,7 +209,7 @@ class GatewayProtocol(ABC):
 
     def encode_claim(self, claim: EphemeralClaim) -> str:
         """Write the ephemeral claim: tag 2 of a setup."""
-        self._check_ephemeral_algorithm(claim)
+        self.check_claim(claim)
         algorithm = f',"signAlg":"{claim.sign_alg}"' if self.has_names else ""
         return f'{{"ephId":{quote(claim.eph_id)},"ephPK":"0x{claim.eph_pk.hex()}","expiry":{claim.expiry}{algorithm}}}'
 
@@ -242,10 +232,13 @@ class GatewayProtocol(ABC):
         del owner_id
         return self.decode_claim(text)
 
-    def _check_ephemeral_algorithm(self, claim: EphemeralClaim) -> None:
+    def check_claim(self, claim: EphemeralClaim) -> None:
+        """Check that the revision takes the ephemeral key's algorithm."""
         if claim.sign_alg not in self.ephemeral_algorithms:
             raise InvalidFieldError(
-                "eph_alg", f"must be {' or '.join(self.ephemeral_algorithms)} in revision {self.revision}"
+                "eph_alg",
+                f"must be {' or '.join(self.ephemeral_algorithms)} in revision {self.revision}",
+                hint="An ed25519 key works with every revision",
             )
 
     # --- setups -------------------------------------------------------------------------------------------------------
@@ -260,6 +253,10 @@ class GatewayProtocol(ABC):
         sign_alg: KeyAlgorithm = "secp256k1",
     ) -> KeygenSetup:
         """Make the setup of one key."""
+        if permissions is not None:
+            check_text("permissions", permissions, least=0, most=256 * 1024)
+        if key_label is not None:
+            check_text("key_label", key_label, most=256)
         return KeygenSetup(
             t=threshold.t,
             n=threshold.n,
@@ -358,9 +355,12 @@ class GatewayProtocol(ABC):
 
         Revision 0.1 names the owner in it, and revision 1 repeats the message of the setup, if that has one.
         """
-        del owner_id, message
+        del owner_id
         return UserAuthentication(
-            method="ephemeral", id=claim.eph_id, credentials=self.encode_claim(claim), signature=signature
+            method="ephemeral",
+            id=claim.eph_id,
+            credentials=self.encode_claim(claim),
+            signature=self.encode_ephemeral_signature(signature, message),
         )
 
     def owner_claim(self, setup: Setup, auth: UserAuthentication) -> EphemeralClaim:
@@ -380,6 +380,10 @@ class GatewayProtocol(ABC):
         return claim, self.read_ephemeral_signature(
             auth, setup.message if isinstance(setup, SigngenSetup) else None
         )
+
+    def encode_ephemeral_signature(self, signature: str, message: str | None) -> str:
+        del message
+        return signature
 
     def read_ephemeral_signature(self, auth: UserAuthentication, message: str | None) -> str:
         del message

@@ -33,7 +33,7 @@ class Gateway0_1(Gateway0_3):  # noqa: N801 - the revision's number
     }
 
     def encode_claim(self, claim: EphemeralClaim) -> str:
-        self._check_ephemeral_algorithm(claim)
+        self.check_claim(claim)
         return to_hex(claim.eph_pk)
 
     def decode_claim(self, text: str) -> EphemeralClaim:

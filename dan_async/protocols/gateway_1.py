@@ -13,8 +13,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve
-
 from dan_async._json import dump, load, quote
 from dan_async._values import check_text, shown
 from dan_async.errors import ChallengeError, InvalidFieldError, ProtocolError
@@ -32,7 +30,6 @@ from dan_async.protocols.setups import (
     MOST_SETUP,
     TAG_CLAIM,
     TAG_KEY_ID,
-    EphemeralClaim,
     EphemeralKeySetup,
     UserAuthentication,
     decode_metadata,
@@ -83,17 +80,12 @@ class Gateway1(GatewayProtocol):
     def decode_message(self, text: str, sign_alg: KeyAlgorithm = "secp256k1") -> tuple[SignRequest, ...]:
         return decode_keyed(text, sign_alg=sign_alg)
 
-    def ephemeral_authentication(
-        self, *, claim: EphemeralClaim, owner_id: str, message: str | None, signature: str
-    ) -> UserAuthentication:
-        auth = super().ephemeral_authentication(
-            claim=claim, owner_id=owner_id, message=message, signature=signature
-        )
-        repeated = {} if message is None else {"base64Message": message}
-        return evolve(auth, signature=dump({**repeated, "signature": signature}))
+    def encode_ephemeral_signature(self, signature: str, message: str | None) -> str:
+        """Write the JSON text that the signature stands in, beside the setup's message if that has one."""
+        repeated = "" if message is None else f'"base64Message":{quote(message)},'
+        return f'{{{repeated}"signature":{quote(signature)}}}'
 
     def read_ephemeral_signature(self, auth: UserAuthentication, message: str | None) -> str:
-        """Return the signature out of the JSON text it stands in, beside the setup's message if that has one."""
         repeated = () if message is None else ("base64Message",)
         found = members(load_text(auth.signature), "signature", (*repeated, "signature"))
         if message is not None and found["base64Message"] != message:
@@ -136,9 +128,8 @@ class Gateway1(GatewayProtocol):
 
     def encode_authentications(self, operation: str, found: Mapping[str, UserAuthentication]) -> str:
         del operation
-        return (
-            f"{{{','.join(f'{quote(slot)}:{encode_authentication(auth)}' for slot, auth in found.items())}}}"
-        )
+        entries = [f"{quote(slot)}:{encode_authentication(auth)}" for slot, auth in found.items()]
+        return f"{{{','.join(entries)}}}"
 
     def decode_authentications(
         self, operation: str, frame: str, slots: Collection[str]
@@ -179,18 +170,14 @@ def _decode_challenge_object(frame: object, names: Collection[str]) -> dict[str,
         found = load(frame) if isinstance(frame, str) else None
     except ProtocolError:
         found = None
-    if (
-        not isinstance(found, dict)
-        or set(found) != set(names)
-        or not all(is_challenge(value) for value in found.values())
-    ):
+    if not isinstance(found, dict) or set(found) != set(names) or not all(map(is_challenge, found.values())):
         raise ChallengeError(
             f"the challenge is not a JSON object with 64 hex digits for each of {', '.join(names)}: "
             f"the gateway sent {shown(frame)}",
             hint="Check the gateway's URL and revision; nothing was signed",
         )
     # One signature would do for two keys otherwise: the typed data does not name the algorithm.
-    if len({value.lower() for value in found.values()}) != len(found):
+    if len(found) > 1 and len({value.lower() for value in found.values()}) != len(found):
         raise ChallengeError("the gateway gave two algorithms the same challenge", hint="Nothing was signed")
     return {name: found[name] for name in names}
 

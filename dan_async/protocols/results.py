@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import starmap
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from dan_async._values import check_algorithm, check_int, from_hex, required, shown
 from dan_async.crypto.curve import compress
@@ -58,11 +59,13 @@ class KeygenResult:
     Revisions before 1 do not say the algorithm: secp256k1.
     """
 
-    key_id: MpcKeyId = field(validator=required(check_token))
+    key_id: MpcKeyId
     public_key: bytes
-    sign_alg: KeyAlgorithm = field(default="secp256k1", validator=required(check_algorithm))
+    sign_alg: KeyAlgorithm = "secp256k1"
 
     def __attrs_post_init__(self) -> None:
+        check_token("key_id", self.key_id)
+        check_algorithm("sign_alg", self.sign_alg)
         _check_public_key(self.public_key, self.sign_alg)
 
 
@@ -126,16 +129,16 @@ def _broken(kind: str, problem: str, frame: object) -> ProtocolError:
     )
 
 
-def _split(kind: str, frame: object, keys: tuple[str, ...]) -> list[list[str]]:
+def _split(kind: str, frame: object, keys: tuple[str, ...]) -> Sequence[Sequence[str]]:
     """Split a frame into results and those into values, by the grammar."""
     if not isinstance(frame, str) or not frame:
         raise _broken(kind, "it is empty or not text", frame)
     if len(frame) > _MOST_LENGTH or frame.count(";") >= _MOST_RESULTS:
         raise _broken(kind, "it is too long", frame)
     grammar = _grammar(keys)
-    found = [grammar.match(part) for part in frame.split(";")]
+    found = list(map(grammar.match, frame.split(";")))
     if None not in found:
-        return [list(match.groups()) for match in found if match]
+        return [match.groups() for match in found if match]
     return _split_in_steps(kind, frame, keys)
 
 
@@ -177,7 +180,7 @@ def decode_keygen_results(frame: object, *, has_names: bool) -> tuple[KeygenResu
     if len(found) > 1 and not has_names:
         raise _broken("keygen", "it has more than one key", frame)
     try:
-        results = tuple(_keygen_result(*values) for values in found)
+        results = tuple(starmap(_keygen_result, found))
     except InvalidFieldError as error:
         raise _broken("keygen", error.message, frame) from None
     if len(results) == 1:
@@ -190,19 +193,20 @@ def decode_keygen_results(frame: object, *, has_names: bool) -> tuple[KeygenResu
 
 
 def _keygen_result(key_id: str, public_key_hex: str, algorithm: str = "secp256k1") -> KeygenResult:
-    sign_alg = check_algorithm("signAlg", algorithm)
+    check_algorithm("signAlg", algorithm)
     public_key = from_hex(public_key_hex, field="publicKey")
-    _check_public_key(public_key, sign_alg)
-    if sign_alg == "secp256k1":
-        try:
-            public_key = compress(public_key)
-        except InvalidFieldError:
-            raise InvalidFieldError("publicKey", "is not a point on the curve") from None
-    return KeygenResult(
+    result = KeygenResult(
         key_id=MpcKeyId(key_id),
         public_key=public_key,
-        sign_alg=sign_alg,  # type: ignore[arg-type]  # checked above
+        sign_alg=algorithm,  # type: ignore[arg-type]  # checked above
     )
+    if algorithm != "secp256k1":
+        return result
+    try:
+        compressed = compress(public_key)
+    except InvalidFieldError:
+        raise InvalidFieldError("publicKey", "is not a point on the curve") from None
+    return result if compressed == public_key else evolve(result, public_key=compressed)
 
 
 def decode_signgen_results(frame: object, *, has_names: bool) -> tuple[SigngenResult, ...]:
@@ -223,7 +227,7 @@ def decode_signgen_results(frame: object, *, has_names: bool) -> tuple[SigngenRe
                 transaction_id=values[2] if has_names else None,
             )
         )
-    if has_names and len({result.transaction_id for result in results}) != len(results):
+    if len(results) > 1 and len({result.transaction_id for result in results}) != len(results):
         raise _broken("signgen", "transactionId is the same for two signatures", frame)
     return tuple(results)
 

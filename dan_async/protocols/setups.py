@@ -9,12 +9,13 @@ binary members are base64url, as a browser returns it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
 from dan_async._json import dump, quote
-from dan_async._values import check_algorithm, check_int, check_text, optional, required, shown
+from dan_async._values import MAX_SAFE_INT, check_algorithm, check_int, check_text, optional, required, shown
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import decode_base64, load_text, members
 from dan_async.types import Json, KeyAlgorithm
@@ -46,7 +47,7 @@ class EphemeralClaim:
 
     eph_id: str = field(validator=required(check_text, most=256))
     eph_pk: bytes = field()
-    expiry: int = field(validator=required(check_int, least=0, most=2**53 - 1))
+    expiry: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
     sign_alg: KeyAlgorithm = field(validator=required(check_algorithm))
 
     def __attrs_post_init__(self) -> None:
@@ -78,8 +79,8 @@ class UserAuthentication:
 class TaggedValue:
     """One entry of a setup's metadata: permissions (tag 1), ephemeral claim (tag 2) or key id (tag 3)."""
 
-    tag: int = field(validator=required(check_int, least=0, most=0xFFFF))
-    value: str = field(validator=required(check_text, least=0, most=256 * 1024))
+    tag: int
+    value: str
 
 
 def find_tag(metadata: tuple[TaggedValue, ...], tag: int) -> str | None:
@@ -112,7 +113,10 @@ def decode_metadata(
     if not isinstance(value, list) or len(value) > len(required) + len(optional):
         raise InvalidFieldError("metadata", "must be a list with one entry per tag")
     entries = tuple(
-        TaggedValue(entry["tag"], entry["value"])
+        TaggedValue(
+            check_int("tag", entry["tag"], least=0, most=0xFFFF),
+            check_text("value", entry["value"], least=0, most=256 * 1024),
+        )
         for entry in (members(entry, "metadata", ("tag", "value")) for entry in value)
     )
     tags = [entry.tag for entry in entries]
@@ -152,7 +156,7 @@ class KeygenSetup:
     t: int
     n: int
     metadata: tuple[TaggedValue, ...]
-    key_label: str | None = field(default=None, validator=optional(check_text, most=256))
+    key_label: str | None = None
     sign_alg: KeyAlgorithm = "secp256k1"
 
     @property
@@ -190,9 +194,9 @@ class SigngenSetup:
     """Sign a message with a key. ``message`` is standard Base64 of the UTF-8 message, encoded exactly once."""
 
     t: int = field(validator=required(check_int, least=1, most=2**32 - 1))
-    key_id: str = field(validator=required(check_text, most=256))
+    key_id: str
     message: str = field(validator=required(check_text, least=0, most=1024 * 1024))
-    sign_alg: KeyAlgorithm = field(default="secp256k1", validator=required(check_algorithm))
+    sign_alg: KeyAlgorithm = "secp256k1"
 
 
 @frozen(kw_only=True)
@@ -222,8 +226,8 @@ def encode_keygen_setup(setup: KeygenSetup, *, has_names: bool) -> str:
     # Spelled out like all that is written for every request: dump() takes three times as long.
     label = "" if setup.key_label is None else f'"key_label":{quote(setup.key_label)},'
     algorithm = f',"signAlg":{quote(setup.sign_alg)}' if has_names else ""
-    entries = ",".join(f'{{"tag":{entry.tag},"value":{quote(entry.value)}}}' for entry in setup.metadata)
-    return f'{{"t":{setup.t},"n":{setup.n},{label}"metadata":[{entries}]{algorithm}}}'
+    entries = [f'{{"tag":{entry.tag},"value":{quote(entry.value)}}}' for entry in setup.metadata]
+    return f'{{"t":{setup.t},"n":{setup.n},{label}"metadata":[{",".join(entries)}]{algorithm}}}'
 
 
 def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:
@@ -231,14 +235,12 @@ def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:
     found = members(load_text(text), "setup", ("t", "n", "metadata", *algorithm), ("key_label",))
     if "key_label" in found:
         check_text("key_label", found["key_label"], most=256)
-    if has_names:
-        check_algorithm("sign_alg", found["signAlg"])
     return KeygenSetup(
-        t=check_int("t", found["t"], least=1, most=2**32 - 1),
-        n=check_int("n", found["n"], least=1, most=2**32 - 1),
+        t=_check_count("t", found["t"]),
+        n=_check_count("n", found["n"]),
         metadata=decode_metadata(found["metadata"], required=(TAG_CLAIM,), optional=(TAG_PERMISSIONS,)),
         key_label=found.get("key_label"),
-        sign_alg=found.get("signAlg", "secp256k1"),
+        sign_alg=_read_algorithm(found),
     )
 
 
@@ -266,10 +268,20 @@ def decode_signgen_setup(text: str, *, has_names: bool) -> SigngenSetup:
     decode_base64("message", found["message"])
     return SigngenSetup(
         t=found["t"],
-        key_id=found["key_id"],
+        key_id=check_text("key_id", found["key_id"], most=256),
         message=found["message"],
-        sign_alg=found.get("signAlg", "secp256k1"),
+        sign_alg=_read_algorithm(found),
     )
+
+
+def _check_count(name: str, value: object) -> int:
+    return check_int(name, value, least=1, most=2**32 - 1)
+
+
+def _read_algorithm(found: Mapping[str, Any]) -> KeyAlgorithm:
+    algorithm: KeyAlgorithm = found.get("signAlg", "secp256k1")
+    check_algorithm("sign_alg", algorithm)
+    return algorithm
 
 
 def _check_algorithm(sign_alg: str, *, has_names: bool) -> None:

@@ -127,7 +127,7 @@ VERSION_TABLE = "dan_schema"
 metadata = sa.MetaData()
 
 #: Times are Unix seconds (expires_at) and milliseconds (created_at, updated_at).
-sessions = sa.Table(
+sessions_table = sa.Table(
     "dan_sessions",
     metadata,
     sa.Column("record_id", sa.String(66), primary_key=True),

@@ -26,6 +26,12 @@ from dan_async.errors import ConfigurationError, InvalidFieldError, StoreKeyErro
 
 _KEY_LENGTH = 32
 _KEY_ID = re.compile(r"[0-9A-Za-z:_./@-]{1,160}\Z")
+#: The id of a key from a passphrase: costs, salt and check of the key.
+_SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
+_COSTS = frozenset(2**power for power in range(10, 21))
+
+STORE_KEY_VARIABLE = "DAN_ASYNC_STORE_KEY"
+_LONGEST_FILE = 64 * 1024
 
 
 @frozen
@@ -136,10 +142,6 @@ class FixedKeys:
         return self._keys.get(key_id)
 
 
-ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
-_LONGEST_FILE = 64 * 1024
-
-
 def keys_from_file(path: str | Path) -> FixedKeys:
     """
     Read keys from a file: one on each line, ``ID:64 hex digits`` or the digits alone, the current one first.
@@ -167,7 +169,7 @@ def keys_from_file(path: str | Path) -> FixedKeys:
 
 
 def keys_from_environment(
-    name: str = ENVIRONMENT_VARIABLE, *, environment: Mapping[str, str] | None = None
+    name: str = STORE_KEY_VARIABLE, *, environment: Mapping[str, str] | None = None
 ) -> FixedKeys:
     """
     Read keys from an environment variable: as in a file, separated by white space or commas.
@@ -199,10 +201,6 @@ def _parse(data: bytes, where: str) -> FixedKeys:
             f"{where} does not hold a store key: {problem}",
             hint='Make one: python3 -c "import secrets; print(secrets.token_hex(32))"',
         ) from None
-
-
-_SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
-_COSTS = frozenset(2**power for power in range(10, 21))
 
 
 class PassphraseKeys:

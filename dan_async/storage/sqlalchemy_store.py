@@ -51,15 +51,19 @@ from dan_async.storage.database import (  # noqa: E402 - same
     make_engine,
     make_file,
     parse_url,
+    sessions_table,
     translated,
 )
-from dan_async.storage.database import sessions as table  # noqa: E402 - same
 from dan_async.storage.keys import KeySource  # noqa: E402 - same
 from dan_async.storage.sealing import SealedRecord, Sealer  # noqa: E402 - same
 from dan_async.types import Clock, RequestId  # noqa: E402 - same
 
 __all__ = ["SQLAlchemyStore"]
 
+T = TypeVar("T")
+
+#: How many writes share a commit at most.
+_MOST_TOGETHER = 256
 #: How often a change is tried when the record keeps its state and is written by others meanwhile.
 _TRIES = 5
 
@@ -152,7 +156,7 @@ class SQLAlchemyStore:
                     await asyncio.to_thread(make_file, self._url)
                 async with self._engine.begin() as connection:
                     await connection.run_sync(bring_up_to_date, allowed=self._may_migrate)
-            newest = sa.select(table).order_by(table.c.updated_at.desc()).limit(1)
+            newest = sa.select(sessions_table).order_by(sessions_table.c.updated_at.desc()).limit(1)
             rows = await self._fetch(newest)
             if rows:
                 self._sealer.start_from(rows[0].key_id)
@@ -188,12 +192,12 @@ class SQLAlchemyStore:
     async def get(self, record_id: RequestId) -> StoredSession | None:
         """Return a record."""
         check_text("record_id", record_id)
-        return await self._first(sa.select(table).where(table.c.record_id == record_id))
+        return await self._first(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
         """Return the record with that reference."""
         check_text("reference", reference)
-        return await self._first(sa.select(table).where(table.c.reference == reference))
+        return await self._first(sa.select(sessions_table).where(sessions_table.c.reference == reference))
 
     def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
         """Go through the records that match."""
@@ -205,11 +209,15 @@ class SQLAlchemyStore:
         """Return one page of the records that match."""
         check_limit(limit)
         start = decode_cursor(after)
-        query = sa.select(table).where(*_conditions(setting("where", where, SessionFilter)))
+        query = sa.select(sessions_table).where(*_conditions(setting("where", where, SessionFilter)))
         if start is not None:
-            query = query.where(sa.tuple_(table.c.created_at, table.c.record_id) > sa.tuple_(*start))
+            query = query.where(
+                sa.tuple_(sessions_table.c.created_at, sessions_table.c.record_id) > sa.tuple_(*start)
+            )
         await self.open()
-        rows = await self._fetch(query.order_by(table.c.created_at, table.c.record_id).limit(limit + 1))
+        rows = await self._fetch(
+            query.order_by(sessions_table.c.created_at, sessions_table.c.record_id).limit(limit + 1)
+        )
         records = tuple([await self._sealer.open(_sealed(row)) for row in rows[:limit]])
         return Page(records=records, next=encode_cursor(records[-1]) if len(rows) > limit else None)
 
@@ -219,7 +227,7 @@ class SQLAlchemyStore:
         """Keep a new record."""
         check_instance("record", record, StoredSession)
         await self.open()
-        insert = sa.insert(table).values(**asdict(await self._sealer.seal(record)), version=1)
+        insert = sa.insert(sessions_table).values(**asdict(await self._sealer.seal(record)), version=1)
         await self._writer.run(lambda connection: int(connection.execute(insert).rowcount))
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
@@ -240,7 +248,7 @@ class SQLAlchemyStore:
         check_state("expected", expected)
         await self.open()
         for _ in range(_TRIES):
-            rows = await self._fetch(sa.select(table).where(table.c.record_id == record_id))
+            rows = await self._fetch(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
             if not rows or rows[0].state != expected:
                 raise conflict(record_id, expected, rows[0].state if rows else None)
             known = await self._sealer.open(_sealed(rows[0]))
@@ -254,8 +262,8 @@ class SQLAlchemyStore:
         """Write a record if it is still the version that was read."""
         values = asdict(await self._sealer.seal(record))
         update = (
-            sa.update(table)
-            .where(table.c.record_id == record.record_id, table.c.version == version)
+            sa.update(sessions_table)
+            .where(sessions_table.c.record_id == record.record_id, sessions_table.c.version == version)
             .values(**values, version=version + 1)
         )
         return await self._writer.run(lambda connection: connection.execute(update).rowcount == 1)
@@ -264,9 +272,9 @@ class SQLAlchemyStore:
         """Delete a record."""
         check_text("record_id", record_id)
         await self.open()
-        delete = sa.delete(table).where(table.c.record_id == record_id)
+        delete = sa.delete(sessions_table).where(sessions_table.c.record_id == record_id)
         if expected is not None:
-            delete = delete.where(table.c.state == expected)
+            delete = delete.where(sessions_table.c.state == expected)
         return await self._writer.run(lambda connection: connection.execute(delete).rowcount == 1)
 
     async def mark_expired(self) -> int:
@@ -286,12 +294,14 @@ class SQLAlchemyStore:
         """Delete every record whose key has ended."""
         check_number("ended_for_s", ended_for_s)
         await self._check_clock()
-        delete = sa.delete(table).where(table.c.expires_at <= int(self._clock() - ended_for_s))
+        delete = sa.delete(sessions_table).where(
+            sessions_table.c.expires_at <= int(self._clock() - ended_for_s)
+        )
         return await self._writer.run(lambda connection: int(connection.execute(delete).rowcount))
 
     async def _check_clock(self) -> None:
         await self.open()
-        (row,) = await self._fetch(sa.select(sa.func.max(table.c.updated_at)))
+        (row,) = await self._fetch(sa.select(sa.func.max(sessions_table.c.updated_at)))
         check_clock(self._clock(), row[0])
 
     async def rotate_keys(self) -> int:
@@ -312,9 +322,9 @@ class SQLAlchemyStore:
         count, last = 0, ""
         while True:
             rows = await self._fetch(
-                sa.select(table)
-                .where(table.c.key_id != current, table.c.record_id > last)
-                .order_by(table.c.record_id)
+                sa.select(sessions_table)
+                .where(sessions_table.c.key_id != current, sessions_table.c.record_id > last)
+                .order_by(sessions_table.c.record_id)
                 .limit(100)
             )
             if not rows:
@@ -328,24 +338,20 @@ class SQLAlchemyStore:
 def _conditions(where: SessionFilter) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
     if where.owner is not None:
-        found.append(table.c.owner == where.owner)
+        found.append(sessions_table.c.owner == where.owner)
     if where.chain_id is not None:
-        found.append(table.c.chain_id == where.chain_id)
+        found.append(sessions_table.c.chain_id == where.chain_id)
     if where.state:
-        found.append(table.c.state.in_(where.state))
+        found.append(sessions_table.c.state.in_(where.state))
     if where.expires_after is not None:
-        found.append(table.c.expires_at > where.expires_after)
+        found.append(sessions_table.c.expires_at > where.expires_after)
     if where.expires_by is not None:
-        found.append(table.c.expires_at <= where.expires_by)
+        found.append(sessions_table.c.expires_at <= where.expires_by)
     return found
 
 
 def _sealed(row: sa.Row[Any]) -> SealedRecord:
     return SealedRecord(**{column.name: getattr(row, column.name) for column in fields(SealedRecord)})
-
-
-T = TypeVar("T")
-_MOST_TOGETHER = 256
 
 
 @define

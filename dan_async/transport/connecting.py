@@ -12,10 +12,12 @@ them as cause or context; what may be kept is the operating system's or OpenSSL'
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -24,7 +26,7 @@ from typing import Any
 import aiohttp
 
 from dan_async.config import TransportOptions
-from dan_async.errors import ClientClosedError, ConnectError
+from dan_async.errors import ClientClosedError, ConnectError, DanError, RequestTimeoutError
 from dan_async.retry import HTTP_STATUSES
 
 #: Idle HTTP connections are dropped before common servers drop them (from 5 s on): a POST that meets a connection that is
@@ -267,3 +269,65 @@ def _os_reason(error: OSError) -> str:
 
 def _tls_reason(error: OSError) -> str:
     return (error.reason or type(error).__name__) if isinstance(error, ssl.SSLError) else _os_reason(error)
+
+
+# --- calls under way --------------------------------------------------------------------------------------------------
+
+
+class InFlight:
+    """The calls of one transport, which run in their callers' own tasks; their time limits are how ``aclose`` ends them."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._limits: set[asyncio.Timeout] = set()
+        self._all_ended = asyncio.Event()
+        self._all_ended.set()
+        self.is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._limits)
+
+    def begin(self, timeout_s: float | None) -> asyncio.Timeout:
+        """Return the time limit of a call that begins: to be entered at once, and handed to ``end`` in any case."""
+        if self.is_closed:
+            raise self.closed_error()
+        limit = asyncio.timeout(timeout_s)
+        self._limits.add(limit)
+        self._all_ended.clear()
+        return limit
+
+    def end(self, limit: asyncio.Timeout) -> None:
+        """Take note that a call has ended."""
+        self._limits.discard(limit)
+        if not self._limits:
+            self._all_ended.set()
+
+    @asynccontextmanager
+    async def call(self, method: str, timeout_s: float | None) -> AsyncIterator[None]:
+        """Run one call inside ``async with``, cut off when *timeout_s* passes or the transport is closed."""
+        limit = self.begin(timeout_s)
+        try:
+            async with limit:
+                yield
+        except TimeoutError as error:
+            if isinstance(error, DanError) or not limit.expired():
+                raise  # errors of ours may be TimeoutErrors as well
+            if self.is_closed:
+                raise self.closed_error() from None
+            raise RequestTimeoutError(
+                f"{method} at {self._where} timed out after {timeout_s or 0.0:g} s: no reply came"
+            ) from None
+        finally:
+            self.end(limit)
+
+    def closed_error(self) -> ClientClosedError:
+        """Make the error of a call on a closed transport."""
+        return ClientClosedError(f"the connection to {self._where} was closed by its owner")
+
+    async def aclose(self) -> None:
+        """End every call and wait until it has ended."""
+        self.is_closed = True
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
+        await self._all_ended.wait()

@@ -18,8 +18,7 @@ from dan_async.errors import (
     ProtocolError,
     RpcError,
 )
-from dan_async.transport._limits import InFlight
-from dan_async.transport.connecting import client_ssl, connect_error, make_session, status_error
+from dan_async.transport.connecting import InFlight, client_ssl, connect_error, make_session, status_error
 from dan_async.transport.rpc import decode_reply, encode_request
 from dan_async.types import Json
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from dan_async._json import is_too_deep
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.transport._limits import InFlight
+from dan_async.transport.connecting import InFlight
 from dan_async.transport.rpc import MAX_DEPTH, check_method
 from dan_async.types import Json
 

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import contextlib
 import copy
-import select
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -33,8 +32,7 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
-from dan_async.transport._limits import InFlight, WaitLimits
-from dan_async.transport.connecting import client_ssl, connect_error, make_session, status_error
+from dan_async.transport.connecting import InFlight, client_ssl, connect_error, make_session, status_error
 from dan_async.transport.rpc import shorten
 
 #: How long the peer may take to answer a close frame, in seconds, before the socket is closed without.
@@ -57,14 +55,14 @@ _LOOK_EVERY_S = 0.005
 #: How long to look for the peer's reason after a frame could not be sent, in seconds.
 _REASON_S = 0.1
 
-#: Turns of the event loop until a task has what the system already holds: to poll, to parse, to take.
-_TURNS = 3
-
-#: Not everywhere; see ``Socket._is_readable``.
-_POLL = getattr(select, "poll", None)
-
 #: Shorter texts are no secrets worth hiding, and hiding them would make errors unreadable.
 _LEAST_SECRET = 6
+
+_CONTROL = (WSMsgType.PING, WSMsgType.PONG)
+
+_CLOSING = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED)
+
+_FLOOD = "a flood of pings or pongs"
 
 _PROBLEMS = {
     int(WSCloseCode.MESSAGE_TOO_BIG): "a frame longer than TransportOptions.max_message_bytes",
@@ -108,8 +106,7 @@ class WriteBuffer:
         turn: asyncio.Future[None] = self._loop.create_future()
 
         def release(_: object) -> None:
-            if not turn.done():
-                turn.set_result(None)
+            _release(turn)
 
         self._waiting[turn] = None
         end.add_done_callback(release)
@@ -154,7 +151,6 @@ class Socket:
         transport: asyncio.Transport,
         *,
         where: str,
-        limits: WaitLimits,
         clean: Callable[[str], str],
         on_drop: Callable[[Socket], None],
     ) -> None:
@@ -162,7 +158,6 @@ class Socket:
         self._response = response
         self._transport = transport
         self.where = where
-        self.limits = limits
         self._clean = clean
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
@@ -193,7 +188,7 @@ class Socket:
         except ConnectionLostError:
             pass
         else:
-            if self.buffer.is_free or await self._is_read(timeout_s):
+            if self._transport.get_write_buffer_size() <= MOST_UNREAD or await self._is_read(timeout_s):
                 return
         raise await self._why_it_ended()
 
@@ -249,34 +244,44 @@ class Socket:
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
-    async def receive(self, timeout_s: float | None) -> str:
-        """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
-        wait = 0
+    async def receive(self, timeout_s: float | None, *, and_listen: bool = False) -> str:
+        """
+        Wait for the next text frame. If no whole one comes in time, the connection is of no more use.
+
+        With *and_listen*, go on to receive: ``has_more`` then knows whether another one came together with this one.
+        """
+        timer = None
         if timeout_s is not None:
-            wait = self.limits.begin(timeout_s, lambda: self.end(lambda: self._late(timeout_s)))
+            timer = self._loop.call_later(timeout_s, self.end, partial(self._late, timeout_s))
         try:
-            if self._ahead is None:
-                return await self._next()
-            outcome = await self._ahead
-            self._ahead = None
+            if self._ahead is not None:
+                outcome = await self._ahead
+                self._ahead = None
+            elif and_listen:
+                first: asyncio.Future[str | DanError] = self._loop.create_future()
+                self._listen(after=first)
+                outcome = await first
+            else:
+                outcome = await self._next()
         finally:
-            self.limits.end(wait)
+            if timer is not None:
+                timer.cancel()
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
 
-    async def _next(self) -> str:
-        """Return the next text frame, and see to every other message; raise the error of the end when there is none."""
+    async def _next(self) -> str | DanError:
+        """Return the next text frame, or the error of the end; see to every other message. Raise nothing."""
         while True:
             message = await self._ws.receive()
             self._is_heard = True
             kind = message.type
             if kind is WSMsgType.TEXT:
                 return str(message.data)
-            if kind is not WSMsgType.PING and kind is not WSMsgType.PONG:
-                raise await self._end_of(message)
+            if kind not in _CONTROL:
+                return await self._end_of(message)
             if self._is_flood():
-                raise await self._violation("a flood of pings or pongs", WSCloseCode.POLICY_VIOLATION)
+                return await self._violation(_FLOOD, WSCloseCode.POLICY_VIOLATION)
             # A peer that pings and never reads must not fill the memory with answers.
             if kind is WSMsgType.PING and self.buffer.is_free:
                 await self._write_control(WSMsgType.PONG, message.data)
@@ -317,16 +322,16 @@ class Socket:
     async def _read(self, on_text: Callable[[str], object]) -> None:
         loss: Loss = self._broken
         try:
-            while True:
-                text = await self._next()
-                if self.loss is None:  # else only the peer's close frame is waited for
-                    try:
-                        on_text(text)
-                    except ProtocolError as error:
-                        raise await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR) from None
-        except DanError as error:
-            loss = partial(own_copy, error)
-            if isinstance(error, ProtocolError) and self.loss is None:
+            while not isinstance(outcome := await self._next(), DanError):
+                if self.loss is not None:
+                    continue  # only the peer's close frame is waited for
+                try:
+                    on_text(outcome)
+                except ProtocolError as error:
+                    outcome = await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR)
+                    break
+            loss = partial(own_copy, outcome)
+            if isinstance(outcome, ProtocolError) and self.loss is None:
                 self._lose(loss)
                 await self._wait_for_close()
         finally:
@@ -342,49 +347,37 @@ class Socket:
 
     # --- what comes too early -----------------------------------------------------------------------------------------
 
-    def _listen(self) -> asyncio.Task[str | DanError]:
-        """Begin to receive the next frame; the next ``receive`` takes it."""
+    def _listen(self, *, after: asyncio.Future[str | DanError] | None = None) -> asyncio.Task[str | DanError]:
+        """Begin to receive the next frame, or the one *after* it; the next ``receive`` takes it."""
         if self._ahead is None:
-            self._ahead = asyncio.create_task(self._outcome(), name=f"dan_async listening to {self.where}")
+            receiving = self._next() if after is None else self._next_but_one(after)
+            self._ahead = asyncio.create_task(receiving, name=f"dan_async listening to {self.where}")
             self._tasks.add(self._ahead)
             self._ahead.add_done_callback(self._tasks.discard)
         return self._ahead
 
-    async def _outcome(self) -> str | DanError:
-        # As a result: an exception that nobody comes to look at would be logged as unseen.
+    async def _next_but_one(self, first: asyncio.Future[str | DanError]) -> str | DanError:
         try:
-            return await self._next()
-        except DanError as error:
-            return error
+            outcome = await self._next()
+            if not first.done():
+                first.set_result(outcome)
+        finally:
+            first.cancel()  # unless it is done: nobody waits for what does not come
+        return outcome if isinstance(outcome, DanError) else await self._next()
 
     @property
-    def has_arrived(self) -> bool:
-        """Whether the event loop may have read something that nobody has taken: a frame, or the end."""
-        if self.loss is not None or (self._ahead is not None and self._ahead.done()):
-            return True
-        # The one look at what aiohttp keeps to itself. A task that always reads would see it as well, and costs 4 % of the
-        # CPU time of a key generation over a gateway. aiohttp promises neither name: without them, the answer is yes.
-        queue: Any = getattr(self._ws, "_reader", None)
-        return bool(getattr(queue, "_buffer", True) or queue.is_eof() or queue.exception())
-
-    def _is_readable(self) -> bool:
-        """Whether the system may hold something that the event loop has not read yet."""
-        # Turning the event loop until it has read would cost 3 % of a key generation. Where there is no poll, it is turned.
-        socket = self._transport.get_extra_info("socket")
-        if _POLL is None or socket is None or self._transport.is_closing():
-            return True
-        poll = _POLL()
-        poll.register(socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+    def has_more(self) -> bool:
+        """Whether a frame, or the end, has been listened for and has come."""
+        return self._ahead is not None and self._ahead.done()
 
     async def early_error(self) -> DanError | None:
         """Return what came while nothing should have: None, the loss of the connection, or a frame before its turn."""
-        if not self.has_arrived and not self._is_readable():
-            return None
-        ahead = self._listen()
-        for _ in range(_TURNS):
-            if not ahead.done():
-                await asyncio.sleep(0)
+        ahead = self._ahead or self._listen()
+        if not ahead.done():
+            # The loop reads what the system holds in its next turn, and the task takes it in the one after that.
+            turned: asyncio.Future[None] = self._loop.create_future()
+            self._loop.call_soon(self._loop.call_soon, _release, turned)
+            await turned
         if not ahead.done():
             return None  # pings, or half a frame
         outcome = ahead.result()
@@ -399,16 +392,21 @@ class Socket:
         Listen while something else is waited for: *on_arrival* is called when a frame has come, or the end.
 
         The peer is pinged meanwhile, so that nothing on the way takes the connection for idle; one that is silent from one
-        ping to the next is given up.
+        ping to the next is given up. All that begins with the event loop's next turn: what ends before was no wait.
         """
-        ahead = self._listen()
-        ahead.add_done_callback(on_arrival)
-        self._is_heard = True
-        self._ping(ping_every_s, spare=0)
+
+        def begin() -> None:
+            self._listen().add_done_callback(on_arrival)
+            self._is_heard = True
+            self._ping(ping_every_s, spare=0)
+
+        beginning = self._loop.call_soon(begin)
         try:
             yield
         finally:
-            ahead.remove_done_callback(on_arrival)
+            beginning.cancel()
+            if self._ahead is not None:
+                self._ahead.remove_done_callback(on_arrival)
             self._stop_pinging()
 
     # --- pings --------------------------------------------------------------------------------------------------------
@@ -469,21 +467,29 @@ class Socket:
     async def finish(self) -> None:
         """Close with the peer's consent; refuse a frame that comes before its close frame."""
         await self._write_close(WSCloseCode.OK)
-        wait = self.limits.begin(CLOSE_GRACE_S, self.drop)
+        timer = self._loop.call_later(CLOSE_GRACE_S, self.drop)
         try:
-            text = await self._next()
-        except ConnectionLostError:
-            return  # it may have gone without a close frame: the last frame was the last all the same
+            while (message := await self._ws.receive()).type in _CONTROL:
+                if self._is_flood():
+                    raise self._violated(_FLOOD)
+            if message.type in _CLOSING and self.loss is None:
+                return
+            if message.type is WSMsgType.TEXT:
+                raise self._violated(f"a frame after its last one: {self._clean(message.data)!r}")
+            error = await self._end_of(message)
         finally:
-            self.limits.end(wait)
+            timer.cancel()
             self.drop()
-        raise self._violated(f"a frame after its last one: {self._clean(text)!r}")
+        # It may have gone without a close frame: the last frame was the last all the same.
+        if not isinstance(error, ConnectionLostError):
+            raise error
 
     def _lose(self, loss: Loss) -> None:
         if self.loss is not None:
             return
         self.loss = loss
-        self._stop_pinging()
+        if self._pinging is not None:
+            self._stop_pinging()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         if self._on_end is not None:
@@ -511,6 +517,8 @@ class Socket:
 
         Whoever waits gets the error that *loss* makes. The polite way waits for the peer's close frame, a short time.
         """
+        if self._is_dropped and not self._tasks:
+            return
         self._lose(loss or self._broken)
         try:
             if is_polite and self._tasks and not self._is_dropped:
@@ -529,6 +537,11 @@ def own_copy(error: BaseException) -> Any:
     copied = copy.copy(error)
     copied.__cause__ = error.__cause__
     return copied
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _shown(timeout_s: float | None) -> str:
@@ -602,8 +615,9 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
+        limit = self._in_flight.begin(limit_s)
         try:
-            async with self._in_flight.call("opening", limit_s):
+            async with limit:
                 ws = await self._open_session().ws_connect(
                     f"{self._base}/{name}{self._query}" if name else f"{self._base}{self._query}",
                     headers=self._options.headers,
@@ -615,16 +629,20 @@ class SocketOpener:
                     compress=0,
                 )
                 return self._socket(ws, self._upgrades[asyncio.current_task()])
-        except RequestTimeoutError:
-            failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, DanError):
                 raise
-            failure = connect_error(self.where, error)
+            if not (isinstance(error, TimeoutError) and limit.expired()):
+                failure = connect_error(self.where, error)
+            elif self.is_closed:
+                failure = self.closed_error()
+            else:
+                failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         finally:
             self._upgrades.pop(asyncio.current_task(), None)
+            self._in_flight.end(limit)
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
 
@@ -649,7 +667,6 @@ class SocketOpener:
             response,
             connection.transport,
             where=self.where,
-            limits=self._in_flight.limits,
             clean=self.clean,
             on_drop=self._sockets.discard,
         )

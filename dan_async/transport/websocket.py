@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import random
 import time
@@ -44,16 +45,6 @@ class Backoff:
     later, times a random factor from 0.5 to 1. Time that has passed since the failure counts, so that after a longer
     pause there is no wait at all. The peer can ask for a longer wait, up to *longest_retry_after_s* (None for no limit).
     """
-
-    __slots__ = (
-        "_clock",
-        "_due",
-        "_failures",
-        "_first_wait_s",
-        "_longest_retry_after_s",
-        "_longest_wait_s",
-        "_random",
-    )
 
     def __init__(
         self,
@@ -97,6 +88,82 @@ class Backoff:
         self._due = at + max(least, longest * (0.5 + 0.5 * self._random()))
 
 
+# --- time limits ------------------------------------------------------------------------------------------------------
+
+
+class WaitLimits:
+    """
+    Calls back whoever waits too long, with one timer for all waits on one event loop.
+
+    A timer of asyncio's for each wait costs several times as much, most of it in a heap of timers that were cancelled.
+    Here the timer is set to the earliest limit, and waits that have ended are simply no longer pending when it fires.
+    """
+
+    __slots__ = ("_fires_at", "_heap", "_last", "_pending", "_timer", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._pending: dict[int, Callable[[], object]] = {}
+        self._heap: list[tuple[float, int]] = []
+        self._last = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = math.inf
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def begin(self, limit_s: float, on_late: Callable[[], object]) -> int:
+        """Have *on_late* called in *limit_s* seconds unless ``end`` is, with the number that this returns."""
+        self._last = number = self._last + 1
+        self._pending[number] = on_late
+        when = self.loop.time() + limit_s
+        heap = self._heap
+        heapq.heappush(heap, (when, number))
+        if when < self._fires_at:
+            self._set_timer(when)
+        elif len(heap) > 4 * len(self._pending) + 64:
+            # Mostly waits that have ended: sweeping them out is paid for by their number.
+            heap[:] = [entry for entry in heap if entry[1] in self._pending]
+            heapq.heapify(heap)
+        return number
+
+    def end(self, number: int) -> None:
+        """Forget a wait. May be called twice."""
+        self._pending.pop(number, None)
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(when, self._fire)
+        self._fires_at = when
+
+    def _fire(self) -> None:
+        # A timer may fire early by as much as the clock can tell; it is not set again for that.
+        now = max(self.loop.time(), self._fires_at)
+        self._timer = None
+        self._fires_at = math.inf
+        heap = self._heap
+        while heap:
+            when, number = heap[0]
+            if number not in self._pending:
+                heapq.heappop(heap)
+            elif when <= now:
+                heapq.heappop(heap)
+                self._pending.pop(number)()
+            else:
+                self._set_timer(when)
+                return
+
+    def close(self) -> None:
+        """Forget every wait."""
+        self._pending.clear()
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._fires_at = math.inf
+
+
 # --- one connection ---------------------------------------------------------------------------------------------------
 
 
@@ -119,6 +186,7 @@ class Connection:
         self._socket = socket
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._limits = WaitLimits()
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._max_pending = max_pending
         self._in_flight = 0
@@ -208,7 +276,7 @@ class Connection:
         self._last_id = request_id = self._last_id + 1
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._pending[request_id] = answer
-        wait = 0 if left_s is None else socket.limits.begin(left_s, partial(_expire, answer))
+        wait = 0 if left_s is None else self._limits.begin(left_s, partial(_expire, answer))
         is_sent = False
         try:
             has_to_wait = socket.buffer.is_crowded
@@ -226,7 +294,7 @@ class Connection:
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
         finally:
-            socket.limits.end(wait)
+            self._limits.end(wait)
             if self._pending.pop(request_id, None) is not None and is_sent:
                 self._owed += 1
         return _NOT_SENT if outcome is _TIMED_OUT and not is_sent else outcome
@@ -275,7 +343,10 @@ class Connection:
 
     async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
         """Fail what is pending and close the socket; see ``Socket.aclose``."""
-        await self._socket.aclose(loss, is_polite=is_polite)
+        try:
+            await self._socket.aclose(loss, is_polite=is_polite)
+        finally:
+            self._limits.close()
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:

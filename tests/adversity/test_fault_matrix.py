@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dan_async.devnet.node.signing import NodeSigning
+from dan_async.devnet.peers.pairs import PairSetups
 from dan_async.errors import QuorumError
 from tests.adversity.fault_matrix import (
     ACKNOWLEDGING,
@@ -61,7 +61,7 @@ BY_POST = {
 def no_signing() -> Iterator[None]:
     """Nobody signs here: the nodes need not get ready for it after each key generation, which takes them seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NodeSigning, "key_made", lambda *_: None)
+        patch.setattr(PairSetups, "prepare", lambda *_: None)
         yield
 
 

@@ -15,7 +15,7 @@ import pytest
 from attrs import frozen
 
 from dan_async.devnet import Crash, DealWrongShare, DropRequest, Equivocate, ExpireNonces, FallSilent, Fault
-from dan_async.devnet.node.signing import NodeSigning
+from dan_async.devnet.peers.pairs import PairSetups
 from dan_async.network import KeygenReport
 from tests.adversity.fault_matrix import (
     ACKNOWLEDGING,
@@ -48,7 +48,7 @@ OVERCOME = {name: fault for name, fault in PASSING.items() if name != "expired n
 @pytest.fixture(autouse=True)
 def no_signing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody signs here: the nodes need not get ready for it after each key generation, which takes them seconds."""
-    monkeypatch.setattr(NodeSigning, "key_made", lambda *_: None)
+    monkeypatch.setattr(PairSetups, "prepare", lambda *_: None)
 
 
 pytestmark = pytest.mark.timeout(900 if IS_FULL else 60)

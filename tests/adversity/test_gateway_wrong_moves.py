@@ -760,7 +760,7 @@ async def tls_failure(
     return error
 
 
-async def test_certificate_of_a_stranger(authority: CertificateAuthority, tmp_path: Path) -> None:
+async def test_certificate_of_another_authority(authority: CertificateAuthority, tmp_path: Path) -> None:
     """A CA that is not trusted."""
     error = await tls_failure(authority, CertificateAuthority().issue().server_context(tmp_path))
     assert "certificate" in error.message

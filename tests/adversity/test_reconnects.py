@@ -15,13 +15,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from dan_async._values import to_hex
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
 from dan_async.deadline import Deadline
-from dan_async.errors import DanError, NodeError, NodeUnreachableError, RequestTimeoutError
+from dan_async.errors import ConnectError, DanError, NodeError, NodeUnreachableError, RequestTimeoutError
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.node import Node
-from dan_async.protocols import node as node_1
+from dan_async.protocols.node import PROTOCOL, identity_digest
 from dan_async.retry import RetryPolicy
 from dan_async.transport.websocket import Backoff, WebSocketTransport
 from tests.fake_nodes import Identity
@@ -46,9 +48,9 @@ class NodeSide:
         if method == "dan_identify":
             self.identified += 1
             nonce = bytes.fromhex(params["nonce"][2:])
-            digest = node_1.identity_digest(operator=self.identity.operator, nonce=nonce)
+            digest = identity_digest(operator=self.identity.operator, nonce=nonce)
             return {
-                "protocol": node_1.PROTOCOL,
+                "protocol": PROTOCOL,
                 "operator": self.identity.operator,
                 "signature": to_hex(self.identity.sign(digest)),
             }
@@ -187,25 +189,26 @@ async def test_reconnecting_waits_longer_each_time_up_to_a_cap() -> None:
     async with rpc_server() as server, CuttableProxy(server.port) as proxy:
         backoff = Backoff(clock=clock, random=lambda: 1.0)
         url = f"ws://127.0.0.1:{proxy.port}/v1/rpc"
-        transport = WebSocketTransport(url, backoff=backoff, connect_timeout_s=1)
+        transport = WebSocketTransport(url, backoff=backoff, connect_timeout_s=30)
         proxy.refuse()
         waits = []
         for _ in range(7):
             try:
-                await transport.call("m", "{}", timeout_s=0.01)
-            except DanError:
+                await transport.call("m", "{}", timeout_s=30)
+            except ConnectError:
                 waits.append(backoff.remaining())
             clock.advance(waits[-1])
+            assert backoff.remaining() == pytest.approx(0, abs=1e-9)  # so the next call sleeps no real time
         assert [round(wait, 3) for wait in waits] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
         proxy.refuses = False
-        await transport.call("m", "{}", timeout_s=5)
+        await transport.call("m", "{}", timeout_s=30)
         clock.advance(10)
         connection = transport._connection
         assert connection is not None
         proxy.cut()
         await wait_until(lambda: connection.is_lost)
         clock.advance(0.1)
-        await transport.call("m", "{}", timeout_s=5)
+        await transport.call("m", "{}", timeout_s=30)
         await transport.aclose()
 
 

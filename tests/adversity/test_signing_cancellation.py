@@ -12,7 +12,7 @@ from tests.adversity.cancelling import cancel_after_loop_turns, cancel_everywher
 from tests.fake_signing import SigningNetwork
 from tests.gateway_server import ONCE, scripted
 from tests.helpers import no_leaks, wait_until
-from tests.unit.gateway.test_gateway_signing import NOW, session, signing
+from tests.unit.gateway.test_signing import NOW, session, signing
 
 
 def in_flight(client: DanClient) -> int:

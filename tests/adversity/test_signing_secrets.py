@@ -14,8 +14,8 @@ from dan_async.errors import ClientClosedError, ConnectError, DanError, NodeCode
 from tests.adversity.test_secrets import EPHEMERAL, chain, leaks
 from tests.fake_signing import SigningNetwork
 from tests.gateway_server import scripted
-from tests.unit.gateway.test_gateway_signing import client as gateway_client
-from tests.unit.gateway.test_gateway_signing import session, signing
+from tests.unit.gateway.test_signing import client as gateway_client
+from tests.unit.gateway.test_signing import session, signing
 
 FAULTS: dict[str, Any] = {
     "none": None,

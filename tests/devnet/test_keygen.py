@@ -164,9 +164,9 @@ async def test_arithmetic_does_not_run_on_the_event_loop(devnet, monkeypatch):
     threads = {}
 
     class Watched(DkgParty):
-        def _round(self, step, *, then):
-            threads.setdefault(step.value, set()).add(threading.current_thread().name)
-            return super()._round(step, then=then)
+        def _begin(self, name):
+            threads.setdefault(name, set()).add(threading.current_thread().name)
+            super()._begin(name)
 
     monkeypatch.setattr("dan_async.devnet.peers.keygen.DkgParty", Watched)
     await keygen_on(devnet, 2)

@@ -272,4 +272,4 @@ def signed_settle(key: EphemeralKey, request_id: str, operator: str, eph_pk: byt
 
 def count_working(devnet: Devnet) -> int:
     """How many nodes are generating a key."""
-    return sum(task.get_name().startswith("keygen 0x") for task in asyncio.all_tasks())
+    return sum(task.get_name().startswith("key generations 0x") for task in asyncio.all_tasks())

@@ -31,8 +31,8 @@ class Pause:
         self.go_on = asyncio.Event()
         run = PresignSessions.run
 
-        async def held(sessions, **arguments):
-            presignature = await run(sessions, **arguments)
+        async def held(sessions, job):
+            presignature = await run(sessions, job)
             self.made += 1
             await self.go_on.wait()
             return presignature

@@ -7,6 +7,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TypeVar
 
+from attrs import frozen
+
 from dan_async._values import check_int, check_list, check_mapping
 from dan_async.deadline import wait_for_event
 from dan_async.devnet.faults.kinds import KINDS, Bodies, Fault, HttpRefusal, KeygenFault, ReplyFault
@@ -21,13 +23,7 @@ _KEYGEN, _PRESIGN, _SIGN = "dan_keygen", "dan_presign", "dan_sign"
 
 
 class NodeFaults:
-    """
-    The faults in force at one node; the node asks at each point where something may go wrong.
-
-    Args:
-        wait: Waits for an event, but no longer than so many seconds; injected by tests.
-        random: Returns numbers from 0 to 1 for jitter; injected by tests. Not a source of secrets.
-    """
+    """The faults in force at one node, which asks at each point where something may go wrong."""
 
     def __init__(
         self,
@@ -44,13 +40,8 @@ class NodeFaults:
         self._changed = asyncio.Event()
 
     @property
-    def active(self) -> tuple[Fault, ...]:
-        """The faults as they were set."""
-        return self._faults
-
-    @property
     def uses(self) -> Mapping[int, int]:
-        """How often each fault was used, by its place in ``active``."""
+        """How often each fault was used, by its place."""
         return dict(self._uses)
 
     def set(self, faults: Iterable[Fault], uses: Mapping[int, int] | None = None) -> None:
@@ -69,14 +60,12 @@ class NodeFaults:
         self._on_change = on_change
 
     def is_in_force(self, fault: Fault) -> bool:
-        """Return whether a fault has not been taken away meanwhile."""
         return any(fault is active for active in self._faults)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
     @property
     def is_refusing(self) -> bool:
-        """Whether nobody may connect."""
         return any(fault.refuses_connections for fault in self._faults)
 
     @property
@@ -89,7 +78,6 @@ class NodeFaults:
         return self._first("", lambda fault: fault.on_connect())
 
     def spoil_reply(self, method: str) -> ReplyFault | None:
-        """Return the fault that writes a reply in the node's place."""
         return self._first(method, lambda fault: fault.on_reply())
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -102,22 +90,16 @@ class NodeFaults:
         ]
         for seconds in delays:
             await self._wait(changed, seconds)
-        dropped = self._first(method, lambda fault: fault.on_request())
-        if dropped is not None:
-            raise dropped
+        self._end(method, lambda fault: fault.on_request())
 
     def expires_nonce(self, method: str) -> bool:
-        """Return whether a nonce that is being used is to be taken for an expired one."""
         return self._first(method, lambda fault: fault.on_nonce()) is not None
 
     def before_reply(self, method: str) -> None:
         """Lose the answer, or the node, when the work is done."""
-        ending = self._first(method, lambda fault: fault.on_result())
-        if ending is not None:
-            raise ending
+        self._end(method, lambda fault: fault.on_result())
 
     def forge(self, ack: Acknowledgement, sign: Sign, *, owner_id: str) -> Acknowledgement:
-        """Return the acknowledgement that the node sends instead of its true one."""
         forged = ack
 
         def falsify(fault: Fault) -> Acknowledgement | None:
@@ -130,30 +112,29 @@ class NodeFaults:
     # --- key generation -----------------------------------------------------------------------------------------------
 
     def begin_keygen(self, face: KeygenFace) -> KeygenFaults:
-        """Use the faults of a key generation that begins."""
         return KeygenFaults(self, list(self._use(_KEYGEN, lambda fault: fault.on_keygen())), face)
 
     def before_round(self, round_: int) -> None:
         """Lose the node before it sends its messages of a round of key generation."""
-        crash = self._first(_KEYGEN, lambda fault: fault.before_keygen_round(round_))
-        if crash is not None:
-            raise crash
+        self._end(_KEYGEN, lambda fault: fault.before_keygen_round(round_))
 
     # --- signing ------------------------------------------------------------------------------------------------------
 
     def signing_round(self, round_: int, bodies: Bodies) -> Bodies:
         """Lose the node before it sends its messages of a round of a presignature, or return others in their place."""
-        crash = self._first(_PRESIGN, lambda fault: fault.before_signing_round(round_))
-        if crash is not None:
-            raise crash
+        self._end(_PRESIGN, lambda fault: fault.before_signing_round(round_))
         changed = self._first(_PRESIGN, lambda fault: fault.on_signing_round(round_, bodies))
         return bodies if changed is None else changed
 
     def forge_shares(self, shares: SignatureShares, sign: Sign) -> SignatureShares:
-        """Return the shares of signatures that the node sends instead of its true ones."""
         return self._first(_SIGN, lambda fault: fault.on_shares(shares, sign)) or shares
 
-    # ------------------------------------------------------------------------------------------------------------------
+    # --- use ----------------------------------------------------------------------------------------------------------
+
+    def _end(self, method: str, hook: Callable[[Fault], Exception | None]) -> None:
+        ending = self._first(method, hook)
+        if ending is not None:
+            raise ending
 
     def _first(self, method: str, hook: Callable[[Fault], T | None]) -> T | None:
         return next((outcomes[0] for outcomes in self._use(method, hook)), None)
@@ -180,20 +161,16 @@ class NodeFaults:
                 yield outcomes
 
 
+@frozen
 class KeygenFaults:
     """The faults of one node in one key generation."""
 
-    def __init__(self, node: NodeFaults, faults: list[list[KeygenFault]], face: KeygenFace) -> None:
-        self._node = node
-        self._faults = faults  # kind after kind
-        self._face = face
+    _node: NodeFaults
+    _faults: list[list[KeygenFault]]  # kind after kind
+    _face: KeygenFace
 
     def outgoing(self, round_: int, bodies: Bodies, commitments: Bodies) -> Bodies:
-        """
-        Lose the node before it sends its messages of a round, or return others in their place.
-
-        *commitments* are those of the other parties, once they have come.
-        """
+        """Lose the node before it sends a round, or return other bodies; *commitments* are those of the other parties."""
         self._node.before_round(round_)
         self._face.commitments = commitments
         for group in self._faults:
@@ -210,14 +187,7 @@ Faults = Fault | Iterable[Fault] | None
 
 
 class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
-    """
-    ``Devnet.faults``: the faults in force, by the node's place in ``Devnet.nodes``, from 0.
-
-    Args:
-        count: How many nodes there are.
-        apply: Puts faults in force at a node.
-        first: The faults to begin with.
-    """
+    """``Devnet.faults``: the faults in force, by the node's place in ``Devnet.nodes``; *apply* puts them in force there."""
 
     def __init__(
         self,
@@ -241,7 +211,7 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
         )
         if not all(isinstance(fault, Fault) for fault in listed):
             raise InvalidFieldError("faults", "must be a Fault, a list of them, or None")
-        self._faults[self._checked(index)] = listed
+        self._faults[check_int("index", index, least=0, most=len(self._faults) - 1)] = listed
         self._apply(index, listed)
 
     def __delitem__(self, index: int) -> None:
@@ -252,6 +222,3 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
 
     def __len__(self) -> int:
         return len(self._faults)
-
-    def _checked(self, index: int) -> int:
-        return check_int("index", index, least=0, most=len(self._faults) - 1)

@@ -74,12 +74,7 @@ Spelling = Literal["number", "seconds", "retry-after", "methods"]
 
 @frozen
 class Option:
-    """
-    How a field of a fault is spelt on the command line.
-
-    ``value`` may also be the words to choose from; ``missing`` is said when an option without a default is left out;
-    ``spread`` is the option whose value may follow this one's after ±.
-    """
+    """How a field of a fault is spelt on the command line; ``value`` may also be the words to choose from."""
 
     name: str
     value: Spelling | tuple[str, ...]
@@ -88,8 +83,17 @@ class Option:
 
 
 def spelt(name: str, value: Spelling | tuple[str, ...] = "number", **more: str) -> dict[str, Option]:
-    """Return the metadata of a field that is an option."""
     return {"option": Option(name, value, **more)}
+
+
+def _round(*, last: int) -> Any:
+    return field(
+        default=_COMMIT, validator=required(check_int, least=_COMMIT, most=last), metadata=spelt("round")
+    )
+
+
+def _restart_after() -> Any:
+    return field(default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds"))
 
 
 def _check_methods(_: object, attribute: Any, value: object) -> None:
@@ -228,7 +232,6 @@ class ReplyFault(Fault):
     is_endless: ClassVar[bool] = False
 
     def on_reply(self) -> ReplyFault:
-        """Write the reply, always."""
         return self
 
     @abstractmethod
@@ -243,7 +246,6 @@ class KeygenFault(Fault):
     takes_methods = False
 
     def on_keygen(self) -> KeygenFault:
-        """Lie in every round that there is something to lie about."""
         return self
 
     @abstractmethod
@@ -321,9 +323,7 @@ class Crash(Fault):
     at_round: int | None = field(
         default=None, validator=optional(check_int, least=_COMMIT, most=_ECHO), metadata=spelt("round")
     )
-    restart_after: float | None = field(
-        default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds")
-    )
+    restart_after: float | None = _restart_after()
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -531,9 +531,7 @@ class FallSilent(KeygenFault):
     first = "round"
     example = "silent:round=2"
 
-    round: int = field(
-        default=1, validator=required(check_int, least=_COMMIT, most=_ECHO), metadata=spelt("round")
-    )
+    round: int = _round(last=_ECHO)
 
     def on_keygen_round(self, round_: int, _bodies: Bodies, _face: KeygenFace, /) -> Bodies | None:
         return {} if round_ >= self.round else None
@@ -557,12 +555,8 @@ class CrashInSigning(Fault):
     example = "signing-crash:round=2,restart=1s"
     takes_methods = False
 
-    at_round: int = field(
-        default=1, validator=required(check_int, least=_COMMIT, most=_MULTIPLY), metadata=spelt("round")
-    )
-    restart_after: float | None = field(
-        default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds")
-    )
+    at_round: int = _round(last=_MULTIPLY)
+    restart_after: float | None = _restart_after()
 
     def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
         return NodeCrashed(self.restart_after) if round_ == self.at_round else None
@@ -582,9 +576,7 @@ class SilentInSigning(Fault):
     example = "signing-silent:round=2"
     takes_methods = False
 
-    round: int = field(
-        default=1, validator=required(check_int, least=_COMMIT, most=_MULTIPLY), metadata=spelt("round")
-    )
+    round: int = _round(last=_MULTIPLY)
 
     def on_signing_round(self, round_: int, _bodies: Bodies, /) -> Bodies | None:
         return {} if round_ == self.round else None

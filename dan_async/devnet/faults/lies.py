@@ -7,7 +7,7 @@ import base64
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from attrs import define, evolve, field
 
@@ -30,7 +30,6 @@ Sign = Callable[[bytes], bytes]
 
 
 def forge_shares(ack: Acknowledgement, sign: Sign) -> Acknowledgement:
-    """List public shares that do not make the public key."""
     forged = (encode(base_multiply(_random_scalar())) for _ in ack.public_shares)
     return sign_claims(ack, evolve(ack.claims, public_shares=tuple(forged)), sign)
 
@@ -52,7 +51,6 @@ def substitute_key(ack: Acknowledgement, sign: Sign, owner_id: str) -> Acknowled
 
 
 def sign_claims(said: S, claims: Claims, sign: Sign) -> S:
-    """Sign other claims in the place of those that the node has made."""
     return type(said).make(claims, operator=said.operator, party_index=said.party_index, sign=sign)
 
 
@@ -89,7 +87,6 @@ class KeygenFace:
 
     @property
     def victim(self) -> int:
-        """The index of the party that is lied to."""
         last = len(self.session.identities)
         return last if last != self.index else last - 1
 
@@ -127,27 +124,42 @@ _GARBAGE_BYTES = 64
 
 
 class SpoiltReply(ABC):
-    """
-    A reply that a fault writes in the node's place, past aiohttp to the connection itself.
-
-    Args:
-        transport: The connection; of a WebSocket, past the upgrade.
-        text: The true reply.
-        is_over: Whether a reply without end has to end.
-    """
+    """A reply that a fault writes in the node's place, past aiohttp to the connection itself."""
 
     def __init__(self, transport: asyncio.Transport, text: str, *, is_over: Callable[[], bool]) -> None:
         self._transport = transport
         self._text = text.encode()
         self._is_over = is_over
 
-    @abstractmethod
-    def cut(self) -> None:
-        """Send half of it and close the connection."""
+    #: Whether the connection stays open, and fit for further replies, after garbage.
+    stays_open: ClassVar[bool]
 
     @abstractmethod
+    def half(self) -> bytes:
+        """Return the first half of it."""
+
+    @abstractmethod
+    def whole(self, content: bytes, *, is_text: bool) -> bytes:
+        """Return a complete message in its place."""
+
+    def cut(self) -> None:
+        """Send half of it and close the connection."""
+        self._transport.write(self.half())
+        self._transport.close()  # when that has been sent
+
     def garble(self, form: str | None) -> None:
         """Send something else: random bytes that are ``raw`` or in a ``binary`` message, or text that is not JSON."""
+        noise = secrets.token_bytes(_GARBAGE_BYTES)
+        if form == "raw":
+            # All reserved bits and a reserved opcode: never a frame that a reader would wait to see completed.
+            garbage = b"\xff" + noise
+        elif form == "binary":
+            garbage = self.whole(noise, is_text=False)
+        else:
+            garbage = self.whole(b'{"jsonrpc":"2.0",' + base64.b64encode(noise), is_text=True)
+        self._transport.write(garbage)
+        if not self.stays_open:
+            self._transport.close()
 
     async def trickle(self, pause_s: float) -> None:
         """Send a byte at a time, without end."""
@@ -164,27 +176,18 @@ class SpoiltReply(ABC):
     @abstractmethod
     def _endless(self) -> Iterator[bytes]: ...
 
-    def _close_after(self, data: bytes) -> None:
-        self._transport.write(data)
-        self._transport.close()  # when that has been sent
-
 
 class SpoiltMessage(SpoiltReply):
-    """A reply over a WebSocket; only garbage leaves the connection open and fit for further replies."""
+    """A reply over a WebSocket."""
 
-    def cut(self) -> None:
-        """Send half of the frame and close the connection."""
-        whole = _frame(_TEXT, self._text)
-        self._close_after(whole[: len(whole) // 2])
+    stays_open = True
 
-    def garble(self, form: str | None) -> None:
-        """Send a message that is no reply, or bytes that are no message."""
-        if form == "raw":
-            self._transport.write(_no_frame())
-        elif form == "binary":
-            self._transport.write(_frame(_BINARY, secrets.token_bytes(_GARBAGE_BYTES)))
-        else:
-            self._transport.write(_frame(_TEXT, _no_json()))
+    def half(self) -> bytes:
+        whole = self.whole(self._text, is_text=True)
+        return whole[: len(whole) // 2]
+
+    def whole(self, content: bytes, *, is_text: bool) -> bytes:
+        return _head(_LAST | (_TEXT if is_text else _BINARY), len(content)) + content
 
     def _endless(self) -> Iterator[bytes]:
         # One frame after the other, none of them the message's last.
@@ -198,30 +201,23 @@ class SpoiltMessage(SpoiltReply):
 
 
 class SpoiltResponse(SpoiltReply):
-    """A reply to a POST; the connection is closed in every case."""
+    """A reply to a POST."""
 
-    def cut(self) -> None:
-        """Send half of the body and close the connection."""
-        whole = _http(self._text)
-        self._close_after(whole[: len(whole) - len(self._text) // 2 - 1])
+    stays_open = False
 
-    def garble(self, form: str | None) -> None:
-        """Send a response that is no reply, or bytes that are no response."""
-        if form == "raw":
-            self._close_after(_no_frame())
-        elif form == "binary":
-            self._close_after(_http(secrets.token_bytes(_GARBAGE_BYTES), "application/octet-stream"))
-        else:
-            self._close_after(_http(_no_json()))
+    def half(self) -> bytes:
+        whole = self.whole(self._text, is_text=True)
+        return whole[: len(whole) - len(self._text) // 2 - 1]
+
+    def whole(self, content: bytes, *, is_text: bool) -> bytes:
+        content_type = "application/json" if is_text else "application/octet-stream"
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len(content)}\r\n\r\n"
+        return head.encode() + content
 
     def _endless(self) -> Iterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
         while True:
             yield b"1\r\n \r\n"
-
-
-def _frame(opcode: int, payload: bytes) -> bytes:
-    return _head(_LAST | opcode, len(payload)) + payload
 
 
 def _head(first: int, length: int) -> bytes:
@@ -230,17 +226,3 @@ def _head(first: int, length: int) -> bytes:
     if length <= _LONGEST_16:
         return bytes((first, _LENGTH_16)) + length.to_bytes(2, "big")
     return bytes((first, _LENGTH_64)) + length.to_bytes(8, "big")
-
-
-def _http(body: bytes, content_type: str = "application/json") -> bytes:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-def _no_json() -> bytes:
-    return b'{"jsonrpc":"2.0",' + base64.b64encode(secrets.token_bytes(_GARBAGE_BYTES))
-
-
-def _no_frame() -> bytes:
-    # All reserved bits and a reserved opcode: never a frame that a reader would wait to see completed.
-    return b"\xff" + secrets.token_bytes(_GARBAGE_BYTES)

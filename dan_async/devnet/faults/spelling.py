@@ -63,41 +63,28 @@ def _spell_seconds(seconds: float | None) -> str:
     return "none" if seconds is None else f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
-_READERS: Mapping[Spelling, Callable[[str], Any]] = {
-    "number": _to_number,
-    "seconds": _to_seconds,
-    "retry-after": _to_retry_after,
-    "methods": _to_methods,
-}
-_WRITERS: Mapping[Spelling, Callable[[Any], str]] = {
-    "number": str,
-    "seconds": _spell_seconds,
-    "retry-after": _spell_seconds,
-    "methods": "+".join,
+#: How each kind of value is read and written.
+_SPELLINGS: Mapping[Spelling, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
+    "number": (_to_number, str),
+    "seconds": (_to_seconds, _spell_seconds),
+    "retry-after": (_to_retry_after, _spell_seconds),
+    "methods": (_to_methods, "+".join),
 }
 
 
 def _read(option: Option, text: str) -> Any:
     if isinstance(option.value, str):
-        return _READERS[option.value](text)
+        return _SPELLINGS[option.value][0](text)
     if text not in option.value:
         raise ConfigurationError(f"must be one of {', '.join(option.value)}")
     return text
-
-
-def _write(option: Option, value: Any) -> str:
-    return _WRITERS[option.value](value) if isinstance(option.value, str) else str(value)
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
 def parse_node_fault(text: str) -> tuple[int, Fault]:
-    """
-    Read a fault and the node it is for, by its place in ``Devnet.nodes``, from 0: ``2=delay:2s``.
-
-    The error, if the text is no such thing, does not repeat it.
-    """
+    """Read a fault and its node's place in ``Devnet.nodes``, from 0: ``2=delay:2s``. The error does not repeat the text."""
     node, separator, fault = text.partition("=")
     if not separator or not _NUMBER.match(node.strip()):
         raise ConfigurationError(
@@ -131,7 +118,7 @@ def spell_fault(fault: Fault) -> str:
     for option, field in _fields(type(fault)).items():
         value = getattr(fault, field.name)
         if value != field.default:
-            spelt = _write(option, value)
+            spelt = _SPELLINGS[option.value][1](value) if isinstance(option.value, str) else value
             parts.append(spelt if option.name == fault.first and not parts else f"{option.name}={spelt}")
     return f"{fault.name}:{','.join(parts)}" if parts else fault.name
 

@@ -1,8 +1,4 @@
-"""
-The gateway's side of one operation: the client's frames go to the nodes, and their agreed result comes back.
-
-``accept`` and ``ServedExchange`` mirror ``protocols.exchange``, and neither wait nor check a signature.
-"""
+"""The gateway's side of one operation: the client's frames go to the nodes, and their agreed result comes back."""
 
 from __future__ import annotations
 
@@ -10,13 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from attrs import evolve, frozen
 
+from dan_async._values import member_of
 from dan_async.config import Threshold
 from dan_async.deadline import Deadline
 from dan_async.devnet.gateway.relay import (
     RelayedOrder,
     relay_change,
     relay_keygen,
-    relay_oneshot_keygen,
     relay_passkey,
     relay_signgen,
 )
@@ -25,7 +21,7 @@ from dan_async.nodes.network import NodeNetwork
 from dan_async.nodes.round import SetupText
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode_key_id, load_text
-from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision, member_of
+from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision
 from dan_async.protocols.gateway_0_1 import REVISION_0_1
 from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
@@ -65,11 +61,9 @@ class ServedExchange:
         return self.protocol.encode_challenges(self.operation, ordered)
 
     def read_authentications(self, frame: str) -> ServedExchange:
-        """Return this exchange with the authentications in a frame."""
         return self.authorised(self.protocol.decode_authentications(self.operation, frame, self.setups))
 
     def authorised(self, found: Mapping[str, UserAuthentication]) -> ServedExchange:
-        """Return this exchange with its authentications."""
         for auth in found.values():
             self.protocol.check_method(self.operation, auth.method)
         return evolve(self, authentications=found)
@@ -82,11 +76,7 @@ class ServedExchange:
 
 
 def detect_revision(operation: Operation | str, frame: str) -> Revision:
-    """
-    Find out by its setup frame which revision a client speaks. The frame is not checked here.
-
-    The setups of a signgen are the same in 0.1 and 0.3: it is taken for 0.3, and ``accept`` looks at the message.
-    """
+    """Find out by its setup frame which revision a client speaks; a signgen of 0.1 or 0.3 is taken for 0.3 here."""
     known = member_of(Operation, "operation", operation)
     value = load_text(frame)
     if not isinstance(value, dict):
@@ -107,15 +97,7 @@ def accept(
     api_version: ApiVersion = "v1",
     revision: Revision | str | None = None,
 ) -> ServedExchange:
-    """
-    Read the first frame of a connection; a one-shot exchange has its authentications already.
-
-    Args:
-        operation: The operation that the client's URL named.
-        frame: The frame.
-        api_version: The version segment of the URL.
-        revision: The revision to insist on; found out if None.
-    """
+    """Read the first frame of a connection; a one-shot exchange has its authentications already."""
     is_one_shot = api_version == "v2"
     if revision is None:
         protocol: GatewayProtocol = (
@@ -202,7 +184,6 @@ class _Dialogue:
 
     @property
     def is_oneshot(self) -> bool:
-        """Whether the client has signed already."""
         return self.exchange.api_version == "v2"
 
     def setup_text(self, key_id: str | None = None) -> SetupText:
@@ -216,32 +197,28 @@ class _Dialogue:
         )
         return evolve(made, request_id=oneshot_request_id(made.digest)) if self.is_oneshot else made
 
-    def given(self) -> UserAuthentication:
-        """Return the authorisation that the client has sent."""
-        assert self.exchange.authentications is not None
-        return self.exchange.authentications[self._slot]
-
     async def authenticate(self, challenge: str) -> UserAuthentication:
         """Take a challenge to the client and bring its authorisation back."""
-        if self.is_oneshot:
-            return self.given()
-        with self._deadline.paused():
-            await self._send(self.exchange.challenge_frame({self._slot: challenge}))
-            self.exchange = self.exchange.read_authentications(await self._receive())
-        return self.given()
+        if not self.is_oneshot:
+            with self._deadline.paused():
+                await self._send(self.exchange.challenge_frame({self._slot: challenge}))
+                self.exchange = self.exchange.read_authentications(await self._receive())
+        assert self.exchange.authentications is not None
+        return self.exchange.authentications[self._slot]
 
 
 async def _keygen(network: NodeNetwork, dialogue: _Dialogue, setup: KeygenSetup, deadline: Deadline) -> str:
     if setup.sign_alg != "secp256k1":
         raise InvalidFieldError("signAlg", "must be secp256k1: this network makes no other keys")
     threshold = Threshold(setup.t, setup.n)
-    text = dialogue.setup_text()
-    if dialogue.is_oneshot:
-        report = await relay_oneshot_keygen(
-            network.pool, text, threshold, dialogue.given(), deadline=deadline
-        )
-    else:
-        report = await relay_keygen(network.pool, text, threshold, dialogue.authenticate, deadline=deadline)
+    report = await relay_keygen(
+        network.pool,
+        dialogue.setup_text(),
+        threshold,
+        dialogue.authenticate,
+        deadline=deadline,
+        is_oneshot=dialogue.is_oneshot,
+    )
     # Compressed on purpose: of an uncompressed key the TypeScript clients work out a wrong address (docs/gateway.md).
     result = KeygenResult(key_id=report.key_id, public_key=report.public_key, sign_alg="secp256k1")
     return dialogue.exchange.protocol.encode_keygen_results([result])

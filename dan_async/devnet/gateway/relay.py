@@ -1,8 +1,4 @@
-"""
-What a gateway does with the nodes for an owner, or an ephemeral key, that signs elsewhere and in whichever revision.
-
-Each operation is the one of ``dan_async.nodes``; only the signature is brought from somewhere else.
-"""
+"""What a gateway does with the nodes for an owner, or an ephemeral key, that signs elsewhere and in whichever revision."""
 
 from __future__ import annotations
 
@@ -26,7 +22,6 @@ from dan_async.nodes.signature_shares import ExpectedShares
 from dan_async.nodes.signing_race import Run, SignerRace
 from dan_async.protocols.node import ChallengeResult
 from dan_async.protocols.node_signing import SignParams
-from dan_async.protocols.setups import UserAuthentication
 
 #: How long nodes are waited for when t have given their nonces for a signature, in seconds.
 _PATIENCE_S = 0.25
@@ -39,48 +34,38 @@ async def relay_keygen(
     authenticate: Authenticate,
     *,
     deadline: Deadline,
+    is_oneshot: bool = False,
 ) -> KeygenReport:
-    """Make a key; *authenticate* takes the challenge to the owner and brings the signature back."""
+    """
+    Make a key; *authenticate* takes the challenge to the owner and brings the signature back.
+
+    An owner may have signed already, without a challenge (revision 1, "v2").
+    """
+
+    async def generate(opened: NodeRound) -> KeygenReport:
+        return await run_keygen(
+            pool.by_operator,
+            opened,
+            await authenticate(opened.challenge),
+            threshold,
+            deadline=deadline,
+            grace_s=pool.timeouts.grace_s,
+        )
+
     pool.refuse_if_closed()
     with pool.operation(setup.request_id, setup.operation):
         ranked = rank(pool.nodes)
+        if is_oneshot:
+            if len(ranked) < threshold.n:
+                raise not_ready(len(ranked), threshold, (), setup.request_id, deadline=deadline)
+            return await generate(NodeRound.oneshot(setup, pool.nodes, threshold.n))
         async with probing(ranked[threshold.n :], deadline=deadline):
             plan: Plan[ChallengeResult] = Plan(wanted=threshold.n, hedge_s=pool.timeouts.hedge_s)
             opened, asked = await open_round(ranked, setup, plan, deadline=deadline)
             ready = len(opened.participants)
             if ready < threshold.n:
                 raise not_ready(ready, threshold, asked.outcomes, setup.request_id, deadline=deadline)
-            return await run_keygen(
-                pool.by_operator,
-                opened,
-                await authenticate(opened.challenge),
-                threshold,
-                deadline=deadline,
-                grace_s=pool.timeouts.grace_s,
-            )
-
-
-async def relay_oneshot_keygen(
-    pool: NodePool,
-    setup: SetupText,
-    threshold: Threshold,
-    authentication: UserAuthentication,
-    *,
-    deadline: Deadline,
-) -> KeygenReport:
-    """Make a key for an owner who signed without a challenge (revision 1, "v2")."""
-    pool.refuse_if_closed()
-    if len(pool.nodes) < threshold.n:
-        raise not_ready(len(pool.nodes), threshold, (), setup.request_id, deadline=deadline)
-    with pool.operation(setup.request_id, setup.operation):
-        return await run_keygen(
-            pool.by_operator,
-            NodeRound.oneshot(setup, pool.nodes, threshold.n),
-            authentication,
-            threshold,
-            deadline=deadline,
-            grace_s=pool.timeouts.grace_s,
-        )
+            return await generate(opened)
 
 
 async def relay_change(
@@ -92,7 +77,6 @@ async def relay_change(
     deadline: Deadline,
     is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
-    """Add or revoke an ephemeral key; see ``change_ephemeral_key``."""
     pool.refuse_if_closed()
     with pool.operation(setup.request_id, setup.operation):
         return await change_ephemeral_key(
@@ -109,7 +93,6 @@ async def relay_change(
 async def relay_passkey(
     pool: NodePool, setup: SetupText, authenticate: Authenticate, *, deadline: Deadline
 ) -> str:
-    """Register a passkey; see ``register_passkey``."""
     pool.refuse_if_closed()
     needed = min(pool.default_threshold.n, len(pool.nodes))
     with pool.operation(setup.request_id, setup.operation):
@@ -138,48 +121,43 @@ async def relay_signgen(
     Whoever has the ephemeral key signs once. So the challenge covers a nonce of every node that is ready, and any t of these
     may sign: where one fails then, others take over without asking again.
     """
+    setup = order.setup
     pool.refuse_if_closed()
-    with pool.operation(order.setup.request_id, order.setup.operation):
-        return await _sign(pool, order, authenticate, deadline)
-
-
-async def _sign(
-    pool: NodePool, order: RelayedOrder, authenticate: Authenticate, deadline: Deadline
-) -> tuple[bytes, ...]:
-    setup, candidates = order.setup, rank(pool.nodes)
-    assert setup.key_id is not None
-    plan: Plan[ChallengeResult] = Plan(
-        wanted=min(len(candidates), MAX_PARTIES), least=order.t, patience_s=_PATIENCE_S
-    )
-    opened, asked = await open_round(candidates, setup, plan, deadline=deadline)
-    if len(asked.values) < order.t:
-        raise _not_ready(order, asked.outcomes)
-    if order.is_oneshot:
-        opened = opened.without_nonces()
-    authentication = await authenticate(opened.challenge)
-    expected = ExpectedShares(
-        request_id=setup.request_id,
-        key_id=setup.key_id,
-        digests=order.digests,
-        presignature_ids=None,
-        address=None,
-    )
-
-    async def attempt(run: Run) -> tuple[bytes, ...]:
-        params = SignParams(
-            request_id=setup.request_id,
-            revision=setup.revision,
-            setup=setup.text,
-            signers=run.operators,
-            participants=opened.participants if opened.nonces else (),
-            nonces=opened.nonces,
-            user_authentication=authentication,
+    with pool.operation(setup.request_id, setup.operation):
+        candidates = rank(pool.nodes)
+        assert setup.key_id is not None
+        plan: Plan[ChallengeResult] = Plan(
+            wanted=min(len(candidates), MAX_PARTIES), least=order.t, patience_s=_PATIENCE_S
         )
-        return await pool.signer.collect(run, params, expected, deadline)
+        opened, asked = await open_round(candidates, setup, plan, deadline=deadline)
+        if len(asked.values) < order.t:
+            raise _not_ready(order, asked.outcomes)
+        if order.is_oneshot:
+            opened = opened.without_nonces()
+        authentication = await authenticate(opened.challenge)
+        expected = ExpectedShares(
+            request_id=setup.request_id,
+            key_id=setup.key_id,
+            digests=order.digests,
+            presignature_ids=None,
+            address=None,
+        )
 
-    ready = [node for node in candidates if node.operator in opened.participants]
-    race = SignerRace(ready, order.t, attempt, lateness=pool.signer.lateness, deadline=deadline)
-    return await race.run()
+        async def attempt(run: Run) -> tuple[bytes, ...]:
+            params = SignParams(
+                request_id=setup.request_id,
+                revision=setup.revision,
+                setup=setup.text,
+                signers=run.operators,
+                participants=opened.participants if opened.nonces else (),
+                nonces=opened.nonces,
+                user_authentication=authentication,
+            )
+            return await pool.signer.collect(run, params, expected, deadline)
+
+        ready = [node for node in candidates if node.operator in opened.participants]
+        race = SignerRace(ready, order.t, attempt, lateness=pool.signer.lateness, deadline=deadline)
+        return await race.run()
 
 
 def _not_ready(order: RelayedOrder, outcomes: Sequence[NodeOutcome[Any]]) -> QuorumError:

@@ -54,38 +54,20 @@ class CloseCode:
 
 @frozen(kw_only=True)
 class GatewayLimits:
-    """
-    Limits of the gateway.
-
-    Args:
-        max_frame_bytes: Longest frame.
-        max_connections: Connections at a time.
-        first_frame_s: Seconds to wait for the first frame.
-        wallet_s: Seconds to wait for the owner's authorisation; a person may be reading.
-        operation_s: Seconds for the nodes' work.
-
-    Raises:
-        InvalidFieldError: A number is out of range.
-    """
+    """Limits of the gateway."""
 
     max_frame_bytes: int = field(
         default=1024 * 1024, validator=required(check_int, least=1024, most=64 * 1024 * 1024)
     )
     max_connections: int = field(default=1024, validator=optional(check_int, least=1, most=2**20))
+    #: Seconds to wait for the first frame; for the owner's authorisation, as a person may be reading; for the nodes' work.
     first_frame_s: float = field(default=10.0, validator=required(check_seconds))
     wallet_s: float = field(default=240.0, validator=required(check_seconds))
     operation_s: float = field(default=60.0, validator=required(check_seconds))
 
 
 class GatewayServer:
-    """
-    One gateway. ``start`` once, ``stop`` once.
-
-    Args:
-        network: The nodes behind it; closed by ``stop``.
-        token: If given, a client must send it as ``Authorization: Bearer …`` or as ``X-Api-Key``.
-        limits: Its limits.
-    """
+    """One gateway, which closes its network. ``start`` once, ``stop`` once. Clients must show the token, if there is one."""
 
     def __init__(
         self, network: NodeNetwork, *, token: str | None = None, limits: GatewayLimits | None = None

@@ -1,11 +1,17 @@
-"""Every way in which a protocol ends early: the reason, the culprits, and whether the two may ever run again."""
+"""The order of a party's steps, and every way in which a protocol ends early: reason, culprits, and bans."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import wraps
+from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
 from dan_async.errors import DanError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound="Stepwise")
 
 
 class Reason(StrEnum):
@@ -59,33 +65,80 @@ class ProtocolStateError(DanError, RuntimeError):
     """A party was asked for a step that is not its next one: out of order, twice, or after it had ended."""
 
 
+class Stepwise:
+    """A party whose steps are taken once each and in order; after any error it has dropped its secrets and takes no more."""
+
+    #: The protocol, its phase in errors, the names of the methods that are steps, and the advice when they come out of turn.
+    PROTOCOL: ClassVar[str]
+    PHASE: ClassVar[str | None] = None
+    STEPS: ClassVar[tuple[str, ...]]
+    HINT: ClassVar[str]
+
+    _taken: int = 0
+
+    @property
+    def next_step(self) -> str:
+        return (*self.STEPS, "over")[self._taken]
+
+    def _begin(self, name: str) -> None:
+        if name != self.next_step:
+            raise ProtocolStateError(
+                f"{self.PROTOCOL} was asked for {name!r}, but its next step is {self.next_step!r}",
+                hint=f"Each step is taken once and in order; {self.HINT}",
+                phase=self.PHASE,
+            )
+        self._taken = len(self.STEPS)
+
+    def _forget(self) -> None:
+        """Drop what is secret."""
+
+
+def step(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Make a method one of the ``STEPS``."""
+
+    @wraps(method)
+    def take(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self._begin(method.__name__)
+        try:
+            result = method(self, *args, **kwargs)
+        except BaseException:
+            self._forget()
+            raise
+        self._taken = self.STEPS.index(method.__name__) + 1
+        return result
+
+    return take
+
+
 class ProtocolAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
     """
-    A protocol has ended without a result.
+    A protocol has ended without a result. There are no culprits where it cannot tell, or has two parties only.
 
-    The culprits are parties' indices, ascending: none where the protocol cannot tell, or has two parties only.
+    With ``ban``, this party must never run with the culprits again.
     """
 
-    #: Whether this party must never run with the culprits again.
-    ban = False
+    MESSAGE: ClassVar[str]
+    PHASE: ClassVar[str | None] = None
+    #: What to do, without and with a ban.
+    HINTS: ClassVar[tuple[str, str]]
 
-    def __init__(
-        self, message: str, *, reason: str, culprits: Sequence[int] = (), hint: str, phase: str | None = None
-    ) -> None:
+    def __init__(self, reason: str, culprits: Sequence[int] = (), *, ban: bool = False) -> None:
         self.reason = str(reason)
         self.culprits = tuple(sorted(culprits))
+        self.ban = ban
         by = f" by party {', '.join(map(str, self.culprits))}" if self.culprits else ""
-        super().__init__(f"{message}: {self.reason}{by}", hint=hint, phase=phase)
+        super().__init__(f"{self.MESSAGE}: {self.reason}{by}", hint=self.HINTS[ban], phase=self.PHASE)
 
 
 class DkgAbort(ProtocolAbort):
-    """
-    Key generation has ended without a key.
+    """Key generation has ended without a key; ``check_complaint`` reads the complaint, which convinces others."""
 
-    With a complaint, for ``check_complaint``, the first culprit's guilt can be shown to others. Nobody is blamed for an
-    equivocation seen only as differing signed hashes, since either side may be the honest one; ``echoes`` then has every
-    party's echo message.
-    """
+    # Nobody is blamed for an equivocation seen only as differing signed hashes, since either side may be the honest one;
+    # ``echoes`` then has every party's echo message.
+
+    MESSAGE = "Key generation was aborted"
+    PHASE = "keygen"
+    HINTS = ("No key was made; start again under a new session id",) * 2
 
     def __init__(
         self,
@@ -95,51 +148,24 @@ class DkgAbort(ProtocolAbort):
         complaint: bytes | None = None,
         echoes: Mapping[int, bytes] | None = None,
     ) -> None:
+        super().__init__(reason, culprits)
         self.complaint = complaint
         self.echoes = dict(echoes or {})
-        super().__init__(
-            "Key generation was aborted",
-            reason=reason,
-            culprits=culprits,
-            hint="No key was made; start again under a new session id",
-            phase="keygen",
-        )
 
 
 class PairAbort(ProtocolAbort):
-    """
-    The other party of a pair broke the protocol.
+    """The other party of a pair broke the protocol; what its failed check has shown may make it a ban."""
 
-    An abort after a failed consistency check of the extension or of the vector OLE bans: it may show the other party bits
-    of the set-up's secrets, and repeated that adds up to the key (DKLs23, ePrint 2023/765, section 3.2). A ban has to
-    be remembered durably.
-    """
+    # A failed consistency check of the extension or the vector OLE may show the other party bits of the set-up's secrets;
+    # repeated, that adds up to the key (DKLs23, ePrint 2023/765, section 3.2). A ban has to be remembered durably.
 
-    def __init__(self, reason: PairReason, *, ban: bool = False) -> None:
-        self.ban = ban
-        super().__init__(
-            "The other party of the pair broke the protocol",
-            reason=reason,
-            hint="Never run this pair again" if ban else "It may be tried again",
-        )
+    MESSAGE = "The other party of the pair broke the protocol"
+    HINTS = ("It may be tried again", "Never run this pair again")
 
 
 class SigningAbort(ProtocolAbort):
-    """
-    Signing has ended without a signature; the reason is a ``SigningReason`` or a ``PairReason``.
+    """Signing has ended without a signature; with ``ban``, the culprits' ``PairState`` is marked and has to be stored."""
 
-    With ``ban``, the culprits' ``PairState`` is marked already and has to be stored; otherwise signing may be tried again,
-    with the same signers or with others.
-    """
-
-    def __init__(self, reason: str, culprits: Sequence[int] = (), *, ban: bool = False) -> None:
-        self.ban = ban
-        super().__init__(
-            "Signing was aborted",
-            reason=reason,
-            culprits=culprits,
-            hint="Never sign with this party again"
-            if ban
-            else "Try again with fresh randomness, or other signers",
-            phase="signing",
-        )
+    MESSAGE = "Signing was aborted"
+    PHASE = "signing"
+    HINTS = ("Try again with fresh randomness, or other signers", "Never sign with this party again")

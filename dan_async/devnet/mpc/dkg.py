@@ -6,46 +6,37 @@ every party deals a random polynomial of degree t - 1 with Feldman's commitments
 all constant terms. Three things are added to it:
 
 * a proof of possession by every dealer (Schnorr, in ``field``), which keeps rogue keys out;
-* a commit round, as Pedersen's own text has it: everybody is bound to a hash of the contribution before seeing anyone
-  else's. Gennaro, Jarecki, Krawczyk and Rabin ("Secure distributed key generation for discrete-log based cryptosystems",
-  J. Cryptology 20, 2007, section 3) show how a rushing adversary biases the key of the protocol without it, by choosing
-  contributions last or by having its own disqualified. Here contributions are fixed blindly, and no one is ever
-  disqualified: any fault ends the session;
+* a commit round: everybody is bound to a hash of the contribution before seeing anyone else's, and any fault ends the
+  session, so that a rushing adversary cannot bias the key by contributing last or by having its own contribution
+  disqualified (Gennaro, Jarecki, Krawczyk and Rabin, J. Cryptology 20, 2007, section 3);
 * an echo round (Goldwasser and Lindell, "Secure computation without agreement", DISC 2002): everybody signs a hash of
   all that was broadcast, and the key counts only with all n signatures over the same hash. So plain links will do for a
-  broadcast channel.
+  broadcast channel. The n echoes are a certificate: any party may pass them on.
 
 Security: a static, malicious, rushing adversary that controls up to t - 1 of the parties learns nothing about the key
 beyond the public key, in the random-oracle model under the discrete-logarithm assumption. It gives security with abort
-and no more: a single party can stop the session, also after it has seen the key that would come of it. Somebody who
-starts over and over again, and stops each session whose key does not please, biases the key that way; every such
-attempt is seen, and mostly with its culprit. Nor do all honest parties learn of the end at the same time: one may
-finish while another, whose echo was held back, does not. The n echoes are a certificate that any party may pass on, and
-``finish`` takes them from anywhere.
+and no more: a single party can stop the session, also after it has seen the key that would come of it, and bias the key
+by doing so over and over; every such attempt is seen. One honest party may finish while another does not.
 
-A wrong share is answered by a signed complaint (Pedersen, section 4.1, where the dealer would answer by publishing the
-share; with signatures one message will do). Every check of a dealer's messages depends only on bytes that the dealer
-has signed or committed to, so that a third party who is shown them comes to the same verdict.
+A wrong share is answered by a signed complaint (Pedersen, section 4.1). Every check of a dealer's messages depends only
+on bytes that the dealer has signed or committed to, so that a third party comes to the same verdict.
 
-The caller moves the messages: links between parties must be authenticated, and those for shares encrypted. This module
-does no input or output and keeps no clock; ``open`` and above all ``verify`` compute for milliseconds and belong in an
-executor.
+Links between parties must be authenticated, and those for shares encrypted. ``verify`` above all computes for
+milliseconds and belongs in an executor.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Callable, Mapping
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from dan_async._values import check_int
 from dan_async.config import Threshold
 from dan_async.crypto.curve import ORDER, decode, encode
 from dan_async.crypto.hashes import tagged_hash, u32
-from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolStateError, Reason
+from dan_async.devnet.mpc.aborts import DkgAbort, Reason, Stepwise, step
 from dan_async.devnet.mpc.dkg_messages import (
     CommitmentMessage,
     ComplaintMessage,
@@ -83,13 +74,12 @@ _NOTHING = Polynomial(())
 # --- one dealer -------------------------------------------------------------------------------------------------------
 
 
+@define
 class DealingError(Exception):
     """A dealer broke the protocol; provably, if the dealer's own signature shows it to others."""
 
-    def __init__(self, reason: Reason, *, provable: bool) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.provable = provable
+    reason: Reason
+    provable: bool = field(kw_only=True)
 
 
 def proof_context(session: Session, dealer: int, points: tuple[bytes, ...]) -> bytes:
@@ -100,12 +90,7 @@ def proof_context(session: Session, dealer: int, points: tuple[bytes, ...]) -> b
 def check_dealing(
     session: Session, *, dealer: int, recipient: int, opening: bytes, share: bytes
 ) -> tuple[CommitmentVector, int]:
-    """
-    Check an opening by itself, and a share against it; return the Feldman commitments, and the share as a number.
-
-    The caller has made sure that the dealer committed to these very bytes of the opening and signed the share. Infinity
-    among the points has no encoding at all.
-    """
+    """Check an opening that the dealer committed to, and a share that it signed; return the commitments and the share."""
     try:
         message = OpeningMessage.decode(opening, session.context)
     except InvalidFieldError:
@@ -140,19 +125,13 @@ def make_complaint(
     return sign_message(complaint, session.context, sign).encode(session.context)
 
 
-def check_complaint(
-    complaint: bytes, *, session_id: bytes, threshold: Threshold, identities: tuple[OperatorAddress, ...]
-) -> int | None:
+def check_complaint(complaint: bytes, session: Session) -> int | None:
     """
-    Find the culprit, from the complaint alone.
+    Find the culprit from the complaint alone: the dealer, if what it signed is really wrong, else who complained.
 
-    The dealer has signed the share together with the commitment that its opening hashes to. So nobody can put words in
-    the dealer's mouth, and a party that complains without reason has signed that as well. Return the dealer's index if the
-    opening or the share is really wrong and really the dealer's, else that of the party that complained; None if the
-    complaint is malformed, of another session, or not signed by the party in whose name it speaks: that is the fault of
-    the party that handed it over.
+    None if the complaint is malformed, of another session, or not signed by the party in whose name it speaks: that is the
+    fault of the party that handed it over.
     """
-    session = Session(session_id=session_id, threshold=threshold, identities=identities)
     try:
         message = ComplaintMessage.decode(complaint, session.context)
     except InvalidFieldError:
@@ -191,25 +170,19 @@ class DkgOpening:
     shares: Mapping[int, bytes] = field(repr=lambda _: "***")
 
 
-class _Step(Enum):
-    COMMIT = "commit"
-    OPEN = "open"
-    VERIFY = "verify"
-    FINISH = "finish"
-    OVER = "over"
-
-
-class DkgParty:
+class DkgParty(Stepwise):
     """
-    One party of one key generation: ``commit``, ``open``, ``verify``, ``finish``, each once and in that order.
+    One party of one key generation.
 
-    Mappings of messages go from a party's index to its message, and hold the other parties only. A message that did not
-    come in time is left out; the party then aborts and names the silent ones. After an abort, or any other error, the
-    object has dropped its secrets and takes no further step.
-
-    The session id is 32 bytes that every party knows and that no other key generation ever had; ``sign`` signs a 32-byte
-    digest with this party's identity key, in the form of ``crypto.signature``.
+    Mappings go from a party's index to its message, and hold the other parties only. A message that did not come in time
+    is left out; the party then aborts and names the silent ones. No two key generations have one session id; ``sign``
+    signs a 32-byte digest with this party's identity key.
     """
+
+    PROTOCOL = "Key generation"
+    PHASE = "keygen"
+    STEPS = ("commit", "open", "verify", "finish")
+    HINT = "a new key needs a new party and a new session id"
 
     def __init__(
         self,
@@ -225,7 +198,6 @@ class DkgParty:
         self._index = check_int("index", index, least=1, most=threshold.n)
         self._sign = sign
         self._entropy = entropy
-        self._step = _Step.COMMIT
         self._polynomial = _NOTHING
         self._vector: CommitmentVector = ()
         self._opening = b""
@@ -235,134 +207,103 @@ class DkgParty:
         self._result: tuple[KeyShare, ...] = ()
 
     def __repr__(self) -> str:
-        return (
-            f"DkgParty(index={self._index}, threshold={self._session.threshold}, step={self._step.value!r})"
-        )
+        return f"DkgParty(index={self._index}, threshold={self._session.threshold}, step={self.next_step!r})"
 
+    @step
     def commit(self) -> bytes:
         """Round 1: draw the polynomial; commit to its commitments and the proof of possession, towards everybody."""
-        with self._round(_Step.COMMIT, then=_Step.OPEN):
-            session = self._session
-            self._polynomial = Polynomial.random(session.threshold.t - 1, self._entropy)
-            self._vector = commit(self._polynomial)
-            points = tuple(map(encode, self._vector))
-            proof = prove(
-                self._polynomial.coefficients[0],
-                self._vector[0],
-                context=proof_context(session, self._index, points),
-                entropy=self._entropy,
-            )
-            opening = OpeningMessage(
-                sender=self._index, points=points, proof=proof, nonce=self._entropy(NONCE_BYTES)
-            )
-            self._opening = opening.encode(session.context)
-            commitment = opening_commitment(self._opening)
-            self._commitments[self._index] = commitment
-            return CommitmentMessage(sender=self._index, commitment=commitment).encode(session.context)
+        session = self._session
+        self._polynomial = Polynomial.random(session.threshold.t - 1, self._entropy)
+        self._vector = commit(self._polynomial)
+        points = tuple(map(encode, self._vector))
+        proof = prove(
+            self._polynomial.coefficients[0],
+            self._vector[0],
+            context=proof_context(session, self._index, points),
+            entropy=self._entropy,
+        )
+        opening = OpeningMessage(
+            sender=self._index, points=points, proof=proof, nonce=self._entropy(NONCE_BYTES)
+        )
+        self._opening = opening.encode(session.context)
+        commitment = opening_commitment(self._opening)
+        self._commitments[self._index] = commitment
+        return CommitmentMessage(sender=self._index, commitment=commitment).encode(session.context)
 
+    @step
     def open(self, commitments: Mapping[int, bytes]) -> DkgOpening:
         """Round 2: open the commitment and hand out the shares. Only now, with everybody else's commitment at hand."""
-        with self._round(_Step.OPEN, then=_Step.VERIFY):
-            received = self._from_all_others("commitments", commitments)
-            faults: list[int] = []
-            for sender, data in received.items():
-                try:
-                    message = CommitmentMessage.decode(data, self._session.context)
-                except InvalidFieldError:
-                    faults.append(sender)
-                    continue
-                if message.sender != sender:
-                    faults.append(sender)
-                self._commitments[sender] = message.commitment
-            if faults:
-                raise DkgAbort(Reason.MALFORMED_MESSAGE, faults)
-            shares = {recipient: self._share_message(recipient) for recipient in received}
-            if not is_signed(next(iter(shares.values())), self._session):
-                raise InvalidFieldError("sign", "must sign with the identity key of this party")
-            return DkgOpening(
-                broadcast=self._opening,
-                shares={
-                    recipient: share.encode(self._session.context) for recipient, share in shares.items()
-                },
-            )
+        received = self._from_all_others("commitments", commitments)
+        faults: list[int] = []
+        for sender, data in received.items():
+            try:
+                message = CommitmentMessage.decode(data, self._session.context)
+            except InvalidFieldError:
+                faults.append(sender)
+                continue
+            if message.sender != sender:
+                faults.append(sender)
+            self._commitments[sender] = message.commitment
+        if faults:
+            raise DkgAbort(Reason.MALFORMED_MESSAGE, faults)
+        shares = {recipient: self._share_message(recipient) for recipient in received}
+        if not is_signed(next(iter(shares.values())), self._session):
+            raise InvalidFieldError("sign", "must sign with the identity key of this party")
+        return DkgOpening(
+            broadcast=self._opening,
+            shares={recipient: share.encode(self._session.context) for recipient, share in shares.items()},
+        )
 
+    @step
     def verify(self, openings: Mapping[int, bytes], shares: Mapping[int, bytes]) -> bytes:
-        """
-        Round 3: check everything that was opened and every share; derive the key; sign the transcript.
+        """Round 3: check every opening and share, derive the key, and sign the transcript. The expensive step."""
+        received = self._from_all_others("openings", openings)
+        received_shares = self._from_all_others("shares", shares)
+        faults: dict[int, DealingError] = {}
+        vectors = [self._vector]
+        secret_share = self._polynomial.evaluate(self._index)
+        for dealer, opening in received.items():
+            try:
+                vector, share = self._check_dealer(dealer, opening, received_shares[dealer])
+            except DealingError as error:
+                faults[dealer] = error
+            else:
+                vectors.append(vector)
+                secret_share = (secret_share + share) % ORDER
+        if faults:
+            raise self._blame(faults, received, received_shares)
+        received[self._index] = self._opening
+        self._transcript_hash = transcript_hash(self._session.context, self._commitments, received)
+        self._result = (self._derive(vectors, secret_share),)
+        echo = EchoMessage(sender=self._index, transcript_hash=self._transcript_hash)
+        self._echo = sign_message(echo, self._session.context, self._sign).encode(self._session.context)
+        return self._echo
 
-        The expensive step: about 3 + t point operations for each other party, then n·t for the public shares. Return the
-        echo, for every other party.
-        """
-        with self._round(_Step.VERIFY, then=_Step.FINISH):
-            received = self._from_all_others("openings", openings)
-            received_shares = self._from_all_others("shares", shares)
-            faults: dict[int, DealingError] = {}
-            vectors = [self._vector]
-            secret_share = self._polynomial.evaluate(self._index)
-            for dealer, opening in received.items():
-                try:
-                    vector, share = self._check_dealer(dealer, opening, received_shares[dealer])
-                except DealingError as error:
-                    faults[dealer] = error
-                else:
-                    vectors.append(vector)
-                    secret_share = (secret_share + share) % ORDER
-            if faults:
-                raise self._blame(faults, received, received_shares)
-            received[self._index] = self._opening
-            self._transcript_hash = transcript_hash(self._session.context, self._commitments, received)
-            self._result = (self._derive(vectors, secret_share),)
-            echo = EchoMessage(sender=self._index, transcript_hash=self._transcript_hash)
-            self._echo = sign_message(echo, self._session.context, self._sign).encode(self._session.context)
-            return self._echo
-
+    @step
     def finish(self, echoes: Mapping[int, bytes]) -> KeyShare:
-        """
-        After round 3: check that all parties signed the same transcript, and release the share.
-
-        The echoes may come through anybody.
-        """
-        with self._round(_Step.FINISH, then=_Step.OVER):
-            received = self._from_all_others("echoes", echoes)
-            malformed: list[int] = []
-            unsigned: list[int] = []
-            differing = False
-            for sender, data in received.items():
-                try:
-                    echo = EchoMessage.decode(data, self._session.context)
-                except InvalidFieldError:
-                    malformed.append(sender)
-                    continue
-                if echo.sender != sender or not is_signed(echo, self._session):
-                    unsigned.append(sender)
-                differing |= echo.transcript_hash != self._transcript_hash
-            if malformed:
-                raise DkgAbort(Reason.MALFORMED_MESSAGE, malformed)
-            if unsigned:
-                raise DkgAbort(Reason.ECHO_SIGNATURE, unsigned)
-            if differing:
-                raise DkgAbort(Reason.EQUIVOCATION, echoes={**received, self._index: self._echo})
-            (result,) = self._result
-            self._forget()
-            return result
-
-    # --- inside -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _round(self, step: _Step, *, then: _Step) -> Iterator[None]:
-        if self._step is not step:
-            raise ProtocolStateError(
-                f"Key generation was asked for {step.value!r}, but its next step is {self._step.value!r}",
-                hint="Each step is taken once and in order; a new key needs a new party and a new session id",
-                phase="keygen",
-            )
-        self._step = _Step.OVER
-        try:
-            yield
-        except BaseException:
-            self._forget()
-            raise
-        self._step = then
+        """Check that all parties signed the same transcript, and release the share. Echoes may come through anybody."""
+        received = self._from_all_others("echoes", echoes)
+        malformed: list[int] = []
+        unsigned: list[int] = []
+        differing = False
+        for sender, data in received.items():
+            try:
+                echo = EchoMessage.decode(data, self._session.context)
+            except InvalidFieldError:
+                malformed.append(sender)
+                continue
+            if echo.sender != sender or not is_signed(echo, self._session):
+                unsigned.append(sender)
+            differing |= echo.transcript_hash != self._transcript_hash
+        if malformed:
+            raise DkgAbort(Reason.MALFORMED_MESSAGE, malformed)
+        if unsigned:
+            raise DkgAbort(Reason.ECHO_SIGNATURE, unsigned)
+        if differing:
+            raise DkgAbort(Reason.EQUIVOCATION, echoes={**received, self._index: self._echo})
+        (result,) = self._result
+        self._forget()
+        return result
 
     def _forget(self) -> None:
         self._polynomial = _NOTHING

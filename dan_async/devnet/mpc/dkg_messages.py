@@ -1,8 +1,7 @@
 """
-The messages of key generation as declared fields, and the session that its parties agree on beforehand.
+The messages of key generation, and the session that its parties agree on beforehand. The checks are in ``dkg``.
 
-Reading a message believes nothing in it; the checks are in ``dkg``. Everything that is signed is bound to the session's
-context, so that a signature holds for one session, sender, recipient and content only.
+Everything that is signed is bound to the session's context: a signature holds for one session, sender and recipient.
 """
 
 from __future__ import annotations
@@ -127,7 +126,6 @@ class ShareMessage(Message):
         return f"ShareMessage(sender={self.sender}, recipient={self.recipient}, share=***)"
 
     def digest(self, context: bytes) -> bytes:
-        """Return H("dan-dkg/1 share", context, sender, recipient, share, sender's commitment), which the sender signs."""
         indices = u32(self.sender), u32(self.recipient)
         return tagged_hash("dan-dkg/1 share", context, *indices, self.share, self.commitment)
 
@@ -143,17 +141,12 @@ class EchoMessage(Message):
     signature: Signature = b""
 
     def digest(self, context: bytes) -> bytes:
-        """Return H("dan-dkg/1 echo", context, transcript hash), which every party signs."""
         return tagged_hash("dan-dkg/1 echo", context, self.transcript_hash)
 
 
 @frozen(kw_only=True, repr=False)
 class ComplaintMessage(Message):
-    """
-    A share that does not fit its dealer's commitments, shown to others. Its quotations are not read yet.
-
-    It lays the share open. The key generation it belongs to has failed, so that the share is of no use to anybody.
-    """
+    """A share that does not fit its dealer's commitments, shown to others: its key generation has failed anyway."""
 
     KIND = 5
 
@@ -166,7 +159,6 @@ class ComplaintMessage(Message):
         return f"ComplaintMessage(sender={self.sender}, share_message=***)"
 
     def digest(self, context: bytes) -> bytes:
-        """Return H("dan-dkg/1 complaint", context, sender, share message, opening), which the complaining party signs."""
         return tagged_hash("dan-dkg/1 complaint", context, u32(self.sender), self.share_message, self.opening)
 
 
@@ -174,21 +166,17 @@ Signed = TypeVar("Signed", ShareMessage, EchoMessage, ComplaintMessage)
 
 
 def sign_message(message: Signed, context: bytes, sign: Callable[[bytes], bytes]) -> Signed:
-    """Return the message with its sender's signature."""
     return evolve(message, signature=sign(message.digest(context)))
 
 
 def is_signed(message: Signed, session: Session) -> bool:
-    """Return whether the identity key of the message's sender signed it."""
     return session.is_signed_by(message.sender, message.digest(session.context), message.signature)
 
 
 def opening_commitment(opening: bytes) -> bytes:
-    """Return H("dan-dkg/1 commitment", opening message): the message has session and sender in it, so it binds both."""
     return tagged_hash("dan-dkg/1 commitment", opening)
 
 
 def transcript_hash(context: bytes, commitments: Mapping[int, bytes], openings: Mapping[int, bytes]) -> bytes:
-    """Return H("dan-dkg/1 transcript", context, commitment and opening message of each party in order of indices)."""
     parts = [part for index in sorted(openings) for part in (commitments[index], openings[index])]
     return tagged_hash("dan-dkg/1 transcript", context, *parts)

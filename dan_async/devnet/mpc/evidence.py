@@ -49,19 +49,13 @@ def _digest(session: Session, message: bytes) -> bytes:
 
 
 def sign_commitment(session: Session, message: bytes, sign: Callable[[bytes], bytes]) -> bytes:
-    """Return the body of round 1: a commitment message and its signature."""
     return _Signed(message, sign(_digest(session, message))).encode()
 
 
 def check_evidence(session: Session, evidence: bytes) -> int | None:
     """Return the culprit that a complaint proves, or two commitments with one signer; None if they prove nothing."""
     if evidence[:1] != _PROOF:
-        return check_complaint(
-            evidence,
-            session_id=session.session_id,
-            threshold=session.threshold,
-            identities=session.identities,
-        )
+        return check_complaint(evidence, session)
     try:
         one, other = (_Signed.decode(part) for part in split_parts(evidence[1:], 2))
         senders = {CommitmentMessage.decode(it.message, session.context).sender for it in (one, other)}
@@ -102,7 +96,6 @@ class CommitmentBook:
         return {index: self._entries[index].message for index in bodies}
 
     def echo(self, echo: bytes) -> bytes:
-        """Return the body of round 3: the echo, and this book."""
         return join_parts((echo, *(self._entries[index].encode() for index in self._indices)))
 
     def finish(self, party: DkgParty, own_echo: bytes, bodies: Mapping[int, bytes]) -> KeyShare:
@@ -134,13 +127,9 @@ class CommitmentBook:
     def _judge(
         self, own_echo: bytes, echoes: Mapping[int, bytes], books: Mapping[int, list[bytes]]
     ) -> tuple[set[int], bytes | None]:
-        """
-        Compare everybody's book with this one.
-
-        A party that signed two commitments is to blame, and that is proven. So is, as far as this party knows itself, one
-        that passes on a commitment that nobody signed, and one that has the same commitments and yet signs another
-        transcript: the openings follow from the commitments.
-        """
+        # A party that signed two commitments is to blame, and that is proven. So is, as far as this party knows itself, one
+        # that passes on a commitment that nobody signed, and one that has the same commitments and yet signs another
+        # transcript: the openings follow from the commitments.
         culprits: set[int] = set()
         proof: bytes | None = None
         expected = EchoMessage.decode(own_echo, self._session.context).transcript_hash

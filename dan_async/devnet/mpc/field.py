@@ -2,19 +2,16 @@
 Scalars modulo the order of secp256k1, and the building blocks made of scalars and points.
 
 * Polynomials that share a secret: A. Shamir, "How to share a secret", CACM 22 (1979).
-* Commitments to their coefficients: P. Feldman, "A practical scheme for non-interactive verifiable secret sharing", FOCS
-  1987, section 4. With ``F_k = f_k·G`` anybody can check that a share is ``f(i)``. They bind unconditionally, and show
-  ``f(0)·G``, the public key.
+* Commitments to their coefficients, ``F_k = f_k·G``: P. Feldman, "A practical scheme for non-interactive verifiable secret
+  sharing", FOCS 1987, section 4. Anybody can check a share; they bind unconditionally, and show the public key.
 * Proofs of possession: C. P. Schnorr, "Efficient signature generation by smart cards", J. Cryptology 4 (1991), section 2,
-  made non-interactive with the Fiat-Shamir transform. They stop a rogue key: a party whose contribution is computed from
-  the others' (``-ΣF_j + d·G``) does not know its logarithm (Ristenpart and Yilek, EUROCRYPT 2007, section 4). Sound in the
-  random-oracle model under the discrete-logarithm assumption, by rewinding.
+  with Fiat-Shamir. They stop a rogue key, computed from the others' (Ristenpart and Yilek, EUROCRYPT 2007, section 4).
+  Sound in the random-oracle model under the discrete-logarithm assumption, by rewinding.
 * Shares of zero: DKLs23 (ePrint 2023/765), section 3, Functionality 3.4, from a seed that each pair of parties has in
-  common: one of the two adds a hash of it, the other takes it away. With two honest parties in the group, each of their
-  shares is uniform to everybody else, in the random-oracle model. No interaction, so nothing to check.
+  common. With two honest parties, each of their shares is uniform to everybody else, in the random-oracle model.
 
-Python's integers do not compute in constant time. Nodes of the devnet that could time each other to the nanosecond could
-learn about scalars that way; the devnet is for development and says so.
+Python's integers do not compute in constant time: nodes that could time each other to the nanosecond could learn about
+scalars that way. The devnet is for development and says so.
 """
 
 from __future__ import annotations
@@ -50,7 +47,6 @@ def random_scalar(entropy: Entropy) -> int:
 
 
 def scalar_to_bytes(scalar: int) -> bytes:
-    """Return a scalar as 32 bytes, big-endian."""
     return scalar.to_bytes(SCALAR_BYTES, "big")
 
 
@@ -88,11 +84,9 @@ class Polynomial:
 
     @property
     def degree(self) -> int:
-        """The degree."""
         return len(self.coefficients) - 1
 
     def evaluate(self, at: int) -> int:
-        """Return the value at a point, by Horner's rule."""
         value = 0
         for coefficient in reversed(self.coefficients):
             value = (value * at + coefficient) % ORDER
@@ -100,7 +94,6 @@ class Polynomial:
 
 
 def commit(polynomial: Polynomial) -> CommitmentVector:
-    """Commit to every coefficient."""
     return tuple(base_multiply(coefficient) for coefficient in polynomial.coefficients)
 
 
@@ -157,11 +150,7 @@ def is_valid_proof(proof: bytes, public: Point, *, context: bytes) -> bool:
 
 
 def zero_share(index: int, seeds: Mapping[int, bytes], context: bytes) -> int:
-    """
-    Return this party's share of zero in the group whose other members it has these seeds in common with.
-
-    The context names the group and the occasion, and is the same at all of them.
-    """
+    """Return this party's share of zero among those it has seeds in common with; all have the same context."""
     share = 0
     for other, seed in seeds.items():
         term = hash_to_scalar("dan-ecdsa/1 zero share", context, seed)

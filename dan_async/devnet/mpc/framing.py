@@ -2,9 +2,8 @@
 The one framing of all messages between parties: declared fields, each with exactly one encoding.
 
 A message is its kind (one byte), a prefix that both sides know beforehand (the session's context; in signing also sender
-and recipient), then its fields in the order in which the class declares them. Lengths are fixed or follow from a count, so
-nothing can be hidden and nothing can be left over. Reading believes nothing else: whether points are on the curve and
-scalars below the order is for the protocols to check, each with its own blame.
+and recipient), then its fields in the order of the class: nothing can be hidden, and nothing left over. Whether points are
+on the curve and scalars below the order is for the protocols to check, each with its own blame.
 """
 
 from __future__ import annotations
@@ -68,7 +67,6 @@ BYTE = Form(lambda reader: reader.take(1)[0], lambda number: bytes((number,)))
 
 
 def fixed(length: int) -> Form:
-    """So many bytes."""
     return Form(methodcaller("take", length))
 
 
@@ -112,7 +110,6 @@ class Record:
         }
 
     def pack(self) -> bytes:
-        """Return the fields' bytes."""
         return b"".join([form.write(getattr(self, name)) for name, form in self._forms.items()])
 
     @classmethod
@@ -137,7 +134,6 @@ class Message(Record):
     KIND: ClassVar[int]
 
     def encode(self, prefix: bytes) -> bytes:
-        """Return the message's bytes."""
         return bytes((self.KIND,)) + prefix + self.pack()
 
     @classmethod

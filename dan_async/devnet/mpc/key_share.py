@@ -44,7 +44,6 @@ class KeyShare:
 
     @property
     def public_share(self) -> bytes:
-        """The party's own public share."""
         return self.public_shares[self.index - 1]
 
     def to_dict(self) -> dict[str, Any]:

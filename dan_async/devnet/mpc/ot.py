@@ -2,24 +2,20 @@
 Oblivious transfer: 128 base transfers for each direction of a pair, once; from them 416 transfers for each multiplication.
 
 **Base transfers** give 128 random seeds of 16 bytes, one of each two: "verified simplest OT" of DKLs18 (ePrint
-2018/499, section VI.A and Protocol 7), which is the "simplest OT" of Chou and Orlandi (LATINCRYPT 2015, section 3) made
-complete. The sender proves that it knows its key (Schnorr); every pad is hashed with session, position, key and the
-receiver's point; a challenge, response and opening make each side show that it computed its pads, so that a simulator
-can tell the receiver's choices. Adversary: static, malicious, either side, in the random-oracle model under the
-computational Diffie-Hellman assumption. A malicious sender may guess choice bits: a right guess goes unnoticed, a wrong
-one aborts. The functionality with this selective failure is enough for the extension (DKLs18, section VI.B), since the
-choices of an aborted run are thrown away. Multiplications of libsecp256k1 by points other than G do not take constant
-time.
+2018/499, section VI.A and Protocol 7), which makes the "simplest OT" of Chou and Orlandi (LATINCRYPT 2015, section 3)
+complete: the sender proves that it knows its key (Schnorr), and a challenge, response and opening make each side show
+that it computed its pads. Adversary: static, malicious, either side, in the random-oracle model under the computational
+Diffie-Hellman assumption. A malicious sender may guess choice bits: a right guess goes unnoticed, a wrong one aborts.
+That is enough for the extension (DKLs18, section VI.B), since the choices of an aborted run are thrown away.
+Multiplications of libsecp256k1 by points other than G do not take constant time.
 
 **The extension** makes transfers of random strings from the seeds by symmetric cryptography: KOS (Keller, Orsini,
 Scholl, ePrint 2015/546) in its corrected version, Fig. 10, whose consistency check is that of SoftSpokenOT (Roy, ePrint
-2022/192, sections 3 and 4, here with k = 1). The check's random elements are a hash of the matrix they check
-(Fiat-Shamir; DKLs23, ePrint 2023/765, section 5), hence the field of 208 = λc + λs bits. The receiver sends a hash of
-the values t that the check compares, instead of the values. Adversary: static, malicious, either side, in the
-random-oracle model. A malicious receiver that passes the check has been consistent but for a few rows, and has guessed
-as many bits of the sender's Δ as there are such rows; it fails with probability 1/2 for each. A failed check therefore
-ends the pair for good (``PairAbort.ban``). Both sides put a fresh nonce into what they hash, so that a session id that
-is used twice by mistake does no harm. The roles are those of the extension: its receiver was the sender of the base
+2022/192, sections 3 and 4, here with k = 1), made non-interactive (Fiat-Shamir; DKLs23, ePrint 2023/765, section 5);
+hence the field of 208 = λc + λs bits. Adversary: static, malicious, either side, in the random-oracle model. A malicious
+receiver that passes the check has been consistent but for a few rows, and has guessed as many bits of the sender's Δ; it
+fails with probability 1/2 for each. A failed check therefore ends the pair for good (``PairAbort.ban``). Both sides put a
+fresh nonce into what they hash, in case a session id is used twice. The extension's receiver was the sender of the base
 transfers.
 """
 
@@ -98,7 +94,6 @@ class _Hashes:
         return hashlib.sha256(self._prefix + kind + position.to_bytes(2, "big") + data).digest()
 
     def pad(self, position: int, choice: bytes, shared: Point) -> bytes:
-        """Return the pad: H(receiver's point, shared point)."""
         return self._hash(b"p", position, choice + encode(shared))
 
     def once(self, position: int, pad: bytes) -> bytes:
@@ -136,11 +131,7 @@ def _xor(one: bytes, other: bytes) -> bytes:
 
 
 class OtBaseSender:
-    """
-    The side that ends with both seeds of each transfer: ``start``, ``challenge``, ``open``, ``seeds``.
-
-    The context names session, pair and direction in 32 bytes.
-    """
+    """The side that ends with both seeds of each transfer; the context names session, pair and direction in 32 bytes."""
 
     def __init__(self, context: bytes, entropy: Entropy) -> None:
         self._context, self._entropy = context, entropy
@@ -157,11 +148,7 @@ class OtBaseSender:
         return encode(self._key) + proof
 
     def challenge(self, choices: bytes) -> bytes:
-        """
-        Compute both pads of each transfer, H(a·B) and H(a·(B - A)), and challenge the receiver to know one of them.
-
-        The challenge is H(H(pad 0)) xor H(H(pad 1)) of each transfer.
-        """
+        """Compute both pads, H(a·B) and H(a·(B - A)); the challenge is H(H(pad 0)) xor H(H(pad 1)) of each transfer."""
         challenges = []
         minus_shared_key = negate(multiply(self._key, self._secret))
         for position, choice in enumerate(_split(choices, CHOICE_BYTES, POINT_BYTES)):
@@ -179,12 +166,7 @@ class OtBaseSender:
         return b"".join(challenges)
 
     def open(self, responses: bytes) -> bytes:
-        """
-        Check that the receiver knows its pads, and show that the challenge was made of the very pads in use.
-
-        A response is H(H(pad 0)), which the receiver can compute from either pad and the challenge; the answer is
-        H(pad 0) and H(pad 1) of each transfer.
-        """
+        """Check that a response is H(H(pad 0)), as either pad gives it; answer H(pad 0) and H(pad 1) of each transfer."""
         if _split(responses, RESPONSE_BYTES, DIGEST_BYTES) != self._expected:
             raise PairAbort(PairReason.OT_RESPONSE)
         return b"".join(self._openings)
@@ -198,11 +180,7 @@ class OtBaseSender:
 
 
 class OtBaseReceiver:
-    """
-    The side that ends with one seed of each transfer, without the sender's knowing which.
-
-    ``choose``, ``respond``, ``finish``; bit i of the 128 choices chooses in transfer i.
-    """
+    """The side that ends with one seed of each transfer; bit i of the 128 choices says which one of transfer i."""
 
     def __init__(self, context: bytes, choices: int, entropy: Entropy) -> None:
         self._context, self._entropy = context, entropy
@@ -263,7 +241,6 @@ class OtBaseReceiver:
 
 
 def repeat_row(row: int) -> int:
-    """Return the matrix with that row 128 times."""
     return int.from_bytes(row.to_bytes(ROW_BYTES, "little") * TRANSFERS, "little")
 
 
@@ -285,11 +262,7 @@ def _stages() -> tuple[tuple[int, int], ...]:
 
 
 def transpose(matrix: int, columns: int) -> list[bytes]:
-    """
-    Return the first columns of a matrix, by swapping ever larger blocks (Hacker's Delight, section 7-3).
-
-    Each column is 16 bytes, little-endian: bit i is row i.
-    """
+    """Return the first columns, 16 bytes each, by swapping ever larger blocks (Hacker's Delight, section 7-3)."""
     for shift, mask in _stages():
         swapped = (matrix >> shift ^ matrix) & mask
         matrix ^= swapped | swapped << shift
@@ -315,12 +288,7 @@ def _reduce(product: int) -> int:
 
 
 def hash_rows(matrix: int, first: int, second: int) -> int:
-    """
-    Return the matrix of the rows' hashes, 208 bits each; a single row will do as a matrix whose other rows are zero.
-
-    The hash of a row is ``first·block1 + second·block2 + block3``: the blocks are its first 624 bits, 208 each, and the two
-    field elements are chosen after the rows. Bit i of a field element is the coefficient of X^i.
-    """
+    """Return each row's hash, 208 bits: first·block1 + second·block2 + block3, its first 624 bits in blocks of 208."""
     tables = []
     for block in (matrix & _BLOCK, matrix >> BLOCK_BITS & _BLOCK):
         multiples = [0]
@@ -386,11 +354,7 @@ def _digest(salt: bytes, hashes: int) -> bytes:
 
 
 def extend(seeds: ReceiverSeeds, context: bytes, choices: int, entropy: Entropy) -> tuple[bytes, list[bytes]]:
-    """
-    Act as the receiver, whose bit j of 416 chooses in transfer j.
-
-    Return the message for the sender, and t_j of each transfer, 16 bytes: the sender's q_j is t_j xor c_j·Δ.
-    """
+    """Act as the receiver, bit j of whose 416 choices is for transfer j; return the message, and t_j of each, 16 bytes."""
     nonce = entropy(NONCE_BYTES)
     salt = _salt(context, nonce)
     padded = choices | int.from_bytes(entropy((ROW_BITS - BATCH) // 8), "little") << BATCH
@@ -404,12 +368,7 @@ def extend(seeds: ReceiverSeeds, context: bytes, choices: int, entropy: Entropy)
 
 
 def accept(seeds: SenderSeeds, context: bytes, data: bytes) -> tuple[list[bytes], list[bytes]]:
-    """
-    Act as the sender: check the receiver's message; if the check fails, the abort bans the pair.
-
-    Return q_j of each transfer, 16 bytes, and q_j xor Δ of each. The receiver's t_j is the first where it chose 0, the
-    second where it chose 1; it can compute nothing about the other, once they are hashed.
-    """
+    """Act as the sender: check the message, and return q_j and q_j xor Δ of each transfer. A failed check bans."""
     message = unpack(_Extension, data)
     salt = _salt(context, message.nonce)
     selected = select_rows(seeds.delta)

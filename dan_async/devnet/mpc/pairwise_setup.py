@@ -17,9 +17,7 @@ by a fresh set-up.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from attrs import define, field, frozen
@@ -27,7 +25,7 @@ from attrs import define, field, frozen
 from dan_async._values import from_hex, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason, ProtocolStateError, SigningAbort
+from dan_async.devnet.mpc.aborts import PairAbort, PairReason, SigningAbort, Stepwise, step
 from dan_async.devnet.mpc.field import Entropy
 from dan_async.devnet.mpc.framing import Digest, Message, check_members, fixed
 from dan_async.devnet.mpc.ot import (
@@ -63,12 +61,7 @@ def _masked(_: object) -> str:
 
 @define(kw_only=True, eq=False)
 class PairState:
-    """
-    One party's side of the set-up of a pair: all that the two need in order to sign together many times.
-
-    Once ``banned``, since the other party has failed a consistency check, the pair must never run again, in any session:
-    keep that as durably as the rest.
-    """
+    """One side of the set-up of a pair. Once ``banned``, the pair must never run again, in any session."""
 
     #: 32 bytes that name the set-up's session and both parties.
     context: bytes
@@ -191,27 +184,16 @@ class OpenMessage(Message):
 # --- one party --------------------------------------------------------------------------------------------------------
 
 
-class _Step(Enum):
-    START = 1
-    CHOOSE = 2
-    CHALLENGE = 3
-    RESPOND = 4
-    OPEN = 5
-    FINISH = 6
-    OVER = 7
-
-
 def _raw(name: str, address: OperatorAddress) -> bytes:
     return from_hex(parse_address(name, address), field=name)
 
 
-class PairSetup:
-    """
-    One party's side: ``start``, ``choose``, ``challenge``, ``respond``, ``open``, ``finish``, each once and in that order.
+class PairSetup(Stepwise):
+    """One party's side: each step takes the other party's message of the step before. No session id is used twice."""
 
-    Each step takes the other party's message of the step before, and returns the message for it. After an abort the object
-    takes no further step. The session id is 32 bytes that both know and that no other set-up of the two ever had.
-    """
+    PROTOCOL = "The set-up of a pair"
+    STEPS = ("start", "choose", "challenge", "respond", "open", "finish")
+    HINT = "begin a new set-up under a new session id"
 
     def __init__(
         self,
@@ -227,7 +209,6 @@ class PairSetup:
         if self._own == self._peer:
             raise InvalidFieldError("peer", "must be another party")
         self._context = tagged_hash("dan-ecdsa/1 pair", session_id, *sorted((self._own, self._peer)))
-        self._step = _Step.START
         self._choices = int.from_bytes(entropy(TRANSFERS // 8), "big")
         self._sender = OtBaseSender(self._direction(self._own), entropy)
         self._receiver = OtBaseReceiver(self._direction(self._peer), self._choices, entropy)
@@ -237,70 +218,52 @@ class PairSetup:
         self._common_seed = b""
 
     def __repr__(self) -> str:
-        return f"PairSetup(step={self._step.name})"
+        return f"PairSetup(step={self.next_step.upper()})"
 
+    @step
     def start(self) -> bytes:
-        """Round 1."""
-        with self._round(_Step.START):
-            commitment = self._seed_commitment(self._own, self._seed)
-            return StartMessage(self._sender.start(), commitment).encode(self._context)
+        commitment = self._seed_commitment(self._own, self._seed)
+        return StartMessage(self._sender.start(), commitment).encode(self._context)
 
+    @step
     def choose(self, data: bytes) -> bytes:
-        """Round 2."""
-        with self._round(_Step.CHOOSE):
-            message = self._read(StartMessage, data)
-            self._peer_commitment = message.commitment
-            choices = self._receiver.choose(message.start)
-            return ChooseMessage(choices, self._seed).encode(self._context)
+        message = self._read(StartMessage, data)
+        self._peer_commitment = message.commitment
+        choices = self._receiver.choose(message.start)
+        return ChooseMessage(choices, self._seed).encode(self._context)
 
+    @step
     def challenge(self, data: bytes) -> bytes:
-        """Round 3."""
-        with self._round(_Step.CHALLENGE):
-            message = self._read(ChooseMessage, data)
-            if self._seed_commitment(self._peer, message.seed) != self._peer_commitment:
-                raise PairAbort(PairReason.SEED_COMMITMENT)
-            parts = sorted(((self._own, self._seed), (self._peer, message.seed)))
-            self._common_seed = tagged_hash(
-                "dan-ecdsa/1 common seed", self._context, *(part for _, part in parts)
-            )
-            return ChallengeMessage(self._sender.challenge(message.choices)).encode(self._context)
+        message = self._read(ChooseMessage, data)
+        if self._seed_commitment(self._peer, message.seed) != self._peer_commitment:
+            raise PairAbort(PairReason.SEED_COMMITMENT)
+        parts = sorted(((self._own, self._seed), (self._peer, message.seed)))
+        self._common_seed = tagged_hash(
+            "dan-ecdsa/1 common seed", self._context, *(part for _, part in parts)
+        )
+        return ChallengeMessage(self._sender.challenge(message.choices)).encode(self._context)
 
+    @step
     def respond(self, data: bytes) -> bytes:
-        """Round 4."""
-        with self._round(_Step.RESPOND):
-            message = self._read(ChallengeMessage, data)
-            return RespondMessage(self._receiver.respond(message.challenges)).encode(self._context)
+        message = self._read(ChallengeMessage, data)
+        return RespondMessage(self._receiver.respond(message.challenges)).encode(self._context)
 
+    @step
     def open(self, data: bytes) -> bytes:
-        """Round 5."""
-        with self._round(_Step.OPEN):
-            message = self._read(RespondMessage, data)
-            return OpenMessage(self._sender.open(message.responses)).encode(self._context)
+        message = self._read(RespondMessage, data)
+        return OpenMessage(self._sender.open(message.responses)).encode(self._context)
 
+    @step
     def finish(self, data: bytes) -> PairState:
         """Check the other party's message of round 5, and return the state to be kept."""
-        with self._round(_Step.FINISH):
-            chosen = self._receiver.finish(self._read(OpenMessage, data).openings)
-            return PairState(
-                context=self._context,
-                is_first=self._own < self._peer,
-                common_seed=self._common_seed,
-                receiver=ReceiverSeeds(self._sender.seeds()),
-                sender=SenderSeeds(self._choices, chosen),
-            )
-
-    # --- inside -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _round(self, step: _Step) -> Iterator[None]:
-        if self._step is not step:
-            raise ProtocolStateError(
-                f"The set-up of a pair was asked for {step.name.lower()}, but its next step is {self._step.name.lower()}",
-                hint="Each step is taken once and in order; begin a new set-up under a new session id",
-            )
-        self._step = _Step.OVER
-        yield
-        self._step = _Step(step.value + 1)
+        chosen = self._receiver.finish(self._read(OpenMessage, data).openings)
+        return PairState(
+            context=self._context,
+            is_first=self._own < self._peer,
+            common_seed=self._common_seed,
+            receiver=ReceiverSeeds(self._sender.seeds()),
+            sender=SenderSeeds(self._choices, chosen),
+        )
 
     def _direction(self, sender: bytes) -> bytes:
         return tagged_hash("dan-ecdsa/1 pair direction", self._context, sender)

@@ -19,21 +19,18 @@ Rounds 1 and 2 need no digest; they leave a ``Presignature``, which fixes the no
 costs ECDSA some security margin, which matters for signers of a great many presignatures at a time (Groth and Shoup,
 EUROCRYPT 2022, section 6): keep few in stock. Used for two digests, one presignature gives the key away. So it signs once,
 and has no form in which it could be stored: it does not outlive the process.
-
-Steps compute for milliseconds for each other signer and belong in an executor.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, NoReturn, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from dan_async.crypto.curve import (
+    HALF_ORDER,
     ORDER,
     Point,
     add,
@@ -45,10 +42,18 @@ from dan_async.crypto.curve import (
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
 from dan_async.crypto.signature import recover_public_key
-from dan_async.devnet.mpc.aborts import PairAbort, ProtocolStateError, SigningAbort, SigningReason
+from dan_async.devnet.mpc.aborts import (
+    PairAbort,
+    ProtocolStateError,
+    SigningAbort,
+    SigningReason,
+    Stepwise,
+    step,
+)
 from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_share
 from dan_async.devnet.mpc.framing import (
     NONCE_BYTES,
+    POINT_BYTES,
     Digest,
     EncodedPoint,
     EncodedScalar,
@@ -69,8 +74,6 @@ SESSION_ID_BYTES = 32
 
 #: As recipient: all other signers.
 ALL = 0
-
-_HALF_ORDER = ORDER // 2
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -127,15 +130,11 @@ class Envelope:
     recipient: int = ALL
 
     def seal(self, message: Message) -> bytes:
-        """Return the message's bytes."""
         return message.encode(self._prefix)
 
     def open(self, kind: type[M], data: bytes) -> M:
-        """
-        Read a message; malformed, or with another header, it aborts and names its sender.
-
-        One that is not even meant for this session and recipient must not get as far as the checks whose failure bans.
-        """
+        """Read a message; malformed, or with another header, it aborts and names its sender."""
+        # One that is not even meant for this session and recipient must not get as far as the checks whose failure bans.
         try:
             return kind.decode(data, self._prefix)
         except InvalidFieldError:
@@ -160,22 +159,18 @@ def from_all_others(index: int, signers: tuple[int, ...], messages: Mapping[int,
 # --- rounds 1 and 2 ---------------------------------------------------------------------------------------------------
 
 
-class _Step(Enum):
-    COMMIT = "commit"
-    MULTIPLY = "multiply"
-    PRESIGN = "presign"
-    OVER = "over"
-
-
-class SigningParty:
+class SigningParty(Stepwise):
     """
-    One signer of one signature: ``commit``, ``multiply``, ``presign``, each once and in that order.
+    One signer of one signature.
 
-    Mappings of messages go from a signer's index to its message, and hold the other signers only. A message that did not
-    come in time is left out; the party then aborts and names the silent ones. After an abort the object has dropped its
-    secrets and takes no further step. The session id is 32 bytes that all signers know and that no other signature ever
-    had; the signers are exactly t parties, and there is a set-up with each of the others.
+    Mappings of messages are as for ``DkgParty``. No two signatures have one session id; the signers are exactly t parties,
+    and there is a set-up with each of the others.
     """
+
+    PROTOCOL = "Signing"
+    PHASE = "signing"
+    STEPS = ("commit", "multiply", "presign")
+    HINT = "a new signature needs a new party and a new session id"
 
     def __init__(
         self,
@@ -206,7 +201,6 @@ class SigningParty:
             share.transcript_hash,
             *map(u32, self._signers),
         )
-        self._step = _Step.COMMIT
         self._nonce = self._mask = self._key = 0
         self._opening = b""
         self._commitments: dict[int, bytes] = {}
@@ -214,111 +208,93 @@ class SigningParty:
         self._sent: dict[int, tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
-        return f"SigningParty(index={self._index}, signers={self._signers}, step={self._step.value!r})"
+        return f"SigningParty(index={self._index}, signers={self._signers}, step={self.next_step!r})"
 
+    @step
     def commit(self) -> dict[int, bytes]:
         """Round 1: draw nonce and mask, commit to R_i and A_i, start the multiplications as receiver."""
-        with self._round(_Step.COMMIT, then=_Step.MULTIPLY):
-            self._nonce, self._mask = random_scalar(self._entropy), random_scalar(self._entropy)
-            coefficient = lagrange_coefficients(self._signers)[self._signers.index(self._index)]
-            zero = zero_share(
-                self._index, {i: pair.common_seed for i, pair in self._pairs.items()}, self._context
+        refuse_banned(self._pairs)  # here and below: another session may have banned one since
+        self._nonce, self._mask = random_scalar(self._entropy), random_scalar(self._entropy)
+        coefficient = lagrange_coefficients(self._signers)[self._signers.index(self._index)]
+        zero = zero_share(
+            self._index, {i: pair.common_seed for i, pair in self._pairs.items()}, self._context
+        )
+        self._key = (coefficient * self._share.secret_share + zero) % ORDER
+        points = encode(base_multiply(self._nonce)) + encode(base_multiply(self._key))
+        self._opening = self._entropy(NONCE_BYTES) + points
+        commitment = self._commitment(self._index, self._opening)
+        self._commitments[self._index] = commitment
+        messages = {}
+        for other, pair in self._pairs.items():
+            receiver = VoleReceiver(
+                pair.receiver,
+                gadget_context=pair.gadget_context(receiving=True),
+                context=self._pair_context(pair, receiver=self._index),
+                entropy=self._entropy,
             )
-            self._key = (coefficient * self._share.secret_share + zero) % ORDER
-            points = encode(base_multiply(self._nonce)) + encode(base_multiply(self._key))
-            self._opening = self._entropy(NONCE_BYTES) + points
-            commitment = self._commitment(self._index, self._opening)
-            self._commitments[self._index] = commitment
-            messages = {}
-            for other, pair in self._pairs.items():
-                receiver = VoleReceiver(
-                    pair.receiver,
-                    gadget_context=pair.gadget_context(receiving=True),
-                    context=self._pair_context(pair, receiver=self._index),
-                    entropy=self._entropy,
-                )
-                self._receivers[other] = receiver
-                messages[other] = Envelope(self._context, self._index, other).seal(
-                    CommitMessage(setup_id=pair.setup_id, commitment=commitment, vole=receiver.message)
-                )
-            return messages
+            self._receivers[other] = receiver
+            messages[other] = Envelope(self._context, self._index, other).seal(
+                CommitMessage(setup_id=pair.setup_id, commitment=commitment, vole=receiver.message)
+            )
+        return messages
 
+    @step
     def multiply(self, messages: Mapping[int, bytes]) -> dict[int, bytes]:
         """Round 2: put nonce and key share into the others' multiplications, and open the commitment."""
-        with self._round(_Step.MULTIPLY, then=_Step.PRESIGN):
-            received = from_all_others(self._index, self._signers, messages)
-            replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
-            echo, psi = self._commitments_hash(), {}
-            for other, receiver in self._receivers.items():
-                psi[other] = scalar_to_bytes((self._mask - receiver.chi) % ORDER)
-            nonce, nonce_point, key_point = self._split_opening(self._opening)
-            return {
-                other: Envelope(self._context, self._index, other).seal(
-                    MultiplyMessage(
-                        echo=echo,
-                        nonce=nonce,
-                        nonce_point=nonce_point,
-                        key_point=key_point,
-                        gamma_u=encode(base_multiply(self._sent[other][0])),
-                        gamma_v=encode(base_multiply(self._sent[other][1])),
-                        psi=psi[other],
-                        vole=reply,
-                    )
+        refuse_banned(self._pairs)
+        received = from_all_others(self._index, self._signers, messages)
+        replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
+        echo, psi = self._commitments_hash(), {}
+        for other, receiver in self._receivers.items():
+            psi[other] = scalar_to_bytes((self._mask - receiver.chi) % ORDER)
+        nonce, points = self._opening[:NONCE_BYTES], self._opening[NONCE_BYTES:]
+        return {
+            other: Envelope(self._context, self._index, other).seal(
+                MultiplyMessage(
+                    echo=echo,
+                    nonce=nonce,
+                    nonce_point=points[:POINT_BYTES],
+                    key_point=points[POINT_BYTES:],
+                    gamma_u=encode(base_multiply(self._sent[other][0])),
+                    gamma_v=encode(base_multiply(self._sent[other][1])),
+                    psi=psi[other],
+                    vole=reply,
                 )
-                for other, reply in replies.items()
-            }
+            )
+            for other, reply in replies.items()
+        }
 
+    @step
     def presign(self, messages: Mapping[int, bytes]) -> Presignature:
         """Check everything that was opened and multiplied, and put the presignature together."""
-        with self._round(_Step.PRESIGN, then=_Step.OVER):
-            received = from_all_others(self._index, self._signers, messages)
-            opened = self._for_each_other(lambda other: self._open(other, received[other]))
-            # Before any check that bans, and blaming nobody: after a restart, a reply may answer this party's earlier self.
-            if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
-                raise SigningAbort(SigningReason.EQUIVOCATION)
-            products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
-            key_points = [key_point for _, _, key_point in opened.values()]
-            total = add([base_multiply(self._key), *key_points])
-            if total is None or encode(total) != self._share.public_key:
-                raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
-            nonce_point = add([base_multiply(self._nonce), *(point for _, point, _ in opened.values())])
-            if nonce_point is None or not 0 < int.from_bytes(encode(nonce_point)[1:], "big") < ORDER:
-                raise SigningAbort(SigningReason.DEGENERATE_NONCE)
-            mask = self._mask + sum(psi for psi, _, _ in products.values())
-            u = self._nonce * mask + sum(self._sent[i][0] + product[1] for i, product in products.items())
-            v = self._key * mask + sum(self._sent[i][1] + product[2] for i, product in products.items())
-            presignature = Presignature(
-                context=self._context,
-                index=self._index,
-                signers=self._signers,
-                public_key=self._share.public_key,
-                nonce_point=encode(nonce_point),
-                mask=self._mask,
-                u=u % ORDER,
-                v=v % ORDER,
-                pairs=self._pairs,
-            )
-            self._forget()
-            return presignature
-
-    # --- inside -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _round(self, step: _Step, *, then: _Step) -> Iterator[None]:
-        if self._step is not step:
-            raise ProtocolStateError(
-                f"Signing was asked for {step.value!r}, but its next step is {self._step.value!r}",
-                hint="Each step is taken once and in order; a new signature needs a new party and a new session id",
-                phase="signing",
-            )
-        self._step = _Step.OVER
-        try:
-            refuse_banned(self._pairs)  # another session may have banned one since
-            yield
-        except BaseException:
-            self._forget()
-            raise
-        self._step = then
+        refuse_banned(self._pairs)
+        received = from_all_others(self._index, self._signers, messages)
+        opened = self._for_each_other(lambda other: self._open(other, received[other]))
+        # Before any check that bans, and blaming nobody: after a restart, a reply may answer this party's earlier self.
+        if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
+            raise SigningAbort(SigningReason.EQUIVOCATION)
+        products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
+        key_points = [key_point for _, _, key_point in opened.values()]
+        total = add([base_multiply(self._key), *key_points])
+        if total is None or encode(total) != self._share.public_key:
+            raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
+        nonce_point = add([base_multiply(self._nonce), *(point for _, point, _ in opened.values())])
+        if nonce_point is None or not 0 < int.from_bytes(encode(nonce_point)[1:], "big") < ORDER:
+            raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+        mask = self._mask + sum(psi for psi, _, _ in products.values())
+        u = self._nonce * mask + sum(self._sent[i][0] + product[1] for i, product in products.items())
+        v = self._key * mask + sum(self._sent[i][1] + product[2] for i, product in products.items())
+        presignature = Presignature(
+            id=self._context,
+            index=self._index,
+            signers=self._signers,
+            public_key=self._share.public_key,
+            nonce_point=encode(nonce_point),
+            secrets=[(self._mask, u % ORDER, v % ORDER)],
+            pairs=self._pairs,
+        )
+        self._forget()
+        return presignature
 
     def _forget(self) -> None:
         self._nonce = self._mask = self._key = 0
@@ -357,11 +333,6 @@ class SigningParty:
     def _commitments_hash(self) -> bytes:
         parts = (self._commitments[i] for i in self._signers)
         return tagged_hash("dan-ecdsa/1 commitments", self._context, *parts)
-
-    @staticmethod
-    def _split_opening(opening: bytes) -> tuple[bytes, bytes, bytes]:
-        points = opening[NONCE_BYTES:]
-        return opening[:NONCE_BYTES], points[: len(points) // 2], points[len(points) // 2 :]
 
     def _send_to(self, other: int, data: bytes) -> bytes:
         message = Envelope(self._context, other, self._index).open(CommitMessage, data)
@@ -418,66 +389,34 @@ def _point(other: int, data: bytes) -> Point:
 # --- round 3 ----------------------------------------------------------------------------------------------------------
 
 
+@define(kw_only=True, eq=False, repr=False)
 class Presignature:
-    """
-    One signer's half-made signature: its shares of the mask φ (``mask``), of r·φ (``u``) and of a·φ (``v``).
+    """One signer's half-made signature: its shares of φ (``mask``), of r·φ (``u``) and of a·φ (``v``)."""
 
-    None of the pairs may have been banned when it signs.
-    """
-
-    def __init__(
-        self,
-        *,
-        context: bytes,
-        index: int,
-        signers: tuple[int, ...],
-        public_key: bytes,
-        nonce_point: bytes,
-        mask: int,
-        u: int,
-        v: int,
-        pairs: Mapping[int, PairState],
-    ) -> None:
-        self._context, self._index, self._signers = context, index, signers
-        self._public_key, self._nonce_point = public_key, nonce_point
-        self._secrets = [(mask, u, v)]
-        self._pairs = pairs
-        self._digest = b""
-        self._own: tuple[int, int] | None = None
+    #: 32 bytes that all of its signers know it by.
+    id: bytes
+    signers: tuple[int, ...]
+    public_key: bytes
+    #: R, 33 bytes.
+    nonce_point: bytes
+    _index: int
+    #: mask, u and v, until it is spent.
+    _secrets: list[tuple[int, int, int]]
+    _pairs: Mapping[int, PairState]
+    _digest: bytes = field(default=b"", init=False)
+    _own: tuple[int, int] | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
-        return f"Presignature(id={self._context.hex()[:16]}, index={self._index}, spent={self.is_spent})"
+        return f"Presignature(id={self.id.hex()[:16]}, index={self._index}, spent={self.is_spent})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a presignature signs once, so it can be neither copied nor pickled")
 
     @property
-    def id(self) -> bytes:
-        """32 bytes that all of its signers know it by."""
-        return self._context
-
-    @property
-    def signers(self) -> tuple[int, ...]:
-        """The indices of all signers."""
-        return self._signers
-
-    @property
-    def nonce_point(self) -> bytes:
-        """R, 33 bytes."""
-        return self._nonce_point
-
-    @property
-    def public_key(self) -> bytes:
-        """The key that it is for, 33 bytes."""
-        return self._public_key
-
-    @property
     def is_spent(self) -> bool:
-        """Whether it has signed, or was thrown away."""
         return not self._secrets
 
     def discard(self) -> None:
-        """Throw it away unused."""
         self._secrets.clear()
 
     def sign(self, digest: bytes) -> bytes:
@@ -491,29 +430,29 @@ class Presignature:
             raise ProtocolStateError(
                 "This presignature is spent", hint="Make a new one for each signature"
             ) from None
-        r = int.from_bytes(self._nonce_point[1:], "big")
+        r = int.from_bytes(self.nonce_point[1:], "big")
         w = (int.from_bytes(digest, "big") * mask + r * v) % ORDER
         self._digest, self._own = digest, (u, w)
         message = SignMessage(digest=digest, u=scalar_to_bytes(u), w=scalar_to_bytes(w))
-        return Envelope(self._context, self._index).seal(message)
+        return Envelope(self.id, self._index).seal(message)
 
     def combine(self, messages: Mapping[int, bytes]) -> bytes:
         """Put the signature together from the other signers' messages of round 3, and check it; see ``assemble``."""
         if self._own is None:
             raise ProtocolStateError("This presignature has not signed yet", hint="Call sign() first")
         shares = {self._index: self._own}
-        for sender, message in from_all_others(self._index, self._signers, messages).items():
-            part = Envelope(self._context, sender).open(SignMessage, message)
+        for sender, message in from_all_others(self._index, self.signers, messages).items():
+            part = Envelope(self.id, sender).open(SignMessage, message)
             if part.digest != self._digest:
                 raise SigningAbort(SigningReason.DIGEST_MISMATCH, (sender,))
             try:
                 shares[sender] = scalar_from_bytes("u", part.u), scalar_from_bytes("w", part.w)
             except InvalidFieldError:
                 raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (sender,)) from None
-        others = tuple(signer for signer in self._signers if signer != self._index)
+        others = tuple(signer for signer in self.signers if signer != self._index)
         return assemble(
-            public_key=self._public_key,
-            nonce_point=self._nonce_point,
+            public_key=self.public_key,
+            nonce_point=self.nonce_point,
             digest=self._digest,
             shares=shares,
             suspects=others if len(others) == 1 else (),
@@ -529,11 +468,9 @@ def assemble(
     suspects: Sequence[int] = (),
 ) -> bytes:
     """
-    Put the signers' shares u and w together: s = Σw / Σu, made low.
+    Put the signers' shares u and w together: s = Σw / Σu, made low, as 65 bytes r, s, v that recover to the key.
 
-    Return 65 bytes r, s, v, with low s and v 27 or 28, of which it has been checked that they recover to the key; abort if
-    they do not. The protocol cannot tell whose share is wrong, so the suspects are the caller's to name. The x coordinate of
-    the nonce point must be below the group order.
+    The protocol cannot tell whose share is wrong if they do not, so the suspects are the caller's to name.
     """
     denominator = sum(u for u, _ in shares.values()) % ORDER
     numerator = sum(w for _, w in shares.values()) % ORDER
@@ -541,7 +478,7 @@ def assemble(
         raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
     s = numerator * pow(denominator, -1, ORDER) % ORDER
     odd = nonce_point[0] & 1
-    if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
+    if s > HALF_ORDER:  # -s belongs to -R, whose y has the other parity
         s, odd = ORDER - s, odd ^ 1
     signature = nonce_point[1:] + scalar_to_bytes(s) + bytes((27 + odd,))
     try:

@@ -1,16 +1,15 @@
 """
 Random vector OLE: a product of two secrets, one at each party, split into a sum of one number at each.
 
-The receiver gets a random χ; the sender puts in two numbers a_1 and a_2. The sender ends with c_1 and c_2, the receiver with
-d_1 and d_2, such that c_k + d_k = a_k·χ modulo the group order, and neither learns more.
+The receiver gets a random χ; the sender puts in a_1 and a_2 and ends with c_1 and c_2, the receiver with d_1 and d_2, such
+that c_k + d_k = a_k·χ modulo the group order, and neither learns more.
 
 DKLs23 (ePrint 2023/765), section 5.1, Protocol 5.2, from oblivious-transfer extension. χ is the inner product of 416 random
 choice bits with a public random gadget vector: 2·λs bits more than χ has, so that χ stays uniform when a few of the bits
-are guessed. In transfer j the sender offers z_j and z_j + a; all of its inputs share one batch of choice bits. A random
-third input â goes along, and a random combination of all three, η = â + θ_1·a_1 + θ_2·a_2, is opened and checked against
-every transfer: with inconsistent inputs the check fails, unless the sender has guessed the choice bits concerned. One such
-row is enough (the paper's ⌈λc/κ⌉ is 1), since θ_1 and θ_2 come from a field of 2^256 elements. They are a hash that covers
-the sender's message (Fiat-Shamir), which fixes its inputs before they are known.
+are guessed. In transfer j the sender offers z_j and z_j + a. A random third input â goes along, and η = â + θ_1·a_1 +
+θ_2·a_2 is opened and checked against every transfer: with inconsistent inputs the check fails, unless the sender has
+guessed the choice bits concerned. One such row is enough (the paper's ⌈λc/κ⌉ is 1). The θ are a hash that covers the
+sender's message (Fiat-Shamir), which fixes its inputs before they are known.
 
 Adversary: static, malicious, either side, in the random-oracle model. A failed check may have shown the sender a choice
 bit, so it bans the pair.
@@ -80,11 +79,7 @@ def gadget_vector(context: bytes) -> tuple[int, ...]:
 
 
 def _masks(salt: bytes, strings: Sequence[bytes]) -> list[_Row]:
-    """
-    Hash the transfers' strings to ``_WIDTH`` numbers each.
-
-    The numbers are 256 bits and not reduced; modulo the order they are 2^-127 close to uniform.
-    """
+    """Hash the strings to ``_WIDTH`` numbers of 256 bits each; modulo the order they are 2^-127 close to uniform."""
     length = _WIDTH * SCALAR_BYTES
     data = b"".join(
         shake_128(salt + position + string).digest(length)
@@ -161,11 +156,7 @@ def send(
     context: bytes,
     entropy: Entropy,
 ) -> tuple[bytes, tuple[int, ...]]:
-    """
-    Act as the sender, with the inputs a_1 and a_2: return the message for the receiver, and c_1 and c_2.
-
-    If the consistency check of the receiver's message fails, the abort bans the pair.
-    """
+    """Act as the sender, with a_1 and a_2: return the message, and c_1 and c_2. A failed check bans the pair."""
     zeros, ones = accept(seeds, context, message)
     nonce = entropy(NONCE_BYTES)
     salt = _salt(context, message, nonce)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.checks import (
@@ -16,15 +15,14 @@ from dan_async.devnet.node.checks import (
     is_owner,
     own_nonce,
     read_setup,
-    refuse_field,
     signed_challenge,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, load_webauthn, verify_registration
-from dan_async.devnet.node.requests import NonceStore
-from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.node.requests import NonceStore, content_hash
+from dan_async.devnet.node.rpc import RefusalError, reading
 from dan_async.errors import InvalidFieldError, NodeCode
-from dan_async.protocols.fields import decode_key_id, encode
+from dan_async.protocols.fields import decode_key_id
 from dan_async.protocols.node import REGISTER_PASSKEY, KeygenParams, setup_hash
 from dan_async.protocols.node_claims import ChangeClaims, ChangeReceipt, PasskeyClaims, PasskeyReceipt
 from dan_async.protocols.setups import EphemeralClaim, EphemeralKeySetup
@@ -33,61 +31,45 @@ from dan_async.types import MpcKeyId
 _log = logging.getLogger(__name__)
 
 
+@define(kw_only=True, eq=False, repr=False)
 class KeyChangeService:
-    """
-    Changes of ephemeral keys at one node.
+    """Changes of ephemeral keys at one node; ``on_revoked`` is called when a revocation is stored."""
 
-    ``on_revoked`` is called with the key's id and the ephemeral key's, when a revocation is stored.
-    """
-
-    def __init__(
-        self,
-        context: NodeContext,
-        *,
-        ring: KeyRing,
-        nonces: NonceStore,
-        passkeys: PasskeyRegistry,
-        on_revoked: Callable[[MpcKeyId, str], None],
-    ) -> None:
-        self._identity = context.identity
-        self._workers = context.workers
-        self._clock = context.clock
-        self._ring = ring
-        self._passkeys = passkeys
-        self._nonces = nonces
-        self._on_revoked = on_revoked
-        # One at a time: each change is made on top of the last one that was stored.
-        self._changing = asyncio.Lock()
+    _context: NodeContext
+    _ring: KeyRing
+    _nonces: NonceStore
+    _passkeys: PasskeyRegistry
+    _on_revoked: Callable[[MpcKeyId, str], None]
+    #: One at a time: each change is made on top of the last one that was stored.
+    _changing: asyncio.Lock = field(factory=asyncio.Lock, init=False)
 
     async def change(self, operation: str, params: KeygenParams) -> ChangeReceipt:
         """Make a change, or say again that it was made."""
         setup = read_setup(params, operation)
         assert isinstance(setup, EphemeralKeySetup)
-        content = hashlib.sha256(operation.encode() + encode(params).encode()).digest()
+        content = content_hash(params, operation=operation)
         async with self._changing:
             record = self._record(setup, params)
             repeated = record.ephemeral_keys.repeated(params.request_id, content)
             if repeated is not None:
                 return repeated
-            claim = check_claim(params, setup, self._clock())
+            claim = check_claim(params, setup, self._context.clock())
             self._check_authorised(operation, params, setup)
             receipt = self._receipt(operation, params, record, claim)
             keys = record.ephemeral_keys.changed(claim, content, receipt)
             if params.user_authentication.method == "passkey":
-                await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
-            await self._workers.use_disk(self._ring.put, evolve(record, ephemeral_keys=keys))
+                await self._context.workers.use_disk(self._passkeys.save, params.user_authentication.id)
+            await self._context.workers.use_disk(self._ring.put, evolve(record, ephemeral_keys=keys))
             if operation == "revokeEphemeralKey":
                 self._on_revoked(receipt.claims.key_id, claim.eph_id)
         _log.info("request %s: %s for key %s", params.request_id, operation, receipt.claims.key_id)
         return receipt
 
     def _record(self, setup: EphemeralKeySetup, params: KeygenParams) -> KeyRecord:
-        try:
+        with reading("setup"):
             key_id = decode_key_id(setup.tagged_key_id)
-        except InvalidFieldError as error:
-            refuse_field("setup", error)
-        if setup.key_id is not None and setup.key_id != setup.tagged_key_id:
-            refuse_field("setup", InvalidFieldError("key_id", "is not the key of tag 3"))
+            if setup.key_id is not None and setup.key_id != setup.tagged_key_id:
+                raise InvalidFieldError("key_id", "is not the key of tag 3")
         record = self._ring.by_key(key_id)
         if record is None or not is_owner(record.owner_id, params.user_authentication):
             raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
@@ -96,7 +78,7 @@ class KeyChangeService:
     def _check_authorised(self, operation: str, params: KeygenParams, setup: EphemeralKeySetup) -> None:
         digest = setup_hash(operation=operation, revision=params.revision, setup=params.setup)
         challenge = signed_challenge(params, operation, digest)
-        nonce = own_nonce(params, self._identity.operator)
+        nonce = own_nonce(params, self._context.identity.operator)
         with self._nonces.spending(nonce, params.request_id, operation, digest):
             check_signature(params, operation, setup, challenge, self._passkeys)
 
@@ -112,47 +94,41 @@ class KeyChangeService:
             operation=operation,
             eph_id=claim.eph_id,
         )
-        return ChangeReceipt.make(
-            claims,
-            operator=self._identity.operator,
-            party_index=params.participants.index(self._identity.operator) + 1,
-            sign=self._identity.sign,
-        )
+        return self._context.signed(ChangeReceipt, claims, params.participants)
 
 
+@define(kw_only=True, eq=False, repr=False)
 class PasskeyService:
     """Passkeys registered at one node: verified, stored, and only then acknowledged."""
 
-    def __init__(self, context: NodeContext, *, registry: PasskeyRegistry, nonces: NonceStore) -> None:
-        self._identity = context.identity
-        self._workers = context.workers
-        self._registry = registry
-        self._nonces = nonces
-        self._is_ready = False
-        # One at a time: a receipt is for a passkey that has been stored.
-        self._registering = asyncio.Lock()
+    _context: NodeContext
+    _registry: PasskeyRegistry
+    _nonces: NonceStore
+    _is_ready: bool = field(default=False, init=False)
+    #: One at a time: a receipt is for a passkey that has been stored.
+    _registering: asyncio.Lock = field(factory=asyncio.Lock, init=False)
 
     async def prepare(self, params: KeygenParams) -> None:
         """Load what verifying takes, off the event loop, if a passkey authorises the request."""
         if params.user_authentication.method == "passkey" and not self._is_ready:
-            await self._workers.compute(load_webauthn)
+            await self._context.workers.compute(load_webauthn)
             self._is_ready = True
 
     async def register(self, params: KeygenParams) -> PasskeyReceipt:
         """Register a passkey, or say again that it is registered."""
         read_setup(params, REGISTER_PASSKEY)
-        content = hashlib.sha256(REGISTER_PASSKEY.encode() + encode(params).encode()).digest()
+        content = content_hash(params, operation=REGISTER_PASSKEY)
         async with self._registering:
             record = self._registry.find(params.user_authentication.id)
             if record is None or record.content != content:
                 record = self._verified(params, content)
             # Also when it is known: the first time may have been cut off before the disk had it.
-            await self._workers.use_disk(self._registry.save, record.credential_id)
+            await self._context.workers.use_disk(self._registry.save, record.credential_id)
         _log.info("request %s: a passkey is registered", params.request_id)
         return record.receipt
 
     def _verified(self, params: KeygenParams, content: bytes) -> PasskeyRecord:
-        nonce = own_nonce(params, self._identity.operator)
+        nonce = own_nonce(params, self._context.identity.operator)
         if nonce is None:
             # The challenge of a one-shot request is a hash of its setup, the same for everyone who registers.
             raise RefusalError(NodeCode.UNSUPPORTED, "a passkey is registered with nonces from the nodes")
@@ -172,9 +148,5 @@ class PasskeyService:
         return record
 
     def _receipt(self, params: KeygenParams) -> PasskeyReceipt:
-        return PasskeyReceipt.make(
-            PasskeyClaims(request_id=params.request_id, credential_id=params.user_authentication.id),
-            operator=self._identity.operator,
-            party_index=params.participants.index(self._identity.operator) + 1,
-            sign=self._identity.sign,
-        )
+        claims = PasskeyClaims(request_id=params.request_id, credential_id=params.user_authentication.id)
+        return self._context.signed(PasskeyReceipt, claims, params.participants)

@@ -1,13 +1,8 @@
-"""
-What a node checks of a request before it acts on it: owner, ephemeral key, claim, signers. Pure: the time is an argument.
-
-A node trusts neither the client nor a gateway in between. Each refusal has a code of its own (docs/node-protocol.md).
-"""
+"""What a node checks of a request before it acts on it: owner, ephemeral key, claim, signers. Pure: time is an argument."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
 
 from attrs import frozen
 
@@ -20,8 +15,8 @@ from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet.node.keys import KeyRecord, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry, check_assertion
-from dan_async.devnet.node.rpc import RefusalError, invalid_params
-from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
+from dan_async.devnet.node.rpc import RefusalError, invalid_params, reading
+from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.permissions.rules import permissions_text
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode
@@ -51,7 +46,6 @@ _CODES = {
 
 
 def read_request(value: Json) -> KeygenParams:
-    """Read the parameters of a request that an owner authorises."""
     try:
         return decode(KeygenParams, value)
     except InvalidFieldError as error:
@@ -67,17 +61,14 @@ def _members_of(value: Json) -> set[str]:
 
 
 def read_setup(params: KeygenParams, operation: str) -> Setup:
-    """Read the request's setup."""
     try:
         protocol_for(params.revision).check_method(operation, params.user_authentication.method)
         if params.user_authentication.method == "ephemeral":
             raise InvalidFieldError("method", "must be eoa or passkey")
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
-    try:
+    with reading("setup"):
         return protocol_for(params.revision).decode_setup(operation, params.setup)
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("setup", error)
 
 
 def own_nonce(params: KeygenParams | SignParams, operator: OperatorAddress) -> bytes | None:
@@ -88,11 +79,7 @@ def own_nonce(params: KeygenParams | SignParams, operator: OperatorAddress) -> b
 
 
 def signed_challenge(params: KeygenParams | SignParams, operation: str, digest: bytes) -> str:
-    """
-    Return the challenge that must have been signed for a setup of that hash: 64 hex digits.
-
-    A request without nonces is a one-shot request: it has the id that its setup gives it, and only in revision 1.
-    """
+    """Return the challenge that must have been signed for a setup of that hash: 64 hex digits."""
     if params.nonces:
         return final_challenge(
             operation=operation,
@@ -118,14 +105,10 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
     """Return the ephemeral key that the owner vouches for."""
     authentication = params.user_authentication
     text = getattr(setup, "claim_text", None)
-    if params.revision != Revision.V0_1 and authentication.credentials != text:
-        refuse_field(
-            "credentials", InvalidFieldError("credentials", "must be the setup's claim, to the letter")
-        )
-    try:
+    with reading("credentials"):
+        if params.revision != Revision.V0_1 and authentication.credentials != text:
+            raise InvalidFieldError("credentials", "must be the setup's claim, to the letter")
         claim = protocol_for(params.revision).owner_claim(setup, authentication)
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("credentials", error)
     if claim.expiry <= now:
         raise RefusalError(NodeCode.CLAIM_EXPIRED, "the ephemeral claim has expired")
     if claim.expiry > now + MAX_LIFETIME_S + _SKEW_S:
@@ -134,11 +117,8 @@ def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClai
 
 
 def owner_name(authentication: UserAuthentication) -> str:
-    """
-    Return the name under which a node knows an owner.
-
-    A credential id is base64url, and its maker chooses it: without the prefix, one could spell somebody's address.
-    """
+    """Return the name under which a node knows an owner."""
+    # A credential id is base64url, and its maker chooses it: without the prefix, one could spell somebody's address.
     passkey = authentication.method == "passkey"
     return f"passkey:{authentication.id}" if passkey else authentication.id
 
@@ -157,7 +137,6 @@ def check_signature(
     challenge: str,
     passkeys: PasskeyRegistry | None = None,
 ) -> None:
-    """Check that the owner signed this very request."""
     authentication = params.user_authentication
     if authentication.method == "passkey":
         if passkeys is None:
@@ -175,11 +154,6 @@ def check_signature(
         raise RefusalError(NodeCode.WRONG_OWNER, f"the owner's {error.message}") from error
     if signer != owner:
         raise RefusalError(NodeCode.WRONG_OWNER, "the signature is not the owner's over this request")
-
-
-def refuse_field(field: str, error: DanError) -> NoReturn:
-    """Refuse a request for one member, which ``data.field`` names."""
-    raise RefusalError(NodeCode.INVALID_PARAMS, f"{field}: {error.message}", data={"field": field}) from error
 
 
 # --- key generation --------------------------------------------------------------------------------------------------
@@ -227,7 +201,6 @@ def check_request(
 
 
 def check_owner(checked: CheckedKeygen, passkeys: PasskeyRegistry | None = None) -> None:
-    """Check that the owner signed this very request."""
     check_signature(checked.params, KEYGEN, checked.setup, checked.challenge, passkeys)
 
 
@@ -279,27 +252,23 @@ class ReadSign:
 
 
 def read_sign(params: SignParams) -> ReadSign:
-    """Take a request apart."""
     auth = params.user_authentication
     try:
         protocol = protocol_for(params.revision)
         protocol.check_method(SIGNGEN, auth.method)
     except InvalidFieldError as error:
         raise RefusalError(NodeCode.UNSUPPORTED, error.message) from error
-    try:
+    with reading("setup"):
         setup = protocol.decode_setup(SIGNGEN, params.setup)
         assert isinstance(setup, SigngenSetup)
         if setup.sign_alg != "secp256k1":
             raise RefusalError(NodeCode.UNSUPPORTED, "this node signs with secp256k1 keys only")
         requests = protocol.sign_requests(setup)
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("setup", error)
-    try:
+    with reading("credentials"):
         claim, signature = protocol.ephemeral_proof(setup, auth)
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("credentials", error)
-    if params.presignature_ids and len(params.presignature_ids) != len(requests):
-        refuse_field("presignatureIds", InvalidFieldError("presignatureIds", "must be one for each message"))
+    with reading("presignatureIds"):
+        if params.presignature_ids and len(params.presignature_ids) != len(requests):
+            raise InvalidFieldError("presignatureIds", "must be one for each message")
     return ReadSign(
         params=params,
         setup=setup,
@@ -334,7 +303,6 @@ def check_presign_time(params: PresignParams, now: float) -> None:
 
 
 def check_presign_key(record: KeyRecord, params: PresignParams, now: float) -> RegisteredKey:
-    """Check that an ephemeral key that may use the key asks for a presignature."""
     found = record.ephemeral_keys.find(params.eph_id)
     eph_pk = b"" if found is None else found.claim.eph_pk
     key = record.ephemeral_keys.check_usable(params.eph_id, eph_pk, now)
@@ -365,8 +333,9 @@ def signing_challenge(read: ReadSign) -> str:
 def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:
     """Check that an ephemeral key that may use the key now has signed this very request."""
     params = read.params
-    if read.setup.t != record.acknowledgement.threshold.t:
-        refuse_field("setup", InvalidFieldError("t", "is not the key's"))
+    with reading("setup"):
+        if read.setup.t != record.acknowledgement.threshold.t:
+            raise InvalidFieldError("t", "is not the key's")
     names_owner = params.revision == Revision.V0_1  # by address, which has no case
     if names_owner and record.owner_id.lower() != params.user_authentication.id.lower():
         raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from attrs import define, field
+
 from dan_async.devnet.context import NodeContext
+from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.checks import KEYGEN, CheckedKeygen, check_owner, check_request, owner_name
 from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry
-from dan_async.devnet.node.requests import NonceStore, RequestRuns, check_same
+from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns, check_same, content_hash
 from dan_async.devnet.node.rpc import RefusalError, refusing
-from dan_async.devnet.peers.keygen import DkgSessions
+from dan_async.devnet.peers.keygen import KeygenSession
+from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.fields import decode, encode, to_json
+from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import KeygenParams, SettleParams, compute_key_id, request_ids
 from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
-from dan_async.protocols.setups import EphemeralClaim
-from dan_async.types import Clock, Json, OperatorAddress, RequestId
+from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
-
 
 #: How many settled requests are remembered, and for how long: nonces given out before are over long before then, and those
 #: given out later go to clients that know what they ask for.
@@ -32,42 +32,29 @@ _MOST_SETTLED = 65_536
 _REMEMBERED_S = 3600.0
 
 
+@define(kw_only=True, eq=False, repr=False)
 class KeygenService:
     """Key generation at one node; ``on_made`` is called with the participants when a key is stored."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        *,
-        roster: frozenset[OperatorAddress],
-        sessions: DkgSessions,
-        ring: KeyRing,
-        nonces: NonceStore,
-        passkeys: PasskeyRegistry,
-        on_made: Callable[[Sequence[OperatorAddress]], None],
-    ) -> None:
-        self._identity = context.identity
-        self._workers = context.workers
-        self._clock = context.clock
-        self._roster = roster
-        self._sessions = sessions
-        self._ring = ring
-        self._nonces = nonces
-        self._passkeys = passkeys
-        self._on_made = on_made
-        self._settled = _SettledRequests(context.clock)
-        # Failures are kept for as long as the client may wonder what became of a request whose nonce is spent.
-        self._runs: RequestRuns[Acknowledgement] = RequestRuns(
-            "key generations",
-            task_name="keygen",
-            most=context.limits.max_keygens,
-            keep_s=context.limits.nonce_lifetime_s,
-            clock=context.clock,
-        )
+    _context: NodeContext
+    _roster: frozenset[OperatorAddress]
+    _sessions: PeerSessions
+    _ring: KeyRing
+    _nonces: NonceStore
+    _passkeys: PasskeyRegistry
+    _on_made: Callable[[Sequence[OperatorAddress]], None]
+    #: The requests under which nothing begins any more, with the ephemeral key that settled them.
+    _settled: Remembered[tuple[RequestId, bytes], bool] = field(init=False)
+    _runs: RequestRuns[Acknowledgement] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._settled = Remembered(most=_MOST_SETTLED, keep_s=_REMEMBERED_S, clock=self._context.clock)
+        most = self._context.limits.max_keygens
+        self._runs = RequestRuns.of(self._context, "key generations", most=most)
 
     async def keygen(self, params: KeygenParams) -> Acknowledgement:
         """Take part in making a key, or say again what came of it."""
-        content = hashlib.sha256(encode(params).encode()).digest()
+        content = content_hash(params)
         record = self._ring.by_request(params.request_id)
         if record is not None:
             check_same(record.content, content)
@@ -77,13 +64,14 @@ class KeygenService:
     async def settle(self, params: dict[str, Json]) -> Json:
         """Answer a client that was cut off: what came of its request, and that nothing more will come of it."""
         asked = decode(SettleParams, params)
-        if not asked.is_signed_for(self._identity.operator):
+        if not asked.is_signed_for(self._context.identity.operator):
             raise RefusalError(
                 NodeCode.EPHEMERAL_KEY_REFUSED, "the signature is not the ephemeral key's over this request"
             )
         ids = request_ids(asked.request_id)
         # First nothing new may begin, then what has begun must end: so the answer stays true.
-        self._settled.add(ids, asked.eph_pk)
+        for request_id in ids:
+            self._settled.put((request_id, asked.eph_pk), True)
         for request_id in ids:
             await self._runs.wait_for(request_id)
         records = (self._ring.by_request(request_id) for request_id in ids)
@@ -91,14 +79,16 @@ class KeygenService:
         return to_json(Settlement(acknowledgements=tuple(found)))
 
     async def aclose(self) -> None:
-        """Give up running work, and wait until it has ended."""
         await self._runs.aclose()
 
     def _begin(self, params: KeygenParams, content: bytes) -> Coroutine[Any, Any, Acknowledgement]:
         checked = check_request(
-            params, operator=self._identity.operator, roster=self._roster, now=self._clock()
+            params, operator=self._context.identity.operator, roster=self._roster, now=self._context.clock()
         )
-        self._settled.check_open(params.request_id, checked.claim)
+        if self._settled.get((params.request_id, checked.claim.eph_pk)):
+            raise RefusalError(
+                NodeCode.REQUEST_CONFLICT, "the request was settled: nothing begins under it any more"
+            )
         with self._nonces.spending(checked.nonce, params.request_id, KEYGEN, checked.setup_digest):
             check_owner(checked, self._passkeys)
             if self._sessions.has_run(checked.session_id):
@@ -112,12 +102,10 @@ class KeygenService:
         params = checked.params
         _log.info("request %s: key generation %s begins", params.request_id, checked.threshold)
         with refusing(NodeCode.KEYGEN_FAILED, "key generation"):
-            share = await self._sessions.run(
-                request_id=params.request_id,
-                session_id=checked.session_id,
-                threshold=checked.threshold,
-                participants=params.participants,
+            agreed = Session(
+                session_id=checked.session_id, threshold=checked.threshold, identities=params.participants
             )
+            share = await KeygenSession(self._context, self._sessions, agreed, params.request_id).run()
         acknowledgement = self._acknowledge(checked, share)
         record = KeyRecord(
             content=content,
@@ -129,8 +117,8 @@ class KeygenService:
             ephemeral_keys=EphemeralRegistry(keys=(RegisteredKey(claim=checked.claim),)),
         )
         if params.user_authentication.method == "passkey":
-            await self._workers.use_disk(self._passkeys.save, params.user_authentication.id)
-        await self._workers.use_disk(self._ring.put, record)
+            await self._context.workers.use_disk(self._passkeys.save, params.user_authentication.id)
+        await self._context.workers.use_disk(self._ring.put, record)
         self._on_made(params.participants)
         _log.info("request %s: key %s is made", params.request_id, acknowledgement.key_id)
         return acknowledgement
@@ -153,36 +141,4 @@ class KeygenService:
             participants=params.participants,
             transcript_hash=share.transcript_hash,
         )
-        return Acknowledgement.make(
-            claims,
-            operator=self._identity.operator,
-            party_index=share.index,
-            sign=self._identity.sign,
-        )
-
-
-class _SettledRequests:
-    """Requests under which nothing begins any more, by the ephemeral key that settled them."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._forget_at: OrderedDict[tuple[RequestId, bytes], float] = OrderedDict()
-
-    def check_open(self, request_id: RequestId, claim: EphemeralClaim) -> None:
-        """Check that a request may still begin."""
-        forget_at = self._forget_at.get((request_id, claim.eph_pk))
-        if forget_at is not None and self._clock() < forget_at:
-            raise RefusalError(
-                NodeCode.REQUEST_CONFLICT, "the request was settled: nothing begins under it any more"
-            )
-
-    def add(self, ids: tuple[RequestId, ...], eph_pk: bytes) -> None:
-        """Let nothing begin any more under these ids for this ephemeral key."""
-        now = self._clock()
-        for request_id in ids:
-            self._forget_at.pop((request_id, eph_pk), None)
-            self._forget_at[request_id, eph_pk] = now + _REMEMBERED_S
-        while self._forget_at and (
-            len(self._forget_at) > _MOST_SETTLED or next(iter(self._forget_at.values())) <= now
-        ):
-            self._forget_at.popitem(last=False)
+        return self._context.signed(Acknowledgement, claims, params.participants)

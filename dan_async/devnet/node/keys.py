@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from attrs import evolve, field, frozen
 
-from dan_async._json import dump, load
+from dan_async._json import dump
 from dan_async._values import from_hex, to_hex
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.rpc import RefusalError
-from dan_async.devnet.share_store import PAIR_PREFIX, PASSKEY_PREFIX, ShareStore, ShareStoreError
-from dan_async.errors import DanError, NodeCode
+from dan_async.devnet.share_store import ShareStore, decode_record, read_all
+from dan_async.errors import NodeCode
 from dan_async.protocols.fields import members, to_json
 from dan_async.protocols.node_claims import Acknowledgement, ChangeReceipt
 from dan_async.protocols.setups import EphemeralClaim
@@ -46,7 +49,6 @@ class EphemeralRegistry:
     changes: tuple[AppliedChange, ...] = ()
 
     def find(self, eph_id: str) -> RegisteredKey | None:
-        """Return the ephemeral key of that name."""
         return next((key for key in self.keys if key.claim.eph_id == eph_id), None)
 
     def check_usable(self, eph_id: str, eph_pk: bytes, now: float) -> RegisteredKey:
@@ -82,11 +84,7 @@ class EphemeralRegistry:
         return done.receipt
 
     def changed(self, claim: EphemeralClaim, content: bytes, receipt: ChangeReceipt) -> EphemeralRegistry:
-        """
-        Make a change.
-
-        A revoked key that was never added is remembered all the same, so that an addition still under way comes too late.
-        """
+        """Make a change. A key revoked before it was added is remembered: an addition still under way comes too late."""
         known = self.find(claim.eph_id)
         if known is not None and known.claim.eph_pk != claim.eph_pk:
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the ephemeral id belongs to another public key")
@@ -101,7 +99,6 @@ class EphemeralRegistry:
         )
 
     def to_json(self) -> Json:
-        """Return the registry as JSON members."""
         return {
             "keys": [{"claim": encode_claim_record(k.claim), "revoked": k.is_revoked} for k in self.keys],
             "changes": [{"content": to_hex(c.content), "receipt": to_json(c.receipt)} for c in self.changes],
@@ -109,7 +106,6 @@ class EphemeralRegistry:
 
     @classmethod
     def from_json(cls, value: Json) -> EphemeralRegistry:
-        """Read what ``to_json`` gave."""
         found = members(value, "ephemeralKeys", ("keys", "changes"))
         keys = [members(entry, "key", ("claim", "revoked")) for entry in found["keys"]]
         changes = [members(entry, "change", ("content", "receipt")) for entry in found["changes"]]
@@ -129,7 +125,6 @@ class EphemeralRegistry:
 
 
 def encode_claim_record(claim: EphemeralClaim) -> Json:
-    """Return a claim as JSON members."""
     return {
         "ephId": claim.eph_id,
         "ephPK": to_hex(claim.eph_pk),
@@ -139,7 +134,6 @@ def encode_claim_record(claim: EphemeralClaim) -> Json:
 
 
 def decode_claim_record(value: Json) -> EphemeralClaim:
-    """Read what ``encode_claim_record`` gave."""
     found = members(value, "claim", _CLAIM_MEMBERS)
     return EphemeralClaim(
         eph_id=found["ephId"],
@@ -150,10 +144,7 @@ def decode_claim_record(value: Json) -> EphemeralClaim:
 
 
 _VERSION = 2
-_MEMBERS = (
-    *("version", "content", "acknowledgement", "share", "ownerId", "claim"),
-    *("permissions", "ephemeralKeys"),
-)
+_MEMBERS = ("content", "acknowledgement", "share", "ownerId", "claim", "permissions", "ephemeralKeys")
 
 
 @frozen(kw_only=True)
@@ -191,24 +182,19 @@ class KeyRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> KeyRecord:
-        """Read a record."""
-        try:
-            found = members(load(data), "record", _MEMBERS)
-            if found["version"] != _VERSION:
-                raise ShareStoreError(f"the record is of version {found['version']}, not {_VERSION}")
-            return cls(
-                content=from_hex(found["content"], field="content", length=32, prefix=True),
-                acknowledgement=Acknowledgement.read_whole(found["acknowledgement"]),
-                share=KeyShare.from_dict(found["share"]),
-                owner_id=found["ownerId"],
-                claim=decode_claim_record(found["claim"]),
-                permissions=found["permissions"],
-                ephemeral_keys=EphemeralRegistry.from_json(found["ephemeralKeys"]),
-            )
-        except ShareStoreError:
-            raise
-        except DanError as error:
-            raise ShareStoreError(f"a record is malformed: {error.message}") from error
+        return decode_record(data, "key", _VERSION, _MEMBERS, cls._read)
+
+    @classmethod
+    def _read(cls, found: Mapping[str, Any]) -> KeyRecord:
+        return cls(
+            content=from_hex(found["content"], field="content", length=32, prefix=True),
+            acknowledgement=Acknowledgement.read_whole(found["acknowledgement"]),
+            share=KeyShare.from_dict(found["share"]),
+            owner_id=found["ownerId"],
+            claim=decode_claim_record(found["claim"]),
+            permissions=found["permissions"],
+            ephemeral_keys=EphemeralRegistry.from_json(found["ephemeralKeys"]),
+        )
 
 
 class KeyRing:
@@ -223,11 +209,8 @@ class KeyRing:
         return len(self._by_request)
 
     def load(self) -> None:
-        """Read everything from the store. Blocks."""
-        for name in self._store.names():
-            data = None if name.startswith((PASSKEY_PREFIX, PAIR_PREFIX)) else self._store.get(name)
-            if data is not None:
-                self._remember(KeyRecord.decode(data))
+        for data in read_all(self._store, ""):
+            self._remember(KeyRecord.decode(data))
 
     def put(self, record: KeyRecord) -> None:
         """Keep a record in the place of an earlier one, durably before it can be found. Blocks."""
@@ -235,12 +218,17 @@ class KeyRing:
         self._remember(record)
 
     def by_request(self, request_id: RequestId) -> KeyRecord | None:
-        """Find the key that a request made."""
         return self._by_request.get(request_id)
 
     def by_key(self, key_id: MpcKeyId) -> KeyRecord | None:
-        """Find a key."""
         return self._by_key.get(key_id)
+
+    def get(self, key_id: MpcKeyId) -> KeyRecord:
+        """Return a key's record, or refuse the request."""
+        record = self._by_key.get(key_id)
+        if record is None:
+            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
+        return record
 
     def _remember(self, record: KeyRecord) -> None:
         self._by_request[record.acknowledgement.request_id] = record

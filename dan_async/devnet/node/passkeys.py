@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from dan_async._json import dump, load
+from dan_async._json import dump
 from dan_async._values import check_int, check_text, from_hex, required, to_hex
-from dan_async.devnet.node.rpc import RefusalError, invalid_params
-from dan_async.devnet.share_store import PASSKEY_PREFIX, ShareStore, ShareStoreError
-from dan_async.errors import DanError, InvalidFieldError, MissingExtraError, NodeCode, require_extra
-from dan_async.protocols.fields import members, to_json
+from dan_async.devnet.node.rpc import RefusalError, invalid_params, reading
+from dan_async.devnet.share_store import ShareStore, decode_record, read_all
+from dan_async.errors import InvalidFieldError, MissingExtraError, NodeCode, require_extra
+from dan_async.protocols.fields import to_json
 from dan_async.protocols.node_claims import PasskeyReceipt
 from dan_async.protocols.setups import PasskeySignature, UserAuthentication, decode_passkey_signature
 from dan_async.types import Json
@@ -28,7 +28,7 @@ from dan_async.types import Json
 _MOST_PASSKEYS = 10_000
 
 _VERSION = 2
-_MEMBERS = ("version", "content", "receipt", "publicKey", "signCount", "rpId", "origin")
+_MEMBERS = ("content", "receipt", "publicKey", "signCount", "rpId", "origin")
 
 
 @frozen(kw_only=True)
@@ -48,16 +48,13 @@ class PasskeyRecord:
 
     @property
     def credential_id(self) -> str:
-        """Its credential id, base64url."""
         return self.receipt.claims.credential_id
 
     @property
     def name(self) -> str:
-        """Its name in the node's store."""
-        return PASSKEY_PREFIX + hashlib.sha256(self.credential_id.encode()).hexdigest()
+        return f"passkey-{hashlib.sha256(self.credential_id.encode()).hexdigest()}"
 
     def encode(self) -> bytes:
-        """Write the record."""
         value: Json = {
             "version": _VERSION,
             "content": to_hex(self.content),
@@ -71,23 +68,18 @@ class PasskeyRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> PasskeyRecord:
-        """Read a record."""
-        try:
-            found = members(load(data), "passkey", _MEMBERS)
-            if found["version"] != _VERSION:
-                raise ShareStoreError(f"the passkey record is not of version {_VERSION}")
-            return cls(
-                content=from_hex(found["content"], field="content", length=32, prefix=True),
-                receipt=PasskeyReceipt.read_whole(found["receipt"]),
-                public_key=from_hex(found["publicKey"], field="publicKey", prefix=True),
-                sign_count=found["signCount"],
-                rp_id=found["rpId"],
-                origin=found["origin"],
-            )
-        except ShareStoreError:
-            raise
-        except DanError as error:
-            raise ShareStoreError(f"a passkey record is malformed: {error.message}") from error
+        return decode_record(data, "passkey", _VERSION, _MEMBERS, cls._read)
+
+    @classmethod
+    def _read(cls, found: Mapping[str, Any]) -> PasskeyRecord:
+        return cls(
+            content=from_hex(found["content"], field="content", length=32, prefix=True),
+            receipt=PasskeyReceipt.read_whole(found["receipt"]),
+            public_key=from_hex(found["publicKey"], field="publicKey", prefix=True),
+            sign_count=found["signCount"],
+            rp_id=found["rpId"],
+            origin=found["origin"],
+        )
 
 
 class PasskeyRegistry:
@@ -103,15 +95,11 @@ class PasskeyRegistry:
         return len(self._records)
 
     def load(self) -> None:
-        """Read everything from the store. Blocks."""
-        for name in self._store.names():
-            data = self._store.get(name) if name.startswith(PASSKEY_PREFIX) else None
-            if data is not None:
-                record = PasskeyRecord.decode(data)
-                self._records[record.credential_id] = record
+        for data in read_all(self._store, "passkey"):
+            record = PasskeyRecord.decode(data)
+            self._records[record.credential_id] = record
 
     def find(self, credential_id: str) -> PasskeyRecord | None:
-        """Return the passkey of that id."""
         return self._records.get(credential_id)
 
     def add(self, record: PasskeyRecord) -> None:
@@ -154,11 +142,11 @@ def load_webauthn() -> Any:
 def verify_registration(
     authentication: UserAuthentication, challenge: str
 ) -> tuple[bytes, int, PasskeySignature]:
-    """Check a new passkey."""
     webauthn = load_webauthn()
     if authentication.credentials:
         raise invalid_params(InvalidFieldError("credentials", "must be empty: a passkey vouches for nothing"))
-    sent = _read(authentication)
+    with reading("signature"):
+        sent = decode_passkey_signature(authentication.signature)
     verified = _verify(
         webauthn.verify_registration_response,
         sent,
@@ -180,8 +168,10 @@ def check_assertion(authentication: UserAuthentication, challenge: str, passkeys
     record = passkeys.find(authentication.id)
     if record is None:
         raise RefusalError(NodeCode.WRONG_OWNER, "no such passkey is registered with this node")
-    sent = _read(authentication)
-    _check_page(sent, record)
+    with reading("signature"):
+        sent = decode_passkey_signature(authentication.signature)
+    if (sent.rp_id, sent.origin) != (record.rp_id, record.origin):
+        raise RefusalError(NodeCode.WRONG_OWNER, "the passkey was registered by another page")
     verified = _verify(
         webauthn.verify_authentication_response,
         sent,
@@ -193,20 +183,6 @@ def check_assertion(authentication: UserAuthentication, challenge: str, passkeys
     if webauthn.helpers.bytes_to_base64url(verified.credential_id) != authentication.id:
         raise RefusalError(NodeCode.WRONG_OWNER, "the assertion is another passkey's")
     passkeys.count(record.credential_id, int(verified.new_sign_count))
-
-
-def _check_page(sent: PasskeySignature, record: PasskeyRecord) -> None:
-    if (sent.rp_id, sent.origin) != (record.rp_id, record.origin):
-        raise RefusalError(NodeCode.WRONG_OWNER, "the passkey was registered by another page")
-
-
-def _read(authentication: UserAuthentication) -> PasskeySignature:
-    try:
-        return decode_passkey_signature(authentication.signature)
-    except DanError as error:
-        raise RefusalError(
-            NodeCode.INVALID_PARAMS, f"signature: {error.message}", data={"field": "signature"}
-        ) from error
 
 
 def _verify(verify: Callable[..., T], sent: PasskeySignature, challenge: str, **arguments: Any) -> T:

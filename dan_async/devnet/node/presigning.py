@@ -8,25 +8,23 @@ bring a presignature back.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from dan_async.crypto.hashes import tagged_hash, u32
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.checks import check_presign_key, check_presign_time, check_signers
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
-from dan_async.devnet.node.requests import RequestRuns
+from dan_async.devnet.node.requests import RequestRuns, content_hash
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
-from dan_async.devnet.peers.presigning import PresignSessions
+from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.fields import encode
 from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, presignature_id
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
@@ -62,11 +60,7 @@ class StockedPresignature:
 
 
 class PresignatureStock:
-    """
-    The presignatures of one node.
-
-    *most* is how many one ephemeral key may have, those being made included.
-    """
+    """The presignatures of one node: *most* for one ephemeral key, those being made included."""
 
     def __init__(self, *, most: int, clock: Clock) -> None:
         self._most = most
@@ -93,7 +87,6 @@ class PresignatureStock:
             self._uncount(owner, count)
 
     def add(self, stocked: StockedPresignature) -> None:
-        """Keep a presignature ready."""
         self._ready[stocked.name] = stocked
         self._counts[stocked.owner] += 1
         heapq.heappush(self._expiries, (stocked.expires_at, stocked.name))
@@ -101,7 +94,6 @@ class PresignatureStock:
     def find(
         self, id_: bytes, *, owner: PresignatureOwner, signers: tuple[OperatorAddress, ...]
     ) -> StockedPresignature:
-        """Return a presignature that may be used for this."""
         self._forget_expired()
         if id_ in self._spent:
             raise RefusalError(NodeCode.PRESIGNATURE_SPENT, "the presignature was used before")
@@ -120,11 +112,9 @@ class PresignatureStock:
         return stocked.presignature
 
     def discard(self, key_id: MpcKeyId, eph_id: str) -> None:
-        """Throw away what an ephemeral key has: it was revoked."""
         self._drop([s for s in self._ready.values() if s.owner == PresignatureOwner(key_id, eph_id)])
 
     def clear(self) -> None:
-        """Throw everything away: the node is stopping."""
         self._drop(list(self._ready.values()))
 
     def _forget_expired(self) -> None:
@@ -146,110 +136,91 @@ class PresignatureStock:
             del self._counts[owner]
 
 
-def presign_session_id(
-    *, key_id: MpcKeyId, request_id: RequestId, signers: tuple[OperatorAddress, ...], index: int
-) -> bytes:
-    """
-    Return the id under which the signers work together: 32 bytes that no other presignature has.
-
-    The index is 0 for ``dan_presign``; in a request that names no presignatures, the number of the message, from 1.
-    """
-    members = [bytes.fromhex(operator[2:]) for operator in signers]
-    return tagged_hash(
+def presign_job(
+    record: KeyRecord, request_id: RequestId, signers: tuple[OperatorAddress, ...], *, index: int
+) -> PresignJob:
+    """Return what the signers work on; the index is 0 for ``dan_presign``, else the number of the message, from 1."""
+    session_id = tagged_hash(
         "dan-node/1 presign session",
-        bytes.fromhex(key_id),
+        bytes.fromhex(record.acknowledgement.key_id),
         bytes.fromhex(request_id[2:]),
         u32(index),
-        *members,
+        *(bytes.fromhex(operator[2:]) for operator in signers),
+    )
+    return PresignJob(
+        request_id=request_id,
+        session_id=session_id,
+        share=record.share,
+        participants=record.acknowledgement.participants,
+        signers=signers,
     )
 
 
+@define(kw_only=True, eq=False, repr=False)
 class PresignService:
     """Presignatures at one node."""
 
-    def __init__(
-        self, context: NodeContext, *, ring: KeyRing, sessions: PresignSessions, stock: PresignatureStock
-    ) -> None:
-        self._operator = context.identity.operator
-        self._limits = context.limits
-        self._clock = context.clock
-        self._ring = ring
-        self._sessions = sessions
-        self._stock = stock
-        self._runs: RequestRuns[PresignatureOffer] = RequestRuns(
-            "presignatures",
-            task_name="presign",
-            most=self._limits.max_presigns,
-            keep_s=self._limits.nonce_lifetime_s,
-            clock=context.clock,
-        )
+    _context: NodeContext
+    _ring: KeyRing
+    _sessions: PresignSessions
+    _stock: PresignatureStock
+    _runs: RequestRuns[PresignatureOffer] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        most = self._context.limits.max_presigns
+        self._runs = RequestRuns.of(self._context, "presignatures", most=most)
 
     async def presign(self, params: PresignParams) -> PresignatureOffer:
         """Take part in making a presignature, or say again what came of it."""
-        content = hashlib.sha256(encode(params).encode()).digest()
         request = (params.request_id, params.signers)
-        return await self._runs.run(request, content, lambda: self._begin(params))
+        return await self._runs.run(request, content_hash(params), lambda: self._begin(params))
 
     async def aclose(self) -> None:
-        """Give up running work, and throw away the stock."""
         await self._runs.aclose()
         self._stock.clear()
 
     def _begin(self, params: PresignParams) -> Coroutine[Any, Any, PresignatureOffer]:
         record = self._check(params)
-        check_signers(record, params.signers, self._operator)
-        session_id = presign_session_id(
-            key_id=params.key_id, request_id=params.request_id, signers=params.signers, index=0
-        )
-        if self._sessions.has_run(session_id):
+        check_signers(record, params.signers, self._context.identity.operator)
+        job = presign_job(record, params.request_id, params.signers, index=0)
+        if self._sessions.has_run(job.session_id):
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the nodes have worked on this request before")
-        return self._make(params, record, session_id)
+        return self._make(params, job)
 
     def _check(self, params: PresignParams) -> KeyRecord:
         """Check what may change while a presignature is made."""
-        now = self._clock()
-        record = self._ring.by_key(params.key_id)
-        if record is None:
-            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
+        now = self._context.clock()
+        record = self._ring.get(params.key_id)
         check_presign_time(params, now)
         check_presign_key(record, params, now)
         return record
 
-    async def _make(self, params: PresignParams, record: KeyRecord, session_id: bytes) -> PresignatureOffer:
+    async def _make(self, params: PresignParams, job: PresignJob) -> PresignatureOffer:
         owner = PresignatureOwner(params.key_id, params.eph_id)
         with self._stock.making(owner):
             with refusing(NodeCode.SIGNING_FAILED, "signing"):
-                presignature = await self._sessions.run(
-                    request_id=params.request_id,
-                    session_id=session_id,
-                    share=record.share,
-                    participants=record.acknowledgement.participants,
-                    signers=params.signers,
-                )
+                presignature = await self._sessions.run(job)
             try:
-                self._check(params)  # the ephemeral key may have been revoked meanwhile
+                record = self._check(params)  # the ephemeral key may have been revoked meanwhile
             except RefusalError:
                 presignature.discard()
                 raise
             return self._offer(params, record, owner, presignature)
 
     def _offer(
-        self,
-        params: PresignParams,
-        record: KeyRecord,
-        owner: PresignatureOwner,
-        presignature: Presignature,
+        self, params: PresignParams, record: KeyRecord, owner: PresignatureOwner, presignature: Presignature
     ) -> PresignatureOffer:
         key = record.ephemeral_keys.find(params.eph_id)
         assert key is not None
-        ends = (params.expires_at, key.claim.expiry, self._clock() + self._limits.presignature_lifetime_s)
+        kept_until = self._context.clock() + self._context.limits.presignature_lifetime_s
+        expires_at = int(min(params.expires_at, key.claim.expiry, kept_until))
         stocked = StockedPresignature(
-            presignature=presignature, owner=owner, signers=params.signers, expires_at=int(min(ends))
+            presignature=presignature, owner=owner, signers=params.signers, expires_at=expires_at
         )
         self._stock.add(stocked)
         return PresignatureOffer(
             presignature_id=stocked.name,
             nonce_point=presignature.nonce_point,
             public_key=presignature.public_key,
-            expires_at=int(min(ends)),
+            expires_at=expires_at,
         )

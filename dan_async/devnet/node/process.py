@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from dan_async.devnet.context import NodeContext, Workers
@@ -30,28 +30,9 @@ CLOSING_S = 6.0
 _READ_SIZE = 65_536
 
 
-def read_config(members: Mapping[str, Any] | None) -> NodeConfig:
-    """Read the first line."""
-    if members is None:
-        raise ConfigurationError(
-            "there is no configuration on standard input",
-            hint="This module is started by Devnet(processes=True)",
-        )
-    return NodeConfig.from_dict(members)
-
-
 def _report(**members: Any) -> None:
     sys.stdout.write(json.dumps(members) + "\n")
     sys.stdout.flush()
-
-
-def _read_lines(on_line: Callable[[bytes], None]) -> None:
-    # os.read and not sys.stdin: a thread that waits in a buffered reader breaks the interpreter's shutdown.
-    rest = b""
-    while chunk := os.read(0, _READ_SIZE):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            on_line(line)
 
 
 def _crash(faults: NodeFaults, restart_after: float | None) -> None:
@@ -61,7 +42,6 @@ def _crash(faults: NodeFaults, restart_after: float | None) -> None:
 
 
 async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) -> None:
-    """Run the node until *stopped* is set."""
     with Workers() as workers:
         context = NodeContext(
             identity=config.identity,
@@ -87,7 +67,12 @@ async def _run(lines: _Lines) -> None:
     stopped = asyncio.Event()
     faults = NodeFaults()
     first = json.loads(lines.first)
-    config = read_config(first)
+    if first is None:
+        raise ConfigurationError(
+            "there is no configuration on standard input",
+            hint="This module is started by Devnet(processes=True)",
+        )
+    config = NodeConfig.from_dict(first)
     faults.set(*read_fault_members(first))
     loop = asyncio.get_running_loop()
 
@@ -122,7 +107,6 @@ class _Lines:
         return self._waiting.pop(0) if self._waiting else b"null"
 
     def follow(self, on_line: Callable[[bytes], object], on_end: Callable[[], object]) -> None:
-        """Pass on every further line, and the end."""
         with self._lock:
             for line in self._waiting:
                 on_line(line)
@@ -131,7 +115,12 @@ class _Lines:
                 on_end()
 
     def _read(self) -> None:
-        _read_lines(self._take)
+        # os.read and not sys.stdin: a thread that waits in a buffered reader breaks the interpreter's shutdown.
+        rest = b""
+        while chunk := os.read(0, _READ_SIZE):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._take(line)
         with self._lock:
             self._is_over = True
             self._ready.set()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from attrs import define, frozen
 
@@ -17,12 +18,15 @@ from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.rpc import RefusalError, rate_limited
 from dan_async.errors import NodeCode
+from dan_async.protocols.fields import encode
 from dan_async.protocols.node import CHANGES, METHODS, REGISTER_PASSKEY, ChallengeParams, ChallengeResult
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import SIGN
 from dan_async.types import Clock, RequestId
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 _MOST_ENDED = 16_384
 
@@ -49,19 +53,14 @@ class _Nonce:
 
 class NonceStore:
     """
-    The nonces that one node gives out: each for one request, once, and not for long.
+    The nonces that one node gives out: each for one request, once, and not for long. A restart forgets them.
 
-    They are kept in memory: a restart forgets them, and what was forgotten is refused. A nonce is remembered for as long
-    again as it may be used, so that a late or repeated one gets its own error. A full store refuses new ones: dropping old
-    ones would let a flood of challenges push out the nonce of a request whose owner is looking at the wallet prompt.
+    One is remembered for as long again as it may be used, so that a late or repeated one gets its own error. A full store
+    refuses new ones: a flood of challenges must not push out the nonce of an owner who is looking at the wallet prompt.
     """
 
     def __init__(
-        self,
-        context: NodeContext,
-        ring: KeyRing,
-        *,
-        entropy: Callable[[int], bytes] = secrets.token_bytes,
+        self, context: NodeContext, ring: KeyRing, *, entropy: Callable[[int], bytes] = secrets.token_bytes
     ) -> None:
         self._clock = context.clock
         self._lifetime_s = context.limits.nonce_lifetime_s
@@ -75,12 +74,11 @@ class NonceStore:
         return len(self._nonces)
 
     def issue(self, params: ChallengeParams) -> ChallengeResult:
-        """Answer ``dan_challenge``."""
         if params.operation not in _WITHOUT_KEY | _WITH_KEY:
             known = ", ".join(sorted(_WITHOUT_KEY | _WITH_KEY))
             raise RefusalError(NodeCode.UNSUPPORTED, f"operation must be one of {known}")
-        if params.key_id is not None and self._ring.by_key(params.key_id) is None:
-            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
+        if params.key_id is not None:
+            self._ring.get(params.key_id)
         now = self._clock()
         self._forget(now)
         if len(self._nonces) >= self._capacity:
@@ -97,11 +95,7 @@ class NonceStore:
     def spending(
         self, nonce: bytes | None, request_id: RequestId, operation: str, setup_hash: bytes
     ) -> Iterator[None]:
-        """
-        Check a nonce first, and use it up only if the body succeeds: a refused request costs it nothing.
-
-        A one-shot request has no nonce.
-        """
+        """Check a nonce first, and use it up only if the body succeeds. A one-shot request has none."""
         if nonce is None:
             yield
             return
@@ -143,38 +137,57 @@ class _Run(Generic[T]):
     task: asyncio.Task[T]
 
 
+class Remembered(Generic[K, V]):
+    """The last *most* values that were put in, each for *keep_s* seconds."""
+
+    def __init__(self, *, most: int, keep_s: float, clock: Clock) -> None:
+        self._most = most
+        self._keep_s = keep_s
+        self._clock = clock
+        self._entries: OrderedDict[K, tuple[V, float]] = OrderedDict()  # oldest first
+
+    def get(self, key: K) -> V | None:
+        value, forget_at = self._entries.get(key, (None, 0.0))
+        return value if self._clock() < forget_at else None
+
+    def put(self, key: K, value: V) -> None:
+        now = self._clock()
+        self._entries.pop(key, None)
+        self._entries[key] = value, now + self._keep_s
+        while len(self._entries) > self._most or next(iter(self._entries.values()))[1] <= now:
+            self._entries.popitem(last=False)
+
+
 @frozen
 class _Ended(Generic[T]):
     content: bytes
     result: T | RefusalError
-    forget_at: float
 
 
 class RequestRuns(Generic[T]):
-    """
-    The requests of one method: the work of each is done once, and repeats of it wait for the same result.
+    """The requests of one method: the work of each is done once, and repeats of it get the same result."""
 
-    *name* is the work in the plural; *keep_s* is how long the result of a request is remembered.
-    """
-
-    def __init__(self, name: str, *, task_name: str, most: int, keep_s: float, clock: Clock) -> None:
-        self._name = name
-        self._task_name = task_name
+    def __init__(self, name: str, *, most: int, keep_s: float, clock: Clock) -> None:
+        self._name = name  # in the plural
         self._most = most
-        self._keep_s = keep_s
-        self._clock = clock
         self._running: dict[Hashable, _Run[T]] = {}
-        self._ended: OrderedDict[Hashable, _Ended[T]] = OrderedDict()  # oldest first
+        self._ended: Remembered[Hashable, _Ended[T]] = Remembered(
+            most=_MOST_ENDED, keep_s=keep_s, clock=clock
+        )
+
+    @classmethod
+    def of(cls, context: NodeContext, name: str, *, most: int) -> Self:
+        """Keep results for as long as a client may wonder what became of a request whose nonce is spent."""
+        return cls(name, most=most, keep_s=context.limits.nonce_lifetime_s, clock=context.clock)
 
     async def run(self, request: Hashable, content: bytes, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """
         Do the work of a request, or wait for it, or return its result again; *content* is a hash of all of the request.
 
-        *begin* checks the request without waiting for anything, and returns the work; a refusal there costs nothing: the
-        same request may come again. The work belongs to the node, not to the caller: it goes on when the caller is gone,
-        since other nodes may count on it.
+        *begin* checks the request without waiting for anything, and a refusal there costs nothing. The work that it returns
+        belongs to the node: it goes on when the caller is gone, since other nodes may count on it.
         """
-        ended = self._remembered(request)
+        ended = self._ended.get(request)
         if ended is not None and ended.content == content:
             if isinstance(ended.result, RefusalError):
                 raise RefusalError(ended.result.code, ended.result.message, data=ended.result.data)
@@ -199,7 +212,6 @@ class RequestRuns(Generic[T]):
             await asyncio.wait([run.task])
 
     async def aclose(self) -> None:
-        """Give up running work, and wait until it has ended."""
         await cancel_and_wait([run.task for run in self._running.values()])
 
     def _begin(
@@ -208,7 +220,7 @@ class RequestRuns(Generic[T]):
         if len(self._running) >= self._most:
             raise rate_limited(f"too many {self._name} are running", 1.0)
         named = request[0] if isinstance(request, tuple) else request
-        task = asyncio.create_task(begin(), name=f"{self._task_name} {named}")
+        task = asyncio.create_task(begin(), name=f"{self._name} {named}")
         run = self._running[request] = _Run(content, task)
         task.add_done_callback(partial(self._end, request, content))
         return run
@@ -227,19 +239,12 @@ class RequestRuns(Generic[T]):
             result = error
         else:
             result = RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed")
-        self._ended.pop(request, None)
-        self._ended[request] = _Ended(content, result, self._clock() + self._keep_s)
-        if len(self._ended) > _MOST_ENDED:
-            self._ended.popitem(last=False)
+        self._ended.put(request, _Ended(content, result))
 
-    def _remembered(self, request: Hashable) -> _Ended[T] | None:
-        now = self._clock()
-        while self._ended:
-            oldest, ended = next(iter(self._ended.items()))
-            if now < ended.forget_at:
-                break
-            del self._ended[oldest]
-        return self._ended.get(request)
+
+def content_hash(params: object, *, operation: str = "") -> bytes:
+    """Hash all of a request, which tells it from another under its id."""
+    return hashlib.sha256(operation.encode() + encode(params).encode()).digest()
 
 
 def check_same(known: bytes, content: bytes) -> None:

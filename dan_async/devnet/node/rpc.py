@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from attrs import frozen
+from attrs import define, field, frozen
 
 from dan_async._json import dump, load
 from dan_async.deadline import cancel_and_wait
@@ -27,11 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class RefusalError(DanError):
-    """
-    A request that the node refuses: message and data go to the client.
-
-    ``rpc_id`` is given where the refusal comes before the request could be taken apart.
-    """
+    """A request that the node refuses. ``rpc_id`` is given if the request could not be taken apart yet."""
 
     def __init__(
         self,
@@ -47,16 +43,21 @@ class RefusalError(DanError):
         self.data = dict(data or {})
         self.rpc_id = rpc_id
 
-    def error_object(self) -> Json:
-        """Return the ``error`` member of a JSON-RPC reply."""
-        shown: dict[str, Any] = {"code": self.code, "message": self.message}
-        return {**shown, "data": self.data} if self.data else shown
-
 
 def invalid_params(error: DanError) -> RefusalError:
     """Refuse parameters that could not be read; ``data.field`` names the member, where one is to blame."""
     data = {"field": error.field} if isinstance(error, InvalidFieldError) else None
     return RefusalError(NodeCode.INVALID_PARAMS, error.message, data=data)
+
+
+@contextmanager
+def reading(member: str) -> Iterator[None]:
+    """Refuse the request if a member of it cannot be read; ``data.field`` names it."""
+    try:
+        yield
+    except (InvalidFieldError, ProtocolError) as error:
+        problem = f"{member}: {error.message}"
+        raise RefusalError(NodeCode.INVALID_PARAMS, problem, data={"field": member}) from error
 
 
 def rate_limited(message: str, retry_after_s: float) -> RefusalError:
@@ -142,13 +143,17 @@ def guess_id(text: str) -> int | None:
 
 
 def encode_result(rpc_id: int | str, result: Json) -> str:
-    """Write the reply to a request that was carried out."""
     return dump({"jsonrpc": "2.0", "id": rpc_id, "result": result})
 
 
 def encode_error(rpc_id: int | str | None, refusal: RefusalError) -> str:
     """Write the reply to a request that was refused; the id is null if it could not be read."""
-    return dump({"jsonrpc": "2.0", "id": rpc_id, "error": refusal.error_object()})
+    error = {
+        "code": refusal.code,
+        "message": refusal.message,
+        **({"data": refusal.data} if refusal.data else {}),
+    }
+    return dump({"jsonrpc": "2.0", "id": rpc_id, "error": error})
 
 
 # --- a connection -----------------------------------------------------------------------------------------------------
@@ -157,38 +162,22 @@ def encode_error(rpc_id: int | str | None, refusal: RefusalError) -> str:
 Answerer = Callable[[str, dict[str, Json]], Awaitable[Json]]
 
 
+@define(kw_only=True, eq=False, repr=False)
 class RpcConnection:
-    """
-    One client's WebSocket: many requests in flight, each answered exactly once, none without bound.
+    """One client's WebSocket: many requests in flight, each answered exactly once, none without bound."""
 
-    The transport is what lies beneath it, for faults.
-    """
-
-    def __init__(
-        self,
-        websocket: web.WebSocketResponse,
-        transport: asyncio.Transport | None,
-        *,
-        address: str,
-        answer: Answerer,
-        rate: RateLimit,
-        context: NodeContext,
-    ) -> None:
-        self._websocket = websocket
-        self._transport = transport
-        self._address = address
-        self._answer = answer
-        self._rate = rate
-        self._limits = context.limits
-        self._faults = context.faults
-        self._on_crash = context.on_crash
-        self._requests: set[asyncio.Task[None]] = set()
-        self._is_stopping = False
-        self._is_stuck = False  # in the middle of a message that never ends
+    _websocket: web.WebSocketResponse
+    _transport: asyncio.Transport | None
+    _address: str
+    _answer: Answerer
+    _rate: RateLimit
+    _context: NodeContext
+    _requests: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _is_stopping: bool = field(default=False, init=False)
+    _is_stuck: bool = field(default=False, init=False)  # in the middle of a message that never ends
 
     @property
     def requests(self) -> frozenset[asyncio.Task[None]]:
-        """The requests in flight."""
         return frozenset(self._requests)
 
     def refuse_new(self) -> None:
@@ -203,7 +192,6 @@ class RpcConnection:
             self._transport.abort()
 
     async def aclose(self, code: int) -> None:
-        """Close the connection; ``run`` then returns."""
         await self._websocket.close(code=code)
 
     async def run(self) -> None:
@@ -234,12 +222,10 @@ class RpcConnection:
         task.add_done_callback(self._requests.discard)
 
     def _admit(self, text: str) -> RpcRequest:
-        if _is_too_long(text, self._limits.max_request_bytes):
-            raise RefusalError(
-                NodeCode.TOO_LARGE,
-                f"a request may be {self._limits.max_request_bytes} bytes long",
-                rpc_id=guess_id(text),
-            )
+        limit = self._context.limits.max_request_bytes
+        if len(text) > limit or (not text.isascii() and len(text.encode()) > limit):
+            problem = f"a request may be {limit} bytes long"
+            raise RefusalError(NodeCode.TOO_LARGE, problem, rpc_id=guess_id(text))
         request = parse_request(text)
         wait_s = self._rate.take(self._address)
         refusal = None
@@ -247,7 +233,7 @@ class RpcConnection:
             refusal = RefusalError(NodeCode.UNAVAILABLE, "the node is stopping")
         elif wait_s:
             refusal = rate_limited("too many requests from this address", wait_s)
-        elif len(self._requests) >= self._limits.max_in_flight:
+        elif len(self._requests) >= self._context.limits.max_in_flight:
             refusal = rate_limited("too many requests in flight on this connection", 1.0)
         if refusal is not None:
             refusal.rpc_id = request.id
@@ -264,12 +250,12 @@ class RpcConnection:
         except RequestDropped:
             return
         except NodeCrashed as crash:
-            self._on_crash(crash.restart_after)
+            self._context.on_crash(crash.restart_after)
         except ConnectionError:
             _log.debug("a client left before its reply to %s", request.method)
 
     async def _reply(self, method: str, reply: str) -> None:
-        fault = self._faults.spoil_reply(method)
+        fault = self._context.faults.spoil_reply(method)
         if fault is None or self._transport is None or self._is_stuck:
             await self._send(reply)
             return
@@ -278,14 +264,10 @@ class RpcConnection:
             SpoiltMessage(
                 self._transport,
                 reply,
-                is_over=lambda: self._is_stopping or not self._faults.is_in_force(fault),
+                is_over=lambda: self._is_stopping or not self._context.faults.is_in_force(fault),
             )
         )
 
     async def _send(self, text: str) -> None:
         if not self._is_stuck:  # else it would end up inside of that message
             await self._websocket.send_str(text)
-
-
-def _is_too_long(text: str, limit: int) -> bool:
-    return len(text) > limit or (not text.isascii() and len(text.encode()) > limit)

@@ -38,12 +38,7 @@ _KEPT_LINES = 20
 
 @frozen(kw_only=True)
 class NodeConfig:
-    """
-    What one node needs to know.
-
-    A ``PortReservation`` holds the port; the roster is the link endpoint of every other node; without a folder, shares are
-    kept in memory.
-    """
+    """What one node needs to know. The roster is the other nodes' link endpoints; without a folder, all is in memory."""
 
     identity: NodeIdentity
     host: str
@@ -65,7 +60,6 @@ class NodeConfig:
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> NodeConfig:
-        """Read back what ``to_dict`` returned."""
         folder = members["folder"]
         return cls(
             identity=NodeIdentity.from_hex(members["identity"]),
@@ -83,23 +77,18 @@ class NodeRunner(Protocol):
     @property
     def is_running(self) -> bool:
         """Whether the node is up, as far as is known here."""
-        ...
 
     async def start(self) -> None:
         """Start the node; return when it listens."""
-        ...
 
     async def stop(self) -> None:
         """Stop the node, if it runs; return when nothing of it is left."""
-        ...
 
     def set_faults(self, faults: tuple[Fault, ...]) -> None:
         """Put faults in force, for now and after every start."""
-        ...
 
     def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:
         """Return what the node keeps of a key, share included."""
-        ...
 
 
 def open_store(config: NodeConfig) -> ShareStore:
@@ -125,11 +114,9 @@ class InProcessRunner:
 
     @property
     def is_running(self) -> bool:
-        """Whether the node is up."""
         return self._server is not None
 
     async def start(self) -> None:
-        """Start the node at its port."""
         await self._give_up_comeback()
         if self._server is None:
             await self._start()
@@ -164,7 +151,6 @@ class InProcessRunner:
         return server
 
     async def stop(self) -> None:
-        """Stop the node."""
         await self._give_up_comeback()
         server, self._server = self._server, None
         if server is not None:
@@ -172,7 +158,6 @@ class InProcessRunner:
         await self._wait_for_crash()
 
     def set_faults(self, faults: tuple[Fault, ...]) -> None:
-        """Put faults in force at once."""
         self._faults.set(faults)
 
     def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:
@@ -209,11 +194,7 @@ class InProcessRunner:
 
 
 class ProcessRunner:
-    """
-    Runs a node with ``python -m dan_async.devnet.node.process``. It needs a folder: a process's memory ends with it.
-
-    The process's standard input is its lifeline: it ends when the pipe does, also if this process is killed.
-    """
+    """Runs a node as a process, which ends when its standard input does, also if this one is killed. Needs a folder."""
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
@@ -228,11 +209,9 @@ class ProcessRunner:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is alive."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Start the process; return when the node listens."""
         if self.is_running and not self._is_coming_back:
             return
         await self.stop()  # what is left of one that died, or is on its way back
@@ -259,14 +238,13 @@ class ProcessRunner:
         return self._process
 
     async def stop(self) -> None:
-        """Ask the process to stop, and end it if it does not."""
         if self._watcher is not None:
             await cancel_and_wait([self._watcher])
             self._watcher = None
         process = self._process
         if process is not None and process.returncode is None:
-            if process.stdin is not None:
-                process.stdin.close()
+            assert process.stdin is not None  # a pipe, as the other two
+            process.stdin.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._stop_s):
                     await process.wait()
@@ -320,8 +298,7 @@ class ProcessRunner:
             )
 
     async def _read_report(self, process: asyncio.subprocess.Process) -> str:
-        if process.stdout is None:
-            return "has no output"
+        assert process.stdout is not None
         line = await process.stdout.readline()
         if not line:
             code = await process.wait()
@@ -332,8 +309,7 @@ class ProcessRunner:
         return "" if report.get("ready") else f"could not start: {report.get('error')}"
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
-        if process.stderr is None:
-            return
+        assert process.stderr is not None
         while line := await process.stderr.readline():
             text = line.decode(errors="replace").rstrip()
             self._last_lines.append(text)
@@ -346,8 +322,8 @@ class ProcessRunner:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
             await process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+            assert process.stdin is not None
+            process.stdin.close()
         if self._log_reader is not None:
             await cancel_and_wait([self._log_reader])
             self._log_reader = None
@@ -356,9 +332,9 @@ class ProcessRunner:
 async def _last_report(process: asyncio.subprocess.Process) -> dict[str, Any] | None:
     """Wait for the process to end; return what it said of its crash, or None if it did not crash on purpose."""
     report: dict[str, Any] = {}
-    if process.stdout is not None:
-        while line := await process.stdout.readline():
-            report = json.loads(line)
+    assert process.stdout is not None
+    while line := await process.stdout.readline():
+        report = json.loads(line)
     await process.wait()
     return report if report.get("crashed") else None
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from aiohttp import WSCloseCode, web
+from attrs import define, field
 
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit
@@ -34,10 +35,9 @@ from dan_async.devnet.node.rpc import (
     rate_limited,
 )
 from dan_async.devnet.node.signing import NodeSigning
-from dan_async.devnet.peers.keygen import DkgSessions
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
-from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
+from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
@@ -69,35 +69,28 @@ _STATUSES = {NodeCode.TOO_LARGE: 413, NodeCode.RATE_LIMITED: 429, NodeCode.UNAVA
 Handler = Callable[[dict[str, Json]], Awaitable[Json]]
 
 
+@define(kw_only=True, eq=False, repr=False)
 class NodeMethods:
     """The RPC methods of a node: parameters in, result out, whatever carries them."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        *,
-        nonces: NonceStore,
-        keygen: KeygenService,
-        changes: KeyChangeService,
-        passkeys: PasskeyService,
-        signing: NodeSigning,
-    ) -> None:
-        self._identity = context.identity
-        self._faults = context.faults
-        self._clock = context.clock
-        self._nonces = nonces
-        self._keygen = keygen
-        self._changes = changes
-        self._passkeys = passkeys
-        self._handlers: dict[str, Handler] = {
+    _context: NodeContext
+    _nonces: NonceStore
+    _keygen: KeygenService
+    _changes: KeyChangeService
+    _passkeys: PasskeyService
+    _signing: NodeSigning
+    _handlers: dict[str, Handler] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._handlers = {
             "dan_identify": self._identify,
             "dan_challenge": self._challenge,
             "dan_keygen": self._generate,
             "dan_health": self._health,
             METHODS[REGISTER_PASSKEY]: self._register,
-            PRESIGN: signing.presign,
-            SIGN: signing.sign,
-            SETTLE_KEYGEN: keygen.settle,
+            PRESIGN: self._signing.presign,
+            SIGN: self._signing.sign,
+            SETTLE_KEYGEN: self._keygen.settle,
             **{method: partial(self._change, operation) for operation, method in CHANGES.items()},
         }
 
@@ -107,9 +100,9 @@ class NodeMethods:
         if handler is None:
             raise RefusalError(NodeCode.METHOD_NOT_FOUND, "there is no such method")
         try:
-            await self._faults.before_work(method)
+            await self._context.faults.before_work(method)
             result = await handler(params)
-            self._faults.before_reply(method)
+            self._context.faults.before_reply(method)
         except InvalidFieldError as error:
             raise invalid_params(error) from error
         except (RefusalError, RequestDropped, NodeCrashed):
@@ -123,9 +116,9 @@ class NodeMethods:
         return result
 
     async def _identify(self, params: dict[str, Json]) -> Json:
-        operator = self._identity.operator
+        operator = self._context.identity.operator
         digest = identity_digest(operator=operator, nonce=decode(IdentifyParams, params).nonce)
-        return to_json(Identity(operator=operator, signature=self._identity.sign(digest)))
+        return to_json(Identity(operator=operator, signature=self._context.identity.sign(digest)))
 
     async def _challenge(self, params: dict[str, Json]) -> Json:
         return to_json(self._nonces.issue(decode(ChallengeParams, params)))
@@ -134,7 +127,7 @@ class NodeMethods:
         request = await self._read(params)
         acknowledgement = await self._keygen.keygen(request)
         owner_id = request.user_authentication.id
-        sent = self._faults.forge(acknowledgement, self._identity.sign, owner_id=owner_id)
+        sent = self._context.faults.forge(acknowledgement, self._context.identity.sign, owner_id=owner_id)
         return to_json(sent)
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
@@ -153,18 +146,13 @@ class NodeMethods:
             raise InvalidFieldError("params", "must be an empty object")
         return {
             "protocol": PROTOCOL,
-            "operator": self._identity.operator,
-            "time": int(self._clock() * 1000),
+            "operator": self._context.identity.operator,
+            "time": int(self._context.clock() * 1000),
         }
 
 
 class NodeServer:
-    """
-    One running node. ``start`` once, ``stop`` once; a restart is a new object over the same store.
-
-    *roster* is the link endpoint of every other node; the node talks to no one else. After a crash its runner calls
-    ``stop`` with *abrupt*.
-    """
+    """One running node. ``start`` once, ``stop`` once; a restart is a new object over the same store."""
 
     def __init__(self, context: NodeContext, roster: Mapping[OperatorAddress, str]) -> None:
         self._context = context
@@ -172,38 +160,40 @@ class NodeServer:
         limits = self._limits = context.limits
         self.ring = KeyRing(context.store)
         self.passkeys = PasskeyRegistry(context.store)
-        self._mailboxes = Mailboxes(
-            early_s=limits.early_message_s, early_bytes=limits.max_peer_queue_bytes, clock=time.monotonic
-        )
         self._links = PeerLinks(
             context.identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
         )
-        self._sessions = PeerSessions(self._links, self._mailboxes, beat_s=limits.sign_quiet_s / 5)
+        self._sessions = PeerSessions(
+            self._links,
+            early_s=limits.early_message_s,
+            early_bytes=limits.max_peer_queue_bytes,
+            beat_s=limits.sign_quiet_s / 5,
+        )
         nonces = NonceStore(context, self.ring)
         self.signing = NodeSigning(
             context, ring=self.ring, links=self._links, sessions=self._sessions, nonces=nonces
         )
         self._keygen = KeygenService(
-            context,
+            context=context,
             roster=self._links.peers,
-            sessions=DkgSessions(context, self._sessions),
+            sessions=self._sessions,
             ring=self.ring,
             nonces=nonces,
             passkeys=self.passkeys,
-            on_made=self.signing.key_made,
+            on_made=self.signing.setups.prepare,
         )
         self._methods = NodeMethods(
-            context,
+            context=context,
             nonces=nonces,
             keygen=self._keygen,
             changes=KeyChangeService(
-                context,
+                context=context,
                 ring=self.ring,
                 nonces=nonces,
                 passkeys=self.passkeys,
-                on_revoked=self.signing.key_revoked,
+                on_revoked=self.signing.stock.discard,
             ),
-            passkeys=PasskeyService(context, registry=self.passkeys, nonces=nonces),
+            passkeys=PasskeyService(context=context, registry=self.passkeys, nonces=nonces),
             signing=self.signing,
         )
         self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
@@ -215,7 +205,7 @@ class NodeServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Load what is stored and begin to listen at a bound socket, which ``stop`` closes."""
-        for load in (self.ring.load, self.passkeys.load, self.signing.load):
+        for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load):
             await self._context.workers.use_disk(load)
         app = web.Application(client_max_size=self._limits.max_request_bytes)
         app.router.add_get(RPC_PATH, self._serve_websocket)
@@ -230,11 +220,7 @@ class NodeServer:
         _log.info("node %s listens, with %d keys", self._context.identity.operator, len(self.ring))
 
     async def stop(self, *, abrupt: bool = False) -> None:
-        """
-        Stop listening, finish requests in flight as far as time allows, and close everything.
-
-        *abrupt* gives up everything at once, as if the process had died; no one gets an answer.
-        """
+        """Stop listening, finish requests as far as time allows, and close everything; *abrupt* gives up at once."""
         self._is_stopping = True
         if self._door is not None:
             self._faults.watch(None)
@@ -300,11 +286,11 @@ class NodeServer:
         message = PeerMessage.decode(frame)
         if message.kind is not Kind.PAIR_STATUS:
             self._sessions.on_message(peer, message)
-        self.signing.on_message(peer, message)
+        self.signing.setups.on_message(peer, message)
 
     def _on_linked(self, peer: OperatorAddress) -> None:
         self._sessions.resend(peer)
-        self.signing.on_linked(peer)
+        self.signing.setups.on_linked(peer)
 
     async def _serve_peer(self, request: web.Request) -> web.StreamResponse:
         if self._is_stopping or "Origin" in request.headers:  # no web page is a peer
@@ -324,8 +310,8 @@ class NodeServer:
         websocket = self._websocket(2 * self._limits.max_request_bytes)
         await websocket.prepare(request)
         connection = RpcConnection(
-            websocket,
-            request.transport,
+            websocket=websocket,
+            transport=request.transport,
             address=request.remote or "",
             answer=self._methods.call,
             rate=self._rate,
@@ -363,12 +349,11 @@ class NodeServer:
             refusal = RefusalError(NodeCode.INVALID_REQUEST, "the request did not arrive in time")
         except RefusalError as error:
             refusal = error
-        except RequestDropped:
-            _hang_up(request)
-            return web.Response(status=500)
-        except NodeCrashed as crash:
-            self._context.on_crash(crash.restart_after)
-            _hang_up(request)
+        except (RequestDropped, NodeCrashed) as fault:
+            if isinstance(fault, NodeCrashed):
+                self._context.on_crash(fault.restart_after)
+            if request.transport is not None:
+                request.transport.abort()
             return web.Response(status=500)
         status = _STATUSES.get(refusal.code, 200)
         retry_after = refusal.data.get("retryAfter")
@@ -413,8 +398,3 @@ def _current_task() -> asyncio.Task[Any]:
 
 def _json(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(status=status, text=text, content_type="application/json", headers=headers)
-
-
-def _hang_up(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()

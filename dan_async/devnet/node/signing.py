@@ -9,13 +9,11 @@ presignature expires, nothing is signed.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field
 
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import SigningAbort
@@ -26,26 +24,19 @@ from dan_async.devnet.node.checks import (
     check_signing_key,
     own_nonce,
     read_sign,
-    refuse_field,
     usable_key,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
-from dan_async.devnet.node.presigning import (
-    PresignatureOwner,
-    PresignatureStock,
-    PresignService,
-    presign_session_id,
-)
-from dan_async.devnet.node.requests import NonceStore, RequestRuns
-from dan_async.devnet.node.rpc import RefusalError, refusing
+from dan_async.devnet.node.presigning import PresignatureOwner, PresignatureStock, PresignService, presign_job
+from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns, content_hash
+from dan_async.devnet.node.rpc import RefusalError, reading, refusing
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.devnet.peers.messages import PeerMessage
 from dan_async.devnet.peers.pairs import PairSetups, PairStore
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.devnet.peers.sessions import PeerSessions
-from dan_async.errors import InvalidFieldError, NodeCode, ProtocolError
+from dan_async.errors import NodeCode
 from dan_async.permissions.checking import find_refusal
-from dan_async.protocols.fields import decode, decode_key_id, encode, to_json
+from dan_async.protocols.fields import decode, decode_key_id, to_json
 from dan_async.protocols.node_signing import OPERATION as SIGNGEN
 from dan_async.protocols.node_signing import (
     PresignParams,
@@ -56,12 +47,11 @@ from dan_async.protocols.node_signing import (
     presignature_id,
 )
 from dan_async.protocols.sign_request import sign_request_digest
-from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
+from dan_async.types import Json, RequestId
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
 
 #: Setups up to this many characters are read on the event loop, in well under a millisecond.
 _SHORT = 8192
@@ -69,50 +59,30 @@ _SHORT = 8192
 _MOST_AUTHORISED = 16_384
 
 
-@frozen
-class _Authorised:
-    """A request whose nonce is spent: with other signers it may come again."""
-
-    content: bytes
-    forget_at: float
-
-
+@define(kw_only=True, eq=False, repr=False)
 class SignService:
     """Signatures at one node; *sessions* makes presignatures for requests that name none."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        *,
-        ring: KeyRing,
-        nonces: NonceStore,
-        sessions: PresignSessions,
-        stock: PresignatureStock,
-    ) -> None:
-        self._identity = context.identity
-        self._workers = context.workers
-        self._clock = context.clock
-        self._keep_s = context.limits.nonce_lifetime_s
-        self._ring = ring
-        self._nonces = nonces
-        self._sessions = sessions
-        self._stock = stock
-        self._authorised: OrderedDict[RequestId, _Authorised] = OrderedDict()  # oldest first
-        self._runs: RequestRuns[SignatureShares] = RequestRuns(
-            "signatures",
-            task_name="sign",
-            most=context.limits.max_signs,
-            keep_s=self._keep_s,
-            clock=context.clock,
-        )
+    _context: NodeContext
+    _ring: KeyRing
+    _nonces: NonceStore
+    _sessions: PresignSessions
+    _stock: PresignatureStock
+    #: The hashes of requests whose nonce is spent: with other signers they may come again.
+    _authorised: Remembered[RequestId, bytes] = field(init=False)
+    _runs: RequestRuns[SignatureShares] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        keep_s, clock = self._context.limits.nonce_lifetime_s, self._context.clock
+        self._authorised = Remembered(most=_MOST_AUTHORISED, keep_s=keep_s, clock=clock)
+        self._runs = RequestRuns.of(self._context, "signatures", most=self._context.limits.max_signs)
 
     async def sign(self, params: SignParams) -> SignatureShares:
         """Sign, or say again what was said to the same request."""
-        content = hashlib.sha256(encode(params).encode()).digest()
-        return await self._runs.run((params.request_id, params.signers), content, lambda: self._work(params))
+        request = (params.request_id, params.signers)
+        return await self._runs.run(request, content_hash(params), lambda: self._work(params))
 
     async def aclose(self) -> None:
-        """Give up running work, and wait until it has ended."""
         await self._runs.aclose()
 
     # --- the work -----------------------------------------------------------------------------------------------------
@@ -121,8 +91,8 @@ class SignService:
         read = await self._compute(params, read_sign, params)
         digests = await self._compute(params, _digests, read)
         record = self._record(read)
-        check_signers(record, params.signers, self._identity.operator)
-        check_signing_key(record, read, self._clock())
+        check_signers(record, params.signers, self._context.identity.operator)
+        check_signing_key(record, read, self._context.clock())
         await self._compute(params, self._check_permissions, record, read)
         if params.presignature_ids:
             return self._finish(read, digests, None)
@@ -134,16 +104,15 @@ class SignService:
     async def _compute(self, params: SignParams, function: Callable[..., T], *arguments: Any) -> T:
         if len(params.setup) <= _SHORT:
             return function(*arguments)
-        return await self._workers.compute(function, *arguments, urgency=Urgency.AWAITED)
+        return await self._context.workers.compute(function, *arguments, urgency=Urgency.AWAITED)
 
     def _record(self, read: ReadSign) -> KeyRecord:
-        record = self._ring.by_key(_key_id(read))
-        if record is None:
-            raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key")
-        return record
+        with reading("setup"):
+            key_id = decode_key_id(read.setup.key_id)
+        return self._ring.get(key_id)
 
     def _check_permissions(self, record: KeyRecord, read: ReadSign) -> None:
-        now = self._clock()
+        now = self._context.clock()
         for request in read.requests:
             problem = find_refusal(record.permissions, request, now=now)
             if problem is not None:
@@ -152,38 +121,23 @@ class SignService:
     def _spend_nonce(self, read: ReadSign) -> None:
         """Use the nonce up, or remember that it was used up for the same request with other signers."""
         params = read.params
-        now = self._clock()
-        while self._authorised and next(iter(self._authorised.values())).forget_at <= now:
-            self._authorised.popitem(last=False)
-        content = hashlib.sha256(encode(evolve(params, signers=())).encode()).digest()
-        known = self._authorised.get(params.request_id)
-        if known is not None and known.content == content:
+        content = content_hash(evolve(params, signers=()))
+        if self._authorised.get(params.request_id) == content:
             return
-        nonce = own_nonce(params, self._identity.operator) if params.participants else None
+        nonce = own_nonce(params, self._context.identity.operator) if params.participants else None
         with self._nonces.spending(nonce, params.request_id, SIGNGEN, read.setup_digest):
-            self._authorised[params.request_id] = _Authorised(content, now + self._keep_s)
-        if len(self._authorised) > _MOST_AUTHORISED:
-            self._authorised.popitem(last=False)
+            self._authorised.put(params.request_id, content)
 
     async def _presign(self, record: KeyRecord, read: ReadSign) -> list[Presignature]:
         """Make a presignature for each message, all at the same time."""
-        params, key_id = read.params, record.acknowledgement.key_id
 
         def make(index: int) -> Coroutine[Any, Any, Presignature]:
-            session_id = presign_session_id(
-                key_id=key_id, request_id=params.request_id, signers=params.signers, index=index
-            )
-            if self._sessions.has_run(session_id):
+            job = presign_job(record, read.params.request_id, read.params.signers, index=index)
+            if self._sessions.has_run(job.session_id):
                 raise RefusalError(
                     NodeCode.CHALLENGE_REUSED, "the nodes have worked under this challenge before"
                 )
-            return self._sessions.run(
-                request_id=params.request_id,
-                session_id=session_id,
-                share=record.share,
-                participants=record.acknowledgement.participants,
-                signers=params.signers,
-            )
+            return self._sessions.run(job)
 
         with refusing(NodeCode.SIGNING_FAILED, "signing"):
             try:
@@ -202,7 +156,7 @@ class SignService:
         self, read: ReadSign, digests: Sequence[bytes], made: Sequence[Presignature] | None
     ) -> SignatureShares:
         record = self._record(read)
-        key = usable_key(record, read, self._clock())
+        key = usable_key(record, read, self._context.clock())
         presignatures = made
         if presignatures is None:
             owner = PresignatureOwner(record.acknowledgement.key_id, key.claim.eph_id)
@@ -233,23 +187,12 @@ class SignService:
             public_key=record.share.public_key,
             shares=tuple(shares),
         )
-        return SignatureShares.make(
-            claims, operator=self._identity.operator, party_index=record.share.index, sign=self._identity.sign
-        )
-
-
-def _key_id(read: ReadSign) -> MpcKeyId:
-    try:
-        return decode_key_id(read.setup.key_id)
-    except InvalidFieldError as error:
-        refuse_field("setup", error)
+        return self._context.signed(SignatureShares, claims, record.acknowledgement.participants)
 
 
 def _digests(read: ReadSign) -> list[bytes]:
-    try:
+    with reading("setup"):
         return [sign_request_digest(request) for request in read.requests]
-    except (InvalidFieldError, ProtocolError) as error:
-        refuse_field("setup", error)
 
 
 def _share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:
@@ -279,39 +222,19 @@ class NodeSigning:
         self._faults = context.faults
         self.pairs = PairStore(context.store)
         self.stock = PresignatureStock(most=context.limits.max_presignatures, clock=context.clock)
-        self._setups = PairSetups(context, links=links, sessions=sessions, store=self.pairs)
-        rounds = PresignSessions(context, sessions, self._setups)
-        self._presigns = PresignService(context, ring=ring, sessions=rounds, stock=self.stock)
-        self._signs = SignService(context, ring=ring, nonces=nonces, sessions=rounds, stock=self.stock)
-
-    def load(self) -> None:
-        """Read from the store what was kept. Blocks."""
-        self.pairs.load()
+        self.setups = PairSetups(context, links=links, sessions=sessions, store=self.pairs)
+        rounds = PresignSessions(context, sessions, self.setups)
+        self._presigns = PresignService(context=context, ring=ring, sessions=rounds, stock=self.stock)
+        self._signs = SignService(
+            context=context, ring=ring, nonces=nonces, sessions=rounds, stock=self.stock
+        )
 
     async def presign(self, params: dict[str, Json]) -> Json:
-        """Answer ``dan_presign``."""
         return to_json(await self._presigns.presign(decode(PresignParams, params)))
 
     async def sign(self, params: dict[str, Json]) -> Json:
-        """Answer ``dan_sign``."""
         shares = await self._signs.sign(decode(SignParams, params))
         return to_json(self._faults.forge_shares(shares, self._identity.sign))
-
-    def key_made(self, participants: Iterable[OperatorAddress]) -> None:
-        """Get ready for signatures with a key that was made: in the background, once for each pair of nodes."""
-        self._setups.prepare([operator for operator in participants if operator != self._identity.operator])
-
-    def key_revoked(self, key_id: MpcKeyId, eph_id: str) -> None:
-        """Throw away what an ephemeral key has ready."""
-        self.stock.discard(key_id, eph_id)
-
-    def on_linked(self, peer: OperatorAddress) -> None:
-        """Follow up a link that has come up."""
-        self._setups.on_linked(peer)
-
-    def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        """Follow up a peer's message, which is in its mailbox already."""
-        self._setups.on_message(peer, message)
 
     async def give_up(self) -> None:
         """Give up running work; callers that wait for it get an error."""
@@ -321,4 +244,4 @@ class NodeSigning:
     async def aclose(self) -> None:
         """Give up everything, and wait until it has ended."""
         await self.give_up()
-        await self._setups.aclose()
+        await self.setups.aclose()

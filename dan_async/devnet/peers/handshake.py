@@ -43,7 +43,6 @@ class SealingKey:
         self._counter = 0
 
     def seal(self, frame: bytes) -> bytes:
-        """Encrypt the next frame."""
         return self._cipher.encrypt(self._next(), frame, None)
 
     def open(self, sealed: bytes) -> bytes:
@@ -130,11 +129,7 @@ class Dialler:
         return VERSION + operators + self._key
 
     def finish(self, answer: bytes) -> tuple[bytes, LinkKeys]:
-        """
-        Check the listener's answer, its ephemeral key and its sealed signature.
-
-        Return the last message, the own sealed signature, and the link's keys.
-        """
+        """Check the listener's answer, its ephemeral key and its sealed signature; return the own one, and the keys."""
         if len(answer) != 33 + _SIGNATURE_LENGTH + _TAG_LENGTH:
             raise ProtocolError("the peer's answer to the handshake has the wrong length")
         transcript = _Transcript(self._identity.operator, self._listener, self._key, answer[:33])
@@ -173,5 +168,4 @@ def accept_hello(
 
 
 def check_finish(accepted: Accepted, finish: bytes) -> None:
-    """Check that the dialler's last message is that operator's signature."""
     _check_signature(accepted.expected_digest, accepted.keys.receiving.open(finish), accepted.dialler)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from dan_async.config import Threshold
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.faults.in_force import KeygenFaults
 from dan_async.devnet.faults.lies import KeygenFace
@@ -15,21 +14,17 @@ from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_c
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.peers.messages import AbortNotice, Kind
-from dan_async.devnet.peers.sessions import (
-    PeerAbortError,
-    PeerSessions,
-    RoundSession,
-    SessionFailedError,
-)
+from dan_async.devnet.peers.sessions import PeerAbortError, PeerSessions, RoundSession, SessionFailedError
 from dan_async.errors import ProtocolError
-from dan_async.types import OperatorAddress, RequestId
+from dan_async.types import RequestId
 
 _COMMIT, _OPEN, _ECHO = 1, 2, 3
 
 
 class KeygenSession(RoundSession[KeyShare]):
-    """One key generation. A round has its time, and no quiet limit: all n are needed, however busy they are."""
+    """One key generation among the identities of *agreed*, under an id that no other key ever had."""
 
+    NEEDS_ALL = True
     KIND = Kind.KEYGEN
     ROUNDS = _ECHO
 
@@ -42,8 +37,6 @@ class KeygenSession(RoundSession[KeyShare]):
             name=f"request {request_id}: key generation",
             session_id=agreed.session_id,
             parties=agreed.identities,
-            members=agreed.identities,
-            round_s=context.limits.round_s,
         )
         self._agreed = agreed
         self._faults: KeygenFaults | None = None
@@ -51,10 +44,10 @@ class KeygenSession(RoundSession[KeyShare]):
         self._commitments: dict[int, bytes] = {}
 
     async def work(self) -> KeyShare:
-        """Commit, open, echo; see ``DkgParty``."""
         agreed, sign = self._agreed, self.context.identity.sign
         party = self._new_party()
-        self._faults = self.context.faults.begin_keygen(self._face())
+        face = KeygenFace(session=agreed, index=self.own_index, sign=sign, new_party=self._new_party)
+        self._faults = self.context.faults.begin_keygen(face)
         book = CommitmentBook(agreed, self.own_index)
         commitment = sign_commitment(agreed, await self.compute(party.commit), sign)
         committed = await self.exchange(_COMMIT, self._to_all(commitment))
@@ -89,7 +82,6 @@ class KeygenSession(RoundSession[KeyShare]):
         )
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        """Let the faults in force have their way."""
         assert self._faults is not None  # it has begun
         return self._faults.outgoing(round_, bodies, self._commitments)
 
@@ -100,14 +92,6 @@ class KeygenSession(RoundSession[KeyShare]):
             threshold=self._agreed.threshold,
             identities=self._agreed.identities,
             sign=self.context.identity.sign,
-        )
-
-    def _face(self) -> KeygenFace:
-        return KeygenFace(
-            session=self._agreed,
-            index=self.own_index,
-            sign=self.context.identity.sign,
-            new_party=self._new_party,
         )
 
     def _to_all(self, body: bytes) -> dict[int, bytes]:
@@ -121,27 +105,3 @@ class KeygenSession(RoundSession[KeyShare]):
             except ProtocolError as error:
                 raise SessionFailedError(Reason.MALFORMED_MESSAGE, self.operators((index,))) from error
         return openings, shares
-
-
-class DkgSessions:
-    """The key generations that a node takes part in."""
-
-    def __init__(self, context: NodeContext, sessions: PeerSessions) -> None:
-        self._context = context
-        self._sessions = sessions
-
-    def has_run(self, session_id: bytes) -> bool:
-        """Return whether a session of that id has begun here: none may begin twice."""
-        return self._sessions.has_run(session_id)
-
-    async def run(
-        self,
-        *,
-        request_id: RequestId,
-        session_id: bytes,
-        threshold: Threshold,
-        participants: Sequence[OperatorAddress],
-    ) -> KeyShare:
-        """Make a key together with the other participants, ascending, under an id that no other key ever had."""
-        agreed = Session(session_id=session_id, threshold=threshold, identities=tuple(participants))
-        return await KeygenSession(self._context, self._sessions, agreed, request_id).run()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import aiohttp
 from aiohttp import web
+from attrs import define, field
 
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeIdentity, NodeLimits
@@ -34,21 +35,19 @@ _LONGEST_PAUSE_S = 0.5
 # --- one link ---------------------------------------------------------------------------------------------------------
 
 
+@define(eq=False, repr=False)
 class PeerLink:
     """A link whose handshake is done."""
 
-    def __init__(
-        self, peer: OperatorAddress, websocket: WebSocket, keys: LinkKeys, limits: NodeLimits
-    ) -> None:
-        self.peer = peer
-        self._websocket = websocket
-        self._keys = keys
-        self._limits = limits
-        self._queue: deque[bytes] = deque()
-        self._queued_bytes = 0
-        self._wake = asyncio.Event()
-        self._flushed = asyncio.Event()
-        self._is_closing = False
+    peer: OperatorAddress
+    _websocket: WebSocket
+    _keys: LinkKeys
+    _limits: NodeLimits
+    _queue: deque[bytes] = field(factory=deque, init=False)
+    _queued_bytes: int = field(default=0, init=False)
+    _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _flushed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _is_closing: bool = field(default=False, init=False)
 
     def send(self, frame: bytes) -> bool:
         """Send a frame when its turn comes, without waiting; if the peer reads too slowly, close the link instead."""
@@ -124,12 +123,7 @@ async def dial(
     peer: OperatorAddress,
     limits: NodeLimits,
 ) -> PeerLink:
-    """
-    Open a link to a peer.
-
-    A ConnectionError says that the connection could not be made, or was closed in the middle; a TimeoutError that the peer
-    took too long; a ProtocolError that somebody else answered.
-    """
+    """Open a link to a peer. A ConnectionError: none, or closed in the middle; a ProtocolError: somebody else answered."""
     async with asyncio.timeout(limits.handshake_s):
         try:
             websocket = await session.ws_connect(
@@ -181,42 +175,31 @@ async def _receive(websocket: WebSocket) -> bytes:
 # --- all links --------------------------------------------------------------------------------------------------------
 
 
+@define(eq=False, repr=False)
 class PeerLinks:
     """
-    The links of one node, at most one to each peer.
+    The links of one node, at most one to each peer, opened when a session needs them, and kept while they hold.
 
-    They are opened when a session needs them, and kept while they hold. Of two nodes the one with the lower operator
-    address dials; so there is no race between two links of a pair. ``on_linked`` is called when a link comes up, also after
-    a break: messages not yet known to have arrived should then be sent again.
+    Of two nodes the one with the lower operator address dials, so that two links of a pair do not race. ``on_linked`` is
+    called when a link comes up: messages not yet known to have arrived should then be sent again.
     """
 
-    def __init__(
-        self,
-        identity: NodeIdentity,
-        roster: Mapping[OperatorAddress, str],
-        *,
-        on_frame: Callable[[OperatorAddress, bytes], None],
-        on_linked: Callable[[OperatorAddress], None],
-        limits: NodeLimits,
-    ) -> None:
-        self._identity = identity
-        self._roster = dict(roster)
-        self._on_frame = on_frame
-        self._on_linked = on_linked
-        self._limits = limits
-        self._links: dict[OperatorAddress, PeerLink] = {}
-        self._wanted: Counter[OperatorAddress] = Counter()
-        self._diallers: dict[OperatorAddress, asyncio.Task[None]] = {}
-        self._listeners: set[asyncio.Task[None]] = set()
-        self._session: aiohttp.ClientSession | None = None
+    _identity: NodeIdentity
+    _roster: Mapping[OperatorAddress, str]
+    _on_frame: Callable[[OperatorAddress, bytes], None]
+    _on_linked: Callable[[OperatorAddress], None]
+    _limits: NodeLimits
+    _links: dict[OperatorAddress, PeerLink] = field(factory=dict, init=False)
+    _wanted: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _diallers: dict[OperatorAddress, asyncio.Task[None]] = field(factory=dict, init=False)
+    _listeners: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _session: aiohttp.ClientSession | None = field(default=None, init=False)
 
     @property
     def peers(self) -> frozenset[OperatorAddress]:
-        """Every operator that this node talks to."""
         return frozenset(self._roster)
 
     def start(self) -> None:
-        """Get ready to dial."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), trust_env=False, auto_decompress=False
         )
@@ -239,7 +222,6 @@ class PeerLinks:
         return link is not None and link.send(frame)
 
     def is_up(self, peer: OperatorAddress) -> bool:
-        """Return whether there is a link to a peer."""
         return peer in self._links
 
     async def accept(self, websocket: web.WebSocketResponse) -> None:

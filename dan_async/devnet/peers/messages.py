@@ -69,7 +69,6 @@ class AbortNotice:
     complaint: bytes | None = None
 
     def encode(self) -> bytes:
-        """Write it as JSON."""
         text = dump(
             {
                 "reason": self.reason[:_LONGEST_REASON],

@@ -1,8 +1,4 @@
-"""
-Set-ups of pairs, as nodes make and keep them: ``mpc.pairwise_setup`` computes; docs/devnet.md has the messages.
-
-The record of a set-up with another node includes its ban.
-"""
+"""Set-ups of pairs, as nodes make and keep them: ``mpc.pairwise_setup`` computes; docs/devnet.md has the messages."""
 
 from __future__ import annotations
 
@@ -11,11 +7,13 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from dan_async._json import dump, load
+from attrs import define, field
+
+from dan_async._json import dump
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort
@@ -23,9 +21,8 @@ from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerSessions, RoundSession, SessionFailedError
-from dan_async.devnet.share_store import PAIR_PREFIX, ShareStore, ShareStoreError
+from dan_async.devnet.share_store import ShareStore, decode_record, read_all
 from dan_async.errors import DanError
-from dan_async.protocols.fields import members
 from dan_async.types import OperatorAddress
 
 _log = logging.getLogger(__name__)
@@ -33,7 +30,6 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _VERSION = 1
-_MEMBERS = ("version", "operator", "state")
 
 _NO_SETUP = bytes(32)
 
@@ -49,11 +45,7 @@ _SETUP_BURST = 8
 
 
 class PairStore:
-    """
-    The set-ups of one node with others, in memory for use and in the store for the next start.
-
-    A ban outlives everything: a later set-up with the same node is stored as banned.
-    """
+    """The set-ups of one node with others. A ban outlives everything: a later set-up is stored as banned."""
 
     def __init__(self, store: ShareStore) -> None:
         self._store = store
@@ -64,48 +56,33 @@ class PairStore:
 
     def load(self) -> None:
         """Read everything from the store. Blocks. A node does not start if it might have forgotten a ban."""
-        for name in self._store.names():
-            data = self._store.get(name) if name.startswith(PAIR_PREFIX) else None
-            if data is not None:
-                operator, state = _decode(data)
-                self._pairs[operator] = state
+        for data in read_all(self._store, "pair"):
+            operator, state = decode_record(data, "pair", _VERSION, ("operator", "state"), _read)
+            self._pairs[operator] = state
 
     def get(self, operator: OperatorAddress) -> PairState | None:
-        """Return this side of the set-up with a node, or None if there was none."""
         return self._pairs.get(operator)
 
     def put(self, operator: OperatorAddress, state: PairState) -> None:
         """Keep a set-up in the place of an earlier one, durably before anyone can use it. Blocks."""
         known = self._pairs.get(operator)
         state.banned |= known is not None and known.banned
-        self._store.put(_name(operator), _encode(operator, state))
+        self._write(operator, state)
         self._pairs[operator] = state
 
     def ban(self, operator: OperatorAddress) -> None:
         """Never run with a node again: at once in memory, and durably before this returns. Blocks."""
         state = self._pairs[operator]
         state.banned = True
-        self._store.put(_name(operator), _encode(operator, state))
+        self._write(operator, state)
+
+    def _write(self, operator: OperatorAddress, state: PairState) -> None:
+        members = {"version": _VERSION, "operator": operator, "state": state.to_dict()}
+        self._store.put(f"pair-{operator[2:].lower()}", dump(members).encode())
 
 
-def _name(operator: OperatorAddress) -> str:
-    return PAIR_PREFIX + operator[2:].lower()
-
-
-def _encode(operator: OperatorAddress, state: PairState) -> bytes:
-    return dump({"version": _VERSION, "operator": operator, "state": state.to_dict()}).encode()
-
-
-def _decode(data: bytes) -> tuple[OperatorAddress, PairState]:
-    try:
-        found = members(load(data), "record", _MEMBERS)
-        if found["version"] != _VERSION:
-            raise ShareStoreError(f"the record of a pair is of version {found['version']}, not {_VERSION}")
-        return OperatorAddress(found["operator"]), PairState.from_dict(found["state"])
-    except ShareStoreError:
-        raise
-    except DanError as error:
-        raise ShareStoreError(f"the record of a pair is malformed: {error.message}") from error
+def _read(found: Mapping[str, Any]) -> tuple[OperatorAddress, PairState]:
+    return OperatorAddress(found["operator"]), PairState.from_dict(found["state"])
 
 
 # --- one set-up -------------------------------------------------------------------------------------------------------
@@ -144,22 +121,13 @@ class PairSetupSession(RoundSession[PairState]):
         is_awaited: Callable[[], bool],
     ) -> None:
         parties = sorted((context.identity.operator, peer), key=str.lower)
-        super().__init__(
-            context,
-            sessions,
-            name=f"peer {peer}: the set-up",
-            session_id=session_id,
-            parties=parties,
-            members=parties,
-            round_s=context.limits.sign_round_s,
-            quiet_s=context.limits.sign_quiet_s,
-        )
+        name = f"peer {peer}: the set-up"
+        super().__init__(context, sessions, name=name, session_id=session_id, parties=parties)
         self._store = store
         self._peer = peer
         self._is_awaited = is_awaited
 
     async def work(self) -> PairState:
-        """Run the five rounds; see ``PairSetup``."""
         setup = PairSetup(session_id=self.session_id, own=self.context.identity.operator, peer=self._peer)
         message = await self._step(setup.start)
         for round_, step in enumerate((setup.choose, setup.challenge, setup.respond, setup.open), 1):
@@ -169,7 +137,6 @@ class PairSetupSession(RoundSession[PairState]):
         return state
 
     async def blame(self, abort: ProtocolAbort) -> SessionFailedError:
-        """Blame the peer: there is nobody else."""
         return SessionFailedError(abort.reason, (self._peer,))
 
     async def _step(self, step: Callable[..., T], *arguments: Any) -> T:
@@ -185,6 +152,7 @@ class PairSetupSession(RoundSession[PairState]):
 # --- all set-ups ------------------------------------------------------------------------------------------------------
 
 
+@define(eq=False, repr=False)
 class PairSetups:
     """
     The set-ups of one node: one for each pair of nodes, before the two first sign together.
@@ -194,28 +162,28 @@ class PairSetups:
     lost its side, or died before it was stored, gets a new set-up, and the two never run with halves that do not match.
     """
 
-    def __init__(
-        self, context: NodeContext, *, links: PeerLinks, sessions: PeerSessions, store: PairStore
-    ) -> None:
-        self._context = context
-        self._links = links
-        self._sessions = sessions
-        self._store = store
-        self._rate = RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
-        #: Which set-up each peer says it has.
-        self._told: dict[OperatorAddress, bytes] = {}
-        #: How many wait for each pair in order to sign.
-        self._urgent: Counter[OperatorAddress] = Counter()
-        #: The peers that wait to sign.
-        self._asked: set[OperatorAddress] = set()
-        #: When each peer was heard of last, and how often it fell silent in a set-up.
-        self._heard: dict[OperatorAddress, float] = {}
-        self._failures: Counter[OperatorAddress] = Counter()
-        self._running: dict[OperatorAddress, asyncio.Task[None]] = {}
-        self._superseded: set[asyncio.Task[None]] = set()
-        self._preparing: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
-        self._is_closed = False
+    _context: NodeContext
+    _links: PeerLinks
+    _sessions: PeerSessions
+    _store: PairStore
+    _rate: RateLimit = field(init=False)
+    #: Which set-up each peer says it has.
+    _told: dict[OperatorAddress, bytes] = field(factory=dict, init=False)
+    #: How many wait for each pair in order to sign, and the peers that do.
+    _urgent: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _asked: set[OperatorAddress] = field(factory=set, init=False)
+    #: When each peer was heard of last, and how often it fell silent in a set-up.
+    _heard: dict[OperatorAddress, float] = field(factory=dict, init=False)
+    _failures: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _running: dict[OperatorAddress, asyncio.Task[None]] = field(factory=dict, init=False)
+    _superseded: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _preparing: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _is_closed: bool = field(default=False, init=False)
+
+    @_rate.default
+    def _new_rate(self) -> RateLimit:
+        return RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
 
     async def ready(self, peer: OperatorAddress) -> PairState:
         """Return this side of the set-up with a peer, which has the other side; make one if there is none."""
@@ -237,7 +205,7 @@ class PairSetups:
             raise UnreadyPairError(peer) from None
 
     def prepare(self, peers: Iterable[OperatorAddress]) -> None:
-        """Make the set-ups with these peers in the background, where this node is the one to begin."""
+        """Make the set-ups with these nodes in the background, where this one is to begin."""
         missing = [peer for peer in peers if self._begins_with(peer) and self._store.get(peer) is None]
         if missing and not self._preparing and not self._is_closed:
             task = asyncio.create_task(self._prepare(missing), name="pair set-ups")
@@ -261,7 +229,7 @@ class PairSetups:
         self._changed.set()
 
     def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        """Take note of a message, which is in its mailbox already."""
+        """Take note of a message, which its session has already."""
         if self._is_closed:
             return
         self._heard[peer] = time.monotonic()
@@ -271,7 +239,6 @@ class PairSetups:
             self._on_start(peer, message.session_id)
 
     async def aclose(self) -> None:
-        """Give up what is running, and wait until it has ended."""
         self._is_closed = True
         await cancel_and_wait([*self._preparing, *self._running.values(), *self._superseded])
 
@@ -304,7 +271,7 @@ class PairSetups:
             if is_gone or self._failures[peer] > failures:
                 raise UnreadyPairError(peer)
             if self._needs_setup(peer):
-                self._begin(peer)
+                self._start(peer)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.01, self._context.limits.sign_quiet_s - quiet_s)):
                     await self._changed.wait()
@@ -327,18 +294,15 @@ class PairSetups:
 
     # --- statuses -----------------------------------------------------------------------------------------------------
 
-    def _own_id(self, peer: OperatorAddress) -> bytes:
-        state = self._store.get(peer)
-        return _NO_SETUP if state is None else state.setup_id
-
     def _tell(self, peer: OperatorAddress) -> None:
         """Say which set-up this node has, and ask for an answer, or a new set-up, if somebody waits to sign."""
         self._say(peer, asks=self._urgent[peer] > 0)
 
     def _say(self, peer: OperatorAddress, *, asks: bool) -> None:
         if peer not in self._running:  # else what it has is about to change, and will be told then
-            status = PeerMessage(Kind.PAIR_STATUS, self._own_id(peer), int(asks), b"")
-            self._links.send(peer, status.encode())
+            state = self._store.get(peer)
+            setup_id = _NO_SETUP if state is None else state.setup_id
+            self._links.send(peer, PeerMessage(Kind.PAIR_STATUS, setup_id, int(asks), b"").encode())
 
     def _on_status(self, peer: OperatorAddress, message: PeerMessage) -> None:
         self._told[peer] = message.session_id
@@ -348,7 +312,7 @@ class PairSetups:
         self._asked.add(peer)
         self._say(peer, asks=False)
         if self._differs(peer) and self._needs_setup(peer) and not self._rate.take(peer):
-            self._begin(peer)
+            self._start(peer)
 
     def _on_start(self, peer: OperatorAddress, session_id: bytes) -> None:
         own = self._store.get(peer)
@@ -366,10 +330,8 @@ class PairSetups:
 
     # --- the set-up ---------------------------------------------------------------------------------------------------
 
-    def _begin(self, peer: OperatorAddress) -> None:
-        self._start(peer, secrets.token_bytes(32))
-
-    def _start(self, peer: OperatorAddress, session_id: bytes) -> None:
+    def _start(self, peer: OperatorAddress, session_id: bytes | None = None) -> None:
+        session_id = secrets.token_bytes(32) if session_id is None else session_id
         task = asyncio.create_task(self._set_up(peer, session_id), name=f"pair set-up with {peer}")
         self._running[peer] = task
         task.add_done_callback(lambda ended: self._ended(peer, ended))
@@ -392,7 +354,7 @@ class PairSetups:
             self._store,
             peer,
             session_id,
-            is_awaited=lambda: self._is_awaited(peer),
+            is_awaited=lambda: self._urgent[peer] > 0 or peer in self._asked,
         )
         try:
             state = await session.run()
@@ -405,6 +367,3 @@ class PairSetups:
         if self._told.get(peer) != state.setup_id:
             self._told.pop(peer, None)  # what it had before; it will say when it has stored this one
         _log.info("peer %s: the set-up for signing is made", peer)
-
-    def _is_awaited(self, peer: OperatorAddress) -> bool:
-        return self._urgent[peer] > 0 or peer in self._asked

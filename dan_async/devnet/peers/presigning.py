@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+
+from attrs import define, field, frozen
 
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort, SigningReason
@@ -26,6 +28,17 @@ _log = logging.getLogger(__name__)
 _COMMIT, _MULTIPLY = 1, 2
 
 
+@frozen(kw_only=True)
+class PresignJob:
+    """One presignature to be made with a key, by t of its participants, under an id that no other presignature ever had."""
+
+    request_id: RequestId
+    session_id: bytes
+    share: KeyShare
+    participants: tuple[OperatorAddress, ...]
+    signers: tuple[OperatorAddress, ...]
+
+
 class PresignSession(RoundSession[Presignature]):
     """One presignature of t signers, once the pairs are ready."""
 
@@ -34,33 +47,20 @@ class PresignSession(RoundSession[Presignature]):
     IS_CRITICAL = True
 
     def __init__(
-        self,
-        context: NodeContext,
-        sessions: PeerSessions,
-        pairs: PairSetups,
-        *,
-        request_id: RequestId,
-        session_id: bytes,
-        share: KeyShare,
-        participants: Sequence[OperatorAddress],
-        signers: Sequence[OperatorAddress],
+        self, context: NodeContext, sessions: PeerSessions, pairs: PairSetups, job: PresignJob
     ) -> None:
         super().__init__(
             context,
             sessions,
-            name=f"request {request_id}: presignature",
-            session_id=session_id,
-            parties=participants,
-            members=signers,
-            round_s=context.limits.sign_round_s,
-            quiet_s=context.limits.sign_quiet_s,
+            name=f"request {job.request_id}: presignature",
+            session_id=job.session_id,
+            parties=job.participants,
+            members=job.signers,
         )
         self._pairs = pairs
-        self._request_id = request_id
-        self._share = share
+        self._job = job
 
     async def work(self) -> Presignature:
-        """Commit and multiply; see ``SigningParty``."""
         party, commits = await self.compute(self._begin, await self._ready_pairs(), urgency=Urgency.NEW)
         received = await self.exchange(_COMMIT, commits)
         multiplies = await self.compute(party.multiply, received)
@@ -72,7 +72,7 @@ class PresignSession(RoundSession[Presignature]):
         culprits = self.operators(abort.culprits)
         if abort.ban:
             for culprit in culprits:
-                _log.error("request %s: %s: banned: %s", self._request_id, culprit, abort.reason)
+                _log.error("request %s: %s: banned: %s", self._job.request_id, culprit, abort.reason)
                 await self._pairs.ban(culprit)
         if abort.reason == SigningReason.SETUP_MISMATCH:
             for culprit in culprits:
@@ -81,12 +81,12 @@ class PresignSession(RoundSession[Presignature]):
         return SessionFailedError(abort.reason, culprits)
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        """Let the faults in force have their way."""
         return self.context.faults.signing_round(round_, bodies)
 
     def _begin(self, pairs: Mapping[int, PairState]) -> tuple[SigningParty, dict[int, bytes]]:
-        signers = (*pairs, self._share.index)
-        party = SigningParty(session_id=self.session_id, share=self._share, signers=signers, pairs=pairs)
+        share = self._job.share
+        signers = (*pairs, share.index)
+        party = SigningParty(session_id=self.session_id, share=share, signers=signers, pairs=pairs)
         return party, party.commit()
 
     async def _ready_pairs(self) -> dict[int, PairState]:
@@ -104,43 +104,23 @@ class PresignSession(RoundSession[Presignature]):
         return pairs
 
 
+@define(eq=False, repr=False)
 class PresignSessions:
-    """The presignatures that a node makes with others."""
+    """The presignatures that a node makes with others, only so many at a time."""
 
-    def __init__(self, context: NodeContext, sessions: PeerSessions, pairs: PairSetups) -> None:
-        self._context = context
-        self._sessions = sessions
-        self._pairs = pairs
-        self._running = 0
+    _context: NodeContext
+    _sessions: PeerSessions
+    _pairs: PairSetups
+    _running: int = field(default=0, init=False)
 
     def has_run(self, session_id: bytes) -> bool:
-        """Return whether a session of that id has begun here: none may begin twice."""
         return self._sessions.has_run(session_id)
 
-    async def run(
-        self,
-        *,
-        request_id: RequestId,
-        session_id: bytes,
-        share: KeyShare,
-        participants: Sequence[OperatorAddress],
-        signers: Sequence[OperatorAddress],
-    ) -> Presignature:
-        """Make a presignature together with the other t - 1 signers, under an id that no other presignature ever had."""
+    async def run(self, job: PresignJob) -> Presignature:
         if self._running >= self._context.limits.max_presigns:
             raise TooManySessionsError("too many presignatures are being made")
-        session = PresignSession(
-            self._context,
-            self._sessions,
-            self._pairs,
-            request_id=request_id,
-            session_id=session_id,
-            share=share,
-            participants=participants,
-            signers=signers,
-        )
         self._running += 1
         try:
-            return await session.run()
+            return await PresignSession(self._context, self._sessions, self._pairs, job).run()
         finally:
             self._running -= 1

@@ -1,5 +1,5 @@
 """
-Sessions among nodes: mailboxes of the peers' messages, and the one runner of everything that takes several rounds.
+Sessions among nodes: the messages of each, and the one runner of everything that takes several rounds.
 
 A node that is busy, and one that is gone, are told apart by signs of life: a party that takes part in a session for longer
 than a moment says so from time to time. So a round may take long on a busy machine, while a dead party is noticed soon.
@@ -13,10 +13,10 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Generic, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from dan_async.deadline import cancel_and_wait, carry_through
 from dan_async.devnet.context import NodeContext, Urgency
@@ -25,7 +25,7 @@ from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.errors import DanError, ProtocolError
-from dan_async.types import OperatorAddress
+from dan_async.types import Clock, OperatorAddress
 
 _log = logging.getLogger(__name__)
 
@@ -37,79 +37,81 @@ _KEPT_ENDED_SESSIONS = 32_768
 _MESSAGE_OVERHEAD = 256
 
 
-class SilentPeersError(DanError):
+def _as_tuple(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:
+    return tuple(operators)
+
+
+@define
+class SilentPeersError(Exception):
     """Some peers sent nothing for a round within its time."""
 
-    def __init__(self, peers: frozenset[OperatorAddress], round_: int) -> None:
-        super().__init__(f"{len(peers)} parties sent nothing in round {round_}")
-        self.peers = peers
+    peers: frozenset[OperatorAddress]
 
 
-class ConflictingMessageError(DanError):
+@define
+class ConflictingMessageError(Exception):
     """A peer sent two different messages for one round."""
 
-    def __init__(self, peer: OperatorAddress, round_: int) -> None:
-        super().__init__(f"a party sent two different messages in round {round_}")
-        self.peer = peer
+    peer: OperatorAddress
+    round: int
 
 
-class PeerAbortError(DanError):
+@define
+class PeerAbortError(Exception):
     """A peer gave the session up; ``missing`` are those from whom the current round's message is missing, too."""
 
-    def __init__(self, peer: OperatorAddress, notice: bytes, missing: frozenset[OperatorAddress]) -> None:
-        super().__init__("a party gave up")
-        self.peer = peer
-        self.notice = notice
-        self.missing = missing
+    peer: OperatorAddress
+    notice: bytes
+    missing: frozenset[OperatorAddress]
 
 
-class SessionFailedError(DanError):
-    """
-    A session has ended without a result.
+@define
+class SessionFailedError(Exception):
+    """A session has ended without a result. The culprits are those that this node can blame by what it has seen itself."""
 
-    The culprits are those that this node can blame from its own observation. A complaint is evidence to be passed on.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        culprits: Iterable[OperatorAddress] = (),
-        *,
-        aborted_by: OperatorAddress | None = None,
-        complaint: bytes | None = None,
-        is_silence: bool = False,
-    ) -> None:
-        super().__init__(f"a session among the nodes failed: {reason}")
-        self.reason = str(reason)
-        self.culprits = tuple(culprits)
-        self.aborted_by = aborted_by
-        self.complaint = complaint
-        #: Whether the culprits have done nothing worse than to be silent.
-        self.is_silence = is_silence
+    reason: str = field(converter=str)
+    culprits: tuple[OperatorAddress, ...] = field(default=(), converter=_as_tuple)
+    aborted_by: OperatorAddress | None = field(default=None, kw_only=True)
+    #: Evidence to be passed on.
+    complaint: bytes | None = field(default=None, kw_only=True)
+    #: Whether the culprits have done nothing worse than to be silent.
+    is_silence: bool = field(default=False, kw_only=True)
 
 
 class TooManySessionsError(DanError):
     """This node takes part in as many sessions as it may."""
 
 
-# --- mailboxes --------------------------------------------------------------------------------------------------------
+# --- sessions as they are open ----------------------------------------------------------------------------------------
 
 
-class Mailbox:
-    """One session's messages, from its other parties and nobody else, for its rounds and no others."""
+@define(kw_only=True, eq=False, repr=False)
+class PeerSession:
+    """A session as one party sees it: messages out; and in, from its other parties and nobody else, for its rounds only."""
 
-    def __init__(self, session_id: bytes, peers: Iterable[OperatorAddress], rounds: int) -> None:
-        self.session_id = session_id
-        self.peers = frozenset(peers)
-        self._rounds: dict[int, dict[OperatorAddress, bytes]] = {r: {} for r in range(1, rounds + 1)}
-        self._abort: tuple[OperatorAddress, bytes] | None = None
-        self._conflict: tuple[OperatorAddress, int] | None = None
-        self._changed = asyncio.Event()
+    _kind: Kind
+    _session_id: bytes
+    _peers: frozenset[OperatorAddress]
+    _links: PeerLinks
+    _clock: Clock
+    _began: float
+    #: The bodies of each round.
+    _rounds: dict[int, dict[OperatorAddress, bytes]]
+    _heard: dict[OperatorAddress, float] = field(factory=dict, init=False)
+    _abort: tuple[OperatorAddress, bytes] | None = field(default=None, init=False)
+    _conflict: tuple[OperatorAddress, int] | None = field(default=None, init=False)
+    _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _is_mute: bool = field(default=False, init=False)
+    #: Everything sent so far, to be sent again over a link that comes up in the middle.
+    _sent: dict[OperatorAddress, list[bytes]] = field(factory=dict, init=False)
 
-    def deliver(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        """Put a message in. The same one again changes nothing: links repeat messages after a break."""
-        if peer not in self.peers:
-            _log.warning("session %s: %s is not a party", self.session_id.hex(), peer)
+    def take(self, peer: OperatorAddress, message: PeerMessage) -> None:
+        """Take in a message, or a sign of life. The same one again changes nothing: links repeat messages after a break."""
+        self._heard[peer] = self._clock()
+        if message.kind is Kind.ALIVE:
+            return
+        if peer not in self._peers:
+            _log.warning("session %s: %s is not a party", self._session_id.hex(), peer)
         elif message.kind is Kind.ABORT:
             self._abort = self._abort or (peer, message.body)
         elif message.round in self._rounds:
@@ -118,169 +120,52 @@ class Mailbox:
                 self._conflict = self._conflict or (peer, message.round)
         self._changed.set()
 
-    async def collect(self, round_: int, *, timeout_s: float) -> dict[OperatorAddress, bytes]:
-        """Wait until every peer's message for a round is there; a conflict counts before it, an abort only without it."""
-        received = self._rounds[round_]
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    self._changed.clear()
-                    if self._conflict is not None:
-                        raise ConflictingMessageError(*self._conflict)
-                    missing = self.peers - received.keys()
-                    if not missing:
-                        return dict(received)
-                    if self._abort is not None:
-                        raise PeerAbortError(*self._abort, missing)
-                    await self._changed.wait()
-        except TimeoutError:
-            missing = self.peers - received.keys()
-            if not missing:  # the last one came in the very last moment
-                return dict(received)
-            raise SilentPeersError(missing, round_) from None
-
-
-@frozen
-class _Early:
-    peer: OperatorAddress
-    message: PeerMessage
-    forget_at: float = field(repr=False)
-
-    @property
-    def size(self) -> int:
-        return len(self.message.body) + _MESSAGE_OVERHEAD
-
-
-class Mailboxes:
-    """
-    The mailboxes of one node.
-
-    A message for a session that has not begun here is kept for a while, and only so many bytes for each peer, so that none
-    can crowd out another.
-    """
-
-    def __init__(self, *, early_s: float, early_bytes: int, clock: Callable[[], float]) -> None:
-        self._early_s = early_s
-        self._early_bytes = early_bytes
-        self._clock = clock
-        self._open: dict[bytes, Mailbox] = {}
-        self._early: OrderedDict[bytes, list[_Early]] = OrderedDict()  # oldest session first
-        self._used: Counter[OperatorAddress] = Counter()
-        self._ended: OrderedDict[bytes, None] = OrderedDict()
-
-    def open(self, session_id: bytes, peers: Iterable[OperatorAddress], *, rounds: int) -> Mailbox:
-        """Begin a session: its parties' early messages are already in the mailbox."""
-        if self.is_known(session_id):
-            raise ValueError("a session is opened once")
-        box = Mailbox(session_id, peers, rounds)
-        self._open[session_id] = box
-        for early in self._take_early(session_id):
-            box.deliver(early.peer, early.message)
-        return box
-
-    def is_known(self, session_id: bytes) -> bool:
-        """Return whether a session of that id has begun here."""
-        return session_id in self._open or session_id in self._ended
-
-    def close(self, box: Mailbox) -> None:
-        """End a session: later messages for it are dropped."""
-        del self._open[box.session_id]
-        self._ended[box.session_id] = None
-        if len(self._ended) > _KEPT_ENDED_SESSIONS:
-            self._ended.popitem(last=False)
-
-    def deliver(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        """Sort a message in."""
-        box = self._open.get(message.session_id)
-        if box is not None:
-            box.deliver(peer, message)
-        elif message.session_id not in self._ended:
-            self._keep_early(peer, message)
-
-    @property
-    def early_count(self) -> int:
-        """How many messages wait for their session to begin."""
-        return sum(len(waiting) for waiting in self._early.values())
-
-    def _keep_early(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        now = self._clock()
-        self._forget_old(now)
-        early = _Early(peer, message, now + self._early_s)
-        if self._used[peer] + early.size > self._early_bytes:
-            _log.warning(
-                "session %s: a message of %s came too early and there is no space for it",
-                message.session_id.hex(),
-                peer,
-            )
-            return
-        self._used[peer] += early.size
-        self._early.setdefault(message.session_id, []).append(early)
-
-    def _forget_old(self, now: float) -> None:
-        while self._early:
-            session_id, waiting = next(iter(self._early.items()))
-            if waiting[0].forget_at > now:
-                return
-            self._take_early(session_id)
-
-    def _take_early(self, session_id: bytes) -> list[_Early]:
-        waiting = self._early.pop(session_id, [])
-        for early in waiting:
-            self._used[early.peer] -= early.size
-        return waiting
-
-
-# --- sessions as they are open ----------------------------------------------------------------------------------------
-
-
-class PeerSession:
-    """A session as one of its parties sees it: messages out, messages in."""
-
-    def __init__(
-        self, kind: Kind, box: Mailbox, links: PeerLinks, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._kind = kind
-        self._box = box
-        self._links = links
-        self._clock = clock
-        self._began = clock()
-        self._heard: dict[OperatorAddress, float] = {}
-        self._is_mute = False
-        #: Everything sent so far, to be sent again over a link that comes up in the middle.
-        self._sent: dict[OperatorAddress, list[bytes]] = {}
-
-    def send(self, round_: int, bodies: Mapping[OperatorAddress, bytes]) -> None:
-        """Send this node's messages of a round; a peer whose link is down gets them when it comes up."""
-        for peer, body in bodies.items():
-            self._send(peer, PeerMessage(self._kind, self._box.session_id, round_, body))
-
     async def receive(
         self, round_: int, *, timeout_s: float, quiet_s: float | None = None
     ) -> dict[OperatorAddress, bytes]:
         """
-        Wait for every other party's message of a round, for *timeout_s* at most.
+        Wait for every other party's message of a round; a conflict counts before it, an abort only without it.
 
         A party may give no sign of life for *quiet_s* at most, None for the whole time. If some gave none, only those are
         named as silent.
         """
+        received = self._rounds[round_]
         end = self._clock() + timeout_s
-        wait_s = timeout_s if quiet_s is None else min(quiet_s, timeout_s)
+        look_at = end if quiet_s is None else min(end, self._clock() + quiet_s)
         while True:
-            try:
-                return await self._box.collect(round_, timeout_s=wait_s)
-            except SilentPeersError as error:
-                now = self._clock()
+            self._changed.clear()
+            if self._conflict is not None:
+                raise ConflictingMessageError(*self._conflict)
+            missing = self._peers - received.keys()
+            if not missing:
+                return dict(received)
+            if self._abort is not None:
+                raise PeerAbortError(*self._abort, missing)
+            now = self._clock()
+            if now >= look_at:
                 if quiet_s is None or now >= end:
-                    raise
-                since = {peer: self._heard.get(peer, self._began) for peer in error.peers}
+                    raise SilentPeersError(missing)
+                since = {peer: self._heard.get(peer, self._began) for peer in missing}
                 gone = frozenset(peer for peer, heard in since.items() if now - heard >= quiet_s)
                 if gone:
-                    raise SilentPeersError(gone, round_) from None
-                wait_s = min(end, min(since.values()) + quiet_s) - now
+                    raise SilentPeersError(gone)
+                look_at = min(end, min(since.values()) + quiet_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(look_at - now):
+                    await self._changed.wait()
 
-    def heard(self, peer: OperatorAddress) -> None:
-        """Take note of a sign of life."""
-        self._heard[peer] = self._clock()
+    def send(self, round_: int, bodies: Mapping[OperatorAddress, bytes]) -> None:
+        """Send this node's messages of a round; a peer whose link is down gets them when it comes up."""
+        for peer, body in bodies.items():
+            self._send(peer, PeerMessage(self._kind, self._session_id, round_, body))
+
+    def abort(self, notice: AbortNotice) -> None:
+        for peer in self._peers:
+            self._send(peer, PeerMessage(Kind.ABORT, self._session_id, 0, notice.encode()))
+
+    def resend(self, peer: OperatorAddress) -> None:
+        for frame in self._sent.get(peer, ()):
+            self._links.send(peer, frame)
 
     def fall_silent(self) -> None:
         """Give no more signs of life, as a fault asks for."""
@@ -290,19 +175,8 @@ class PeerSession:
         """Say that this node is still at work, if it has been for so long."""
         if self._is_mute or self._clock() - self._began < older_than_s:
             return
-        frame = PeerMessage(Kind.ALIVE, self._box.session_id, 0, b"").encode()
-        for peer in self._box.peers:
-            self._links.send(peer, frame)
-
-    def abort(self, notice: AbortNotice) -> None:
-        """Tell every other party that this one gives up."""
-        message = PeerMessage(Kind.ABORT, self._box.session_id, 0, notice.encode())
-        for peer in self._box.peers:
-            self._send(peer, message)
-
-    def resend(self, peer: OperatorAddress) -> None:
-        """Repeat all messages to a peer."""
-        for frame in self._sent.get(peer, ()):
+        frame = PeerMessage(Kind.ALIVE, self._session_id, 0, b"").encode()
+        for peer in self._peers:
             self._links.send(peer, frame)
 
     def _send(self, peer: OperatorAddress, message: PeerMessage) -> None:
@@ -311,40 +185,59 @@ class PeerSession:
         self._links.send(peer, frame)
 
 
+@frozen
+class _Early:
+    peer: OperatorAddress
+    message: PeerMessage
+    forget_at: float
+
+    @property
+    def size(self) -> int:
+        return len(self.message.body) + _MESSAGE_OVERHEAD
+
+
+@define(eq=False, repr=False)
 class PeerSessions:
-    """The sessions that a node takes part in; it gives signs of life in each every *beat_s* seconds."""
+    """
+    The sessions that a node takes part in; it gives signs of life in each every *beat_s* seconds.
 
-    def __init__(self, links: PeerLinks, mailboxes: Mailboxes, *, beat_s: float = 0.5) -> None:
-        self._links = links
-        self._mailboxes = mailboxes
-        self._beat_s = beat_s
-        self._running: dict[bytes, PeerSession] = {}
-        self._beating: asyncio.Task[None] | None = None
+    A message for a session that has not begun here is kept for a while, and only so many bytes for each peer, so that none
+    can crowd out another.
+    """
 
-    def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
-        """Sort in a peer's message, of any kind but a status; each is a sign of life."""
-        session = self._running.get(message.session_id)
-        if session is not None:
-            session.heard(peer)
-        if message.kind is not Kind.ALIVE:
-            self._mailboxes.deliver(peer, message)
-
-    def resend(self, peer: OperatorAddress) -> None:
-        """Repeat all messages of running sessions to a peer: its link has just come up."""
-        for session in self._running.values():
-            session.resend(peer)
+    _links: PeerLinks
+    _early_s: float = field(kw_only=True)
+    _early_bytes: int = field(kw_only=True)
+    _beat_s: float = field(default=0.5, kw_only=True)
+    _clock: Clock = field(default=time.monotonic, kw_only=True)
+    _running: dict[bytes, PeerSession] = field(factory=dict, init=False)
+    _ended: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False)
+    _early: OrderedDict[bytes, list[_Early]] = field(factory=OrderedDict, init=False)  # oldest session first
+    _used: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _beating: asyncio.Task[None] | None = field(default=None, init=False)
 
     def has_run(self, session_id: bytes) -> bool:
         """Return whether a session of that id has begun here: none may begin twice."""
-        return self._mailboxes.is_known(session_id)
+        return session_id in self._running or session_id in self._ended
 
     @contextmanager
     def open(
         self, kind: Kind, session_id: bytes, peers: Sequence[OperatorAddress], *, rounds: int
     ) -> Iterator[PeerSession]:
         """Take part in a session with these peers; the links to them are kept up meanwhile."""
-        box = self._mailboxes.open(session_id, peers, rounds=rounds)
-        session = self._running[session_id] = PeerSession(kind, box, self._links)
+        if self.has_run(session_id):
+            raise ValueError("a session is opened once")
+        session = self._running[session_id] = PeerSession(
+            kind=kind,
+            session_id=session_id,
+            peers=frozenset(peers),
+            links=self._links,
+            clock=self._clock,
+            began=self._clock(),
+            rounds={round_: {} for round_ in range(1, rounds + 1)},
+        )
+        for early in self._take_early(session_id):
+            session.take(early.peer, early.message)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="signs of life")
         try:
@@ -352,7 +245,22 @@ class PeerSessions:
                 yield session
         finally:
             del self._running[session_id]
-            self._mailboxes.close(box)
+            self._ended[session_id] = None
+            if len(self._ended) > _KEPT_ENDED_SESSIONS:
+                self._ended.popitem(last=False)
+
+    def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
+        """Sort in a peer's message, of any kind but a status; those for a session that has ended are dropped."""
+        session = self._running.get(message.session_id)
+        if session is not None:
+            session.take(peer, message)
+        elif message.kind is not Kind.ALIVE and message.session_id not in self._ended:
+            self._keep_early(peer, message)
+
+    def resend(self, peer: OperatorAddress) -> None:
+        """Repeat all messages of running sessions to a peer: its link has just come up."""
+        for session in self._running.values():
+            session.resend(peer)
 
     async def aclose(self) -> None:
         """Give no more signs of life."""
@@ -368,6 +276,32 @@ class PeerSessions:
         finally:
             self._beating = None
 
+    @property
+    def early_count(self) -> int:
+        """How many messages wait for their session to begin."""
+        return sum(len(waiting) for waiting in self._early.values())
+
+    def _keep_early(self, peer: OperatorAddress, message: PeerMessage) -> None:
+        now = self._clock()
+        while self._early and next(iter(self._early.values()))[0].forget_at <= now:
+            self._take_early(next(iter(self._early)))
+        early = _Early(peer, message, now + self._early_s)
+        if self._used[peer] + early.size > self._early_bytes:
+            _log.warning(
+                "session %s: a message of %s came too early and there is no space for it",
+                message.session_id.hex(),
+                peer,
+            )
+            return
+        self._used[peer] += early.size
+        self._early.setdefault(message.session_id, []).append(early)
+
+    def _take_early(self, session_id: bytes) -> list[_Early]:
+        waiting = self._early.pop(session_id, [])
+        for early in waiting:
+            self._used[early.peer] -= early.size
+        return waiting
+
 
 # --- the runner -------------------------------------------------------------------------------------------------------
 
@@ -377,12 +311,13 @@ class RoundSession(ABC, Generic[R]):
     One protocol of several rounds, as one node runs it: opened, computed and exchanged in turn, and given up as a whole.
 
     A subclass says which protocol it is. Party i is ``parties[i - 1]``; the *members* are the parties of this session.
-    A round waits for *round_s*, and no longer than *quiet_s* for a peer that gives no sign of life. The work belongs to
-    the node and outlives the request that asked for it: the caller sees to that.
+    The work belongs to the node and outlives the request that asked for it: the caller sees to that.
     """
 
     KIND: ClassVar[Kind]
     ROUNDS: ClassVar[int]
+    #: Whether a round waits for busy parties without a quiet limit: there are no others who could take over.
+    NEEDS_ALL: ClassVar[bool] = False
     #: Whether a step is carried through to its end while the node is stopping, its ``blame`` included.
     IS_CRITICAL: ClassVar[bool] = False
 
@@ -396,19 +331,20 @@ class RoundSession(ABC, Generic[R]):
         name: str,
         session_id: bytes,
         parties: Sequence[OperatorAddress],
-        members: Iterable[OperatorAddress],
-        round_s: float,
-        quiet_s: float | None = None,
+        members: Iterable[OperatorAddress] | None = None,
     ) -> None:
         self.context = context
         self._sessions = sessions
         self.session_id = session_id
         self.parties = tuple(parties)
         self.own_index = self.index(context.identity.operator)
-        self.peers = tuple(operator for operator in members if operator != context.identity.operator)
+        self.peers = tuple(
+            operator for operator in members or parties if operator != context.identity.operator
+        )
         self._name = name
-        self._round_s = round_s
-        self._quiet_s = quiet_s
+        limits = context.limits
+        self._round_s = limits.round_s if self.NEEDS_ALL else limits.sign_round_s
+        self._quiet_s = None if self.NEEDS_ALL else limits.sign_quiet_s
 
     @abstractmethod
     async def work(self) -> R:
@@ -419,11 +355,7 @@ class RoundSession(ABC, Generic[R]):
         return SessionFailedError(abort.reason, self.operators(abort.culprits))
 
     async def judge(self, notice: AbortNotice, error: PeerAbortError) -> SessionFailedError:
-        """
-        Name the culprits of a peer's abort. Its word alone is not blame.
-
-        A party that it names is blamed if it names itself, or if this node, too, is still waiting for that party.
-        """
+        """Name the culprits of a peer's abort: itself if it says so, and others if this node is waiting for them as well."""
         named = {self.parties[index - 1] for index in notice.culprits if index <= len(self.parties)}
         credible = named & (error.missing | {error.peer})
         return SessionFailedError(notice.reason, _ascending(credible), aborted_by=error.peer)
@@ -433,11 +365,9 @@ class RoundSession(ABC, Generic[R]):
         return bodies
 
     def index(self, operator: OperatorAddress) -> int:
-        """Return an operator's index."""
         return self.parties.index(operator) + 1
 
     def operators(self, indices: Iterable[int]) -> tuple[OperatorAddress, ...]:
-        """Return the operators at these indices."""
         return tuple(self.parties[index - 1] for index in indices)
 
     async def run(self) -> R:
@@ -481,7 +411,9 @@ class RoundSession(ABC, Generic[R]):
                 f"no message in round {round_} {limit}", _ascending(error.peers), is_silence=True
             ) from error
         except ConflictingMessageError as error:
-            raise SessionFailedError(f"two different messages in round {round_}", (error.peer,)) from error
+            raise SessionFailedError(
+                f"two different messages in round {error.round}", (error.peer,)
+            ) from error
         except PeerAbortError as error:
             raise await self._judge(error) from error
         return {self.index(peer): body for peer, body in received.items()}

@@ -1,4 +1,4 @@
-"""The recorded exchanges of WIRE.md, as far as keys and signatures are concerned."""
+"""The recorded exchanges of tests/vectors/wire.json, as far as keys and signatures are concerned."""
 
 import json
 from hashlib import sha256

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from contextlib import closing
 
 import pytest
 from aiohttp import web
@@ -36,7 +37,7 @@ async def test_open_shut_and_open_again():
     """At the same port; whoever is interested is told when it has been shut."""
     shut = []
     async with no_leaks():
-        with PortReservation("127.0.0.1") as reserved:
+        with closing(PortReservation("127.0.0.1")) as reserved:
             async with door_at(reserved, on_shut=lambda: shut.append(accepts(reserved))) as door:
                 await door.start(is_open=True)
                 assert accepts(reserved)
@@ -52,7 +53,7 @@ async def test_open_shut_and_open_again():
 async def test_the_last_word_counts():
     """However often it is told something else meanwhile."""
     async with no_leaks():
-        with PortReservation("127.0.0.1") as reserved:
+        with closing(PortReservation("127.0.0.1")) as reserved:
             async with door_at(reserved) as door:
                 await door.start(is_open=False)
                 assert not accepts(reserved)
@@ -66,7 +67,7 @@ async def test_who_comes_in_as_it_is_shut_is_not_lost(turns):
     """Connections that asyncio has accepted and not yet handed over are closed with the rest."""
     async with no_leaks():
         clients = [socket.socket() for _ in range(20)]
-        with PortReservation("127.0.0.1") as reserved:
+        with closing(PortReservation("127.0.0.1")) as reserved:
             async with door_at(reserved) as door:
                 await door.start(is_open=True)
                 for client in clients:
@@ -82,7 +83,7 @@ async def test_who_comes_in_as_it_is_shut_is_not_lost(turns):
 async def test_closing_it_at_once_after_opening_leaves_nothing():
     """Though it is about to open."""
     async with no_leaks():
-        with PortReservation("127.0.0.1") as reserved:
+        with closing(PortReservation("127.0.0.1")) as reserved:
             async with door_at(reserved) as door:
                 await door.start(is_open=False)
                 door.set_open(True)

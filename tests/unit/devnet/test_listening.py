@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 
 import pytest
 
@@ -25,13 +26,13 @@ def test_other_hosts_are_refused(host):
 
 def test_a_reserved_port_refuses_connections():
     """Nobody listens yet, so a client sees a node that is down and not one that hangs."""
-    with PortReservation("127.0.0.1") as reserved, pytest.raises(ConnectionRefusedError):
+    with closing(PortReservation("127.0.0.1")) as reserved, pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", reserved.port), timeout=1)
 
 
 def test_a_node_can_listen_at_a_reserved_port_again_and_again():
     """Stopping and starting keeps the port."""
-    with PortReservation("127.0.0.1") as reserved:
+    with closing(PortReservation("127.0.0.1")) as reserved:
         for _ in range(2):
             with listening_socket("127.0.0.1", reserved.port) as listener:
                 listener.listen()
@@ -43,7 +44,7 @@ def test_a_node_can_listen_at_a_reserved_port_again_and_again():
 def test_a_reserved_port_is_nobody_elses():
     """A program that asks for the port in the usual way does not get it."""
     with (
-        PortReservation("127.0.0.1") as reserved,
+        closing(PortReservation("127.0.0.1")) as reserved,
         socket.socket() as other,
         pytest.raises(OSError, match="in use"),
     ):
@@ -52,5 +53,5 @@ def test_a_reserved_port_is_nobody_elses():
 
 def test_ipv6_is_bracketed_in_urls():
     """As URLs want it."""
-    with PortReservation("::1") as reserved:
+    with closing(PortReservation("::1")) as reserved:
         assert reserved.authority == f"[::1]:{reserved.port}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import inspect
+import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from dan_async.deadline import Deadline
 from dan_async.errors import NodeTimeoutError, NodeUnreachableError
 from dan_async.nodes import RestPolicy
-from dan_async.nodes import ask_many as engine
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.health import HealthRecord, rank
 from dan_async.retry import Tries
@@ -127,7 +127,7 @@ def test_ranking_loses_nobody_and_prefers_the_live(
     assert rank(ranked) == ranked
 
 
-# --- filling seats ----------------------------------------------------------------------------------------------------
+# --- as many answers as are wanted ------------------------------------------------------------------------------------
 
 Script = dict[str, Callable[[], Awaitable[str]]]
 
@@ -164,33 +164,33 @@ class Asking:
         return "nonce"
 
 
-async def fill_seats(nodes: list[FakeNode], seats: int, asking: Asking, **options: Any) -> Answers[str]:
-    plan: Plan[str] = Plan(wanted=seats, **options)
+async def ask_some(nodes: list[FakeNode], wanted: int, asking: Asking, **options: Any) -> Answers[str]:
+    plan: Plan[str] = Plan(wanted=wanted, **options)
     return await ask_many(nodes, asking, plan, step="challenge", deadline=Deadline(None))
 
 
-async def fill(asking: Asking, letters: str, seats: int, **options: Any) -> Answers[str]:
+async def ask_letters(asking: Asking, letters: str, wanted: int, **options: Any) -> Answers[str]:
     async with assert_runs_under(5):
-        seated = await fill_seats(some(letters), seats, asking, **options)
+        answers = await ask_some(some(letters), wanted, asking, **options)
     assert len(asyncio.all_tasks()) == 1
-    return seated
+    return answers
 
 
 async def test_spares_are_left_alone_when_all_is_well() -> None:
-    """Only as many are asked as there are seats."""
+    """Only as many are asked as answers are wanted."""
     asking = Asking()
-    seated = await fill(asking, "abcd", 3)
+    answers = await ask_letters(asking, "abcd", 3)
     assert asking.asked == ["a", "b", "c"]
-    assert list(seated.values) == ["a", "b", "c"]
-    assert all(outcome.is_success and outcome.step == "challenge" for outcome in seated.outcomes)
+    assert list(answers.values) == ["a", "b", "c"]
+    assert all(outcome.is_success and outcome.step == "challenge" for outcome in answers.outcomes)
 
 
 async def test_a_node_that_fails_is_replaced_at_once() -> None:
     """The next candidate is asked in its place, and the failure is an outcome."""
     asking = Asking(a=fail, d=fail)
-    seated = await fill(asking, "abcde", 3, hedge_s=60)
-    assert sorted(seated.values) == ["b", "c", "e"]
-    failed = [outcome for outcome in seated.outcomes if not outcome.is_success]
+    answers = await ask_letters(asking, "abcde", 3, hedge_s=60)
+    assert sorted(answers.values) == ["b", "c", "e"]
+    failed = [outcome for outcome in answers.outcomes if not outcome.is_success]
     assert [outcome.operator for outcome in failed] == ["a", "d"]
     assert all(isinstance(outcome.error, NodeUnreachableError) for outcome in failed)
 
@@ -198,16 +198,16 @@ async def test_a_node_that_fails_is_replaced_at_once() -> None:
 async def test_a_late_node_is_raced_against_a_spare() -> None:
     """One that hangs costs the hedge, not a timeout; it is not waited for and says so."""
     asking = Asking(b=hang)
-    seated = await fill(asking, "abcd", 3, hedge_s=0.01)
-    assert sorted(seated.values) == ["a", "c", "d"]
+    answers = await ask_letters(asking, "abcd", 3, hedge_s=0.01)
+    assert sorted(answers.values) == ["a", "c", "d"]
     assert asking.cut == ["b"]
-    (late,) = [outcome for outcome in seated.outcomes if not outcome.is_success]
+    (late,) = [outcome for outcome in answers.outcomes if not outcome.is_success]
     assert (late.operator, late.error, late.attempts) == ("b", None, 1)
     assert late.elapsed_s >= 0.01
 
 
-async def test_whoever_answers_first_has_the_seat() -> None:
-    """A late node that answers before its spare keeps its seat, and the spare is let go."""
+async def test_the_first_to_answer_counts() -> None:
+    """A late node that answers before its spare counts, and the spare is let go."""
     spare_asked = asyncio.Event()
 
     async def slow() -> str:
@@ -219,8 +219,8 @@ async def test_whoever_answers_first_has_the_seat() -> None:
         return await hang()
 
     asking = Asking(b=slow, d=spare)
-    seated = await fill(asking, "abcd", 3, hedge_s=0.01)
-    assert seated.values["b"] == "late, but first"
+    answers = await ask_letters(asking, "abcd", 3, hedge_s=0.01)
+    assert answers.values["b"] == "late, but first"
     assert asking.cut == ["d"]
 
 
@@ -238,16 +238,16 @@ async def test_a_late_node_that_answers_leaves_its_spare_at_work() -> None:
         return "nonce"
 
     asking = Asking(a=slow, b=hang, c=spare)
-    seated = await fill(asking, "abcd", 2, hedge_s=0.01)
-    assert next(iter(seated.values)) == "a"
-    assert "b" not in seated.values
+    answers = await ask_letters(asking, "abcd", 2, hedge_s=0.01)
+    assert next(iter(answers.values)) == "a"
+    assert "b" not in answers.values
 
 
 async def test_a_late_spare_is_raced_as_well() -> None:
     """Two that hang in a row cost two hedges."""
     asking = Asking(a=hang, c=hang)
-    seated = await fill(asking, "abcd", 2, hedge_s=0.01)
-    assert sorted(seated.values) == ["b", "d"]
+    answers = await ask_letters(asking, "abcd", 2, hedge_s=0.01)
+    assert sorted(answers.values) == ["b", "d"]
 
 
 async def test_a_late_node_that_fails_is_not_replaced_twice() -> None:
@@ -265,7 +265,7 @@ async def test_a_late_node_that_fails_is_not_replaced_twice() -> None:
         return "nonce"
 
     asking = Asking(a=fail_late, b=answer_after)
-    await fill(asking, "abc", 1, hedge_s=0.02)
+    await ask_letters(asking, "abc", 1, hedge_s=0.02)
     assert asking.asked == ["a", "b"]
 
 
@@ -282,15 +282,15 @@ async def test_without_a_hedge_nobody_is_late() -> None:
         asked_again.set()
         return "nonce"
 
-    seated = await fill(Asking(a=slow, b=spare), "ab", 1)
-    assert list(seated.values) == ["a"]
+    answers = await ask_letters(Asking(a=slow, b=spare), "ab", 1)
+    assert list(answers.values) == ["a"]
 
 
 async def test_the_candidates_run_out() -> None:
-    """Fewer answers than seats, and every node's outcome."""
-    seated = await fill(Asking(a=fail, c=fail), "abc", 3, hedge_s=0.01)
-    assert list(seated.values) == ["b"]
-    assert {outcome.operator: outcome.is_success for outcome in seated.outcomes} == {
+    """Fewer answers than are wanted, and every node's outcome."""
+    answers = await ask_letters(Asking(a=fail, c=fail), "abc", 3, hedge_s=0.01)
+    assert list(answers.values) == ["b"]
+    assert {outcome.operator: outcome.is_success for outcome in answers.outcomes} == {
         "a": False,
         "b": True,
         "c": False,
@@ -300,8 +300,8 @@ async def test_the_candidates_run_out() -> None:
 async def test_fewer_will_do_when_the_rest_hang() -> None:
     """With enough answers the others are waited for until the patience ends, and no longer."""
     asking = Asking(c=hang)
-    seated = await fill(asking, "abc", 3, hedge_s=0.01, least=2, patience_s=0.05)
-    assert sorted(seated.values) == ["a", "b"]
+    answers = await ask_letters(asking, "abc", 3, hedge_s=0.01, least=2, patience_s=0.05)
+    assert sorted(answers.values) == ["a", "b"]
     assert asking.cut == ["c"]
 
 
@@ -312,14 +312,14 @@ async def test_patience_does_not_make_do_with_too_few() -> None:
         await asyncio.sleep(0.05)
         return "nonce"
 
-    seated = await fill(Asking(b=slow, c=hang), "abc", 3, least=2, patience_s=0.01)
-    assert sorted(seated.values) == ["a", "b"]
+    answers = await ask_letters(Asking(b=slow, c=hang), "abc", 3, least=2, patience_s=0.01)
+    assert sorted(answers.values) == ["a", "b"]
 
 
 async def test_everybody_in_time_takes_no_patience() -> None:
     """When all answer, nothing is waited for, and n is n."""
-    seated = await fill(Asking(), "abc", 3, least=2, patience_s=60)
-    assert len(seated.values) == 3
+    answers = await ask_letters(Asking(), "abc", 3, least=2, patience_s=60)
+    assert len(answers.values) == 3
 
 
 async def test_a_bug_is_raised_not_hidden() -> None:
@@ -329,7 +329,7 @@ async def test_a_bug_is_raised_not_hidden() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await fill(Asking(a=bug, b=hang), "ab", 2)
+        await ask_letters(Asking(a=bug, b=hang), "ab", 2)
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -361,7 +361,7 @@ async def test_a_bug_of_a_plan_is_raised_as_well(rule: str, monkeypatch: pytest.
 async def test_cancelling_ends_every_question() -> None:
     """And goes on upwards."""
     asking = Asking(a=hang, b=hang)
-    task = asyncio.create_task(fill_seats(some("ab"), 2, asking, hedge_s=0.01))
+    task = asyncio.create_task(ask_some(some("ab"), 2, asking, hedge_s=0.01))
     await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -425,10 +425,10 @@ def test_nobody_else_is_asked_when_the_deadline_is_over() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    script=st.lists(st.sampled_from(["answer", "fail", "hang", "slow"]), max_size=8), seats=st.integers(0, 6)
+    script=st.lists(st.sampled_from(["answer", "fail", "hang", "slow"]), max_size=8), wanted=st.integers(0, 6)
 )
-def test_as_many_seats_as_can_be_are_filled(script: list[str], seats: int) -> None:
-    """Whatever the nodes do: never more answers than seats, none left free while a willing candidate is there."""
+def test_as_many_answer_as_can(script: list[str], wanted: int) -> None:
+    """Whatever the nodes do: never more answers than are wanted, and never fewer while a willing candidate is there."""
 
     async def slow() -> str:
         await asyncio.sleep(0.003)
@@ -443,16 +443,16 @@ def test_as_many_seats_as_can_be_are_filled(script: list[str], seats: int) -> No
     asking = Asking(
         **{name: kinds[kind] for name, kind in zip(letters, script, strict=True) if kind in kinds}
     )
-    seated = asyncio.run(fill_seats(some(letters), seats, asking, hedge_s=0.001))
+    answers = asyncio.run(ask_some(some(letters), wanted, asking, hedge_s=0.001))
     willing = sum(kind in {"answer", "slow"} for kind in script)
-    assert len(seated.values) == min(seats, willing)
-    assert sorted(outcome.operator for outcome in seated.outcomes) == sorted(asking.asked)
+    assert len(answers.values) == min(wanted, willing)
+    assert sorted(outcome.operator for outcome in answers.outcomes) == sorted(asking.asked)
     assert len(set(asking.asked)) == len(asking.asked)
 
 
 def test_the_engine_knows_nothing_of_nodes() -> None:
     """It imports none of their files: neither the node, nor its health, nor a tally."""
-    tree = ast.parse(Path(engine.__file__).read_text())
+    tree = ast.parse(inspect.getsource(sys.modules[ask_many.__module__]))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert "dan_async.deadline" in imported
     assert not [

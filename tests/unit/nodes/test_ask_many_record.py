@@ -1,8 +1,8 @@
 """
 Asking many nodes, recorded: who is asked, answers and is cut off when, what is reported of each, and when it is over.
 
-Every case runs in virtual time, so each moment is exact. The four shapes are those that the jobs use: seats that are filled
-(nonces), a verdict that is counted (key generation), everybody's answer (changes, settling), and a set of which all must
+Every case runs in virtual time, so each moment is exact. The four shapes are those that the jobs use: as many answers
+as are wanted (nonces), a verdict that is counted (key generation), everybody's answer (changes, settling), and a set of which all must
 answer (signing).
 """
 
@@ -120,9 +120,9 @@ def describe(outcome: NodeOutcome) -> str:
 # --- the four shapes --------------------------------------------------------------------------------------------------
 
 
-async def fill(scripted: Scripted, *, seats: int, **options: Any) -> str:
-    """Fill seats."""
-    answers = await scripted.ask_many(Plan(wanted=seats, **options))
+async def as_many(scripted: Scripted, *, wanted: int, **options: Any) -> str:
+    """Ask until as many have answered as are wanted."""
+    answers = await scripted.ask_many(Plan(wanted=wanted, **options))
     return "; ".join([" ".join(answers.values), *map(describe, answers.outcomes)])
 
 
@@ -196,149 +196,149 @@ async def signers(scripted: Scripted) -> str:
 Shape = Callable[..., Awaitable[str]]
 
 CASES: dict[str, tuple[Shape, str, dict[str, Any], str]] = {
-    "seats, all well": (
-        fill,
+    "as many, all well": (
+        as_many,
         "a:ok@0.1 b:ok@0.3 c:ok@0.2 d:ok@0.1",
-        {"seats": 3},
+        {"wanted": 3},
         (
             "0.000 ask a | 0.000 ask b | 0.000 ask c | 0.100 ok a | 0.200 ok c | 0.300 ok b"
             " | 0.300 over | a c b; a: ok 1x 0.100; b: ok 1x 0.300; c: ok 1x 0.200"
         ),
     ),
-    "seats, a failure is replaced at once": (
-        fill,
+    "as many, a failure is replaced at once": (
+        as_many,
         "a:ok@0.1 b:fail@0.05*3 c:ok@0.2 d:ok@0.1 e:ok@0.1",
-        {"seats": 3, "hedge_s": 0.5},
+        {"wanted": 3, "hedge_s": 0.5},
         (
             "0.000 ask a | 0.000 ask b | 0.000 ask c | 0.050 fail b | 0.050 ask d | 0.100 ok a"
             " | 0.150 ok d | 0.200 ok c | 0.200 over"
             " | a d c; a: ok 1x 0.100; b: unreachable 3x 0.050; c: ok 1x 0.200; d: ok 1x 0.100"
         ),
     ),
-    "seats, a late node is raced": (
-        fill,
+    "as many, a late node is raced": (
+        as_many,
         "a:ok@0.1 b:hang c:ok@0.2 d:ok@0.1 e:ok@0.1",
-        {"seats": 3, "hedge_s": 0.5},
+        {"wanted": 3, "hedge_s": 0.5},
         (
             "0.000 ask a | 0.000 ask b | 0.000 ask c | 0.100 ok a | 0.200 ok c | 0.500 ask d"
             " | 0.600 ok d | 0.600 cut b | 0.600 over"
             " | a c d; a: ok 1x 0.100; b: cut 1x 0.600; c: ok 1x 0.200; d: ok 1x 0.100"
         ),
     ),
-    "seats, a late node may still have one": (
-        fill,
+    "as many, a late node may still have one": (
+        as_many,
         "a:ok@0.1 b:ok@0.6 c:ok@0.2 d:ok@0.4",
-        {"seats": 3, "hedge_s": 0.5},
+        {"wanted": 3, "hedge_s": 0.5},
         (
             "0.000 ask a | 0.000 ask b | 0.000 ask c | 0.100 ok a | 0.200 ok c | 0.500 ask d"
             " | 0.600 ok b | 0.600 cut d | 0.600 over"
             " | a c b; a: ok 1x 0.100; b: ok 1x 0.600; c: ok 1x 0.200; d: cut 1x 0.100"
         ),
     ),
-    "seats, more are under way than are missing": (
-        fill,
+    "as many, more are under way than are missing": (
+        as_many,
         "a:ok@0.6 b:ok@0.9 c:hang d:hang e:ok@0.1",
-        {"seats": 2, "hedge_s": 0.5},
+        {"wanted": 2, "hedge_s": 0.5},
         (
             "0.000 ask a | 0.000 ask b | 0.500 ask c | 0.500 ask d | 0.600 ok a | 0.900 ok b | 0.900 cut c"
             " | 0.900 cut d | 0.900 over"
             " | a b; a: ok 1x 0.600; b: ok 1x 0.900; c: cut 1x 0.400; d: cut 1x 0.400"
         ),
     ),
-    "seats, a late spare is raced as well": (
-        fill,
+    "as many, a late spare is raced as well": (
+        as_many,
         "a:hang b:ok@0.1 c:hang d:ok@0.1",
-        {"seats": 2, "hedge_s": 0.5},
+        {"wanted": 2, "hedge_s": 0.5},
         (
             "0.000 ask a | 0.000 ask b | 0.100 ok b | 0.500 ask c | 1.000 ask d | 1.100 ok d"
             " | 1.100 cut a | 1.100 cut c | 1.100 over"
             " | b d; a: cut 1x 1.100; b: ok 1x 0.100; c: cut 1x 0.600; d: ok 1x 0.100"
         ),
     ),
-    "seats, a late node that fails is not replaced twice": (
-        fill,
+    "as many, a late node that fails is not replaced twice": (
+        as_many,
         "a:fail@0.6 b:ok@0.3 c:ok@0.1",
-        {"seats": 1, "hedge_s": 0.5},
+        {"wanted": 1, "hedge_s": 0.5},
         (
             "0.000 ask a | 0.500 ask b | 0.600 fail a | 0.800 ok b | 0.800 over"
             " | b; a: unreachable 1x 0.600; b: ok 1x 0.300"
         ),
     ),
-    "seats, a spare that fails is replaced": (
-        fill,
+    "as many, a spare that fails is replaced": (
+        as_many,
         "a:hang b:ok@0.1 c:fail@0.1 d:ok@0.1",
-        {"seats": 2, "hedge_s": 0.5},
+        {"wanted": 2, "hedge_s": 0.5},
         (
             "0.000 ask a | 0.000 ask b | 0.100 ok b | 0.500 ask c | 0.600 fail c | 0.600 ask d"
             " | 0.700 ok d | 0.700 cut a | 0.700 over"
             " | b d; a: cut 1x 0.700; b: ok 1x 0.100; c: unreachable 1x 0.100; d: ok 1x 0.100"
         ),
     ),
-    "seats, an answer beyond them is ready and not counted": (
-        fill,
+    "as many, an answer beyond them is ready and not counted": (
+        as_many,
         "a:ok@0.7 b:ok@0.2 c:ok@0.7",
-        {"seats": 2, "hedge_s": 0.5},
+        {"wanted": 2, "hedge_s": 0.5},
         (
             "0.000 ask a | 0.000 ask b | 0.200 ok b | 0.500 ask c | 0.700 ok a | 0.700 cut c"
             " | 0.700 over | b a; a: ok 1x 0.700; b: ok 1x 0.200; c: cut 1x 0.200"
         ),
     ),
-    "seats, no hedge": (
-        fill,
+    "as many, no hedge": (
+        as_many,
         "a:ok@2 b:ok@0.1 c:ok@0.1",
-        {"seats": 2},
+        {"wanted": 2},
         (
             "0.000 ask a | 0.000 ask b | 0.100 ok b | 2.000 ok a | 2.000 over"
             " | b a; a: ok 1x 2.000; b: ok 1x 0.100"
         ),
     ),
-    "seats, the candidates run out": (
-        fill,
+    "as many, the candidates run out": (
+        as_many,
         "a:fail@0.1 b:ok@0.2 c:fail@0.3",
-        {"seats": 3, "hedge_s": 0.5},
+        {"wanted": 3, "hedge_s": 0.5},
         (
             "0.000 ask a | 0.000 ask b | 0.000 ask c | 0.100 fail a | 0.200 ok b | 0.300 fail c"
             " | 0.300 over | b; a: unreachable 1x 0.100; b: ok 1x 0.200; c: unreachable 1x 0.300"
         ),
     ),
-    "seats, fewer after the patience": (
-        fill,
+    "as many, fewer after the patience": (
+        as_many,
         "a:ok@0.1 b:ok@0.2 c:hang d:hang",
-        {"seats": 3, "hedge_s": 0.5, "least": 2, "patience_s": 2},
+        {"wanted": 3, "hedge_s": 0.5, "least": 2, "patience_s": 2},
         (
             "0.000 ask a | 0.000 ask b | 0.000 ask c | 0.100 ok a | 0.200 ok b | 0.500 ask d"
             " | 2.000 cut c | 2.000 cut d | 2.000 over"
             " | a b; a: ok 1x 0.100; b: ok 1x 0.200; c: cut 1x 2.000; d: cut 1x 1.500"
         ),
     ),
-    "seats, the patience waits for the least": (
-        fill,
+    "as many, the patience waits for the least": (
+        as_many,
         "a:ok@0.1 b:ok@3 c:hang",
-        {"seats": 3, "hedge_s": 0.5, "least": 2, "patience_s": 1},
+        {"wanted": 3, "hedge_s": 0.5, "least": 2, "patience_s": 1},
         (
             "0.000 ask a | 0.000 ask b | 0.000 ask c | 0.100 ok a | 3.000 ok b | 3.000 cut c"
             " | 3.000 over | a b; a: ok 1x 0.100; b: ok 1x 3.000; c: cut 1x 3.000"
         ),
     ),
-    "seats, enough within the patience": (
-        fill,
+    "as many, enough within the patience": (
+        as_many,
         "a:ok@0.1 b:ok@0.2 c:ok@0.9",
-        {"seats": 3, "least": 2, "patience_s": 1},
+        {"wanted": 3, "least": 2, "patience_s": 1},
         (
             "0.000 ask a | 0.000 ask b | 0.000 ask c | 0.100 ok a | 0.200 ok b | 0.900 ok c"
             " | 0.900 over | a b c; a: ok 1x 0.100; b: ok 1x 0.200; c: ok 1x 0.900"
         ),
     ),
-    "seats, none": (
-        fill,
+    "as many, none": (
+        as_many,
         "a:ok@0.1",
-        {"seats": 0},
+        {"wanted": 0},
         "0.000 over | ",
     ),
-    "seats, a bug": (
-        fill,
+    "as many, a bug": (
+        as_many,
         "a:bug@0.1 b:hang",
-        {"seats": 2},
+        {"wanted": 2},
         "0.000 ask a | 0.000 ask b | 0.100 bug a | 0.100 cut b | 0.100 raised ZeroDivisionError | -",
     ),
     "verdict, all at once": (

@@ -42,7 +42,7 @@ def passkey(device: Authenticator) -> PasskeyRegister:
 
 
 async def test_what_the_gateway_is_sent() -> None:
-    """WIRE: an empty setup, then the authentication with method passkey and no credentials."""
+    """An empty setup, then the authentication with method passkey and no credentials."""
     device, seen = Authenticator(), []
 
     async def script(visit: Visit) -> None:

@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto import curve as point
+from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, SignatureCheckError
@@ -102,13 +102,13 @@ def test_the_vector_makes_its_signature():
 def test_any_number_of_signers_make_a_low_signature_that_recovers(signers, digest):
     """In any order of the shares."""
     secret = scalar()
-    public_key = point.encode(point.base_multiply(secret))
+    public_key = curve.encode(curve.base_multiply(secret))
     made = FakePresignature(tuple(f"0x{i:040x}" for i in range(signers)))
     shares = [made.shares(operator, digest, secret) for operator in made.signers]
     signature = combine_shares(shares, public_key=public_key)
     assert signature == combine_shares(shares[::-1], public_key=public_key)
     assert recover_public_key(digest, signature) == public_key
-    assert int.from_bytes(signature[32:64], "big") <= point.ORDER // 2
+    assert int.from_bytes(signature[32:64], "big") <= curve.ORDER // 2
     assert signature[64] in {27, 28}
 
 
@@ -122,7 +122,7 @@ def share(**changes):
         share(u=share().u ^ 1),
         share(w=share().w ^ 1),
         share(u=0, w=0),
-        share(u=-ANSWERS[1].claims.shares[0].u % point.ORDER),
+        share(u=-ANSWERS[1].claims.shares[0].u % curve.ORDER),
         share(digest=bytes(32)),
         share(presignature_id=bytes(32)),
         share(nonce_point=KEY),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async.config import Threshold
-from dan_async.crypto import curve as point
+from dan_async.crypto import curve
 from dan_async.errors import AcknowledgementError, QuorumError
 from dan_async.nodes.tally import KeygenTally
 from dan_async.protocols import node_claims
@@ -120,9 +120,9 @@ def test_malformed_signature(key: DealtKey) -> None:
 
 def test_unpinned_operator(key: DealtKey) -> None:
     """A node that answers for an operator that was not asked: does not count."""
-    stranger = Identity()
-    ack = evolve(key.acknowledgement(2), operator=stranger.operator)
-    refused(key, 2, resigned(ack, stranger), "speaks for another operator")
+    outsider = Identity()
+    ack = evolve(key.acknowledgement(2), operator=outsider.operator)
+    refused(key, 2, resigned(ack, outsider), "speaks for another operator")
 
 
 def test_an_acknowledgement_of_a_neighbour(key: DealtKey) -> None:
@@ -139,13 +139,13 @@ def test_public_shares_that_do_not_make_the_key(key: DealtKey) -> None:
     """One foreign public share among five: the interpolation check sees it, wherever it stands."""
     for place in range(5):
         shares = list(key.public_shares)
-        shares[place] = point.encode(point.base_multiply(scalar()))
+        shares[place] = curve.encode(curve.base_multiply(scalar()))
         refused(key, 1, key.acknowledgement(1, public_shares=tuple(shares)), "do not make the public key")
 
 
 def test_a_substituted_public_key(key: DealtKey) -> None:
     """Another public key, with a key id that fits it: the shares give it away."""
-    other = point.encode(point.base_multiply(scalar()))
+    other = curve.encode(curve.base_multiply(scalar()))
     ack = key.acknowledgement(1, public_key=other, key_id=key.key_id_of(other))
     refused(key, 1, ack, "do not make the public key")
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dan_async.config import Threshold
-from dan_async.crypto import curve as point
+from dan_async.crypto import curve
 from dan_async.errors import AcknowledgementError, QuorumError
 from dan_async.nodes.tally import KeygenTally
 from dan_async.protocols.node_claims import Acknowledgement
@@ -76,13 +76,13 @@ class World:
 
     def _make(self, index: int, kind: str) -> Acknowledgement:
         true = self.key.acknowledgement(index)
-        stranger = Identity()
-        own = point.encode(point.base_multiply(scalar()))
+        outsider = Identity()
+        own = curve.encode(curve.base_multiply(scalar()))
         off_the_curve = (b"\x02" + b"\xff" * 32, *self.key.public_shares[1:])
         make: dict[str, Callable[[], Acknowledgement]] = {
             TRUE: lambda: true,
             OTHER: lambda: self.other.acknowledgement(index),
-            "forged": lambda: resigned(true, stranger),
+            "forged": lambda: resigned(true, outsider),
             "malformed": lambda: evolve(true, signature=bytes(65)),
             "neighbour's": lambda: self.key.acknowledgement(index % self.n + 1),
             "wrong index": lambda: self.key.acknowledgement(index, party_index=index % self.n + 1),
@@ -94,7 +94,7 @@ class World:
             "other request": lambda: self.key.acknowledgement(index, request_id=RequestId("0x" + "cd" * 32)),
             "smaller t": lambda: self.key.acknowledgement(index, threshold=Threshold(2, 20)),
             "other parties": lambda: self.key.acknowledgement(
-                index, participants=tuple(sorted((*self.operators[:-1], stranger.operator), key=str.lower))
+                index, participants=tuple(sorted((*self.operators[:-1], outsider.operator), key=str.lower))
             ),
         }
         return make[kind]()

@@ -19,8 +19,8 @@ from tests.unit.permissions.requests import (
     CHAIN,
     ENTRY_POINTS,
     NOW,
+    OTHER_ADDRESS,
     SPENDER,
-    STRANGER,
     TOKEN,
     request,
 )
@@ -126,8 +126,8 @@ def test_a_transfer_by_either_name_of_its_argument(name: str) -> None:
     rule = erc20("transfer", args={name: SPENDER, "value": 5, "eq": "<="})
     assert check(allow(rule), request(execute(TOKEN, transfer(amount=5)))) is None
     assert check(allow(rule), request(execute(TOKEN, transfer(amount=6)))) == "permissions[0].args.value"
-    stranger = request(execute(TOKEN, transfer(STRANGER, 5)))
-    assert check(allow(rule), stranger) == f"permissions[0].args.{name}"
+    other = request(execute(TOKEN, transfer(OTHER_ADDRESS, 5)))
+    assert check(allow(rule), other) == f"permissions[0].args.{name}"
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_every_comparison(eq: str, allowed: set[int]) -> None:
 def test_a_rule_without_args_allows_any() -> None:
     """Without args the token and the method are all that counts."""
     rule = {"type": "erc20", "method": "approve", "to": [TOKEN, SPENDER]}
-    assert check(allow(rule), request(execute(TOKEN, approve(STRANGER, 2**256 - 1)))) is None
-    assert check(allow(rule), request(execute(STRANGER, approve()))) == "permissions[0].to"
+    assert check(allow(rule), request(execute(TOKEN, approve(OTHER_ADDRESS, 2**256 - 1)))) is None
+    assert check(allow(rule), request(execute(OTHER_ADDRESS, approve()))) == "permissions[0].to"
     assert check(allow(rule), request(execute(TOKEN, transfer()))) == "permissions[0].method"
 
 
@@ -173,7 +173,7 @@ def test_a_token_call_sends_no_wei() -> None:
 
 def test_each_call_of_a_batch_needs_a_rule() -> None:
     """One call that nothing allows refuses the operation, wherever it stands; two rules may share a batch."""
-    good, bad = (TOKEN, 0, approve()), (STRANGER, 0, approve())
+    good, bad = (TOKEN, 0, approve()), (OTHER_ADDRESS, 0, approve())
     both = allow(erc20(), erc20("transfer"))
     assert check(both, request(batch(good, (TOKEN, 0, transfer())))) is None
     for calls in ((bad, good), (good, bad), (good, good, bad)):
@@ -194,10 +194,10 @@ def test_the_reason_names_the_call_and_the_closest_rule() -> None:
 
 def test_a_rule_that_comes_less_close_does_not_take_over_the_reason() -> None:
     """The order of the rules does not decide what is told."""
-    strange = erc20(to=STRANGER)
+    other = erc20(to=OTHER_ADDRESS)
     too_much = request(execute(TOKEN, approve(amount=10**6)))
-    assert check(allow(erc20(), strange), too_much) == "permissions[0].args.value"
-    assert check(allow(strange, erc20()), too_much) == "permissions[1].args.value"
+    assert check(allow(erc20(), other), too_much) == "permissions[0].args.value"
+    assert check(allow(other, erc20()), too_much) == "permissions[1].args.value"
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_call_data_that_cannot_be_decoded_is_refused(call_data: bytes) -> None:
 def test_a_call_to_the_account_itself_is_refused() -> None:
     """Not even a rule for that target lets an account change its owner or run a hidden batch."""
     rule = {"type": "call", "to": [ACCOUNT, TOKEN]}
-    nested = execute(ACCOUNT, execute(STRANGER, b"", 1))
+    nested = execute(ACCOUNT, execute(OTHER_ADDRESS, b"", 1))
     assert check(allow(rule), request(nested)) == "permissions"
     assert check(allow(rule), request(batch((TOKEN, 0, b""), (ACCOUNT, 0, b"")))) == "permissions"
     assert check(allow(rule), request(execute(TOKEN, b""))) is None
@@ -270,7 +270,7 @@ def test_targets_selectors_and_value_of_a_call() -> None:
     assert check(allow(rule), request(execute(TOKEN, mint, 7))) is None
     assert check(allow(rule), request(execute(SPENDER, bytes.fromhex("12345678") + b"more"))) is None
     assert check(allow(rule), request(execute(SPENDER, b"", 7))) is None
-    assert check(allow(rule), request(execute(STRANGER, mint))) == "permissions[0].to"
+    assert check(allow(rule), request(execute(OTHER_ADDRESS, mint))) == "permissions[0].to"
     assert check(allow(rule), request(execute(TOKEN, transfer()))) == "permissions[0].selectors"
     assert check(allow(rule), request(execute(TOKEN, mint, 8))) == "permissions[0].valueLimit"
 
@@ -334,7 +334,7 @@ def test_the_entry_point() -> None:
 def test_the_account() -> None:
     """A session that owns several accounts can be held to one."""
     assert check(allow(erc20(), account=[ACCOUNT]), APPROVAL) is None
-    assert check(allow(erc20(), account=STRANGER), APPROVAL) == "account"
+    assert check(allow(erc20(), account=OTHER_ADDRESS), APPROVAL) == "account"
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_a_deployment_needs_its_factory(version: str, members: dict[str, str]) -
     """Deploying is refused unless the factory is named."""
     what = request(execute(TOKEN, approve()), version=version, **members)
     assert check(allow(erc20()), what) == "factory"
-    assert check(allow(erc20(), factory=STRANGER), what) == "factory"
+    assert check(allow(erc20(), factory=OTHER_ADDRESS), what) == "factory"
     assert check(allow(erc20(), factory=SPENDER), what) is None
 
 
@@ -362,7 +362,7 @@ def test_paymasters(version: str, members: dict[str, str]) -> None:
     what = request(execute(TOKEN, approve()), version=version, **members)
     assert check(allow(erc20()), what) is None
     assert check(allow(erc20(), paymasters=[SPENDER]), what) is None
-    assert check(allow(erc20(), paymasters=[STRANGER]), what) == "paymasters"
+    assert check(allow(erc20(), paymasters=[OTHER_ADDRESS]), what) == "paymasters"
     assert check(allow(erc20(), paymasters=[]), what) == "paymasters"
     assert check(allow(erc20(), paymasters=[]), APPROVAL) is None
 

@@ -1,4 +1,4 @@
-"""Messages as classes: what is written is read, and nothing else is."""
+"""Messages as classes, and members of JSON objects: what is written is read, and nothing else is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import (
     ADDRESS,
     HASH,
@@ -21,9 +21,12 @@ from dan_async.protocols.fields import (
     hex_bytes,
     hex_text,
     list_of,
+    load_text,
+    members,
     nested,
     number,
     one_of,
+    only,
     operators,
     scalar,
     set_of,
@@ -269,3 +272,56 @@ def test_key_ids_have_no_prefix(value):
     assert decode_key_id("0A" * 32) == "0a" * 32
     with pytest.raises(InvalidFieldError, match="keyId"):
         decode_key_id(value)
+
+
+# --- members of JSON objects ------------------------------------------------------------------------------------------
+
+
+def test_members_of_an_object_may_stand_in_any_order():
+    """JSON objects have none."""
+    assert members({"b": 2, "a": 1}, "thing", ("a", "b")) == {"a": 1, "b": 2}
+
+
+def test_optional_member_may_be_missing():
+    """And may be there."""
+    assert members({"a": 1}, "thing", ("a",), ("b",)) == {"a": 1}
+    assert members({"a": 1, "b": 2}, "thing", ("a",), ("b",)) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("value", [None, [], "a", 1, True])
+def test_what_is_no_object_is_refused(value):
+    """The error has the thing's name."""
+    with pytest.raises(InvalidFieldError, match="thing must be a JSON object"):
+        members(value, "thing", ("a",))
+
+
+def test_missing_member_is_named():
+    """The error says which."""
+    with pytest.raises(InvalidFieldError, match=r"thing\.b is missing"):
+        members({"a": 1}, "thing", ("a", "b"))
+
+
+def test_unknown_member_is_refused_and_not_repeated():
+    """Its name came from outside."""
+    with pytest.raises(InvalidFieldError, match="does not know") as caught:
+        members({"a": 1, "evil": 2}, "thing", ("a",), ("b",))
+    assert "evil" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [(), (1, 2)])
+def test_only_one_value_is_one_value(values):
+    """Neither none nor two."""
+    with pytest.raises(InvalidFieldError, match="setups must be exactly one"):
+        only(values, "setups")
+
+
+def test_only_value_is_given():
+    """The one there is."""
+    assert only((7,), "setups") == 7
+
+
+@pytest.mark.parametrize("frame", [b"{}", None, 1, {}])
+def test_frame_that_is_no_text_is_refused(frame):
+    """A binary frame with good JSON in it, too."""
+    with pytest.raises(ProtocolError, match="must be text"):
+        load_text(frame)

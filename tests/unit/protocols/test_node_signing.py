@@ -15,10 +15,10 @@ from dan_async.crypto.curve import ORDER
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import recover_address, recover_public_key
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
-from dan_async.protocols import node as node_1
 from dan_async.protocols import node_signing
 from dan_async.protocols.fields import decode, encode, to_json
 from dan_async.protocols.gateway_1 import REVISION_1
+from dan_async.protocols.node import setup_hash
 from dan_async.protocols.node_signing import (
     PresignatureOffer,
     PresignParams,
@@ -81,7 +81,7 @@ def test_the_presignature_id():
 def test_what_the_ephemeral_key_signs_for_a_signature():
     """Setup hash, challenge, payload, and what a node reads of the authentication."""
     params = decode(SignParams, SIGN["params"])
-    found = node_1.setup_hash(operation=node_signing.OPERATION, revision=params.revision, setup=params.setup)
+    found = setup_hash(operation=node_signing.OPERATION, revision=params.revision, setup=params.setup)
     assert found == raw(SIGN["setupHash"])
     assert sign_challenge().hex() == SIGN["challenge"]
     payload = REVISION_1.ephemeral_payload(params.setup, SIGN["challenge"])

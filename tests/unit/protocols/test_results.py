@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto import curve as point
+from dan_async.crypto import curve
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.results import (
     KeygenResult,
@@ -19,7 +19,7 @@ from dan_async.protocols.results import (
 from tests import strategies
 
 KEY = "039e75ef3377c418b3521816c399363901259a4429c9826d0676a5515ef768fba9"
-UNCOMPRESSED = point.decode(bytes.fromhex(KEY)).format(compressed=False).hex()
+UNCOMPRESSED = curve.decode(bytes.fromhex(KEY)).format(compressed=False).hex()
 OFF_CURVE = "02" + "00" * 31 + "05"  # 5**3 + 7 is no square
 SIGN = "12" * 64
 

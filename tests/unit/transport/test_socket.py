@@ -252,38 +252,35 @@ async def test_a_limit_that_was_passed_breaks_the_connection():
         await way.aclose()
 
 
-async def test_frames_that_were_read_and_not_received_are_seen():
-    """Without waiting, and without taking them."""
+async def test_a_frame_that_came_with_the_last_one_is_seen():
+    """Without any wait; where none came, the next one is not lost."""
 
-    async def script(socket):
-        await socket.send_str("one")
-        await socket.send_str("two")
-        await socket.receive()
+    async def script(reader, writer):
+        await upgrade(reader, writer)
+        writer.write(b"\x81\x03one\x81\x03two")
+        await reader.read()
 
-    async with no_leaks(), socket_script(script) as port:
+    async with no_leaks(), raw_server(script) as port:
         way = connector(port)
         socket = await way.open("rpc")
         assert await socket.receive(5) == "one"
-        await wait_until(lambda: socket.has_arrived)
-        assert await socket.receive(5) == "two"
-        assert not socket.has_arrived
-        assert await socket.early_error() is None
+        error = await socket.early_error()
         await socket.aclose()
         await way.aclose()
+    assert type(error) is ProtocolError
+    assert "before its turn: 'two'" in error.message
 
 
-async def test_where_frames_cannot_be_seen_there_may_be_some():
-    """aiohttp keeps its queue to itself: one of another make is asked in the slow way."""
+async def test_looking_for_early_frames_takes_none():
+    """A frame that comes later, when it may, is the next one that is received."""
     async with no_leaks(), socket_script(echo) as port:
         way = connector(port)
         socket = await way.open("rpc")
-        assert not socket.has_arrived
-        kept = socket._ws._reader
-        for queue in (None, object()):
-            socket._ws._reader = queue
-            assert socket.has_arrived
-        socket._ws._reader = kept
-        assert await socket.early_error() is None
+        for text in ("one", "two"):
+            assert await socket.early_error() is None
+            assert await socket.early_error() is None
+            await socket.send(text, 5)
+            assert await socket.receive(5) == text
         await socket.aclose()
         await way.aclose()
 
@@ -307,7 +304,6 @@ async def test_a_frame_that_the_system_holds_is_seen_without_any_wait():
         await wait_until(lambda: writers)
         assert await socket.early_error() is None
         send_now(writers[0])
-        assert not socket.has_arrived
         error = await socket.early_error()
         await socket.aclose()
         await way.aclose()
@@ -326,7 +322,6 @@ async def test_frames_that_nobody_takes_stay_with_the_peer():
     async with no_leaks(), socket_script(script) as port:
         way = connector(port)
         socket = await way.open("rpc")
-        await wait_until(lambda: socket.has_arrived)
         await asyncio.sleep(0.2)
         stopped_at = next(numbers)
         await asyncio.sleep(0.1)
@@ -364,7 +359,8 @@ async def test_an_early_frame_is_told():
     async with no_leaks(), socket_script(script) as port:
         way = connector(port)
         socket = await way.open("rpc")
-        await wait_until(lambda: socket.has_arrived)
+        ahead = socket._listen()
+        await wait_until(ahead.done)
         error = await socket.early_error()
         await socket.aclose()
         await way.aclose()
@@ -381,7 +377,8 @@ async def test_an_early_end_is_told():
     async with no_leaks(), socket_script(script) as port:
         way = connector(port)
         socket = await way.open("rpc")
-        await wait_until(lambda: socket.has_arrived)
+        ahead = socket._listen()
+        await wait_until(ahead.done)
         error = await socket.early_error()
         await socket.aclose()
         await way.aclose()

@@ -38,7 +38,7 @@ def expect(group, call, reason, culprits):
 
 def expect_provable(group, call, reason, culprit):
     abort = expect(group, call, reason, (culprit,))
-    assert check_complaint(abort.complaint, **group.description) == culprit
+    assert check_complaint(abort.complaint, group.session) == culprit
 
 
 # --- openings ---------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_all_wrong_dealers_are_named_and_a_provable_one_comes_with_proof():
     group.replace_dealer(4, share_offset=9)
     group.openings[2] = group.openings[3]
     abort = expect(group, lambda: group.verify_one(1), Reason.WRONG_SHARE, (2, 4))
-    assert check_complaint(abort.complaint, **group.description) == 4
+    assert check_complaint(abort.complaint, group.session) == 4
 
 
 # --- echoes -----------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def presignatures(key=None, nonce=None, signers=(1, 3)):
     )
     public = {"public_key": encode(base_multiply(key)), "nonce_point": encode(base_multiply(nonce))}
     return {
-        i: Presignature(context=CONTEXT, index=i, signers=signers, mask=m, u=u, v=v, pairs=PAIRS[i], **public)
+        i: Presignature(id=CONTEXT, index=i, signers=signers, secrets=[(m, u, v)], pairs=PAIRS[i], **public)
         for i, m, u, v in parts
     }
 

@@ -123,7 +123,7 @@ def test_the_identities_of_the_paper(five):
     assert sum(m for m, _, _ in numbers) % ORDER == mask % ORDER
     assert sum(u for _, u, _ in numbers) % ORDER == nonce * mask % ORDER
     assert sum(v for _, _, v in numbers) % ORDER == key * mask % ORDER
-    assert {p._nonce_point for p in presignatures.values()} == {encode(base_multiply(nonce))}
+    assert {p.nonce_point for p in presignatures.values()} == {encode(base_multiply(nonce))}
 
 
 def test_neither_key_nor_nonce_nor_shares_are_in_any_message(five):

@@ -10,11 +10,11 @@ from dan_async.devnet.context import NodeLimits, Urgency, Workers
 from dan_async.devnet.mpc.pairwise_setup import PairSetup
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.pairs import BannedPairError, PairSetups, PairStore, UnreadyPairError
-from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
+from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.devnet.share_store import MemoryShareStore
 from tests.unit.devnet.mpc.signing_group import dealt_pair
 from tests.unit.devnet.node_context import node_context
-from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
+from tests.unit.devnet.peers.played_peers import IDENTITIES, OPERATORS, Links
 
 NONE = bytes(32)
 
@@ -26,20 +26,20 @@ class Bench:
         own, peer = (0, 1) if begins else (1, 0)
         self.own, self.peer = OPERATORS[own], OPERATORS[peer]
         self.links = Links()
-        self.boxes = Mailboxes(early_s=5, early_bytes=1_000_000, clock=lambda: 0.0)
+        self.sessions = PeerSessions(self.links, early_s=5, early_bytes=1_000_000)
         self.disk = MemoryShareStore()
         self.store = PairStore(self.disk)
         self.setups = PairSetups(
             node_context(identity=IDENTITIES[own], workers=workers, limits=NodeLimits(**limits)),
             links=self.links,
-            sessions=PeerSessions(self.links, self.boxes),
+            sessions=self.sessions,
             store=self.store,
         )
 
     def say(self, kind, session_id, round_, body=b""):
         message = PeerMessage(kind, session_id, round_, body)
         if kind is not Kind.PAIR_STATUS:
-            self.boxes.deliver(self.peer, message)
+            self.sessions.on_message(self.peer, message)
         self.setups.on_message(self.peer, message)
 
     def status(self, setup_id, *, asks=False):

@@ -26,7 +26,7 @@ from dan_async.errors import (
 from dan_async.network import KeygenReport, KeygenRequest
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.round import SetupText
-from dan_async.protocols import node as node_1
+from dan_async.protocols.node import restarted_request_id
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.types import OperatorAddress
@@ -121,7 +121,7 @@ async def test_one_culprit_after_the_other_is_left_out() -> None:
     assert not set(report.holders) & set(culprits)
     assert report.restarts in {2, 3}
     assert owner.prompts == report.restarts + 1
-    assert report.request_id == node_1.restarted_request_id(REQUEST_ID, report.restarts)
+    assert report.request_id == restarted_request_id(REQUEST_ID, report.restarts)
     assert {culprits[0], culprits[1]} <= {outcome.operator for outcome in report.replaced}
 
 
@@ -314,7 +314,7 @@ async def test_whoever_is_blamed_or_lies_rests() -> None:
 
 
 async def test_a_stalled_node_costs_the_hedge_not_a_timeout() -> None:
-    """Late at the challenge: a spare takes its seat before the owner is asked."""
+    """Late at the challenge: a spare takes its place before the owner is asked."""
     fake, owner = FakeNetwork(2, 4), Owner(interactive=True)
     fake.misbehaviour[fake.operator(1)] = hanging("dan_challenge")
     report = await keygen(
@@ -424,7 +424,7 @@ async def test_the_error_of_a_later_round_names_the_earlier_ones() -> None:
 
 
 async def test_a_rested_node_is_probed_beside_a_key_generation() -> None:
-    """There are enough others: it is asked how it is, takes no seat, and is live again."""
+    """There are enough others: it is asked how it is, takes no part, and is live again."""
     clock = ManualClock()
     fake = FakeNetwork(2, 4)
     fake.misbehaviour[fake.operator(1)] = refusing(ConnectError("gone"), method="dan_challenge")
@@ -475,7 +475,7 @@ async def test_only_one_probe_at_a_time() -> None:
     await network.keygen(request(2, 3), auth, deadline=Deadline(5))
     fake.misbehaviour[rested] = hanging("dan_health")
     clock.advance(1)
-    asked = [request(2, 3, request_id=node_1.restarted_request_id(REQUEST_ID, k)) for k in range(1, 21)]
+    asked = [request(2, 3, request_id=restarted_request_id(REQUEST_ID, k)) for k in range(1, 21)]
     async with assert_runs_under(5):
         await asyncio.gather(*(network.keygen(one, auth, deadline=Deadline(60)) for one in asked))
     assert fake.called("dan_health") == [rested]

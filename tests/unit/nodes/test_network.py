@@ -32,7 +32,7 @@ from dan_async.errors import (
 from dan_async.network import KeygenRequest
 from dan_async.nodes import NodeNetwork
 from dan_async.nodes.node import Node
-from dan_async.protocols import node as node_1
+from dan_async.protocols.node import identity_digest, restarted_request_id
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.wallets import CallbackWallet, LocalWallet
@@ -204,7 +204,7 @@ async def test_restart_leaves_out_the_culprit() -> None:
         fake.misbehaviour[fake.operator(index)] = complain(fake.operator(index))
     report = await keygen(fake, request(2, 3))
     assert culprit not in {o.operator for o in report.outcomes}
-    assert report.request_id == node_1.restarted_request_id(REQUEST_ID, 1)
+    assert report.request_id == restarted_request_id(REQUEST_ID, 1)
 
 
 async def test_a_person_is_asked_only_once() -> None:
@@ -408,23 +408,23 @@ async def test_too_small_a_pool() -> None:
     assert not fake.calls
 
 
-async def test_a_stranger_is_unmasked_on_connecting() -> None:
+async def test_another_operator_is_found_out_on_connecting() -> None:
     """A node that cannot sign with the pinned operator's key is not talked to."""
-    pinned, stranger = Identity(), Identity()
+    pinned, outsider = Identity(), Identity()
     endpoint = NodeEndpoint("ws://127.0.0.1:1/v1/rpc", pinned.operator)
     node = Node(endpoint, options=TransportOptions(), timeouts=QUICK, retry=RetryPolicy())
 
     def answering(identity: Identity, name: str) -> Any:
         async def call(method: str, params: str, *, timeout_s: float) -> Any:
             nonce = bytes.fromhex(json.loads(params)["nonce"][2:])
-            digest = node_1.identity_digest(operator=pinned.operator, nonce=nonce)
+            digest = identity_digest(operator=pinned.operator, nonce=nonce)
             return {"protocol": "dan-node/1", "operator": name, "signature": to_hex(identity.sign(digest))}
 
         return call
 
     await node._identify(answering(pinned, pinned.operator))
     with pytest.raises(NodeProtocolError, match="could not prove"):
-        await node._identify(answering(stranger, pinned.operator))
-    with pytest.raises(NodeProtocolError, match=f"the node is operator {stranger.operator}"):
-        await node._identify(answering(stranger, stranger.operator))
+        await node._identify(answering(outsider, pinned.operator))
+    with pytest.raises(NodeProtocolError, match=f"the node is operator {outsider.operator}"):
+        await node._identify(answering(outsider, outsider.operator))
     await node.aclose()

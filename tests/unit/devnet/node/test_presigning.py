@@ -31,14 +31,12 @@ def stock(clock):
 
 def presignature():
     return Presignature(
-        context=next(NUMBERS).to_bytes(32, "big"),
+        id=next(NUMBERS).to_bytes(32, "big"),
         index=1,
         signers=(1, 2),
         public_key=b"\x02" * 33,
         nonce_point=b"\x03" * 33,
-        mask=1,
-        u=2,
-        v=3,
+        secrets=[(1, 2, 3)],
         pairs={},
     )
 

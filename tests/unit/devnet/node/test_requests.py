@@ -35,7 +35,7 @@ def clock():
 
 @pytest.fixture
 async def runs(clock):
-    made = RequestRuns("pieces of work", task_name="work", most=2, keep_s=10, clock=clock)
+    made = RequestRuns("pieces of work", most=2, keep_s=10, clock=clock)
     yield made
     await made.aclose()
 

@@ -49,7 +49,7 @@ class Bench:
         self.registry = PasskeyRegistry(self.store, **options)
         context = node_context(identity=IDENTITY, workers=workers, store=self.store)
         self.nonces = NonceStore(context, KeyRing(self.store))
-        self.service = PasskeyService(context, registry=self.registry, nonces=self.nonces)
+        self.service = PasskeyService(context=context, registry=self.registry, nonces=self.nonces)
 
     async def request(self, device: Authenticator, request_id: RequestId = REQUEST_ID) -> KeygenParams:
         """Make the request that registers a passkey, with a nonce of the node."""

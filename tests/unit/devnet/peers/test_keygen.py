@@ -14,9 +14,9 @@ from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.devnet.mpc.evidence import CommitmentBook, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.node.rpc import RefusalError, refusing
-from dan_async.devnet.peers.keygen import DkgSessions, KeygenSession
+from dan_async.devnet.peers.keygen import KeygenSession
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
+from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import NodeCode
 from tests.unit.devnet.node_context import node_context
 
@@ -57,10 +57,9 @@ class Bench:
 
     def __init__(self, workers, round_s):
         self.links = Links()
-        self.boxes = Mailboxes(early_s=5, early_bytes=100_000, clock=lambda: 0.0)
-        self.peer_sessions = PeerSessions(self.links, self.boxes)
-        context = node_context(identity=IDENTITIES[0], workers=workers, limits=NodeLimits(round_s=round_s))
-        self.sessions = DkgSessions(context, self.peer_sessions)
+        self.peer_sessions = PeerSessions(self.links, early_s=5, early_bytes=100_000)
+        limits = NodeLimits(round_s=round_s)
+        self.context = node_context(identity=IDENTITIES[0], workers=workers, limits=limits)
         self.peers = {
             OPERATORS[i]: DkgParty(
                 session_id=SESSION,
@@ -74,13 +73,11 @@ class Bench:
 
     def start(self):
         self.running = asyncio.create_task(
-            self.sessions.run(
-                request_id=REQUEST, session_id=SESSION, threshold=THRESHOLD, participants=OPERATORS
-            )
+            KeygenSession(self.context, self.peer_sessions, AGREED, REQUEST).run()
         )
 
     def say(self, peer, body, *, round_=0, kind=Kind.KEYGEN):
-        self.boxes.deliver(peer, PeerMessage(kind, SESSION, round_, body))
+        self.peer_sessions.on_message(peer, PeerMessage(kind, SESSION, round_, body))
 
     def abort(self, peer, **notice):
         self.say(peer, AbortNotice(**{"reason": "because", **notice}).encode(), kind=Kind.ABORT)
@@ -323,10 +320,10 @@ async def test_a_session_that_fails_by_accident_tells_the_others(bench, monkeypa
 
 async def test_a_session_runs_once(bench):
     """Its id is known from the moment it begins."""
-    assert not bench.sessions.has_run(SESSION)
+    assert not bench.peer_sessions.has_run(SESSION)
     bench.start()
     await bench.mine(1)
-    assert bench.sessions.has_run(SESSION)
+    assert bench.peer_sessions.has_run(SESSION)
     bench.abort(A)
     await bench.refusal()
-    assert bench.sessions.has_run(SESSION)
+    assert bench.peer_sessions.has_run(SESSION)

@@ -297,7 +297,7 @@ def blames(culprit):
 
 async def test_nodes_that_do_not_hold_the_key_are_asked_once():
     """In a pool that is larger than n."""
-    net = SigningNetwork(2, 2, strangers=3)
+    net = SigningNetwork(2, 2, others=3)
     net.holders = net.identities[3:]
     async with client(net) as dan:
         assert holds(net, await dan.sign_message("hello", net.session()))

@@ -298,7 +298,7 @@ def test_uses_go_on_counting():
     with pytest.raises(NodeCrashed):
         faults.before_reply("dan_keygen")
     reborn = NodeFaults()
-    reborn.set(faults.active, faults.uses)
+    reborn.set(faults._faults, faults.uses)
     with pytest.raises(RequestDropped):
         reborn.before_reply("dan_keygen")
     reborn.before_reply("dan_keygen")

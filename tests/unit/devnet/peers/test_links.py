@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from contextlib import closing
 
 import aiohttp
 import pytest
@@ -61,7 +62,8 @@ async def three_peers():
     """Three peers, in ascending order of their operators: each dials those after it."""
     async with contextlib.AsyncExitStack() as stack:
         made = [
-            Peer(NodeIdentity.generate(), stack.enter_context(PortReservation("127.0.0.1"))) for _ in range(3)
+            Peer(NodeIdentity.generate(), stack.enter_context(closing(PortReservation("127.0.0.1"))))
+            for _ in range(3)
         ]
         made.sort(key=lambda peer: peer.operator.lower())
         roster = {peer.operator: peer.url for peer in made}
@@ -250,7 +252,7 @@ async def test_frames_are_bounded():
     async with contextlib.AsyncExitStack() as stack:
         pair = sorted(
             (
-                Peer(NodeIdentity.generate(), stack.enter_context(PortReservation("127.0.0.1")))
+                Peer(NodeIdentity.generate(), stack.enter_context(closing(PortReservation("127.0.0.1"))))
                 for _ in range(2)
             ),
             key=lambda peer: peer.operator.lower(),

@@ -20,11 +20,23 @@ from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address, sign_digest
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
-from dan_async.protocols import node as node_1
 from dan_async.protocols.fields import decode as decode_message
 from dan_async.protocols.fields import encode as encode_message
 from dan_async.protocols.fields import operators, to_json
 from dan_async.protocols.gateway_1 import REVISION_1
+from dan_async.protocols.node import (
+    ChallengeParams,
+    ChallengeResult,
+    IdentifyParams,
+    Identity,
+    KeygenParams,
+    compute_key_id,
+    final_challenge,
+    identity_digest,
+    oneshot_request_id,
+    restarted_request_id,
+    setup_hash,
+)
 from dan_async.protocols.node_claims import (
     Acknowledgement,
     ChangeClaims,
@@ -82,7 +94,7 @@ def test_operators_are_the_addresses_of_their_keys(vector):
 def test_the_identity_digest_and_signature():
     """What dan_identify answers."""
     vector = VECTORS["identity"]
-    digest = node_1.identity_digest(operator=vector["operator"], nonce=raw(vector["nonce"]))
+    digest = identity_digest(operator=vector["operator"], nonce=raw(vector["nonce"]))
     assert digest == raw(vector["digest"])
     assert sign_digest(raw(VECTORS["operators"][0]["privateKey"]), digest) == raw(vector["signature"])
     assert recover_address(digest, vector["signature"]) == vector["operator"]
@@ -91,16 +103,14 @@ def test_the_identity_digest_and_signature():
 def test_the_setup_hash():
     """Over the setup's exact text, non-ASCII characters included."""
     vector = VECTORS["setup"]
-    found = node_1.setup_hash(
-        operation=vector["operation"], revision=vector["revision"], setup=vector["setup"]
-    )
+    found = setup_hash(operation=vector["operation"], revision=vector["revision"], setup=vector["setup"])
     assert found == raw(vector["hash"])
 
 
 def test_the_final_challenge():
     """Over operation, request, setup, and each participant with its nonce."""
     vector = VECTORS["challenge"]
-    found = node_1.final_challenge(
+    found = final_challenge(
         operation=vector["operation"],
         request_id=vector["requestId"],
         setup_digest=raw(vector["setupHash"]),
@@ -121,7 +131,7 @@ def test_what_the_owner_signs():
 
 def test_the_whole_request():
     """Its encoding, and what a node reads from it."""
-    params = decode_message(node_1.KeygenParams, REQUEST)
+    params = decode_message(KeygenParams, REQUEST)
     assert json.loads(encode_message(params)) == REQUEST
     claim = REVISION_1.owner_claim(
         REVISION_1.decode_setup("keygen", params.setup), params.user_authentication
@@ -132,7 +142,7 @@ def test_the_whole_request():
 def test_the_key_id():
     """Over public key, t, participants, owner and request."""
     vector = VECTORS["key"]
-    found = node_1.compute_key_id(
+    found = compute_key_id(
         public_key=raw(vector["publicKey"]),
         t=vector["t"],
         participants=vector["participants"],
@@ -167,13 +177,13 @@ def test_acknowledgements(index):
 @pytest.mark.parametrize("vector", VECTORS["restart"])
 def test_restarted_request_ids(vector):
     """Whoever knows the first id knows those of its restarts."""
-    assert node_1.restarted_request_id(vector["requestId"], vector["restart"]) == vector["next"]
+    assert restarted_request_id(vector["requestId"], vector["restart"]) == vector["next"]
 
 
 def test_one_shot_requests():
     """The id that the setup gives, and the challenge that the owner signs."""
     vector = VECTORS["oneShot"]
-    assert node_1.oneshot_request_id(raw(vector["setupHash"])) == vector["requestId"]
+    assert oneshot_request_id(raw(vector["setupHash"])) == vector["requestId"]
     assert REVISION_1.oneshot_challenge(VECTORS["setup"]["setup"]) == vector["challenge"]
 
 
@@ -194,14 +204,14 @@ def test_receipts(kind, name):
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        (node_1.IdentifyParams, {"nonce": VECTORS["identity"]["nonce"]}),
+        (IdentifyParams, {"nonce": VECTORS["identity"]["nonce"]}),
         (
-            node_1.ChallengeParams,
+            ChallengeParams,
             {"requestId": REQUEST["requestId"], "operation": "keygen", "setupHash": VECTORS["setup"]["hash"]},
         ),
-        (node_1.KeygenParams, REQUEST),
+        (KeygenParams, REQUEST),
         (
-            node_1.Identity,
+            Identity,
             {
                 "protocol": "dan-node/1",
                 "operator": VECTORS["identity"]["operator"],
@@ -333,7 +343,7 @@ def test_the_final_challenge_covers(change):
         "participants": REQUEST["participants"],
         "nonces": list(map(raw, REQUEST["nonces"])),
     }
-    assert node_1.final_challenge(**{**whole, **change}) != node_1.final_challenge(**whole)
+    assert final_challenge(**{**whole, **change}) != final_challenge(**whole)
 
 
 def test_the_owner_of_a_key_id_is_the_same_in_any_case():
@@ -341,7 +351,7 @@ def test_the_owner_of_a_key_id_is_the_same_in_any_case():
     vector = VECTORS["key"]
 
     def key_id(owner):
-        return node_1.compute_key_id(
+        return compute_key_id(
             public_key=raw(vector["publicKey"]),
             t=2,
             participants=vector["participants"],
@@ -358,21 +368,21 @@ def test_the_owner_of_a_key_id_is_the_same_in_any_case():
 
 
 DECODERS = {
-    node_1.IdentifyParams: {"nonce": "0x" + "00" * 32},
-    node_1.ChallengeParams: {
+    IdentifyParams: {"nonce": "0x" + "00" * 32},
+    ChallengeParams: {
         "requestId": REQUEST["requestId"],
         "operation": "keygen",
         "setupHash": VECTORS["setup"]["hash"],
     },
-    node_1.KeygenParams: REQUEST,
+    KeygenParams: REQUEST,
 }
 RESULT_DECODERS = {
-    node_1.Identity: {
+    Identity: {
         "protocol": "dan-node/1",
         "operator": VECTORS["identity"]["operator"],
         "signature": VECTORS["identity"]["signature"],
     },
-    node_1.ChallengeResult: {"nonce": "0x" + "00" * 32, "expiresAt": 1_700_000_000},
+    ChallengeResult: {"nonce": "0x" + "00" * 32, "expiresAt": 1_700_000_000},
     Acknowledgement: ACKS[0]["result"],
     ChangeReceipt: VECTORS["receipt"]["result"],
     PasskeyReceipt: VECTORS["passkeyReceipt"]["result"],
@@ -457,10 +467,10 @@ def test_participants_may_come_without_checksum():
 
 def test_a_challenge_may_name_its_key():
     """For operations on a key that exists."""
-    params = node_1.ChallengeParams(
+    params = ChallengeParams(
         request_id=REQUEST["requestId"], operation="addEphemeralKey", setup_hash=bytes(32), key_id="ab" * 32
     )
-    assert decode_message(node_1.ChallengeParams, json.loads(encode_message(params))) == params
+    assert decode_message(ChallengeParams, json.loads(encode_message(params))) == params
 
 
 JSON = st.recursive(
@@ -491,5 +501,5 @@ def test_no_json_raises_anything_but_our_own_error(kind):
 
 def test_requests_survive_the_way_as_text():
     """Through the strict reader, as on the wire."""
-    params = decode_message(node_1.KeygenParams, REQUEST)
-    assert decode_message(node_1.KeygenParams, load(encode_message(params))) == params
+    params = decode_message(KeygenParams, REQUEST)
+    assert decode_message(KeygenParams, load(encode_message(params))) == params

@@ -14,14 +14,14 @@ from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
 from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.pairs import PairSetups, PairStore, UnreadyPairError
-from dan_async.devnet.peers.presigning import PresignSessions
-from dan_async.devnet.peers.sessions import Mailboxes, PeerSessions
+from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
+from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.devnet.share_store import MemoryShareStore
 from dan_async.errors import NodeCode
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import all_pairs, finish
 from tests.unit.devnet.node_context import node_context
-from tests.unit.devnet.played_peers import IDENTITIES, OPERATORS, Links
+from tests.unit.devnet.peers.played_peers import IDENTITIES, OPERATORS, Links
 
 SESSION = b"\x0a" * 32
 REQUEST = "0x" + "0b" * 32
@@ -35,14 +35,15 @@ class Bench:
         self.shares = Group(3, 3).run()
         self.states = all_pairs((1, 2, 3))
         self.links = Links()
-        self.boxes = Mailboxes(early_s=5, early_bytes=1_000_000, clock=lambda: 0.0)
         self.disk = MemoryShareStore()
         self.store = PairStore(self.disk)
         for index, operator in ((2, A), (3, B)):
             self.store.put(operator, self.states[1][index])
         self.limits = NodeLimits(**limits)
         beat_s = self.limits.sign_quiet_s / 5
-        sessions = self.peer_sessions = PeerSessions(self.links, self.boxes, beat_s=beat_s)
+        sessions = self.peer_sessions = PeerSessions(
+            self.links, early_s=5, early_bytes=1_000_000, beat_s=beat_s
+        )
         self.faults = NodeFaults()
         self.crashes = []
         context = node_context(
@@ -70,14 +71,15 @@ class Bench:
         self.setups.on_message(operator, message)
 
     def start(self, session_id=SESSION):
-        self.running = asyncio.create_task(
-            self.sessions.run(
-                request_id=REQUEST,
-                session_id=session_id,
-                share=self.shares[1],
-                participants=OPERATORS,
-                signers=OPERATORS,
-            )
+        self.running = asyncio.create_task(self.sessions.run(self.job(session_id)))
+
+    def job(self, session_id):
+        return PresignJob(
+            request_id=REQUEST,
+            session_id=session_id,
+            share=self.shares[1],
+            participants=OPERATORS,
+            signers=OPERATORS,
         )
 
     def say(self, operator, body, *, round_=0, kind=Kind.PRESIGN):
@@ -208,10 +210,13 @@ async def test_who_is_busy_says_so(workers):
 
 async def test_two_messages_for_a_round_name_their_sender(bench):
     """Links repeat messages, but only the same."""
-    multiplies = await bench.multiply()
-    bench.say(A, multiplies[2][1], round_=2)
-    bench.say(A, multiplies[2][1][:-1] + b"x", round_=2)
-    assert (await bench.refusal()).data == {"culprits": [A]}
+    bench.say(A, b"one", round_=2)  # before it begins, so that no time limit has any part in it
+    bench.say(A, b"one", round_=2)
+    bench.say(A, b"two", round_=2)
+    bench.start()
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": [A]}
+    assert "two different messages" in refusal.message
 
 
 async def test_a_malformed_message_names_its_sender_and_bans_nobody(bench):
@@ -361,13 +366,7 @@ async def test_only_so_many_at_a_time(workers):
     bench.start()
     await bench.mine(1)
     with pytest.raises(RefusalError) as caught, refusing(NodeCode.SIGNING_FAILED, "signing"):
-        await bench.sessions.run(
-            request_id=REQUEST,
-            session_id=b"\x0c" * 32,
-            share=bench.shares[1],
-            participants=OPERATORS,
-            signers=OPERATORS,
-        )
+        await bench.sessions.run(bench.job(b"\x0c" * 32))
     assert caught.value.code == NodeCode.RATE_LIMITED
     assert not bench.sessions.has_run(b"\x0c" * 32)
     bench.running.cancel()
