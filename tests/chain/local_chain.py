@@ -19,7 +19,7 @@ import pytest
 
 from dan_async.crypto import keccak256, to_checksum_address
 from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call
-from dan_async.userops.service import ENTRY_POINTS
+from dan_async.user_operation import ENTRY_POINTS
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"

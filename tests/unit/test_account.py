@@ -107,7 +107,8 @@ async def test_a_hash(account, local, given):
 async def test_transactions(account, local, name):
     """Eth-account recovers the sender from the raw transaction, and would have signed the same but for the nonce."""
     transaction = TRANSACTIONS[name]
-    signed = await account.sign_transaction({**transaction, "from": local.address})
+    named = {} if "chainId" in transaction else {"chain_id": 0}
+    signed = await account.sign_transaction({**transaction, "from": local.address}, **named)
     assert Account.recover_transaction(signed.raw_transaction) == local.address
     theirs = local.sign_transaction(transaction)
     assert type(signed) is type(theirs)

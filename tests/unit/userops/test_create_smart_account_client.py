@@ -9,8 +9,8 @@ import pytest
 from dan_async import LocalWallet
 from dan_async.errors import ConnectError, InsecureTransportError, InvalidFieldError
 from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.user_operation import ENTRY_POINTS
 from dan_async.userops import create_smart_account_client
-from dan_async.userops.service import ENTRY_POINTS
 from tests.helpers import no_leaks
 from tests.unit.userops.services import ACCOUNT, EAGER, World
 

@@ -10,9 +10,8 @@ import pytest
 
 from dan_async import DanModuleInfo, LocalWallet
 from dan_async.errors import InvalidFieldError, PermissionDeniedError
-from dan_async.user_operation import UserOperationV06, UserOperationV07
+from dan_async.user_operation import ENTRY_POINTS, UserOperationV06, UserOperationV07
 from dan_async.userops import Call, SessionSigner, SimpleAccount, WalletSigner, sign_user_operation
-from dan_async.userops.service import ENTRY_POINTS
 
 A = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
 TARGET = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF"
