@@ -315,12 +315,12 @@ class OperationSender:
 
     async def _find_executed(self, turn: Turn, calls: bytes, deadline: Deadline) -> Hex | None:
         """
-        Return an operation that left earlier with the same calls, if the chain shows that it used its nonce.
+        Return an operation that left with the same calls and another nonce, if the chain shows that it was executed.
 
         If there is none, the chain has shown another user for the nonce of each of them.
         """
         for sent, doubt in tuple(turn.doubts.items()):
-            if doubt.calls == calls and doubt.nonce < turn.nonce:
+            if doubt.calls == calls and doubt.nonce != turn.nonce:
                 users = await self._wait_for_users(sent, doubt.nonce, deadline)
                 del turn.doubts[sent]
                 if sent in users:
@@ -337,7 +337,7 @@ class OperationSender:
                 return users
             if not await self.lanes.pause(deadline):
                 raise in_doubt(
-                    sent, "its nonce is used, and the chain's node does not show by which operation"
+                    sent, "the chain's node does not show which operation has used its nonce"
                 )
 
     async def send(self, operation: Operation, deadline: Deadline, *, is_new: bool = False) -> Hex:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import AsyncIterator
 from typing import Any
+
+from aiohttp import web
 
 from dan_async import LocalWallet, Timeouts
 from dan_async.crypto.abi import encode_arguments, function_selector
-from dan_async.errors import RpcError
+from dan_async.errors import ConnectionLostError, RpcError
 from dan_async.retry import RetryPolicy
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.user_operation import ENTRY_POINTS, user_operation_from_dict, user_operation_hash
 from dan_async.userops import SimpleAccount, SmartAccountClient, create_smart_account_client
+from tests.servers import Handler, serve
 
 CHAIN_ID = 80002
 ACCOUNT = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
@@ -170,3 +176,46 @@ async def account_in(world: World, **options: Any) -> SmartAccountClient:
         "timeouts": Timeouts(total_s=5, attempt_s=2),
     }
     return await create_smart_account_client(**(defaults | options))
+
+
+def answering(handler: Handler) -> Any:
+    """An aiohttp handler of JSON-RPC: errors of the service are answers, a lost connection is one."""
+
+    async def on_post(request: web.Request) -> web.StreamResponse:
+        asked = await request.json()
+        reply: dict[str, Any] = {"jsonrpc": "2.0", "id": asked["id"]}
+        try:
+            reply["result"] = await handler(asked["method"], asked["params"])
+        except RpcError as error:
+            reply["error"] = {"code": error.code, "message": error.message}
+        except ConnectionLostError:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(text=json.dumps(reply), content_type="application/json")
+
+    return on_post
+
+
+@contextlib.asynccontextmanager
+async def account_at(
+    world: World,
+    *,
+    bundler: Handler | None = None,
+    node: Handler | None = None,
+    paymaster: Handler | None = None,
+    **options: Any,
+) -> AsyncIterator[SmartAccountClient]:
+    """An account whose bundler and node are servers on loopback, the world's own unless others are given."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def url(handler: Handler) -> str:
+            return (
+                f"http://127.0.0.1:{await stack.enter_async_context(serve(post=answering(handler)))}/v1/rpc"
+            )
+
+        if paymaster is not None:
+            options["paymaster_url"] = await url(paymaster)
+        options["bundler_url"] = await url(bundler or world.bundler)
+        options["rpc_url"] = await url(node or world.node)
+        options.setdefault("timeouts", Timeouts(total_s=3, attempt_s=2))
+        yield await stack.enter_async_context(await account_in(world, **options))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from dan_async import Timeouts
 from dan_async.errors import (
@@ -20,55 +18,12 @@ from dan_async.errors import (
     RpcError,
     UserOperationInDoubtError,
 )
-from dan_async.userops import Call, SmartAccountClient
-from tests.servers import Handler, serve
-from tests.unit.userops.services import ACCOUNT, TARGET, TX, World, account_in, event
+from dan_async.userops import Call
+from tests.servers import Handler
+from tests.unit.userops.services import ACCOUNT, FACTORY, TARGET, TX, World, account_at, event
 
 CALL = Call(TARGET, 5, b"abcd")
 TAKEN = RpcError(-32500, "AA25 invalid account nonce")
-
-
-def answering(handler: Handler) -> Any:
-    """An aiohttp handler of JSON-RPC: errors of the service are answers, a lost connection is one."""
-
-    async def on_post(request: web.Request) -> web.StreamResponse:
-        asked = await request.json()
-        reply: dict[str, Any] = {"jsonrpc": "2.0", "id": asked["id"]}
-        try:
-            reply["result"] = await handler(asked["method"], asked["params"])
-        except RpcError as error:
-            reply["error"] = {"code": error.code, "message": error.message}
-        except ConnectionLostError:
-            assert request.transport is not None
-            request.transport.abort()
-        return web.Response(text=json.dumps(reply), content_type="application/json")
-
-    return on_post
-
-
-@contextlib.asynccontextmanager
-async def account_at(
-    world: World,
-    *,
-    bundler: Handler | None = None,
-    node: Handler | None = None,
-    paymaster: Handler | None = None,
-    **options: Any,
-) -> AsyncIterator[SmartAccountClient]:
-    """An account whose bundler and node are servers on loopback, the world's own unless others are given."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def url(handler: Handler) -> str:
-            return (
-                f"http://127.0.0.1:{await stack.enter_async_context(serve(post=answering(handler)))}/v1/rpc"
-            )
-
-        if paymaster is not None:
-            options["paymaster_url"] = await url(paymaster)
-        options["bundler_url"] = await url(bundler or world.bundler)
-        options["rpc_url"] = await url(node or world.node)
-        options.setdefault("timeouts", Timeouts(total_s=3, attempt_s=2))
-        yield await stack.enter_async_context(await account_in(world, **options))
 
 
 def offered(world: World) -> list[Any]:
@@ -274,6 +229,40 @@ def _vanishing(world: World) -> Handler:
         return answer
 
     return bundler
+
+
+async def test_an_operation_with_a_nonce_to_come_is_in_doubt_as_well() -> None:
+    """A node that is ahead of the chain had it signed, and a bundler may keep it: the calls get no second nonce."""
+    world = World()
+    ahead = [3]
+
+    async def node(method: str, params: Any) -> Any:
+        answer = await world.node(method, params)
+        is_nonce = method == "eth_call" and params[0]["to"] != FACTORY
+        return hex(int(answer, 16) + ahead[0]) if is_nonce else answer
+
+    async def bundler(method: str, params: Any) -> Any:
+        if method == "eth_sendUserOperation":
+            world.calls.append((method, params))
+            raise TAKEN
+        return await world.bundler(method, params)
+
+    async with account_at(world, bundler=bundler, node=_padded(node)) as account:
+        with pytest.raises(BundlerError) as refused:
+            await account.send_user_operation(CALL, timeout=0.6)
+        ahead[0] = 0
+        with pytest.raises(UserOperationInDoubtError) as caught:
+            await account.send_user_operation(CALL, timeout=0.6)
+    assert caught.value.user_operation_hash == refused.value.user_operation_hash
+    assert len(offered(world)) == 1
+
+
+def _padded(node: Handler) -> Handler:
+    async def handler(method: str, params: Any) -> Any:
+        answer = await node(method, params)
+        return "0x" + answer[2:].zfill(64) if method == "eth_call" else answer
+
+    return handler
 
 
 @pytest.mark.parametrize("bundler", [_hanging, _vanishing])
