@@ -141,13 +141,14 @@ def _refuse_other_place(
     request: SignRequest, info: DanModuleInfo, chain_id: int | None, entry_point: str | None
 ) -> None:
     """Refuse a message whose chain or entry point is neither the session's nor named."""
+    chain = None
     if request.request_type is RequestType.EIP712:
-        domain = load(request.message)["domain"]
-        check_chain(domain.get("chainId"), info, chain_id)
+        chain = load(request.message)["domain"].get("chainId")
     elif request.request_type is RequestType.USER_OPERATION:
         found = load(request.message)
-        check_chain(found["chainId"], info, chain_id)
+        chain = found["chainId"]
         check_entry_point(found["entryPointAddress"], found["entryPointVersion"], named=entry_point)
+    check_chain(chain, info, chain_id)
 
 
 def check_chain(found: object, session: DanModuleInfo, named: int | None) -> None:

@@ -336,9 +336,7 @@ class OperationSender:
             if users:
                 return users
             if not await self.lanes.pause(deadline):
-                raise in_doubt(
-                    sent, "the chain's node does not show which operation has used its nonce"
-                )
+                raise in_doubt(sent, "the chain's node does not show which operation has used its nonce")
 
     async def send(self, operation: Operation, deadline: Deadline, *, is_new: bool = False) -> Hex:
         """Send a signed operation; with *is_new* it is an error if the bundler has it already."""

@@ -202,7 +202,7 @@ async def account_at(
     *,
     bundler: Handler | None = None,
     node: Handler | None = None,
-    paymaster: Handler | None = None,
+    sponsor: Handler | None = None,
     **options: Any,
 ) -> AsyncIterator[SmartAccountClient]:
     """An account whose bundler and node are servers on loopback, the world's own unless others are given."""
@@ -213,8 +213,8 @@ async def account_at(
                 f"http://127.0.0.1:{await stack.enter_async_context(serve(post=answering(handler)))}/v1/rpc"
             )
 
-        if paymaster is not None:
-            options["paymaster_url"] = await url(paymaster)
+        if sponsor is not None:
+            options["paymaster_url"] = await url(sponsor)
         options["bundler_url"] = await url(bundler or world.bundler)
         options["rpc_url"] = await url(node or world.node)
         options.setdefault("timeouts", Timeouts(total_s=3, attempt_s=2))

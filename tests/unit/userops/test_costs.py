@@ -48,13 +48,13 @@ async def test_an_estimate_of_fifty_ether_is_not_signed() -> None:
     world = World()
     bundler = saying(
         world.bundler,
-        priced(100 * GWEI, GWEI) | {"eth_estimateUserOperationGas": ESTIMATE | {"callGasLimit": 99_000_000}},
+        priced(510 * GWEI, GWEI) | {"eth_estimateUserOperationGas": ESTIMATE | {"callGasLimit": 99_000_000}},
     )
-    node = saying(world.node, {"eth_gasPrice": hex(100 * GWEI)})
+    node = saying(world.node, {"eth_gasPrice": hex(510 * GWEI)})
     async with account_at(world, bundler=bundler, node=node) as account:
         with pytest.raises(UserOperationCostError, match="wei") as caught:
             await account.send_user_operation(CALL)
-    assert caught.value.cost > 9 * ETHER
+    assert caught.value.cost > 50 * ETHER
     assert caught.value.limit == ETHER // 10
     assert not was_signed(world)
 
@@ -169,7 +169,7 @@ async def test_an_empty_answer_of_a_paymaster_is_no_sponsorship(version: str, fi
         stub = STUB if version == "v0.7.0" else {"paymasterAndData": TARGET + "01"}
         return stub if method == "pm_getPaymasterStubData" else final
 
-    async with account_at(world, paymaster=paymaster) as account:
+    async with account_at(world, sponsor=paymaster) as account:
         with pytest.raises(ProtocolError, match="the paymaster's answer to pm_getPaymasterData"):
             await account.send_user_operation(CALL)
     assert not was_signed(world)
@@ -187,8 +187,7 @@ async def test_biconomys_paymaster_is_held_to_the_same(answer: dict[str, Any]) -
         return answer
 
     paymaster = BiconomyPaymaster(JsonRpcService("paymaster", InMemoryTransport(service)))
-    async with account_at(world, account=BiconomyV2(factory=FACTORY), paymaster=None) as account:
-        account._paymaster = paymaster
+    async with account_at(world, account=BiconomyV2(factory=FACTORY), paymaster=paymaster) as account:
         with pytest.raises(DanError, match="the paymaster's answer to pm_sponsorUserOperation"):
             await account.send_user_operation(CALL)
     assert not was_signed(world)
