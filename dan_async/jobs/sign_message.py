@@ -162,14 +162,12 @@ def check_chain(found: object, session: DanModuleInfo, named: int | None) -> Non
         return
     chain = _read_chain(found, "chainId")
     if chain != expected and (expected is not None or chain == 0):
+        wanted = f"the session is for {session.chain_id or 'one of them'}"
+        if named is not None:
+            wanted = f"chain {named} is asked for"
         raise InvalidFieldError(
             "chainId",
-            f"is {chain or '0, which is every chain'}, and "
-            + (
-                f"chain {named} is asked for"
-                if named is not None
-                else f"the session is for {session.chain_id}"
-            ),
+            f"is {chain or '0, which is every chain'}, and {wanted}",
             hint=f"Nothing was sent. If it is meant, name it: chain_id={chain}",
         )
 

@@ -153,9 +153,9 @@ class NonceLanes:
                 if turn.sent is not None:
                     lane.next_nonce, lane.last_sent = turn.nonce + 1, turn.sent
 
-    def settle(self, name: str, user_operation_hash: Hex) -> None:
+    def settle(self, name: str, user_operation_hash: str | None) -> None:
         """Doubt an operation no longer: its caller knows its hash, and that it may have been executed."""
-        if name in self._lanes:
+        if name in self._lanes and user_operation_hash is not None:
             self._lanes[name].doubts.pop(user_operation_hash, None)
 
     async def look_again(self, name: str, turn: Turn, *, deadline: Deadline) -> bool:

@@ -19,10 +19,12 @@ from dan_async.errors import (
     BundlerError,
     ConfigurationError,
     DanError,
+    DuplicateUserOperationError,
     InvalidFieldError,
     ProtocolError,
     UserOperationCostError,
     UserOperationError,
+    UserOperationInDoubtError,
 )
 from dan_async.permissions.checking import gas_cost
 from dan_async.retry import RetryPolicy
@@ -199,14 +201,14 @@ class SmartAccountClient:
                     sent = await self._send(call_data, lane, deadline, left, deploy=True)
                     await self._wait_until_deployed(sent, deadline)
                     return sent
-        except DanError as error:
-            known = error.user_operation_hash if isinstance(error, UserOperationError) else None
-            if left and known is None:
-                self._lanes.settle(lane, left[-1])
-                raise in_doubt(left[-1], error.message) from error
-            if known is not None and not isinstance(error, BundlerError):
-                self._lanes.settle(lane, known)
+        except (DuplicateUserOperationError, UserOperationInDoubtError) as error:
+            self._lanes.settle(lane, error.user_operation_hash)
             raise
+        except DanError as error:
+            if not left or (isinstance(error, UserOperationError) and error.user_operation_hash):
+                raise
+            self._lanes.settle(lane, left[-1])
+            raise in_doubt(left[-1], error.message) from error
 
     async def wait_for_receipt(
         self,
