@@ -17,6 +17,7 @@ from dan_async.errors import (
     ProtocolError,
     RpcError,
     UserOperationInDoubtError,
+    UserOperationTimeoutError,
 )
 from dan_async.userops import Call
 from tests.servers import Handler
@@ -319,3 +320,24 @@ async def test_the_very_same_operation_of_another_program_is_not_signed_again(mo
             await other.send_user_operation(CALL)
     assert caught.value.user_operation_hash == first
     assert list(world.operations) == [first]
+
+
+async def test_a_cancelled_operation_stays_in_doubt_while_others_wait_for_it() -> None:
+    """Its caller never heard of the hash: once it is executed, the same calls are not made again."""
+    world = World()
+    world.executes = False
+    async with account_at(world, bundler=_hanging(world)) as account:
+        sending = asyncio.create_task(account.send_user_operation(CALL))
+        while not world.operations:
+            await asyncio.sleep(0.01)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        with pytest.raises(UserOperationTimeoutError, match="lane waits"):
+            await account.send_user_operation(CALL, timeout=0.3)
+        (left,) = world.operations
+        world.execute(left)
+        with pytest.raises(DuplicateUserOperationError) as caught:
+            await account.send_user_operation(CALL)
+    assert caught.value.user_operation_hash == left
+    assert world.executed == [left]
