@@ -13,10 +13,9 @@ from collections.abc import Callable
 from json.encoder import encode_basestring
 from typing import Any
 
+from dan_async._values import MAX_SAFE_INT
 from dan_async.errors import ProtocolError
 from dan_async.types import Json
-
-_LARGEST = 2**53 - 1
 
 #: Deepest nesting of arrays and objects that is read.
 MAX_DEPTH = 64
@@ -27,7 +26,7 @@ def _refuse_float(_: str) -> Any:
 
 
 def _to_int(digits: str) -> int:
-    if len(digits) > 17 or abs(int(digits)) > _LARGEST:
+    if len(digits) > 17 or abs(int(digits)) > MAX_SAFE_INT:
         raise ProtocolError("the JSON text holds a whole number beyond 2**53 - 1")
     return int(digits)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from dan_async.errors import InvalidFieldError
+
+E = TypeVar("E", bound=StrEnum)
 
 # --- hex --------------------------------------------------------------------------------------------------------------
 
@@ -41,6 +44,12 @@ def from_hex(text: object, *, field: str, length: int | None = None, prefix: boo
 _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,64}|[0-9]{1,78})\Z")
 
 _ALGORITHMS = ("secp256k1", "ed25519")
+
+#: Bundler URLs that name their chain: …/api/v2/80002/key, …/api/v3/80002/key.
+_CHAIN_IN_URL = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
+
+#: The largest whole number that JavaScript, and so the wire's JSON, holds exactly.
+MAX_SAFE_INT = 2**53 - 1
 
 #: Longest life of an ephemeral key, in seconds: the wire's own limit.
 MAX_LIFETIME_S = 365 * 24 * 3600
@@ -93,6 +102,20 @@ def check_algorithm(field: str, value: object) -> str:
     if value not in _ALGORITHMS:
         raise InvalidFieldError(field, "must be 'secp256k1' or 'ed25519'")
     return str(value)
+
+
+def member_of(kind: type[E], name: str, value: object, *, hint: str = "") -> E:
+    """Return the member of an enumeration that a value names; the error lists those there are."""
+    try:
+        return kind(value)  # type: ignore[arg-type]  # an enumeration refuses all but its values
+    except ValueError:
+        raise InvalidFieldError(name, f"must be one of {', '.join(kind)}", hint=hint) from None
+
+
+def chain_in_url(url: object) -> int | None:
+    """Return the chain that a bundler's URL names, if it is one that does."""
+    found = _CHAIN_IN_URL.search(url) if isinstance(url, str) else None
+    return int(found[1]) if found else None
 
 
 def check_private_key_hex(field: str, value: object) -> str:
@@ -166,6 +189,11 @@ _HEX_RUN = re.compile(r"[0-9a-fA-F]{64,}")
 
 #: How far to look: enough to see a run of hex digits that begins before the cut.
 _LOOK_AT = 4 * _MOST_SHOWN
+
+
+def shown_name(name: object, *, otherwise: str) -> str:
+    """Return an unknown field's name, if it is short enough to be repeated in an error: it may be a secret."""
+    return name if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else otherwise
 
 
 def shown(text: object) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -25,7 +26,7 @@ from dan_async.request import (
     OnReport,
     SessionKeyRequest,
     SmartAccount,
-    parameters_of,
+    read_request,
 )
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.storage.base import SessionStore, StoredSession
@@ -226,8 +227,8 @@ class DanClient:
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/errors.md.
         """
-        network = await self._open()
-        request = SessionKeyRequest(
+        make_request = partial(
+            SessionKeyRequest,
             wallet=wallet,
             auth=auth,
             smart_account_client=smart_account_client,
@@ -248,8 +249,12 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
+        return await self._generate(make_request)
+
+    async def _generate(self, make_request: Callable[[], SessionKeyRequest]) -> DanSessionKeyPayload:
+        network = await self._open()  # before any value is looked at
         return await jobs.generate_session_key(
-            network, request, keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
+            network, make_request(), keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
         )
 
     def generate_session_keys(
@@ -288,20 +293,19 @@ class DanClient:
         keeper = self._kept() if resume else None
         if retry_failed and not resume:
             raise InvalidFieldError("retry_failed", "needs resume=True")
-        shared = parameters_of(parameters)
+        read_request(parameters, {})  # an unknown name is an error at once
 
         async def work(given: Any) -> Made:
-            asked = {**shared, **parameters_of(given)}
+            reference, make_request = read_request(given, parameters)
             if keeper is None:
-                return "made", await self.generate_session_key(**asked)
-            reference = asked.get("reference")
+                return "made", await self._generate(make_request)
             if not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
             return await make_once(
                 await self._open(),
                 keeper,
                 reference,
-                lambda: self.generate_session_key(**asked),
+                lambda: self._generate(make_request),
                 retry_failed=retry_failed,
                 settle_s=self._timeouts.attempt_s,
             )

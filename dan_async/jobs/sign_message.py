@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from dan_async._json import dump, load
-from dan_async._values import check_seconds, from_hex, to_hex
+from dan_async._values import MAX_SAFE_INT, check_seconds, from_hex, member_of, to_hex
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
@@ -26,7 +26,6 @@ from dan_async.user_operation import PackedUserOperation, UserOperationV06, User
 #: The messages that ``sign_message`` takes.
 Message: TypeAlias = str | bytes | bytearray | memoryview | TypedData
 
-_LARGEST = 2**53 - 1
 _DEEPEST = 60
 _DIGEST_LENGTH = 32
 _OPERATIONS = (UserOperationV06, UserOperationV07, PackedUserOperation)
@@ -167,12 +166,7 @@ def _chain_of(request: SignRequest) -> int | None:
 
 def _kind_of(message: object, request_type: object) -> RequestType:
     if request_type is not None:
-        try:
-            return RequestType(request_type)  # type: ignore[arg-type]  # StrEnum refuses other values
-        except ValueError:
-            raise InvalidFieldError(
-                "request_type", f"must be one of {', '.join(RequestType)}", hint="Or leave it out"
-            ) from None
+        return member_of(RequestType, "request_type", request_type, hint="Or leave it out")
     if isinstance(message, str | bytes | bytearray | memoryview):
         return RequestType.EIP191
     if isinstance(message, _OPERATIONS):
@@ -236,5 +230,5 @@ def _json_ready(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int):
-        return value if -_LARGEST <= value <= _LARGEST else str(value)
+        return value if -MAX_SAFE_INT <= value <= MAX_SAFE_INT else str(value)
     raise InvalidFieldError("message", f"has a value of type {type(value).__name__}, which cannot be signed")

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import frozen
 
 from dan_async._json import is_too_deep
-from dan_async._values import MAX_PERMISSIONS_LENGTH, check_int, check_text, number_of
+from dan_async._values import MAX_PERMISSIONS_LENGTH, MAX_SAFE_INT, check_int, check_text, number_of
 from dan_async.crypto.abi import function_selector
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
@@ -345,7 +345,7 @@ def read_amount(value: Any, path: str) -> int:
 
 def read_chain_id(value: Any, path: str) -> int:
     """Read a chain's id."""
-    return check_int(path, value, least=1, most=2**53 - 1)
+    return check_int(path, value, least=1, most=MAX_SAFE_INT)
 
 
 def read_time(value: Any, path: str) -> int:

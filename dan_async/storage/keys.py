@@ -29,7 +29,7 @@ _KEY_ID = re.compile(r"[0-9A-Za-z:_./@-]{1,160}\Z")
 _SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
 _COSTS = frozenset(2**power for power in range(10, 21))
 
-ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
+STORE_KEY_VARIABLE = "DAN_ASYNC_STORE_KEY"
 _LONGEST_FILE = 64 * 1024
 
 
@@ -167,7 +167,7 @@ def keys_from_file(path: str | Path) -> FixedKeys:
 
 
 def keys_from_environment(
-    name: str = ENVIRONMENT_VARIABLE, *, environment: Mapping[str, str] | None = None
+    name: str = STORE_KEY_VARIABLE, *, environment: Mapping[str, str] | None = None
 ) -> FixedKeys:
     """
     Read keys from an environment variable: as in a file, separated by white space or commas.

@@ -9,14 +9,14 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from attrs import evolve
 
 from dan_async._json import dump
-from dan_async._values import check_int, from_hex
+from dan_async._values import MAX_SAFE_INT, check_int, from_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import InvalidFieldError
 from dan_async.permissions.checking import check_permissions
 from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.sign_request import RequestType, SignRequest
-from dan_async.session import MAX_CHAIN_ID, DanModuleInfo, session_of
+from dan_async.session import DanModuleInfo, session_of
 from dan_async.types import Address, Clock, Hex
 from dan_async.user_operation import (
     PackedUserOperation,
@@ -96,7 +96,7 @@ async def sign_user_operation(
         "userOperation": user_op.to_dict(),
         "entryPointVersion": user_op.version,
         "entryPointAddress": parse_address("entry_point", entry_point or ENTRY_POINTS[user_op.version]),
-        "chainId": check_int("chain_id", chain, least=1, most=MAX_CHAIN_ID),
+        "chainId": check_int("chain_id", chain, least=1, most=MAX_SAFE_INT),
     }
     text = permissions_text(permissions)
     if text is not None:

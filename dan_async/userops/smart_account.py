@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
-from dan_async._values import check_int, check_seconds, check_text
+from dan_async._values import MAX_SAFE_INT, chain_in_url, check_int, check_seconds, check_text
 from dan_async.config import Timeouts, TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.deadline import Deadline
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.retry import RetryPolicy
-from dan_async.session import MAX_CHAIN_ID
 from dan_async.types import Address, EntryPointVersion, Hex
 from dan_async.user_operation import Call, UserOperationReceipt, UserOperationV06, UserOperationV07
 from dan_async.userops.account_kinds import AccountKind, BiconomyV2, FactoryCall, SimpleAccount
@@ -378,8 +376,6 @@ def _calls(calls: Call | Iterable[Call]) -> Sequence[Call]:
     return found
 
 
-_CHAIN_IN_URL = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
-
 _BICONOMY_PAYMASTER = "https://paymaster.biconomy.io/api/v1"
 
 
@@ -495,8 +491,8 @@ def _operation_signer(signer: Wallet | UserOperationSigner) -> UserOperationSign
 
 
 async def _chain_id(chain_id: int | None, url: str | Transport, bundler: Bundler, timeouts: Timeouts) -> int:
-    if chain_id is None and isinstance(url, str) and (found := _CHAIN_IN_URL.search(url)):
-        chain_id = int(found[1])
+    if chain_id is None:
+        chain_id = chain_in_url(url)
     if chain_id is None:
         chain_id = await bundler.service.chain_id(deadline=Deadline(timeouts.total_s))
-    return check_int("chain_id", chain_id, least=1, most=MAX_CHAIN_ID)
+    return check_int("chain_id", chain_id, least=1, most=MAX_SAFE_INT)
