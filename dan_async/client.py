@@ -318,6 +318,8 @@ class DanClient:
         session: DanModuleInfo | Mapping[str, Any],
         *,
         request_type: str | None = None,
+        chain_id: int | None = None,
+        entry_point: str | None = None,
         timeout: float | None = None,
     ) -> Hex:
         """
@@ -329,13 +331,17 @@ class DanClient:
             session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict; its seven fields are enough.
             request_type: ``"EIP191"``, ``"EIP712"``, ``"accountAbstractionTx"``, or ``"rawBytes"`` for a digest of 32
                 bytes (or their hex), which is signed as it is. Recognised by the message's form if None.
+            chain_id: The chain that typed data or a user operation may be for, instead of the session's. 0 allows typed
+                data whose domain has the chain 0, which some contracts take for any.
+            entry_point: The address of an entry point that is not the well-known one of the user operation's version.
             timeout: Seconds for the whole call, instead of the client's.
 
         Returns:
             ``0x`` and 130 hex digits: r, s (low) and v (27 or 28). It was checked that it recovers to the session's address.
 
         Raises:
-            ConfigurationError: A parameter is wrong, or the network's protocol cannot carry it; nothing was sent.
+            ConfigurationError: A parameter is wrong, or the message is for another chain or entry point, or the network's
+                protocol cannot carry it; nothing was sent.
             SessionExpiredError: The session's expiry has passed; nothing was sent.
             EphemeralKeyRefusedError: The nodes do not know the ephemeral key, or it was revoked or has expired.
             NotPermittedError: The session's permissions do not allow the message.
@@ -350,6 +356,8 @@ class DanClient:
             message,
             session,
             request_type=request_type,
+            chain_id=chain_id,
+            entry_point=entry_point,
             timeout=timeout,
             timeouts=self._timeouts,
             clock=self._clock,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from dan_async._json import dump, load
-from dan_async._values import MAX_SAFE_INT, check_seconds, from_hex, member_of, to_hex
+from dan_async._values import MAX_SAFE_INT, check_int, check_seconds, from_hex, member_of, number_of, to_hex
 from dan_async.config import Timeouts
 from dan_async.crypto.eip712 import SpelledValue, takes_long, typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
@@ -23,7 +23,12 @@ from dan_async.protocols.sign_request import RequestType, SignRequest, sign_requ
 from dan_async.request import DEFAULT_DURATION_S
 from dan_async.session import DanModuleInfo, session_of
 from dan_async.types import Clock, Hex, KeyAlgorithm, TypedData
-from dan_async.user_operation import PackedUserOperation, UserOperationV06, UserOperationV07
+from dan_async.user_operation import (
+    PackedUserOperation,
+    UserOperationV06,
+    UserOperationV07,
+    check_entry_point,
+)
 
 #: The messages that ``sign_message`` takes.
 Message: TypeAlias = str | bytes | bytearray | memoryview | TypedData
@@ -36,6 +41,8 @@ _OPERATIONS = (UserOperationV06, UserOperationV07, PackedUserOperation)
 #: Stands for the name that the nodes give to keys of gateway revision 0.1, which have none: the public key.
 _BY_KEY = ""
 
+_read_chain = number_of(256)
+
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +52,8 @@ async def sign_message(
     session: DanModuleInfo | Mapping[str, Any],
     *,
     request_type: str | None = None,
+    chain_id: int | None = None,
+    entry_point: str | None = None,
     timeout: float | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
@@ -55,7 +64,7 @@ async def sign_message(
         request, digest = await asyncio.to_thread(_request_and_digest, message, request_type)
     else:
         request, digest = _request_and_digest(message, request_type)
-    _refuse_other_chain(request, info)
+    _refuse_other_place(request, info, chain_id, entry_point)
     limits = timeouts or Timeouts()
     deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
     _refuse_if_expired(info, clock)
@@ -132,13 +141,38 @@ def _refuse_if_expired(info: DanModuleInfo, clock: Clock) -> None:
         )
 
 
-def _refuse_other_chain(request: SignRequest, info: DanModuleInfo) -> None:
-    chain = _chain_of(request)
-    if chain is not None and info.chain_id is not None and chain != info.chain_id:
+def _refuse_other_place(
+    request: SignRequest, info: DanModuleInfo, chain_id: int | None, entry_point: str | None
+) -> None:
+    """Refuse a message whose chain or entry point is neither the session's nor named."""
+    chain = None
+    if request.request_type is RequestType.EIP712:
+        chain = load(request.message)["domain"].get("chainId")
+    elif request.request_type is RequestType.USER_OPERATION:
+        found = load(request.message)
+        chain = found["chainId"]
+        check_entry_point(found["entryPointAddress"], found["entryPointVersion"], named=entry_point)
+    check_chain(chain, info, chain_id)
+
+
+def check_chain(found: object, session: DanModuleInfo, named: int | None) -> None:
+    """
+    Refuse a message for another chain than *named*, or than the session's if that is None.
+
+    *found* is the message's own chain: None if it names none, and 0 if it holds on every chain.
+    """
+    expected = session.chain_id if named is None else check_int("chain_id", named, least=0, most=2**256 - 1)
+    if found is None:
+        return
+    chain = _read_chain(found, "chainId")
+    if chain != expected and (expected is not None or chain == 0):
+        wanted = f"the session is for {session.chain_id or 'one of them'}"
+        if named is not None:
+            wanted = f"chain {named} is asked for"
         raise InvalidFieldError(
             "chainId",
-            f"is {chain}, and the session is for chain {info.chain_id}",
-            hint="Nothing was sent. Check which chain the user operation is for",
+            f"is {chain or '0, which is every chain'}, and {wanted}",
+            hint=f"Nothing was sent. If it is meant, name it: chain_id={chain}",
         )
 
 
@@ -168,14 +202,6 @@ def message_request(message: Message, request_type: str | None = None) -> SignRe
     if kind is RequestType.EIP712 and isinstance(value, dict):
         typed_data_digest(value)  # the text no longer shows which values were bytes or numbers
     return request
-
-
-def _chain_of(request: SignRequest) -> int | None:
-    """Return the chain that a user operation is for; None for other messages."""
-    if request.request_type is not RequestType.USER_OPERATION:
-        return None
-    found: int = load(request.message)["chainId"]
-    return found
 
 
 def _kind_of(message: object, request_type: object) -> RequestType:

@@ -28,6 +28,7 @@ from dan_async.protocols.fields import load_text
 from dan_async.protocols.sign_request import RequestType, SignRequest
 from dan_async.types import Address
 from dan_async.user_operation import (
+    ENTRY_POINTS,
     Call,
     PackedUserOperation,
     UserOperation,
@@ -100,8 +101,11 @@ def check_permissions(permissions: Permissions, request: SignRequest, *, now: fl
     chain_id: int = found["chainId"]
     entry_point = parse_address("entryPointAddress", found["entryPointAddress"])
     _check_conditions(permissions.conditions, "", chain_id, now)
-    if permissions.entry_points is not None and entry_point not in permissions.entry_points:
+    known = {ENTRY_POINTS[operation.version]}
+    if entry_point not in (known if permissions.entry_points is None else permissions.entry_points):
         raise PermissionDeniedError("entryPoint", "the entry point is another one")
+    if entry_point in set(ENTRY_POINTS.values()) - known:
+        raise PermissionDeniedError("entryPoint", "the entry point is the one of another version")
     _check_operation(permissions, operation)
     calls = decode_calls(operation.call_data)
     if len(calls) > permissions.most_calls:
@@ -142,7 +146,7 @@ def _check_operation(permissions: Permissions, operation: UserOperation) -> None
         and paymaster not in permissions.paymasters
     ):
         raise PermissionDeniedError("paymasters", "the paymaster is not among them")
-    if _gas_cost(operation) > permissions.most_gas_cost:
+    if gas_cost(operation) > permissions.most_gas_cost:
         raise PermissionDeniedError(
             "gasCostLimit", f"the gas could cost more than {permissions.most_gas_cost} wei"
         )
@@ -152,7 +156,7 @@ def _first_address(name: str, value: bytes) -> Address | None:
     return parse_address(name, "0x" + value[:_ADDRESS_LENGTH].hex()) if value else None
 
 
-def _gas_cost(operation: UserOperation) -> int:
+def gas_cost(operation: UserOperation) -> int:
     """Return the most that the entry point may take for gas: the sum it reserves before it begins."""
     if isinstance(operation, UserOperationV06):
         factor = _V06_PAYMASTER_FACTOR if operation.paymaster_and_data else 1

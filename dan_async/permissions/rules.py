@@ -118,7 +118,7 @@ class Permissions:
     Args:
         rules: Each call of an operation must be allowed by one of these.
         conditions: Where and when anything is allowed at all.
-        entry_points: The entry points; None for any.
+        entry_points: The entry points; None for the well-known one of the operation's version.
         accounts: The smart accounts that may be the sender; None for any.
         factories: The factories that may deploy the account.
         paymasters: The paymasters that may pay for gas; None for any, empty for none but the account itself.

@@ -111,7 +111,7 @@ class Erc7677Paymaster:
                 "paymaster_verification_gas_limit": "paymasterVerificationGasLimit",
                 "paymaster_post_op_gas_limit": "paymasterPostOpGasLimit",
             }
-        if answer.get(next(iter(names.values()))) is None:
+        if answer.get(next(iter(names.values()))) in (None, "", "0x"):
             raise self._service.broken(
                 method, f"names no paymaster for {operation.version}: {', '.join(names.values())}"
             )
@@ -204,8 +204,15 @@ def _with_members(
     method: str,
 ) -> Operation:
     """Put the members of an answer into an operation; *names* maps our fields to them."""
-    found = {ours: answer[wire] for ours, wire in names.items() if answer.get(wire) is not None}
+    found: dict[str, Any] = {
+        ours: service.gas(answer[wire], method, wire) if "gas" in ours else answer[wire]
+        for ours, wire in names.items()
+        if answer.get(wire) is not None
+    }
     try:
-        return evolve(operation, **found)
+        sponsored = evolve(operation, **found)
     except InvalidFieldError as error:
         raise service.wrong_member(method, error) from error
+    if not any(sponsored.paymaster_and_data[:20]):  # the entry point takes the zero address for none
+        raise service.broken(method, "names the zero address as paymaster: it does not sponsor this")
+    return sponsored

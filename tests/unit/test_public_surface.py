@@ -560,7 +560,7 @@ _NO_DOORS = {
     "storage": ("KeySource", "MemorySessionStore", "Page", "SessionState", "SessionStore"),
     "storage.sqlalchemy_store": (),
     "transport": ("Transport",),
-    "user_operation": ("UserOperation", "UserOperationReceipt"),
+    "user_operation": ("ENTRY_POINTS", "UserOperation", "UserOperationReceipt"),
     "userops": ("AccountKind", "Paymaster", "SmartAccountClient", "UserOperationSigner"),
     "wallets": ("Wallet",),
     "wallets.eth_account_wallet": (),

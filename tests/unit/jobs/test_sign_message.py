@@ -342,6 +342,89 @@ async def test_an_operation_for_another_chain_sends_nothing(net):
         await dan.sign_message(REQUEST, net.session(chain_id=80002))
 
 
+ON_CHAIN = {
+    **TYPED_DATA,
+    "types": {**TYPED_DATA["types"], "EIP712Domain": [{"name": "chainId", "type": "uint256"}]},
+}
+
+
+def on_chain(chain):
+    return {**ON_CHAIN, "domain": {"chainId": chain}}
+
+
+@pytest.mark.parametrize(
+    ("message", "session_chain", "named", "is_refused"),
+    [
+        (on_chain(137), 80002, None, True),
+        (on_chain("0x89"), 80002, None, True),
+        (on_chain(0), 80002, None, True),
+        (on_chain(0), None, None, True),
+        (on_chain(80002), 80002, None, False),
+        (on_chain("0x13882"), 80002, None, False),
+        (on_chain(137), None, None, False),
+        (on_chain(137), 80002, 137, False),
+        (on_chain(0), 80002, 0, False),
+        (on_chain(80002), 80002, 137, True),
+        (on_chain(0), 80002, 137, True),
+        (TYPED_DATA, 80002, None, False),
+        (REQUEST, 137, 80002, False),
+        (REQUEST, 80002, 137, True),
+        ("hello", 80002, 137, False),
+    ],
+)
+async def test_the_chain_of_a_message_is_the_sessions_or_named(
+    net, message, session_chain, named, is_refused
+):
+    """Typed data and user operations; 0, which is every chain, only by name."""
+    async with client(net) as dan:
+        call = dan.sign_message(message, net.session(chain_id=session_chain), chain_id=named)
+        if is_refused:
+            with pytest.raises(InvalidFieldError, match="Nothing was sent") as caught:
+                await call
+            assert caught.value.field == "chainId"
+        else:
+            await call
+    assert bool(net.calls) is not is_refused
+
+
+@pytest.mark.parametrize("named", [-1, "1", True, 2**256])
+async def test_a_chain_is_named_by_its_number(net, named):
+    """Anything else is refused by name."""
+    async with client(net) as dan:
+        with pytest.raises(InvalidFieldError, match="chain_id"):
+            await dan.sign_message("hello", net.session(), chain_id=named)
+    assert not net.calls
+
+
+OTHER = "0x" + "e7" * 20
+V07 = "0x0000000071727De22E5E9d8BAf0edAc6f37da032"
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "is_refused"),
+    [
+        (OTHER, None, True),
+        (OTHER, V07, True),
+        (OTHER, OTHER, False),
+        (OTHER.upper().replace("0X", "0x"), OTHER, False),
+        (V07, None, True),
+        (V07, V07, True),
+        (REQUEST["entryPointAddress"].lower(), None, False),
+    ],
+)
+async def test_an_entry_point_is_well_known_or_named(net, address, named, is_refused):
+    """And never the one of another version."""
+    request = {**REQUEST, "entryPointAddress": address}
+    async with client(net) as dan:
+        if is_refused:
+            with pytest.raises(InvalidFieldError) as caught:
+                await dan.sign_message(request, net.session(), entry_point=named)
+            assert caught.value.field == "entry_point"
+        else:
+            await dan.sign_message(request, net.session(), entry_point=named)
+    assert bool(net.calls) is not is_refused
+
+
 async def test_secrets_stay_out_of_errors(net):
     """Whatever is wrong with the session."""
     data = {**net.session().to_dict(), "hexEphSKWithout0x": net.ephemeral.to_hex() + "00"}
