@@ -12,6 +12,7 @@ from dan_async._values import (
     MAX_SAFE_INT,
     check_algorithm,
     check_int,
+    check_list,
     check_private_key_hex,
     check_text,
     from_hex,
@@ -161,6 +162,7 @@ class StoredSession:
         Raises:
             RecordConflictError: It may not.
         """
+        check_state("state", state)
         if state not in _NEXT[self.state]:
             raise RecordConflictError(
                 f"the record is {self.state}, and cannot become {state}", request_id=self.record_id
@@ -225,7 +227,7 @@ class StoredSession:
 
 
 def _states(value: object) -> tuple[SessionState, ...]:
-    given = (value,) if isinstance(value, str) else tuple(value)  # type: ignore[arg-type]  # checked one by one
+    given = (value,) if isinstance(value, str) else check_list("state", value)
     return tuple(check_state("state", state) for state in given)
 
 
