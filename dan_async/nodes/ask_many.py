@@ -38,7 +38,6 @@ N = TypeVar("N", bound=Askable)
 
 A = TypeVar("A")
 
-
 @define(eq=False)
 class Answers(Generic[A]):
     """The result of asking, and on the way there the answers so far."""
@@ -71,6 +70,9 @@ class Plan(Generic[A]):
     least: int | None = None
     #: Seconds until then; None for never.
     patience_s: float | None = None
+    #: Seconds past the deadline in which the questions, which have the same limit, may fail with errors of their own: those
+    #: say more, and count against their nodes. Less than ``Deadline.SLACK_S``.
+    last_word_s: float = 0.05
 
     # The rules, which other plans override. They are asked on the event loop: quick, and without waiting.
 
@@ -100,7 +102,7 @@ async def ask_many(
     deadline: Deadline,
 ) -> Answers[A]:
     """
-    Ask the candidates, best first, until enough is known; nothing is waited for beyond the deadline.
+    Ask the candidates, best first, until enough is known; nothing new is begun once the deadline is over.
 
     *ask* counts its attempts at a node, and raises a DanError if it fails; any other exception ends the asking, and is
     raised. Every question is a task of its own, and all of them have ended when this returns or raises.
@@ -109,6 +111,9 @@ async def ask_many(
     try:
         asking.ask_more()
         while not await wait_for_event(asking.settled, asking.next_look_s()):
+            if deadline.is_over:
+                await wait_for_event(asking.settled, plan.last_word_s)
+                break
             asking.look_at_the_time()
         linger_s = asking.linger_s()
         if linger_s:
@@ -166,9 +171,6 @@ class _Asking(Generic[N, A]):
 
     def look_at_the_time(self) -> None:
         """See what is due now."""
-        if self._deadline.is_over:
-            self.settled.set()
-            return
         now, plan = time.monotonic(), self._plan
         for question in self._awaited.values():
             if plan.hedge_s is not None and not question.is_late and now >= question.asked_at + plan.hedge_s:
@@ -191,8 +193,10 @@ class _Asking(Generic[N, A]):
         if plan.is_settled(self._answers):
             self.settled.set()
             return
-        punctual = len(self._awaited) - self._late
-        for node in islice(self._candidates, max(0, plan.wanted - answered - punctual)):
+        missing = plan.wanted - answered - (len(self._awaited) - self._late)
+        if self._questions and self._deadline.is_over:
+            missing = 0  # a spare could not answer any more
+        for node in islice(self._candidates, max(0, missing)):
             question: _Question[N, A] = _Question(node, time.monotonic())
             self._questions.append(question)
             self._awaited[node.operator] = question

@@ -71,7 +71,7 @@ class UntilVerdict(Plan[Acknowledgement]):
 
     When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
     share. Cutting them off is safe: a node that did its work repeats its answer when asked again. When t cannot agree, the
-    moment is 50 ms, for the others may say which node is to blame. As soon as one does, all but the accused have 250 ms.
+    moment is 50 ms, for the others may say which node is to blame; if one has done so by then, all but the accused have 250 ms.
     """
 
     tally: KeygenTally
@@ -79,6 +79,8 @@ class UntilVerdict(Plan[Acknowledgement]):
     grace_s: float | None = None
     #: Nodes that are not waited for after the verdict is won: they were late the last times as well.
     slow: Collection[OperatorAddress] = ()
+    #: They make the key together, so running out of time says nothing about any one of them.
+    last_word_s: float = 0.0
 
     def check(self, operator: OperatorAddress, answer: Acknowledgement) -> str:
         """Count it, if it passes every check."""
