@@ -20,6 +20,8 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId
 
+__all__ = ["DanModuleInfo", "DanSessionKeyPayload"]
+
 #: The largest that a JavaScript reader of the same payload can still hold.
 MAX_CHAIN_ID = 2**53 - 1
 

@@ -38,6 +38,7 @@ N = TypeVar("N", bound=Askable)
 
 A = TypeVar("A")
 
+
 @define(eq=False)
 class Answers(Generic[A]):
     """The result of asking, and on the way there the answers so far."""

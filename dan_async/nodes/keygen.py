@@ -71,7 +71,7 @@ class UntilVerdict(Plan[Acknowledgement]):
 
     When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
     share. Cutting them off is safe: a node that did its work repeats its answer when asked again. When t cannot agree, the
-    moment is 50 ms, for the others may say which node is to blame; if one has done so by then, all but the accused have 250 ms.
+    moment is 50 ms, for the others may say which node is to blame; if one has said it, all but the accused have 250 ms.
     """
 
     tally: KeygenTally
@@ -297,7 +297,7 @@ class NodeKeygen:
         self._culprits |= {OperatorAddress(culprit) for culprit in error.culprits}
         self._left_out |= self._culprits
         for outcome in error.outcomes:
-            is_refusal = isinstance(outcome.error, NodeRefusedError) and not _is_final(outcome)
+            is_refusal = isinstance(outcome.error, NodeRefusedError) and not _is_incurable(outcome)
             if outcome.error is not None and not is_refusal:
                 self._left_out.add(outcome.operator)
         if len(self._left_out) == before or self._left() < self._least:
@@ -317,7 +317,7 @@ class NodeKeygen:
         is_closed = any(isinstance(outcome.error, ClientClosedError) for outcome in error.outcomes)
         if not error.retryable or self._deadline.is_over or is_closed:
             return error.hint
-        if 2 * sum(map(_is_final, error.outcomes)) > len(error.outcomes):
+        if 2 * sum(map(_is_incurable, error.outcomes)) > len(error.outcomes):
             return (
                 "Most nodes refuse the request itself: read their reasons below; repeating it does not help"
             )
@@ -417,8 +417,7 @@ def not_ready(
     return out_of_time(error, deadline, "waiting for nodes to be ready", phase="challenge")
 
 
-def _is_final(outcome: NodeOutcome[Any]) -> bool:
+def _is_incurable(outcome: NodeOutcome[Any]) -> bool:
     """Whether a node refused something that another round would bring again."""
-    return isinstance(outcome.error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(
-        outcome.error
-    )
+    error = outcome.error
+    return isinstance(error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(error)

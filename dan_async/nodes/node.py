@@ -16,7 +16,7 @@ from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_ur
 from dan_async.crypto.signature import recover_address
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
-    FAILURE_KINDS,
+    NODE_FAILURES,
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
@@ -245,7 +245,7 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
-        retryable=FailureKind.RETRYABLE in FAILURE_KINDS.get(error.code, FailureKind.NONE),
+        retryable=FailureKind.RETRYABLE in NODE_FAILURES.get(error.code, FailureKind.NONE),
         **context,
     )
 
