@@ -464,8 +464,9 @@ class NodeOutcome(Generic[A]):
 
     Args:
         operator: The node.
-        answer: Its answer, if that passed every check; in a key generation, its acknowledgement.
-        said: The answer in words.
+        answer: Its answer, if that passed every check; in a key generation, its acknowledgement. None says that it gave
+            none, so no answer is ever None.
+        summary: The answer in a few words.
         error: The reason why it does not count, otherwise.
         attempts: How many times it was asked.
         elapsed_s: Seconds from the first attempt to the end.
@@ -474,7 +475,7 @@ class NodeOutcome(Generic[A]):
 
     operator: OperatorAddress
     answer: A | None = field(default=None, repr=False)
-    said: str = "ready"
+    summary: str = "ready"
     error: BaseException | None = None
     attempts: int = 1
     elapsed_s: float = 0.0
@@ -493,7 +494,7 @@ class NodeOutcome(Generic[A]):
     def describe(self) -> str:
         """Return one line for an error or a log: the node, the step, the answer, and how long it took."""
         if self.answer is not None:
-            what = self.said
+            what = self.summary
         elif self.error is None:
             what = "had not answered yet"
         else:

@@ -118,7 +118,7 @@ async def ask_many(
             asking.look_at_the_time()
         linger_s = asking.linger_s()
         if linger_s:
-            await wait_for_event(asking.heard, deadline.cap(linger_s))
+            await wait_for_event(asking.all_in, deadline.cap(linger_s))
     finally:
         await cancel_and_wait(asking.tasks)
     return asking.result()
@@ -134,7 +134,7 @@ class _Question(Generic[N, A]):
     is_late: bool = False
     ended_at: float | None = None
     answer: A | None = None
-    said: str = "ready"
+    summary: str = "ready"
     error: DanError | None = None
 
 
@@ -150,7 +150,7 @@ class _Asking(Generic[N, A]):
     _started: float
     tasks: list[asyncio.Task[None]] = field(factory=list, init=False)
     settled: asyncio.Event = field(factory=asyncio.Event, init=False)  # enough is known
-    heard: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and nobody is left to listen to
+    all_in: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and no other answer is awaited
     _answers: Answers[A] = field(factory=Answers, init=False)
     _questions: list[_Question[N, A]] = field(factory=list, init=False)
     _awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
@@ -183,7 +183,7 @@ class _Asking(Generic[N, A]):
     def linger_s(self) -> float:
         """Return for how long to listen to the nodes that are still being asked."""
         self._answers.elapsed_s = time.monotonic() - self._started
-        is_over = self.heard.is_set() or not self._awaited
+        is_over = self.all_in.is_set() or not self._awaited
         return 0.0 if is_over else self._plan.linger_s(self._answers)
 
     # --- the questions --------------------------------------------------------------------------------------------------
@@ -212,7 +212,8 @@ class _Asking(Generic[N, A]):
         try:
             try:
                 answer = await self._ask(question.node, question.tries)
-                question.said = self._plan.check(operator, answer)
+                assert answer is not None  # that is how an outcome says that there is none
+                question.summary = self._plan.check(operator, answer)
             except DanError as error:
                 question.error = answers.errors[operator] = error
             else:
@@ -225,11 +226,11 @@ class _Asking(Generic[N, A]):
             if not self.settled.is_set():
                 self.ask_more()
             if self.settled.is_set() and self._awaited.keys() <= set(self._plan.spared(answers)):
-                self.heard.set()
+                self.all_in.set()
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
             self._crash = error
             self.settled.set()
-            self.heard.set()
+            self.all_in.set()
 
     def result(self) -> Answers[A]:
         """Return the answers, or raise the bug that ended the asking."""
@@ -241,7 +242,7 @@ class _Asking(Generic[N, A]):
             NodeOutcome(
                 operator=question.node.operator,
                 answer=question.answer,
-                said=question.said,
+                summary=question.summary,
                 error=question.error,
                 attempts=max(1, question.tries.made),
                 elapsed_s=(now if question.ended_at is None else question.ended_at) - question.asked_at,

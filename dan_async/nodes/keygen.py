@@ -3,6 +3,9 @@ Key generation over the nodes (docs/node-protocol.md, "Key generation"): the par
 
 Until the owner has signed, a node that fails is replaced silently. After that a failed round is started again with a new
 signature, which a person is asked for only if the caller allows it.
+
+A slow node is raced by a spare at the challenge (``ask_many``), and left behind once t agree (``UntilVerdict``); one that is
+slow in signing is the business of ``signing_race``.
 """
 
 from __future__ import annotations
@@ -26,13 +29,13 @@ from dan_async.errors import (
     QuorumError,
     failure_kind,
 )
-from dan_async.events import EventHub, OperationRestarted, RequestLog, tell_verdict
+from dan_async.events import EventHub, OperationRestarted, RequestLog, report_verdict
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, KeygenTimings
+from dan_async.nodes.acknowledgements import KeygenTally, set_dissent_apart
 from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
-from dan_async.nodes.tally import KeygenTally, set_dissent_apart
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import MOST_RESTARTS, ChallengeResult, restarted_request_id
 from dan_async.protocols.node_claims import Acknowledgement
@@ -160,7 +163,7 @@ async def run_keygen(
             health.misbehaved()
         elif failure is None and outcome.error is None:
             health.acknowledged(in_time=outcome.operator in agreeing)
-    tell_verdict(
+    report_verdict(
         nodes[opened.participants[0]].events,
         setup.request_id,
         setup.operation,
@@ -280,7 +283,7 @@ class NodeKeygen:
         self._restarts += 1
         RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
         new_id = restarted_request_id(self._first.request_id, self._restarts)
-        if self._events.hooks:
+        if self._events.listeners:
             self._events.emit(
                 OperationRestarted(
                     request_id=request.request_id,

@@ -144,7 +144,7 @@ class Node:
         attempts = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
         attempt: Callable[[], Awaitable[T]]
         attempt = partial(self._attempt, request, deadline, tries, is_look=is_look)
-        if self.events.hooks:
+        if self.events.listeners:
             attempt = attempts.watch(attempt)
         started = self._retry.clock()
         try:

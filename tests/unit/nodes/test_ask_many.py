@@ -381,7 +381,7 @@ async def test_an_answer_that_the_plan_refuses_is_a_failure() -> None:
 
     answers = await ask_many(some("abc"), Asking(), Picky(wanted=2), step="", deadline=Deadline(None))
     assert list(answers.values) == ["a", "c"]
-    assert [o.said for o in answers.outcomes if o.is_success] == ["a said nonce", "c said nonce"]
+    assert [o.summary for o in answers.outcomes if o.is_success] == ["a said nonce", "c said nonce"]
     assert [o.operator for o in answers.failures] == ["b"]
 
 
