@@ -54,7 +54,9 @@ The tree::
     │   │   └── PaymasterError                ... and it is the paymaster's doing
     │   ├── DuplicateUserOperationError       it was sent before
     │   ├── UserOperationRevertedError        it is on the chain, and its calls were reverted
+    │   ├── UserOperationCostError            it could cost more than the account's limit; nothing was signed
     │   └── UserOperationTimeoutError (TimeoutError)  it is not on the chain yet
+    │       └── UserOperationInDoubtError     ... it was sent, and may have been executed
     └── SignatureCheckError                   a signature does not recover to the session's address
 
 Every error has ``message`` (what happened) and ``hint`` (what to do), and where they are known ``phase``,
@@ -126,7 +128,9 @@ __all__ = [
     "StoreUnavailableError",
     "ThresholdDowngradeError",
     "TransportError",
+    "UserOperationCostError",
     "UserOperationError",
+    "UserOperationInDoubtError",
     "UserOperationRevertedError",
     "UserOperationTimeoutError",
     "WalletError",
@@ -137,6 +141,13 @@ __all__ = [
 ]
 
 A = TypeVar("A")
+
+
+def escape_controls(text: str) -> str:
+    """Escape control and format characters, but for line breaks: a peer's text must not command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class DanError(Exception):
@@ -167,9 +178,10 @@ class DanError(Exception):
         attempts: int | None = None,
         retryable: bool | None = None,
     ) -> None:
+        message = escape_controls(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = escape_controls(hint)
         self.phase = phase
         self.node = node
         self.request_id = request_id
@@ -746,12 +758,37 @@ class UserOperationRevertedError(UserOperationError):
     ) -> None:
         super().__init__(message, **context)
         self.transaction_hash = transaction_hash
-        self.reason = reason
+        self.reason = escape_controls(reason)
         self.receipt = receipt
+
+
+class UserOperationCostError(UserOperationError):
+    """
+    An operation could cost more than the account's *cost_limit*. Nothing was signed or sent.
+
+    Args:
+        message: What happened.
+        cost: Most that the entry point could take for its gas, in wei.
+        limit: The limit, in wei.
+        **context: As for ``UserOperationError``.
+    """
+
+    def __init__(self, message: str, *, cost: int, limit: int, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.cost = cost
+        self.limit = limit
 
 
 class UserOperationTimeoutError(UserOperationError, TimeoutError):
     """The operation was sent and is not on the chain yet. It may still come: do not send it again with another nonce."""
+
+
+class UserOperationInDoubtError(UserOperationTimeoutError):
+    """
+    The operation was sent, and neither bundler nor chain says what became of it: it may have been executed.
+
+    Wait for the receipt of ``user_operation_hash``; the same calls in another operation could be made twice.
+    """
 
 
 # --- how a failure is to be taken -------------------------------------------------------------------------------------

@@ -6,7 +6,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from attrs import Factory, field, frozen
 
-from dan_async._values import check_int, check_seconds, check_text, optional, required, to_hex
+from dan_async._values import (
+    MAX_PERMISSIONS_LENGTH,
+    check_int,
+    check_seconds,
+    check_text,
+    optional,
+    required,
+    to_hex,
+)
 from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import parse_signature, recover_address
@@ -137,7 +145,7 @@ class KeygenRequest:
     owner_id: str = field(validator=required(check_text))
     threshold: Threshold
     claim: EphemeralClaim
-    permissions: str | None = field(default=None, validator=optional(check_text, most=64 * 1024))
+    permissions: str | None = field(default=None, validator=optional(check_text, most=MAX_PERMISSIONS_LENGTH))
     key_label: str | None = field(default=None, validator=optional(check_text, most=256))
     min_parties: int | None = None
     allow_resign: bool = False
