@@ -1,9 +1,4 @@
-"""
-A party's share of the key, as it is kept after key generation.
-
-That the public shares make the public key is checked by the parties in ``dkg``, and by the client in
-``nodes/acknowledgements.py``.
-"""
+"""A party's kept share of the key. Public shares are checked in ``dkg``, and by clients in nodes/acknowledgements.py."""
 
 from __future__ import annotations
 
