@@ -194,10 +194,10 @@ class _Asking(Generic[N, A]):
         if plan.is_settled(self._answers):
             self.settled.set()
             return
-        missing = plan.wanted - answered - (len(self._awaited) - self._late)
-        if self._questions and self._deadline.is_over:
+        missing = max(0, plan.wanted - answered - (len(self._awaited) - self._late))
+        if missing and self._questions and self._deadline.is_over:
             missing = 0  # a spare could not answer any more
-        for node in islice(self._candidates, max(0, missing)):
+        for node in islice(self._candidates, missing):
             question: _Question[N, A] = _Question(node, time.monotonic())
             self._questions.append(question)
             self._awaited[node.operator] = question
