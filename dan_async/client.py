@@ -15,7 +15,7 @@ from dan_async.batch import BatchRun, Made
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, RecordConflictError
-from dan_async.events import Observable, OnEvent, check_hook
+from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
@@ -90,7 +90,7 @@ class DanClient:
             )
         self._on_event = on_event
         if on_event is not None:
-            check_hook(on_event)
+            check_listener(on_event)
             if self._network is not None:
                 _observe(self._network, on_event)
         self._opening = asyncio.Lock()

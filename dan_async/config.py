@@ -74,7 +74,7 @@ class Threshold:
         return cls(int(t), int(n))
 
 
-#: DAN's usual threshold, used when neither the caller nor the network names one.
+#: DAN's usual threshold. A network made without one takes it, and jobs take the network's where their caller names none.
 DEFAULT_THRESHOLD = Threshold(3, 5)
 
 

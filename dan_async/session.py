@@ -22,6 +22,8 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId
 
+__all__ = ["DanModuleInfo", "DanSessionKeyPayload"]
+
 #: Our field names and the seed's, in the seed's order.
 _SEED_NAMES = {
     "session_key_eoa": "sessionKeyEOA",

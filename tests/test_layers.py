@@ -48,7 +48,7 @@ PURE = (
     "crypto",
     "protocols",
     "permissions",
-    "nodes/tally.py",
+    "nodes/acknowledgements.py",
     "nodes/signature_shares.py",
     "devnet/mpc",
     "devnet/node/checks.py",

@@ -83,7 +83,7 @@ class NodeNetwork:
         rest: How long a node that failed is left alone.
         signing: How to sign: how many presignatures are made ahead.
         transport_for: Makes the way to a node, instead of a connection; for tests with ``InMemoryTransport``.
-        on_event: Told of what happens; see ``dan_async.events``.
+        on_event: Called with each event; see ``dan_async.events``.
 
     Raises:
         InvalidFieldError: A node is not given properly, or an operator is given twice.
@@ -152,7 +152,7 @@ class NodeNetwork:
         return f"NodeNetwork({len(self.pool.nodes)} nodes, default {self.default_threshold})"
 
     def observe(self, on_event: OnEvent) -> None:
-        """Have one more function told of what happens; see ``dan_async.events.Observable``."""
+        """Have one more function called with each event; see ``dan_async.events.Observable``."""
         self.pool.events.add(on_event)
 
     def check_keygen(self, request: KeygenRequest) -> None:

@@ -17,7 +17,7 @@ from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_ur
 from dan_async.crypto.signature import recover_address
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
-    FAILURE_KINDS,
+    NODE_FAILURES,
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
@@ -146,7 +146,7 @@ class Node:
         attempts = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
         attempt: Callable[[], Awaitable[T]]
         attempt = partial(self._attempt, request, deadline, tries, is_look=is_look)
-        if self.events.hooks:
+        if self.events.listeners:
             attempt = attempts.watch(attempt)
         started = self._retry.clock()
         try:
@@ -247,7 +247,7 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
-        retryable=FailureKind.RETRYABLE in FAILURE_KINDS.get(error.code, FailureKind.NONE),
+        retryable=FailureKind.RETRYABLE in NODE_FAILURES.get(error.code, FailureKind.NONE),
         **context,
     )
 

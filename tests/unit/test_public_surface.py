@@ -552,11 +552,19 @@ _NO_DOORS = {
     "network": (
         *("AuthModule", "Network", "NetworkSource", "SettlesKeygen"),  # interfaces
         *("KeygenSettlement", "NetworkHealth", "NodeHealth", "NodeState", "SigningOrder"),
+        *(
+            "EphemeralKeyChange",
+            "EphemeralKeyReport",
+            "KeygenReport",
+            "KeygenRequest",
+            "KeygenTimings",
+        ),  # made by jobs
     ),
     "nodes": (),
     "permissions": ("Permissions",),
     "request": ("OnReport", "SmartAccount"),
     "retry": ("DEFAULT_RETRY_TABLE", "HTTP_STATUSES", "NODE_CODES", "BeforeSleep", "RetryDetails", "Row"),
+    "session": (),
     "storage": ("KeySource", "MemorySessionStore", "Page", "SessionState", "SessionStore"),
     "storage.sqlalchemy_store": (),
     "transport": ("Transport",),
