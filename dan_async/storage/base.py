@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args, runtime_checkable
 
 from attrs import asdict, evolve, field, frozen
@@ -38,8 +38,7 @@ _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
 }
 
 
-def check_state(name: str, value: object) -> SessionState:
-    """Check the name of a state."""
+def _check_state(name: str, value: object) -> SessionState:
     if value not in STATES:
         raise InvalidFieldError(name, f"must be one of {', '.join(STATES)}")
     return value
@@ -112,7 +111,7 @@ class StoredSession:
 
     def __attrs_post_init__(self) -> None:
         from_hex(self.record_id, field="record_id", length=32, prefix=True)
-        check_state("state", self.state)
+        _check_state("state", self.state)
         if self.session is None and self.state in ("active", "revoked"):
             raise InvalidFieldError("session", f"is missing, and the record is {self.state}")
         if self.state == "pending" and self.intent is None:
@@ -226,7 +225,7 @@ class StoredSession:
 
 def _states(value: object) -> tuple[SessionState, ...]:
     given = (value,) if isinstance(value, str) else tuple(value)  # type: ignore[arg-type]  # checked one by one
-    return tuple(check_state("state", state) for state in given)
+    return tuple(_check_state("state", state) for state in given)
 
 
 @frozen(kw_only=True)
@@ -282,7 +281,8 @@ class SessionStore(Protocol):
     """
     Keeps records of sessions.
 
-    Once a method has returned, its change is kept. Every method may raise a subclass of ``StoreError``.
+    Once a method has returned, its change is kept. Every method may raise a subclass of ``StoreError``. A class of your own
+    may be derived from this one, which then has ``find``, or just have the methods.
     """
 
     async def save(self, record: StoredSession) -> None:
@@ -302,13 +302,19 @@ class SessionStore(Protocol):
         """Return the record with that reference, or None."""
         ...
 
-    def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
+    async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
         """
         Go through the records that match, oldest first, a page at a time.
 
         Changes made meanwhile may be seen or not; nothing is seen twice.
         """
-        ...
+        page = await self.list_page(where)
+        while True:
+            for record in page.records:
+                yield record
+            if page.next is None:
+                return
+            page = await self.list_page(where, after=page.next)
 
     async def list_page(
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
@@ -379,18 +385,15 @@ class SessionStore(Protocol):
         ...
 
 
-def check_limit(limit: object) -> None:
-    """Check the size of a page."""
+def page_of(records: Sequence[StoredSession], *, is_last: bool) -> Page:
+    """Return a page with the cursor that ``page_start`` reads: time and id of its last record."""
+    cursor = None if is_last else f"{records[-1].created_at}.{records[-1].record_id}"
+    return Page(records=tuple(records), next=cursor)
+
+
+def page_start(limit: object, after: str | None) -> tuple[int, str] | None:
+    """Check where a page begins and how long it is. Return the time and the id of the record before it."""
     check_int("limit", limit, least=1, most=1000)
-
-
-def encode_cursor(record: StoredSession) -> str:
-    """Return where the page after a record begins."""
-    return f"{record.created_at}.{record.record_id}"
-
-
-def decode_cursor(after: str | None) -> tuple[int, str] | None:
-    """Read the result of ``encode_cursor``."""
     if after is None:
         return None
     moment, point, record_id = after.partition(".") if isinstance(after, str) else ("", "", "")
@@ -399,20 +402,7 @@ def decode_cursor(after: str | None) -> tuple[int, str] | None:
     return int(moment), record_id
 
 
-async def walk_pages(store: SessionStore, where: SessionFilter | None) -> AsyncIterator[StoredSession]:
-    """Yield the records that match, page after page: ``find`` of every store."""
-    after: str | None = None
-    while True:
-        page = await store.list_page(where, after=after)
-        for record in page.records:
-            yield record
-        after = page.next
-        if after is None:
-            return
-
-
 def conflict(record_id: str, expected: SessionState, found: str | None) -> RecordConflictError:
-    """Return the error for a record that is in another state than expected."""
     said = "is not in the store" if found is None else f"is {found}"
     return RecordConflictError(f"the record {said}, expected was {expected}", request_id=record_id)
 

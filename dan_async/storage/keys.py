@@ -108,7 +108,7 @@ class KeySource(Protocol):
         ...
 
 
-class FixedKeys:
+class FixedKeys(KeySource):
     """
     Keys that are known from the start.
 
@@ -132,12 +132,10 @@ class FixedKeys:
         return f"FixedKeys(current={self._current.id!r}, older={len(self._keys) - 1})"
 
     async def current(self, known: str | None) -> StoreKey:
-        """Return the first key."""
         del known
         return self._current
 
     async def by_id(self, key_id: str) -> StoreKey | None:
-        """Return the key of that id."""
         return self._keys.get(key_id)
 
 
@@ -199,7 +197,7 @@ def _parse(data: bytes, where: str) -> FixedKeys:
         ) from None
 
 
-class PassphraseKeys:
+class PassphraseKeys(KeySource):
     """
     Keys that are derived from a passphrase with scrypt (RFC 7914).
 
@@ -290,7 +288,7 @@ def _scrypt(passphrase: str, head: str) -> StoreKey:
     return StoreKey(f"{head}:{_derived_id(secret)}", secret)
 
 
-class CallbackKeys:
+class CallbackKeys(KeySource):
     """
     Keys from somewhere else, such as a key management service.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -29,13 +29,12 @@ from dan_async.storage.base import (  # noqa: E402 - same
     Page,
     SessionFilter,
     SessionState,
+    SessionStore,
     StoredSession,
     check_clock,
-    check_limit,
     conflict,
-    decode_cursor,
-    encode_cursor,
-    walk_pages,
+    page_of,
+    page_start,
 )
 from dan_async.storage.database import (  # noqa: E402 - same
     READS_ONLY,
@@ -60,9 +59,9 @@ _MOST_TOGETHER = 256
 _TRIES = 5
 
 
-class SQLAlchemyStore:
+class SQLAlchemyStore(SessionStore):
     """
-    Keeps encrypted records in a database. See ``SessionStore`` for the methods.
+    Keeps encrypted records in a database.
 
     Making one does no I/O; it opens itself when it is first used, and brings an older schema up to date. Use it as an async
     context manager, or call ``aclose()``. One store serves any number of concurrent calls on its event loop; several
@@ -179,23 +178,15 @@ class SQLAlchemyStore:
         return await self._sealer.open(_sealed(rows[0])) if rows else None
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        """Return a record."""
         return await self._first(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        """Return the record with that reference."""
         return await self._first(sa.select(sessions_table).where(sessions_table.c.reference == reference))
-
-    def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
-        """Go through the records that match."""
-        return walk_pages(self, where)
 
     async def list_page(
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
-        """Return one page of the records that match."""
-        check_limit(limit)
-        start = decode_cursor(after)
+        start = page_start(limit, after)
         query = sa.select(sessions_table).where(*_conditions(where or SessionFilter()))
         if start is not None:
             query = query.where(
@@ -205,25 +196,22 @@ class SQLAlchemyStore:
         rows = await self._fetch(
             query.order_by(sessions_table.c.created_at, sessions_table.c.record_id).limit(limit + 1)
         )
-        records = tuple([await self._sealer.open(_sealed(row)) for row in rows[:limit]])
-        return Page(records=records, next=encode_cursor(records[-1]) if len(rows) > limit else None)
+        records = [await self._sealer.open(_sealed(row)) for row in rows[:limit]]
+        return page_of(records, is_last=len(rows) <= limit)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     async def save(self, record: StoredSession) -> None:
-        """Keep a new record."""
         await self.open()
         insert = sa.insert(sessions_table).values(**asdict(await self._sealer.seal(record)), version=1)
         await self._writer.run(lambda connection: int(connection.execute(insert).rowcount))
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
-        """Put a record in the place of an older form of it."""
         await self._change(record.record_id, expected, lambda _: record)
 
     async def change_state(
         self, record_id: RequestId, state: SessionState, *, expected: SessionState
     ) -> StoredSession:
-        """Change a record's state."""
         return await self._change(record_id, expected, lambda known: known.changed(state, now=self._clock()))
 
     async def _change(
@@ -252,7 +240,6 @@ class SQLAlchemyStore:
         return await self._writer.run(lambda connection: connection.execute(update).rowcount == 1)
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        """Delete a record."""
         await self.open()
         delete = sa.delete(sessions_table).where(sessions_table.c.record_id == record_id)
         if expected is not None:
@@ -260,7 +247,6 @@ class SQLAlchemyStore:
         return await self._writer.run(lambda connection: connection.execute(delete).rowcount == 1)
 
     async def mark_expired(self) -> int:
-        """Mark every record whose key has ended as expired."""
         await self._check_clock()
         ended = SessionFilter(state=("pending", "active", "revoked"), expires_by=max(0, int(self._clock())))
         count = 0
@@ -273,7 +259,6 @@ class SQLAlchemyStore:
         return count
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
-        """Delete every record whose key has ended."""
         await self._check_clock()
         delete = sa.delete(sessions_table).where(
             sessions_table.c.expires_at <= int(self._clock() - ended_for_s)
@@ -401,15 +386,19 @@ class GroupWriter:
         try:
             await self._commit(group)
         except Exception as error:  # noqa: BLE001 - it is raised to the caller whose write it was
-            if len(group) == 1:
-                group[0].error = error
-                self._answer(group)
+            if len(group) > 1:
+                # One of them may be to blame: each gets a transaction of its own.
+                for write in group:
+                    await self._commit_group([write])
                 return
-            # One of them may be to blame: each gets a transaction of its own.
-            for write in group:
-                await self._commit_group([write])
-            return
-        self._answer(group)
+            group[0].error = error
+        for write in group:
+            if write.done.done():  # the caller was cancelled
+                continue
+            if write.error is not None:
+                write.done.set_exception(write.error)
+            else:
+                write.done.set_result(write.result)
 
     async def _commit(self, group: list[_Write]) -> None:
         def run_all(connection: sa.Connection) -> None:
@@ -423,13 +412,3 @@ class GroupWriter:
         with translated():
             async with self._engine.begin() as connection:
                 await connection.run_sync(run_all)
-
-    @staticmethod
-    def _answer(group: list[_Write]) -> None:
-        for write in group:
-            if write.done.done():  # the caller was cancelled
-                continue
-            if write.error is not None:
-                write.done.set_exception(write.error)
-            else:
-                write.done.set_result(write.result)
