@@ -108,8 +108,8 @@ class OpenTelemetryObserver:
             AttemptFailed: self._on_attempt_ended,
             AttemptAbandoned: self._on_attempt_ended,
             RetryScheduled: self._on_retry,
-            NodeDown: self._on_node_down,
-            NodeUp: self._on_node_up,
+            NodeDown: self._on_node_change,
+            NodeUp: self._on_node_change,
             WalletAsked: self._on_wallet_asked,
             WalletAnswered: self._on_wallet_answered,
             Verdict: self._on_verdict,
@@ -201,11 +201,8 @@ class OpenTelemetryObserver:
 
     # --- nodes and wallet ---------------------------------------------------------------------------------------------
 
-    def _on_node_down(self, event: NodeDown) -> None:
-        self._nodes_down.add(1, {"dan.node": event.node})
-
-    def _on_node_up(self, event: NodeUp) -> None:
-        self._nodes_down.add(-1, {"dan.node": event.node})
+    def _on_node_change(self, event: NodeDown | NodeUp) -> None:
+        self._nodes_down.add(1 if isinstance(event, NodeDown) else -1, {"dan.node": event.node})
 
     def _on_wallet_asked(self, event: WalletAsked) -> None:
         span = self._child(event, "dan wallet", {"dan.interactive": event.is_interactive})

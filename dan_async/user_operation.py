@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast, get_type_hints
 
 from attrs import NOTHING, field, fields, frozen
 
@@ -124,8 +124,7 @@ class _Member:
     needed: bool
 
 
-@cache
-def _members_of(form: type[Any]) -> Mapping[str, _Member]:
+def _find_members(form: type[Any]) -> Mapping[str, _Member]:
     """Return the members by our field names: the name is the field's in camelCase, its annotation has the reader."""
     hints = get_type_hints(form, include_extras=True)
     found = {}
@@ -135,6 +134,9 @@ def _members_of(form: type[Any]) -> Mapping[str, _Member]:
         wire = first + "".join(map(str.capitalize, others))
         found[attribute.name] = _Member(wire, read, needed=attribute.default is NOTHING)
     return found
+
+
+_members_of = cast("Callable[[type[Any]], Mapping[str, _Member]]", cache(_find_members))
 
 
 class JsonRpcForm:

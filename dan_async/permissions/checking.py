@@ -302,19 +302,15 @@ def _erc7579(data: bytes) -> tuple[Call, ...]:
     if mode[2:] != _REST_OF_MODE:
         raise InvalidFieldError("data", "has an execution mode that is not known")
     if call_type == 0x00:
-        return _erc7579_single(execution)
+        head = _ADDRESS_LENGTH + _WORD
+        if len(execution) < head:
+            raise InvalidFieldError("data", "has a call that is cut short")
+        target = to_checksum_address(execution[:_ADDRESS_LENGTH])
+        return (Call(target, int.from_bytes(execution[_ADDRESS_LENGTH:head]), execution[head:]),)
     if call_type == 0x01:
         return _batch_of_tuples(execution)
     name = {0xFE: "a static call", 0xFF: "a delegate call"}.get(call_type, "an unknown type of call")
     raise InvalidFieldError("data", f"has {name}; single and batch are allowed")
-
-
-def _erc7579_single(execution: bytes) -> tuple[Call, ...]:
-    head = _ADDRESS_LENGTH + _WORD
-    if len(execution) < head:
-        raise InvalidFieldError("data", "has a call that is cut short")
-    target = to_checksum_address(execution[:_ADDRESS_LENGTH])
-    return (Call(target, int.from_bytes(execution[_ADDRESS_LENGTH:head]), execution[head:]),)
 
 
 #: Function -> the reader of its arguments.
