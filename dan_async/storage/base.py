@@ -402,6 +402,11 @@ def page_start(limit: object, after: str | None) -> tuple[int, str] | None:
     return int(moment), record_id
 
 
+def ended_by(now: float) -> SessionFilter:
+    """Return the filter of records to be marked as expired; *now* is in Unix seconds."""
+    return SessionFilter(state=("pending", "active", "revoked"), expires_by=max(0, int(now)))
+
+
 def conflict(record_id: str, expected: SessionState, found: str | None) -> RecordConflictError:
     said = "is not in the store" if found is None else f"is {found}"
     return RecordConflictError(f"the record {said}, expected was {expected}", request_id=record_id)

@@ -293,7 +293,8 @@ class CallbackKeys(KeySource):
     Keys from somewhere else, such as a key management service.
 
     Args:
-        fetch: Returns the key of an id, or with None the current one; returns None for an id that it does not know.
+        fetch: Returns the key of an id, or with None the current one; returns None for an id that it does not know. If it
+            fails, the store's call fails with a ``StoreKeyError``, whose cause is its own exception.
         keep_s: How many seconds a key is kept in memory before *fetch* is asked again; 0 to ask every time.
         clock: A monotonic clock.
     """
@@ -314,12 +315,6 @@ class CallbackKeys(KeySource):
         return f"CallbackKeys({len(self._kept)} kept)"
 
     async def current(self, known: str | None) -> StoreKey:
-        """
-        Return the current key.
-
-        Raises:
-            StoreKeyError: The service returned none; its own exception, if any, is the cause.
-        """
         del known
         key = await self._ask(None)
         if key is None:
@@ -327,12 +322,6 @@ class CallbackKeys(KeySource):
         return key
 
     async def by_id(self, key_id: str) -> StoreKey | None:
-        """
-        Return the key of that id.
-
-        Raises:
-            StoreKeyError: The service failed; its own exception is the cause.
-        """
         return await self._ask(key_id)
 
     async def _ask(self, key_id: str | None) -> StoreKey | None:

@@ -14,6 +14,7 @@ from dan_async.storage.base import (
     StoredSession,
     check_clock,
     conflict,
+    ended_by,
     page_of,
     page_start,
 )
@@ -98,11 +99,7 @@ class MemorySessionStore(SessionStore):
     async def mark_expired(self) -> int:
         now = self._clock()
         self._check_clock(now)
-        ended = [
-            record
-            for record in self._records.values()
-            if record.expires_at <= now and record.state in ("pending", "active", "revoked")
-        ]
+        ended = list(filter(ended_by(now).matches, self._records.values()))
         for record in ended:
             self._records[record.record_id] = record.changed("expired", now=now)
         return len(ended)

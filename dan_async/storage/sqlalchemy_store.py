@@ -10,22 +10,16 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from dan_async.errors import require_extra
+from attrs import asdict, define, field, fields
 
-for _module in ("sqlalchemy", "alembic"):
-    require_extra(_module, extra="storage", purpose="A session store in a database")
-
-import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
-from attrs import asdict, define, field, fields  # noqa: E402 - same
-from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
-
-from dan_async.errors import (  # noqa: E402 - same
+from dan_async.errors import (
     ClientClosedError,
     RecordConflictError,
     StoreError,
     StoreTamperedError,
+    require_extra,
 )
-from dan_async.storage.base import (  # noqa: E402 - same
+from dan_async.storage.base import (
     Page,
     SessionFilter,
     SessionState,
@@ -33,9 +27,20 @@ from dan_async.storage.base import (  # noqa: E402 - same
     StoredSession,
     check_clock,
     conflict,
+    ended_by,
     page_of,
     page_start,
 )
+from dan_async.storage.keys import KeySource
+from dan_async.storage.sealing import SealedRecord, Sealer
+from dan_async.types import Clock, RequestId
+
+for _module in ("sqlalchemy", "alembic"):
+    require_extra(_module, extra="storage", purpose="A session store in a database")
+
+import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
+from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
+
 from dan_async.storage.database import (  # noqa: E402 - same
     READS_ONLY,
     bring_up_to_date,
@@ -45,9 +50,6 @@ from dan_async.storage.database import (  # noqa: E402 - same
     sessions_table,
     translated,
 )
-from dan_async.storage.keys import KeySource  # noqa: E402 - same
-from dan_async.storage.sealing import SealedRecord, Sealer  # noqa: E402 - same
-from dan_async.types import Clock, RequestId  # noqa: E402 - same
 
 __all__ = ["SQLAlchemyStore"]
 
@@ -248,9 +250,8 @@ class SQLAlchemyStore(SessionStore):
 
     async def mark_expired(self) -> int:
         await self._check_clock()
-        ended = SessionFilter(state=("pending", "active", "revoked"), expires_by=max(0, int(self._clock())))
         count = 0
-        async for record in self.find(ended):
+        async for record in self.find(ended_by(self._clock())):
             try:
                 await self.change_state(record.record_id, "expired", expected=record.state)
                 count += 1
