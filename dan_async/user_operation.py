@@ -568,10 +568,8 @@ class UserOperationReceipt:
             raise InvalidFieldError("success", "must be true or false")
         reason = found.get("reason")
         return cls(
-            user_operation_hash=to_hex(from_hex(found.get("userOpHash"), field="userOpHash", length=32)),
-            transaction_hash=to_hex(
-                from_hex(receipt.get("transactionHash"), field="transactionHash", length=32)
-            ),
+            user_operation_hash=to_hex(_read_word(found.get("userOpHash"), "userOpHash")),
+            transaction_hash=to_hex(_read_word(receipt.get("transactionHash"), "transactionHash")),
             block_number=_read_uint256(receipt.get("blockNumber"), "blockNumber"),
             is_success=found["success"],
             reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",

@@ -183,12 +183,10 @@ class EphemeralKeySetup:
 
     @property
     def claim_text(self) -> str | None:
-        """The ephemeral claim's exact text (tag 2)."""
         return find_tag(self.metadata, TAG_CLAIM)
 
     @property
     def tagged_key_id(self) -> str | None:
-        """The key's id (tag 3)."""
         return find_tag(self.metadata, TAG_KEY_ID)
 
 
