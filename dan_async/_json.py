@@ -20,6 +20,9 @@ from dan_async.types import Json
 #: Deepest nesting of arrays and objects that is read.
 MAX_DEPTH = 64
 
+#: Most commas and brackets outside of strings, and so values: a MiB of nothing else would keep a loop busy for 0.6 s.
+MAX_MARKS = 64 * 1024
+
 
 def _refuse_float(_: str) -> Any:
     raise ProtocolError("the JSON text holds a number that is not a whole number")
@@ -63,6 +66,8 @@ def load(text: str | bytes) -> Json:
         decoded = text if isinstance(text, str) else text.decode()
     except UnicodeDecodeError:
         raise ProtocolError("the text is not UTF-8") from None
+    if has_too_many_values(decoded, MAX_MARKS):
+        raise ProtocolError("the JSON text holds too many values, or is nested too deeply")
     if is_too_deep(decoded, MAX_DEPTH):
         raise ProtocolError("the JSON text is nested too deeply")
     try:
@@ -75,6 +80,15 @@ def load(text: str | bytes) -> Json:
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 _BRACKET = re.compile(r"[\[{\]}]")
+
+
+def has_too_many_values(text: str, most: int) -> bool:
+    """Return whether there are more than *most* commas and brackets outside of strings, whether the text is JSON or not."""
+    return _count_marks(text) > most and _count_marks(_STRING.sub("", text)) > most
+
+
+def _count_marks(text: str) -> int:
+    return sum([text.count(mark) for mark in ",[]{}"])
 
 
 def is_too_deep(text: str, most: int) -> bool:

@@ -7,13 +7,14 @@ made by t nodes. Transactions are encoded by eth-account itself.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dan_async._values import from_hex
 from dan_async.client import DanClient
 from dan_async.crypto.address import parse_address
-from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.eip712 import takes_long, typed_data_digest
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import personal_message_digest
 from dan_async.errors import DanError, InvalidFieldError, require_extra
@@ -144,7 +145,10 @@ class DanAccount:
             }
         elif any(part is not None for part in parts):
             raise InvalidFieldError("full_message", "is given as well as a part of it")
-        digest = typed_data_digest(full_message)
+        if takes_long(full_message):
+            digest = await asyncio.to_thread(typed_data_digest, full_message)
+        else:
+            digest = typed_data_digest(full_message)
         return _signed_message(digest, await self._sign(full_message, "EIP712", chain_id))
 
     async def unsafe_sign_hash(self, message_hash: bytes | str) -> SignedMessage:

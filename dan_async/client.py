@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dan_async import jobs
-from dan_async._values import check_seconds
+from dan_async._values import check_seconds, check_text, setting
 from dan_async.batch import BatchRun, Made
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
@@ -80,7 +80,7 @@ class DanClient:
         if store is not None and not isinstance(store, SessionStore):
             raise InvalidFieldError("store", f"must be a session store, not {type(store).__name__}")
         self._keeper = None if store is None else SessionKeeper(store, clock)
-        self._timeouts = timeouts or Timeouts()
+        self._timeouts = setting("timeouts", timeouts, Timeouts)
         self._clock = clock
         self._source = network if isinstance(network, NetworkSource) else None
         self._network = network if isinstance(network, Network) else None
@@ -571,7 +571,7 @@ class DanClient:
             DanError: Any other failure, named.
         """
         store = self._kept().store
-        record = await store.get(record_id)
+        record = await store.get(RequestId(check_text("record_id", record_id)))
         if record is None or record.state != "active" or record.session is None:
             said = "is not in the store" if record is None else f"is {record.state}, not active"
             raise RecordConflictError(f"the record {said}", request_id=record_id)

@@ -82,6 +82,13 @@ from dan_async.types import Hex, OperatorAddress
 A = TypeVar("A")
 
 
+def escape_controls(text: str) -> str:
+    """Escape control and format characters, but for line breaks: a peer's text must not command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class DanError(Exception):
     """
     Base of every error of ours: one ``except DanError`` catches them all.
@@ -110,9 +117,10 @@ class DanError(Exception):
         attempts: int | None = None,
         retryable: bool | None = None,
     ) -> None:
+        message = escape_controls(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = escape_controls(hint)
         self.phase = phase
         self.node = node
         self.request_id = request_id
@@ -735,7 +743,7 @@ class UserOperationRevertedError(UserOperationError):
     ) -> None:
         super().__init__(message, **context)
         self.transaction_hash = transaction_hash
-        self.reason = reason
+        self.reason = escape_controls(reason)
         self.receipt = receipt
 
 

@@ -364,7 +364,12 @@ def choose_auth(
         return EoaAuth(found, timeout_s=limit_s)
     if wallet is not None or browser_wallet is not None:
         raise InvalidFieldError("wallet", "is given as well as auth", hint="Give one of them")
-    if getattr(auth, "method", None) not in ("eoa", "passkey"):
+    if not (
+        getattr(auth, "method", None) in ("eoa", "passkey")
+        and isinstance(getattr(auth, "id", None), str)
+        and isinstance(getattr(auth, "interactive", None), bool)
+        and callable(getattr(auth, "authorise", None))
+    ):
         raise InvalidFieldError("auth", "must be an owner: a wallet or a passkey")
     return WatchedAuth(auth, timeout_s=limit_s)
 
@@ -386,6 +391,12 @@ def _choose_wallet(
                 name, "is not a wallet", hint="It needs address, interactive and an async sign_typed_data()"
             )
         parse_address(f"{name}.address", getattr(candidate, "address", None))
+        if not isinstance(getattr(candidate, "interactive", None), bool):
+            raise InvalidFieldError(
+                f"{name}.interactive",
+                "must say whether a person is asked: True or False",
+                hint="An account of eth-account becomes a wallet with EthAccountWallet(account)",
+            )
         return candidate
     raise ConfigurationError(
         "no wallet was given, so nobody can authorise the session",

@@ -488,6 +488,8 @@ def user_operation_hash(
     Raises:
         InvalidFieldError: The version is not the operation's, or another argument is wrong.
     """
+    if not isinstance(operation, UserOperationV06 | UserOperationV07 | PackedUserOperation):
+        raise InvalidFieldError("operation", f"must be a user operation, not {type(operation).__name__}")
     if operation.version != version:
         raise InvalidFieldError(
             "version", f"is not the user operation's, which has the form of {operation.version}"

@@ -63,7 +63,10 @@ def sign_digest(private_key: bytes | SigningKey, digest: bytes) -> bytes:
 
 def personal_message_digest(message: bytes) -> bytes:
     """Return the digest of an EIP-191 personal message (version 0x45), which ``personal_sign`` signs."""
-    return keccak256(b"\x19Ethereum Signed Message:\n%d" % len(message) + message)
+    try:
+        return keccak256(b"\x19Ethereum Signed Message:\n%d" % len(message) + message)
+    except TypeError:
+        raise InvalidFieldError("message", f"must be bytes, not {type(message).__name__}") from None
 
 
 def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:

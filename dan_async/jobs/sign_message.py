@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import secrets
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 from dan_async._json import dump, load
 from dan_async._values import MAX_SAFE_INT, check_int, check_seconds, from_hex, member_of, number_of, to_hex
 from dan_async.config import Timeouts
+from dan_async.crypto.eip712 import SpelledValue, takes_long, typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import EphemeralKeyRefusedError, InvalidFieldError, SessionExpiredError
@@ -31,6 +33,7 @@ from dan_async.user_operation import (
 #: The messages that ``sign_message`` takes.
 Message: TypeAlias = str | bytes | bytearray | memoryview | TypedData
 
+_MOST_BITS = 256
 _DEEPEST = 60
 _DIGEST_LENGTH = 32
 _OPERATIONS = (UserOperationV06, UserOperationV07, PackedUserOperation)
@@ -57,8 +60,10 @@ async def sign_message(
 ) -> Hex:
     """Run the job over *network*; ``DanClient.sign_message`` has the full description."""
     info = session_of(session)
-    request = message_request(message, request_type)
-    digest = sign_request_digest(request)
+    if takes_long(message):
+        request, digest = await asyncio.to_thread(_request_and_digest, message, request_type)
+    else:
+        request, digest = _request_and_digest(message, request_type)
     _refuse_other_place(request, info, chain_id, entry_point)
     limits = timeouts or Timeouts()
     deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
@@ -174,6 +179,11 @@ def check_chain(found: object, session: DanModuleInfo, named: int | None) -> Non
 # --- the message ------------------------------------------------------------------------------------------------------
 
 
+def _request_and_digest(message: Message, request_type: str | None) -> tuple[SignRequest, bytes]:
+    request = message_request(message, request_type)
+    return request, sign_request_digest(request)
+
+
 def message_request(message: Message, request_type: str | None = None) -> SignRequest:
     """Make the request that a message stands for; its form says of which type it is, unless *request_type* does."""
     kind = _kind_of(message, request_type)
@@ -186,8 +196,12 @@ def message_request(message: Message, request_type: str | None = None) -> SignRe
     elif kind is RequestType.RAW_BYTES:
         text = to_hex(_digest(message))
     else:
-        text = _json_text(message, kind)
-    return SignRequest(request_type=kind, message=text, transaction_id=secrets.token_hex(16))
+        value = _json_value(message, kind)
+        text = value if isinstance(value, str) else dump(value)
+    request = SignRequest(request_type=kind, message=text, transaction_id=secrets.token_hex(16))
+    if kind is RequestType.EIP712 and isinstance(value, dict):
+        typed_data_digest(value)  # the text no longer shows which values were bytes or numbers
+    return request
 
 
 def _kind_of(message: object, request_type: object) -> RequestType:
@@ -229,14 +243,15 @@ def _digest(message: object) -> bytes:
     return raw
 
 
-def _json_text(message: object, kind: RequestType) -> str:
+def _json_value(message: object, kind: RequestType) -> str | dict[str, Any]:
     if isinstance(message, str):
         return message
     if not isinstance(message, Mapping):
         raise InvalidFieldError(
             "message", f"must be a mapping or JSON text for {kind}, not {type(message).__name__}"
         )
-    return dump(_json_ready(message, 0))
+    ready: dict[str, Any] = _json_ready(message, 0)
+    return ready
 
 
 def _json_ready(value: Any, depth: int) -> Any:
@@ -252,9 +267,13 @@ def _json_ready(value: Any, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_json_ready(entry, depth + 1) for entry in value]
     if isinstance(value, bytes | bytearray | memoryview):
-        return to_hex(bytes(value))
+        return SpelledValue(to_hex(bytes(value)))
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int):
-        return value if -MAX_SAFE_INT <= value <= MAX_SAFE_INT else str(value)
+        if abs(value) <= MAX_SAFE_INT:
+            return value
+        if value.bit_length() > _MOST_BITS:
+            raise InvalidFieldError("message", f"has a number of more than {_MOST_BITS} bits")
+        return SpelledValue(value)
     raise InvalidFieldError("message", f"has a value of type {type(value).__name__}, which cannot be signed")

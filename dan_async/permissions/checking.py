@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dan_async._values import check_instance
 from dan_async.crypto.abi import decode_arguments, function_selector
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.errors import InvalidFieldError, PermissionDeniedError
@@ -87,6 +88,7 @@ def check_permissions(permissions: Permissions, request: SignRequest, *, now: fl
         PermissionDeniedError: They do not; ``rule`` says which part of them.
         InvalidFieldError: The request's user operation does not have the form of its version.
     """
+    check_instance("request", request, SignRequest)
     if request.request_type is not RequestType.USER_OPERATION:
         raise PermissionDeniedError(
             "requestType",
@@ -237,7 +239,7 @@ def decode_calls(call_data: bytes) -> tuple[Call, ...]:
     Raises:
         PermissionDeniedError: It is not the canonical encoding of a call to one of the known functions.
     """
-    selector = call_data[:_SELECTOR_LENGTH]
+    selector = check_instance("call_data", call_data, bytes)[:_SELECTOR_LENGTH]
     decode = _DECODERS.get(selector) if len(selector) == _SELECTOR_LENGTH else None
     if decode is None:
         raise PermissionDeniedError(

@@ -15,7 +15,14 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import frozen
 
 from dan_async._json import is_too_deep
-from dan_async._values import MAX_PERMISSIONS_LENGTH, MAX_SAFE_INT, check_int, check_text, number_of
+from dan_async._values import (
+    MAX_PERMISSIONS_LENGTH,
+    MAX_SAFE_INT,
+    check_instance,
+    check_int,
+    check_text,
+    number_of,
+)
 from dan_async.crypto.abi import function_selector
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
@@ -283,7 +290,7 @@ def _refuse_constant(name: str) -> Any:
 
 def _load(text: str) -> Any:
     """Read the JSON text: repeated members and numbers that are not whole are refused."""
-    permissions_text(text)  # length, depth, and that it is JSON at all
+    permissions_text(check_instance("permissions", text, str))  # length, depth, and that it is JSON at all
     return json.loads(text, object_pairs_hook=_refuse_repeated, parse_float=_refuse_float)
 
 

@@ -12,6 +12,7 @@ from dan_async._values import (
     MAX_SAFE_INT,
     check_algorithm,
     check_int,
+    check_list,
     check_private_key_hex,
     check_text,
     from_hex,
@@ -38,7 +39,7 @@ _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
 }
 
 
-def _check_state(name: str, value: object) -> SessionState:
+def check_state(name: str, value: object) -> SessionState:
     if value not in STATES:
         raise InvalidFieldError(name, f"must be one of {', '.join(STATES)}")
     return value
@@ -111,7 +112,7 @@ class StoredSession:
 
     def __attrs_post_init__(self) -> None:
         from_hex(self.record_id, field="record_id", length=32, prefix=True)
-        _check_state("state", self.state)
+        check_state("state", self.state)
         if self.session is None and self.state in ("active", "revoked"):
             raise InvalidFieldError("session", f"is missing, and the record is {self.state}")
         if self.state == "pending" and self.intent is None:
@@ -160,6 +161,7 @@ class StoredSession:
         Raises:
             RecordConflictError: It may not.
         """
+        check_state("state", state)
         if state not in _NEXT[self.state]:
             raise RecordConflictError(
                 f"the record is {self.state}, and cannot become {state}", request_id=self.record_id
@@ -224,8 +226,8 @@ class StoredSession:
 
 
 def _states(value: object) -> tuple[SessionState, ...]:
-    given = (value,) if isinstance(value, str) else tuple(value)  # type: ignore[arg-type]  # checked one by one
-    return tuple(_check_state("state", state) for state in given)
+    given = (value,) if isinstance(value, str) else check_list("state", value)
+    return tuple(check_state("state", state) for state in given)
 
 
 @frozen(kw_only=True)

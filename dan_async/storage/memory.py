@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 
+from dan_async._values import check_instance, check_number, check_text, setting
 from dan_async.errors import RecordConflictError
 from dan_async.storage.base import (
     Page,
@@ -13,6 +14,7 @@ from dan_async.storage.base import (
     SessionStore,
     StoredSession,
     check_clock,
+    check_state,
     conflict,
     ended_by,
     page_of,
@@ -38,6 +40,7 @@ class MemorySessionStore(SessionStore):
         return f"MemorySessionStore({len(self._records)} records)"
 
     async def save(self, record: StoredSession) -> None:
+        check_instance("record", record, StoredSession)
         if record.record_id in self._records:
             raise RecordConflictError("the store has a record of that id", request_id=record.record_id)
         if record.reference is not None:
@@ -49,17 +52,17 @@ class MemorySessionStore(SessionStore):
         self._records[record.record_id] = record
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        return self._records.get(record_id)
+        return self._records.get(RequestId(check_text("record_id", record_id)))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        record_id = self._by_reference.get(reference)
+        record_id = self._by_reference.get(check_text("reference", reference))
         return None if record_id is None else self._records[record_id]
 
     async def list_page(
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
         start = page_start(limit, after)
-        wanted = where or SessionFilter()
+        wanted = setting("where", where, SessionFilter)
         found = heapq.nsmallest(
             limit + 1,
             (r for r in self._records.values() if wanted.matches(r) and (start is None or _place(r) > start)),
@@ -68,6 +71,7 @@ class MemorySessionStore(SessionStore):
         return page_of(found[:limit], is_last=len(found) <= limit)
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
+        check_instance("record", record, StoredSession)
         self._expect(record.record_id, expected).check_next(record.state)
         self._records[record.record_id] = record
 
@@ -79,13 +83,14 @@ class MemorySessionStore(SessionStore):
         return changed
 
     def _expect(self, record_id: RequestId, expected: SessionState) -> StoredSession:
-        record = self._records.get(record_id)
+        check_state("expected", expected)
+        record = self._records.get(RequestId(check_text("record_id", record_id)))
         if record is None or record.state != expected:
             raise conflict(record_id, expected, None if record is None else record.state)
         return record
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        record = self._records.get(record_id)
+        record = self._records.get(RequestId(check_text("record_id", record_id)))
         if record is None or (expected is not None and record.state != expected):
             return False
         self._remove(record)
@@ -105,6 +110,7 @@ class MemorySessionStore(SessionStore):
         return len(ended)
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
+        check_number("ended_for_s", ended_for_s)
         now = self._clock()
         self._check_clock(now)
         ended = [record for record in self._records.values() if record.expires_at <= now - ended_for_s]

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from attrs import asdict, define, field, fields
 
+from dan_async._values import check_instance, check_number, check_seconds, check_text, setting
 from dan_async.errors import (
     ClientClosedError,
     RecordConflictError,
@@ -26,6 +27,7 @@ from dan_async.storage.base import (
     SessionStore,
     StoredSession,
     check_clock,
+    check_state,
     conflict,
     ended_by,
     page_of,
@@ -60,6 +62,8 @@ _MOST_TOGETHER = 256
 #: How often a change is tried when the record keeps its state and is written by others meanwhile.
 _TRIES = 5
 
+_LONGEST_LOCK_WAIT_S = 3600.0
+
 
 class SQLAlchemyStore(SessionStore):
     """
@@ -91,6 +95,7 @@ class SQLAlchemyStore(SessionStore):
         clock: Clock = time.time,
     ) -> None:
         self._url = parse_url(url)
+        check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_LOCK_WAIT_S)
         self._engine = make_engine(self._url, lock_wait_s=lock_wait_s)
         self._sealer = Sealer(keys)
         self._may_migrate = migrate
@@ -180,16 +185,18 @@ class SQLAlchemyStore(SessionStore):
         return await self._sealer.open(_sealed(rows[0])) if rows else None
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
+        check_text("record_id", record_id)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
+        check_text("reference", reference)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.reference == reference))
 
     async def list_page(
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
         start = page_start(limit, after)
-        query = sa.select(sessions_table).where(*_conditions(where or SessionFilter()))
+        query = sa.select(sessions_table).where(*_conditions(setting("where", where, SessionFilter)))
         if start is not None:
             query = query.where(
                 sa.tuple_(sessions_table.c.created_at, sessions_table.c.record_id) > sa.tuple_(*start)
@@ -204,11 +211,13 @@ class SQLAlchemyStore(SessionStore):
     # --- writing ------------------------------------------------------------------------------------------------------
 
     async def save(self, record: StoredSession) -> None:
+        check_instance("record", record, StoredSession)
         await self.open()
         insert = sa.insert(sessions_table).values(**asdict(await self._sealer.seal(record)), version=1)
         await self._writer.run(lambda connection: int(connection.execute(insert).rowcount))
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
+        check_instance("record", record, StoredSession)
         await self._change(record.record_id, expected, lambda _: record)
 
     async def change_state(
@@ -219,6 +228,8 @@ class SQLAlchemyStore(SessionStore):
     async def _change(
         self, record_id: RequestId, expected: SessionState, change: Callable[[StoredSession], StoredSession]
     ) -> StoredSession:
+        check_text("record_id", record_id)
+        check_state("expected", expected)
         await self.open()
         for _ in range(_TRIES):
             rows = await self._fetch(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
@@ -242,6 +253,7 @@ class SQLAlchemyStore(SessionStore):
         return await self._writer.run(lambda connection: connection.execute(update).rowcount == 1)
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
+        check_text("record_id", record_id)
         await self.open()
         delete = sa.delete(sessions_table).where(sessions_table.c.record_id == record_id)
         if expected is not None:
@@ -260,6 +272,7 @@ class SQLAlchemyStore(SessionStore):
         return count
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
+        check_number("ended_for_s", ended_for_s)
         await self._check_clock()
         delete = sa.delete(sessions_table).where(
             sessions_table.c.expires_at <= int(self._clock() - ended_for_s)

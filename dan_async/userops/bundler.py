@@ -204,7 +204,7 @@ class Bundler:
         if not found.is_success and not allow_revert:
             raise UserOperationRevertedError(
                 f"the user operation {user_operation_hash} is on the chain, and its calls were reverted"
-                + (f": {found.reason[:200]}" if found.reason else ""),
+                + (f": {' '.join(found.reason[:200].splitlines())}" if found.reason else ""),
                 hint="Its gas is paid. Look at the calls: one of them fails",
                 transaction_hash=found.transaction_hash,
                 reason=found.reason,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from attrs import evolve
 
+from dan_async._values import check_mapping
 from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
@@ -60,7 +61,7 @@ class Erc7677Paymaster:
 
     def __init__(self, service: JsonRpcService, *, context: Mapping[str, Any] | None = None) -> None:
         self._service = service
-        self._context = dict(context or {})
+        self._context = dict(check_mapping("context", context or {}))
 
     async def stub(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
@@ -153,7 +154,7 @@ class BiconomyPaymaster:
             "calculateGasLimits": True,
             "expiryDuration": expiry_s,
             "sponsorshipInfo": {
-                "webhookData": dict(webhook_data or {}),
+                "webhookData": dict(check_mapping("webhook_data", webhook_data or {})),
                 "smartAccountInfo": {"name": "BICONOMY", "version": "2.0.0"},
             },
         }

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from attrs import define, evolve, field, frozen
 
-from dan_async._values import check_text, to_hex
+from dan_async._values import check_instance, check_text, to_hex
 from dan_async.crypto.hashes import keccak256, tagged_hash
 from dan_async.deadline import Deadline
 from dan_async.errors import (
@@ -68,6 +68,7 @@ def lane_key(seed: bytes, name: str = "") -> int:
     Raises:
         InvalidFieldError: The name is not such a text.
     """
+    check_instance("seed", seed, bytes)
     check_text("lane", name, least=0, most=256)
     return int.from_bytes(tagged_hash("dan_async nonce lane", seed, name.encode())[:_KEY_BYTES])
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import frozen
 
-from dan_async._values import MAX_SAFE_INT, check_int, from_hex, number_of, to_hex
-from dan_async.config import TransportOptions
+from dan_async._values import MAX_SAFE_INT, check_int, from_hex, number_of, setting, to_hex
+from dan_async.config import TransportOptions, check_transport
 from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call
 from dan_async.crypto.hashes import keccak256
 from dan_async.deadline import Deadline
@@ -73,8 +73,10 @@ class JsonRpcService:
     ) -> None:
         self.name = name
         self._is_owner = isinstance(url, str)
+        if not self._is_owner:
+            check_transport(f"{name}_url", url)
         self._transport = _open(url, options) if isinstance(url, str) else url
-        self._retry = retry or RetryPolicy()
+        self._retry = setting("retry", retry, RetryPolicy)
         self._attempt_s = attempt_s
 
     async def call(

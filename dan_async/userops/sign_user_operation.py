@@ -235,6 +235,8 @@ class WalletSigner:
     lane_seed: bytes
 
     def __init__(self, wallet: MessageWallet) -> None:
+        if not isinstance(wallet, MessageWallet) or not isinstance(wallet.address, str):
+            raise InvalidFieldError("wallet", "must have an address and an async sign_message()")
         self._wallet = wallet
         self.address = Address(wallet.address)
         self.lane_seed = wallet.address.encode()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
-from dan_async._values import MAX_SAFE_INT, chain_in_url, check_int, check_seconds, check_text
+from dan_async._values import MAX_SAFE_INT, chain_in_url, check_int, check_seconds, check_text, setting
 from dan_async.config import Timeouts, TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.deadline import Deadline
@@ -531,9 +531,13 @@ async def create_smart_account_client(
             "is one of three, with biconomy_paymaster_api_key and paymaster: one of them pays",
         )
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
+    if getattr(kind, "version", None) not in ENTRY_POINTS:
+        raise InvalidFieldError("account", f"must be a kind of account, not {type(account).__name__}")
+    if paymaster is not None and not callable(getattr(paymaster, "aclose", None)):
+        raise InvalidFieldError("paymaster", f"must be a paymaster, not {type(paymaster).__name__}")
     check_int("salt", salt, least=0, most=2**256 - 1)
     check_int("cost_limit", cost_limit, least=1, most=2**256 - 1)
-    limits = timeouts or Timeouts()
+    limits = setting("timeouts", timeouts, Timeouts)
     contract = check_entry_point(entry_point or ENTRY_POINTS[kind.version], kind.version, named=entry_point)
     owner_address = parse_address("owner" if owner else "signer", owner or _address_of(signer))
     known = None if address is None else parse_address("address", address)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 
 import pytest
 from eth_account import Account
@@ -223,6 +225,59 @@ def test_a_message_that_is_nested_too_deeply_is_refused():
     """Before anything recurses into it for long."""
     with pytest.raises(InvalidFieldError, match="too deeply"):
         message_request(nested(100))
+
+
+@pytest.mark.parametrize("value", [b"ab", bytearray(b""), 2**53 + 1, -(2**60)])
+@pytest.mark.parametrize("where", ["message", "domain", "array"])
+def test_bytes_and_numbers_are_no_text(value, where):
+    """JSON carries both as text, and a member of type string would be signed as text that nobody wrote."""
+    fields = [{"name": "note", "type": "string"}, {"name": "notes", "type": "string[]"}]
+    data = {
+        "types": {"Main": fields},
+        "domain": {"name": value if where == "domain" else "x"},
+        "primaryType": "Main",
+        "message": {
+            "note": value if where == "message" else "x",
+            "notes": ["x", value if where == "array" else "x"],
+        },
+    }
+    with pytest.raises(InvalidFieldError, match="must be text, not bytes or a number") as caught:
+        message_request(data)
+    assert (
+        caught.value.field
+        == {"message": "message.note", "domain": "domain.name", "array": "message.notes[1]"}[where]
+    )
+
+
+def test_a_number_beyond_every_type_is_refused():
+    """Python would not even write it in decimal."""
+    with pytest.raises(InvalidFieldError, match="more than 256 bits"):
+        message_request({**TYPED_DATA, "message": {"amount": 10**5000, "note": "0x"}})
+
+
+@pytest.mark.parametrize(("length", "is_beside"), [(100, False), (20_000, True)])
+@pytest.mark.parametrize("kind", ["text", "bytes", "typed data"])
+async def test_long_messages_are_hashed_beside_the_loop(net, monkeypatch, length, is_beside, kind):
+    """Short ones on it, where a thread would cost more than it saves."""
+    threads = []
+
+    def digest(request):
+        threads.append(threading.current_thread())
+        return sign_request_digest(request)
+
+    module = sys.modules[message_request.__module__]  # the package has a function of its name
+    monkeypatch.setattr(module, "sign_request_digest", digest)
+    typed_data = {
+        **TYPED_DATA,
+        "types": {"Main": [{"name": "values", "type": "uint8[]"}]},
+        "domain": {},
+        "primaryType": "Main",
+        "message": {"values": [1] * length},
+    }
+    message = {"text": "x" * length, "bytes": bytes(length), "typed data": typed_data}[kind]
+    async with client(net) as dan:
+        await dan.sign_message(message, net.session())
+    assert [thread is not threading.main_thread() for thread in threads] == [is_beside]
 
 
 def test_an_order_has_a_digest_for_each_message():

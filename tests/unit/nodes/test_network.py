@@ -340,6 +340,24 @@ async def test_health_reports_and_never_raises() -> None:
     await network.aclose()
 
 
+@pytest.mark.parametrize("moment", [10**400, -(10**400), 2**53, None, True, "now", 1.5])
+async def test_health_reports_a_clock_that_is_none(moment: Any) -> None:
+    """A node may claim any time at all: it is a line in the report, and the others are live."""
+    fake = FakeNetwork(2, 3)
+
+    async def claim(method: str, params: Any) -> Any:
+        del params
+        return {"time": moment} if method == "dan_health" else None
+
+    fake.misbehaviour[fake.operator(3)] = claim
+    network = fake.network()
+    health = await network.health(timeout_s=1)
+    assert health.live == 2
+    (liar,) = (node for node in health.nodes if node.name == fake.operator(3))
+    assert "no time that a clock could show" in liar.problem
+    await network.aclose()
+
+
 async def test_a_closed_network_says_so() -> None:
     """After aclose() a keygen is refused with a clear error."""
     fake = FakeNetwork(2, 2)

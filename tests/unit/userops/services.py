@@ -66,6 +66,7 @@ class World:
         self.failures: dict[str, list[Exception]] = {}
         self.loses_replies = 0
         self.success = True
+        self.reason = "0x08c379a0"
 
     def methods(self) -> list[str]:
         """What was asked, in order."""
@@ -157,7 +158,7 @@ class World:
         return {
             "userOpHash": own,
             "success": self.success,
-            "reason": "" if self.success else "0x08c379a0",
+            "reason": "" if self.success else self.reason,
             "actualGasCost": "0x10",
             "actualGasUsed": "0x2",
             "receipt": {"transactionHash": TX, "blockNumber": "0x9"},

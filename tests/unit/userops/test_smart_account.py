@@ -244,6 +244,19 @@ async def test_a_reverted_operation_is_an_error_with_its_receipt() -> None:
     assert not (await account.wait_for_receipt(sent, allow_revert=True)).is_success
 
 
+async def test_a_reason_that_commands_a_terminal_is_only_shown() -> None:
+    """A contract chooses the reason of its revert: no control character of it is in the error."""
+    world = World()
+    world.success, world.reason = False, "\x1b[2J\x1b]0;owned\x07sent\r\nok \u202e"
+    account = await account_in(world)
+    sent = await account.send_user_operation(CALL)
+    with pytest.raises(UserOperationRevertedError) as caught:
+        await account.wait_for_receipt(sent)
+    assert str(caught.value).isprintable()
+    assert "\\x1b[2J\\x1b]0;owned\\x07sent ok \\u202e" in str(caught.value)
+    assert "\x1b" not in caught.value.reason
+
+
 async def test_an_account_that_cannot_be_signed_for() -> None:
     """A wallet that signs typed data only will do for keygen, and sends nothing."""
 
