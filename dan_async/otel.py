@@ -40,7 +40,8 @@ _SCOPE = "dan_async"
 #: Bounds of the histograms' buckets, in seconds: from a round trip on the same machine to a person at a wallet.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
-_AttemptKey = tuple[RequestId | None, str, str, int]
+#: An attempt's request, node, method and number; of a wallet's turn the request alone.
+_ChildKey = tuple[RequestId | None, str, str, int] | tuple[RequestId | None]
 
 
 class OpenTelemetryObserver:
@@ -97,8 +98,7 @@ class OpenTelemetryObserver:
         )
         self._spans: dict[RequestId | None, tuple[Span, Any]] = {}
         self._first_ids: dict[RequestId, RequestId] = {}  # by the ids of restarts
-        self._attempts: dict[_AttemptKey, list[Span]] = {}
-        self._wallets: dict[RequestId | None, list[Span]] = {}
+        self._children: dict[_ChildKey, list[Span]] = {}
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             OperationStarted: self._on_operation_started,
             OperationFinished: self._on_operation_finished,
@@ -108,8 +108,8 @@ class OpenTelemetryObserver:
             AttemptFailed: self._on_attempt_ended,
             AttemptAbandoned: self._on_attempt_ended,
             RetryScheduled: self._on_retry,
-            NodeDown: self._on_node_down,
-            NodeUp: self._on_node_up,
+            NodeDown: self._on_node_change,
+            NodeUp: self._on_node_change,
             WalletAsked: self._on_wallet_asked,
             WalletAnswered: self._on_wallet_answered,
             Verdict: self._on_verdict,
@@ -180,18 +180,15 @@ class OpenTelemetryObserver:
             "dan.attempt": event.attempt,
             "dan.request_id": event.request_id,
         }
-        span = self._child(event, event.method, _known(attributes), is_client=True)
-        self._attempts.setdefault(_key(event), []).append(span)
+        self._begin_child(_key(event), event, event.method, _known(attributes), is_client=True)
 
     def _on_attempt_ended(self, event: AttemptSucceeded | AttemptFailed | AttemptAbandoned) -> None:
         outcome = {AttemptSucceeded: "answered", AttemptFailed: "failed"}.get(type(event), "abandoned")
         error = getattr(event, "error", None)
         labels = {"rpc.method": event.method, "dan.node": event.node, "dan.outcome": outcome} | _error(error)
         self._attempt_s.record(event.elapsed_s, labels)
-        span = _take(self._attempts, _key(event))
-        if span is not None:
-            more = {"dan.code": getattr(event, "code", None), "dan.phase": getattr(event, "phase", None)}
-            self._end(span, error, _known(more) | {"dan.outcome": outcome})
+        more = {"dan.code": getattr(event, "code", None), "dan.phase": getattr(event, "phase", None)}
+        self._end_child(_key(event), error, _known(more) | {"dan.outcome": outcome})
 
     def _on_retry(self, event: RetryScheduled) -> None:
         labels = {"rpc.method": event.method, "dan.node": event.node} | _error(event.error)
@@ -201,21 +198,16 @@ class OpenTelemetryObserver:
 
     # --- nodes and wallet ---------------------------------------------------------------------------------------------
 
-    def _on_node_down(self, event: NodeDown) -> None:
-        self._nodes_down.add(1, {"dan.node": event.node})
-
-    def _on_node_up(self, event: NodeUp) -> None:
-        self._nodes_down.add(-1, {"dan.node": event.node})
+    def _on_node_change(self, event: NodeDown | NodeUp) -> None:
+        self._nodes_down.add(1 if isinstance(event, NodeDown) else -1, {"dan.node": event.node})
 
     def _on_wallet_asked(self, event: WalletAsked) -> None:
-        span = self._child(event, "dan wallet", {"dan.interactive": event.is_interactive})
-        self._wallets.setdefault(event.request_id, []).append(span)
+        attributes = {"dan.interactive": event.is_interactive}
+        self._begin_child((event.request_id,), event, "dan wallet", attributes)
 
     def _on_wallet_answered(self, event: WalletAnswered) -> None:
         self._wallet_s.record(event.elapsed_s, _error(event.error))
-        span = _take(self._wallets, event.request_id)
-        if span is not None:
-            self._end(span, event.error, {})
+        self._end_child((event.request_id,), event.error, {})
 
     # --- spans --------------------------------------------------------------------------------------------------------
 
@@ -230,17 +222,28 @@ class OpenTelemetryObserver:
         current = self._trace.get_current_span()
         return current if any(current is span for span, _ in self._spans.values()) else None
 
-    def _child(self, event: Event, name: str, attributes: dict[str, Any], *, is_client: bool = False) -> Span:
+    def _begin_child(
+        self, key: _ChildKey, event: Event, name: str, attributes: dict[str, Any], *, is_client: bool = False
+    ) -> None:
         parent = self._parent(event)
         kinds = self._trace.SpanKind
-        span: Span = self._tracer.start_span(
+        span = self._tracer.start_span(
             name,
             # Without an operation around it, the span that is current where the client was called is its parent.
             context=None if parent is None else self._trace.set_span_in_context(parent),
             kind=kinds.CLIENT if is_client else kinds.INTERNAL,
             attributes=attributes,
         )
-        return span
+        self._children.setdefault(key, []).append(span)
+
+    def _end_child(self, key: _ChildKey, error: str | None, attributes: dict[str, Any]) -> None:
+        """End one span; attempts that belong to no request can have the same key, and are then alike."""
+        waiting = self._children.get(key)
+        if not waiting:
+            return
+        self._end(waiting.pop(), error, attributes)
+        if not waiting:
+            del self._children[key]
 
     def _note(self, event: Event, name: str, attributes: dict[str, Any]) -> None:
         span = self._parent(event)
@@ -254,19 +257,8 @@ class OpenTelemetryObserver:
         span.end()
 
 
-def _key(event: AttemptStarted | AttemptSucceeded | AttemptFailed | AttemptAbandoned) -> _AttemptKey:
+def _key(event: AttemptStarted | AttemptSucceeded | AttemptFailed | AttemptAbandoned) -> _ChildKey:
     return (event.request_id, event.node, event.method, event.attempt)
-
-
-def _take(spans: dict[Any, list[Span]], key: object) -> Span | None:
-    """Take one span out; attempts that belong to no request can have the same key, and are then alike."""
-    waiting = spans.get(key)
-    if not waiting:
-        return None
-    span = waiting.pop()
-    if not waiting:
-        del spans[key]
-    return span
 
 
 def _error(name: str | None) -> dict[str, Any]:

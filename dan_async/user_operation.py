@@ -8,10 +8,11 @@ Inputs are normalised: numbers may be ints, ``0x`` hex or decimal texts; bytes m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast, get_type_hints
 
-from attrs import field, fields, frozen
+from attrs import NOTHING, field, fields, frozen
 
 from dan_async._values import from_hex, number_of, to_hex
 from dan_async.crypto.address import parse_address
@@ -49,32 +50,29 @@ _read_uint256 = number_of(256)
 _read_uint128 = number_of(128)
 
 
-def data(value: object, name: str) -> bytes:
-    """Read bytes, given as bytes or as hex text."""
+def _read_bytes(value: object, name: str) -> bytes:
     found = value if isinstance(value, bytes) else from_hex(value, field=name)
     if len(found) > _MOST_BYTES:
         raise InvalidFieldError(name, f"must hold at most {_MOST_BYTES} bytes")
     return found
 
 
-def word(value: object, name: str) -> bytes:
-    """Read 32 bytes."""
-    found = data(value, name)
+def _read_word(value: object, name: str) -> bytes:
+    found = _read_bytes(value, name)
     if len(found) != _WORD:
         raise InvalidFieldError(name, f"must hold {_WORD} bytes, not {len(found)}")
     return found
 
 
-def address(value: object, name: str) -> Address:
-    """Read an address."""
+def _read_address(value: object, name: str) -> Address:
     return parse_address(name, value)
 
 
-def address_and_data(least: int) -> Callable[[Any, str], bytes]:
+def _address_and_data(least: int) -> Callable[[Any, str], bytes]:
     """Return a reader of bytes that are empty, or begin with an address and have *least* bytes or more."""
 
     def read(value: object, name: str) -> bytes:
-        found = data(value, name)
+        found = _read_bytes(value, name)
         if found and len(found) < least:
             raise InvalidFieldError(name, f"must be empty or hold {least} bytes or more, an address first")
         return found
@@ -82,8 +80,7 @@ def address_and_data(least: int) -> Callable[[Any, str], bytes]:
     return read
 
 
-def shorten(value: bytes | None) -> str:
-    """Return the beginning of bytes, for a repr."""
+def _shorten(value: bytes | None) -> str:
     if value is None or len(value) <= _SHOWN_BYTES:
         return "None" if value is None else to_hex(value)
     return f"{to_hex(value[:_SHOWN_BYTES])}… ({len(value)} bytes)"
@@ -105,12 +102,12 @@ class Call:
 
     target: Address
     value: int = 0
-    data: bytes = field(default=b"", repr=shorten)
+    data: bytes = field(default=b"", repr=_shorten)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "target", parse_address("target", self.target))
         object.__setattr__(self, "value", _read_uint256(self.value, "value"))
-        object.__setattr__(self, "data", data(self.data, "data"))
+        object.__setattr__(self, "data", _read_bytes(self.data, "data"))
 
     @property
     def selector(self) -> bytes:
@@ -119,12 +116,27 @@ class Call:
 
 
 @frozen
-class Member:
+class _Member:
     """A member of the JSON-RPC form: its name there, the reader of its value, and whether it must be there."""
 
     wire: str
     read: Callable[[Any, str], Any]
-    needed: bool = True
+    needed: bool
+
+
+def _find_members(form: type[Any]) -> Mapping[str, _Member]:
+    """Return the members by our field names: the name is the field's in camelCase, its annotation has the reader."""
+    hints = get_type_hints(form, include_extras=True)
+    found = {}
+    for attribute in fields(form):
+        first, *others = attribute.name.split("_")
+        (read,) = hints[attribute.name].__metadata__
+        wire = first + "".join(map(str.capitalize, others))
+        found[attribute.name] = _Member(wire, read, needed=attribute.default is NOTHING)
+    return found
+
+
+_members_of = cast("Callable[[type[Any]], Mapping[str, _Member]]", cache(_find_members))
 
 
 class JsonRpcForm:
@@ -132,11 +144,8 @@ class JsonRpcForm:
 
     __slots__ = ()
 
-    #: Our field name -> its member, in the order of the JSON-RPC form.
-    members: ClassVar[Mapping[str, Member]]
-
     def __attrs_post_init__(self) -> None:
-        for ours, member in self.members.items():
+        for ours, member in _members_of(type(self)).items():
             value = getattr(self, ours)
             if value is not None or member.needed:
                 object.__setattr__(self, ours, member.read(value, ours))
@@ -154,14 +163,15 @@ class JsonRpcForm:
         """
         if not isinstance(found, Mapping):
             raise InvalidFieldError("userOperation", f"must be a JSON object, not {type(found).__name__}")
+        members = _members_of(cls)
         values: dict[str, Any] = {}
-        for ours, member in cls.members.items():
+        for ours, member in members.items():
             value = found.get(member.wire)
             if value is not None:
                 values[ours] = member.read(value, member.wire)
             elif member.needed:
                 raise InvalidFieldError(member.wire, "is missing from the user operation")
-        known = [member.wire for member in cls.members.values()]
+        known = [member.wire for member in members.values()]
         if not set(found) <= set(known):
             raise InvalidFieldError(
                 "userOperation",
@@ -172,7 +182,7 @@ class JsonRpcForm:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the camelCase form of JSON-RPC: quantities and bytes as 0x hex; None is left out."""
-        values = ((member.wire, getattr(self, ours)) for ours, member in self.members.items())
+        values = ((member.wire, getattr(self, ours)) for ours, member in _members_of(type(self)).items())
         return {wire: _wire_value(value) for wire, value in values if value is not None}
 
 
@@ -205,31 +215,20 @@ class UserOperationV06(JsonRpcForm):
     """
 
     version: ClassVar[Literal["v0.6.0"]] = "v0.6.0"
-    members: ClassVar[Mapping[str, Member]] = {
-        "sender": Member("sender", address),
-        "nonce": Member("nonce", _read_uint256),
-        "init_code": Member("initCode", address_and_data(_ADDRESS_LENGTH), needed=False),
-        "call_data": Member("callData", data),
-        "call_gas_limit": Member("callGasLimit", _read_uint256),
-        "verification_gas_limit": Member("verificationGasLimit", _read_uint256),
-        "pre_verification_gas": Member("preVerificationGas", _read_uint256),
-        "max_fee_per_gas": Member("maxFeePerGas", _read_uint256),
-        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", _read_uint256),
-        "paymaster_and_data": Member("paymasterAndData", address_and_data(_ADDRESS_LENGTH), needed=False),
-        "signature": Member("signature", data, needed=False),
-    }
 
-    sender: Address
-    nonce: int
-    init_code: bytes = field(default=b"", repr=shorten)
-    call_data: bytes = field(repr=shorten)
-    call_gas_limit: int
-    verification_gas_limit: int
-    pre_verification_gas: int
-    max_fee_per_gas: int
-    max_priority_fee_per_gas: int
-    paymaster_and_data: bytes = field(default=b"", repr=shorten)
-    signature: bytes = field(default=b"", repr=shorten)
+    sender: Annotated[Address, _read_address]
+    nonce: Annotated[int, _read_uint256]
+    init_code: Annotated[bytes, _address_and_data(_ADDRESS_LENGTH)] = field(default=b"", repr=_shorten)
+    call_data: Annotated[bytes, _read_bytes] = field(repr=_shorten)
+    call_gas_limit: Annotated[int, _read_uint256]
+    verification_gas_limit: Annotated[int, _read_uint256]
+    pre_verification_gas: Annotated[int, _read_uint256]
+    max_fee_per_gas: Annotated[int, _read_uint256]
+    max_priority_fee_per_gas: Annotated[int, _read_uint256]
+    paymaster_and_data: Annotated[bytes, _address_and_data(_ADDRESS_LENGTH)] = field(
+        default=b"", repr=_shorten
+    )
+    signature: Annotated[bytes, _read_bytes] = field(default=b"", repr=_shorten)
 
 
 @frozen(kw_only=True)
@@ -253,33 +252,25 @@ class PackedUserOperation(JsonRpcForm):
     """
 
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
-    members: ClassVar[Mapping[str, Member]] = {
-        "sender": Member("sender", address),
-        "nonce": Member("nonce", _read_uint256),
-        "init_code": Member("initCode", address_and_data(_ADDRESS_LENGTH), needed=False),
-        "call_data": Member("callData", data),
-        "account_gas_limits": Member("accountGasLimits", word),
-        "pre_verification_gas": Member("preVerificationGas", _read_uint256),
-        "gas_fees": Member("gasFees", word),
-        "paymaster_and_data": Member("paymasterAndData", address_and_data(_PAYMASTER_HEAD), needed=False),
-        "signature": Member("signature", data, needed=False),
-    }
 
-    sender: Address
-    nonce: int
-    init_code: bytes = field(default=b"", repr=shorten)
-    call_data: bytes = field(repr=shorten)
-    account_gas_limits: bytes = field(repr=shorten)
-    pre_verification_gas: int
-    gas_fees: bytes = field(repr=shorten)
-    paymaster_and_data: bytes = field(default=b"", repr=shorten)
-    signature: bytes = field(default=b"", repr=shorten)
+    sender: Annotated[Address, _read_address]
+    nonce: Annotated[int, _read_uint256]
+    init_code: Annotated[bytes, _address_and_data(_ADDRESS_LENGTH)] = field(default=b"", repr=_shorten)
+    call_data: Annotated[bytes, _read_bytes] = field(repr=_shorten)
+    account_gas_limits: Annotated[bytes, _read_word] = field(repr=_shorten)
+    pre_verification_gas: Annotated[int, _read_uint256]
+    gas_fees: Annotated[bytes, _read_word] = field(repr=_shorten)
+    paymaster_and_data: Annotated[bytes, _address_and_data(_PAYMASTER_HEAD)] = field(
+        default=b"", repr=_shorten
+    )
+    signature: Annotated[bytes, _read_bytes] = field(default=b"", repr=_shorten)
 
 
-#: Our fields that belong to a paymaster, and mean nothing without one; likewise the factory's.
-_OF_PAYMASTER = ("paymaster_verification_gas_limit", "paymaster_post_op_gas_limit", "paymaster_data")
-
-_OF_FACTORY = ("factory_data",)
+#: The fields that mean nothing without a factory, or without a paymaster.
+_BELONGINGS = {
+    "factory": ("factory_data",),
+    "paymaster": ("paymaster_verification_gas_limit", "paymaster_post_op_gas_limit", "paymaster_data"),
+}
 
 _EMPTY = (None, "", "0x")
 
@@ -311,48 +302,29 @@ class UserOperationV07(JsonRpcForm):
     """
 
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
-    members: ClassVar[Mapping[str, Member]] = {
-        "sender": Member("sender", address),
-        "nonce": Member("nonce", _read_uint256),
-        "factory": Member("factory", address, needed=False),
-        "factory_data": Member("factoryData", data, needed=False),
-        "call_data": Member("callData", data),
-        "call_gas_limit": Member("callGasLimit", _read_uint128),
-        "verification_gas_limit": Member("verificationGasLimit", _read_uint128),
-        "pre_verification_gas": Member("preVerificationGas", _read_uint256),
-        "max_fee_per_gas": Member("maxFeePerGas", _read_uint128),
-        "max_priority_fee_per_gas": Member("maxPriorityFeePerGas", _read_uint128),
-        "paymaster": Member("paymaster", address, needed=False),
-        "paymaster_verification_gas_limit": Member(
-            "paymasterVerificationGasLimit", _read_uint128, needed=False
-        ),
-        "paymaster_post_op_gas_limit": Member("paymasterPostOpGasLimit", _read_uint128, needed=False),
-        "paymaster_data": Member("paymasterData", data, needed=False),
-        "signature": Member("signature", data, needed=False),
-    }
 
-    sender: Address
-    nonce: int
-    factory: Address | None = None
-    factory_data: bytes | None = field(default=None, repr=shorten)
-    call_data: bytes = field(repr=shorten)
-    call_gas_limit: int
-    verification_gas_limit: int
-    pre_verification_gas: int
-    max_fee_per_gas: int
-    max_priority_fee_per_gas: int
-    paymaster: Address | None = None
-    paymaster_verification_gas_limit: int | None = None
-    paymaster_post_op_gas_limit: int | None = None
-    paymaster_data: bytes | None = field(default=None, repr=shorten)
-    signature: bytes = field(default=b"", repr=shorten)
+    sender: Annotated[Address, _read_address]
+    nonce: Annotated[int, _read_uint256]
+    factory: Annotated[Address | None, _read_address] = None
+    factory_data: Annotated[bytes | None, _read_bytes] = field(default=None, repr=_shorten)
+    call_data: Annotated[bytes, _read_bytes] = field(repr=_shorten)
+    call_gas_limit: Annotated[int, _read_uint128]
+    verification_gas_limit: Annotated[int, _read_uint128]
+    pre_verification_gas: Annotated[int, _read_uint256]
+    max_fee_per_gas: Annotated[int, _read_uint128]
+    max_priority_fee_per_gas: Annotated[int, _read_uint128]
+    paymaster: Annotated[Address | None, _read_address] = None
+    paymaster_verification_gas_limit: Annotated[int | None, _read_uint128] = None
+    paymaster_post_op_gas_limit: Annotated[int | None, _read_uint128] = None
+    paymaster_data: Annotated[bytes | None, _read_bytes] = field(default=None, repr=_shorten)
+    signature: Annotated[bytes, _read_bytes] = field(default=b"", repr=_shorten)
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        for owner, belongings in (("factory", _OF_FACTORY), ("paymaster", _OF_PAYMASTER)):
+        for owner, belongings in _BELONGINGS.items():
             for ours in belongings:
                 if getattr(self, owner) is None and getattr(self, ours):
-                    raise InvalidFieldError(self.members[ours].wire, f"needs a {owner}")
+                    raise InvalidFieldError(_members_of(type(self))[ours].wire, f"needs a {owner}")
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Self:
@@ -369,11 +341,11 @@ class UserOperationV07(JsonRpcForm):
         """
         if not isinstance(found, Mapping):
             return super().from_dict(found)
-        values = dict(found)
-        packed = data(values.pop("paymasterAndData", None) or b"", "paymasterAndData")
-        for owner, belongings in (("factory", _OF_FACTORY), ("paymaster", _OF_PAYMASTER)):
+        values, members = dict(found), _members_of(cls)
+        packed = _read_bytes(values.pop("paymasterAndData", None) or b"", "paymasterAndData")
+        for owner, belongings in _BELONGINGS.items():
             if values.get(owner) in _EMPTY:
-                for name in (owner, *(cls.members[ours].wire for ours in belongings)):
+                for name in (owner, *(members[ours].wire for ours in belongings)):
                     if values.get(name) in _EMPTY:
                         values.pop(name, None)
         if packed:
@@ -382,7 +354,7 @@ class UserOperationV07(JsonRpcForm):
                     "paymasterAndData",
                     f"must be {_PAYMASTER_HEAD} bytes or more, and alone: an address, two gas limits, data",
                 )
-            values |= {cls.members[ours].wire: value for ours, value in _unpack_paymaster(packed).items()}
+            values |= {members[ours].wire: value for ours, value in _unpack_paymaster(packed).items()}
         return super().from_dict(values)
 
     @classmethod
@@ -525,36 +497,25 @@ def user_operation_hash(
     entry_point = parse_address("entry_point", entry_point)
     if isinstance(chain_id, bool) or not isinstance(chain_id, int) or not 1 <= chain_id < 2**256:
         raise InvalidFieldError("chain_id", "must be a whole number from 1 to 2**256 - 1")
-    words = _words_v06(operation) if isinstance(operation, UserOperationV06) else _words_v07(operation)
+    if isinstance(operation, UserOperationV06):
+        gas = [
+            _number(operation.call_gas_limit),
+            _number(operation.verification_gas_limit),
+            _number(operation.pre_verification_gas),
+            _number(operation.max_fee_per_gas),
+            _number(operation.max_priority_fee_per_gas),
+        ]
+    else:
+        gas = [operation.account_gas_limits, _number(operation.pre_verification_gas), operation.gas_fees]
+    words = [
+        _address(operation.sender),
+        _number(operation.nonce),
+        keccak256(operation.init_code),
+        keccak256(operation.call_data),
+        *gas,
+        keccak256(operation.paymaster_and_data),
+    ]
     return keccak256(keccak256(b"".join(words)) + _address(entry_point) + _number(chain_id))
-
-
-def _words_v06(operation: UserOperationV06) -> list[bytes]:
-    return [
-        _address(operation.sender),
-        _number(operation.nonce),
-        keccak256(operation.init_code),
-        keccak256(operation.call_data),
-        _number(operation.call_gas_limit),
-        _number(operation.verification_gas_limit),
-        _number(operation.pre_verification_gas),
-        _number(operation.max_fee_per_gas),
-        _number(operation.max_priority_fee_per_gas),
-        keccak256(operation.paymaster_and_data),
-    ]
-
-
-def _words_v07(operation: UserOperationV07 | PackedUserOperation) -> list[bytes]:
-    return [
-        _address(operation.sender),
-        _number(operation.nonce),
-        keccak256(operation.init_code),
-        keccak256(operation.call_data),
-        operation.account_gas_limits,
-        _number(operation.pre_verification_gas),
-        operation.gas_fees,
-        keccak256(operation.paymaster_and_data),
-    ]
 
 
 def _address(address: str) -> bytes:
@@ -609,10 +570,8 @@ class UserOperationReceipt:
             raise InvalidFieldError("success", "must be true or false")
         reason = found.get("reason")
         return cls(
-            user_operation_hash=to_hex(from_hex(found.get("userOpHash"), field="userOpHash", length=32)),
-            transaction_hash=to_hex(
-                from_hex(receipt.get("transactionHash"), field="transactionHash", length=32)
-            ),
+            user_operation_hash=to_hex(_read_word(found.get("userOpHash"), "userOpHash")),
+            transaction_hash=to_hex(_read_word(receipt.get("transactionHash"), "transactionHash")),
             block_number=_read_uint256(receipt.get("blockNumber"), "blockNumber"),
             is_success=found["success"],
             reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",

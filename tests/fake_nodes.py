@@ -56,7 +56,7 @@ def identities(count: int) -> list[Identity]:
     return sorted((Identity() for _ in range(count)), key=lambda identity: identity.operator.lower())
 
 
-S = TypeVar("S", bound=SignedClaims)
+S = TypeVar("S", bound=SignedClaims[Any])
 
 
 def altered(said: S, **changes: Any) -> S:

@@ -29,7 +29,7 @@ from dan_async.protocols.node_claims import Claims, SignedClaims
 from dan_async.types import Clock, OperatorAddress
 
 T = TypeVar("T")
-S = TypeVar("S", bound=SignedClaims)
+S = TypeVar("S", bound=SignedClaims[Any])
 
 _STORAGE_INFO = b"dan-devnet share store key"
 

@@ -32,7 +32,6 @@ from dan_async.user_operation import (
     Call,
     PackedUserOperation,
     UserOperation,
-    UserOperationV06,
     UserOperationV07,
     user_operation_from_dict,
 )
@@ -158,23 +157,15 @@ def _first_address(name: str, value: bytes) -> Address | None:
 
 def gas_cost(operation: UserOperation) -> int:
     """Return the most that the entry point may take for gas: the sum it reserves before it begins."""
-    if isinstance(operation, UserOperationV06):
-        factor = _V06_PAYMASTER_FACTOR if operation.paymaster_and_data else 1
-        gas = (
-            operation.call_gas_limit
-            + operation.verification_gas_limit * factor
-            + operation.pre_verification_gas
-        )
-        return gas * operation.max_fee_per_gas
     if isinstance(operation, PackedUserOperation):
         operation = UserOperationV07.from_packed(operation)
-    gas = (
-        operation.call_gas_limit
-        + operation.verification_gas_limit
-        + (operation.paymaster_verification_gas_limit or 0)
-        + (operation.paymaster_post_op_gas_limit or 0)
-        + operation.pre_verification_gas
-    )
+    verification = operation.verification_gas_limit
+    if isinstance(operation, UserOperationV07):
+        verification += operation.paymaster_verification_gas_limit or 0
+        verification += operation.paymaster_post_op_gas_limit or 0
+    elif operation.paymaster_and_data:
+        verification *= _V06_PAYMASTER_FACTOR
+    gas = operation.call_gas_limit + verification + operation.pre_verification_gas
     return gas * operation.max_fee_per_gas
 
 
@@ -237,9 +228,6 @@ def _check_erc20(rule: Erc20Rule, call: Call) -> list[tuple[bool, str, str]]:
 #: Most calls of one operation that are looked at.
 _MOST_CALLS = 256
 
-#: The rest of an ERC-7579 mode, after its first two bytes: nothing here gives it a meaning, so it must be zero.
-_REST_OF_MODE = bytes(30)
-
 
 def decode_calls(call_data: bytes) -> tuple[Call, ...]:
     """
@@ -301,22 +289,18 @@ def _erc7579(data: bytes) -> tuple[Call, ...]:
     call_type, exec_type = mode[0], mode[1]
     if exec_type not in (0x00, 0x01):  # revert as a whole, or go on after a failed call
         raise InvalidFieldError("data", "has an execution type that is not known")
-    if mode[2:] != _REST_OF_MODE:
+    if any(mode[2:]):  # nothing here gives the rest a meaning
         raise InvalidFieldError("data", "has an execution mode that is not known")
     if call_type == 0x00:
-        return _erc7579_single(execution)
+        head = _ADDRESS_LENGTH + _WORD
+        if len(execution) < head:
+            raise InvalidFieldError("data", "has a call that is cut short")
+        target = to_checksum_address(execution[:_ADDRESS_LENGTH])
+        return (Call(target, int.from_bytes(execution[_ADDRESS_LENGTH:head]), execution[head:]),)
     if call_type == 0x01:
         return _batch_of_tuples(execution)
     name = {0xFE: "a static call", 0xFF: "a delegate call"}.get(call_type, "an unknown type of call")
     raise InvalidFieldError("data", f"has {name}; single and batch are allowed")
-
-
-def _erc7579_single(execution: bytes) -> tuple[Call, ...]:
-    head = _ADDRESS_LENGTH + _WORD
-    if len(execution) < head:
-        raise InvalidFieldError("data", "has a call that is cut short")
-    target = to_checksum_address(execution[:_ADDRESS_LENGTH])
-    return (Call(target, int.from_bytes(execution[_ADDRESS_LENGTH:head]), execution[head:]),)
 
 
 #: Function -> the reader of its arguments.

@@ -161,40 +161,40 @@ def parse_permissions(text: str) -> Permissions:
     Raises:
         InvalidFieldError: It does not have the documented form; the error has the path of the wrong member.
     """
-    found = load(text)
+    found = _load(text)
     if isinstance(found, list):
         found = {"permissions": found}
-    found = read_object(found, "permissions", _TOP, ())
+    found = _read_object(found, "permissions", _TOP, ())
     if "permissions" not in found:
         raise InvalidFieldError("permissions", "must have a list of rules under this name")
 
     def addresses(name: str) -> frozenset[Address] | None:
-        return read_one_or_list(found[name], name, read_address) if name in found else None
+        return _read_one_or_list(found[name], name, _read_address) if name in found else None
 
     return Permissions(
-        rules=read_list(found["permissions"], "permissions", _read_rule),
+        rules=_read_list(found["permissions"], "permissions", _read_rule),
         conditions=_read_conditions(found, ""),
         entry_points=addresses("entryPoint"),
         accounts=addresses("account"),
         factories=addresses("factory") or frozenset(),
         paymasters=(
-            frozenset(read_list(found["paymasters"], "paymasters", read_address))
+            frozenset(_read_list(found["paymasters"], "paymasters", _read_address))
             if "paymasters" in found
             else None
         ),
-        value_limit=read_amount(found["valueLimit"], "valueLimit") if "valueLimit" in found else None,
-        most_gas_cost=read_amount(found.get("gasCostLimit", DEFAULT_GAS_COST), "gasCostLimit"),
-        most_calls=read_amount(found.get("callLimit", 256), "callLimit"),
+        value_limit=_read_amount(found["valueLimit"], "valueLimit") if "valueLimit" in found else None,
+        most_gas_cost=_read_amount(found.get("gasCostLimit", DEFAULT_GAS_COST), "gasCostLimit"),
+        most_calls=_read_amount(found.get("callLimit", 256), "callLimit"),
     )
 
 
 def _read_conditions(found: Mapping[str, Any], prefix: str) -> Conditions:
     def time(name: str) -> int | None:
-        return read_time(found[name], prefix + name) if name in found else None
+        return check_int(prefix + name, found[name], least=0, most=2**48 - 1) if name in found else None
 
     conditions = Conditions(
         chain_ids=(
-            read_one_or_list(found["chainId"], prefix + "chainId", read_chain_id)
+            _read_one_or_list(found["chainId"], prefix + "chainId", _read_chain_id)
             if "chainId" in found
             else None
         ),
@@ -216,12 +216,12 @@ def _read_rule(value: Any, path: str) -> Rule:
 
 
 def _read_erc20(value: Any, path: str) -> Erc20Rule:
-    found = read_object(value, path, _ERC20, ("method", "to"))
+    found = _read_object(value, path, _ERC20, ("method", "to"))
     method = found["method"]
     if not isinstance(method, str) or method not in _COUNTERPARTIES:
         raise InvalidFieldError(f"{path}.method", f"must be one of {', '.join(_COUNTERPARTIES)}")
     names, args_path = _COUNTERPARTIES[method], f"{path}.args"
-    args = read_object(found.get("args", {}), args_path, (*names, "value", "eq"), ())
+    args = _read_object(found.get("args", {}), args_path, (*names, "value", "eq"), ())
     given = [name for name in names if name in args]
     if len(given) > 1:
         raise InvalidFieldError(f"{args_path}.{given[1]}", f"is the same as {given[0]}")
@@ -232,31 +232,31 @@ def _read_erc20(value: Any, path: str) -> Erc20Rule:
     if "value" in args:
         if not isinstance(args["eq"], str) or args["eq"] not in _COMPARISONS:
             raise InvalidFieldError(f"{args_path}.eq", f"must be one of {' '.join(_COMPARISONS)}")
-        bound = Bound(args["eq"], read_amount(args["value"], f"{args_path}.value"))
+        bound = Bound(args["eq"], _read_amount(args["value"], f"{args_path}.value"))
     return Erc20Rule(
         path=path,
         conditions=_read_conditions(found, f"{path}."),
-        tokens=read_one_or_list(found["to"], f"{path}.to", read_address),
+        tokens=_read_one_or_list(found["to"], f"{path}.to", _read_address),
         method=method,
         counterparty_name=(given or names)[0],
         counterparties=(
-            read_one_or_list(args[given[0]], f"{args_path}.{given[0]}", read_address) if given else None
+            _read_one_or_list(args[given[0]], f"{args_path}.{given[0]}", _read_address) if given else None
         ),
         amount=bound,
     )
 
 
 def _read_call(value: Any, path: str) -> CallRule:
-    found = read_object(value, path, _CALL, ("to",))
+    found = _read_object(value, path, _CALL, ("to",))
     selectors = None
     if "selectors" in found:
-        selectors = frozenset(read_list(found["selectors"], f"{path}.selectors", read_selector, least=1))
+        selectors = frozenset(_read_list(found["selectors"], f"{path}.selectors", _read_selector, least=1))
     return CallRule(
         path=path,
         conditions=_read_conditions(found, f"{path}."),
-        targets=read_one_or_list(found["to"], f"{path}.to", read_address),
+        targets=_read_one_or_list(found["to"], f"{path}.to", _read_address),
         selectors=selectors,
-        value_limit=read_amount(found.get("valueLimit", 0), f"{path}.valueLimit"),
+        value_limit=_read_amount(found.get("valueLimit", 0), f"{path}.valueLimit"),
     )
 
 
@@ -288,7 +288,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def load(text: str) -> Any:
+def _load(text: str) -> Any:
     """Read the JSON text: repeated members and numbers that are not whole are refused."""
     permissions_text(check_instance("permissions", text, str))  # length, depth, and that it is JSON at all
     return json.loads(text, object_pairs_hook=_refuse_repeated, parse_float=_refuse_float)
@@ -307,7 +307,7 @@ def _refuse_float(_: str) -> Any:
     )
 
 
-def read_object(value: Any, path: str, known: Iterable[str], required: Iterable[str]) -> Mapping[str, Any]:
+def _read_object(value: Any, path: str, known: Iterable[str], required: Iterable[str]) -> Mapping[str, Any]:
     """Check an object's members; unknown names are not repeated."""
     known = tuple(known)
     if not isinstance(value, dict):
@@ -322,8 +322,7 @@ def read_object(value: Any, path: str, known: Iterable[str], required: Iterable[
     return value
 
 
-def read_list(value: Any, path: str, read: Callable[[Any, str], T], *, least: int = 0) -> tuple[T, ...]:
-    """Read a list."""
+def _read_list(value: Any, path: str, read: Callable[[Any, str], T], *, least: int = 0) -> tuple[T, ...]:
     if not isinstance(value, list):
         raise InvalidFieldError(path, "must be a list")
     if not least <= len(value) <= _MOST_ITEMS:
@@ -331,36 +330,29 @@ def read_list(value: Any, path: str, read: Callable[[Any, str], T], *, least: in
     return tuple(read(item, f"{path}[{index}]") for index, item in enumerate(value))
 
 
-def read_one_or_list(value: Any, path: str, read: Callable[[Any, str], T]) -> frozenset[T]:
+def _read_one_or_list(value: Any, path: str, read: Callable[[Any, str], T]) -> frozenset[T]:
     """Read one value, or a list of one or more."""
     if isinstance(value, list):
-        return frozenset(read_list(value, path, read, least=1))
+        return frozenset(_read_list(value, path, read, least=1))
     return frozenset({read(value, path)})
 
 
-def read_address(value: Any, path: str) -> Address:
-    """Read an address."""
+def _read_address(value: Any, path: str) -> Address:
     return parse_address(path, value)
 
 
-def read_amount(value: Any, path: str) -> int:
+def _read_amount(value: Any, path: str) -> int:
     """Read an amount of up to 256 bits: a whole number, or its decimal or 0x text."""
     if value == "":
         raise InvalidFieldError(path, "must be a whole number or its text")
     return _read_uint256(value, path)
 
 
-def read_chain_id(value: Any, path: str) -> int:
-    """Read a chain's id."""
+def _read_chain_id(value: Any, path: str) -> int:
     return check_int(path, value, least=1, most=MAX_SAFE_INT)
 
 
-def read_time(value: Any, path: str) -> int:
-    """Read a time in Unix seconds."""
-    return check_int(path, value, least=0, most=2**48 - 1)
-
-
-def read_selector(value: Any, path: str) -> bytes:
+def _read_selector(value: Any, path: str) -> bytes:
     """Read a selector: 0x and 8 hex digits, a function's signature, or 0x for no call data at all."""
     if isinstance(value, str) and "(" in value:
         try:

@@ -146,9 +146,8 @@ def hex_bytes(*lengths: int) -> Form[bytes]:
     def read(name: str, value: Json) -> bytes:
         if type(value) is str and digits.fullmatch(value):
             return bytes.fromhex(value[2:])
-        found = from_hex(
-            value, field=name, length=length, prefix=True
-        )  # in capitals, or it says what is wrong
+        # In capitals, or from_hex() says what is wrong.
+        found = from_hex(value, field=name, length=length, prefix=True)
         if len(found) not in lengths:
             raise InvalidFieldError(name, f"must hold {wanted} bytes")
         return found
@@ -276,22 +275,11 @@ def encode(message: object) -> str:
 
 
 def decode(kind: type[T], value: Json, name: str = "params") -> T:
-    """
-    Read a message from a decoded JSON value.
-
-    Raises:
-        InvalidFieldError: A member is missing, unknown or wrong.
-    """
     return form_of(kind).read(name, value)
 
 
 def decode_canonical(kind: type[T], content: str, name: str) -> T:
-    """
-    Read a message from the very text that ``encode`` makes of it, and from no other: one content has one text.
-
-    Raises:
-        InvalidFieldError: It is not such a text.
-    """
+    """Read a message from the very text that ``encode`` makes of it, and from no other: one content has one text."""
     try:
         message = decode(kind, load(content), name)
     except ProtocolError as error:
@@ -304,27 +292,13 @@ def decode_canonical(kind: type[T], content: str, name: str) -> T:
 # --- what the gateway's revisions share ---------------------------------------------------------------------------------
 
 
-#: Longest setup text that is signed.
-_LONGEST_SETUP = 4 * 1024 * 1024
-
-
 def encode_base64(field: str, text: str) -> str:
-    """
-    Return standard Base64 of the UTF-8 text. Done once: what is signed is the encoded form, as it is sent.
-
-    Raises:
-        InvalidFieldError: UTF-8 cannot carry the text.
-    """
+    """Return standard Base64 of the UTF-8 text. Done once: the encoded form is signed, as it is sent."""
     return base64.b64encode(check_text(field, text, least=0, most=512 * 1024).encode()).decode()
 
 
 def decode_base64(field: str, text: object) -> str:
-    """
-    Read standard Base64 of UTF-8 text, in its one canonical form.
-
-    Raises:
-        InvalidFieldError: It is not that.
-    """
+    """Read standard Base64 of UTF-8 text, in its one canonical form."""
     encoded = check_text(field, text, least=0, most=1024 * 1024)
     try:
         raw = base64.b64decode(encoded, validate=True)
@@ -337,12 +311,7 @@ def decode_base64(field: str, text: object) -> str:
 
 
 def load_text(text: object) -> Json:
-    """
-    Read a JSON text frame.
-
-    Raises:
-        ProtocolError: It is binary, or not a JSON text that we would write.
-    """
+    """Read a JSON text frame; a ``ProtocolError`` if it is binary, or not a JSON text that we would write."""
     if not isinstance(text, str):
         raise ProtocolError(f"the frame must be text, not {type(text).__name__}")
     return load(text)
@@ -351,18 +320,7 @@ def load_text(text: object) -> Json:
 def members(
     value: Json, name: str, required: Iterable[str], optional: Iterable[str] = ()
 ) -> Mapping[str, Any]:
-    """
-    Check that a decoded value is an object with these members and no others, in any order.
-
-    Args:
-        value: The decoded value.
-        name: What it is called, for the error.
-        required: Members that must be there.
-        optional: Members that may be there.
-
-    Raises:
-        InvalidFieldError: It is not such an object. Unknown names are not repeated: they came from outside.
-    """
+    """Check that a value is an object with these members and no others, in any order; no unknown name is repeated."""
     if not isinstance(value, dict):
         raise InvalidFieldError(name, "must be a JSON object")
     known = 0
@@ -377,12 +335,7 @@ def members(
 
 
 def only(values: Sequence[T], name: str) -> T:
-    """
-    Return the one value there must be, in revisions that take one setup at a time.
-
-    Raises:
-        InvalidFieldError: There is none, or more than one.
-    """
+    """Return the one value there must be, in revisions that take one setup at a time."""
     if len(values) != 1:
         raise InvalidFieldError(name, "must be exactly one in this revision")
     return values[0]

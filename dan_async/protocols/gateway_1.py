@@ -82,8 +82,8 @@ class Gateway1(GatewayProtocol):
 
     def encode_ephemeral_signature(self, signature: str, message: str | None) -> str:
         """Write the JSON text that the signature stands in, beside the setup's message if that has one."""
-        repeated = "" if message is None else f'"base64Message":{quote(message)},'
-        return f'{{{repeated}"signature":{quote(signature)}}}'
+        repeated = {} if message is None else {"base64Message": message}
+        return dump({**repeated, "signature": signature})
 
     def read_ephemeral_signature(self, auth: UserAuthentication, message: str | None) -> str:
         repeated = () if message is None else ("base64Message",)

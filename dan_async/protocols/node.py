@@ -239,12 +239,7 @@ class Result:
 
     @classmethod
     def read(cls, value: Json) -> Self:
-        """
-        Read a node's answer, as a client. Nothing in it is believed yet.
-
-        Raises:
-            NodeProtocolError: It is malformed.
-        """
+        """Read a node's answer, as a client; ``NodeProtocolError`` if it is malformed. Nothing in it is believed yet."""
         try:
             return form_of(cls).read("result", value)
         except InvalidFieldError as error:
@@ -252,7 +247,6 @@ class Result:
 
 
 def malformed(title: str, error: DanError) -> NodeProtocolError:
-    """Return the error of a node whose answer cannot be read."""
     return NodeProtocolError(
         f"{title} is malformed: {error.message}", hint="The node does not speak dan-node/1"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Annotated, ClassVar, Self, TypeVar
+from typing import Annotated, ClassVar, Generic, Self, TypeVar, cast
 
 from attrs import evolve, field, frozen
 
@@ -51,13 +51,15 @@ C = TypeVar("C", bound=Claims)
 
 
 @frozen(kw_only=True)
-class SignedClaims(Result):
+class SignedClaims(Result, Generic[C]):
     """
     Claims as their one text, signed by a node's operator.
 
     Its signature is over the text as it came, so it can be checked before the text is read, and texts can be compared.
     """
 
+    #: The class of the claims, C.
+    CLAIMS: ClassVar[type[Claims]]
     #: Names the kind of claims, in the hash that the operator signs.
     TAG: ClassVar[str]
 
@@ -68,10 +70,13 @@ class SignedClaims(Result):
     #: 65 bytes over ``digest``.
     signature: Annotated[bytes, wire("signature", SIGNATURE)]
 
-    @property
-    def claims(self) -> Claims:
-        """The claims, read when they are first asked for."""
-        raise NotImplementedError
+    @cached_property
+    def claims(self) -> C:
+        """The claims, read when they are first asked for; ``NodeProtocolError`` if they are malformed."""
+        try:
+            return cast("C", decode_canonical(self.CLAIMS, self.text, "claims"))
+        except InvalidFieldError as error:
+            raise malformed(self.TITLE, error) from error
 
     @classmethod
     def read_whole(cls, value: Json) -> Self:
@@ -122,12 +127,6 @@ class SignedClaims(Result):
             return "its signature is malformed"
         return "" if signer == operator else "it is not signed by the node's operator"
 
-    def _read_claims(self, kind: type[C]) -> C:
-        try:
-            return decode_canonical(kind, self.text, "claims")
-        except InvalidFieldError as error:
-            raise malformed(self.TITLE, error) from error
-
 
 @frozen(kw_only=True)
 class KeyClaims(Claims):
@@ -142,7 +141,6 @@ class KeyClaims(Claims):
 
     @property
     def threshold(self) -> Threshold:
-        """The t and n of the key."""
         return Threshold(self.t, self.n)
 
 
@@ -164,7 +162,7 @@ class KeygenClaims(KeyClaims):
 
 
 @frozen(kw_only=True)
-class Acknowledgement(SignedClaims):
+class Acknowledgement(SignedClaims[KeygenClaims]):
     """
     A node's signed statement that it holds a share of a key: the result of ``dan_keygen``.
 
@@ -174,11 +172,7 @@ class Acknowledgement(SignedClaims):
 
     TITLE = "the acknowledgement"
     TAG = "dan-node/1 acknowledgement"
-
-    @cached_property
-    def claims(self) -> KeygenClaims:
-        """The claims, read when they are first asked for."""
-        return self._read_claims(KeygenClaims)
+    CLAIMS = KeygenClaims
 
     @property
     def summary(self) -> str:
@@ -187,7 +181,6 @@ class Acknowledgement(SignedClaims):
 
     @property
     def request_id(self) -> RequestId:
-        """The request that it answers."""
         return self.claims.request_id
 
     @property
@@ -202,7 +195,6 @@ class Acknowledgement(SignedClaims):
 
     @property
     def public_shares(self) -> tuple[bytes, ...]:
-        """Every participant's public share, 33 bytes each, in the order of the participants."""
         return self.claims.public_shares
 
     @property
@@ -214,17 +206,14 @@ class Acknowledgement(SignedClaims):
 
     @property
     def threshold(self) -> Threshold:
-        """The t and n of the key."""
         return self.claims.threshold
 
     @property
     def participants(self) -> tuple[OperatorAddress, ...]:
-        """The operators of all parties, ascending."""
         return self.claims.participants
 
     @property
     def transcript_hash(self) -> bytes:
-        """Hash over the whole key generation, equal on every honest node."""
         return self.claims.transcript_hash
 
 
@@ -257,16 +246,12 @@ class ChangeClaims(KeyClaims):
 
 
 @frozen(kw_only=True)
-class ChangeReceipt(SignedClaims):
+class ChangeReceipt(SignedClaims[ChangeClaims]):
     """A node's signed statement that it has added or revoked an ephemeral key."""
 
     TITLE = "the receipt"
     TAG = "dan-node/1 receipt"
-
-    @cached_property
-    def claims(self) -> ChangeClaims:
-        """The claims, read when they are first asked for."""
-        return self._read_claims(ChangeClaims)
+    CLAIMS = ChangeClaims
 
 
 @frozen(kw_only=True)
@@ -277,13 +262,9 @@ class PasskeyClaims(Claims):
 
 
 @frozen(kw_only=True)
-class PasskeyReceipt(SignedClaims):
+class PasskeyReceipt(SignedClaims[PasskeyClaims]):
     """A node's signed statement that it knows a passkey from now on."""
 
     TITLE = "the receipt"
     TAG = "dan-node/1 passkey receipt"
-
-    @cached_property
-    def claims(self) -> PasskeyClaims:
-        """The claims, read when they are first asked for."""
-        return self._read_claims(PasskeyClaims)
+    CLAIMS = PasskeyClaims

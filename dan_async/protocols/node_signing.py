@@ -8,7 +8,6 @@ signature over one message. A client puts the shares together itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Annotated
 
 from attrs import field, frozen
@@ -207,13 +206,9 @@ class SignatureClaims(Claims):
 
 
 @frozen(kw_only=True)
-class SignatureShares(SignedClaims):
+class SignatureShares(SignedClaims[SignatureClaims]):
     """A node's signed answer to a signing request. Its index is its place among the key's participants."""
 
     TITLE = "the signature share"
     TAG = "dan-node/1 signature shares"
-
-    @cached_property
-    def claims(self) -> SignatureClaims:
-        """The claims, read when they are first asked for."""
-        return self._read_claims(SignatureClaims)
+    CLAIMS = SignatureClaims

@@ -66,7 +66,16 @@ class KeygenResult:
     def __attrs_post_init__(self) -> None:
         check_token("key_id", self.key_id)
         check_algorithm("sign_alg", self.sign_alg)
-        _check_public_key(self.public_key, self.sign_alg)
+        raw = self.public_key
+        if not isinstance(raw, bytes):
+            raise InvalidFieldError("publicKey", "must be bytes")
+        if self.sign_alg == "ed25519":
+            if len(raw) != _ED25519_LENGTH:
+                raise InvalidFieldError("publicKey", "must hold 32 bytes for ed25519")
+        elif not raw or _SEC1_LENGTHS.get(raw[0]) != len(raw):
+            raise InvalidFieldError(
+                "publicKey", "must be a SEC1 point: 33 bytes that begin with 02 or 03, or 65 with 04"
+            )
 
 
 @frozen(kw_only=True)
@@ -86,18 +95,6 @@ class SigngenResult:
     def to_bytes(self) -> bytes:
         """Return the 65-byte form that users want: r, s and 27 or 28."""
         return self.signature + bytes((27 + self.recovery_id,))
-
-
-def _check_public_key(raw: object, sign_alg: str) -> None:
-    if not isinstance(raw, bytes):
-        raise InvalidFieldError("publicKey", "must be bytes")
-    if sign_alg == "ed25519":
-        if len(raw) != _ED25519_LENGTH:
-            raise InvalidFieldError("publicKey", "must hold 32 bytes for ed25519")
-    elif not raw or _SEC1_LENGTHS.get(raw[0]) != len(raw):
-        raise InvalidFieldError(
-            "publicKey", "must be a SEC1 point: 33 bytes that begin with 02 or 03, or 65 with 04"
-        )
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from dan_async._json import dump, quote
+from dan_async._json import dump
 from dan_async._values import MAX_SAFE_INT, check_algorithm, check_int, check_text, optional, required, shown
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import decode_base64, load_text, members
@@ -84,7 +84,6 @@ class TaggedValue:
 
 
 def find_tag(metadata: tuple[TaggedValue, ...], tag: int) -> str | None:
-    """Return the value of the first entry with that tag."""
     return next((entry.value for entry in metadata if entry.tag == tag), None)
 
 
@@ -99,7 +98,11 @@ def ephemeral_key_metadata(claim_text: str, key_id: str) -> tuple[TaggedValue, .
 
 def metadata_shown_to_wallet(metadata: tuple[TaggedValue, ...]) -> Json:
     """Return the entries that the owner's wallet signs: all but the permissions."""
-    return [{"tag": entry.tag, "value": entry.value} for entry in metadata if entry.tag != TAG_PERMISSIONS]
+    return _metadata_members(tuple(entry for entry in metadata if entry.tag != TAG_PERMISSIONS))
+
+
+def _metadata_members(metadata: tuple[TaggedValue, ...]) -> Json:
+    return [{"tag": entry.tag, "value": entry.value} for entry in metadata]
 
 
 def decode_metadata(
@@ -180,12 +183,10 @@ class EphemeralKeySetup:
 
     @property
     def claim_text(self) -> str | None:
-        """The ephemeral claim's exact text (tag 2)."""
         return find_tag(self.metadata, TAG_CLAIM)
 
     @property
     def tagged_key_id(self) -> str | None:
-        """The key's id (tag 3)."""
         return find_tag(self.metadata, TAG_KEY_ID)
 
 
@@ -222,12 +223,7 @@ class WrittenSetup:
 
 
 def encode_keygen_setup(setup: KeygenSetup, *, has_names: bool) -> str:
-    _check_algorithm(setup.sign_alg, has_names=has_names)
-    # Spelled out like all that is written for every request: dump() takes three times as long.
-    label = "" if setup.key_label is None else f'"key_label":{quote(setup.key_label)},'
-    algorithm = f',"signAlg":{quote(setup.sign_alg)}' if has_names else ""
-    entries = [f'{{"tag":{entry.tag},"value":{quote(entry.value)}}}' for entry in setup.metadata]
-    return f'{{"t":{setup.t},"n":{setup.n},{label}"metadata":[{",".join(entries)}]{algorithm}}}'
+    return dump(_keygen_members(setup, _metadata_members(setup.metadata), has_names=has_names))
 
 
 def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:
@@ -246,20 +242,18 @@ def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:
 
 def keygen_shown_to_wallet(setup: KeygenSetup, *, has_names: bool) -> dict[str, Any]:
     """Return the setup's members without the permissions. The EIP-712 type covers neither label nor algorithm."""
-    _check_algorithm(setup.sign_alg, has_names=has_names)
-    shown_members: dict[str, Any] = {"t": setup.t, "n": setup.n}
-    if setup.key_label is not None:
-        shown_members["key_label"] = setup.key_label
-    shown_members["metadata"] = metadata_shown_to_wallet(setup.metadata)
-    if has_names:
-        shown_members["signAlg"] = setup.sign_alg
-    return shown_members
+    return _keygen_members(setup, metadata_shown_to_wallet(setup.metadata), has_names=has_names)
+
+
+def _keygen_members(setup: KeygenSetup, metadata: Json, *, has_names: bool) -> dict[str, Any]:
+    label = {} if setup.key_label is None else {"key_label": setup.key_label}
+    algorithm = _algorithm_member(setup.sign_alg, has_names=has_names)
+    return {"t": setup.t, "n": setup.n, **label, "metadata": metadata, **algorithm}
 
 
 def encode_signgen_setup(setup: SigngenSetup, *, has_names: bool) -> str:
-    _check_algorithm(setup.sign_alg, has_names=has_names)
-    algorithm = f',"signAlg":{quote(setup.sign_alg)}' if has_names else ""
-    return f'{{"t":{setup.t},"key_id":{quote(setup.key_id)},"message":{quote(setup.message)}{algorithm}}}'
+    algorithm = _algorithm_member(setup.sign_alg, has_names=has_names)
+    return dump({"t": setup.t, "key_id": setup.key_id, "message": setup.message, **algorithm})
 
 
 def decode_signgen_setup(text: str, *, has_names: bool) -> SigngenSetup:
@@ -284,9 +278,10 @@ def _read_algorithm(found: Mapping[str, Any]) -> KeyAlgorithm:
     return algorithm
 
 
-def _check_algorithm(sign_alg: str, *, has_names: bool) -> None:
+def _algorithm_member(sign_alg: str, *, has_names: bool) -> dict[str, str]:
     if not has_names and sign_alg != "secp256k1":
         raise InvalidFieldError("sign_alg", "must be secp256k1 in this revision")
+    return {"signAlg": sign_alg} if has_names else {}
 
 
 def encode_passkey_setup(setup: PasskeySetup) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args, runtime_checkable
 
 from attrs import asdict, evolve, field, frozen
@@ -40,7 +40,6 @@ _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
 
 
 def check_state(name: str, value: object) -> SessionState:
-    """Check the name of a state."""
     if value not in STATES:
         raise InvalidFieldError(name, f"must be one of {', '.join(STATES)}")
     return value
@@ -284,7 +283,8 @@ class SessionStore(Protocol):
     """
     Keeps records of sessions.
 
-    Once a method has returned, its change is kept. Every method may raise a subclass of ``StoreError``.
+    Once a method has returned, its change is kept. Every method may raise a subclass of ``StoreError``. A class of your own
+    may be derived from this one, which then has ``find``, or just have the methods.
     """
 
     async def save(self, record: StoredSession) -> None:
@@ -304,13 +304,19 @@ class SessionStore(Protocol):
         """Return the record with that reference, or None."""
         ...
 
-    def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
+    async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
         """
         Go through the records that match, oldest first, a page at a time.
 
         Changes made meanwhile may be seen or not; nothing is seen twice.
         """
-        ...
+        page = await self.list_page(where)
+        while True:
+            for record in page.records:
+                yield record
+            if page.next is None:
+                return
+            page = await self.list_page(where, after=page.next)
 
     async def list_page(
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
@@ -381,18 +387,15 @@ class SessionStore(Protocol):
         ...
 
 
-def check_limit(limit: object) -> None:
-    """Check the size of a page."""
+def page_of(records: Sequence[StoredSession], *, is_last: bool) -> Page:
+    """Return a page with the cursor that ``page_start`` reads: time and id of its last record."""
+    cursor = None if is_last else f"{records[-1].created_at}.{records[-1].record_id}"
+    return Page(records=tuple(records), next=cursor)
+
+
+def page_start(limit: object, after: str | None) -> tuple[int, str] | None:
+    """Check where a page begins and how long it is. Return the time and the id of the record before it."""
     check_int("limit", limit, least=1, most=1000)
-
-
-def encode_cursor(record: StoredSession) -> str:
-    """Return where the page after a record begins."""
-    return f"{record.created_at}.{record.record_id}"
-
-
-def decode_cursor(after: str | None) -> tuple[int, str] | None:
-    """Read the result of ``encode_cursor``."""
     if after is None:
         return None
     moment, point, record_id = after.partition(".") if isinstance(after, str) else ("", "", "")
@@ -401,20 +404,12 @@ def decode_cursor(after: str | None) -> tuple[int, str] | None:
     return int(moment), record_id
 
 
-async def walk_pages(store: SessionStore, where: SessionFilter | None) -> AsyncIterator[StoredSession]:
-    """Yield the records that match, page after page: ``find`` of every store."""
-    after: str | None = None
-    while True:
-        page = await store.list_page(where, after=after)
-        for record in page.records:
-            yield record
-        after = page.next
-        if after is None:
-            return
+def ended_by(now: float) -> SessionFilter:
+    """Return the filter of records to be marked as expired; *now* is in Unix seconds."""
+    return SessionFilter(state=("pending", "active", "revoked"), expires_by=max(0, int(now)))
 
 
 def conflict(record_id: str, expected: SessionState, found: str | None) -> RecordConflictError:
-    """Return the error for a record that is in another state than expected."""
     said = "is not in the store" if found is None else f"is {found}"
     return RecordConflictError(f"the record {said}, expected was {expected}", request_id=record_id)
 

@@ -250,7 +250,6 @@ def translated() -> Iterator[None]:
 
 
 def translate(error: BaseException) -> StoreError:
-    """Return our error for one of the database's own, by its code."""
     if isinstance(error, sa_errors.IntegrityError):
         return RecordConflictError("the store has a record of that id or that reference")
     for cause in _causes(error):
@@ -277,17 +276,9 @@ def translate(error: BaseException) -> StoreError:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes, outermost first."""
-    pending: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while pending:
-        current = pending.pop(0)
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
+    found = [error]
+    for current in found:  # grows meanwhile
         yield current
-        original = getattr(current, "orig", None)
-        pending += [
-            original if isinstance(original, BaseException) else None,
-            current.__cause__,
-            current.__context__,
-        ]
+        for cause in (getattr(current, "orig", None), current.__cause__, current.__context__):
+            if isinstance(cause, BaseException) and not any(cause is known for known in found):
+                found.append(cause)

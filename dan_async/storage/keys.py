@@ -109,7 +109,7 @@ class KeySource(Protocol):
         ...
 
 
-class FixedKeys:
+class FixedKeys(KeySource):
     """
     Keys that are known from the start.
 
@@ -133,12 +133,10 @@ class FixedKeys:
         return f"FixedKeys(current={self._current.id!r}, older={len(self._keys) - 1})"
 
     async def current(self, known: str | None) -> StoreKey:
-        """Return the first key."""
         del known
         return self._current
 
     async def by_id(self, key_id: str) -> StoreKey | None:
-        """Return the key of that id."""
         return self._keys.get(key_id)
 
 
@@ -203,7 +201,7 @@ def _parse(data: bytes, where: str) -> FixedKeys:
         ) from None
 
 
-class PassphraseKeys:
+class PassphraseKeys(KeySource):
     """
     Keys that are derived from a passphrase with scrypt (RFC 7914).
 
@@ -294,12 +292,13 @@ def _scrypt(passphrase: str, head: str) -> StoreKey:
     return StoreKey(f"{head}:{_derived_id(secret)}", secret)
 
 
-class CallbackKeys:
+class CallbackKeys(KeySource):
     """
     Keys from somewhere else, such as a key management service.
 
     Args:
-        fetch: Returns the key of an id, or with None the current one; returns None for an id that it does not know.
+        fetch: Returns the key of an id, or with None the current one; returns None for an id that it does not know. If it
+            fails, the store's call fails with a ``StoreKeyError``, whose cause is its own exception.
         keep_s: How many seconds a key is kept in memory before *fetch* is asked again; 0 to ask every time.
         clock: A monotonic clock.
     """
@@ -320,12 +319,6 @@ class CallbackKeys:
         return f"CallbackKeys({len(self._kept)} kept)"
 
     async def current(self, known: str | None) -> StoreKey:
-        """
-        Return the current key.
-
-        Raises:
-            StoreKeyError: The service returned none; its own exception, if any, is the cause.
-        """
         del known
         key = await self._ask(None)
         if key is None:
@@ -333,12 +326,6 @@ class CallbackKeys:
         return key
 
     async def by_id(self, key_id: str) -> StoreKey | None:
-        """
-        Return the key of that id.
-
-        Raises:
-            StoreKeyError: The service failed; its own exception is the cause.
-        """
         return await self._ask(key_id)
 
     async def _ask(self, key_id: str | None) -> StoreKey | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import AsyncIterator
 
 from dan_async._values import check_instance, check_number, check_text, setting
 from dan_async.errors import RecordConflictError
@@ -12,21 +11,21 @@ from dan_async.storage.base import (
     Page,
     SessionFilter,
     SessionState,
+    SessionStore,
     StoredSession,
     check_clock,
-    check_limit,
     check_state,
     conflict,
-    decode_cursor,
-    encode_cursor,
-    walk_pages,
+    ended_by,
+    page_of,
+    page_start,
 )
 from dan_async.types import Clock, RequestId
 
 
-class MemorySessionStore:
+class MemorySessionStore(SessionStore):
     """
-    Keeps records for as long as the object lives. See ``SessionStore`` for the methods.
+    Keeps records for as long as the object lives.
 
     Args:
         clock: The wall clock, in Unix seconds.
@@ -41,7 +40,6 @@ class MemorySessionStore:
         return f"MemorySessionStore({len(self._records)} records)"
 
     async def save(self, record: StoredSession) -> None:
-        """Keep a new record."""
         check_instance("record", record, StoredSession)
         if record.record_id in self._records:
             raise RecordConflictError("the store has a record of that id", request_id=record.record_id)
@@ -54,35 +52,25 @@ class MemorySessionStore:
         self._records[record.record_id] = record
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        """Return a record."""
         return self._records.get(RequestId(check_text("record_id", record_id)))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        """Return the record with that reference."""
         record_id = self._by_reference.get(check_text("reference", reference))
         return None if record_id is None else self._records[record_id]
-
-    def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
-        """Go through the records that match."""
-        return walk_pages(self, where)
 
     async def list_page(
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
-        """Return one page of the records that match."""
-        check_limit(limit)
-        start = decode_cursor(after)
+        start = page_start(limit, after)
         wanted = setting("where", where, SessionFilter)
         found = heapq.nsmallest(
             limit + 1,
             (r for r in self._records.values() if wanted.matches(r) and (start is None or _place(r) > start)),
             key=_place,
         )
-        records = tuple(found[:limit])
-        return Page(records=records, next=encode_cursor(records[-1]) if len(found) > limit else None)
+        return page_of(found[:limit], is_last=len(found) <= limit)
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
-        """Put a record in the place of an older form of it."""
         check_instance("record", record, StoredSession)
         self._expect(record.record_id, expected).check_next(record.state)
         self._records[record.record_id] = record
@@ -90,7 +78,6 @@ class MemorySessionStore:
     async def change_state(
         self, record_id: RequestId, state: SessionState, *, expected: SessionState
     ) -> StoredSession:
-        """Change a record's state."""
         changed = self._expect(record_id, expected).changed(state, now=self._clock())
         self._records[record_id] = changed
         return changed
@@ -103,7 +90,6 @@ class MemorySessionStore:
         return record
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        """Delete a record."""
         record = self._records.get(RequestId(check_text("record_id", record_id)))
         if record is None or (expected is not None and record.state != expected):
             return False
@@ -116,20 +102,14 @@ class MemorySessionStore:
             del self._by_reference[record.reference]
 
     async def mark_expired(self) -> int:
-        """Mark every record whose key has ended as expired."""
         now = self._clock()
         self._check_clock(now)
-        ended = [
-            record
-            for record in self._records.values()
-            if record.expires_at <= now and record.state in ("pending", "active", "revoked")
-        ]
+        ended = list(filter(ended_by(now).matches, self._records.values()))
         for record in ended:
             self._records[record.record_id] = record.changed("expired", now=now)
         return len(ended)
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
-        """Delete every record whose key has ended."""
         check_number("ended_for_s", ended_for_s)
         now = self._clock()
         self._check_clock(now)

@@ -23,11 +23,8 @@ from dan_async.storage.base import StoredSession
 from dan_async.storage.keys import KeySource, StoreKey
 
 _VERSION = b"\x01"
-
 _CHECK_LENGTH = 8
-
 _NONCE_LENGTH = 12
-
 _HEAD_LENGTH = 1 + _CHECK_LENGTH + _NONCE_LENGTH
 
 
@@ -59,15 +56,12 @@ class Sealer:
         self._known: str | None = None
 
     def start_from(self, key_id: str | None) -> None:
-        """Set which key the store used last."""
         self._known = key_id
 
     async def current_key_id(self) -> str:
-        """Return the id of the key for new records."""
         return (await self._keys.current(self._known)).id
 
     async def seal(self, record: StoredSession) -> SealedRecord:
-        """Encrypt a record under the current key."""
         key = await self._keys.current(self._known)
         nonce = secrets.token_bytes(_NONCE_LENGTH)
         text = json.dumps(record.to_dict(), separators=(",", ":")).encode()

@@ -5,46 +5,44 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from dan_async.errors import require_extra
+from attrs import asdict, define, field, fields
+
+from dan_async._values import check_instance, check_number, check_seconds, check_text, setting
+from dan_async.errors import (
+    ClientClosedError,
+    RecordConflictError,
+    StoreError,
+    StoreTamperedError,
+    require_extra,
+)
+from dan_async.storage.base import (
+    Page,
+    SessionFilter,
+    SessionState,
+    SessionStore,
+    StoredSession,
+    check_clock,
+    check_state,
+    conflict,
+    ended_by,
+    page_of,
+    page_start,
+)
+from dan_async.storage.keys import KeySource
+from dan_async.storage.sealing import SealedRecord, Sealer
+from dan_async.types import Clock, RequestId
 
 for _module in ("sqlalchemy", "alembic"):
     require_extra(_module, extra="storage", purpose="A session store in a database")
 
 import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
-from attrs import asdict, define, field, fields  # noqa: E402 - same
 from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
 
-from dan_async._values import (  # noqa: E402 - same
-    check_instance,
-    check_number,
-    check_seconds,
-    check_text,
-    setting,
-)
-from dan_async.errors import (  # noqa: E402 - same
-    ClientClosedError,
-    RecordConflictError,
-    StoreError,
-    StoreTamperedError,
-)
-from dan_async.storage.base import (  # noqa: E402 - same
-    Page,
-    SessionFilter,
-    SessionState,
-    StoredSession,
-    check_clock,
-    check_limit,
-    check_state,
-    conflict,
-    decode_cursor,
-    encode_cursor,
-    walk_pages,
-)
 from dan_async.storage.database import (  # noqa: E402 - same
     READS_ONLY,
     bring_up_to_date,
@@ -54,9 +52,6 @@ from dan_async.storage.database import (  # noqa: E402 - same
     sessions_table,
     translated,
 )
-from dan_async.storage.keys import KeySource  # noqa: E402 - same
-from dan_async.storage.sealing import SealedRecord, Sealer  # noqa: E402 - same
-from dan_async.types import Clock, RequestId  # noqa: E402 - same
 
 __all__ = ["SQLAlchemyStore"]
 
@@ -70,9 +65,9 @@ _TRIES = 5
 _LONGEST_LOCK_WAIT_S = 3600.0
 
 
-class SQLAlchemyStore:
+class SQLAlchemyStore(SessionStore):
     """
-    Keeps encrypted records in a database. See ``SessionStore`` for the methods.
+    Keeps encrypted records in a database.
 
     Making one does no I/O; it opens itself when it is first used, and brings an older schema up to date. Use it as an async
     context manager, or call ``aclose()``. One store serves any number of concurrent calls on its event loop; several
@@ -190,25 +185,17 @@ class SQLAlchemyStore:
         return await self._sealer.open(_sealed(rows[0])) if rows else None
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        """Return a record."""
         check_text("record_id", record_id)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        """Return the record with that reference."""
         check_text("reference", reference)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.reference == reference))
-
-    def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
-        """Go through the records that match."""
-        return walk_pages(self, where)
 
     async def list_page(
         self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
     ) -> Page:
-        """Return one page of the records that match."""
-        check_limit(limit)
-        start = decode_cursor(after)
+        start = page_start(limit, after)
         query = sa.select(sessions_table).where(*_conditions(setting("where", where, SessionFilter)))
         if start is not None:
             query = query.where(
@@ -218,27 +205,24 @@ class SQLAlchemyStore:
         rows = await self._fetch(
             query.order_by(sessions_table.c.created_at, sessions_table.c.record_id).limit(limit + 1)
         )
-        records = tuple([await self._sealer.open(_sealed(row)) for row in rows[:limit]])
-        return Page(records=records, next=encode_cursor(records[-1]) if len(rows) > limit else None)
+        records = [await self._sealer.open(_sealed(row)) for row in rows[:limit]]
+        return page_of(records, is_last=len(rows) <= limit)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     async def save(self, record: StoredSession) -> None:
-        """Keep a new record."""
         check_instance("record", record, StoredSession)
         await self.open()
         insert = sa.insert(sessions_table).values(**asdict(await self._sealer.seal(record)), version=1)
         await self._writer.run(lambda connection: int(connection.execute(insert).rowcount))
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
-        """Put a record in the place of an older form of it."""
         check_instance("record", record, StoredSession)
         await self._change(record.record_id, expected, lambda _: record)
 
     async def change_state(
         self, record_id: RequestId, state: SessionState, *, expected: SessionState
     ) -> StoredSession:
-        """Change a record's state."""
         return await self._change(record_id, expected, lambda known: known.changed(state, now=self._clock()))
 
     async def _change(
@@ -269,7 +253,6 @@ class SQLAlchemyStore:
         return await self._writer.run(lambda connection: connection.execute(update).rowcount == 1)
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        """Delete a record."""
         check_text("record_id", record_id)
         await self.open()
         delete = sa.delete(sessions_table).where(sessions_table.c.record_id == record_id)
@@ -278,11 +261,9 @@ class SQLAlchemyStore:
         return await self._writer.run(lambda connection: connection.execute(delete).rowcount == 1)
 
     async def mark_expired(self) -> int:
-        """Mark every record whose key has ended as expired."""
         await self._check_clock()
-        ended = SessionFilter(state=("pending", "active", "revoked"), expires_by=max(0, int(self._clock())))
         count = 0
-        async for record in self.find(ended):
+        async for record in self.find(ended_by(self._clock())):
             try:
                 await self.change_state(record.record_id, "expired", expected=record.state)
                 count += 1
@@ -291,7 +272,6 @@ class SQLAlchemyStore:
         return count
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
-        """Delete every record whose key has ended."""
         check_number("ended_for_s", ended_for_s)
         await self._check_clock()
         delete = sa.delete(sessions_table).where(
@@ -420,15 +400,19 @@ class GroupWriter:
         try:
             await self._commit(group)
         except Exception as error:  # noqa: BLE001 - it is raised to the caller whose write it was
-            if len(group) == 1:
-                group[0].error = error
-                self._answer(group)
+            if len(group) > 1:
+                # One of them may be to blame: each gets a transaction of its own.
+                for write in group:
+                    await self._commit_group([write])
                 return
-            # One of them may be to blame: each gets a transaction of its own.
-            for write in group:
-                await self._commit_group([write])
-            return
-        self._answer(group)
+            group[0].error = error
+        for write in group:
+            if write.done.done():  # the caller was cancelled
+                continue
+            if write.error is not None:
+                write.done.set_exception(write.error)
+            else:
+                write.done.set_result(write.result)
 
     async def _commit(self, group: list[_Write]) -> None:
         def run_all(connection: sa.Connection) -> None:
@@ -442,13 +426,3 @@ class GroupWriter:
         with translated():
             async with self._engine.begin() as connection:
                 await connection.run_sync(run_all)
-
-    @staticmethod
-    def _answer(group: list[_Write]) -> None:
-        for write in group:
-            if write.done.done():  # the caller was cancelled
-                continue
-            if write.error is not None:
-                write.done.set_exception(write.error)
-            else:
-                write.done.set_result(write.result)

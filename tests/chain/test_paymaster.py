@@ -6,6 +6,7 @@ import secrets
 from typing import Any
 
 import pytest
+from attrs import astuple
 
 from dan_async import LocalWallet, Timeouts
 from dan_async.crypto.abi import encode_arguments, encode_call
@@ -73,7 +74,7 @@ class VerifyingService:
             if self._version == "v0.6.0"
             else UserOperationV07.from_dict(fields).pack()
         )
-        operation = tuple(getattr(form, name) for name in form.members)
+        operation = astuple(form)
         (digest,) = self._chain.call(
             self.address,
             GET_HASH[self._version],

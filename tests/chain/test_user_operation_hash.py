@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import astuple
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +66,7 @@ moderately = settings(
 def as_tuple(operation: Any) -> tuple[Any, ...]:
     """The operation as the contract takes it."""
     form = operation if isinstance(operation, UserOperationV06) else operation.pack()
-    return tuple(getattr(form, name) for name in form.members)
+    return astuple(form)
 
 
 def ours(operation: Any) -> bytes:

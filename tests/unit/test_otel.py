@@ -78,7 +78,7 @@ class Telemetry:
     def is_empty(self) -> bool:
         """Whether nothing is kept of what is over."""
         observer = self.observer
-        return not (observer._spans or observer._attempts or observer._wallets or observer._first_ids)
+        return not (observer._spans or observer._children or observer._first_ids)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import base64
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from attrs import define, evolve, field
 
@@ -21,7 +21,7 @@ from dan_async.protocols.node import compute_key_id
 from dan_async.protocols.node_claims import Acknowledgement, Claims, SignedClaims
 from dan_async.protocols.node_signing import SignatureShares
 
-S = TypeVar("S", bound=SignedClaims)
+S = TypeVar("S", bound=SignedClaims[Any])
 
 #: Signs a 32-byte digest as the node's operator.
 Sign = Callable[[bytes], bytes]
