@@ -11,23 +11,21 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import ClassVar, Protocol, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dan_async._json import load
-from dan_async.errors import DanError
-from dan_async.protocols.fields import members
+from dan_async._json import dump, load
+from dan_async.errors import DanError, InvalidFieldError
+from dan_async.protocols.fields import decode, to_json
 
 try:
     import fcntl
 except ImportError:  # Windows: nothing keeps two nodes apart there
     fcntl = None  # type: ignore[assignment]  # the module is missing on purpose
-
-T = TypeVar("T")
 
 _MAGIC = b"dan-devnet record 1\n"
 _NONCE_LENGTH = 12
@@ -63,19 +61,35 @@ def read_all(store: ShareStore, kind: str) -> Iterator[bytes]:
             yield data
 
 
-def decode_record(
-    data: bytes, kind: str, version: int, names: Sequence[str], read: Callable[[Mapping[str, Any]], T]
-) -> T:
-    """Read a record with exactly these members and its version; *read* is given the members."""
-    try:
-        found = members(load(data), kind, ("version", *names))
-        if found["version"] != version:
-            raise ShareStoreError(f"the record of a {kind} is of version {found['version']}, not {version}")
-        return read(found)
-    except ShareStoreError:
-        raise
-    except DanError as error:
-        raise ShareStoreError(f"the record of a {kind} is malformed: {error.message}") from error
+class StoredRecord:
+    """The content of a record: an attrs class whose fields declare their members, as ``protocols.fields`` has it."""
+
+    __slots__ = ()
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[int]
+
+    def encode(self) -> bytes:
+        """Write the record. The bytes may hold secrets."""
+        return dump({"version": self.VERSION, **to_json(self)}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read a record with exactly these members and its version."""
+        try:
+            found = load(data)
+            if not isinstance(found, dict):
+                raise InvalidFieldError(cls.KIND, "must be a JSON object")
+            version = found.pop("version", None)
+            if version != cls.VERSION:
+                raise ShareStoreError(
+                    f"the record of a {cls.KIND} is of version {version}, not {cls.VERSION}"
+                )
+            return decode(cls, found, cls.KIND)
+        except ShareStoreError:
+            raise
+        except DanError as error:
+            raise ShareStoreError(f"the record of a {cls.KIND} is malformed: {error.message}") from error
 
 
 class MemoryShareStore:
