@@ -15,7 +15,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
@@ -298,7 +297,6 @@ class RowWallets:
             opener = choose_wallet(
                 private_key_file=private_key_file,
                 rpc_url=rpc_url,
-                rpc_address=None,
                 environment=environment,
                 throwaway_allowed=throwaway_allowed,
             )
@@ -316,12 +314,7 @@ class RowWallets:
             self._shared = await self._stack.enter_async_context(self._opener())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     def problem_with(self, row: BatchRow) -> str:

@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -270,7 +270,7 @@ def choose_wallet(
     *,
     private_key_file: Path | None,
     rpc_url: str | None,
-    rpc_address: str | None,
+    rpc_address: str | None = None,
     environment: Mapping[str, str],
     throwaway_allowed: bool,
 ) -> WalletOpener:
@@ -321,12 +321,7 @@ def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
         raise ConfigurationError(
             f"{source}: {error.message}", hint="A private key is 64 hex digits, with or without 0x"
         ) from None
-
-    @asynccontextmanager
-    async def open_wallet() -> AsyncIterator[Wallet]:
-        yield wallet
-
-    return open_wallet
+    return lambda: nullcontext(wallet)
 
 
 def _read_key_file(path: Path) -> str:

@@ -195,7 +195,6 @@ def revoke_session(
     open_wallet = choose_wallet(
         private_key_file=private_key_file,
         rpc_url=wallet_rpc,
-        rpc_address=None,
         environment=os.environ,
         throwaway_allowed=False,
     )

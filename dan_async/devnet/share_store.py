@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Self, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -35,22 +35,6 @@ _SUFFIX = ".record"
 
 class ShareStoreError(DanError):
     """A record or the store's folder is not usable."""
-
-
-class ShareStore(Protocol):
-    """Keeps records. Its methods may block: call them off the event loop."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write a record, durably, in the place of one of the same name."""
-
-    def get(self, name: str) -> bytes | None:
-        """Read a record, or None if there is none."""
-
-    def names(self) -> Iterable[str]:
-        """Return the names of all records."""
-
-    def close(self) -> None:
-        """Let go of the store. May be called twice."""
 
 
 def read_all(store: ShareStore, kind: str) -> Iterator[bytes]:
@@ -150,12 +134,17 @@ class DiskShareStore:
         return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
 
     def close(self) -> None:
+        """Let go of the folder. May be called twice."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{_checked(name)}{_SUFFIX}"
+
+
+#: Keeps records, and replaces one of the same name. Its methods may block: call them off the event loop.
+ShareStore: TypeAlias = MemoryShareStore | DiskShareStore
 
 
 def replace_file(target: Path, content: bytes) -> None:

@@ -57,6 +57,7 @@ from dan_async.devnet.mpc.framing import (
     EncodedScalar,
     Message,
     Nonce,
+    check_session_id,
     fixed,
 )
 from dan_async.devnet.mpc.key_share import KeyShare
@@ -67,8 +68,6 @@ from dan_async.errors import InvalidFieldError
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
-
-SESSION_ID_BYTES = 32
 
 #: As recipient: all other signers.
 ALL = 0
@@ -179,8 +178,7 @@ class SigningParty(Stepwise):
         pairs: Mapping[int, PairState],
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
-        if not isinstance(session_id, bytes) or len(session_id) != SESSION_ID_BYTES:
-            raise InvalidFieldError("session_id", f"must be {SESSION_ID_BYTES} bytes")
+        check_session_id(session_id)
         self._signers = tuple(sorted(signers))
         if len(self._signers) != share.threshold.t or len(set(self._signers)) != len(self._signers):
             raise InvalidFieldError("signers", f"must be {share.threshold.t} different parties")

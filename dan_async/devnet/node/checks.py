@@ -50,14 +50,11 @@ def read_request(value: Json) -> KeygenParams:
         return decode(KeygenParams, value)
     except InvalidFieldError as error:
         code = _CODES.get(error.field)
-        if code is None or error.field not in _members_of(value):
+        authentication = value.get("userAuthentication")
+        sent = {*value, *(authentication if isinstance(authentication, dict) else ())}
+        if code is None or error.field not in sent:
             raise invalid_params(error) from error
         raise RefusalError(code, error.message) from error
-
-
-def _members_of(value: Json) -> set[str]:
-    authentication = value.get("userAuthentication")
-    return {*value, *(authentication if isinstance(authentication, dict) else ())}
 
 
 def read_setup(params: KeygenParams, operation: str) -> Setup:

@@ -276,11 +276,6 @@ class PeerSessions:
         finally:
             self._beating = None
 
-    @property
-    def early_count(self) -> int:
-        """How many messages wait for their session to begin."""
-        return sum(len(waiting) for waiting in self._early.values())
-
     def _keep_early(self, peer: OperatorAddress, message: PeerMessage) -> None:
         now = self._clock()
         while self._early and next(iter(self._early.values()))[0].forget_at <= now:
