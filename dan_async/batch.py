@@ -105,7 +105,12 @@ class BatchRun:
             ClientClosedError: The client was closed; the requests that are left were not begun.
             Exception: The requests themselves raised it when they were read; everything begun before is finished.
         """
-        return _result(await anext(self._stream))
+        finished = await anext(self._stream)
+        made: tuple[ItemStatus, DanSessionKeyPayload | None] = finished.value or ("failed", None)
+        status, session = made
+        return ItemResult(
+            index=finished.index, status=status, request=finished.item, session=session, error=finished.error
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,13 +121,6 @@ class BatchRun:
     async def aclose(self) -> None:
         """Cancel the work under way and wait for its end. May be called twice; no result comes afterwards."""
         await self._stream.aclose()
-
-
-def _result(finished: Finished[Any, Made]) -> ItemResult:
-    if finished.value is None:
-        return ItemResult(index=finished.index, status="failed", request=finished.item, error=finished.error)
-    status, session = finished.value
-    return ItemResult(index=finished.index, status=status, request=finished.item, session=session)
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from attrs import frozen
 
 from dan_async._values import MAX_LIFETIME_S
@@ -92,12 +90,6 @@ def signed_challenge(params: KeygenParams | SignParams, operation: str, digest: 
     return REVISION_1.oneshot_challenge(params.setup)
 
 
-def session_id_of(challenge: str, participants: Sequence[OperatorAddress]) -> bytes:
-    """Return the id under which the participants work together: no other set of them can have the same."""
-    members = [bytes.fromhex(operator[2:]) for operator in participants]
-    return tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *members)
-
-
 def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClaim:
     """Return the ephemeral key that the owner vouches for."""
     authentication = params.user_authentication
@@ -169,7 +161,7 @@ class CheckedKeygen:
     nonce: bytes | None
     #: Signed by the owner: 64 hex digits.
     challenge: str
-    #: Names the work among the parties.
+    #: Names the work among the participants: no other set of them can have the same.
     session_id: bytes
 
 
@@ -185,6 +177,7 @@ def check_request(
     _check_permissions(setup.permissions)
     digest = setup_hash(operation=KEYGEN, revision=params.revision, setup=params.setup)
     challenge = signed_challenge(params, KEYGEN, digest)
+    members = [bytes.fromhex(participant[2:]) for participant in params.participants]
     return CheckedKeygen(
         params=params,
         setup=setup,
@@ -193,7 +186,7 @@ def check_request(
         claim=claim,
         nonce=own_nonce(params, operator),
         challenge=challenge,
-        session_id=session_id_of(challenge, params.participants),
+        session_id=tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *members),
     )
 
 

@@ -237,7 +237,6 @@ class ProcessRunner:
             self._write(fault_members(faults, {}))
 
     def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:  # noqa: ARG002 - as in the other runner
-        """Refuse: the share is in another process."""
         raise ConfigurationError(
             "shares cannot be revealed from nodes in processes of their own",
             hint="Use a Devnet without processes=True in tests that look at shares",
@@ -335,6 +334,5 @@ def fault_members(faults: tuple[Fault, ...], uses: Mapping[int, int]) -> dict[st
 
 
 def read_fault_members(members: Mapping[str, Any]) -> tuple[list[Fault], dict[int, int]]:
-    """Read back what ``fault_members`` returned."""
     uses = {int(place): count for place, count in members["uses"].items()}
     return [Fault.from_dict(fault) for fault in members["faults"]], uses

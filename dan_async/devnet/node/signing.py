@@ -75,7 +75,7 @@ class SignService:
     def __attrs_post_init__(self) -> None:
         keep_s, clock = self._context.limits.nonce_lifetime_s, self._context.clock
         self._authorised = Remembered(most=_MOST_AUTHORISED, keep_s=keep_s, clock=clock)
-        self._runs = RequestRuns.of(self._context, "signatures", most=self._context.limits.max_signs)
+        self._runs = RequestRuns(self._context, "signatures", most=self._context.limits.max_signs)
 
     async def sign(self, params: SignParams) -> SignatureShares:
         """Sign, or say again what was said to the same request."""

@@ -171,7 +171,9 @@ class PairSetups:
     _links: PeerLinks
     _sessions: PeerSessions
     _store: PairStore
-    _rate: RateLimit = field(init=False)
+    _rate: RateLimit = field(
+        factory=lambda: RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic), init=False
+    )
     #: Which set-up each peer says it has.
     _told: dict[OperatorAddress, bytes] = field(factory=dict, init=False)
     #: How many wait for each pair in order to sign, and the peers that do.
@@ -185,10 +187,6 @@ class PairSetups:
     _preparing: set[asyncio.Task[None]] = field(factory=set, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
     _is_closed: bool = field(default=False, init=False)
-
-    @_rate.default
-    def _new_rate(self) -> RateLimit:
-        return RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
 
     async def ready(self, peer: OperatorAddress) -> PairState:
         """Return this side of the set-up with a peer, which has the other side; make one if there is none."""

@@ -263,7 +263,6 @@ class PeerSessions:
             session.resend(peer)
 
     async def aclose(self) -> None:
-        """Give no more signs of life."""
         if self._beating is not None:
             await cancel_and_wait([self._beating])
 
