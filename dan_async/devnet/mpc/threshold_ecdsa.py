@@ -10,7 +10,8 @@ holds the key, the nonce, or the mask.
 Adversary: static, malicious, up to t - 1 of the n parties, in the random-oracle model under the computational
 Diffie-Hellman assumption; security with abort, not robustness. The checks that the multiplied numbers are those behind
 R_i and A_i (here ``Γ``) name the culprit, as do those of the extension and the vector OLE, whose failure bans it. Key
-shares that do not add up, and a signature that does not verify, name one only where there is one other signer.
+shares that do not add up name one only where there is one other signer. The client puts the shares of s together, and
+checks the signature (``nodes.signature_shares``).
 
 Two things go beyond the paper: A_i is committed to along with R_i, and round 2 carries a hash of all commitments, so that
 nobody opens different values to different signers unnoticed. Which t parties sign is fixed from the start.
