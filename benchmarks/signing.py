@@ -27,6 +27,8 @@ from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
+from dan_async.devnet.node.signing import make_share
+from dan_async.nodes.signature_shares import combine_shares
 
 __all__ = ["AIMS", "Group", "main", "measure"]
 
@@ -163,16 +165,14 @@ def measure(threshold: Threshold, effort: Effort) -> dict[str, Any]:
     for _ in range(effort.signatures):
         signers, digest = next(sets), secrets.token_bytes(32)
         presignatures, sent = timer.run("presignature", lambda signers=signers: group.presign(signers))
-        messages = timer.run(
+        shares = timer.run(
             "shares",
-            lambda made=presignatures, digest=digest: {i: p.sign(digest) for i, p in made.items()},
+            lambda made=presignatures, digest=digest: [make_share(i, p, digest) for i, p in made.items()],
         )
-        first = signers[0]
+        public_key = group.shares[signers[0]].public_key
         timer.run(
             "combination",
-            lambda made=presignatures, messages=messages, first=first: made[first].combine(
-                _others(first, messages)
-            ),
+            lambda shares=shares, public_key=public_key: combine_shares(shares, public_key=public_key),
         )
     medians = {name: timer.median(name) for name in timer.times}
     return {

@@ -14,7 +14,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
@@ -106,29 +105,22 @@ class BatchRun:
             ClientClosedError: The client was closed; the requests that are left were not begun.
             Exception: The requests themselves raised it when they were read; everything begun before is finished.
         """
-        return _result(await anext(self._stream))
+        finished = await anext(self._stream)
+        made: tuple[ItemStatus, DanSessionKeyPayload | None] = finished.value or ("failed", None)
+        status, session = made
+        return ItemResult(
+            index=finished.index, status=status, request=finished.item, session=session, error=finished.error
+        )
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
         """Cancel the work under way and wait for its end. May be called twice; no result comes afterwards."""
         await self._stream.aclose()
-
-
-def _result(finished: Finished[Any, Made]) -> ItemResult:
-    if finished.value is None:
-        return ItemResult(index=finished.index, status="failed", request=finished.item, error=finished.error)
-    status, session = finished.value
-    return ItemResult(index=finished.index, status=status, request=finished.item, session=session)
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
 from dan_async.cli.batch_rows import BatchRow, InputFormat, RowWallets, guess_format, in_a_thread, read_rows
-from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreChoice, choose_network, choose_store
+from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreOpener, choose_network, choose_store
 from dan_async.cli.options import (
     ApiVersionOption,
     DevnetOption,
@@ -167,16 +166,13 @@ def batch(
         api_version=api_version,
     )
     store = (
-        choose_store(
-            out, option="--out", key_file=store_key_file, environment=os.environ, may_make=not dry_run
-        )
+        choose_store(out, option="--out", key_file=store_key_file, may_make=not dry_run)
         if not dry_run or _is_there(out)
         else None
     )
     wallets = RowWallets.choose(
         private_key_file=private_key_file,
         rpc_url=wallet_rpc,
-        environment=os.environ,
         throwaway_allowed=network.is_devnet,
     )
     common: dict[str, Any] = {
@@ -260,7 +256,7 @@ class _Batch:
 
     source: _Source
     network: NetworkChoice
-    store: StoreChoice | None
+    store: StoreOpener | None
     wallets: RowWallets
     common: dict[str, Any]
     timeouts: Timeouts
@@ -295,7 +291,7 @@ class _Batch:
         assert self.store is not None
         under_way: dict[str, BatchRow] = {}
         async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(self.store.open())
+            store = await stack.enter_async_context(self.store())
             await stack.enter_async_context(self.wallets)
             network = self.network.open(self.timeouts)
             dan = await stack.enter_async_context(DanClient(network, store=store, timeouts=self.timeouts))
@@ -326,7 +322,7 @@ class _Batch:
     async def _look(self, count: _BatchCount, display: _Shown) -> None:
         """Count the outcomes that a run would have; nothing is sent or stored."""
         async with AsyncExitStack() as stack:
-            store = None if self.store is None else await stack.enter_async_context(self.store.open())
+            store = None if self.store is None else await stack.enter_async_context(self.store())
             async for row in self._usable_rows(count, display):
                 state = await _state_of(store, row)
                 if state in {"active", "revoked", "expired"}:

@@ -11,11 +11,11 @@ import asyncio
 import csv
 import hashlib
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 InputFormat: TypeAlias = Literal["jsonl", "csv", "wallets"]
+
+#: By the ending of the file's name.
+_FORMATS: Mapping[str, InputFormat] = {
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "csv": "csv",
+    **dict.fromkeys(("txt", "keys", "wallets"), "wallets"),
+}
 
 #: Names of a row's fields, in camelCase or not -> parameters of generate_session_key.
 _PARAMETERS = {
@@ -77,16 +85,12 @@ class BatchRow:
 
 def guess_format(name: str) -> InputFormat:
     """Recognise the format by a file's name."""
-    suffix = name.lower().rpartition(".")[2]
-    if suffix in ("jsonl", "ndjson"):
-        return "jsonl"
-    if suffix == "csv":
-        return "csv"
-    if suffix in ("txt", "keys", "wallets"):
-        return "wallets"
-    raise ConfigurationError(
-        "the input's name does not show its format", hint="Use --format jsonl, csv or wallets"
-    )
+    form = _FORMATS.get(name.lower().rpartition(".")[2])
+    if form is None:
+        raise ConfigurationError(
+            "the input's name does not show its format", hint="Use --format jsonl, csv or wallets"
+        )
+    return form
 
 
 def read_rows(file: IO[str], form: InputFormat) -> Iterator[BatchRow]:
@@ -283,24 +287,13 @@ class RowWallets:
         self._transport: Transport | None = None
 
     @classmethod
-    def choose(
-        cls,
-        *,
-        private_key_file: Path | None,
-        rpc_url: str | None,
-        environment: Mapping[str, str],
-        throwaway_allowed: bool,
-    ) -> Self:
+    def choose(cls, *, private_key_file: Path | None, rpc_url: str | None, throwaway_allowed: bool) -> Self:
         """Check the options as ``choose_wallet`` does; but there need not be a wallet, since rows may have keys."""
-        is_named = private_key_file is not None or rpc_url is not None or PRIVATE_KEY_VARIABLE in environment
+        is_named = private_key_file is not None or rpc_url is not None or PRIVATE_KEY_VARIABLE in os.environ
         opener = None
         if is_named or throwaway_allowed:
             opener = choose_wallet(
-                private_key_file=private_key_file,
-                rpc_url=rpc_url,
-                rpc_address=None,
-                environment=environment,
-                throwaway_allowed=throwaway_allowed,
+                private_key_file=private_key_file, rpc_url=rpc_url, throwaway_allowed=throwaway_allowed
             )
         return cls(opener, rpc_url)
 
@@ -316,12 +309,7 @@ class RowWallets:
             self._shared = await self._stack.enter_async_context(self._opener())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     def problem_with(self, row: BatchRow) -> str:

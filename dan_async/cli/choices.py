@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -48,21 +48,15 @@ _LONGEST_KEY_FILE = 4096
 
 
 @frozen(kw_only=True)
-class GatewayChoice:
-    """A gateway that was named and checked."""
-
-    url: str
-    revision: str | None
-    api_version: str
-
-
-@frozen(kw_only=True)
 class NetworkChoice:
     """A network that was named and checked: some nodes, a gateway, or else a devnet of our own."""
 
     threshold: Threshold
     nodes: tuple[NodeEndpoint, ...] = ()
-    gateway: GatewayChoice | None = None
+    #: The gateway's URL, and what it speaks.
+    gateway: str | None = None
+    revision: str | None = None
+    api_version: str = "v1"
 
     @property
     def is_devnet(self) -> bool:
@@ -85,10 +79,7 @@ class NetworkChoice:
             from dan_async.gateway.network import GatewayNetwork
 
             return GatewayNetwork(
-                self.gateway.url,
-                revision=self.gateway.revision,
-                api_version=self.gateway.api_version,
-                timeouts=timeouts,
+                self.gateway, revision=self.revision, api_version=self.api_version, timeouts=timeouts
             )
         from dan_async.nodes.network import NodeNetwork
 
@@ -124,8 +115,10 @@ def choose_network(
     t = DEFAULT_THRESHOLD.t if threshold is None else threshold
     n = DEFAULT_THRESHOLD.n if parties is None else parties
     if gateway is not None:
-        chosen = check_gateway(gateway, revision, api_version or "v1")
-        return NetworkChoice(threshold=check_threshold(t, n, parties_option="--parties"), gateway=chosen)
+        version = api_version or "v1"
+        url = check_gateway(gateway, revision, version)
+        agreed = check_threshold(t, n, parties_option="--parties")
+        return NetworkChoice(threshold=agreed, gateway=url, revision=revision, api_version=version)
     if not nodes:
         raise ConfigurationError(
             "no network is named",
@@ -176,44 +169,32 @@ def parse_node(text: str, place: int) -> NodeEndpoint:
         ) from None
 
 
-def check_gateway(url: str, revision: str | None, api_version: str) -> GatewayChoice:
-    """Check --gateway, --revision and --api-version, and whether they go together."""
+def check_gateway(url: str, revision: str | None, api_version: str) -> str:
+    """Check --gateway, --revision and --api-version, and whether they go together; return the URL."""
     from dan_async.gateway.network import check_gateway_revision, check_gateway_url
 
     try:
         check_gateway_revision(revision, api_version)
-        checked = check_gateway_url("--gateway", url, api_version)
+        return check_gateway_url("--gateway", url, api_version)
     except InvalidFieldError as error:
         option = {"revision": "--revision", "api_version": "--api-version"}.get(error.field, error.field)
         problem = problem_of(error).replace("api_version", "--api-version")
         hint = error.hint.replace("api_version", "--api-version")
         raise InvalidFieldError(option, problem, hint=hint) from None
-    return GatewayChoice(url=checked, revision=revision, api_version=api_version)
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
-@frozen(repr=False)
-class StoreChoice:
-    """A store that was named and checked."""
-
-    _url: str
-    _keys: KeySource
-
-    def open(self) -> SQLAlchemyStore:
-        """Make the store; whoever calls closes it."""
-        from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-
-        return SQLAlchemyStore(self._url, self._keys)
+#: Makes the chosen store; whoever calls closes it.
+StoreOpener: TypeAlias = Callable[[], "SQLAlchemyStore"]
 
 
-def choose_store(
-    url: str, *, option: str, key_file: Path | None, environment: Mapping[str, str], may_make: bool
-) -> StoreChoice:
+def choose_store(url: str, *, option: str, key_file: Path | None, may_make: bool) -> StoreOpener:
     """Check the URL that *option* names and find its key; *may_make* allows a new SQLite file, with a key file beside it."""
     require_extra("sqlalchemy", extra="storage", purpose="A session store in a database")
     from dan_async.storage.database import parse_url
+    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
     try:
         parsed = parse_url(url)
@@ -222,18 +203,17 @@ def choose_store(
     file = Path(parsed.database or "") if parsed.drivername.startswith("sqlite") else None
     if not may_make and file is not None and not file.exists():
         raise ConfigurationError(f"{option}: there is no store {file}")
-    return StoreChoice(url, _choose_keys(key_file, environment, file, option, may_make=may_make))
+    keys = _choose_keys(key_file, file, option, may_make=may_make)
+    return lambda: SQLAlchemyStore(url, keys)
 
 
-def _choose_keys(
-    key_file: Path | None, environment: Mapping[str, str], file: Path | None, option: str, *, may_make: bool
-) -> KeySource:
+def _choose_keys(key_file: Path | None, file: Path | None, option: str, *, may_make: bool) -> KeySource:
     if key_file is not None:
         return keys_from_file(key_file)
-    if environment.get(STORE_KEY_VARIABLE):
-        return keys_from_environment(STORE_KEY_VARIABLE, environment=environment)
-    if environment.get(_STORE_PASSPHRASE):
-        return PassphraseKeys(environment[_STORE_PASSPHRASE])
+    if os.environ.get(STORE_KEY_VARIABLE):
+        return keys_from_environment(STORE_KEY_VARIABLE)
+    if os.environ.get(_STORE_PASSPHRASE):
+        return PassphraseKeys(os.environ[_STORE_PASSPHRASE])
     hint = f"Use --store-key-file FILE, or set {STORE_KEY_VARIABLE} or {_STORE_PASSPHRASE}"
     if file is None:
         raise ConfigurationError(f"{option}: there is no key for the store", hint=hint)
@@ -270,8 +250,7 @@ def choose_wallet(
     *,
     private_key_file: Path | None,
     rpc_url: str | None,
-    rpc_address: str | None,
-    environment: Mapping[str, str],
+    rpc_address: str | None = None,
     throwaway_allowed: bool,
 ) -> WalletOpener:
     """
@@ -291,8 +270,8 @@ def choose_wallet(
         return _rpc_wallet(rpc_url, rpc_address)
     if private_key_file is not None:
         return _local_wallet(_read_key_file(private_key_file), source="--private-key-file")
-    if PRIVATE_KEY_VARIABLE in environment:
-        return _local_wallet(environment[PRIVATE_KEY_VARIABLE].strip(), source=PRIVATE_KEY_VARIABLE)
+    if PRIVATE_KEY_VARIABLE in os.environ:
+        return _local_wallet(os.environ[PRIVATE_KEY_VARIABLE].strip(), source=PRIVATE_KEY_VARIABLE)
     if not throwaway_allowed:
         raise ConfigurationError(
             "no wallet is named",
@@ -321,12 +300,7 @@ def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
         raise ConfigurationError(
             f"{source}: {error.message}", hint="A private key is 64 hex digits, with or without 0x"
         ) from None
-
-    @asynccontextmanager
-    async def open_wallet() -> AsyncIterator[Wallet]:
-        yield wallet
-
-    return open_wallet
+    return lambda: nullcontext(wallet)
 
 
 def _read_key_file(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -181,7 +180,6 @@ def keygen(
             private_key_file=private_key_file,
             rpc_url=wallet_rpc,
             rpc_address=wallet_address,
-            environment=os.environ,
             throwaway_allowed=network.is_devnet,
         )
         if network.is_devnet:

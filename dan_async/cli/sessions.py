@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
@@ -193,11 +192,7 @@ def revoke_session(
 
     network = choose_network(nodes=node or [], gateway=gateway, revision=revision, api_version=api_version)
     open_wallet = choose_wallet(
-        private_key_file=private_key_file,
-        rpc_url=wallet_rpc,
-        rpc_address=None,
-        environment=os.environ,
-        throwaway_allowed=False,
+        private_key_file=private_key_file, rpc_url=wallet_rpc, throwaway_allowed=False
     )
     timeouts = choose_timeouts(timeout)
 
@@ -248,10 +243,10 @@ def purge_sessions(
 
 
 def _with_store(url: str, key_file: Path | None, work: Callable[[SQLAlchemyStore], Awaitable[Any]]) -> Any:
-    chosen = choose_store(url, option="--store", key_file=key_file, environment=os.environ, may_make=False)
+    open_store = choose_store(url, option="--store", key_file=key_file, may_make=False)
 
     async def run() -> Any:
-        async with chosen.open() as store:
+        async with open_store() as store:
             return await work(store)
 
     return asyncio.run(run())

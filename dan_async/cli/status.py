@@ -141,8 +141,7 @@ def _choose(nodes: list[str], gateway: str | None, threshold: int | None, timeou
         from dan_async.gateway.network import GatewayNetwork
 
         version = "v2" if gateway.rstrip("/").endswith("/v2") else "v1"
-        chosen = check_gateway(gateway, None, version)
-        return GatewayNetwork(chosen.url, api_version=version, timeouts=timeouts)
+        return GatewayNetwork(check_gateway(gateway, None, version), api_version=version, timeouts=timeouts)
     if not nodes:
         raise ConfigurationError(
             "no network is named", hint="Use --node URL=OPERATOR once for each node, or --gateway URL"

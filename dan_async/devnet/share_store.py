@@ -11,23 +11,21 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import ClassVar, Self, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dan_async._json import load
-from dan_async.errors import DanError
-from dan_async.protocols.fields import members
+from dan_async._json import dump, load
+from dan_async.errors import DanError, InvalidFieldError
+from dan_async.protocols.fields import decode, to_json
 
 try:
     import fcntl
 except ImportError:  # Windows: nothing keeps two nodes apart there
     fcntl = None  # type: ignore[assignment]  # the module is missing on purpose
-
-T = TypeVar("T")
 
 _MAGIC = b"dan-devnet record 1\n"
 _NONCE_LENGTH = 12
@@ -39,22 +37,6 @@ class ShareStoreError(DanError):
     """A record or the store's folder is not usable."""
 
 
-class ShareStore(Protocol):
-    """Keeps records. Its methods may block: call them off the event loop."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write a record, durably, in the place of one of the same name."""
-
-    def get(self, name: str) -> bytes | None:
-        """Read a record, or None if there is none."""
-
-    def names(self) -> Iterable[str]:
-        """Return the names of all records."""
-
-    def close(self) -> None:
-        """Let go of the store. May be called twice."""
-
-
 def read_all(store: ShareStore, kind: str) -> Iterator[bytes]:
     """Read the records of a kind, which their names begin with: ``pair``, ``passkey``, or nothing for a key. Blocks."""
     for name in store.names():
@@ -63,19 +45,35 @@ def read_all(store: ShareStore, kind: str) -> Iterator[bytes]:
             yield data
 
 
-def decode_record(
-    data: bytes, kind: str, version: int, names: Sequence[str], read: Callable[[Mapping[str, Any]], T]
-) -> T:
-    """Read a record with exactly these members and its version; *read* is given the members."""
-    try:
-        found = members(load(data), kind, ("version", *names))
-        if found["version"] != version:
-            raise ShareStoreError(f"the record of a {kind} is of version {found['version']}, not {version}")
-        return read(found)
-    except ShareStoreError:
-        raise
-    except DanError as error:
-        raise ShareStoreError(f"the record of a {kind} is malformed: {error.message}") from error
+class StoredRecord:
+    """The content of a record: an attrs class whose fields declare their members, as ``protocols.fields`` has it."""
+
+    __slots__ = ()
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[int]
+
+    def encode(self) -> bytes:
+        """Write the record. The bytes may hold secrets."""
+        return dump({"version": self.VERSION, **to_json(self)}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read a record with exactly these members and its version."""
+        try:
+            found = load(data)
+            if not isinstance(found, dict):
+                raise InvalidFieldError(cls.KIND, "must be a JSON object")
+            version = found.pop("version", None)
+            if version != cls.VERSION:
+                raise ShareStoreError(
+                    f"the record of a {cls.KIND} is of version {version}, not {cls.VERSION}"
+                )
+            return decode(cls, found, cls.KIND)
+        except ShareStoreError:
+            raise
+        except DanError as error:
+            raise ShareStoreError(f"the record of a {cls.KIND} is malformed: {error.message}") from error
 
 
 class MemoryShareStore:
@@ -136,12 +134,17 @@ class DiskShareStore:
         return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
 
     def close(self) -> None:
+        """Let go of the folder. May be called twice."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{_checked(name)}{_SUFFIX}"
+
+
+#: Keeps records, and replaces one of the same name. Its methods may block: call them off the event loop.
+ShareStore: TypeAlias = MemoryShareStore | DiskShareStore
 
 
 def replace_file(target: Path, content: bytes) -> None:

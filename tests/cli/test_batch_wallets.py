@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -15,14 +17,10 @@ OWN = LocalWallet("11" * 32)
 OTHER = LocalWallet("12" * 32)
 
 
-def choose(**options: Any) -> RowWallets:
-    usual: dict[str, Any] = {
-        "private_key_file": None,
-        "rpc_url": None,
-        "environment": {},
-        "throwaway_allowed": False,
-    }
-    return RowWallets.choose(**(usual | options))
+def choose(*, environment: dict[str, str] | None = None, **options: Any) -> RowWallets:
+    usual: dict[str, Any] = {"private_key_file": None, "rpc_url": None, "throwaway_allowed": False}
+    with mock.patch.dict(os.environ, environment or {}, clear=True):
+        return RowWallets.choose(**(usual | options))
 
 
 async def test_a_row_with_a_key_needs_nobody_else() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any
+from unittest import mock
 
 import pytest
 
@@ -26,13 +28,13 @@ def choose(
     environment: dict[str, str] | None = None,
     throwaway_allowed: bool = False,
 ) -> WalletOpener:
-    return choose_wallet(
-        private_key_file=key_file,
-        rpc_url=rpc_url,
-        rpc_address=rpc_address,
-        environment=environment or {},
-        throwaway_allowed=throwaway_allowed,
-    )
+    with mock.patch.dict(os.environ, environment or {}, clear=True):
+        return choose_wallet(
+            private_key_file=key_file,
+            rpc_url=rpc_url,
+            rpc_address=rpc_address,
+            throwaway_allowed=throwaway_allowed,
+        )
 
 
 @pytest.fixture

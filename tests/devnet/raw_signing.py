@@ -13,7 +13,6 @@ from attrs import define, evolve, field
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import Devnet
-from dan_async.devnet.mpc.threshold_ecdsa import assemble
 from dan_async.protocols import fields, node_signing
 from dan_async.protocols import node as node_1
 from dan_async.protocols.exchange import protocol_for
@@ -32,6 +31,7 @@ from dan_async.protocols.sign_request import RequestType, SignRequest
 from dan_async.session import DanSessionKeyPayload
 from dan_async.user_operation import ENTRY_POINTS
 from tests.devnet.raw_client import Keygen, RawNode
+from tests.unit.devnet.mpc.signing_group import assemble
 
 __all__ = ["Signer", "signature_from", "text_request", "user_operation"]
 

@@ -7,7 +7,7 @@ Everything that is signed is bound to the session's context: a signature holds f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -27,6 +27,7 @@ from dan_async.devnet.mpc.framing import (
     Message,
     Nonce,
     Signature,
+    check_session_id,
     counted,
     fixed,
     up_to_last,
@@ -34,18 +35,11 @@ from dan_async.devnet.mpc.framing import (
 from dan_async.errors import InvalidFieldError
 from dan_async.types import OperatorAddress
 
-SESSION_ID_BYTES = 32
-
 #: Kind, context, sender, recipient, share, commitment, signature.
 _SHARE_MESSAGE_BYTES = 1 + DIGEST_BYTES + 2 + SCALAR_BYTES + DIGEST_BYTES + SIGNATURE_BYTES
 
 
 # --- the session ------------------------------------------------------------------------------------------------------
-
-
-def _check_session_id(_: Any, __: Any, value: Any) -> None:
-    if not isinstance(value, bytes) or len(value) != SESSION_ID_BYTES:
-        raise InvalidFieldError("session_id", f"must be {SESSION_ID_BYTES} bytes")
 
 
 def _checksummed(identities: Iterable[str]) -> tuple[OperatorAddress, ...]:
@@ -56,13 +50,14 @@ def _checksummed(identities: Iterable[str]) -> tuple[OperatorAddress, ...]:
 class Session:
     """A session id that is never used twice, t and n, and the addresses of the identity keys of parties 1 to n."""
 
-    session_id: bytes = field(validator=_check_session_id)
+    session_id: bytes
     threshold: Threshold
     identities: tuple[OperatorAddress, ...] = field(converter=_checksummed)
     #: H("dan-dkg/1 context", session id, t, n, each identity): in every hash, proof and signature of the session.
     context: bytes = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        check_session_id(self.session_id)
         if len(self.identities) != self.threshold.n:
             raise InvalidFieldError("identities", f"must be {self.threshold.n}, one for each party")
         if len(set(self.identities)) != len(self.identities):

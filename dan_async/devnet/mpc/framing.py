@@ -17,10 +17,16 @@ from attrs import frozen
 from dan_async.crypto.hashes import DIGEST_BYTES
 from dan_async.errors import InvalidFieldError, ProtocolError
 
+SESSION_ID_BYTES = 32
 NONCE_BYTES = 32
 POINT_BYTES = 33
 SCALAR_BYTES = 32
 SIGNATURE_BYTES = 65
+
+
+def check_session_id(value: object) -> None:
+    if not isinstance(value, bytes) or len(value) != SESSION_ID_BYTES:
+        raise InvalidFieldError("session_id", f"must be {SESSION_ID_BYTES} bytes")
 
 
 class _Reader:

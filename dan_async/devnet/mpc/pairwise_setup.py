@@ -27,7 +27,7 @@ from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.devnet.mpc.aborts import PairAbort, PairReason, SigningAbort, Stepwise, step
 from dan_async.devnet.mpc.field import Entropy
-from dan_async.devnet.mpc.framing import Digest, Message, check_members, fixed
+from dan_async.devnet.mpc.framing import Digest, Message, check_members, check_session_id, fixed
 from dan_async.devnet.mpc.ot import (
     CHALLENGE_BYTES,
     CHOICE_BYTES,
@@ -46,7 +46,6 @@ from dan_async.types import OperatorAddress
 
 M = TypeVar("M", bound=Message)
 
-SESSION_ID_BYTES = 32
 _SEED_BYTES = 32
 
 _MEMBERS = ("context", "isFirst", "commonSeed", "receiverSeeds", "delta", "senderSeeds", "banned")
@@ -203,8 +202,7 @@ class PairSetup(Stepwise):
         peer: OperatorAddress,
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
-        if not isinstance(session_id, bytes) or len(session_id) != SESSION_ID_BYTES:
-            raise InvalidFieldError("session_id", f"must be {SESSION_ID_BYTES} bytes")
+        check_session_id(session_id)
         self._own, self._peer = _raw("own", own), _raw("peer", peer)
         if self._own == self._peer:
             raise InvalidFieldError("peer", "must be another party")

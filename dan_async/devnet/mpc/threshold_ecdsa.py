@@ -10,7 +10,8 @@ holds the key, the nonce, or the mask.
 Adversary: static, malicious, up to t - 1 of the n parties, in the random-oracle model under the computational
 Diffie-Hellman assumption; security with abort, not robustness. The checks that the multiplied numbers are those behind
 R_i and A_i (here ``Γ``) name the culprit, as do those of the extension and the vector OLE, whose failure bans it. Key
-shares that do not add up, and a signature that does not verify, name one only where there is one other signer.
+shares that do not add up name one only where there is one other signer. The client puts the shares of s together, and
+checks the signature (``nodes.signature_shares``).
 
 Two things go beyond the paper: A_i is committed to along with R_i, and round 2 carries a hash of all commitments, so that
 nobody opens different values to different signers unnoticed. Which t parties sign is fixed from the start.
@@ -27,10 +28,9 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, NoReturn, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from dan_async.crypto.curve import (
-    HALF_ORDER,
     ORDER,
     Point,
     add,
@@ -41,7 +41,6 @@ from dan_async.crypto.curve import (
     multiply,
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
-from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.mpc.aborts import (
     PairAbort,
     ProtocolStateError,
@@ -59,6 +58,7 @@ from dan_async.devnet.mpc.framing import (
     EncodedScalar,
     Message,
     Nonce,
+    check_session_id,
     fixed,
 )
 from dan_async.devnet.mpc.key_share import KeyShare
@@ -69,8 +69,6 @@ from dan_async.errors import InvalidFieldError
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
-
-SESSION_ID_BYTES = 32
 
 #: As recipient: all other signers.
 ALL = 0
@@ -181,8 +179,7 @@ class SigningParty(Stepwise):
         pairs: Mapping[int, PairState],
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
-        if not isinstance(session_id, bytes) or len(session_id) != SESSION_ID_BYTES:
-            raise InvalidFieldError("session_id", f"must be {SESSION_ID_BYTES} bytes")
+        check_session_id(session_id)
         self._signers = tuple(sorted(signers))
         if len(self._signers) != share.threshold.t or len(set(self._signers)) != len(self._signers):
             raise InvalidFieldError("signers", f"must be {share.threshold.t} different parties")
@@ -403,8 +400,6 @@ class Presignature:
     #: mask, u and v, until it is spent.
     _secrets: list[tuple[int, int, int]]
     _pairs: Mapping[int, PairState]
-    _digest: bytes = field(default=b"", init=False)
-    _own: tuple[int, int] | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
         return f"Presignature(id={self.id.hex()[:16]}, index={self._index}, spent={self.is_spent})"
@@ -432,59 +427,5 @@ class Presignature:
             ) from None
         r = int.from_bytes(self.nonce_point[1:], "big")
         w = (int.from_bytes(digest, "big") * mask + r * v) % ORDER
-        self._digest, self._own = digest, (u, w)
         message = SignMessage(digest=digest, u=scalar_to_bytes(u), w=scalar_to_bytes(w))
         return Envelope(self.id, self._index).seal(message)
-
-    def combine(self, messages: Mapping[int, bytes]) -> bytes:
-        """Put the signature together from the other signers' messages of round 3, and check it; see ``assemble``."""
-        if self._own is None:
-            raise ProtocolStateError("This presignature has not signed yet", hint="Call sign() first")
-        shares = {self._index: self._own}
-        for sender, message in from_all_others(self._index, self.signers, messages).items():
-            part = Envelope(self.id, sender).open(SignMessage, message)
-            if part.digest != self._digest:
-                raise SigningAbort(SigningReason.DIGEST_MISMATCH, (sender,))
-            try:
-                shares[sender] = scalar_from_bytes("u", part.u), scalar_from_bytes("w", part.w)
-            except InvalidFieldError:
-                raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (sender,)) from None
-        others = tuple(signer for signer in self.signers if signer != self._index)
-        return assemble(
-            public_key=self.public_key,
-            nonce_point=self.nonce_point,
-            digest=self._digest,
-            shares=shares,
-            suspects=others if len(others) == 1 else (),
-        )
-
-
-def assemble(
-    *,
-    public_key: bytes,
-    nonce_point: bytes,
-    digest: bytes,
-    shares: Mapping[int, tuple[int, int]],
-    suspects: Sequence[int] = (),
-) -> bytes:
-    """
-    Put the signers' shares u and w together: s = Σw / Σu, made low, as 65 bytes r, s, v that recover to the key.
-
-    The protocol cannot tell whose share is wrong if they do not, so the suspects are the caller's to name.
-    """
-    denominator = sum(u for u, _ in shares.values()) % ORDER
-    numerator = sum(w for _, w in shares.values()) % ORDER
-    if not denominator:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
-    s = numerator * pow(denominator, -1, ORDER) % ORDER
-    odd = nonce_point[0] & 1
-    if s > HALF_ORDER:  # -s belongs to -R, whose y has the other parity
-        s, odd = ORDER - s, odd ^ 1
-    signature = nonce_point[1:] + scalar_to_bytes(s) + bytes((27 + odd,))
-    try:
-        recovered = recover_public_key(digest, signature)
-    except InvalidFieldError:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects) from None
-    if recovered != public_key:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
-    return signature

@@ -136,9 +136,10 @@ class PasskeyService:
         challenge = signed_challenge(params, REGISTER_PASSKEY, digest)
         with self._nonces.spending(nonce, params.request_id, REGISTER_PASSKEY, digest):
             public_key, sign_count, sent = verify_registration(params.user_authentication, challenge)
+            claims = PasskeyClaims(request_id=params.request_id, credential_id=params.user_authentication.id)
             record = PasskeyRecord(
                 content=content,
-                receipt=self._receipt(params),
+                receipt=self._context.signed(PasskeyReceipt, claims, params.participants),
                 public_key=public_key,
                 sign_count=sign_count,
                 rp_id=sent.rp_id,
@@ -146,7 +147,3 @@ class PasskeyService:
             )
             self._registry.add(record)
         return record
-
-    def _receipt(self, params: KeygenParams) -> PasskeyReceipt:
-        claims = PasskeyClaims(request_id=params.request_id, credential_id=params.user_authentication.id)
-        return self._context.signed(PasskeyReceipt, claims, params.participants)

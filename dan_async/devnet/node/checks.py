@@ -6,8 +6,6 @@ Unknown, revoked or expired ephemeral keys are refused by ``keys.EphemeralRegist
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from attrs import frozen
 
 from dan_async._values import MAX_LIFETIME_S
@@ -54,14 +52,11 @@ def read_request(value: Json) -> KeygenParams:
         return decode(KeygenParams, value)
     except InvalidFieldError as error:
         code = _CODES.get(error.field)
-        if code is None or error.field not in _members_of(value):
+        authentication = value.get("userAuthentication")
+        sent = {*value, *(authentication if isinstance(authentication, dict) else ())}
+        if code is None or error.field not in sent:
             raise invalid_params(error) from error
         raise RefusalError(code, error.message) from error
-
-
-def _members_of(value: Json) -> set[str]:
-    authentication = value.get("userAuthentication")
-    return {*value, *(authentication if isinstance(authentication, dict) else ())}
 
 
 def read_setup(params: KeygenParams, operation: str) -> Setup:
@@ -97,12 +92,6 @@ def signed_challenge(params: KeygenParams | SignParams, operation: str, digest: 
             NodeCode.CHALLENGE_MISMATCH, "a request without nonces has the id that its setup gives it"
         )
     return REVISION_1.oneshot_challenge(params.setup)
-
-
-def session_id_of(challenge: str, participants: Sequence[OperatorAddress]) -> bytes:
-    """Return the id under which the participants work together: no other set of them can have the same."""
-    members = [bytes.fromhex(operator[2:]) for operator in participants]
-    return tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *members)
 
 
 def check_claim(params: KeygenParams, setup: Setup, now: float) -> EphemeralClaim:
@@ -176,7 +165,7 @@ class CheckedKeygen:
     nonce: bytes | None
     #: Signed by the owner: 64 hex digits.
     challenge: str
-    #: Names the work among the parties.
+    #: Names the work among the participants: no other set of them can have the same.
     session_id: bytes
 
 
@@ -192,6 +181,7 @@ def check_request(
     _check_permissions(setup.permissions)
     digest = setup_hash(operation=KEYGEN, revision=params.revision, setup=params.setup)
     challenge = signed_challenge(params, KEYGEN, digest)
+    members = [bytes.fromhex(participant[2:]) for participant in params.participants]
     return CheckedKeygen(
         params=params,
         setup=setup,
@@ -200,7 +190,7 @@ def check_request(
         claim=claim,
         nonce=own_nonce(params, operator),
         challenge=challenge,
-        session_id=session_id_of(challenge, params.participants),
+        session_id=tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *members),
     )
 
 

@@ -50,7 +50,7 @@ class KeygenService:
     def __attrs_post_init__(self) -> None:
         self._settled = Remembered(most=_MOST_SETTLED, keep_s=_REMEMBERED_S, clock=self._context.clock)
         most = self._context.limits.max_keygens
-        self._runs = RequestRuns.of(self._context, "key generations", most=most)
+        self._runs = RequestRuns(self._context, "key generations", most=most)
 
     async def keygen(self, params: KeygenParams) -> Acknowledgement:
         """Take part in making a key, or say again what came of it."""

@@ -2,51 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from dan_async._json import dump
 from dan_async._values import from_hex, to_hex
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.rpc import RefusalError
-from dan_async.devnet.share_store import ShareStore, decode_record, read_all
+from dan_async.devnet.share_store import ShareStore, StoredRecord, read_all
 from dan_async.errors import NodeCode
-from dan_async.protocols.fields import members, to_json
-from dan_async.protocols.node_claims import Acknowledgement, ChangeReceipt
+from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, list_of, members, nested, to_json, wire
+from dan_async.protocols.node_claims import Acknowledgement, ChangeReceipt, SignedClaims
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.types import Json, MpcKeyId, RequestId
+
+S = TypeVar("S", bound=SignedClaims)
 
 #: Most ephemeral keys, and changes of them, that a node remembers for one key.
 _MOST_KEYS = 256
 _MOST_CHANGES = 1024
 
-_CLAIM_MEMBERS = ("ephId", "ephPK", "expiry", "signAlg")
+
+def _write_claim(claim: EphemeralClaim) -> Json:
+    return {
+        "ephId": claim.eph_id,
+        "ephPK": to_hex(claim.eph_pk),
+        "expiry": claim.expiry,
+        "signAlg": claim.sign_alg,
+    }
+
+
+def _read_claim(name: str, value: Json) -> EphemeralClaim:
+    found = members(value, name, ("ephId", "ephPK", "expiry", "signAlg"))
+    return EphemeralClaim(
+        eph_id=found["ephId"],
+        eph_pk=from_hex(found["ephPK"], field="ephPK", prefix=True),
+        expiry=found["expiry"],
+        sign_alg=found["signAlg"],
+    )
+
+
+def signed(kind: type[S]) -> Form[S]:
+    """The form of claims that are read together with their signature."""
+    return Form(lambda _, value: kind.read_whole(value), to_json)
+
+
+_CLAIM = Form(_read_claim, _write_claim)
+_SHARE = Form(lambda _, value: KeyShare.from_dict(value), KeyShare.to_dict)
+
+#: The node wrote it and sealed it, so nobody else can have changed it.
+_AS_STORED: Form[Any] = Form(lambda _, value: value)
 
 
 @frozen(kw_only=True)
 class RegisteredKey:
     """One ephemeral key: what the owner vouched for last, and whether the owner took it back."""
 
-    claim: EphemeralClaim
-    is_revoked: bool = False
+    claim: Annotated[EphemeralClaim, wire("claim", _CLAIM)]
+    is_revoked: Annotated[bool, wire("revoked", CHECKED_BY_CLASS)] = field(default=False, converter=bool)
 
 
 @frozen(kw_only=True)
 class AppliedChange:
     """A change that was made: the hash of its request, and the receipt that was given for it."""
 
-    content: bytes
-    receipt: ChangeReceipt
+    content: Annotated[bytes, wire("content", HASH)]
+    receipt: Annotated[ChangeReceipt, wire("receipt", signed(ChangeReceipt))]
 
 
 @frozen
 class EphemeralRegistry:
     """The ephemeral keys of one key. A change makes a new registry, which is stored before anyone hears of it."""
 
-    keys: tuple[RegisteredKey, ...] = ()
-    changes: tuple[AppliedChange, ...] = ()
+    keys: Annotated[
+        tuple[RegisteredKey, ...], wire("keys", list_of(nested(RegisteredKey), 0, _MOST_KEYS))
+    ] = ()
+    changes: Annotated[
+        tuple[AppliedChange, ...], wire("changes", list_of(nested(AppliedChange), 0, _MOST_CHANGES))
+    ] = ()
 
     def find(self, eph_id: str) -> RegisteredKey | None:
         return next((key for key in self.keys if key.claim.eph_id == eph_id), None)
@@ -98,103 +131,28 @@ class EphemeralRegistry:
             changes=(*self.changes, AppliedChange(content=content, receipt=receipt)),
         )
 
-    def to_json(self) -> Json:
-        return {
-            "keys": [{"claim": encode_claim_record(k.claim), "revoked": k.is_revoked} for k in self.keys],
-            "changes": [{"content": to_hex(c.content), "receipt": to_json(c.receipt)} for c in self.changes],
-        }
-
-    @classmethod
-    def from_json(cls, value: Json) -> EphemeralRegistry:
-        found = members(value, "ephemeralKeys", ("keys", "changes"))
-        keys = [members(entry, "key", ("claim", "revoked")) for entry in found["keys"]]
-        changes = [members(entry, "change", ("content", "receipt")) for entry in found["changes"]]
-        return cls(
-            keys=tuple(
-                RegisteredKey(claim=decode_claim_record(key["claim"]), is_revoked=bool(key["revoked"]))
-                for key in keys
-            ),
-            changes=tuple(
-                AppliedChange(
-                    content=from_hex(change["content"], field="content", length=32, prefix=True),
-                    receipt=ChangeReceipt.read_whole(change["receipt"]),
-                )
-                for change in changes
-            ),
-        )
-
-
-def encode_claim_record(claim: EphemeralClaim) -> Json:
-    return {
-        "ephId": claim.eph_id,
-        "ephPK": to_hex(claim.eph_pk),
-        "expiry": claim.expiry,
-        "signAlg": claim.sign_alg,
-    }
-
-
-def decode_claim_record(value: Json) -> EphemeralClaim:
-    found = members(value, "claim", _CLAIM_MEMBERS)
-    return EphemeralClaim(
-        eph_id=found["ephId"],
-        eph_pk=from_hex(found["ephPK"], field="ephPK", prefix=True),
-        expiry=found["expiry"],
-        sign_alg=found["signAlg"],
-    )
-
-
-_VERSION = 2
-_MEMBERS = ("content", "acknowledgement", "share", "ownerId", "claim", "permissions", "ephemeralKeys")
-
 
 @frozen(kw_only=True)
-class KeyRecord:
+class KeyRecord(StoredRecord):
     """A finished key generation. The same request gets the same acknowledgement again."""
 
+    KIND = "key"
+    VERSION = 2
+
     #: Hash of the request, which tells it from another under its id.
-    content: bytes
-    acknowledgement: Acknowledgement
-    share: KeyShare = field(repr=False)
+    content: Annotated[bytes, wire("content", HASH)]
+    acknowledgement: Annotated[Acknowledgement, wire("acknowledgement", signed(Acknowledgement))]
+    share: Annotated[KeyShare, wire("share", _SHARE)] = field(repr=False)
     #: An address, or ``passkey:`` and a credential id.
-    owner_id: str
+    owner_id: Annotated[str, wire("ownerId", _AS_STORED)]
     #: The ephemeral key that the owner vouched for.
-    claim: EphemeralClaim
+    claim: Annotated[EphemeralClaim, wire("claim", _CLAIM)]
     #: JSON text; None for no limits.
-    permissions: str | None
+    permissions: Annotated[str | None, wire("permissions", _AS_STORED)]
     #: The ephemeral keys that may use the key.
-    ephemeral_keys: EphemeralRegistry = field(factory=EphemeralRegistry)
-
-    def encode(self) -> bytes:
-        """Write the record. The bytes hold the secret share."""
-        text = dump(
-            {
-                "version": _VERSION,
-                "content": to_hex(self.content),
-                "acknowledgement": to_json(self.acknowledgement),
-                "share": self.share.to_dict(),
-                "ownerId": self.owner_id,
-                "claim": encode_claim_record(self.claim),
-                "permissions": self.permissions,
-                "ephemeralKeys": self.ephemeral_keys.to_json(),
-            }
-        )
-        return text.encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> KeyRecord:
-        return decode_record(data, "key", _VERSION, _MEMBERS, cls._read)
-
-    @classmethod
-    def _read(cls, found: Mapping[str, Any]) -> KeyRecord:
-        return cls(
-            content=from_hex(found["content"], field="content", length=32, prefix=True),
-            acknowledgement=Acknowledgement.read_whole(found["acknowledgement"]),
-            share=KeyShare.from_dict(found["share"]),
-            owner_id=found["ownerId"],
-            claim=decode_claim_record(found["claim"]),
-            permissions=found["permissions"],
-            ephemeral_keys=EphemeralRegistry.from_json(found["ephemeralKeys"]),
-        )
+    ephemeral_keys: Annotated[EphemeralRegistry, wire("ephemeralKeys", nested(EphemeralRegistry))] = field(
+        factory=EphemeralRegistry
+    )
 
 
 class KeyRing:

@@ -9,42 +9,45 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from dan_async._json import dump
 from dan_async._values import check_int, check_text, from_hex, required, to_hex
+from dan_async.devnet.node.keys import signed
 from dan_async.devnet.node.rpc import RefusalError, invalid_params, reading
-from dan_async.devnet.share_store import ShareStore, decode_record, read_all
+from dan_async.devnet.share_store import ShareStore, StoredRecord, read_all
 from dan_async.errors import InvalidFieldError, MissingExtraError, NodeCode, require_extra
-from dan_async.protocols.fields import to_json
+from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, wire
 from dan_async.protocols.node_claims import PasskeyReceipt
 from dan_async.protocols.setups import PasskeySignature, UserAuthentication, decode_passkey_signature
-from dan_async.types import Json
 
 #: Anyone may register a passkey, so there is an end to it.
 _MOST_PASSKEYS = 10_000
 
-_VERSION = 2
-_MEMBERS = ("content", "receipt", "publicKey", "signCount", "rpId", "origin")
+_ANY_BYTES = Form(lambda name, value: from_hex(value, field=name, prefix=True), to_hex)
 
 
 @frozen(kw_only=True)
-class PasskeyRecord:
+class PasskeyRecord(StoredRecord):
     """One registered passkey."""
 
+    KIND = "passkey"
+    VERSION = 2
+
     #: Hash of the request that registered it.
-    content: bytes
-    receipt: PasskeyReceipt
+    content: Annotated[bytes, wire("content", HASH)]
+    receipt: Annotated[PasskeyReceipt, wire("receipt", signed(PasskeyReceipt))]
     #: In COSE form.
-    public_key: bytes
+    public_key: Annotated[bytes, wire("publicKey", _ANY_BYTES)]
     #: The authenticator's counter when it signed last; 0 if it does not count.
-    sign_count: int = field(validator=required(check_int, least=0, most=2**32 - 1))
-    rp_id: str = field(validator=required(check_text, most=255))
+    sign_count: Annotated[int, wire("signCount", CHECKED_BY_CLASS)] = field(
+        validator=required(check_int, least=0, most=2**32 - 1)
+    )
+    rp_id: Annotated[str, wire("rpId", CHECKED_BY_CLASS)] = field(validator=required(check_text, most=255))
     #: The page that made it, the only one it may sign on.
-    origin: str = field(validator=required(check_text))
+    origin: Annotated[str, wire("origin", CHECKED_BY_CLASS)] = field(validator=required(check_text))
 
     @property
     def credential_id(self) -> str:
@@ -53,33 +56,6 @@ class PasskeyRecord:
     @property
     def name(self) -> str:
         return f"passkey-{hashlib.sha256(self.credential_id.encode()).hexdigest()}"
-
-    def encode(self) -> bytes:
-        value: Json = {
-            "version": _VERSION,
-            "content": to_hex(self.content),
-            "receipt": to_json(self.receipt),
-            "publicKey": to_hex(self.public_key),
-            "signCount": self.sign_count,
-            "rpId": self.rp_id,
-            "origin": self.origin,
-        }
-        return dump(value).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> PasskeyRecord:
-        return decode_record(data, "passkey", _VERSION, _MEMBERS, cls._read)
-
-    @classmethod
-    def _read(cls, found: Mapping[str, Any]) -> PasskeyRecord:
-        return cls(
-            content=from_hex(found["content"], field="content", length=32, prefix=True),
-            receipt=PasskeyReceipt.read_whole(found["receipt"]),
-            public_key=from_hex(found["publicKey"], field="publicKey", prefix=True),
-            sign_count=found["signCount"],
-            rp_id=found["rpId"],
-            origin=found["origin"],
-        )
 
 
 class PasskeyRegistry:

@@ -168,7 +168,7 @@ class PresignService:
 
     def __attrs_post_init__(self) -> None:
         most = self._context.limits.max_presigns
-        self._runs = RequestRuns.of(self._context, "presignatures", most=most)
+        self._runs = RequestRuns(self._context, "presignatures", most=most)
 
     async def presign(self, params: PresignParams) -> PresignatureOffer:
         """Take part in making a presignature, or say again what came of it."""

@@ -135,7 +135,6 @@ class _Lines:
 
 
 def main() -> int:
-    """Run a node from standard input; return the exit code."""
     try:
         asyncio.run(_run(_Lines()))
     except (DanError, OSError) as error:

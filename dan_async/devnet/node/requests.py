@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import define, frozen
 
@@ -167,18 +167,13 @@ class _Ended(Generic[T]):
 class RequestRuns(Generic[T]):
     """The requests of one method: the work of each is done once, and repeats of it get the same result."""
 
-    def __init__(self, name: str, *, most: int, keep_s: float, clock: Clock) -> None:
+    def __init__(self, context: NodeContext, name: str, *, most: int) -> None:
         self._name = name  # in the plural
         self._most = most
         self._running: dict[Hashable, _Run[T]] = {}
-        self._ended: Remembered[Hashable, _Ended[T]] = Remembered(
-            most=_MOST_ENDED, keep_s=keep_s, clock=clock
-        )
-
-    @classmethod
-    def of(cls, context: NodeContext, name: str, *, most: int) -> Self:
-        """Keep results for as long as a client may wonder what became of a request whose nonce is spent."""
-        return cls(name, most=most, keep_s=context.limits.nonce_lifetime_s, clock=context.clock)
+        # For as long as a client may wonder what became of a request whose nonce is spent.
+        keep_s = context.limits.nonce_lifetime_s
+        self._ended = Remembered[Hashable, _Ended[T]](most=_MOST_ENDED, keep_s=keep_s, clock=context.clock)
 
     async def run(self, request: Hashable, content: bytes, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """
@@ -248,6 +243,5 @@ def content_hash(params: object, *, operation: str = "") -> bytes:
 
 
 def check_same(known: bytes, content: bytes) -> None:
-    """Check that a request is the one known under its id."""
     if known != content:
         raise RefusalError(NodeCode.REQUEST_CONFLICT, "the request id is known with other content")

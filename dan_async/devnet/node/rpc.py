@@ -148,11 +148,9 @@ def encode_result(rpc_id: int | str, result: Json) -> str:
 
 def encode_error(rpc_id: int | str | None, refusal: RefusalError) -> str:
     """Write the reply to a request that was refused; the id is null if it could not be read."""
-    error = {
-        "code": refusal.code,
-        "message": refusal.message,
-        **({"data": refusal.data} if refusal.data else {}),
-    }
+    error: dict[str, Json] = {"code": refusal.code, "message": refusal.message}
+    if refusal.data:
+        error["data"] = refusal.data
     return dump({"jsonrpc": "2.0", "id": rpc_id, "error": error})
 
 

@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import attrs
 from attrs import field, frozen
@@ -69,26 +69,6 @@ class NodeConfig:
             folder=None if folder is None else Path(folder),
             limits=NodeLimits(**members["limits"]),
         )
-
-
-class NodeRunner(Protocol):
-    """Starts and stops one node, any number of times, in turns."""
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the node is up, as far as is known here."""
-
-    async def start(self) -> None:
-        """Start the node; return when it listens."""
-
-    async def stop(self) -> None:
-        """Stop the node, if it runs; return when nothing of it is left."""
-
-    def set_faults(self, faults: tuple[Fault, ...]) -> None:
-        """Put faults in force, for now and after every start."""
-
-    def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:
-        """Return what the node keeps of a key, share included."""
 
 
 def open_store(config: NodeConfig) -> ShareStore:
@@ -256,8 +236,7 @@ class ProcessRunner:
         if self.is_running:
             self._write(fault_members(faults, {}))
 
-    def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:  # noqa: ARG002 - as the protocol has it
-        """Refuse: the share is in another process."""
+    def reveal_record(self, key_id: MpcKeyId) -> KeyRecord | None:  # noqa: ARG002 - as in the other runner
         raise ConfigurationError(
             "shares cannot be revealed from nodes in processes of their own",
             hint="Use a Devnet without processes=True in tests that look at shares",
@@ -329,6 +308,10 @@ class ProcessRunner:
             self._log_reader = None
 
 
+#: Starts and stops one node, any number of times, in turns; its faults hold for now and after every start.
+NodeRunner: TypeAlias = InProcessRunner | ProcessRunner
+
+
 async def _last_report(process: asyncio.subprocess.Process) -> dict[str, Any] | None:
     """Wait for the process to end; return what it said of its crash, or None if it did not crash on purpose."""
     report: dict[str, Any] = {}
@@ -351,6 +334,5 @@ def fault_members(faults: tuple[Fault, ...], uses: Mapping[int, int]) -> dict[st
 
 
 def read_fault_members(members: Mapping[str, Any]) -> tuple[list[Fault], dict[int, int]]:
-    """Read back what ``fault_members`` returned."""
     uses = {int(place): count for place, count in members["uses"].items()}
     return [Fault.from_dict(fault) for fault in members["faults"]], uses

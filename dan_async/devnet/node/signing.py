@@ -75,7 +75,7 @@ class SignService:
     def __attrs_post_init__(self) -> None:
         keep_s, clock = self._context.limits.nonce_lifetime_s, self._context.clock
         self._authorised = Remembered(most=_MOST_AUTHORISED, keep_s=keep_s, clock=clock)
-        self._runs = RequestRuns.of(self._context, "signatures", most=self._context.limits.max_signs)
+        self._runs = RequestRuns(self._context, "signatures", most=self._context.limits.max_signs)
 
     async def sign(self, params: SignParams) -> SignatureShares:
         """Sign, or say again what was said to the same request."""
@@ -167,7 +167,7 @@ class SignService:
             presignatures = [self._stock.take(stocked) for stocked in found]
         try:
             shares = [
-                _share(record.share.index, presignature, digest)
+                make_share(record.share.index, presignature, digest)
                 for presignature, digest in zip(presignatures, digests, strict=True)
             ]
         except SigningAbort as abort:
@@ -195,7 +195,7 @@ def _digests(read: ReadSign) -> list[bytes]:
         return [sign_request_digest(request) for request in read.requests]
 
 
-def _share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:
+def make_share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:
     message = Envelope(presignature.id, index).open(SignMessage, presignature.sign(digest))
     return SignatureShare(
         presignature_id=presignature_id(presignature.id, presignature.nonce_point),

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Annotated
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from dan_async._json import dump, load
-from dan_async._values import check_int, check_text, from_hex, to_hex
+from dan_async._json import load
+from dan_async._values import from_hex, to_hex
 from dan_async.config import MAX_PARTIES
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols.fields import members
+from dan_async.protocols.fields import Form, decode, encode, list_of, number, string, wire
 
 _SESSION_LENGTH = 32
 _HEAD_LENGTH = 1 + _SESSION_LENGTH + 1
 _LONGEST_REASON = 500
+
+#: Bytes, or null.
+_EVIDENCE: Form[bytes | None] = Form(
+    lambda name, value: None if value is None else from_hex(value, field=name, prefix=True),
+    lambda evidence: None if evidence is None else to_hex(evidence),
+)
 
 
 class Kind(IntEnum):
@@ -62,34 +69,21 @@ class PeerMessage:
 class AbortNotice:
     """A party's reason to give a session up; see ``RoundSession.judge`` for how far it is believed."""
 
-    reason: str
+    reason: Annotated[str, wire("reason", string(_LONGEST_REASON, least=0))]
     #: The indices of the parties that it blames.
-    culprits: tuple[int, ...] = ()
+    culprits: Annotated[
+        tuple[int, ...], wire("culprits", list_of(number(1, MAX_PARTIES), 0, MAX_PARTIES))
+    ] = ()
     #: Evidence in the form that ``mpc`` makes and checks.
-    complaint: bytes | None = None
+    complaint: Annotated[bytes | None, wire("complaint", _EVIDENCE)] = None
 
     def encode(self) -> bytes:
-        text = dump(
-            {
-                "reason": self.reason[:_LONGEST_REASON],
-                "culprits": list(self.culprits),
-                "complaint": None if self.complaint is None else to_hex(self.complaint),
-            }
-        )
-        return text.encode()
+        return encode(evolve(self, reason=self.reason[:_LONGEST_REASON])).encode()
 
     @classmethod
     def decode(cls, body: bytes) -> AbortNotice:
         """Read it; raise ProtocolError if it is malformed."""
         try:
-            found = members(load(body), "abort", ("reason", "culprits", "complaint"))
-            complaint, culprits = found["complaint"], found["culprits"]
-            if not isinstance(culprits, list) or len(culprits) > MAX_PARTIES:
-                raise InvalidFieldError("culprits", "must be a list of indices")
-            return cls(
-                reason=check_text("reason", found["reason"], least=0, most=_LONGEST_REASON),
-                culprits=tuple(check_int("culprits", c, least=1, most=MAX_PARTIES) for c in culprits),
-                complaint=None if complaint is None else from_hex(complaint, field="complaint", prefix=True),
-            )
+            return decode(cls, load(body), "abort")
         except InvalidFieldError as error:
             raise ProtocolError(f"the peer's abort is malformed: {error.message}") from error

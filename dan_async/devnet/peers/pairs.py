@@ -7,13 +7,12 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 
-from dan_async._json import dump
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort
@@ -21,15 +20,14 @@ from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerSessions, RoundSession, SessionFailedError
-from dan_async.devnet.share_store import ShareStore, decode_record, read_all
+from dan_async.devnet.share_store import ShareStore, StoredRecord, read_all
 from dan_async.errors import DanError
+from dan_async.protocols.fields import ADDRESS, Form, wire
 from dan_async.types import OperatorAddress
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_VERSION = 1
 
 _NO_SETUP = bytes(32)
 
@@ -42,6 +40,18 @@ _SETUP_BURST = 8
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
+
+
+_STATE = Form(lambda _, value: PairState.from_dict(value), PairState.to_dict)
+
+
+@frozen
+class _PairRecord(StoredRecord):
+    KIND = "pair"
+    VERSION = 1
+
+    operator: Annotated[OperatorAddress, wire("operator", ADDRESS)]
+    state: Annotated[PairState, wire("state", _STATE)]
 
 
 class PairStore:
@@ -57,8 +67,8 @@ class PairStore:
     def load(self) -> None:
         """Read everything from the store. Blocks. A node does not start if it might have forgotten a ban."""
         for data in read_all(self._store, "pair"):
-            operator, state = decode_record(data, "pair", _VERSION, ("operator", "state"), _read)
-            self._pairs[operator] = state
+            record = _PairRecord.decode(data)
+            self._pairs[record.operator] = record.state
 
     def get(self, operator: OperatorAddress) -> PairState | None:
         return self._pairs.get(operator)
@@ -77,12 +87,7 @@ class PairStore:
         self._write(operator, state)
 
     def _write(self, operator: OperatorAddress, state: PairState) -> None:
-        members = {"version": _VERSION, "operator": operator, "state": state.to_dict()}
-        self._store.put(f"pair-{operator[2:].lower()}", dump(members).encode())
-
-
-def _read(found: Mapping[str, Any]) -> tuple[OperatorAddress, PairState]:
-    return OperatorAddress(found["operator"]), PairState.from_dict(found["state"])
+        self._store.put(f"pair-{operator[2:].lower()}", _PairRecord(operator, state).encode())
 
 
 # --- one set-up -------------------------------------------------------------------------------------------------------
@@ -166,7 +171,9 @@ class PairSetups:
     _links: PeerLinks
     _sessions: PeerSessions
     _store: PairStore
-    _rate: RateLimit = field(init=False)
+    _rate: RateLimit = field(
+        factory=lambda: RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic), init=False
+    )
     #: Which set-up each peer says it has.
     _told: dict[OperatorAddress, bytes] = field(factory=dict, init=False)
     #: How many wait for each pair in order to sign, and the peers that do.
@@ -180,10 +187,6 @@ class PairSetups:
     _preparing: set[asyncio.Task[None]] = field(factory=set, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
     _is_closed: bool = field(default=False, init=False)
-
-    @_rate.default
-    def _new_rate(self) -> RateLimit:
-        return RateLimit(_SETUPS_PER_S, _SETUP_BURST, clock=time.monotonic)
 
     async def ready(self, peer: OperatorAddress) -> PairState:
         """Return this side of the set-up with a peer, which has the other side; make one if there is none."""

@@ -263,7 +263,6 @@ class PeerSessions:
             session.resend(peer)
 
     async def aclose(self) -> None:
-        """Give no more signs of life."""
         if self._beating is not None:
             await cancel_and_wait([self._beating])
 
@@ -275,11 +274,6 @@ class PeerSessions:
                     session.show_life(self._beat_s)
         finally:
             self._beating = None
-
-    @property
-    def early_count(self) -> int:
-        """How many messages wait for their session to begin."""
-        return sum(len(waiting) for waiting in self._early.values())
 
     def _keep_early(self, peer: OperatorAddress, message: PeerMessage) -> None:
         now = self._clock()

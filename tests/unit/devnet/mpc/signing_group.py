@@ -5,9 +5,14 @@ from __future__ import annotations
 import itertools
 import secrets
 
+from dan_async.crypto.curve import HALF_ORDER, ORDER
+from dan_async.crypto.signature import recover_public_key
+from dan_async.devnet.mpc.aborts import SigningAbort, SigningReason
+from dan_async.devnet.mpc.field import scalar_from_bytes, scalar_to_bytes
 from dan_async.devnet.mpc.ot import TRANSFERS, ReceiverSeeds, SenderSeeds
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
-from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
+from dan_async.devnet.mpc.threshold_ecdsa import Envelope, SigningParty, SignMessage, from_all_others
+from dan_async.errors import InvalidFieldError
 
 
 def dealt_seeds():
@@ -95,6 +100,48 @@ class Signing:
 def finish(presignatures, digest):
     """The last round; every signer must come to the same signature."""
     messages = {i: presignature.sign(digest) for i, presignature in presignatures.items()}
-    signatures = {p.combine(others(i, messages)) for i, p in presignatures.items()}
+    signatures = {combine(p, i, messages[i], others(i, messages)) for i, p in presignatures.items()}
     (signature,) = signatures
+    return signature
+
+
+def combine(presignature, index, own, messages):
+    """One signer's signature from its own message of round 3 and the others', checked; see ``assemble``."""
+    digest = Envelope(presignature.id, index).open(SignMessage, own).digest
+    shares = {}
+    for sender, message in {index: own, **from_all_others(index, presignature.signers, messages)}.items():
+        part = Envelope(presignature.id, sender).open(SignMessage, message)
+        if part.digest != digest:
+            raise SigningAbort(SigningReason.DIGEST_MISMATCH, (sender,))
+        try:
+            shares[sender] = scalar_from_bytes("u", part.u), scalar_from_bytes("w", part.w)
+        except InvalidFieldError:
+            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (sender,)) from None
+    suspects = tuple(signer for signer in presignature.signers if signer != index)
+    return assemble(
+        public_key=presignature.public_key,
+        nonce_point=presignature.nonce_point,
+        digest=digest,
+        shares=shares,
+        suspects=suspects if len(suspects) == 1 else (),
+    )
+
+
+def assemble(*, public_key, nonce_point, digest, shares, suspects=()):
+    """s = Σw / Σu, made low, as 65 bytes r, s, v that recover to the key; else an abort that names the suspects."""
+    denominator = sum(u for u, _ in shares.values()) % ORDER
+    numerator = sum(w for _, w in shares.values()) % ORDER
+    if not denominator:
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
+    s = numerator * pow(denominator, -1, ORDER) % ORDER
+    odd = nonce_point[0] & 1
+    if s > HALF_ORDER:  # -s belongs to -R, whose y has the other parity
+        s, odd = ORDER - s, odd ^ 1
+    signature = nonce_point[1:] + scalar_to_bytes(s) + bytes((27 + odd,))
+    try:
+        recovered = recover_public_key(digest, signature)
+    except InvalidFieldError:
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects) from None
+    if recovered != public_key:
+        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
     return signature

@@ -13,9 +13,9 @@ from dan_async.crypto.curve import ORDER, base_multiply, encode
 from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
 from dan_async.devnet.mpc.field import scalar_to_bytes
-from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage, assemble
+from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
 from dan_async.errors import InvalidFieldError
-from tests.unit.devnet.mpc.signing_group import all_pairs
+from tests.unit.devnet.mpc.signing_group import all_pairs, assemble, combine
 
 CONTEXT = bytes(range(32))
 DIGEST = secrets.token_bytes(32)
@@ -57,7 +57,8 @@ def test_the_signature_is_that_of_the_key(key, nonce, digest):
     """For any key, nonce and digest: coincurve recovers the key, s is low, r is the nonce's, and all signers agree."""
     both = presignatures(key, nonce)
     messages = {i: p.sign(digest) for i, p in both.items()}
-    one, other = both[1].combine({3: messages[3]}), both[3].combine({1: messages[1]})
+    one = combine(both[1], 1, messages[1], {3: messages[3]})
+    other = combine(both[3], 3, messages[3], {1: messages[1]})
     assert one == other
     assert recover_public_key(digest, one) == encode(base_multiply(key))
     assert one[:32] == encode(base_multiply(nonce))[1:]
@@ -70,7 +71,7 @@ def test_s_is_the_textbook_one_or_its_negative():
     seen = set()
     for nonce in range(1, 40):
         both = presignatures(12345, nonce)
-        signature = both[1].combine({3: both[3].sign(DIGEST)}) if both[1].sign(DIGEST) else b""
+        signature = combine(both[1], 1, both[1].sign(DIGEST), {3: both[3].sign(DIGEST)})
         r = int.from_bytes(signature[:32], "big")
         s = (int.from_bytes(DIGEST, "big") + r * 12345) * pow(nonce, -1, ORDER) % ORDER
         found = int.from_bytes(signature[32:64], "big")
@@ -124,18 +125,11 @@ def test_a_wrong_digest_does_not_spend_it(digest):
     assert not presignature.is_spent
 
 
-def test_combining_comes_after_signing():
-    """There is no own part before."""
-    both = presignatures()
-    with pytest.raises(ProtocolStateError, match="not signed yet"):
-        both[1].combine({3: both[3].sign(DIGEST)})
-
-
 def test_a_missing_part_names_the_silent_signer():
     """Both of them."""
     three = presignatures(signers=(1, 3, 4))
-    three[1].sign(DIGEST)
-    abort = abort_of(lambda: three[1].combine({}))
+    own = three[1].sign(DIGEST)
+    abort = abort_of(lambda: combine(three[1], 1, own, {}))
     assert (abort.reason, abort.culprits) == (SigningReason.MISSING_MESSAGE, (3, 4))
 
 
@@ -143,16 +137,16 @@ def test_a_missing_part_names_the_silent_signer():
 def test_a_part_of_nobody_is_refused(key):
     """Own index, or no signer's."""
     both = presignatures()
-    both[1].sign(DIGEST)
+    own = both[1].sign(DIGEST)
     with pytest.raises(InvalidFieldError, match="other signers"):
-        both[1].combine({3: both[3].sign(DIGEST), key: b""})
+        combine(both[1], 1, own, {3: both[3].sign(DIGEST), key: b""})
 
 
 def test_a_part_for_another_digest():
     """The signers were not asked for the same thing."""
     both = presignatures()
-    both[1].sign(DIGEST)
-    abort = abort_of(lambda: both[1].combine({3: both[3].sign(bytes(32))}))
+    own = both[1].sign(DIGEST)
+    abort = abort_of(lambda: combine(both[1], 1, own, {3: both[3].sign(bytes(32))}))
     assert (abort.reason, abort.culprits) == (SigningReason.DIGEST_MISMATCH, (3,))
 
 
@@ -160,10 +154,10 @@ def test_a_part_for_another_digest():
 def test_a_part_that_is_not_reduced(part):
     """Numbers have one encoding."""
     both = presignatures()
-    both[1].sign(DIGEST)
+    own = both[1].sign(DIGEST)
     numbers = {"u": bytes(32), "w": bytes(32)} | {part: ORDER.to_bytes(32, "big")}
     message = Envelope(CONTEXT, 3).seal(SignMessage(digest=DIGEST, **numbers))
-    abort = abort_of(lambda: both[1].combine({3: message}))
+    abort = abort_of(lambda: combine(both[1], 1, own, {3: message}))
     assert (abort.reason, abort.culprits) == (SigningReason.MALFORMED_MESSAGE, (3,))
 
 
@@ -172,10 +166,10 @@ def test_a_part_that_is_not_reduced(part):
 def test_a_wrong_part_makes_no_signature(bit):
     """One bit of digest, u or w: nothing is released that does not verify."""
     both = presignatures()
-    both[1].sign(DIGEST)
+    own = both[1].sign(DIGEST)
     changed = bytearray(both[3].sign(DIGEST))
     changed[bit // 8] ^= 1 << bit % 8
-    abort = abort_of(lambda: both[1].combine({3: bytes(changed)}))
+    abort = abort_of(lambda: combine(both[1], 1, own, {3: bytes(changed)}))
     assert abort.reason in (
         SigningReason.DIGEST_MISMATCH,
         SigningReason.INVALID_SIGNATURE,
@@ -193,7 +187,9 @@ def test_a_wrong_part_can_be_blamed_on_somebody_only_between_two(signers, culpri
         SignMessage(digest=DIGEST, u=bytes(31) + b"\x05", w=bytes(31) + b"\x05")
     )
     abort = abort_of(
-        lambda: presigned[1].combine({i: m for i, m in (messages | {3: wrong}).items() if i != 1})
+        lambda: combine(
+            presigned[1], 1, messages[1], {i: m for i, m in (messages | {3: wrong}).items() if i != 1}
+        )
     )
     assert (abort.reason, abort.culprits) == (SigningReason.INVALID_SIGNATURE, culprits)
 

@@ -15,7 +15,7 @@ from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 from dan_async.errors import InvalidFieldError
 from tests.interpolation import interpolate_scalar
 from tests.unit.devnet.mpc.dkg_group import Group
-from tests.unit.devnet.mpc.signing_group import Signing, all_pairs, finish, made_pair, others
+from tests.unit.devnet.mpc.signing_group import Signing, all_pairs, combine, finish, made_pair, others
 
 DIGEST = bytes(range(32))
 
@@ -163,7 +163,7 @@ def test_fewer_than_t_never_sign(five):
     presignatures = signing.commit().multiply().presign()
     messages = {i: presignatures[i].sign(DIGEST) for i in (1, 2)}
     with pytest.raises(SigningAbort, match="missing message by party 3"):
-        presignatures[1].combine({2: messages[2]})
+        combine(presignatures[1], 1, messages[1], {2: messages[2]})
 
 
 def test_wrong_shares_do_not_sign(five):
@@ -264,4 +264,4 @@ def test_messages_may_come_in_any_order_of_signers(five):
     signing.multiplies = {i: dict(reversed(mail.items())) for i, mail in signing.multiplies.items()}
     presignatures = signing.presign()
     messages = {i: p.sign(DIGEST) for i, p in presignatures.items()}
-    check(presignatures[5].combine(others(5, messages)), DIGEST, shares[1].public_key)
+    check(combine(presignatures[5], 5, messages[5], others(5, messages)), DIGEST, shares[1].public_key)

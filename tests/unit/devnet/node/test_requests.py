@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
+from dan_async.devnet.context import NodeLimits
 from dan_async.devnet.node.requests import RequestRuns
 from dan_async.devnet.node.rpc import RefusalError, rate_limited
 from dan_async.errors import NodeCode
 from tests.helpers import ManualClock
+from tests.unit.devnet.node_context import node_context
 
 
 class Work:
@@ -35,7 +37,8 @@ def clock():
 
 @pytest.fixture
 async def runs(clock):
-    made = RequestRuns("pieces of work", most=2, keep_s=10, clock=clock)
+    context = node_context(clock=clock, limits=NodeLimits(nonce_lifetime_s=10))
+    made = RequestRuns(context, "pieces of work", most=2)
     yield made
     await made.aclose()
 
