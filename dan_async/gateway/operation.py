@@ -141,10 +141,19 @@ class GatewayOperation(ABC, Generic[R]):
         with operation(events, context.request_id, name, "gateway"):
             self._refuse_if_expired()
             is_one_shot = self._gateway.api_version == "v2"
-            attempt = await self._one_shot() if is_one_shot else self._attempt
-            outcome = await self._gateway.retry.run(
-                attempts.watch(attempt), deadline=self._deadline, before_sleep=attempts.before_sleep
-            )
+            attempt = attempts.watch(await self._one_shot() if is_one_shot else self._attempt)
+            retry = self._gateway.retry
+            started = retry.clock()
+            try:
+                outcome = await attempt()
+            except DanError as error:
+                outcome = await retry.go_on(
+                    error,
+                    attempt,
+                    started=started,
+                    deadline=self._deadline,
+                    before_sleep=attempts.before_sleep,
+                )
             if isinstance(outcome, DanError):
                 outcome.attempts = self._attempts
                 raise outcome

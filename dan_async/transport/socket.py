@@ -32,7 +32,14 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
-from dan_async.transport.connecting import InFlight, client_ssl, connect_error, make_session, status_error
+from dan_async.transport.connecting import (
+    InFlight,
+    WaitLimits,
+    client_ssl,
+    connect_error,
+    make_session,
+    status_error,
+)
 from dan_async.transport.rpc import shorten
 
 #: How long the peer may take to answer a close frame, in seconds, before the socket is closed without.
@@ -212,6 +219,7 @@ class Socket:
         transport: asyncio.Transport,
         *,
         where: str,
+        limits: WaitLimits,
         clean: Callable[[str], str],
         on_drop: Callable[[Socket], None],
     ) -> None:
@@ -219,6 +227,7 @@ class Socket:
         self._response = response
         self._transport = transport
         self.where = where
+        self._limits = limits
         self._clean = clean
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
@@ -308,9 +317,9 @@ class Socket:
 
     async def receive(self, timeout_s: float | None) -> str:
         """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
-        timer = None
+        wait = 0
         if timeout_s is not None:
-            timer = self._loop.call_later(timeout_s, self.end, partial(self._late, timeout_s))
+            wait = self._limits.begin(timeout_s, partial(self.end, partial(self._late, timeout_s)))
         try:
             if self._ahead is not None:
                 outcome = await self._ahead
@@ -321,8 +330,7 @@ class Socket:
             else:
                 outcome = await self._next()
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._limits.end(wait)
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
@@ -516,7 +524,7 @@ class Socket:
     async def finish(self) -> None:
         """Close with the peer's consent; refuse a frame that comes before its close frame."""
         await self._write_close(WSCloseCode.OK)
-        timer = self._loop.call_later(CLOSE_GRACE_S, self.drop)
+        wait = self._limits.begin(CLOSE_GRACE_S, self.drop)
         try:
             while (message := await self._ws.receive()).type in _CONTROL:
                 if self._is_flood():
@@ -527,7 +535,7 @@ class Socket:
                 raise self._violated(f"a frame after its last one: {self._clean(message.data)!r}")
             error = await self._end_of(message)
         finally:
-            timer.cancel()
+            self._limits.end(wait)
             self.drop()
         # It may have gone without a close frame: the last frame was the last all the same.
         if not isinstance(error, ConnectionLostError):
@@ -601,6 +609,11 @@ def _release(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
+def _cut(limit: asyncio.Timeout) -> None:
+    if not limit.expired():  # the owner may have cut it off already
+        limit.reschedule(asyncio.get_running_loop().time())
+
+
 def _shown(timeout_s: float | None) -> str:
     # What is left of a limit is not a round number; the limit was.
     return f"{round(timeout_s or 0.0, 2):g} s"
@@ -644,6 +657,7 @@ class SocketOpener:
         self._session: aiohttp.ClientSession | None = None
         self._upgrades: dict[asyncio.Task[Any] | None, aiohttp.ClientResponse] = {}
         self._in_flight = InFlight(self.where)
+        self._limits: WaitLimits | None = None
         self._sockets: set[Socket] = set()
 
     def __repr__(self) -> str:
@@ -672,7 +686,8 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
-        limit = self._in_flight.begin(limit_s)
+        limit, limits = self._in_flight.begin(None), self._wait_limits()
+        wait = limits.begin(limit_s, partial(_cut, limit))
         try:
             async with limit:
                 ws = await self._open_session().ws_connect(
@@ -685,7 +700,7 @@ class SocketOpener:
                     autoclose=False,
                     compress=0,
                 )
-                return self._socket(ws, self._upgrades[asyncio.current_task()])
+                return self._socket(ws, self._upgrades[asyncio.current_task()], limits)
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
@@ -699,6 +714,7 @@ class SocketOpener:
                 failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         finally:
             self._upgrades.pop(asyncio.current_task(), None)
+            limits.end(wait)
             self._in_flight.end(limit)
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
@@ -714,7 +730,14 @@ class SocketOpener:
         self._upgrades[asyncio.current_task()] = response
         return response
 
-    def _socket(self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse) -> Socket:
+    def _wait_limits(self) -> WaitLimits:
+        if self._limits is None:
+            self._limits = WaitLimits()
+        return self._limits
+
+    def _socket(
+        self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse, limits: WaitLimits
+    ) -> Socket:
         connection = response.connection
         if connection is None or connection.transport is None:
             response.close()
@@ -724,6 +747,7 @@ class SocketOpener:
             response,
             connection.transport,
             where=self.where,
+            limits=limits,
             clean=self.clean,
             on_drop=self._sockets.discard,
         )
@@ -747,6 +771,8 @@ class SocketOpener:
         finally:
             for socket in tuple(self._sockets):
                 socket.end(self.closed_error)
+            if self._limits is not None:
+                self._limits.close()
             if self._session is not None:
                 await self._session.close()
 
