@@ -686,7 +686,10 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
-        limit, limits = self._in_flight.begin(None), self._wait_limits()
+        limit = self._in_flight.begin(None)
+        if self._limits is None:
+            self._limits = WaitLimits()
+        limits = self._limits
         wait = limits.begin(limit_s, partial(_cut, limit))
         try:
             async with limit:
@@ -729,11 +732,6 @@ class SocketOpener:
             raise _RedirectedError(response.status)
         self._upgrades[asyncio.current_task()] = response
         return response
-
-    def _wait_limits(self) -> WaitLimits:
-        if self._limits is None:
-            self._limits = WaitLimits()
-        return self._limits
 
     def _socket(
         self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse, limits: WaitLimits
