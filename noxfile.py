@@ -91,7 +91,7 @@ def tally(session: nox.Session) -> None:
     """Count the acknowledgements of twenty thousand key generations, in any order, with every lie; eight minutes."""
     session.install("-e", ".", *test_tools())
     environment = {"DAN_TALLY_KEYGENS": "20000"}
-    test = "tests/unit/nodes/test_tally_stateful.py"
+    test = "tests/unit/nodes/test_acknowledgements_stateful.py"
     session.run("python", "-m", "pytest", "-m", "", test, "--timeout=3600", *session.posargs, env=environment)
 
 

@@ -21,7 +21,7 @@ from dan_async._values import to_hex
 from dan_async.config import Threshold
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.nodes.tally import KeygenTally
+from dan_async.nodes.acknowledgements import KeygenTally
 from dan_async.protocols import fields
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import KeygenParams

@@ -13,13 +13,15 @@ from collections.abc import Callable
 from json.encoder import encode_basestring
 from typing import Any
 
+from dan_async._values import MAX_SAFE_INT
 from dan_async.errors import ProtocolError
 from dan_async.types import Json
 
-_LARGEST = 2**53 - 1
-
 #: Deepest nesting of arrays and objects that is read.
 MAX_DEPTH = 64
+
+#: Most commas and brackets outside of strings, and so values: a MiB of nothing else would keep a loop busy for 0.6 s.
+MAX_MARKS = 64 * 1024
 
 
 def _refuse_float(_: str) -> Any:
@@ -27,7 +29,7 @@ def _refuse_float(_: str) -> Any:
 
 
 def _to_int(digits: str) -> int:
-    if len(digits) > 17 or abs(int(digits)) > _LARGEST:
+    if len(digits) > 17 or abs(int(digits)) > MAX_SAFE_INT:
         raise ProtocolError("the JSON text holds a whole number beyond 2**53 - 1")
     return int(digits)
 
@@ -64,6 +66,8 @@ def load(text: str | bytes) -> Json:
         decoded = text if isinstance(text, str) else text.decode()
     except UnicodeDecodeError:
         raise ProtocolError("the text is not UTF-8") from None
+    if has_too_many_values(decoded, MAX_MARKS):
+        raise ProtocolError("the JSON text holds too many values, or is nested too deeply")
     if is_too_deep(decoded, MAX_DEPTH):
         raise ProtocolError("the JSON text is nested too deeply")
     try:
@@ -76,6 +80,15 @@ def load(text: str | bytes) -> Json:
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 _BRACKET = re.compile(r"[\[{\]}]")
+
+
+def has_too_many_values(text: str, most: int) -> bool:
+    """Return whether there are more than *most* commas and brackets outside of strings, whether the text is JSON or not."""
+    return _count_marks(text) > most and _count_marks(_STRING.sub("", text)) > most
+
+
+def _count_marks(text: str) -> int:
+    return sum([text.count(mark) for mark in ",[]{}"])
 
 
 def is_too_deep(text: str, most: int) -> bool:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from typing import Any, TypeVar
 
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, escape_controls
+
+T = TypeVar("T")
+
+E = TypeVar("E", bound=StrEnum)
 
 # --- hex --------------------------------------------------------------------------------------------------------------
 
@@ -42,11 +47,21 @@ _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,64}|[0-9]{1,78})\Z")
 
 _ALGORITHMS = ("secp256k1", "ed25519")
 
+#: Bundler URLs that name their chain: …/api/v2/80002/key, …/api/v3/80002/key.
+_CHAIN_IN_URL = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
+
+#: The largest whole number that JavaScript, and so the wire's JSON, holds exactly.
+MAX_SAFE_INT = 2**53 - 1
+
 #: Longest life of an ephemeral key, in seconds: the wire's own limit.
 MAX_LIFETIME_S = 365 * 24 * 3600
 
 #: Longest permissions text, in characters.
 MAX_PERMISSIONS_LENGTH = 64 * 1024
+
+
+#: Any more seconds than that, and sums and databases stop taking them.
+_LARGEST_NUMBER = 1e12
 
 
 def check_int(field: str, value: object, *, least: int, most: int, unit: str = "") -> int:
@@ -88,11 +103,58 @@ def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -
     return value
 
 
+def check_bool(field: str, value: object) -> bool:
+    """Check that a value is True or False, and not only something that counts as one."""
+    if not isinstance(value, bool):
+        raise InvalidFieldError(field, f"must be True or False, not {type(value).__name__}")
+    return value
+
+
+def check_instance(field: str, value: object, kind: type[T]) -> T:
+    """Check that a value is of a type."""
+    if not isinstance(value, kind):
+        raise InvalidFieldError(field, f"must be {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def check_list(field: str, value: object) -> tuple[Any, ...]:
+    """Return the members of a list, or of anything else to iterate over but text and bytes."""
+    if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):
+        raise InvalidFieldError(field, f"must be a list, not {type(value).__name__}")
+    return tuple(value)
+
+
+def check_mapping(field: str, value: object) -> Mapping[Any, Any]:
+    """Check that a value is a mapping."""
+    if not isinstance(value, Mapping):
+        raise InvalidFieldError(field, f"must be a mapping, not {type(value).__name__}")
+    return value
+
+
+def setting(field: str, value: T | None, kind: type[T]) -> T:
+    """Return settings as they are given, or the usual ones."""
+    return kind() if value is None else check_instance(field, value, kind)
+
+
 def check_algorithm(field: str, value: object) -> str:
     """Check the name of a signature algorithm."""
     if value not in _ALGORITHMS:
         raise InvalidFieldError(field, "must be 'secp256k1' or 'ed25519'")
     return str(value)
+
+
+def member_of(kind: type[E], name: str, value: object, *, hint: str = "") -> E:
+    """Return the member of an enumeration that a value names; the error lists those there are."""
+    try:
+        return kind(value)  # type: ignore[arg-type]  # an enumeration refuses all but its values
+    except ValueError:
+        raise InvalidFieldError(name, f"must be one of {', '.join(kind)}", hint=hint) from None
+
+
+def chain_in_url(url: object) -> int | None:
+    """Return the chain that a bundler's URL names, if it is one that does."""
+    found = _CHAIN_IN_URL.search(url) if isinstance(url, str) else None
+    return int(found[1]) if found else None
 
 
 def check_private_key_hex(field: str, value: object) -> str:
@@ -101,11 +163,20 @@ def check_private_key_hex(field: str, value: object) -> str:
     return str(value)
 
 
+def check_number(field: str, value: object) -> float:
+    """Check a finite number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidFieldError(field, f"must be a number, not {type(value).__name__}")
+    if not 0 <= value <= _LARGEST_NUMBER:  # neither is NaN
+        raise InvalidFieldError(field, f"must be a number from 0 to {_LARGEST_NUMBER:g}")
+    return float(value)
+
+
 def check_seconds(field: str, value: object, *, most: float = math.inf) -> float:
     """Check a positive, finite time span in seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidFieldError(field, f"must be a number of seconds, not {type(value).__name__}")
-    if not (math.isfinite(value) and 0 < value <= most):
+    if not 0 < value <= min(most, _LARGEST_NUMBER):
         bound = "" if most == math.inf else f" and at most {most:g}"
         raise InvalidFieldError(field, f"must be a number of seconds greater than 0{bound}")
     return float(value)
@@ -168,6 +239,11 @@ _HEX_RUN = re.compile(r"[0-9a-fA-F]{64,}")
 _LOOK_AT = 4 * _MOST_SHOWN
 
 
+def shown_name(name: object, *, otherwise: str) -> str:
+    """Return an unknown field's name, if it is short enough to be repeated in an error: it may be a secret."""
+    return name if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else otherwise
+
+
 def shown(text: object) -> str:
     """
     Quote a peer's text for an error message: about 80 characters, of binary data the length alone.
@@ -180,7 +256,5 @@ def shown(text: object) -> str:
         return type(text).__name__
     masked = _HEX_RUN.sub("[hex masked]", text[:_LOOK_AT])
     cut = len(masked) > _MOST_SHOWN or len(text) > _LOOK_AT
-    escaped = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in masked[:_MOST_SHOWN]
-    )
+    escaped = escape_controls(masked[:_MOST_SHOWN]).replace("\n", "\\n")
     return f"'{escaped}{'…' if cut else ''}'"

@@ -7,16 +7,18 @@ made by t nodes. Transactions are encoded by eth-account itself.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dan_async._values import from_hex
 from dan_async.client import DanClient
 from dan_async.crypto.address import parse_address
-from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.eip712 import takes_long, typed_data_digest
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import personal_message_digest
 from dan_async.errors import DanError, InvalidFieldError, require_extra
+from dan_async.jobs.sign_message import check_chain
 from dan_async.session import DanModuleInfo, session_of
 from dan_async.types import Address, TypedData
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DanAccount"]
 
-_PERSONAL = b"E"
+_PERSONAL, _TYPED = b"E", b"\x01"
 _HASH_LENGTH = 32
 _LONGEST_PROBLEM = 300
 
@@ -76,14 +78,14 @@ class DanAccount:
         Sign an EIP-191 message.
 
         Args:
-            signable_message: The result of eth-account's ``encode_defunct`` or ``encode_typed_data``. Of typed data it
-                holds only hashes: prefer ``sign_typed_data``, which the nodes can read.
+            signable_message: The result of eth-account's ``encode_defunct``. That of ``encode_typed_data`` holds only
+                hashes and is refused, unless the session has no chain: give ``sign_typed_data`` the data itself.
 
         Returns:
             The same as eth-account's: message_hash, r, s, v and signature.
 
         Raises:
-            InvalidFieldError: It is not such a message.
+            InvalidFieldError: It is not such a message, or typed data whose chain cannot be read.
             DanError: As for ``DanClient.sign_message``.
         """
         try:
@@ -95,6 +97,12 @@ class DanAccount:
                 hint="encode_defunct(text=…) makes one; DanClient.sign_message takes plain text",
             ) from None
         digest = keccak256(b"\x19" + version + header + body)
+        if version == _TYPED and self._session.chain_id is not None:
+            raise InvalidFieldError(
+                "signable_message",
+                "is typed data as hashes, of which nobody can read the chain",
+                hint="sign_typed_data() checks it; unsafe_sign_hash() signs any digest",
+            )
         if version == _PERSONAL and digest == personal_message_digest(body):
             return _signed_message(digest, await self._sign(body, "EIP191"))
         return await self.unsafe_sign_hash(digest)
@@ -105,6 +113,8 @@ class DanAccount:
         message_types: Mapping[str, Any] | None = None,
         message_data: Mapping[str, Any] | None = None,
         full_message: TypedData | None = None,
+        *,
+        chain_id: int | None = None,
     ) -> SignedMessage:
         """
         Sign EIP-712 typed data: as three parts, or whole.
@@ -114,12 +124,13 @@ class DanAccount:
             message_types: The types, without EIP712Domain.
             message_data: The message.
             full_message: types, primaryType, domain and message, instead of the other three.
+            chain_id: The chain that its domain may name instead of the session's; 0 for the chain 0.
 
         Returns:
             The same as eth-account's.
 
         Raises:
-            InvalidFieldError: It is not well-formed typed data; the field is named.
+            InvalidFieldError: It is not well-formed typed data, and the field is named; or it is for another chain.
             DanError: As for ``DanClient.sign_message``.
         """
         parts = (domain_data, message_types, message_data)
@@ -134,8 +145,11 @@ class DanAccount:
             }
         elif any(part is not None for part in parts):
             raise InvalidFieldError("full_message", "is given as well as a part of it")
-        digest = typed_data_digest(full_message)
-        return _signed_message(digest, await self._sign(full_message, "EIP712"))
+        if takes_long(full_message):
+            digest = await asyncio.to_thread(typed_data_digest, full_message)
+        else:
+            digest = typed_data_digest(full_message)
+        return _signed_message(digest, await self._sign(full_message, "EIP712", chain_id))
 
     async def unsafe_sign_hash(self, message_hash: bytes | str) -> SignedMessage:
         """
@@ -155,18 +169,22 @@ class DanAccount:
         raw = bytes(message_hash)
         return _signed_message(raw, await self._sign(raw, "rawBytes"))
 
-    async def sign_transaction(self, transaction_dict: Mapping[str, Any]) -> SignedTransaction:
+    async def sign_transaction(
+        self, transaction_dict: Mapping[str, Any], *, chain_id: int | None = None
+    ) -> SignedTransaction:
         """
         Sign a transaction of any type that eth-account encodes without blobs: legacy, 2930, 1559, 7702.
 
         Args:
             transaction_dict: As for eth-account. ``from`` may be there if it is this account's address.
+            chain_id: The chain that it may be for instead of the session's; 0 for a legacy transaction that names none
+                and is valid on every chain.
 
         Returns:
             The same as eth-account's: raw_transaction, hash, r, s and v.
 
         Raises:
-            InvalidFieldError: eth-account does not take it; nothing was sent.
+            InvalidFieldError: eth-account does not take it, or it is for another chain; nothing was sent.
             DanError: As for ``DanClient.sign_message``.
         """
         from eth_account._utils.legacy_transactions import (
@@ -180,29 +198,34 @@ class DanAccount:
         from hexbytes import HexBytes
 
         unsigned = self._encoded(transaction_dict, serializable_unsigned_transaction_from_dict)
+        is_typed = isinstance(unsigned, TypedTransaction)
+        # EIP-155: a legacy transaction may name its chain, in place of v.
+        legacy_chain = unsigned.v if isinstance(unsigned, Transaction) else None
+        chain = unsigned.as_dict()["chainId"] if is_typed else legacy_chain or 0
+        check_chain(chain, self._session, chain_id)
         signed = _signed_message(bytes(unsigned.hash()), await self._sign(bytes(unsigned.hash()), "rawBytes"))
         parity = signed.v - 27
-        if isinstance(unsigned, TypedTransaction):
-            v = parity
-        else:  # EIP-155, where the transaction names its chain
-            v = to_eth_v(parity, unsigned.v if isinstance(unsigned, Transaction) else None)
+        v = parity if is_typed else to_eth_v(parity, legacy_chain)
         raw = encode_transaction(unsigned, vrs=(v, signed.r, signed.s))
         return SignedTransaction(
             raw_transaction=HexBytes(raw), hash=HexBytes(keccak256(raw)), r=signed.r, s=signed.s, v=v
         )
 
-    async def sign_authorization(self, authorization: Mapping[str, Any]) -> SignedSetCodeAuthorization:
+    async def sign_authorization(
+        self, authorization: Mapping[str, Any], *, chain_id: int | None = None
+    ) -> SignedSetCodeAuthorization:
         """
         Sign an EIP-7702 authorisation: that this account runs the code of another.
 
         Args:
             authorization: chainId, address and nonce, as for eth-account.
+            chain_id: The chain that it may be for instead of the session's; 0 for one that holds on every chain.
 
         Returns:
             The same as eth-account's, for a transaction's ``authorizationList``.
 
         Raises:
-            InvalidFieldError: A member is missing, unknown or wrong.
+            InvalidFieldError: A member is missing, unknown or wrong, or it is for another chain; nothing was sent.
             DanError: As for ``DanClient.sign_message``.
         """
         from eth_account.datastructures import SignedSetCodeAuthorization
@@ -212,16 +235,17 @@ class DanAccount:
 
         if not isinstance(authorization, Mapping) or set(authorization) != {"chainId", "address", "nonce"}:
             raise InvalidFieldError("authorization", "must have chainId, address and nonce")
-        chain_id, nonce = (_quantity(name, authorization[name]) for name in ("chainId", "nonce"))
+        chain, nonce = (_quantity(name, authorization[name]) for name in ("chainId", "nonce"))
+        check_chain(chain, self._session, chain_id)
         given = authorization["address"]
         address = from_hex(
             parse_address("address", given if isinstance(given, str) else "0x" + bytes(given).hex()),
             field="address",
         )
-        digest = bytes(Authorization(chain_id, address, nonce).hash())
+        digest = bytes(Authorization(chain, address, nonce).hash())
         signed = _signed_message(digest, await self._sign(digest, "rawBytes"))
         return SignedSetCodeAuthorization(
-            chain_id=chain_id,
+            chain_id=chain,
             address=address,
             nonce=nonce,
             y_parity=signed.v - 27,
@@ -231,9 +255,9 @@ class DanAccount:
             authorization_hash=HexBytes(digest),
         )
 
-    async def _sign(self, message: Any, request_type: str) -> bytes:
+    async def _sign(self, message: Any, request_type: str, chain_id: int | None = None) -> bytes:
         signature = await self._client.sign_message(
-            message, self._session, request_type=request_type, timeout=self._timeout
+            message, self._session, request_type=request_type, chain_id=chain_id, timeout=self._timeout
         )
         return bytes.fromhex(signature[2:])
 

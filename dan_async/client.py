@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dan_async import jobs
-from dan_async._values import check_seconds
+from dan_async._values import check_seconds, check_text, setting
 from dan_async.batch import BatchRun, Made
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, RecordConflictError
-from dan_async.events import Observable, OnEvent, check_hook
+from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
@@ -25,7 +26,7 @@ from dan_async.request import (
     OnReport,
     SessionKeyRequest,
     SmartAccount,
-    parameters_of,
+    read_request,
 )
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.storage.base import SessionStore, StoredSession
@@ -79,7 +80,7 @@ class DanClient:
         if store is not None and not isinstance(store, SessionStore):
             raise InvalidFieldError("store", f"must be a session store, not {type(store).__name__}")
         self._keeper = None if store is None else SessionKeeper(store, clock)
-        self._timeouts = timeouts or Timeouts()
+        self._timeouts = setting("timeouts", timeouts, Timeouts)
         self._clock = clock
         self._source = network if isinstance(network, NetworkSource) else None
         self._network = network if isinstance(network, Network) else None
@@ -89,7 +90,7 @@ class DanClient:
             )
         self._on_event = on_event
         if on_event is not None:
-            check_hook(on_event)
+            check_listener(on_event)
             if self._network is not None:
                 _observe(self._network, on_event)
         self._opening = asyncio.Lock()
@@ -226,8 +227,8 @@ class DanClient:
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/errors.md.
         """
-        network = await self._open()
-        request = SessionKeyRequest(
+        make_request = partial(
+            SessionKeyRequest,
             wallet=wallet,
             auth=auth,
             smart_account_client=smart_account_client,
@@ -248,8 +249,12 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
+        return await self._generate(make_request)
+
+    async def _generate(self, make_request: Callable[[], SessionKeyRequest]) -> DanSessionKeyPayload:
+        network = await self._open()  # before any value is looked at
         return await jobs.generate_session_key(
-            network, request, keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
+            network, make_request(), keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
         )
 
     def generate_session_keys(
@@ -288,20 +293,19 @@ class DanClient:
         keeper = self._kept() if resume else None
         if retry_failed and not resume:
             raise InvalidFieldError("retry_failed", "needs resume=True")
-        shared = parameters_of(parameters)
+        read_request(parameters, {})  # an unknown name is an error at once
 
         async def work(given: Any) -> Made:
-            asked = {**shared, **parameters_of(given)}
+            reference, make_request = read_request(given, parameters)
             if keeper is None:
-                return "made", await self.generate_session_key(**asked)
-            reference = asked.get("reference")
+                return "made", await self._generate(make_request)
             if not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
             return await make_once(
                 await self._open(),
                 keeper,
                 reference,
-                lambda: self.generate_session_key(**asked),
+                lambda: self._generate(make_request),
                 retry_failed=retry_failed,
                 settle_s=self._timeouts.attempt_s,
             )
@@ -314,6 +318,8 @@ class DanClient:
         session: DanModuleInfo | Mapping[str, Any],
         *,
         request_type: str | None = None,
+        chain_id: int | None = None,
+        entry_point: str | None = None,
         timeout: float | None = None,
     ) -> Hex:
         """
@@ -325,13 +331,17 @@ class DanClient:
             session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict; its seven fields are enough.
             request_type: ``"EIP191"``, ``"EIP712"``, ``"accountAbstractionTx"``, or ``"rawBytes"`` for a digest of 32
                 bytes (or their hex), which is signed as it is. Recognised by the message's form if None.
+            chain_id: The chain that typed data or a user operation may be for, instead of the session's. 0 allows typed
+                data whose domain has the chain 0, which some contracts take for any.
+            entry_point: The address of an entry point that is not the well-known one of the user operation's version.
             timeout: Seconds for the whole call, instead of the client's.
 
         Returns:
             ``0x`` and 130 hex digits: r, s (low) and v (27 or 28). It was checked that it recovers to the session's address.
 
         Raises:
-            ConfigurationError: A parameter is wrong, or the network's protocol cannot carry it; nothing was sent.
+            ConfigurationError: A parameter is wrong, or the message is for another chain or entry point, or the network's
+                protocol cannot carry it; nothing was sent.
             SessionExpiredError: The session's expiry has passed; nothing was sent.
             EphemeralKeyRefusedError: The nodes do not know the ephemeral key, or it was revoked or has expired.
             NotPermittedError: The session's permissions do not allow the message.
@@ -346,6 +356,8 @@ class DanClient:
             message,
             session,
             request_type=request_type,
+            chain_id=chain_id,
+            entry_point=entry_point,
             timeout=timeout,
             timeouts=self._timeouts,
             clock=self._clock,
@@ -559,7 +571,7 @@ class DanClient:
             DanError: Any other failure, named.
         """
         store = self._kept().store
-        record = await store.get(record_id)
+        record = await store.get(RequestId(check_text("record_id", record_id)))
         if record is None or record.state != "active" or record.session is None:
             said = "is not in the store" if record is None else f"is {record.state}, not active"
             raise RecordConflictError(f"the record {said}", request_id=record_id)

@@ -10,7 +10,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 from attrs import field, frozen
 
-from dan_async._values import check_int, check_seconds, from_hex, optional, required
+from dan_async._values import (
+    check_bool,
+    check_instance,
+    check_int,
+    check_list,
+    check_mapping,
+    check_seconds,
+    check_text,
+    from_hex,
+    optional,
+    required,
+)
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InsecureTransportError, InvalidFieldError
 from dan_async.types import OperatorAddress
@@ -55,7 +66,7 @@ class Threshold:
     @classmethod
     def parse(cls, text: str) -> Threshold:
         """Read the form ``3-of-5``."""
-        t, _, n = text.partition("-of-")
+        t, _, n = check_instance("threshold", text, str).partition("-of-")
         if not (
             t.isascii() and n.isascii() and t.isdecimal() and n.isdecimal() and len(t) <= 4 and len(n) <= 4
         ):
@@ -63,7 +74,7 @@ class Threshold:
         return cls(int(t), int(n))
 
 
-#: DAN's usual threshold, used when neither the caller nor the network names one.
+#: DAN's usual threshold. A network made without one takes it, and jobs take the network's where their caller names none.
 DEFAULT_THRESHOLD = Threshold(3, 5)
 
 
@@ -111,6 +122,12 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
             hint=f"Use {parts.scheme}s://; without TLS anyone on the way can read and change what is sent",
         )
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), parts.query, ""))
+
+
+def check_transport(name: str, value: object) -> None:
+    """Check that something that is no URL is a transport."""
+    if not (callable(getattr(value, "call", None)) and callable(getattr(value, "aclose", None))):
+        raise InvalidFieldError(name, f"must be a URL or a transport, not {type(value).__name__}")
 
 
 def redact_url(url: str) -> str:
@@ -201,10 +218,14 @@ class Timeouts:
     patience_s: float = field(default=2.5, validator=required(check_seconds))
 
 
+#: More than that in one message, no peer needs to send, and no client should hold.
+_LARGEST_MESSAGE = 1024**3
+
+
 def _to_pins(value: Any) -> tuple[bytes, ...]:
     return tuple(
         pin if isinstance(pin, bytes) and len(pin) == 32 else from_hex(pin, field="pins", length=32)
-        for pin in value
+        for pin in check_list("pins", value)
     )
 
 
@@ -231,15 +252,26 @@ class TransportOptions:
     pins: tuple[bytes, ...] = field(default=(), converter=_to_pins)
     proxy: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(factory=dict, repr=False)
-    max_message_bytes: int = field(default=1024 * 1024)
-    trust_env: bool = False
+    max_message_bytes: int = field(
+        default=1024 * 1024, validator=required(check_int, least=1, most=_LARGEST_MESSAGE)
+    )
+    trust_env: bool = field(default=False, validator=required(check_bool))
 
     def __attrs_post_init__(self) -> None:
+        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
+            raise InvalidFieldError(
+                "ssl_context",
+                f"must be an ssl.SSLContext or None, not {type(self.ssl_context).__name__}",
+                hint="Certificates are always checked; ssl.create_default_context(cafile=…) trusts a private CA",
+            )
         if self.proxy is not None:
-            parts = urlsplit(self.proxy) if isinstance(self.proxy, str) else None
-            if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            try:
+                parts = urlsplit(check_text("proxy", self.proxy))
+            except ValueError:
+                parts = urlsplit("")
+            if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise InvalidFieldError("proxy", "must be a URL that begins with http:// or https://")
-        for name, value in self.headers.items():
+        for name, value in check_mapping("headers", self.headers).items():
             if not (isinstance(name, str) and isinstance(value, str)) or any(
                 c in "\r\n\0" for c in name + value
             ):

@@ -19,7 +19,7 @@ from attrs import field, frozen
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dan_async._values import check_int
+from dan_async._values import check_instance, check_int, check_list
 from dan_async.batch import ItemStatus, WorkStream
 from dan_async.config import NodeEndpoint, Threshold, Timeouts
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, StoreKeyError, require_extra
@@ -30,6 +30,10 @@ __all__ = ["RemoteResult", "WorkerSetup", "generate_session_keys_on"]
 
 _ASSOCIATED = b"dan-async partition 1"
 _ON_WORKER = "dan_async_batch"
+
+
+def _to_nodes(nodes: Any) -> tuple[str, ...]:
+    return check_list("nodes", nodes)
 
 
 @frozen(kw_only=True)
@@ -50,7 +54,7 @@ class WorkerSetup:
         InvalidFieldError: A value is wrong, or not exactly one key is named.
     """
 
-    nodes: tuple[str, ...] = field(converter=tuple)
+    nodes: tuple[str, ...] = field(converter=_to_nodes)
     threshold: Threshold
     store_url: str = field(repr=False)
     key_file: str | None = None
@@ -59,6 +63,7 @@ class WorkerSetup:
     total_s: float = 30.0
 
     def __attrs_post_init__(self) -> None:
+        check_instance("threshold", self.threshold, Threshold)
         for node in self.nodes:
             NodeEndpoint.of(node)
         check_int("concurrency", self.concurrency, least=1, most=100_000)

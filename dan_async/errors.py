@@ -54,15 +54,17 @@ The tree::
     │   │   └── PaymasterError                ... and it is the paymaster's doing
     │   ├── DuplicateUserOperationError       it was sent before
     │   ├── UserOperationRevertedError        it is on the chain, and its calls were reverted
+    │   ├── UserOperationCostError            it could cost more than the account's limit; nothing was signed
     │   └── UserOperationTimeoutError (TimeoutError)  it is not on the chain yet
+    │       └── UserOperationInDoubtError     ... it was sent, and may have been executed
     └── SignatureCheckError                   a signature does not recover to the session's address
 
 Every error has ``message`` (what happened) and ``hint`` (what to do), and where they are known ``phase``,
 ``node``, ``nodes``, ``request_id``, ``attempts``, ``elapsed_s`` and ``retryable``. No error holds a secret: not in its text
 and not in its attributes.
 
-``NodeCode`` has the codes with which a node refuses, and ``FAILURE_KINDS`` what follows from each. Of an error's class,
-``is_retryable`` says whether the same call may be made again.
+``NodeCode`` has the codes with which a node refuses. ``FAILURE_KINDS`` says what follows from an error's class and
+number, and ``retryable`` whether repeating this very call is safe.
 """
 
 from __future__ import annotations
@@ -77,7 +79,75 @@ from attrs import field, frozen
 
 from dan_async.types import Hex, OperatorAddress
 
+__all__ = [
+    "AcknowledgementError",
+    "BundlerError",
+    "ChallengeError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionLostError",
+    "DanError",
+    "DeadlineExceededError",
+    "DuplicateUserOperationError",
+    "EphemeralKeyRefusedError",
+    "FailureKind",
+    "GatewayError",
+    "InsecureTransportError",
+    "InvalidFieldError",
+    "KeySubstitutionError",
+    "MissingExtraError",
+    "NodeCode",
+    "NodeError",
+    "NodeOutcome",
+    "NodeProtocolError",
+    "NodeRefusedError",
+    "NodeTimeoutError",
+    "NodeUnreachableError",
+    "NotPermittedError",
+    "PaymasterError",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "QuorumDeadlineError",
+    "QuorumError",
+    "RateLimitedError",
+    "RecordConflictError",
+    "RequestTimeoutError",
+    "RpcError",
+    "SessionExpiredError",
+    "SessionFailedError",
+    "SessionPendingError",
+    "SignatureCheckError",
+    "StoreClockError",
+    "StoreCorruptedError",
+    "StoreError",
+    "StoreKeyError",
+    "StoreLockedError",
+    "StoreSchemaError",
+    "StoreTamperedError",
+    "StoreUnavailableError",
+    "ThresholdDowngradeError",
+    "TransportError",
+    "UserOperationCostError",
+    "UserOperationError",
+    "UserOperationInDoubtError",
+    "UserOperationRevertedError",
+    "UserOperationTimeoutError",
+    "WalletError",
+    "WalletRefusedError",
+    "WalletSignatureError",
+    "WalletTimeoutError",
+    "WrongSignerError",
+]
+
 A = TypeVar("A")
+
+
+def escape_controls(text: str) -> str:
+    """Escape control and format characters, but for line breaks: a peer's text must not command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class DanError(Exception):
@@ -108,9 +178,10 @@ class DanError(Exception):
         attempts: int | None = None,
         retryable: bool | None = None,
     ) -> None:
+        message = escape_controls(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = escape_controls(hint)
         self.phase = phase
         self.node = node
         self.request_id = request_id
@@ -325,53 +396,6 @@ class NodeCode(IntEnum):
     PRESIGNATURE_SPENT = -32044
 
 
-class FailureKind(Flag):
-    """What follows from a failure; a node's error code says which it is."""
-
-    #: It stands, and it speaks against the node or the request.
-    NONE = 0
-    #: The node did not look at the request, or failed by accident: the same call may be made again.
-    RETRYABLE = auto()
-    #: A new round may cure it: it has new nonces, other participants, or better luck.
-    CURABLE = auto()
-    #: It stands, whoever else is asked along with the node.
-    FINAL = auto()
-    #: It says nothing about the node that answers so.
-    BLAMELESS = auto()
-
-
-#: What kind of failure each code is; one that is not listed is of none.
-FAILURE_KINDS: Mapping[int, FailureKind] = MappingProxyType(
-    {
-        NodeCode.INTERNAL_ERROR: FailureKind.RETRYABLE | FailureKind.CURABLE,
-        NodeCode.RATE_LIMITED: FailureKind.RETRYABLE | FailureKind.CURABLE,
-        NodeCode.UNAVAILABLE: FailureKind.RETRYABLE | FailureKind.CURABLE,
-        NodeCode.CHALLENGE_MISMATCH: FailureKind.CURABLE,
-        NodeCode.CHALLENGE_EXPIRED: FailureKind.CURABLE,
-        NodeCode.CHALLENGE_REUSED: FailureKind.CURABLE,
-        NodeCode.KEYGEN_FAILED: FailureKind.CURABLE,
-        NodeCode.METHOD_NOT_FOUND: FailureKind.FINAL,
-        NodeCode.INVALID_PARAMS: FailureKind.FINAL,
-        NodeCode.UNSUPPORTED: FailureKind.FINAL,
-        NodeCode.CLAIM_EXPIRED: FailureKind.FINAL,
-        NodeCode.UNKNOWN_KEY: FailureKind.FINAL,
-        NodeCode.EPHEMERAL_KEY_REFUSED: FailureKind.FINAL,
-        NodeCode.NOT_PERMITTED: FailureKind.FINAL,
-        NodeCode.WRONG_PARTICIPANTS: FailureKind.BLAMELESS,
-        NodeCode.SIGNING_FAILED: FailureKind.BLAMELESS,
-        NodeCode.PRESIGNATURE_UNKNOWN: FailureKind.BLAMELESS,
-        NodeCode.PRESIGNATURE_SPENT: FailureKind.BLAMELESS,
-    }
-)
-
-
-def failure_kind(error: BaseException | None) -> FailureKind:
-    """Return the kind of a node's refusal, by its code; of any other error, whether the call may be made again."""
-    if isinstance(error, NodeRefusedError):
-        return FAILURE_KINDS.get(error.code, FailureKind.NONE)
-    return FailureKind.RETRYABLE if isinstance(error, DanError) and error.retryable else FailureKind.NONE
-
-
 class NodeError(DanError):
     """
     One node did not do what it was asked.
@@ -452,8 +476,9 @@ class NodeOutcome(Generic[A]):
 
     Args:
         operator: The node.
-        answer: Its answer, if that passed every check; in a key generation, its acknowledgement.
-        said: The answer in words.
+        answer: Its answer, if that passed every check; in a key generation, its acknowledgement. None says that it gave
+            none, so no answer is ever None.
+        summary: The answer in a few words.
         error: The reason why it does not count, otherwise.
         attempts: How many times it was asked.
         elapsed_s: Seconds from the first attempt to the end.
@@ -462,7 +487,7 @@ class NodeOutcome(Generic[A]):
 
     operator: OperatorAddress
     answer: A | None = field(default=None, repr=False)
-    said: str = "ready"
+    summary: str = "ready"
     error: BaseException | None = None
     attempts: int = 1
     elapsed_s: float = 0.0
@@ -481,7 +506,7 @@ class NodeOutcome(Generic[A]):
     def describe(self) -> str:
         """Return one line for an error or a log: the node, the step, the answer, and how long it took."""
         if self.answer is not None:
-            what = self.said
+            what = self.summary
         elif self.error is None:
             what = "had not answered yet"
         else:
@@ -733,9 +758,110 @@ class UserOperationRevertedError(UserOperationError):
     ) -> None:
         super().__init__(message, **context)
         self.transaction_hash = transaction_hash
-        self.reason = reason
+        self.reason = escape_controls(reason)
         self.receipt = receipt
+
+
+class UserOperationCostError(UserOperationError):
+    """
+    An operation could cost more than the account's *cost_limit*. Nothing was signed or sent.
+
+    Args:
+        message: What happened.
+        cost: Most that the entry point could take for its gas, in wei.
+        limit: The limit, in wei.
+        **context: As for ``UserOperationError``.
+    """
+
+    def __init__(self, message: str, *, cost: int, limit: int, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.cost = cost
+        self.limit = limit
 
 
 class UserOperationTimeoutError(UserOperationError, TimeoutError):
     """The operation was sent and is not on the chain yet. It may still come: do not send it again with another nonce."""
+
+
+class UserOperationInDoubtError(UserOperationTimeoutError):
+    """
+    The operation was sent, and neither bundler nor chain says what became of it: it may have been executed.
+
+    Wait for the receipt of ``user_operation_hash``; the same calls in another operation could be made twice.
+    """
+
+
+# --- how a failure is to be taken -------------------------------------------------------------------------------------
+
+
+class FailureKind(Flag):
+    """What follows from a failure."""
+
+    #: Repeating does not cure it, and it counts against the node.
+    NONE = 0
+    #: The peer did not look at the request, or failed by accident: the same call may be made again.
+    RETRYABLE = auto()
+    #: A new round may cure it: it has new nonces, other participants, or better luck.
+    CURABLE = auto()
+    #: The node refuses the request itself: asking other nodes along with it changes nothing.
+    FINAL = auto()
+    #: It is not the fault of the node that answers so.
+    BLAMELESS = auto()
+
+
+#: HTTP statuses of a server in trouble or in a hurry (RFC 9110 section 15, RFC 6585 section 4, RFC 8470 section 5.2).
+HTTP_FAILURES = MappingProxyType(dict.fromkeys((408, 425, 429, 500, 502, 503, 504), FailureKind.RETRYABLE))
+
+#: The codes of dan-node/1.
+NODE_FAILURES: Mapping[int, FailureKind] = MappingProxyType(
+    {
+        NodeCode.INTERNAL_ERROR: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeCode.RATE_LIMITED: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeCode.UNAVAILABLE: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeCode.CHALLENGE_MISMATCH: FailureKind.CURABLE,
+        NodeCode.CHALLENGE_EXPIRED: FailureKind.CURABLE,
+        NodeCode.CHALLENGE_REUSED: FailureKind.CURABLE,
+        NodeCode.KEYGEN_FAILED: FailureKind.CURABLE,
+        NodeCode.METHOD_NOT_FOUND: FailureKind.FINAL,
+        NodeCode.INVALID_PARAMS: FailureKind.FINAL,
+        NodeCode.UNSUPPORTED: FailureKind.FINAL,
+        NodeCode.CLAIM_EXPIRED: FailureKind.FINAL,
+        NodeCode.UNKNOWN_KEY: FailureKind.FINAL,
+        NodeCode.EPHEMERAL_KEY_REFUSED: FailureKind.FINAL,
+        NodeCode.NOT_PERMITTED: FailureKind.FINAL,
+        NodeCode.WRONG_PARTICIPANTS: FailureKind.BLAMELESS,
+        NodeCode.SIGNING_FAILED: FailureKind.BLAMELESS,
+        NodeCode.PRESIGNATURE_UNKNOWN: FailureKind.BLAMELESS,
+        NodeCode.PRESIGNATURE_SPENT: FailureKind.BLAMELESS,
+    }
+)
+
+#: The kind of each failure by its class, and by its number where it has one; a number that is not listed is of kind NONE.
+#: ``dan_async.retry`` takes its rows from here, and key generation and signing their next steps.
+FAILURE_KINDS: Mapping[type[DanError], FailureKind | Mapping[int, FailureKind]] = MappingProxyType(
+    {
+        ConnectError: HTTP_FAILURES,
+        GatewayError: HTTP_FAILURES,
+        RateLimitedError: FailureKind.RETRYABLE | FailureKind.CURABLE,
+        NodeRefusedError: NODE_FAILURES,
+        # These end a whole job, which is more than one call to make again.
+        DeadlineExceededError: FailureKind.NONE,
+        QuorumError: FailureKind.NONE,
+    }
+)
+
+
+def failure_number(error: DanError) -> int | None:
+    """Return the peer's error code, or the HTTP status, if the error has one."""
+    number: int | None = getattr(error, "code", None)
+    return getattr(error, "status", None) if number is None else number
+
+
+def failure_kind(error: DanError) -> FailureKind:
+    """Return the kind of a failure: by class and number, as for the nearest ancestor in the table, or by its own word."""
+    own = FailureKind.RETRYABLE if error.retryable else FailureKind.NONE
+    kinds = next((FAILURE_KINDS[kind] for kind in type(error).__mro__ if kind in FAILURE_KINDS), own)
+    if isinstance(kinds, FailureKind):
+        return kinds | own
+    number = failure_number(error)
+    return own if number is None else kinds.get(number, FailureKind.NONE)

@@ -331,7 +331,7 @@ def failure_of(error: BaseException) -> tuple[str, int | None]:
     return type(error).__name__, None
 
 
-def check_hook(on_event: OnEvent) -> None:
+def check_listener(on_event: OnEvent) -> None:
     """Refuse what cannot be called, and coroutine functions, which nobody would await."""
     if not callable(on_event):
         raise InvalidFieldError("on_event", f"must be a function, not {type(on_event).__name__}")
@@ -350,37 +350,37 @@ class EventHub:
 
     Making an event costs more than looking whether anybody listens, so look first::
 
-        if events.hooks:
+        if events.listeners:
             events.emit(NodeUp(node=operator, failures=3))
     """
 
-    __slots__ = ("_broken", "hooks")
+    __slots__ = ("_broken", "listeners")
 
-    hooks: tuple[OnEvent, ...]
+    listeners: tuple[OnEvent, ...]
 
     def __init__(self, on_event: OnEvent | None = None) -> None:
-        self.hooks = ()
+        self.listeners = ()
         self._broken: list[OnEvent] = []
         if on_event is not None:
             self.add(on_event)
 
     def add(self, on_event: OnEvent) -> None:
         """Add a listener; one that was added before is not called twice."""
-        check_hook(on_event)
-        if on_event not in self.hooks:
-            self.hooks = (*self.hooks, on_event)
+        check_listener(on_event)
+        if on_event not in self.listeners:
+            self.listeners = (*self.listeners, on_event)
 
     def emit(self, event: Event) -> None:
         """Call every listener. What one raises is logged the first time, and goes no further."""
-        for hook in self.hooks:
+        for listener in self.listeners:
             try:
-                hook(event)
+                listener(event)
             except Exception:  # noqa: BLE001 - a listener's bug must not become a failed key generation
-                if hook not in self._broken:
-                    self._broken.append(hook)
+                if listener not in self._broken:
+                    self._broken.append(listener)
                     _log.exception(
                         "the on_event function %r failed at %s; further failures of it are not logged",
-                        getattr(hook, "__qualname__", type(hook).__name__),
+                        getattr(listener, "__qualname__", type(listener).__name__),
                         event.name,
                     )
 
@@ -413,7 +413,7 @@ def operation(
     events: EventHub, request_id: RequestId, name: str, network: Literal["nodes", "gateway"]
 ) -> Iterator[None]:
     """Emit that an operation begins and ends. A listener that is added in between hears neither."""
-    if not events.hooks:
+    if not events.listeners:
         yield
         return
     started = time.monotonic()
@@ -442,7 +442,7 @@ def operation(
 @contextmanager
 def wallet_turn(events: EventHub, request_id: RequestId, is_interactive: bool) -> Iterator[None]:  # noqa: FBT001 - reads as a statement
     """Emit that the owner's wallet is asked, and that it has answered."""
-    if not events.hooks:
+    if not events.listeners:
         yield
         return
     started = time.monotonic()
@@ -471,7 +471,7 @@ class Attempts:
 
     def watch(self, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         """Return *call* itself if nobody listens; otherwise a function that calls it and emits how it went."""
-        if not self._events.hooks:
+        if not self._events.listeners:
             return call
 
         async def watched() -> T:
@@ -513,7 +513,7 @@ class Attempts:
             details.error.message,
             details.wait_s,
         )
-        if self._events.hooks:
+        if self._events.listeners:
             error, code = failure_of(details.error)
             self._events.emit(
                 RetryScheduled(
@@ -540,7 +540,7 @@ def _failed(error: BaseException, elapsed_s: float, about: dict[str, Any]) -> At
     )
 
 
-def tell_verdict(
+def report_verdict(
     events: EventHub,
     request_id: RequestId,
     operation: str,
@@ -566,7 +566,7 @@ def tell_verdict(
             "won" if is_won else "lost",
             elapsed_s,
         )
-    if not events.hooks:
+    if not events.listeners:
         return
     failed = {outcome.operator: None for outcome in outcomes if outcome.operator not in agreed}
     events.emit(

@@ -1,23 +1,22 @@
-"""
-Turns a wallet, a passkey or an ephemeral key into the credentials of one request.
-
-Adding an ephemeral key to a key, or revoking one.
-
-Asking for a key, and what came of it.
-
-Who we talk to: both networks look the same to the jobs.
-
-What is asked of a network that is to sign, the same for both networks.
-"""
+"""The contract between jobs and networks: requests, reports, orders, health."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from attrs import Factory, field, frozen
 
-from dan_async._values import check_int, check_seconds, check_text, optional, required, to_hex
+from dan_async._values import (
+    MAX_PERMISSIONS_LENGTH,
+    check_int,
+    check_seconds,
+    check_text,
+    optional,
+    required,
+    to_hex,
+)
 from dan_async.config import Threshold
+from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import parse_signature, recover_address
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, SignatureCheckError
@@ -26,13 +25,15 @@ from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
 
-if TYPE_CHECKING:
-    from dan_async.crypto.ephemeral_key import EphemeralKey
-
 __all__ = [
     "AuthModule",
+    "EphemeralKeyChange",
+    "EphemeralKeyReport",
     "KeygenQuestion",
+    "KeygenReport",
+    "KeygenRequest",
     "KeygenSettlement",
+    "KeygenTimings",
     "Network",
     "NetworkHealth",
     "NetworkSource",
@@ -56,12 +57,12 @@ class AuthModule(Protocol):
 
     @property
     def method(self) -> AuthMethod:
-        """Give the scheme's name on the wire."""
+        """Return the scheme's name on the wire."""
         ...
 
     @property
     def id(self) -> str:
-        """Tell who authorises."""
+        """Return the id of the one who authorises."""
         ...
 
     @property
@@ -116,7 +117,7 @@ class EphemeralKeyReport:
     Args:
         request_id: The request it answers.
         confirmed_by: The operators that signed for it; empty for a gateway, which does not say.
-        failures: What the other nodes answered, one line each.
+        failures: The other nodes' answers, one line each.
     """
 
     request_id: RequestId
@@ -144,7 +145,7 @@ class KeygenRequest:
     owner_id: str = field(validator=required(check_text))
     threshold: Threshold
     claim: EphemeralClaim
-    permissions: str | None = field(default=None, validator=optional(check_text, most=64 * 1024))
+    permissions: str | None = field(default=None, validator=optional(check_text, most=MAX_PERMISSIONS_LENGTH))
     key_label: str | None = field(default=None, validator=optional(check_text, most=256))
     min_parties: int | None = None
     allow_resign: bool = False
@@ -157,7 +158,7 @@ class KeygenRequest:
 @frozen(kw_only=True)
 class KeygenTimings:
     """
-    Where the time of a key generation went, in seconds.
+    The time that the steps of a key generation took, in seconds.
 
     Args:
         challenge_s: Until enough nodes were ready.
@@ -182,13 +183,13 @@ class KeygenReport:
         key_id: The MPC key id.
         public_key: The distributed public key: 33 bytes, compressed.
         threshold: t and n as they came to be; n is smaller than asked only if ``min_parties`` allowed it.
-        outcomes: What every participant answered; empty for a gateway, which does not say. One that had not answered yet
+        outcomes: The outcome of every participant; empty for a gateway, which does not say. One that had not answered yet
             when the verdict was clear has neither acknowledgement nor error: as a rule it holds a share as well.
-        replaced: What became of the nodes that were asked and do not take part: too late, or failed, at the challenge or
+        replaced: The outcomes of nodes that were asked and do not take part: too late, or failed, at the challenge or
             in a round that was given up.
-        culprits: Whom most of the other nodes blamed for rounds that were given up.
+        culprits: The nodes that most of the others blamed for rounds that were given up.
         restarts: How many rounds were given up after the owner had signed.
-        timings: Where the time went.
+        timings: The time that each step took.
     """
 
     request_id: RequestId
@@ -318,7 +319,7 @@ class NodeHealth:
         url: Where it is, without credentials.
         is_live: Whether it answered just now.
         latency_s: Round-trip time in seconds, if it answered.
-        clock_skew_s: Its clock minus ours in seconds, if it told.
+        clock_skew_s: Its clock minus ours in seconds, if it answered.
         problem: Why it is not live, in one line.
         state: ``live``, ``resting``, ``probing`` or ``down``; see docs/node-pool.md.
         average_latency_s: Exponentially weighted moving average of its latency in seconds; None if it never answered.
@@ -368,12 +369,12 @@ class Network(Protocol):
 
     @property
     def default_threshold(self) -> Threshold:
-        """Give t and n when the caller names none."""
+        """Return t and n when the caller names none."""
         ...
 
     @property
     def default_eph_alg(self) -> KeyAlgorithm:
-        """Give the ephemeral key's algorithm when the caller names none."""
+        """Return the ephemeral key's algorithm when the caller names none."""
         ...
 
     def check_keygen(self, request: KeygenRequest) -> None:
@@ -390,12 +391,12 @@ class Network(Protocol):
         Have the network make a distributed key.
 
         Args:
-            request: What is asked for.
-            auth: Who authorises it.
+            request: The key that is asked for.
+            auth: The owner, who authorises it.
             deadline: The job's deadline.
 
         Returns:
-            The key, its id and what each node answered.
+            The key, its id and the outcome of each node.
 
         Raises:
             ConfigurationError: The network cannot carry the request; nothing was sent.
@@ -485,7 +486,7 @@ class Network(Protocol):
 @frozen(kw_only=True)
 class KeygenQuestion:
     """
-    A key generation of which it is not known what came of it.
+    A key generation whose outcome is not known.
 
     Args:
         request_id: Its first request id.
@@ -505,12 +506,12 @@ class KeygenQuestion:
 @frozen(kw_only=True)
 class KeygenSettlement:
     """
-    What the nodes said.
+    The outcome of a key generation, as far as the nodes know it.
 
     Args:
         report: The key, if there is one.
         is_certain: Whether that will not change; without a report: that there is none and never will be.
-        outcomes: What each node answered.
+        outcomes: The outcome of each node.
     """
 
     report: KeygenReport | None
@@ -520,11 +521,11 @@ class KeygenSettlement:
 
 @runtime_checkable
 class SettlesKeygen(Protocol):
-    """A network that can be asked what came of a key generation."""
+    """A network that can be asked for the outcome of a key generation."""
 
     async def settle_keygen(self, question: KeygenQuestion, *, deadline: Deadline) -> KeygenSettlement:
         """
-        Find out what came of a key generation, and see to it that nothing more comes of it.
+        Find out the outcome of a key generation, and see to it that it does not change any more.
 
         Args:
             question: Which one.
@@ -541,7 +542,7 @@ class NetworkSource(Protocol):
     """Something that has a network to offer, such as a devnet; a client opens it and closes it again."""
 
     async def open_network(self) -> Network:
-        """Start what must be started and give a network to it."""
+        """Start it if need be, and return its network."""
         ...
 
     async def close_network(self) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 from attrs import field, fields, frozen
 
 from dan_async._values import (
     MAX_LIFETIME_S,
+    MAX_SAFE_INT,
+    chain_in_url,
     check_algorithm,
     check_int,
     check_private_key_hex,
@@ -20,8 +22,9 @@ from dan_async._values import (
     check_text,
     optional,
     required,
+    shown_name,
 )
-from dan_async.config import Threshold, Timeouts
+from dan_async.config import MAX_PARTIES, Threshold, Timeouts
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, WalletError, WalletTimeoutError
@@ -38,11 +41,6 @@ OnReport: TypeAlias = Callable[[KeygenReport], None]
 
 #: Life of an ephemeral key, in seconds, when the caller names none.
 DEFAULT_DURATION_S = 3600
-
-_MAX_CHAIN_ID = 2**53 - 1
-
-#: Bundler URLs that name their chain: …/api/v2/80002/key, …/api/v3/80002/key.
-_BUNDLER_CHAIN = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
 
 
 @runtime_checkable
@@ -89,9 +87,9 @@ class HardcodedValues:
     hex_eph_sk_without_0x: str | None = field(
         default=None, repr=lambda _: "'***'", validator=optional(check_private_key_hex)
     )
-    threshold: int | None = field(default=None, validator=optional(check_int, least=2, most=20))
-    parties_number: int | None = field(default=None, validator=optional(check_int, least=2, most=20))
-    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=_MAX_CHAIN_ID))
+    threshold: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
+    parties_number: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
+    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_SAFE_INT))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -108,7 +106,7 @@ class HardcodedValues:
             ours = _HARDCODED_NAMES.get(name) if isinstance(name, str) else None
             if ours is None:
                 raise InvalidFieldError(
-                    f"hardcoded_values: {_shown_name(name) or 'a key'}",
+                    f"hardcoded_values: {shown_name(name, otherwise='a key')}",
                     "cannot be set",
                     hint=f"What can: {', '.join(dict.fromkeys(_HARDCODED_NAMES.values()))}",
                 )
@@ -136,11 +134,6 @@ def _to_hardcoded(values: Mapping[str, Any] | HardcodedValues | None) -> Hardcod
     return values if isinstance(values, HardcodedValues) else HardcodedValues.from_mapping(values)
 
 
-def _shown_name(name: object) -> str:
-    """Return an unknown name that is short enough to repeat in an error, else nothing: it may be a secret."""
-    return name if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else ""
-
-
 @frozen(kw_only=True)
 class DanSessionKeyRequestParams:
     """
@@ -164,7 +157,7 @@ class DanSessionKeyRequestParams:
         default=DEFAULT_DURATION_S,
         validator=required(check_int, least=1, most=MAX_LIFETIME_S, unit=" of seconds"),
     )
-    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=_MAX_CHAIN_ID))
+    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_SAFE_INT))
 
 
 @frozen(kw_only=True)
@@ -233,18 +226,25 @@ class SessionKeyRequest:
 _PARAMETERS = frozenset(attribute.name for attribute in fields(SessionKeyRequest) if attribute.init)
 
 
-def parameters_of(given: object) -> Mapping[str, Any]:
-    """Return the parameters of a request in any of its forms: their names are checked, their values not yet."""
-    if isinstance(given, SessionKeyRequest | DanSessionKeyRequestParams):
-        return {a.name: getattr(given, a.name) for a in fields(type(given)) if a.init}
+def read_request(given: object, shared: Mapping[str, Any]) -> tuple[object, Callable[[], SessionKeyRequest]]:
+    """
+    Return the reference of a request in any of its forms, and the maker of the request, which checks its values.
+
+    Its names are checked at once. Its parameters win over *shared* ones, and a ``SessionKeyRequest`` has all of them.
+    """
+    if isinstance(given, SessionKeyRequest):
+        return given.reference, lambda: given
+    if isinstance(given, DanSessionKeyRequestParams):
+        given = {a.name: getattr(given, a.name) for a in fields(type(given))}
     if not isinstance(given, Mapping):
         raise InvalidFieldError("request", f"must be a mapping, not {type(given).__name__}")
     for name in given:
         if name not in _PARAMETERS:
             raise InvalidFieldError(
-                _shown_name(name) or "a name", "is not a parameter of generate_session_key"
+                shown_name(name, otherwise="a name"), "is not a parameter of generate_session_key"
             )
-    return given
+    merged = {**shared, **given}
+    return merged.get("reference"), partial(SessionKeyRequest, **merged)
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------
@@ -364,7 +364,12 @@ def choose_auth(
         return EoaAuth(found, timeout_s=limit_s)
     if wallet is not None or browser_wallet is not None:
         raise InvalidFieldError("wallet", "is given as well as auth", hint="Give one of them")
-    if getattr(auth, "method", None) not in ("eoa", "passkey"):
+    if not (
+        getattr(auth, "method", None) in ("eoa", "passkey")
+        and isinstance(getattr(auth, "id", None), str)
+        and isinstance(getattr(auth, "interactive", None), bool)
+        and callable(getattr(auth, "authorise", None))
+    ):
         raise InvalidFieldError("auth", "must be an owner: a wallet or a passkey")
     return WatchedAuth(auth, timeout_s=limit_s)
 
@@ -386,6 +391,12 @@ def _choose_wallet(
                 name, "is not a wallet", hint="It needs address, interactive and an async sign_typed_data()"
             )
         parse_address(f"{name}.address", getattr(candidate, "address", None))
+        if not isinstance(getattr(candidate, "interactive", None), bool):
+            raise InvalidFieldError(
+                f"{name}.interactive",
+                "must say whether a person is asked: True or False",
+                hint="An account of eth-account becomes a wallet with EthAccountWallet(account)",
+            )
         return candidate
     raise ConfigurationError(
         "no wallet was given, so nobody can authorise the session",
@@ -437,19 +448,18 @@ async def _ask_for_address(account: SmartAccount, timeout_s: float) -> Address:
 
 def _infer_chain_id(chain_id: int | None, account: SmartAccount | None) -> int:
     """Return the given chain, else the account's, else the one that its bundler URL names."""
-    if chain_id is None and account is not None:
+    if chain_id is None:
         chain_id = getattr(account, "chain_id", None)
-    if chain_id is not None:
-        return check_int("chain_id", chain_id, least=1, most=_MAX_CHAIN_ID)
-    url = getattr(account, "bundler_url", None)
-    found = _BUNDLER_CHAIN.search(url) if isinstance(url, str) else None
-    if found:
-        return check_int("chain_id", int(found[1]), least=1, most=_MAX_CHAIN_ID)
-    raise InvalidFieldError(
-        "chain_id",
-        "was not given and cannot be inferred",
-        hint="Give chain_id, or a smart_account_client with a chain_id or a bundler_url of the form …/api/v2/<chain id>/…",
-    )
+    if chain_id is None:
+        chain_id = chain_in_url(getattr(account, "bundler_url", None))
+    if chain_id is None:
+        raise InvalidFieldError(
+            "chain_id",
+            "was not given and cannot be inferred",
+            hint="Give chain_id, or a smart_account_client with a chain_id or a bundler_url of the form "
+            "…/api/v2/<chain id>/…",
+        )
+    return check_int("chain_id", chain_id, least=1, most=MAX_SAFE_INT)
 
 
 def _choose_threshold(network: Network, t: int | None, n: int | None) -> Threshold:

@@ -29,15 +29,12 @@ from dan_async._values import check_int, check_seconds, required
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     FAILURE_KINDS,
-    ConnectError,
+    HTTP_FAILURES,
+    NODE_FAILURES,
     DanError,
-    DeadlineExceededError,
     FailureKind,
-    GatewayError,
     InvalidFieldError,
-    NodeRefusedError,
-    QuorumError,
-    RateLimitedError,
+    failure_number,
 )
 
 __all__ = [
@@ -55,11 +52,16 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: HTTP statuses of a server in trouble or in a hurry (RFC 9110 section 15, RFC 6585 section 4, RFC 8470 section 5.2).
-HTTP_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+def _retryable(kinds: Mapping[int, FailureKind]) -> frozenset[int]:
+    return frozenset(number for number, kind in kinds.items() if FailureKind.RETRYABLE in kind)
+
+
+#: HTTP statuses of a server in trouble or in a hurry.
+HTTP_STATUSES = _retryable(HTTP_FAILURES)
 
 #: Codes of dan-node/1 after which the same call may be made again.
-NODE_CODES = frozenset(code for code, kind in FAILURE_KINDS.items() if FailureKind.RETRYABLE in kind)
+NODE_CODES = _retryable(NODE_FAILURES)
 
 #: True: whatever its number. False: never. Numbers: if the error's is among them, or if it has none.
 Row: TypeAlias = bool | frozenset[int]
@@ -108,24 +110,14 @@ class RetryTable:
         row = next((self.rows[kind] for kind in type(error).__mro__ if kind in self.rows), True)
         if isinstance(row, bool):
             return row
-        number = _number_of(error)
+        number = failure_number(error)
         return number is None or number in row
-
-
-def _number_of(error: DanError) -> int | None:
-    number: int | None = getattr(error, "code", None)
-    return getattr(error, "status", None) if number is None else number
 
 
 DEFAULT_RETRY_TABLE = RetryTable(
     {
-        ConnectError: HTTP_STATUSES,
-        NodeRefusedError: NODE_CODES,
-        RateLimitedError: True,
-        GatewayError: HTTP_STATUSES,
-        # These end a whole job, which is more than one call to make again.
-        DeadlineExceededError: False,
-        QuorumError: False,
+        kind: FailureKind.RETRYABLE in listed if isinstance(listed, FailureKind) else _retryable(listed)
+        for kind, listed in FAILURE_KINDS.items()
     }
 )
 

@@ -8,20 +8,21 @@ from typing import Any, Self
 from attrs import NOTHING, field, fields, frozen
 
 from dan_async._values import (
+    MAX_SAFE_INT,
     check_algorithm,
     check_int,
     check_private_key_hex,
     check_text,
     optional,
     required,
+    shown_name,
 )
 from dan_async.config import Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId
 
-#: The largest that a JavaScript reader of the same payload can still hold.
-MAX_CHAIN_ID = 2**53 - 1
+__all__ = ["DanModuleInfo", "DanSessionKeyPayload"]
 
 #: Our field names and the seed's, in the seed's order.
 _SEED_NAMES = {
@@ -52,11 +53,6 @@ _ALIASES = {
 
 def _mask(_: object) -> str:
     return "'***'"
-
-
-def _shown(name: object) -> str:
-    """Return a field name from outside, if it looks like one."""
-    return name if isinstance(name, str) and name.isidentifier() and len(name) <= 40 else "a field"
 
 
 def _without_0x(value: object) -> object:
@@ -91,11 +87,11 @@ class DanModuleInfo:
     parties_number: int | None = field(default=None)
     threshold: int | None = field(default=None)
     eoa_address: Address | None = field(default=None, validator=optional(parse_address))
-    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_CHAIN_ID))
+    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_SAFE_INT))
     public_key: Hex | None = field(default=None, validator=optional(check_text, most=132))
     eph_id: str | None = field(default=None, validator=optional(check_text, most=256))
     eph_alg: KeyAlgorithm | None = field(default=None, validator=optional(check_algorithm))
-    expires_at: int | None = field(default=None, validator=optional(check_int, least=0, most=2**53 - 1))
+    expires_at: int | None = field(default=None, validator=optional(check_int, least=0, most=MAX_SAFE_INT))
 
     def __attrs_post_init__(self) -> None:
         if self.threshold is not None and self.parties_number is not None:
@@ -120,14 +116,12 @@ class DanModuleInfo:
             ours = names.get(wire) if isinstance(wire, str) else None
             if ours is None:
                 raise InvalidFieldError(
-                    _shown(wire),
+                    shown_name(wire, otherwise="a field"),
                     "is not a field of a session",
                     hint=f"Fields: {', '.join(_SEED_NAMES.values())}",
                 )
             if ours in values:
-                raise InvalidFieldError(
-                    _shown(wire), f"is given twice, also as {_SEED_NAMES.get(ours, ours)}"
-                )
+                raise InvalidFieldError(wire, f"is given twice, also as {_SEED_NAMES.get(ours, ours)}")
             values[ours] = (
                 _without_0x(value) if ours == "hex_eph_sk_without_0x" and wire == "ephSK" else value
             )
@@ -181,7 +175,7 @@ class DanSessionKeyPayload(DanModuleInfo):
     parties_number: int = field()
     threshold: int = field()
     eoa_address: Address = field(validator=required(parse_address))
-    chain_id: int = field(validator=required(check_int, least=1, most=MAX_CHAIN_ID))
+    chain_id: int = field(validator=required(check_int, least=1, most=MAX_SAFE_INT))
 
 
 def session_of(session: object) -> DanModuleInfo:

@@ -8,6 +8,7 @@ Inputs are normalised: numbers may be ints, ``0x`` hex or decimal texts; bytes m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from attrs import field, fields, frozen
@@ -19,6 +20,7 @@ from dan_async.errors import InvalidFieldError
 from dan_async.types import Address, EntryPointVersion, Hex
 
 __all__ = [
+    "ENTRY_POINTS",
     "Call",
     "PackedUserOperation",
     "UserOperation",
@@ -446,6 +448,31 @@ def _unpack_paymaster(packed: bytes) -> dict[str, Any]:
     }
 
 
+#: Version -> the address of the entry point, which is the same on every chain.
+ENTRY_POINTS: Mapping[EntryPointVersion, Address] = MappingProxyType(
+    {
+        "v0.6.0": Address("0x5FF137D4b0FDCD49DcA30c7CF57E578a026d2789"),
+        "v0.7.0": Address("0x0000000071727De22E5E9d8BAf0edAc6f37da032"),
+    }
+)
+
+
+def check_entry_point(address: str, version: EntryPointVersion, *, named: str | None = None) -> Address:
+    """Return an entry point's address if it is that of *version*, or the one *named*; never another version's."""
+    found = parse_address("entry_point", address)
+    if found == ENTRY_POINTS[version]:
+        return found
+    if found in ENTRY_POINTS.values():
+        raise InvalidFieldError("entry_point", f"is the one of another version than {version}")
+    if named is None or parse_address("entry_point", named) != found:
+        raise InvalidFieldError(
+            "entry_point",
+            f"is not the well-known one of {version}",
+            hint="If it is meant, name it: entry_point",
+        )
+    return found
+
+
 #: A user operation in any form.
 UserOperation: TypeAlias = UserOperationV06 | UserOperationV07 | PackedUserOperation
 
@@ -489,6 +516,8 @@ def user_operation_hash(
     Raises:
         InvalidFieldError: The version is not the operation's, or another argument is wrong.
     """
+    if not isinstance(operation, UserOperationV06 | UserOperationV07 | PackedUserOperation):
+        raise InvalidFieldError("operation", f"must be a user operation, not {type(operation).__name__}")
     if operation.version != version:
         raise InvalidFieldError(
             "version", f"is not the user operation's, which has the form of {operation.version}"

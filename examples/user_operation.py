@@ -14,9 +14,8 @@ from dan_async.crypto.abi import encode_call
 from dan_async.devnet import Devnet
 from dan_async.errors import NotPermittedError
 from dan_async.types import Address
-from dan_async.user_operation import Call, UserOperationV07, user_operation_hash
+from dan_async.user_operation import ENTRY_POINTS, Call, UserOperationV07, user_operation_hash
 from dan_async.userops import SimpleAccount
-from dan_async.userops.service import ENTRY_POINTS
 
 OWNER_KEY = "0x4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"  # well known: for tests only
 CHAIN_ID = 80002

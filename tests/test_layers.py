@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "dan_async"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"_version", "types"}),
     frozenset({"errors"}),
-    frozenset({"_values", "_json", "deadline"}),
+    frozenset({"_values"}),
+    frozenset({"_json", "deadline"}),
     frozenset({"retry", "crypto"}),
     frozenset({"config", "events", "user_operation"}),
     frozenset({"session", "protocols", "transport", "otel"}),
@@ -47,7 +48,7 @@ PURE = (
     "crypto",
     "protocols",
     "permissions",
-    "nodes/tally.py",
+    "nodes/acknowledgements.py",
     "nodes/signature_shares.py",
     "devnet/mpc",
     "devnet/node/checks.py",

@@ -11,10 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import get_type_hints
 
 import pytest
 
 import dan_async
+from dan_async import network
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ["dan_async"] + [
@@ -167,6 +169,14 @@ sys.addaudithook(watch)
 from dan_async import {", ".join(PUBLIC)}
 """
     run_python(code)
+
+
+@pytest.mark.parametrize("name", network.__all__)
+def test_hints_of_the_contract_can_be_read(name: str) -> None:
+    """No class of it names a type that only type checkers import."""
+    public = getattr(network, name)
+    if isinstance(public, type):
+        assert get_type_hints(public) or not getattr(public, "__attrs_attrs__", ())
 
 
 def test_types_are_marked() -> None:

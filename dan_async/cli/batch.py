@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
 from dan_async.cli.batch_rows import BatchRow, InputFormat, RowWallets, guess_format, in_a_thread, read_rows
 from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreChoice, choose_network, choose_store
 from dan_async.cli.options import (
@@ -100,7 +101,7 @@ def batch(
     chain_id: Annotated[
         int | None,
         typer.Option(
-            parser=whole_number(1, 2**53 - 1),
+            parser=whole_number(1, MAX_SAFE_INT),
             metavar="ID",
             help=f"The chain of rows without a chainId; with --devnet {DEVNET_CHAIN_ID} if not given.",
         ),
@@ -108,7 +109,7 @@ def batch(
     duration: Annotated[
         int | None,
         typer.Option(
-            parser=whole_number(1, 365 * 24 * 3600),
+            parser=whole_number(1, MAX_LIFETIME_S),
             metavar="SECONDS",
             help="How long sessions live, for rows without a duration of their own; 3600 if not given.",
         ),
@@ -450,12 +451,7 @@ def _shown(count: _BatchCount) -> Iterator[_Shown]:
         yield _Shown(count, None)
         note(count.line())
         return
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         display = _Shown(count, bar)
         yield display

@@ -21,7 +21,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 from attrs import field, frozen
 
 from dan_async._json import is_too_deep
-from dan_async.cli.choices import ENVIRONMENT_VARIABLE, WalletOpener, choose_wallet
+from dan_async._values import shown_name
+from dan_async.cli.choices import PRIVATE_KEY_VARIABLE, WalletOpener, choose_wallet
 from dan_async.config import TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
@@ -166,8 +167,7 @@ def _row(number: int, fields: Mapping[str, Any], seen: dict[bytes, int]) -> Batc
     for name, value in fields.items():
         plain = _plain(name)
         if plain not in _KNOWN:
-            shown = name if name.isidentifier() and len(name) <= 40 else "a field"
-            raise InvalidFieldError(shown, "is not a field of a row")
+            raise InvalidFieldError(shown_name(name, otherwise="a field"), "is not a field of a row")
         if value is None:
             continue
         values["address" if plain == "owner" else plain] = value
@@ -292,7 +292,7 @@ class RowWallets:
         throwaway_allowed: bool,
     ) -> Self:
         """Check the options as ``choose_wallet`` does; but there need not be a wallet, since rows may have keys."""
-        is_named = private_key_file is not None or rpc_url is not None or ENVIRONMENT_VARIABLE in environment
+        is_named = private_key_file is not None or rpc_url is not None or PRIVATE_KEY_VARIABLE in environment
         opener = None
         if is_named or throwaway_allowed:
             opener = choose_wallet(

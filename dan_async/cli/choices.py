@@ -6,17 +6,24 @@ import os
 import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 
-from dan_async.cli.screen import for_option, mask_keys, note, problem_of, read_text
+from dan_async.cli.screen import for_option, mask_keys, note, problem_of, read_file
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, check_url
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
-from dan_async.storage.keys import KeySource, PassphraseKeys, StoreKey, keys_from_environment, keys_from_file
+from dan_async.storage.keys import (
+    STORE_KEY_VARIABLE,
+    KeySource,
+    PassphraseKeys,
+    StoreKey,
+    keys_from_environment,
+    keys_from_file,
+)
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.json_rpc_wallet import JsonRpcWallet
 from dan_async.wallets.local_key import LocalWallet
@@ -29,9 +36,8 @@ if TYPE_CHECKING:
 DEVNET_CHAIN_ID = 80002
 
 #: Holds the owner's private key.
-ENVIRONMENT_VARIABLE = "DAN_ASYNC_PRIVATE_KEY"
+PRIVATE_KEY_VARIABLE = "DAN_ASYNC_PRIVATE_KEY"
 
-_STORE_KEY = "DAN_ASYNC_STORE_KEY"
 _STORE_PASSPHRASE = "DAN_ASYNC_STORE_PASSPHRASE"  # noqa: S105 - the variable's name
 
 #: Enough for a key in hex, and little of anything else that the path may point to.
@@ -91,10 +97,10 @@ class NetworkChoice:
 
 def choose_network(
     *,
-    devnet: str | None,
+    devnet: str | None = None,
     nodes: Sequence[str],
-    threshold: int | None,
-    parties: int | None,
+    threshold: int | None = None,
+    parties: int | None = None,
     gateway: str | None = None,
     revision: str | None = None,
     api_version: str | None = None,
@@ -164,7 +170,7 @@ def parse_node(text: str, place: int) -> NodeEndpoint:
     except ConfigurationError as error:
         which = f"--node number {place}" if place > 1 else "--node"
         raise ConfigurationError(
-            f"{which}: {error.message}",
+            f"{which}: {error.message.removeprefix('node ')}",
             hint=error.hint
             or "For example: wss://node.example/v1/rpc=0x..., with the operator's address after the =",
         ) from None
@@ -224,11 +230,11 @@ def _choose_keys(
 ) -> KeySource:
     if key_file is not None:
         return keys_from_file(key_file)
-    if environment.get(_STORE_KEY):
-        return keys_from_environment(_STORE_KEY, environment=environment)
+    if environment.get(STORE_KEY_VARIABLE):
+        return keys_from_environment(STORE_KEY_VARIABLE, environment=environment)
     if environment.get(_STORE_PASSPHRASE):
         return PassphraseKeys(environment[_STORE_PASSPHRASE])
-    hint = f"Use --store-key-file FILE, or set {_STORE_KEY} or {_STORE_PASSPHRASE}"
+    hint = f"Use --store-key-file FILE, or set {STORE_KEY_VARIABLE} or {_STORE_PASSPHRASE}"
     if file is None:
         raise ConfigurationError(f"{option}: there is no key for the store", hint=hint)
     beside = file.with_name(file.name + ".key")
@@ -285,12 +291,12 @@ def choose_wallet(
         return _rpc_wallet(rpc_url, rpc_address)
     if private_key_file is not None:
         return _local_wallet(_read_key_file(private_key_file), source="--private-key-file")
-    if ENVIRONMENT_VARIABLE in environment:
-        return _local_wallet(environment[ENVIRONMENT_VARIABLE].strip(), source=ENVIRONMENT_VARIABLE)
+    if PRIVATE_KEY_VARIABLE in environment:
+        return _local_wallet(environment[PRIVATE_KEY_VARIABLE].strip(), source=PRIVATE_KEY_VARIABLE)
     if not throwaway_allowed:
         raise ConfigurationError(
             "no wallet is named",
-            hint=f"Use --private-key-file FILE, the environment variable {ENVIRONMENT_VARIABLE}, or --wallet-rpc URL",
+            hint=f"Use --private-key-file FILE, the environment variable {PRIVATE_KEY_VARIABLE}, or --wallet-rpc URL",
         )
     note("No wallet was named: the owner is a throwaway key, made for this one session and then forgotten.")
     return _local_wallet(secrets.token_hex(32), source="the throwaway key")
@@ -324,11 +330,11 @@ def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
 
 
 def _read_key_file(path: Path) -> str:
-    text = read_text("--private-key-file", path, most_bytes=_LONGEST_KEY_FILE).strip()
-    if str(path) != "-" and os.name == "posix":
-        with suppress(OSError):
-            mode = path.stat().st_mode
-            if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
-                shown = mask_keys(str(path))
-                note(f"warning: other users of this machine may read {shown}; chmod 600 keeps it to you")
-    return text
+    data, mode = read_file("--private-key-file", path, most_bytes=_LONGEST_KEY_FILE)
+    shown = mask_keys(str(path))
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+        note(f"warning: other users of this machine may read {shown}; chmod 600 keeps it to you")
+    try:
+        return data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"--private-key-file: {shown} does not hold a private key in hex") from None

@@ -7,14 +7,14 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-from attrs import evolve
 
+from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
 from dan_async.cli.choices import (
     DEVNET_CHAIN_ID,
-    ENVIRONMENT_VARIABLE,
+    PRIVATE_KEY_VARIABLE,
     NetworkChoice,
     WalletOpener,
     choose_network,
@@ -35,24 +35,13 @@ from dan_async.cli.options import (
     read_permissions,
     whole_number,
 )
-from dan_async.cli.screen import (
-    Progress,
-    for_option,
-    log_lines,
-    note,
-    progress,
-    result,
-    run_until_signal,
-)
+from dan_async.cli.screen import Progress, for_option, log_lines, note, progress, result, run_until_signal
 from dan_async.cli.session_file import as_table, masked, reserve
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import TypedData
 from dan_async.wallets.base import Wallet
-
-if TYPE_CHECKING:
-    from dan_async.request import SessionKeyRequest
 
 _SESSION = "The session"
 _OUTPUT = "Output"
@@ -82,7 +71,7 @@ def keygen(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"A file with the owner's private key in hex; - for standard input. Or set {ENVIRONMENT_VARIABLE}. "
+            help=f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}. "
             "With --devnet, a throwaway key is made if no wallet is named.",
             rich_help_panel=WALLET_PANEL,
         ),
@@ -99,7 +88,7 @@ def keygen(
     chain_id: Annotated[
         int | None,
         typer.Option(
-            parser=whole_number(1, 2**53 - 1),
+            parser=whole_number(1, MAX_SAFE_INT),
             metavar="ID",
             help=f"The chain the session is meant for. Needed with --node and --gateway; with --devnet it is "
             f"{DEVNET_CHAIN_ID} (Polygon Amoy) if not given.",
@@ -109,7 +98,7 @@ def keygen(
     duration: Annotated[
         int,
         typer.Option(
-            parser=whole_number(1, 365 * 24 * 3600),
+            parser=whole_number(1, MAX_LIFETIME_S),
             metavar="SECONDS",
             help="How long the session lives; at most 31536000 (365 days).",
             rich_help_panel=_SESSION,
@@ -164,8 +153,6 @@ def keygen(
 
     Try it with nothing else installed: dan-async keygen --devnet 3-of-5 --json
     """
-    from dan_async.request import SessionKeyRequest  # brings eth_utils, too heavy for every other command
-
     if force and output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
     network = choose_network(
@@ -180,13 +167,13 @@ def keygen(
     if chain_id is None and not network.is_devnet:
         option = "--node" if network.nodes else "--gateway"
         raise ConfigurationError(f"--chain-id is needed with {option}", hint="For example: --chain-id 137")
-    request = SessionKeyRequest(
-        chain_id=DEVNET_CHAIN_ID if chain_id is None else chain_id,
-        duration=duration,
-        permissions=read_permissions(permissions),
-        threshold=network.threshold.t,
-        parties_number=network.threshold.n,
-    )
+    parameters = {
+        "chain_id": DEVNET_CHAIN_ID if chain_id is None else chain_id,
+        "duration": duration,
+        "permissions": read_permissions(permissions),
+        "threshold": network.threshold.t,
+        "parties_number": network.threshold.n,
+    }
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
         write = stack.enter_context(reserve(output, force=force)) if output is not None else None
@@ -201,21 +188,19 @@ def keygen(
             note(
                 "The devnet stops with this command, and its key with it: dan-async devnet runs one that stays."
             )
-        session = _make(network, open_wallet, request, timeouts)
+        session = _make(network, open_wallet, parameters, timeouts)
         _show(session, write=write, output=output, as_json=as_json, reveal=reveal)
 
 
 def _make(
-    network: NetworkChoice, open_wallet: WalletOpener, request: SessionKeyRequest, timeouts: Timeouts
+    network: NetworkChoice, open_wallet: WalletOpener, parameters: dict[str, Any], timeouts: Timeouts
 ) -> DanSessionKeyPayload:
     async def job() -> DanSessionKeyPayload:
-        from dan_async import jobs
         from dan_async.client import DanClient
 
         async with open_wallet() as wallet, DanClient(network.open(timeouts), timeouts=timeouts) as dan:
             status.step(f"Asking {network.describe()} for a key …")
-            asked = evolve(request, wallet=_ReportingWallet(wallet, status))
-            return await jobs.generate_session_key(dan.network, asked, timeouts=timeouts)
+            return await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **parameters)
 
     with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
         try:

@@ -9,7 +9,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from dan_async.cli.choices import ENVIRONMENT_VARIABLE
+from dan_async._values import MAX_PERMISSIONS_LENGTH
+from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
 from dan_async.cli.screen import for_option, problem_of, read_text
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
@@ -17,7 +18,7 @@ from dan_async.errors import ConfigurationError, InvalidFieldError
 _DIGITS = re.compile(r"[+-]?[0-9]{1,18}\Z", re.ASCII)
 
 #: Bytes of a file of permissions; the nodes take 64 Ki characters.
-_LONGEST_PERMISSIONS = 4 * 64 * 1024
+_LONGEST_PERMISSIONS = 4 * MAX_PERMISSIONS_LENGTH
 
 
 def whole_number(least: int, most: int) -> Callable[[str | int], int]:
@@ -118,7 +119,7 @@ PrivateKeyFileOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help=f"A file with the owner's private key in hex; - for standard input. Or set {ENVIRONMENT_VARIABLE}.",
+        help=f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}.",
         rich_help_panel=WALLET_PANEL,
     ),
 ]

@@ -110,24 +110,31 @@ def progress(text: str) -> Iterator[Progress]:
 # --- files in ---------------------------------------------------------------------------------------------------------
 
 
-def read_text(option: str, path: Path, *, most_bytes: int, may_be_stdin: bool = True) -> str:
-    """Read the file that an option names, ``-`` for standard input, but no more than *most_bytes* of it."""
-    shown = mask_keys(str(path))
+def read_file(option: str, path: Path, *, most_bytes: int, may_be_stdin: bool = True) -> tuple[bytes, int]:
+    """Read the file that an option names, ``-`` for standard input, up to *most_bytes*; return its mode too, 0 for ``-``."""
+    shown, mode = mask_keys(str(path)), 0
     try:
         if may_be_stdin and str(path) == "-":
             # Python leaves sys.stdin at None where the process was started without a standard input.
             data = sys.stdin.buffer.read(most_bytes + 1) if sys.stdin else b""
         else:
             with path.open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
                 data = file.read(most_bytes + 1)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{option}: cannot read {shown}: {reason_for(error)}") from None
     if len(data) > most_bytes:
         raise ConfigurationError(f"{option}: {shown} is too long: at most {most_bytes} bytes are read")
+    return data, mode
+
+
+def read_text(option: str, path: Path, *, most_bytes: int, may_be_stdin: bool = True) -> str:
+    """Read a file of UTF-8 text, as ``read_file`` does."""
+    data, _ = read_file(option, path, most_bytes=most_bytes, may_be_stdin=may_be_stdin)
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{option}: {shown} is not UTF-8 text") from None
+        raise ConfigurationError(f"{option}: {mask_keys(str(path))} is not UTF-8 text") from None
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dan_async._values import MAX_SAFE_INT
 from dan_async.cli.choices import choose_network, choose_store, choose_wallet
 from dan_async.cli.options import (
-    DevnetOption,
+    ApiVersionOption,
     GatewayOption,
     JsonOption,
     NodeOption,
@@ -49,7 +50,7 @@ OwnerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only s
 
 ChainOption = Annotated[
     int | None,
-    typer.Option(parser=whole_number(1, 2**53 - 1), metavar="ID", help="Only sessions on this chain."),
+    typer.Option(parser=whole_number(1, MAX_SAFE_INT), metavar="ID", help="Only sessions on this chain."),
 ]
 
 StateOption = Annotated[
@@ -181,7 +182,7 @@ def revoke_session(
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
-    devnet: DevnetOption = None,
+    api_version: ApiVersionOption = None,
     private_key_file: PrivateKeyFileOption = None,
     wallet_rpc: WalletRpcOption = None,
     timeout: TimeoutOption = None,
@@ -190,9 +191,7 @@ def revoke_session(
     """Revoke a session: the nodes refuse its ephemeral key from now on, and the store marks it. The owner's wallet signs."""
     from dan_async.client import DanClient
 
-    network = choose_network(
-        devnet=devnet, nodes=node or [], threshold=None, parties=None, gateway=gateway, revision=revision
-    )
+    network = choose_network(nodes=node or [], gateway=gateway, revision=revision, api_version=api_version)
     open_wallet = choose_wallet(
         private_key_file=private_key_file,
         rpc_url=wallet_rpc,

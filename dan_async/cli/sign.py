@@ -108,7 +108,6 @@ def sign(
     if node and len(node) == 1:
         raise ConfigurationError("--node must be repeated: at least two nodes sign together")
     network = choose_network(
-        devnet=None,
         nodes=node or [],
         threshold=2 if node else None,
         parties=len(node) if node else None,

@@ -4,10 +4,10 @@ Keys, addresses, signatures and points: pure functions, no I/O.
 Curve arithmetic is coincurve's (libsecp256k1); ed25519 is cryptography's.
 """
 
+from dan_async.crypto import hashes
 from dan_async.crypto.address import parse_address, public_key_to_address, to_checksum_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import (
     parse_signature,
     personal_message_digest,
@@ -15,6 +15,7 @@ from dan_async.crypto.signature import (
     recover_public_key,
     sign_digest,
 )
+from dan_async.errors import InvalidFieldError
 
 __all__ = [
     "EphemeralKey",
@@ -29,3 +30,16 @@ __all__ = [
     "to_checksum_address",
     "typed_data_digest",
 ]
+
+
+def keccak256(data: bytes) -> bytes:
+    """
+    Return the 32-byte Keccak-256 hash of some bytes.
+
+    Raises:
+        InvalidFieldError: They are something else.
+    """
+    try:
+        return hashes.keccak256(data)
+    except TypeError:
+        raise InvalidFieldError("data", f"must be bytes, not {type(data).__name__}") from None

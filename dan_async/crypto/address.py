@@ -31,16 +31,20 @@ _SEC1_LENGTHS = {2: 33, 3: 33, 4: _UNCOMPRESSED_LENGTH}
 _MARKS = bytes(0x20 if chr(code) in "89abcdef" else 0 for code in range(256))
 
 
-@lru_cache(maxsize=1024)  # needed twice for a new key, again and again for an owner
 def to_checksum_address(raw: bytes) -> Address:
     """
     Write 20 bytes as an EIP-55 address.
 
     Raises:
-        ValueError: They are not 20.
+        InvalidFieldError: They are not 20.
     """
-    if len(raw) != _ADDRESS_LENGTH:
-        raise ValueError(f"an address has 20 bytes, not {len(raw)}")
+    if not isinstance(raw, bytes) or len(raw) != _ADDRESS_LENGTH:
+        raise InvalidFieldError("address", f"must be {_ADDRESS_LENGTH} bytes")
+    return _checksummed(raw)
+
+
+@lru_cache(maxsize=1024)  # needed twice for a new key, again and again for an owner
+def _checksummed(raw: bytes) -> Address:
     digits = raw.hex().encode()
     # EIP-55: a letter is a capital where the hash of the digits has a digit from 8 on in the same place. All forty at once:
     # small letters have the bit 0x40, one up from the one that makes them capitals, and decimal digits do not.

@@ -26,6 +26,9 @@ Point: TypeAlias = PublicKey
 #: The order q of the group (SEC 2, section 2.4.1).
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
+#: The largest s of a signature in its low form.
+HALF_ORDER = ORDER // 2
+
 #: The prime p of the field that coordinates are in.
 FIELD_PRIME = 2**256 - 2**32 - 977
 

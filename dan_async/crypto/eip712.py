@@ -2,9 +2,10 @@
 EIP-712: the digest of typed data, as ``eth_signTypedData_v4`` wallets compute it.
 
 Types are compiled once into encoders and kept in a bounded cache, since the authorisation of a key generation has the same
-type every time; the domain's hash is kept likewise. Where wallets disagree about a document, or would sign it under a
-guess, it is refused: a digest that only some wallets arrive at is of no use. So values have the one form on which wallets
-agree: numbers as whole numbers or as decimal or 0x text, bytes and addresses as 0x text.
+type every time; the domain's hash is kept likewise. Strangers send types too: their number, size and references are limited,
+so that compiling takes milliseconds. Where wallets disagree about a document, or would sign it under a guess, it is refused:
+a digest that only some wallets arrive at is of no use. So values have the one form on which wallets agree: numbers as whole
+numbers or as decimal or 0x text, bytes and addresses as 0x text.
 
 Two points that EIP-712 leaves open follow ``eth_signTypedData_v4``: a null in place of a struct counts as 32 zero bytes
 (that is how a recursive struct ends), and members of a message that its type does not declare are not covered.
@@ -39,11 +40,30 @@ _DOMAIN_MEMBERS = {
 #: Levels of structs and arrays in a message, and dimensions of an array: far more than a person could read.
 _DEEPEST = 64
 
+#: Most types of one document, and members of all of them together: the largest documents in use have a tenth of that.
+MAX_TYPES = 128
+MAX_MEMBERS = 1024
+
+#: Most characters in the names and types of all members.
+MAX_TYPE_TEXT = 32 * 1024
+
+#: Most characters of encodeType, which repeats the members of each type for all that refer to it: with as many types as
+#: characters to spend, that is quadratic.
+MAX_ENCODED_TYPES = 512 * 1024
+
+#: Documents up to this size keep their compiled types, so many of them: 8 MB if a stranger chooses them, most of it text.
+_KEPT_TYPES = 16
+_KEPT_MEMBERS = 64
+_KEPT_DOCUMENTS = 64
+
 #: Turns one value, and its depth in the message, into a 32-byte word.
 Encoder: TypeAlias = Callable[[Any, int], bytes]
 
 #: (name, type) of each member.
 _Members: TypeAlias = tuple[tuple[str, str], ...]
+
+#: (name, members) of each type.
+_Types: TypeAlias = tuple[tuple[str, _Members], ...]
 
 
 def typed_data_digest(typed_data: TypedData) -> bytes:
@@ -77,6 +97,25 @@ def typed_data_digest(typed_data: TypedData) -> bytes:
         return keccak256(prefix + _compile(primary, frozen)(typed_data["message"], 0))
     except RefusedError as error:
         _refuse("message", error)
+
+
+#: Characters and values of a message that take up to 5 ms to read and hash; 256 KiB of numbers take 0.2 s.
+_LONG = 8 * 1024
+
+
+def takes_long(message: object) -> bool:
+    """Return whether a message, of any kind, should be read and hashed in a thread rather than on an event loop."""
+    left, pending = _LONG, [message]
+    while pending and left > 0:
+        value = pending.pop()
+        if isinstance(value, str | bytes | bytearray):
+            left -= len(value)
+        elif isinstance(value, list | tuple):
+            pending += value
+        elif isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101 - dict is quick to tell
+            pending += value.values()
+        left -= 8
+    return left <= 0
 
 
 class FilledForm(dict[str, Any]):
@@ -146,10 +185,12 @@ def _refuse(root: str, error: RefusedError) -> NoReturn:
 _NAME_AND_TYPE = itemgetter("name", "type")
 
 
-def _freeze_types(types: object) -> tuple[tuple[str, _Members], ...]:
+def _freeze_types(types: object) -> _Types:
     """Make the types hashable, so that they can be the key of the cache."""
     if not isinstance(types, Mapping):
         raise InvalidFieldError("types", f"must be an object, not {type(types).__name__}")
+    if len(types) > MAX_TYPES:
+        raise InvalidFieldError("types", f"must be at most {MAX_TYPES}, not {len(types)}")
     try:
         frozen = tuple([(name, tuple(map(_NAME_AND_TYPE, members))) for name, members in types.items()])
         hash(frozen)
@@ -163,9 +204,10 @@ def _freeze_types(types: object) -> tuple[tuple[str, _Members], ...]:
 
 def _domain_separator(spelled: _Members | None, domain: Mapping[str, Any]) -> bytes:
     values = tuple(domain.items())
-    # Only plain text and whole numbers may be looked up: True would find the entry for 1.
-    for _, value in values:
-        if type(value) is not str and type(value) is not int:
+    # Only plain text and whole numbers may be looked up: True would find the entry for 1. Long ones are not kept.
+    for name, value in values:
+        length = len(value) if type(value) is str else value.bit_length() if type(value) is int else None
+        if length is None or length > _LONGEST_KEPT or name not in _DOMAIN_MEMBERS:
             return _hash_domain(spelled, values)
     return _cached_hash_domain(spelled, values)
 
@@ -193,6 +235,7 @@ def _hash_domain(spelled: _Members | None, values: tuple[tuple[str, Any], ...]) 
         _refuse("domain", error)
 
 
+_LONGEST_KEPT = 256
 _cached_hash_domain = lru_cache(maxsize=64)(_hash_domain)
 
 
@@ -204,9 +247,16 @@ _ARRAY = re.compile(r"(.+)\[(|0|[1-9][0-9]{0,8})\]\Z")
 _NULL_STRUCT = bytes(32)
 
 
-@lru_cache(maxsize=128)
-def _compile(primary: str, types: tuple[tuple[str, _Members], ...]) -> Encoder:
+def _compile(primary: str, types: _Types) -> Encoder:
+    """Return hashStruct of *primary*, made once unless there are many types."""
+    if len(types) <= _KEPT_TYPES and sum([len(members) for _, members in types]) <= _KEPT_MEMBERS:
+        return _kept_encoder(primary, types)
+    return _make_encoder(primary, types)
+
+
+def _make_encoder(primary: str, types: _Types) -> Encoder:
     """Return hashStruct of *primary*. Of types that it does not refer to, only the name is checked."""
+    _check_size(types)
     defined = dict(types)
     if primary not in defined:
         raise InvalidFieldError("primaryType", "is not one of the types")
@@ -223,11 +273,33 @@ def _compile(primary: str, types: tuple[tuple[str, _Members], ...]) -> Encoder:
             references[name] = _check_members(name, defined)
             pending += references[name]
     structs: dict[str, Encoder] = {}
+    signatures = {
+        n: f"{n}({','.join([f'{kind} {member}' for member, kind in defined[n]])})" for n in references
+    }
+    left = MAX_ENCODED_TYPES
     for name in references:
-        type_hash = keccak256(_encode_type(name, defined, references).encode())
+        encoded = _encode_type(name, signatures, references)
+        left -= len(encoded)
+        if left < 0:
+            raise InvalidFieldError(
+                "types",
+                f"refer to each other so much that their encoding is longer than {MAX_ENCODED_TYPES} characters",
+            )
         members = [(member, _encoder_of(kind, structs)) for member, kind in defined[name]]
-        structs[name] = _struct_encoder(type_hash, members)
+        structs[name] = _struct_encoder(keccak256(encoded.encode()), members)
     return structs[primary]
+
+
+_kept_encoder = lru_cache(maxsize=_KEPT_DOCUMENTS)(_make_encoder)
+
+
+def _check_size(types: _Types) -> None:
+    count = sum([len(members) for _, members in types])
+    if count > MAX_MEMBERS:
+        raise InvalidFieldError("types", f"must have at most {MAX_MEMBERS} members together, not {count}")
+    texts = [text for _, members in types for member in members for text in member if isinstance(text, str)]
+    if sum(map(len, texts)) > MAX_TYPE_TEXT:
+        raise InvalidFieldError("types", f"must have at most {MAX_TYPE_TEXT} characters in their members")
 
 
 def _check_members(name: str, defined: dict[str, _Members]) -> set[str]:
@@ -259,7 +331,7 @@ def _base_type(kind: str) -> str:
     return kind
 
 
-def _encode_type(name: str, defined: dict[str, _Members], references: dict[str, set[str]]) -> str:
+def _encode_type(name: str, signatures: dict[str, str], references: dict[str, set[str]]) -> str:
     """Return encodeType: the struct's own signature, then those of all it refers to, sorted by name."""
     reachable = {name}
     pending = [name]
@@ -267,8 +339,7 @@ def _encode_type(name: str, defined: dict[str, _Members], references: dict[str, 
         new = references[pending.pop()] - reachable
         reachable |= new
         pending += new
-    order = [name, *sorted(reachable - {name})]
-    return "".join(f"{n}({','.join(f'{kind} {member}' for member, kind in defined[n])})" for n in order)
+    return "".join([signatures[n] for n in (name, *sorted(reachable - {name}))])
 
 
 def _encoder_of(kind: str, structs: dict[str, Encoder]) -> Encoder:
@@ -416,7 +487,15 @@ def _dynamic_bytes(value: Any, _depth: int) -> bytes:
     return keccak256(_bytes_of(value))
 
 
+class SpelledValue(str):
+    """The text that stands for bytes or a number on the wire. Where the type is string, a caller meant something else."""
+
+    __slots__ = ()
+
+
 def _string(value: Any, _depth: int) -> bytes:
+    if isinstance(value, SpelledValue):
+        raise RefusedError("must be text, not bytes or a number")
     if not isinstance(value, str):
         raise RefusedError(f"must be text, not {type(value).__name__}")
     try:

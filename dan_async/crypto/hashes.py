@@ -9,14 +9,15 @@ same bytes. The proofs that the protocols' modules cite treat it as a random ora
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
-from eth_hash.backends import pysha3
+from eth_hash.backends.pysha3 import keccak256 as _keccak256
 
 DIGEST_BYTES = 32
 
-#: The 32-byte Keccak-256 hash of some bytes.
-keccak256: Callable[[bytes], bytes] = pysha3.keccak256
+
+def keccak256(data: bytes) -> bytes:
+    """Return the 32-byte Keccak-256 hash of *data*."""
+    return _keccak256(data)
 
 
 def tagged_hash(tag: str, *parts: bytes) -> bytes:

@@ -12,7 +12,7 @@ from coincurve import PrivateKey, PublicKey
 
 from dan_async._values import from_hex
 from dan_async.crypto.address import point_to_address
-from dan_async.crypto.curve import ORDER
+from dan_async.crypto.curve import HALF_ORDER, ORDER
 from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
@@ -23,8 +23,6 @@ SigningKey: TypeAlias = PrivateKey
 _DIGEST_LENGTH = 32
 _SECRET_LENGTH = 32
 _SIGNATURE_LENGTH = 65
-
-_HALF_ORDER = ORDER // 2
 
 #: Last byte of a signature as wallets write it -> recovery id.
 _RECOVERY_IDS = {0: 0, 1: 1, 27: 0, 28: 1}
@@ -65,7 +63,10 @@ def sign_digest(private_key: bytes | SigningKey, digest: bytes) -> bytes:
 
 def personal_message_digest(message: bytes) -> bytes:
     """Return the digest of an EIP-191 personal message (version 0x45), which ``personal_sign`` signs."""
-    return keccak256(b"\x19Ethereum Signed Message:\n%d" % len(message) + message)
+    try:
+        return keccak256(b"\x19Ethereum Signed Message:\n%d" % len(message) + message)
+    except TypeError:
+        raise InvalidFieldError("message", f"must be bytes, not {type(message).__name__}") from None
 
 
 def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:
@@ -99,7 +100,7 @@ def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:
     r, s = int.from_bytes(value[:32], "big"), int.from_bytes(value[32:64], "big")
     if not (0 < r < ORDER and 0 < s < ORDER):
         raise InvalidFieldError(field, "must have r and s from 1 to the group order - 1")
-    if s > _HALF_ORDER:
+    if s > HALF_ORDER:
         return value[:32] + (ORDER - s).to_bytes(32, "big") + bytes((28 - recovery_id,))
     return value[:64] + bytes((27 + recovery_id,))
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
+from dan_async._values import check_instance, setting
 from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
 from dan_async.deadline import Deadline
 from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, KeySubstitutionError
@@ -135,21 +136,23 @@ class GatewayNetwork:
         on_event: OnEvent | None = None,
     ) -> None:
         given = check_gateway_revision(revision, api_version)
-        self.default_threshold = threshold or DEFAULT_THRESHOLD
+        self.default_threshold = (
+            DEFAULT_THRESHOLD if threshold is None else check_instance("threshold", threshold, Threshold)
+        )
         #: secp256k1 where the revision is known to take it; ed25519, which all take, otherwise.
         self.default_eph_alg: KeyAlgorithm = "secp256k1" if given is REVISION_1 else "ed25519"
-        timeouts = timeouts or Timeouts()
+        timeouts = setting("timeouts", timeouts, Timeouts)
         self._gateway = Gateway(
             connector=SocketOpener(
                 check_gateway_url("url", url, api_version),
-                options=options or TransportOptions(),
+                options=setting("options", options, TransportOptions),
                 connect_timeout_s=timeouts.connect_s,
                 session=session,
             ),
             revision=RevisionChoice(given),
             api_version="v2" if api_version == "v2" else "v1",
             timeouts=timeouts,
-            retry=retry or RetryPolicy(),
+            retry=setting("retry", retry, RetryPolicy),
             clock=clock,
             events=EventHub(on_event),
         )

@@ -123,9 +123,7 @@ async def _settle(
         await store.replace(record.changed("expired", now=keeper.clock()), expected="pending")
         return _said(record, "expired")
     if not isinstance(network, SettlesKeygen):
-        problem = (
-            "a gateway cannot be asked what came of a request; the record stays pending until it expires"
-        )
+        problem = "a gateway cannot be asked for the outcome of a request; the record stays pending until it expires"
         return _said(record, "undecided", problem=problem)
     with EphemeralKey.from_hex(intent.hex_eph_sk, intent.eph_alg) as key:
         question = KeygenQuestion(
@@ -147,7 +145,7 @@ async def _settle(
         return _said(record, "finished", session=session)
     if not found.is_certain:
         silent = "; ".join(outcome.describe() for outcome in found.outcomes)
-        problem = f"too few nodes answered to tell what came of the request: {silent}"
+        problem = f"too few nodes answered to tell the outcome of the request: {silent}"
         return _said(record, "undecided", problem=problem[:500])
     if record.problem:
         await store.replace(record.changed("failed", now=keeper.clock()), expected="pending")
@@ -243,7 +241,7 @@ async def _look_at(
             return "settled", settled.session
         if settled.settlement == "undecided":
             raise SessionPendingError(
-                f"it is not known what came of an earlier attempt: {settled.problem}",
+                f"the outcome of an earlier attempt is not known: {settled.problem}",
                 hint="No second key is made meanwhile. Try again when more nodes answer",
                 request_id=known.record_id,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import secrets
@@ -10,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from dan_async._json import dump, load
-from dan_async._values import check_seconds, from_hex, to_hex
+from dan_async._values import MAX_SAFE_INT, check_int, check_seconds, from_hex, member_of, number_of, to_hex
 from dan_async.config import Timeouts
+from dan_async.crypto.eip712 import SpelledValue, takes_long, typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import EphemeralKeyRefusedError, InvalidFieldError, SessionExpiredError
@@ -21,18 +23,25 @@ from dan_async.protocols.sign_request import RequestType, SignRequest, sign_requ
 from dan_async.request import DEFAULT_DURATION_S
 from dan_async.session import DanModuleInfo, session_of
 from dan_async.types import Clock, Hex, KeyAlgorithm, TypedData
-from dan_async.user_operation import PackedUserOperation, UserOperationV06, UserOperationV07
+from dan_async.user_operation import (
+    PackedUserOperation,
+    UserOperationV06,
+    UserOperationV07,
+    check_entry_point,
+)
 
 #: The messages that ``sign_message`` takes.
 Message: TypeAlias = str | bytes | bytearray | memoryview | TypedData
 
-_LARGEST = 2**53 - 1
+_MOST_BITS = 256
 _DEEPEST = 60
 _DIGEST_LENGTH = 32
 _OPERATIONS = (UserOperationV06, UserOperationV07, PackedUserOperation)
 
 #: Stands for the name that the nodes give to keys of gateway revision 0.1, which have none: the public key.
 _BY_KEY = ""
+
+_read_chain = number_of(256)
 
 _log = logging.getLogger(__name__)
 
@@ -43,15 +52,19 @@ async def sign_message(
     session: DanModuleInfo | Mapping[str, Any],
     *,
     request_type: str | None = None,
+    chain_id: int | None = None,
+    entry_point: str | None = None,
     timeout: float | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
 ) -> Hex:
     """Run the job over *network*; ``DanClient.sign_message`` has the full description."""
     info = session_of(session)
-    request = message_request(message, request_type)
-    digest = sign_request_digest(request)
-    _refuse_other_chain(request, info)
+    if takes_long(message):
+        request, digest = await asyncio.to_thread(_request_and_digest, message, request_type)
+    else:
+        request, digest = _request_and_digest(message, request_type)
+    _refuse_other_place(request, info, chain_id, entry_point)
     limits = timeouts or Timeouts()
     deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
     _refuse_if_expired(info, clock)
@@ -128,17 +141,47 @@ def _refuse_if_expired(info: DanModuleInfo, clock: Clock) -> None:
         )
 
 
-def _refuse_other_chain(request: SignRequest, info: DanModuleInfo) -> None:
-    chain = _chain_of(request)
-    if chain is not None and info.chain_id is not None and chain != info.chain_id:
+def _refuse_other_place(
+    request: SignRequest, info: DanModuleInfo, chain_id: int | None, entry_point: str | None
+) -> None:
+    """Refuse a message whose chain or entry point is neither the session's nor named."""
+    chain = None
+    if request.request_type is RequestType.EIP712:
+        chain = load(request.message)["domain"].get("chainId")
+    elif request.request_type is RequestType.USER_OPERATION:
+        found = load(request.message)
+        chain = found["chainId"]
+        check_entry_point(found["entryPointAddress"], found["entryPointVersion"], named=entry_point)
+    check_chain(chain, info, chain_id)
+
+
+def check_chain(found: object, session: DanModuleInfo, named: int | None) -> None:
+    """
+    Refuse a message for another chain than *named*, or than the session's if that is None.
+
+    *found* is the message's own chain: None if it names none, and 0 if it holds on every chain.
+    """
+    expected = session.chain_id if named is None else check_int("chain_id", named, least=0, most=2**256 - 1)
+    if found is None:
+        return
+    chain = _read_chain(found, "chainId")
+    if chain != expected and (expected is not None or chain == 0):
+        wanted = f"the session is for {session.chain_id or 'one of them'}"
+        if named is not None:
+            wanted = f"chain {named} is asked for"
         raise InvalidFieldError(
             "chainId",
-            f"is {chain}, and the session is for chain {info.chain_id}",
-            hint="Nothing was sent. Check which chain the user operation is for",
+            f"is {chain or '0, which is every chain'}, and {wanted}",
+            hint=f"Nothing was sent. If it is meant, name it: chain_id={chain}",
         )
 
 
 # --- the message ------------------------------------------------------------------------------------------------------
+
+
+def _request_and_digest(message: Message, request_type: str | None) -> tuple[SignRequest, bytes]:
+    request = message_request(message, request_type)
+    return request, sign_request_digest(request)
 
 
 def message_request(message: Message, request_type: str | None = None) -> SignRequest:
@@ -153,26 +196,17 @@ def message_request(message: Message, request_type: str | None = None) -> SignRe
     elif kind is RequestType.RAW_BYTES:
         text = to_hex(_digest(message))
     else:
-        text = _json_text(message, kind)
-    return SignRequest(request_type=kind, message=text, transaction_id=secrets.token_hex(16))
-
-
-def _chain_of(request: SignRequest) -> int | None:
-    """Return the chain that a user operation is for; None for other messages."""
-    if request.request_type is not RequestType.USER_OPERATION:
-        return None
-    found: int = load(request.message)["chainId"]
-    return found
+        value = _json_value(message, kind)
+        text = value if isinstance(value, str) else dump(value)
+    request = SignRequest(request_type=kind, message=text, transaction_id=secrets.token_hex(16))
+    if kind is RequestType.EIP712 and isinstance(value, dict):
+        typed_data_digest(value)  # the text no longer shows which values were bytes or numbers
+    return request
 
 
 def _kind_of(message: object, request_type: object) -> RequestType:
     if request_type is not None:
-        try:
-            return RequestType(request_type)  # type: ignore[arg-type]  # StrEnum refuses other values
-        except ValueError:
-            raise InvalidFieldError(
-                "request_type", f"must be one of {', '.join(RequestType)}", hint="Or leave it out"
-            ) from None
+        return member_of(RequestType, "request_type", request_type, hint="Or leave it out")
     if isinstance(message, str | bytes | bytearray | memoryview):
         return RequestType.EIP191
     if isinstance(message, _OPERATIONS):
@@ -209,14 +243,15 @@ def _digest(message: object) -> bytes:
     return raw
 
 
-def _json_text(message: object, kind: RequestType) -> str:
+def _json_value(message: object, kind: RequestType) -> str | dict[str, Any]:
     if isinstance(message, str):
         return message
     if not isinstance(message, Mapping):
         raise InvalidFieldError(
             "message", f"must be a mapping or JSON text for {kind}, not {type(message).__name__}"
         )
-    return dump(_json_ready(message, 0))
+    ready: dict[str, Any] = _json_ready(message, 0)
+    return ready
 
 
 def _json_ready(value: Any, depth: int) -> Any:
@@ -232,9 +267,13 @@ def _json_ready(value: Any, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_json_ready(entry, depth + 1) for entry in value]
     if isinstance(value, bytes | bytearray | memoryview):
-        return to_hex(bytes(value))
+        return SpelledValue(to_hex(bytes(value)))
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int):
-        return value if -_LARGEST <= value <= _LARGEST else str(value)
+        if abs(value) <= MAX_SAFE_INT:
+            return value
+        if value.bit_length() > _MOST_BITS:
+            raise InvalidFieldError("message", f"has a number of more than {_MOST_BITS} bits")
+        return SpelledValue(value)
     raise InvalidFieldError("message", f"has a value of type {type(value).__name__}, which cannot be signed")

@@ -71,6 +71,9 @@ class Plan(Generic[A]):
     least: int | None = None
     #: Seconds until then; None for never.
     patience_s: float | None = None
+    #: Seconds past the deadline in which the questions, which have the same limit, may fail with errors of their own: those
+    #: say more, and count against their nodes. Less than ``Deadline.SLACK_S``.
+    last_word_s: float = 0.05
 
     # The rules, which other plans override. They are asked on the event loop: quick, and without waiting.
 
@@ -100,7 +103,7 @@ async def ask_many(
     deadline: Deadline,
 ) -> Answers[A]:
     """
-    Ask the candidates, best first, until enough is known; nothing is waited for beyond the deadline.
+    Ask the candidates, best first, until enough is known; nothing new is begun once the deadline is over.
 
     *ask* counts its attempts at a node, and raises a DanError if it fails; any other exception ends the asking, and is
     raised. Every question is a task of its own, and all of them have ended when this returns or raises.
@@ -109,10 +112,13 @@ async def ask_many(
     try:
         asking.ask_more()
         while not await wait_for_event(asking.settled, asking.next_look_s()):
+            if deadline.is_over:
+                await wait_for_event(asking.settled, plan.last_word_s)
+                break
             asking.look_at_the_time()
         linger_s = asking.linger_s()
         if linger_s:
-            await wait_for_event(asking.heard, deadline.cap(linger_s))
+            await wait_for_event(asking.all_in, deadline.cap(linger_s))
     finally:
         await cancel_and_wait(asking.tasks)
     return asking.result()
@@ -128,7 +134,7 @@ class _Question(Generic[N, A]):
     is_late: bool = False
     ended_at: float | None = None
     answer: A | None = None
-    said: str = "ready"
+    summary: str = "ready"
     error: DanError | None = None
 
 
@@ -144,7 +150,7 @@ class _Asking(Generic[N, A]):
     _started: float
     tasks: list[asyncio.Task[None]] = field(factory=list, init=False)
     settled: asyncio.Event = field(factory=asyncio.Event, init=False)  # enough is known
-    heard: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and nobody is left to listen to
+    all_in: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and no other answer is awaited
     _answers: Answers[A] = field(factory=Answers, init=False)
     _questions: list[_Question[N, A]] = field(factory=list, init=False)
     _awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
@@ -166,9 +172,6 @@ class _Asking(Generic[N, A]):
 
     def look_at_the_time(self) -> None:
         """See what is due now."""
-        if self._deadline.is_over:
-            self.settled.set()
-            return
         now, plan = time.monotonic(), self._plan
         for question in self._awaited.values():
             if plan.hedge_s is not None and not question.is_late and now >= question.asked_at + plan.hedge_s:
@@ -180,7 +183,7 @@ class _Asking(Generic[N, A]):
     def linger_s(self) -> float:
         """Return for how long to listen to the nodes that are still being asked."""
         self._answers.elapsed_s = time.monotonic() - self._started
-        is_over = self.heard.is_set() or not self._awaited
+        is_over = self.all_in.is_set() or not self._awaited
         return 0.0 if is_over else self._plan.linger_s(self._answers)
 
     # --- the questions --------------------------------------------------------------------------------------------------
@@ -191,8 +194,10 @@ class _Asking(Generic[N, A]):
         if plan.is_settled(self._answers):
             self.settled.set()
             return
-        punctual = len(self._awaited) - self._late
-        for node in islice(self._candidates, max(0, plan.wanted - answered - punctual)):
+        missing = max(0, plan.wanted - answered - (len(self._awaited) - self._late))
+        if missing and self._questions and self._deadline.is_over:
+            missing = 0  # a spare could not answer any more
+        for node in islice(self._candidates, missing):
             question: _Question[N, A] = _Question(node, time.monotonic())
             self._questions.append(question)
             self._awaited[node.operator] = question
@@ -207,7 +212,8 @@ class _Asking(Generic[N, A]):
         try:
             try:
                 answer = await self._ask(question.node, question.tries)
-                question.said = self._plan.check(operator, answer)
+                assert answer is not None  # that is how an outcome says that there is none
+                question.summary = self._plan.check(operator, answer)
             except DanError as error:
                 question.error = answers.errors[operator] = error
             else:
@@ -220,11 +226,11 @@ class _Asking(Generic[N, A]):
             if not self.settled.is_set():
                 self.ask_more()
             if self.settled.is_set() and self._awaited.keys() <= set(self._plan.spared(answers)):
-                self.heard.set()
+                self.all_in.set()
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
             self._crash = error
             self.settled.set()
-            self.heard.set()
+            self.all_in.set()
 
     def result(self) -> Answers[A]:
         """Return the answers, or raise the bug that ended the asking."""
@@ -236,7 +242,7 @@ class _Asking(Generic[N, A]):
             NodeOutcome(
                 operator=question.node.operator,
                 answer=question.answer,
-                said=question.said,
+                summary=question.summary,
                 error=question.error,
                 attempts=max(1, question.tries.made),
                 elapsed_s=(now if question.ended_at is None else question.ended_at) - question.asked_at,

@@ -16,7 +16,7 @@ from typing import Any
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.deadline import Deadline
 from dan_async.errors import AcknowledgementError, NodeCode, NodeOutcome, NodeRefusedError, QuorumError
-from dan_async.events import tell_verdict
+from dan_async.events import report_verdict
 from dan_async.network import EphemeralKeyReport
 from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
@@ -158,7 +158,7 @@ def _is_confirmed(
 ) -> bool:
     """Return whether enough nodes confirm, and report it."""
     is_won = len(receipts.values) >= needed
-    tell_verdict(
+    report_verdict(
         nodes[opened.participants[0]].events,
         opened.setup.request_id,
         opened.setup.operation,

@@ -1,7 +1,7 @@
 """
-How the nodes have been doing, as far as we have seen: the one place where latencies and failures are kept.
+How the nodes have been doing, and what counts as late in signing: the one place where latencies and failures are kept.
 
-Pure: the clock and the jitter are injected. Choosing nodes (``rank``) only reads what stands here.
+The records are pure: the clock and the jitter are injected. Choosing nodes (``rank``) only reads what stands here.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class RestPolicy:
         first_s: The longest rest after one failure, in seconds.
         longest_s: Rests stop growing here.
         clock: Monotonic seconds; injected by tests.
-        random: Gives numbers from 0 to 1 for the jitter; injected by tests. Not a source of secrets.
+        random: Returns numbers from 0 to 1 for the jitter; injected by tests. Not a source of secrets.
 
     Raises:
         InvalidFieldError: A number is out of range.
@@ -81,7 +81,7 @@ class RestPolicy:
 
 @frozen(eq=False)
 class Asked:
-    """A request that is under way, until the ``HealthRecord`` is told how it ended."""
+    """A request that is under way, until the ``HealthRecord`` learns how it ended."""
 
     started: float  # by the policy's clock
     failures_seen: int  # counted in all when it began
@@ -115,12 +115,12 @@ class HealthRecord:
     def begin(self, *, is_look: bool = False) -> Asked:
         """Note that the node is being asked; a mere look neither cuts a rest short nor makes it longer, but as its probe."""
         self.requests += 1
-        is_due = bool(self.failures) and self.is_due
+        is_due = self.is_due
         is_proof = not (is_look and self.failures) or is_due
         asked = Asked(self.policy.clock(), self._failures_seen, is_proof)
         if is_due:
             self._probe = asked
-            self._tell("probing")
+            self._report("probing")
         return asked
 
     def succeeded(self, asked: Asked, *, is_timed: bool = True) -> None:
@@ -129,7 +129,7 @@ class HealthRecord:
             self.latency_s = _average(self.latency_s, self.policy.clock() - asked.started)
         if self.failures and asked.is_proof:
             self.failures, self.rests_until, self._probe = 0, 0.0, None
-            self._tell("live")
+            self._report("live")
 
     def failed(self, asked: Asked, *, least_rest_s: float = 0.0) -> None:
         """Note that no answer came, or a wrong one, or that the node asked to be left alone for so long."""
@@ -146,7 +146,7 @@ class HealthRecord:
         self._probe = None
         rest_s = self.policy.rest_s(self.failures, least=least_rest_s)
         self.rests_until = self.policy.clock() + rest_s
-        self._tell("resting")
+        self._report("resting")
 
     def gave_up(self, asked: Asked, *, is_timed: bool = True) -> None:
         """Note that nobody waited for the end. That is no failure; but it took at least this long."""
@@ -155,13 +155,13 @@ class HealthRecord:
             self.latency_s = _average(self.latency_s, elapsed)
         if asked is self._probe:
             self._probe = None
-            self._tell("resting")
+            self._report("resting")
 
     def acknowledged(self, *, in_time: bool) -> None:
         """Note whether its acknowledgement of a key that was made came before or within the grace."""
         self.late_keygens = 0 if in_time else self.late_keygens + 1
 
-    def _tell(self, state: RestState) -> None:
+    def _report(self, state: RestState) -> None:
         if self.on_change is not None:
             self.on_change(state)
 
@@ -230,12 +230,12 @@ class NodeUpDown:
         before, self._failures = self._failures, self._record.failures
         if state == "resting" and not before:
             _log.info("node %s failed and rests for %.2f s", self._operator, self._record.rests_for_s)
-            if self._events.hooks:
+            if self._events.listeners:
                 rest_s = self._record.rests_for_s
                 self._events.emit(NodeDown(node=self._operator, failures=self._failures, rest_s=rest_s))
         elif state == "live" and before:
             _log.info("node %s is back after %d failures", self._operator, before)
-            if self._events.hooks:
+            if self._events.listeners:
                 self._events.emit(NodeUp(node=self._operator, failures=before))
 
 

@@ -3,6 +3,9 @@ Key generation over the nodes (docs/node-protocol.md, "Key generation"): the par
 
 Until the owner has signed, a node that fails is replaced silently. After that a failed round is started again with a new
 signature, which a person is asked for only if the caller allows it.
+
+A slow node is raced by a spare at the challenge (``ask_many``), and left behind once t agree (``UntilVerdict``); one that is
+slow in signing is the business of ``signing_race``.
 """
 
 from __future__ import annotations
@@ -26,13 +29,13 @@ from dan_async.errors import (
     QuorumError,
     failure_kind,
 )
-from dan_async.events import EventHub, OperationRestarted, RequestLog, tell_verdict
+from dan_async.events import EventHub, OperationRestarted, RequestLog, report_verdict
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, KeygenTimings
+from dan_async.nodes.acknowledgements import KeygenTally, set_dissent_apart
 from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
-from dan_async.nodes.tally import KeygenTally, set_dissent_apart
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import MOST_RESTARTS, ChallengeResult, restarted_request_id
 from dan_async.protocols.node_claims import Acknowledgement
@@ -71,7 +74,7 @@ class UntilVerdict(Plan[Acknowledgement]):
 
     When t agree, the others are listened to for a moment longer (see ``grace``), so that the caller learns how many hold a
     share. Cutting them off is safe: a node that did its work repeats its answer when asked again. When t cannot agree, the
-    moment is 50 ms, for the others may say which node is to blame. As soon as one does, all but the accused have 250 ms.
+    moment is 50 ms, for the others may say which node is to blame; if one has said it, all but the accused have 250 ms.
     """
 
     tally: KeygenTally
@@ -79,6 +82,8 @@ class UntilVerdict(Plan[Acknowledgement]):
     grace_s: float | None = None
     #: Nodes that are not waited for after the verdict is won: they were late the last times as well.
     slow: Collection[OperatorAddress] = ()
+    #: They make the key together, so running out of time says nothing about any one of them.
+    last_word_s: float = 0.0
 
     def check(self, operator: OperatorAddress, answer: Acknowledgement) -> str:
         """Count it, if it passes every check."""
@@ -158,7 +163,7 @@ async def run_keygen(
             health.misbehaved()
         elif failure is None and outcome.error is None:
             health.acknowledged(in_time=outcome.operator in agreeing)
-    tell_verdict(
+    report_verdict(
         nodes[opened.participants[0]].events,
         setup.request_id,
         setup.operation,
@@ -278,7 +283,7 @@ class NodeKeygen:
         self._restarts += 1
         RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
         new_id = restarted_request_id(self._first.request_id, self._restarts)
-        if self._events.hooks:
+        if self._events.listeners:
             self._events.emit(
                 OperationRestarted(
                     request_id=request.request_id,
@@ -295,7 +300,7 @@ class NodeKeygen:
         self._culprits |= {OperatorAddress(culprit) for culprit in error.culprits}
         self._left_out |= self._culprits
         for outcome in error.outcomes:
-            is_refusal = isinstance(outcome.error, NodeRefusedError) and not _is_final(outcome)
+            is_refusal = isinstance(outcome.error, NodeRefusedError) and not _is_incurable(outcome)
             if outcome.error is not None and not is_refusal:
                 self._left_out.add(outcome.operator)
         if len(self._left_out) == before or self._left() < self._least:
@@ -315,7 +320,7 @@ class NodeKeygen:
         is_closed = any(isinstance(outcome.error, ClientClosedError) for outcome in error.outcomes)
         if not error.retryable or self._deadline.is_over or is_closed:
             return error.hint
-        if 2 * sum(map(_is_final, error.outcomes)) > len(error.outcomes):
+        if 2 * sum(map(_is_incurable, error.outcomes)) > len(error.outcomes):
             return (
                 "Most nodes refuse the request itself: read their reasons below; repeating it does not help"
             )
@@ -415,8 +420,7 @@ def not_ready(
     return out_of_time(error, deadline, "waiting for nodes to be ready", phase="challenge")
 
 
-def _is_final(outcome: NodeOutcome[Any]) -> bool:
+def _is_incurable(outcome: NodeOutcome[Any]) -> bool:
     """Whether a node refused something that another round would bring again."""
-    return isinstance(outcome.error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(
-        outcome.error
-    )
+    error = outcome.error
+    return isinstance(error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(error)

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import define
 
+from dan_async._values import check_instance, check_seconds, setting
 from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
@@ -82,7 +83,7 @@ class NodeNetwork:
         rest: How long a node that failed is left alone.
         signing: How to sign: how many presignatures are made ahead.
         transport_for: Makes the way to a node, instead of a connection; for tests with ``InMemoryTransport``.
-        on_event: Told of what happens; see ``dan_async.events``.
+        on_event: Called with each event; see ``dan_async.events``.
 
     Raises:
         InvalidFieldError: A node is not given properly, or an operator is given twice.
@@ -114,14 +115,16 @@ class NodeNetwork:
             raise InvalidFieldError("nodes", "must name at least one node")
         if len({endpoint.operator for endpoint in endpoints}) != len(endpoints):
             raise InvalidFieldError("nodes", "names an operator twice")
+        if transport_for is not None and not callable(transport_for):
+            raise InvalidFieldError("transport_for", "must be a function that makes a node's transport")
         self._clock = clock
-        timeouts, events = timeouts or Timeouts(), EventHub(on_event)
+        timeouts, events = setting("timeouts", timeouts, Timeouts), EventHub(on_event)
         made = tuple(
             Node(
                 endpoint,
-                options=options or TransportOptions(),
+                options=setting("options", options, TransportOptions),
                 timeouts=timeouts,
-                retry=retry or RetryPolicy(),
+                retry=setting("retry", retry, RetryPolicy),
                 transport=transport_for(endpoint) if transport_for else None,
                 rest=rest,
                 events=events,
@@ -134,8 +137,10 @@ class NodeNetwork:
             by_operator={node.operator: node for node in made},
             events=events,
             timeouts=timeouts,
-            default_threshold=threshold or DEFAULT_THRESHOLD,
-            signer=NodeSigner(made, options=signing or SigningOptions(), clock=clock),
+            default_threshold=DEFAULT_THRESHOLD
+            if threshold is None
+            else check_instance("threshold", threshold, Threshold),
+            signer=NodeSigner(made, options=setting("signing", signing, SigningOptions), clock=clock),
         )
 
     @property
@@ -147,7 +152,7 @@ class NodeNetwork:
         return f"NodeNetwork({len(self.pool.nodes)} nodes, default {self.default_threshold})"
 
     def observe(self, on_event: OnEvent) -> None:
-        """Have one more function told of what happens; see ``dan_async.events.Observable``."""
+        """Have one more function called with each event; see ``dan_async.events.Observable``."""
         self.pool.events.add(on_event)
 
     def check_keygen(self, request: KeygenRequest) -> None:
@@ -267,7 +272,7 @@ class NodeNetwork:
         Args:
             timeout_s: Seconds to wait for the slowest; one attempt's time if None.
         """
-        limit = timeout_s or self.pool.timeouts.attempt_s
+        limit = self.pool.timeouts.attempt_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
         return NetworkHealth(
             nodes=tuple(await asyncio.gather(*(self._look_at(node, limit) for node in self.pool.nodes)))
         )

@@ -12,11 +12,12 @@ from typing import Any, Generic, TypeVar
 
 from attrs import field, frozen
 
+from dan_async._values import setting
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
 from dan_async.crypto.signature import recover_address
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
-    FAILURE_KINDS,
+    NODE_FAILURES,
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
@@ -70,9 +71,10 @@ class Request(Generic[T]):
 def _node_time(value: Json) -> float:
     """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
     milliseconds = value.get("time") if isinstance(value, dict) else None
-    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int):
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int) or abs(milliseconds) >= 2**53:
         raise NodeProtocolError(
-            "the result of dan_health has no time", hint="The node does not speak dan-node/1"
+            "the result of dan_health has no time that a clock could show",
+            hint="The node does not speak dan-node/1",
         )
     return milliseconds / 1000
 
@@ -97,7 +99,7 @@ class Node:
         self.endpoint = endpoint
         self.operator = endpoint.operator
         self.events = events or EventHub()
-        self.health = HealthRecord(rest or RestPolicy())
+        self.health = HealthRecord(setting("rest", rest, RestPolicy))
         self.health.on_change = NodeUpDown(self.health, self.operator, self.events)
         self._timeouts = timeouts
         self._retry = retry
@@ -144,7 +146,7 @@ class Node:
         attempts = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
         attempt: Callable[[], Awaitable[T]]
         attempt = partial(self._attempt, request, deadline, tries, is_look=is_look)
-        if self.events.hooks:
+        if self.events.listeners:
             attempt = attempts.watch(attempt)
         started = self._retry.clock()
         try:
@@ -245,7 +247,7 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
-        retryable=FailureKind.RETRYABLE in FAILURE_KINDS.get(error.code, FailureKind.NONE),
+        retryable=FailureKind.RETRYABLE in NODE_FAILURES.get(error.code, FailureKind.NONE),
         **context,
     )
 

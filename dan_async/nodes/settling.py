@@ -14,9 +14,9 @@ from typing import Any
 from dan_async.deadline import Deadline
 from dan_async.errors import AcknowledgementError, NodeOutcome, QuorumError
 from dan_async.network import KeygenQuestion, KeygenReport, KeygenSettlement
+from dan_async.nodes.acknowledgements import KeygenTally
 from dan_async.nodes.ask_many import Plan, ask_many
 from dan_async.nodes.node import Node, Request
-from dan_async.nodes.tally import KeygenTally
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node import SETTLE_KEYGEN, SettleParams, request_ids, settle_digest
 from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
@@ -75,7 +75,7 @@ def judge(
             except AcknowledgementError as error:
                 outcomes.append(NodeOutcome(operator=operator, error=error))
             else:
-                outcomes.append(NodeOutcome(operator=operator, answer=ack, said=ack.summary))
+                outcomes.append(NodeOutcome(operator=operator, answer=ack, summary=ack.summary))
         largest = max(largest, sum([outcome.is_success for outcome in outcomes]))
         # More than one, if a key generation that had been given up for another one ended well after all: any will do.
         with suppress(QuorumError):

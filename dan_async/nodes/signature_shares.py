@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import ORDER
+from dan_async.crypto.curve import HALF_ORDER, ORDER
 from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, DanError, SignatureCheckError
 from dan_async.protocols.node_signing import SignatureShare, SignatureShares
 from dan_async.types import Address, MpcKeyId, OperatorAddress, RequestId
-
-_HALF_ORDER = ORDER // 2
 
 
 @frozen(kw_only=True)
@@ -82,7 +80,7 @@ def combine_shares(shares: Sequence[SignatureShare], *, public_key: bytes) -> by
         raise _spoilt()
     s = sum([share.w for share in shares]) * pow(denominator, -1, ORDER) % ORDER
     odd = first.nonce_point[0] & 1
-    if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
+    if s > HALF_ORDER:  # -s belongs to -R, whose y has the other parity
         s, odd = ORDER - s, odd ^ 1
     signature = first.nonce_point[1:] + s.to_bytes(32, "big") + bytes((27 + odd,))
     try:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dan_async._values import check_instance
 from dan_async.crypto.abi import decode_arguments, function_selector
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.errors import InvalidFieldError, PermissionDeniedError
@@ -27,6 +28,7 @@ from dan_async.protocols.fields import load_text
 from dan_async.protocols.sign_request import RequestType, SignRequest
 from dan_async.types import Address
 from dan_async.user_operation import (
+    ENTRY_POINTS,
     Call,
     PackedUserOperation,
     UserOperation,
@@ -87,6 +89,7 @@ def check_permissions(permissions: Permissions, request: SignRequest, *, now: fl
         PermissionDeniedError: They do not; ``rule`` says which part of them.
         InvalidFieldError: The request's user operation does not have the form of its version.
     """
+    check_instance("request", request, SignRequest)
     if request.request_type is not RequestType.USER_OPERATION:
         raise PermissionDeniedError(
             "requestType",
@@ -98,8 +101,11 @@ def check_permissions(permissions: Permissions, request: SignRequest, *, now: fl
     chain_id: int = found["chainId"]
     entry_point = parse_address("entryPointAddress", found["entryPointAddress"])
     _check_conditions(permissions.conditions, "", chain_id, now)
-    if permissions.entry_points is not None and entry_point not in permissions.entry_points:
+    known = {ENTRY_POINTS[operation.version]}
+    if entry_point not in (known if permissions.entry_points is None else permissions.entry_points):
         raise PermissionDeniedError("entryPoint", "the entry point is another one")
+    if entry_point in set(ENTRY_POINTS.values()) - known:
+        raise PermissionDeniedError("entryPoint", "the entry point is the one of another version")
     _check_operation(permissions, operation)
     calls = decode_calls(operation.call_data)
     if len(calls) > permissions.most_calls:
@@ -140,7 +146,7 @@ def _check_operation(permissions: Permissions, operation: UserOperation) -> None
         and paymaster not in permissions.paymasters
     ):
         raise PermissionDeniedError("paymasters", "the paymaster is not among them")
-    if _gas_cost(operation) > permissions.most_gas_cost:
+    if gas_cost(operation) > permissions.most_gas_cost:
         raise PermissionDeniedError(
             "gasCostLimit", f"the gas could cost more than {permissions.most_gas_cost} wei"
         )
@@ -150,7 +156,7 @@ def _first_address(name: str, value: bytes) -> Address | None:
     return parse_address(name, "0x" + value[:_ADDRESS_LENGTH].hex()) if value else None
 
 
-def _gas_cost(operation: UserOperation) -> int:
+def gas_cost(operation: UserOperation) -> int:
     """Return the most that the entry point may take for gas: the sum it reserves before it begins."""
     if isinstance(operation, UserOperationV06):
         factor = _V06_PAYMASTER_FACTOR if operation.paymaster_and_data else 1
@@ -245,7 +251,7 @@ def decode_calls(call_data: bytes) -> tuple[Call, ...]:
     Raises:
         PermissionDeniedError: It is not the canonical encoding of a call to one of the known functions.
     """
-    selector = call_data[:_SELECTOR_LENGTH]
+    selector = check_instance("call_data", call_data, bytes)[:_SELECTOR_LENGTH]
     decode = _DECODERS.get(selector) if len(selector) == _SELECTOR_LENGTH else None
     if decode is None:
         raise PermissionDeniedError(

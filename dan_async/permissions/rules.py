@@ -15,7 +15,14 @@ from typing import Any, TypeAlias, TypeVar
 from attrs import frozen
 
 from dan_async._json import is_too_deep
-from dan_async._values import MAX_PERMISSIONS_LENGTH, check_int, check_text, number_of
+from dan_async._values import (
+    MAX_PERMISSIONS_LENGTH,
+    MAX_SAFE_INT,
+    check_instance,
+    check_int,
+    check_text,
+    number_of,
+)
 from dan_async.crypto.abi import function_selector
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError
@@ -111,7 +118,7 @@ class Permissions:
     Args:
         rules: Each call of an operation must be allowed by one of these.
         conditions: Where and when anything is allowed at all.
-        entry_points: The entry points; None for any.
+        entry_points: The entry points; None for the well-known one of the operation's version.
         accounts: The smart accounts that may be the sender; None for any.
         factories: The factories that may deploy the account.
         paymasters: The paymasters that may pay for gas; None for any, empty for none but the account itself.
@@ -283,7 +290,7 @@ def _refuse_constant(name: str) -> Any:
 
 def load(text: str) -> Any:
     """Read the JSON text: repeated members and numbers that are not whole are refused."""
-    permissions_text(text)  # length, depth, and that it is JSON at all
+    permissions_text(check_instance("permissions", text, str))  # length, depth, and that it is JSON at all
     return json.loads(text, object_pairs_hook=_refuse_repeated, parse_float=_refuse_float)
 
 
@@ -345,7 +352,7 @@ def read_amount(value: Any, path: str) -> int:
 
 def read_chain_id(value: Any, path: str) -> int:
     """Read a chain's id."""
-    return check_int(path, value, least=1, most=2**53 - 1)
+    return check_int(path, value, least=1, most=MAX_SAFE_INT)
 
 
 def read_time(value: Any, path: str) -> int:

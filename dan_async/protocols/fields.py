@@ -310,7 +310,7 @@ _LONGEST_SETUP = 4 * 1024 * 1024
 
 def encode_base64(field: str, text: str) -> str:
     """
-    Give standard Base64 of the UTF-8 text. Done once: what is signed is the encoded form, as it is sent.
+    Return standard Base64 of the UTF-8 text. Done once: what is signed is the encoded form, as it is sent.
 
     Raises:
         InvalidFieldError: UTF-8 cannot carry the text.
@@ -378,7 +378,7 @@ def members(
 
 def only(values: Sequence[T], name: str) -> T:
     """
-    Give the one value there must be, in revisions that take one setup at a time.
+    Return the one value there must be, in revisions that take one setup at a time.
 
     Raises:
         InvalidFieldError: There is none, or more than one.

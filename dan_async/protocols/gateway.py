@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard, get_args
 
 from dan_async._json import dump, quote
-from dan_async._values import check_text, from_hex, shown
+from dan_async._values import check_text, from_hex, member_of, shown
 from dan_async.config import Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import TypedDataForm
@@ -70,17 +70,6 @@ ApiVersion: TypeAlias = Literal["v1", "v2"]
 
 #: The slot of an operation that has one setup and no algorithm.
 MAIN = "main"
-
-E = TypeVar("E", bound=StrEnum)
-
-
-def member_of(kind: type[E], name: str, value: object) -> E:
-    """Return the member of an enumeration that a value names; the error lists those there are."""
-    try:
-        return kind(value)  # type: ignore[arg-type]  # an enumeration refuses all but its values
-    except ValueError:
-        raise InvalidFieldError(name, f"must be one of {', '.join(kind)}") from None
-
 
 # --- challenges: 64 hex digits without 0x -----------------------------------------------------------------------------
 

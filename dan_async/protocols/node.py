@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Self
 
 from attrs import frozen
 
-from dan_async._values import to_hex
+from dan_async._values import MAX_SAFE_INT, to_hex
 from dan_async.config import MAX_PARTIES
 from dan_async.crypto.ephemeral_key import is_signed_by
 from dan_async.crypto.hashes import tagged_hash, u32
@@ -276,4 +276,4 @@ class ChallengeResult(Result):
     TITLE = "the node's challenge"
 
     nonce: Annotated[bytes, wire("nonce", HASH)]
-    expires_at: Annotated[int, wire("expiresAt", number(0, 2**53 - 1))]
+    expires_at: Annotated[int, wire("expiresAt", number(0, MAX_SAFE_INT))]

@@ -208,6 +208,8 @@ class Acknowledgement(SignedClaims):
     @property
     def public_share(self) -> bytes:
         """The node's own public share."""
+        if self.party_index > len(self.public_shares):
+            raise malformed(self.TITLE, InvalidFieldError("partyIndex", "is more than n"))
         return self.claims.public_shares[self.party_index - 1]
 
     @property

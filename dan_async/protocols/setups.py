@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from attrs import field, frozen
 
 from dan_async._json import dump, quote
-from dan_async._values import check_algorithm, check_int, check_text, optional, required, shown
+from dan_async._values import MAX_SAFE_INT, check_algorithm, check_int, check_text, optional, required, shown
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import decode_base64, load_text, members
 from dan_async.types import Json, KeyAlgorithm
@@ -47,7 +47,7 @@ class EphemeralClaim:
 
     eph_id: str = field(validator=required(check_text, most=256))
     eph_pk: bytes = field()
-    expiry: int = field(validator=required(check_int, least=0, most=2**53 - 1))
+    expiry: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
     sign_alg: KeyAlgorithm = field(validator=required(check_algorithm))
 
     def __attrs_post_init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from attrs import field, frozen
 
 from dan_async._json import dump
-from dan_async._values import check_int, check_text, from_hex, required
+from dan_async._values import MAX_SAFE_INT, check_int, check_text, from_hex, member_of, required
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import personal_message_digest
 from dan_async.errors import InvalidFieldError, ProtocolError
@@ -45,10 +45,7 @@ class RequestType(StrEnum):
 
 
 def _request_type(value: object) -> RequestType:
-    try:
-        return RequestType(value)  # type: ignore[arg-type]  # StrEnum refuses all but its values
-    except ValueError:
-        raise InvalidFieldError("requestType", f"must be one of {', '.join(RequestType)}") from None
+    return member_of(RequestType, "requestType", value)
 
 
 @frozen(kw_only=True)
@@ -89,7 +86,7 @@ def _check_user_operation(value: dict[str, Any]) -> None:
     if found["entryPointVersion"] not in ("v0.6.0", "v0.7.0"):
         raise InvalidFieldError("entryPointVersion", "must be v0.6.0 or v0.7.0")
     check_text("entryPointAddress", found["entryPointAddress"], most=64)
-    check_int("chainId", found["chainId"], least=1, most=2**53 - 1)
+    check_int("chainId", found["chainId"], least=1, most=MAX_SAFE_INT)
 
 
 # --- the message of a signgen, in the form of each revision -----------------------------------------------------------

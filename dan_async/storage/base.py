@@ -8,15 +8,18 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, get_args, runtime_ch
 from attrs import asdict, evolve, field, frozen
 
 from dan_async._values import (
+    MAX_PERMISSIONS_LENGTH,
+    MAX_SAFE_INT,
     check_algorithm,
     check_int,
+    check_list,
     check_private_key_hex,
     check_text,
     from_hex,
     optional,
     required,
 )
-from dan_async.config import Threshold
+from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, StoreClockError
 from dan_async.session import DanSessionKeyPayload
@@ -34,8 +37,6 @@ _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
     "expired": frozenset(),
     "failed": frozenset(),
 }
-
-_MOST_INT = 2**53 - 1
 
 
 def check_state(name: str, value: object) -> SessionState:
@@ -68,8 +69,8 @@ class KeygenIntent:
     owner_id: str = field(validator=required(check_text))
     threshold: int = field()
     parties_number: int = field()
-    min_parties: int | None = field(default=None, validator=optional(check_int, least=2, most=20))
-    permissions: str | None = field(default=None, validator=optional(check_text, most=64 * 1024))
+    min_parties: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
+    permissions: str | None = field(default=None, validator=optional(check_text, most=MAX_PERMISSIONS_LENGTH))
     key_label: str | None = field(default=None, validator=optional(check_text, most=256))
 
     def __attrs_post_init__(self) -> None:
@@ -100,11 +101,11 @@ class StoredSession:
 
     record_id: RequestId = field()
     owner: Address = field(validator=required(parse_address))
-    chain_id: int = field(validator=required(check_int, least=1, most=_MOST_INT))
+    chain_id: int = field(validator=required(check_int, least=1, most=MAX_SAFE_INT))
     state: SessionState = field()
-    expires_at: int = field(validator=required(check_int, least=0, most=_MOST_INT))
-    created_at: int = field(validator=required(check_int, least=0, most=_MOST_INT))
-    updated_at: int = field(validator=required(check_int, least=0, most=_MOST_INT))
+    expires_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
+    created_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
+    updated_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
     reference: str | None = field(default=None, validator=optional(check_text, most=200))
     intent: KeygenIntent | None = None
     session: DanSessionKeyPayload | None = None
@@ -161,6 +162,7 @@ class StoredSession:
         Raises:
             RecordConflictError: It may not.
         """
+        check_state("state", state)
         if state not in _NEXT[self.state]:
             raise RecordConflictError(
                 f"the record is {self.state}, and cannot become {state}", request_id=self.record_id
@@ -225,7 +227,7 @@ class StoredSession:
 
 
 def _states(value: object) -> tuple[SessionState, ...]:
-    given = (value,) if isinstance(value, str) else tuple(value)  # type: ignore[arg-type]  # checked one by one
+    given = (value,) if isinstance(value, str) else check_list("state", value)
     return tuple(check_state("state", state) for state in given)
 
 
@@ -243,10 +245,10 @@ class SessionFilter:
     """
 
     owner: Address | str | None = field(default=None)
-    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=_MOST_INT))
+    chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_SAFE_INT))
     state: tuple[SessionState, ...] = field(default=(), converter=_states)
-    expires_after: int | None = field(default=None, validator=optional(check_int, least=0, most=_MOST_INT))
-    expires_by: int | None = field(default=None, validator=optional(check_int, least=0, most=_MOST_INT))
+    expires_after: int | None = field(default=None, validator=optional(check_int, least=0, most=MAX_SAFE_INT))
+    expires_by: int | None = field(default=None, validator=optional(check_int, least=0, most=MAX_SAFE_INT))
 
     def __attrs_post_init__(self) -> None:
         if self.owner is not None:  # records hold the EIP-55 form

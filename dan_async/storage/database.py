@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc as sa_errors
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from dan_async.deadline import Deadline
 from dan_async.errors import (
     InvalidFieldError,
     RecordConflictError,
@@ -61,7 +65,7 @@ def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
         if url.database == ":memory:":
             pool = {}
         engine = create_async_engine(url, connect_args={"timeout": lock_wait_s}, **pool)
-        sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, lock_wait_s))
         sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
     require_extra("asyncpg", extra="storage", purpose="A store in PostgreSQL")
@@ -81,14 +85,32 @@ def make_file(url: sa.URL) -> None:
         os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-def _prepare_sqlite(connection: Any, _: object) -> None:
+def _prepare_sqlite(lock_wait_s: float, connection: Any, _: object) -> None:
     # The driver must not begin transactions by itself: it would do so too late, and not at all for reading.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
+    cursor.execute(f"PRAGMA busy_timeout={int(lock_wait_s * 1000)}")
+    _use_write_ahead_log(cursor, Deadline(lock_wait_s))
     cursor.execute("PRAGMA synchronous=FULL")  # a record that was reported as saved survives a power cut
     cursor.execute("PRAGMA secure_delete=ON")  # a purged record leaves no bytes behind
     cursor.close()
+
+
+def _use_write_ahead_log(cursor: Any, deadline: Deadline) -> None:
+    """
+    Let readers and the writer not wait for each other.
+
+    Of several that switch a file at once, each holds what the others wait for: SQLite refuses, whatever its busy timeout.
+    """
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or deadline.is_over:
+                raise
+        else:
+            return
+        sa.util.await_only(asyncio.sleep(random.uniform(0.005, 0.02)))  # noqa: S311 - not a secret
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

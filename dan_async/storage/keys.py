@@ -21,6 +21,7 @@ from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from dan_async._values import check_instance, check_list, check_mapping, check_text
 from dan_async.errors import ConfigurationError, InvalidFieldError, StoreKeyError
 
 _KEY_LENGTH = 32
@@ -29,7 +30,7 @@ _KEY_ID = re.compile(r"[0-9A-Za-z:_./@-]{1,160}\Z")
 _SCRYPT_ID = re.compile(r"scrypt:\d{1,7}:\d{1,2}:\d{1,2}:[0-9a-f]{32}:[0-9a-f]{16}\Z")
 _COSTS = frozenset(2**power for power in range(10, 21))
 
-ENVIRONMENT_VARIABLE = "DAN_ASYNC_STORE_KEY"
+STORE_KEY_VARIABLE = "DAN_ASYNC_STORE_KEY"
 _LONGEST_FILE = 64 * 1024
 
 
@@ -120,7 +121,7 @@ class FixedKeys:
     """
 
     def __init__(self, keys: Iterable[StoreKey]) -> None:
-        given = list(keys)
+        given = [check_instance("keys", key, StoreKey) for key in check_list("keys", keys)]
         if not given:
             raise InvalidFieldError("keys", "must hold at least one key")
         self._keys = {key.id: key for key in given}
@@ -151,13 +152,14 @@ def keys_from_file(path: str | Path) -> FixedKeys:
     Raises:
         ConfigurationError: It cannot be read, is open to others, or holds something else.
     """
-    file = Path(path)
+    file = Path(check_text("path", str(path) if isinstance(path, Path) else path, most=4096))
     try:
         with file.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
             data = opened.read(_LONGEST_FILE + 1)
-    except OSError as error:
-        raise ConfigurationError(f"the store key file {file} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"the store key file {file} cannot be read: {reason}") from None
     if os.name == "posix" and stat.S_ISREG(mode) and mode & 0o077:
         raise ConfigurationError(
             f"other users of this machine may use the store key file {file}",
@@ -167,7 +169,7 @@ def keys_from_file(path: str | Path) -> FixedKeys:
 
 
 def keys_from_environment(
-    name: str = ENVIRONMENT_VARIABLE, *, environment: Mapping[str, str] | None = None
+    name: str = STORE_KEY_VARIABLE, *, environment: Mapping[str, str] | None = None
 ) -> FixedKeys:
     """
     Read keys from an environment variable: as in a file, separated by white space or commas.
@@ -179,7 +181,9 @@ def keys_from_environment(
     Raises:
         ConfigurationError: It is not set, or holds something else.
     """
-    value = (os.environ if environment is None else environment).get(name)
+    check_text("name", name)
+    places = os.environ if environment is None else check_mapping("environment", environment)
+    value = places.get(name)
     if not value:
         raise ConfigurationError(
             f"the environment variable {name} is not set", hint="It holds the store's key"
@@ -216,10 +220,10 @@ class PassphraseKeys:
     """
 
     def __init__(self, passphrase: str, *, older: Iterable[str] = (), cost: int = 2**17) -> None:
-        self._passphrases = (passphrase, *older)
+        self._passphrases = (passphrase, *check_list("older", older))
         if any(not isinstance(text, str) or len(text) < 8 for text in self._passphrases):
             raise InvalidFieldError("passphrase", "must have at least 8 characters")
-        if cost not in _COSTS:
+        if not isinstance(cost, int) or cost not in _COSTS:
             raise InvalidFieldError("cost", "must be a power of two from 2**10 to 2**20")
         self._cost = cost
         self._keys: dict[str, StoreKey] = {}

@@ -6,6 +6,7 @@ import heapq
 import time
 from collections.abc import AsyncIterator
 
+from dan_async._values import check_instance, check_number, check_text, setting
 from dan_async.errors import RecordConflictError
 from dan_async.storage.base import (
     Page,
@@ -14,6 +15,7 @@ from dan_async.storage.base import (
     StoredSession,
     check_clock,
     check_limit,
+    check_state,
     conflict,
     decode_cursor,
     encode_cursor,
@@ -40,6 +42,7 @@ class MemorySessionStore:
 
     async def save(self, record: StoredSession) -> None:
         """Keep a new record."""
+        check_instance("record", record, StoredSession)
         if record.record_id in self._records:
             raise RecordConflictError("the store has a record of that id", request_id=record.record_id)
         if record.reference is not None:
@@ -52,11 +55,11 @@ class MemorySessionStore:
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
         """Return a record."""
-        return self._records.get(record_id)
+        return self._records.get(RequestId(check_text("record_id", record_id)))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
         """Return the record with that reference."""
-        record_id = self._by_reference.get(reference)
+        record_id = self._by_reference.get(check_text("reference", reference))
         return None if record_id is None else self._records[record_id]
 
     def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
@@ -69,7 +72,7 @@ class MemorySessionStore:
         """Return one page of the records that match."""
         check_limit(limit)
         start = decode_cursor(after)
-        wanted = where or SessionFilter()
+        wanted = setting("where", where, SessionFilter)
         found = heapq.nsmallest(
             limit + 1,
             (r for r in self._records.values() if wanted.matches(r) and (start is None or _place(r) > start)),
@@ -80,6 +83,7 @@ class MemorySessionStore:
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
         """Put a record in the place of an older form of it."""
+        check_instance("record", record, StoredSession)
         self._expect(record.record_id, expected).check_next(record.state)
         self._records[record.record_id] = record
 
@@ -92,14 +96,15 @@ class MemorySessionStore:
         return changed
 
     def _expect(self, record_id: RequestId, expected: SessionState) -> StoredSession:
-        record = self._records.get(record_id)
+        check_state("expected", expected)
+        record = self._records.get(RequestId(check_text("record_id", record_id)))
         if record is None or record.state != expected:
             raise conflict(record_id, expected, None if record is None else record.state)
         return record
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
         """Delete a record."""
-        record = self._records.get(record_id)
+        record = self._records.get(RequestId(check_text("record_id", record_id)))
         if record is None or (expected is not None and record.state != expected):
             return False
         self._remove(record)
@@ -125,6 +130,7 @@ class MemorySessionStore:
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
         """Delete every record whose key has ended."""
+        check_number("ended_for_s", ended_for_s)
         now = self._clock()
         self._check_clock(now)
         ended = [record for record in self._records.values() if record.expires_at <= now - ended_for_s]

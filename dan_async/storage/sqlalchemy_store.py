@@ -19,6 +19,13 @@ import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
 from attrs import asdict, define, field, fields  # noqa: E402 - same
 from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
 
+from dan_async._values import (  # noqa: E402 - same
+    check_instance,
+    check_number,
+    check_seconds,
+    check_text,
+    setting,
+)
 from dan_async.errors import (  # noqa: E402 - same
     ClientClosedError,
     RecordConflictError,
@@ -32,6 +39,7 @@ from dan_async.storage.base import (  # noqa: E402 - same
     StoredSession,
     check_clock,
     check_limit,
+    check_state,
     conflict,
     decode_cursor,
     encode_cursor,
@@ -58,6 +66,8 @@ T = TypeVar("T")
 _MOST_TOGETHER = 256
 #: How often a change is tried when the record keeps its state and is written by others meanwhile.
 _TRIES = 5
+
+_LONGEST_LOCK_WAIT_S = 3600.0
 
 
 class SQLAlchemyStore:
@@ -90,6 +100,7 @@ class SQLAlchemyStore:
         clock: Clock = time.time,
     ) -> None:
         self._url = parse_url(url)
+        check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_LOCK_WAIT_S)
         self._engine = make_engine(self._url, lock_wait_s=lock_wait_s)
         self._sealer = Sealer(keys)
         self._may_migrate = migrate
@@ -180,10 +191,12 @@ class SQLAlchemyStore:
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
         """Return a record."""
+        check_text("record_id", record_id)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
         """Return the record with that reference."""
+        check_text("reference", reference)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.reference == reference))
 
     def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
@@ -196,7 +209,7 @@ class SQLAlchemyStore:
         """Return one page of the records that match."""
         check_limit(limit)
         start = decode_cursor(after)
-        query = sa.select(sessions_table).where(*_conditions(where or SessionFilter()))
+        query = sa.select(sessions_table).where(*_conditions(setting("where", where, SessionFilter)))
         if start is not None:
             query = query.where(
                 sa.tuple_(sessions_table.c.created_at, sessions_table.c.record_id) > sa.tuple_(*start)
@@ -212,12 +225,14 @@ class SQLAlchemyStore:
 
     async def save(self, record: StoredSession) -> None:
         """Keep a new record."""
+        check_instance("record", record, StoredSession)
         await self.open()
         insert = sa.insert(sessions_table).values(**asdict(await self._sealer.seal(record)), version=1)
         await self._writer.run(lambda connection: int(connection.execute(insert).rowcount))
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
         """Put a record in the place of an older form of it."""
+        check_instance("record", record, StoredSession)
         await self._change(record.record_id, expected, lambda _: record)
 
     async def change_state(
@@ -229,6 +244,8 @@ class SQLAlchemyStore:
     async def _change(
         self, record_id: RequestId, expected: SessionState, change: Callable[[StoredSession], StoredSession]
     ) -> StoredSession:
+        check_text("record_id", record_id)
+        check_state("expected", expected)
         await self.open()
         for _ in range(_TRIES):
             rows = await self._fetch(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
@@ -253,6 +270,7 @@ class SQLAlchemyStore:
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
         """Delete a record."""
+        check_text("record_id", record_id)
         await self.open()
         delete = sa.delete(sessions_table).where(sessions_table.c.record_id == record_id)
         if expected is not None:
@@ -274,6 +292,7 @@ class SQLAlchemyStore:
 
     async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
         """Delete every record whose key has ended."""
+        check_number("ended_for_s", ended_for_s)
         await self._check_clock()
         delete = sa.delete(sessions_table).where(
             sessions_table.c.expires_at <= int(self._clock() - ended_for_s)

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 
+from dan_async._values import setting
 from dan_async.config import TransportOptions, check_url, redact_url
 from dan_async.errors import (
     ClientClosedError,
@@ -90,7 +91,7 @@ class HttpTransport:
     ) -> None:
         self._url = check_url("url", url, schemes=("https", "http"))
         self._where = redact_url(self._url)
-        self._options = options or TransportOptions()
+        self._options = setting("options", options, TransportOptions)
         given = {name.lower() for name in self._options.headers}
         defaults = {name: value for name, value in _HEADERS.items() if name.lower() not in given}
         self._headers = {**defaults, **self._options.headers}

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import aiohttp
 from attrs import define
 
+from dan_async._values import setting
 from dan_async.config import TransportOptions
 from dan_async.deadline import cancel_and_wait
 from dan_async.errors import ConnectError, InvalidFieldError, ProtocolError, RequestTimeoutError
@@ -340,7 +341,7 @@ class WebSocketTransport:
     ) -> None:
         self._opener = SocketOpener(
             url,
-            options=options or TransportOptions(),
+            options=setting("options", options, TransportOptions),
             connect_timeout_s=connect_timeout_s,
             session=session,
         )

@@ -9,10 +9,12 @@ from attrs import field, frozen
 from attrs.converters import optional
 
 from dan_async.crypto.abi import encode_arguments, encode_call
-from dan_async.crypto.address import parse_address
+from dan_async.crypto.address import parse_address, to_checksum_address
+from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address, EntryPointVersion
 from dan_async.user_operation import Call
+from dan_async.userops.proxy_code import PROXY_CODE
 from dan_async.userops.service import version_of
 
 #: A signature of the right length that recovers to some address, so that contracts which refuse malformed ones estimate gas
@@ -31,12 +33,14 @@ class FactoryCall(NamedTuple):
         data: The call data that deploys the account.
         address_function: The factory's function that returns the address: name and types of arguments.
         address_arguments: That function's arguments.
+        address: The address, worked out here: the factory must name the same. None if its code is not known here.
     """
 
     factory: Address
     data: bytes
     address_function: str
     address_arguments: tuple[Any, ...]
+    address: Address | None = None
 
 
 class AccountKind(Protocol):
@@ -114,12 +118,19 @@ class SimpleAccount:
         return encode_call("executeBatch(address[],bytes[])", targets, datas)
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall:
-        """Return how it is deployed."""
+        """Return how it is deployed; with its address, if the factory is the well-known one."""
+        usual = _SIMPLE_FACTORIES[self.version]
+        # The factory's first contract is the account's code, which each account's proxy is made for.
+        first = keccak256(b"\xd6\x94" + bytes.fromhex(usual[2:]) + b"\x01")[12:]
+        start = (to_checksum_address(first), encode_call("initialize(address)", owner))
+        init_code = PROXY_CODE[self.version] + encode_arguments("(address,bytes)", start)
+        factory = self.factory or usual
         return FactoryCall(
-            self.factory or _SIMPLE_FACTORIES[self.version],
+            factory,
             encode_call("createAccount(address,uint256)", owner, salt),
             "getAddress(address,uint256)",
             (owner, salt),
+            _created_at(usual, salt.to_bytes(32), keccak256(init_code)) if factory == usual else None,
         )
 
     def wrap_signature(self, signature: bytes) -> bytes:
@@ -130,6 +141,12 @@ class SimpleAccount:
     def dummy_signature(self) -> bytes:
         """65 bytes."""
         return _DUMMY_SIGNATURE
+
+
+#: Biconomy's factory of V2, the fallback handler of its accounts, and the hash of their proxy's init code: from its SDK.
+_BICONOMY_FACTORY = Address("0x000000a56Aaca3e9a4C479ea6b6CD0DbcB6634F5")
+_BICONOMY_HANDLER = Address("0x0bBa6d96BD616BedC6BFaa341742FD43c60b83C1")
+_BICONOMY_PROXY = bytes.fromhex("9e23d82770fbe728cd88babbb4dd51431b0a3c40bfd053a9fba2db0c3edaa369")
 
 
 @frozen
@@ -146,7 +163,7 @@ class BiconomyV2:
     """
 
     factory: Address = field(
-        default=Address("0x000000a56Aaca3e9a4C479ea6b6CD0DbcB6634F5"),
+        default=_BICONOMY_FACTORY,
         converter=_factory,
     )
     module: Address = field(
@@ -172,13 +189,17 @@ class BiconomyV2:
         return encode_call("executeBatch_y6U(address[],uint256[],bytes[])", *_columns(calls))
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall:
-        """Return how it is deployed."""
+        """Return how it is deployed; with its address, if the factory is the well-known one."""
         arguments = (self.module, encode_call("initForSmartAccount(address)", owner), salt)
+        start = encode_call("init(address,address,bytes)", _BICONOMY_HANDLER, *arguments[:2])
+        salted = keccak256(keccak256(start) + salt.to_bytes(32))
+        is_usual = self.factory == _BICONOMY_FACTORY
         return FactoryCall(
             self.factory,
             encode_call("deployCounterFactualAccount(address,bytes,uint256)", *arguments),
             "getAddressForCounterFactualAccount(address,bytes,uint256)",
             arguments,
+            _created_at(_BICONOMY_FACTORY, salted, _BICONOMY_PROXY) if is_usual else None,
         )
 
     def wrap_signature(self, signature: bytes) -> bytes:
@@ -189,6 +210,11 @@ class BiconomyV2:
     def dummy_signature(self) -> bytes:
         """A wrapped signature."""
         return self.wrap_signature(_DUMMY_SIGNATURE)
+
+
+def _created_at(factory: Address, salt: bytes, init_code_hash: bytes) -> Address:
+    """Return the address that CREATE2 gives to a contract (EIP-1014)."""
+    return to_checksum_address(keccak256(b"\xff" + bytes.fromhex(factory[2:]) + salt + init_code_hash)[12:])
 
 
 def _columns(calls: Sequence[Call]) -> tuple[list[Address], list[int], list[bytes]]:

@@ -14,6 +14,7 @@ from dan_async.errors import (
     InvalidFieldError,
     RpcError,
     TransportError,
+    UserOperationInDoubtError,
     UserOperationRevertedError,
     UserOperationTimeoutError,
 )
@@ -40,6 +41,15 @@ _GAS_MEMBERS = {
     "paymasterVerificationGasLimit": "paymaster_verification_gas_limit",
     "paymasterPostOpGasLimit": "paymaster_post_op_gas_limit",
 }
+
+
+def in_doubt(user_operation_hash: Hex, problem: str) -> UserOperationInDoubtError:
+    """Return the error for an operation that left, after something else went wrong."""
+    return UserOperationInDoubtError(
+        f"the user operation {user_operation_hash} was sent and may have been executed: {problem}",
+        hint="Wait for its receipt; sending the very same operation again is safe, the same calls are not",
+        user_operation_hash=user_operation_hash,
+    )
 
 
 class Bundler:
@@ -69,7 +79,7 @@ class Bundler:
             prices = answer.get(member) if member and isinstance(answer, dict) else answer
             if isinstance(prices, dict):
                 names = ("maxFeePerGas", "maxPriorityFeePerGas")
-                return GasPrice(*(self.service.quantity(prices.get(name), method, name) for name in names))
+                return GasPrice(*(self.service.price(prices.get(name), method, name) for name in names))
         return None
 
     async def estimate_gas(self, operation: UserOperation, *, deadline: Deadline) -> dict[str, int]:
@@ -79,7 +89,7 @@ class Bundler:
         if not isinstance(answer, dict):
             raise self.service.broken(method, "is not an object")
         found = {
-            ours: self.service.quantity(answer[name], method, name)
+            ours: self.service.gas(answer[name], method, name)
             for name, ours in _GAS_MEMBERS.items()
             if answer.get(name) is not None
         }
@@ -107,32 +117,32 @@ class Bundler:
                 before_sleep=lambda details: attempts.append(details.error),
             )
         except RpcError as error:
+            # Unless nothing but connecting failed, an attempt before this one may have arrived.
+            is_first = all(isinstance(one, ConnectError) for one in attempts)
             if await self.is_known(own, deadline=deadline):
                 # After a reply that was lost on the way, the second sending finds the first one's work done.
-                if is_new and all(isinstance(one, ConnectError) for one in attempts):
+                if is_new and is_first:
                     raise DuplicateUserOperationError(
                         f"somebody else sent the user operation {own}",
                         hint="Another program uses the same signer and lane: give them lanes of their own",
                         user_operation_hash=own,
                     ) from error
                 return own
-            raise bundler_error(
-                error, service=self.service.name, method=method, user_operation_hash=own
-            ) from error
+            refusal = bundler_error(error, service=self.service.name, method=method, user_operation_hash=own)
+            if is_first:
+                raise refusal from error
+            raise in_doubt(own, refusal.message) from refusal
         except TransportError as error:
             if all(isinstance(one, ConnectError) for one in (*attempts, error)):
                 raise  # it never left
-            raise UserOperationTimeoutError(
-                f"the user operation {own} was sent, and the bundler's reply was lost: {error.message}",
-                hint="Wait for its receipt; sending the very same operation again is safe, the same calls are not",
-                user_operation_hash=own,
-            ) from error
+            raise in_doubt(own, f"the bundler's reply was lost: {error.message}") from error
         try:
             is_same = from_hex(answer, field="hash", length=32) == expected
         except InvalidFieldError:
             is_same = False
         if not is_same:
-            raise self.service.broken(method, "is not the hash of the operation that was sent")
+            broken = self.service.broken(method, "is not the hash of the operation that was sent")
+            raise in_doubt(own, broken.message) from broken
         return own
 
     async def is_known(self, user_operation_hash: Hex, *, deadline: Deadline) -> bool:
@@ -144,7 +154,7 @@ class Bundler:
         for method in ("eth_getUserOperationByHash", "pimlico_getUserOperationStatus"):
             try:
                 answer = await self.service.ask(method, [user_operation_hash], deadline=deadline)
-            except RpcError:
+            except TransportError:  # no answer is none: what was sent has left all the same
                 continue
             status = answer.get("status") if isinstance(answer, dict) else None
             if answer is not None and status not in _NOT_THERE:
@@ -194,7 +204,7 @@ class Bundler:
         if not found.is_success and not allow_revert:
             raise UserOperationRevertedError(
                 f"the user operation {user_operation_hash} is on the chain, and its calls were reverted"
-                + (f": {found.reason[:200]}" if found.reason else ""),
+                + (f": {' '.join(found.reason[:200].splitlines())}" if found.reason else ""),
                 hint="Its gas is paid. Look at the calls: one of them fails",
                 transaction_hash=found.transaction_hash,
                 reason=found.reason,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from attrs import evolve
 
+from dan_async._values import check_mapping
 from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
@@ -60,7 +61,7 @@ class Erc7677Paymaster:
 
     def __init__(self, service: JsonRpcService, *, context: Mapping[str, Any] | None = None) -> None:
         self._service = service
-        self._context = dict(context or {})
+        self._context = dict(check_mapping("context", context or {}))
 
     async def stub(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
@@ -110,7 +111,7 @@ class Erc7677Paymaster:
                 "paymaster_verification_gas_limit": "paymasterVerificationGasLimit",
                 "paymaster_post_op_gas_limit": "paymasterPostOpGasLimit",
             }
-        if answer.get(next(iter(names.values()))) is None:
+        if answer.get(next(iter(names.values()))) in (None, "", "0x"):
             raise self._service.broken(
                 method, f"names no paymaster for {operation.version}: {', '.join(names.values())}"
             )
@@ -153,7 +154,7 @@ class BiconomyPaymaster:
             "calculateGasLimits": True,
             "expiryDuration": expiry_s,
             "sponsorshipInfo": {
-                "webhookData": dict(webhook_data or {}),
+                "webhookData": dict(check_mapping("webhook_data", webhook_data or {})),
                 "smartAccountInfo": {"name": "BICONOMY", "version": "2.0.0"},
             },
         }
@@ -203,8 +204,15 @@ def _with_members(
     method: str,
 ) -> Operation:
     """Put the members of an answer into an operation; *names* maps our fields to them."""
-    found = {ours: answer[wire] for ours, wire in names.items() if answer.get(wire) is not None}
+    found: dict[str, Any] = {
+        ours: service.gas(answer[wire], method, wire) if "gas" in ours else answer[wire]
+        for ours, wire in names.items()
+        if answer.get(wire) is not None
+    }
     try:
-        return evolve(operation, **found)
+        sponsored = evolve(operation, **found)
     except InvalidFieldError as error:
         raise service.wrong_member(method, error) from error
+    if not any(sponsored.paymaster_and_data[:20]):  # the entry point takes the zero address for none
+        raise service.broken(method, "names the zero address as paymaster: it does not sponsor this")
+    return sponsored

@@ -13,11 +13,12 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from attrs import define, evolve, field, frozen
 
-from dan_async._values import check_text, to_hex
-from dan_async.crypto.hashes import tagged_hash
+from dan_async._values import check_instance, check_text, to_hex
+from dan_async.crypto.hashes import keccak256, tagged_hash
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     BundlerError,
@@ -25,12 +26,15 @@ from dan_async.errors import (
     ConnectError,
     DanError,
     DuplicateUserOperationError,
+    ProtocolError,
+    TransportError,
+    UserOperationInDoubtError,
     UserOperationTimeoutError,
 )
 from dan_async.types import Hex
 from dan_async.user_operation import user_operation_hash
 from dan_async.userops.account_kinds import AccountKind
-from dan_async.userops.bundler import Bundler
+from dan_async.userops.bundler import Bundler, in_doubt
 from dan_async.userops.paymasters import Operation
 from dan_async.userops.sign_user_operation import UserOperationSigner
 
@@ -42,8 +46,12 @@ _KEY_BYTES = 24
 #: Seconds between two looks at the chain's nonce.
 _POLL_S = 0.25
 
-#: Hashes of operations that are remembered as sent.
+#: Hashes of operations that are remembered as sent, and operations of each lane that are remembered as doubtful.
 _MOST_SENT = 4096
+
+#: Nonces that the same calls are signed under, at most, in one call: each further one because the chain showed that
+#: somebody else had used the one before.
+_MOST_NONCES = 4
 
 #: The entry point's code for a nonce that is not the next one. Bundlers use it for one that is taken in their pool, too.
 _NONCE_TAKEN = "AA25"
@@ -60,16 +68,29 @@ def lane_key(seed: bytes, name: str = "") -> int:
     Raises:
         InvalidFieldError: The name is not such a text.
     """
+    check_instance("seed", seed, bytes)
     check_text("lane", name, least=0, most=256)
     return int.from_bytes(tagged_hash("dan_async nonce lane", seed, name.encode())[:_KEY_BYTES])
 
 
+class Doubt(NamedTuple):
+    """The nonce and the hash of the calls of an operation that left, and that nobody was told to wait for."""
+
+    nonce: int
+    calls: bytes
+
+
 @define
 class Turn:
-    """A turn in a lane: the nonce to use, key included, and the hash of the operation that was sent with it, if any."""
+    """
+    A turn in a lane: the nonce to use, key included, and the hash of the operation that was sent with it, if any.
+
+    *doubts* are the lane's: the operations that were refused or cut off after they had left, by their hashes.
+    """
 
     nonce: int
     sent: Hex | None = None
+    doubts: dict[Hex, Doubt] = field(factory=dict)
 
 
 @define
@@ -78,6 +99,7 @@ class _Lane:
     lock: asyncio.Lock = field(factory=asyncio.Lock)
     next_nonce: int | None = None
     last_sent: Hex = ""
+    doubts: dict[Hex, Doubt] = field(factory=dict)
 
 
 class NonceLanes:
@@ -125,12 +147,17 @@ class NonceLanes:
         """
         lane = self._lanes.setdefault(name, _Lane(self.key(name)))
         async with lane.lock:
-            turn = Turn(await self._next_nonce(lane, deadline))
+            turn = Turn(await self._next_nonce(lane, deadline), doubts=lane.doubts)
             try:
                 yield turn
             finally:
                 if turn.sent is not None:
                     lane.next_nonce, lane.last_sent = turn.nonce + 1, turn.sent
+
+    def settle(self, name: str, user_operation_hash: str | None) -> None:
+        """Doubt an operation no longer: its caller knows its hash, and that it may have been executed."""
+        if name in self._lanes and user_operation_hash is not None:
+            self._lanes[name].doubts.pop(user_operation_hash, None)
 
     async def look_again(self, name: str, turn: Turn, *, deadline: Deadline) -> bool:
         """
@@ -147,7 +174,7 @@ class NonceLanes:
         Raises:
             DanError: The chain could not be asked.
         """
-        if not await self._pause(deadline):
+        if not await self.pause(deadline):
             return False
         turn.nonce = max(turn.nonce, await self._fetch(self.key(name), deadline))
         return True
@@ -184,14 +211,14 @@ class NonceLanes:
             nonce = await self._fetch(lane.key, deadline)
             if lane.next_nonce is None or nonce >= lane.next_nonce:
                 return nonce
-            if not await self._pause(deadline):
+            if not await self.pause(deadline):
                 raise UserOperationTimeoutError(
                     f"the lane waits for the user operation {lane.last_sent}, which is not on the chain yet",
                     hint="Wait longer, use another lane, or forget() the lane if the bundler has dropped the operation",
                     user_operation_hash=lane.last_sent,
                 )
 
-    async def _pause(self, deadline: Deadline) -> bool:
+    async def pause(self, deadline: Deadline) -> bool:
         """Wait a moment; return False at once if no time is left for it."""
         left = deadline.remaining()
         if left is not None and left <= _POLL_S:
@@ -209,16 +236,25 @@ class OperationSender:
     bundler: Bundler
     lanes: NonceLanes
     chain_id: int
+    users_of_nonce: Callable[[int, Deadline], Awaitable[frozenset[str]]]
 
     async def send_in_lane(
-        self, prepare: Callable[[int], Awaitable[Operation]], lane: str, deadline: Deadline
+        self,
+        prepare: Callable[[int], Awaitable[Operation]],
+        lane: str,
+        deadline: Deadline,
+        *,
+        call_data: bytes,
+        left: list[Hex],
     ) -> Hex:
         """
         Make, sign and send an operation with the lane's next nonce, which *prepare* takes.
 
         If somebody else was quicker in the same lane, or the bundler's pool is full for this account at the moment, it is
-        tried again: the same operation while its nonce is still the next one, a new one when that nonce is used up, so
-        that the old one can never be executed beside it.
+        tried again: the same operation while its nonce is still the next one, and a new one only when the chain shows that
+        another operation has used that nonce. A bundler's word is not enough: it may hold what it refuses, and execute it.
+
+        *left* is filled with the hashes that may have reached the bundler, for an error that comes from outside.
         """
         signer = self.signer
         if signer is None:
@@ -226,23 +262,82 @@ class OperationSender:
                 "the account's signer cannot sign user operations",
                 hint="Give a SessionSigner, or a wallet with sign_message such as LocalWallet",
             )
+        calls = keccak256(call_data)
         async with self.lanes.turn(lane, deadline=deadline) as turn:
             signed: Operation | None = None
+            nonces: set[int] = set()
             while True:
                 try:
                     if signed is None or signed.nonce != turn.nonce:
+                        executed = await self._find_executed(turn, calls, deadline)
+                        if executed in left:
+                            return executed
+                        if executed is not None:
+                            raise DuplicateUserOperationError(
+                                f"the user operation {executed} of an earlier attempt has made the same calls",
+                                hint="That attempt ended with an error. To make the calls once more, send them again",
+                                user_operation_hash=executed,
+                            )
+                        left.clear()
+                        nonces.add(turn.nonce)
                         operation = await prepare(turn.nonce)
                         signature = await signer.sign_user_operation(
                             operation, entry_point=self.bundler.entry_point, chain_id=self.chain_id
                         )
                         signed = evolve(operation, signature=self.kind.wrap_signature(signature))
-                    # From here on it may be on its way, and the lane waits for it unless it is known that it is not.
-                    turn.sent = to_hex(self._hash(signed))
-                    return await self.send(signed, deadline, is_new=True)
-                except (BundlerError, ConnectError, DuplicateUserOperationError) as error:
-                    turn.sent = None
-                    if not (_is_race(error) and await self.lanes.look_again(lane, turn, deadline=deadline)):
+                    return await self._offer(turn, signed, calls, deadline, left)
+                except (BundlerError, ConnectError, UserOperationInDoubtError) as error:
+                    sent, turn.sent = turn.sent, None
+                    is_race = _is_race(error) and len(nonces) < _MOST_NONCES
+                    if not (is_race and await self.lanes.look_again(lane, turn, deadline=deadline)):
+                        if isinstance(error, UserOperationInDoubtError):
+                            turn.sent = sent
                         raise
+
+    async def _offer(
+        self, turn: Turn, signed: Operation, calls: bytes, deadline: Deadline, left: list[Hex]
+    ) -> Hex:
+        """Send an operation in its turn. From here on it may be on its way; the lane waits for it unless it is refused."""
+        own = turn.sent = to_hex(self._hash(signed))
+        is_new = own not in turn.doubts
+        turn.doubts[own] = Doubt(signed.nonce, calls)
+        if len(turn.doubts) > _MOST_SENT:
+            del turn.doubts[next(iter(turn.doubts))]
+        left.append(own)
+        try:
+            sent = await self.send(signed, deadline, is_new=is_new)
+        except ConnectError:
+            if is_new:  # it never left
+                del turn.doubts[own]
+                left.remove(own)
+            raise
+        del turn.doubts[own]
+        return sent
+
+    async def _find_executed(self, turn: Turn, calls: bytes, deadline: Deadline) -> Hex | None:
+        """
+        Return an operation that left with the same calls and another nonce, if the chain shows that it was executed.
+
+        If there is none, the chain has shown another user for the nonce of each of them.
+        """
+        for sent, doubt in tuple(turn.doubts.items()):
+            if doubt.calls == calls and doubt.nonce != turn.nonce:
+                users = await self._wait_for_users(sent, doubt.nonce, deadline)
+                del turn.doubts[sent]
+                if sent in users:
+                    return sent
+        return None
+
+    async def _wait_for_users(self, sent: Hex, nonce: int, deadline: Deadline) -> frozenset[str]:
+        while True:
+            try:
+                users = await self.users_of_nonce(nonce, deadline)
+            except (BundlerError, TransportError, ProtocolError) as error:
+                raise in_doubt(sent, error.message) from error
+            if users:
+                return users
+            if not await self.lanes.pause(deadline):
+                raise in_doubt(sent, "the chain's node does not show which operation has used its nonce")
 
     async def send(self, operation: Operation, deadline: Deadline, *, is_new: bool = False) -> Hex:
         """Send a signed operation; with *is_new* it is an error if the bundler has it already."""
@@ -267,7 +362,6 @@ class OperationSender:
 
 
 def _is_race(error: DanError) -> bool:
-    """Return whether somebody else is in the lane; with the very same operation, if their calls are the same."""
-    return isinstance(error, DuplicateUserOperationError) or (
-        isinstance(error, BundlerError) and error.entry_point_code == _NONCE_TAKEN
-    )
+    """Return whether somebody else is in the lane, or the operation itself is, after a reply that was lost."""
+    refusal = error.__cause__ if isinstance(error, UserOperationInDoubtError) else error
+    return isinstance(refusal, BundlerError) and refusal.entry_point_code == _NONCE_TAKEN

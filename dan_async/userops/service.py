@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import frozen
 
-from dan_async._values import from_hex, number_of, to_hex
-from dan_async.config import TransportOptions
-from dan_async.crypto.abi import decode_arguments, encode_call
+from dan_async._values import MAX_SAFE_INT, check_int, from_hex, number_of, setting, to_hex
+from dan_async.config import TransportOptions, check_transport
+from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call
+from dan_async.crypto.hashes import keccak256
 from dan_async.deadline import Deadline
 from dan_async.errors import BundlerError, InvalidFieldError, PaymasterError, ProtocolError, RpcError
 from dan_async.retry import RetryDetails, RetryPolicy
@@ -25,14 +25,6 @@ from dan_async.types import Address, EntryPointVersion, Json
 
 if TYPE_CHECKING:
     from dan_async.transport.rpc import Transport
-
-#: Version -> the singleton contract's address.
-ENTRY_POINTS: Mapping[EntryPointVersion, Address] = MappingProxyType(
-    {
-        "v0.6.0": Address("0x5FF137D4b0FDCD49DcA30c7CF57E578a026d2789"),
-        "v0.7.0": Address("0x0000000071727De22E5E9d8BAf0edAc6f37da032"),
-    }
-)
 
 
 def version_of(version: object) -> EntryPointVersion:
@@ -45,6 +37,9 @@ def version_of(version: object) -> EntryPointVersion:
 
 
 _read_number = number_of(256)
+
+#: Most gas in one member of a service's answer, more than a block holds, and most wei for one unit of it.
+_MOST_GAS, _MOST_PRICE = 10**8, 10**15
 
 
 class JsonRpcService:
@@ -78,8 +73,10 @@ class JsonRpcService:
     ) -> None:
         self.name = name
         self._is_owner = isinstance(url, str)
+        if not self._is_owner:
+            check_transport(f"{name}_url", url)
         self._transport = _open(url, options) if isinstance(url, str) else url
-        self._retry = retry or RetryPolicy()
+        self._retry = setting("retry", retry, RetryPolicy)
         self._attempt_s = attempt_s
 
     async def call(
@@ -109,14 +106,23 @@ class JsonRpcService:
 
     async def chain_id(self, *, deadline: Deadline) -> int:
         """Ask for the chain that it serves."""
-        return self.quantity(await self.call("eth_chainId", [], deadline=deadline), "eth_chainId")
+        answer = await self.call("eth_chainId", [], deadline=deadline)
+        return self.quantity(answer, "eth_chainId", most=MAX_SAFE_INT)
 
-    def quantity(self, value: Any, method: str, name: str = "result") -> int:
+    def quantity(self, value: Any, method: str, name: str = "result", *, most: int = 2**256 - 1) -> int:
         """Read a number in an answer."""
         try:
-            return _read_number(value, name)
+            return check_int(name, _read_number(value, name), least=0, most=most)
         except InvalidFieldError as error:
             raise self.wrong_member(method, error) from error
+
+    def gas(self, value: Any, method: str, name: str) -> int:
+        """Read an amount of gas in an answer."""
+        return self.quantity(value, method, name, most=_MOST_GAS)
+
+    def price(self, value: Any, method: str, name: str = "result") -> int:
+        """Read the price of a unit of gas in an answer, in wei."""
+        return self.quantity(value, method, name, most=_MOST_PRICE)
 
     def wrong_member(self, method: str, error: InvalidFieldError) -> ProtocolError:
         """Return the error for an answer with a member that cannot be read."""
@@ -153,6 +159,13 @@ class GasPrice:
     max_priority_fee_per_gas: int
 
 
+#: The event by which an entry point, of either version, says which operation used a nonce.
+_EVENT = to_hex(keccak256(b"UserOperationEvent(bytes32,address,address,uint256,bool,uint256,uint256)"))
+
+#: How many blocks back it is looked for: minutes to hours, and a range that nodes do not refuse.
+_EVENT_BLOCKS = 2000
+
+
 class Chain:
     """A node of the chain, read only."""
 
@@ -182,7 +195,39 @@ class Chain:
         (nonce,) = await self.read(
             entry_point, "getNonce(address,uint192)", (sender, key), "(uint256)", deadline=deadline
         )
+        if nonce >> 64 != key:
+            raise self.service.broken("eth_call", "is a nonce of another lane than was asked for")
         return int(nonce)
+
+    async def users_of_nonce(
+        self, entry_point: Address, sender: Address, nonce: int, *, deadline: Deadline
+    ) -> frozenset[str]:
+        """
+        Return the hash of the operation that used a nonce, as an event of the entry point in the last blocks shows.
+
+        There is none if the node does not know it (yet), and more than one if the node contradicts itself.
+        """
+        method = "eth_blockNumber"
+        latest = self.service.quantity(await self.service.call(method, [], deadline=deadline), method)
+        method, account = "eth_getLogs", to_hex(encode_arguments("(address)", (sender,)))
+        wanted: dict[str, Json] = {
+            "address": entry_point,
+            "fromBlock": hex(max(0, latest - _EVENT_BLOCKS)),
+            "toBlock": "latest",
+            "topics": [_EVENT, None, account],
+        }
+        logs = await self.service.call(method, [wanted], deadline=deadline)
+        try:
+            return frozenset(
+                to_hex(from_hex(log["topics"][1], field="topics", length=32))
+                for log in logs
+                if from_hex(log["data"], field="data")[:32] == nonce.to_bytes(32)
+                and log["address"].lower() == entry_point.lower()
+                and (log["topics"][0], log["topics"][2]) == (_EVENT, account)
+                and not log.get("removed")
+            )
+        except (InvalidFieldError, AttributeError, LookupError, TypeError) as error:
+            raise self.service.broken(method, "is not a list of the entry point's events") from error
 
     async def gas_price(self, *, deadline: Deadline) -> GasPrice:
         """Return a price: twice the base fee of the latest block, and the tip that the node suggests."""
@@ -190,10 +235,15 @@ class Chain:
         block = await self.service.call(method, ["latest", False], deadline=deadline)
         if not isinstance(block, dict):
             raise self.service.broken(method, "is not a block")
-        base = self.service.quantity(block.get("baseFeePerGas", 0), method, "baseFeePerGas")
+        base = self.service.price(block.get("baseFeePerGas", 0), method, "baseFeePerGas")
         method = "eth_maxPriorityFeePerGas"
-        tip = self.service.quantity(await self.service.call(method, [], deadline=deadline), method)
+        tip = self.service.price(await self.service.call(method, [], deadline=deadline), method)
         return GasPrice(2 * base + tip, tip)
+
+    async def usual_price(self, *, deadline: Deadline) -> int:
+        """Return the node's own word for the price of gas, to compare others with."""
+        method = "eth_gasPrice"
+        return self.service.price(await self.service.call(method, [], deadline=deadline), method)
 
 
 class Explanation(NamedTuple):

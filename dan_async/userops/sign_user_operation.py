@@ -9,22 +9,22 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from attrs import evolve
 
 from dan_async._json import dump
-from dan_async._values import check_int, from_hex
-from dan_async.crypto.address import parse_address
+from dan_async._values import MAX_SAFE_INT, check_int, from_hex
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import InvalidFieldError
 from dan_async.permissions.checking import check_permissions
 from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.sign_request import RequestType, SignRequest
-from dan_async.session import MAX_CHAIN_ID, DanModuleInfo, session_of
+from dan_async.session import DanModuleInfo, session_of
 from dan_async.types import Address, Clock, Hex
 from dan_async.user_operation import (
+    ENTRY_POINTS,
     PackedUserOperation,
     UserOperationV06,
     UserOperationV07,
+    check_entry_point,
     user_operation_hash,
 )
-from dan_async.userops.service import ENTRY_POINTS
 
 Operation = TypeVar("Operation", bound=UserOperationV06 | UserOperationV07 | PackedUserOperation)
 
@@ -40,6 +40,7 @@ class MessageSigner(Protocol):
         session: Any,
         *,
         request_type: str | None = None,
+        entry_point: str | None = None,
         timeout: float | None = None,
     ) -> Hex:
         """Sign a message with a session's key; see ``DanClient.sign_message``."""
@@ -68,7 +69,8 @@ async def sign_user_operation(
         user_op: The operation, complete but for its signature: nothing may change after it is signed.
         session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict.
         client: An open ``DanClient``.
-        entry_point: The entry point's address; the well-known one of the operation's version if None.
+        entry_point: The entry point's address; the well-known one of the operation's version if None. The one of another
+            version is refused.
         chain_id: The chain; the session's if None.
         permissions: The session's permissions, as they were given at key generation: then an operation outside of them is
             refused here, before anything is sent. The nodes check them in any case.
@@ -92,17 +94,22 @@ async def sign_user_operation(
     chain = info.chain_id if chain_id is None else chain_id
     if chain is None:
         raise InvalidFieldError("chain_id", "is missing, and the session does not say it either")
+    usual = ENTRY_POINTS[user_op.version]
+    contract = check_entry_point(entry_point or usual, user_op.version, named=entry_point)
     message = {
         "userOperation": user_op.to_dict(),
         "entryPointVersion": user_op.version,
-        "entryPointAddress": parse_address("entry_point", entry_point or ENTRY_POINTS[user_op.version]),
-        "chainId": check_int("chain_id", chain, least=1, most=MAX_CHAIN_ID),
+        "entryPointAddress": contract,
+        "chainId": check_int("chain_id", chain, least=1, most=MAX_SAFE_INT),
     }
     text = permissions_text(permissions)
     if text is not None:
         request = SignRequest(request_type=RequestType.USER_OPERATION, message=dump(message))
         check_permissions(parse_permissions(text), request, now=clock())
-    signature = await client.sign_message(message, info, request_type="accountAbstractionTx", timeout=timeout)
+    named = {} if contract == usual else {"entry_point": contract}
+    signature = await client.sign_message(
+        message, info, request_type="accountAbstractionTx", timeout=timeout, **named
+    )
     return evolve(user_op, signature=from_hex(signature, field="signature", length=_SIGNATURE_LENGTH))
 
 
@@ -228,6 +235,8 @@ class WalletSigner:
     lane_seed: bytes
 
     def __init__(self, wallet: MessageWallet) -> None:
+        if not isinstance(wallet, MessageWallet) or not isinstance(wallet.address, str):
+            raise InvalidFieldError("wallet", "must have an address and an async sign_message()")
         self._wallet = wallet
         self.address = Address(wallet.address)
         self.lane_seed = wallet.address.encode()

@@ -3,32 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
-from dan_async._values import check_int, check_seconds, check_text
+from dan_async._values import MAX_SAFE_INT, chain_in_url, check_int, check_seconds, check_text, setting
 from dan_async.config import Timeouts, TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.deadline import Deadline
-from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.errors import (
+    BundlerError,
+    ConfigurationError,
+    DanError,
+    DuplicateUserOperationError,
+    InvalidFieldError,
+    ProtocolError,
+    UserOperationCostError,
+    UserOperationError,
+    UserOperationInDoubtError,
+)
+from dan_async.permissions.checking import gas_cost
 from dan_async.retry import RetryPolicy
-from dan_async.session import MAX_CHAIN_ID
 from dan_async.types import Address, EntryPointVersion, Hex
-from dan_async.user_operation import Call, UserOperationReceipt, UserOperationV06, UserOperationV07
+from dan_async.user_operation import (
+    ENTRY_POINTS,
+    Call,
+    UserOperationReceipt,
+    UserOperationV06,
+    UserOperationV07,
+    check_entry_point,
+)
 from dan_async.userops.account_kinds import AccountKind, BiconomyV2, FactoryCall, SimpleAccount
-from dan_async.userops.bundler import Bundler
+from dan_async.userops.bundler import Bundler, in_doubt
 from dan_async.userops.paymasters import BiconomyPaymaster, Erc7677Paymaster, Operation, Paymaster
 from dan_async.userops.sending import NonceLanes, OperationSender
-from dan_async.userops.service import ENTRY_POINTS, Chain, GasPrice, JsonRpcService
+from dan_async.userops.service import Chain, GasPrice, JsonRpcService
 from dan_async.userops.sign_user_operation import MessageWallet, UserOperationSigner, WalletSigner
 
 if TYPE_CHECKING:
     from dan_async.transport.rpc import Transport
     from dan_async.wallets.base import Wallet
+
+
+#: Most wei for the gas of one operation, unless the caller says otherwise.
+DEFAULT_COST_LIMIT = 10**17
+
+#: A bundler's price may be this much higher than the chain's own, or else be small: bundlers have minima where gas is cheap.
+_PRICE_FACTOR, _SMALL_PRICE = 4, 10**9
+
+#: Up to this much gas is added to the limit for the check, which costs nothing if unused: operations that two programs
+#: make out of the same calls then differ, and the chain shows whose was executed.
+_SPREAD = 4096
 
 
 class SmartAccountClient:
@@ -52,6 +80,7 @@ class SmartAccountClient:
         owner: Address,
         address: Address | None,
         salt: int,
+        cost_limit: int,
         timeouts: Timeouts,
     ) -> None:
         self._kind = kind
@@ -64,12 +93,18 @@ class SmartAccountClient:
         self._owner = owner
         self._address = address
         self._salt = salt
+        self._cost_limit = cost_limit
         self._timeouts = timeouts
         self._is_checked = self._is_deployed = False
         self._deploying = asyncio.Lock()
         self._lanes = NonceLanes(signer.lane_seed if signer else owner.encode(), self._fetch_nonce)
         self._sender = OperationSender(
-            kind=kind, signer=signer, bundler=bundler, lanes=self._lanes, chain_id=chain_id
+            kind=kind,
+            signer=signer,
+            bundler=bundler,
+            lanes=self._lanes,
+            chain_id=chain_id,
+            users_of_nonce=self._users_of_nonce,
         )
 
     # --- for generate_session_key -------------------------------------------------------------------------------------
@@ -95,7 +130,7 @@ class SmartAccountClient:
 
         Raises:
             BundlerError: The chain's node answered with an error.
-            ProtocolError: The factory is not on this chain.
+            ProtocolError: The factory is not on this chain, or the node names another address than it makes.
             ConfigurationError: The address is not known, and no rpc_url was given to find it out.
         """
         return await self._find_address(self._deadline(None))
@@ -142,24 +177,36 @@ class SmartAccountClient:
         Raises:
             ConfigurationError: An argument is wrong; the account has no signer or no rpc_url; chains do not agree.
             BundlerError: Bundler, paymaster or node refused, with the reason in plain words.
-            DuplicateUserOperationError: This very operation was sent before.
-            UserOperationTimeoutError: The lane's last operation is still not on the chain; or this one was sent and the
-                bundler's reply was lost: ``user_operation_hash`` is there to be waited for.
-            DeadlineExceededError: The time ran out.
+            UserOperationCostError: It could cost more than the client's *cost_limit*; nothing was signed.
+            DuplicateUserOperationError: Another program sent this very operation; or one that an earlier call had sent was
+                executed although that call failed, and made the same calls.
+            UserOperationInDoubtError: It was sent and may have been executed: ``user_operation_hash`` is there to be waited
+                for. The same calls were not signed a second time.
+            UserOperationTimeoutError: The lane's last operation is still not on the chain.
+            DeadlineExceededError: The time ran out before it was sent.
             DanError: The signer did not sign, or a service could not be reached.
         """
         deadline = self._deadline(timeout)
-        wanted = _calls(calls)
-        async with deadline.enforced("sending a user operation"):
-            await self._check_chain(deadline)
-            if await self._look_deployed(deadline):
-                return await self._send(wanted, lane, deadline, deploy=False)
-            async with self._deploying:
+        call_data, left = self._kind.encode_calls(_calls(calls)), list[Hex]()
+        try:
+            async with deadline.enforced("sending a user operation"):
+                await self._check_chain(deadline)
                 if await self._look_deployed(deadline):
-                    return await self._send(wanted, lane, deadline, deploy=False)
-                sent = await self._send(wanted, lane, deadline, deploy=True)
-                await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
-                return sent
+                    return await self._send(call_data, lane, deadline, left, deploy=False)
+                async with self._deploying:
+                    if await self._look_deployed(deadline):
+                        return await self._send(call_data, lane, deadline, left, deploy=False)
+                    sent = await self._send(call_data, lane, deadline, left, deploy=True)
+                    await self._wait_until_deployed(sent, deadline)
+                    return sent
+        except (DuplicateUserOperationError, UserOperationInDoubtError) as error:
+            self._lanes.settle(lane, error.user_operation_hash)
+            raise
+        except DanError as error:
+            if not left or (isinstance(error, UserOperationError) and error.user_operation_hash):
+                raise
+            self._lanes.settle(lane, left[-1])
+            raise in_doubt(left[-1], error.message) from error
 
     async def wait_for_receipt(
         self,
@@ -207,7 +254,8 @@ class SmartAccountClient:
         async with deadline.enforced("preparing a user operation"):
             await self._check_chain(deadline)
             deploy = not await self._look_deployed(deadline)
-            return await self._prepare(_calls(calls), nonce, deadline, deploy=deploy)
+            call_data = self._kind.encode_calls(_calls(calls))
+            return await self._prepare(call_data, nonce, deadline, deploy=deploy)
 
     async def send_signed(
         self,
@@ -239,22 +287,27 @@ class SmartAccountClient:
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    async def _send(self, calls: Sequence[Call], lane: str, deadline: Deadline, *, deploy: bool) -> Hex:
+    async def _send(
+        self, call_data: bytes, lane: str, deadline: Deadline, left: list[Hex], *, deploy: bool
+    ) -> Hex:
         async def prepare(nonce: int) -> Operation:
-            return await self._prepare(calls, nonce, deadline, deploy=deploy)
+            return await self._prepare(call_data, nonce, deadline, deploy=deploy)
 
-        return await self._sender.send_in_lane(prepare, lane, deadline)
+        return await self._sender.send_in_lane(prepare, lane, deadline, call_data=call_data, left=left)
 
-    async def _prepare(
-        self, calls: Sequence[Call], nonce: int, deadline: Deadline, *, deploy: bool
-    ) -> Operation:
+    async def _wait_until_deployed(self, sent: Hex, deadline: Deadline) -> None:
+        try:
+            await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
+        except BundlerError as error:  # refuses to say, not to send
+            raise in_doubt(sent, error.message) from error
+
+    async def _prepare(self, call_data: bytes, nonce: int, deadline: Deadline, *, deploy: bool) -> Operation:
         """Build an operation that is complete but for its signature: price, gas, paymaster."""
-        price = await self._bundler.gas_price(deadline=deadline)
         draft = self._draft(
             sender=await self._find_address(deadline),
             nonce=nonce,
-            call_data=self._kind.encode_calls(calls),
-            price=price or await self._chain.gas_price(deadline=deadline),
+            call_data=call_data,
+            price=await self._price(deadline),
             factory=self._deployment() if deploy else None,
         )
         paymaster, is_final = self._paymaster, True
@@ -268,11 +321,34 @@ class SmartAccountClient:
         gas = await self._bundler.estimate_gas(draft, deadline=deadline)
         if not (isinstance(draft, UserOperationV07) and draft.paymaster is not None):
             gas = {name: value for name, value in gas.items() if not name.startswith("paymaster")}
+        gas["verification_gas_limit"] += secrets.randbelow(_SPREAD)
         changes: dict[str, Any] = dict(gas)
         draft = evolve(draft, **changes)
         if paymaster is not None and not is_final:
             draft = await paymaster.sponsor(draft, **where)
+        cost = gas_cost(draft)
+        if cost > self._cost_limit:
+            raise UserOperationCostError(
+                f"the gas of this operation could cost {cost} wei, more than the limit of {self._cost_limit} wei",
+                hint="Nothing was signed. If that is a price you would pay, give the client a higher cost_limit",
+                cost=cost,
+                limit=self._cost_limit,
+            )
         return evolve(draft, signature=b"")
+
+    async def _price(self, deadline: Deadline) -> GasPrice:
+        """Return the bundler's price of gas, if it is of the size of the chain's own; without one the chain's."""
+        price = await self._bundler.gas_price(deadline=deadline)
+        if price is None:
+            return await self._chain.gas_price(deadline=deadline)
+        most = max(_PRICE_FACTOR * await self._chain.usual_price(deadline=deadline), _SMALL_PRICE)
+        if not price.max_priority_fee_per_gas <= price.max_fee_per_gas <= most:
+            raise ProtocolError(
+                f"the bundler's price of gas is {price.max_fee_per_gas} wei with a tip of "
+                f"{price.max_priority_fee_per_gas}, and at most {most} is in keeping with the chain's own price",
+                hint="Nothing was signed. Use another bundler, or another rpc_url if the node is wrong",
+            )
+        return price
 
     def _draft(
         self, *, sender: Address, nonce: int, call_data: bytes, price: GasPrice, factory: FactoryCall | None
@@ -314,6 +390,11 @@ class SmartAccountClient:
                 "(address)",
                 deadline=deadline,
             )
+            if address != (found.address or address):
+                raise ProtocolError(
+                    f"the node says that the account's address is {address}, and its factory makes {found.address}",
+                    hint="Send nothing to either. Check rpc_url: it lies, or the chain has another factory at this address",
+                )
             self._address = Address(address)
         return self._address
 
@@ -327,6 +408,10 @@ class SmartAccountClient:
         return await self._chain.nonce(
             self.entry_point, await self._find_address(deadline), key, deadline=deadline
         )
+
+    async def _users_of_nonce(self, nonce: int, deadline: Deadline) -> frozenset[str]:
+        sender = await self._find_address(deadline)
+        return await self._chain.users_of_nonce(self.entry_point, sender, nonce, deadline=deadline)
 
     async def _check_chain(self, deadline: Deadline) -> None:
         """Check, once, that bundler and node are on the account's chain: nothing is signed for another one."""
@@ -378,8 +463,6 @@ def _calls(calls: Call | Iterable[Call]) -> Sequence[Call]:
     return found
 
 
-_CHAIN_IN_URL = re.compile(r"/api/v[23]/([0-9]{1,16})(?:/|\Z)")
-
 _BICONOMY_PAYMASTER = "https://paymaster.biconomy.io/api/v1"
 
 
@@ -398,6 +481,7 @@ async def create_smart_account_client(
     salt: int = 0,
     entry_point: str | None = None,
     chain_id: int | None = None,
+    cost_limit: int = DEFAULT_COST_LIMIT,
     options: TransportOptions | None = None,
     retry: RetryPolicy | None = None,
     timeouts: Timeouts | None = None,
@@ -419,8 +503,11 @@ async def create_smart_account_client(
         address: The account's address; if None, its factory is asked.
         owner: The account's owner, if that is not the signer: a session may sign for an account with another owner.
         salt: Tells several accounts of one owner apart.
-        entry_point: The entry point; the well-known one of the account's version if None.
+        entry_point: The entry point; the well-known one of the account's version if None. The one of another version is
+            refused.
         chain_id: The chain; if None, the one in the bundler's URL (…/api/v2/80002/… or v3), or else the bundler is asked.
+        cost_limit: Most wei that the gas of one operation may cost, whoever pays for it: all its gas limits times its
+            ``max_fee_per_gas``, as the entry point reserves it. By default a tenth of one unit of the chain's currency.
         options: How to connect.
         retry: How often failed attempts are repeated.
         timeouts: ``total_s`` bounds each call, ``attempt_s`` each attempt.
@@ -444,9 +531,14 @@ async def create_smart_account_client(
             "is one of three, with biconomy_paymaster_api_key and paymaster: one of them pays",
         )
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
+    if getattr(kind, "version", None) not in ENTRY_POINTS:
+        raise InvalidFieldError("account", f"must be a kind of account, not {type(account).__name__}")
+    if paymaster is not None and not callable(getattr(paymaster, "aclose", None)):
+        raise InvalidFieldError("paymaster", f"must be a paymaster, not {type(paymaster).__name__}")
     check_int("salt", salt, least=0, most=2**256 - 1)
-    limits = timeouts or Timeouts()
-    contract = parse_address("entry_point", entry_point) if entry_point else ENTRY_POINTS[kind.version]
+    check_int("cost_limit", cost_limit, least=1, most=2**256 - 1)
+    limits = setting("timeouts", timeouts, Timeouts)
+    contract = check_entry_point(entry_point or ENTRY_POINTS[kind.version], kind.version, named=entry_point)
     owner_address = parse_address("owner" if owner else "signer", owner or _address_of(signer))
     known = None if address is None else parse_address("address", address)
 
@@ -477,6 +569,7 @@ async def create_smart_account_client(
         owner=owner_address,
         address=known,
         salt=salt,
+        cost_limit=cost_limit,
         timeouts=limits,
     )
 
@@ -495,8 +588,8 @@ def _operation_signer(signer: Wallet | UserOperationSigner) -> UserOperationSign
 
 
 async def _chain_id(chain_id: int | None, url: str | Transport, bundler: Bundler, timeouts: Timeouts) -> int:
-    if chain_id is None and isinstance(url, str) and (found := _CHAIN_IN_URL.search(url)):
-        chain_id = int(found[1])
+    if chain_id is None:
+        chain_id = chain_in_url(url)
     if chain_id is None:
         chain_id = await bundler.service.chain_id(deadline=Deadline(timeouts.total_s))
-    return check_int("chain_id", chain_id, least=1, most=MAX_CHAIN_ID)
+    return check_int("chain_id", chain_id, least=1, most=MAX_SAFE_INT)

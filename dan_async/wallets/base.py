@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar, runtime_checkable
 
-from dan_async._values import check_seconds, to_hex
+from dan_async._values import check_bool, check_seconds, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import read_signature
@@ -91,7 +91,7 @@ class CallbackWallet:
         if not callable(sign):
             raise InvalidFieldError("sign", f"must be a coroutine function, not {type(sign).__name__}")
         self.address = parse_address("address", address)
-        self.interactive = interactive
+        self.interactive = check_bool("interactive", interactive)
         self._sign = sign
 
     async def sign_typed_data(self, typed_data: TypedData) -> Hex:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dan_async._values import to_hex
+from dan_async._values import check_bool, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError, require_extra
 from dan_async.types import Address, Hex, TypedData
@@ -44,7 +44,7 @@ class EthAccountWallet:
                 "account", f"must be an account of eth-account, not {type(account).__name__}"
             )
         self.address = parse_address("account.address", account.address)
-        self.interactive = interactive
+        self.interactive = check_bool("interactive", interactive)
         self._account = account
 
     async def sign_typed_data(self, typed_data: TypedData) -> Hex:

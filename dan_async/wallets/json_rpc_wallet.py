@@ -6,8 +6,8 @@ import json
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from dan_async._values import check_seconds
-from dan_async.config import TransportOptions
+from dan_async._values import check_bool, check_seconds
+from dan_async.config import TransportOptions, check_transport
 from dan_async.crypto.address import parse_address
 from dan_async.errors import (
     InvalidFieldError,
@@ -75,9 +75,11 @@ class JsonRpcWallet:
         options: TransportOptions | None = None,
     ) -> None:
         self.address = parse_address("address", address)
-        self.interactive = interactive
+        self.interactive = check_bool("interactive", interactive)
         self._timeout_s = check_seconds("timeout_s", timeout_s)
         self._is_owner = isinstance(url, str)
+        if not self._is_owner:
+            check_transport("url", url)
         self._transport = _open(url, options) if isinstance(url, str) else url
 
     @classmethod
@@ -109,6 +111,8 @@ class JsonRpcWallet:
         if address is not None:
             return cls(url, address=address, interactive=interactive, timeout_s=timeout_s, options=options)
         check_seconds("timeout_s", timeout_s)
+        if not isinstance(url, str):
+            check_transport("url", url)
         transport = _open(url, options) if isinstance(url, str) else url
         try:
             accounts = await _call(transport, "eth_accounts", "[]", timeout_s)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import NoReturn
 
 from dan_async._values import from_hex, to_hex
 from dan_async.crypto.address import point_to_address
-from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.eip712 import takes_long, typed_data_digest
 from dan_async.crypto.signature import personal_message_digest, sign_digest, signing_key
 from dan_async.types import Address, Hex, TypedData
 
@@ -48,7 +49,11 @@ class LocalWallet:
         Raises:
             InvalidFieldError: It is not well-formed typed data.
         """
-        return to_hex(self.sign_digest(typed_data_digest(typed_data)))
+        if takes_long(typed_data):
+            digest = await asyncio.to_thread(typed_data_digest, typed_data)
+        else:
+            digest = typed_data_digest(typed_data)
+        return to_hex(self.sign_digest(digest))
 
     def sign_digest(self, digest: bytes) -> bytes:
         """

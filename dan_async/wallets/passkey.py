@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from dan_async._json import dump, load
-from dan_async._values import check_seconds, check_text
+from dan_async._values import check_list, check_seconds, check_text
 from dan_async.errors import (
     ConfigurationError,
     DanError,
@@ -203,7 +203,9 @@ class PasskeyRegister(_Passkey):
             "displayName": check_text("display_name", display_name or user_name, most=256),
         }
         self._rp_name = check_text("rp_name", rp_name, most=256)
-        self._exclude = tuple(check_credential_id("exclude", entry) for entry in exclude)
+        self._exclude = tuple(
+            check_credential_id("exclude", entry) for entry in check_list("exclude", exclude)
+        )
         self._made = ""
 
     @property

@@ -22,7 +22,7 @@ from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
 from dan_async.deadline import Deadline
 from dan_async.errors import ConnectError, DanError, NodeError, NodeUnreachableError, RequestTimeoutError
 from dan_async.nodes import RestPolicy
-from dan_async.nodes.node import Node
+from dan_async.nodes.node import Node, Request
 from dan_async.protocols.node import PROTOCOL, identity_digest
 from dan_async.retry import RetryPolicy
 from dan_async.transport.websocket import Backoff, WebSocketTransport
@@ -73,9 +73,8 @@ class Bench:
 
     async def call(self, number: int, *, total_s: float = 40) -> None:
         try:
-            result = await self.node.call(
-                "dan_test", json.dumps({"number": number}), lambda value: value, deadline=Deadline(total_s)
-            )
+            request = Request("dan_test", json.dumps({"number": number}), lambda value: value)
+            result = await self.node.call(request, deadline=Deadline(total_s))
         except DanError as error:
             self.endings.append((number, error))
         else:

@@ -14,7 +14,7 @@ from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
 from dan_async.deadline import Deadline
 from dan_async.errors import GatewayError, NodeUnreachableError, RateLimitedError
 from dan_async.nodes import RestPolicy
-from dan_async.nodes.node import Node
+from dan_async.nodes.node import Node, Request
 from dan_async.retry import RetryDetails, RetryPolicy
 from tests.gateway_server import CountingWallet, operate
 
@@ -69,7 +69,7 @@ async def waits_at(
         )
         try:
             with pytest.raises((RateLimitedError, NodeUnreachableError)) as caught:
-                await node.call("dan_health", "{}", lambda value: value, deadline=Deadline(total_s))
+                await node.call(Request("dan_health", "{}", lambda value: value), deadline=Deadline(total_s))
         finally:
             await node.aclose()
     return sleeper.waits, caught.value
@@ -106,7 +106,7 @@ async def test_after_the_cap_the_node_is_really_asked_again(scheme: str) -> None
             rest=RestPolicy(first_s=0.01),
         )
         with pytest.raises(RateLimitedError):
-            await node.call("dan_health", "{}", lambda value: value, deadline=Deadline(5))
+            await node.call(Request("dan_health", "{}", lambda value: value), deadline=Deadline(5))
         await node.aclose()
         assert len(asked) == 2
     assert node.health.rests_for_s <= 0.05

@@ -19,7 +19,8 @@ import pytest
 
 from dan_async.crypto import keccak256, to_checksum_address
 from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call
-from dan_async.userops.service import ENTRY_POINTS
+from dan_async.types import EntryPointVersion
+from dan_async.user_operation import ENTRY_POINTS
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
@@ -31,6 +32,9 @@ ARTIFACTS = {
 }
 CHAIN_ID = 31337
 ETHER = 10**18
+
+#: The deterministic deployer that is at this address on every chain (Arachnid's proxy).
+DEPLOYER = "0x4e59b44847b379578588920cA78FbF26c0B4956C"
 
 _START_S = 100.0
 
@@ -103,6 +107,12 @@ class LocalChain:
         """Deploy a contract of the package and give its address."""
         bytecode = json.loads((ARTIFACTS[version] / f"{name}.json").read_text())["bytecode"]
         return self.transact(data=bytecode + arguments.hex())["contractAddress"]
+
+    def put_well_known_factory(self, version: EntryPointVersion) -> None:
+        """Deploy SimpleAccountFactory where everybody expects it: by the deployer of EIP-1014 that Anvil has, with salt 0."""
+        bytecode = json.loads((ARTIFACTS[version] / "SimpleAccountFactory.json").read_text())["bytecode"]
+        arguments = encode_arguments("(address)", (ENTRY_POINTS[version],))
+        self.transact(to=DEPLOYER, data="0x" + "00" * 32 + bytecode[2:] + arguments.hex())
 
     def call(self, contract: str, signature: str, *arguments: Any, returns: str) -> tuple[Any, ...]:
         """Call a function without changing anything."""

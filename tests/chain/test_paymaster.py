@@ -12,9 +12,8 @@ from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.errors import PaymasterError, RpcError
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import EntryPointVersion
-from dan_async.user_operation import UserOperationV06, UserOperationV07
+from dan_async.user_operation import ENTRY_POINTS, UserOperationV06, UserOperationV07
 from dan_async.userops import Call, SimpleAccount, create_smart_account_client
-from dan_async.userops.service import ENTRY_POINTS
 from tests.chain.local_chain import CHAIN_ID, ETHER, LocalChain
 
 # Starting the bundler counts to the first test that needs it.

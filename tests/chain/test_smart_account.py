@@ -11,12 +11,16 @@ from attrs import evolve
 
 from dan_async import LocalWallet, Timeouts
 from dan_async.crypto.abi import encode_call
+from dan_async.deadline import Deadline
 from dan_async.errors import (
     BundlerError,
     DuplicateUserOperationError,
     InvalidFieldError,
+    RpcError,
     UserOperationRevertedError,
 )
+from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.transport.rpc import Transport
 from dan_async.types import EntryPointVersion
 from dan_async.user_operation import UserOperationReceipt
 from dan_async.userops import (
@@ -26,6 +30,7 @@ from dan_async.userops import (
     WalletSigner,
     create_smart_account_client,
 )
+from dan_async.userops.service import JsonRpcService
 from tests.chain.local_chain import CHAIN_ID, ETHER, LocalChain
 
 # Starting the bundler counts to the first test that needs it.
@@ -40,14 +45,17 @@ def fresh_address() -> str:
 
 
 async def account_of(
-    chain: LocalChain, bundler_url: str, version: EntryPointVersion = "v0.7.0", **options: Any
+    chain: LocalChain, bundler_url: str | Transport, version: EntryPointVersion = "v0.7.0", **options: Any
 ) -> SmartAccountClient:
     """A SimpleAccount of a new key, with one ether."""
-    options = {"signer": LocalWallet(secrets.token_bytes(32)), "chain_id": CHAIN_ID} | options
+    options = {
+        "signer": LocalWallet(secrets.token_bytes(32)),
+        "chain_id": CHAIN_ID,
+        "account": SimpleAccount(version, factory=chain.factories[version]),
+    } | options
     account = await create_smart_account_client(
         bundler_url=bundler_url,
         rpc_url=chain.url,
-        account=SimpleAccount(version, factory=chain.factories[version]),
         timeouts=Timeouts(total_s=60),
         **options,
     )
@@ -74,6 +82,49 @@ async def test_calls_are_made_and_the_account_is_deployed(
         await account.wait_for_receipt(await account.send_user_operation(batch))
         assert chain.balance(second) == 2 * value
         assert await account.get_nonce() == account.lanes.key() << 64 | 2
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_well_known_factorys_address_is_worked_out(
+    chain: LocalChain, bundler_url: str, version: EntryPointVersion
+) -> None:
+    """The factory that its own code puts at the well-known address names, and deploys to, the address worked out here."""
+    chain.put_well_known_factory(version)
+    wallet, salt = LocalWallet(secrets.token_bytes(32)), secrets.randbits(64)
+    async with await account_of(
+        chain, bundler_url, version, signer=wallet, salt=salt, account=SimpleAccount(version)
+    ) as account:
+        address = await account.get_address()
+        assert SimpleAccount(version).deployment(wallet.address, salt).address == address
+        await account.wait_for_receipt(await account.send_user_operation(Call(fresh_address(), 1)))
+        assert chain.has_code(address)
+
+
+async def test_the_chain_decides_whether_an_operation_is_made_again(
+    chain: LocalChain, bundler_url: str
+) -> None:
+    """A bundler that executes what it says it refuses, and denies it: the entry point's event shows whose the nonce was."""
+    honest = JsonRpcService("bundler", bundler_url)
+    deadline, offered, to = Deadline(60), [], fresh_address()
+
+    async def lying(method: str, params: Any) -> Any:
+        if method in ("eth_getUserOperationByHash", "pimlico_getUserOperationStatus"):
+            return None
+        answer = await honest.ask(method, params, deadline=deadline)
+        if method == "eth_sendUserOperation":
+            offered.append(answer)
+            raise RpcError(-32500, "AA25 invalid account nonce")
+        return answer
+
+    wallet = LocalWallet(secrets.token_bytes(32))
+    async with await account_of(chain, bundler_url, signer=wallet) as account:
+        await account.wait_for_receipt(await account.send_user_operation(Call(fresh_address(), 1)))
+    async with await account_of(chain, InMemoryTransport(lying), signer=wallet) as account:
+        sent = await account.send_user_operation(Call(to, 7))
+        assert (await account.wait_for_receipt(sent)).is_success
+    await honest.aclose()
+    assert set(offered) == {sent}
+    assert chain.balance(to) == 7
 
 
 async def test_lanes_do_not_wait_for_each_other_and_keep_their_order(

@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dan_async.user_operation import UserOperationV06, UserOperationV07, user_operation_hash
-from dan_async.userops.service import ENTRY_POINTS
+from dan_async.user_operation import ENTRY_POINTS, UserOperationV06, UserOperationV07, user_operation_hash
 from tests.chain.local_chain import CHAIN_ID, LocalChain
 from tests.strategies import addresses
 

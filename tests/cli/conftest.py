@@ -12,7 +12,7 @@ import pytest
 from attrs import frozen
 
 from dan_async.cli.__main__ import main
-from dan_async.cli.choices import ENVIRONMENT_VARIABLE
+from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
 
 
 @frozen
@@ -42,7 +42,7 @@ class Run(Protocol):
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run ``dan-async`` in this process, with no wallet in the environment."""
-    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.delenv(PRIVATE_KEY_VARIABLE, raising=False)
     monkeypatch.delenv("DAN_ASYNC_DEBUG", raising=False)
 
     def finish(*args: str) -> Finished:

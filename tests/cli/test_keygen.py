@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from dan_async import DanSessionKeyPayload, LocalWallet
-from dan_async.cli.choices import ENVIRONMENT_VARIABLE
+from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
 from tests.cli.conftest import Run, command
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
@@ -178,7 +178,7 @@ def test_the_owner_is_the_one_of_the_key_file(run: Run, key_file: str) -> None:
 
 def test_the_owner_is_the_one_of_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an option, the variable counts, and no throwaway key is made."""
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, KEY)
+    monkeypatch.setenv(PRIVATE_KEY_VARIABLE, KEY)
     finished = run(*DEVNET, "--json")
     assert json.loads(finished.out)["eoaAddress"] == ADDRESS
     assert "throwaway" not in finished.err

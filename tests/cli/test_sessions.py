@@ -164,6 +164,11 @@ def test_revoking_asks_the_owner_and_the_nodes(
         (["list", *STORE, "--state", "lost"], "--state"),
         (["list", *STORE, "--after", "x"], "after"),
         (["show", "nothing", *STORE], "no record of that id or reference"),
+        (["revoke", "x", *STORE, "--devnet", "2-of-3"], "--devnet"),
+        (
+            ["revoke", "x", *STORE, "--gateway", "wss://g.example/v1", "--api-version", "v3"],
+            "--api-version must",
+        ),
     ],
 )
 def test_wrong_input_is_refused(

@@ -111,7 +111,7 @@ def test_a_gateway_of_the_other_version_is_taken(run: Run) -> None:
     ("args", "said"),
     [
         ((), "no network is named. Use --node URL=OPERATOR"),
-        (("--node", "x"), "--node: node must have the form URL=OPERATOR"),
+        (("--node", "x"), "--node: must have the form URL=OPERATOR"),
         (("--node", DOWN, "--node", "y"), "--node number 2"),
         (("--node", DOWN, "--node", DOWN), "--node names an operator twice"),
         (("--node", f"ws://node.example/v1/rpc={OPERATOR}"), "to a host that is not loopback"),

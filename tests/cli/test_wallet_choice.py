@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
-from dan_async.cli.choices import ENVIRONMENT_VARIABLE, WalletOpener, choose_wallet
+from dan_async.cli.choices import PRIVATE_KEY_VARIABLE, WalletOpener, choose_wallet
 from dan_async.errors import ConfigurationError
 from dan_async.wallets import LocalWallet
 
@@ -53,13 +54,13 @@ async def test_a_key_file_gives_its_address(key_file: Path, text: str) -> None:
 
 async def test_the_environment_gives_the_wallet() -> None:
     """The variable holds the key itself."""
-    async with choose(environment={ENVIRONMENT_VARIABLE: KEY + "\n"})() as wallet:
+    async with choose(environment={PRIVATE_KEY_VARIABLE: KEY + "\n"})() as wallet:
         assert wallet.address == ADDRESS
 
 
 async def test_an_option_wins_over_the_environment(key_file: Path) -> None:
     """What was typed for this run counts."""
-    async with choose(key_file=key_file, environment={ENVIRONMENT_VARIABLE: OTHER_KEY})() as wallet:
+    async with choose(key_file=key_file, environment={PRIVATE_KEY_VARIABLE: OTHER_KEY})() as wallet:
         assert wallet.address == ADDRESS
 
 
@@ -85,14 +86,14 @@ async def test_a_throwaway_key_is_announced_and_fresh(capsys: pytest.CaptureFixt
 
 async def test_the_environment_wins_over_a_throwaway_key() -> None:
     """A devnet uses the named owner if there is one."""
-    async with choose(environment={ENVIRONMENT_VARIABLE: KEY}, throwaway_allowed=True)() as wallet:
+    async with choose(environment={PRIVATE_KEY_VARIABLE: KEY}, throwaway_allowed=True)() as wallet:
         assert wallet.address == ADDRESS
 
 
 def test_no_wallet_is_refused_where_it_matters() -> None:
     """Outside a devnet somebody must be the owner; the error lists the ways."""
     with pytest.raises(
-        ConfigurationError, match=f"(?s)--private-key-file.*{ENVIRONMENT_VARIABLE}.*--wallet-rpc"
+        ConfigurationError, match=f"(?s)--private-key-file.*{PRIVATE_KEY_VARIABLE}.*--wallet-rpc"
     ):
         choose()
 
@@ -137,8 +138,8 @@ def test_a_malformed_key_is_refused_and_not_repeated(key_file: Path, content: by
 
 def test_a_malformed_key_in_the_environment_names_the_variable() -> None:
     """And does not repeat it."""
-    with pytest.raises(ConfigurationError, match=ENVIRONMENT_VARIABLE) as caught:
-        choose(environment={ENVIRONMENT_VARIABLE: KEY[:-2]})
+    with pytest.raises(ConfigurationError, match=PRIVATE_KEY_VARIABLE) as caught:
+        choose(environment={PRIVATE_KEY_VARIABLE: KEY[:-2]})
     assert KEY[:-2] not in str(caught.value)
 
 
@@ -171,3 +172,28 @@ def test_a_readable_key_file_is_pointed_out(
     key_file.chmod(mode)
     choose(key_file=key_file)
     assert ("chmod 600" in capsys.readouterr().err) is warned
+
+
+def test_the_mode_is_that_of_the_file_that_was_read(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another file that takes its name after it was opened hides nothing."""
+    open_file = Path.open
+
+    def open_and_replace(path: Path, mode: str) -> IO[Any]:
+        file = open_file(path, mode)
+        path.unlink()
+        path.touch(mode=0o600)
+        return file
+
+    key_file.chmod(0o640)
+    monkeypatch.setattr(Path, "open", open_and_replace)
+    choose(key_file=key_file)
+    assert "chmod 600" in capsys.readouterr().err
+
+
+def test_a_file_of_other_bytes_holds_no_key(key_file: Path) -> None:
+    """The error says what is missing, not how the bytes were to be read."""
+    key_file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="does not hold a private key in hex"):
+        choose(key_file=key_file)

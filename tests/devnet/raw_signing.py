@@ -30,6 +30,7 @@ from dan_async.protocols.node_signing import (
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import RequestType, SignRequest
 from dan_async.session import DanSessionKeyPayload
+from dan_async.user_operation import ENTRY_POINTS
 from tests.devnet.raw_client import Keygen, RawNode
 
 __all__ = ["Signer", "signature_from", "text_request", "user_operation"]
@@ -58,7 +59,7 @@ def user_operation(target: str = "0x" + "33" * 20) -> SignRequest:
     message = {
         "userOperation": operation,
         "entryPointVersion": "v0.6.0",
-        "entryPointAddress": "0x" + "22" * 20,
+        "entryPointAddress": ENTRY_POINTS["v0.6.0"],
         "chainId": 80002,
     }
     return SignRequest(request_type=RequestType.USER_OPERATION, message=json.dumps(message))

@@ -77,7 +77,7 @@ async def test_presign_refusals(signer, members, expected):
 async def test_signers_are_exactly_t_parties_with_this_node(signer):
     """t - 1, t + 1, without this node, with a stranger: never."""
     all_three = signer.ack.participants
-    with_stranger = tuple(sorted((all_three[0], fields.ADDRESS.read(STRANGER, "signers")), key=str.lower))
+    with_stranger = tuple(sorted((all_three[0], fields.ADDRESS.read("signers", STRANGER)), key=str.lower))
     for signers in (all_three[1:], all_three, with_stranger):
         assert await code(signer, signer.presign_params(signers=signers)) == NodeCode.WRONG_PARTICIPANTS
         params = signer.sign_params(signer.setup([text_request()]), signers=signers)

@@ -107,7 +107,8 @@ async def test_a_hash(account, local, given):
 async def test_transactions(account, local, name):
     """Eth-account recovers the sender from the raw transaction, and would have signed the same but for the nonce."""
     transaction = TRANSACTIONS[name]
-    signed = await account.sign_transaction({**transaction, "from": local.address})
+    named = {} if "chainId" in transaction else {"chain_id": 0}
+    signed = await account.sign_transaction({**transaction, "from": local.address}, **named)
     assert Account.recover_transaction(signed.raw_transaction) == local.address
     theirs = local.sign_transaction(transaction)
     assert type(signed) is type(theirs)
@@ -176,6 +177,73 @@ async def test_wrong_values_are_refused_and_nothing_is_sent(net, account, call):
     with pytest.raises(InvalidFieldError):
         await call(account)
     assert not net.calls
+
+
+@pytest.fixture
+async def bound(net):
+    """An account whose session says its chain."""
+    async with DanClient(net.network(), clock=lambda: net.now) as dan:
+        yield DanAccount(dan, net.session(chain_id=80002))
+
+
+CHAINED = {"EIP712Domain": [{"name": "chainId", "type": "uint256"}], "A": [{"name": "b", "type": "uint256"}]}
+
+
+def typed_data(chain):
+    return {"types": CHAINED, "primaryType": "A", "domain": {"chainId": chain}, "message": {"b": 1}}
+
+
+CALLS = {
+    "legacy": lambda account, chain, **named: account.sign_transaction({**LEGACY, "chainId": chain}, **named),
+    "1559": lambda account, chain, **named: account.sign_transaction(
+        {**TYPED, **FEES, "chainId": chain}, **named
+    ),
+    "access list": lambda account, chain, **named: account.sign_transaction(
+        {**TYPED, "gasPrice": 9, "accessList": [], "chainId": hex(chain)}, **named
+    ),
+    "authorisation": lambda account, chain, **named: account.sign_authorization(
+        {"chainId": chain, "address": TO, "nonce": 0}, **named
+    ),
+    "typed data": lambda account, chain, **named: account.sign_typed_data(
+        full_message=typed_data(chain), **named
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_another_chain_than_the_sessions_is_refused_unless_it_is_named(net, bound, name):
+    """0, which is every chain, as well; and nothing is sent."""
+    sign = CALLS[name]
+    for chain, named in ((137, {}), (0, {}), (80002, {"chain_id": 137}), (0, {"chain_id": 137})):
+        with pytest.raises(InvalidFieldError, match="chainId"):
+            await sign(bound, chain, **named)
+    assert not net.calls
+    for chain, named in ((80002, {}), (137, {"chain_id": 137}), (0, {"chain_id": 0})):
+        assert (await sign(bound, chain, **named)).r
+
+
+async def test_a_legacy_transaction_without_a_chain_is_for_every_chain(net, bound, account):
+    """It can be replayed anywhere: only by name, whether the session says its chain or not."""
+    for each in (bound, account):
+        with pytest.raises(InvalidFieldError, match="every chain"):
+            await each.sign_transaction(LEGACY)
+    assert not net.calls
+    assert (await bound.sign_transaction(LEGACY, chain_id=0)).v in {27, 28}
+
+
+async def test_an_authorisation_for_every_chain_is_asked_for_by_name(net, account):
+    """Also where the session does not say its chain."""
+    with pytest.raises(InvalidFieldError, match="every chain"):
+        await account.sign_authorization({"chainId": 0, "address": TO, "nonce": 0})
+    assert not net.calls
+
+
+async def test_typed_data_as_hashes_is_refused_if_there_is_a_chain_to_compare(net, bound):
+    """Nobody can read the chain out of a hash; the data itself is signed."""
+    with pytest.raises(InvalidFieldError, match="sign_typed_data"):
+        await bound.sign_message(encode_typed_data(DOMAIN, TYPES, MESSAGE))
+    assert not net.calls
+    assert (await bound.sign_typed_data(DOMAIN, TYPES, MESSAGE)).r
 
 
 async def test_an_expired_session_signs_nothing(net):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import pytest
@@ -130,12 +131,26 @@ def test_bad_timeouts(name: str, value: Any) -> None:
         ({"pins": ["zz" * 32]}, "pins"),
         ({"headers": {"A": "b\r\nC: d"}}, "headers"),
         ({"headers": {"A": 5}}, "headers"),
+        ({"headers": 5}, "headers"),
+        ({"pins": "00" * 32}, "pins"),
+        ({"max_message_bytes": 0}, "max_message_bytes"),
+        ({"max_message_bytes": 10**400}, "max_message_bytes"),
+        ({"trust_env": "no"}, "trust_env"),
     ],
 )
 def test_bad_options(options: dict[str, Any], field: str) -> None:
     """Each option names itself when it is wrong."""
     with pytest.raises(InvalidFieldError, match=field):
         TransportOptions(**options)
+
+
+@pytest.mark.parametrize("context", [False, True, 0, "", "CERT_NONE", ssl.SSLContext])
+def test_certificate_checks_are_not_switched_off_by_a_stray_value(context: Any) -> None:
+    """aiohttp takes False for "check nothing": here it is no TLS settings at all."""
+    with pytest.raises(InvalidFieldError, match=r"ssl_context must be an ssl\.SSLContext or None, not"):
+        TransportOptions(ssl_context=context)
+    own = ssl.create_default_context()
+    assert TransportOptions(ssl_context=own).ssl_context is own
 
 
 def test_options_hide_credentials() -> None:

@@ -171,6 +171,15 @@ def test_good_hex() -> None:
     assert from_hex("", field="x") == b""
 
 
+def test_no_error_commands_a_terminal() -> None:
+    """Control and format characters of a peer's text are escaped, in message, hint and arguments; line breaks stay."""
+    told = "reverted: \x1b]0;owned\x07\x9b2J\u202etxt.exe\r\nwell, é"
+    error = errors.TransportError(told, hint=told)
+    assert error.message == error.hint == error.args[0]
+    assert error.message == "reverted: \\x1b]0;owned\\x07\\x9b2J\\u202etxt.exe\\r\nwell, é"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
 # --- failure kinds: of each node code and each error class ------------------------------------------------------------
 
 #: Retryable, curable, final, blameless: each code of dan-node/1 by its number.

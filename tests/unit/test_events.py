@@ -105,7 +105,7 @@ def test_a_failure_is_a_class_and_a_number(error: BaseException, expected: tuple
 
 def test_nobody_listens_at_first() -> None:
     """So that whoever has an event need not make it."""
-    assert EventHub().hooks == ()
+    assert EventHub().listeners == ()
     EventHub().emit(UP)
 
 

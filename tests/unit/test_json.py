@@ -1,4 +1,4 @@
-"""Depth is found without recursion, and brackets in strings do not count."""
+"""Depth and number of values are found without parsing, and what is in strings does not count."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async import _json as json_text
-from dan_async._json import is_too_deep
+from dan_async._json import has_too_many_values, is_too_deep
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.permissions.rules import permissions_text
 from dan_async.transport.rpc import decode_reply
@@ -58,3 +58,38 @@ def test_a_raised_recursion_limit_is_no_way_in(row: str) -> None:
             permissions_text(row[:60_000])
     finally:
         sys.setrecursionlimit(limit)
+
+
+@pytest.mark.parametrize("row", ["[]", "{}", "1", '"a"', "[1,2]"])
+def test_a_mib_of_small_values_is_refused_before_it_is_parsed(
+    row: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep a loop busy for most of a second."""
+    text = f"[{','.join([row] * (2**20 // (len(row) + 1)))}]"
+
+    def parsed(*_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(json.JSONDecoder, "decode", parsed)
+    with pytest.raises(ProtocolError, match="too many values"):
+        json_text.load(text)
+    with pytest.raises(ProtocolError, match="too many values"):
+        decode_reply(f'{{"jsonrpc":"2.0","id":1,"result":{text}}}')
+
+
+def test_a_long_string_is_one_value() -> None:
+    """However many commas and brackets are in it, escaped quotes among them."""
+    text = json.dumps(['[{",\\"}],' * 50_000])
+    assert json_text.load(text) == json.loads(text)
+
+
+@given(value=JSON, most=st.integers(0, 20))
+def test_no_value_is_overlooked(value: Any, most: int) -> None:
+    """There are never more values in a text than marks and one."""
+
+    def count(value: Any) -> int:
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return 1 + sum(map(count, children))
+
+    if not has_too_many_values(json.dumps(value), most):
+        assert count(value) <= most + 1

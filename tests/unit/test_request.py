@@ -19,7 +19,7 @@ from dan_async import (
     generate_session_key,
 )
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, WalletError
-from dan_async.request import HardcodedValues, SessionKeyRequest, parameters_of, prepare
+from dan_async.request import HardcodedValues, SessionKeyRequest, prepare, read_request
 from dan_async.storage import MemorySessionStore
 from dan_async.wallets import PasskeyAuth
 from tests.fake_nodes import FakeNetwork
@@ -344,26 +344,31 @@ async def test_a_batch_takes_requests_in_every_form() -> None:
 
 
 def test_a_request_is_read_from_every_form() -> None:
-    """By name, from the seed's object, and from a request itself."""
+    """By name and from the seed's object, over what is shared; a request is taken as it is."""
     given = {"wallet": WALLET, "chain_id": 1, "hardcoded_values": {"chainId": 1}}
-    request = SessionKeyRequest(**parameters_of(given))
+    reference, make_request = read_request(given, {"chain_id": 2, "duration": 60, "reference": "r"})
+    request = make_request()
+    assert (reference, request) == ("r", SessionKeyRequest(**given, duration=60, reference="r"))
     assert request.hardcoded == HardcodedValues(chain_id=1)
-    assert SessionKeyRequest(**parameters_of(request)) == request
+    reference, make_request = read_request(request, {"duration": 90, "reference": "s"})
+    assert (reference, make_request()) == ("r", request)
     params = DanSessionKeyRequestParams(smart_account_client=AskedAccount(), duration=60, chain_id=5)
-    assert parameters_of(params) == {
-        "smart_account_client": params.smart_account_client,
-        "browser_wallet": None,
-        "hardcoded_values": HardcodedValues(),
-        "duration": 60,
-        "chain_id": 5,
-    }
+    _, make_request = read_request(params, {"eph_id": "e", "chain_id": 6})
+    assert make_request() == SessionKeyRequest(
+        smart_account_client=params.smart_account_client,
+        browser_wallet=None,
+        hardcoded_values=HardcodedValues(),
+        duration=60,
+        chain_id=5,
+        eph_id="e",
+    )
 
 
 @pytest.mark.parametrize("given", [7, None, [], "chain_id", {"walet": WALLET}, {"hardcoded": None}, {3: 4}])
 def test_what_is_no_request_is_refused(given: Any) -> None:
     """Also a name that no parameter has."""
     with pytest.raises(InvalidFieldError):
-        parameters_of(given)
+        read_request(given, {})
 
 
 def test_a_request_shows_no_secret() -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from attrs import frozen
 
-from dan_async._values import check_int
+from dan_async._values import check_int, check_list, check_mapping
 from dan_async.deadline import wait_for_event
 from dan_async.devnet.faults.kinds import KINDS, Bodies, Fault, HttpRefusal, KeygenFault, ReplyFault
 from dan_async.devnet.faults.lies import KeygenFace, Sign
@@ -197,7 +197,7 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
     ) -> None:
         self._faults: list[tuple[Fault, ...]] = [()] * count
         self._apply = apply
-        for index, faults in (first or {}).items():
+        for index, faults in check_mapping("faults", first or {}).items():
             self[index] = faults
 
     def __getitem__(self, index: int) -> tuple[Fault, ...]:
@@ -206,7 +206,9 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
         return self._faults[index]
 
     def __setitem__(self, index: int, faults: Faults) -> None:
-        listed = () if faults is None else (faults,) if isinstance(faults, Fault) else tuple(faults)
+        listed = (
+            () if faults is None else (faults,) if isinstance(faults, Fault) else check_list("faults", faults)
+        )
         if not all(isinstance(fault, Fault) for fault in listed):
             raise InvalidFieldError("faults", "must be a Fault, a list of them, or None")
         self._faults[check_int("index", index, least=0, most=len(self._faults) - 1)] = listed

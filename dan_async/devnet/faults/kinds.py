@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import attrs
@@ -105,7 +105,7 @@ def _check_methods(_: object, attribute: Any, value: object) -> None:
 
 def _to_methods(value: Any) -> Any:
     # A text would silently become a tuple of letters.
-    return value if isinstance(value, str) else tuple(value)
+    return value if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
 
 
 def _check_not_negative(_: object, attribute: Any, value: object) -> None:

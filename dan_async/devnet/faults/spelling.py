@@ -3,6 +3,7 @@ Faults as text, as the command line takes them: ``delay:2s±500ms``, ``drop-repl
 
 A fault is ``name[:value[,option=value…]]``. Time spans are ``2s``, ``500ms`` or ``1m``, and seconds without a unit; several
 methods are joined with ``+``. The first value may stand without its option's name where a fault has an obvious one.
+The faults and their options are in ``kinds``.
 """
 
 from __future__ import annotations

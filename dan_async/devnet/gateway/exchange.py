@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from attrs import evolve, frozen
 
+from dan_async._values import member_of
 from dan_async.config import Threshold
 from dan_async.deadline import Deadline
 from dan_async.devnet.gateway.relay import (
@@ -20,7 +21,7 @@ from dan_async.nodes.network import NodeNetwork
 from dan_async.nodes.round import SetupText
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode_key_id, load_text
-from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision, member_of
+from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision
 from dan_async.protocols.gateway_0_1 import REVISION_0_1
 from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1

@@ -1,4 +1,4 @@
-"""A party's share of the key, as it is kept after key generation."""
+"""A party's kept share of the key. Public shares are checked in ``dkg``, and by clients in nodes/acknowledgements.py."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from typing import Annotated, NoReturn, TypeVar
 from attrs import define, field, frozen
 
 from dan_async.crypto.curve import (
+    HALF_ORDER,
     ORDER,
     Point,
     add,
@@ -73,8 +74,6 @@ SESSION_ID_BYTES = 32
 
 #: As recipient: all other signers.
 ALL = 0
-
-_HALF_ORDER = ORDER // 2
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -479,7 +478,7 @@ def assemble(
         raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
     s = numerator * pow(denominator, -1, ORDER) % ORDER
     odd = nonce_point[0] & 1
-    if s > _HALF_ORDER:  # -s belongs to -R, whose y has the other parity
+    if s > HALF_ORDER:  # -s belongs to -R, whose y has the other parity
         s, odd = ORDER - s, odd ^ 1
     signature = nonce_point[1:] + scalar_to_bytes(s) + bytes((27 + odd,))
     try:

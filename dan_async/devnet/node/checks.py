@@ -1,4 +1,8 @@
-"""What a node checks of a request before it acts on it: owner, ephemeral key, claim, signers. Pure: time is an argument."""
+"""
+A node's checks of a request before it acts on it: owner, ephemeral key, claim, signers. Pure: time is an argument.
+
+Unknown, revoked or expired ephemeral keys are refused by ``keys.EphemeralRegistry``.
+"""
 
 from __future__ import annotations
 

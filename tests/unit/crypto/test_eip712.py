@@ -1,13 +1,17 @@
 """EIP-712 digests: against eth-account, the examples of the EIP and of eth_signTypedData_v4, and what is refused."""
 
 import copy
+import json
+import threading
 
 import pytest
 from eth_account.messages import _hash_eip191_message, encode_typed_data
 from hypothesis import given, settings
 
+from dan_async.crypto import eip712
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.errors import InvalidFieldError
+from dan_async.wallets import LocalWallet
 from tests.unit.crypto.typed_data import typed_data
 from tests.unit.crypto.vectors import WALLET_CASES, name
 
@@ -474,7 +478,7 @@ def test_an_array_of_too_many_dimensions_is_refused():
 
 def test_many_types_do_not_fill_the_memory():
     """The cache of compiled types is bounded."""
-    from dan_async.crypto.eip712 import _compile
+    from dan_async.crypto.eip712 import _kept_encoder
 
     for number in range(200):
         typed_data_digest(
@@ -484,4 +488,132 @@ def test_many_types_do_not_fill_the_memory():
                 message={f"a{number}": True},
             )
         )
-    assert _compile.cache_info().currsize <= 128
+    assert _kept_encoder.cache_info().currsize <= 64
+
+
+# --- bounds: types come from strangers ---------------------------------------------------------------------------------
+
+
+def chain(types, padding=""):
+    """So many types, each of which refers to the next."""
+    names = [f"T{number}{padding}" for number in range(types)]
+    kinds = [*names[1:], "uint8"]
+    return {
+        "types": {name: [{"name": "a", "type": kind}] for name, kind in zip(names, kinds, strict=True)},
+        "primaryType": names[0],
+        "domain": {},
+        "message": {"a": None if types > 1 else 1},
+    }
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The lengths of what is hashed."""
+    lengths = []
+    keccak256 = eip712.keccak256
+
+    def count(data):
+        lengths.append(len(data))
+        return keccak256(data)
+
+    monkeypatch.setattr(eip712, "keccak256", count)
+    return lengths
+
+
+@pytest.mark.parametrize("types", [2_000, 17_000])
+def test_thousands_of_types_are_refused_before_any_work(hashed, types):
+    """A document of 80 KB held a loop for 6 s, one of 720 KB for 49 s: now nothing of it is even read."""
+    data = chain(types)
+    assert len(json.dumps(data)) > 40 * types
+    with pytest.raises(InvalidFieldError, match="at most 128, not") as caught:
+        typed_data_digest(data)
+    assert caught.value.field == "types"
+    assert not hashed
+
+
+def test_as_many_types_as_are_allowed_have_a_digest(hashed):
+    """A chain of 128, the longest: each encodes all that follow, and half a million characters are not reached."""
+    assert len(typed_data_digest(chain(eip712.MAX_TYPES))) == 32
+    assert sum(hashed) < eip712.MAX_ENCODED_TYPES
+
+
+def test_types_that_refer_to_each_other_at_length_are_refused(hashed):
+    """What encodeType would write is limited as well: 128 types of 100 characters need 15 times their own size."""
+    with pytest.raises(InvalidFieldError, match="longer than 524288 characters"):
+        typed_data_digest(chain(eip712.MAX_TYPES, "x" * 100))
+    assert sum(hashed) <= eip712.MAX_ENCODED_TYPES + 1_000
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ([{"name": f"m{i}", "type": "bool"} for i in range(1025)], "at most 1024 members"),
+        ([{"name": f"m{i}" + "x" * 200, "type": "bool"} for i in range(200)], "at most 32768 characters"),
+    ],
+)
+def test_members_are_limited_in_number_and_length(members, problem):
+    """Those of a type that nothing refers to count as well."""
+    data = one("uint8", 1)
+    data["types"]["Other"] = members
+    with pytest.raises(InvalidFieldError, match=problem) as caught:
+        typed_data_digest(data)
+    assert caught.value.field == "types"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("x" * 100, False),
+        ("x" * 8192, True),
+        (bytes(8192), True),
+        ([1] * 1000, False),
+        ([1] * 1100, True),
+        ({"a": [{"b": "x" * 9000}]}, True),
+        (MAIL, False),
+        (5, False),
+        (None, False),
+    ],
+)
+def test_long_messages_are_told_apart(message, expected):
+    """By their characters and values, of which no more are looked at than it takes."""
+    assert eip712.takes_long(message) is expected
+
+
+def test_the_walk_over_a_message_ends():
+    """However often a list holds itself."""
+    loop = []
+    loop += [loop, loop]
+    assert eip712.takes_long(loop)
+
+
+async def test_a_local_wallet_hashes_long_typed_data_in_a_thread(monkeypatch):
+    """The loop goes on meanwhile; the signature is the same."""
+    wallet = LocalWallet(b"\x01" * 32)
+    long = one("uint8[]", [1] * 5000)
+    expected = "0x" + wallet.sign_digest(typed_data_digest(long)).hex()
+    threads = []
+
+    def digest(data):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return typed_data_digest(data)
+
+    monkeypatch.setattr("dan_async.wallets.local_key.typed_data_digest", digest)
+    assert await wallet.sign_typed_data(long) == expected
+    await wallet.sign_typed_data(MAIL)
+    assert threads == [False, True]
+
+
+def test_large_types_are_not_kept():
+    """Sixty-four documents of a stranger's stay in memory at most, each of at most 64 members; no long domain does."""
+    typed_data_digest(one("uint8", 1))
+    kept, domains = (
+        eip712._kept_encoder.cache_info().currsize,
+        eip712._cached_hash_domain.cache_info().currsize,
+    )
+    for number in range(10):
+        large = one("uint8", number)
+        large["types"]["Other"] = [{"name": f"m{i}", "type": f"uint{8 + number}"} for i in range(64)]
+        large["domain"] = {"name": f"{number}" * 300}
+        typed_data_digest(large)
+    assert eip712._kept_encoder.cache_info().currsize <= kept + 1  # the domain's type
+    assert eip712._cached_hash_domain.cache_info().currsize == domains

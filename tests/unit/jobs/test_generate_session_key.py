@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from eth_account import Account as EthAccount
 
 from dan_async import DanClient, EphemeralKey, LocalWallet, generate_session_key
 from dan_async.config import Timeouts
@@ -25,6 +27,7 @@ from dan_async.network import KeygenReport
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.request import HardcodedValues
 from dan_async.wallets import CallbackWallet
+from dan_async.wallets.eth_account_wallet import EthAccountWallet
 from tests.fake_nodes import OWNER, FakeNetwork
 
 WALLET = LocalWallet("0x" + "00" * 31 + "01")
@@ -111,6 +114,32 @@ async def test_chain_id_from_the_bundler_url(nodes: Nodes, url: str, chain: int)
     account = Account(bundler_url=url)
     payload = await nodes.client.generate_session_key(smart_account_client=account)
     assert payload.chain_id == chain
+
+
+async def test_an_account_of_eth_account_is_no_wallet_yet(nodes: Nodes) -> None:
+    """It is refused before anything is sent, and the error says how to make it one."""
+    account = EthAccount.from_key("0x" + "00" * 31 + "01")
+    with pytest.raises(InvalidFieldError, match=r"EthAccountWallet\(account\)") as caught:
+        await nodes.client.generate_session_key(wallet=account, chain_id=1)
+    assert caught.value.field == "wallet.interactive"
+    assert nodes.fake.calls == []
+    assert (
+        await nodes.client.generate_session_key(wallet=EthAccountWallet(account), chain_id=1)
+    ).chain_id == 1
+
+
+@pytest.mark.parametrize("missing", ["id", "interactive", "authorise"])
+async def test_an_owner_that_lacks_something_is_refused(nodes: Nodes, missing: str) -> None:
+    """Before anything is sent as well."""
+
+    async def authorise(**_: Any) -> str:
+        return ""
+
+    members = {"method": "passkey", "id": "A" * 22, "interactive": False, "authorise": authorise}
+    del members[missing]
+    with pytest.raises(InvalidFieldError, match="must be an owner"):
+        await nodes.client.generate_session_key(auth=SimpleNamespace(**members), chain_id=1)
+    assert nodes.fake.calls == []
 
 
 async def test_chain_id_precedence(nodes: Nodes) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 
 import pytest
 from eth_account import Account
@@ -225,6 +227,59 @@ def test_a_message_that_is_nested_too_deeply_is_refused():
         message_request(nested(100))
 
 
+@pytest.mark.parametrize("value", [b"ab", bytearray(b""), 2**53 + 1, -(2**60)])
+@pytest.mark.parametrize("where", ["message", "domain", "array"])
+def test_bytes_and_numbers_are_no_text(value, where):
+    """JSON carries both as text, and a member of type string would be signed as text that nobody wrote."""
+    fields = [{"name": "note", "type": "string"}, {"name": "notes", "type": "string[]"}]
+    data = {
+        "types": {"Main": fields},
+        "domain": {"name": value if where == "domain" else "x"},
+        "primaryType": "Main",
+        "message": {
+            "note": value if where == "message" else "x",
+            "notes": ["x", value if where == "array" else "x"],
+        },
+    }
+    with pytest.raises(InvalidFieldError, match="must be text, not bytes or a number") as caught:
+        message_request(data)
+    assert (
+        caught.value.field
+        == {"message": "message.note", "domain": "domain.name", "array": "message.notes[1]"}[where]
+    )
+
+
+def test_a_number_beyond_every_type_is_refused():
+    """Python would not even write it in decimal."""
+    with pytest.raises(InvalidFieldError, match="more than 256 bits"):
+        message_request({**TYPED_DATA, "message": {"amount": 10**5000, "note": "0x"}})
+
+
+@pytest.mark.parametrize(("length", "is_beside"), [(100, False), (20_000, True)])
+@pytest.mark.parametrize("kind", ["text", "bytes", "typed data"])
+async def test_long_messages_are_hashed_beside_the_loop(net, monkeypatch, length, is_beside, kind):
+    """Short ones on it, where a thread would cost more than it saves."""
+    threads = []
+
+    def digest(request):
+        threads.append(threading.current_thread())
+        return sign_request_digest(request)
+
+    module = sys.modules[message_request.__module__]  # the package has a function of its name
+    monkeypatch.setattr(module, "sign_request_digest", digest)
+    typed_data = {
+        **TYPED_DATA,
+        "types": {"Main": [{"name": "values", "type": "uint8[]"}]},
+        "domain": {},
+        "primaryType": "Main",
+        "message": {"values": [1] * length},
+    }
+    message = {"text": "x" * length, "bytes": bytes(length), "typed data": typed_data}[kind]
+    async with client(net) as dan:
+        await dan.sign_message(message, net.session())
+    assert [thread is not threading.main_thread() for thread in threads] == [is_beside]
+
+
 def test_an_order_has_a_digest_for_each_message():
     """And at least one message."""
     with pytest.raises(InvalidFieldError, match="requests"):
@@ -285,6 +340,89 @@ async def test_an_operation_for_another_chain_sends_nothing(net):
             await dan.sign_message(REQUEST, net.session(chain_id=137))
         assert not net.calls
         await dan.sign_message(REQUEST, net.session(chain_id=80002))
+
+
+ON_CHAIN = {
+    **TYPED_DATA,
+    "types": {**TYPED_DATA["types"], "EIP712Domain": [{"name": "chainId", "type": "uint256"}]},
+}
+
+
+def on_chain(chain):
+    return {**ON_CHAIN, "domain": {"chainId": chain}}
+
+
+@pytest.mark.parametrize(
+    ("message", "session_chain", "named", "is_refused"),
+    [
+        (on_chain(137), 80002, None, True),
+        (on_chain("0x89"), 80002, None, True),
+        (on_chain(0), 80002, None, True),
+        (on_chain(0), None, None, True),
+        (on_chain(80002), 80002, None, False),
+        (on_chain("0x13882"), 80002, None, False),
+        (on_chain(137), None, None, False),
+        (on_chain(137), 80002, 137, False),
+        (on_chain(0), 80002, 0, False),
+        (on_chain(80002), 80002, 137, True),
+        (on_chain(0), 80002, 137, True),
+        (TYPED_DATA, 80002, None, False),
+        (REQUEST, 137, 80002, False),
+        (REQUEST, 80002, 137, True),
+        ("hello", 80002, 137, False),
+    ],
+)
+async def test_the_chain_of_a_message_is_the_sessions_or_named(
+    net, message, session_chain, named, is_refused
+):
+    """Typed data and user operations; 0, which is every chain, only by name."""
+    async with client(net) as dan:
+        call = dan.sign_message(message, net.session(chain_id=session_chain), chain_id=named)
+        if is_refused:
+            with pytest.raises(InvalidFieldError, match="Nothing was sent") as caught:
+                await call
+            assert caught.value.field == "chainId"
+        else:
+            await call
+    assert bool(net.calls) is not is_refused
+
+
+@pytest.mark.parametrize("named", [-1, "1", True, 2**256])
+async def test_a_chain_is_named_by_its_number(net, named):
+    """Anything else is refused by name."""
+    async with client(net) as dan:
+        with pytest.raises(InvalidFieldError, match="chain_id"):
+            await dan.sign_message("hello", net.session(), chain_id=named)
+    assert not net.calls
+
+
+OTHER = "0x" + "e7" * 20
+V07 = "0x0000000071727De22E5E9d8BAf0edAc6f37da032"
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "is_refused"),
+    [
+        (OTHER, None, True),
+        (OTHER, V07, True),
+        (OTHER, OTHER, False),
+        (OTHER.upper().replace("0X", "0x"), OTHER, False),
+        (V07, None, True),
+        (V07, V07, True),
+        (REQUEST["entryPointAddress"].lower(), None, False),
+    ],
+)
+async def test_an_entry_point_is_well_known_or_named(net, address, named, is_refused):
+    """And never the one of another version."""
+    request = {**REQUEST, "entryPointAddress": address}
+    async with client(net) as dan:
+        if is_refused:
+            with pytest.raises(InvalidFieldError) as caught:
+                await dan.sign_message(request, net.session(), entry_point=named)
+            assert caught.value.field == "entry_point"
+        else:
+            await dan.sign_message(request, net.session(), entry_point=named)
+    assert bool(net.calls) is not is_refused
 
 
 async def test_secrets_stay_out_of_errors(net):

@@ -381,7 +381,7 @@ async def test_an_answer_that_the_plan_refuses_is_a_failure() -> None:
 
     answers = await ask_many(some("abc"), Asking(), Picky(wanted=2), step="", deadline=Deadline(None))
     assert list(answers.values) == ["a", "c"]
-    assert [o.said for o in answers.outcomes if o.is_success] == ["a said nonce", "c said nonce"]
+    assert [o.summary for o in answers.outcomes if o.is_success] == ["a said nonce", "c said nonce"]
     assert [o.operator for o in answers.failures] == ["b"]
 
 
@@ -408,7 +408,7 @@ async def test_a_bug_ends_the_listening_as_well() -> None:
 
 
 def test_nobody_else_is_asked_when_the_deadline_is_over() -> None:
-    """The nodes that hang are cut off then and there, and no spare is troubled for nothing."""
+    """Nodes that hang, whatever their limit, are cut off a moment later, and no spare is troubled for nothing."""
     asking = Asking(a=hang, b=hang)
 
     async def work(clock: ManualClock) -> tuple[Answers[str], float]:
@@ -417,10 +417,30 @@ def test_nobody_else_is_asked_when_the_deadline_is_over() -> None:
         return answers, clock.now
 
     answers, ended = run_in_virtual_time(work)
-    assert ended == pytest.approx(1002.0)
+    assert ended == pytest.approx(1002.05)
     assert asking.asked == asking.cut == ["a", "b"]
     assert [(o.error, o.is_success) for o in answers.outcomes] == [(None, False), (None, False)]
     assert len(answers.failures) == 2
+
+
+def test_questions_that_end_with_the_deadline_fail_with_their_own_errors() -> None:
+    """They have that limit themselves: none is cut off before it can say so, and none is replaced."""
+
+    async def time_out() -> str:
+        await asyncio.sleep(2.001)
+        raise NodeTimeoutError("no reply")
+
+    asking = Asking(a=time_out, b=time_out)
+
+    async def work(clock: ManualClock) -> tuple[Answers[str], float]:
+        plan: Plan[str] = Plan(wanted=2)
+        answers = await ask_many(some("abc"), asking, plan, step="", deadline=Deadline(2.0, clock=clock))
+        return answers, clock.now
+
+    answers, ended = run_in_virtual_time(work)
+    assert ended == pytest.approx(1002.001)
+    assert (asking.asked, asking.cut) == (["a", "b"], [])
+    assert [str(outcome.error) for outcome in answers.outcomes] == ["no reply", "no reply"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from dan_async.errors import AcknowledgementError, NodeOutcome
-from dan_async.nodes.tally import set_dissent_apart
+from dan_async.nodes.acknowledgements import set_dissent_apart
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
 from tests.fake_nodes import altered
@@ -25,7 +25,7 @@ AGREED = Acknowledgement(
 )
 OTHER = altered(AGREED, key_id="cd" * 32, public_key=b"\x03" * 33)
 SAID = [
-    NodeOutcome(operator="0x" + "01" * 20, answer=AGREED, said=AGREED.summary),
+    NodeOutcome(operator="0x" + "01" * 20, answer=AGREED, summary=AGREED.summary),
     NodeOutcome(operator="0x" + "02" * 20, answer=OTHER, attempts=2, elapsed_s=0.5, step="keygen"),
     NodeOutcome(operator="0x" + "03" * 20),
 ]

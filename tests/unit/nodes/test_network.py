@@ -23,6 +23,7 @@ from dan_async.errors import (
     NodeCode,
     NodeProtocolError,
     NodeRefusedError,
+    NodeTimeoutError,
     NodeUnreachableError,
     QuorumError,
     RateLimitedError,
@@ -113,6 +114,26 @@ async def test_without_a_spare_nothing_is_signed() -> None:
     (failed,) = [o for o in caught.value.nodes if not o.is_success]
     assert (failed.attempts, failed.step) == (3, "challenge")
     assert not fake.called("dan_keygen")
+
+
+async def test_a_node_that_hangs_until_the_deadline_has_failed() -> None:
+    """Though that is shorter than an attempt's limit: the error names its timeout, and it rests before the next call."""
+
+    async def hang(method: str, params: Any) -> Any:
+        await asyncio.Event().wait()
+
+    fake = FakeNetwork(2, 3)
+    for index in (1, 2):
+        fake.misbehaviour[fake.operator(index)] = hang
+    network = fake.network()
+    for calls in (1, 2, 3):
+        with pytest.raises(QuorumError) as caught:
+            await network.keygen(request(2, 3), auth(), deadline=Deadline(0.1))
+        errors = [outcome.error for outcome in caught.value.nodes if not outcome.is_success]
+        assert [type(error) for error in errors] == [NodeTimeoutError, NodeTimeoutError]
+        failures = {node.operator: node.health.failures for node in network.pool.nodes}
+        assert failures == {fake.operator(1): calls, fake.operator(2): calls, fake.operator(3): 0}
+    await network.aclose()
 
 
 async def test_min_parties_allows_a_smaller_set() -> None:
@@ -337,6 +358,24 @@ async def test_health_reports_and_never_raises() -> None:
     skew = by_name[fake.operator(1)].clock_skew_s
     assert skew is not None
     assert -61 < skew < -59
+    await network.aclose()
+
+
+@pytest.mark.parametrize("moment", [10**400, -(10**400), 2**53, None, True, "now", 1.5])
+async def test_health_reports_a_clock_that_is_none(moment: Any) -> None:
+    """A node may claim any time at all: it is a line in the report, and the others are live."""
+    fake = FakeNetwork(2, 3)
+
+    async def claim(method: str, params: Any) -> Any:
+        del params
+        return {"time": moment} if method == "dan_health" else None
+
+    fake.misbehaviour[fake.operator(3)] = claim
+    network = fake.network()
+    health = await network.health(timeout_s=1)
+    assert health.live == 2
+    (liar,) = (node for node in health.nodes if node.name == fake.operator(3))
+    assert "no time that a clock could show" in liar.problem
     await network.aclose()
 
 

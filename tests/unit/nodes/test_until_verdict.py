@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dan_async.deadline import Deadline
 from dan_async.errors import NodeOutcome, NodeRefusedError, NodeTimeoutError, NodeUnreachableError
+from dan_async.nodes.acknowledgements import KeygenTally
 from dan_async.nodes.ask_many import ask_many
 from dan_async.nodes.keygen import UntilVerdict, grace
-from dan_async.nodes.tally import KeygenTally
 from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress

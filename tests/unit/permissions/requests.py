@@ -28,7 +28,12 @@ GAS = {
 
 
 def request(
-    call_data: bytes, *, version: str = "v0.6.0", chain_id: int = CHAIN, **members: Any
+    call_data: bytes,
+    *,
+    version: str = "v0.6.0",
+    chain_id: int = CHAIN,
+    entry_point: str | None = None,
+    **members: Any,
 ) -> SignRequest:
     """A request to sign a user operation; *members* are added to it or replace its own, None takes away."""
     operation = {"sender": ACCOUNT, "nonce": "0x7", "callData": "0x" + call_data.hex(), **GAS}
@@ -36,7 +41,7 @@ def request(
     message = {
         "userOperation": operation,
         "entryPointVersion": version,
-        "entryPointAddress": ENTRY_POINTS[version],
+        "entryPointAddress": entry_point or ENTRY_POINTS[version],
         "chainId": chain_id,
     }
     return SignRequest(request_type=RequestType.USER_OPERATION, message=json.dumps(message))

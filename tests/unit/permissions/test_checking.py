@@ -331,6 +331,26 @@ def test_the_entry_point() -> None:
     assert check(allow(erc20(), entryPoint=[ENTRY_POINTS["v0.7.0"]]), APPROVAL) == "entryPoint"
 
 
+def test_an_entry_point_is_well_known_or_named_and_never_another_versions() -> None:
+    """What an operation means is decided by its entry point: an unknown one could read anything into it."""
+    approval = execute(TOKEN, approve())
+    unknown = request(approval, entry_point=OTHER_ADDRESS)
+    crossed = request(approval, entry_point=ENTRY_POINTS["v0.7.0"])
+    assert check(allow(erc20()), unknown) == "entryPoint"
+    assert check(allow(erc20(), entryPoint=OTHER_ADDRESS), unknown) is None
+    assert check(allow(erc20()), crossed) == "entryPoint"
+    assert check(allow(erc20(), entryPoint=list(ENTRY_POINTS.values())), crossed) == "entryPoint"
+
+
+@pytest.mark.parametrize("kind", ["rawBytes", "EIP712"])
+def test_transactions_authorisations_and_typed_data_are_never_allowed(kind: str) -> None:
+    """They reach nodes as a digest or as typed data, on whatever chain."""
+    typed = {"types": {"A": []}, "primaryType": "A", "domain": {"chainId": CHAIN}, "message": {}}
+    message = json.dumps(typed) if kind == "EIP712" else "0x" + "ab" * 32
+    what = SignRequest(request_type=kind, message=message)
+    assert check(allow(erc20(), chainId=CHAIN), what) == "requestType"
+
+
 def test_the_account() -> None:
     """A session that owns several accounts can be held to one."""
     assert check(allow(erc20(), account=[ACCOUNT]), APPROVAL) is None

@@ -9,6 +9,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,6 +173,13 @@ def test_acknowledgements(index):
     assert digest == raw(vector["digest"])
     assert sign_digest(raw(VECTORS["operators"][index]["privateKey"]), digest) == ack.signature
     assert ack.public_share == encode(base_multiply(VECTORS["key"]["secretShares"][index]))
+
+
+def test_a_place_beyond_the_participants_has_no_public_share():
+    """An acknowledgement that nobody has checked yet may claim any place."""
+    ack = evolve(Acknowledgement.read(ACKS[0]["result"]), party_index=4)
+    with pytest.raises(NodeProtocolError, match="partyIndex is more than n"):
+        _ = ack.public_share
 
 
 @pytest.mark.parametrize("vector", VECTORS["restart"])

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from dan_async.deadline import Deadline
 from dan_async.errors import (
     StoreCorruptedError,
     StoreError,
@@ -23,8 +24,11 @@ from dan_async.errors import (
     StoreTamperedError,
     StoreUnavailableError,
 )
+from dan_async.storage import FixedKeys
+from dan_async.storage.database import _prepare_sqlite, _use_write_ahead_log
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.stored import active
+from tests.unit.storage.conftest import KEY
 
 OpenStore = Callable[..., SQLAlchemyStore]
 
@@ -224,3 +228,63 @@ async def test_a_killed_process_has_lost_nothing_it_reported(open_store: OpenSto
     process.wait()
     lines = ("".join(reported) + rest).split("\n")[:-1]
     assert await all_ids(open_store()) >= set(lines)
+
+
+@pytest.mark.parametrize("stores", [4, 8])
+async def test_many_stores_open_one_empty_file_at_once(tmp_path: Path, stores: int) -> None:
+    """Each switches the file to a write-ahead log, and SQLite refuses all but one at once, whatever the timeout."""
+    for round_ in range(6):
+        url = f"sqlite:///{tmp_path}/{round_}.db"
+        opened = [SQLAlchemyStore(url, FixedKeys([KEY])) for _ in range(stores)]
+        try:
+            await asyncio.gather(*(store.open() for store in opened))
+            await asyncio.gather(*(store.save(active()) for store in opened))
+            assert len(await all_ids(opened[0])) == stores
+        finally:
+            await asyncio.gather(*(store.aclose() for store in opened))
+
+
+class BusyCursor:
+    """A file that refuses the write-ahead log so many times."""
+
+    def __init__(self, times: int, code: int = sqlite3.SQLITE_BUSY) -> None:
+        self.times, self.code, self.asked = times, code, 0
+
+    def execute(self, statement: str) -> None:
+        assert statement == "PRAGMA journal_mode=WAL"
+        self.asked += 1
+        if self.asked <= self.times:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = self.code
+            raise error
+
+
+async def test_a_busy_file_is_asked_again_until_the_time_is_over() -> None:
+    """And another failure is not repeated."""
+    patient = BusyCursor(3)
+    await sa.util.greenlet_spawn(_use_write_ahead_log, patient, Deadline(5.0))
+    assert patient.asked == 4
+    for cursor, seconds in ((BusyCursor(10**6), 0.05), (BusyCursor(1, sqlite3.SQLITE_IOERR), 5.0)):
+        with pytest.raises(sqlite3.OperationalError):
+            await sa.util.greenlet_spawn(_use_write_ahead_log, cursor, Deadline(seconds))
+    assert cursor.asked == 1
+
+
+def test_the_busy_timeout_comes_before_the_journal_mode() -> None:
+    """What comes after it would not wait for somebody else's lock."""
+    asked: list[str] = []
+
+    class Connection:
+        isolation_level = ""
+
+        def cursor(self) -> Any:
+            return self
+
+        def execute(self, statement: str) -> None:
+            asked.append(statement)
+
+        def close(self) -> None:
+            pass
+
+    _prepare_sqlite(2.5, Connection(), None)
+    assert asked[:2] == ["PRAGMA busy_timeout=2500", "PRAGMA journal_mode=WAL"]

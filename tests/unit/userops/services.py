@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import AsyncIterator
 from typing import Any
+
+from aiohttp import web
 
 from dan_async import LocalWallet, Timeouts
 from dan_async.crypto.abi import encode_arguments, function_selector
-from dan_async.errors import RpcError
+from dan_async.errors import ConnectionLostError, RpcError
 from dan_async.retry import RetryPolicy
 from dan_async.transport.in_memory import InMemoryTransport
-from dan_async.user_operation import user_operation_from_dict, user_operation_hash
+from dan_async.user_operation import ENTRY_POINTS, user_operation_from_dict, user_operation_hash
 from dan_async.userops import SimpleAccount, SmartAccountClient, create_smart_account_client
-from dan_async.userops.service import ENTRY_POINTS
+from tests.servers import Handler, serve
 
 CHAIN_ID = 80002
 ACCOUNT = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
 TARGET = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF"
 TX = "0x" + "ab" * 32
+
+#: topic0 of the entry points' UserOperationEvent, as block explorers show it.
+EVENT = "0x49628fd1471006c1482da88028e9ce4dbb080b815c9b0344d39e5a8e6ec1419f"
+
+#: A factory whose code nobody knows.
+FACTORY = "0x" + "fa" * 20
 
 
 async def no_sleep(_: float) -> None:
@@ -24,6 +35,17 @@ async def no_sleep(_: float) -> None:
 
 
 EAGER = RetryPolicy(attempts=3, sleep=no_sleep)
+
+
+def event(version: Any, own: str, sender: str, nonce: int) -> dict[str, Any]:
+    """The entry point's UserOperationEvent, as a node shows it."""
+    paymaster = cost = bytes(32)
+    return {
+        "address": ENTRY_POINTS[version].lower(),
+        "topics": [EVENT, own, "0x" + "00" * 12 + sender[2:].lower(), "0x" + paymaster.hex()],
+        "data": "0x" + (nonce.to_bytes(32) + (1).to_bytes(32) + cost * 2).hex(),
+        "removed": False,
+    }
 
 
 class World:
@@ -37,12 +59,14 @@ class World:
         self.nonces: dict[int, int] = {}
         self.operations: dict[str, Any] = {}
         self.executed: list[str] = []
+        self.events: list[dict[str, Any]] = []
         self.calls: list[tuple[str, Any]] = []
         self.price_method: str | None = "pimlico_getUserOperationGasPrice"
         #: Method -> errors to raise before it answers, first one first.
         self.failures: dict[str, list[Exception]] = {}
         self.loses_replies = 0
         self.success = True
+        self.reason = "0x08c379a0"
 
     def methods(self) -> list[str]:
         """What was asked, in order."""
@@ -64,6 +88,12 @@ class World:
             return {"baseFeePerGas": hex(100)}
         if method == "eth_maxPriorityFeePerGas":
             return hex(7)
+        if method == "eth_gasPrice":
+            return hex(107)
+        if method == "eth_blockNumber":
+            return hex(5000 + len(self.events))
+        if method == "eth_getLogs":
+            return list(self.events)
         assert method == "eth_call"
         data = bytes.fromhex(params[0]["data"][2:])
         if data[:4] == function_selector("getNonce(address,uint192)"):
@@ -95,6 +125,11 @@ class World:
         own = "0x" + self.hash_of(operation).hex()
         if own in self.operations:
             raise RpcError(-32602, "Already known")
+        taken = {one.nonce for one in self.operations.values()}
+        if operation.nonce in taken or self.nonces.get(operation.nonce >> 64, 0) > operation.nonce & (
+            2**64 - 1
+        ):
+            raise RpcError(-32602, "AA25 invalid account nonce")
         self.operations[own] = operation
         if self.executes:
             self.execute(own)
@@ -115,6 +150,7 @@ class World:
         self.nonces[nonce >> 64] = (nonce & (2**64 - 1)) + 1
         self.is_deployed = True
         self.executed.append(own)
+        self.events.append(event(self.version, own, self.operations[own].sender, nonce))
 
     def _receipt(self, own: str) -> Any:
         if own not in self.executed:
@@ -122,7 +158,7 @@ class World:
         return {
             "userOpHash": own,
             "success": self.success,
-            "reason": "" if self.success else "0x08c379a0",
+            "reason": "" if self.success else self.reason,
             "actualGasCost": "0x10",
             "actualGasUsed": "0x2",
             "receipt": {"transactionHash": TX, "blockNumber": "0x9"},
@@ -135,9 +171,52 @@ async def account_in(world: World, **options: Any) -> SmartAccountClient:
         "signer": LocalWallet(b"\x01" * 32),
         "bundler_url": InMemoryTransport(world.bundler, name="bundler"),
         "rpc_url": InMemoryTransport(world.node, name="node"),
-        "account": SimpleAccount(world.version),
+        "account": SimpleAccount(world.version, factory=FACTORY),
         "retry": EAGER,
         "chain_id": CHAIN_ID,
         "timeouts": Timeouts(total_s=5, attempt_s=2),
     }
     return await create_smart_account_client(**(defaults | options))
+
+
+def answering(handler: Handler) -> Any:
+    """An aiohttp handler of JSON-RPC: errors of the service are answers, a lost connection is one."""
+
+    async def on_post(request: web.Request) -> web.StreamResponse:
+        asked = await request.json()
+        reply: dict[str, Any] = {"jsonrpc": "2.0", "id": asked["id"]}
+        try:
+            reply["result"] = await handler(asked["method"], asked["params"])
+        except RpcError as error:
+            reply["error"] = {"code": error.code, "message": error.message}
+        except ConnectionLostError:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(text=json.dumps(reply), content_type="application/json")
+
+    return on_post
+
+
+@contextlib.asynccontextmanager
+async def account_at(
+    world: World,
+    *,
+    bundler: Handler | None = None,
+    node: Handler | None = None,
+    sponsor: Handler | None = None,
+    **options: Any,
+) -> AsyncIterator[SmartAccountClient]:
+    """An account whose bundler and node are servers on loopback, the world's own unless others are given."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def url(handler: Handler) -> str:
+            return (
+                f"http://127.0.0.1:{await stack.enter_async_context(serve(post=answering(handler)))}/v1/rpc"
+            )
+
+        if sponsor is not None:
+            options["paymaster_url"] = await url(sponsor)
+        options["bundler_url"] = await url(bundler or world.bundler)
+        options["rpc_url"] = await url(node or world.node)
+        options.setdefault("timeouts", Timeouts(total_s=3, attempt_s=2))
+        yield await stack.enter_async_context(await account_in(world, **options))

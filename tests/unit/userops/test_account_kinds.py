@@ -52,6 +52,27 @@ def test_biconomys_signature_names_its_module() -> None:
     assert (len(signature), module) == (65, B)
 
 
+@pytest.mark.parametrize(
+    ("owner", "account"),
+    [
+        ("0xFA66E705cf2582cF56528386Bb9dFCA119767262", "0xe6dBb5C8696d2E0f90B875cbb6ef26E3bBa575AC"),
+        ("0x3079B249DFDE4692D7844aA261f8cf7D927A0DA5", "0x5F141ee1390D4c9d033a00CB940E509A4811a5E0"),
+    ],
+)
+def test_biconomys_address_is_worked_out(owner: Any, account: str) -> None:
+    """Owners and accounts of a test network, as the tests of Biconomy's SDK (4.6.2) write them down."""
+    assert BiconomyV2().deployment(owner, 0).address == account
+    assert BiconomyV2().deployment(owner, 1).address != account
+
+
+@pytest.mark.parametrize(
+    "kind", [SimpleAccount("v0.6.0", factory=B), SimpleAccount(factory=B), BiconomyV2(factory=B)]
+)
+def test_another_factorys_address_is_not_known_here(kind: Any) -> None:
+    """Its code could be anything."""
+    assert kind.deployment(A, 0).address is None
+
+
 def test_a_simple_account_is_deployed_by_its_factory() -> None:
     """Owner and salt go into the factory's call, and into the question for the address."""
     found = SimpleAccount("v0.7.0", factory=B).deployment(A, 5)

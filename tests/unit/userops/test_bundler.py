@@ -8,12 +8,19 @@ import pytest
 
 from dan_async import LocalWallet
 from dan_async.deadline import Deadline
-from dan_async.errors import BundlerError, ConfigurationError, InvalidFieldError, ProtocolError, RpcError
+from dan_async.errors import (
+    BundlerError,
+    ConfigurationError,
+    InvalidFieldError,
+    ProtocolError,
+    RpcError,
+    UserOperationInDoubtError,
+)
 from dan_async.transport.in_memory import InMemoryTransport
-from dan_async.user_operation import UserOperationV06, UserOperationV07
+from dan_async.user_operation import ENTRY_POINTS, UserOperationV06, UserOperationV07
 from dan_async.userops import BiconomyPaymaster, Call, SimpleAccount, WalletSigner
 from dan_async.userops.bundler import Bundler
-from dan_async.userops.service import ENTRY_POINTS, Chain, GasPrice, JsonRpcService
+from dan_async.userops.service import Chain, GasPrice, JsonRpcService
 from tests.unit.userops.services import ACCOUNT, EAGER, TARGET, World, account_in, no_sleep
 
 GAS = dict.fromkeys(
@@ -114,7 +121,7 @@ async def test_a_failing_price_method_is_asked_again() -> None:
 @pytest.mark.parametrize("answer", [None, "0x12", "nothing", {"hash": HASH}])
 async def test_an_answer_that_is_no_hash_is_refused(answer: Any) -> None:
     """Whether it was sent is then not known, and not claimed."""
-    with pytest.raises(ProtocolError, match="not the hash of the operation"):
+    with pytest.raises(UserOperationInDoubtError, match="not the hash of the operation"):
         await bundler(answer).send(V07, expected=bytes(32), deadline=soon())
 
 

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from dan_async import LocalWallet
-from dan_async.errors import ConnectError, InsecureTransportError, InvalidFieldError
+from dan_async.crypto.abi import encode_arguments
+from dan_async.errors import ConnectError, InsecureTransportError, InvalidFieldError, ProtocolError
 from dan_async.transport.in_memory import InMemoryTransport
-from dan_async.userops import create_smart_account_client
-from dan_async.userops.service import ENTRY_POINTS
+from dan_async.types import Address
+from dan_async.user_operation import ENTRY_POINTS
+from dan_async.userops import AccountKind, BiconomyV2, Call, SimpleAccount, create_smart_account_client
 from tests.helpers import no_leaks
-from tests.unit.userops.services import ACCOUNT, EAGER, World
+from tests.unit.userops.services import ACCOUNT, EAGER, World, account_at
 
+OWNER = Address("0xFA66E705cf2582cF56528386Bb9dFCA119767262")
 WALLET = LocalWallet(b"\x01" * 32)
 BUNDLER = "https://bundler.example/api/v2/80002/some-key"
 
@@ -67,6 +70,9 @@ async def test_defaults_are_v07_and_with_biconomys_key_its_account() -> None:
         ({"salt": 2**256}, "salt"),
         ({"address": "0x1"}, "address"),
         ({"entry_point": "0x1"}, "entry_point"),
+        ({"entry_point": ENTRY_POINTS["v0.6.0"]}, "entry_point"),
+        ({"cost_limit": 0}, "cost_limit"),
+        ({"cost_limit": 0.1}, "cost_limit"),
         ({"chain_id": 0}, "chain_id"),
         ({"bundler_url": "ftp://x"}, "url"),
         ({"paymaster_url": "https://a.example", "biconomy_paymaster_api_key": "k"}, "paymaster_url"),
@@ -79,6 +85,30 @@ async def test_wrong_arguments_are_named(arguments: dict[str, Any], field: str) 
     with pytest.raises(InvalidFieldError) as caught:
         await create_smart_account_client(**(right | arguments))
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("kind", [SimpleAccount("v0.6.0"), SimpleAccount("v0.7.0"), BiconomyV2()])
+async def test_the_address_that_a_node_names_is_worked_out_here_as_well(kind: AccountKind) -> None:
+    """A node that names its own account gets neither money nor operations."""
+    world = World(kind.version)
+    async with account_at(world, account=kind, owner=OWNER) as account:
+        with pytest.raises(ProtocolError, match="the node says that the account's address is") as caught:
+            await account.get_address()
+        with pytest.raises(ProtocolError):
+            await account.send_user_operation(Call(ACCOUNT, 1))
+    deployment = kind.deployment(OWNER, 0)
+    assert deployment is not None
+    assert deployment.address is not None
+    assert deployment.address in caught.value.message
+    assert "eth_estimateUserOperationGas" not in world.methods()
+
+    async def honest(method: str, params: Any) -> Any:
+        if method == "eth_call":
+            return "0x" + encode_arguments("(address)", (deployment.address,)).hex()
+        return await world.node(method, params)
+
+    async with account_at(world, account=kind, owner=OWNER, node=honest) as account:
+        assert await account.get_address() == deployment.address
 
 
 @pytest.mark.parametrize("name", ["bundler_url", "rpc_url", "paymaster_url"])

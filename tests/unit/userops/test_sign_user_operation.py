@@ -10,9 +10,8 @@ import pytest
 
 from dan_async import DanModuleInfo, LocalWallet
 from dan_async.errors import InvalidFieldError, PermissionDeniedError
-from dan_async.user_operation import UserOperationV06, UserOperationV07
+from dan_async.user_operation import ENTRY_POINTS, UserOperationV06, UserOperationV07
 from dan_async.userops import Call, SessionSigner, SimpleAccount, WalletSigner, sign_user_operation
-from dan_async.userops.service import ENTRY_POINTS
 
 A = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
 TARGET = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF"
@@ -101,6 +100,17 @@ async def test_wrong_arguments_are_named_and_nothing_is_sent(arguments: dict[str
         )
     assert caught.value.field == field
     assert client.asked == []
+
+
+async def test_the_entry_point_of_another_version_is_refused_and_an_unknown_one_is_named() -> None:
+    """A client that is asked to sign hears of an entry point that is not the well-known one."""
+    client = Client()
+    with pytest.raises(InvalidFieldError, match="another version") as caught:
+        await sign_user_operation(V07, SEED, client=client, entry_point=ENTRY_POINTS["v0.6.0"])
+    assert caught.value.field == "entry_point"
+    assert client.asked == []
+    await sign_user_operation(V07, SEED, client=client, entry_point=A)
+    assert client.asked[0][2]["entry_point"] == A
 
 
 async def test_a_session_signer_signs_and_has_a_lane_of_its_own() -> None:

@@ -22,6 +22,7 @@ from dan_async.errors import (
     PaymasterError,
     ProtocolError,
     RpcError,
+    UserOperationInDoubtError,
     UserOperationRevertedError,
     UserOperationTimeoutError,
 )
@@ -32,7 +33,7 @@ from dan_async.user_operation import UserOperationReceipt, UserOperationV06, Use
 from dan_async.userops import BiconomyPaymaster, BiconomyV2, Call, SimpleAccount, create_smart_account_client
 from dan_async.userops.service import JsonRpcService
 from tests.helpers import cancelled_at, no_leaks
-from tests.unit.userops.services import ACCOUNT, CHAIN_ID, TARGET, TX, World, account_in
+from tests.unit.userops.services import ACCOUNT, CHAIN_ID, FACTORY, TARGET, TX, World, account_in, event
 
 CALL = Call(TARGET, 5, b"abcd")
 
@@ -46,8 +47,8 @@ async def test_an_operation_is_built_signed_and_sent(version: str) -> None:
     operation = world.operations[sent]
     assert (operation.sender, operation.nonce) == (ACCOUNT, account.lanes.key() << 64)
     assert (operation.max_fee_per_gas, operation.max_priority_fee_per_gas) == (100, 5)
-    gas = (operation.pre_verification_gas, operation.verification_gas_limit, operation.call_gas_limit)
-    assert gas == (1, 2, 3)
+    assert (operation.pre_verification_gas, operation.call_gas_limit) == (1, 3)
+    assert operation.verification_gas_limit in range(2, 2 + 4096)
     assert decode_calls(operation.call_data) == (CALL,)
     assert operation.init_code == b""
     assert operation.paymaster_and_data == b""
@@ -176,8 +177,9 @@ async def test_the_bundler_speaks_of_another_operation() -> None:
         return "0x" + "11" * 32 if method == "eth_sendUserOperation" else answer
 
     account = await account_in(world, bundler_url=InMemoryTransport(other))
-    with pytest.raises(ProtocolError, match="not the hash of the operation"):
+    with pytest.raises(UserOperationInDoubtError, match="not the hash of the operation") as caught:
         await account.send_user_operation(CALL)
+    assert [caught.value.user_operation_hash] == world.executed
 
 
 async def test_an_operation_is_sent_once() -> None:
@@ -240,6 +242,19 @@ async def test_a_reverted_operation_is_an_error_with_its_receipt() -> None:
     assert caught.value.transaction_hash == TX
     assert UserOperationReceipt.from_dict(caught.value.receipt).transaction_hash == TX
     assert not (await account.wait_for_receipt(sent, allow_revert=True)).is_success
+
+
+async def test_a_reason_that_commands_a_terminal_is_only_shown() -> None:
+    """A contract chooses the reason of its revert: no control character of it is in the error."""
+    world = World()
+    world.success, world.reason = False, "\x1b[2J\x1b]0;owned\x07sent\r\nok \u202e"
+    account = await account_in(world)
+    sent = await account.send_user_operation(CALL)
+    with pytest.raises(UserOperationRevertedError) as caught:
+        await account.wait_for_receipt(sent)
+    assert str(caught.value).isprintable()
+    assert "\\x1b[2J\\x1b]0;owned\\x07sent ok \\u202e" in str(caught.value)
+    assert "\x1b" not in caught.value.reason
 
 
 async def test_an_account_that_cannot_be_signed_for() -> None:
@@ -386,7 +401,7 @@ async def test_biconomys_paymaster_has_the_last_word_on_gas() -> None:
     )
     world = World("v0.6.0")
     paymaster = BiconomyPaymaster(JsonRpcService("paymaster", InMemoryTransport(service)))
-    account = await account_in(world, account=BiconomyV2(), paymaster=paymaster)
+    account = await account_in(world, account=BiconomyV2(factory=FACTORY), paymaster=paymaster)
     operation = world.operations[await account.send_user_operation(CALL)]
     assert isinstance(operation, UserOperationV06)
     assert operation.paymaster_and_data.hex() == TARGET[2:].lower() + "02"
@@ -424,7 +439,10 @@ async def test_cancelling_anywhere_leaves_no_task_and_no_doubtful_nonce() -> Non
                 again = await account.send_user_operation(CALL, timeout=0.2)
             except UserOperationTimeoutError as error:
                 # It was about to leave: nobody can tell, so nobody else gets its nonce.
-                assert error.user_operation_hash not in before  # noqa: PT017 - one of two outcomes
+                assert error.user_operation_hash not in before  # noqa: PT017 - one of three outcomes
+            except DuplicateUserOperationError as error:
+                # It had left, and was executed: the same calls are not made twice.
+                assert world.executed == before == [error.user_operation_hash]  # noqa: PT017
             else:
                 assert world.executed == [*before, again]
                 assert world.operations[again].nonce == account.lanes.key() << 64 | len(before)
@@ -442,7 +460,9 @@ async def test_a_nonce_that_somebody_else_took_is_replaced() -> None:
 
     async def hurried(method: str, params: Any) -> Any:
         if method == "eth_sendUserOperation" and not world.nonces:
+            first = account.lanes.key() << 64
             world.nonces[account.lanes.key()] = 3
+            world.events.append(event(world.version, TX, ACCOUNT, first))
             raise taken
         return await world.bundler(method, params)
 

@@ -1,5 +1,5 @@
 """
-Counting acknowledgements: whether enough nodes say the same of a key, and which ones.
+Checking and counting acknowledgements: signatures, t equal texts, public shares that make the public key.
 
 Pure: no clock, no socket. The verdict is a function of the set of answers, never of their order. An
 acknowledgement is believed only after every check below, so that at most t - 1 dishonest nodes can delay a verdict but

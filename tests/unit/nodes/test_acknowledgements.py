@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dan_async.config import Threshold
 from dan_async.crypto import curve
 from dan_async.errors import AcknowledgementError, QuorumError
-from dan_async.nodes.tally import KeygenTally
+from dan_async.nodes.acknowledgements import KeygenTally
 from dan_async.protocols import node_claims
 from dan_async.protocols.fields import decode_canonical
 from dan_async.types import RequestId
