@@ -11,7 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from attrs import field, frozen
 
@@ -26,7 +26,7 @@ from dan_async.protocols.gateway import ApiVersion, GatewayProtocol
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.retry import RetryPolicy
-from dan_async.transport.socket import Socket, SocketOpener
+from dan_async.transport.socket import Socket, SocketOpener, Started
 from dan_async.types import Clock
 
 if TYPE_CHECKING:
@@ -115,8 +115,6 @@ class GatewayOperation(ABC, Generic[R]):
 
     #: How it is authorised.
     method: AuthMethod
-    #: Whether somebody is waited for between challenge and authentication, so that the gateway has to be listened to.
-    waits_for_owner: ClassVar[bool]
 
     def __init__(
         self,
@@ -143,10 +141,19 @@ class GatewayOperation(ABC, Generic[R]):
         with operation(events, context.request_id, name, "gateway"):
             self._refuse_if_expired()
             is_one_shot = self._gateway.api_version == "v2"
-            attempt = await self._one_shot() if is_one_shot else self._attempt
-            outcome = await self._gateway.retry.run(
-                attempts.watch(attempt), deadline=self._deadline, before_sleep=attempts.before_sleep
-            )
+            attempt = attempts.watch(await self._one_shot() if is_one_shot else self._attempt)
+            retry = self._gateway.retry
+            started = retry.clock()
+            try:
+                outcome = await attempt()
+            except DanError as error:
+                outcome = await retry.go_on(
+                    error,
+                    attempt,
+                    started=started,
+                    deadline=self._deadline,
+                    before_sleep=attempts.before_sleep,
+                )
             if isinstance(outcome, DanError):
                 outcome.attempts = self._attempts
                 raise outcome
@@ -241,9 +248,7 @@ class GatewayOperation(ABC, Generic[R]):
             self._phase = "setup"
             await socket.send(exchange.setup_frame, limit_s)
             self._phase = "challenge"
-            challenges = exchange.read_challenges(
-                await socket.receive(step.remaining(), and_listen=self.waits_for_owner)
-            )
+            challenges = exchange.read_challenges(await socket.receive(step.remaining()))
         except BaseException as error:
             if socket is not None:
                 await socket.aclose()
@@ -305,8 +310,6 @@ class GatewayOperation(ABC, Generic[R]):
 class OwnerOperation(GatewayOperation[R]):
     """An operation that the owner's wallet or passkey authorises, while the gateway is watched."""
 
-    waits_for_owner = True
-
     def __init__(
         self,
         gateway: Gateway,
@@ -330,9 +333,15 @@ class OwnerOperation(GatewayOperation[R]):
     async def _authorise(
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
     ) -> str:
-        if socket is not None and socket.has_more:
+        if socket is not None and socket.has_more():
             await self._refuse_early(socket)  # it came together with the challenge
-        signatures = await self._sign_watched(exchange, challenges, socket)
+        signing = self._sign(exchange, challenges)
+        if not self._is_interactive:
+            started = Started(signing)
+            # One that has signed without waiting left no time for anything to happen.
+            signatures = started.result if started.is_done else await self._watched(started, socket)
+        else:
+            signatures = await self._watched(signing, socket)
         early = None if socket is None else await socket.early_error()
         if early is not None:
             raise early
@@ -344,9 +353,7 @@ class OwnerOperation(GatewayOperation[R]):
             )
         return exchange.authentication_frame(found)
 
-    async def _sign_watched(
-        self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
-    ) -> dict[str, str]:
+    async def _watched(self, signing: Awaitable[dict[str, str]], socket: Socket | None) -> dict[str, str]:
         """Wait for the wallet; give up when the gateway says something meanwhile, or the time is over."""
         # An interactive wallet has a limit of its own (Timeouts.wallet_s).
         limit = asyncio.timeout(None if self._is_interactive else self._deadline.remaining())
@@ -362,7 +369,7 @@ class OwnerOperation(GatewayOperation[R]):
             with waiting:
                 async with limit:
                     with watching:
-                        return await self._sign(exchange, challenges)
+                        return await signing
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -391,7 +398,6 @@ class EphemeralKeyOperation(GatewayOperation[R]):
     """An operation that the ephemeral key authorises. Nobody is waited for: signing takes less than a millisecond."""
 
     method: AuthMethod = "ephemeral"
-    waits_for_owner = False
     _claim: EphemeralClaim
 
     def __init__(

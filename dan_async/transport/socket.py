@@ -13,9 +13,9 @@ import contextlib
 import copy
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
@@ -32,7 +32,14 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
-from dan_async.transport.connecting import InFlight, client_ssl, connect_error, make_session, status_error
+from dan_async.transport.connecting import (
+    InFlight,
+    WaitLimits,
+    client_ssl,
+    connect_error,
+    make_session,
+    status_error,
+)
 from dan_async.transport.rpc import shorten
 
 #: How long the peer may take to answer a close frame, in seconds, before the socket is closed without.
@@ -69,8 +76,69 @@ _PROBLEMS = {
     int(WSCloseCode.INVALID_TEXT): "text that is not UTF-8",
 }
 
+T = TypeVar("T")
+
 #: Makes the error of a lost connection, a new one for each call: errors are changed on their way up.
 Loss = Callable[[], DanError]
+
+
+class Started(Generic[T]):
+    """
+    A coroutine that has run, in the caller's task, until it ended or had to wait; await it for the rest, if there is any.
+
+    A task would cost two turns of the event loop, and a time limit or a watch is of use only where something is waited for.
+    """
+
+    __slots__ = ("_call", "_result", "_waits_for", "is_done")
+
+    def __init__(self, call: Coroutine[Any, Any, T]) -> None:
+        self._call = call
+        self._waits_for: asyncio.Future[Any] | None = None
+        self._result: T | None = None
+        self.is_done = False
+        self._step()
+
+    def _step(self) -> None:
+        try:
+            self._waits_for = self._call.send(None)
+        except StopIteration as ended:
+            self._result, self.is_done = ended.value, True
+
+    @property
+    def result(self) -> T:
+        """The result of one that is done."""
+        return cast("T", self._result)
+
+    def run_on(self) -> bool:
+        """Run on as far as that needs no waiting; return whether it is done."""
+        while not self.is_done and self._waits_for is not None and self._waits_for.done():
+            self._step()
+        return self.is_done
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Wait for the rest as ``yield from`` does (PEP 380), which cannot begin in the middle."""
+        try:
+            while not self.is_done:
+                try:
+                    yield self._waits_for
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - the coroutine's to handle, cancellation above all
+                    self._waits_for = self._call.throw(error)
+                else:
+                    self._step()
+        except StopIteration as ended:
+            self._result, self.is_done = ended.value, True
+        finally:
+            self._call.close()
+        return self.result
+
+    def close(self) -> None:
+        """Give up the rest; its cleanup runs now."""
+        waits_for, self._waits_for = self._waits_for, None
+        if waits_for is not None and not waits_for.cancel() and not waits_for.cancelled():
+            waits_for.exception()  # marks it as seen, or asyncio would complain that nobody looked
+        self._call.close()
 
 
 class WriteBuffer:
@@ -151,6 +219,7 @@ class Socket:
         transport: asyncio.Transport,
         *,
         where: str,
+        limits: WaitLimits,
         clean: Callable[[str], str],
         on_drop: Callable[[Socket], None],
     ) -> None:
@@ -158,6 +227,7 @@ class Socket:
         self._response = response
         self._transport = transport
         self.where = where
+        self._limits = limits
         self._clean = clean
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
@@ -168,6 +238,7 @@ class Socket:
         self._is_heard = False
         self._silent = 0
         self._pinging: asyncio.TimerHandle | None = None
+        self._begun: Started[str | DanError] | None = None
         self._ahead: asyncio.Task[str | DanError] | None = None
         self._on_end: Callable[[Loss], object] | None = None
         #: What makes the error of the connection's end; None while it can carry frames.
@@ -244,28 +315,22 @@ class Socket:
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
-    async def receive(self, timeout_s: float | None, *, and_listen: bool = False) -> str:
-        """
-        Wait for the next text frame. If no whole one comes in time, the connection is of no more use.
-
-        With *and_listen*, go on to receive: ``has_more`` then knows whether another one came together with this one.
-        """
-        timer = None
+    async def receive(self, timeout_s: float | None) -> str:
+        """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
+        wait = 0
         if timeout_s is not None:
-            timer = self._loop.call_later(timeout_s, self.end, partial(self._late, timeout_s))
+            wait = self._limits.begin(timeout_s, partial(self.end, partial(self._late, timeout_s)))
         try:
             if self._ahead is not None:
                 outcome = await self._ahead
-                self._ahead = None
-            elif and_listen:
-                first: asyncio.Future[str | DanError] = self._loop.create_future()
-                self._listen(after=first)
-                outcome = await first
+                self._ahead = self._begun = None
+            elif self._begun is not None:
+                begun, self._begun = self._begun, None
+                outcome = await begun
             else:
                 outcome = await self._next()
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._limits.end(wait)
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
@@ -347,40 +412,37 @@ class Socket:
 
     # --- what comes too early -----------------------------------------------------------------------------------------
 
-    def _listen(self, *, after: asyncio.Future[str | DanError] | None = None) -> asyncio.Task[str | DanError]:
-        """Begin to receive the next frame, or the one *after* it; the next ``receive`` takes it."""
+    def has_more(self) -> bool:
+        """Begin to receive; return whether a frame, or the end, had come already: together with the last frame."""
+        if self._ahead is not None:
+            return self._ahead.done()
+        if self._begun is None:
+            self._begun = Started(self._next())
+        return self._begun.is_done
+
+    def _listen(self) -> asyncio.Task[str | DanError]:
+        """Receive the next frame in a task; the next ``receive`` takes it."""
         if self._ahead is None:
-            receiving = self._next() if after is None else self._next_but_one(after)
+            receiving = self._next() if self._begun is None else _rest_of(self._begun)
             self._ahead = asyncio.create_task(receiving, name=f"dan_async listening to {self.where}")
             self._tasks.add(self._ahead)
             self._ahead.add_done_callback(self._tasks.discard)
         return self._ahead
 
-    async def _next_but_one(self, first: asyncio.Future[str | DanError]) -> str | DanError:
-        try:
-            outcome = await self._next()
-            if not first.done():
-                first.set_result(outcome)
-        finally:
-            first.cancel()  # unless it is done: nobody waits for what does not come
-        return outcome if isinstance(outcome, DanError) else await self._next()
-
-    @property
-    def has_more(self) -> bool:
-        """Whether a frame, or the end, has been listened for and has come."""
-        return self._ahead is not None and self._ahead.done()
-
     async def early_error(self) -> DanError | None:
         """Return what came while nothing should have: None, the loss of the connection, or a frame before its turn."""
-        ahead = self._ahead or self._listen()
-        if not ahead.done():
-            # The loop reads what the system holds in its next turn, and the task takes it in the one after that.
-            turned: asyncio.Future[None] = self._loop.create_future()
-            self._loop.call_soon(self._loop.call_soon, _release, turned)
-            await turned
-        if not ahead.done():
-            return None  # pings, or half a frame
-        outcome = ahead.result()
+        if not self.has_more():
+            # The loop reads what the system holds in its next turn, and hands it on before the one after that.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if self._ahead is not None and not self._ahead.done():
+                await asyncio.sleep(0)  # the task takes it
+        if self._ahead is None and self._begun is not None and self._begun.run_on():
+            outcome = self._begun.result
+        elif self._ahead is not None and self._ahead.done():
+            outcome = self._ahead.result()
+        else:
+            return self.loss() if self.loss is not None else None  # nothing, pings, or half a frame
         if isinstance(outcome, DanError):
             return outcome
         what = f"a frame before its turn: {self._clean(outcome)!r}"
@@ -392,21 +454,16 @@ class Socket:
         Listen while something else is waited for: *on_arrival* is called when a frame has come, or the end.
 
         The peer is pinged meanwhile, so that nothing on the way takes the connection for idle; one that is silent from one
-        ping to the next is given up. All that begins with the event loop's next turn: what ends before was no wait.
+        ping to the next is given up.
         """
-
-        def begin() -> None:
-            self._listen().add_done_callback(on_arrival)
-            self._is_heard = True
-            self._ping(ping_every_s, spare=0)
-
-        beginning = self._loop.call_soon(begin)
+        listening = self._listen()
+        listening.add_done_callback(on_arrival)
+        self._is_heard = True
+        self._ping(ping_every_s, spare=0)
         try:
             yield
         finally:
-            beginning.cancel()
-            if self._ahead is not None:
-                self._ahead.remove_done_callback(on_arrival)
+            listening.remove_done_callback(on_arrival)
             self._stop_pinging()
 
     # --- pings --------------------------------------------------------------------------------------------------------
@@ -467,7 +524,7 @@ class Socket:
     async def finish(self) -> None:
         """Close with the peer's consent; refuse a frame that comes before its close frame."""
         await self._write_close(WSCloseCode.OK)
-        timer = self._loop.call_later(CLOSE_GRACE_S, self.drop)
+        wait = self._limits.begin(CLOSE_GRACE_S, self.drop)
         try:
             while (message := await self._ws.receive()).type in _CONTROL:
                 if self._is_flood():
@@ -478,7 +535,7 @@ class Socket:
                 raise self._violated(f"a frame after its last one: {self._clean(message.data)!r}")
             error = await self._end_of(message)
         finally:
-            timer.cancel()
+            self._limits.end(wait)
             self.drop()
         # It may have gone without a close frame: the last frame was the last all the same.
         if not isinstance(error, ConnectionLostError):
@@ -505,6 +562,8 @@ class Socket:
         # takes the connection off aiohttp's books.
         self._transport.abort()
         self._response.close()
+        if self._begun is not None and self._ahead is None:
+            self._begun.close()
         self._on_drop(self)
 
     def drop(self) -> None:
@@ -528,6 +587,12 @@ class Socket:
             self.drop()
             if self._tasks:
                 await cancel_and_wait(self._tasks)
+            if self._begun is not None:
+                self._begun.close()  # its task may have been cancelled before it began
+
+
+async def _rest_of(begun: Started[T]) -> T:
+    return await begun
 
 
 def own_copy(error: BaseException) -> Any:
@@ -542,6 +607,11 @@ def own_copy(error: BaseException) -> Any:
 def _release(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _cut(limit: asyncio.Timeout) -> None:
+    if not limit.expired():  # the owner may have cut it off already
+        limit.reschedule(asyncio.get_running_loop().time())
 
 
 def _shown(timeout_s: float | None) -> str:
@@ -587,6 +657,7 @@ class SocketOpener:
         self._session: aiohttp.ClientSession | None = None
         self._upgrades: dict[asyncio.Task[Any] | None, aiohttp.ClientResponse] = {}
         self._in_flight = InFlight(self.where)
+        self._limits: WaitLimits | None = None
         self._sockets: set[Socket] = set()
 
     def __repr__(self) -> str:
@@ -615,7 +686,11 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
-        limit = self._in_flight.begin(limit_s)
+        limit = self._in_flight.begin(None)
+        if self._limits is None:
+            self._limits = WaitLimits()
+        limits = self._limits
+        wait = limits.begin(limit_s, partial(_cut, limit))
         try:
             async with limit:
                 ws = await self._open_session().ws_connect(
@@ -628,7 +703,7 @@ class SocketOpener:
                     autoclose=False,
                     compress=0,
                 )
-                return self._socket(ws, self._upgrades[asyncio.current_task()])
+                return self._socket(ws, self._upgrades[asyncio.current_task()], limits)
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
@@ -642,6 +717,7 @@ class SocketOpener:
                 failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         finally:
             self._upgrades.pop(asyncio.current_task(), None)
+            limits.end(wait)
             self._in_flight.end(limit)
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
@@ -657,7 +733,9 @@ class SocketOpener:
         self._upgrades[asyncio.current_task()] = response
         return response
 
-    def _socket(self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse) -> Socket:
+    def _socket(
+        self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse, limits: WaitLimits
+    ) -> Socket:
         connection = response.connection
         if connection is None or connection.transport is None:
             response.close()
@@ -667,6 +745,7 @@ class SocketOpener:
             response,
             connection.transport,
             where=self.where,
+            limits=limits,
             clean=self.clean,
             on_drop=self._sockets.discard,
         )
@@ -690,6 +769,8 @@ class SocketOpener:
         finally:
             for socket in tuple(self._sockets):
                 socket.end(self.closed_error)
+            if self._limits is not None:
+                self._limits.close()
             if self._session is not None:
                 await self._session.close()
 
