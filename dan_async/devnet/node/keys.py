@@ -16,7 +16,7 @@ from dan_async.protocols.node_claims import Acknowledgement, ChangeReceipt, Sign
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.types import Json, MpcKeyId, RequestId
 
-S = TypeVar("S", bound=SignedClaims)
+S = TypeVar("S", bound=SignedClaims[Any])
 
 #: Most ephemeral keys, and changes of them, that a node remembers for one key.
 _MOST_KEYS = 256
