@@ -6,11 +6,14 @@ import re
 import time
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 from urllib.parse import urlsplit
+
+import aiohttp
 
 from dan_async._values import check_instance, setting
 from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
+from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, KeySubstitutionError
 from dan_async.events import EventHub, OnEvent
@@ -18,12 +21,14 @@ from dan_async.gateway.failures import ErrorContext
 from dan_async.gateway.operation import EphemeralKeyOperation, Gateway, OwnerOperation
 from dan_async.gateway.revision import RevisionChoice
 from dan_async.network import (
+    AuthModule,
     EphemeralKeyChange,
     EphemeralKeyReport,
     KeygenReport,
     KeygenRequest,
     NetworkHealth,
     NodeHealth,
+    SigningOrder,
 )
 from dan_async.protocols.exchange import (
     EphemeralKeyExchange,
@@ -37,16 +42,10 @@ from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
 from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import KeygenResult, SigngenResult
+from dan_async.protocols.setups import EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import SocketOpener
 from dan_async.types import Clock, KeyAlgorithm, RequestId, new_request_id
-
-if TYPE_CHECKING:
-    import aiohttp
-
-    from dan_async.crypto.ephemeral_key import EphemeralKey
-    from dan_async.network import AuthModule, SigningOrder
-    from dan_async.protocols.setups import EphemeralClaim
 
 _VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
 

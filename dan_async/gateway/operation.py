@@ -11,16 +11,18 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from attrs import field, frozen
 
 from dan_async.config import Timeouts
+from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import ChallengeError, ConnectError, DanError, RequestTimeoutError, SessionExpiredError
 from dan_async.events import Attempts, EventHub, operation, wallet_turn
 from dan_async.gateway.failures import IDEMPOTENT, ErrorContext, Phase
 from dan_async.gateway.revision import RevisionChoice
+from dan_async.network import AuthModule
 from dan_async.protocols.exchange import Exchange
 from dan_async.protocols.gateway import ApiVersion, GatewayProtocol
 from dan_async.protocols.gateway_1 import REVISION_1
@@ -28,10 +30,6 @@ from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import Socket, SocketOpener, Started
 from dan_async.types import Clock
-
-if TYPE_CHECKING:
-    from dan_async.crypto.ephemeral_key import EphemeralKey
-    from dan_async.network import AuthModule
 
 R = TypeVar("R")
 

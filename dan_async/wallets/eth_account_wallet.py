@@ -13,9 +13,7 @@ from dan_async.types import Address, Hex, TypedData
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
 
-__all__ = [
-    "EthAccountWallet",
-]
+__all__ = ["EthAccountWallet"]
 
 
 class EthAccountWallet:
