@@ -100,16 +100,7 @@ class _Begun(Generic[R]):
 
 
 class GatewayOperation(ABC, Generic[R]):
-    """
-    One operation, run once.
-
-    Args:
-        gateway: Where.
-        context: The common part of its errors.
-        make: Makes its texts in a revision; raises a ConfigurationError if the revision cannot carry it.
-        claim: The ephemeral key that it is about; None where a passkey is registered.
-        deadline: The job's deadline.
-    """
+    """One operation, run once. *make* raises a ConfigurationError if a revision cannot carry it."""
 
     #: How it is authorised.
     method: AuthMethod

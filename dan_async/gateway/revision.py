@@ -57,14 +57,9 @@ class RevisionChoice:
         self, begin: Begin[T], *, kind: Hashable, deadline: Deadline, attempt_s: float, where: str
     ) -> T:
         """
-        Begin an operation in the first revision that works.
+        Begin an operation in the first revision that works; *begin* raises a ConfigurationError if one cannot carry it.
 
-        Args:
-            begin: Begins it; raises a DanError if that fails, and a ConfigurationError if the revision cannot carry it.
-            kind: The conditions of the outcome, so that operations waiting for the same one can share a failure.
-            deadline: The job's deadline.
-            attempt_s: Seconds for one try.
-            where: The gateway, for errors.
+        *kind* names the conditions of the outcome, so that operations waiting for the same one can share a failure.
         """
         failures = self._failures
         await self._acquire(deadline)

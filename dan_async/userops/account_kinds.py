@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import cache
+from importlib import resources
 from typing import Any, NamedTuple, Protocol
 
 from attrs import field, frozen
@@ -14,7 +17,6 @@ from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address, EntryPointVersion
 from dan_async.user_operation import Call
-from dan_async.userops.proxy_code import PROXY_CODE
 from dan_async.userops.service import version_of
 
 #: A signature of the right length that recovers to some address, so that contracts which refuse malformed ones estimate gas
@@ -123,7 +125,7 @@ class SimpleAccount:
         # The factory's first contract is the account's code, which each account's proxy is made for.
         first = keccak256(b"\xd6\x94" + bytes.fromhex(usual[2:]) + b"\x01")[12:]
         start = (to_checksum_address(first), encode_call("initialize(address)", owner))
-        init_code = PROXY_CODE[self.version] + encode_arguments("(address,bytes)", start)
+        init_code = _proxy_code(self.version) + encode_arguments("(address,bytes)", start)
         factory = self.factory or usual
         return FactoryCall(
             factory,
@@ -221,3 +223,15 @@ def _columns(calls: Sequence[Call]) -> tuple[list[Address], list[int], list[byte
     if not calls:
         raise InvalidFieldError("calls", "must be one at least")
     return [call.target for call in calls], [call.value for call in calls], [call.data for call in calls]
+
+
+@cache
+def _proxy_code(version: EntryPointVersion) -> bytes:
+    """
+    Return the creation code of the proxies that eth-infinitism's SimpleAccountFactory deploys: OpenZeppelin's ERC1967Proxy.
+
+    It is out of the factories' own code in the packages @account-abstraction/contracts 0.6.0 and 0.7.0. The factories'
+    well-known addresses are made of that code (CREATE2): there cannot be another one there.
+    """
+    table = json.loads(resources.files(__package__).joinpath("proxy_code.json").read_text(encoding="ascii"))
+    return bytes.fromhex(table[version][2:])

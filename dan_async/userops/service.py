@@ -48,18 +48,7 @@ class JsonRpcService:
 
     Every request here may be sent twice: reading changes nothing, and a user operation is known by its hash. So connections
     that failed or broke, and replies that did not come, are tried again as *retry* says; an error that the service answered
-    with is not.
-
-    Args:
-        name: Its name in errors: ``"bundler"``, ``"paymaster"`` or ``"node"``.
-        url: Its URL: ``https``, or ``http`` to loopback. A ``Transport`` is taken as well and is not closed here.
-        options: How to connect.
-        retry: How often a failed attempt is repeated.
-        attempt_s: Seconds that one attempt may take.
-
-    Raises:
-        InvalidFieldError: The URL is wrong.
-        InsecureTransportError: It has no TLS and its host is not loopback.
+    with is not. A ``Transport`` is taken in place of a URL, and is not closed here.
     """
 
     def __init__(
