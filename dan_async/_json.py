@@ -84,7 +84,8 @@ _BRACKET = re.compile(r"[\[{\]}]")
 
 def has_too_many_values(text: str, most: int) -> bool:
     """Return whether there are more than *most* commas and brackets outside of strings, whether the text is JSON or not."""
-    return _count_marks(text) > most and _count_marks(_STRING.sub("", text)) > most
+    # Almost every text is shorter than that, and needs no counting.
+    return len(text) > most and _count_marks(text) > most and _count_marks(_STRING.sub("", text)) > most
 
 
 def _count_marks(text: str) -> int:
