@@ -1,4 +1,8 @@
-"""Revision 0.3 (walletprovider-sdk 0.3.0, used by the published DAN clients): how it differs from the rest."""
+"""
+Revision 0.3 (walletprovider-sdk 0.3.0, used by the published DAN clients): how it differs from ``gateway``.
+
+The texts of its setups for key generation and signing are written in ``setups`` (``has_names=False``).
+"""
 
 from __future__ import annotations
 

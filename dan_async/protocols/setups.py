@@ -1,5 +1,5 @@
 """
-The contents of an exchange with a gateway, as far as all revisions agree: claim, setups, metadata, passkeys' texts.
+The contents of an exchange with a gateway: claim, setups and their texts in every revision, metadata, passkeys' texts.
 
 Signatures cover the exact text of a setup, so every string is kept as it came (a claim is a JSON text inside a
 ``TaggedValue``), and each text is made once. WebAuthn's own bytes are not looked into: a credential is a JSON text whose
