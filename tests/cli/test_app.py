@@ -203,7 +203,7 @@ def test_a_quorum_error_has_a_line_for_each_node(capsys: pytest.CaptureFixture[s
     out, err = capsys.readouterr()
     assert (code, out) == (1, "")
     assert err.splitlines()[0] == "error: too few. add nodes"
-    assert "0x0000000000000000000000000000000000000001: ?[2Jgone" in err.splitlines()[1]
+    assert "0x0000000000000000000000000000000000000001: \\x1b[2Jgone" in err.splitlines()[1]
 
 
 def test_an_unexpected_error_is_called_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
