@@ -67,7 +67,8 @@ _LARGEST_NUMBER = 1e12
 def check_int(field: str, value: object, *, least: int, most: int, unit: str = "") -> int:
     """Check a whole number within bounds. ``True`` is not a number here, nor is ``1.0``."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidFieldError(field, f"must be a whole number{unit}, not {type(value).__name__}")
+        of_what = f" of{unit}" if unit else ""
+        raise InvalidFieldError(field, f"must be a whole number{of_what}, not {type(value).__name__}")
     if not least <= value <= most:
         raise InvalidFieldError(field, f"must be from {least} to {most}{unit}")
     return value

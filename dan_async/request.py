@@ -155,7 +155,7 @@ class DanSessionKeyRequestParams:
     hardcoded_values: HardcodedValues = field(default=None, converter=_to_hardcoded)
     duration: int = field(
         default=DEFAULT_DURATION_S,
-        validator=required(check_int, least=1, most=MAX_LIFETIME_S, unit=" of seconds"),
+        validator=required(check_int, least=1, most=MAX_LIFETIME_S, unit=" seconds"),
     )
     chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_SAFE_INT))
 
@@ -209,7 +209,7 @@ class SessionKeyRequest:
             )
         if self.hardcoded_values is not None:
             object.__setattr__(self, "hardcoded", _to_hardcoded(self.hardcoded_values))
-        check_int("duration", self.duration, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
+        check_int("duration", self.duration, least=1, most=MAX_LIFETIME_S, unit=" seconds")
         if self.timeout is not None:
             check_seconds("timeout", self.timeout)
         account = self.smart_account_client

@@ -157,6 +157,7 @@ def batch(
     line.
     """
     network = choose_network(
+        has_devnet=True,
         devnet=devnet,
         nodes=node or [],
         threshold=threshold,

@@ -95,6 +95,7 @@ def choose_network(
     gateway: str | None = None,
     revision: str | None = None,
     api_version: str | None = None,
+    has_devnet: bool = False,
 ) -> NetworkChoice:
     """Check the options, exactly one of which names a network; *threshold* and *parties* go with nodes and a gateway."""
     given = {"--devnet": devnet is not None, "--node": bool(nodes), "--gateway": gateway is not None}
@@ -122,7 +123,7 @@ def choose_network(
     if not nodes:
         raise ConfigurationError(
             "no network is named",
-            hint="Use --devnet 3-of-5, --node URL=OPERATOR once for each node, or --gateway URL",
+            hint=f"Use {'--devnet 3-of-5, ' * has_devnet}--node URL=OPERATOR once for each node, or --gateway URL",
         )
     endpoints = tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1))
     if parties is None:

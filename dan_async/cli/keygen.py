@@ -155,6 +155,7 @@ def keygen(
     if force and output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
     network = choose_network(
+        has_devnet=True,
         devnet=devnet,
         nodes=node or [],
         threshold=threshold,

@@ -38,7 +38,7 @@ async def add_ephemeral_key(
     clock: Clock,
 ) -> S:
     """Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description."""
-    check_int("duration", duration, least=1, most=MAX_LIFETIME_S, unit=" of seconds")
+    check_int("duration", duration, least=1, most=MAX_LIFETIME_S, unit=" seconds")
     owner = _owner(session, wallet, auth, timeouts)
     if eph_id is not None:
         check_text("eph_id", eph_id, most=256)

@@ -17,8 +17,9 @@ def choose(
     nodes: list[str] | None = None,
     threshold: int | None = None,
     parties: int | None = None,
+    **others: bool,
 ) -> NetworkChoice:
-    return choose_network(devnet=devnet, nodes=nodes or [], threshold=threshold, parties=parties)
+    return choose_network(devnet=devnet, nodes=nodes or [], threshold=threshold, parties=parties, **others)
 
 
 def test_a_devnet_takes_its_threshold_from_the_option() -> None:
@@ -100,8 +101,10 @@ def test_two_networks_are_refused() -> None:
 
 
 def test_no_network_is_refused() -> None:
-    """The error says what to give."""
+    """The error says what to give, and names --devnet only where a command has it."""
     with pytest.raises(ConfigurationError, match=r"no network is named\. Use --devnet"):
+        choose(has_devnet=True)
+    with pytest.raises(ConfigurationError, match=r"no network is named\. Use --node"):
         choose()
 
 
