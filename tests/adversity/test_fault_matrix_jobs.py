@@ -119,6 +119,7 @@ async def test_spoilt_acknowledgements(name: str) -> None:
         assert not case.result.faulty & set(report.holders)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", UNREADY)
 async def test_nodes_that_are_not_ready(name: str) -> None:
     """Up to n - t of them are named and left out: min_parties allows it, or there is a spare. One more is one clear error."""
@@ -129,6 +130,7 @@ async def test_nodes_that_are_not_ready(name: str) -> None:
             assert case.check_left_out().restarts == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", GENERATING)
 async def test_broken_key_generations(name: str) -> None:
     """Up to n - t culprits are named, and a restart without them makes the key. One more is one clear error."""
