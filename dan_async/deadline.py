@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from types import TracebackType
 from typing import Any, TypeVar
 
 from dan_async.errors import DanError, DeadlineExceededError
@@ -103,20 +102,6 @@ class Deadline:
             hint="Give the call a longer timeout, or look at the network's health()",
             **context,
         )
-
-
-async def was_cut(
-    limit: asyncio.Timeout,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: TracebackType | None,
-) -> bool:
-    """Leave an ``asyncio.timeout`` block by hand; return whether it was cut off. Errors of ours are left as they are."""
-    try:
-        await limit.__aexit__(kind, error, trace)
-    except TimeoutError:
-        return True
-    return isinstance(error, TimeoutError) and not isinstance(error, DanError) and limit.expired()
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
