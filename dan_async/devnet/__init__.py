@@ -15,6 +15,7 @@ from dan_async.devnet.faults.kinds import (
     CheatInSigning,
     Crash,
     CrashInSigning,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -30,7 +31,9 @@ from dan_async.devnet.faults.kinds import (
     RefuseConnections,
     SendGarbage,
     SilentInSigning,
+    SquatSession,
     Trickle,
+    WithholdEcho,
     WrongSignatureShare,
 )
 
@@ -39,6 +42,7 @@ __all__ = [
     "CheatInSigning",
     "Crash",
     "CrashInSigning",
+    "DealBadOpening",
     "DealWrongShare",
     "Delay",
     "Devnet",
@@ -57,6 +61,8 @@ __all__ = [
     "RefuseConnections",
     "SendGarbage",
     "SilentInSigning",
+    "SquatSession",
     "Trickle",
+    "WithholdEcho",
     "WrongSignatureShare",
 ]

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Self
 
 from attrs import frozen
 
-from dan_async._values import MAX_SAFE_INT, to_hex
+from dan_async._values import MAX_SAFE_INT, from_hex, to_hex
 from dan_async.config import MAX_PARTIES
 from dan_async.crypto.ephemeral_key import is_signed_by
 from dan_async.crypto.hashes import tagged_hash, u32
@@ -50,7 +50,9 @@ REGISTER_PASSKEY = "registerPasskey"
 
 METHODS = {"keygen": "dan_keygen", REGISTER_PASSKEY: "dan_register_passkey", **CHANGES}
 
-SETTLE_KEYGEN = "dan_settle_keygen"
+SETTLE_KEYGEN, CERTIFY_KEYGEN = "dan_settle_keygen", "dan_certify_keygen"
+
+_MOST_CERTIFICATE = 4096
 
 #: How many new starts of a key generation a node looks for. A client starts anew far less often.
 MOST_RESTARTS = 32
@@ -224,6 +226,25 @@ class SettleParams:
             return is_signed_by(self.eph_pk, self.sign_alg, digest, self.signature)
         except InvalidFieldError:
             return False
+
+
+def _read_certificate(name: str, value: Json) -> bytes:
+    found = from_hex(value, field=name, prefix=True)
+    if len(found) > _MOST_CERTIFICATE:
+        raise InvalidFieldError(name, f"may hold {_MOST_CERTIFICATE} bytes")
+    return found
+
+
+#: By which participants convince each other that all of them agree on a key. Clients do not look into it.
+CERTIFICATE: Form[bytes] = Form(_read_certificate, to_hex)
+
+
+@frozen(kw_only=True)
+class CertifyParams:
+    """Parameters of ``dan_certify_keygen``, by which a node gets a certificate that it lacks."""
+
+    request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
+    certificate: Annotated[bytes, wire("certificate", CERTIFICATE)]
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

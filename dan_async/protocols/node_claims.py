@@ -33,7 +33,7 @@ from dan_async.protocols.fields import (
     string,
     wire,
 )
-from dan_async.protocols.node import MOST_RESTARTS, SETTLE_KEYGEN, Result, malformed, raw
+from dan_async.protocols.node import CERTIFICATE, MOST_RESTARTS, SETTLE_KEYGEN, Result, malformed, raw
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
 
 #: Longest text of claims, in characters.
@@ -173,6 +173,9 @@ class Acknowledgement(SignedClaims[KeygenClaims]):
     TITLE = "the acknowledgement"
     TAG = "dan-node/1 acknowledgement"
     CLAIMS = KeygenClaims
+
+    #: Proves to the other participants that all of them agree: for those that have none.
+    certificate: Annotated[bytes, wire("certificate", CERTIFICATE)] = field(default=b"", repr=False)
 
     @property
     def summary(self) -> str:

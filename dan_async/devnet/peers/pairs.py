@@ -319,7 +319,9 @@ class PairSetups:
 
     def _on_start(self, peer: OperatorAddress, session_id: bytes) -> None:
         own = self._store.get(peer)
-        if peer.lower() >= self._context.identity.operator.lower() or self._sessions.has_run(session_id):
+        if peer.lower() >= self._context.identity.operator.lower() or self._sessions.has_run(
+            Kind.PAIR_SETUP, session_id
+        ):
             return
         if (own is not None and own.banned) or self._rate.take(peer):
             _log.warning("peer %s: a set-up is refused", peer)

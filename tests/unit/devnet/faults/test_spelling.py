@@ -14,6 +14,7 @@ from dan_async.devnet import (
     CheatInSigning,
     Crash,
     CrashInSigning,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -28,7 +29,9 @@ from dan_async.devnet import (
     RefuseConnections,
     SendGarbage,
     SilentInSigning,
+    SquatSession,
     Trickle,
+    WithholdEcho,
     WrongSignatureShare,
 )
 from dan_async.devnet.faults.kinds import GARBAGE_FORMS, KINDS
@@ -68,6 +71,9 @@ from dan_async.errors import ConfigurationError
         ("forged-shares", ForgeShares()),
         ("other-key", AcknowledgeOtherKey()),
         ("wrong-share:1", DealWrongShare(times=1)),
+        ("bad-opening", DealBadOpening()),
+        ("squat-session:1", SquatSession(times=1)),
+        ("withhold-echo:2", WithholdEcho(reach=2)),
         ("equivocate", Equivocate()),
         ("silent:2", FallSilent(round=2)),
         ("silent:round=2", FallSilent(round=2)),
