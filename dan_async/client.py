@@ -169,6 +169,7 @@ class DanClient:
         threshold: int | None = None,
         parties_number: int | None = None,
         min_parties: int | None = None,
+        min_holders: int | None = None,
         permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
         key_label: str | None = None,
         eph_alg: KeyAlgorithm | None = None,
@@ -197,6 +198,8 @@ class DanClient:
             threshold: t, how many nodes must sign; the network's default if None (3-of-5 if it has none).
             parties_number: n, how many nodes hold a share: 2 <= t <= n <= 20.
             min_parties: The smallest n to accept if nodes are missing; *parties_number* if None.
+            min_holders: How many nodes must acknowledge that they hold a share before the payload is returned, t to n; t if
+                None. Not through a gateway, which does not say.
             permissions: The limits of what the session may sign: JSON text, kept as it is, or an object. None for no limits.
             key_label: A label for the network to keep with the key.
             eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
@@ -233,6 +236,7 @@ class DanClient:
             threshold=threshold,
             parties_number=parties_number,
             min_parties=min_parties,
+            min_holders=min_holders,
             permissions=permissions,
             key_label=key_label,
             eph_alg=eph_alg,

@@ -24,8 +24,8 @@ from dan_async.types import OperatorAddress, RequestId
 _COMMIT, _OPEN, _ECHO = 1, 2, 3
 
 #: A party that lacks echoes for so long asks the others for the certificate, and again after twice the time, in seconds; and
-#: so long it waits for it before it gives up.
-_ASK_S = 0.5
+#: for how long it waits for the answer before it gives up.
+_ASK_S, _LAST_WORD_S = 0.5, 0.1
 
 
 class KeygenSession(RoundSession[KeyShare]):
@@ -151,7 +151,7 @@ class KeygenSession(RoundSession[KeyShare]):
             wait_s *= 2
         if echoing.done() and isinstance(echoing.exception(), SessionFailedError):
             self.ask()
-            await asyncio.wait([self._certified], timeout=_ASK_S)
+            await asyncio.wait([self._certified], timeout=_LAST_WORD_S)
         if self._certified.done():
             return self._certified.result()
         self._is_over = True
