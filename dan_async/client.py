@@ -218,7 +218,7 @@ class DanClient:
         Raises:
             ConfigurationError: A parameter is wrong or missing; it is named, and nothing was sent.
             WalletError: The wallet refused, did not answer in time, or signed with another address.
-            QuorumError: Fewer than t nodes agree on a key; it has every node's outcome.
+            QuorumError: Fewer than t nodes, or *min_holders*, agree on a key; it has every node's outcome.
             DeadlineExceededError: The time ran out.
             StoreError: The store failed: before the first byte, or when the key was made (``recover()`` finds it then).
             ClientClosedError: The client was closed.
