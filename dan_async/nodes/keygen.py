@@ -402,8 +402,8 @@ class NodeKeygen:
         """Return nodes that are neither at fault nor in dispute with each other, best first; None if they are too few."""
         left = rank(self._nodes.values(), without=self._left_out)
         disputes = {pair for pair in self._disputes if not pair & self._left_out}
-        for least in (self._first.threshold.n, self._least):
-            out = sit_out(disputes, len(left) - least) if len(left) >= least else None
+        for count in range(min(self._first.threshold.n, len(left)), self._least - 1, -1):
+            out = sit_out(disputes, len(left) - count)
             if out is not None:
                 return [node for node in left if node.operator not in out]
         return None
