@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from dan_async._values import from_hex
-from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.faults.in_force import KeygenFaults
 from dan_async.devnet.faults.lies import KeygenFace
@@ -23,8 +24,8 @@ from dan_async.types import OperatorAddress, RequestId
 
 _COMMIT, _OPEN, _ECHO = 1, 2, 3
 
-#: A party that lacks echoes for so long asks the others for the certificate, and again after twice the time, in seconds; and
-#: for how long it waits for the answer before it gives up.
+#: A party that lacks echoes for so long, and for as long as all rounds before took, asks the others for the certificate, and
+#: again after twice the time, in seconds; and for how long it waits for the answer before it gives up.
 _ASK_S, _LAST_WORD_S = 0.5, 0.1
 
 
@@ -38,6 +39,10 @@ class KeygenSession(RoundSession[KeyShare]):
     NEEDS_ALL = True
     KIND = Kind.KEYGEN
     ROUNDS = _ECHO
+
+    #: The wait for the echoes, and the timer of the next question for the certificate.
+    _echoes: asyncio.Timeout
+    _asking: asyncio.TimerHandle
 
     def __init__(
         self, context: NodeContext, sessions: PeerSessions, agreed: Session, request_id: RequestId
@@ -63,7 +68,7 @@ class KeygenSession(RoundSession[KeyShare]):
         self._commitments: dict[int, bytes] = {}
 
     async def work(self) -> KeyShare:
-        agreed, sign = self._agreed, self.context.identity.sign
+        agreed, sign, began = self._agreed, self.context.identity.sign, time.monotonic()
         party = self._new_party()
         face = KeygenFace(session=agreed, index=self.own_index, sign=sign, new_party=self._new_party)
         self._faults = self.context.faults.begin_keygen(face)
@@ -80,12 +85,7 @@ class KeygenSession(RoundSession[KeyShare]):
             )
         )
         echo = await self.compute(book.verify, party, openings, shares)
-        self._party = party
-        echoing = asyncio.create_task(self._echo(book, party, echo), name="the last round")
-        try:
-            return await self._finished(echoing)
-        finally:
-            await cancel_and_wait([echoing])
+        return await self._finish(book, party, echo, max(_ASK_S, time.monotonic() - began))
 
     @property
     def may_be_certified(self) -> bool:
@@ -105,6 +105,8 @@ class KeygenSession(RoundSession[KeyShare]):
             share = await self.context.workers.compute(self._party.certify, certificate)
             if share is not None:
                 self._certified.set_result(share)
+                with suppress(RuntimeError):  # the wait has ended by itself
+                    self._echoes.reschedule(0.0)
         return share if self._is_over else None
 
     def ask(self) -> None:
@@ -136,26 +138,34 @@ class KeygenSession(RoundSession[KeyShare]):
             self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b""))
         return self._faults.outgoing(round_, bodies, self._commitments)
 
-    async def _echo(self, book: CommitmentBook, party: DkgParty, echo: bytes) -> KeyShare:
-        echoed = await self.exchange(_ECHO, self._to_all(book.echo(echo)))
-        async with self._releasing:
-            if self._certified.done():
-                return self._certified.result()
-            return await self.compute(book.finish, party, echo, echoed)
-
-    async def _finished(self, echoing: asyncio.Task[KeyShare]) -> KeyShare:
+    async def _finish(self, book: CommitmentBook, party: DkgParty, echo: bytes, ask_s: float) -> KeyShare:
         """Wait for the echoes of all, or for a certificate where some are missing or spoilt."""
-        either, wait_s = (echoing, self._certified), _ASK_S
-        while not (await asyncio.wait(either, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED))[0]:
-            self.ask()
-            wait_s *= 2
-        if echoing.done() and isinstance(echoing.exception(), SessionFailedError):
+        self._party = party
+        self._ask_after(ask_s)
+        try:
+            async with asyncio.timeout(None) as self._echoes:
+                echoed = await self.exchange(_ECHO, self._to_all(book.echo(echo)))
+                async with self._releasing:
+                    if not self._certified.done():
+                        return await self.compute(book.finish, party, echo, echoed)
+        except SessionFailedError:
             self.ask()
             await asyncio.wait([self._certified], timeout=_LAST_WORD_S)
-        if self._certified.done():
-            return self._certified.result()
-        self._is_over = True
-        return echoing.result()
+            if not self._certified.done():
+                self._is_over = True
+                raise
+        except TimeoutError:
+            pass  # ``certify`` ended the wait
+        finally:
+            self._asking.cancel()
+        return self._certified.result()
+
+    def _ask_after(self, wait_s: float) -> None:
+        self._asking = asyncio.get_running_loop().call_later(wait_s, self._ask_again, wait_s)
+
+    def _ask_again(self, waited_s: float) -> None:
+        self.ask()
+        self._ask_after(2 * waited_s)
 
     def _new_party(self) -> DkgParty:
         return DkgParty(
