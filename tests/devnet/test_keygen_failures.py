@@ -116,6 +116,16 @@ async def test_a_certificate_that_comes_late_from_a_peer_is_taken(make_devnet):
         assert len({ack.claims for ack in await keygen.send()}) == 1
 
 
+async def test_a_new_attempt_ends_the_old_one(make_devnet):
+    """There is one key for a request id: what failed before is not certified any more once the id is used again."""
+    async with unfinished(make_devnet) as (devnet, keygen, others, answer):
+        await keygen.prepare()
+        await failures(keygen, others)  # the node that holds the key takes no part
+        with pytest.raises(RpcFaultError):
+            await certify(others[0], keygen, answer["certificate"])
+    assert holders(devnet) == 1
+
+
 async def test_what_is_settled_takes_no_certificate(make_devnet):
     """The answer that no key was made here stays true; one that asks the others once more, and gets it, says so."""
     async with unfinished(make_devnet) as (devnet, keygen, others, answer):

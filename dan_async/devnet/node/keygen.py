@@ -136,6 +136,10 @@ class KeygenService:
     async def keygen(self, params: KeygenParams) -> Acknowledgement:
         """Take part in making a key, or say again what came of it."""
         content = content_hash(params)
+        unfinished = self._unfinished.get(params.request_id)
+        if unfinished is not None:
+            async with unfinished.lock:  # a certificate may be finishing an earlier attempt right now
+                pass
         record = self._ring.by_request(params.request_id)
         if record is not None:
             check_same(record.content, content)
@@ -219,6 +223,7 @@ class KeygenService:
                 )
             if checked.nonce is None:
                 self._one_shots.add(checked.session_id)
+        self._unfinished.pop(params.request_id, None)  # an earlier attempt under the same id is over for good
         return self._generate(checked, content)
 
     async def _generate(self, checked: CheckedKeygen, content: bytes) -> Acknowledgement:
@@ -246,9 +251,8 @@ class KeygenService:
 
     def _remember(self, checked: CheckedKeygen, content: bytes, session: KeygenSession) -> _Unfinished:
         now = self._context.clock()
-        request_id = checked.params.request_id
-        self._unfinished.pop(request_id, None)  # of an attempt under the same id that failed
-        entry = self._unfinished[request_id] = _Unfinished(checked, content, session, now + _REMEMBERED_S)
+        entry = _Unfinished(checked, content, session, now + _REMEMBERED_S)
+        self._unfinished[checked.params.request_id] = entry
         while (
             len(self._unfinished) > _MOST_UNFINISHED or next(iter(self._unfinished.values())).forget_at <= now
         ):
