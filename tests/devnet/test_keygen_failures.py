@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -124,6 +125,30 @@ async def test_a_new_attempt_ends_the_old_one(make_devnet):
         with pytest.raises(RpcFaultError):
             await certify(others[0], keygen, answer["certificate"])
     assert holders(devnet) == 1
+
+
+async def test_a_new_attempt_waits_for_a_certificate_that_is_being_taken(make_devnet):
+    """The key of the old one is being stored: then the id is taken, and no second key can come of it."""
+    async with unfinished(make_devnet) as (devnet, keygen, others, answer):
+        (node,) = [node for node in devnet.nodes if node.operator == others[0].operator]
+        store, storing, go_on = node._runner._memory, threading.Event(), threading.Event()
+        put = store.put
+
+        def slowly(name, data):
+            storing.set()
+            go_on.wait(5)
+            put(name, data)
+
+        store.put = slowly
+        certified = asyncio.create_task(certify(others[0], keygen, answer["certificate"]))
+        while not storing.is_set():
+            await asyncio.sleep(0.01)
+        again = fields.encode(await keygen.prepare())
+        asked = asyncio.create_task(others[0].code_of("dan_keygen", again))
+        await asyncio.sleep(0.1)
+        go_on.set()
+        assert await asked == NodeCode.REQUEST_CONFLICT
+        assert (await certified)["claims"] == answer["claims"]
 
 
 async def test_what_is_settled_takes_no_certificate(make_devnet):
