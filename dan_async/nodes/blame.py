@@ -43,12 +43,15 @@ def judge(error: QuorumError) -> Blame:
         if not named[by] and refusal.aborted_by not in {None, by}
     }
 
-    def is_witness(accused: OperatorAddress) -> bool:
-        # It gave up, and says because of whom: that the others then had nothing from it is no fault of its own.
-        by = [refusal for refusal in refusals.values() if accused in refusal.culprits]
-        return bool(named.get(accused)) and all(refusal.aborted_by == accused for refusal in by)
+    answered = {outcome.operator for outcome in error.outcomes if outcome.is_success} | refusals.keys()
 
-    culprits = {it for it in map(OperatorAddress, error.culprits) if not is_witness(it)}
+    def is_culprit(accused: OperatorAddress) -> bool:
+        by = [refusal for operator, refusal in refusals.items() if accused in named[operator]]
+        # It gave up, and says because of whom: that the others then had nothing from it is no fault of its own.
+        is_witness = bool(named.get(accused)) and all(refusal.aborted_by == accused for refusal in by)
+        return 2 * len(by) > len(answered - {accused}) and not is_witness
+
+    culprits = {it for it in map(OperatorAddress, error.culprits) if is_culprit(it)}
     disputes = {frozenset((by, it)) for by, accused in named.items() for it in accused}
     for by, it in gave_up.items():
         is_passed_on = bool(named.get(it)) or gave_up.get(it, by) != by

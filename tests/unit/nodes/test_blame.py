@@ -45,6 +45,13 @@ def test_one_word_against_another_is_a_dispute() -> None:
     assert judged(A=says(E), **by_a) == (set(), pairs((A, E)))
 
 
+def test_those_that_acknowledged_blame_nobody() -> None:
+    """The only one that refuses is not most of the others."""
+    assert judged(A=says(E)) == (set(), pairs((A, E)))
+    assert judged(A=says(E), B=says(E)) == (set(), pairs((A, E), (B, E)))
+    assert judged(A=says(E), B=says(E), C=says(E)) == ({E}, set())
+
+
 def test_a_witness_is_no_culprit() -> None:
     """A gave up because of E, so the others had nothing from A in the next round: that is no fault of A's."""
     by_a = {name: says(A, by=A) for name in "BCDE"}
