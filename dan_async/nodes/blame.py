@@ -28,6 +28,11 @@ class Blame:
     culprits: AbstractSet[OperatorAddress]
     disputes: AbstractSet[Pair]
 
+    @property
+    def suspects(self) -> frozenset[OperatorAddress]:
+        """All of them, for the calls that follow."""
+        return frozenset(self.culprits).union(*self.disputes)
+
 
 def judge(error: QuorumError) -> Blame:
     """Judge by each node's refusal: whom it names, or else who gave up first as far as it knows."""

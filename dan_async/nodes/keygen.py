@@ -236,11 +236,10 @@ async def run_keygen(
     except QuorumError as error:
         failure = out_of_time(error, deadline, "waiting for the nodes to generate the key", phase="keygen")
         failure.outcomes = outcomes
+    suspects = frozenset[OperatorAddress]() if failure is None else judge(failure).suspects
     for outcome in outcomes:
         health = nodes[outcome.operator].health
-        if isinstance(outcome.error, AcknowledgementError) or (
-            failure is not None and outcome.operator in failure.culprits  # most of the others blame it
-        ):
+        if isinstance(outcome.error, AcknowledgementError) or outcome.operator in suspects:
             health.misbehaved()
         elif failure is None and outcome.error is None:
             health.acknowledged(in_time=outcome.operator in agreeing)

@@ -329,6 +329,20 @@ async def test_who_is_in_dispute_does_not_take_part_together_again(
     assert "in dispute: nodes" in report.describe()
 
 
+async def test_the_next_call_prefers_nodes_that_were_not_in_dispute() -> None:
+    """A person who is not asked to sign twice calls again, and is not met by the same pair for ever."""
+    fake = FakeNetwork(3, 7)
+    (liar,) = disputing(fake, 1)
+    network = fake.network(retry=ONCE)
+    owner = Owner(interactive=True)
+    with pytest.raises(QuorumError):
+        await network.keygen(request(3, 5), owner.auth, deadline=Deadline(5))
+    again = request(3, 5, request_id="0x" + "cd" * 32)
+    report = await network.keygen(again, owner.auth, deadline=Deadline(5))
+    assert (report.restarts, owner.prompts, liar in report.holders) == (0, 2, False)
+    await network.aclose()
+
+
 async def test_without_a_spare_a_dispute_is_named() -> None:
     """Which of the two it is, nobody can tell, and all n are needed; with min_parties one of them is done without."""
     fake = FakeNetwork(3, 5)
