@@ -68,11 +68,12 @@ class _Settled:
         now = self._clock()
         while self._entries and next(iter(self._entries.values()))[1] <= now:
             self._remove(next(iter(self._entries)))
-        if (eph_pk, first) in self._entries:
-            self._remove((eph_pk, first))
-        if len(self._entries) >= self._most or self._by_address[address] >= max(
-            1, self._most // _ADDRESS_PART
-        ):
+        known = self._entries.pop((eph_pk, first), None)
+        if known is not None:
+            self._entries[eph_pk, first] = known[0], now + _REMEMBERED_S
+            return
+        most_of_one = max(1, self._most // _ADDRESS_PART)
+        if len(self._entries) >= self._most or self._by_address[address] >= most_of_one:
             oldest = next(iter(self._entries.values()))
             raise rate_limited("too many key generations were settled", oldest[1] - now)
         self._entries[eph_pk, first] = address, now + _REMEMBERED_S
