@@ -50,11 +50,11 @@ from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
     CERTIFY_KEYGEN,
     MOST_RESTARTS,
+    Acknowledgement,
     CertifyParams,
     ChallengeResult,
     restarted_request_id,
 )
-from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress, RequestId

@@ -27,8 +27,16 @@ from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import NodeCode
 from dan_async.protocols.fields import decode, to_json
-from dan_async.protocols.node import CertifyParams, KeygenParams, SettleParams, compute_key_id, request_ids
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
+from dan_async.protocols.node import (
+    Acknowledgement,
+    CertifyParams,
+    KeygenClaims,
+    KeygenParams,
+    Settlement,
+    SettleParams,
+    compute_key_id,
+    request_ids,
+)
 from dan_async.types import Clock, Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)

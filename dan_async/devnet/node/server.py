@@ -44,16 +44,17 @@ from dan_async.protocols.node import (
     CERTIFY_KEYGEN,
     CHANGES,
     METHODS,
+    PRESIGN,
     PROTOCOL,
     REGISTER_PASSKEY,
     SETTLE_KEYGEN,
+    SIGN,
     ChallengeParams,
     IdentifyParams,
     Identity,
     KeygenParams,
     identity_digest,
 )
-from dan_async.protocols.node_signing import PRESIGN, SIGN
 from dan_async.types import Json, OperatorAddress
 
 _log = logging.getLogger(__name__)
