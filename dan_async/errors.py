@@ -38,6 +38,7 @@ The tree::
     ├── GatewayError                          the gateway did not complete the operation
     ├── StoreError                            a session store did not do what it was asked
     │   ├── StoreUnavailableError             it cannot be reached, opened or written to; its disk is full
+    │   │   ├── StoreConnectionError (ConnectionError)  its database does not answer; a change may have been made
     │   │   └── StoreLockedError (TimeoutError)  somebody else keeps it locked
     │   ├── StoreCorruptedError               its file is damaged
     │   ├── StoreSchemaError                  its schema is of another version
@@ -119,6 +120,7 @@ __all__ = [
     "SessionPendingError",
     "SignatureCheckError",
     "StoreClockError",
+    "StoreConnectionError",
     "StoreCorruptedError",
     "StoreError",
     "StoreKeyError",
@@ -646,9 +648,21 @@ class StoreError(DanError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached, opened or written to: a full disk, a read-only file. Nothing was changed."""
+    """
+    The store cannot be reached, opened or written to: a full disk, a read-only file.
+
+    Nothing was changed, unless it is a subclass that says otherwise.
+    """
 
     is_retryable = True
+
+
+class StoreConnectionError(StoreUnavailableError, ConnectionError):
+    """
+    The connection to the store's database broke or gave no answer, and so did the one after it.
+
+    A change that was being committed may have been made: get the record to see it.
+    """
 
 
 class StoreLockedError(StoreUnavailableError, TimeoutError):

@@ -25,7 +25,8 @@ from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, S
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import Address, KeyAlgorithm, RequestId, new_request_id
 
-#: pending: asked for, its outcome not known; active: usable; failed: no key was made.
+#: pending: asked for, its outcome not known; active: usable; expired: its time was over by the clock of whoever said so,
+#: which may have been wrong; failed: no key was made.
 SessionState: TypeAlias = Literal["pending", "active", "revoked", "expired", "failed"]
 STATES: tuple[SessionState, ...] = get_args(SessionState)
 
@@ -33,8 +34,8 @@ STATES: tuple[SessionState, ...] = get_args(SessionState)
 _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
     "pending": frozenset({"pending", "active", "failed", "expired"}),
     "active": frozenset({"active", "revoked", "expired"}),
-    "revoked": frozenset({"expired"}),
-    "expired": frozenset(),
+    "revoked": frozenset(),
+    "expired": frozenset({"pending", "active"}),
     "failed": frozenset(),
 }
 
@@ -93,6 +94,8 @@ class StoredSession:
         intent: The request; None for a session that was made elsewhere.
         session: The session; None until there is one.
         problem: Why it failed, or why its outcome is not known; never a secret.
+        worker: The process that works on a pending record; empty if none does.
+        busy_until: When that process will have given it up at the latest, in Unix milliseconds.
 
     Raises:
         InvalidFieldError: A field is wrong; its value is not repeated.
@@ -109,6 +112,8 @@ class StoredSession:
     intent: KeygenIntent | None = None
     session: DanSessionKeyPayload | None = None
     problem: str = field(default="", validator=required(check_text, least=0, most=2000))
+    worker: str = field(default="", validator=required(check_text, least=0, most=200))
+    busy_until: int = field(default=0, validator=required(check_int, least=0, most=MAX_SAFE_INT))
 
     def __attrs_post_init__(self) -> None:
         from_hex(self.record_id, field="record_id", length=32, prefix=True)
@@ -176,7 +181,7 @@ class StoredSession:
         problem: str | None = None,
     ) -> Self:
         """
-        Return the record in another state.
+        Return the record in another state, with nobody at work on it.
 
         Args:
             state: The state that follows.
@@ -195,6 +200,8 @@ class StoredSession:
             updated_at=max(int(now * 1000), self.updated_at),
             session=session or self.session,
             problem=self.problem if problem is None else problem,
+            worker="",
+            busy_until=0,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -406,7 +413,7 @@ def page_start(limit: object, after: str | None) -> tuple[int, str] | None:
 
 def ended_by(now: float) -> SessionFilter:
     """Return the filter of records to be marked as expired; *now* is in Unix seconds."""
-    return SessionFilter(state=("pending", "active", "revoked"), expires_by=max(0, int(now)))
+    return SessionFilter(state=("pending", "active"), expires_by=max(0, int(now)))
 
 
 def conflict(record_id: str, expected: SessionState, found: str | None) -> RecordConflictError:

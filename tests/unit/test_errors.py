@@ -224,6 +224,7 @@ RETRYABLE_CLASSES = {
     "RateLimitedError",
     "RequestTimeoutError",
     "SessionPendingError",
+    "StoreConnectionError",
     "StoreLockedError",
     "StoreUnavailableError",
 }

@@ -180,7 +180,7 @@ class TestSessionStore:
         assert await store.delete(record.record_id, expected="active")
 
     async def test_what_has_ended_is_marked(self, store: SessionStore, clock: ManualClock) -> None:
-        """Active, revoked and pending records expire; what lives on does not."""
+        """Active and pending records expire; what lives on does not."""
         ended = [active(expires_at=int(NOW) - 1), evolve(pending(), expires_at=int(NOW))]
         lives = active(expires_at=int(NOW) + 1)
         for record in (*ended, lives):
