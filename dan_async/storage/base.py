@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args, runtime_checkable
 
 from attrs import asdict, evolve, field, frozen
@@ -24,6 +25,8 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, StoreClockError
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import Address, KeyAlgorithm, RequestId, new_request_id
+
+_log = logging.getLogger(__name__)
 
 #: pending: asked for, its outcome not known; active: usable; expired: its time was over by the clock of whoever said so,
 #: which may have been wrong; failed: no key was made.
@@ -279,10 +282,12 @@ class Page:
     Args:
         records: The records.
         next: Where the next page begins, for *after*; None after the last one.
+        unreadable: The ids of records that match, and are encrypted with a key that is not known here.
     """
 
     records: tuple[StoredSession, ...]
     next: str | None = None
+    unreadable: tuple[RequestId, ...] = ()
 
 
 @runtime_checkable
@@ -315,10 +320,16 @@ class SessionStore(Protocol):
         """
         Go through the records that match, oldest first, a page at a time.
 
-        Changes made meanwhile may be seen or not; nothing is seen twice.
+        Changes made meanwhile may be seen or not; nothing is seen twice. Records that are encrypted with a key that is not
+        known here are passed over, with a warning in the log.
         """
         page = await self.list_page(where)
         while True:
+            if page.unreadable:
+                count, example = len(page.unreadable), page.unreadable[0]
+                _log.warning(
+                    "%d records are encrypted with a key that is not known here: %s …", count, example
+                )
             for record in page.records:
                 yield record
             if page.next is None:
@@ -394,10 +405,9 @@ class SessionStore(Protocol):
         ...
 
 
-def page_of(records: Sequence[StoredSession], *, is_last: bool) -> Page:
-    """Return a page with the cursor that ``page_start`` reads: time and id of its last record."""
-    cursor = None if is_last else f"{records[-1].created_at}.{records[-1].record_id}"
-    return Page(records=tuple(records), next=cursor)
+def cursor_after(record: Any) -> str:
+    """Return the cursor that ``page_start`` reads: time and id of a page's last record."""
+    return f"{record.created_at}.{record.record_id}"
 
 
 def page_start(limit: object, after: str | None) -> tuple[int, str] | None:

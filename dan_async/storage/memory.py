@@ -16,8 +16,8 @@ from dan_async.storage.base import (
     check_clock,
     check_state,
     conflict,
+    cursor_after,
     ended_by,
-    page_of,
     page_start,
 )
 from dan_async.types import Clock, RequestId
@@ -68,7 +68,8 @@ class MemorySessionStore(SessionStore):
             (r for r in self._records.values() if wanted.matches(r) and (start is None or _place(r) > start)),
             key=_place,
         )
-        return page_of(found[:limit], is_last=len(found) <= limit)
+        last = None if len(found) <= limit else cursor_after(found[limit - 1])
+        return Page(records=tuple(found[:limit]), next=last)
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
         check_instance("record", record, StoredSession)

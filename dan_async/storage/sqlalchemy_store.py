@@ -17,6 +17,7 @@ from dan_async.errors import (
     ClientClosedError,
     RecordConflictError,
     StoreError,
+    StoreKeyError,
     StoreTamperedError,
     StoreUnavailableError,
     require_extra,
@@ -30,8 +31,8 @@ from dan_async.storage.base import (
     check_clock,
     check_state,
     conflict,
+    cursor_after,
     ended_by,
-    page_of,
     page_start,
 )
 from dan_async.storage.keys import KeySource
@@ -216,8 +217,16 @@ class SQLAlchemyStore(SessionStore):
         rows = await self._fetch(
             query.order_by(sessions_table.c.created_at, sessions_table.c.record_id).limit(limit + 1)
         )
-        records = [await self._sealer.open(_sealed(row)) for row in rows[:limit]]
-        return page_of(records, is_last=len(rows) <= limit)
+        records, unreadable = [], []
+        for row in rows[:limit]:
+            try:
+                records.append(await self._sealer.open(_sealed(row)))
+            except StoreKeyError as error:
+                if error.retryable:
+                    raise  # the key service is down
+                unreadable.append(row.record_id)
+        last = None if len(rows) <= limit else cursor_after(rows[limit - 1])
+        return Page(records=tuple(records), next=last, unreadable=tuple(unreadable))
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -333,13 +342,13 @@ class SQLAlchemyStore(SessionStore):
                 sa.select(sessions_table)
                 .where(sessions_table.c.key_id != current, sessions_table.c.record_id > last)
                 .order_by(sessions_table.c.record_id)
-                .limit(100)
+                .limit(_MOST_TOGETHER)
             )
             if not rows:
                 return count
-            for row in rows:
-                # One that was changed meanwhile is under the current key already.
-                count += await self._update(await self._sealer.open(_sealed(row)), row.version)
+            # One that was changed meanwhile is under the current key already.
+            known = [(await self._sealer.open(_sealed(row)), row.version) for row in rows]
+            count += sum(await asyncio.gather(*(self._update(*changed) for changed in known)))
             last = rows[-1].record_id
 
 
