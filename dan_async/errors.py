@@ -46,6 +46,7 @@ The tree::
     │   ├── StoreTamperedError                a record was changed from outside
     │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
     │   └── RecordConflictError               the record exists already, or was changed by somebody else
+    ├── BatchInterruptedError                 what a batch ran on failed before it had ended
     ├── SessionPendingError                   the result of an earlier attempt is not known
     ├── SessionFailedError                    an earlier attempt failed, and was not to be repeated
     ├── SessionExpiredError                   the session's expiry has passed
@@ -82,6 +83,7 @@ from dan_async.types import Hex, OperatorAddress
 
 __all__ = [
     "AcknowledgementError",
+    "BatchInterruptedError",
     "BundlerError",
     "ChallengeError",
     "ClientClosedError",
@@ -691,6 +693,23 @@ class StoreClockError(StoreError):
 
 class RecordConflictError(StoreError):
     """The record, or its reference, exists already; or it is in another state than expected. Nothing was changed."""
+
+
+class BatchInterruptedError(DanError):
+    """
+    What a batch ran on failed before the batch had ended. Run it again: no row gets a second key.
+
+    Args:
+        message: The problem.
+        pending: The references of the rows whose outcome is not known.
+        hint: Advice for the user.
+    """
+
+    is_retryable = True
+
+    def __init__(self, message: str, *, pending: tuple[str, ...] = (), **context: Any) -> None:
+        super().__init__(message, **context)
+        self.pending = pending
 
 
 class SessionPendingError(DanError):

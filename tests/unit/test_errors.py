@@ -214,6 +214,7 @@ CODES = {
 }
 
 RETRYABLE_CLASSES = {
+    "BatchInterruptedError",
     "ConnectError",
     "ConnectionLostError",
     "DeadlineExceededError",
