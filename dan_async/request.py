@@ -18,6 +18,7 @@ from dan_async._values import (
     check_algorithm,
     check_int,
     check_private_key_hex,
+    check_reference,
     check_seconds,
     check_text,
     optional,
@@ -317,7 +318,7 @@ async def prepare(
         )
         network.check_keygen(keygen)
         if request.reference is not None:
-            check_text("reference", request.reference, most=200)
+            check_reference("reference", request.reference)
             if not has_store:
                 raise InvalidFieldError("reference", "needs a store", hint="DanClient(..., store=...)")
         if owner is None:

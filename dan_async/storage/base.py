@@ -15,6 +15,7 @@ from dan_async._values import (
     check_int,
     check_list,
     check_private_key_hex,
+    check_reference,
     check_text,
     from_hex,
     optional,
@@ -111,7 +112,7 @@ class StoredSession:
     expires_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
     created_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
     updated_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
-    reference: str | None = field(default=None, validator=optional(check_text, most=200))
+    reference: str | None = field(default=None, validator=optional(check_reference))
     intent: KeygenIntent | None = None
     session: DanSessionKeyPayload | None = None
     problem: str = field(default="", validator=required(check_text, least=0, most=2000))

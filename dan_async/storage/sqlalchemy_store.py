@@ -11,8 +11,8 @@ from typing import Any, Self, TypeVar
 
 from attrs import asdict, define, field, fields
 
-from dan_async._values import check_instance, check_number, check_seconds, check_text, setting
-from dan_async.deadline import cancel_and_wait
+from dan_async._values import check_instance, check_number, check_reference, check_seconds, setting
+from dan_async.deadline import OneLoop, cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
     RecordConflictError,
@@ -115,6 +115,7 @@ class SQLAlchemyStore(SessionStore):
         self._clock = clock
         self._writer = GroupWriter(self._database)
         self._opening = asyncio.Lock()
+        self._loop = OneLoop("store")
         self._is_open = False
         self._is_closed = False
 
@@ -149,6 +150,7 @@ class SQLAlchemyStore(SessionStore):
         """
         if self._is_closed:
             raise ClientClosedError("the store was closed", hint="Make a new one")
+        self._loop.check()
         if self._is_open:
             return
         async with self._opening:
@@ -176,6 +178,7 @@ class SQLAlchemyStore(SessionStore):
         """Finish the writes that wait, and close every connection. May be called twice."""
         if self._is_closed:
             return
+        self._loop.check()
         self._is_closed = True
         try:
             await self._writer.aclose(self._answer_wait_s)
@@ -197,11 +200,11 @@ class SQLAlchemyStore(SessionStore):
         return await self._sealer.open(_sealed(rows[0])) if rows else None
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        check_text("record_id", record_id)
+        check_reference("record_id", record_id)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        check_text("reference", reference)
+        check_reference("reference", reference)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.reference == reference))
 
     async def list_page(
@@ -256,7 +259,7 @@ class SQLAlchemyStore(SessionStore):
     async def _change(
         self, record_id: RequestId, expected: SessionState, change: Callable[[StoredSession], StoredSession]
     ) -> StoredSession:
-        check_text("record_id", record_id)
+        check_reference("record_id", record_id)
         check_state("expected", expected)
         await self.open()
         for _ in range(_TRIES):
@@ -283,7 +286,7 @@ class SQLAlchemyStore(SessionStore):
         )
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        check_text("record_id", record_id)
+        check_reference("record_id", record_id)
         await self.open()
         delete = sa.delete(sessions_table).where(sessions_table.c.record_id == record_id)
         if expected is not None:
