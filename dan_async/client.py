@@ -198,7 +198,7 @@ class DanClient:
                 names or the seed's; a value that is also given directly must be the same.
             duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days).
             chain_id: The chain; else the account's, else the one in a bundler URL …/api/v2/<chain id>/… or …/api/v3/….
-            threshold: t, how many nodes must sign; the network's default if None (3-of-5 if it has none).
+            threshold: t, how many nodes must sign; if None the network's default, or a majority of another *parties_number*.
             parties_number: n, how many nodes hold a share: 2 <= t <= n <= 20.
             min_parties: The smallest n to accept if nodes are missing; *parties_number* if None.
             permissions: The limits of what the session may sign: JSON text, kept as it is, or an object. None for no limits.
