@@ -20,6 +20,7 @@ from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
 from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
+from dan_async.opening import open_network
 from dan_async.request import (
     DEFAULT_DURATION_S,
     HardcodedValues,
@@ -96,6 +97,37 @@ class DanClient:
         self._opening = asyncio.Lock()
         self._loop = OneLoop("client")
         self._is_closed = False
+
+    @classmethod
+    def connect(
+        cls,
+        where: str | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+        store: SessionStore | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Self:
+        """
+        Return a client of the network that a text names. Nothing is opened yet.
+
+        Args:
+            where: ``devnet://2-of-3`` for a devnet of the client's own; a network file (``./nodes.toml``) or the name of one
+                in the user's configuration folder; a gateway's URL (``wss://gateway.example/v1``); or nodes as
+                ``URL=OPERATOR``, separated by spaces. None for the environment variable ``DAN_ASYNC_NETWORK``.
+            timeouts: As for the client.
+            store: As for the client.
+            on_event: As for the client.
+
+        Raises:
+            ConfigurationError: The text names no network, or its file cannot be used; see ``NetworkFile.read``.
+            InsecureTransportError: A URL has no TLS and its host is not loopback.
+
+        Example::
+
+            async with DanClient.connect("devnet://2-of-3") as dan:
+                session = await dan.generate_session_key(wallet=LocalWallet(key), chain_id=80002)
+        """
+        return cls(open_network(where, timeouts=timeouts), timeouts=timeouts, store=store, on_event=on_event)
 
     async def __aenter__(self) -> Self:
         await self._open()

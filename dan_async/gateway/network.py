@@ -6,7 +6,8 @@ import re
 import time
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import get_args
+from pathlib import Path
+from typing import Any, Self, get_args
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -15,7 +16,13 @@ from dan_async._values import check_instance, setting
 from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, KeySubstitutionError
+from dan_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    DanError,
+    InvalidFieldError,
+    KeySubstitutionError,
+)
 from dan_async.events import EventHub, OnEvent
 from dan_async.gateway.failures import ErrorContext
 from dan_async.gateway.operation import EphemeralKeyOperation, Gateway, OwnerOperation
@@ -30,6 +37,7 @@ from dan_async.network import (
     NodeHealth,
     SigningOrder,
 )
+from dan_async.network_file import NetworkFile
 from dan_async.protocols.exchange import (
     EphemeralKeyExchange,
     ephemeral_key_exchange,
@@ -154,6 +162,28 @@ class GatewayNetwork:
             retry=setting("retry", retry, RetryPolicy),
             clock=clock,
             events=EventHub(on_event),
+        )
+
+    @classmethod
+    def from_file(cls, path: str | Path, **options: Any) -> Self:
+        """
+        Return the network that a network file describes (docs/networks.md).
+
+        Args:
+            path: The file.
+            **options: Any other argument of the class; it wins over the file's.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or is that of nodes; see ``NetworkFile.read``.
+        """
+        found = NetworkFile.read(path)
+        if found.gateway is None:
+            raise ConfigurationError(f"{path} is the file of nodes", hint="Use NodeNetwork.from_file()")
+        return cls(
+            found.gateway,
+            revision=found.revision,
+            api_version=found.api_version,
+            **{"threshold": found.threshold, "options": found.options} | options,
         )
 
     def __repr__(self) -> str:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from attrs import define
 
@@ -15,7 +16,7 @@ from dan_async._values import check_instance, check_seconds, setting
 from dan_async.config import MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.errors import ClientClosedError, DanError, InvalidFieldError
+from dan_async.errors import ClientClosedError, ConfigurationError, DanError, InvalidFieldError
 from dan_async.events import EventHub, OnEvent, operation
 from dan_async.network import (
     AuthModule,
@@ -30,6 +31,7 @@ from dan_async.network import (
     SigningOptions,
     SigningOrder,
 )
+from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
 from dan_async.nodes.health import RestPolicy
 from dan_async.nodes.keygen import NodeKeygen
@@ -147,6 +149,25 @@ class NodeNetwork:
     def default_threshold(self) -> Threshold:
         """Return t and n when the caller of a job names none."""
         return self.pool.default_threshold
+
+    @classmethod
+    def from_file(cls, path: str | Path, **options: Any) -> Self:
+        """
+        Return the network that a network file describes (docs/networks.md).
+
+        Args:
+            path: The file.
+            **options: Any other argument of the class; it wins over the file's.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or is that of a gateway; see ``NetworkFile.read``.
+        """
+        found = NetworkFile.read(path)
+        if not found.nodes:
+            raise ConfigurationError(
+                f"{path} is the file of a gateway", hint="Use GatewayNetwork.from_file()"
+            )
+        return cls(found.nodes, **{"threshold": found.threshold, "options": found.options} | options)
 
     def __repr__(self) -> str:
         return f"NodeNetwork({len(self.pool.nodes)} nodes, default {self.default_threshold})"
