@@ -265,7 +265,12 @@ class GatewayNetwork:
         )
         context = self._context(Operation.KEYGEN, request.request_id)
         return OwnerOperation(
-            self._gateway, context, make, claim=request.claim, auth=auth, deadline=deadline
+            gateway=self._gateway,
+            context=context,
+            make=make,
+            claim=request.claim,
+            auth=auth,
+            deadline=deadline,
         ).run()
 
     async def add_ephemeral_key(
@@ -310,7 +315,12 @@ class GatewayNetwork:
 
         context = self._context(operation, change.request_id)
         await OwnerOperation(
-            self._gateway, context, make, claim=change.claim, auth=auth, deadline=deadline
+            gateway=self._gateway,
+            context=context,
+            make=make,
+            claim=change.claim,
+            auth=auth,
+            deadline=deadline,
         ).run()
         return EphemeralKeyReport(request_id=change.request_id)
 
@@ -334,9 +344,9 @@ class GatewayNetwork:
             api_version=self._gateway.api_version,
         )
         results = await EphemeralKeyOperation(
-            self._gateway,
-            self._context(Operation.SIGNGEN),
-            make,
+            gateway=self._gateway,
+            context=self._context(Operation.SIGNGEN),
+            make=make,
             claim=order.claim,
             key=key,
             owner_id=order.owner_id or "",
@@ -357,7 +367,12 @@ class GatewayNetwork:
             raise InvalidFieldError("api_version", "must be v1: all passkeys would have one challenge in v2")
         context = self._context(Operation.REGISTER_PASSKEY)
         found = await OwnerOperation(
-            self._gateway, context, passkey_exchange, claim=None, auth=auth, deadline=deadline
+            gateway=self._gateway,
+            context=context,
+            make=passkey_exchange,
+            claim=None,
+            auth=auth,
+            deadline=deadline,
         ).run()
         if found != auth.id:
             raise KeySubstitutionError(

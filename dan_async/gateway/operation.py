@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Generic, NoReturn, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
@@ -92,46 +92,39 @@ class Gateway:
 
 @frozen(kw_only=True)
 class _Begun(Generic[R]):
-    """An operation whose challenges have come."""
+    """An operation whose challenges have come, if the gateway gives any."""
 
     exchange: Exchange[R]
     socket: Socket
     challenges: Mapping[str, str]
 
 
+@define(kw_only=True, eq=False)
 class GatewayOperation(ABC, Generic[R]):
     """One operation, run once. *make* raises a ConfigurationError if a revision cannot carry it."""
 
     #: How it is authorised.
-    method: AuthMethod
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        context: ErrorContext,
-        make: Callable[[GatewayProtocol], Exchange[R]],
-        *,
-        claim: EphemeralClaim | None,
-        deadline: Deadline,
-    ) -> None:
-        self._gateway = gateway
-        self._context = context
-        self._make = make
-        self._claim = claim
-        self._deadline = deadline
-        self._attempts = 0
-        self._phase: Phase = "connect"
+    method: AuthMethod = field(init=False)
+    _gateway: Gateway
+    _context: ErrorContext
+    _make: Callable[[GatewayProtocol], Exchange[R]]
+    _claim: EphemeralClaim | None
+    _deadline: Deadline
+    _attempts: int = field(default=0, init=False)
+    _phase: Phase = field(default="connect", init=False)
+    #: The one frame of a one-shot request, once it is authorised.
+    _frame: str | None = field(default=None, init=False)
 
     async def run(self) -> R:
         """Run it, with the errors of ``GatewayNetwork.keygen``."""
-        events, context = self._gateway.events, self._context
+        events, context, retry = self._gateway.events, self._context, self._gateway.retry
         name = str(context.operation)
         attempts = Attempts(events, node=context.where, method=name, request_id=context.request_id)
+        attempt = attempts.watch(self._attempt)
         with operation(events, context.request_id, name, "gateway"):
             self._refuse_if_expired()
-            is_one_shot = self._gateway.api_version == "v2"
-            attempt = attempts.watch(await self._one_shot() if is_one_shot else self._attempt)
-            retry = self._gateway.retry
+            if self._gateway.api_version == "v2":
+                await self._authorise_one_shot()
             started = retry.clock()
             try:
                 outcome = await attempt()
@@ -148,48 +141,47 @@ class GatewayOperation(ABC, Generic[R]):
                 raise outcome
             return outcome
 
-    async def _one_shot(self) -> Callable[[], Awaitable[R | DanError]]:
-        """Have it authorised, once; return the attempt, which sends the one frame over a working connection."""
+    async def _authorise_one_shot(self) -> None:
+        """Have a one-shot request authorised, once: every attempt sends the same frame."""
         exchange = self._made(REVISION_1)
         self._phase = "wallet"
         try:
-            frame = await self._authorise(exchange, exchange.own_challenges(), None)
+            self._frame = await self._authorise(exchange, exchange.own_challenges(), None)
         except DanError as error:
             self._fail(error)
-
-        async def attempt() -> R | DanError:
-            socket = None
-            try:
-                socket = await self._open()
-                return await self._conclude(exchange, socket, frame)
-            except DanError as error:
-                self._fail(error)
-            finally:
-                if socket is not None:
-                    await socket.aclose()
-
-        return attempt
 
     async def _attempt(self) -> R | DanError:
         """Return the result, or an error after which the operation must not be begun again; raise the others."""
         self._attempts += 1
+        choice, attempt_s = self._gateway.revision, self._gateway.timeouts.attempt_s
         try:
-            begun = await self._begin()
+            if choice.known is not None:
+                begun = await self._begin(choice.known, self._deadline.cap(attempt_s))
+            else:
+                begun = await choice.find_out(
+                    self._begin,
+                    kind=(self._context.operation, None if self._claim is None else self._claim.sign_alg),
+                    deadline=self._deadline,
+                    attempt_s=attempt_s,
+                    where=self._context.where,
+                )
         except DanError as failure:
-            self._gateway.revision.doubt(failure)
+            choice.doubt(failure)
             raise
+        frame = self._frame
         try:
             try:
-                self._gateway.seen.add(begun.challenges.values())
-                self._phase = "wallet"
-                frame = await self._authorise(begun.exchange, begun.challenges, begun.socket)
+                if frame is None:
+                    self._gateway.seen.add(begun.challenges.values())
+                    self._phase = "wallet"
+                    frame = await self._authorise(begun.exchange, begun.challenges, begun.socket)
                 return await self._conclude(begun.exchange, begun.socket, frame)
             except DanError as error:
                 self._fail(error)
             finally:
                 await begun.socket.aclose()
         except DanError as failure:
-            if self._is_final():
+            if self._frame is None and self._is_final():
                 return failure
             raise
 
@@ -216,28 +208,21 @@ class GatewayOperation(ABC, Generic[R]):
         protocol.check_method(exchange.operation, self.method)
         return exchange
 
-    def _begin(self) -> Awaitable[_Begun[R]]:
-        choice, attempt_s = self._gateway.revision, self._gateway.timeouts.attempt_s
-        if choice.known is not None:
-            return self._begin_in(choice.known, self._deadline.cap(attempt_s))
-        return choice.find_out(
-            self._begin_in,
-            kind=(self._context.operation, None if self._claim is None else self._claim.sign_alg),
-            deadline=self._deadline,
-            attempt_s=attempt_s,
-            where=self._context.where,
-        )
-
-    async def _begin_in(self, protocol: GatewayProtocol, limit_s: float | None) -> _Begun[R]:
+    async def _begin(self, protocol: GatewayProtocol, limit_s: float | None) -> _Begun[R]:
         exchange = self._made(protocol)
-        socket = None
+        socket, challenges = None, {}
         try:
-            socket = await self._open()
-            step = Deadline(limit_s)
-            self._phase = "setup"
-            await socket.send(exchange.setup_frame, limit_s)
-            self._phase = "challenge"
-            challenges = exchange.read_challenges(await socket.receive(step.remaining()))
+            self._phase = "connect"
+            remaining = self._deadline.remaining()
+            if remaining == 0.0:
+                raise self._deadline.error("reaching the gateway")
+            socket = await self._gateway.connector.open(self._context.operation, timeout_s=remaining)
+            if self._frame is None:
+                step = Deadline(limit_s)
+                self._phase = "setup"
+                await socket.send(exchange.setup_frame, limit_s)
+                self._phase = "challenge"
+                challenges = exchange.read_challenges(await socket.receive(step.remaining()))
         except BaseException as error:
             if socket is not None:
                 await socket.aclose()
@@ -245,13 +230,6 @@ class GatewayOperation(ABC, Generic[R]):
                 self._fail(error)
             raise
         return _Begun(exchange=exchange, socket=socket, challenges=challenges)
-
-    def _open(self) -> Awaitable[Socket]:
-        self._phase = "connect"
-        remaining = self._deadline.remaining()
-        if remaining == 0.0:
-            raise self._deadline.error("reaching the gateway")
-        return self._gateway.connector.open(self._context.operation, timeout_s=remaining)
 
     # --- authentication, result ---------------------------------------------------------------------------------------
 
@@ -296,24 +274,16 @@ class GatewayOperation(ABC, Generic[R]):
             self._fail(error)
 
 
+@define(kw_only=True, eq=False)
 class OwnerOperation(GatewayOperation[R]):
     """An operation that the owner's wallet or passkey authorises, while the gateway is watched."""
 
-    def __init__(
-        self,
-        gateway: Gateway,
-        context: ErrorContext,
-        make: Callable[[GatewayProtocol], Exchange[R]],
-        *,
-        claim: EphemeralClaim | None,
-        auth: AuthModule,
-        deadline: Deadline,
-    ) -> None:
-        super().__init__(gateway, context, make, claim=claim, deadline=deadline)
-        self.method = auth.method
-        self._auth = auth
-        self._is_interactive = auth.interactive
-        self._wallet_was_asked = False
+    _auth: AuthModule
+    _is_interactive: bool = field(init=False)
+    _wallet_was_asked: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.method, self._is_interactive = self._auth.method, self._auth.interactive
 
     def _is_final(self) -> bool:
         # Someone who has read and signed one prompt is never shown a second one behind the caller's back.
@@ -383,26 +353,14 @@ class OwnerOperation(GatewayOperation[R]):
         return signatures
 
 
+@define(kw_only=True, eq=False)
 class EphemeralKeyOperation(GatewayOperation[R]):
     """An operation that the ephemeral key authorises. Nobody is waited for: signing takes less than a millisecond."""
 
-    method: AuthMethod = "ephemeral"
     _claim: EphemeralClaim
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        context: ErrorContext,
-        make: Callable[[GatewayProtocol], Exchange[R]],
-        *,
-        claim: EphemeralClaim,
-        key: EphemeralKey,
-        owner_id: str,
-        deadline: Deadline,
-    ) -> None:
-        super().__init__(gateway, context, make, claim=claim, deadline=deadline)
-        self._key = key
-        self._owner_id = owner_id
+    _key: EphemeralKey
+    _owner_id: str
+    method: AuthMethod = field(default="ephemeral", init=False)
 
     async def _authorise(
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
