@@ -25,7 +25,6 @@ from dan_async.protocols.results import KeygenResult, SigngenResult, decode_stat
 from dan_async.protocols.setups import (
     EphemeralClaim,
     PasskeySetup,
-    Setup,
     SigngenSetup,
     UserAuthentication,
     WrittenSetup,
@@ -161,10 +160,6 @@ class PasskeyExchange(Exchange[str]):
 # --- beginning an operation; an InvalidFieldError names the field that the revision cannot carry ----------------------
 
 
-def _written(protocol: GatewayProtocol, setup: Setup) -> WrittenSetup:
-    return WrittenSetup(setup=setup, text=protocol.encode_setup(setup))
-
-
 def keygen_exchange(
     protocol: GatewayProtocol,
     *,
@@ -187,7 +182,7 @@ def keygen_exchange(
         setup = protocol.keygen_setup(
             threshold=threshold, claim=claim, permissions=permissions, key_label=key_label, sign_alg=algorithm
         )
-        setups[algorithm] = _written(protocol, setup)
+        setups[algorithm] = WrittenSetup(setup=setup, text=protocol.encode_setup(setup))
     return KeygenExchange(
         protocol=protocol, operation=Operation.KEYGEN, api_version=api_version, setups=setups
     )
@@ -211,7 +206,7 @@ def signgen_exchange(
         protocol=protocol,
         operation=Operation.SIGNGEN,
         api_version=api_version,
-        setups={sign_alg: _written(protocol, setup)},
+        setups={sign_alg: WrittenSetup(setup=setup, text=protocol.encode_setup(setup))},
         transaction_ids=tuple(request.transaction_id if protocol.has_names else None for request in requests),
     )
 
@@ -234,7 +229,7 @@ def ephemeral_key_exchange(
         protocol=protocol,
         operation=operation,
         api_version=api_version,
-        setups={MAIN: _written(protocol, setup)},
+        setups={MAIN: WrittenSetup(setup=setup, text=protocol.encode_setup(setup))},
     )
 
 
@@ -248,5 +243,5 @@ def passkey_exchange(
         protocol=protocol,
         operation=Operation.REGISTER_PASSKEY,
         api_version=api_version,
-        setups={MAIN: _written(protocol, setup)},
+        setups={MAIN: WrittenSetup(setup=setup, text=protocol.encode_setup(setup))},
     )
