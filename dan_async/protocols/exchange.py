@@ -51,14 +51,10 @@ class Exchange(ABC, Generic[R]):
 
     protocol: GatewayProtocol
     operation: Operation
+    #: In ``v2`` there is no challenge from the gateway, and one frame carries everything.
     api_version: ApiVersion
     #: By slot, in their order on the wire.
     setups: Mapping[str, WrittenSetup]
-
-    @property
-    def is_one_shot(self) -> bool:
-        """Whether there is no challenge from the gateway, and one frame carries everything."""
-        return self.api_version == "v2"
 
     @property
     def setup_frame(self) -> str:
@@ -96,7 +92,7 @@ class Exchange(ABC, Generic[R]):
         for auth in found.values():
             self.protocol.check_method(self.operation, auth.method)
         ordered = {slot: found[slot] for slot in self.setups}
-        if self.is_one_shot:
+        if self.api_version == "v2":
             return REVISION_1.encode_oneshot(
                 self.operation, [part.text for part in self.setups.values()], ordered
             )
@@ -207,7 +203,9 @@ def signgen_exchange(
         operation=Operation.SIGNGEN,
         api_version=api_version,
         setups={sign_alg: WrittenSetup(setup=setup, text=protocol.encode_setup(setup))},
-        transaction_ids=tuple(request.transaction_id if protocol.has_names else None for request in requests),
+        transaction_ids=tuple(
+            [request.transaction_id if protocol.has_names else None for request in requests]
+        ),
     )
 
 

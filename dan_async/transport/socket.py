@@ -433,8 +433,9 @@ class Socket:
         """Return what came while nothing should have: None, the loss of the connection, or a frame before its turn."""
         if not self.has_more():
             # The loop reads what the system holds in its next turn, and hands it on before the one after that.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            turn = self._loop.create_future()
+            self._loop.call_soon(_release, turn)
+            await turn
             if self._ahead is not None and not self._ahead.done():
                 await asyncio.sleep(0)  # the task takes it
         if self._ahead is None and self._begun is not None and self._begun.run_on():
