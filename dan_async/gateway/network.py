@@ -92,13 +92,13 @@ class GatewayNetwork:
     A DAN network behind a wallet-provider gateway: one WebSocket for each operation, in the public clients' protocol.
 
     The gateway is believed about the key (docs/gateway.md, "What you trust"): its results name neither t and n
-    nor the permissions, and no node signs them. Challenges are taken once: one that this object has seen before is refused
-    (the last 65 536 are remembered).
+    nor the permissions, and no node signs them. Challenges are taken once: one that this process has seen before is
+    refused (the last 65 536 are remembered).
 
     Args:
         url: Where it is, version segment included: ``wss://gateway.example/v1``, or ``ws://…`` to loopback.
-        revision: The revision it speaks: ``"0.1"``, ``"0.3"`` or ``"1"``. If None, it is found out with the first operation,
-            before the wallet is asked, and remembered.
+        revision: The revision it speaks: ``"0.1"``, ``"0.3"`` or ``"1"``. If None, 1 or 0.3 is found out with the first
+            operation, before the wallet is asked, and remembered; 0.1, whose expiry no signature covers, has to be named.
         api_version: ``"v1"``, challenge and response; or ``"v2"``, one frame without a challenge, which can be replayed by
             anyone who sees it. ``"v2"`` exists in revision 1 only, which it implies.
         threshold: t and n when the caller of a job names none; 3-of-5 if None.

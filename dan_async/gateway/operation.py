@@ -8,6 +8,7 @@ gateway has all it needs: nothing is sent twice unless doing it twice is as good
 from __future__ import annotations
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -53,11 +54,12 @@ _DOING: dict[Phase, str] = {
 
 
 class SeenChallenges:
-    """The challenges of one network. A gateway that gives one twice is asking for a signature it already has."""
+    """Challenges that were taken. A gateway that gives one twice is asking for a signature it already has."""
 
     def __init__(self, most: int = _MOST_REMEMBERED) -> None:
         self._most = most
         self._seen: dict[bytes, None] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -66,14 +68,20 @@ class SeenChallenges:
         """Take note of challenges; the case of their letters does not make another one."""
         for challenge in challenges:
             value = bytes.fromhex(challenge)
-            if value in self._seen:
-                raise ChallengeError(
-                    "the gateway gave a challenge that it had given before",
-                    hint="The wallet was not asked. Suspect the gateway: repeated challenges let signatures be replayed",
-                )
-            self._seen[value] = None
-            if len(self._seen) > self._most:
-                del self._seen[next(iter(self._seen))]
+            with self._lock:  # event loops of other threads share it
+                if value in self._seen:
+                    raise ChallengeError(
+                        "the gateway gave a challenge that it had given before",
+                        hint="The wallet was not asked. Suspect the gateway: repeated challenges let signatures be replayed",
+                    )
+                self._seen[value] = None
+                if len(self._seen) > self._most:
+                    del self._seen[next(iter(self._seen))]
+
+
+#: One for the process: a signature does not name the gateway that it was made for, nor the object that asked, so another
+#: ``GatewayNetwork`` of the same owner must not sign the same challenge again.
+SEEN = SeenChallenges()
 
 
 @frozen(kw_only=True)
@@ -83,7 +91,7 @@ class Gateway:
     connector: SocketOpener
     revision: RevisionChoice
     api_version: ApiVersion
-    seen: SeenChallenges = field(factory=SeenChallenges)
+    seen: SeenChallenges = SEEN
     timeouts: Timeouts
     retry: RetryPolicy
     clock: Clock
@@ -153,16 +161,15 @@ class GatewayOperation(ABC, Generic[R]):
     async def _attempt(self) -> R | DanError:
         """Return the result, or an error after which the operation must not be begun again; raise the others."""
         self._attempts += 1
-        choice, attempt_s = self._gateway.revision, self._gateway.timeouts.attempt_s
+        choice = self._gateway.revision
         try:
             if choice.known is not None:
-                begun = await self._begin(choice.known, self._deadline.cap(attempt_s))
+                begun = await self._begin(choice.known, 1)
             else:
                 begun = await choice.find_out(
                     self._begin,
                     kind=(self._context.operation, None if self._claim is None else self._claim.sign_alg),
                     deadline=self._deadline,
-                    attempt_s=attempt_s,
                     where=self._context.where,
                 )
         except DanError as failure:
@@ -208,7 +215,8 @@ class GatewayOperation(ABC, Generic[R]):
         protocol.check_method(exchange.operation, self.method)
         return exchange
 
-    async def _begin(self, protocol: GatewayProtocol, limit_s: float | None) -> _Begun[R]:
+    async def _begin(self, protocol: GatewayProtocol, parts: int) -> _Begun[R]:
+        """Begin in a revision. Setup and challenge may take one of so many parts of the time that is left."""
         exchange = self._made(protocol)
         socket, challenges = None, {}
         try:
@@ -218,9 +226,10 @@ class GatewayOperation(ABC, Generic[R]):
                 raise self._deadline.error("reaching the gateway")
             socket = await self._gateway.connector.open(self._context.operation, timeout_s=remaining)
             if self._frame is None:
-                step = Deadline(limit_s)
+                left_s, limit_s = self._deadline.remaining(), self._gateway.timeouts.attempt_s
+                step = Deadline(limit_s if left_s is None else min(limit_s, left_s / parts))
                 self._phase = "setup"
-                await socket.send(exchange.setup_frame, limit_s)
+                await socket.send(exchange.setup_frame, step.timeout_s)
                 self._phase = "challenge"
                 challenges = exchange.read_challenges(await socket.receive(step.remaining()))
         except BaseException as error:
