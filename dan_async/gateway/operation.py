@@ -175,18 +175,31 @@ class GatewayOperation(ABC, Generic[R]):
         except DanError as failure:
             choice.doubt(failure)
             raise
-        frame = self._frame
+        exchange, socket, frame = begun.exchange, begun.socket, self._frame
         try:
             try:
                 if frame is None:
                     self._gateway.seen.add(begun.challenges.values())
                     self._phase = "wallet"
-                    frame = await self._authorise(begun.exchange, begun.challenges, begun.socket)
-                return await self._conclude(begun.exchange, begun.socket, frame)
+                    frame = await self._authorise(exchange, begun.challenges, socket)
+                timeouts, limit_s = self._gateway.timeouts, self._deadline.remaining()
+                # The gateway may be at work on it: giving up before the deadline would only lose the result, unless the
+                # operation can be repeated.
+                if limit_s is None:
+                    limit_s = timeouts.total_s
+                if self._context.operation in IDEMPOTENT:
+                    limit_s = min(limit_s, timeouts.attempt_s)
+                self._phase = "authentication"
+                await socket.send(frame, limit_s)
+                self._phase = "result"
+                result = exchange.read_result(await socket.receive(limit_s))
+                await socket.finish()
             except DanError as error:
                 self._fail(error)
+            else:
+                return result
             finally:
-                await begun.socket.aclose()
+                await socket.aclose()
         except DanError as failure:
             if self._frame is None and self._is_final():
                 return failure
@@ -239,23 +252,6 @@ class GatewayOperation(ABC, Generic[R]):
                 self._fail(error)
             raise
         return _Begun(exchange=exchange, socket=socket, challenges=challenges)
-
-    # --- authentication, result ---------------------------------------------------------------------------------------
-
-    async def _conclude(self, exchange: Exchange[R], socket: Socket, frame: str) -> R:
-        timeouts, limit_s = self._gateway.timeouts, self._deadline.remaining()
-        # The gateway may be at work on it: giving up before the deadline would only lose the result, unless the operation
-        # can be repeated.
-        if limit_s is None:
-            limit_s = timeouts.total_s
-        if self._context.operation in IDEMPOTENT:
-            limit_s = min(limit_s, timeouts.attempt_s)
-        self._phase = "authentication"
-        await socket.send(frame, limit_s)
-        self._phase = "result"
-        result = exchange.read_result(await socket.receive(limit_s))
-        await socket.finish()
-        return result
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
