@@ -107,7 +107,7 @@ class _Begun(Generic[R]):
     challenges: Mapping[str, str]
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class GatewayOperation(ABC, Generic[R]):
     """One operation, run once. *make* raises a ConfigurationError if a revision cannot carry it."""
 
@@ -201,7 +201,7 @@ class GatewayOperation(ABC, Generic[R]):
             finally:
                 await socket.aclose()
         except DanError as failure:
-            if self._frame is None and self._is_final():
+            if self._is_final():
                 return failure
             raise
 
@@ -279,7 +279,7 @@ class GatewayOperation(ABC, Generic[R]):
             self._fail(error)
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class OwnerOperation(GatewayOperation[R]):
     """An operation that the owner's wallet or passkey authorises, while the gateway is watched."""
 
@@ -291,8 +291,9 @@ class OwnerOperation(GatewayOperation[R]):
         self.method, self._is_interactive = self._auth.method, self._auth.interactive
 
     def _is_final(self) -> bool:
-        # Someone who has read and signed one prompt is never shown a second one behind the caller's back.
-        return self._wallet_was_asked and self._is_interactive
+        # Someone who has read and signed one prompt is never shown a second one behind the caller's back; a one-shot request
+        # needs none.
+        return self._wallet_was_asked and self._is_interactive and self._frame is None
 
     async def _authorise(
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
@@ -358,7 +359,7 @@ class OwnerOperation(GatewayOperation[R]):
         return signatures
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, repr=False)
 class EphemeralKeyOperation(GatewayOperation[R]):
     """An operation that the ephemeral key authorises. Nobody is waited for: signing takes less than a millisecond."""
 
