@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import math
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
@@ -42,7 +43,8 @@ class RevisionChoice:
         self._is_given = given is not None
         self._finding = asyncio.Lock()
         self._failures = 0
-        self._last_failure: tuple[Hashable, DanError] | None = None
+        #: Of the last search: its kind, the seconds it had, and its error.
+        self._last_failure: tuple[Hashable, float, DanError] | None = None
 
     def doubt(self, error: DanError) -> None:
         """
@@ -57,15 +59,20 @@ class RevisionChoice:
         """
         Begin an operation in the first revision that works; *begin* raises a ConfigurationError if one cannot carry it.
 
-        *kind* names the conditions of the outcome, so that operations waiting for the same one can share a failure.
+        *kind* names the conditions of the outcome, so that operations waiting for the same one can share a failure: of a
+        search that had no less time than they have left, since a slow gateway may answer those who wait longer.
         """
         failures = self._failures
         await self._acquire(deadline)
         try:
             if self.known is None:
-                if failures != self._failures and self._last_failure and self._last_failure[0] == kind:
-                    raise copy.copy(self._last_failure[1])  # somebody else has just tried
-                return await self._try_each(begin, kind, where)
+                left_s = deadline.remaining()
+                time_s = math.inf if left_s is None else left_s
+                if failures != self._failures and self._last_failure:
+                    other, had_s, error = self._last_failure  # somebody else has just tried
+                    if other == kind and had_s >= time_s:
+                        raise copy.copy(error)
+                return await self._try_each(begin, kind, time_s, where)
         finally:
             self._finding.release()
         return await begin(self.known, 1)
@@ -78,7 +85,7 @@ class RevisionChoice:
         except TimeoutError:
             raise deadline.error("finding out the gateway's revision", phase="challenge") from None
 
-    async def _try_each(self, begin: Begin[T], kind: Hashable, where: str) -> T:
+    async def _try_each(self, begin: Begin[T], kind: Hashable, time_s: float, where: str) -> T:
         tries: dict[GatewayProtocol, DanError] = {}
         for place, protocol in enumerate(CANDIDATES):
             try:
@@ -94,7 +101,7 @@ class RevisionChoice:
                 return begun
         failure = _none_works(tries, where)
         self._failures += 1
-        self._last_failure = (kind, failure)
+        self._last_failure = (kind, time_s, failure)
         raise failure
 
 

@@ -197,6 +197,27 @@ async def test_concurrent_first_calls_share_one_failure() -> None:
     assert len({id(error) for error in errors}) == 10
 
 
+async def test_a_patient_call_does_not_share_the_failure_of_a_hasty_one() -> None:
+    """A gateway that is slow has not answered the one that had little time; it answers the one that has more."""
+
+    async def slow(visit: Visit) -> None:
+        await visit.receive()
+        await asyncio.sleep(0.3)
+        await visit.send(challenge_frame(visit))
+        await visit.receive()
+        await visit.send(result_frame(visit))
+        await visit.gone()
+
+    async with no_leaks(), scripted(slow) as gateway:
+        network = GatewayNetwork(gateway.url(), retry=ONCE)
+        hasty = asyncio.create_task(error_of(operate(network, total_s=0.3)))
+        await wait_until(lambda: gateway.visits)
+        assert (await operate(network)).key_id == KEY_ID
+        assert type(await hasty) is GatewayError
+        await network.aclose()
+    assert network.revision == "1"
+
+
 async def test_a_cancelled_search_is_taken_over() -> None:
     """The call that was finding out is cancelled: the next one in line finds out."""
     is_first = asyncio.Event()
