@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dan_async import jobs
@@ -257,8 +256,8 @@ class DanClient:
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/errors.md.
         """
-        make_request = partial(
-            SessionKeyRequest,
+        network = await self._open()  # before any value is looked at
+        request = SessionKeyRequest(
             wallet=wallet,
             auth=auth,
             smart_account_client=smart_account_client,
@@ -279,12 +278,11 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
-        return await self._generate(make_request)
+        return await self._generate(network, request)
 
-    async def _generate(self, make_request: Callable[[], SessionKeyRequest]) -> DanSessionKeyPayload:
-        network = await self._open()  # before any value is looked at
-        return await jobs.generate_session_key(
-            network, make_request(), keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
+    def _generate(self, network: Network, request: SessionKeyRequest) -> Awaitable[DanSessionKeyPayload]:
+        return jobs.generate_session_key(
+            network, request, keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
         )
 
     def generate_session_keys(
@@ -328,14 +326,15 @@ class DanClient:
         async def work(given: Any) -> Made:
             reference, make_request = read_request(given, parameters)
             if keeper is None:
-                return "made", await self._generate(make_request)
+                return "made", await self._generate(await self._open(), make_request())
             if not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
+            network = await self._open()
             return await make_once(
-                await self._open(),
+                network,
                 keeper,
                 reference,
-                lambda: self._generate(make_request),
+                lambda: self._generate(network, make_request()),
                 retry_failed=retry_failed,
                 settle_s=self._timeouts.attempt_s,
             )

@@ -82,7 +82,7 @@ RevisionOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="REVISION",
-        help="With --gateway: the revision it speaks, 0.1, 0.3 or 1; detected if not given.",
+        help="With --gateway: the revision it speaks: 1 or 0.3, detected if not given, or 0.1, which must be named.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]

@@ -100,13 +100,13 @@ class GatewayNetwork:
     A DAN network behind a wallet-provider gateway: one WebSocket for each operation, in the public clients' protocol.
 
     The gateway is believed about the key (docs/gateway.md, "What you trust"): its results name neither t and n
-    nor the permissions, and no node signs them. Challenges are taken once: one that this object has seen before is refused
-    (the last 65 536 are remembered).
+    nor the permissions, and no node signs them. Challenges are taken once: one that this process has seen before is
+    refused (the last 65 536 are remembered).
 
     Args:
         url: Where it is, version segment included: ``wss://gateway.example/v1``, or ``ws://…`` to loopback.
-        revision: The revision it speaks: ``"0.1"``, ``"0.3"`` or ``"1"``. If None, it is found out with the first operation,
-            before the wallet is asked, and remembered.
+        revision: The revision it speaks: ``"0.1"``, ``"0.3"`` or ``"1"``. If None, 1 or 0.3 is found out with the first
+            operation, before the wallet is asked, and remembered; 0.1, whose expiry no signature covers, has to be named.
         api_version: ``"v1"``, challenge and response; or ``"v2"``, one frame without a challenge, which can be replayed by
             anyone who sees it. ``"v2"`` exists in revision 1 only, which it implies.
         threshold: t and n when the caller of a job names none; 3-of-5 if None.
@@ -295,7 +295,12 @@ class GatewayNetwork:
         )
         context = self._context(Operation.KEYGEN, request.request_id)
         return OwnerOperation(
-            self._gateway, context, make, claim=request.claim, auth=auth, deadline=deadline
+            gateway=self._gateway,
+            context=context,
+            make=make,
+            claim=request.claim,
+            auth=auth,
+            deadline=deadline,
         ).run()
 
     async def add_ephemeral_key(
@@ -340,7 +345,12 @@ class GatewayNetwork:
 
         context = self._context(operation, change.request_id)
         await OwnerOperation(
-            self._gateway, context, make, claim=change.claim, auth=auth, deadline=deadline
+            gateway=self._gateway,
+            context=context,
+            make=make,
+            claim=change.claim,
+            auth=auth,
+            deadline=deadline,
         ).run()
         return EphemeralKeyReport(request_id=change.request_id)
 
@@ -364,9 +374,9 @@ class GatewayNetwork:
             api_version=self._gateway.api_version,
         )
         results = await EphemeralKeyOperation(
-            self._gateway,
-            self._context(Operation.SIGNGEN),
-            make,
+            gateway=self._gateway,
+            context=self._context(Operation.SIGNGEN),
+            make=make,
             claim=order.claim,
             key=key,
             owner_id=order.owner_id or "",
@@ -387,7 +397,12 @@ class GatewayNetwork:
             raise InvalidFieldError("api_version", "must be v1: all passkeys would have one challenge in v2")
         context = self._context(Operation.REGISTER_PASSKEY)
         found = await OwnerOperation(
-            self._gateway, context, passkey_exchange, claim=None, auth=auth, deadline=deadline
+            gateway=self._gateway,
+            context=context,
+            make=passkey_exchange,
+            claim=None,
+            auth=auth,
+            deadline=deadline,
         ).run()
         if found != auth.id:
             raise KeySubstitutionError(

@@ -15,7 +15,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
@@ -89,12 +89,14 @@ class Started(Generic[T]):
     A task would cost two turns of the event loop, and a time limit or a watch is of use only where something is waited for.
     """
 
-    __slots__ = ("_call", "_result", "_waits_for", "is_done")
+    __slots__ = ("_call", "_waits_for", "is_done", "result")
+
+    #: Of one that is done.
+    result: T
 
     def __init__(self, call: Coroutine[Any, Any, T]) -> None:
         self._call = call
         self._waits_for: asyncio.Future[Any] | None = None
-        self._result: T | None = None
         self.is_done = False
         self._step()
 
@@ -102,12 +104,7 @@ class Started(Generic[T]):
         try:
             self._waits_for = self._call.send(None)
         except StopIteration as ended:
-            self._result, self.is_done = ended.value, True
-
-    @property
-    def result(self) -> T:
-        """The result of one that is done."""
-        return cast("T", self._result)
+            self.result, self.is_done = ended.value, True
 
     def run_on(self) -> bool:
         """Run on as far as that needs no waiting; return whether it is done."""
@@ -128,7 +125,7 @@ class Started(Generic[T]):
                 else:
                     self._step()
         except StopIteration as ended:
-            self._result, self.is_done = ended.value, True
+            self.result, self.is_done = ended.value, True
         finally:
             self._call.close()
         return self.result
@@ -433,8 +430,9 @@ class Socket:
         """Return what came while nothing should have: None, the loss of the connection, or a frame before its turn."""
         if not self.has_more():
             # The loop reads what the system holds in its next turn, and hands it on before the one after that.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            turn = self._loop.create_future()
+            self._loop.call_soon(_release, turn)
+            await turn
             if self._ahead is not None and not self._ahead.done():
                 await asyncio.sleep(0)  # the task takes it
         if self._ahead is None and self._begun is not None and self._begun.run_on():

@@ -27,6 +27,8 @@ class LocalWallet:
     __slots__ = ("_key", "address")
 
     address: Address
+    #: No person is asked.
+    interactive = False
 
     def __init__(self, private_key: str | bytes) -> None:
         secret = (
@@ -36,11 +38,6 @@ class LocalWallet:
         )
         self._key = signing_key(secret)
         self.address = point_to_address(self._key.public_key)
-
-    @property
-    def interactive(self) -> bool:
-        """No person is asked."""
-        return False
 
     async def sign_typed_data(self, typed_data: TypedData) -> Hex:
         """
