@@ -281,7 +281,7 @@ def decode(kind: type[T], value: Json, name: str = "params") -> T:
 def decode_canonical(kind: type[T], content: str, name: str) -> T:
     """Read a message from the very text that ``encode`` makes of it, and from no other: one content has one text."""
     try:
-        message = decode(kind, load(content), name)
+        message = form_of(kind).read(name, load(content))
     except ProtocolError as error:
         raise InvalidFieldError(name, f"are no text of this protocol: {error.message}") from error
     if encode(message) != content:

@@ -15,7 +15,7 @@ from attrs import frozen
 from dan_async._values import MAX_SAFE_INT, to_hex
 from dan_async.config import MAX_PARTIES
 from dan_async.crypto.ephemeral_key import is_signed_by
-from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
 from dan_async.protocols.fields import (
     ADDRESS,
@@ -59,14 +59,9 @@ MOST_RESTARTS = 32
 # --- hashes -----------------------------------------------------------------------------------------------------------
 
 
-def raw(text: str) -> bytes:
-    """Return the bytes of 0x and hex digits that were checked before: an address, a request id."""
-    return bytes.fromhex(text[2:])
-
-
 def identity_digest(*, operator: OperatorAddress, nonce: bytes) -> bytes:
     """H("dan-node/1 identity", operator, nonce): signed by a node to prove its identity."""
-    return tagged_hash("dan-node/1 identity", raw(operator), nonce)
+    return tagged_hash("dan-node/1 identity", operator, nonce)
 
 
 def setup_hash(*, operation: str, revision: str, setup: str) -> bytes:
@@ -87,15 +82,15 @@ def final_challenge(
 
     H("dan-node/1 challenge", operation, request id, setup hash, number of participants, then operator and nonce of each).
     """
-    pairs = [
-        part for operator, nonce in zip(participants, nonces, strict=True) for part in (raw(operator), nonce)
-    ]
+    pairs: list[OperatorAddress | bytes] = []
+    for pair in zip(participants, nonces, strict=True):
+        pairs += pair
     return tagged_hash(
         "dan-node/1 challenge",
         operation.encode(),
-        raw(request_id),
+        request_id,
         setup_digest,
-        u32(len(participants)),
+        len(participants),
         *pairs,
     )
 
@@ -113,11 +108,11 @@ def compute_key_id(
         tagged_hash(
             "dan-node/1 key",
             public_key,
-            u32(t),
-            u32(len(participants)),
-            *map(raw, participants),
+            t,
+            len(participants),
+            *participants,
             owner_id.lower().encode(),
-            raw(request_id),
+            request_id,
         ).hex()
     )
 
@@ -128,7 +123,7 @@ def restarted_request_id(request_id: RequestId, restart: int) -> RequestId:
 
     H("dan-node/1 restart", first request id, number of the restart): whoever knows the first id can ask after all of them.
     """
-    return RequestId(to_hex(tagged_hash("dan-node/1 restart", raw(request_id), u32(restart))))
+    return RequestId(to_hex(tagged_hash("dan-node/1 restart", request_id, restart)))
 
 
 def request_ids(first: RequestId) -> tuple[RequestId, ...]:
@@ -147,7 +142,7 @@ def oneshot_request_id(setup_digest: bytes) -> RequestId:
 
 def settle_digest(*, request_id: RequestId, operator: OperatorAddress, eph_pk: bytes) -> bytes:
     """H("dan-node/1 settle", request id, operator, ephemeral public key): signed by the ephemeral key."""
-    return tagged_hash("dan-node/1 settle", raw(request_id), raw(operator), eph_pk)
+    return tagged_hash("dan-node/1 settle", request_id, operator, eph_pk)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

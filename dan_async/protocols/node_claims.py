@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Generic, Self, TypeVar, cast
 from attrs import evolve, field, frozen
 
 from dan_async.config import MAX_PARTIES, Threshold
-from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address
 from dan_async.errors import DanError, InvalidFieldError
 from dan_async.protocols.fields import (
@@ -33,7 +33,7 @@ from dan_async.protocols.fields import (
     string,
     wire,
 )
-from dan_async.protocols.node import MOST_RESTARTS, SETTLE_KEYGEN, Result, malformed, raw
+from dan_async.protocols.node import MOST_RESTARTS, SETTLE_KEYGEN, Result, malformed
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
 
 #: Longest text of claims, in characters.
@@ -105,9 +105,7 @@ class SignedClaims(Result, Generic[C]):
 
     def digest(self, request_id: RequestId) -> bytes:
         """H(tag, request id, operator, party index, the claims' text): signed by the operator."""
-        return tagged_hash(
-            self.TAG, raw(request_id), raw(self.operator), u32(self.party_index), self.text.encode()
-        )
+        return tagged_hash(self.TAG, request_id, self.operator, self.party_index, self.text.encode())
 
     def signer(self, request_id: RequestId) -> str | None:
         """Return the address that signed this for a request; None if the signature is malformed."""

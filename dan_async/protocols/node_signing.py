@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from dan_async.config import MAX_PARTIES
 from dan_async.crypto.curve import ORDER
-from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.fields import (
     HASH,
@@ -32,7 +32,7 @@ from dan_async.protocols.fields import (
     string,
     wire,
 )
-from dan_async.protocols.node import AUTHENTICATION, REVISIONS, Result, raw
+from dan_async.protocols.node import AUTHENTICATION, REVISIONS, Result
 from dan_async.protocols.node_claims import Claims, SignedClaims
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.protocols.sign_request import MOST_REQUESTS
@@ -67,12 +67,12 @@ def presign_digest(
     """
     return tagged_hash(
         "dan-node/1 presign",
-        raw(request_id),
+        request_id,
         bytes.fromhex(key_id),
         eph_id.encode(),
-        u32(len(signers)),
-        *map(raw, signers),
-        u32(expires_at),
+        len(signers),
+        *signers,
+        expires_at,
     )
 
 
@@ -99,10 +99,10 @@ def sign_challenge(
     """
     return tagged_hash(
         "dan-node/1 sign",
-        raw(request_id),
+        request_id,
         setup_digest,
-        u32(len(signers)),
-        *map(raw, signers),
+        len(signers),
+        *signers,
         *presignature_ids,
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.checks import check_presign_key, check_presign_time, check_signers
@@ -143,9 +143,9 @@ def presign_job(
     session_id = tagged_hash(
         "dan-node/1 presign session",
         bytes.fromhex(record.acknowledgement.key_id),
-        bytes.fromhex(request_id[2:]),
-        u32(index),
-        *(bytes.fromhex(operator[2:]) for operator in signers),
+        request_id,
+        index,
+        *signers,
     )
     return PresignJob(
         request_id=request_id,
