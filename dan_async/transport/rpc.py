@@ -13,7 +13,7 @@ import math
 import re
 from typing import Any, NamedTuple, Protocol
 
-from dan_async._json import MAX_MARKS, has_too_many_values, is_too_deep
+from dan_async._json import check_extent
 from dan_async.errors import InvalidFieldError, ProtocolError, RpcError
 from dan_async.types import Json
 
@@ -121,10 +121,7 @@ def decode_reply(text: str) -> Reply:
     Raises:
         ProtocolError: It is not a reply. Its content is not repeated.
     """
-    if has_too_many_values(text, MAX_MARKS):
-        raise ProtocolError("the reply holds too many values, or is nested too deeply")
-    if is_too_deep(text, MAX_DEPTH):
-        raise ProtocolError("the reply is nested too deeply")
+    check_extent(text, "the reply", MAX_DEPTH)
     try:
         value = _DECODER.decode(text)
     except ValueError:

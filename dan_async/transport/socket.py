@@ -340,16 +340,21 @@ class Socket:
         while True:
             message = await self._ws.receive()
             self._is_heard = True
-            kind = message.type
-            if kind is WSMsgType.TEXT:
+            if message.type is WSMsgType.TEXT:
                 return str(message.data)
-            if kind not in _CONTROL:
-                return await self._end_of(message)
-            if self._is_flood():
-                return await self._violation(_FLOOD, WSCloseCode.POLICY_VIOLATION)
-            # A peer that pings and never reads must not fill the memory with answers.
-            if kind is WSMsgType.PING and self.buffer.is_free:
-                await self._write_control(WSMsgType.PONG, message.data)
+            if (end := await self._see_to(message)) is not None:
+                return end
+
+    async def _see_to(self, message: aiohttp.WSMessage) -> DanError | None:
+        """Act on a message that is no text; return the error of the end, if that is what it brings."""
+        if message.type not in _CONTROL:
+            return await self._end_of(message)
+        if self._is_flood():
+            return await self._violation(_FLOOD, WSCloseCode.POLICY_VIOLATION)
+        # A peer that pings and never reads must not fill the memory with answers.
+        if message.type is WSMsgType.PING and self.buffer.is_free:
+            await self._write_control(WSMsgType.PONG, message.data)
+        return None
 
     def _is_flood(self) -> bool:
         if self._on_end is not None:
@@ -386,17 +391,20 @@ class Socket:
 
     async def _read(self, on_text: Callable[[str], object]) -> None:
         loss: Loss = self._broken
+        end: DanError | None = None
         try:
-            while not isinstance(outcome := await self._next(), DanError):
-                if self.loss is not None:
-                    continue  # only the peer's close frame is waited for
-                try:
-                    on_text(outcome)
-                except ProtocolError as error:
-                    outcome = await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR)
-                    break
-            loss = partial(own_copy, outcome)
-            if isinstance(outcome, ProtocolError) and self.loss is None:
+            while end is None:
+                message = await self._ws.receive()
+                self._is_heard = True
+                if message.type is not WSMsgType.TEXT:
+                    end = await self._see_to(message)
+                elif self.loss is None:  # else only the peer's close frame is waited for
+                    try:
+                        on_text(message.data)
+                    except ProtocolError as error:
+                        end = await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR)
+            loss = partial(own_copy, end)
+            if isinstance(end, ProtocolError) and self.loss is None:
                 self._lose(loss)
                 await self._wait_for_close()
         finally:

@@ -7,7 +7,7 @@ import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,8 +30,6 @@ STABLE_S = 5.0
 MAX_STRAY_REPLIES = 16
 
 _TIMED_OUT = object()
-
-_NOT_SENT = object()
 
 
 # --- waiting between connections --------------------------------------------------------------------------------------
@@ -149,22 +147,47 @@ class Connection:
                 raise self._timeout_error(method, timeout_s, "no earlier request was answered")
             if left_s is not None:
                 left_s = max(0.0, left_s - (self._loop.time() - start))
+        socket = self._socket
+        self._last_id = request_id = self._last_id + 1
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        wait, is_sent = 0, False
         try:
-            outcome = await self._exchange(method, params, left_s)
+            if socket.loss is not None:
+                raise socket.loss()
+            self._pending[request_id] = answer
+            if left_s is not None:
+                wait = self._limits.begin(left_s, partial(_expire, answer))
+            has_to_wait = socket.buffer.is_crowded
+            if has_to_wait:
+                await socket.buffer.wait(answer)
+            if not answer.done():
+                # Written only now, and not kept: what waits costs no more than the text that its caller has anyway.
+                text = encode_request(request_id, method, params)
+                is_sent = True
+                await socket.write(text)
+                del text
+                if has_to_wait:
+                    socket.buffer.pass_on()
+            outcome = await answer
+        except UnicodeEncodeError:
+            raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
         finally:
+            self._limits.end(wait)
+            if self._pending.pop(request_id, None) is not None and is_sent:
+                self._owed += 1
             if self._turns:
                 self._pass_turn_on()
             else:
                 self._in_flight -= 1
-        if type(outcome) is Reply:
-            if outcome.error is not None:
-                raise outcome.error
-            return outcome.result
         if outcome is _TIMED_OUT:
-            raise self._timeout_error(method, timeout_s, "no reply came")
-        if outcome is _NOT_SENT:
-            raise self._timeout_error(method, timeout_s, "the peer does not read")
-        raise outcome()
+            raise self._timeout_error(
+                method, timeout_s, "no reply came" if is_sent else "the peer does not read"
+            )
+        if type(outcome) is not Reply:
+            raise outcome()  # the error of the connection's loss
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.result
 
     async def _take_turn(self, left_s: float | None) -> bool:
         """Wait until an earlier request has ended and left its place; False if that takes too long."""
@@ -191,37 +214,6 @@ class Connection:
                 turn.set_result(None)
                 return
         self._in_flight -= 1
-
-    async def _exchange(self, method: str, params: str, left_s: float | None) -> Any:
-        """Return the reply, or what took its place: a marker, or what makes the error of a loss."""
-        socket = self._socket
-        if socket.loss is not None:
-            return socket.loss
-        self._last_id = request_id = self._last_id + 1
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[request_id] = answer
-        wait = 0 if left_s is None else self._limits.begin(left_s, partial(_expire, answer))
-        is_sent = False
-        try:
-            has_to_wait = socket.buffer.is_crowded
-            if has_to_wait:
-                await socket.buffer.wait(answer)
-            if not answer.done():
-                # Written only now, and not kept: what waits costs no more than the text that its caller has anyway.
-                text = encode_request(request_id, method, params)
-                is_sent = True
-                await socket.write(text)
-                del text
-                if has_to_wait:
-                    socket.buffer.pass_on()
-            outcome = await answer
-        except UnicodeEncodeError:
-            raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
-        finally:
-            self._limits.end(wait)
-            if self._pending.pop(request_id, None) is not None and is_sent:
-                self._owed += 1
-        return _NOT_SENT if outcome is _TIMED_OUT and not is_sent else outcome
 
     def _timeout_error(self, method: str, timeout_s: float | None, why: str) -> RequestTimeoutError:
         return RequestTimeoutError(
@@ -362,12 +354,12 @@ class WebSocketTransport:
     def __repr__(self) -> str:
         return f"WebSocketTransport({self._where!r})"
 
-    async def call(self, method: str, params: str, *, timeout_s: float | None) -> Json:
+    def call(self, method: str, params: str, *, timeout_s: float | None) -> Coroutine[Any, Any, Json]:
         """Send one request and wait for its reply; see ``Transport.call``."""
         connection = self._connection
         if connection is not None and connection.lost_at is None:
-            return await connection.request(method, params, timeout_s)
-        return await self._call_on_new(method, params, timeout_s)
+            return connection.request(method, params, timeout_s)
+        return self._call_on_new(method, params, timeout_s)
 
     async def _call_on_new(self, method: str, params: str, timeout_s: float | None) -> Json:
         loop = asyncio.get_running_loop()
