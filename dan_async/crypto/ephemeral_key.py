@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import NoReturn, Self
 
-from coincurve import PublicKey
+from coincurve import PrivateKey, PublicKey
 
 from dan_async._values import from_hex, to_hex
 from dan_async.crypto.curve import compress
@@ -126,7 +126,7 @@ class EphemeralKey:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
             return to_hex(Ed25519PrivateKey.from_private_bytes(secret).sign(data))
-        return to_hex(sign_digest(bytes(secret), personal_message_digest(data)))
+        return to_hex(sign_digest(PrivateKey(bytes(secret)), personal_message_digest(data)))
 
     def wipe(self) -> None:
         """Overwrite the key with zeros; it cannot be used any more. May be called twice."""

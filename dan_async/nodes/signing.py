@@ -127,8 +127,10 @@ class NodeSigner:
 
         async def ask(node: Node, tries: Tries) -> list[PresignatureOffer]:
             if len(requests) == 1:
-                return [await node.call(requests[0], deadline=deadline, tries=tries)]
-            calls = [asyncio.create_task(node.call(request, deadline=deadline)) for request in requests]
+                return [await node.call(tries, request=requests[0], deadline=deadline)]
+            calls = [
+                asyncio.create_task(node.call(request=request, deadline=deadline)) for request in requests
+            ]
             try:
                 return await asyncio.gather(*calls)
             finally:

@@ -244,13 +244,17 @@ def _read_request_id(name: str, value: Json) -> RequestId:
     return RequestId(to_hex(from_hex(value, field=name, length=32, prefix=True)))
 
 
-def decode_key_id(value: Json, name: str = "keyId") -> MpcKeyId:
-    """Check a key id: 64 hex digits without 0x."""
+def _read_key_id(name: str, value: Json) -> MpcKeyId:
     return MpcKeyId(from_hex(value, field=name, length=32, prefix=False).hex())
 
 
+def decode_key_id(value: Json) -> MpcKeyId:
+    """Check a key id: 64 hex digits without 0x."""
+    return KEY_ID.read("keyId", value)
+
+
 REQUEST_ID: Form[RequestId] = Form(_read_request_id)
-KEY_ID: Form[MpcKeyId] = Form(lambda name, value: decode_key_id(value, name))
+KEY_ID: Form[MpcKeyId] = Form(_read_key_id)
 ADDRESS: Form[OperatorAddress] = Form(cast("Callable[[str, Json], OperatorAddress]", parse_address))
 #: For a class that checks its fields itself, when it is made.
 CHECKED_BY_CLASS: Form[Any] = Form(lambda _, value: value)

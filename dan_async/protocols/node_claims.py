@@ -137,7 +137,7 @@ class KeyClaims(Claims):
     def __attrs_post_init__(self) -> None:
         _ = self.threshold  # raises if t is more than n
 
-    @property
+    @cached_property
     def threshold(self) -> Threshold:
         return Threshold(self.t, self.n)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from dan_async._json import check_extent
@@ -75,6 +76,7 @@ def shorten(text: str) -> str:
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
 
 
+@lru_cache(maxsize=64)  # a program calls the same few again and again
 def check_method(method: str) -> str:
     """Check a method's name, so that it can stand in JSON text as it is."""
     if not isinstance(method, str) or not _METHOD.match(method):
