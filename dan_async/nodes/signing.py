@@ -23,7 +23,7 @@ from dan_async.nodes.health import Lateness
 from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import ExpectedShares, join_shares
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
-from dan_async.protocols.fields import decode_key_id, encode
+from dan_async.protocols.fields import decode_key_id, encode, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import setup_hash
 from dan_async.protocols.node_signing import (
@@ -39,7 +39,7 @@ from dan_async.protocols.node_signing import (
 )
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
-from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId, new_request_id
+from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
 PresignRequest: TypeAlias = Request[PresignatureOffer]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from itertools import repeat
@@ -26,6 +27,11 @@ from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
 
 T = TypeVar("T")
+
+#: Printable ASCII but for the marks of the grammar of results.
+PRINTABLE = "[!-9<>-~]{1,256}"
+
+_TOKEN = re.compile(PRINTABLE)
 
 #: A request id as we write it.
 _REQUEST_ID = re.compile(r"0x[0-9a-f]{64}\Z")
@@ -244,6 +250,11 @@ def _read_request_id(name: str, value: Json) -> RequestId:
     return RequestId(to_hex(from_hex(value, field=name, length=32, prefix=True)))
 
 
+def new_request_id() -> RequestId:
+    """Return a random id for a new request."""
+    return RequestId("0x" + secrets.token_hex(32))
+
+
 def _read_key_id(name: str, value: Json) -> MpcKeyId:
     return MpcKeyId(from_hex(value, field=name, length=32, prefix=False).hex())
 
@@ -312,6 +323,15 @@ def decode_base64(field: str, text: object) -> str:
     if base64.b64encode(raw).decode() != encoded:
         raise InvalidFieldError(field, "must be Base64 in its canonical form")
     return decoded
+
+
+def check_token(name: str, value: object) -> str:
+    """Check an opaque value (key id, transaction id) that the grammar of results can carry."""
+    if not isinstance(value, str) or _TOKEN.fullmatch(value) is None:
+        raise InvalidFieldError(
+            name, "must be 1 to 256 printable ASCII characters other than ':', ';' and '='"
+        )
+    return value
 
 
 def load_text(text: object) -> Json:

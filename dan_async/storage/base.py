@@ -22,8 +22,9 @@ from dan_async._values import (
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, StoreClockError
+from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanSessionKeyPayload
-from dan_async.types import Address, KeyAlgorithm, RequestId, new_request_id
+from dan_async.types import Address, KeyAlgorithm, RequestId
 
 #: pending: asked for, its outcome not known; active: usable; failed: no key was made.
 SessionState: TypeAlias = Literal["pending", "active", "revoked", "expired", "failed"]

@@ -22,7 +22,7 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType
 
 from dan_async.config import TransportOptions, check_url, redact_url
-from dan_async.deadline import cancel_and_wait
+from dan_async.deadline import WaitLimits, cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
     ConnectError,
@@ -34,7 +34,6 @@ from dan_async.errors import (
 )
 from dan_async.transport.connecting import (
     InFlight,
-    WaitLimits,
     client_ssl,
     connect_error,
     make_session,

@@ -16,9 +16,8 @@ from attrs import define
 
 from dan_async._values import setting
 from dan_async.config import TransportOptions
-from dan_async.deadline import cancel_and_wait
+from dan_async.deadline import WaitLimits, cancel_and_wait
 from dan_async.errors import ConnectError, InvalidFieldError, ProtocolError, RequestTimeoutError
-from dan_async.transport.connecting import WaitLimits
 from dan_async.transport.rpc import Reply, decode_reply, encode_request
 from dan_async.transport.socket import Loss, Socket, SocketOpener, own_copy
 from dan_async.types import Json

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from dan_async.transport.connecting import WaitLimits
+from dan_async.deadline import WaitLimits
 from tests.helpers import wait_until
 
 
