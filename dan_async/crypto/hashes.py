@@ -1,5 +1,5 @@
 """
-The two hashes: Ethereum's Keccak-256, and SHA-256 with a tag for each purpose.
+The two hashes: Ethereum's Keccak-256, and SHA-256 with a tag for each purpose; and what takes long to hash.
 
 Keccak-256 is not the SHA3-256 of FIPS 202, whose padding differs. A tagged hash is ``H(tag, part, part, …)``: SHA-256 over
 the tag and the parts, each preceded by its length as a 32-bit big-endian number, so that no two different inputs give the
@@ -10,7 +10,7 @@ protocols' modules cite treat it as a random oracle, one for each tag.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from eth_hash.backends import pysha3
 
@@ -34,3 +34,22 @@ def tagged_hash(tag: str, *parts: bytes | int | OperatorAddress | RequestId) -> 
         state.update(len(data).to_bytes(4, "big"))
         state.update(data)
     return state.digest()
+
+
+#: Characters and values of a message that take up to 5 ms to read and hash; 256 KiB of numbers take 0.2 s.
+_LONG = 8 * 1024
+
+
+def takes_long(message: object) -> bool:
+    """Return whether a message, of any kind, should be read and hashed in a thread rather than on an event loop."""
+    left, pending = _LONG, [message]
+    while pending and left > 0:
+        value = pending.pop()
+        if isinstance(value, str | bytes | bytearray):
+            left -= len(value)
+        elif isinstance(value, list | tuple):
+            pending += value
+        elif isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101 - dict is quick to tell
+            pending += value.values()
+        left -= 8
+    return left <= 0
