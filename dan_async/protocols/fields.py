@@ -182,7 +182,7 @@ def scalar(below: int) -> Form[int]:
             raise InvalidFieldError(name, "must be below the group order")
         return found
 
-    return Form(read, lambda value: f"0x{value:064x}")
+    return Form(read, "0x{:064x}".format)
 
 
 def one_of(*values: str) -> Form[Any]:
