@@ -197,7 +197,7 @@ class NodeSigner:
         self, run: Run, params: SignParams, expected: ExpectedShares, deadline: Deadline
     ) -> tuple[bytes, ...]:
         """Have one set sign; raise a SetFailedError if one does not answer, or their shares make no signature."""
-        request = Request(SIGN, encode(params), SignatureShares.read_whole, params.request_id, expected.check)
+        request = Request(SIGN, encode(params), SignatureShares.read, params.request_id, expected.check)
         step = "sign" if params.presignature_ids else "presign"
         answers = await ask_set(run, step, request.within(deadline), deadline=deadline)
         try:

@@ -22,7 +22,7 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType
 
 from dan_async.config import TransportOptions, check_url, redact_url
-from dan_async.deadline import WaitLimits, cancel_and_wait
+from dan_async.deadline import cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
     ConnectError,
@@ -218,7 +218,6 @@ class Socket:
         transport: asyncio.Transport,
         *,
         where: str,
-        limits: WaitLimits,
         clean: Callable[[str], str],
         on_drop: Callable[[Socket], None],
     ) -> None:
@@ -226,7 +225,6 @@ class Socket:
         self._response = response
         self._transport = transport
         self.where = where
-        self._limits = limits
         self._clean = clean
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
@@ -316,9 +314,9 @@ class Socket:
 
     async def receive(self, timeout_s: float | None) -> str:
         """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
-        wait = 0
+        timer = None
         if timeout_s is not None:
-            wait = self._limits.begin(timeout_s, partial(self.end, partial(self._late, timeout_s)))
+            timer = self._loop.call_later(timeout_s, self.end, partial(self._late, timeout_s))
         try:
             if self._ahead is not None:
                 outcome = await self._ahead
@@ -329,7 +327,8 @@ class Socket:
             else:
                 outcome = await self._next()
         finally:
-            self._limits.end(wait)
+            if timer is not None:
+                timer.cancel()
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
@@ -531,7 +530,7 @@ class Socket:
     async def finish(self) -> None:
         """Close with the peer's consent; refuse a frame that comes before its close frame."""
         await self._write_close(WSCloseCode.OK)
-        wait = self._limits.begin(CLOSE_GRACE_S, self.drop)
+        timer = self._loop.call_later(CLOSE_GRACE_S, self.drop)
         try:
             while (message := await self._ws.receive()).type in _CONTROL:
                 if self._is_flood():
@@ -542,7 +541,7 @@ class Socket:
                 raise self._violated(f"a frame after its last one: {self._clean(message.data)!r}")
             error = await self._end_of(message)
         finally:
-            self._limits.end(wait)
+            timer.cancel()
             self.drop()
         # It may have gone without a close frame: the last frame was the last all the same.
         if not isinstance(error, ConnectionLostError):
@@ -616,11 +615,6 @@ def _release(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-def _cut(limit: asyncio.Timeout) -> None:
-    if not limit.expired():  # the owner may have cut it off already
-        limit.reschedule(asyncio.get_running_loop().time())
-
-
 def _shown(timeout_s: float | None) -> str:
     # What is left of a limit is not a round number; the limit was.
     return f"{round(timeout_s or 0.0, 2):g} s"
@@ -664,7 +658,6 @@ class SocketOpener:
         self._session: aiohttp.ClientSession | None = None
         self._upgrades: dict[asyncio.Task[Any] | None, aiohttp.ClientResponse] = {}
         self._in_flight = InFlight(self.where)
-        self._limits: WaitLimits | None = None
         self._sockets: set[Socket] = set()
 
     def __repr__(self) -> str:
@@ -693,11 +686,7 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
-        limit = self._in_flight.begin(None)
-        if self._limits is None:
-            self._limits = WaitLimits()
-        limits = self._limits
-        wait = limits.begin(limit_s, partial(_cut, limit))
+        limit = self._in_flight.begin(limit_s)
         try:
             async with limit:
                 ws = await self._open_session().ws_connect(
@@ -710,7 +699,7 @@ class SocketOpener:
                     autoclose=False,
                     compress=0,
                 )
-                return self._socket(ws, self._upgrades[asyncio.current_task()], limits)
+                return self._socket(ws, self._upgrades[asyncio.current_task()])
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
@@ -724,7 +713,6 @@ class SocketOpener:
                 failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         finally:
             self._upgrades.pop(asyncio.current_task(), None)
-            limits.end(wait)
             self._in_flight.end(limit)
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
@@ -740,9 +728,7 @@ class SocketOpener:
         self._upgrades[asyncio.current_task()] = response
         return response
 
-    def _socket(
-        self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse, limits: WaitLimits
-    ) -> Socket:
+    def _socket(self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse) -> Socket:
         connection = response.connection
         if connection is None or connection.transport is None:
             response.close()
@@ -752,7 +738,6 @@ class SocketOpener:
             response,
             connection.transport,
             where=self.where,
-            limits=limits,
             clean=self.clean,
             on_drop=self._sockets.discard,
         )
@@ -776,8 +761,6 @@ class SocketOpener:
         finally:
             for socket in tuple(self._sockets):
                 socket.end(self.closed_error)
-            if self._limits is not None:
-                self._limits.close()
             if self._session is not None:
                 await self._session.close()
 

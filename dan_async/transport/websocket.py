@@ -8,7 +8,6 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any, Protocol
 
 import aiohttp
@@ -16,7 +15,7 @@ from attrs import define
 
 from dan_async._values import setting
 from dan_async.config import TransportOptions
-from dan_async.deadline import WaitLimits, cancel_and_wait
+from dan_async.deadline import cancel_and_wait
 from dan_async.errors import ConnectError, InvalidFieldError, ProtocolError, RequestTimeoutError
 from dan_async.transport.rpc import Reply, decode_reply, encode_request
 from dan_async.transport.socket import Loss, Socket, SocketOpener, own_copy
@@ -107,7 +106,6 @@ class Connection:
         self._socket = socket
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._limits = WaitLimits()
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._max_pending = max_pending
         self._in_flight = 0
@@ -149,13 +147,12 @@ class Connection:
         socket = self._socket
         self._last_id = request_id = self._last_id + 1
         answer: asyncio.Future[Any] = self._loop.create_future()
-        wait, is_sent = 0, False
+        timer = None if left_s is None else self._loop.call_later(left_s, _expire, answer)
+        is_sent = False
         try:
             if socket.loss is not None:
                 raise socket.loss()
             self._pending[request_id] = answer
-            if left_s is not None:
-                wait = self._limits.begin(left_s, partial(_expire, answer))
             has_to_wait = socket.buffer.is_crowded
             if has_to_wait:
                 await socket.buffer.wait(answer)
@@ -171,7 +168,8 @@ class Connection:
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
         finally:
-            self._limits.end(wait)
+            if timer is not None:
+                timer.cancel()
             if self._pending.pop(request_id, None) is not None and is_sent:
                 self._owed += 1
             if self._turns:
@@ -258,10 +256,7 @@ class Connection:
 
     async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
         """Fail what is pending and close the socket; see ``Socket.aclose``."""
-        try:
-            await self._socket.aclose(loss, is_polite=is_polite)
-        finally:
-            self._limits.close()
+        await self._socket.aclose(loss, is_polite=is_polite)
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:
