@@ -31,8 +31,7 @@ from dan_async.errors import (
     QuorumError,
     ThresholdDowngradeError,
 )
-from dan_async.protocols.node import compute_key_id
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
+from dan_async.protocols.node import Acknowledgement, KeygenClaims, compute_key_id
 from dan_async.types import OperatorAddress, RequestId
 
 

@@ -22,8 +22,7 @@ from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round, out_of_time, submit
-from dan_async.protocols.node import REGISTER_PASSKEY, ChallengeResult
-from dan_async.protocols.node_claims import ChangeReceipt, PasskeyReceipt
+from dan_async.protocols.node import REGISTER_PASSKEY, ChallengeResult, ChangeReceipt, PasskeyReceipt
 from dan_async.types import OperatorAddress
 
 # --- ephemeral keys ---------------------------------------------------------------------------------------------------

@@ -37,8 +37,7 @@ from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import MOST_RESTARTS, ChallengeResult, restarted_request_id
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import MOST_RESTARTS, Acknowledgement, ChallengeResult, restarted_request_id
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
 from dan_async.types import OperatorAddress, RequestId
 

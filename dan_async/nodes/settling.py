@@ -18,8 +18,15 @@ from dan_async.nodes.acknowledgements import KeygenTally
 from dan_async.nodes.ask_many import Plan, ask_many
 from dan_async.nodes.node import Node, Request
 from dan_async.protocols.fields import encode
-from dan_async.protocols.node import SETTLE_KEYGEN, SettleParams, request_ids, settle_digest
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
+from dan_async.protocols.node import (
+    SETTLE_KEYGEN,
+    Acknowledgement,
+    KeygenClaims,
+    Settlement,
+    SettleParams,
+    request_ids,
+    settle_digest,
+)
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 

@@ -25,16 +25,16 @@ from dan_async.nodes.signature_shares import ExpectedShares, join_shares
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
 from dan_async.protocols.fields import decode_key_id, encode, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import setup_hash
-from dan_async.protocols.node_signing import (
-    OPERATION,
+from dan_async.protocols.node import (
     PRESIGN,
     SIGN,
+    SIGNGEN,
     PresignatureOffer,
     PresignParams,
     SignatureShares,
     SignParams,
     presign_digest,
+    setup_hash,
     sign_challenge,
 )
 from dan_async.protocols.setups import UserAuthentication
@@ -225,7 +225,7 @@ class _SigningJob:
         )
         self._message = setup.message
         self._setup = REVISION_1.encode_setup(setup)
-        self._setup_digest = setup_hash(operation=OPERATION, revision="1", setup=self._setup)
+        self._setup_digest = setup_hash(operation=SIGNGEN, revision="1", setup=self._setup)
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
         """Have one set sign."""

@@ -24,9 +24,17 @@ from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode
 from dan_async.protocols.gateway import Operation, Revision
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import KeygenParams, final_challenge, oneshot_request_id, setup_hash
-from dan_async.protocols.node_signing import OPERATION as SIGNGEN
-from dan_async.protocols.node_signing import PresignParams, SignParams, presign_digest, sign_challenge
+from dan_async.protocols.node import (
+    SIGNGEN,
+    KeygenParams,
+    PresignParams,
+    SignParams,
+    final_challenge,
+    oneshot_request_id,
+    presign_digest,
+    setup_hash,
+    sign_challenge,
+)
 from dan_async.protocols.setups import EphemeralClaim, KeygenSetup, Setup, SigngenSetup, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, OperatorAddress

@@ -25,7 +25,7 @@ from dan_async.devnet.node.requests import RequestRuns, content_hash
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
 from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, presignature_id
+from dan_async.protocols.node import PresignatureOffer, PresignParams, presignature_id
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
 #: How many ids of presignatures that are gone are remembered, to say what became of them.

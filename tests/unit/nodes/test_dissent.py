@@ -7,7 +7,7 @@ from attrs import evolve
 from dan_async.errors import AcknowledgementError, NodeOutcome
 from dan_async.nodes.acknowledgements import set_dissent_apart
 from dan_async.protocols.fields import encode
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
+from dan_async.protocols.node import Acknowledgement, KeygenClaims
 from tests.fake_nodes import altered
 
 CLAIMS = KeygenClaims(
