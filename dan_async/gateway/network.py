@@ -46,6 +46,7 @@ from dan_async.protocols.exchange import (
     protocol_for,
     signgen_exchange,
 )
+from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
 from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
@@ -53,7 +54,7 @@ from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import SocketOpener
-from dan_async.types import Clock, KeyAlgorithm, RequestId, new_request_id
+from dan_async.types import Clock, KeyAlgorithm, RequestId
 
 _VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
 

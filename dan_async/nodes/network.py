@@ -39,13 +39,13 @@ from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
 from dan_async.nodes.settling import settle_keygen
 from dan_async.nodes.signing import NodeSigner
-from dan_async.protocols.fields import decode_key_id
+from dan_async.protocols.fields import decode_key_id, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
-from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, new_request_id
+from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId
 
 
 @define(eq=False, kw_only=True)

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from dan_async._values import from_hex, to_hex
 from dan_async.crypto.address import point_to_address
-from dan_async.crypto.eip712 import takes_long, typed_data_digest
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.hashes import takes_long
 from dan_async.crypto.signature import personal_message_digest, sign_digest, signing_key
 from dan_async.types import Address, Hex, TypedData
 
