@@ -23,7 +23,7 @@ from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.in_force import NodeFaults
-from dan_async.devnet.share_store import ShareStore, replace_file
+from dan_async.devnet.share_store import BanList, ShareStore, replace_file
 from dan_async.protocols.node_claims import Claims, SignedClaims
 from dan_async.types import Clock, OperatorAddress
 
@@ -281,6 +281,7 @@ class NodeContext:
     workers: Workers
     faults: NodeFaults
     store: ShareStore
+    bans: BanList
     clock: Clock
     #: Called when a fault kills the node, with the seconds until it is to come back, if it is.
     on_crash: Callable[[float | None], None]
