@@ -106,7 +106,7 @@ class NodeLimits:
         requests_per_s: Requests per second from one address, on average.
         request_burst: Requests from one address at once.
         max_keygens: Key generations running at a time.
-        max_nonces: Nonces remembered at a time, used and expired ones included.
+        max_nonces: Used nonces remembered at a time; beyond them, nothing is begun that needs one, but revocations.
         nonce_lifetime_s: How long a nonce may be used, in seconds; a person may be reading a wallet prompt meanwhile.
         round_s: How long one round of the distributed key generation waits for the slowest peer, in seconds.
         sign_round_s: The same for one round of making a presignature, and for the set-up of a pair.

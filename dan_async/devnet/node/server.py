@@ -131,7 +131,9 @@ class NodeMethods:
         return to_json(sent)
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
-        return to_json(await self._changes.change(operation, await self._read(params)))
+        receipt = await self._changes.change(operation, await self._read(params))
+        sign = self._context.identity.sign
+        return to_json(self._context.faults.forge_receipt(CHANGES[operation], receipt, sign))
 
     async def _register(self, params: dict[str, Json]) -> Json:
         return to_json(await self._passkeys.register(await self._read(params)))
