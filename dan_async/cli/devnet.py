@@ -56,9 +56,17 @@ def devnet(
             help="Make a node misbehave; repeatable. NODE is its number as printed, from 0. FAULT is one of "
             "delay:2s±500ms, drop-request, drop-reply:1, disconnect, refuse, crash:round=2,restart=1s, garbage, "
             "trickle:100ms, http:503,retry-after=2s, expired-nonces, forged-signature, forged-shares, other-key, "
-            "wrong-share, equivocate, silent:round=2, signing-crash, signing-silent, signing-cheat, "
+            "other-threshold, wrong-share, equivocate, silent:round=2, signing-crash, signing-silent, signing-cheat, "
             "wrong-signature-share. Most also take times=N and methods=M+M: "
             "0=delay:2s,methods=dan_keygen,times=1.",
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let web pages of this origin connect to nodes and gateway, such as http://localhost:5173; "
+            "repeatable. All others are refused.",
         ),
     ] = None,
     as_json: Annotated[
@@ -80,8 +88,20 @@ def devnet(
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
     faults = _read_faults(fault or (), agreed.n)
+    from dan_async.devnet.listening import check_origins
+
+    origins = check_origins("--allow-origin", allow_origin or ())
     with log_lines(held_back=False), suppress(Stopped):
-        run_until_signal(_serve(agreed, processes=processes, storage=storage, faults=faults, as_json=as_json))
+        run_until_signal(
+            _serve(
+                agreed,
+                processes=processes,
+                storage=storage,
+                faults=faults,
+                allow_origins=origins,
+                as_json=as_json,
+            )
+        )
     note("stopped")
 
 
@@ -112,11 +132,19 @@ async def _serve(
     processes: bool,
     storage: Path | None,
     faults: Mapping[int, list[Fault]],
+    allow_origins: Sequence[str],
     as_json: bool,
 ) -> None:
     from dan_async.devnet.cluster import Devnet
 
-    net = Devnet(threshold.t, threshold.n, processes=processes, storage=storage, faults=faults)
+    net = Devnet(
+        threshold.t,
+        threshold.n,
+        processes=processes,
+        storage=storage,
+        faults=faults,
+        allow_origins=allow_origins,
+    )
     try:
         with progress(f"Starting {threshold.n} nodes …"):
             await _start(net, storage)

@@ -53,7 +53,7 @@ async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) 
             clock=time.time,
             on_crash=lambda restart_after: _crash(faults, restart_after),
         )
-        server = NodeServer(context, config.roster)
+        server = NodeServer(context, config.roster, allow_origins=config.allow_origins)
         listener = listening_socket(config.host, config.port)
         try:
             await server.start(listener)

@@ -46,6 +46,7 @@ class NodeConfig:
     roster: Mapping[OperatorAddress, str]
     folder: Path | None
     limits: NodeLimits = field(repr=False)
+    allow_origins: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON members. They hold the identity key, which is why they go through a pipe."""
@@ -56,6 +57,7 @@ class NodeConfig:
             "roster": dict(self.roster),
             "folder": None if self.folder is None else str(self.folder),
             "limits": attrs.asdict(self.limits),
+            "allowOrigins": list(self.allow_origins),
         }
 
     @classmethod
@@ -68,6 +70,7 @@ class NodeConfig:
             roster=members["roster"],
             folder=None if folder is None else Path(folder),
             limits=NodeLimits(**members["limits"]),
+            allow_origins=tuple(members["allowOrigins"]),
         )
 
 
@@ -130,7 +133,7 @@ class InProcessRunner:
             clock=self._clock,
             on_crash=lambda restart_after: self._on_crash(server, restart_after),
         )
-        server = NodeServer(context, config.roster)
+        server = NodeServer(context, config.roster, allow_origins=config.allow_origins)
         try:
             await server.start(listener)
         except BaseException:
