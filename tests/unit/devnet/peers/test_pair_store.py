@@ -110,7 +110,8 @@ class Node:
 
     def start(self):
         self.disk = DiskShareStore(self.folder / "records", b"\1" * 32)
-        self.store = reopened(self.disk, BanList(self.folder / "bans"))
+        self.bans = BanList(self.folder / "bans")
+        self.store = reopened(self.disk, self.bans)
 
     def restart(self):
         self.disk.close()
@@ -217,15 +218,18 @@ def test_a_full_disk_does_not_prevent_a_ban(node):
 
 
 def test_a_ban_that_cannot_be_stored_holds(node, monkeypatch):
-    """Whoever bans hears of it, and the pair does not run."""
+    """Whoever bans hears of it, and the pair does not run, also when the node is started again in the same process."""
     state, _ = dealt_pair()
     node.store.put(PEER, state)
-    monkeypatch.setattr(os, "fsync", out_of_space)
+    monkeypatch.setattr(os, "open", out_of_space)
     with pytest.raises(OSError, match="No space"):
         node.store.ban(PEER)
     assert state.banned
     assert node.store.is_banned(PEER)
+    monkeypatch.undo()
+    assert node.place.read_bytes()
+    assert reopened(node.disk, node.bans).is_banned(PEER)
 
 
-def out_of_space(_):
+def out_of_space(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
