@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"network", "wallets", "permissions", "storage", "batch"}),
     frozenset({"request", "nodes", "gateway", "userops"}),
     frozenset({"jobs", "devnet"}),
-    frozenset({"opening"}),
+    frozenset({"opening", "live_session"}),
     frozenset({"client"}),
     frozenset({"__init__", "account", "dask_batch", "cli"}),
 )
