@@ -24,7 +24,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobs", "devnet"}),
     frozenset({"opening", "live_session"}),
     frozenset({"client"}),
-    frozenset({"__init__", "account", "dask_batch", "cli"}),
+    frozenset({"account", "dask_batch", "cli"}),
+    frozenset({"__init__"}),
 )
 
 #: The same inside the devnet.
