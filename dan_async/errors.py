@@ -10,6 +10,7 @@ The tree::
     │   └── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── ClientClosedError (RuntimeError)      the client, network or connection was closed by its owner
     ├── DeadlineExceededError (TimeoutError)  the one deadline over the whole job ran out
+    │   └── OverloadedError                   ... before the call's turn came: more is to be signed than can be
     ├── WalletError                           the owner's wallet did not authorise
     │   ├── WalletRefusedError                it said no
     │   ├── WalletTimeoutError (TimeoutError) it did not answer in time
@@ -105,6 +106,7 @@ __all__ = [
     "NodeTimeoutError",
     "NodeUnreachableError",
     "NotPermittedError",
+    "OverloadedError",
     "PaymasterError",
     "PermissionDeniedError",
     "ProtocolError",
@@ -256,6 +258,21 @@ class DeadlineExceededError(DanError, TimeoutError):
     """The deadline over the whole job ran out."""
 
     is_retryable = True
+
+
+class OverloadedError(DeadlineExceededError):
+    """
+    More is to be signed than the nodes sign in the time of this call, or than the queue takes. Nothing was signed.
+
+    Args:
+        message: What happened.
+        waiting: How many other calls were waiting for their turn.
+        **context: As for ``DanError``.
+    """
+
+    def __init__(self, message: str, *, waiting: int, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.waiting = waiting
 
 
 class WalletError(DanError):

@@ -235,6 +235,9 @@ class SigningOptions:
         stock: How many presignatures to have made ahead for a session that signs again and again, so that a signature is
             one round trip: 0 (never) to 8. The first signature of a session fetches none ahead.
         stock_s: Seconds for which a presignature is kept; the nodes keep it 60 seconds as a rule.
+        at_once: How many calls may be signing at the same time, 1 to 4096; one session alone gets half of these places.
+            The others wait for their turn, the sessions one after the other.
+        max_waiting: How many calls may wait, 0 to 1,000,000.
 
     Raises:
         InvalidFieldError: A value is out of range.
@@ -242,6 +245,8 @@ class SigningOptions:
 
     stock: int = field(default=2, validator=required(check_int, least=0, most=MAX_STOCK))
     stock_s: float = field(default=45.0, validator=required(check_seconds, most=300.0))
+    at_once: int = field(default=64, validator=required(check_int, least=1, most=4096))
+    max_waiting: int = field(default=10_000, validator=required(check_int, least=0, most=1_000_000))
 
 
 @frozen(kw_only=True)
