@@ -20,12 +20,14 @@ from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     DanError,
     FailureKind,
+    NodeCode,
     QuorumError,
     RateLimitedError,
     SignatureCheckError,
     failure_kind,
 )
 from dan_async.network import SigningOptions, SigningOrder
+from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import Lateness
 from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import ExpectedShares, join_shares
@@ -47,7 +49,7 @@ from dan_async.protocols.node_signing import (
 )
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
-from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId, new_request_id
+from dan_async.types import MpcKeyId, OperatorAddress, RequestId, new_request_id
 
 PresignRequest: TypeAlias = Request[PresignatureOffer]
 
@@ -69,7 +71,7 @@ _MEMORY_S = 60.0
 class NodeSigner:
     """Signs for a ``NodeNetwork``; it owns the stock of presignatures and the tasks that refill it."""
 
-    def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: Clock) -> None:
+    def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: NetworkClock) -> None:
         self._nodes = nodes
         self._by_operator = {node.operator: node for node in nodes}
         self._options = options
@@ -90,10 +92,16 @@ class NodeSigner:
         decode_key_id(order.key_id)
         job = _SigningJob(self, order, key, deadline)
         while True:
+            correction_s = self._clock.correction_s(order.t)
             async with self.queue.place(job.session, deadline=deadline):
                 try:
                     return await self._race(job, deadline)
                 except QuorumError as error:
+                    if (
+                        any(outcome.code == NodeCode.CHALLENGE_EXPIRED for outcome in error.outcomes)
+                        and self._clock.correction_s(order.t) != correction_s
+                    ):
+                        continue  # the refusals say what time it is
                     wait_s = self._busy_s(error, order.t)
                     if wait_s is None:
                         self.stock.drop(job.session)
@@ -164,13 +172,13 @@ class NodeSigner:
                 await cancel_and_wait(calls)
 
         answers = await ask_set(run, "presign", ask, deadline=deadline)
-        made = []
+        now, made = self._clock.now(len(run.signers)), []
         for offers in zip(*answers.values(), strict=True):
             expires_at = min([offer.expires_at for offer in offers])
             offer, *others = {evolve(offer, expires_at=expires_at) for offer in offers}
             if others:
                 raise SetFailedError({}, run.operators)
-            ends = asked + min(self._options.stock_s, offer.expires_at - self._clock() - 1.0)
+            ends = asked + min(self._options.stock_s, offer.expires_at - now - 1.0)
             made.append(StockedPresignature(offer=offer, signers=run.operators, ends=ends))
         if len({entry.offer.presignature_id for entry in made}) != len(made):
             raise SetFailedError({}, run.operators)
@@ -181,7 +189,7 @@ class NodeSigner:
     ) -> PresignRequest:
         """Have the ephemeral key ask for one presignature."""
         request_id = new_request_id()
-        expires_at = math.floor(self._clock()) + _PRESIGN_S
+        expires_at = math.floor(self._clock.now(order.t)) + _PRESIGN_S
         digest = presign_digest(
             request_id=request_id,
             key_id=order.key_id,
