@@ -104,6 +104,14 @@ def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -
     return value
 
 
+def check_reference(field: str, value: object) -> str:
+    """Check a caller's own name for something that is stored: PostgreSQL's texts cannot hold a NUL."""
+    text = check_text(field, value, most=200)
+    if "\0" in text:
+        raise InvalidFieldError(field, "has a NUL character, which not every store can keep")
+    return text
+
+
 def check_bool(field: str, value: object) -> bool:
     """Check that a value is True or False, and not only something that counts as one."""
     if not isinstance(value, bool):

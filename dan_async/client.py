@@ -13,6 +13,7 @@ from dan_async._values import check_seconds, check_text, setting
 from dan_async.batch import BatchRun, Made
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.deadline import OneLoop
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, RecordConflictError
 from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.keeping import SessionKeeper
@@ -93,6 +94,7 @@ class DanClient:
             if self._network is not None:
                 _observe(self._network, on_event)
         self._opening = asyncio.Lock()
+        self._loop = OneLoop("client")
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
@@ -134,6 +136,7 @@ class DanClient:
     async def _open(self) -> Network:
         if self._is_closed:
             raise ClientClosedError("the client was closed", hint="Make a new DanClient")
+        self._loop.check()
         if self._network is None and self._source is not None:
             async with self._opening:
                 if self._network is None:
@@ -147,6 +150,7 @@ class DanClient:
         """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""
         if self._is_closed:
             return
+        self._loop.check()
         self._is_closed = True
         async with self._opening:
             try:
@@ -194,7 +198,7 @@ class DanClient:
                 names or the seed's; a value that is also given directly must be the same.
             duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days).
             chain_id: The chain; else the account's, else the one in a bundler URL …/api/v2/<chain id>/… or …/api/v3/….
-            threshold: t, how many nodes must sign; the network's default if None (3-of-5 if it has none).
+            threshold: t, how many nodes must sign; if None the network's default, or a majority of another *parties_number*.
             parties_number: n, how many nodes hold a share: 2 <= t <= n <= 20.
             min_parties: The smallest n to accept if nodes are missing; *parties_number* if None.
             permissions: The limits of what the session may sign: JSON text, kept as it is, or an object. None for no limits.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 from dan_async.cli.screen import for_option, mask_keys, note, problem_of, read_file
-from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, check_url
+from dan_async.config import DEFAULT_THRESHOLD, MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, check_url
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
 from dan_async.storage.keys import (
@@ -113,12 +113,10 @@ def choose_network(
                 hint="--devnet T-of-N sets both: --devnet 3-of-5",
             )
         return NetworkChoice(threshold=_parse_threshold(devnet))
-    t = DEFAULT_THRESHOLD.t if threshold is None else threshold
-    n = DEFAULT_THRESHOLD.n if parties is None else parties
     if gateway is not None:
         version = api_version or "v1"
         url = check_gateway(gateway, revision, version)
-        agreed = check_threshold(t, n, parties_option="--parties")
+        agreed = _choose_threshold(threshold, parties, DEFAULT_THRESHOLD.n)
         return NetworkChoice(threshold=agreed, gateway=url, revision=revision, api_version=version)
     if not nodes:
         raise ConfigurationError(
@@ -126,15 +124,22 @@ def choose_network(
             hint=f"Use {'--devnet 3-of-5, ' * has_devnet}--node URL=OPERATOR once for each node, or --gateway URL",
         )
     endpoints = tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1))
-    if parties is None:
-        n = min(n, len(endpoints))
-    agreed = check_threshold(t, n, parties_option="--parties")
-    if n > len(endpoints):
+    if len(endpoints) == 1:
         raise ConfigurationError(
-            f"--parties asks for {n} nodes, and {len(endpoints)} are named",
+            "--node is given once, and a key needs at least 2 nodes", hint="Repeat --node for each node"
+        )
+    agreed = _choose_threshold(threshold, parties, min(len(endpoints), MAX_PARTIES))
+    if agreed.n > len(endpoints):
+        raise ConfigurationError(
+            f"--parties asks for {agreed.n} nodes, and {len(endpoints)} are named",
             hint="Repeat --node for each node, or ask for fewer",
         )
     return NetworkChoice(threshold=agreed, nodes=endpoints)
+
+
+def _choose_threshold(threshold: int | None, parties: int | None, usual_parties: int) -> Threshold:
+    n = usual_parties if parties is None else parties
+    return check_threshold(n // 2 + 1 if threshold is None else threshold, n, parties_option="--parties")
 
 
 def check_threshold(threshold: int, parties: int, *, parties_option: str) -> Threshold:

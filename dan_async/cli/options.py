@@ -11,7 +11,7 @@ import typer
 
 from dan_async._values import MAX_PERMISSIONS_LENGTH
 from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
-from dan_async.cli.screen import for_option, problem_of, read_text
+from dan_async.cli.screen import for_option, read_text
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 
@@ -164,17 +164,18 @@ def read_permissions(option: str | None) -> str | None:
     """Return the JSON text of ``--permissions`` or of its ``@FILE``, unchanged: the nodes keep it letter for letter."""
     if option is None:
         return None
-    from dan_async.permissions.rules import permissions_text
+    from dan_async.permissions.rules import parse_permissions, permissions_text
 
     text = option
     if option.startswith("@"):
         path = Path(option[1:])
         text = read_text("--permissions", path, most_bytes=_LONGEST_PERMISSIONS, may_be_stdin=False).strip()
     try:
+        parse_permissions(text)
         return permissions_text(text)
     except InvalidFieldError as error:
         raise ConfigurationError(
-            f"--permissions {problem_of(error)}", hint="Give JSON text, or @ and a file name"
+            f"--permissions: {error.message}", hint=error.hint or "Give JSON text, or @ and a file name"
         ) from None
 
 

@@ -97,10 +97,12 @@ def list_sessions(
     page = _with_store(store, store_key_file, lambda s: s.list_page(where, limit=limit, after=after))
     if as_json:
         members = [_as_members(record, reveal=reveal) for record in page.records]
-        result(json.dumps({"sessions": members, "next": page.next}))
+        result(json.dumps({"sessions": members, "next": page.next, "unreadable": list(page.unreadable)}))
         return
     for line in _as_lines(page.records):
         result(line)
+    for record_id in page.unreadable:
+        note(f"Record {record_id} is encrypted with a key that is not given")
     if page.next is not None:
         note(f"There are more: --after {page.next}")
 

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import define
 
 from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_seconds, setting
-from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
+from dan_async.config import MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import TIME_CODES, ClientClosedError, DanError, InvalidFieldError, QuorumError
@@ -90,7 +90,7 @@ class NodeNetwork:
     Args:
         nodes: The pool: ``NodeEndpoint``s, texts ``URL=OPERATOR``, or mappings with url and operator. It may be larger
             than n: the healthiest n take part, the others are spares.
-        threshold: t and n when the caller of a job names none; 3-of-5 if None.
+        threshold: t and n when the caller of a job names none; if None, all nodes (20 at most) and a majority of them.
         options: TLS, proxy, headers and size limits of the connections.
         timeouts: Limits within a job.
         retry: When a failed request is tried again.
@@ -154,7 +154,7 @@ class NodeNetwork:
             by_operator={node.operator: node for node in made},
             events=events,
             timeouts=timeouts,
-            default_threshold=DEFAULT_THRESHOLD
+            default_threshold=Threshold.majority(min(max(len(made), 2), MAX_PARTIES))
             if threshold is None
             else check_instance("threshold", threshold, Threshold),
             signer=NodeSigner(made, options=setting("signing", signing, SigningOptions), clock=nodes_clock),

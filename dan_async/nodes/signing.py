@@ -172,13 +172,15 @@ class NodeSigner:
                 await cancel_and_wait(calls)
 
         answers = await ask_set(run, "presign", ask, deadline=deadline)
-        now, made = self._clock.now(len(run.signers)), []
+        made = []
         for offers in zip(*answers.values(), strict=True):
             expires_at = min([offer.expires_at for offer in offers])
             offer, *others = {evolve(offer, expires_at=expires_at) for offer in offers}
             if others:
                 raise SetFailedError({}, run.operators)
-            ends = asked + min(self._options.stock_s, offer.expires_at - now - 1.0)
+            ends = asked + min(
+                self._options.stock_s, offer.expires_at - self._clock.now(len(run.signers)) - 1.0
+            )
             made.append(StockedPresignature(offer=offer, signers=run.operators, ends=ends))
         if len({entry.offer.presignature_id for entry in made}) != len(made):
             raise SetFailedError({}, run.operators)

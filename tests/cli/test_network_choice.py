@@ -8,7 +8,7 @@ from dan_async.cli.choices import NetworkChoice, check_threshold, choose_network
 from dan_async.config import Threshold
 from dan_async.errors import ConfigurationError, InsecureTransportError
 
-OPERATORS = [f"0x{number:040x}" for number in range(1, 8)]
+OPERATORS = [f"0x{number:040x}" for number in range(1, 21)]
 NODES = [f"ws://127.0.0.1:{9000 + place}/v1/rpc={operator}" for place, operator in enumerate(OPERATORS)]
 
 
@@ -42,15 +42,18 @@ def test_nodes_are_read_in_order() -> None:
 @pytest.mark.parametrize(
     ("count", "threshold", "parties", "expected"),
     [
-        (7, None, None, Threshold(3, 5)),
+        (7, None, None, Threshold(4, 7)),
+        (3, None, None, Threshold(2, 3)),
+        (20, None, None, Threshold(11, 20)),
         (5, None, None, Threshold(3, 5)),
         (4, None, None, Threshold(3, 4)),
+        (7, None, 5, Threshold(3, 5)),
         (3, 2, None, Threshold(2, 3)),
         (7, 4, 7, Threshold(4, 7)),
     ],
 )
 def test_usual_threshold(count: int, threshold: int | None, parties: int | None, expected: Threshold) -> None:
-    """Without numbers it is 3-of-5, with fewer parties where fewer nodes are named."""
+    """Without numbers all nodes take part, and a majority of them signs."""
     assert choose(nodes=NODES[:count], threshold=threshold, parties=parties).threshold == expected
 
 

@@ -269,14 +269,14 @@ async def test_generate_session_key_over_a_gateway() -> None:
     """The job does not know which network it has."""
     async with no_leaks(), scripted(honest) as gateway, DanClient(GatewayNetwork(gateway.url())) as dan:
         session = await dan.generate_session_key(
-            wallet=LocalWallet(OWNER_KEY), chain_id=80002, permissions='{"allow":[]}', key_label="bot"
+            wallet=LocalWallet(OWNER_KEY), chain_id=80002, permissions='{"permissions":[]}', key_label="bot"
         )
         assert (session.mpc_key_id, session.threshold, session.parties_number) == (KEY_ID, 3, 5)
         added = await dan.add_ephemeral_key(session, wallet=LocalWallet(OWNER_KEY))
         await dan.revoke_ephemeral_key(added, wallet=LocalWallet(OWNER_KEY))
     (setup,) = json.loads(gateway.visits[0].frames[0])
     assert setup["key_label"] == "bot"
-    assert setup["metadata"][0] == {"tag": 1, "value": '{"allow":[]}'}
+    assert setup["metadata"][0] == {"tag": 1, "value": '{"permissions":[]}'}
     assert [visit.operation for visit in gateway.visits] == [
         "keygen",
         "addEphemeralKey",
