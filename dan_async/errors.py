@@ -862,7 +862,7 @@ class FailureKind(Flag):
 #: HTTP statuses of a server in trouble or in a hurry (RFC 9110 section 15, RFC 6585 section 4, RFC 8470 section 5.2).
 HTTP_FAILURES = MappingProxyType(dict.fromkeys((408, 425, 429, 500, 502, 503, 504), FailureKind.RETRYABLE))
 
-#: Refusals that may have to do with the time; the node says what its clock shows.
+#: Refusals for the time, the last one among other reasons; then the node says what its clock shows.
 TIME_CODES = frozenset({NodeCode.CHALLENGE_EXPIRED, NodeCode.CLAIM_EXPIRED, NodeCode.EPHEMERAL_KEY_REFUSED})
 
 #: The codes of dan-node/1.

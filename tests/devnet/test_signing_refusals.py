@@ -89,9 +89,9 @@ async def test_signers_are_exactly_t_parties_with_this_node(signer):
 async def test_another_ephemeral_key_cannot_ask(signer):
     """Not under the right name, and not under its own."""
     other = evolve(signer, key=EphemeralKey.generate())
-    assert (await refusal(signer, other.presign_params())).data["reason"] == "signature"
+    assert (await refusal(signer, other.presign_params())).data == {"reason": "signature"}
     own = evolve(other, eph_id=other.key.default_id)
-    assert (await refusal(signer, own.presign_params())).data["reason"] == "unknown"
+    assert (await refusal(signer, own.presign_params())).data == {"reason": "unknown"}
 
 
 async def test_a_request_id_stands_for_one_request(signer):
@@ -179,7 +179,7 @@ async def test_the_ephemeral_key_signs_the_whole_request(signer, change):
     ):  # revision 1 repeats the message in the signature, which is where it is missed first
         assert await code(signer, params) == NodeCode.INVALID_PARAMS
     else:
-        assert (await refusal(signer, params)).data["reason"] == "signature"
+        assert (await refusal(signer, params)).data == {"reason": "signature"}
 
 
 async def test_sign_refusals_by_the_setup(signer):

@@ -11,7 +11,8 @@ from attrs import evolve
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
-from dan_async import DanClient, LocalWallet
+from dan_async import DanClient, LocalWallet, NodeNetwork
+from dan_async.config import NodeEndpoint
 from dan_async.devnet import Devnet
 from dan_async.errors import QuorumError, SessionExpiredError
 from dan_async.session import DanSessionKeyPayload
@@ -25,9 +26,10 @@ MINUTE = 60.0
 class Client:
     """A client of the devnet, and its clock, which runs as the nodes' does but shows another time."""
 
-    def __init__(self, net: Devnet, off_s: float) -> None:
+    def __init__(self, net: Devnet, off_s: float, scheme: str = "ws") -> None:
         self.off_s = off_s
-        self.network = net.network(clock=self.now)
+        endpoints = [NodeEndpoint(e.url.replace("ws://", f"{scheme}://"), e.operator) for e in net.endpoints]
+        self.network = NodeNetwork(endpoints, threshold=net.threshold, clock=self.now)
         self.dan = DanClient(self.network, clock=self.now)
 
     def now(self) -> float:
@@ -52,10 +54,15 @@ async def session(net: Devnet) -> DanSessionKeyPayload:
         return await dan.generate_session_key(wallet=OWNER, chain_id=80002, duration=3600)
 
 
+@pytest.mark.parametrize("scheme", ["ws", "http"])
 @pytest.mark.parametrize("minutes", [-14, -4, 4, 14])
-async def test_it_signs(net: Devnet, session: DanSessionKeyPayload, minutes: float) -> None:
-    """With new presignatures and with those made ahead, which it does not take for expired."""
-    client = Client(net, minutes * MINUTE)
+async def test_it_signs(net: Devnet, session: DanSessionKeyPayload, minutes: float, scheme: str) -> None:
+    """
+    With new presignatures and with those made ahead, which it does not take for expired.
+
+    On a WebSocket the nodes say their time at once, with POST in the refusals of the first request.
+    """
+    client = Client(net, minutes * MINUTE, scheme)
     async with client.dan:
         for _ in range(4):
             await client.sign(session)

@@ -106,7 +106,7 @@ class NodeMethods:
         except InvalidFieldError as error:
             raise invalid_params(error) from error
         except RefusalError as refusal:
-            if refusal.code in TIME_CODES:
+            if refusal.code in TIME_CODES and refusal.data.get("reason", "expired") == "expired":
                 refusal.data["time"] = self._time_ms()
             raise
         except (RequestDropped, NodeCrashed):
