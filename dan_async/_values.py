@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from attrs import validators
+
 from dan_async.errors import InvalidFieldError, escape_controls
 
 T = TypeVar("T")
@@ -193,13 +195,7 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
 
 def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
     """Return a check as the attrs validator of a field that may be None."""
-    present = required(check, **bounds)
-
-    def validate(owner: object, attribute: Any, value: object) -> None:
-        if value is not None:
-            present(owner, attribute, value)
-
-    return validate
+    return validators.optional(required(check, **bounds))
 
 
 def required(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dan_async import jobs
@@ -20,6 +19,7 @@ from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
 from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
+from dan_async.opening import open_network
 from dan_async.request import (
     DEFAULT_DURATION_S,
     HardcodedValues,
@@ -96,6 +96,37 @@ class DanClient:
         self._opening = asyncio.Lock()
         self._loop = OneLoop("client")
         self._is_closed = False
+
+    @classmethod
+    def connect(
+        cls,
+        where: str | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+        store: SessionStore | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Self:
+        """
+        Return a client of the network that a text names. Nothing is opened yet.
+
+        Args:
+            where: ``devnet://2-of-3`` for a devnet of the client's own; a network file (``./nodes.toml``) or the name of one
+                in the user's configuration folder; a gateway's URL (``wss://gateway.example/v1``); or nodes as
+                ``URL=OPERATOR``, separated by spaces. None for the environment variable ``DAN_ASYNC_NETWORK``.
+            timeouts: As for the client.
+            store: As for the client.
+            on_event: As for the client.
+
+        Raises:
+            ConfigurationError: The text names no network, or its file cannot be used; see ``NetworkFile.read``.
+            InsecureTransportError: A URL has no TLS and its host is not loopback.
+
+        Example::
+
+            async with DanClient.connect("devnet://2-of-3") as dan:
+                session = await dan.generate_session_key(wallet=LocalWallet(key), chain_id=80002)
+        """
+        return cls(open_network(where, timeouts=timeouts), timeouts=timeouts, store=store, on_event=on_event)
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -225,8 +256,8 @@ class DanClient:
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/errors.md.
         """
-        make_request = partial(
-            SessionKeyRequest,
+        network = await self._open()  # before any value is looked at
+        request = SessionKeyRequest(
             wallet=wallet,
             auth=auth,
             smart_account_client=smart_account_client,
@@ -247,12 +278,11 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
-        return await self._generate(make_request)
+        return await self._generate(network, request)
 
-    async def _generate(self, make_request: Callable[[], SessionKeyRequest]) -> DanSessionKeyPayload:
-        network = await self._open()  # before any value is looked at
-        return await jobs.generate_session_key(
-            network, make_request(), keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
+    def _generate(self, network: Network, request: SessionKeyRequest) -> Awaitable[DanSessionKeyPayload]:
+        return jobs.generate_session_key(
+            network, request, keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
         )
 
     def generate_session_keys(
@@ -296,14 +326,15 @@ class DanClient:
         async def work(given: Any) -> Made:
             reference, make_request = read_request(given, parameters)
             if keeper is None:
-                return "made", await self._generate(make_request)
+                return "made", await self._generate(await self._open(), make_request())
             if not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
+            network = await self._open()
             return await make_once(
-                await self._open(),
+                network,
                 keeper,
                 reference,
-                lambda: self._generate(make_request),
+                lambda: self._generate(network, make_request()),
                 retry_failed=retry_failed,
                 settle_s=self._timeouts.attempt_s,
             )

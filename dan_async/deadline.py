@@ -132,10 +132,11 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
     If the caller itself is cancelled meanwhile, the tasks are still waited for, and the cancellation goes on afterwards.
     """
-    owned = list(tasks)
-    pending = [task for task in owned if not task.done()]
-    for task in pending:
-        task.cancel()
+    owned, pending = list(tasks), []
+    for task in owned:
+        if not task.done():
+            task.cancel()
+            pending.append(task)
     interrupted: asyncio.CancelledError | None = None
     while pending:
         try:

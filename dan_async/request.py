@@ -31,8 +31,9 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, WalletError, WalletTimeoutError
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network
 from dan_async.permissions.rules import parse_permissions, permissions_text
+from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
-from dan_async.types import Address, Clock, KeyAlgorithm, TypedData, new_request_id
+from dan_async.types import Address, Clock, KeyAlgorithm, TypedData
 from dan_async.wallets.base import EoaAuth, Wallet
 
 __all__ = ["DanSessionKeyRequestParams", "HardcodedValues", "OnReport", "SessionKeyRequest", "SmartAccount"]

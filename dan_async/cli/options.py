@@ -14,6 +14,7 @@ from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
 from dan_async.cli.screen import for_option, read_text
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.network_file import NETWORK_VARIABLE
 
 _DIGITS = re.compile(r"[+-]?[0-9]{1,18}\Z", re.ASCII)
 
@@ -49,6 +50,15 @@ DevnetOption: TypeAlias = Annotated[
     ),
 ]
 
+NetworkOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|NAME",
+        help=f"A network file, or the name of one in the configuration folder. Or set {NETWORK_VARIABLE}.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+
 NodeOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -72,7 +82,7 @@ RevisionOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="REVISION",
-        help="With --gateway: the revision it speaks, 0.1, 0.3 or 1; detected if not given.",
+        help="With --gateway: the revision it speaks: 1 or 0.3, detected if not given, or 0.1, which must be named.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -91,7 +101,7 @@ ThresholdOption: TypeAlias = Annotated[
     typer.Option(
         parser=whole_number(2, MAX_PARTIES),
         metavar="T",
-        help="With --node and --gateway: how many nodes must sign together; 3 if not given.",
+        help="How many nodes must sign together, but with --devnet; a majority if not given.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -101,7 +111,7 @@ PartiesOption: TypeAlias = Annotated[
     typer.Option(
         parser=whole_number(2, MAX_PARTIES),
         metavar="N",
-        help="With --node and --gateway: how many nodes hold a share; 5 if not given, or all if fewer are named.",
+        help="How many nodes hold a share, but with --devnet; all if not given, and 5 behind a gateway.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]

@@ -21,6 +21,7 @@ from dan_async.cli.options import (
     ApiVersionOption,
     GatewayOption,
     JsonOption,
+    NetworkOption,
     NodeOption,
     PrivateKeyFileOption,
     RevealOption,
@@ -180,6 +181,7 @@ def revoke_session(
     *,
     store: StoreOption,
     store_key_file: StoreKeyFileOption = None,
+    network: NetworkOption = None,
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
@@ -192,7 +194,9 @@ def revoke_session(
     """Revoke a session: the nodes refuse its ephemeral key from now on, and the store marks it. The owner's wallet signs."""
     from dan_async.client import DanClient
 
-    network = choose_network(nodes=node or [], gateway=gateway, revision=revision, api_version=api_version)
+    chosen = choose_network(
+        network=network, nodes=node or [], gateway=gateway, revision=revision, api_version=api_version
+    )
     open_wallet = choose_wallet(
         private_key_file=private_key_file, rpc_url=wallet_rpc, throwaway_allowed=False
     )
@@ -202,7 +206,7 @@ def revoke_session(
         found = await _one(opened, record)
         async with (
             open_wallet() as wallet,
-            DanClient(network.open(timeouts), store=opened, timeouts=timeouts) as dan,
+            DanClient(chosen.open(timeouts), store=opened, timeouts=timeouts) as dan,
         ):
             return await dan.revoke_stored_session(found.record_id, wallet=wallet)
 

@@ -24,7 +24,7 @@ from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.share_store import ShareStore, replace_file
-from dan_async.protocols.node_claims import Claims, SignedClaims
+from dan_async.protocols.node import Claims, SignedClaims
 from dan_async.types import Clock, OperatorAddress
 
 T = TypeVar("T")

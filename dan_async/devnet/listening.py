@@ -55,8 +55,13 @@ def listening_socket(host: str, port: int) -> socket.socket:
 class PortReservation:
     """A port held by a bound socket that never listens: connections are refused, and no other program is given the port."""
 
-    def __init__(self, host: str) -> None:
-        self._socket = listening_socket(host, 0)
+    def __init__(self, host: str, port: int = 0) -> None:
+        if port:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                # Two that share a port by SO_REUSEPORT would each get some of the connections.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        self._socket = listening_socket(host, port)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         if not hasattr(socket, "SO_REUSEPORT"):

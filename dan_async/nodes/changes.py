@@ -22,8 +22,7 @@ from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round, out_of_time, submit
-from dan_async.protocols.node import REGISTER_PASSKEY, ChallengeResult
-from dan_async.protocols.node_claims import ChangeReceipt, PasskeyReceipt
+from dan_async.protocols.node import REGISTER_PASSKEY, ChallengeResult, ChangeReceipt, PasskeyReceipt
 from dan_async.types import OperatorAddress
 
 # --- ephemeral keys ---------------------------------------------------------------------------------------------------
@@ -50,7 +49,7 @@ async def change_ephemeral_key(
         nodes,
         opened,
         await authenticate(opened.challenge),
-        decode=ChangeReceipt.read_whole,
+        decode=ChangeReceipt.read,
         check=partial(_check_change_receipt, opened, eph_id),
         plan=Plan(wanted=len(opened.participants)),
         deadline=deadline,
@@ -108,7 +107,7 @@ async def register_passkey(
         nodes,
         opened,
         authentication,
-        decode=PasskeyReceipt.read_whole,
+        decode=PasskeyReceipt.read,
         check=partial(_check_passkey_receipt, opened, authentication.id),
         plan=Plan(wanted=len(opened.participants)),
         deadline=deadline,

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from attrs import define
 
@@ -15,7 +16,14 @@ from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_sec
 from dan_async.config import MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.errors import TIME_CODES, ClientClosedError, DanError, InvalidFieldError, QuorumError
+from dan_async.errors import (
+    TIME_CODES,
+    ClientClosedError,
+    ConfigurationError,
+    DanError,
+    InvalidFieldError,
+    QuorumError,
+)
 from dan_async.events import EventHub, OnEvent, operation
 from dan_async.network import (
     AuthModule,
@@ -31,6 +39,7 @@ from dan_async.network import (
     SigningOptions,
     SigningOrder,
 )
+from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
 from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import RestPolicy
@@ -39,13 +48,13 @@ from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
 from dan_async.nodes.settling import settle_keygen
 from dan_async.nodes.signing import NodeSigner
-from dan_async.protocols.fields import decode_key_id
+from dan_async.protocols.fields import decode_key_id, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
-from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, new_request_id
+from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId
 
 
 @define(eq=False, kw_only=True)
@@ -165,6 +174,25 @@ class NodeNetwork:
     def default_threshold(self) -> Threshold:
         """Return t and n when the caller of a job names none."""
         return self.pool.default_threshold
+
+    @classmethod
+    def from_file(cls, path: str | Path, **options: Any) -> Self:
+        """
+        Return the network that a network file describes (docs/networks.md).
+
+        Args:
+            path: The file.
+            **options: Any other argument of the class; it wins over the file's.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or is that of a gateway; see ``NetworkFile.read``.
+        """
+        found = NetworkFile.read(path)
+        if not found.nodes:
+            raise ConfigurationError(
+                f"{path} is the file of a gateway", hint="Use GatewayNetwork.from_file()"
+            )
+        return cls(found.nodes, **{"threshold": found.threshold, "options": found.options} | options)
 
     def __repr__(self) -> str:
         return f"NodeNetwork({len(self.pool.nodes)} nodes, default {self.default_threshold})"

@@ -24,8 +24,9 @@ from dan_async._values import (
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, StoreClockError
+from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanSessionKeyPayload
-from dan_async.types import Address, KeyAlgorithm, RequestId, new_request_id
+from dan_async.types import Address, KeyAlgorithm, RequestId
 
 _log = logging.getLogger(__name__)
 

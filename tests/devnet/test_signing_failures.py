@@ -20,7 +20,7 @@ from dan_async.devnet import (
 from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.errors import NodeCode
 from dan_async.protocols import fields
-from dan_async.protocols.node_signing import PRESIGN, SIGN, SignatureShares
+from dan_async.protocols.node import PRESIGN, SIGN, SignatureShares
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request
 from tests.helpers import assert_runs_under

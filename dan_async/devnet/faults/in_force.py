@@ -14,8 +14,7 @@ from dan_async.deadline import wait_for_event
 from dan_async.devnet.faults.kinds import KINDS, Bodies, Fault, HttpRefusal, KeygenFault, ReplyFault
 from dan_async.devnet.faults.lies import KeygenFace, Sign
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_claims import Acknowledgement
-from dan_async.protocols.node_signing import SignatureShares
+from dan_async.protocols.node import Acknowledgement, SignatureShares
 
 T = TypeVar("T")
 

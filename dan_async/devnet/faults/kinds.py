@@ -29,8 +29,7 @@ from dan_async.devnet.faults.lies import (
     substitute_key,
 )
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_claims import Acknowledgement
-from dan_async.protocols.node_signing import SignatureShares
+from dan_async.protocols.node import Acknowledgement, SignatureShares
 from dan_async.types import Json
 
 #: What ``SendGarbage`` can send.

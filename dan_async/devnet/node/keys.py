@@ -12,7 +12,7 @@ from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import ShareStore, StoredRecord, read_all
 from dan_async.errors import NodeCode
 from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, list_of, members, nested, to_json, wire
-from dan_async.protocols.node_claims import Acknowledgement, ChangeReceipt, SignedClaims
+from dan_async.protocols.node import Acknowledgement, ChangeReceipt, SignedClaims
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.types import Json, MpcKeyId, RequestId
 

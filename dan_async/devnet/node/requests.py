@@ -19,9 +19,15 @@ from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.rpc import RefusalError, rate_limited
 from dan_async.errors import NodeCode
 from dan_async.protocols.fields import encode
-from dan_async.protocols.node import CHANGES, METHODS, REGISTER_PASSKEY, ChallengeParams, ChallengeResult
-from dan_async.protocols.node_signing import OPERATION as SIGNGEN
-from dan_async.protocols.node_signing import SIGN
+from dan_async.protocols.node import (
+    CHANGES,
+    METHODS,
+    REGISTER_PASSKEY,
+    SIGN,
+    SIGNGEN,
+    ChallengeParams,
+    ChallengeResult,
+)
 from dan_async.types import Clock, RequestId
 
 T = TypeVar("T")

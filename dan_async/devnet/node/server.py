@@ -43,16 +43,17 @@ from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
     CHANGES,
     METHODS,
+    PRESIGN,
     PROTOCOL,
     REGISTER_PASSKEY,
     SETTLE_KEYGEN,
+    SIGN,
     ChallengeParams,
     IdentifyParams,
     Identity,
     KeygenParams,
     identity_digest,
 )
-from dan_async.protocols.node_signing import PRESIGN, SIGN
 from dan_async.types import Json, OperatorAddress
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from dan_async.crypto.curve import ORDER
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import personal_message_digest, recover_public_key
 from dan_async.errors import ClientClosedError, InvalidFieldError
-from dan_async.types import new_request_id
+from dan_async.protocols.fields import new_request_id
 from tests.unit.crypto.vectors import CASES, SIGNGEN_CASES, name, signgen_bytes_and_signature
 
 ALGORITHMS = ["secp256k1", "ed25519"]

@@ -79,8 +79,15 @@ async def replay(case: dict[str, Any], network: GatewayNetwork) -> Any:
     return await change_key(change, auth, deadline=Deadline(10))
 
 
-@pytest.mark.parametrize("case", RECORDED, ids=[case["name"] for case in RECORDED])
-@pytest.mark.parametrize("is_told", [True, False], ids=["revision told", "revision found out"])
+@pytest.mark.parametrize(
+    ("case", "is_told"),
+    [
+        pytest.param(case, is_told, id=f"{case['name']}-{'told' if is_told else 'found out'}")
+        for case in RECORDED
+        for is_told in (True, False)
+        if is_told or case["revision"] != "0.1"  # which is never found out
+    ],
+)
 async def test_recorded_exchange(case: dict[str, Any], *, is_told: bool) -> None:
     """Path and frames are byte for byte those of the TypeScript clients, and so are key ids and public keys."""
     inputs, revision = case["inputs"], case["revision"]

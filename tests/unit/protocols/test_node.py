@@ -26,26 +26,24 @@ from dan_async.protocols.fields import encode as encode_message
 from dan_async.protocols.fields import operators, to_json
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
+    Acknowledgement,
     ChallengeParams,
     ChallengeResult,
+    ChangeClaims,
+    ChangeReceipt,
     IdentifyParams,
     Identity,
+    KeygenClaims,
     KeygenParams,
+    PasskeyClaims,
+    PasskeyReceipt,
+    Settlement,
     compute_key_id,
     final_challenge,
     identity_digest,
     oneshot_request_id,
     restarted_request_id,
     setup_hash,
-)
-from dan_async.protocols.node_claims import (
-    Acknowledgement,
-    ChangeClaims,
-    ChangeReceipt,
-    KeygenClaims,
-    PasskeyClaims,
-    PasskeyReceipt,
-    Settlement,
 )
 from tests.fake_nodes import altered
 from tests.interpolation import interpolate_scalar

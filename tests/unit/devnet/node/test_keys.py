@@ -12,7 +12,7 @@ from dan_async.crypto.curve import base_multiply, encode
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
+from dan_async.protocols.node import Acknowledgement, KeygenClaims
 from dan_async.protocols.setups import EphemeralClaim
 
 POINT = encode(base_multiply(5))
