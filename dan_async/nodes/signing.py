@@ -91,26 +91,26 @@ class NodeSigner:
         """Sign the messages of an order; see ``Network.signgen``. The signatures were checked to recover to the key."""
         decode_key_id(order.key_id)
         job = _SigningJob(self, order, key, deadline)
+        is_again = False
         while True:
             correction_s = self._clock.correction_s(order.t)
-            async with self.queue.place(job.session, deadline=deadline):
-                try:
+            try:
+                async with self.queue.place(job.session, deadline=deadline, is_again=is_again):
                     return await self._race(job, deadline)
-                except QuorumError as error:
-                    if (
-                        any(outcome.code == NodeCode.CHALLENGE_EXPIRED for outcome in error.outcomes)
-                        and self._clock.correction_s(order.t) != correction_s
-                    ):
-                        continue  # the refusals say what time it is
-                    wait_s = self._busy_s(error, order.t)
-                    if wait_s is None:
-                        self.stock.drop(job.session)
-                        raise
-                    if deadline.cap(wait_s) != wait_s:
-                        raise self.queue.overloaded(
-                            "the nodes ask to slow down, past the deadline"
-                        ) from error
-                    self.queue.slow_down(job.session)
+            except QuorumError as error:
+                is_again = True
+                if (
+                    any(outcome.code == NodeCode.CHALLENGE_EXPIRED for outcome in error.outcomes)
+                    and self._clock.correction_s(order.t) != correction_s
+                ):
+                    continue  # the refusals say what time it is
+                wait_s = self._busy_s(error, order.t)
+                if wait_s is None:
+                    self.stock.drop(job.session)
+                    raise
+                if deadline.cap(wait_s) != wait_s:
+                    raise self.queue.overloaded("the nodes ask to slow down, past the deadline") from error
+                self.queue.slow_down(job.session)
             await asyncio.sleep(wait_s)
 
     async def _race(self, job: _SigningJob, deadline: Deadline) -> tuple[bytes, ...]:

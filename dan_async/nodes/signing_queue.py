@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
@@ -32,17 +32,23 @@ class SigningQueue:
     _free: int = field(init=False)
     _limits: dict[Hashable, float] = field(factory=dict, init=False)
     #: The calls that wait, by session; the session whose turn it is stands first.
-    _lines: dict[Hashable, dict[asyncio.Future[None], None]] = field(factory=dict, init=False)
+    _lines: dict[Hashable, OrderedDict[asyncio.Future[None], None]] = field(factory=dict, init=False)
     waiting: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._free = self._places
 
     @asynccontextmanager
-    async def place(self, session: Hashable, *, deadline: Deadline) -> AsyncIterator[None]:
-        """Hold a place while the block runs; raise an OverloadedError if there is none before the deadline."""
+    async def place(
+        self, session: Hashable, *, deadline: Deadline, is_again: bool = False
+    ) -> AsyncIterator[None]:
+        """
+        Hold a place while the block runs; raise an OverloadedError if there is none before the deadline.
+
+        A call that comes again is the next one of its session.
+        """
         if session in self._lines or not self._admits(session):
-            await self._wait(session, deadline)
+            await self._wait(session, deadline, is_first=is_again)
         else:
             self._take(session)
         try:
@@ -55,7 +61,7 @@ class SigningQueue:
             self._give_back(session)
 
     def slow_down(self, session: Hashable) -> None:
-        """Note that the nodes had no room for a call, which still has its place."""
+        """Note that the nodes had no room for a call."""
         limit = min(self._limits.pop(session, self._places), self._held[session])
         self._limits[session] = max(1.0, limit - 1.0)  # the latest stands last
         while len(self._limits) > _MOST_LIMITS:
@@ -70,11 +76,13 @@ class SigningQueue:
             phase="signing",
         )
 
-    async def _wait(self, session: Hashable, deadline: Deadline) -> None:
+    async def _wait(self, session: Hashable, deadline: Deadline, *, is_first: bool) -> None:
         if self.waiting >= self._most_waiting:
             raise self.overloaded("the queue for signing is full")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(session, {})[turn] = None
+        line = self._lines.setdefault(session, OrderedDict())
+        line[turn] = None
+        line.move_to_end(turn, last=not is_first)
         self.waiting += 1
         try:
             async with asyncio.timeout(deadline.remaining()):
@@ -90,8 +98,8 @@ class SigningQueue:
             raise
 
     def _leave(self, session: Hashable, turn: asyncio.Future[None]) -> None:
-        line = self._lines.get(session, {})
-        if turn in line:
+        line = self._lines.get(session)
+        if line is not None and turn in line:
             self.waiting -= 1
             del line[turn]
             if not line:

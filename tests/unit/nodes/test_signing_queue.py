@@ -21,8 +21,8 @@ class Calls:
         self.open = {}
         self.tasks = {}
 
-    async def _call(self, session, number, timeout):
-        async with self.queue.place(session, deadline=Deadline(timeout)):
+    async def _call(self, session, number, timeout, **options):
+        async with self.queue.place(session, deadline=Deadline(timeout), **options):
             self.begun.append((session, number))
             self.open[session, number] = asyncio.Event()
             await self.open[session, number].wait()
@@ -127,6 +127,18 @@ async def test_a_full_queue_refuses_at_once():
         async with calls.queue.place("b", deadline=Deadline(60.0)):
             pass
     await calls.end_all()
+
+
+async def test_a_call_that_comes_again_is_the_next_of_its_session(calls):
+    """It has waited before."""
+    await calls.start("a", 6)
+    again = asyncio.create_task(calls._call("a", "again", 60.0, is_again=True))
+    await calls.settle()
+    await calls.end("a", 0)
+    await calls.end("a", 1)
+    assert calls.begun[4:] == [("a", "again"), ("a", 4)]
+    await calls.end_all()
+    await again
 
 
 async def test_a_failure_frees_the_place(calls):
