@@ -550,10 +550,30 @@ class Settlement(Result):
 
 @frozen(kw_only=True)
 class ChangeClaims(KeyClaims):
-    """An ephemeral key that was added to a key, or revoked."""
+    """An ephemeral key that was added to a key, or revoked. The key's id is the hash of what it says of the key."""
 
+    public_key: Annotated[bytes, wire("publicKey", POINT)]
+    #: The key's, in its order; the request may be for some of them.
+    participants: Annotated[tuple[OperatorAddress, ...], wire("participants", operators(1, MAX_PARTIES))]
+    #: The request that made the key.
+    keygen_id: Annotated[RequestId, wire("keygenId", REQUEST_ID)]
     operation: Annotated[str, wire("operation", string(32))]
     eph_id: Annotated[str, wire("ephId", string(256))]
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if len(self.participants) != self.n:
+            raise InvalidFieldError("participants", "must be n")
+
+    def is_of_key(self, owner_id: str) -> bool:
+        """Whether t, n and participants are those of this owner's key, which no node can lie about."""
+        return self.key_id == compute_key_id(
+            public_key=self.public_key,
+            t=self.t,
+            participants=self.participants,
+            owner_id=owner_id,
+            request_id=self.keygen_id,
+        )
 
 
 @frozen(kw_only=True)

@@ -160,6 +160,18 @@ def test_the_key_and_its_shares_belong_together():
     assert points_fit_degree(dict(enumerate(map(decode, public))), vector["t"] - 1)
 
 
+def test_a_receipt_proves_the_threshold():
+    """The key's id is the hash of what it says; with anything changed, or for another owner, it is not."""
+    claims = ChangeReceipt.read(VECTORS["receipt"]["result"]).claims
+    owner = VECTORS["key"]["ownerId"]
+    assert claims.is_of_key(owner)
+    assert claims.is_of_key(owner.lower())
+    assert not claims.is_of_key(VECTORS["operators"][0]["operator"])
+    assert not evolve(claims, t=3).is_of_key(owner)
+    with pytest.raises(InvalidFieldError, match="participants must be n"):
+        evolve(claims, n=2)
+
+
 @pytest.mark.parametrize("index", range(3))
 def test_acknowledgements(index):
     """Decoded, encoded, hashed and signed."""
