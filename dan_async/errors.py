@@ -10,6 +10,7 @@ The tree::
     │   └── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── ClientClosedError (RuntimeError)      the client, network or connection was closed by its owner
     ├── DeadlineExceededError (TimeoutError)  the one deadline over the whole job ran out
+    │   └── OverloadedError                   ... before the call's turn came: more is to be signed than can be
     ├── WalletError                           the owner's wallet did not authorise
     │   ├── WalletRefusedError                it said no
     │   ├── WalletTimeoutError (TimeoutError) it did not answer in time
@@ -108,6 +109,7 @@ __all__ = [
     "NodeTimeoutError",
     "NodeUnreachableError",
     "NotPermittedError",
+    "OverloadedError",
     "PaymasterError",
     "PermissionDeniedError",
     "ProtocolError",
@@ -260,6 +262,21 @@ class DeadlineExceededError(DanError, TimeoutError):
     """The deadline over the whole job ran out."""
 
     is_retryable = True
+
+
+class OverloadedError(DeadlineExceededError):
+    """
+    More is to be signed than the nodes sign in the time of this call, or than the queue takes. Nothing was signed.
+
+    Args:
+        message: What happened.
+        waiting: How many other calls were waiting for their turn.
+        **context: As for ``DanError``.
+    """
+
+    def __init__(self, message: str, *, waiting: int, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.waiting = waiting
 
 
 class WalletError(DanError):
@@ -844,6 +861,9 @@ class FailureKind(Flag):
 
 #: HTTP statuses of a server in trouble or in a hurry (RFC 9110 section 15, RFC 6585 section 4, RFC 8470 section 5.2).
 HTTP_FAILURES = MappingProxyType(dict.fromkeys((408, 425, 429, 500, 502, 503, 504), FailureKind.RETRYABLE))
+
+#: Refusals for the time, the last one among other reasons; then the node says what its clock shows.
+TIME_CODES = frozenset({NodeCode.CHALLENGE_EXPIRED, NodeCode.CLAIM_EXPIRED, NodeCode.EPHEMERAL_KEY_REFUSED})
 
 #: The codes of dan-node/1.
 NODE_FAILURES: Mapping[int, FailureKind] = MappingProxyType(

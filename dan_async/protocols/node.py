@@ -82,9 +82,9 @@ _LATEST = 2**32 - 1
 # --- hashes -----------------------------------------------------------------------------------------------------------
 
 
-def identity_digest(*, operator: OperatorAddress, nonce: bytes) -> bytes:
-    """H("dan-node/1 identity", operator, nonce): signed by a node to prove its identity."""
-    return tagged_hash("dan-node/1 identity", operator, nonce)
+def identity_digest(*, operator: OperatorAddress, nonce: bytes, time_ms: int) -> bytes:
+    """H("dan-node/1 identity", operator, nonce, time): signed by a node to prove its identity."""
+    return tagged_hash("dan-node/1 identity", operator, nonce, time_ms.to_bytes(8, "big"))
 
 
 def setup_hash(*, operation: str, revision: str, setup: str) -> bytes:
@@ -327,12 +327,13 @@ def malformed(title: str, error: DanError) -> NodeProtocolError:
 
 @frozen(kw_only=True)
 class Identity(Result):
-    """Result of ``dan_identify``: the node's operator, and its signature over ``identity_digest``."""
+    """Result of ``dan_identify``: operator, time in Unix milliseconds, and the signature over ``identity_digest``."""
 
     TITLE = "the node's identity"
 
     protocol: Annotated[str, wire("protocol", one_of(PROTOCOL))] = PROTOCOL
     operator: Annotated[OperatorAddress, wire("operator", ADDRESS)]
+    time_ms: Annotated[int, wire("time", number(0, MAX_SAFE_INT))]
     signature: Annotated[bytes, wire("signature", SIGNATURE)]
 
 

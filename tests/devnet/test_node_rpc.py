@@ -55,7 +55,7 @@ async def test_a_node_proves_who_it_is(node):
     answer = await node.call("dan_identify", fields.encode(node_1.IdentifyParams(nonce=nonce)))
     found = node_1.Identity.read(answer)
     assert found.operator == node.operator
-    digest = node_1.identity_digest(operator=found.operator, nonce=nonce)
+    digest = node_1.identity_digest(operator=found.operator, nonce=nonce, time_ms=found.time_ms)
     assert recover_address(digest, found.signature) == found.operator
 
 
@@ -170,7 +170,7 @@ async def test_a_thousand_requests_in_flight_are_each_answered_once(devnet):
         assert node.unmatched.empty()
     for nonce, answer in zip(nonces[::100], answers[::100], strict=True):
         found = node_1.Identity.read(answer)
-        digest = node_1.identity_digest(operator=found.operator, nonce=nonce)
+        digest = node_1.identity_digest(operator=found.operator, nonce=nonce, time_ms=found.time_ms)
         assert recover_address(digest, found.signature) == found.operator
 
 

@@ -329,6 +329,7 @@ DOORS: dict[str, Door] = {
     "NodeNetwork.health": Door(
         lambda timeout_s: FakeNetwork(2, 3).network().health(timeout_s=timeout_s), {"timeout_s": 1}
     ),
+    "NodeNetwork.clock_skew": Door(lambda t: FakeNetwork(2, 3).network().clock_skew(t), {"t": 2}),
     "RestPolicy": Door(RestPolicy, {}),
     "SigningOptions": Door(SigningOptions, {}),
     "KeygenQuestion": Door(
@@ -568,7 +569,8 @@ _NO_DOORS = {
     "network_file": (),
     "jobs": ("RecoveryReport", "SettledRecord", "Settlement"),
     "network": (
-        *("AuthModule", "Network", "NetworkSource", "SettlesKeygen"),  # interfaces
+        *("AuthModule", "Network", "NetworkSource", "SettlesKeygen", "MeasuresClock"),  # interfaces
+        "ClockSkew",
         *("KeygenSettlement", "NetworkHealth", "NodeHealth", "NodeState", "SigningOrder"),
         *(
             "EphemeralKeyChange",

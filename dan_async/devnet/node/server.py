@@ -38,7 +38,7 @@ from dan_async.devnet.node.signing import NodeSigning
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerSessions
-from dan_async.errors import InvalidFieldError, NodeCode
+from dan_async.errors import TIME_CODES, InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
     CHANGES,
@@ -106,7 +106,11 @@ class NodeMethods:
             self._context.faults.before_reply(method)
         except InvalidFieldError as error:
             raise invalid_params(error) from error
-        except (RefusalError, RequestDropped, NodeCrashed):
+        except RefusalError as refusal:
+            if refusal.code in TIME_CODES and refusal.data.get("reason", "expired") == "expired":
+                refusal.data["time"] = self._time_ms()
+            raise
+        except (RequestDropped, NodeCrashed):
             raise
         except Exception as error:
             # Only where it happened: an unforeseen error's own text might hold anything.
@@ -117,9 +121,14 @@ class NodeMethods:
         return result
 
     async def _identify(self, params: dict[str, Json]) -> Json:
-        operator = self._context.identity.operator
-        digest = identity_digest(operator=operator, nonce=decode(IdentifyParams, params).nonce)
-        return to_json(Identity(operator=operator, signature=self._context.identity.sign(digest)))
+        operator, time_ms = self._context.identity.operator, self._time_ms()
+        nonce = decode(IdentifyParams, params).nonce
+        digest = identity_digest(operator=operator, nonce=nonce, time_ms=time_ms)
+        signature = self._context.identity.sign(digest)
+        return to_json(Identity(operator=operator, time_ms=time_ms, signature=signature))
+
+    def _time_ms(self) -> int:
+        return int(self._context.clock() * 1000)
 
     async def _challenge(self, params: dict[str, Json]) -> Json:
         return to_json(self._nonces.issue(decode(ChallengeParams, params)))
@@ -150,7 +159,7 @@ class NodeMethods:
         return {
             "protocol": PROTOCOL,
             "operator": self._context.identity.operator,
-            "time": int(self._context.clock() * 1000),
+            "time": self._time_ms(),
         }
 
 

@@ -93,7 +93,7 @@ def test_operators_are_the_addresses_of_their_keys(vector):
 def test_the_identity_digest_and_signature():
     """What dan_identify answers."""
     vector = VECTORS["identity"]
-    digest = identity_digest(operator=vector["operator"], nonce=raw(vector["nonce"]))
+    digest = identity_digest(operator=vector["operator"], nonce=raw(vector["nonce"]), time_ms=vector["time"])
     assert digest == raw(vector["digest"])
     assert sign_digest(raw(VECTORS["operators"][0]["privateKey"]), digest) == raw(vector["signature"])
     assert recover_address(digest, vector["signature"]) == vector["operator"]
@@ -233,6 +233,7 @@ def test_receipts(kind, name):
             {
                 "protocol": "dan-node/1",
                 "operator": VECTORS["identity"]["operator"],
+                "time": VECTORS["identity"]["time"],
                 "signature": VECTORS["identity"]["signature"],
             },
         ),
@@ -398,6 +399,7 @@ RESULT_DECODERS = {
     Identity: {
         "protocol": "dan-node/1",
         "operator": VECTORS["identity"]["operator"],
+        "time": VECTORS["identity"]["time"],
         "signature": VECTORS["identity"]["signature"],
     },
     ChallengeResult: {"nonce": "0x" + "00" * 32, "expiresAt": 1_700_000_000},
