@@ -35,6 +35,8 @@ class NetworkClock:
     _clock: Clock
     _monotonic: Callable[[], float] = time.monotonic
     _samples: dict[OperatorAddress, _Sample] = field(factory=dict, init=False)
+    #: The clock's lead over the monotonic one when every node's time was its own; None if some node's was not.
+    _right_at_s: float | None = field(default=None, init=False)
 
     def note(self, operator: OperatorAddress, node_time: float, *, waited_s: float) -> None:
         """Note a node's time, in Unix seconds, from an answer that took so long."""
@@ -42,12 +44,16 @@ class NetworkClock:
         if waited_s <= _MOST_WAITED_S:
             skew_s = node_time - (now - waited_s / 2)
             self._samples[operator] = _Sample(skew_s, now - self._monotonic())
+            is_right = all(abs(sample.skew_s) <= _RIGHT_S for sample in self._samples.values())
+            self._right_at_s = self._samples[operator].ahead_s if is_right else None
 
     def skew(self, t: int) -> ClockSkew | None:
         """Return the skew that t nodes agree on, one of whom is honest; None if there is none."""
         if not self._samples:
             return None
         ahead_s = self._clock() - self._monotonic()
+        if self._right_at_s is not None and abs(ahead_s - self._right_at_s) <= _JUMP_S:
+            return None
         jumps = ((sample, ahead_s - sample.ahead_s) for sample in self._samples.values())
         known = sorted(s.skew_s - min(0.0, jump_s) for s, jump_s in jumps if jump_s <= _JUMP_S)
         groups = [known[i : i + t] for i in range(len(known) - t + 1)]
