@@ -13,6 +13,7 @@ from dan_async.devnet.context import NodeLimits
 from dan_async.devnet.faults.kinds import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ClaimOtherThreshold,
     Crash,
     CrashInSigning,
     DealBadOpening,
@@ -40,6 +41,7 @@ from dan_async.devnet.faults.kinds import (
 __all__ = [
     "AcknowledgeOtherKey",
     "CheatInSigning",
+    "ClaimOtherThreshold",
     "Crash",
     "CrashInSigning",
     "DealBadOpening",

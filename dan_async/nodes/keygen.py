@@ -180,7 +180,7 @@ async def _certify(
     async def ask(node: Node, tries: Tries, certificate: bytes) -> Acknowledgement:
         params = CertifyParams(request_id=agreed.request_id, certificate=certificate)
         request = Request(CERTIFY_KEYGEN, encode(params), Acknowledgement.read, agreed.request_id)
-        return await node.call(request, deadline=limit, tries=tries)
+        return await node.call(tries, request=request, deadline=limit)
 
     limit = Deadline(deadline.cap(_CERTIFY_S if tally.is_won else None))
     plan = _Certified(wanted=len(lacking), tally=tally, last_word_s=0.0)
@@ -228,15 +228,16 @@ async def run_keygen(
     said = answers.outcomes
     if len(tally.winners) == 1 and answers.errors:
         said = await _certify(nodes, tally, said, deadline)
-    outcomes = set_dissent_apart(said, tally.winners)
-    agreeing = [outcome.operator for outcome in outcomes if outcome.is_success]
+    outcomes = tuple(said)
     failure: QuorumError | None = None
     try:
         agreed = tally.verdict()
-    except QuorumError as error:
+        outcomes = set_dissent_apart(outcomes, agreed)
+    except QuorumError as error:  # then nobody knows which nodes are right
         failure = out_of_time(error, deadline, "waiting for the nodes to generate the key", phase="keygen")
         failure.outcomes = outcomes
     suspects = frozenset[OperatorAddress]() if failure is None else judge(failure).suspects
+    agreeing = [outcome.operator for outcome in outcomes if outcome.answer is not None]
     for outcome in outcomes:
         health = nodes[outcome.operator].health
         if isinstance(outcome.error, AcknowledgementError) or outcome.operator in suspects:

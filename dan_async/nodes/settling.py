@@ -46,7 +46,7 @@ async def settle_keygen(
             signature=key.sign_message(digest),
         )
         request = Request(SETTLE_KEYGEN, encode(params), Settlement.read, question.request_id)
-        settlement = await node.call(request, deadline=deadline, tries=tries)
+        settlement = await node.call(tries, request=request, deadline=deadline)
         return settlement.acknowledgements
 
     plan: Plan[tuple[Acknowledgement, ...]] = Plan(wanted=len(nodes))

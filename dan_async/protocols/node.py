@@ -17,7 +17,7 @@ from dan_async._values import MAX_SAFE_INT, from_hex, to_hex
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.ephemeral_key import is_signed_by
-from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
 from dan_async.protocols.fields import (
@@ -64,33 +64,29 @@ SETTLE_KEYGEN, CERTIFY_KEYGEN = "dan_settle_keygen", "dan_certify_keygen"
 
 _MOST_CERTIFICATE = 4096
 
-#: How many new starts of a key generation a node looks for. A client starts anew far less often.
-MOST_RESTARTS = 32
+#: The operation of a signing request's setup.
+SIGNGEN = "signgen"
 
-#: The methods, and the operation of the setup and of ``dan_challenge``.
 PRESIGN = "dan_presign"
 
 SIGN = "dan_sign"
 
-SIGNGEN = "signgen"
-
-#: Latest time that fits the hash's 32 bits.
-_LATEST = 2**32 - 1
+#: How many new starts of a key generation a node looks for. A client starts anew far less often.
+MOST_RESTARTS = 32
 
 #: Longest text of claims, in characters.
 _MOST_CLAIMS = 64 * 1024
 
+#: Latest time that fits the hash's 32 bits.
+_LATEST = 2**32 - 1
+
+
 # --- hashes -----------------------------------------------------------------------------------------------------------
 
 
-def raw(text: str) -> bytes:
-    """Return the bytes of 0x and hex digits that were checked before: an address, a request id."""
-    return bytes.fromhex(text[2:])
-
-
-def identity_digest(*, operator: OperatorAddress, nonce: bytes) -> bytes:
-    """H("dan-node/1 identity", operator, nonce): signed by a node to prove its identity."""
-    return tagged_hash("dan-node/1 identity", raw(operator), nonce)
+def identity_digest(*, operator: OperatorAddress, nonce: bytes, time_ms: int) -> bytes:
+    """H("dan-node/1 identity", operator, nonce, time): signed by a node to prove its identity."""
+    return tagged_hash("dan-node/1 identity", operator, nonce, time_ms.to_bytes(8, "big"))
 
 
 def setup_hash(*, operation: str, revision: str, setup: str) -> bytes:
@@ -111,15 +107,15 @@ def final_challenge(
 
     H("dan-node/1 challenge", operation, request id, setup hash, number of participants, then operator and nonce of each).
     """
-    pairs = [
-        part for operator, nonce in zip(participants, nonces, strict=True) for part in (raw(operator), nonce)
-    ]
+    pairs: list[OperatorAddress | bytes] = []
+    for pair in zip(participants, nonces, strict=True):
+        pairs += pair
     return tagged_hash(
         "dan-node/1 challenge",
         operation.encode(),
-        raw(request_id),
+        request_id,
         setup_digest,
-        u32(len(participants)),
+        len(participants),
         *pairs,
     )
 
@@ -137,11 +133,11 @@ def compute_key_id(
         tagged_hash(
             "dan-node/1 key",
             public_key,
-            u32(t),
-            u32(len(participants)),
-            *map(raw, participants),
+            t,
+            len(participants),
+            *participants,
             owner_id.lower().encode(),
-            raw(request_id),
+            request_id,
         ).hex()
     )
 
@@ -152,7 +148,7 @@ def restarted_request_id(request_id: RequestId, restart: int) -> RequestId:
 
     H("dan-node/1 restart", first request id, number of the restart): whoever knows the first id can ask after all of them.
     """
-    return RequestId(to_hex(tagged_hash("dan-node/1 restart", raw(request_id), u32(restart))))
+    return RequestId(to_hex(tagged_hash("dan-node/1 restart", request_id, restart)))
 
 
 def request_ids(first: RequestId) -> tuple[RequestId, ...]:
@@ -171,7 +167,7 @@ def oneshot_request_id(setup_digest: bytes) -> RequestId:
 
 def settle_digest(*, request_id: RequestId, operator: OperatorAddress, eph_pk: bytes) -> bytes:
     """H("dan-node/1 settle", request id, operator, ephemeral public key): signed by the ephemeral key."""
-    return tagged_hash("dan-node/1 settle", raw(request_id), raw(operator), eph_pk)
+    return tagged_hash("dan-node/1 settle", request_id, operator, eph_pk)
 
 
 def presign_digest(
@@ -189,12 +185,12 @@ def presign_digest(
     """
     return tagged_hash(
         "dan-node/1 presign",
-        raw(request_id),
+        request_id,
         bytes.fromhex(key_id),
         eph_id.encode(),
-        u32(len(signers)),
-        *map(raw, signers),
-        u32(expires_at),
+        len(signers),
+        *signers,
+        expires_at,
     )
 
 
@@ -221,10 +217,10 @@ def sign_challenge(
     """
     return tagged_hash(
         "dan-node/1 sign",
-        raw(request_id),
+        request_id,
         setup_digest,
-        u32(len(signers)),
-        *map(raw, signers),
+        len(signers),
+        *signers,
         *presignature_ids,
     )
 
@@ -352,12 +348,13 @@ def malformed(title: str, error: DanError) -> NodeProtocolError:
 
 @frozen(kw_only=True)
 class Identity(Result):
-    """Result of ``dan_identify``: the node's operator, and its signature over ``identity_digest``."""
+    """Result of ``dan_identify``: operator, time in Unix milliseconds, and the signature over ``identity_digest``."""
 
     TITLE = "the node's identity"
 
     protocol: Annotated[str, wire("protocol", one_of(PROTOCOL))] = PROTOCOL
     operator: Annotated[OperatorAddress, wire("operator", ADDRESS)]
+    time_ms: Annotated[int, wire("time", number(0, MAX_SAFE_INT))]
     signature: Annotated[bytes, wire("signature", SIGNATURE)]
 
 
@@ -442,9 +439,7 @@ class SignedClaims(Result, Generic[C]):
 
     def digest(self, request_id: RequestId) -> bytes:
         """H(tag, request id, operator, party index, the claims' text): signed by the operator."""
-        return tagged_hash(
-            self.TAG, raw(request_id), raw(self.operator), u32(self.party_index), self.text.encode()
-        )
+        return tagged_hash(self.TAG, request_id, self.operator, self.party_index, self.text.encode())
 
     def signer(self, request_id: RequestId) -> str | None:
         """Return the address that signed this for a request; None if the signature is malformed."""
@@ -476,7 +471,7 @@ class KeyClaims(Claims):
     def __attrs_post_init__(self) -> None:
         _ = self.threshold  # raises if t is more than n
 
-    @property
+    @cached_property
     def threshold(self) -> Threshold:
         return Threshold(self.t, self.n)
 
@@ -579,10 +574,30 @@ class Settlement(Result):
 
 @frozen(kw_only=True)
 class ChangeClaims(KeyClaims):
-    """An ephemeral key that was added to a key, or revoked."""
+    """An ephemeral key that was added to a key, or revoked. The key's id is the hash of what it says of the key."""
 
+    public_key: Annotated[bytes, wire("publicKey", POINT)]
+    #: The key's, in its order; the request may be for some of them.
+    participants: Annotated[tuple[OperatorAddress, ...], wire("participants", operators(1, MAX_PARTIES))]
+    #: The request that made the key.
+    keygen_id: Annotated[RequestId, wire("keygenId", REQUEST_ID)]
     operation: Annotated[str, wire("operation", string(32))]
     eph_id: Annotated[str, wire("ephId", string(256))]
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if len(self.participants) != self.n:
+            raise InvalidFieldError("participants", "must be n")
+
+    def is_of_key(self, owner_id: str) -> bool:
+        """Whether t, n and participants are those of this owner's key, which no node can lie about."""
+        return self.key_id == compute_key_id(
+            public_key=self.public_key,
+            t=self.t,
+            participants=self.participants,
+            owner_id=owner_id,
+            request_id=self.keygen_id,
+        )
 
 
 @frozen(kw_only=True)
@@ -610,7 +625,7 @@ class PasskeyReceipt(SignedClaims[PasskeyClaims]):
     CLAIMS = PasskeyClaims
 
 
-# --- dan_presign ------------------------------------------------------------------------------------------------------
+# --- signing: dan_presign has t nodes prepare one signature, dan_sign makes shares of one over a message ----------------
 
 
 @frozen(kw_only=True)
@@ -641,9 +656,6 @@ class PresignatureOffer(Result):
     public_key: Annotated[bytes, wire("publicKey", POINT)]
     #: When the nodes throw it away, in Unix seconds.
     expires_at: Annotated[int, wire("expiresAt", number(0, _LATEST))]
-
-
-# --- dan_sign ---------------------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)

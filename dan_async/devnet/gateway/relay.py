@@ -83,7 +83,6 @@ async def relay_change(
             setup,
             authenticate,
             eph_id=eph_id,
-            threshold=None,
             deadline=deadline,
             is_oneshot=is_oneshot,
         )

@@ -189,7 +189,6 @@ def check_request(
     _check_permissions(setup.permissions)
     digest = setup_hash(operation=KEYGEN, revision=params.revision, setup=params.setup)
     challenge = signed_challenge(params, KEYGEN, digest)
-    members = [bytes.fromhex(participant[2:]) for participant in params.participants]
     return CheckedKeygen(
         params=params,
         setup=setup,
@@ -198,7 +197,7 @@ def check_request(
         claim=claim,
         nonce=own_nonce(params, operator),
         challenge=challenge,
-        session_id=tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *members),
+        session_id=tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *params.participants),
     )
 
 

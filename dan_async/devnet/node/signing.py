@@ -220,7 +220,7 @@ class NodeSigning:
     ) -> None:
         self._identity = context.identity
         self._faults = context.faults
-        self.pairs = PairStore(context.store)
+        self.pairs = PairStore(context.store, context.bans)
         self.stock = PresignatureStock(most=context.limits.max_presignatures, clock=context.clock)
         self.setups = PairSetups(context, links=links, sessions=sessions, store=self.pairs)
         rounds = PresignSessions(context, sessions, self.setups)

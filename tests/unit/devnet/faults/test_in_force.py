@@ -9,6 +9,7 @@ import pytest
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ClaimOtherThreshold,
     Crash,
     CrashInSigning,
     DealBadOpening,
@@ -38,6 +39,7 @@ from dan_async.errors import InvalidFieldError
 
 ALL = [
     AcknowledgeOtherKey(),
+    ClaimOtherThreshold(),
     CheatInSigning(),
     Crash(),
     CrashInSigning(at_round=2, restart_after=0.5),
