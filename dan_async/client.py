@@ -212,6 +212,7 @@ class DanClient:
         threshold: int | None = None,
         parties_number: int | None = None,
         min_parties: int | None = None,
+        min_holders: int | None = None,
         permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
         key_label: str | None = None,
         eph_alg: KeyAlgorithm | None = None,
@@ -240,6 +241,8 @@ class DanClient:
             threshold: t, how many nodes must sign; if None the network's default, or a majority of another *parties_number*.
             parties_number: n, how many nodes hold a share: 2 <= t <= n <= 20.
             min_parties: The smallest n to accept if nodes are missing; *parties_number* if None.
+            min_holders: How many nodes must acknowledge that they hold a share before the payload is returned, t to n; t if
+                None. Not through a gateway, which does not say.
             permissions: The limits of what the session may sign: JSON text, kept as it is, or an object. None for no limits.
             key_label: A label for the network to keep with the key.
             eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
@@ -258,7 +261,7 @@ class DanClient:
         Raises:
             ConfigurationError: A parameter is wrong or missing; it is named, and nothing was sent.
             WalletError: The wallet refused, did not answer in time, or signed with another address.
-            QuorumError: Fewer than t nodes agree on a key; it has every node's outcome.
+            QuorumError: Fewer than t nodes, or *min_holders*, agree on a key; it has every node's outcome.
             DeadlineExceededError: The time ran out.
             StoreError: The store failed: before the first byte, or when the key was made (``recover()`` finds it then).
             ClientClosedError: The client was closed.
@@ -276,6 +279,7 @@ class DanClient:
             threshold=threshold,
             parties_number=parties_number,
             min_parties=min_parties,
+            min_holders=min_holders,
             permissions=permissions,
             key_label=key_label,
             eph_alg=eph_alg,

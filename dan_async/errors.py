@@ -452,13 +452,23 @@ class NodeRefusedError(NodeError):
         message: The node's own words, shortened.
         code: The code, listed in docs/node-protocol.md.
         culprits: Operators that the node blames, with evidence that it checked itself.
+        aborted_by: The operator that gave up first, as far as the node knows.
         **context: As for ``NodeError``.
     """
 
-    def __init__(self, message: str, *, code: int, culprits: tuple[str, ...] = (), **context: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int,
+        culprits: tuple[str, ...] = (),
+        aborted_by: str | None = None,
+        **context: Any,
+    ) -> None:
         super().__init__(message, **context)
         self.code = code
         self.culprits = culprits
+        self.aborted_by = aborted_by
 
 
 class RateLimitedError(NodeRefusedError):

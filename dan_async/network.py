@@ -140,6 +140,7 @@ class KeygenRequest:
         permissions: JSON text that limits what the key may sign, or None for no limits.
         key_label: A label the network may keep with the key.
         min_parties: The smallest number of parties to accept, t to n; n if None.
+        min_holders: How many nodes must acknowledge that they hold a share, t to n; t if None.
         allow_resign: Whether a person may be asked to sign again when key generation failed after the first signature.
     """
 
@@ -150,11 +151,13 @@ class KeygenRequest:
     permissions: str | None = field(default=None, validator=optional(check_text, most=MAX_PERMISSIONS_LENGTH))
     key_label: str | None = field(default=None, validator=optional(check_text, most=256))
     min_parties: int | None = None
+    min_holders: int | None = None
     allow_resign: bool = False
 
     def __attrs_post_init__(self) -> None:
-        if self.min_parties is not None:
-            check_int("min_parties", self.min_parties, least=self.threshold.t, most=self.threshold.n)
+        for name in ("min_parties", "min_holders"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), least=self.threshold.t, most=self.threshold.n)
 
 
 @frozen(kw_only=True)
@@ -190,6 +193,8 @@ class KeygenReport:
         replaced: The outcomes of nodes that were asked and do not take part: too late, or failed, at the challenge or
             in a round that was given up.
         culprits: The nodes that most of the others blamed for rounds that were given up.
+        disputes: Pairs of nodes of which one blamed the other for such a round, and nothing shows which is right: one of
+            each pair is faulty.
         restarts: How many rounds were given up after the owner had signed.
         timings: The time that each step took.
     """
@@ -201,6 +206,7 @@ class KeygenReport:
     outcomes: tuple[NodeOutcome[Acknowledgement], ...] = ()
     replaced: tuple[NodeOutcome[Any], ...] = ()
     culprits: tuple[OperatorAddress, ...] = ()
+    disputes: tuple[tuple[OperatorAddress, OperatorAddress], ...] = ()
     restarts: int = 0
     timings: KeygenTimings = KeygenTimings()
 
@@ -218,6 +224,7 @@ class KeygenReport:
             f"  {timings.total_s:.2f} s: {steps}",
         ]
         lines += [f"  blamed by most of the others: node {culprit}" for culprit in self.culprits]
+        lines += [f"  in dispute: nodes {one} and {other}" for one, other in self.disputes]
         lines += [f"  {outcome.describe()}" for outcome in self.outcomes]
         lines += [f"  replaced: {outcome.describe()}" for outcome in self.replaced]
         return "\n".join(lines)

@@ -187,6 +187,7 @@ class SessionKeyRequest:
     threshold: int | None = None
     parties_number: int | None = None
     min_parties: int | None = None
+    min_holders: int | None = None
     permissions: str | Mapping[str, Any] | Sequence[Any] | None = field(default=None, repr=False)
     key_label: str | None = None
     eph_alg: KeyAlgorithm | None = None
@@ -293,8 +294,9 @@ async def prepare(
         _agreed("threshold", request.threshold, fixed.threshold),
         _agreed("parties_number", request.parties_number, fixed.parties_number),
     )
-    if request.min_parties is not None:
-        check_int("min_parties", request.min_parties, least=threshold.t, most=threshold.n)
+    for name in ("min_parties", "min_holders"):
+        if getattr(request, name) is not None:
+            check_int(name, getattr(request, name), least=threshold.t, most=threshold.n)
     now = math.floor(clock())
     expiry = now + duration_s(request.duration)
     permissions = _check_permissions(request.permissions, chain_id=chain_id, now=now, ends=expiry)
@@ -319,6 +321,7 @@ async def prepare(
             permissions=permissions,
             key_label=request.key_label,
             min_parties=request.min_parties,
+            min_holders=request.min_holders,
             allow_resign=request.allow_resign,
         )
         network.check_keygen(keygen)

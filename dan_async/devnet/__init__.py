@@ -16,6 +16,7 @@ from dan_async.devnet.faults.kinds import (
     ClaimOtherThreshold,
     Crash,
     CrashInSigning,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -31,7 +32,9 @@ from dan_async.devnet.faults.kinds import (
     RefuseConnections,
     SendGarbage,
     SilentInSigning,
+    SquatSession,
     Trickle,
+    WithholdEcho,
     WrongSignatureShare,
 )
 
@@ -41,6 +44,7 @@ __all__ = [
     "ClaimOtherThreshold",
     "Crash",
     "CrashInSigning",
+    "DealBadOpening",
     "DealWrongShare",
     "Delay",
     "Devnet",
@@ -59,6 +63,8 @@ __all__ = [
     "RefuseConnections",
     "SendGarbage",
     "SilentInSigning",
+    "SquatSession",
     "Trickle",
+    "WithholdEcho",
     "WrongSignatureShare",
 ]

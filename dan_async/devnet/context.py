@@ -107,6 +107,7 @@ class NodeLimits:
         request_burst: Requests from one address at once.
         max_keygens: Key generations running at a time.
         max_nonces: Used nonces remembered at a time; beyond them, nothing is begun that needs one, but revocations.
+        max_settled: Settled key generations remembered at a time, for an hour each; a quarter of them for one address.
         nonce_lifetime_s: How long a nonce may be used, in seconds; a person may be reading a wallet prompt meanwhile.
         round_s: How long one round of the distributed key generation waits for the slowest peer, in seconds.
         sign_round_s: The same for one round of making a presignature, and for the set-up of a pair.
@@ -134,6 +135,7 @@ class NodeLimits:
     request_burst: int = _count(10_000)
     max_keygens: int = _count(256)
     max_nonces: int = _count(65_536)
+    max_settled: int = _count(65_536)
     nonce_lifetime_s: float = _seconds(300.0)
     round_s: float = _seconds(10.0)
     sign_round_s: float = _seconds(15.0)

@@ -210,7 +210,7 @@ class NodeNetwork:
             ClientClosedError: The network was closed.
         """
         self.pool.refuse_if_closed()
-        least = request.min_parties or request.threshold.n
+        least = max(request.min_parties or request.threshold.n, request.min_holders or 0)
         if len(self.pool.nodes) < least:
             raise InvalidFieldError(
                 "parties_number",

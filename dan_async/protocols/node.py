@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Generic, Self, TypeVar, cast
 
 from attrs import evolve, field, frozen
 
-from dan_async._values import MAX_SAFE_INT, to_hex
+from dan_async._values import MAX_SAFE_INT, from_hex, to_hex
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.ephemeral_key import is_signed_by
@@ -60,7 +60,9 @@ REGISTER_PASSKEY = "registerPasskey"
 
 METHODS = {"keygen": "dan_keygen", REGISTER_PASSKEY: "dan_register_passkey", **CHANGES}
 
-SETTLE_KEYGEN = "dan_settle_keygen"
+SETTLE_KEYGEN, CERTIFY_KEYGEN = "dan_settle_keygen", "dan_certify_keygen"
+
+_MOST_CERTIFICATE = 4096
 
 #: The operation of a signing request's setup.
 SIGNGEN = "signgen"
@@ -299,6 +301,25 @@ class SettleParams:
             return False
 
 
+def _read_certificate(name: str, value: Json) -> bytes:
+    found = from_hex(value, field=name, prefix=True)
+    if len(found) > _MOST_CERTIFICATE:
+        raise InvalidFieldError(name, f"may hold {_MOST_CERTIFICATE} bytes")
+    return found
+
+
+#: By which participants convince each other that all of them agree on a key. Clients do not look into it.
+CERTIFICATE: Form[bytes] = Form(_read_certificate, to_hex)
+
+
+@frozen(kw_only=True)
+class CertifyParams:
+    """Parameters of ``dan_certify_keygen``, by which a node gets a certificate that it lacks."""
+
+    request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
+    certificate: Annotated[bytes, wire("certificate", CERTIFICATE)]
+
+
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
@@ -484,6 +505,9 @@ class Acknowledgement(SignedClaims[KeygenClaims]):
     TITLE = "the acknowledgement"
     TAG = "dan-node/1 acknowledgement"
     CLAIMS = KeygenClaims
+
+    #: Proves to the other participants that all of them agree: for those that have none.
+    certificate: Annotated[bytes, wire("certificate", CERTIFICATE)] = field(default=b"", repr=False)
 
     @property
     def summary(self) -> str:

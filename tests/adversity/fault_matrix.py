@@ -24,6 +24,7 @@ from dan_async.deadline import Deadline
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     Crash,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Devnet,
@@ -100,6 +101,7 @@ GENERATING: dict[str, Fault] = {
     "request delayed": Delay(seconds=FOR_EVER, methods=KEYGEN),
     "nonces expired": ExpireNonces(),
     "wrong share": DealWrongShare(),
+    "bad opening": DealBadOpening(),
     "equivocation": Equivocate(),
     "silent from round 1": FallSilent(round=1),
     "silent from round 2": FallSilent(round=2),
@@ -305,6 +307,12 @@ class Result:
         assert self.report is not None
         failed = {outcome.operator for outcome in self.report.replaced if outcome.step == "challenge"}
         return failed | set(self.report.culprits)
+
+    @property
+    def disputed(self) -> set[str]:
+        """The nodes of which one word stood against another."""
+        assert self.report is not None
+        return {operator for pair in self.report.disputes for operator in pair}
 
     def check_success(self) -> KeygenReport:
         """There is a key, and a report of it."""

@@ -26,11 +26,11 @@ def test_json_lines() -> None:
     first, second = rows(
         json.dumps({"id": "a", "privateKey": "0x" + KEY, "chainId": 137, "permissions": {"x": 1}})
         + "\n\n"
-        + json.dumps({"parties_number": 3, "duration": 60, "keyLabel": None})
+        + json.dumps({"parties_number": 3, "duration": 60, "keyLabel": None, "minHolders": 3})
     )
     assert (first.row_id, first.address, first.wallet.address) == ("a", ADDRESS, ADDRESS)
     assert first.parameters == {"chain_id": 137, "permissions": {"x": 1}}
-    assert second.parameters == {"parties_number": 3, "duration": 60}
+    assert second.parameters == {"parties_number": 3, "duration": 60, "min_holders": 3}
     assert (first.number, second.number) == (1, 2)
 
 

@@ -12,6 +12,7 @@ from dan_async.deadline import cancel_and_wait
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     Crash,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Devnet,
@@ -28,7 +29,9 @@ from dan_async.devnet import (
     RefuseConnections,
     SendGarbage,
     SilentInSigning,
+    SquatSession,
     Trickle,
+    WithholdEcho,
     WrongSignatureShare,
 )
 
@@ -49,7 +52,10 @@ FAULTS: tuple[Callable[[random.Random], Fault], ...] = (
     lambda _: ForgeShares(),
     lambda _: AcknowledgeOtherKey(),
     lambda _: DealWrongShare(),
+    lambda _: DealBadOpening(),
     lambda _: Equivocate(),
+    lambda dice: WithholdEcho(reach=dice.choice([1, 2])),
+    lambda _: SquatSession(),
     lambda dice: FallSilent(round=dice.choice([1, 2, 3])),
     lambda _: SilentInSigning(),
     lambda _: WrongSignatureShare(),

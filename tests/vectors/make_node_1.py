@@ -18,6 +18,8 @@ from eth_keys import keys
 
 T, N = 2, 3
 REQUEST_ID = "0x" + "a1" * 32
+#: Opaque: any bytes will do.
+CERTIFICATE = "0x" + "ce" * 65 * N
 OWNER_KEY = "0x" + "0b" * 32
 OPERATOR_KEYS = ["0x" + f"{i:02x}" * 32 for i in (0x11, 0x22, 0x33)]
 EPHEMERAL_KEY = "0x" + "0e" * 32
@@ -209,6 +211,11 @@ def signature_shares(index: int) -> dict[str, object]:
     return signed_claims("dan-node/1 signature shares", claims, index)
 
 
+def acknowledgement(index: int) -> dict[str, object]:
+    made = signed_claims("dan-node/1 acknowledgement", key_claims, index)
+    return {**made, "result": {**made["result"], "certificate": CERTIFICATE}}
+
+
 vectors = {
     "note": "Test vectors of docs/node-protocol.md, made by make_node_1.py. The keys are worthless.",
     "operators": [{"privateKey": key, "operator": address} for address, key in operators],
@@ -262,9 +269,8 @@ vectors = {
         "requestId": REQUEST_ID,
         "keyId": key_id.hex(),
     },
-    "acknowledgements": [
-        signed_claims("dan-node/1 acknowledgement", key_claims, index) for index in range(1, N + 1)
-    ],
+    "acknowledgements": [acknowledgement(index) for index in range(1, N + 1)],
+    "certify": {"requestId": REQUEST_ID, "certificate": CERTIFICATE},
     "restart": [
         {
             "requestId": REQUEST_ID,

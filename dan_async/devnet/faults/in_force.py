@@ -72,6 +72,10 @@ class NodeFaults:
         """Whether the connections of clients are to be cut when the faults have changed."""
         return any(fault.cuts_clients for fault in self._faults)
 
+    @property
+    def keeps_certificates(self) -> bool:
+        return any(fault.keeps_certificates for fault in self._faults)
+
     def turn_away(self) -> HttpRefusal | None:
         """Return the HTTP status with which an upgrade or a POST is turned away."""
         return self._first("", lambda fault: fault.on_connect())
@@ -170,6 +174,10 @@ class KeygenFaults:
     _node: NodeFaults
     _faults: list[list[KeygenFault]]  # kind after kind
     _face: KeygenFace
+
+    @property
+    def squats_session(self) -> bool:
+        return any(fault.squats_session for group in self._faults for fault in group)
 
     def outgoing(self, round_: int, bodies: Bodies, commitments: Bodies) -> Bodies:
         """Lose the node before it sends a round, or return other bodies; *commitments* are those of the other parties."""

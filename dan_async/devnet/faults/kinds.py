@@ -17,6 +17,7 @@ import attrs
 from attrs import evolve, field, frozen
 
 from dan_async._values import check_int, check_seconds, check_text, optional, required
+from dan_async.config import MAX_PARTIES
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.lies import (
     KeygenFace,
@@ -141,6 +142,8 @@ class Fault:
     #: Whether nobody may connect while it is in force, and whether clients' connections are cut when it comes into force.
     refuses_connections: ClassVar[bool] = False
     cuts_clients: ClassVar[bool] = False
+    #: Whether the node keeps to itself that all parties of a key generation agree.
+    keeps_certificates: ClassVar[bool] = False
 
     methods: tuple[str, ...] = field(
         default=(), converter=_to_methods, validator=_check_methods, metadata=spelt("methods", "methods")
@@ -246,6 +249,8 @@ class KeygenFault(Fault):
     """In key generation, the node sends other messages than it should."""
 
     takes_methods = False
+    #: Whether the node starts another session under the id of the key generation.
+    squats_session: ClassVar[bool] = False
 
     def on_keygen(self) -> KeygenFault:
         return self
@@ -531,6 +536,43 @@ class DealWrongShare(KeygenFault):
 
 
 @frozen(kw_only=True)
+class DealBadOpening(KeygenFault):
+    """In key generation, the node opens to one party what it has not committed to, unsigned: nobody else can be shown it."""
+
+    name = "bad-opening"
+
+    def on_keygen_round(self, round_: int, bodies: Bodies, face: KeygenFace, /) -> Bodies | None:
+        if round_ != _OPEN:
+            return None
+        return {**bodies, face.victim: face.with_bad_opening(bodies[face.victim])}
+
+
+@frozen(kw_only=True)
+class WithholdEcho(KeygenFault):
+    """
+    In key generation, the node sends its last message to some of the other parties only.
+
+    Args:
+        reach: To how many of them: the first ones.
+    """
+
+    name = "withhold-echo"
+    first = "reach"
+    example = "withhold-echo:reach=2"
+    keeps_certificates = True
+
+    reach: int = field(
+        default=1, validator=required(check_int, least=1, most=MAX_PARTIES), metadata=spelt("reach")
+    )
+
+    def on_keygen_round(self, round_: int, bodies: Bodies, _face: KeygenFace, /) -> Bodies | None:
+        return dict(sorted(bodies.items())[: self.reach]) if round_ == _ECHO else None
+
+    def on_acknowledgement(self, ack: Acknowledgement, _sign: Sign, _owner_id: str, /) -> Acknowledgement:
+        return evolve(ack, certificate=b"")
+
+
+@frozen(kw_only=True)
 class FallSilent(KeygenFault):
     """
     In key generation, the node sends nothing from some round on.
@@ -542,11 +584,23 @@ class FallSilent(KeygenFault):
     name = "silent"
     first = "round"
     example = "silent:round=2"
+    keeps_certificates = True
 
     round: int = _round(last=_ECHO)
 
     def on_keygen_round(self, round_: int, _bodies: Bodies, _face: KeygenFace, /) -> Bodies | None:
         return {} if round_ >= self.round else None
+
+
+@frozen(kw_only=True)
+class SquatSession(KeygenFault):
+    """Before it takes part in a key generation, the node starts set-ups for signing under the id of its session."""
+
+    name = "squat-session"
+    squats_session = True
+
+    def on_keygen_round(self, _round: int, _bodies: Bodies, _face: KeygenFace, /) -> None:
+        return None
 
 
 # --- signing ----------------------------------------------------------------------------------------------------------

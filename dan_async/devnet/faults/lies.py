@@ -105,6 +105,11 @@ class KeygenFace:
         wrong = evolve(message, share=message.share[:-1] + bytes((message.share[-1] ^ 1,)))
         return join_parts((opened, sign_message(wrong, context, self.sign).encode(context)))
 
+    def with_bad_opening(self, body: bytes) -> bytes:
+        """Change the opening in a body of round 2, and leave the share as it is."""
+        opened, share = split_parts(body, 2)
+        return join_parts((opened[:-1] + bytes((opened[-1] ^ 1,)), share))
+
     def _other(self) -> DkgParty:
         if self._second is None:
             self._second = self.new_party()

@@ -157,7 +157,7 @@ def encode_error(rpc_id: int | str | None, refusal: RefusalError) -> str:
 # --- a connection -----------------------------------------------------------------------------------------------------
 
 #: Carries out a request, see ``NodeMethods.call``.
-Answerer = Callable[[str, dict[str, Json]], Awaitable[Json]]
+Answerer = Callable[[str, dict[str, Json], str], Awaitable[Json]]
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -241,7 +241,8 @@ class RpcConnection:
     async def _serve(self, request: RpcRequest) -> None:
         try:
             try:
-                reply = encode_result(request.id, await self._answer(request.method, request.params))
+                result = await self._answer(request.method, request.params, self._address)
+                reply = encode_result(request.id, result)
             except RefusalError as refusal:
                 reply = encode_error(request.id, refusal)
             await self._reply(request.method, reply)

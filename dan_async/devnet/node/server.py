@@ -41,6 +41,7 @@ from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import TIME_CODES, InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
+    CERTIFY_KEYGEN,
     CHANGES,
     METHODS,
     PRESIGN,
@@ -91,13 +92,15 @@ class NodeMethods:
             METHODS[REGISTER_PASSKEY]: self._register,
             PRESIGN: self._signing.presign,
             SIGN: self._signing.sign,
-            SETTLE_KEYGEN: self._keygen.settle,
+            CERTIFY_KEYGEN: self._keygen.certify,
             **{method: partial(self._change, operation) for operation, method in CHANGES.items()},
         }
 
-    async def call(self, method: str, params: dict[str, Json]) -> Json:
-        """Carry out one request; under a fault, there may be no answer, or no node."""
+    async def call(self, method: str, params: dict[str, Json], address: str) -> Json:
+        """Carry out one request of a client at some address; under a fault, there may be no answer, or no node."""
         handler = self._handlers.get(method)
+        if method == SETTLE_KEYGEN:
+            handler = partial(self._keygen.settle, address=address)
         if handler is None:
             raise RefusalError(NodeCode.METHOD_NOT_FOUND, "there is no such method")
         try:
@@ -194,7 +197,7 @@ class NodeServer:
         )
         self._keygen = KeygenService(
             context=context,
-            roster=self._links.peers,
+            links=self._links,
             sessions=self._sessions,
             ring=self.ring,
             nonces=nonces,
@@ -224,7 +227,7 @@ class NodeServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Load what is stored and begin to listen at a bound socket, which ``stop`` closes."""
-        for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load):
+        for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load, self._keygen.load):
             await self._context.workers.use_disk(load)
         app = web.Application(
             client_max_size=self._limits.max_request_bytes,
@@ -306,6 +309,9 @@ class NodeServer:
 
     def _on_frame(self, peer: OperatorAddress, frame: bytes) -> None:
         message = PeerMessage.decode(frame)
+        if message.kind is Kind.CERTIFICATE:
+            self._keygen.on_certificate(peer, message)
+            return
         if message.kind is not Kind.PAIR_STATUS:
             self._sessions.on_message(peer, message)
         self.signing.setups.on_message(peer, message)
@@ -362,7 +368,7 @@ class NodeServer:
             async with asyncio.timeout(_BODY_S):
                 parsed = parse_request(await request.read())
             rpc_id, method = parsed.id, parsed.method
-            result = await self._methods.call(method, parsed.params)
+            result = await self._methods.call(method, parsed.params, request.remote or "")
             return await self._reply(request, method, _json(200, encode_result(parsed.id, result)))
         except web.HTTPRequestEntityTooLarge:
             limit = self._limits.max_request_bytes

@@ -114,7 +114,7 @@ class PresignSessions:
     _running: int = field(default=0, init=False)
 
     def has_run(self, session_id: bytes) -> bool:
-        return self._sessions.has_run(session_id)
+        return self._sessions.has_run(Kind.PRESIGN, session_id)
 
     async def run(self, job: PresignJob) -> Presignature:
         if self._running >= self._context.limits.max_presigns:

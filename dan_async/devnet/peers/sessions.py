@@ -111,7 +111,7 @@ class PeerSession:
         if message.kind is Kind.ALIVE:
             return
         if peer not in self._peers:
-            _log.warning("session %s: %s is not a party", self._session_id.hex(), peer)
+            _log.warning("%s %s: %s is not a party", self._kind.name, self._session_id.hex(), peer)
         elif message.kind is Kind.ABORT:
             self._abort = self._abort or (peer, message.body)
         elif message.round in self._rounds:
@@ -160,8 +160,12 @@ class PeerSession:
             self._send(peer, PeerMessage(self._kind, self._session_id, round_, body))
 
     def abort(self, notice: AbortNotice) -> None:
+        self.tell_all(PeerMessage(Kind.ABORT, self._session_id, self._kind, notice.encode()))
+
+    def tell_all(self, message: PeerMessage) -> None:
+        """Send one message to every other party; it need not be of this session."""
         for peer in self._peers:
-            self._send(peer, PeerMessage(Kind.ABORT, self._session_id, 0, notice.encode()))
+            self._send(peer, message)
 
     def resend(self, peer: OperatorAddress) -> None:
         for frame in self._sent.get(peer, ()):
@@ -175,7 +179,7 @@ class PeerSession:
         """Say that this node is still at work, if it has been for so long."""
         if self._is_mute or self._clock() - self._began < older_than_s:
             return
-        frame = PeerMessage(Kind.ALIVE, self._session_id, 0, b"").encode()
+        frame = PeerMessage(Kind.ALIVE, self._session_id, self._kind, b"").encode()
         for peer in self._peers:
             self._links.send(peer, frame)
 
@@ -210,24 +214,27 @@ class PeerSessions:
     _early_bytes: int = field(kw_only=True)
     _beat_s: float = field(default=0.5, kw_only=True)
     _clock: Clock = field(default=time.monotonic, kw_only=True)
-    _running: dict[bytes, PeerSession] = field(factory=dict, init=False)
-    _ended: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False)
-    _early: OrderedDict[bytes, list[_Early]] = field(factory=OrderedDict, init=False)  # oldest session first
+    # By kind and id: whoever may choose the id of one kind of session must not get in the way of another.
+    _running: dict[tuple[Kind, bytes], PeerSession] = field(factory=dict, init=False)
+    _ended: OrderedDict[tuple[Kind, bytes], None] = field(factory=OrderedDict, init=False)
+    _early: OrderedDict[tuple[Kind, bytes], list[_Early]] = field(
+        factory=OrderedDict, init=False
+    )  # oldest session first
     _used: Counter[OperatorAddress] = field(factory=Counter, init=False)
     _beating: asyncio.Task[None] | None = field(default=None, init=False)
 
-    def has_run(self, session_id: bytes) -> bool:
-        """Return whether a session of that id has begun here: none may begin twice."""
-        return session_id in self._running or session_id in self._ended
+    def has_run(self, kind: Kind, session_id: bytes) -> bool:
+        """Return whether a session of that kind and id has begun here: none may begin twice."""
+        return (kind, session_id) in self._running or (kind, session_id) in self._ended
 
     @contextmanager
     def open(
         self, kind: Kind, session_id: bytes, peers: Sequence[OperatorAddress], *, rounds: int
     ) -> Iterator[PeerSession]:
         """Take part in a session with these peers; the links to them are kept up meanwhile."""
-        if self.has_run(session_id):
+        if self.has_run(kind, session_id):
             raise ValueError("a session is opened once")
-        session = self._running[session_id] = PeerSession(
+        session = self._running[kind, session_id] = PeerSession(
             kind=kind,
             session_id=session_id,
             peers=frozenset(peers),
@@ -236,7 +243,7 @@ class PeerSessions:
             began=self._clock(),
             rounds={round_: {} for round_ in range(1, rounds + 1)},
         )
-        for early in self._take_early(session_id):
+        for early in self._take_early((kind, session_id)):
             session.take(early.peer, early.message)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="signs of life")
@@ -244,17 +251,17 @@ class PeerSessions:
             with self._links.wanted(peers):
                 yield session
         finally:
-            del self._running[session_id]
-            self._ended[session_id] = None
+            del self._running[kind, session_id]
+            self._ended[kind, session_id] = None
             if len(self._ended) > _KEPT_ENDED_SESSIONS:
                 self._ended.popitem(last=False)
 
     def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
         """Sort in a peer's message, of any kind but a status; those for a session that has ended are dropped."""
-        session = self._running.get(message.session_id)
+        session = self._running.get(message.session)
         if session is not None:
             session.take(peer, message)
-        elif message.kind is not Kind.ALIVE and message.session_id not in self._ended:
+        elif message.kind is not Kind.ALIVE and message.session not in self._ended:
             self._keep_early(peer, message)
 
     def resend(self, peer: OperatorAddress) -> None:
@@ -282,16 +289,17 @@ class PeerSessions:
         early = _Early(peer, message, now + self._early_s)
         if self._used[peer] + early.size > self._early_bytes:
             _log.warning(
-                "session %s: a message of %s came too early and there is no space for it",
+                "%s %s: a message of %s came too early and there is no space for it",
+                message.session[0].name,
                 message.session_id.hex(),
                 peer,
             )
             return
         self._used[peer] += early.size
-        self._early.setdefault(message.session_id, []).append(early)
+        self._early.setdefault(message.session, []).append(early)
 
-    def _take_early(self, session_id: bytes) -> list[_Early]:
-        waiting = self._early.pop(session_id, [])
+    def _take_early(self, session: tuple[Kind, bytes]) -> list[_Early]:
+        waiting = self._early.pop(session, [])
         for early in waiting:
             self._used[early.peer] -= early.size
         return waiting

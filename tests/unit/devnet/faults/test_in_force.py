@@ -12,6 +12,7 @@ from dan_async.devnet import (
     ClaimOtherThreshold,
     Crash,
     CrashInSigning,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -27,7 +28,9 @@ from dan_async.devnet import (
     RefuseConnections,
     SendGarbage,
     SilentInSigning,
+    SquatSession,
     Trickle,
+    WithholdEcho,
     WrongSignatureShare,
 )
 from dan_async.devnet.faults.in_force import FaultBoard, NodeFaults
@@ -41,6 +44,7 @@ ALL = [
     Crash(),
     CrashInSigning(at_round=2, restart_after=0.5),
     Crash(at_round=3, restart_after=0.5),
+    DealBadOpening(),
     DealWrongShare(),
     Delay(seconds=0.5, jitter_s=0.1, methods=["dan_keygen"]),
     Disconnect(),
@@ -55,6 +59,8 @@ ALL = [
     RefuseConnections(),
     SendGarbage(form="raw"),
     SilentInSigning(round=2),
+    SquatSession(),
+    WithholdEcho(reach=2),
     WrongSignatureShare(),
     Trickle(seconds=0.25),
 ]

@@ -15,6 +15,7 @@ from dan_async.devnet import (
     ClaimOtherThreshold,
     Crash,
     CrashInSigning,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -29,7 +30,9 @@ from dan_async.devnet import (
     RefuseConnections,
     SendGarbage,
     SilentInSigning,
+    SquatSession,
     Trickle,
+    WithholdEcho,
     WrongSignatureShare,
 )
 from dan_async.devnet.faults.kinds import GARBAGE_FORMS, KINDS
@@ -70,6 +73,9 @@ from dan_async.errors import ConfigurationError
         ("other-key", AcknowledgeOtherKey()),
         ("other-threshold:1", ClaimOtherThreshold(times=1)),
         ("wrong-share:1", DealWrongShare(times=1)),
+        ("bad-opening", DealBadOpening()),
+        ("squat-session:1", SquatSession(times=1)),
+        ("withhold-echo:2", WithholdEcho(reach=2)),
         ("equivocate", Equivocate()),
         ("silent:2", FallSilent(round=2)),
         ("silent:round=2", FallSilent(round=2)),

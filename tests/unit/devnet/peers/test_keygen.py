@@ -72,11 +72,27 @@ class Bench:
         }
 
     def start(self):
-        self.running = asyncio.create_task(
-            KeygenSession(self.context, self.peer_sessions, AGREED, REQUEST).run()
-        )
+        self.session = KeygenSession(self.context, self.peer_sessions, AGREED, REQUEST)
+        self.running = asyncio.create_task(self.session.run())
 
-    def say(self, peer, body, *, round_=0, kind=Kind.KEYGEN):
+    async def until_the_echo(self):
+        """Come to the last round, in which the node has nothing from anybody; gives the certificate and the echoes."""
+        openings = await self.open()
+        for i, opening in openings.items():
+            self.say(OPERATORS[i - 1], join_parts((opening.broadcast, opening.shares[1])), round_=2)
+        mine = {peer: split_parts(await self.mine(2, peer), 2) for peer in (A, B)}
+        echoes = {
+            i: self.peers[peer].verify(
+                {1: mine[peer][0], other: openings[other].broadcast},
+                {1: mine[peer][1], other: openings[other].shares[i]},
+            )
+            for i, other, peer in ((2, 3, A), (3, 2, B))
+        }
+        sent = {i: self.books[i].echo(echo) for i, echo in echoes.items()}
+        self.books[2].finish(self.peers[A], echoes[2], {1: await self.mine(3), 3: sent[3]})
+        return self.peers[A].certificate, sent
+
+    def say(self, peer, body, *, round_=Kind.KEYGEN, kind=Kind.KEYGEN):
         self.peer_sessions.on_message(peer, PeerMessage(kind, SESSION, round_, body))
 
     def abort(self, peer, **notice):
@@ -162,6 +178,51 @@ async def test_a_whole_key_generation(bench):
     assert share.transcript_hash == theirs.transcript_hash
     assert bench.links.needed == []
     assert bench.links.aborts() == []
+
+
+def asked_for_certificates(bench):
+    return [peer for peer, message in bench.links.sent if message.kind is Kind.CERTIFICATE]
+
+
+async def test_a_certificate_ends_the_last_round(bench):
+    """The node has one echo only; it asks the others, and what one of them passes on will do."""
+    certificate, echoes = await bench.until_the_echo()
+    bench.say(A, echoes[2], round_=3)
+    async with asyncio.timeout(5):
+        while not asked_for_certificates(bench):
+            await asyncio.sleep(0.01)
+    assert sorted(asked_for_certificates(bench)) == [A, B]
+    assert await bench.session.certify(certificate[:-1]) is None
+    assert await bench.session.certify(certificate) is None  # it is the running session's
+    assert (await bench.running).transcript_hash
+    assert bench.session.certificate == certificate
+    assert bench.links.aborts() == []
+
+
+@pytest.mark.parametrize("spoil", ["aborted", "echoed badly"])
+async def test_what_has_failed_in_the_last_round_is_certified_later(bench, spoil):
+    """A dishonest peer gives up, or sends a bad echo to this node alone: no share yet, but none that is lost."""
+    certificate, echoes = await bench.until_the_echo()
+    bench.say(A, echoes[2], round_=3)
+    if spoil == "aborted":
+        bench.abort(B, culprits=(3,))
+    else:
+        bench.say(B, echoes[2], round_=3)
+    assert (await bench.refusal()).data["culprits"] == [B]
+    assert sorted(asked_for_certificates(bench)) == [A, B]
+    assert bench.session.may_be_certified
+    assert await bench.session.certify(bytes(195)) is None
+    assert (await bench.session.certify(certificate)).public_shares
+    assert await bench.session.certify(certificate) is None  # once
+
+
+async def test_what_has_failed_earlier_is_never_certified(bench):
+    """There is no share to release."""
+    bench.start()
+    bench.abort(A)
+    await bench.refusal()
+    assert not bench.session.may_be_certified
+    assert await bench.session.certify(bytes(195)) is None
 
 
 async def test_silence_is_blamed_on_the_silent_only(workers):
@@ -320,10 +381,10 @@ async def test_a_session_that_fails_by_accident_tells_the_others(bench, monkeypa
 
 async def test_a_session_runs_once(bench):
     """Its id is known from the moment it begins."""
-    assert not bench.peer_sessions.has_run(SESSION)
+    assert not bench.peer_sessions.has_run(Kind.KEYGEN, SESSION)
     bench.start()
     await bench.mine(1)
-    assert bench.peer_sessions.has_run(SESSION)
+    assert bench.peer_sessions.has_run(Kind.KEYGEN, SESSION)
     bench.abort(A)
     await bench.refusal()
-    assert bench.peer_sessions.has_run(SESSION)
+    assert bench.peer_sessions.has_run(Kind.KEYGEN, SESSION)

@@ -83,7 +83,7 @@ class Bench:
             signers=OPERATORS,
         )
 
-    def say(self, operator, body, *, round_=0, kind=Kind.PRESIGN):
+    def say(self, operator, body, *, round_=Kind.PRESIGN, kind=Kind.PRESIGN):
         self.peer_sessions.on_message(operator, PeerMessage(kind, SESSION, round_, body))
 
     def abort(self, operator, **notice):
@@ -187,8 +187,8 @@ async def test_who_is_busy_has_a_rounds_time(workers):
     bench.start()
     await bench.mine(1)
     for _ in range(10):
-        bench.peer_sessions.on_message(B, PeerMessage(Kind.ALIVE, SESSION, 0, b""))
-        bench.peer_sessions.on_message(A, PeerMessage(Kind.ALIVE, b"\1" * 32, 0, b""))
+        bench.peer_sessions.on_message(B, PeerMessage(Kind.ALIVE, SESSION, Kind.PRESIGN, b""))
+        bench.peer_sessions.on_message(A, PeerMessage(Kind.ALIVE, b"\1" * 32, Kind.PRESIGN, b""))
         await asyncio.sleep(0.05)
     assert (await bench.refusal()).data == {"culprits": [A]}
 

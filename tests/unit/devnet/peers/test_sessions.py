@@ -108,7 +108,7 @@ async def test_an_abort_ends_the_wait(sessions):
         collecting = asyncio.create_task(session.receive(1, timeout_s=5))
         await asyncio.sleep(0)
         sessions.on_message(C, message())
-        sessions.on_message(A, message(b"why", kind=Kind.ABORT, round_=0))
+        sessions.on_message(A, message(b"why", kind=Kind.ABORT, round_=Kind.KEYGEN))
         with pytest.raises(PeerAbortError) as caught:
             await collecting
         assert (caught.value.peer, caught.value.notice, caught.value.missing) == (A, b"why", {A, B})
@@ -118,7 +118,7 @@ async def test_an_abort_after_the_round_is_complete_does_not_undo_it(sessions):
     """What everybody sent has arrived; a later abort cannot take it back."""
     with opened(sessions, [A]) as session:
         sessions.on_message(A, message(b"last"))
-        sessions.on_message(A, message(b"why", kind=Kind.ABORT, round_=0))
+        sessions.on_message(A, message(b"why", kind=Kind.ABORT, round_=Kind.KEYGEN))
         assert await session.receive(1, timeout_s=1) == {A: b"last"}
 
 
@@ -126,9 +126,25 @@ async def test_only_parties_are_listened_to(sessions):
     """A node of the roster that is no party of the session neither helps nor harms it."""
     with opened(sessions, [A]) as session:
         sessions.on_message(B, message(b"intruder"))
-        sessions.on_message(B, message(b"stop", kind=Kind.ABORT, round_=0))
+        sessions.on_message(B, message(b"stop", kind=Kind.ABORT, round_=Kind.KEYGEN))
         with pytest.raises(SilentPeersError):
             await session.receive(1, timeout_s=0.01)
+
+
+async def test_kinds_of_sessions_are_kept_apart(sessions):
+    """One id may be that of two sessions: neither takes the other's place, messages, aborts or mailbox."""
+    sessions.on_message(A, message(b"early", kind=Kind.PAIR_SETUP))
+    with opened(sessions, [A]) as keygen, sessions.open(Kind.PAIR_SETUP, SESSION, [A], rounds=2) as setup:
+        sessions.on_message(A, message(b"for the key"))
+        sessions.on_message(A, message(b"stop", kind=Kind.ABORT, round_=Kind.PAIR_SETUP))
+        sessions.on_message(A, message(b"not yet", round_=2))
+        assert await keygen.receive(1, timeout_s=1) == {A: b"for the key"}
+        assert await setup.receive(1, timeout_s=1) == {A: b"early"}
+        with pytest.raises(PeerAbortError):
+            await setup.receive(2, timeout_s=1)
+        assert await keygen.receive(2, timeout_s=1) == {A: b"not yet"}
+    assert sessions.has_run(Kind.KEYGEN, SESSION)
+    assert not sessions.has_run(Kind.PRESIGN, SESSION)
 
 
 async def test_rounds_that_do_not_exist_are_ignored(sessions):
