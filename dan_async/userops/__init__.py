@@ -4,6 +4,7 @@ from dan_async.user_operation import Call
 from dan_async.userops.account_kinds import AccountKind, BiconomyV2, SimpleAccount
 from dan_async.userops.paymasters import BiconomyPaymaster, Erc7677Paymaster, Paymaster
 from dan_async.userops.sending import NonceLanes, lane_key
+from dan_async.userops.session_policies import AbiPolicy, AbiRule, Erc20Policy, SessionContracts
 from dan_async.userops.sign_user_operation import (
     SessionSigner,
     UserOperationSigner,
@@ -13,13 +14,17 @@ from dan_async.userops.sign_user_operation import (
 from dan_async.userops.smart_account import SmartAccountClient, create_smart_account_client
 
 __all__ = [
+    "AbiPolicy",
+    "AbiRule",
     "AccountKind",
     "BiconomyPaymaster",
     "BiconomyV2",
     "Call",
+    "Erc20Policy",
     "Erc7677Paymaster",
     "NonceLanes",
     "Paymaster",
+    "SessionContracts",
     "SessionSigner",
     "SimpleAccount",
     "SmartAccountClient",

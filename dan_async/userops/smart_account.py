@@ -127,6 +127,8 @@ class SmartAccountClient:
         """
         Return the account's address, deployed or not.
 
+        For the kinds with a well-known factory it is worked out here; with an rpc_url, the factory must say the same.
+
         Raises:
             BundlerError: The chain's node answered with an error.
             ProtocolError: The factory is not on this chain, or the node names another address than it makes.
@@ -382,6 +384,8 @@ class SmartAccountClient:
     async def _find_address(self, deadline: Deadline) -> Address:
         if self._address is None:
             found = self._deployment()
+            if found.address is not None and self._chain_or_none is None:
+                return found.address
             (address,) = await self._chain.read(
                 found.factory,
                 found.address_function,
