@@ -433,7 +433,7 @@ class SessionLeaf:
         module_info = found.get("danModuleInfo")
         session = None
         if module_info is not None:
-            named = {"sessionKeyEOA": found["sessionPublicKey"]}
+            named = {"sessionKeyEOA": _session_key(found["sessionPublicKey"])}
             session = DanModuleInfo.from_dict(named | dict(check_mapping("danModuleInfo", module_info)))
         preferred = found.get("preferredSessionId")
         leaf = cls(

@@ -240,6 +240,8 @@ async def test_three_agents_at_once(scene: Scene) -> None:
     """Of two sessions, while a third one is granted: each call is executed exactly once."""
     first, second = await scene.grant(), await scene.grant([POLICY, MINT])
     again = await open_session_on_chain(await scene.account(), second.session_id, **scene.common)
+    assert again.session.to_dict(extended=True) == second.session.to_dict(extended=True)
+    assert again.account.lanes.key("x") == second.account.lanes.key("x")
     sends = [
         agent.send_transaction(transfer(10 * n + place), lane=str(place))
         for n in range(1, 4)
