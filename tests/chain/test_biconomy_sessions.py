@@ -42,12 +42,6 @@ TRANSFER = "transfer(address,uint256)"
 REFUSED = re.compile("AA2[234]|-3250[37]")
 
 
-@pytest.fixture(scope="session")
-def contracts(chain: LocalChain) -> BiconomyContracts:
-    """Biconomy's contracts, and a token."""
-    return BiconomyContracts(chain)
-
-
 @pytest.fixture
 async def dan() -> AsyncIterator[DanClient]:
     """A client of a 2-of-3 network."""
