@@ -209,21 +209,33 @@ class _SessionTree:
         )
 
     async def _entries(self) -> list[_Entry]:
+        """
+        Return the account's leaves.
+
+        Records that were revoked by other means are final, and their leaves may be in the tree still: the root alone says.
+        """
         place = (await self.account.get_address(), self.contracts.manager)
-        where = SessionFilter(owner=self.account.owner, chain_id=self.account.chain_id, state="active")
+        where = SessionFilter(owner=self.account.owner, chain_id=self.account.chain_id)
         entries = [_Entry.of(record) async for record in self.store.find(where) if record.grant]
-        return [entry for entry in entries if (entry.account, entry.manager) == place]
+        return [
+            entry
+            if entry.record.state == "active"
+            else evolve(entry, status="revoking", change=entry.record.record_id)
+            for entry in entries
+            if (entry.account, entry.manager) == place
+        ]
 
     async def _put(self, entry: _Entry, **changes: Any) -> _Entry:
         changed = evolve(entry, **changes)
-        await self.store.replace(changed.stored(), expected="active")
+        if entry.record.state == "active":
+            await self.store.replace(changed.stored(), expected="active")
         return changed
 
     async def drop(self, entry: _Entry) -> None:
         """Mark a leaf that is in no tree any more; it is purged like any session that has ended."""
         now = self.clock()
-        if entry.record.session is None:  # nothing is left of it
-            await self.store.delete(entry.record.record_id, expected="active")
+        if entry.record.session is None or entry.record.state != "active":
+            await self.store.delete(entry.record.record_id)
             return
         revoked = evolve(entry.record.changed("revoked", now=now), expires_at=int(now), grant="")
         with suppress(RecordConflictError):  # somebody else has seen it, too

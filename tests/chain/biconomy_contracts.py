@@ -7,6 +7,7 @@ result is kept beside the compiler's packages, and nothing of it in the reposito
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -38,12 +39,16 @@ def compiled() -> dict[str, dict[str, str]]:
     inputs = [HERE / name for name in ("compile.js", "StandIns.sol", "package-lock.json")]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()[:16]
     kept = HERE / "node_modules/.cache" / f"contracts-{digest}.json"
-    if not kept.is_file():
-        done = subprocess.run([node, "compile.js"], cwd=HERE, capture_output=True, timeout=600, check=True)
-        kept.parent.mkdir(exist_ok=True)
-        part = kept.with_suffix(f".{os.getpid()}")
-        part.write_bytes(done.stdout)
-        part.replace(kept)
+    kept.parent.mkdir(exist_ok=True)
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process compiles, and the others wait for it
+        if not kept.is_file():
+            done = subprocess.run(
+                [node, "compile.js"], cwd=HERE, capture_output=True, timeout=600, check=True
+            )
+            part = kept.with_suffix(".part")
+            part.write_bytes(done.stdout)
+            part.replace(kept)
     return dict(json.loads(kept.read_text()))
 
 

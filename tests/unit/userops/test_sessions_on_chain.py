@@ -324,6 +324,20 @@ async def test_an_agent_without_the_owners_wallet(scene: Scene) -> None:
         await open_session_on_chain(account, "other", **scene.common)
 
 
+async def test_a_key_revoked_at_the_nodes_alone_stays_in_the_tree(scene: Scene) -> None:
+    """Its record is revoked by other means; the other sessions go on, and it can be taken out of the tree later."""
+    first, second = await scene.grant(), await scene.grant()
+    for record in await scene.grants():
+        if record.session == first.session:
+            await scene.store.change_state(record.record_id, "revoked", expected="active")
+    again = await open_session_on_chain(await scene.account(), second.session_id, **scene.common)
+    await again.send_transaction(transfer())
+    await (await scene.grant()).send_transaction(transfer())
+    assert (await first.revoke()).is_complete
+    await again.send_transaction(transfer())
+    assert len([record async for record in scene.store.find()]) == 2
+
+
 async def test_permissions_from_the_policy(scene: Scene) -> None:
     """The same limits for the nodes, for this account and chain only."""
     await scene.grant([POLICY, MINT], permissions="from-policy")
