@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
-from dan_async._values import MAX_SAFE_INT, chain_in_url, check_int, check_seconds, check_text, setting
+from dan_async._values import (
+    MAX_SAFE_INT,
+    chain_in_url,
+    check_instance,
+    check_int,
+    check_seconds,
+    check_text,
+    from_hex,
+    setting,
+    to_hex,
+)
 from dan_async.config import Timeouts, TransportOptions
+from dan_async.crypto.abi import encode_arguments
 from dan_async.crypto.address import parse_address
 from dan_async.deadline import Deadline
 from dan_async.errors import (
@@ -56,6 +67,10 @@ _PRICE_FACTOR, _SMALL_PRICE = 4, 10**9
 #: Up to this much gas is added to the limit for the check, which costs nothing if unused: operations that two programs
 #: make out of the same calls then differ, and the chain shows whose was executed.
 _SPREAD = 4096
+
+
+#: The end of a signature of an account that is not deployed (ERC-6492).
+_ERC6492 = bytes.fromhex("6492" * 16)
 
 
 class SmartAccountClient:
@@ -337,6 +352,39 @@ class SmartAccountClient:
             BundlerError: The chain's node answered with an error.
         """
         return await self._fetch_nonce(self._lanes.key(lane), self._deadline(None))
+
+    async def sign_message(self, message: str | bytes) -> Hex:
+        """
+        Have the owner sign a personal message for the account, for contracts and services that ask the account (ERC-1271).
+
+        If the account is not deployed yet, its deployment goes with the signature (ERC-6492). Without an rpc_url that is
+        taken for granted.
+
+        Args:
+            message: Text, or bytes. Show the owner no bytes that somebody else has made: 32 of them can be an operation's
+                hash.
+
+        Returns:
+            The account's signature, as 0x hex.
+
+        Raises:
+            ConfigurationError: The kind of account checks no messages here, or the owner's wallet signs none.
+            WalletError: The owner did not sign.
+            BundlerError: The chain's node answered with an error.
+        """
+        if not isinstance(self._kind, BiconomyV2) or not isinstance(self._wallet, MessageWallet):
+            raise ConfigurationError(
+                "messages are signed for BiconomyV2 accounts, by wallets that have sign_message()"
+            )
+        data = message.encode() if isinstance(message, str) else check_instance("message", message, bytes)
+        signature = from_hex(await self._wallet.sign_message(data), field="signature", length=65)
+        wrapped = self._kind.wrap_signature(signature)
+        if self._chain_or_none is None or not await self.is_deployed():
+            found = self._deployment()
+            wrapped = (
+                encode_arguments("(address,bytes,bytes)", (found.factory, found.data, wrapped)) + _ERC6492
+            )
+        return to_hex(wrapped)
 
     async def read_contract(
         self, contract: str, signature: str, arguments: Sequence[Any], returns: str

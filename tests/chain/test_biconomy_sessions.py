@@ -14,6 +14,7 @@ from attrs import evolve
 
 from dan_async import DanClient, LocalWallet, Timeouts
 from dan_async.crypto.abi import encode_call
+from dan_async.crypto.hashes import keccak256
 from dan_async.devnet import Devnet
 from dan_async.errors import BundlerError, NotPermittedError, PermissionDeniedError
 from dan_async.storage import MemorySessionStore
@@ -94,6 +95,12 @@ async def test_an_agent_moves_a_token_without_the_owner(
         account, policy, client=dan, store=store, permissions="from-policy"
     )
     assert chain.has_code(await account.get_address())
+    signature = bytes.fromhex((await account.sign_message("hello"))[2:])
+    digest = keccak256(b"\x19Ethereum Signed Message:\n5hello")
+    answer = chain.call(
+        await account.get_address(), "isValidSignature(bytes32,bytes)", digest, signature, returns="(bytes4)"
+    )
+    assert answer == (bytes.fromhex("1626ba7e"),)
 
     def transfer(amount: int = 100, to: str = shop) -> Call:
         return Call(contracts.token, 0, encode_call(TRANSFER, to, amount))

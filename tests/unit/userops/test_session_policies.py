@@ -11,13 +11,21 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dan_async import EphemeralKey, LocalWallet, Threshold
 from dan_async._values import to_hex
 from dan_async.crypto.abi import encode_arguments, encode_call
+from dan_async.crypto.address import public_key_to_address
+from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.hashes import keccak256
-from dan_async.errors import InvalidFieldError, PermissionDeniedError
+from dan_async.crypto.signature import recover_address
+from dan_async.errors import ConfigurationError, InvalidFieldError, PermissionDeniedError
 from dan_async.permissions import parse_permissions
+from dan_async.protocols.exchange import keygen_exchange, signgen_exchange
+from dan_async.protocols.gateway_0_1 import REVISION_0_1
+from dan_async.protocols.setups import EphemeralClaim
+from dan_async.protocols.sign_request import RequestType, SignRequest, sign_request_digest
 from dan_async.user_operation import Call, UserOperationV06, user_operation_hash
-from dan_async.userops import BiconomyV2
+from dan_async.userops import BiconomyV2, create_smart_account_client
 from dan_async.userops.session_policies import (
     DUMMY_SESSION_SIGNATURE,
     AbiPolicy,
@@ -387,3 +395,68 @@ def test_key_data_of_another_form_are_refused() -> None:
     with pytest.raises(InvalidFieldError, match="sessionKeyData"):
         evolve(LEAVES[1], key_data=LEAVES[1].key_data[:-2]).policy(CONTRACTS)
     assert encode_arguments("(address)", (KEY,))  # and a whole one is read
+
+
+INPUTS = VECTORS["inputs"]
+OWNER = LocalWallet(INPUTS["owner"]["privateKey"])
+CHALLENGE = INPUTS["challenge"]
+
+
+def claim_of(key: EphemeralKey, expiry: int) -> EphemeralClaim:
+    public = to_hex(key.public_key)
+    return EphemeralClaim(eph_id=public, eph_pk=key.public_key, expiry=expiry, sign_alg="ed25519")
+
+
+async def test_a_key_is_made_with_the_published_frames() -> None:
+    """The owner's digest, each frame to the letter, and the session that comes of the result."""
+    vector, key = VECTORS["keygen"], EphemeralKey.from_hex(INPUTS["ephemeralPrivateKey"], "ed25519")
+    sent = [frame["text"] for frame in vector["frames"]]
+    claim = claim_of(key, INPUTS["now"] + vector["duration"])
+    exchange = keygen_exchange(REVISION_0_1, threshold=Threshold(3, 5), claim=claim)
+    assert exchange.setup_frame == sent[0]
+    assert exchange.read_challenges(sent[1]) == {"secp256k1": CHALLENGE}
+    typed_data = exchange.typed_data("secp256k1", CHALLENGE)
+    assert to_hex(typed_data_digest(typed_data)) == vector["ownerDigest"]
+    authentication = REVISION_0_1.owner_authentication(
+        claim=claim, method="eoa", owner_id=OWNER.address, signature=await OWNER.sign_typed_data(typed_data)
+    )
+    assert exchange.authentication_frame({"secp256k1": authentication}) == sent[2]
+    (result,) = exchange.read_result(sent[3])
+    assert result.key_id == vector["result"]["mpcKeyId"]
+    assert public_key_to_address(result.public_key) == vector["result"]["sessionKeyEOA"]
+
+
+@pytest.mark.parametrize("name", [n for n, o in VECTORS["operations"].items() if "dan" in o])
+def test_dan_is_asked_with_the_published_frames(name: str) -> None:
+    """The text in base64, and the ephemeral key's signature; the answer is the one that was wrapped."""
+    sent = [frame["text"] for frame in VECTORS["operations"][name]["dan"]["frames"]]
+    key = EphemeralKey.from_hex(INPUTS["ephemeralPrivateKey"], "ed25519")
+    message = dan_message(operation(name), entry_point=ENTRY_POINT, chain_id=CHAIN_ID)
+    request = SignRequest(request_type=RequestType.USER_OPERATION, message=message)
+    exchange = signgen_exchange(REVISION_0_1, t=3, key_id=INPUTS["keyId"], requests=[request])
+    assert exchange.setup_frame == sent[0]
+    authentication = exchange.ephemeral_authentication(
+        "secp256k1",
+        claim=claim_of(key, 0),
+        owner_id=OWNER.address,
+        signature=key.sign_message(exchange.ephemeral_payload("secp256k1", CHALLENGE)),
+    )
+    assert exchange.authentication_frame({"secp256k1": authentication}) == sent[2]
+    (result,) = exchange.read_result(sent[3])
+    assert result.signature[:64] == signed_by(name)[:64]
+    assert recover_address(sign_request_digest(request), signed_by(name)) == KEY
+
+
+async def test_a_message_is_signed_for_the_account_as_published() -> None:
+    """Wrapped for its module, with the deployment of an account that is not there yet."""
+    async with await create_smart_account_client(
+        signer=OWNER, bundler_url="https://bundler.example", account=BiconomyV2(), chain_id=CHAIN_ID
+    ) as account:
+        found = VECTORS["personalMessage"]
+        assert await account.sign_message(found["message"]) == found["signature"]
+        assert await account.sign_message(found["message"].encode()) == found["signature"]
+    async with await create_smart_account_client(
+        signer=OWNER, bundler_url="https://bundler.example", chain_id=CHAIN_ID
+    ) as account:
+        with pytest.raises(ConfigurationError, match="BiconomyV2"):
+            await account.sign_message("hello")

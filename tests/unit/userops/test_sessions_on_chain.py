@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from dan_async.errors import (
     UserOperationRevertedError,
 )
 from dan_async.permissions import parse_permissions
-from dan_async.storage import MemorySessionStore, SessionFilter, StoredSession
+from dan_async.storage import FixedKeys, MemorySessionStore, SessionFilter, StoredSession, StoreKey
+from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.user_operation import Call
 from dan_async.userops import (
     AbiPolicy,
@@ -234,6 +236,27 @@ async def test_grants_at_the_same_time_do_not_undo_each_other(scene: Scene, clie
         await session.send_transaction(transfer())
     assert len(scene.world.made) == 4
     assert len(set(scene.world.roots)) == len(scene.world.roots) == 4
+
+
+async def test_two_programs_with_one_database(scene: Scene, tmp_path: Path) -> None:
+    """Each has its own store on one file: neither undoes the other, and both see all sessions."""
+    keys = FixedKeys([StoreKey("k", b"k" * 32)])
+    url = f"sqlite:///{tmp_path / 'sessions.db'}"
+    async with SQLAlchemyStore(url, keys) as one, SQLAlchemyStore(url, keys) as other:
+        stores = (one, other)
+        accounts = [await scene.account() for _ in stores]
+        made = await asyncio.gather(
+            *(scene.grant(account=accounts[n % 2], store=stores[n % 2], session_id=f"s{n}") for n in range(4))
+        )
+        for n, session in enumerate(made):
+            again = await open_session_on_chain(
+                accounts[n % 2], f"s{n}", **(scene.common | {"store": stores[(n + 1) % 2]})
+            )
+            await again.send_transaction(transfer(n))
+            assert (await session.revoke()).is_complete
+    assert len(scene.world.made) == 4
+    assert scene.world.root == bytes(32)
+    assert b"hexEphSK" not in (tmp_path / "sessions.db").read_bytes()
 
 
 async def test_three_agents_at_once(scene: Scene) -> None:
