@@ -176,13 +176,14 @@ class DanClient:
         if self._is_closed:
             raise ClientClosedError("the client was closed", hint="Make a new DanClient")
         self._loop.check()
-        if self._network is None and self._source is not None:
-            async with self._opening:
-                if self._network is None:
-                    network = await self._source.open_network()
-                    if self._on_event is not None:
-                        _observe(network, self._on_event)
-                    self._network = network
+        if self._network is not None:
+            return self._network
+        async with self._opening:
+            if self._network is None and self._source is not None:
+                network = await self._source.open_network()
+                if self._on_event is not None:
+                    _observe(network, self._on_event)
+                self._network = network
         return self.network
 
     async def aclose(self) -> None:
