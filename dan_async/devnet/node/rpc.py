@@ -43,6 +43,10 @@ class RefusalError(DanError):
         self.data = dict(data or {})
         self.rpc_id = rpc_id
 
+    def bare(self) -> RefusalError:
+        """Return the same refusal without its traceback and cause, which hold the whole request."""
+        return RefusalError(self.code, self.message, data=self.data)
+
 
 def invalid_params(error: DanError) -> RefusalError:
     """Refuse parameters that could not be read; ``data.field`` names the member, where one is to blame."""
