@@ -28,8 +28,8 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 #: The same inside the devnet.
 DEVNET_FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"listening", "share_store", "mpc", "gateway"}),
-    frozenset({"faults"}),
+    frozenset({"listening", "share_store", "mpc"}),
+    frozenset({"faults", "gateway"}),
     frozenset({"context"}),
     frozenset({"peers"}),
     frozenset({"node"}),

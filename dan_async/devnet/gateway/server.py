@@ -17,9 +17,10 @@ from typing import Any
 from aiohttp import WSMsgType, web
 from attrs import field, frozen
 
-from dan_async._values import check_int, check_seconds, optional, required
+from dan_async._values import check_int, check_seconds, required
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.devnet.gateway.exchange import serve_exchange
+from dan_async.devnet.listening import CLOSE_S, Arrivals, Door
 from dan_async.errors import (
     ConfigurationError,
     DanError,
@@ -32,8 +33,6 @@ from dan_async.nodes.network import NodeNetwork
 from dan_async.protocols.gateway import ApiVersion, Operation
 
 _log = logging.getLogger(__name__)
-
-_CLOSE_S = 0.5
 
 #: Longest close reason that fits in a WebSocket close frame, in bytes.
 _LONGEST_REASON = 120
@@ -59,7 +58,7 @@ class GatewayLimits:
     max_frame_bytes: int = field(
         default=1024 * 1024, validator=required(check_int, least=1024, most=64 * 1024 * 1024)
     )
-    max_connections: int = field(default=1024, validator=optional(check_int, least=1, most=2**20))
+    max_connections: int = field(default=1024, validator=required(check_int, least=1, most=2**20))
     #: Seconds to wait for the first frame; for the owner's authorisation, as a person may be reading; for the nodes' work.
     first_frame_s: float = field(default=10.0, validator=required(check_seconds))
     wallet_s: float = field(default=240.0, validator=required(check_seconds))
@@ -77,20 +76,22 @@ class GatewayServer:
         self._limits = limits or GatewayLimits()
         self._serving: set[asyncio.Task[Any]] = set()
         self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to listen on a bound socket, which ``stop`` closes."""
         app = web.Application()
         app.router.add_get("/{version:v[12]}/{operation}", self._serve)
-        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
+        arrivals = Arrivals(self._limits.max_connections, self._limits.first_frame_s)
+        self._runner = arrivals.runner(app)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, backlog=1024).start()
+        self._door = Door(self._runner, listener, arrivals)
+        await self._door.start(is_open=True)
 
     async def stop(self) -> None:
         """Stop listening, give up the operations under way, and close the connections to the nodes."""
-        if self._runner is not None:
-            for site in self._runner.sites:
-                await site.stop()
+        if self._door is not None:
+            await self._door.aclose()
         await cancel_and_wait(list(self._serving))
         if self._runner is not None:
             await self._runner.cleanup()
@@ -101,7 +102,7 @@ class GatewayServer:
         if refusal is not None:
             return refusal
         websocket = web.WebSocketResponse(
-            compress=False, max_msg_size=self._limits.max_frame_bytes, timeout=_CLOSE_S
+            compress=False, max_msg_size=self._limits.max_frame_bytes, timeout=CLOSE_S
         )
         await websocket.prepare(request)
         task = asyncio.current_task()
