@@ -91,15 +91,17 @@ def corpus_of(target: Target) -> list[Any]:
 
 
 def keep(target: Target, entries: Sequence[Any]) -> None:
-    """Write what is worth keeping, newest first in the choice, so that what was found stays."""
+    """Write what is worth keeping: of too many the oldest half, which was chosen, and the newest."""
     seeds = target.seeds()
     found: list[str] = []
-    for entry in reversed(entries):
+    for entry in entries:
         text = json.dumps(_written(entry))
         if entry not in seeds and len(text) <= LONGEST_KEPT and text not in found:
             found.append(text)
     CORPUS.mkdir(exist_ok=True)
-    (CORPUS / f"{target.name}.json").write_text("[\n" + ",\n".join(reversed(found[:MOST_KEPT])) + "\n]\n")
+    if len(found) > MOST_KEPT:
+        found = found[: MOST_KEPT // 2] + found[-MOST_KEPT // 2 :]
+    (CORPUS / f"{target.name}.json").write_text("[\n" + ",\n".join(found) + "\n]\n")
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
