@@ -111,7 +111,9 @@ class Arrivals:
 
     _most: int
     _limit_s: float
-    _waiting: dict[web.RequestHandler, asyncio.TimerHandle] = field(factory=dict, init=False)
+    #: By when each must have sent them, the earliest first; one timer for all.
+    _waiting: dict[web.RequestHandler, float] = field(factory=dict, init=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
 
     def runner(self, app: web.Application) -> web.AppRunner:
         app.middlewares.append(self._admit)
@@ -128,18 +130,25 @@ class Arrivals:
 
     def begin(self, connection: web.RequestHandler) -> web.RequestHandler:
         loop = asyncio.get_running_loop()
-        self._waiting[connection] = loop.call_later(self._limit_s, self._drop, connection)
+        self._waiting[connection] = loop.time() + self._limit_s
+        if self._timer is None:
+            self._timer = loop.call_later(self._limit_s, self._drop_late)
         if len(self._waiting) > self._most:
             self._drop(next(iter(self._waiting)))
         return connection
 
-    def _end(self, connection: web.RequestHandler) -> None:
-        timer = self._waiting.pop(connection, None)
-        if timer is not None:
-            timer.cancel()
+    def _drop_late(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            connection, until = next(iter(self._waiting.items()))
+            if until > loop.time():
+                self._timer = loop.call_at(until, self._drop_late)
+                return
+            self._drop(connection)
 
     def _drop(self, connection: web.RequestHandler) -> None:
-        self._end(connection)
+        del self._waiting[connection]
         if connection.transport is None:
             return
         if connection.transport.get_write_buffer_size():
@@ -150,7 +159,7 @@ class Arrivals:
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self._end(request.protocol)
+        self._waiting.pop(request.protocol, None)
         try:
             if not b"".join([value for _, value in request.raw_headers]).isascii():
                 return web.Response(status=400, text="a header is not ASCII")
