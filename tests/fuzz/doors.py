@@ -11,14 +11,17 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import aiohttp
 from hypothesis import strategies as st
 
+from dan_async import DanClient, LocalWallet
 from dan_async.config import TransportOptions
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet import Devnet, NodeLimits
 from dan_async.devnet.gateway.server import GatewayLimits
+from dan_async.devnet.node.server import NodeMethods
 from dan_async.devnet.peers.handshake import Dialler, LinkKeys
 from dan_async.errors import DanError, NodeCode
 from dan_async.protocols import fields
@@ -83,29 +86,46 @@ class Net:
         self.session = aiohttp.ClientSession()
 
     async def prepare(self) -> None:
-        async with connect_all(self.devnet) as nodes:
-            keygen = Keygen(nodes=nodes, t=2)
-            self._add("dan_challenge", json.dumps(keygen.challenge_params()))
-            signer = await Signer.after(keygen)
-            self._add("dan_keygen", fields.encode(keygen.params))
-            presign = signer.presign_params()
-            self._add("dan_presign", fields.encode(presign))
-            offer = await signer.presign(presign)
-            setup = signer.setup([text_request()])
-            sign = signer.sign_params(setup, None, [offer.presignature_id])
-            self._add("dan_sign", fields.encode(sign))
-            await signer.send(sign)
-            self._add("dan_sign", fields.encode(signer.sign_params(setup)))
-        for method in ("addEphemeralKey", "revokeEphemeralKey", "registerPasskey"):
-            self._add(f"dan_{method}", fields.encode(keygen.params))
-        self._add("dan_settleKeygen", json.dumps({"requestId": keygen.request_id, "ephPk": "0x04"}))
-        self._add("dan_identify", json.dumps({"nonce": "0x" + "00" * 32}))
-        self._add("dan_health", "{}")
+        """Have the client do all it can, and write down what the first node was asked."""
+        carry_out = NodeMethods.call
+        asked: dict[str, str] = {}
 
-    def _add(self, method: str, params: str) -> None:
-        self.requests.append(
-            f'{{"jsonrpc":"2.0","id":{len(self.requests)},"method":"{method}","params":{params}}}'
-        )
+        async def call(methods: NodeMethods, method: str, params: dict[str, Any]) -> Any:
+            if methods._context.identity.operator == self.devnet.nodes[0].operator:
+                asked[f"{method} {params.get('operation', '')} {'nonces' in params}"] = self._add(
+                    method, params
+                )
+            return await carry_out(methods, method, params)
+
+        wallet = LocalWallet("0x" + "00" * 31 + "01")
+        with mock.patch.object(NodeMethods, "call", call):
+            async with DanClient(self.devnet) as dan:
+                session = await dan.generate_session_key(
+                    wallet=wallet, chain_id=1, threshold=3, parties_number=3
+                )
+                for text in ("hello", "again"):
+                    await dan.sign_message(text, session)
+                await dan.add_ephemeral_key(session, wallet=wallet)
+                await dan.revoke_ephemeral_key(session, wallet=wallet)
+            async with connect_all(self.devnet) as nodes:
+                keygen = Keygen(nodes=nodes, t=2)
+                signer = await Signer.after(keygen)
+                await signer.send(signer.sign_params(signer.setup([text_request()])))
+        self.requests += asked.values()
+        params = json.loads(fields.encode(keygen.params))
+        params["userAuthentication"] |= {"method": "passkey", "credentials": "", "signature": "{}"}
+        self.requests.append(self._add("dan_register_passkey", params | {"setup": "{}"}))
+        keys = {
+            "requestId": keygen.request_id,
+            "ephPK": "0x04" + "00" * 64,
+            "signAlg": "secp256k1",
+            "signature": "0x",
+        }
+        self.requests.append(self._add("dan_settle_keygen", keys))
+        self.requests.append(self._add("dan_health", {}))
+
+    def _add(self, method: str, params: dict[str, Any]) -> str:
+        return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
 
     async def check_health(self) -> None:
         url = self.url.replace("ws:", "http:")
@@ -151,7 +171,7 @@ _VALUES = json_values().map(json.dumps) | st.sampled_from(["drop", "twice", '"0x
 def _requests(kept: Sequence[Any]) -> st.SearchStrategy[list[str]]:
     """The number of one of the living network's own requests; then places in it, and what to put there."""
     changes = st.lists(st.tuples(st.integers(0, 200).map(str), _VALUES), max_size=3)
-    drawn = st.builds(lambda number, pairs: [str(number), *sum(pairs, ())], st.integers(0, 11), changes)
+    drawn = st.builds(lambda number, pairs: [str(number), *sum(pairs, ())], st.integers(0, 15), changes)
     return drawn | rows(kept) if kept else drawn
 
 
@@ -173,7 +193,7 @@ def _request(net: Net, row: list[str]) -> str:
         try:
             value = json.loads(text)
             places = list(places_in(value))
-            path = places[int(place) % len(places)]
+            path = places[-1 - int(place) % len(places)]  # the deepest are drawn most
             if new == "drop" and path and isinstance(path[-1], str):
                 text = json.dumps(changed(value, path[:-1], partial(_without, name=path[-1])))
             else:
