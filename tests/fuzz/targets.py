@@ -424,5 +424,5 @@ pure(
 )
 pure("peer-messages", _peer, list, blobs)
 pure("handshakes", _handshake, _handshake_seeds, rows)
-pure("command-line", _cli, _cli_seeds, rows)
+pure("command-line", _cli, _cli_seeds, rows, is_kept=False)
 register(Target("public-surface", lambda _: surface.several_knocks(), _elsewhere, is_kept=False))

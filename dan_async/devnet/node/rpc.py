@@ -188,6 +188,8 @@ class RpcConnection:
     _requests: set[asyncio.Task[None]] = field(factory=set, init=False)
     _in_flight_bytes: int = field(default=0, init=False)
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+    #: Whether a request has come yet.
+    has_asked: bool = field(default=False, init=False)
     _is_stopping: bool = field(default=False, init=False)
     _is_stuck: bool = field(default=False, init=False)  # in the middle of a message that never ends
 
@@ -226,6 +228,7 @@ class RpcConnection:
             await cancel_and_wait(self._requests)
 
     async def _receive(self, text: str) -> None:
+        self.has_asked = True
         try:
             request = await self._admit(text)
         except RefusalError as refusal:

@@ -304,7 +304,7 @@ class NodeServer:
     # --- clients ------------------------------------------------------------------------------------------------------
 
     async def _serve_websocket(self, request: web.Request) -> web.StreamResponse:
-        if self._is_stopping or len(self._connections) >= self._limits.max_connections:
+        if self._is_stopping or not self._has_place():
             return web.Response(status=503, headers={"Retry-After": "1"})
         if (turned_away := self._turned_away()) is not None:
             return turned_away
@@ -322,8 +322,18 @@ class NodeServer:
         try:
             await connection.run()
         finally:
-            del self._connections[connection]
+            self._connections.pop(connection, None)
         return websocket
+
+    def _has_place(self) -> bool:
+        """Whether one more client may connect; if need be the first one goes that has asked for nothing yet."""
+        if len(self._connections) < self._limits.max_connections:
+            return True
+        silent = next((connection for connection in self._connections if not connection.has_asked), None)
+        if silent is not None:
+            silent.cut()
+            del self._connections[silent]
+        return silent is not None
 
     async def _serve_post(self, request: web.Request) -> web.StreamResponse:
         task = _current_task()
