@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
@@ -23,12 +24,15 @@ from dan_async.devnet import Devnet, NodeLimits
 from dan_async.devnet.gateway.server import GatewayLimits
 from dan_async.devnet.node.server import NodeMethods
 from dan_async.devnet.peers.handshake import Dialler, LinkKeys
+from dan_async.devnet.peers.links import PeerLinks
 from dan_async.errors import DanError, NodeCode
 from dan_async.protocols import fields
 from dan_async.protocols.gateway import Operation
 from dan_async.protocols.node import final_challenge
+from dan_async.protocols.node_claims import Acknowledgement
 from dan_async.transport import HttpTransport, WebSocketTransport
-from tests.devnet.raw_client import Keygen, connect_all
+from dan_async.types import OperatorAddress
+from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, text_request
 from tests.devnet.test_hostile_bytes import FRAMES, REQUESTS, frame, posted, upgraded
 from tests.fuzz.engine import Check, Target, blobs, changed, outcome, places_in, register, rows
@@ -470,6 +474,101 @@ async def _peer_sessions() -> AsyncIterator[AsyncCheck]:
             return f"{code.name} {str(error)[:60]}"
 
         yield check
+
+
+def _lied(frame: bytes, changes: Sequence[bytes], number: int) -> bytes:
+    """The frame of that number with the changes that are meant for it: which, where, how, and the bytes."""
+    for change in changes:
+        which, where, how, new = change[0], change[1], change[2], change[3:]
+        if which % 12 != number % 12:
+            continue
+        at = where % 34 if how >= 224 else 34 + where * (len(frame) - 34) // 256  # mostly in the body
+        end = at + (len(new), 0, 1, len(frame))[how % 4]
+        frame = frame[:at] + new + frame[end:]
+    return frame
+
+
+def _lies(kept: Sequence[Any]) -> st.SearchStrategy[list[bytes]]:
+    change = st.tuples(st.binary(min_size=3, max_size=3), st.binary(max_size=40)).map(b"".join)
+    return st.lists(change, min_size=1, max_size=2)
+
+
+@opened("peer-rounds", _lies, is_kept=False)
+@contextlib.asynccontextmanager
+async def _peer_rounds() -> AsyncIterator[AsyncCheck]:
+    """
+    A key generation, a presignature and a signature of real nodes, one of which sends other bytes than it should.
+
+    Each node's answer is a result or an error of the protocol.
+    """
+    changes: list[bytes] = []
+    sent = used = 0
+    is_banned = False
+    liar = ""
+    send = PeerLinks.send
+
+    def lie(links: PeerLinks, peer: OperatorAddress, frame: bytes) -> bool:
+        nonlocal sent
+        if links._identity.operator == liar:
+            sent += 1
+            frame = _lied(frame, changes, sent)
+        return send(links, peer, frame)
+
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(mock.patch.object(PeerLinks, "send", lie))
+        current = contextlib.AsyncExitStack()
+        nodes: list[Any] = []
+
+        async def check(row: list[bytes]) -> str:
+            nonlocal changes, sent, used, liar, nodes, current, is_banned
+            if used % 20 == 0 or is_banned:  # for good
+                await current.aclose()
+                changes, current = [], contextlib.AsyncExitStack()
+                devnet = await current.enter_async_context(Devnet(2, 3, limits=_LIMITS, gateway=False))
+                nodes = await current.enter_async_context(connect_all(devnet))
+                liar = nodes[used % 3].operator
+            used += 1
+            changes, sent = row, 0
+            keygen = Keygen(nodes=nodes, t=2)
+            params = fields.encode(await keygen.prepare())
+            made = await asyncio.gather(
+                *(n.call("dan_keygen", params) for n in nodes), return_exceptions=True
+            )
+            said = [_answer(each) for each in made]
+            acknowledged = [each for each in made if isinstance(each, dict)]
+            if acknowledged:
+                ack = Acknowledgement.read_whole(acknowledged[0])
+                signer = Signer(
+                    nodes=nodes,
+                    ack=ack,
+                    key=keygen.key,
+                    eph_id=keygen.claim.eph_id,
+                    owner=keygen.signer.operator,
+                )
+                chosen = [0, 1] if liar in signer.signers([0, 1]) else [1, 2]
+                request = signer.sign_params(signer.setup([text_request()]), chosen)
+                text = fields.encode(request)
+                signed = await asyncio.gather(
+                    *(n.call("dan_sign", text) for n in signer.chosen(request.signers)),
+                    return_exceptions=True,
+                )
+                said += [_answer(each) for each in signed]
+                is_banned = any("FAILED" in each for each in said)
+            return " ".join(said)[:160]
+
+        try:
+            yield check
+        finally:
+            await current.aclose()
+
+
+def _answer(made: Any) -> str:
+    if isinstance(made, dict):
+        return "made"
+    assert isinstance(made, RpcFaultError), repr(made)
+    code = NodeCode(made.code)
+    assert code is not NodeCode.INTERNAL_ERROR, made
+    return f"{code.name}: {re.sub('[0-9]+', '', str(made.args[0]))[-60:]}"
 
 
 # --- the client -------------------------------------------------------------------------------------------------------

@@ -248,7 +248,8 @@ class _LoudLog(logging.Handler):
         self.seen: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.ERROR or record.exc_info:
+        is_ban = ": banned: " in record.getMessage()  # that must be seen, and is no failure of the node's
+        if record.exc_info or (record.levelno >= logging.ERROR and not is_ban):
             trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
             self.seen.append(f"{record.name}: {record.getMessage()}\n{trace}")
 
