@@ -207,6 +207,21 @@ async def test_handshakes_end_in_time_and_are_bounded(make_devnet, monkeypatch, 
     assert set(replies) == {b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"}
 
 
+async def test_clients_that_say_nothing_to_a_gateway_keep_nobody_out(make_devnet):
+    """Of too many connections the oldest goes whose first frame has not come; who is being served stays."""
+    devnet = await make_devnet(2, 2, gateway=False)
+    url = await devnet.add_gateway(limits=GatewayLimits(max_connections=3, first_frame_s=30))
+    opening = json.dumps({"metadata": [], "signAlg": "secp256k1"})
+    async with contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        silent = [await session.ws_connect(f"{url}/keygen") for _ in range(6)]
+        for websocket in silent[:3]:
+            assert (await websocket.receive(timeout=5)).type is not aiohttp.WSMsgType.TEXT
+        async with session.ws_connect(f"{url}/keygen") as asking:
+            await asking.send_str(opening)
+            assert (await asking.receive(timeout=5)).data == 4400
+
+
 async def test_a_slow_drip_of_headers_ends_in_time(make_devnet, monkeypatch):
     """A byte now and then does not buy more time."""
     monkeypatch.setattr("dan_async.devnet.node.server._REQUEST_S", 0.5)

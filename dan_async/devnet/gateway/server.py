@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -75,6 +76,8 @@ class GatewayServer:
         self._token = token
         self._limits = limits or GatewayLimits()
         self._serving: set[asyncio.Task[Any]] = set()
+        #: The connections whose first frame has not come, the oldest first.
+        self._silent: dict[asyncio.Transport, None] = {}
         self._runner: web.AppRunner | None = None
         self._door: Door | None = None
 
@@ -105,13 +108,17 @@ class GatewayServer:
             compress=False, max_msg_size=self._limits.max_frame_bytes, timeout=CLOSE_S
         )
         await websocket.prepare(request)
-        task = asyncio.current_task()
+        task, transport = asyncio.current_task(), request.transport
         assert task is not None
+        if transport is None:
+            return websocket
         self._serving.add(task)
+        self._silent[transport] = None
         try:
-            await self._operate(request, websocket)
+            await self._operate(request, websocket, lambda: self._silent.pop(transport, None))
         finally:
             self._serving.discard(task)
+            self._silent.pop(transport, None)
         return websocket
 
     def _refuse(self, request: web.Request) -> web.Response | None:
@@ -120,18 +127,26 @@ class GatewayServer:
         if self._token is not None and not _has_token(request, self._token):
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         if len(self._serving) >= self._limits.max_connections:
-            return web.Response(status=503, headers={"Retry-After": "1"})
+            if not self._silent:
+                return web.Response(status=503, headers={"Retry-After": "1"})
+            silent = next(iter(self._silent))  # those who say nothing keep nobody out
+            del self._silent[silent]
+            silent.abort()
         return None
 
-    async def _operate(self, request: web.Request, websocket: web.WebSocketResponse) -> None:
+    async def _operate(
+        self, request: web.Request, websocket: web.WebSocketResponse, on_frame: Callable[[], object]
+    ) -> None:
         api_version: ApiVersion = "v2" if request.match_info["version"] == "v2" else "v1"
         peer = _Peer(websocket)
         try:
+            first_frame = await peer.receive(self._limits.first_frame_s)
+            on_frame()
             result = await serve_exchange(
                 self._network,
                 Operation(request.match_info["operation"]),
                 api_version,
-                first_frame=await peer.receive(self._limits.first_frame_s),
+                first_frame=first_frame,
                 send=peer.send,
                 receive=lambda: peer.receive(self._limits.wallet_s),
                 deadline=Deadline(self._limits.operation_s),
