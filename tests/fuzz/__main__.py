@@ -6,6 +6,7 @@ import argparse
 import secrets
 import sys
 import time
+import traceback
 
 from tests.fuzz import doors, targets  # noqa: F401 - they register themselves
 from tests.fuzz.engine import TARGETS, Run, keep, run
@@ -33,8 +34,13 @@ def main() -> int:
         for name in names:
             if turn and time.monotonic() >= end:
                 break
-            found = run(TARGETS[name], number=number + turn, seconds=min(_TURN_S, share))
             total = totals[name]
+            try:
+                found = run(TARGETS[name], number=number + turn, seconds=min(_TURN_S, share))
+            except Exception:
+                total.failures.append(traceback.format_exc())
+                print(f"FAILURE of {name}: not run\n{total.failures[-1]}", flush=True)
+                continue
             total.inputs += found.inputs
             total.seconds += found.seconds
             total.labels += found.labels
