@@ -13,6 +13,7 @@ from dan_async.devnet.context import NodeLimits
 from dan_async.devnet.faults.kinds import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ClaimOtherThreshold,
     Crash,
     CrashInSigning,
     DealWrongShare,
@@ -37,6 +38,7 @@ from dan_async.devnet.faults.kinds import (
 __all__ = [
     "AcknowledgeOtherKey",
     "CheatInSigning",
+    "ClaimOtherThreshold",
     "Crash",
     "CrashInSigning",
     "DealWrongShare",

@@ -8,13 +8,15 @@ import ipaddress
 import logging
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, http_exceptions, web
 from aiohttp.typedefs import Handler
 from attrs import define, field
 
+from dan_async._values import check_list, check_text
 from dan_async.errors import InvalidFieldError
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,32 @@ def check_loopback(host: str) -> str:
     return host
 
 
+def check_origins(field: str, value: object) -> tuple[str, ...]:
+    """Check that a value is a list of the origins of web pages."""
+    origins = check_list(field, value)
+    for origin in origins:
+        url = urlsplit(check_text(field, origin, most=300))
+        if not url.netloc or "@" in url.netloc or origin != f"{url.scheme}://{url.netloc.lower()}":
+            raise InvalidFieldError(
+                field, "must be origins, as location.origin says", hint="For example http://localhost:5173"
+            )
+    return origins
+
+
+def refusing_origins(allowed: Collection[str]) -> Any:
+    """Return the middleware that turns web pages away, but for those of the allowed origins."""
+
+    # Any page may open WebSockets, and POST, to loopback; its browser says with Origin whose page it is, and no other
+    # client has a reason to.
+    @web.middleware
+    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not set(request.headers.getall("Origin", ())) <= set(allowed):
+            return web.Response(status=403, text="this origin is not allowed here")
+        return await handler(request)
+
+    return admit
+
+
 def listening_socket(host: str, port: int) -> socket.socket:
     """Bind a socket for a node to listen on, at a port that a ``PortReservation`` holds."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -67,8 +95,13 @@ def listening_socket(host: str, port: int) -> socket.socket:
 class PortReservation:
     """A port held by a bound socket that never listens: connections are refused, and no other program is given the port."""
 
-    def __init__(self, host: str) -> None:
-        self._socket = listening_socket(host, 0)
+    def __init__(self, host: str, port: int = 0) -> None:
+        if port:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                # Two that share a port by SO_REUSEPORT would each get some of the connections.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        self._socket = listening_socket(host, port)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         if not hasattr(socket, "SO_REUSEPORT"):
@@ -116,7 +149,7 @@ class Arrivals:
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
 
     def runner(self, app: web.Application) -> web.AppRunner:
-        app.middlewares.append(self._admit)
+        app.middlewares.insert(0, self._admit)
         # Compressed bodies are not unpacked: their size says nothing, and one that is broken is answered badly.
         options: Mapping[str, Any] = {"auto_decompress": False, "max_headers": _MOST_HEADERS}
         return web.AppRunner(

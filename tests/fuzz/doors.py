@@ -28,8 +28,7 @@ from dan_async.devnet.peers.links import PeerLinks
 from dan_async.errors import DanError, NodeCode
 from dan_async.protocols import fields
 from dan_async.protocols.gateway import Operation
-from dan_async.protocols.node import final_challenge
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import Acknowledgement, final_challenge
 from dan_async.transport import HttpTransport, WebSocketTransport
 from dan_async.types import OperatorAddress
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all

@@ -29,7 +29,7 @@ from dan_async.devnet.peers.messages import AbortNotice, PeerMessage
 from dan_async.errors import DanError, InvalidFieldError, ProtocolError
 from dan_async.permissions import decode_calls, parse_permissions
 from dan_async.permissions.checking import find_refusal
-from dan_async.protocols import fields, node, node_claims, node_signing
+from dan_async.protocols import fields, node
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.gateway import Operation, Revision
 from dan_async.protocols.results import decode_keygen_results, decode_signgen_results
@@ -150,8 +150,8 @@ _PARAMS = (
     node.ChallengeParams,
     node.KeygenParams,
     node.SettleParams,
-    node_signing.PresignParams,
-    node_signing.SignParams,
+    node.PresignParams,
+    node.SignParams,
 )
 
 
@@ -163,7 +163,7 @@ def _params(text: str) -> str:
         def twice(kind: Any = kind) -> None:
             found = fields.decode(kind, load(text))
             assert fields.decode(kind, load(fields.encode(found))) == found
-            if kind is node_signing.SignParams:
+            if kind is node.SignParams:
                 read_messages(read_sign(found))
             elif kind is node.KeygenParams:
                 for operation in ("keygen", "addEphemeralKey", "revokeEphemeralKey", "registerPasskey"):
@@ -181,12 +181,12 @@ def _params(text: str) -> str:
 _RESULTS = (
     node.Identity,
     node.ChallengeResult,
-    node_claims.Acknowledgement,
-    node_claims.Settlement,
-    node_claims.ChangeReceipt,
-    node_claims.PasskeyReceipt,
-    node_signing.PresignatureOffer,
-    node_signing.SignatureShares,
+    node.Acknowledgement,
+    node.Settlement,
+    node.ChangeReceipt,
+    node.PasskeyReceipt,
+    node.PresignatureOffer,
+    node.SignatureShares,
 )
 
 
@@ -198,7 +198,7 @@ def _results(text: str) -> str:
     said = set()
     for kind in _RESULTS:
         said.add(refused(partial(kind.read, value), ProtocolError))
-        if issubclass(kind, node_claims.SignedClaims):
+        if issubclass(kind, node.SignedClaims):
             said.add(refused(partial(kind.read_whole, value), ProtocolError))
     return " ".join(sorted(said))[:200]
 

@@ -9,6 +9,7 @@ import pytest
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ClaimOtherThreshold,
     Crash,
     CrashInSigning,
     DealWrongShare,
@@ -35,6 +36,7 @@ from dan_async.errors import InvalidFieldError
 
 ALL = [
     AcknowledgeOtherKey(),
+    ClaimOtherThreshold(),
     CheatInSigning(),
     Crash(),
     CrashInSigning(at_round=2, restart_after=0.5),
