@@ -375,7 +375,7 @@ async def test_a_strangers_typed_data_is_not_hashed(signer, monkeypatch):
     stranger = evolve(signer, key=EphemeralKey.generate("secp256k1"))
     foreign = stranger.sign_params(stranger.setup([request]))
     forged = evolve(signer.sign_params(signer.setup([request])), request_id="0x" + "ab" * 32)
-    async with stall_detector(0.05):
+    async with stall_detector(0.1):
         assert await code(signer, unknown) == NodeCode.UNKNOWN_KEY
         assert await code(signer, foreign) == NodeCode.EPHEMERAL_KEY_REFUSED
         assert await code(signer, forged) == NodeCode.CHALLENGE_MISMATCH
