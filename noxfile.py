@@ -1,5 +1,5 @@
 """
-Sessions: lint, typing, tests, tests_min, tally, package, matrix, interop, signatures, docs, batch, bench, soak.
+Sessions: lint, typing, tests, tests_min, tally, package, matrix, interop, signatures, docs, batch, bench, soak, fuzz.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -190,6 +190,13 @@ def soak(session: nox.Session) -> None:
     """Ten minutes in a network where something is always going wrong; shorter: nox -s soak -- --seconds 60 --seed 7."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed everything that takes a stranger's input, for five minutes or as told: nox -s fuzz -- --minutes 60 --keep."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 def lowest(line: str) -> str:

@@ -130,7 +130,10 @@ def _json_lines(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
 
 def _csv_rows(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
     reader = csv.reader(_lines(file), strict=True)
-    header = [name.strip() for name in next(reader, [])]
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error:
+        header = []
     if not header or any(_plain(name) not in _KNOWN for name in header):
         raise ConfigurationError(
             "the first line of the CSV does not name the columns",

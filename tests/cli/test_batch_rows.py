@@ -44,6 +44,13 @@ def test_csv() -> None:
     assert "3 columns" in fourth.problem
 
 
+@pytest.mark.parametrize("text", ["", "\rid,chainId\n", 'id,"', "id,nothing\n"])
+def test_a_csv_without_columns_is_refused(text: str) -> None:
+    """Also where its first line is no CSV."""
+    with pytest.raises(ConfigurationError, match="does not name the columns"):
+        list(read_rows(io.StringIO(text, newline=""), "csv"))
+
+
 def test_wallet_lists() -> None:
     """A private key or an address on each line; comments are passed over."""
     key, address, wrong = rows(f"# owners\n{KEY}\n  {ADDRESS}\n\nnonsense\n", "wallets")
