@@ -167,7 +167,10 @@ def measure(threshold: Threshold, effort: Effort) -> dict[str, Any]:
         presignatures, sent = timer.run("presignature", lambda signers=signers: group.presign(signers))
         shares = timer.run(
             "shares",
-            lambda made=presignatures, digest=digest: [make_share(i, p, digest) for i, p in made.items()],
+            lambda made=presignatures, digest=digest: {
+                f"0x{i:040x}": make_share(i, p, digest, [f"0x{j:040x}" for j in made])
+                for i, p in made.items()
+            },
         )
         public_key = group.shares[signers[0]].public_key
         timer.run(

@@ -2,21 +2,87 @@
 Shares of a signature into the signature (docs/node-protocol.md, "Putting the shares together").
 
 Follows the last step of DKLs23 (ePrint 2023/765, Protocol 3.6): s = Σw / Σu. Pure, and nothing leaves here that does not
-recover to the key: a wrong share spoils the signature, and nothing shows whose it was.
+recover to the key. Where the shares make no signature, each is checked by its commitments: at least one node is a liar, or
+two contradict each other, one of which is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
 
 from attrs import frozen
 
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import HALF_ORDER, ORDER
+from dan_async.crypto.curve import (
+    HALF_ORDER,
+    ORDER,
+    Point,
+    add,
+    base_multiply,
+    decode,
+    encode,
+    negate,
+    weighted_sum,
+)
 from dan_async.crypto.signature import recover_public_key
-from dan_async.errors import AcknowledgementError, DanError, SignatureCheckError
-from dan_async.protocols.node_signing import SignatureShare, SignatureShares
+from dan_async.errors import AcknowledgementError, DanError, InvalidFieldError, SignatureCheckError
+from dan_async.protocols.node_signing import (
+    PresignatureOffer,
+    SignatureClaims,
+    SignatureShare,
+    SignatureShares,
+    commitments_hash,
+    nonce_shift,
+    proof_challenge,
+    shift_nonce,
+)
 from dan_async.types import Address, MpcKeyId, OperatorAddress, RequestId
+
+#: What each signer offered of one presignature.
+Offers = Mapping[OperatorAddress, PresignatureOffer]
+
+#: Two nodes that contradict each other, ascending: at least one of them lies, and nobody else can tell which.
+Dispute = tuple[OperatorAddress, OperatorAddress]
+
+
+class SpoiltSharesError(SignatureCheckError):
+    """
+    The nodes' shares make no signature, or their presignature is none.
+
+    ``liars`` are those whose own words prove it, ``disputes`` the pairs of which one lies. No honest node is a liar, and
+    unless none of the signers is honest there is a liar or a dispute.
+    """
+
+    def __init__(self, liars: Collection[OperatorAddress] = (), disputes: Collection[Dispute] = ()) -> None:
+        super().__init__(
+            "the nodes' shares make no signature of the key",
+            hint="At least one of these nodes is faulty or dishonest; others may do better",
+            phase="signing",
+        )
+        self.liars = tuple(liars)
+        self.disputes = tuple(disputes)
+
+    @property
+    def disputants(self) -> frozenset[OperatorAddress]:
+        """Everybody who is in a dispute."""
+        return frozenset(operator for pair in self.disputes for operator in pair)
+
+    def failures(self, request_id: RequestId) -> dict[OperatorAddress, DanError]:
+        """Return the failure of each liar."""
+        return {
+            liar: _uncounted(liar, "it does not fit the node's own commitments", request_id)
+            for liar in self.liars
+        }
+
+
+def check_offers(offers: Offers) -> None:
+    """Raise a SpoiltSharesError if the signers do not offer one presignature: honest ones do."""
+    facts = {
+        operator: (offer.presignature_id, offer.nonce_point, offer.public_key)
+        for operator, offer in offers.items()
+    }
+    _refuse_disputes([pair for pair in _pairs(facts) if facts[pair[0]] != facts[pair[1]]])
 
 
 @frozen(kw_only=True)
@@ -26,19 +92,14 @@ class ExpectedShares:
     request_id: RequestId
     key_id: MpcKeyId
     digests: tuple[bytes, ...]
-    presignature_ids: tuple[bytes, ...] | None  # one for each digest; None if the nodes choose
+    presignatures: tuple[Offers, ...] | None  # one for each digest; None if the nodes choose
     address: Address | None  # None if it is not known beforehand
 
     def check(self, operator: OperatorAddress, shares: SignatureShares) -> None:
         """Check one signer's answer by itself. Whether its numbers are right shows only when all are put together."""
         problem = self._problem(operator, shares)
         if problem:
-            raise AcknowledgementError(
-                f"the signature share does not count: {problem}",
-                hint="The node is faulty or dishonest; tell its operator",
-                node=operator,
-                request_id=self.request_id,
-            )
+            raise _uncounted(operator, problem, self.request_id)
 
     def _problem(self, operator: OperatorAddress, shares: SignatureShares) -> str:
         claims = shares.claims
@@ -46,9 +107,12 @@ class ExpectedShares:
             return "it is for another request or key"
         if tuple([share.digest for share in claims.shares]) != self.digests:
             return "it is for another message"
-        spent = tuple([share.presignature_id for share in claims.shares])
-        if self.presignature_ids is not None and spent != self.presignature_ids:
-            return "it is from another presignature"
+        for share, offers in zip(claims.shares, self.presignatures or (), strict=False):
+            offer = offers[operator]
+            if (share.presignature_id, share.nonce_point) != (offer.presignature_id, offer.nonce_point):
+                return "it is from another presignature"
+            if commitments_hash(share.presignature_id, share.commitments) != offer.commitment:
+                return "its commitments are not those that the node made beforehand"
         if self.address is not None and _address_of(claims.public_key) != self.address:
             return "it is of another public key"
         if shares.operator != operator or shares.signer(self.request_id) != operator:
@@ -60,43 +124,181 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     """
     Put the answers of all t signers together, each of which ``ExpectedShares.check`` has passed.
 
-    For each message 65 bytes r, s (low), v (27 or 28), which recover to the key; else it is a SignatureCheckError.
+    For each message 65 bytes r, s (low), v (27 or 28), which recover to the key; else it is a SpoiltSharesError.
     """
-    facts = {(answer.claims.public_key, len(answer.claims.shares)) for answer in answers}
-    if len(facts) != 1 or len({answer.party_index for answer in answers}) != len(answers):
-        raise _spoilt()
+    found = {answer.operator: answer for answer in answers}
+    facts = {operator: _facts(answer.claims) for operator, answer in found.items()}
+    _refuse_disputes(
+        [
+            (one, other)
+            for one, other in _pairs(found)
+            if facts[one] != facts[other] or found[one].party_index == found[other].party_index
+        ]
+    )
     public_key = answers[0].claims.public_key
-    rows = zip(*[answer.claims.shares for answer in answers], strict=True)
-    return tuple([combine_shares(row, public_key=public_key) for row in rows])
+    return tuple(
+        [
+            combine_shares(
+                {operator: answer.claims.shares[place] for operator, answer in found.items()},
+                public_key=public_key,
+            )
+            for place in range(len(answers[0].claims.shares))
+        ]
+    )
 
 
-def combine_shares(shares: Sequence[SignatureShare], *, public_key: bytes) -> bytes:
-    """Make one signature, 65 bytes r, s, v, of every signer's share; raise a SignatureCheckError if they make none."""
-    first = shares[0]
-    if len({(share.presignature_id, share.nonce_point, share.digest) for share in shares}) != 1:
-        raise _spoilt()
-    denominator = sum([share.u for share in shares]) % ORDER
-    if not denominator:
-        raise _spoilt()
-    s = sum([share.w for share in shares]) * pow(denominator, -1, ORDER) % ORDER
-    odd = first.nonce_point[0] & 1
-    if s > HALF_ORDER:  # -s belongs to -R, whose y has the other parity
-        s, odd = ORDER - s, odd ^ 1
-    signature = first.nonce_point[1:] + s.to_bytes(32, "big") + bytes((27 + odd,))
-    try:
-        holds = recover_public_key(first.digest, signature) == public_key
-    except DanError:
-        holds = False
-    if not holds:
-        raise _spoilt()
+def combine_shares(shares: Mapping[OperatorAddress, SignatureShare], *, public_key: bytes) -> bytes:
+    """Make one signature, 65 bytes r, s, v, of every signer's share; raise a SpoiltSharesError if they make none."""
+    whole = _Whole.of(shares, public_key)
+    signature = whole.signature()
+    if signature is None:
+        raise whole.explain()
     return signature
 
 
-def _spoilt() -> SignatureCheckError:
-    return SignatureCheckError(
-        "the nodes' shares make no signature of the key",
-        hint="At least one of these nodes is faulty or dishonest; others may do better",
-        phase="signing",
+@frozen(kw_only=True)
+class _Whole:
+    """The shares of one signature, of all t signers in ascending order, and its nonce."""
+
+    shares: Mapping[OperatorAddress, SignatureShare]
+    public_key: bytes
+    shift: int
+    #: R', None if it is none.
+    nonce_point: bytes | None
+
+    @classmethod
+    def of(cls, shares: Mapping[OperatorAddress, SignatureShare], public_key: bytes) -> _Whole:
+        signers = sorted(shares, key=str.lower)
+        first = shares[signers[0]]
+        shift = nonce_shift(
+            presignature_id=first.presignature_id,
+            public_key=public_key,
+            digest=first.digest,
+            signers=signers,
+        )
+        try:
+            nonce_point = shift_nonce(first.nonce_point, shift)
+        except InvalidFieldError:
+            nonce_point = None
+        return cls(
+            shares={signer: shares[signer] for signer in signers},
+            public_key=public_key,
+            shift=shift,
+            nonce_point=nonce_point,
+        )
+
+    @property
+    def first(self) -> SignatureShare:
+        return next(iter(self.shares.values()))
+
+    def signature(self) -> bytes | None:
+        denominator = sum([share.u for share in self.shares.values()]) % ORDER
+        if self.nonce_point is None or not denominator:
+            return None
+        s = sum([share.w for share in self.shares.values()]) * pow(denominator, -1, ORDER) % ORDER
+        odd = self.nonce_point[0] & 1
+        if s > HALF_ORDER:  # -s belongs to -R', whose y has the other parity
+            s, odd = ORDER - s, odd ^ 1
+        signature = self.nonce_point[1:] + s.to_bytes(32, "big") + bytes((27 + odd,))
+        try:
+            holds = recover_public_key(self.first.digest, signature) == self.public_key
+        except DanError:
+            holds = False
+        return signature if holds else None
+
+    # --- who is wrong, where there is no signature ----------------------------------------------------------------------
+
+    def explain(self) -> SpoiltSharesError:
+        """Find the liars and the disputes."""
+        if self.nonce_point is None:
+            return SpoiltSharesError()
+        signers = tuple(self.shares)
+        terms: dict[Dispute, tuple[Point, ...]] = {}
+        liars = []
+        for signer, share in self.shares.items():
+            try:
+                points = [decode(point) for point in share.commitments.points]
+                others = [other for other in signers if other != signer]
+                for place, other in enumerate(others):
+                    terms[signer, other] = tuple(points[3 + 2 * place : 5 + 2 * place])
+                is_honest = (
+                    len(points) == 3 + 2 * len(others)
+                    and self._fits(share, points)
+                    and self._is_proven(share, points)
+                )
+            except InvalidFieldError:
+                is_honest = False
+            if not is_honest:
+                liars.append(signer)
+        disputes = [
+            (one, other)
+            for one, other in _pairs(signers)
+            if one not in liars
+            and other not in liars
+            and tuple(map(negate, terms[one, other])) != terms[other, one]
+        ]
+        return SpoiltSharesError(liars, disputes)
+
+    def _fits(self, share: SignatureShare, points: Sequence[Point]) -> bool:
+        """Return whether u·G = U + δ·Φ and w·G = h·Φ + r·V."""
+        assert self.nonce_point is not None
+        mask, u, v = points[:3]
+        digest, r = (int.from_bytes(part, "big") for part in (share.digest, self.nonce_point[1:]))
+        return (
+            share.u != 0
+            and share.w != 0
+            and weighted_sum([(1, u), (self.shift, mask)]) == base_multiply(share.u)
+            and weighted_sum([(digest, mask), (r, v)]) == base_multiply(share.w)
+        )
+
+    def _is_proven(self, share: SignatureShare, points: Sequence[Point]) -> bool:
+        """Return whether the proof holds: Φ, U - ΣP and V - ΣQ are the same multiple of G, R and Y."""
+        mask, u, v = points[:3]
+        challenge, response = (
+            int.from_bytes(part, "big")
+            for part in (share.commitments.proof[:32], share.commitments.proof[32:])
+        )
+        statements = (
+            (base_multiply(1), mask),
+            (decode(share.nonce_point), add([u, *map(negate, points[3::2])])),
+            (decode(self.public_key), add([v, *map(negate, points[4::2])])),
+        )
+        announced = []
+        for base, multiple in statements:
+            point = None if multiple is None else weighted_sum([(response, base), (-challenge, multiple)])
+            if point is None:
+                return False
+            announced.append(encode(point))
+        return share.commitments.proof[:32] == proof_challenge(
+            presignature_id=share.presignature_id,
+            public_key=self.public_key,
+            nonce_point=share.nonce_point,
+            points=share.commitments.points,
+            announcements=announced,
+        )
+
+
+def _facts(claims: SignatureClaims) -> Hashable:
+    """Return all that honest signers say alike."""
+    shares = [(share.presignature_id, share.nonce_point, share.digest) for share in claims.shares]
+    return claims.public_key, tuple(shares)
+
+
+def _pairs(operators: Iterable[OperatorAddress]) -> Iterable[Dispute]:
+    return combinations(sorted(operators, key=str.lower), 2)
+
+
+def _refuse_disputes(disputes: Collection[Dispute]) -> None:
+    if disputes:
+        raise SpoiltSharesError(disputes=disputes)
+
+
+def _uncounted(operator: OperatorAddress, problem: str, request_id: RequestId) -> AcknowledgementError:
+    return AcknowledgementError(
+        f"the signature share does not count: {problem}",
+        hint="The node is faulty or dishonest; tell its operator",
+        node=operator,
+        request_id=request_id,
     )
 
 

@@ -37,7 +37,7 @@ from dan_async.protocols.node import MOST_RESTARTS, SETTLE_KEYGEN, Result, malfo
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
 
 #: Longest text of claims, in characters.
-_MOST_CLAIMS = 64 * 1024
+_MOST_CLAIMS = 256 * 1024
 
 
 @frozen(kw_only=True)

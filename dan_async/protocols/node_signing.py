@@ -2,7 +2,7 @@
 dan-node/1: presignatures and signatures (docs/node-protocol.md, "Signing").
 
 ``dan_presign`` has t nodes prepare one signature, authorised by the ephemeral key; ``dan_sign`` turns it into shares of a
-signature over one message. A client puts the shares together itself.
+signature over one message. A client puts the shares together itself, and can check each of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Annotated
 from attrs import field, frozen
 
 from dan_async.config import MAX_PARTIES
-from dan_async.crypto.curve import ORDER
+from dan_async.crypto.curve import ORDER, add, base_multiply, encode
+from dan_async.crypto.curve import decode as decode_point
 from dan_async.crypto.hashes import tagged_hash, u32
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.fields import (
@@ -21,6 +22,7 @@ from dan_async.protocols.fields import (
     KEY_ID,
     POINT,
     REQUEST_ID,
+    hex_bytes,
     hex_text,
     list_of,
     nested,
@@ -85,6 +87,53 @@ def presignature_id(session: bytes, nonce_point: bytes) -> bytes:
     return tagged_hash("dan-node/1 presignature", session, nonce_point)
 
 
+def nonce_shift(
+    *, presignature_id: bytes, public_key: bytes, digest: bytes, signers: Sequence[OperatorAddress]
+) -> int:
+    """
+    Return δ, which moves the nonce of a presignature when its message is known: R' = R + δ·G.
+
+    H("dan-node/1 nonce shift", presignature id, public key, digest, number of signers, each signer), modulo q. Without it,
+    whoever knows R before the message could choose the message by it (Groth and Shoup, EUROCRYPT 2022, section 6).
+    """
+    hashed = tagged_hash(
+        "dan-node/1 nonce shift", presignature_id, public_key, digest, u32(len(signers)), *map(raw, signers)
+    )
+    return int.from_bytes(hashed, "big") % ORDER
+
+
+def shift_nonce(nonce_point: bytes, shift: int) -> bytes | None:
+    """Return R'; None in the case, which does not occur, that no signature can have it."""
+    shifted = add([decode_point(nonce_point), *([base_multiply(shift)] if shift else [])])
+    if shifted is None:
+        return None
+    encoded = encode(shifted)
+    return encoded if 0 < int.from_bytes(encoded[1:], "big") < ORDER else None
+
+
+def commitments_hash(presignature_id: bytes, commitments: Commitments) -> bytes:
+    """H("dan-node/1 commitments", presignature id, each point, the proof)."""
+    return tagged_hash("dan-node/1 commitments", presignature_id, *commitments.points, commitments.proof)
+
+
+def proof_challenge(
+    *,
+    presignature_id: bytes,
+    public_key: bytes,
+    nonce_point: bytes,
+    points: Sequence[bytes],
+    announcements: Sequence[bytes],
+) -> bytes:
+    """
+    The challenge c of the proof in a signer's commitments.
+
+    H("dan-node/1 commitments proof", presignature id, public key, R, each point, k·G, k·R, k·Y).
+    """
+    return tagged_hash(
+        "dan-node/1 commitments proof", presignature_id, public_key, nonce_point, *points, *announcements
+    )
+
+
 def sign_challenge(
     *,
     request_id: RequestId,
@@ -127,7 +176,7 @@ class PresignParams:
 
 @frozen(kw_only=True)
 class PresignatureOffer(Result):
-    """Result of ``dan_presign``. Honest signers say the same."""
+    """Result of ``dan_presign``. Honest signers say the same, but for the commitment and when it expires."""
 
     TITLE = "the presignature"
 
@@ -136,6 +185,8 @@ class PresignatureOffer(Result):
     #: R.
     nonce_point: Annotated[bytes, wire("noncePoint", POINT)]
     public_key: Annotated[bytes, wire("publicKey", POINT)]
+    #: ``commitments_hash`` of this signer's commitments, which come with its share.
+    commitment: Annotated[bytes, wire("commitment", HASH)]
     #: When the nodes throw it away, in Unix seconds.
     expires_at: Annotated[int, wire("expiresAt", number(0, _LATEST))]
 
@@ -179,12 +230,24 @@ class SignParams:
 
 
 @frozen(kw_only=True)
+class Commitments:
+    """A signer's numbers in a presignature as points, by which its share can be checked (``nodes.signature_shares``)."""
+
+    #: φ·G, u·G, v·G; then for each other signer, ascending, what the two have exchanged: P and Q.
+    points: Annotated[tuple[bytes, ...], wire("points", list_of(POINT, 5, 3 + 2 * (MAX_PARTIES - 1)))]
+    #: Challenge and response, 32 bytes each: u·G - ΣP = φ·R and v·G - ΣQ = φ·Y.
+    proof: Annotated[bytes, wire("proof", hex_bytes(64))]
+
+
+@frozen(kw_only=True)
 class SignatureShare:
-    """One signer's part of one signature: s = Σw / Σu over all signers."""
+    """One signer's part of one signature, whose nonce is R' = R + δ·G: s = Σw / Σu over all signers."""
 
     presignature_id: Annotated[bytes, wire("presignatureId", HASH)]
     #: R.
     nonce_point: Annotated[bytes, wire("noncePoint", POINT)]
+    #: Fixed before the message was known, where the presignature was.
+    commitments: Annotated[Commitments, wire("commitments", nested(Commitments))]
     #: The hash that it signed.
     digest: Annotated[bytes, wire("digest", HASH)]
     #: Its share of the denominator.

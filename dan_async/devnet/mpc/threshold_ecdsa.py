@@ -4,8 +4,9 @@ Threshold ECDSA in three rounds: t signers, any t of the n, from the shares that
 DKLs23 (Doerner, Kondi, Lee, shelat, "Threshold ECDSA in three rounds", ePrint 2023/765), Protocol 3.6. With λ_i the Lagrange
 coefficient of signer i, ζ_i its share of zero and a_i = λ_i·x_i + ζ_i (so that a = Σa_i is the key): signer i draws a nonce
 r_i and a mask φ_i, and multiplies r_i and a_i with every other signer's random χ (``vole``). The results are shares u_i
-of r·φ and v_i of a·φ, for r = Σr_i and φ = Σφ_i. With w_i = h·φ_i + R_x·v_i, s = Σw_i / Σu_i = (h + R_x·a)/r. Nobody ever
-holds the key, the nonce, or the mask.
+of r·φ and v_i of a·φ, for r = Σr_i and φ = Σφ_i. When the digest h is known, the nonce becomes r' = r + δ, for a public δ
+that is a hash of it (``protocols.node_signing.nonce_shift``). With u'_i = u_i + δ·φ_i and w_i = h·φ_i + R'_x·v_i,
+s = Σw_i / Σu'_i = (h + R'_x·a)/r'. Nobody ever holds the key, the nonce, or the mask.
 
 Adversary: static, malicious, up to t - 1 of the n parties, in the random-oracle model under the computational
 Diffie-Hellman assumption; security with abort, not robustness. The checks that the multiplied numbers are those behind
@@ -13,13 +14,27 @@ R_i and A_i (here ``Γ``) name the culprit, as do those of the extension and the
 shares that do not add up name one only where there is one other signer. The client puts the shares of s together, and
 checks the signature (``nodes.signature_shares``).
 
-Two things go beyond the paper: A_i is committed to along with R_i, and round 2 carries a hash of all commitments, so that
-nobody opens different values to different signers unnoticed. Which t parties sign is fixed from the start.
+Four things go beyond the paper. A_i is committed to along with R_i, and round 2 carries a hash of all commitments, so that
+nobody opens different values to different signers unnoticed. Which t parties sign is fixed from the start. Presignatures
+are re-randomised (Groth and Shoup, EUROCRYPT 2022, section 6): R is known before the digest is, and a digest chosen by R
+would cost ECDSA much of its security margin. And each signer publishes commitments, by which anyone can tell whose share
+is wrong. These last are our own addition, and heuristic: DKLs23's proof does not cover them.
 
-Rounds 1 and 2 need no digest; they leave a ``Presignature``, which fixes the nonce before the digest is known. That
-costs ECDSA some security margin, which matters for signers of a great many presignatures at a time (Groth and Shoup,
-EUROCRYPT 2022, section 6): keep few in stock. Used for two digests, one presignature gives the key away. So it signs once,
-and has no form in which it could be stored: it does not outlive the process.
+The commitments of signer i are Φ_i = φ_i·G, U_i = u_i·G and V_i = v_i·G, and for each other signer j the points
+
+    P_ij = ψ_ji·R_i - ψ_ij·R_j + Γu_ij - Γu_ji    and    Q_ij = ψ_ji·A_i - ψ_ij·A_j + Γv_ij - Γv_ji
+
+of round 2, where ψ_ij and Γ_ij are what i sent to j. As c_ij + d_ji = r_i·χ_ji and ψ_ij = φ_i - χ_ij, U_i - Σ_j P_ij is
+φ_i·R and V_i - Σ_j Q_ij is φ_i·Y, for the key Y = a·G. A proof of equal logarithms (D. Chaum and T. P. Pedersen, CRYPTO '92,
+section 3.2, with Fiat-Shamir) shows that both are the φ_i of Φ_i. And P_ij = -P_ji, Q_ij = -Q_ji, since both sides know all
+of it. So where the proofs and these equations hold, ΣU_i = φ·R and ΣV_i = φ·Y; and where each u'_i·G = U_i + δ·Φ_i and
+w_i·G = h·Φ_i + R'_x·V_i besides, the shares make the signature. A wrong share, or a wrong proof, is that signer's own
+contradiction; where P_ij and -P_ji differ, one of the two lies. An honest signer contradicts neither itself nor another
+honest one. The points show φ·R and φ·Y, and so, with Σu', multiples of G by r'^-1 and a·r'^-1: nothing that is known to
+be of use to anybody, but more than a signature shows.
+
+Rounds 1 and 2 need no digest; they leave a ``Presignature``. Used for two digests, one presignature gives the key away. So
+it signs once, and has no form in which it could be stored: it does not outlive the process.
 """
 
 from __future__ import annotations
@@ -39,6 +54,7 @@ from dan_async.crypto.curve import (
     encode,
     lagrange_coefficients,
     multiply,
+    weighted_sum,
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
 from dan_async.devnet.mpc.aborts import (
@@ -66,6 +82,14 @@ from dan_async.devnet.mpc.ot import EXTENSION_BYTES
 from dan_async.devnet.mpc.pairwise_setup import PairState, refuse_banned
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send
 from dan_async.errors import InvalidFieldError
+from dan_async.protocols.node_signing import (
+    Commitments,
+    nonce_shift,
+    presignature_id,
+    proof_challenge,
+    shift_nonce,
+)
+from dan_async.types import OperatorAddress
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -203,6 +227,7 @@ class SigningParty(Stepwise):
         self._commitments: dict[int, bytes] = {}
         self._receivers: dict[int, VoleReceiver] = {}
         self._sent: dict[int, tuple[int, ...]] = {}
+        self._gammas: dict[int, tuple[Point, Point]] = {}
 
     def __repr__(self) -> str:
         return f"SigningParty(index={self._index}, signers={self._signers}, step={self.next_step!r})"
@@ -241,9 +266,9 @@ class SigningParty(Stepwise):
         refuse_banned(self._pairs)
         received = from_all_others(self._index, self._signers, messages)
         replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
-        echo, psi = self._commitments_hash(), {}
-        for other, receiver in self._receivers.items():
-            psi[other] = scalar_to_bytes((self._mask - receiver.chi) % ORDER)
+        echo = self._commitments_hash()
+        for other, (first, second) in self._sent.items():
+            self._gammas[other] = base_multiply(first), base_multiply(second)
         nonce, points = self._opening[:NONCE_BYTES], self._opening[NONCE_BYTES:]
         return {
             other: Envelope(self._context, self._index, other).seal(
@@ -252,9 +277,9 @@ class SigningParty(Stepwise):
                     nonce=nonce,
                     nonce_point=points[:POINT_BYTES],
                     key_point=points[POINT_BYTES:],
-                    gamma_u=encode(base_multiply(self._sent[other][0])),
-                    gamma_v=encode(base_multiply(self._sent[other][1])),
-                    psi=psi[other],
+                    gamma_u=encode(self._gammas[other][0]),
+                    gamma_v=encode(self._gammas[other][1]),
+                    psi=scalar_to_bytes(self._psi(other)),
                     vole=reply,
                 )
             )
@@ -271,23 +296,27 @@ class SigningParty(Stepwise):
         if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
             raise SigningAbort(SigningReason.EQUIVOCATION)
         products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
-        key_points = [key_point for _, _, key_point in opened.values()]
-        total = add([base_multiply(self._key), *key_points])
+        own = base_multiply(self._nonce), base_multiply(self._key)
+        total = add([own[1], *(product.points[1] for product in products.values())])
         if total is None or encode(total) != self._share.public_key:
             raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
-        nonce_point = add([base_multiply(self._nonce), *(point for _, point, _ in opened.values())])
-        if nonce_point is None or not 0 < int.from_bytes(encode(nonce_point)[1:], "big") < ORDER:
+        nonce_point = add([own[0], *(product.points[0] for product in products.values())])
+        mask = self._mask + sum(product.psi for product in products.values())
+        u, v = (
+            (number * mask + sum(self._sent[i][k] + product.parts[k] for i, product in products.items()))
+            % ORDER
+            for k, number in enumerate((self._nonce, self._key))
+        )
+        if nonce_point is None or not u or not v:
             raise SigningAbort(SigningReason.DEGENERATE_NONCE)
-        mask = self._mask + sum(psi for psi, _, _ in products.values())
-        u = self._nonce * mask + sum(self._sent[i][0] + product[1] for i, product in products.items())
-        v = self._key * mask + sum(self._sent[i][1] + product[2] for i, product in products.items())
         presignature = Presignature(
             id=self._context,
             index=self._index,
             signers=self._signers,
             public_key=self._share.public_key,
             nonce_point=encode(nonce_point),
-            secrets=[(self._mask, u % ORDER, v % ORDER)],
+            commitments=self._commit_to(u, v, own, products, (nonce_point, total)),
+            secrets=[(self._mask, u, v)],
             pairs=self._pairs,
         )
         self._forget()
@@ -298,6 +327,7 @@ class SigningParty(Stepwise):
         self._opening = b""
         self._receivers = {}
         self._sent = {}
+        self._gammas = {}
 
     def _for_each_other(self, task: Callable[[int], T]) -> dict[int, T]:
         """Run a task for each other signer, and go on after a fault, so that no ban is missed."""
@@ -331,6 +361,45 @@ class SigningParty(Stepwise):
         parts = (self._commitments[i] for i in self._signers)
         return tagged_hash("dan-ecdsa/1 commitments", self._context, *parts)
 
+    def _psi(self, other: int) -> int:
+        return (self._mask - self._receivers[other].chi) % ORDER
+
+    def _commit_to(
+        self,
+        u: int,
+        v: int,
+        own: tuple[Point, Point],
+        products: Mapping[int, _Product],
+        bases: tuple[Point, Point],
+    ) -> Commitments:
+        """Put the commitments together; *own* are R_i and A_i, *bases* R and Y."""
+        points = [encode(base_multiply(number)) for number in (self._mask, u, v)]
+        for other in self._others:
+            product = products[other]
+            for k in (0, 1):
+                term = weighted_sum(
+                    [
+                        (product.psi, own[k]),
+                        (-self._psi(other), product.points[k]),
+                        (1, self._gammas[other][k]),
+                        (-1, product.gammas[k]),
+                    ]
+                )
+                if term is None:
+                    raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+                points.append(encode(term))
+        nonce, public_key, nonce_point = random_scalar(self._entropy), encode(bases[1]), encode(bases[0])
+        announced = (base_multiply(nonce), *(multiply(base, nonce) for base in bases))
+        challenge = proof_challenge(
+            presignature_id=presignature_id(self._context, nonce_point),
+            public_key=public_key,
+            nonce_point=nonce_point,
+            points=points,
+            announcements=[encode(point) for point in announced],
+        )
+        response = (nonce + int.from_bytes(challenge, "big") * self._mask) % ORDER
+        return Commitments(points=tuple(points), proof=challenge + scalar_to_bytes(response))
+
     def _send_to(self, other: int, data: bytes) -> bytes:
         message = Envelope(self._context, other, self._index).open(CommitMessage, data)
         pair = self._pairs[other]
@@ -357,23 +426,33 @@ class SigningParty(Stepwise):
 
     def _receive_from(
         self, other: int, message: MultiplyMessage, nonce_point: Point, key_point: Point
-    ) -> tuple[int, int, int]:
+    ) -> _Product:
         """Finish one multiplication and check that its inputs are those that the other signer committed to."""
         receiver = self._receivers[other]
         products = receiver.finish(message.vole)
-        checks = (
-            (nonce_point, message.gamma_u, products[0], SigningReason.NONCE_CHECK),
-            (key_point, message.gamma_v, products[1], SigningReason.KEY_CHECK),
-        )
-        for point, gamma, product, reason in checks:
+        gammas = _point(other, message.gamma_u), _point(other, message.gamma_v)
+        reasons = SigningReason.NONCE_CHECK, SigningReason.KEY_CHECK
+        for point, gamma, part, reason in zip(
+            (nonce_point, key_point), gammas, products, reasons, strict=True
+        ):
             # χ·R - Γ = d·G, as χ·R = Γ + d·G
-            if add([_point(other, gamma), base_multiply(product)]) != multiply(point, receiver.chi):
+            if add([gamma, base_multiply(part)]) != multiply(point, receiver.chi):
                 raise SigningAbort(reason, (other,))
         try:
             psi = scalar_from_bytes("psi", message.psi)
         except InvalidFieldError:
             raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,)) from None
-        return psi, products[0], products[1]
+        return _Product(psi=psi, parts=products, points=(nonce_point, key_point), gammas=gammas)
+
+
+@frozen(kw_only=True, repr=False)
+class _Product:
+    """The result of one multiplication in which this party received: ψ, d_u and d_v, and the other's R, A and Γ."""
+
+    psi: int
+    parts: tuple[int, ...]
+    points: tuple[Point, Point]
+    gammas: tuple[Point, Point]
 
 
 def _point(other: int, data: bytes) -> Point:
@@ -396,6 +475,7 @@ class Presignature:
     public_key: bytes
     #: R, 33 bytes.
     nonce_point: bytes
+    commitments: Commitments
     _index: int
     #: mask, u and v, until it is spent.
     _secrets: list[tuple[int, int, int]]
@@ -408,14 +488,19 @@ class Presignature:
         raise TypeError("a presignature signs once, so it can be neither copied nor pickled")
 
     @property
+    def name(self) -> bytes:
+        """The 32 bytes of its id on the wire, which binds it to R."""
+        return presignature_id(self.id, self.nonce_point)
+
+    @property
     def is_spent(self) -> bool:
         return not self._secrets
 
     def discard(self) -> None:
         self._secrets.clear()
 
-    def sign(self, digest: bytes) -> bytes:
-        """Round 3: return the message for every other signer. Works once, for one digest, which the caller allows."""
+    def sign(self, digest: bytes, signers: Sequence[OperatorAddress]) -> bytes:
+        """Round 3: return the share. Works once, for one digest, which the caller allows; *signers* are their operators."""
         if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
             raise InvalidFieldError("digest", f"must be {DIGEST_BYTES} bytes")
         refuse_banned(self._pairs)
@@ -425,7 +510,13 @@ class Presignature:
             raise ProtocolStateError(
                 "This presignature is spent", hint="Make a new one for each signature"
             ) from None
-        r = int.from_bytes(self.nonce_point[1:], "big")
-        w = (int.from_bytes(digest, "big") * mask + r * v) % ORDER
+        shift = nonce_shift(
+            presignature_id=self.name, public_key=self.public_key, digest=digest, signers=signers
+        )
+        shifted = shift_nonce(self.nonce_point, shift)
+        if shifted is None:
+            raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+        u = (u + shift * mask) % ORDER
+        w = (int.from_bytes(digest, "big") * mask + int.from_bytes(shifted[1:], "big") * v) % ORDER
         message = SignMessage(digest=digest, u=scalar_to_bytes(u), w=scalar_to_bytes(w))
         return Envelope(self.id, self._index).seal(message)

@@ -44,10 +44,9 @@ from dan_async.protocols.node_signing import (
     SignatureShare,
     SignatureShares,
     SignParams,
-    presignature_id,
 )
 from dan_async.protocols.sign_request import sign_request_digest
-from dan_async.types import Json, RequestId
+from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +166,7 @@ class SignService:
             presignatures = [self._stock.take(stocked) for stocked in found]
         try:
             shares = [
-                make_share(record.share.index, presignature, digest)
+                make_share(record.share.index, presignature, digest, read.params.signers)
                 for presignature, digest in zip(presignatures, digests, strict=True)
             ]
         except SigningAbort as abort:
@@ -195,11 +194,14 @@ def _digests(read: ReadSign) -> list[bytes]:
         return [sign_request_digest(request) for request in read.requests]
 
 
-def make_share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:
-    message = Envelope(presignature.id, index).open(SignMessage, presignature.sign(digest))
+def make_share(
+    index: int, presignature: Presignature, digest: bytes, signers: Sequence[OperatorAddress]
+) -> SignatureShare:
+    message = Envelope(presignature.id, index).open(SignMessage, presignature.sign(digest, signers))
     return SignatureShare(
-        presignature_id=presignature_id(presignature.id, presignature.nonce_point),
+        presignature_id=presignature.name,
         nonce_point=presignature.nonce_point,
+        commitments=presignature.commitments,
         digest=digest,
         u=int.from_bytes(message.u, "big"),
         w=int.from_bytes(message.w, "big"),

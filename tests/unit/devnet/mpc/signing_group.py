@@ -13,6 +13,10 @@ from dan_async.devnet.mpc.ot import TRANSFERS, ReceiverSeeds, SenderSeeds
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.mpc.threshold_ecdsa import Envelope, SigningParty, SignMessage, from_all_others
 from dan_async.errors import InvalidFieldError
+from dan_async.protocols.node_signing import nonce_shift, shift_nonce
+
+#: The operators of the signers, whichever they are: all that matters is that all of them say the same.
+OPERATORS = ("0x" + "11" * 20, "0x" + "22" * 20)
 
 
 def dealt_seeds():
@@ -99,7 +103,7 @@ class Signing:
 
 def finish(presignatures, digest):
     """The last round; every signer must come to the same signature."""
-    messages = {i: presignature.sign(digest) for i, presignature in presignatures.items()}
+    messages = {i: presignature.sign(digest, OPERATORS) for i, presignature in presignatures.items()}
     signatures = {combine(p, i, messages[i], others(i, messages)) for i, p in presignatures.items()}
     (signature,) = signatures
     return signature
@@ -120,11 +124,22 @@ def combine(presignature, index, own, messages):
     suspects = tuple(signer for signer in presignature.signers if signer != index)
     return assemble(
         public_key=presignature.public_key,
-        nonce_point=presignature.nonce_point,
+        nonce_point=shifted(presignature, digest),
         digest=digest,
         shares=shares,
         suspects=suspects if len(suspects) == 1 else (),
     )
+
+
+def shifted(presignature, digest, signers=OPERATORS):
+    """R' of a presignature and a digest."""
+    shift = nonce_shift(
+        presignature_id=presignature.name,
+        public_key=presignature.public_key,
+        digest=digest,
+        signers=signers,
+    )
+    return shift_nonce(presignature.nonce_point, shift)
 
 
 def assemble(*, public_key, nonce_point, digest, shares, suspects=()):

@@ -9,18 +9,36 @@ from coincurve import PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.curve import ORDER, base_multiply, encode
+from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
 from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
 from dan_async.errors import InvalidFieldError
-from tests.unit.devnet.mpc.signing_group import all_pairs, assemble, combine
+from dan_async.protocols.node_signing import Commitments, nonce_shift, shift_nonce
+from tests.unit.devnet.mpc.signing_group import OPERATORS, all_pairs, assemble, combine, shifted
+
+
+def is_x(number):
+    try:
+        decode(b"\x02" + number.to_bytes(32, "big"))
+    except InvalidFieldError:
+        return False
+    return True
+
+
+def fields_of(presignature):
+    names = ("id", "index", "signers", "public_key", "nonce_point", "commitments", "secrets", "pairs")
+    return {name: getattr(presignature, name, None) or getattr(presignature, f"_{name}") for name in names}
+
 
 CONTEXT = bytes(range(32))
 DIGEST = secrets.token_bytes(32)
 PAIRS = all_pairs((1, 3))
 PAIRS[4] = {}
+#: The smallest x from the order upwards that is a point's.
+LARGE_X = next(x for x in range(ORDER, ORDER + 100) if is_x(x))
+NO_COMMITMENTS = Commitments(points=(), proof=b"")
 scalars = st.integers(1, ORDER - 1)
 
 
@@ -40,7 +58,15 @@ def presignatures(key=None, nonce=None, signers=(1, 3)):
     )
     public = {"public_key": encode(base_multiply(key)), "nonce_point": encode(base_multiply(nonce))}
     return {
-        i: Presignature(id=CONTEXT, index=i, signers=signers, secrets=[(m, u, v)], pairs=PAIRS[i], **public)
+        i: Presignature(
+            id=CONTEXT,
+            index=i,
+            signers=signers,
+            commitments=NO_COMMITMENTS,
+            secrets=[(m, u, v)],
+            pairs=PAIRS[i],
+            **public,
+        )
         for i, m, u, v in parts
     }
 
@@ -56,38 +82,90 @@ def abort_of(call):
 def test_the_signature_is_that_of_the_key(key, nonce, digest):
     """For any key, nonce and digest: coincurve recovers the key, s is low, r is the nonce's, and all signers agree."""
     both = presignatures(key, nonce)
-    messages = {i: p.sign(digest) for i, p in both.items()}
+    messages = {i: p.sign(digest, OPERATORS) for i, p in both.items()}
     one = combine(both[1], 1, messages[1], {3: messages[3]})
     other = combine(both[3], 3, messages[3], {1: messages[1]})
     assert one == other
     assert recover_public_key(digest, one) == encode(base_multiply(key))
-    assert one[:32] == encode(base_multiply(nonce))[1:]
+    assert one[:32] == shifted(both[1], digest)[1:]
     assert int.from_bytes(one[32:64], "big") <= ORDER // 2
     assert one[64] in (27, 28)
 
 
 def test_s_is_the_textbook_one_or_its_negative():
-    """s = (h + r·key)/nonce; both recovery ids and both signs occur."""
+    """s = (h + r·key)/r', for the nonce r' that the digest makes of the presignature's; both recovery ids and signs occur."""
     seen = set()
     for nonce in range(1, 40):
         both = presignatures(12345, nonce)
-        signature = combine(both[1], 1, both[1].sign(DIGEST), {3: both[3].sign(DIGEST)})
+        signature = combine(both[1], 1, both[1].sign(DIGEST, OPERATORS), {3: both[3].sign(DIGEST, OPERATORS)})
         r = int.from_bytes(signature[:32], "big")
-        s = (int.from_bytes(DIGEST, "big") + r * 12345) * pow(nonce, -1, ORDER) % ORDER
+        shift = nonce_shift(
+            presignature_id=both[1].name,
+            public_key=both[1].public_key,
+            digest=DIGEST,
+            signers=OPERATORS,
+        )
+        s = (int.from_bytes(DIGEST, "big") + r * 12345) * pow(nonce + shift, -1, ORDER) % ORDER
         found = int.from_bytes(signature[32:64], "big")
         assert found in (s, ORDER - s)
         seen.add((found == s, signature[64]))
     assert seen == {(True, 27), (True, 28), (False, 27), (False, 28)}
 
 
+@pytest.mark.parametrize("change", ["digest", "signers", "key", "presignature"])
+def test_the_nonce_of_a_signature_depends_on_all_that_is_signed(change):
+    """R is known before the digest; R' is not, and a share for one digest, key and set of signers is of no use to another."""
+    one, digest, signers = presignatures(key=5, nonce=7), DIGEST, OPERATORS
+    other = presignatures(key=6 if change == "key" else 5, nonce=7)
+    if change == "digest":
+        digest = bytes(32)
+    if change == "signers":
+        signers = OPERATORS[:1]
+    if change == "presignature":
+        other = {i: Presignature(**{**fields_of(p), "id": bytes(32)}) for i, p in other.items()}
+    assert one[1].nonce_point == other[1].nonce_point
+    assert shifted(one[1], DIGEST) != shifted(other[1], digest, signers)
+    messages = {1: one[1].sign(DIGEST, OPERATORS), 3: other[3].sign(digest, signers)}
+    abort = abort_of(lambda: combine(one[1], 1, messages[1], {3: messages[3]}))
+    assert abort.reason in {
+        SigningReason.INVALID_SIGNATURE,
+        SigningReason.DIGEST_MISMATCH,
+        SigningReason.MALFORMED_MESSAGE,
+    }
+
+
+def test_a_signature_has_another_nonce_than_its_presignature():
+    """And another for each digest, all of which a chooser of digests would have to know beforehand."""
+    found = set()
+    for number in range(20):
+        both = presignatures(key=5, nonce=7)
+        digest = bytes((number,)) * 32
+        own = both[1].sign(digest, OPERATORS)
+        found.add(combine(both[1], 1, own, {3: both[3].sign(digest, OPERATORS)})[:32])
+    assert len(found) == 20
+    assert both[1].nonce_point[1:] not in found
+
+
+@pytest.mark.parametrize("number", [1, 2**255])
+def test_a_nonce_that_no_signature_can_have_is_none(number):
+    """Infinity, and an x coordinate that is no number below the order; one beside them is fine."""
+    point = base_multiply(number)
+    assert shift_nonce(encode(point), -number % ORDER) is None
+    assert shift_nonce(encode(point), 0) == encode(point)
+    large = decode(b"\x02" + LARGE_X.to_bytes(32, "big"))
+    before = add([large, negate(point)])
+    assert shift_nonce(encode(before), number) is None
+    assert shift_nonce(encode(before), number + 1) is not None
+
+
 def test_a_presignature_signs_once():
     """Two digests under one nonce would give the key away; the same digest again is refused as well."""
     presignature = presignatures()[1]
-    presignature.sign(DIGEST)
+    presignature.sign(DIGEST, OPERATORS)
     assert presignature.is_spent
     for digest in (DIGEST, bytes(32)):
         with pytest.raises(ProtocolStateError, match="spent"):
-            presignature.sign(digest)
+            presignature.sign(digest, OPERATORS)
 
 
 def test_of_many_threads_one_gets_to_sign():
@@ -96,7 +174,7 @@ def test_of_many_threads_one_gets_to_sign():
 
     def attempt(number):
         try:
-            return presignature.sign(number.to_bytes(32, "big"))
+            return presignature.sign(number.to_bytes(32, "big"), OPERATORS)
         except ProtocolStateError:
             return None
 
@@ -113,7 +191,7 @@ def test_a_discarded_presignature_does_not_sign():
     assert presignature.is_spent
     assert not presignature._secrets
     with pytest.raises(ProtocolStateError, match="spent"):
-        presignature.sign(DIGEST)
+        presignature.sign(DIGEST, OPERATORS)
 
 
 @pytest.mark.parametrize("digest", [b"", bytes(31), bytes(33), "0" * 32, None])
@@ -121,14 +199,14 @@ def test_a_wrong_digest_does_not_spend_it(digest):
     """32 bytes, or an error that costs nothing."""
     presignature = presignatures()[1]
     with pytest.raises(InvalidFieldError, match="digest"):
-        presignature.sign(digest)
+        presignature.sign(digest, OPERATORS)
     assert not presignature.is_spent
 
 
 def test_a_missing_part_names_the_silent_signer():
     """Both of them."""
     three = presignatures(signers=(1, 3, 4))
-    own = three[1].sign(DIGEST)
+    own = three[1].sign(DIGEST, OPERATORS)
     abort = abort_of(lambda: combine(three[1], 1, own, {}))
     assert (abort.reason, abort.culprits) == (SigningReason.MISSING_MESSAGE, (3, 4))
 
@@ -137,16 +215,16 @@ def test_a_missing_part_names_the_silent_signer():
 def test_a_part_of_nobody_is_refused(key):
     """Own index, or no signer's."""
     both = presignatures()
-    own = both[1].sign(DIGEST)
+    own = both[1].sign(DIGEST, OPERATORS)
     with pytest.raises(InvalidFieldError, match="other signers"):
-        combine(both[1], 1, own, {3: both[3].sign(DIGEST), key: b""})
+        combine(both[1], 1, own, {3: both[3].sign(DIGEST, OPERATORS), key: b""})
 
 
 def test_a_part_for_another_digest():
     """The signers were not asked for the same thing."""
     both = presignatures()
-    own = both[1].sign(DIGEST)
-    abort = abort_of(lambda: combine(both[1], 1, own, {3: both[3].sign(bytes(32))}))
+    own = both[1].sign(DIGEST, OPERATORS)
+    abort = abort_of(lambda: combine(both[1], 1, own, {3: both[3].sign(bytes(32), OPERATORS)}))
     assert (abort.reason, abort.culprits) == (SigningReason.DIGEST_MISMATCH, (3,))
 
 
@@ -154,7 +232,7 @@ def test_a_part_for_another_digest():
 def test_a_part_that_is_not_reduced(part):
     """Numbers have one encoding."""
     both = presignatures()
-    own = both[1].sign(DIGEST)
+    own = both[1].sign(DIGEST, OPERATORS)
     numbers = {"u": bytes(32), "w": bytes(32)} | {part: ORDER.to_bytes(32, "big")}
     message = Envelope(CONTEXT, 3).seal(SignMessage(digest=DIGEST, **numbers))
     abort = abort_of(lambda: combine(both[1], 1, own, {3: message}))
@@ -166,8 +244,8 @@ def test_a_part_that_is_not_reduced(part):
 def test_a_wrong_part_makes_no_signature(bit):
     """One bit of digest, u or w: nothing is released that does not verify."""
     both = presignatures()
-    own = both[1].sign(DIGEST)
-    changed = bytearray(both[3].sign(DIGEST))
+    own = both[1].sign(DIGEST, OPERATORS)
+    changed = bytearray(both[3].sign(DIGEST, OPERATORS))
     changed[bit // 8] ^= 1 << bit % 8
     abort = abort_of(lambda: combine(both[1], 1, own, {3: bytes(changed)}))
     assert abort.reason in (
@@ -182,7 +260,7 @@ def test_a_wrong_part_makes_no_signature(bit):
 def test_a_wrong_part_can_be_blamed_on_somebody_only_between_two(signers, culprits):
     """A signer knows that it is not to blame itself; among three that leaves two."""
     presigned = presignatures(signers=signers)
-    messages = {i: p.sign(DIGEST) for i, p in presigned.items()}
+    messages = {i: p.sign(DIGEST, OPERATORS) for i, p in presigned.items()}
     wrong = Envelope(CONTEXT, 3).seal(
         SignMessage(digest=DIGEST, u=bytes(31) + b"\x05", w=bytes(31) + b"\x05")
     )
@@ -198,7 +276,7 @@ def test_a_presignature_with_somebody_banned_since_does_not_sign():
     """And is not spent by the attempt; it is of no more use, though."""
     presignature = presignatures()[1]
     presignature._pairs = {3: evolve(PAIRS[1][3], banned=True)}
-    abort = abort_of(lambda: presignature.sign(DIGEST))
+    abort = abort_of(lambda: presignature.sign(DIGEST, OPERATORS))
     assert (abort.reason, abort.culprits, abort.ban) == (PairReason.BANNED, (3,), True)
 
 
@@ -247,6 +325,6 @@ def test_a_presignature_cannot_be_pickled_into_a_second_one():
 def test_numbers_in_a_message_are_32_bytes():
     """As the format says."""
     both = presignatures()
-    message = Envelope(CONTEXT, 1).open(SignMessage, both[1].sign(DIGEST))
+    message = Envelope(CONTEXT, 1).open(SignMessage, both[1].sign(DIGEST, OPERATORS))
     assert message.digest == DIGEST
     assert message.u == scalar_to_bytes(int.from_bytes(message.u, "big"))

@@ -13,6 +13,8 @@ from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningA
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, MultiplyMessage
+from dan_async.devnet.node.signing import make_share
+from dan_async.nodes.signature_shares import SpoiltSharesError, combine_shares
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import Signing, all_pairs, dealt_pair, finish
 
@@ -275,6 +277,27 @@ def test_a_wrong_psi_makes_no_signature():
     change_multiply(signing, 2, 1, psi=scalar_to_bytes(5))
     presignatures = signing.presign()
     expect(lambda: finish(presignatures, bytes(32)), SigningReason.INVALID_SIGNATURE, ())
+
+
+@pytest.mark.parametrize("is_covered_up", [False, True])
+def test_a_wrong_psi_is_found_by_the_client(is_covered_up):
+    """It makes a dispute with the one who was sent it; if the liar says in its commitments what it has sent, its own proof fails."""
+    signing = ready()
+    wrong = 5
+    change_multiply(signing, 2, 1, psi=scalar_to_bytes(wrong))
+    liar = signing.parties[2]
+    if is_covered_up:
+        right = liar._psi
+        liar._psi = lambda other: wrong if other == 1 else right(other)
+    operators = {i: f"0x{i:040x}" for i in SIGNERS}
+    found = {
+        operators[i]: make_share(i, p, bytes(32), list(operators.values()))
+        for i, p in signing.presign().items()
+    }
+    with pytest.raises(SpoiltSharesError) as caught:
+        combine_shares(found, public_key=SHARES[1].public_key)
+    expected = ((operators[2],), ()) if is_covered_up else ((), ((operators[1], operators[2]),))
+    assert (caught.value.liars, caught.value.disputes) == expected
 
 
 # --- all rounds -------------------------------------------------------------------------------------------------------

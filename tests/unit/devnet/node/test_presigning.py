@@ -11,6 +11,7 @@ from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.presigning import PresignatureOwner, PresignatureStock, StockedPresignature
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import NodeCode
+from dan_async.protocols.node_signing import Commitments
 from tests.helpers import ManualClock
 
 OWNER = PresignatureOwner("aa" * 32, "eph")
@@ -36,6 +37,7 @@ def presignature():
         signers=(1, 2),
         public_key=b"\x02" * 33,
         nonce_point=b"\x03" * 33,
+        commitments=Commitments(points=(), proof=b""),
         secrets=[(1, 2, 3)],
         pairs={},
     )
@@ -84,7 +86,7 @@ def test_it_expires_to_the_second(stock, clock):
     clock.advance(0.1)
     assert code_of(find, stock, early) == NodeCode.PRESIGNATURE_UNKNOWN
     with pytest.raises(ProtocolStateError):
-        early.presignature.sign(bytes(32))
+        early.presignature.sign(bytes(32), SIGNERS)
     assert find(stock, late) is late
     clock.advance(50)
     assert code_of(find, stock, late) == NodeCode.PRESIGNATURE_UNKNOWN
@@ -118,7 +120,7 @@ def test_discarding_is_for_one_ephemeral_key(stock, clock):
     stock.discard(OWNER.key_id, OWNER.eph_id)
     assert code_of(find, stock, mine) == NodeCode.PRESIGNATURE_UNKNOWN
     with pytest.raises(ProtocolStateError):
-        mine.presignature.sign(bytes(32))
+        mine.presignature.sign(bytes(32), SIGNERS)
     assert find(stock, others, owner=OTHER) is others
     stock.clear()
     assert len(stock) == 0
