@@ -54,7 +54,6 @@ from dan_async.crypto.curve import (
     encode,
     lagrange_coefficients,
     multiply,
-    weighted_sum,
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
 from dan_async.devnet.mpc.aborts import (
@@ -227,7 +226,6 @@ class SigningParty(Stepwise):
         self._commitments: dict[int, bytes] = {}
         self._receivers: dict[int, VoleReceiver] = {}
         self._sent: dict[int, tuple[int, ...]] = {}
-        self._gammas: dict[int, tuple[Point, Point]] = {}
 
     def __repr__(self) -> str:
         return f"SigningParty(index={self._index}, signers={self._signers}, step={self.next_step!r})"
@@ -267,8 +265,6 @@ class SigningParty(Stepwise):
         received = from_all_others(self._index, self._signers, messages)
         replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
         echo = self._commitments_hash()
-        for other, (first, second) in self._sent.items():
-            self._gammas[other] = base_multiply(first), base_multiply(second)
         nonce, points = self._opening[:NONCE_BYTES], self._opening[NONCE_BYTES:]
         return {
             other: Envelope(self._context, self._index, other).seal(
@@ -277,9 +273,9 @@ class SigningParty(Stepwise):
                     nonce=nonce,
                     nonce_point=points[:POINT_BYTES],
                     key_point=points[POINT_BYTES:],
-                    gamma_u=encode(self._gammas[other][0]),
-                    gamma_v=encode(self._gammas[other][1]),
-                    psi=scalar_to_bytes(self._psi(other)),
+                    gamma_u=encode(base_multiply(self._sent[other][0])),
+                    gamma_v=encode(base_multiply(self._sent[other][1])),
+                    psi=scalar_to_bytes((self._mask - self._receivers[other].chi) % ORDER),
                     vole=reply,
                 )
             )
@@ -296,11 +292,10 @@ class SigningParty(Stepwise):
         if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
             raise SigningAbort(SigningReason.EQUIVOCATION)
         products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
-        own = base_multiply(self._nonce), base_multiply(self._key)
-        total = add([own[1], *(product.points[1] for product in products.values())])
+        total = add([base_multiply(self._key), *(product.points[1] for product in products.values())])
         if total is None or encode(total) != self._share.public_key:
             raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
-        nonce_point = add([own[0], *(product.points[0] for product in products.values())])
+        nonce_point = add([base_multiply(self._nonce), *(product.points[0] for product in products.values())])
         mask = self._mask + sum(product.psi for product in products.values())
         u, v = (
             (number * mask + sum(self._sent[i][k] + product.parts[k] for i, product in products.items()))
@@ -315,7 +310,7 @@ class SigningParty(Stepwise):
             signers=self._signers,
             public_key=self._share.public_key,
             nonce_point=encode(nonce_point),
-            commitments=self._commit_to(u, v, own, products, (nonce_point, total)),
+            commitments=self._commit_to(u, v, products, (nonce_point, total)),
             secrets=[(self._mask, u, v)],
             pairs=self._pairs,
         )
@@ -327,7 +322,6 @@ class SigningParty(Stepwise):
         self._opening = b""
         self._receivers = {}
         self._sent = {}
-        self._gammas = {}
 
     def _for_each_other(self, task: Callable[[int], T]) -> dict[int, T]:
         """Run a task for each other signer, and go on after a fault, so that no ban is missed."""
@@ -361,31 +355,18 @@ class SigningParty(Stepwise):
         parts = (self._commitments[i] for i in self._signers)
         return tagged_hash("dan-ecdsa/1 commitments", self._context, *parts)
 
-    def _psi(self, other: int) -> int:
-        return (self._mask - self._receivers[other].chi) % ORDER
-
     def _commit_to(
-        self,
-        u: int,
-        v: int,
-        own: tuple[Point, Point],
-        products: Mapping[int, _Product],
-        bases: tuple[Point, Point],
+        self, u: int, v: int, products: Mapping[int, _Product], bases: tuple[Point, Point]
     ) -> Commitments:
-        """Put the commitments together; *own* are R_i and A_i, *bases* R and Y."""
+        """Put the commitments together; the bases of the proof are R and Y, besides G."""
         points = [encode(base_multiply(number)) for number in (self._mask, u, v)]
         for other in self._others:
             product = products[other]
-            for k in (0, 1):
-                term = weighted_sum(
-                    [
-                        (product.psi, own[k]),
-                        (-self._psi(other), product.points[k]),
-                        (1, self._gammas[other][k]),
-                        (-1, product.gammas[k]),
-                    ]
-                )
-                if term is None:
+            for k, own in enumerate((self._nonce, self._key)):
+                # As Γ_ij = c·G and Γ_ji = χ·R_j - d·G, P_ij is (ψ_ji·r_i + c + d)·G - φ_i·R_j; Q_ij likewise.
+                known = (product.psi * own + self._sent[other][k] + product.parts[k]) % ORDER
+                term = known and add([base_multiply(known), multiply(product.points[k], -self._mask)])
+                if not term:
                     raise SigningAbort(SigningReason.DEGENERATE_NONCE)
                 points.append(encode(term))
         nonce, public_key, nonce_point = random_scalar(self._entropy), encode(bases[1]), encode(bases[0])
@@ -430,29 +411,28 @@ class SigningParty(Stepwise):
         """Finish one multiplication and check that its inputs are those that the other signer committed to."""
         receiver = self._receivers[other]
         products = receiver.finish(message.vole)
-        gammas = _point(other, message.gamma_u), _point(other, message.gamma_v)
-        reasons = SigningReason.NONCE_CHECK, SigningReason.KEY_CHECK
-        for point, gamma, part, reason in zip(
-            (nonce_point, key_point), gammas, products, reasons, strict=True
-        ):
+        checks = (
+            (nonce_point, message.gamma_u, products[0], SigningReason.NONCE_CHECK),
+            (key_point, message.gamma_v, products[1], SigningReason.KEY_CHECK),
+        )
+        for point, gamma, product, reason in checks:
             # χ·R - Γ = d·G, as χ·R = Γ + d·G
-            if add([gamma, base_multiply(part)]) != multiply(point, receiver.chi):
+            if add([_point(other, gamma), base_multiply(product)]) != multiply(point, receiver.chi):
                 raise SigningAbort(reason, (other,))
         try:
             psi = scalar_from_bytes("psi", message.psi)
         except InvalidFieldError:
             raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,)) from None
-        return _Product(psi=psi, parts=products, points=(nonce_point, key_point), gammas=gammas)
+        return _Product(psi=psi, parts=products, points=(nonce_point, key_point))
 
 
 @frozen(kw_only=True, repr=False)
 class _Product:
-    """The result of one multiplication in which this party received: ψ, d_u and d_v, and the other's R, A and Γ."""
+    """The result of one multiplication in which this party received: ψ, d_u and d_v, and the other's R and A."""
 
     psi: int
     parts: tuple[int, ...]
     points: tuple[Point, Point]
-    gammas: tuple[Point, Point]
 
 
 def _point(other: int, data: bytes) -> Point:

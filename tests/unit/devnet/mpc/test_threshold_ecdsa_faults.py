@@ -8,7 +8,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.curve import ORDER, base_multiply, encode
+from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.key_share import KeyShare
@@ -285,15 +285,17 @@ def test_a_wrong_psi_is_found_by_the_client(is_covered_up):
     signing = ready()
     wrong = 5
     change_multiply(signing, 2, 1, psi=scalar_to_bytes(wrong))
-    liar = signing.parties[2]
+    liar, victim = signing.parties[2], signing.parties[1]
+    difference = liar._mask - liar._receivers[1].chi - wrong
+    hidden = [difference * number % ORDER for number in (victim._nonce, victim._key)]
+    made = signing.presign()
     if is_covered_up:
-        right = liar._psi
-        liar._psi = lambda other: wrong if other == 1 else right(other)
+        points = list(made[2].commitments.points)
+        for place, number in enumerate(hidden, 3):
+            points[place] = encode(add([decode(points[place]), base_multiply(number)]))
+        made[2].commitments = evolve(made[2].commitments, points=tuple(points))
     operators = {i: f"0x{i:040x}" for i in SIGNERS}
-    found = {
-        operators[i]: make_share(i, p, bytes(32), list(operators.values()))
-        for i, p in signing.presign().items()
-    }
+    found = {operators[i]: make_share(i, p, bytes(32), list(operators.values())) for i, p in made.items()}
     with pytest.raises(SpoiltSharesError) as caught:
         combine_shares(found, public_key=SHARES[1].public_key)
     expected = ((operators[2],), ()) if is_covered_up else ((), ((operators[1], operators[2]),))
