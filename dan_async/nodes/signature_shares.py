@@ -42,8 +42,9 @@ from dan_async.types import Address, MpcKeyId, OperatorAddress, RequestId
 #: What each signer offered of one presignature.
 Offers = Mapping[OperatorAddress, PresignatureOffer]
 
-#: Two nodes that contradict each other, ascending: at least one of them lies, and nobody else can tell which.
-Dispute = tuple[OperatorAddress, OperatorAddress]
+#: Two nodes that contradict each other: at least one of them lies, and nobody else can tell which.
+Dispute = frozenset[OperatorAddress]
+_Pair = tuple[OperatorAddress, OperatorAddress]
 
 
 class SpoiltSharesError(SignatureCheckError):
@@ -54,19 +55,14 @@ class SpoiltSharesError(SignatureCheckError):
     unless none of the signers is honest there is a liar or a dispute.
     """
 
-    def __init__(self, liars: Collection[OperatorAddress] = (), disputes: Collection[Dispute] = ()) -> None:
+    def __init__(self, liars: Collection[OperatorAddress] = (), disputes: Collection[_Pair] = ()) -> None:
         super().__init__(
             "the nodes' shares make no signature of the key",
             hint="At least one of these nodes is faulty or dishonest; others may do better",
             phase="signing",
         )
         self.liars = tuple(liars)
-        self.disputes = tuple(disputes)
-
-    @property
-    def disputants(self) -> frozenset[OperatorAddress]:
-        """Everybody who is in a dispute."""
-        return frozenset(operator for pair in self.disputes for operator in pair)
+        self.disputes: tuple[Dispute, ...] = tuple(map(frozenset, disputes))
 
     def failures(self, request_id: RequestId) -> dict[OperatorAddress, DanError]:
         """Return the failure of each liar."""
@@ -82,7 +78,7 @@ def check_offers(offers: Offers) -> None:
         operator: (offer.presignature_id, offer.nonce_point, offer.public_key)
         for operator, offer in offers.items()
     }
-    _refuse_disputes([pair for pair in _pairs(facts) if facts[pair[0]] != facts[pair[1]]])
+    _refuse_disputes([(one, other) for one, other in _pairs(facts) if facts[one] != facts[other]])
 
 
 @frozen(kw_only=True)
@@ -213,7 +209,7 @@ class _Whole:
         if self.nonce_point is None:
             return SpoiltSharesError()
         signers = tuple(self.shares)
-        terms: dict[Dispute, tuple[Point, ...]] = {}
+        terms: dict[_Pair, tuple[Point, ...]] = {}
         liars = []
         for signer, share in self.shares.items():
             try:
@@ -284,11 +280,11 @@ def _facts(claims: SignatureClaims) -> Hashable:
     return claims.public_key, tuple(shares)
 
 
-def _pairs(operators: Iterable[OperatorAddress]) -> Iterable[Dispute]:
+def _pairs(operators: Iterable[OperatorAddress]) -> Iterable[_Pair]:
     return combinations(sorted(operators, key=str.lower), 2)
 
 
-def _refuse_disputes(disputes: Collection[Dispute]) -> None:
+def _refuse_disputes(disputes: Collection[_Pair]) -> None:
     if disputes:
         raise SpoiltSharesError(disputes=disputes)
 

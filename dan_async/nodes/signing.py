@@ -147,7 +147,7 @@ class NodeSigner:
             try:
                 check_offers(offers)
             except SpoiltSharesError as error:
-                raise SetFailedError({}, error.disputants) from error
+                raise SetFailedError({}, frozenset().union(*error.disputes)) from error
             expires_at = min([offer.expires_at for offer in offers.values()])
             ends = asked + min(self._options.stock_s, expires_at - self._clock() - 1.0)
             made.append(StockedPresignature(offers=offers, signers=run.operators, ends=ends))
@@ -209,7 +209,8 @@ class NodeSigner:
         try:
             return join_shares(tuple(answers.values()))
         except SpoiltSharesError as error:
-            raise SetFailedError(error.failures(params.request_id), error.disputants) from error
+            suspects = frozenset().union(*error.disputes)
+            raise SetFailedError(error.failures(params.request_id), suspects) from error
 
 
 class _SigningJob:

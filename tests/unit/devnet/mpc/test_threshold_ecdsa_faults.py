@@ -298,7 +298,7 @@ def test_a_wrong_psi_is_found_by_the_client(is_covered_up):
     found = {operators[i]: make_share(i, p, bytes(32), list(operators.values())) for i, p in made.items()}
     with pytest.raises(SpoiltSharesError) as caught:
         combine_shares(found, public_key=SHARES[1].public_key)
-    expected = ((operators[2],), ()) if is_covered_up else ((), ((operators[1], operators[2]),))
+    expected = ((operators[2],), ()) if is_covered_up else ((), ({operators[1], operators[2]},))
     assert (caught.value.liars, caught.value.disputes) == expected
 
 
