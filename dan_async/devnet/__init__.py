@@ -13,6 +13,7 @@ from dan_async.devnet.context import NodeLimits
 from dan_async.devnet.faults.kinds import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ContradictInSigning,
     Crash,
     CrashInSigning,
     DealWrongShare,
@@ -24,6 +25,7 @@ from dan_async.devnet.faults.kinds import (
     ExpireNonces,
     FallSilent,
     Fault,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
@@ -37,6 +39,7 @@ from dan_async.devnet.faults.kinds import (
 __all__ = [
     "AcknowledgeOtherKey",
     "CheatInSigning",
+    "ContradictInSigning",
     "Crash",
     "CrashInSigning",
     "DealWrongShare",
@@ -50,6 +53,7 @@ __all__ = [
     "ExpireNonces",
     "FallSilent",
     "Fault",
+    "ForgeCommitments",
     "ForgeShares",
     "ForgeSignature",
     "HttpError",

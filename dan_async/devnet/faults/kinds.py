@@ -22,7 +22,9 @@ from dan_async.devnet.faults.lies import (
     KeygenFace,
     Sign,
     SpoiltReply,
+    contradict,
     falsify_shares,
+    forge_commitments,
     forge_shares,
     sign_claims,
     spoil_multiplication,
@@ -591,6 +593,33 @@ class CheatInSigning(Fault):
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
         return spoil_multiplication(bodies) if round_ == _MULTIPLY else None
+
+
+@frozen(kw_only=True)
+class ContradictInSigning(Fault):
+    """
+    In a presignature, the node sends one other signer a number that does not fit what it sends to the rest.
+
+    No check among the nodes notices. The signature does not hold, and the two contradict each other about what they have
+    exchanged.
+    """
+
+    name = "signing-contradiction"
+    takes_methods = False
+
+    def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
+        return contradict(bodies) if round_ == _MULTIPLY else None
+
+
+@frozen(kw_only=True)
+class ForgeCommitments(Fault):
+    """The node's share of a signature is a wrong one, and so are the commitments that come with it, so that it fits them."""
+
+    name = "forged-commitments"
+    takes_methods = False
+
+    def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares:
+        return forge_commitments(shares, sign)
 
 
 @frozen(kw_only=True)

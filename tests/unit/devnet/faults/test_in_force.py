@@ -9,6 +9,7 @@ import pytest
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ContradictInSigning,
     Crash,
     CrashInSigning,
     DealWrongShare,
@@ -20,6 +21,7 @@ from dan_async.devnet import (
     ExpireNonces,
     FallSilent,
     Fault,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
@@ -36,6 +38,7 @@ from dan_async.errors import InvalidFieldError
 ALL = [
     AcknowledgeOtherKey(),
     CheatInSigning(),
+    ContradictInSigning(),
     Crash(),
     CrashInSigning(at_round=2, restart_after=0.5),
     Crash(at_round=3, restart_after=0.5),
@@ -47,6 +50,7 @@ ALL = [
     Equivocate(),
     ExpireNonces(),
     FallSilent(round=2),
+    ForgeCommitments(),
     ForgeShares(),
     ForgeSignature(),
     HttpError(status=429, retry_after=3),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ContradictInSigning,
     Crash,
     CrashInSigning,
     DealWrongShare,
@@ -22,6 +23,7 @@ from dan_async.devnet import (
     Equivocate,
     ExpireNonces,
     FallSilent,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
@@ -74,6 +76,8 @@ from dan_async.errors import ConfigurationError
         ("signing-crash:2,restart=1s", CrashInSigning(at_round=2, restart_after=1)),
         ("signing-silent:2", SilentInSigning(round=2)),
         ("signing-cheat:1", CheatInSigning(times=1)),
+        ("signing-contradiction:1", ContradictInSigning(times=1)),
+        ("forged-commitments", ForgeCommitments()),
         ("wrong-signature-share", WrongSignatureShare()),
     ],
 )
