@@ -57,6 +57,8 @@ class FakePresignature:
         self.numbers = dict(zip(signers, zip(masks, us, vs, strict=True), strict=True))
         #: The logarithms of P and Q, antisymmetric, of each signer with each other.
         self.terms = self._exchanged()
+        #: Numbers whose points a signer adds to its commitments, where none belong.
+        self.surplus: dict[OperatorAddress, tuple[int, ...]] = {}
         self._made: dict[OperatorAddress, Commitments] = {}
         self.spent_by: set[OperatorAddress] = set()
 
@@ -76,11 +78,8 @@ class FakePresignature:
     def commitments(self, signer: OperatorAddress) -> Commitments:
         """One signer's commitments, made from its ``numbers`` and ``terms`` as they are now."""
         numbers = self.numbers[signer]
-        others = [other for other in self.signers if other != signer]
-        points = [
-            point(number)
-            for number in (*numbers, *(n for other in others for n in self.terms[signer][other]))
-        ]
+        known = [n for other in self.signers if other != signer for n in self.terms[signer][other]]
+        points = [point(number) for number in (*numbers, *known, *self.surplus.get(signer, ()))]
         k = scalar()
         challenge = node_signing.proof_challenge(
             presignature_id=self.id,

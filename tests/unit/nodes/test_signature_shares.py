@@ -259,6 +259,16 @@ def test_a_number_that_was_wrong_from_the_start_is_named(which):
     assert (error.liars, error.disputes) == ((liar,), ())
 
 
+def test_a_wrong_number_that_is_put_on_a_signer_that_does_not_exist_is_named():
+    """Commitments that are more than there are signers would balance it."""
+    made = deal(3)
+    liar = made.signers[0]
+    mask, u, v = made.numbers[liar]
+    made.numbers[liar], made.surplus[liar] = (mask, u + 5, v + 7), (5, 7)
+    error = spoilt(sign(made, DIGEST), made.public_key)
+    assert (error.liars, error.disputes) == ((liar,), ())
+
+
 @pytest.mark.parametrize("which", [1, 2], ids=["u", "v"])
 def test_a_wrong_number_that_is_put_on_another_is_a_dispute_between_the_two(which):
     """The liar's own words fit one another; it says that it exchanged other messages with the second than that one says."""
