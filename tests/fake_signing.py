@@ -17,7 +17,6 @@ from dan_async.errors import NodeCode, RpcError
 from dan_async.protocols import fields, node_signing
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node_signing import (
-    Commitments,
     PresignatureOffer,
     SignatureShare,
     SignatureShares,
@@ -59,7 +58,7 @@ class FakePresignature:
         self.terms = self._exchanged()
         #: Numbers whose points a signer adds to its commitments, where none belong.
         self.surplus: dict[OperatorAddress, tuple[int, ...]] = {}
-        self._made: dict[OperatorAddress, Commitments] = {}
+        self._made: dict[OperatorAddress, bytes] = {}
         self.spent_by: set[OperatorAddress] = set()
 
     def _exchanged(self) -> dict[OperatorAddress, dict[OperatorAddress, tuple[int, int]]]:
@@ -75,21 +74,21 @@ class FakePresignature:
             terms[last][one] = tuple(-number for number in terms[one][last])  # type: ignore[assignment]
         return terms
 
-    def commitments(self, signer: OperatorAddress) -> Commitments:
+    def commitments(self, signer: OperatorAddress) -> bytes:
         """One signer's commitments, made from its ``numbers`` and ``terms`` as they are now."""
         numbers = self.numbers[signer]
         known = [n for other in self.signers if other != signer for n in self.terms[signer][other]]
-        points = [point(number) for number in (*numbers, *known, *self.surplus.get(signer, ()))]
+        points = b"".join(map(point, (*numbers, *known, *self.surplus.get(signer, ()))))
         k = scalar()
         challenge = node_signing.proof_challenge(
             presignature_id=self.id,
             public_key=self.public_key,
             nonce_point=self.nonce_point,
             points=points,
-            announcements=[point(k), point(k * self.nonce), point(k * self.secret)],
+            announcements=[curve.base_multiply(number) for number in (k, k * self.nonce, k * self.secret)],
         )
         response = (k + int.from_bytes(challenge, "big") * numbers[0]) % curve.ORDER
-        return Commitments(points=tuple(points), proof=challenge + response.to_bytes(32, "big"))
+        return points + challenge + response.to_bytes(32, "big")
 
     def offer(self, signer: OperatorAddress, *, expires_at: int = 2**32 - 1) -> PresignatureOffer:
         """What a signer offers, which fixes its commitments."""
@@ -118,7 +117,7 @@ class FakePresignature:
             w=(int.from_bytes(digest, "big") * mask + int.from_bytes(shifted[1:], "big") * v) % curve.ORDER,
         )
 
-    def _opened(self, signer: OperatorAddress) -> Commitments:
+    def _opened(self, signer: OperatorAddress) -> bytes:
         return self._made.setdefault(signer, self.commitments(signer))
 
 

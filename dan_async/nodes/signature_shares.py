@@ -21,7 +21,6 @@ from dan_async.crypto.curve import (
     add,
     base_multiply,
     decode,
-    encode,
     negate,
     weighted_sum,
 )
@@ -39,12 +38,18 @@ from dan_async.protocols.node_signing import (
 )
 from dan_async.types import Address, MpcKeyId, OperatorAddress, RequestId
 
+#: Of a signer's commitments: a point, and the proof that follows all of them.
+_POINT_BYTES, _PROOF_BYTES = 33, 64
+
 #: What each signer offered of one presignature.
 Offers = Mapping[OperatorAddress, PresignatureOffer]
 
 #: Two nodes that contradict each other: at least one of them lies, and nobody else can tell which.
 Dispute = frozenset[OperatorAddress]
 _Pair = tuple[OperatorAddress, OperatorAddress]
+
+#: P and Q of one signer for each other.
+_Terms = dict[OperatorAddress, tuple[Point, Point]]
 
 
 class SpoiltSharesError(SignatureCheckError):
@@ -208,32 +213,30 @@ class _Whole:
         """Find the liars and the disputes."""
         if self.nonce_point is None:
             return SpoiltSharesError()
-        signers = tuple(self.shares)
-        terms: dict[_Pair, tuple[Point, ...]] = {}
-        liars = []
-        for signer, share in self.shares.items():
-            try:
-                points = [decode(point) for point in share.commitments.points]
-                others = [other for other in signers if other != signer]
-                for place, other in enumerate(others):
-                    terms[signer, other] = tuple(points[3 + 2 * place : 5 + 2 * place])
-                is_honest = (
-                    len(points) == 3 + 2 * len(others)
-                    and self._fits(share, points)
-                    and self._is_proven(share, points)
-                )
-            except InvalidFieldError:
-                is_honest = False
-            if not is_honest:
-                liars.append(signer)
-        disputes = [
-            (one, other)
-            for one, other in _pairs(signers)
-            if one not in liars
-            and other not in liars
-            and tuple(map(negate, terms[one, other])) != terms[other, one]
-        ]
-        return SpoiltSharesError(liars, disputes)
+        found = {signer: self._check(signer, share) for signer, share in self.shares.items()}
+        terms = {signer: said for signer, said in found.items() if said is not None}
+        return SpoiltSharesError(
+            [signer for signer in found if signer not in terms],
+            [
+                (one, other)
+                for one, other in _pairs(terms)
+                if tuple(map(negate, terms[one][other])) != terms[other][one]
+            ],
+        )
+
+    def _check(self, signer: OperatorAddress, share: SignatureShare) -> _Terms | None:
+        """Return P and Q for each other signer; None if the share or the proof does not fit the commitments."""
+        encoded, proof = share.commitments[:-_PROOF_BYTES], share.commitments[-_PROOF_BYTES:]
+        others = [other for other in self.shares if other != signer]
+        if len(encoded) != _POINT_BYTES * (3 + 2 * len(others)):
+            return None
+        try:
+            points = [decode(encoded[at : at + _POINT_BYTES]) for at in range(0, len(encoded), _POINT_BYTES)]
+            if not self._fits(share, points) or not self._is_proven(share, points, proof):
+                return None
+        except InvalidFieldError:
+            return None
+        return dict(zip(others, zip(points[3::2], points[4::2], strict=True), strict=True))
 
     def _fits(self, share: SignatureShare, points: Sequence[Point]) -> bool:
         """Return whether u·G = U + δ·Φ and w·G = h·Φ + r·V."""
@@ -247,30 +250,26 @@ class _Whole:
             and weighted_sum([(digest, mask), (r, v)]) == base_multiply(share.w)
         )
 
-    def _is_proven(self, share: SignatureShare, points: Sequence[Point]) -> bool:
+    def _is_proven(self, share: SignatureShare, points: Sequence[Point], proof: bytes) -> bool:
         """Return whether the proof holds: Φ, U - ΣP and V - ΣQ are the same multiple of G, R and Y."""
-        mask, u, v = points[:3]
-        challenge, response = (
-            int.from_bytes(part, "big")
-            for part in (share.commitments.proof[:32], share.commitments.proof[32:])
-        )
+        challenge, response = (int.from_bytes(part, "big") for part in (proof[:32], proof[32:]))
         statements = (
-            (base_multiply(1), mask),
-            (decode(share.nonce_point), add([u, *map(negate, points[3::2])])),
-            (decode(self.public_key), add([v, *map(negate, points[4::2])])),
+            (base_multiply(1), points[0]),
+            (decode(share.nonce_point), add([points[1], *map(negate, points[3::2])])),
+            (decode(self.public_key), add([points[2], *map(negate, points[4::2])])),
         )
-        announced = []
+        announcements = []
         for base, multiple in statements:
-            point = None if multiple is None else weighted_sum([(response, base), (-challenge, multiple)])
+            point = multiple and weighted_sum([(response, base), (-challenge, multiple)])
             if point is None:
                 return False
-            announced.append(encode(point))
-        return share.commitments.proof[:32] == proof_challenge(
+            announcements.append(point)
+        return proof[:32] == proof_challenge(
             presignature_id=share.presignature_id,
             public_key=self.public_key,
             nonce_point=share.nonce_point,
-            points=share.commitments.points,
-            announcements=announced,
+            points=share.commitments[:-_PROOF_BYTES],
+            announcements=announcements,
         )
 
 

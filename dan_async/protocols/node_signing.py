@@ -13,7 +13,7 @@ from typing import Annotated
 from attrs import field, frozen
 
 from dan_async.config import MAX_PARTIES
-from dan_async.crypto.curve import ORDER, add, base_multiply, encode
+from dan_async.crypto.curve import ORDER, Point, add, base_multiply, encode
 from dan_async.crypto.curve import decode as decode_point
 from dan_async.crypto.hashes import tagged_hash, u32
 from dan_async.errors import InvalidFieldError
@@ -22,8 +22,8 @@ from dan_async.protocols.fields import (
     KEY_ID,
     POINT,
     REQUEST_ID,
-    hex_bytes,
     hex_text,
+    hex_up_to,
     list_of,
     nested,
     number,
@@ -46,6 +46,9 @@ PRESIGN = "dan_presign"
 SIGN = "dan_sign"
 
 OPERATION = "signgen"
+
+#: Bytes of commitments: three points, two for each other signer, and a proof.
+_MOST_COMMITMENTS = 33 * (3 + 2 * (MAX_PARTIES - 1)) + 64
 
 #: Latest time that fits the hash's 32 bits.
 _LATEST = 2**32 - 1
@@ -111,9 +114,9 @@ def shift_nonce(nonce_point: bytes, shift: int) -> bytes | None:
     return encoded if 0 < int.from_bytes(encoded[1:], "big") < ORDER else None
 
 
-def commitments_hash(presignature_id: bytes, commitments: Commitments) -> bytes:
-    """H("dan-node/1 commitments", presignature id, each point, the proof)."""
-    return tagged_hash("dan-node/1 commitments", presignature_id, *commitments.points, commitments.proof)
+def commitments_hash(presignature_id: bytes, commitments: bytes) -> bytes:
+    """H("dan-node/1 commitments", presignature id, commitments)."""
+    return tagged_hash("dan-node/1 commitments", presignature_id, commitments)
 
 
 def proof_challenge(
@@ -121,16 +124,21 @@ def proof_challenge(
     presignature_id: bytes,
     public_key: bytes,
     nonce_point: bytes,
-    points: Sequence[bytes],
-    announcements: Sequence[bytes],
+    points: bytes,
+    announcements: Sequence[Point],
 ) -> bytes:
     """
     The challenge c of the proof in a signer's commitments.
 
-    H("dan-node/1 commitments proof", presignature id, public key, R, each point, k·G, k·R, k·Y).
+    H("dan-node/1 commitments proof", presignature id, public key, R, the points, k·G, k·R, k·Y).
     """
     return tagged_hash(
-        "dan-node/1 commitments proof", presignature_id, public_key, nonce_point, *points, *announcements
+        "dan-node/1 commitments proof",
+        presignature_id,
+        public_key,
+        nonce_point,
+        points,
+        *map(encode, announcements),
     )
 
 
@@ -230,24 +238,15 @@ class SignParams:
 
 
 @frozen(kw_only=True)
-class Commitments:
-    """A signer's numbers in a presignature as points, by which its share can be checked (``nodes.signature_shares``)."""
-
-    #: φ·G, u·G, v·G; then for each other signer, ascending, what the two have exchanged: P and Q.
-    points: Annotated[tuple[bytes, ...], wire("points", list_of(POINT, 5, 3 + 2 * (MAX_PARTIES - 1)))]
-    #: Challenge and response, 32 bytes each: u·G - ΣP = φ·R and v·G - ΣQ = φ·Y.
-    proof: Annotated[bytes, wire("proof", hex_bytes(64))]
-
-
-@frozen(kw_only=True)
 class SignatureShare:
     """One signer's part of one signature, whose nonce is R' = R + δ·G: s = Σw / Σu over all signers."""
 
     presignature_id: Annotated[bytes, wire("presignatureId", HASH)]
     #: R.
     nonce_point: Annotated[bytes, wire("noncePoint", POINT)]
-    #: Fixed before the message was known, where the presignature was.
-    commitments: Annotated[Commitments, wire("commitments", nested(Commitments))]
+    #: The signer's numbers in the presignature as points, by which the share can be checked, and a proof of 64 bytes:
+    #: φ·G, u·G, v·G; for each other signer, ascending, P and Q, what the two have exchanged; challenge and response.
+    commitments: Annotated[bytes, wire("commitments", hex_up_to(_MOST_COMMITMENTS))]
     #: The hash that it signed.
     digest: Annotated[bytes, wire("digest", HASH)]
     #: Its share of the denominator.

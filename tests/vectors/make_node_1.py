@@ -203,27 +203,26 @@ assert keys.Signature(combined[:64] + bytes([recovery_id])).recover_public_key_f
 ).to_compressed_bytes() == raw(public_key)
 
 
-def commitments(index: int) -> dict[str, object]:
+def commitments(index: int) -> str:
     """phi, u and v as points; what is left of u and v without the nonce's and the key's multiple; the proof."""
     mask, u, v = (numbers[index - 1] for numbers in (masks, us, vs))
-    points = [point(number) for number in (mask, u, v, u - mask * NONCE, v - mask * 5)]
+    points = b"".join(raw(point(number)) for number in (mask, u, v, u - mask * NONCE, v - mask * 5))
     k = 1000 + index
-    announcements = [point(k), point(k * NONCE), point(k * 5)]
+    announcements = [raw(point(number)) for number in (k, k * NONCE, k * 5)]
     challenge = h(
         "dan-node/1 commitments proof",
         presignature,
-        *map(raw, (public_key, nonce_point, *points, *announcements)),
+        raw(public_key),
+        raw(nonce_point),
+        points,
+        *announcements,
     )
     response = (k + int.from_bytes(challenge, "big") * mask) % ORDER
-    return {"points": points, "proof": "0x" + challenge.hex() + response.to_bytes(32, "big").hex()}
+    return "0x" + (points + challenge + response.to_bytes(32, "big")).hex()
 
 
 def commitment(index: int) -> str:
-    opened = commitments(index)
-    return (
-        "0x"
-        + h("dan-node/1 commitments", presignature, *map(raw, [*opened["points"], opened["proof"]])).hex()
-    )
+    return "0x" + h("dan-node/1 commitments", presignature, raw(commitments(index))).hex()
 
 
 def signature_shares(index: int) -> dict[str, object]:

@@ -66,10 +66,10 @@ def forge_commitments(shares: SignatureShares, sign: Sign) -> SignatureShares:
     forged = []
     for share in shares.claims.shares:
         offset = _random_scalar()
-        mask, u, *rest = share.commitments.points
+        start, u, rest = (share.commitments[a:b] for a, b in ((0, 33), (33, 66), (66, None)))
         moved = add([decode(u), base_multiply(offset)])
         assert moved is not None
-        commitments = evolve(share.commitments, points=(mask, encode(moved), *rest))
+        commitments = start + encode(moved) + rest
         forged.append(evolve(share, u=(share.u + offset) % ORDER, commitments=commitments))
     return sign_claims(shares, evolve(shares.claims, shares=tuple(forged)), sign)
 

@@ -82,7 +82,6 @@ from dan_async.devnet.mpc.pairwise_setup import PairState, refuse_banned
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.node_signing import (
-    Commitments,
     nonce_shift,
     presignature_id,
     proof_challenge,
@@ -357,9 +356,9 @@ class SigningParty(Stepwise):
 
     def _commit_to(
         self, u: int, v: int, products: Mapping[int, _Product], bases: tuple[Point, Point]
-    ) -> Commitments:
+    ) -> bytes:
         """Put the commitments together; the bases of the proof are R and Y, besides G."""
-        points = [encode(base_multiply(number)) for number in (self._mask, u, v)]
+        found = [base_multiply(number) for number in (self._mask, u, v)]
         for other in self._others:
             product = products[other]
             for k, own in enumerate((self._nonce, self._key)):
@@ -368,18 +367,18 @@ class SigningParty(Stepwise):
                 term = known and add([base_multiply(known), multiply(product.points[k], -self._mask)])
                 if not term:
                     raise SigningAbort(SigningReason.DEGENERATE_NONCE)
-                points.append(encode(term))
+                found.append(term)
+        points = b"".join(map(encode, found))
         nonce, public_key, nonce_point = random_scalar(self._entropy), encode(bases[1]), encode(bases[0])
-        announced = (base_multiply(nonce), *(multiply(base, nonce) for base in bases))
         challenge = proof_challenge(
             presignature_id=presignature_id(self._context, nonce_point),
             public_key=public_key,
             nonce_point=nonce_point,
             points=points,
-            announcements=[encode(point) for point in announced],
+            announcements=[base_multiply(nonce), *(multiply(base, nonce) for base in bases)],
         )
         response = (nonce + int.from_bytes(challenge, "big") * self._mask) % ORDER
-        return Commitments(points=tuple(points), proof=challenge + scalar_to_bytes(response))
+        return points + challenge + scalar_to_bytes(response)
 
     def _send_to(self, other: int, data: bytes) -> bytes:
         message = Envelope(self._context, other, self._index).open(CommitMessage, data)
@@ -455,7 +454,7 @@ class Presignature:
     public_key: bytes
     #: R, 33 bytes.
     nonce_point: bytes
-    commitments: Commitments
+    commitments: bytes
     _index: int
     #: mask, u and v, until it is spent.
     _secrets: list[tuple[int, int, int]]

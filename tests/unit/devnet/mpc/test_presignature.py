@@ -3,6 +3,7 @@
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
+import attrs
 import pytest
 from attrs import evolve
 from coincurve import PrivateKey
@@ -15,7 +16,7 @@ from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningA
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_signing import Commitments, nonce_shift, shift_nonce
+from dan_async.protocols.node_signing import nonce_shift, shift_nonce
 from tests.unit.devnet.mpc.signing_group import OPERATORS, all_pairs, assemble, combine, shifted
 
 
@@ -28,8 +29,7 @@ def is_x(number):
 
 
 def fields_of(presignature):
-    names = ("id", "index", "signers", "public_key", "nonce_point", "commitments", "secrets", "pairs")
-    return {name: getattr(presignature, name, None) or getattr(presignature, f"_{name}") for name in names}
+    return {name.removeprefix("_"): getattr(presignature, name) for name in attrs.fields_dict(Presignature)}
 
 
 CONTEXT = bytes(range(32))
@@ -38,7 +38,6 @@ PAIRS = all_pairs((1, 3))
 PAIRS[4] = {}
 #: The smallest x from the order upwards that is a point's.
 LARGE_X = next(x for x in range(ORDER, ORDER + 100) if is_x(x))
-NO_COMMITMENTS = Commitments(points=(), proof=b"")
 scalars = st.integers(1, ORDER - 1)
 
 
@@ -62,7 +61,7 @@ def presignatures(key=None, nonce=None, signers=(1, 3)):
             id=CONTEXT,
             index=i,
             signers=signers,
-            commitments=NO_COMMITMENTS,
+            commitments=b"",
             secrets=[(m, u, v)],
             pairs=PAIRS[i],
             **public,

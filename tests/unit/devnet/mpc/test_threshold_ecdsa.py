@@ -144,7 +144,8 @@ def test_the_commitments_are_the_numbers_as_points(five):
     terms = {}
     for index, presignature in presignatures.items():
         mask, u, v = presignature._secrets[0]
-        points = [decode(point) for point in presignature.commitments.points]
+        points = [decode(presignature.commitments[at : at + 33]) for at in range(0, 7 * 33, 33)]
+        assert len(presignature.commitments) == 7 * 33 + 64
         assert points[:3] == [base_multiply(number) for number in (mask, u, v)]
         nonce_point, public_key = decode(presignature.nonce_point), decode(presignature.public_key)
         assert add([multiply(nonce_point, mask), *points[3::2]]) == points[1]

@@ -290,10 +290,10 @@ def test_a_wrong_psi_is_found_by_the_client(is_covered_up):
     hidden = [difference * number % ORDER for number in (victim._nonce, victim._key)]
     made = signing.presign()
     if is_covered_up:
-        points = list(made[2].commitments.points)
-        for place, number in enumerate(hidden, 3):
-            points[place] = encode(add([decode(points[place]), base_multiply(number)]))
-        made[2].commitments = evolve(made[2].commitments, points=tuple(points))
+        for at, number in zip((3 * 33, 4 * 33), hidden, strict=True):
+            before = made[2].commitments
+            moved = add([decode(before[at : at + 33]), base_multiply(number)])
+            made[2].commitments = before[:at] + encode(moved) + before[at + 33 :]
     operators = {i: f"0x{i:040x}" for i in SIGNERS}
     found = {operators[i]: make_share(i, p, bytes(32), list(operators.values())) for i, p in made.items()}
     with pytest.raises(SpoiltSharesError) as caught:

@@ -11,7 +11,6 @@ from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.presigning import PresignatureOwner, PresignatureStock, StockedPresignature
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.errors import NodeCode
-from dan_async.protocols.node_signing import Commitments
 from tests.helpers import ManualClock
 
 OWNER = PresignatureOwner("aa" * 32, "eph")
@@ -37,7 +36,7 @@ def presignature():
         signers=(1, 2),
         public_key=b"\x02" * 33,
         nonce_point=b"\x03" * 33,
-        commitments=Commitments(points=(), proof=b""),
+        commitments=b"",
         secrets=[(1, 2, 3)],
         pairs={},
     )
