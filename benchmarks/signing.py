@@ -132,7 +132,14 @@ class Group:
         """Make a presignature; also gives how many bytes one signer sent to one other."""
         session_id = secrets.token_bytes(32)
         parties = {
-            i: SigningParty(session_id=session_id, share=self.shares[i], signers=signers, pairs=self.pairs[i])
+            i: SigningParty(
+                session_id=session_id,
+                share=self.shares[i],
+                signers=signers,
+                operators=[identity.operator for identity in self.identities],
+                sign=self.identities[i - 1].sign,
+                pairs=self.pairs[i],
+            )
             for i in signers
         }
         commits = {i: party.commit() for i, party in parties.items()}
@@ -168,8 +175,7 @@ def measure(threshold: Threshold, effort: Effort) -> dict[str, Any]:
         shares = timer.run(
             "shares",
             lambda made=presignatures, digest=digest: {
-                f"0x{i:040x}": make_share(i, p, digest, [f"0x{j:040x}" for j in made])
-                for i, p in made.items()
+                made[i].operators[place]: make_share(made[i], digest) for place, i in enumerate(sorted(made))
             },
         )
         public_key = group.shares[signers[0]].public_key

@@ -243,12 +243,11 @@ class _Whole:
         assert self.nonce_point is not None
         mask, u, v = points[:3]
         digest, r = (int.from_bytes(part, "big") for part in (share.digest, self.nonce_point[1:]))
-        return (
-            share.u != 0
-            and share.w != 0
-            and weighted_sum([(1, u), (self.shift, mask)]) == base_multiply(share.u)
-            and weighted_sum([(digest, mask), (r, v)]) == base_multiply(share.w)
+        claims = (
+            (share.u, weighted_sum([(1, u), (self.shift, mask)])),
+            (share.w, weighted_sum([(digest, mask), (r, v)])),
         )
+        return all(number and point and base_multiply(number) == point for number, point in claims)
 
     def _is_proven(self, share: SignatureShare, points: Sequence[Point], proof: bytes) -> bool:
         """Return whether the proof holds: Φ, U - ΣP and V - ΣQ are the same multiple of G, R and Y."""

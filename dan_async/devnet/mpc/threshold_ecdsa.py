@@ -10,12 +10,14 @@ s = Σw_i / Σu'_i = (h + R'_x·a)/r'. Nobody ever holds the key, the nonce, or 
 
 Adversary: static, malicious, up to t - 1 of the n parties, in the random-oracle model under the computational
 Diffie-Hellman assumption; security with abort, not robustness. The checks that the multiplied numbers are those behind
-R_i and A_i (here ``Γ``) name the culprit, as do those of the extension and the vector OLE, whose failure bans it. Key
-shares that do not add up name one only where there is one other signer. The client puts the shares of s together, and
-checks the signature (``nodes.signature_shares``).
+R_i and A_i (here ``Γ``) name the culprit, as do those of the extension and the vector OLE, whose failure bans it. The
+client puts the shares of s together, and checks the signature (``nodes.signature_shares``).
 
-Four things go beyond the paper. A_i is committed to along with R_i, and round 2 carries a hash of all commitments, so that
-nobody opens different values to different signers unnoticed. Which t parties sign is fixed from the start. Presignatures
+Five things go beyond the paper. A_i is committed to along with R_i, operators sign their commitments, and round 2 carries
+all of them: nobody opens different values to different signers unnoticed, and two commitments that one has signed show who
+it was. ζ_i is a sum of parts that two signers have in common, each of which round 2 has as a point: where the key shares do
+not add up, they show a signer whose A_i is wrong, or to its partner that it does not say what both know. So whatever one
+dishonest signer does, an honest one names it. Which t parties sign is fixed from the start. Presignatures
 are re-randomised (Groth and Shoup, EUROCRYPT 2022, section 6): R is known before the digest is, and a digest chosen by R
 would cost ECDSA much of its security margin. And each signer publishes commitments, by which anyone can tell whose share
 is wrong. These last are our own addition, and heuristic: DKLs23's proof does not cover them.
@@ -56,6 +58,7 @@ from dan_async.crypto.curve import (
     multiply,
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
+from dan_async.crypto.signature import recover_address
 from dan_async.devnet.mpc.aborts import (
     PairAbort,
     ProtocolStateError,
@@ -64,16 +67,19 @@ from dan_async.devnet.mpc.aborts import (
     Stepwise,
     step,
 )
-from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_share
+from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_shares
 from dan_async.devnet.mpc.framing import (
     NONCE_BYTES,
     POINT_BYTES,
+    SIGNATURE_BYTES,
     Digest,
     EncodedPoint,
     EncodedScalar,
     Message,
     Nonce,
+    Signature,
     check_session_id,
+    counted,
     fixed,
 )
 from dan_async.devnet.mpc.key_share import KeyShare
@@ -92,9 +98,6 @@ from dan_async.types import OperatorAddress
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
-#: As recipient: all other signers.
-ALL = 0
-
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 
@@ -107,6 +110,8 @@ class CommitMessage(Message):
 
     setup_id: Digest
     commitment: Digest
+    #: The sender's operator's, over the commitment.
+    signature: Signature
     vole: Annotated[bytes, fixed(EXTENSION_BYTES)]
 
 
@@ -116,8 +121,10 @@ class MultiplyMessage(Message):
 
     KIND = 18
 
-    #: Hash of all commitments.
-    echo: Digest
+    #: Every signer's commitment and signature, ascending, as the sender has got them.
+    commitments: Annotated[tuple[bytes, ...], counted(DIGEST_BYTES + SIGNATURE_BYTES)]
+    #: The parts of the sender's share of zero as points, one for each other signer, ascending.
+    zeros: Annotated[tuple[bytes, ...], counted(POINT_BYTES)]
     nonce: Nonce
     nonce_point: EncodedPoint
     key_point: EncodedPoint
@@ -130,24 +137,13 @@ class MultiplyMessage(Message):
         return "MultiplyMessage(***)"
 
 
-@frozen(kw_only=True)
-class SignMessage(Message):
-    """Round 3, the same for all: the sender's shares of numerator and denominator of s."""
-
-    KIND = 19
-
-    digest: Digest
-    u: EncodedScalar
-    w: EncodedScalar
-
-
 @frozen
 class Envelope:
     """The header of a message: the session's context, and the indices of sender and recipient."""
 
     context: bytes
     sender: int
-    recipient: int = ALL
+    recipient: int
 
     def seal(self, message: Message) -> bytes:
         return message.encode(self._prefix)
@@ -184,7 +180,8 @@ class SigningParty(Stepwise):
     One signer of one signature.
 
     Mappings of messages are as for ``DkgParty``. No two signatures have one session id; the signers are exactly t parties,
-    and there is a set-up with each of the others.
+    and there is a set-up with each of the others. *operators* are those of all parties of the key, in order; *sign* signs a
+    digest as this party's.
     """
 
     PROTOCOL = "Signing"
@@ -198,6 +195,8 @@ class SigningParty(Stepwise):
         session_id: bytes,
         share: KeyShare,
         signers: Sequence[int],
+        operators: Sequence[OperatorAddress],
+        sign: Callable[[bytes], bytes],
         pairs: Mapping[int, PairState],
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
@@ -213,6 +212,8 @@ class SigningParty(Stepwise):
         self._pairs = {i: pairs[i] for i in self._others}
         refuse_banned(self._pairs)
         self._share, self._index, self._entropy = share, share.index, entropy
+        self._operators = {i: operators[i - 1] for i in self._signers}
+        self._sign = sign
         self._context = tagged_hash(
             "dan-ecdsa/1 signing",
             session_id,
@@ -222,6 +223,8 @@ class SigningParty(Stepwise):
         )
         self._nonce = self._mask = self._key = 0
         self._opening = b""
+        self._zeros: dict[int, int] = {}
+        #: With signatures.
         self._commitments: dict[int, bytes] = {}
         self._receivers: dict[int, VoleReceiver] = {}
         self._sent: dict[int, tuple[int, ...]] = {}
@@ -234,15 +237,15 @@ class SigningParty(Stepwise):
         """Round 1: draw nonce and mask, commit to R_i and A_i, start the multiplications as receiver."""
         refuse_banned(self._pairs)  # here and below: another session may have banned one since
         self._nonce, self._mask = random_scalar(self._entropy), random_scalar(self._entropy)
+        seeds = {i: pair.common_seed for i, pair in self._pairs.items()}
+        self._zeros = zero_shares(self._index, seeds, self._context)
         coefficient = lagrange_coefficients(self._signers)[self._signers.index(self._index)]
-        zero = zero_share(
-            self._index, {i: pair.common_seed for i, pair in self._pairs.items()}, self._context
-        )
-        self._key = (coefficient * self._share.secret_share + zero) % ORDER
+        self._key = (coefficient * self._share.secret_share + sum(self._zeros.values())) % ORDER
         points = encode(base_multiply(self._nonce)) + encode(base_multiply(self._key))
         self._opening = self._entropy(NONCE_BYTES) + points
         commitment = self._commitment(self._index, self._opening)
-        self._commitments[self._index] = commitment
+        signature = self._sign(self._signed(self._index, commitment))
+        self._commitments[self._index] = commitment + signature
         messages = {}
         for other, pair in self._pairs.items():
             receiver = VoleReceiver(
@@ -253,7 +256,9 @@ class SigningParty(Stepwise):
             )
             self._receivers[other] = receiver
             messages[other] = Envelope(self._context, self._index, other).seal(
-                CommitMessage(setup_id=pair.setup_id, commitment=commitment, vole=receiver.message)
+                CommitMessage(
+                    setup_id=pair.setup_id, commitment=commitment, signature=signature, vole=receiver.message
+                )
             )
         return messages
 
@@ -263,12 +268,14 @@ class SigningParty(Stepwise):
         refuse_banned(self._pairs)
         received = from_all_others(self._index, self._signers, messages)
         replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
-        echo = self._commitments_hash()
+        commitments = tuple(self._commitments[i] for i in self._signers)
+        zeros = tuple(encode(base_multiply(self._zeros[i])) for i in self._others)
         nonce, points = self._opening[:NONCE_BYTES], self._opening[NONCE_BYTES:]
         return {
             other: Envelope(self._context, self._index, other).seal(
                 MultiplyMessage(
-                    echo=echo,
+                    commitments=commitments,
+                    zeros=zeros,
                     nonce=nonce,
                     nonce_point=points[:POINT_BYTES],
                     key_point=points[POINT_BYTES:],
@@ -287,13 +294,13 @@ class SigningParty(Stepwise):
         refuse_banned(self._pairs)
         received = from_all_others(self._index, self._signers, messages)
         opened = self._for_each_other(lambda other: self._open(other, received[other]))
-        # Before any check that bans, and blaming nobody: after a restart, a reply may answer this party's earlier self.
-        if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
-            raise SigningAbort(SigningReason.EQUIVOCATION)
+        self._compare({other: message.commitments for other, (message, _, _) in opened.items()})
         products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
         total = add([base_multiply(self._key), *(product.points[1] for product in products.values())])
         if total is None or encode(total) != self._share.public_key:
-            raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
+            points = {other: key_point for other, (_, _, key_point) in opened.items()}
+            zeros = {other: message.zeros for other, (message, _, _) in opened.items()}
+            raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._wrong_key_shares(points, zeros))
         nonce_point = add([base_multiply(self._nonce), *(product.points[0] for product in products.values())])
         mask = self._mask + sum(product.psi for product in products.values())
         u, v = (
@@ -305,8 +312,8 @@ class SigningParty(Stepwise):
             raise SigningAbort(SigningReason.DEGENERATE_NONCE)
         presignature = Presignature(
             id=self._context,
-            index=self._index,
             signers=self._signers,
+            operators=tuple(self._operators.values()),
             public_key=self._share.public_key,
             nonce_point=encode(nonce_point),
             commitments=self._commit_to(u, v, products, (nonce_point, total)),
@@ -319,6 +326,7 @@ class SigningParty(Stepwise):
     def _forget(self) -> None:
         self._nonce = self._mask = self._key = 0
         self._opening = b""
+        self._zeros = {}
         self._receivers = {}
         self._sent = {}
 
@@ -340,9 +348,58 @@ class SigningParty(Stepwise):
                 raise SigningAbort(faults[culprits[0]][0], culprits, ban=ban)
         return done
 
-    def _only_other(self) -> tuple[int, ...]:
-        """Where nobody can be named, somebody can if there is one other signer: this party knows that it is honest."""
-        return self._others if len(self._others) == 1 else ()
+    def _compare(self, lists: Mapping[int, tuple[bytes, ...]]) -> None:
+        """Check that all signers have got the same commitments; a signature shows who committed to two, or made one up."""
+        culprits, differ = set(), False
+        for other, entries in lists.items():
+            if len(entries) != len(self._signers):
+                raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,))
+            for signer, entry in zip(self._signers, entries, strict=True):
+                if entry == self._commitments[signer]:
+                    continue
+                is_signed = self._is_signed(signer, entry)
+                if not is_signed or entry[:DIGEST_BYTES] != self._commitments[signer][:DIGEST_BYTES]:
+                    differ = True
+                    culprits.add(signer if is_signed else other)
+        if differ:
+            # This party's own signature is its earlier self's, before a restart: that is nobody's fault.
+            raise SigningAbort(SigningReason.EQUIVOCATION, sorted(culprits - {self._index}))
+
+    def _is_signed(self, signer: int, entry: bytes) -> bool:
+        digest, signature = self._signed(signer, entry[:DIGEST_BYTES]), entry[DIGEST_BYTES:]
+        try:
+            found: str = recover_address(digest, signature)
+            return found == self._operators[signer]
+        except InvalidFieldError:
+            return False
+
+    def _wrong_key_shares(
+        self, points: Mapping[int, Point], zeros: Mapping[int, tuple[bytes, ...]]
+    ) -> list[int]:
+        """
+        Return the signers whose A is not λ·X and their parts of the share of zero, or whose part is not minus this party's.
+
+        Two others whose parts for each other do not cancel out know themselves which of them lies.
+        """
+        culprits = []
+        coefficients = lagrange_coefficients(self._signers)
+        for other, encoded in zeros.items():
+            partners = [i for i in self._signers if i != other]
+            coefficient = coefficients[self._signers.index(other)]
+            share = multiply(decode(self._share.public_shares[other - 1]), coefficient)
+            try:
+                total = add([share, *map(decode, encoded)])
+            except InvalidFieldError:
+                total = None
+            mine = encode(base_multiply(-self._zeros[other]))
+            if (
+                len(encoded) != len(partners)
+                or encoded[partners.index(self._index)] != mine
+                or total is None
+                or total != points[other]
+            ):
+                culprits.append(other)
+        return culprits
 
     def _pair_context(self, pair: PairState, *, receiver: int) -> bytes:
         return tagged_hash("dan-ecdsa/1 signing pair", self._context, pair.setup_id, u32(receiver))
@@ -350,9 +407,9 @@ class SigningParty(Stepwise):
     def _commitment(self, index: int, opening: bytes) -> bytes:
         return tagged_hash("dan-ecdsa/1 nonce commitment", self._context, u32(index), opening)
 
-    def _commitments_hash(self) -> bytes:
-        parts = (self._commitments[i] for i in self._signers)
-        return tagged_hash("dan-ecdsa/1 commitments", self._context, *parts)
+    def _signed(self, index: int, commitment: bytes) -> bytes:
+        """Return what the operator signs of a commitment."""
+        return tagged_hash("dan-ecdsa/1 signed commitment", self._context, u32(index), commitment)
 
     def _commit_to(
         self, u: int, v: int, products: Mapping[int, _Product], bases: tuple[Point, Point]
@@ -386,7 +443,9 @@ class SigningParty(Stepwise):
         if message.setup_id != pair.setup_id:
             # An honest mistake, of a store that has lost or kept too much: it must not look like a failed check.
             raise SigningAbort(SigningReason.SETUP_MISMATCH, (other,))
-        self._commitments[other] = message.commitment
+        self._commitments[other] = message.commitment + message.signature
+        if not self._is_signed(other, self._commitments[other]):
+            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,))
         reply, self._sent[other] = send(
             pair.sender,
             (self._nonce, self._key),
@@ -400,7 +459,7 @@ class SigningParty(Stepwise):
     def _open(self, other: int, data: bytes) -> tuple[MultiplyMessage, Point, Point]:
         message = Envelope(self._context, other, self._index).open(MultiplyMessage, data)
         opening = message.nonce + message.nonce_point + message.key_point
-        if self._commitment(other, opening) != self._commitments[other]:
+        if self._commitment(other, opening) != self._commitments[other][:DIGEST_BYTES]:
             raise SigningAbort(SigningReason.COMMITMENT_MISMATCH, (other,))
         return message, _point(other, message.nonce_point), _point(other, message.key_point)
 
@@ -416,7 +475,8 @@ class SigningParty(Stepwise):
         )
         for point, gamma, product, reason in checks:
             # χ·R - Γ = d·G, as χ·R = Γ + d·G
-            if add([_point(other, gamma), base_multiply(product)]) != multiply(point, receiver.chi):
+            total = add([_point(other, gamma), base_multiply(product)])
+            if total is None or total != multiply(point, receiver.chi):
                 raise SigningAbort(reason, (other,))
         try:
             psi = scalar_from_bytes("psi", message.psi)
@@ -451,17 +511,17 @@ class Presignature:
     #: 32 bytes that all of its signers know it by.
     id: bytes
     signers: tuple[int, ...]
+    operators: tuple[OperatorAddress, ...]  # theirs
     public_key: bytes
     #: R, 33 bytes.
     nonce_point: bytes
     commitments: bytes
-    _index: int
     #: mask, u and v, until it is spent.
     _secrets: list[tuple[int, int, int]]
     _pairs: Mapping[int, PairState]
 
     def __repr__(self) -> str:
-        return f"Presignature(id={self.id.hex()[:16]}, index={self._index}, spent={self.is_spent})"
+        return f"Presignature(id={self.id.hex()[:16]}, signers={self.signers}, spent={self.is_spent})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a presignature signs once, so it can be neither copied nor pickled")
@@ -478,8 +538,8 @@ class Presignature:
     def discard(self) -> None:
         self._secrets.clear()
 
-    def sign(self, digest: bytes, signers: Sequence[OperatorAddress]) -> bytes:
-        """Round 3: return the share. Works once, for one digest, which the caller allows; *signers* are their operators."""
+    def sign(self, digest: bytes) -> tuple[int, int]:
+        """Round 3: return u' and w. Works once, for one digest, which the caller allows."""
         if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
             raise InvalidFieldError("digest", f"must be {DIGEST_BYTES} bytes")
         refuse_banned(self._pairs)
@@ -490,12 +550,13 @@ class Presignature:
                 "This presignature is spent", hint="Make a new one for each signature"
             ) from None
         shift = nonce_shift(
-            presignature_id=self.name, public_key=self.public_key, digest=digest, signers=signers
+            presignature_id=self.name,
+            public_key=self.public_key,
+            digest=digest,
+            signers=self.operators,
         )
         shifted = shift_nonce(self.nonce_point, shift)
         if shifted is None:
             raise SigningAbort(SigningReason.DEGENERATE_NONCE)
-        u = (u + shift * mask) % ORDER
-        w = (int.from_bytes(digest, "big") * mask + int.from_bytes(shifted[1:], "big") * v) % ORDER
-        message = SignMessage(digest=digest, u=scalar_to_bytes(u), w=scalar_to_bytes(w))
-        return Envelope(self.id, self._index).seal(message)
+        w = int.from_bytes(digest, "big") * mask + int.from_bytes(shifted[1:], "big") * v
+        return (u + shift * mask) % ORDER, w % ORDER

@@ -17,7 +17,7 @@ from attrs import define, evolve, field
 
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import SigningAbort
-from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
+from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.checks import (
     ReadSign,
     check_signers,
@@ -46,7 +46,7 @@ from dan_async.protocols.node_signing import (
     SignParams,
 )
 from dan_async.protocols.sign_request import sign_request_digest
-from dan_async.types import Json, OperatorAddress, RequestId
+from dan_async.types import Json, RequestId
 
 _log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class SignService:
             presignatures = [self._stock.take(stocked) for stocked in found]
         try:
             shares = [
-                make_share(record.share.index, presignature, digest, read.params.signers)
+                make_share(presignature, digest)
                 for presignature, digest in zip(presignatures, digests, strict=True)
             ]
         except SigningAbort as abort:
@@ -194,17 +194,15 @@ def _digests(read: ReadSign) -> list[bytes]:
         return [sign_request_digest(request) for request in read.requests]
 
 
-def make_share(
-    index: int, presignature: Presignature, digest: bytes, signers: Sequence[OperatorAddress]
-) -> SignatureShare:
-    message = Envelope(presignature.id, index).open(SignMessage, presignature.sign(digest, signers))
+def make_share(presignature: Presignature, digest: bytes) -> SignatureShare:
+    u, w = presignature.sign(digest)
     return SignatureShare(
         presignature_id=presignature.name,
         nonce_point=presignature.nonce_point,
         commitments=presignature.commitments,
         digest=digest,
-        u=int.from_bytes(message.u, "big"),
-        w=int.from_bytes(message.w, "big"),
+        u=u,
+        w=w,
     )
 
 

@@ -86,7 +86,14 @@ class PresignSession(RoundSession[Presignature]):
     def _begin(self, pairs: Mapping[int, PairState]) -> tuple[SigningParty, dict[int, bytes]]:
         share = self._job.share
         signers = (*pairs, share.index)
-        party = SigningParty(session_id=self.session_id, share=share, signers=signers, pairs=pairs)
+        party = SigningParty(
+            session_id=self.session_id,
+            share=share,
+            signers=signers,
+            operators=self._job.participants,
+            sign=self.context.identity.sign,
+            pairs=pairs,
+        )
         return party, party.commit()
 
     async def _ready_pairs(self) -> dict[int, PairState]:

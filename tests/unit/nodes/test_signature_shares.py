@@ -175,6 +175,16 @@ def flipped(made, signer, at):
     return {"commitments": whole[:at] + bytes((whole[at] ^ 1,)) + whole[len(whole) + at + 1 :]}
 
 
+def balanced(made, signer):
+    """A point U that δ·Φ takes to infinity."""
+    share = made.share(signer, DIGEST)
+    shift = node_signing.nonce_shift(
+        presignature_id=made.id, public_key=made.public_key, digest=DIGEST, signers=made.signers
+    )
+    mask = curve.decode(share.commitments[:33])
+    return replaced(made, signer, 33, curve.encode(curve.multiply(mask, -shift)))
+
+
 LIES = {
     "u": lambda made, signer: {"u": made.share(signer, DIGEST).u ^ 1},
     "w": lambda made, signer: {"w": made.share(signer, DIGEST).w ^ 1},
@@ -185,6 +195,7 @@ LIES = {
     },
     "Φ": lambda made, signer: replaced(made, signer, 0, KEY),
     "U": lambda made, signer: replaced(made, signer, 33, KEY),
+    "U that cancels out": balanced,
     "V": lambda made, signer: replaced(made, signer, 66, KEY),
     "P": lambda made, signer: replaced(made, signer, 99, KEY),
     "Q": lambda made, signer: replaced(made, signer, 132, KEY),

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
 from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
-from dan_async.devnet.mpc.field import scalar_to_bytes
-from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
+from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.node_signing import nonce_shift, shift_nonce
-from tests.unit.devnet.mpc.signing_group import OPERATORS, all_pairs, assemble, combine, shifted
+from tests.unit.devnet.mpc.signing_group import OPERATORS, all_pairs, assemble, combine, finish, shifted
 
 
 def is_x(number):
@@ -59,8 +58,8 @@ def presignatures(key=None, nonce=None, signers=(1, 3)):
     return {
         i: Presignature(
             id=CONTEXT,
-            index=i,
             signers=signers,
+            operators=tuple(OPERATORS[j - 1] for j in signers),
             commitments=b"",
             secrets=[(m, u, v)],
             pairs=PAIRS[i],
@@ -79,12 +78,9 @@ def abort_of(call):
 @settings(max_examples=30, deadline=None)
 @given(scalars, scalars, st.binary(min_size=32, max_size=32))
 def test_the_signature_is_that_of_the_key(key, nonce, digest):
-    """For any key, nonce and digest: coincurve recovers the key, s is low, r is the nonce's, and all signers agree."""
+    """For any key, nonce and digest: coincurve recovers the key, s is low, r is that of R'."""
     both = presignatures(key, nonce)
-    messages = {i: p.sign(digest, OPERATORS) for i, p in both.items()}
-    one = combine(both[1], 1, messages[1], {3: messages[3]})
-    other = combine(both[3], 3, messages[3], {1: messages[1]})
-    assert one == other
+    one = finish(both, digest)
     assert recover_public_key(digest, one) == encode(base_multiply(key))
     assert one[:32] == shifted(both[1], digest)[1:]
     assert int.from_bytes(one[32:64], "big") <= ORDER // 2
@@ -96,13 +92,13 @@ def test_s_is_the_textbook_one_or_its_negative():
     seen = set()
     for nonce in range(1, 40):
         both = presignatures(12345, nonce)
-        signature = combine(both[1], 1, both[1].sign(DIGEST, OPERATORS), {3: both[3].sign(DIGEST, OPERATORS)})
+        signature = finish(both, DIGEST)
         r = int.from_bytes(signature[:32], "big")
         shift = nonce_shift(
             presignature_id=both[1].name,
             public_key=both[1].public_key,
             digest=DIGEST,
-            signers=OPERATORS,
+            signers=both[1].operators,
         )
         s = (int.from_bytes(DIGEST, "big") + r * 12345) * pow(nonce + shift, -1, ORDER) % ORDER
         found = int.from_bytes(signature[32:64], "big")
@@ -114,23 +110,16 @@ def test_s_is_the_textbook_one_or_its_negative():
 @pytest.mark.parametrize("change", ["digest", "signers", "key", "presignature"])
 def test_the_nonce_of_a_signature_depends_on_all_that_is_signed(change):
     """R is known before the digest; R' is not, and a share for one digest, key and set of signers is of no use to another."""
-    one, digest, signers = presignatures(key=5, nonce=7), DIGEST, OPERATORS
-    other = presignatures(key=6 if change == "key" else 5, nonce=7)
-    if change == "digest":
-        digest = bytes(32)
-    if change == "signers":
-        signers = OPERATORS[:1]
-    if change == "presignature":
-        other = {i: Presignature(**{**fields_of(p), "id": bytes(32)}) for i, p in other.items()}
+    one, other = presignatures(key=5, nonce=7), presignatures(key=6 if change == "key" else 5, nonce=7)
+    digest = bytes(32) if change == "digest" else DIGEST
+    values = {"signers": {"operators": OPERATORS[:2]}, "presignature": {"id": bytes(32)}}.get(change, {})
+    other = {i: Presignature(**{**fields_of(p), **values}) for i, p in other.items()}
     assert one[1].nonce_point == other[1].nonce_point
-    assert shifted(one[1], DIGEST) != shifted(other[1], digest, signers)
-    messages = {1: one[1].sign(DIGEST, OPERATORS), 3: other[3].sign(digest, signers)}
-    abort = abort_of(lambda: combine(one[1], 1, messages[1], {3: messages[3]}))
-    assert abort.reason in {
-        SigningReason.INVALID_SIGNATURE,
-        SigningReason.DIGEST_MISMATCH,
-        SigningReason.MALFORMED_MESSAGE,
-    }
+    assert shifted(one[1], DIGEST) != shifted(other[1], digest)
+    shares = {1: one[1].sign(DIGEST), 3: other[3].sign(digest)}
+    for presignature, signed in ((one[1], DIGEST), (other[3], digest)):
+        abort = abort_of(lambda p=presignature, d=signed: combine({1: p}, d, shares))
+        assert abort.reason == SigningReason.INVALID_SIGNATURE
 
 
 def test_a_signature_has_another_nonce_than_its_presignature():
@@ -139,8 +128,7 @@ def test_a_signature_has_another_nonce_than_its_presignature():
     for number in range(20):
         both = presignatures(key=5, nonce=7)
         digest = bytes((number,)) * 32
-        own = both[1].sign(digest, OPERATORS)
-        found.add(combine(both[1], 1, own, {3: both[3].sign(digest, OPERATORS)})[:32])
+        found.add(finish(both, digest)[:32])
     assert len(found) == 20
     assert both[1].nonce_point[1:] not in found
 
@@ -160,11 +148,11 @@ def test_a_nonce_that_no_signature_can_have_is_none(number):
 def test_a_presignature_signs_once():
     """Two digests under one nonce would give the key away; the same digest again is refused as well."""
     presignature = presignatures()[1]
-    presignature.sign(DIGEST, OPERATORS)
+    presignature.sign(DIGEST)
     assert presignature.is_spent
     for digest in (DIGEST, bytes(32)):
         with pytest.raises(ProtocolStateError, match="spent"):
-            presignature.sign(digest, OPERATORS)
+            presignature.sign(digest)
 
 
 def test_of_many_threads_one_gets_to_sign():
@@ -173,7 +161,7 @@ def test_of_many_threads_one_gets_to_sign():
 
     def attempt(number):
         try:
-            return presignature.sign(number.to_bytes(32, "big"), OPERATORS)
+            return presignature.sign(number.to_bytes(32, "big"))
         except ProtocolStateError:
             return None
 
@@ -190,7 +178,7 @@ def test_a_discarded_presignature_does_not_sign():
     assert presignature.is_spent
     assert not presignature._secrets
     with pytest.raises(ProtocolStateError, match="spent"):
-        presignature.sign(DIGEST, OPERATORS)
+        presignature.sign(DIGEST)
 
 
 @pytest.mark.parametrize("digest", [b"", bytes(31), bytes(33), "0" * 32, None])
@@ -198,84 +186,26 @@ def test_a_wrong_digest_does_not_spend_it(digest):
     """32 bytes, or an error that costs nothing."""
     presignature = presignatures()[1]
     with pytest.raises(InvalidFieldError, match="digest"):
-        presignature.sign(digest, OPERATORS)
+        presignature.sign(digest)
     assert not presignature.is_spent
 
 
-def test_a_missing_part_names_the_silent_signer():
-    """Both of them."""
-    three = presignatures(signers=(1, 3, 4))
-    own = three[1].sign(DIGEST, OPERATORS)
-    abort = abort_of(lambda: combine(three[1], 1, own, {}))
-    assert (abort.reason, abort.culprits) == (SigningReason.MISSING_MESSAGE, (3, 4))
-
-
-@pytest.mark.parametrize("key", [0, 1, 2, "3"])
-def test_a_part_of_nobody_is_refused(key):
-    """Own index, or no signer's."""
-    both = presignatures()
-    own = both[1].sign(DIGEST, OPERATORS)
-    with pytest.raises(InvalidFieldError, match="other signers"):
-        combine(both[1], 1, own, {3: both[3].sign(DIGEST, OPERATORS), key: b""})
-
-
-def test_a_part_for_another_digest():
-    """The signers were not asked for the same thing."""
-    both = presignatures()
-    own = both[1].sign(DIGEST, OPERATORS)
-    abort = abort_of(lambda: combine(both[1], 1, own, {3: both[3].sign(bytes(32), OPERATORS)}))
-    assert (abort.reason, abort.culprits) == (SigningReason.DIGEST_MISMATCH, (3,))
-
-
-@pytest.mark.parametrize("part", ["u", "w"])
-def test_a_part_that_is_not_reduced(part):
-    """Numbers have one encoding."""
-    both = presignatures()
-    own = both[1].sign(DIGEST, OPERATORS)
-    numbers = {"u": bytes(32), "w": bytes(32)} | {part: ORDER.to_bytes(32, "big")}
-    message = Envelope(CONTEXT, 3).seal(SignMessage(digest=DIGEST, **numbers))
-    abort = abort_of(lambda: combine(both[1], 1, own, {3: message}))
-    assert (abort.reason, abort.culprits) == (SigningReason.MALFORMED_MESSAGE, (3,))
-
-
 @settings(max_examples=30, deadline=None)
-@given(st.integers(35 * 8, 35 * 8 + 96 * 8 - 1))
-def test_a_wrong_part_makes_no_signature(bit):
-    """One bit of digest, u or w: nothing is released that does not verify."""
+@given(st.integers(0, 1), st.integers(0, 255))
+def test_a_wrong_share_makes_no_signature(which, bit):
+    """One bit of u or w: nothing is released that does not verify."""
     both = presignatures()
-    own = both[1].sign(DIGEST, OPERATORS)
-    changed = bytearray(both[3].sign(DIGEST, OPERATORS))
-    changed[bit // 8] ^= 1 << bit % 8
-    abort = abort_of(lambda: combine(both[1], 1, own, {3: bytes(changed)}))
-    assert abort.reason in (
-        SigningReason.DIGEST_MISMATCH,
-        SigningReason.INVALID_SIGNATURE,
-        SigningReason.MALFORMED_MESSAGE,
-    )
-    assert not abort.ban
-
-
-@pytest.mark.parametrize(("signers", "culprits"), [((1, 3), (3,)), ((1, 3, 4), ())])
-def test_a_wrong_part_can_be_blamed_on_somebody_only_between_two(signers, culprits):
-    """A signer knows that it is not to blame itself; among three that leaves two."""
-    presigned = presignatures(signers=signers)
-    messages = {i: p.sign(DIGEST, OPERATORS) for i, p in presigned.items()}
-    wrong = Envelope(CONTEXT, 3).seal(
-        SignMessage(digest=DIGEST, u=bytes(31) + b"\x05", w=bytes(31) + b"\x05")
-    )
-    abort = abort_of(
-        lambda: combine(
-            presigned[1], 1, messages[1], {i: m for i, m in (messages | {3: wrong}).items() if i != 1}
-        )
-    )
-    assert (abort.reason, abort.culprits) == (SigningReason.INVALID_SIGNATURE, culprits)
+    shares = {i: list(p.sign(DIGEST)) for i, p in both.items()}
+    shares[3][which] ^= 1 << bit
+    abort = abort_of(lambda: combine(both, DIGEST, shares))
+    assert abort.reason == SigningReason.INVALID_SIGNATURE
 
 
 def test_a_presignature_with_somebody_banned_since_does_not_sign():
     """And is not spent by the attempt; it is of no more use, though."""
     presignature = presignatures()[1]
     presignature._pairs = {3: evolve(PAIRS[1][3], banned=True)}
-    abort = abort_of(lambda: presignature.sign(DIGEST, OPERATORS))
+    abort = abort_of(lambda: presignature.sign(DIGEST))
     assert (abort.reason, abort.culprits, abort.ban) == (PairReason.BANNED, (3,), True)
 
 
@@ -307,7 +237,7 @@ def test_a_presignature_shows_its_id_and_no_number():
     presignature = presignatures()[1]
     mask, u, v = presignature._secrets[0]
     assert not any(str(number) in repr(presignature) for number in (mask, u, v))
-    assert repr(presignature) == "Presignature(id=0001020304050607, index=1, spent=False)"
+    assert repr(presignature) == "Presignature(id=0001020304050607, signers=(1, 3), spent=False)"
     assert (presignature.id, presignature.signers) == (CONTEXT, (1, 3))
 
 
@@ -319,11 +249,3 @@ def test_a_presignature_cannot_be_pickled_into_a_second_one():
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="signs once"):
             attempt(presignatures()[1])
-
-
-def test_numbers_in_a_message_are_32_bytes():
-    """As the format says."""
-    both = presignatures()
-    message = Envelope(CONTEXT, 1).open(SignMessage, both[1].sign(DIGEST, OPERATORS))
-    assert message.digest == DIGEST
-    assert message.u == scalar_to_bytes(int.from_bytes(message.u, "big"))

@@ -19,13 +19,13 @@ from dan_async.nodes.signature_shares import SpoiltSharesError, _Whole, combine_
 from tests.interpolation import interpolate_scalar
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import (
+    IDENTITIES,
     OPERATORS,
     Signing,
     all_pairs,
     combine,
     finish,
     made_pair,
-    others,
 )
 
 DIGEST = bytes(range(32))
@@ -157,11 +157,7 @@ def test_the_commitments_are_the_numbers_as_points(five):
 
 def answers(presignatures, digest):
     """The share of each signer, by its operator."""
-    operators = {i: f"0x{i:040x}" for i in presignatures}
-    return {
-        operators[i]: make_share(i, presignature, digest, list(operators.values()))
-        for i, presignature in presignatures.items()
-    }
+    return {OPERATORS[i - 1]: make_share(presignature, digest) for i, presignature in presignatures.items()}
 
 
 def test_what_a_client_finds_among_honest_signers(five):
@@ -177,7 +173,7 @@ def test_a_client_names_a_signer_who_lies_about_its_share(five):
     """At once, and nobody else."""
     shares, pairs = five
     found = answers(Signing(shares, pairs, (1, 3, 5)).commit().multiply().presign(), DIGEST)
-    liar = f"0x{3:040x}"
+    liar = OPERATORS[2]
     found[liar] = evolve(found[liar], w=found[liar].w ^ 1)
     with pytest.raises(SpoiltSharesError) as caught:
         combine_shares(found, public_key=shares[1].public_key)
@@ -194,10 +190,10 @@ def test_neither_key_nor_nonce_nor_shares_are_in_any_message(five):
     for party in signing.parties.values():
         assert not {key, nonce} & {party._nonce, party._mask, party._key}
     presignatures = signing.presign()
-    parts = {i: p.sign(DIGEST, OPERATORS) for i, p in presignatures.items()}
+    parts = {i: p.sign(DIGEST) for i, p in presignatures.items()}
     sent = b"".join(
         [m for step in (signing.commits, signing.multiplies) for mail in step.values() for m in mail.values()]
-        + [*parts.values()]
+        + [scalar_to_bytes(number) for part in parts.values() for number in part]
     )
     secret = [key, nonce, *own, *(shares[i].secret_share for i in (1, 3, 5))]
     assert not [number for number in secret if scalar_to_bytes(number) in sent]
@@ -219,9 +215,9 @@ def test_fewer_than_t_never_sign(five):
             Signing(shares, pairs, signers)
     signing = Signing(shares, pairs, (1, 2, 3))
     presignatures = signing.commit().multiply().presign()
-    messages = {i: presignatures[i].sign(DIGEST, OPERATORS) for i in (1, 2)}
-    with pytest.raises(SigningAbort, match="missing message by party 3"):
-        combine(presignatures[1], 1, messages[1], {2: messages[2]})
+    shares = {i: presignatures[i].sign(DIGEST) for i in (1, 2)}
+    with pytest.raises(SigningAbort, match="does not verify"):
+        combine(presignatures, DIGEST, shares)
 
 
 def test_wrong_shares_do_not_sign(five):
@@ -235,7 +231,14 @@ def test_wrong_shares_do_not_sign(five):
 
 def arguments(five, **changes):
     shares, pairs = five
-    return {"session_id": bytes(32), "share": shares[1], "signers": (1, 2, 3), "pairs": pairs[1]} | changes
+    return {
+        "session_id": bytes(32),
+        "share": shares[1],
+        "signers": (1, 2, 3),
+        "operators": OPERATORS,
+        "sign": IDENTITIES[0].sign,
+        "pairs": pairs[1],
+    } | changes
 
 
 @pytest.mark.parametrize(
@@ -321,5 +324,4 @@ def test_messages_may_come_in_any_order_of_signers(five):
     signing.multiply()
     signing.multiplies = {i: dict(reversed(mail.items())) for i, mail in signing.multiplies.items()}
     presignatures = signing.presign()
-    messages = {i: p.sign(DIGEST, OPERATORS) for i, p in presignatures.items()}
-    check(combine(presignatures[5], 5, messages[5], others(5, messages)), DIGEST, shares[1].public_key)
+    check(finish(presignatures, DIGEST), DIGEST, shares[1].public_key)

@@ -32,8 +32,8 @@ def stock(clock):
 def presignature():
     return Presignature(
         id=next(NUMBERS).to_bytes(32, "big"),
-        index=1,
         signers=(1, 2),
+        operators=SIGNERS,
         public_key=b"\x02" * 33,
         nonce_point=b"\x03" * 33,
         commitments=b"",
@@ -85,7 +85,7 @@ def test_it_expires_to_the_second(stock, clock):
     clock.advance(0.1)
     assert code_of(find, stock, early) == NodeCode.PRESIGNATURE_UNKNOWN
     with pytest.raises(ProtocolStateError):
-        early.presignature.sign(bytes(32), SIGNERS)
+        early.presignature.sign(bytes(32))
     assert find(stock, late) is late
     clock.advance(50)
     assert code_of(find, stock, late) == NodeCode.PRESIGNATURE_UNKNOWN
@@ -119,7 +119,7 @@ def test_discarding_is_for_one_ephemeral_key(stock, clock):
     stock.discard(OWNER.key_id, OWNER.eph_id)
     assert code_of(find, stock, mine) == NodeCode.PRESIGNATURE_UNKNOWN
     with pytest.raises(ProtocolStateError):
-        mine.presignature.sign(bytes(32), SIGNERS)
+        mine.presignature.sign(bytes(32))
     assert find(stock, others, owner=OTHER) is others
     stock.clear()
     assert len(stock) == 0

@@ -59,7 +59,12 @@ class Bench:
             self.tell(operator)
         self.peers = {
             index: SigningParty(
-                session_id=SESSION, share=self.shares[index], signers=(1, 2, 3), pairs=self.states[index]
+                session_id=SESSION,
+                share=self.shares[index],
+                signers=(1, 2, 3),
+                operators=OPERATORS,
+                sign=IDENTITIES[index - 1].sign,
+                pairs=self.states[index],
             )
             for index in (2, 3)
         }
