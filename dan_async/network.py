@@ -17,7 +17,7 @@ from dan_async._values import (
 )
 from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.crypto.signature import parse_signature, recover_address
+from dan_async.crypto.signature import read_signature
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, SignatureCheckError
 from dan_async.protocols.node_claims import Acknowledgement
@@ -286,11 +286,10 @@ class SigningOrder:
         found = []
         for signature, digest in zip(signatures, self.digests, strict=True):
             try:
-                low = parse_signature(signature)
-                holds = recover_address(digest, low) == self.address
+                low, signer = read_signature(digest, signature)
             except DanError:
                 raise _mismatch(self.address) from None
-            if not holds:
+            if signer != self.address:
                 raise _mismatch(self.address)
             found.append(to_hex(low))
         return tuple(found)
