@@ -16,17 +16,17 @@ client puts the shares of s together, and checks the signature (``nodes.signatur
 Five things go beyond the paper. A_i is committed to along with R_i, operators sign their commitments, and round 2 carries
 all of them: nobody opens different values to different signers unnoticed, and two commitments that one has signed show who
 it was. ζ_i is a sum of parts that two signers have in common, each of which round 2 has as a point: where the key shares do
-not add up, they show a signer whose A_i is wrong, or to its partner that it does not say what both know. So whatever one
-dishonest signer does, an honest one names it. Which t parties sign is fixed from the start. Presignatures
-are re-randomised (Groth and Shoup, EUROCRYPT 2022, section 6): R is known before the digest is, and a digest chosen by R
-would cost ECDSA much of its security margin. And each signer publishes commitments, by which anyone can tell whose share
-is wrong. These last are our own addition, and heuristic: DKLs23's proof does not cover them.
+not add up, they show a signer whose A_i is wrong, or to its partner that it does not say what both know. Which t parties
+sign is fixed from the start. Presignatures are re-randomised (Groth and Shoup, EUROCRYPT 2022, section 6): R is known before
+the digest is, and a digest chosen by R would cost ECDSA much of its security margin. And each signer publishes commitments,
+by which anyone can tell whose share is wrong. These and the points of ζ_i are our own addition, and heuristic: DKLs23's
+proof does not cover them.
 
 The commitments of signer i are Φ_i = φ_i·G, U_i = u_i·G and V_i = v_i·G, and for each other signer j the points
 
     P_ij = ψ_ji·R_i - ψ_ij·R_j + Γu_ij - Γu_ji    and    Q_ij = ψ_ji·A_i - ψ_ij·A_j + Γv_ij - Γv_ji
 
-of round 2, where ψ_ij and Γ_ij are what i sent to j. As c_ij + d_ji = r_i·χ_ji and ψ_ij = φ_i - χ_ij, U_i - Σ_j P_ij is
+of round 2, where ψ_ij and Γ_ij are what i sent to j, Γu for R_i and Γv for A_i. As c_ij + d_ji = r_i·χ_ji and ψ_ij = φ_i - χ_ij, U_i - Σ_j P_ij is
 φ_i·R and V_i - Σ_j Q_ij is φ_i·Y, for the key Y = a·G. A proof of equal logarithms (D. Chaum and T. P. Pedersen, CRYPTO '92,
 section 3.2, with Fiat-Shamir) shows that both are the φ_i of Φ_i. And P_ij = -P_ji, Q_ij = -Q_ji, since both sides know all
 of it. So where the proofs and these equations hold, ΣU_i = φ·R and ΣV_i = φ·Y; and where each u'_i·G = U_i + δ·Φ_i and

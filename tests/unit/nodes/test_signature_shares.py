@@ -309,7 +309,19 @@ def test_the_honest_are_never_named(signers, liars, digest):
         assert combine_shares(shares, public_key=made.public_key)
 
 
-@pytest.mark.parametrize("nonce_point", [bytes(33), b"\x02" + b"\xff" * 32])
+SHIFT = node_signing.nonce_shift(
+    presignature_id=ANSWERS[0].claims.shares[0].presignature_id,
+    public_key=KEY,
+    digest=ANSWERS[0].claims.shares[0].digest,
+    signers=OPERATORS,
+)
+
+
+@pytest.mark.parametrize(
+    "nonce_point",
+    [bytes(33), b"\x02" + b"\xff" * 32, curve.encode(curve.base_multiply(-SHIFT))],
+    ids=["nothing", "no point", "-δ·G"],
+)
 def test_a_nonce_point_that_is_none_spoils_it(nonce_point):
     """Though all agree on it, which no honest node does: nobody is named."""
     shares = {answer.operator: evolve(answer.claims.shares[0], nonce_point=nonce_point) for answer in ANSWERS}

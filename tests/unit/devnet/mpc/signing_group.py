@@ -8,13 +8,16 @@ import secrets
 from dan_async.crypto.curve import HALF_ORDER, ORDER
 from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.mpc.aborts import SigningAbort, SigningReason
+from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.ot import TRANSFERS, ReceiverSeeds, SenderSeeds
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.node_signing import nonce_shift, shift_nonce
+
+#: The reason of the abort of ``assemble``, which does what a client does.
+INVALID_SIGNATURE = "the signature does not verify"
 
 #: An identity for each party, whichever the key.
 IDENTITIES = sorted(
@@ -144,7 +147,7 @@ def assemble(*, public_key, nonce_point, digest, shares):
     denominator = sum(u for u, _ in shares.values()) % ORDER
     numerator = sum(w for _, w in shares.values()) % ORDER
     if not denominator:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE)
+        raise SigningAbort(INVALID_SIGNATURE)
     s = numerator * pow(denominator, -1, ORDER) % ORDER
     odd = nonce_point[0] & 1
     if s > HALF_ORDER:  # -s belongs to -R, whose y has the other parity
@@ -153,7 +156,7 @@ def assemble(*, public_key, nonce_point, digest, shares):
     try:
         recovered = recover_public_key(digest, signature)
     except InvalidFieldError:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE) from None
+        raise SigningAbort(INVALID_SIGNATURE) from None
     if recovered != public_key:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE)
+        raise SigningAbort(INVALID_SIGNATURE)
     return signature

@@ -16,7 +16,15 @@ from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningA
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.node_signing import nonce_shift, shift_nonce
-from tests.unit.devnet.mpc.signing_group import OPERATORS, all_pairs, assemble, combine, finish, shifted
+from tests.unit.devnet.mpc.signing_group import (
+    INVALID_SIGNATURE,
+    OPERATORS,
+    all_pairs,
+    assemble,
+    combine,
+    finish,
+    shifted,
+)
 
 
 def is_x(number):
@@ -119,7 +127,7 @@ def test_the_nonce_of_a_signature_depends_on_all_that_is_signed(change):
     shares = {1: one[1].sign(DIGEST), 3: other[3].sign(digest)}
     for presignature, signed in ((one[1], DIGEST), (other[3], digest)):
         abort = abort_of(lambda p=presignature, d=signed: combine({1: p}, d, shares))
-        assert abort.reason == SigningReason.INVALID_SIGNATURE
+        assert abort.reason == INVALID_SIGNATURE
 
 
 def test_a_signature_has_another_nonce_than_its_presignature():
@@ -143,6 +151,22 @@ def test_a_nonce_that_no_signature_can_have_is_none(number):
     before = add([large, negate(point)])
     assert shift_nonce(encode(before), number) is None
     assert shift_nonce(encode(before), number + 1) is not None
+
+
+def test_a_presignature_whose_nonce_becomes_none_is_spent_without_a_share():
+    """It would take a hash that hits its own nonce."""
+
+    class Degenerate(Presignature):
+        name = property(lambda self: CONTEXT)  # so that δ does not depend on R
+
+    values = {**fields_of(presignatures()[1]), "nonce_point": b""}
+    shift = nonce_shift(
+        presignature_id=CONTEXT, public_key=values["public_key"], digest=DIGEST, signers=values["operators"]
+    )
+    presignature = Degenerate(**{**values, "nonce_point": encode(base_multiply(-shift))})
+    abort = abort_of(lambda: presignature.sign(DIGEST))
+    assert (abort.reason, abort.culprits) == (SigningReason.DEGENERATE_NONCE, ())
+    assert presignature.is_spent
 
 
 def test_a_presignature_signs_once():
@@ -198,7 +222,7 @@ def test_a_wrong_share_makes_no_signature(which, bit):
     shares = {i: list(p.sign(DIGEST)) for i, p in both.items()}
     shares[3][which] ^= 1 << bit
     abort = abort_of(lambda: combine(both, DIGEST, shares))
-    assert abort.reason == SigningReason.INVALID_SIGNATURE
+    assert abort.reason == INVALID_SIGNATURE
 
 
 def test_a_presignature_with_somebody_banned_since_does_not_sign():
@@ -221,7 +245,7 @@ def test_parts_that_cancel_out_make_no_signature(u, w):
             shares={1: (7, 7), 2: ((u - 7) % ORDER, (w - 7) % ORDER)},
         )
     )
-    assert abort.reason == SigningReason.INVALID_SIGNATURE
+    assert abort.reason == INVALID_SIGNATURE
 
 
 def test_parts_that_belong_to_no_key_make_no_signature():
@@ -229,7 +253,7 @@ def test_parts_that_belong_to_no_key_make_no_signature():
     key = PrivateKey().public_key.format()
     nothing = b"\x02" + (5).to_bytes(32, "big")
     abort = abort_of(lambda: assemble(public_key=key, nonce_point=nothing, digest=DIGEST, shares={1: (7, 7)}))
-    assert abort.reason == SigningReason.INVALID_SIGNATURE
+    assert abort.reason == INVALID_SIGNATURE
 
 
 def test_a_presignature_shows_its_id_and_no_number():

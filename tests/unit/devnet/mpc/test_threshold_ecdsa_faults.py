@@ -17,7 +17,15 @@ from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, Multip
 from dan_async.devnet.node.signing import make_share
 from dan_async.nodes.signature_shares import SpoiltSharesError, combine_shares
 from tests.unit.devnet.mpc.dkg_group import Group
-from tests.unit.devnet.mpc.signing_group import IDENTITIES, OPERATORS, Signing, all_pairs, dealt_pair, finish
+from tests.unit.devnet.mpc.signing_group import (
+    IDENTITIES,
+    INVALID_SIGNATURE,
+    OPERATORS,
+    Signing,
+    all_pairs,
+    dealt_pair,
+    finish,
+)
 
 SIGNERS = (1, 2, 4)
 SHARES = Group(3, 4).run()
@@ -393,7 +401,7 @@ def test_a_wrong_psi_makes_no_signature():
     signing = ready()
     change_multiply(signing, 2, 1, psi=scalar_to_bytes(5))
     presignatures = signing.presign()
-    expect(lambda: finish(presignatures, bytes(32)), SigningReason.INVALID_SIGNATURE, ())
+    expect(lambda: finish(presignatures, bytes(32)), INVALID_SIGNATURE, ())
 
 
 @pytest.mark.parametrize("is_covered_up", [False, True])
