@@ -26,14 +26,14 @@ The commitments of signer i are Φ_i = φ_i·G, U_i = u_i·G and V_i = v_i·G, a
 
     P_ij = ψ_ji·R_i - ψ_ij·R_j + Γu_ij - Γu_ji    and    Q_ij = ψ_ji·A_i - ψ_ij·A_j + Γv_ij - Γv_ji
 
-of round 2, where ψ_ij and Γ_ij are what i sent to j, Γu for R_i and Γv for A_i. As c_ij + d_ji = r_i·χ_ji and ψ_ij =
-φ_i - χ_ij, U_i - Σ_j P_ij is φ_i·R and V_i - Σ_j Q_ij is φ_i·Y, for the key Y = a·G. A proof of equal logarithms (D. Chaum
-and T. P. Pedersen, CRYPTO '92, section 3.2, with Fiat-Shamir) shows that both are the φ_i of Φ_i. And P_ij = -P_ji, Q_ij = -Q_ji, since both sides know all
-of it. So where the proofs and these equations hold, ΣU_i = φ·R and ΣV_i = φ·Y; and where each u'_i·G = U_i + δ·Φ_i and
-w_i·G = h·Φ_i + R'_x·V_i besides, the shares make the signature. A wrong share, or a wrong proof, is that signer's own
-contradiction; where P_ij and -P_ji differ, one of the two lies. An honest signer contradicts neither itself nor another
-honest one. The points show φ·R and φ·Y, and so, with Σu', multiples of G by r'^-1 and a·r'^-1: nothing that is known to
-be of use to anybody, but more than a signature shows.
+of round 2, where ψ_ij and Γ_ij are what i sent to j, Γu for R_i and Γv for A_i. As c_ij + d_ji = r_i·χ_ji and ψ_ij = φ_i -
+χ_ij, U_i - Σ_j P_ij is φ_i·R and V_i - Σ_j Q_ij is φ_i·Y, for the key Y = a·G. A proof of equal logarithms (D. Chaum and T.
+P. Pedersen, CRYPTO '92, section 3.2, with Fiat-Shamir) shows that both are the φ_i of Φ_i. And P_ij = -P_ji, Q_ij = -Q_ji,
+since both sides know all of it. So where the proofs and these equations hold, ΣU_i = φ·R and ΣV_i = φ·Y; and where each
+u'_i·G = U_i + δ·Φ_i and w_i·G = h·Φ_i + R'_x·V_i besides, the shares make the signature. A wrong share, or a wrong proof, is
+that signer's own contradiction; where P_ij and -P_ji differ, one of the two lies. An honest signer contradicts neither
+itself nor another honest one. The points show φ·R and φ·Y, and so, with Σu', multiples of G by r'^-1 and a·r'^-1: nothing
+that is known to be of use to anybody, but more than a signature shows.
 
 Rounds 1 and 2 need no digest; they leave a ``Presignature``. Used for two digests, one presignature gives the key away. So
 it signs once, and has no form in which it could be stored: it does not outlive the process.
