@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dan_async import jobs
-from dan_async._values import check_seconds, check_text, setting
-from dan_async.batch import BatchRun, Made
+from dan_async._values import check_bool, check_instance, check_seconds, check_text, duration_s, setting
+from dan_async.batch import BatchRun, Made, SigningRun
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.deadline import OneLoop
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, RecordConflictError
 from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
+from dan_async.live_session import LiveSession, keep_record
 from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
+from dan_async.opening import open_network
 from dan_async.request import (
     DEFAULT_DURATION_S,
     HardcodedValues,
     OnReport,
     SessionKeyRequest,
     SmartAccount,
+    choose_auth,
     read_request,
 )
-from dan_async.session import DanModuleInfo, DanSessionKeyPayload
+from dan_async.session import DanModuleInfo, DanSessionKeyPayload, session_of
 from dan_async.storage.base import SessionStore, StoredSession
 from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
@@ -93,7 +97,44 @@ class DanClient:
             if self._network is not None:
                 _observe(self._network, on_event)
         self._opening = asyncio.Lock()
+        self._loop = OneLoop("client")
         self._is_closed = False
+
+    def __repr__(self) -> str:
+        shown = self._source if self._network is None else self._network
+        store = "" if self._keeper is None else f", store={self._keeper.store!r}"
+        return f"DanClient({shown!r}{store}{', closed' * self._is_closed})"
+
+    @classmethod
+    def connect(
+        cls,
+        where: str | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+        store: SessionStore | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Self:
+        """
+        Return a client of the network that a text names. Nothing is opened yet.
+
+        Args:
+            where: ``devnet://2-of-3`` for a devnet of the client's own; a network file (``./nodes.toml``) or the name of one
+                in the user's configuration folder; a gateway's URL (``wss://gateway.example/v1``); or nodes as
+                ``URL=OPERATOR``, separated by spaces. None for the environment variable ``DAN_ASYNC_NETWORK``.
+            timeouts: As for the client.
+            store: As for the client.
+            on_event: As for the client.
+
+        Raises:
+            ConfigurationError: The text names no network, or its file cannot be used; see ``NetworkFile.read``.
+            InsecureTransportError: A URL has no TLS and its host is not loopback.
+
+        Example::
+
+            async with DanClient.connect("devnet://2-of-3") as dan:
+                session = await dan.generate_session_key(wallet=LocalWallet(key), chain_id=80002)
+        """
+        return cls(open_network(where, timeouts=timeouts), timeouts=timeouts, store=store, on_event=on_event)
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -134,6 +175,7 @@ class DanClient:
     async def _open(self) -> Network:
         if self._is_closed:
             raise ClientClosedError("the client was closed", hint="Make a new DanClient")
+        self._loop.check()
         if self._network is None and self._source is not None:
             async with self._opening:
                 if self._network is None:
@@ -147,6 +189,7 @@ class DanClient:
         """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""
         if self._is_closed:
             return
+        self._loop.check()
         self._is_closed = True
         async with self._opening:
             try:
@@ -164,7 +207,7 @@ class DanClient:
         smart_account_client: SmartAccount | None = None,
         browser_wallet: Wallet | None = None,
         hardcoded_values: Mapping[str, Any] | HardcodedValues | None = None,
-        duration: int = DEFAULT_DURATION_S,
+        duration: int | timedelta = DEFAULT_DURATION_S,
         chain_id: int | None = None,
         threshold: int | None = None,
         parties_number: int | None = None,
@@ -192,9 +235,9 @@ class DanClient:
             browser_wallet: The seed's name for a wallet that is asked instead of the account's signer.
             hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id, under these
                 names or the seed's; a value that is also given directly must be the same.
-            duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days).
+            duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days), also as a ``timedelta``.
             chain_id: The chain; else the account's, else the one in a bundler URL …/api/v2/<chain id>/… or …/api/v3/….
-            threshold: t, how many nodes must sign; the network's default if None (3-of-5 if it has none).
+            threshold: t, how many nodes must sign; if None the network's default, or a majority of another *parties_number*.
             parties_number: n, how many nodes hold a share: 2 <= t <= n <= 20.
             min_parties: The smallest n to accept if nodes are missing; *parties_number* if None.
             permissions: The limits of what the session may sign: JSON text, kept as it is, or an object. None for no limits.
@@ -221,8 +264,8 @@ class DanClient:
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/errors.md.
         """
-        make_request = partial(
-            SessionKeyRequest,
+        network = await self._open()  # before any value is looked at
+        request = SessionKeyRequest(
             wallet=wallet,
             auth=auth,
             smart_account_client=smart_account_client,
@@ -243,12 +286,11 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
-        return await self._generate(make_request)
+        return await self._generate(network, request)
 
-    async def _generate(self, make_request: Callable[[], SessionKeyRequest]) -> DanSessionKeyPayload:
-        network = await self._open()  # before any value is looked at
-        return await jobs.generate_session_key(
-            network, make_request(), keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
+    def _generate(self, network: Network, request: SessionKeyRequest) -> Awaitable[DanSessionKeyPayload]:
+        return jobs.generate_session_key(
+            network, request, keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
         )
 
     def generate_session_keys(
@@ -292,14 +334,15 @@ class DanClient:
         async def work(given: Any) -> Made:
             reference, make_request = read_request(given, parameters)
             if keeper is None:
-                return "made", await self._generate(make_request)
+                return "made", await self._generate(await self._open(), make_request())
             if not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
+            network = await self._open()
             return await make_once(
-                await self._open(),
+                network,
                 keeper,
                 reference,
-                lambda: self._generate(make_request),
+                lambda: self._generate(network, make_request()),
                 retry_failed=retry_failed,
                 settle_s=self._timeouts.attempt_s,
             )
@@ -357,6 +400,102 @@ class DanClient:
             clock=self._clock,
         )
 
+    def sign_many(
+        self,
+        messages: Iterable[Message] | AsyncIterable[Message],
+        session: DanModuleInfo | Mapping[str, Any],
+        *,
+        concurrency: int = 16,
+        rate_limit: float | None = None,
+        **parameters: Any,
+    ) -> SigningRun:
+        """
+        Have many messages signed, so many at a time, and return each signature as soon as it is there.
+
+        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed.
+
+        Args:
+            messages: Anything to iterate over, sync or async; each is a message as ``sign_message`` takes it.
+            session: The session.
+            concurrency: How many to work on at a time, 1 to 100 000.
+            rate_limit: How many to begin per second at most; None for no limit.
+            **parameters: Any other parameter of ``sign_message``, for all messages.
+
+        Returns:
+            The results, as an async iterator of ``SignedMessage``. Nothing is begun before the first one is asked for.
+
+        Raises:
+            ConfigurationError: A parameter is wrong.
+        """
+        found = session_of(session)
+
+        def work(message: Message) -> Awaitable[Hex]:
+            return self.sign_message(message, found, **parameters)
+
+        return SigningRun(messages, work, concurrency=concurrency, rate_limit=rate_limit)
+
+    def keep_alive(
+        self,
+        session: DanModuleInfo,
+        *,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
+        duration: int | timedelta = DEFAULT_DURATION_S,
+        record_id: RequestId | None = None,
+        on_renewed: Callable[[DanModuleInfo], object] | None = None,
+        may_prompt: bool = False,
+    ) -> LiveSession:
+        """
+        Renew a session while a context lasts: give it another ephemeral key before the one that it has expires.
+
+        A quarter of *duration* before its end, 10 minutes at most, the owner authorises the next ephemeral key. If that
+        fails it is tried again until the session has expired. The ephemeral key before goes on working until it expires.
+
+        Args:
+            session: The session; it must say when it expires.
+            wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
+            duration: How long each new ephemeral key lives: whole seconds, 1 to 31 536 000, also as a ``timedelta``.
+            record_id: The session's record in the client's store, which is kept up to date.
+            on_renewed: Called with each new session, on the event loop.
+            may_prompt: Whether the wallet may ask a person, at any time. Otherwise such a wallet is refused.
+
+        Returns:
+            An async context manager, whose *session* is the session as it is now.
+
+        Raises:
+            ConfigurationError: A parameter is wrong, the session does not say when it expires, or the wallet asks a person.
+            SessionExpiredError: On entering: it has expired already.
+
+        Example::
+
+            async with dan.keep_alive(session, wallet=wallet, duration=3600) as live:
+                while True:
+                    signature = await dan.sign_message(await next_order(), live.session)
+        """
+        check_instance("session", session, DanModuleInfo)
+        owner = choose_auth(auth, wallet=wallet, limit_s=self._timeouts.wallet_s)
+        if on_renewed is not None and not callable(on_renewed):
+            raise InvalidFieldError("on_renewed", "must be a function that takes the session")
+        if not check_bool("may_prompt", may_prompt) and (
+            getattr(wallet, "interactive", True) or auth is not None
+        ):
+            raise InvalidFieldError(
+                "wallet" if auth is None else "auth",
+                "asks a person, who may not expect it",
+                hint="Use a wallet that signs by itself, or say may_prompt=True",
+            )
+        lifetime_s = duration_s(duration)
+        keeper = None if record_id is None else self._kept()
+
+        async def renew(old: DanModuleInfo) -> DanModuleInfo:
+            new = await self.add_ephemeral_key(old, auth=owner, duration=lifetime_s)
+            if keeper is not None and record_id is not None:
+                await keep_record(keeper.store, record_id, new, now=self._clock())
+            return new
+
+        return LiveSession(session, renew, duration_s=lifetime_s, on_renewed=on_renewed, clock=self._clock)
+
     async def sign_user_operation(
         self,
         user_op: Operation,
@@ -406,7 +545,7 @@ class DanClient:
         *,
         wallet: Wallet | None = None,
         auth: AuthModule | None = None,
-        duration: int = DEFAULT_DURATION_S,
+        duration: int | timedelta = DEFAULT_DURATION_S,
         eph_alg: KeyAlgorithm | None = None,
         ephemeral_key: EphemeralKey | str | None = None,
         eph_id: str | None = None,
@@ -419,7 +558,7 @@ class DanClient:
             session: The session whose key it is.
             wallet: The owner's wallet.
             auth: The owner, instead of a wallet: a ``PasskeyAuth``.
-            duration: How long the new ephemeral key lives: whole seconds, 1 to 31 536 000.
+            duration: How long the new ephemeral key lives: whole seconds, 1 to 31 536 000, also as a ``timedelta``.
             eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
             ephemeral_key: The key to add, as an ``EphemeralKey`` or 64 hex digits; a new one if None.
             eph_id: Its name on the nodes; derived from its public key if None.

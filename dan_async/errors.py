@@ -10,6 +10,7 @@ The tree::
     │   └── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── ClientClosedError (RuntimeError)      the client, network or connection was closed by its owner
     ├── DeadlineExceededError (TimeoutError)  the one deadline over the whole job ran out
+    │   └── OverloadedError                   ... before the call's turn came: more is to be signed than can be
     ├── WalletError                           the owner's wallet did not authorise
     │   ├── WalletRefusedError                it said no
     │   ├── WalletTimeoutError (TimeoutError) it did not answer in time
@@ -38,6 +39,7 @@ The tree::
     ├── GatewayError                          the gateway did not complete the operation
     ├── StoreError                            a session store did not do what it was asked
     │   ├── StoreUnavailableError             it cannot be reached, opened or written to; its disk is full
+    │   │   ├── StoreConnectionError (ConnectionError)  its database does not answer; a change may have been made
     │   │   └── StoreLockedError (TimeoutError)  somebody else keeps it locked
     │   ├── StoreCorruptedError               its file is damaged
     │   ├── StoreSchemaError                  its schema is of another version
@@ -45,6 +47,7 @@ The tree::
     │   ├── StoreTamperedError                a record was changed from outside
     │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
     │   └── RecordConflictError               the record exists already, or was changed by somebody else
+    ├── BatchInterruptedError                 what a batch ran on failed before it had ended
     ├── SessionPendingError                   the result of an earlier attempt is not known
     ├── SessionFailedError                    an earlier attempt failed, and was not to be repeated
     ├── SessionExpiredError                   the session's expiry has passed
@@ -81,6 +84,7 @@ from dan_async.types import Hex, OperatorAddress
 
 __all__ = [
     "AcknowledgementError",
+    "BatchInterruptedError",
     "BundlerError",
     "ChallengeError",
     "ClientClosedError",
@@ -105,6 +109,7 @@ __all__ = [
     "NodeTimeoutError",
     "NodeUnreachableError",
     "NotPermittedError",
+    "OverloadedError",
     "PaymasterError",
     "PermissionDeniedError",
     "ProtocolError",
@@ -119,6 +124,7 @@ __all__ = [
     "SessionPendingError",
     "SignatureCheckError",
     "StoreClockError",
+    "StoreConnectionError",
     "StoreCorruptedError",
     "StoreError",
     "StoreKeyError",
@@ -256,6 +262,21 @@ class DeadlineExceededError(DanError, TimeoutError):
     """The deadline over the whole job ran out."""
 
     is_retryable = True
+
+
+class OverloadedError(DeadlineExceededError):
+    """
+    More is to be signed than the nodes sign in the time of this call, or than the queue takes. Nothing was signed.
+
+    Args:
+        message: What happened.
+        waiting: How many other calls were waiting for their turn.
+        **context: As for ``DanError``.
+    """
+
+    def __init__(self, message: str, *, waiting: int, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.waiting = waiting
 
 
 class WalletError(DanError):
@@ -646,9 +667,21 @@ class StoreError(DanError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached, opened or written to: a full disk, a read-only file. Nothing was changed."""
+    """
+    The store cannot be reached, opened or written to: a full disk, a read-only file.
+
+    Nothing was changed, unless it is a subclass that says otherwise.
+    """
 
     is_retryable = True
+
+
+class StoreConnectionError(StoreUnavailableError, ConnectionError):
+    """
+    The connection to the store's database broke or gave no answer, and so did the one after it.
+
+    A change that was being committed may have been made: get the record to see it.
+    """
 
 
 class StoreLockedError(StoreUnavailableError, TimeoutError):
@@ -677,6 +710,23 @@ class StoreClockError(StoreError):
 
 class RecordConflictError(StoreError):
     """The record, or its reference, exists already; or it is in another state than expected. Nothing was changed."""
+
+
+class BatchInterruptedError(DanError):
+    """
+    What a batch ran on failed before the batch had ended. Run it again: no row gets a second key.
+
+    Args:
+        message: The problem.
+        pending: The references of the rows whose outcome is not known.
+        hint: Advice for the user.
+    """
+
+    is_retryable = True
+
+    def __init__(self, message: str, *, pending: tuple[str, ...] = (), **context: Any) -> None:
+        super().__init__(message, **context)
+        self.pending = pending
 
 
 class SessionPendingError(DanError):
@@ -811,6 +861,9 @@ class FailureKind(Flag):
 
 #: HTTP statuses of a server in trouble or in a hurry (RFC 9110 section 15, RFC 6585 section 4, RFC 8470 section 5.2).
 HTTP_FAILURES = MappingProxyType(dict.fromkeys((408, 425, 429, 500, 502, 503, 504), FailureKind.RETRYABLE))
+
+#: Refusals for the time, the last one among other reasons; then the node says what its clock shows.
+TIME_CODES = frozenset({NodeCode.CHALLENGE_EXPIRED, NodeCode.CLAIM_EXPIRED, NodeCode.EPHEMERAL_KEY_REFUSED})
 
 #: The codes of dan-node/1.
 NODE_FAILURES: Mapping[int, FailureKind] = MappingProxyType(

@@ -20,13 +20,14 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import read_signature
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, SignatureCheckError
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import Acknowledgement
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
 
 __all__ = [
     "AuthModule",
+    "ClockSkew",
     "EphemeralKeyChange",
     "EphemeralKeyReport",
     "KeygenQuestion",
@@ -34,6 +35,7 @@ __all__ = [
     "KeygenRequest",
     "KeygenSettlement",
     "KeygenTimings",
+    "MeasuresClock",
     "Network",
     "NetworkHealth",
     "NetworkSource",
@@ -235,6 +237,9 @@ class SigningOptions:
         stock: How many presignatures to have made ahead for a session that signs again and again, so that a signature is
             one round trip: 0 (never) to 8. The first signature of a session fetches none ahead.
         stock_s: Seconds for which a presignature is kept; the nodes keep it 60 seconds as a rule.
+        at_once: How many calls may be signing at the same time, 1 to 4096; one session alone gets half of these places.
+            The others wait for their turn, the sessions one after the other.
+        max_waiting: How many calls may wait, 0 to 1,000,000.
 
     Raises:
         InvalidFieldError: A value is out of range.
@@ -242,6 +247,8 @@ class SigningOptions:
 
     stock: int = field(default=2, validator=required(check_int, least=0, most=MAX_STOCK))
     stock_s: float = field(default=45.0, validator=required(check_seconds, most=300.0))
+    at_once: int = field(default=64, validator=required(check_int, least=1, most=4096))
+    max_waiting: int = field(default=10_000, validator=required(check_int, least=0, most=1_000_000))
 
 
 @frozen(kw_only=True)
@@ -532,6 +539,56 @@ class SettlesKeygen(Protocol):
 
         Raises:
             ClientClosedError: The network was closed.
+        """
+        ...
+
+
+#: Most that a clock is corrected by, in seconds.
+_MOST_CORRECTION_S = 900.0
+
+_UNITS = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
+
+
+@frozen(kw_only=True)
+class ClockSkew:
+    """
+    How far this machine's clock is off, as t nodes agree.
+
+    Args:
+        seconds: The nodes' clocks minus this one.
+        agreeing: How many nodes say so.
+        asked: How many have said anything.
+    """
+
+    seconds: float
+    agreeing: int
+    asked: int
+
+    @property
+    def correction_s(self) -> float:
+        """Return the seconds to add to this machine's clock: none if it is off by more than 15 minutes."""
+        return self.seconds if abs(self.seconds) <= _MOST_CORRECTION_S else 0.0
+
+    def __str__(self) -> str:
+        off_s, where = abs(self.seconds), "behind" if self.seconds > 0 else "ahead of"
+        unit = next(unit for unit, seconds in _UNITS.items() if off_s >= 2 * seconds or seconds == 1)
+        number = f"{off_s / _UNITS[unit]:.0f} {unit}"
+        return f"This machine's clock is {number} {where} {self.agreeing} of {self.asked} nodes; set it"
+
+
+@runtime_checkable
+class MeasuresClock(Protocol):
+    """A network whose nodes tell the time."""
+
+    def clock_skew(self, t: int) -> ClockSkew | None:
+        """
+        Return how far this machine's clock is off, as far as it is known; without asking anybody.
+
+        Args:
+            t: How many nodes must agree.
+
+        Returns:
+            The skew; None if it is small, or t nodes have not said the same.
         """
         ...
 

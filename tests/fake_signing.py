@@ -14,13 +14,10 @@ from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import NodeCode, RpcError
-from dan_async.protocols import fields, node_signing
+from dan_async.protocols import fields
+from dan_async.protocols import node as node_1
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node_signing import (
-    PresignatureOffer,
-    SignatureShare,
-    SignatureShares,
-)
+from dan_async.protocols.node import PresignatureOffer, SignatureShare, SignatureShares
 from dan_async.protocols.sign_request import sign_request_digest
 from dan_async.session import DanModuleInfo
 from dan_async.types import MpcKeyId, OperatorAddress
@@ -49,7 +46,7 @@ class FakePresignature:
         self.nonce = scalar()
         self.nonce_point = point(self.nonce)
         self.public_key = point(secret)
-        self.id = node_signing.presignature_id(secrets.token_bytes(32), self.nonce_point)
+        self.id = node_1.presignature_id(secrets.token_bytes(32), self.nonce_point)
         masks = [scalar() for _ in signers]
         us, vs = (split(number * sum(masks), len(signers)) for number in (self.nonce, secret))
         #: Each signer's φ, u and v.
@@ -80,7 +77,7 @@ class FakePresignature:
         known = [n for other in self.signers if other != signer for n in self.terms[signer][other]]
         points = b"".join(map(point, (*numbers, *known, *self.surplus.get(signer, ()))))
         k = scalar()
-        challenge = node_signing.proof_challenge(
+        challenge = node_1.proof_challenge(
             presignature_id=self.id,
             public_key=self.public_key,
             nonce_point=self.nonce_point,
@@ -96,16 +93,16 @@ class FakePresignature:
             presignature_id=self.id,
             nonce_point=self.nonce_point,
             public_key=self.public_key,
-            commitment=node_signing.commitments_hash(self.id, self._opened(signer)),
+            commitment=node_1.commitments_hash(self.id, self._opened(signer)),
             expires_at=expires_at,
         )
 
     def share(self, signer: OperatorAddress, digest: bytes) -> SignatureShare:
         """One signer's share."""
-        shift = node_signing.nonce_shift(
+        shift = node_1.nonce_shift(
             presignature_id=self.id, public_key=self.public_key, digest=digest, signers=self.signers
         )
-        shifted = node_signing.shift_nonce(self.nonce_point, shift)
+        shifted = node_1.shift_nonce(self.nonce_point, shift)
         assert shifted is not None
         mask, u, v = self.numbers[signer]
         return SignatureShare(
@@ -190,10 +187,10 @@ class SigningNetwork(FakeNetwork):
 
     def presign(self, identity: Identity, value: Any) -> Any:
         """Make a presignature, or give the one that was made for the request."""
-        params = fields.decode(node_signing.PresignParams, value)
+        params = fields.decode(node_1.PresignParams, value)
         if params.eph_id != (self.eph_id or self.ephemeral.default_id):
             raise RpcError(NodeCode.EPHEMERAL_KEY_REFUSED, "the ephemeral key is not registered")
-        digest = node_signing.presign_digest(
+        digest = node_1.presign_digest(
             request_id=params.request_id,
             key_id=params.key_id,
             eph_id=params.eph_id,
@@ -208,7 +205,7 @@ class SigningNetwork(FakeNetwork):
 
     def sign(self, identity: Identity, value: Any, **changes: Any) -> SignatureShares:
         """An honest node's shares, changed before they are signed."""
-        params = fields.decode(node_signing.SignParams, value)
+        params = fields.decode(node_1.SignParams, value)
         setup = REVISION_1.decode_setup("signgen", params.setup)
         digests = [sign_request_digest(request) for request in REVISION_1.sign_requests(setup)]
         shares = []
@@ -222,7 +219,7 @@ class SigningNetwork(FakeNetwork):
             made.spent_by.add(identity.operator)
             shares.append(made.share(identity.operator, digest))
         operators = [holder.operator for holder in self.holders]
-        claims = node_signing.SignatureClaims(
+        claims = node_1.SignatureClaims(
             request_id=params.request_id, key_id=KEY_ID, public_key=self.public_key, shares=tuple(shares)
         )
         index = operators.index(identity.operator) + 1
@@ -231,7 +228,7 @@ class SigningNetwork(FakeNetwork):
         )
         return self.resigned(identity, honest, **changes)
 
-    def made_for(self, params: node_signing.SignParams, count: int) -> tuple[bytes, ...]:
+    def made_for(self, params: node_1.SignParams, count: int) -> tuple[bytes, ...]:
         """The presignatures that the signers make for a request that comes without: the same at all of them."""
         found = []
         for place in range(count):

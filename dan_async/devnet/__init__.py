@@ -13,6 +13,7 @@ from dan_async.devnet.context import NodeLimits
 from dan_async.devnet.faults.kinds import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ClaimOtherThreshold,
     ContradictInSigning,
     Crash,
     CrashInSigning,
@@ -39,6 +40,7 @@ from dan_async.devnet.faults.kinds import (
 __all__ = [
     "AcknowledgeOtherKey",
     "CheatInSigning",
+    "ClaimOtherThreshold",
     "ContradictInSigning",
     "Crash",
     "CrashInSigning",

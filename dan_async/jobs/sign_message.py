@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 from dan_async._json import dump, load
 from dan_async._values import MAX_SAFE_INT, check_int, check_seconds, from_hex, member_of, number_of, to_hex
 from dan_async.config import Timeouts
-from dan_async.crypto.eip712 import SpelledValue, takes_long, typed_data_digest
+from dan_async.crypto.eip712 import SpelledValue, typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.crypto.hashes import takes_long
 from dan_async.deadline import Deadline
 from dan_async.errors import EphemeralKeyRefusedError, InvalidFieldError, SessionExpiredError
-from dan_async.network import Network, SigningOrder
+from dan_async.network import MeasuresClock, Network, SigningOrder
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import RequestType, SignRequest, sign_request_digest
 from dan_async.request import DEFAULT_DURATION_S
@@ -67,7 +68,7 @@ async def sign_message(
     _refuse_other_place(request, info, chain_id, entry_point)
     limits = timeouts or Timeouts()
     deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
-    _refuse_if_expired(info, clock)
+    _refuse_if_expired(info, network, clock)
     signature = await _signed(network, info, request, digest, deadline=deadline, clock=clock)
     _log.debug("key %s signed a message of type %s", info.mpc_key_id, request.request_type)
     return signature
@@ -133,11 +134,18 @@ def _name_of(key: EphemeralKey, eph_id: str | None) -> str:
     return to_hex(key.public_key) if eph_id == _BY_KEY else eph_id
 
 
-def _refuse_if_expired(info: DanModuleInfo, clock: Clock) -> None:
-    if info.expires_at is not None and info.expires_at <= clock():
+def _refuse_if_expired(info: DanModuleInfo, network: Network, clock: Clock) -> None:
+    if info.expires_at is None:
+        return
+    t = info.threshold or network.default_threshold.t
+    skew = network.clock_skew(t) if isinstance(network, MeasuresClock) else None
+    if info.expires_at <= clock() + (0.0 if skew is None else skew.correction_s):
+        hint = (
+            "Nothing was sent. Make a new session, add an ephemeral key to this one's key, or check the clock"
+        )
         raise SessionExpiredError(
             "the session's expiry has passed, so the network would refuse it",
-            hint="Nothing was sent. Make a new session, add an ephemeral key to this one's key, or check the clock",
+            hint=hint if skew is None else f"{skew}. {hint}",
         )
 
 

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from attrs import define
 
-from dan_async._values import check_instance, check_seconds, setting
-from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
+from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_seconds, setting
+from dan_async.config import MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.errors import ClientClosedError, DanError, InvalidFieldError
+from dan_async.errors import (
+    TIME_CODES,
+    ClientClosedError,
+    ConfigurationError,
+    DanError,
+    InvalidFieldError,
+    QuorumError,
+)
 from dan_async.events import EventHub, OnEvent, operation
 from dan_async.network import (
     AuthModule,
+    ClockSkew,
     EphemeralKeyChange,
     EphemeralKeyReport,
     KeygenQuestion,
@@ -30,20 +39,22 @@ from dan_async.network import (
     SigningOptions,
     SigningOrder,
 )
+from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
+from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import RestPolicy
 from dan_async.nodes.keygen import NodeKeygen
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
 from dan_async.nodes.settling import settle_keygen
 from dan_async.nodes.signing import NodeSigner
-from dan_async.protocols.fields import decode_key_id
+from dan_async.protocols.fields import decode_key_id, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
-from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, new_request_id
+from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId
 
 
 @define(eq=False, kw_only=True)
@@ -56,6 +67,7 @@ class NodePool:
     timeouts: Timeouts
     default_threshold: Threshold
     signer: NodeSigner
+    clock: NetworkClock
     is_closed: bool = False
 
     def refuse_if_closed(self) -> None:
@@ -63,9 +75,21 @@ class NodePool:
         if self.is_closed:
             raise ClientClosedError("the network was closed", hint="Make a new NodeNetwork")
 
-    def operation(self, request_id: RequestId, name: str) -> AbstractContextManager[None]:
-        """Report that an operation begins, and how it ends: ``with pool.operation(request_id, "keygen"): …``."""
-        return operation(self.events, request_id, name, "nodes")
+    @contextmanager
+    def operation(self, request_id: RequestId, name: str) -> Iterator[None]:
+        """
+        Report that an operation begins, and how it ends: ``with pool.operation(request_id, "keygen"): …``.
+
+        Where it fails for the time, the error says so if it is this machine's clock that is wrong.
+        """
+        with operation(self.events, request_id, name, "nodes"):
+            try:
+                yield
+            except QuorumError as error:
+                skew = self.clock.skew(error.threshold)
+                if skew is not None and TIME_CODES.intersection(outcome.code for outcome in error.outcomes):
+                    error.hint = f"{skew}. {error.hint}"
+                raise
 
 
 class NodeNetwork:
@@ -75,7 +99,7 @@ class NodeNetwork:
     Args:
         nodes: The pool: ``NodeEndpoint``s, texts ``URL=OPERATOR``, or mappings with url and operator. It may be larger
             than n: the healthiest n take part, the others are spares.
-        threshold: t and n when the caller of a job names none; 3-of-5 if None.
+        threshold: t and n when the caller of a job names none; if None, all nodes (20 at most) and a majority of them.
         options: TLS, proxy, headers and size limits of the connections.
         timeouts: Limits within a job.
         retry: When a failed request is tried again.
@@ -118,6 +142,7 @@ class NodeNetwork:
         if transport_for is not None and not callable(transport_for):
             raise InvalidFieldError("transport_for", "must be a function that makes a node's transport")
         self._clock = clock
+        nodes_clock = NetworkClock(clock)
         timeouts, events = setting("timeouts", timeouts, Timeouts), EventHub(on_event)
         made = tuple(
             Node(
@@ -128,6 +153,7 @@ class NodeNetwork:
                 transport=transport_for(endpoint) if transport_for else None,
                 rest=rest,
                 events=events,
+                clock=nodes_clock,
             )
             for endpoint in endpoints
         )
@@ -137,16 +163,36 @@ class NodeNetwork:
             by_operator={node.operator: node for node in made},
             events=events,
             timeouts=timeouts,
-            default_threshold=DEFAULT_THRESHOLD
+            default_threshold=Threshold.majority(min(max(len(made), 2), MAX_PARTIES))
             if threshold is None
             else check_instance("threshold", threshold, Threshold),
-            signer=NodeSigner(made, options=setting("signing", signing, SigningOptions), clock=clock),
+            signer=NodeSigner(made, options=setting("signing", signing, SigningOptions), clock=nodes_clock),
+            clock=nodes_clock,
         )
 
     @property
     def default_threshold(self) -> Threshold:
         """Return t and n when the caller of a job names none."""
         return self.pool.default_threshold
+
+    @classmethod
+    def from_file(cls, path: str | Path, **options: Any) -> Self:
+        """
+        Return the network that a network file describes (docs/networks.md).
+
+        Args:
+            path: The file.
+            **options: Any other argument of the class; it wins over the file's.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or is that of a gateway; see ``NetworkFile.read``.
+        """
+        found = NetworkFile.read(path)
+        if not found.nodes:
+            raise ConfigurationError(
+                f"{path} is the file of a gateway", hint="Use GatewayNetwork.from_file()"
+            )
+        return cls(found.nodes, **{"threshold": found.threshold, "options": found.options} | options)
 
     def __repr__(self) -> str:
         return f"NodeNetwork({len(self.pool.nodes)} nodes, default {self.default_threshold})"
@@ -264,6 +310,10 @@ class NodeNetwork:
         """Find out what came of a key generation; see ``SettlesKeygen.settle_keygen``."""
         self.pool.refuse_if_closed()
         return await settle_keygen(self.pool.nodes, question, deadline=deadline)
+
+    def clock_skew(self, t: int) -> ClockSkew | None:
+        """Return how far this machine's clock is off; see ``MeasuresClock.clock_skew``."""
+        return self.pool.clock.skew(check_int("t", t, least=1, most=MAX_SAFE_INT))
 
     async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
         """

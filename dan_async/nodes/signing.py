@@ -17,8 +17,9 @@ from attrs import define, field, frozen
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, cancel_and_wait
-from dan_async.errors import DanError, QuorumError
+from dan_async.errors import DanError, FailureKind, NodeCode, QuorumError, RateLimitedError, failure_kind
 from dan_async.network import SigningOptions, SigningOrder
+from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import Lateness
 from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import (
@@ -28,24 +29,25 @@ from dan_async.nodes.signature_shares import (
     check_offers,
     join_shares,
 )
+from dan_async.nodes.signing_queue import SigningQueue
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
-from dan_async.protocols.fields import decode_key_id, encode
+from dan_async.protocols.fields import decode_key_id, encode, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import setup_hash
-from dan_async.protocols.node_signing import (
-    OPERATION,
+from dan_async.protocols.node import (
     PRESIGN,
     SIGN,
+    SIGNGEN,
     PresignatureOffer,
     PresignParams,
     SignatureShares,
     SignParams,
     presign_digest,
+    setup_hash,
     sign_challenge,
 )
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
-from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId, new_request_id
+from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
 PresignRequest: TypeAlias = Request[PresignatureOffer]
 
@@ -67,12 +69,13 @@ _MEMORY_S = 60.0
 class NodeSigner:
     """Signs for a ``NodeNetwork``; it owns the stock of presignatures and the tasks that refill it."""
 
-    def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: Clock) -> None:
+    def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: NetworkClock) -> None:
         self._nodes = nodes
         self._by_operator = {node.operator: node for node in nodes}
         self._options = options
         self._clock = clock
         self.stock = PresignStock(options.stock)
+        self.queue = SigningQueue(options.at_once, options.max_waiting)
         self.lateness = Lateness()
         self._without_share: dict[MpcKeyId, set[OperatorAddress]] = {}
         self._refills: set[asyncio.Task[None]] = set()
@@ -86,7 +89,30 @@ class NodeSigner:
         """Sign the messages of an order; see ``Network.signgen``. The signatures were checked to recover to the key."""
         decode_key_id(order.key_id)
         job = _SigningJob(self, order, key, deadline)
-        session = job.session
+        is_again = False
+        while True:
+            correction_s = self._clock.correction_s(order.t)
+            try:
+                async with self.queue.place(job.session, deadline=deadline, is_again=is_again):
+                    return await self._race(job, deadline)
+            except QuorumError as error:
+                is_again = True
+                if (
+                    any(outcome.code == NodeCode.CHALLENGE_EXPIRED for outcome in error.outcomes)
+                    and self._clock.correction_s(order.t) != correction_s
+                ):
+                    continue  # the refusals say what time it is
+                wait_s = self._busy_s(error, order.t)
+                if wait_s is None:
+                    self.stock.drop(job.session)
+                    raise
+                if deadline.cap(wait_s) != wait_s:
+                    raise self.queue.overloaded("the nodes ask to slow down, past the deadline") from error
+                self.queue.slow_down(job.session)
+            await asyncio.sleep(wait_s)
+
+    async def _race(self, job: _SigningJob, deadline: Deadline) -> tuple[bytes, ...]:
+        order, session = job.order, job.session
         job.stocked = self.stock.take(session, len(order.digests), usable=self._may_sign)
         race = SignerRace(
             self._holders(order.key_id),
@@ -96,15 +122,18 @@ class NodeSigner:
             deadline=deadline,
             preferred=job.stocked[0].signers if job.stocked else (),
         )
-        try:
-            signatures = await race.run()
-        except QuorumError:
-            self.stock.drop(session)
-            raise
+        signatures = await race.run()
         self._note_without_share(order.key_id, race.without_share)
         self.stock.used(session, len(order.digests))
         self._refill(job)
         return signatures
+
+    def _busy_s(self, error: QuorumError, t: int) -> float | None:
+        """Return the seconds for which busy nodes ask, if t might sign then; None if too many failed in other ways."""
+        waits = [o.error.retry_after for o in error.outcomes if isinstance(o.error, RateLimitedError)]
+        kinds = [failure_kind(o.error) for o in error.outcomes if isinstance(o.error, DanError)]
+        failed = sum(not kind & (FailureKind.BLAMELESS | FailureKind.RETRYABLE) for kind in kinds)
+        return min(waits) if waits and len(self._nodes) - failed >= t else None
 
     def _may_sign(self, signers: tuple[OperatorAddress, ...]) -> bool:
         return not any(
@@ -133,8 +162,10 @@ class NodeSigner:
 
         async def ask(node: Node, tries: Tries) -> list[PresignatureOffer]:
             if len(requests) == 1:
-                return [await node.call(requests[0], deadline=deadline, tries=tries)]
-            calls = [asyncio.create_task(node.call(request, deadline=deadline)) for request in requests]
+                return [await node.call(tries, request=requests[0], deadline=deadline)]
+            calls = [
+                asyncio.create_task(node.call(request=request, deadline=deadline)) for request in requests
+            ]
             try:
                 return await asyncio.gather(*calls)
             finally:
@@ -149,7 +180,7 @@ class NodeSigner:
             except SpoiltSharesError as error:
                 raise SetFailedError({}, frozenset().union(*error.disputes)) from error
             expires_at = min([offer.expires_at for offer in offers.values()])
-            ends = asked + min(self._options.stock_s, expires_at - self._clock() - 1.0)
+            ends = asked + min(self._options.stock_s, expires_at - self._clock.now(len(run.signers)) - 1.0)
             made.append(StockedPresignature(offers=offers, signers=run.operators, ends=ends))
         if len({entry.id for entry in made}) != len(made):
             raise SetFailedError({}, run.operators)
@@ -160,7 +191,7 @@ class NodeSigner:
     ) -> PresignRequest:
         """Have the ephemeral key ask for one presignature."""
         request_id = new_request_id()
-        expires_at = math.floor(self._clock()) + _PRESIGN_S
+        expires_at = math.floor(self._clock.now(order.t)) + _PRESIGN_S
         digest = presign_digest(
             request_id=request_id,
             key_id=order.key_id,
@@ -203,7 +234,7 @@ class NodeSigner:
         self, run: Run, params: SignParams, expected: ExpectedShares, deadline: Deadline
     ) -> tuple[bytes, ...]:
         """Have one set sign; raise a SetFailedError if one does not answer, or their shares make no signature."""
-        request = Request(SIGN, encode(params), SignatureShares.read_whole, params.request_id, expected.check)
+        request = Request(SIGN, encode(params), SignatureShares.read, params.request_id, expected.check)
         step = "sign" if params.presignature_ids else "presign"
         answers = await ask_set(run, step, request.within(deadline), deadline=deadline)
         try:
@@ -232,7 +263,7 @@ class _SigningJob:
         )
         self._message = setup.message
         self._setup = REVISION_1.encode_setup(setup)
-        self._setup_digest = setup_hash(operation=OPERATION, revision="1", setup=self._setup)
+        self._setup_digest = setup_hash(operation=SIGNGEN, revision="1", setup=self._setup)
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
         """Have one set sign."""

@@ -48,10 +48,11 @@ class NodeSide:
         if method == "dan_identify":
             self.identified += 1
             nonce = bytes.fromhex(params["nonce"][2:])
-            digest = identity_digest(operator=self.identity.operator, nonce=nonce)
+            digest = identity_digest(operator=self.identity.operator, nonce=nonce, time_ms=5)
             return {
                 "protocol": PROTOCOL,
                 "operator": self.identity.operator,
+                "time": 5,
                 "signature": to_hex(self.identity.sign(digest)),
             }
         self.done[params["number"]] += 1
@@ -74,7 +75,7 @@ class Bench:
     async def call(self, number: int, *, total_s: float = 40) -> None:
         try:
             request = Request("dan_test", json.dumps({"number": number}), lambda value: value)
-            result = await self.node.call(request, deadline=Deadline(total_s))
+            result = await self.node.call(request=request, deadline=Deadline(total_s))
         except DanError as error:
             self.endings.append((number, error))
         else:

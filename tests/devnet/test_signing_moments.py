@@ -14,7 +14,7 @@ from dan_async.crypto.signature import personal_message_digest, recover_public_k
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.errors import NodeCode
 from dan_async.protocols import fields
-from dan_async.protocols.node_signing import PRESIGN, SIGN
+from dan_async.protocols.node import PRESIGN, SIGN
 from dan_async.protocols.sign_request import sign_request_digest
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request, user_operation
@@ -97,7 +97,8 @@ async def test_an_expiry_in_the_middle_counts(make_devnet, pause, method):
         clock.advance(30)
         pause.go_on.set()
         refusals = await waiting
-    assert [refusal.data for refusal in refusals] == [{"reason": "expired"}] * 2
+    assert [refusal.data["reason"] for refusal in refusals] == ["expired"] * 2
+    assert all(refusal.data["time"] == 1000 * clock() for refusal in refusals)
 
 
 async def test_permissions_that_end_in_the_middle_count(make_devnet, pause):

@@ -13,8 +13,9 @@ from dan_async import DanClient, LocalWallet
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import NodeLimits
 from dan_async.errors import NodeCode
-from dan_async.protocols import fields, node_signing
-from dan_async.protocols.node_signing import PRESIGN, SIGN
+from dan_async.protocols import fields
+from dan_async.protocols import node as node_1
+from dan_async.protocols.node import PRESIGN, SIGN
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, text_request, user_operation
 from tests.helpers import ManualClock
@@ -32,7 +33,7 @@ async def signer(make_devnet):
 
 
 def encoded(params):
-    if isinstance(params, node_signing.PresignParams):
+    if isinstance(params, node_1.PresignParams):
         return PRESIGN, fields.encode(params)
     return SIGN, fields.encode(params)
 
@@ -103,16 +104,16 @@ async def test_a_request_id_stands_for_one_request(signer):
 
 
 async def test_an_ephemeral_key_has_so_many_presignatures(make_devnet):
-    """More are refused until one was used; another ephemeral key is not concerned."""
+    """A new one takes the place of the oldest, which signs no more; another ephemeral key is not concerned."""
     devnet = await make_devnet(2, 2, limits=NodeLimits(max_presignatures=2))
     async with connect_all(devnet) as nodes:
         signer = await Signer.after(Keygen(nodes=nodes, t=2))
-        first = await presigned(signer)
-        await presigned(signer)
-        assert await code(signer, signer.presign_params()) == NodeCode.RATE_LIMITED
+        first, second = await presigned(signer), await presigned(signer)
+        third = await presigned(signer)
         await (await Signer.after(Keygen(nodes=nodes, t=2))).sign()
-        await signer.send(first)
-        await signer.sign()
+        assert await code(signer, first) == NodeCode.PRESIGNATURE_UNKNOWN
+        await signer.send(second)
+        await signer.send(third)
 
 
 # --- dan_sign ---------------------------------------------------------------------------------------------------------

@@ -214,22 +214,25 @@ CODES = {
 }
 
 RETRYABLE_CLASSES = {
+    "BatchInterruptedError",
     "ConnectError",
     "ConnectionLostError",
     "DeadlineExceededError",
     "NodeTimeoutError",
     "NodeUnreachableError",
+    "OverloadedError",
     "QuorumDeadlineError",
     "QuorumError",
     "RateLimitedError",
     "RequestTimeoutError",
     "SessionPendingError",
+    "StoreConnectionError",
     "StoreLockedError",
     "StoreUnavailableError",
 }
 
 #: The end of a whole job: worth calling again, and no policy does that by itself.
-WHOLE_JOBS = {"DeadlineExceededError", "QuorumDeadlineError", "QuorumError"}
+WHOLE_JOBS = {"DeadlineExceededError", "OverloadedError", "QuorumDeadlineError", "QuorumError"}
 
 
 def kinds_of(code: int) -> str:

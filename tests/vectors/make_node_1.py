@@ -63,7 +63,8 @@ owner = Account.from_key(OWNER_KEY).address
 
 # --- identity
 identity_nonce = bytes(range(32))
-identity_digest = h("dan-node/1 identity", addresses[0], identity_nonce)
+identity_time = 1_800_000_000_123
+identity_digest = h("dan-node/1 identity", addresses[0], identity_nonce, identity_time.to_bytes(8, "big"))
 
 # --- setup, challenge, the owner's signature
 ephemeral_public = b"\x04" + keys.PrivateKey(raw(EPHEMERAL_KEY)).public_key.to_bytes()
@@ -144,6 +145,9 @@ change_claims = {
     "keyId": key_id.hex(),
     "t": T,
     "n": N,
+    "publicKey": public_key,
+    "participants": participants,
+    "keygenId": REQUEST_ID,
     "operation": "addEphemeralKey",
     "ephId": "ephemeral ключ",
 }
@@ -250,6 +254,7 @@ vectors = {
     "identity": {
         "operator": participants[0],
         "nonce": "0x" + identity_nonce.hex(),
+        "time": identity_time,
         "digest": "0x" + identity_digest.hex(),
         "signature": sign(operators[0][1], identity_digest),
     },

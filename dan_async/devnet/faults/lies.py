@@ -18,9 +18,7 @@ from dan_async.devnet.mpc.evidence import sign_commitment
 from dan_async.devnet.mpc.field import Polynomial, scalar_to_bytes
 from dan_async.devnet.mpc.framing import SCALAR_BYTES, join_parts, split_parts
 from dan_async.devnet.mpc.vole import REPLY_BYTES
-from dan_async.protocols.node import compute_key_id
-from dan_async.protocols.node_claims import Acknowledgement, Claims, SignedClaims
-from dan_async.protocols.node_signing import SignatureShares
+from dan_async.protocols.node import Acknowledgement, Claims, SignatureShares, SignedClaims, compute_key_id
 
 S = TypeVar("S", bound=SignedClaims[Any])
 

@@ -5,7 +5,7 @@ DKLs23 (Doerner, Kondi, Lee, shelat, "Threshold ECDSA in three rounds", ePrint 2
 coefficient of signer i, ζ_i its share of zero and a_i = λ_i·x_i + ζ_i (so that a = Σa_i is the key): signer i draws a nonce
 r_i and a mask φ_i, and multiplies r_i and a_i with every other signer's random χ (``vole``). The results are shares u_i
 of r·φ and v_i of a·φ, for r = Σr_i and φ = Σφ_i. When the digest h is known, the nonce becomes r' = r + δ, for a public δ
-that is a hash of it (``protocols.node_signing.nonce_shift``). With u'_i = u_i + δ·φ_i and w_i = h·φ_i + R'_x·v_i,
+that is a hash of it (``protocols.node.nonce_shift``). With u'_i = u_i + δ·φ_i and w_i = h·φ_i + R'_x·v_i,
 s = Σw_i / Σu'_i = (h + R'_x·a)/r'. Nobody ever holds the key, the nonce, or the mask.
 
 Adversary: static, malicious, up to t - 1 of the n parties, in the random-oracle model under the computational
@@ -57,7 +57,7 @@ from dan_async.crypto.curve import (
     lagrange_coefficients,
     multiply,
 )
-from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
+from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.crypto.signature import recover_address
 from dan_async.devnet.mpc.aborts import (
     PairAbort,
@@ -87,7 +87,7 @@ from dan_async.devnet.mpc.ot import EXTENSION_BYTES
 from dan_async.devnet.mpc.pairwise_setup import PairState, refuse_banned
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_signing import (
+from dan_async.protocols.node import (
     nonce_shift,
     presignature_id,
     proof_challenge,
@@ -219,7 +219,7 @@ class SigningParty(Stepwise):
             session_id,
             share.public_key,
             share.transcript_hash,
-            *map(u32, self._signers),
+            *self._signers,
         )
         self._nonce = self._mask = self._key = 0
         self._opening = b""
@@ -402,14 +402,14 @@ class SigningParty(Stepwise):
         return culprits
 
     def _pair_context(self, pair: PairState, *, receiver: int) -> bytes:
-        return tagged_hash("dan-ecdsa/1 signing pair", self._context, pair.setup_id, u32(receiver))
+        return tagged_hash("dan-ecdsa/1 signing pair", self._context, pair.setup_id, receiver)
 
     def _commitment(self, index: int, opening: bytes) -> bytes:
-        return tagged_hash("dan-ecdsa/1 nonce commitment", self._context, u32(index), opening)
+        return tagged_hash("dan-ecdsa/1 nonce commitment", self._context, index, opening)
 
     def _signed(self, index: int, commitment: bytes) -> bytes:
         """Return what the operator signs of a commitment."""
-        return tagged_hash("dan-ecdsa/1 signed commitment", self._context, u32(index), commitment)
+        return tagged_hash("dan-ecdsa/1 signed commitment", self._context, index, commitment)
 
     def _commit_to(
         self, u: int, v: int, products: Mapping[int, _Product], bases: tuple[Point, Point]

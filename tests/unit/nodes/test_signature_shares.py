@@ -21,18 +21,18 @@ from dan_async.nodes.signature_shares import (
     combine_shares,
     join_shares,
 )
-from dan_async.protocols import node_signing
+from dan_async.protocols import node as node_1
 from tests.fake_nodes import altered, scalar
 from tests.fake_signing import FakePresignature
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "node_1.json").read_text())
-ANSWERS = [node_signing.SignatureShares.read_whole(vector["result"]) for vector in VECTORS["signatureShares"]]
+ANSWERS = [node_1.SignatureShares.read_whole(vector["result"]) for vector in VECTORS["signatureShares"]]
 KEY = ANSWERS[0].claims.public_key
 OPERATORS = tuple(answer.operator for answer in ANSWERS)
 
 
 OFFERS = {
-    operator: node_signing.PresignatureOffer.read(offer)
+    operator: node_1.PresignatureOffer.read(offer)
     for operator, offer in zip(OPERATORS, VECTORS["presign"]["results"], strict=True)
 }
 
@@ -178,7 +178,7 @@ def flipped(made, signer, at):
 def balanced(made, signer):
     """A point U that δ·Φ takes to infinity."""
     share = made.share(signer, DIGEST)
-    shift = node_signing.nonce_shift(
+    shift = node_1.nonce_shift(
         presignature_id=made.id, public_key=made.public_key, digest=DIGEST, signers=made.signers
     )
     mask = curve.decode(share.commitments[:33])
@@ -309,7 +309,7 @@ def test_the_honest_are_never_named(signers, liars, digest):
         assert combine_shares(shares, public_key=made.public_key)
 
 
-SHIFT = node_signing.nonce_shift(
+SHIFT = node_1.nonce_shift(
     presignature_id=ANSWERS[0].claims.shares[0].presignature_id,
     public_key=KEY,
     digest=ANSWERS[0].claims.shares[0].digest,

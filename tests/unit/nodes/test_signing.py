@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from attrs import evolve
@@ -19,6 +20,7 @@ from dan_async.errors import (
     NodeCode,
     NodeRefusedError,
     NotPermittedError,
+    OverloadedError,
     PermissionDeniedError,
     QuorumError,
     RpcError,
@@ -26,7 +28,9 @@ from dan_async.errors import (
 from dan_async.nodes import SigningOptions
 from dan_async.nodes.health import Lateness
 from dan_async.protocols import fields
+from dan_async.retry import RetryPolicy
 from tests.fake_signing import SigningNetwork
+from tests.helpers import assert_runs_under
 
 
 async def sign(net, *, text="hello", timeout=4.0, **options):
@@ -398,3 +402,59 @@ def test_a_late_node_is_late_for_a_minute():
     assert not lateness.is_late("0x2")
     now[0] = 60.0
     assert not lateness.is_late("0x1")
+
+
+# --- nodes that ask to slow down --------------------------------------------------------------------------------------
+
+
+async def test_nodes_that_ask_to_slow_down_lose_no_signature():
+    """However often they do: that is no failure of theirs, and the signature comes in the end."""
+    net, refusals = SigningNetwork(2, 3), 40
+
+    async def busy(method, params):
+        nonlocal refusals
+        if method == "dan_presign" and refusals:
+            refusals -= 1
+            raise RpcError(NodeCode.RATE_LIMITED, "too many", {"retryAfter": 0})
+
+    net.misbehaviour = {identity.operator: busy for identity in net.identities}
+    assert holds(net, await sign(net, timeout=60.0))
+    assert not refusals
+
+
+async def test_a_busy_node_is_not_asked_sooner_than_it_wants():
+    """For as long as it asks for, nobody asks it for this session, though its limit of attempts is reached."""
+    net, times = SigningNetwork(2, 2), []
+
+    async def busy(method, params):
+        times.append(time.monotonic())
+        if len(times) <= 4:
+            raise RpcError(NodeCode.RATE_LIMITED, "too many", {"retryAfter": 1})
+
+    net.misbehaviour = {identity.operator: busy for identity in net.identities}
+    assert holds(net, await sign(net, timeout=60.0, retry=RetryPolicy(attempts=1)))
+    assert times[4] - times[3] >= 0.99
+
+
+async def test_nodes_that_are_busy_past_the_deadline():
+    """The error says that it was for lack of room, has each node's words in its cause, and comes at once."""
+    net = SigningNetwork(2, 3)
+    busy = refuses(NodeCode.RATE_LIMITED, data={"retryAfter": 600})
+    net.misbehaviour = {identity.operator: busy for identity in net.identities}
+    async with assert_runs_under(10):
+        with pytest.raises(OverloadedError, match="slow down") as caught:
+            await sign(net, timeout=60.0)
+    assert isinstance(caught.value.__cause__, QuorumError)
+
+
+async def test_one_busy_node_holds_up_nothing_that_failed_for_good():
+    """If too few could sign even when it has room again, nobody waits for it."""
+    net = SigningNetwork(2, 3)
+    net.misbehaviour = {
+        net.identities[0].operator: refuses(NodeCode.RATE_LIMITED),
+        net.identities[1].operator: refuses(NodeCode.UNKNOWN_KEY),
+        net.identities[2].operator: refuses(NodeCode.UNKNOWN_KEY),
+    }
+    async with assert_runs_under(10):
+        with pytest.raises(QuorumError, match="no 2 nodes"):
+            await sign(net, timeout=60.0)

@@ -26,26 +26,24 @@ from dan_async.protocols.fields import encode as encode_message
 from dan_async.protocols.fields import operators, to_json
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
+    Acknowledgement,
     ChallengeParams,
     ChallengeResult,
+    ChangeClaims,
+    ChangeReceipt,
     IdentifyParams,
     Identity,
+    KeygenClaims,
     KeygenParams,
+    PasskeyClaims,
+    PasskeyReceipt,
+    Settlement,
     compute_key_id,
     final_challenge,
     identity_digest,
     oneshot_request_id,
     restarted_request_id,
     setup_hash,
-)
-from dan_async.protocols.node_claims import (
-    Acknowledgement,
-    ChangeClaims,
-    ChangeReceipt,
-    KeygenClaims,
-    PasskeyClaims,
-    PasskeyReceipt,
-    Settlement,
 )
 from tests.fake_nodes import altered
 from tests.interpolation import interpolate_scalar
@@ -95,7 +93,7 @@ def test_operators_are_the_addresses_of_their_keys(vector):
 def test_the_identity_digest_and_signature():
     """What dan_identify answers."""
     vector = VECTORS["identity"]
-    digest = identity_digest(operator=vector["operator"], nonce=raw(vector["nonce"]))
+    digest = identity_digest(operator=vector["operator"], nonce=raw(vector["nonce"]), time_ms=vector["time"])
     assert digest == raw(vector["digest"])
     assert sign_digest(raw(VECTORS["operators"][0]["privateKey"]), digest) == raw(vector["signature"])
     assert recover_address(digest, vector["signature"]) == vector["operator"]
@@ -162,6 +160,18 @@ def test_the_key_and_its_shares_belong_together():
     assert points_fit_degree(dict(enumerate(map(decode, public))), vector["t"] - 1)
 
 
+def test_a_receipt_proves_the_threshold():
+    """The key's id is the hash of what it says; with anything changed, or for another owner, it is not."""
+    claims = ChangeReceipt.read(VECTORS["receipt"]["result"]).claims
+    owner = VECTORS["key"]["ownerId"]
+    assert claims.is_of_key(owner)
+    assert claims.is_of_key(owner.lower())
+    assert not claims.is_of_key(VECTORS["operators"][0]["operator"])
+    assert not evolve(claims, t=3).is_of_key(owner)
+    with pytest.raises(InvalidFieldError, match="participants must be n"):
+        evolve(claims, n=2)
+
+
 @pytest.mark.parametrize("index", range(3))
 def test_acknowledgements(index):
     """Decoded, encoded, hashed and signed."""
@@ -223,6 +233,7 @@ def test_receipts(kind, name):
             {
                 "protocol": "dan-node/1",
                 "operator": VECTORS["identity"]["operator"],
+                "time": VECTORS["identity"]["time"],
                 "signature": VECTORS["identity"]["signature"],
             },
         ),
@@ -388,6 +399,7 @@ RESULT_DECODERS = {
     Identity: {
         "protocol": "dan-node/1",
         "operator": VECTORS["identity"]["operator"],
+        "time": VECTORS["identity"]["time"],
         "signature": VECTORS["identity"]["signature"],
     },
     ChallengeResult: {"nonce": "0x" + "00" * 32, "expiresAt": 1_700_000_000},

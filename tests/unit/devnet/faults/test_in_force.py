@@ -9,6 +9,7 @@ import pytest
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ClaimOtherThreshold,
     ContradictInSigning,
     Crash,
     CrashInSigning,
@@ -37,6 +38,7 @@ from dan_async.errors import InvalidFieldError
 
 ALL = [
     AcknowledgeOtherKey(),
+    ClaimOtherThreshold(),
     CheatInSigning(),
     ContradictInSigning(),
     Crash(),

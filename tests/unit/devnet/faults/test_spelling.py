@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dan_async.devnet import (
     AcknowledgeOtherKey,
     CheatInSigning,
+    ClaimOtherThreshold,
     ContradictInSigning,
     Crash,
     CrashInSigning,
@@ -69,6 +70,7 @@ from dan_async.errors import ConfigurationError
         ("forged-signature", ForgeSignature()),
         ("forged-shares", ForgeShares()),
         ("other-key", AcknowledgeOtherKey()),
+        ("other-threshold:1", ClaimOtherThreshold(times=1)),
         ("wrong-share:1", DealWrongShare(times=1)),
         ("equivocate", Equivocate()),
         ("silent:2", FallSilent(round=2)),

@@ -14,7 +14,7 @@ from dan_async.devnet.mpc.ot import TRANSFERS, ReceiverSeeds, SenderSeeds
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_signing import nonce_shift, shift_nonce
+from dan_async.protocols.node import nonce_shift, shift_nonce
 
 #: The reason of the abort of ``assemble``, which does what a client does.
 INVALID_SIGNATURE = "the signature does not verify"

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
 from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
+from dan_async.devnet.mpc.pairwise_setup import Ban
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_signing import nonce_shift, shift_nonce
+from dan_async.protocols.node import nonce_shift, shift_nonce
 from tests.unit.devnet.mpc.signing_group import (
     INVALID_SIGNATURE,
     OPERATORS,
@@ -228,7 +229,7 @@ def test_a_wrong_share_makes_no_signature(which, bit):
 def test_a_presignature_with_somebody_banned_since_does_not_sign():
     """And is not spent by the attempt; it is of no more use, though."""
     presignature = presignatures()[1]
-    presignature._pairs = {3: evolve(PAIRS[1][3], banned=True)}
+    presignature._pairs = {3: evolve(PAIRS[1][3], ban=Ban(is_set=True))}
     abort = abort_of(lambda: presignature.sign(DIGEST))
     assert (abort.reason, abort.culprits, abort.ban) == (PairReason.BANNED, (3,), True)
 
