@@ -12,7 +12,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -33,6 +33,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _KEPT_ENDED_SESSIONS = 32_768
+#: Once half of the peers have sent a round, live ones have so many times the session's age, and of the quiet limit at least.
+_TIMES_AGE, _TIMES_QUIET = 4.0, 2.0
 #: The cost of keeping a message beside its body, so that empty ones count too.
 _MESSAGE_OVERHEAD = 256
 
@@ -58,7 +60,7 @@ class ConflictingMessageError(Exception):
 
 @define
 class PeerAbortError(Exception):
-    """A peer gave the session up; ``missing`` are those from whom the current round's message is missing, too."""
+    """A peer gave the session up; ``missing`` are the awaited ones whose message of the round has not come."""
 
     peer: OperatorAddress
     notice: bytes
@@ -98,7 +100,8 @@ class PeerSession:
     #: The bodies of each round.
     _rounds: dict[int, dict[OperatorAddress, bytes]]
     _heard: dict[OperatorAddress, float] = field(factory=dict, init=False)
-    _abort: tuple[OperatorAddress, bytes] | None = field(default=None, init=False)
+    #: The first abort of each peer, in the order of arrival.
+    _aborts: dict[OperatorAddress, bytes] = field(factory=dict, init=False)
     _conflict: tuple[OperatorAddress, int] | None = field(default=None, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
     _is_mute: bool = field(default=False, init=False)
@@ -113,7 +116,7 @@ class PeerSession:
         if peer not in self._peers:
             _log.warning("session %s: %s is not a party", self._session_id.hex(), peer)
         elif message.kind is Kind.ABORT:
-            self._abort = self._abort or (peer, message.body)
+            self._aborts.setdefault(peer, message.body)
         elif message.round in self._rounds:
             known = self._rounds[message.round].setdefault(peer, message.body)
             if known != message.body:
@@ -121,38 +124,52 @@ class PeerSession:
         self._changed.set()
 
     async def receive(
-        self, round_: int, *, timeout_s: float, quiet_s: float | None = None
+        self,
+        round_: int,
+        *,
+        end: float,
+        quiet_s: float | None = None,
+        awaited: Collection[OperatorAddress] | None = None,
+        known: Collection[OperatorAddress] = (),
     ) -> dict[OperatorAddress, bytes]:
         """
-        Wait for every other party's message of a round; a conflict counts before it, an abort only without it.
+        Wait until *end* for each *awaited* peer's message of a round; a conflict counts before it, an abort only without it.
 
         A party may give no sign of life for *quiet_s* at most, None for the whole time. If some gave none, only those are
-        named as silent.
+        named as silent; but when half of them are there, being alive is no excuse for long. Aborts of *known* are known.
         """
         received = self._rounds[round_]
-        end = self._clock() + timeout_s
-        look_at = end if quiet_s is None else min(end, self._clock() + quiet_s)
+        look_at = end if quiet_s is None else self._clock() + quiet_s
+        is_half = False
         while True:
             self._changed.clear()
             if self._conflict is not None:
                 raise ConflictingMessageError(*self._conflict)
-            missing = self._peers - received.keys()
+            missing = self._peers.intersection(self._peers if awaited is None else awaited) - received.keys()
             if not missing:
                 return dict(received)
-            if self._abort is not None:
-                raise PeerAbortError(*self._abort, missing)
+            for peer, notice in self._aborts.items():
+                if peer not in known:
+                    raise PeerAbortError(peer, notice, missing)
             now = self._clock()
-            if now >= look_at:
+            if quiet_s is not None and not is_half and 2 * len(received) >= len(self._peers):
+                patience_s = max(_TIMES_QUIET * quiet_s, _TIMES_AGE * (now - self._began))
+                is_half, end = True, min(end, now + patience_s)
+            if now >= min(look_at, end):
                 if quiet_s is None or now >= end:
                     raise SilentPeersError(missing)
                 since = {peer: self._heard.get(peer, self._began) for peer in missing}
                 gone = frozenset(peer for peer, heard in since.items() if now - heard >= quiet_s)
                 if gone:
                     raise SilentPeersError(gone)
-                look_at = min(end, min(since.values()) + quiet_s)
+                look_at = min(since.values()) + quiet_s
             with suppress(TimeoutError):
-                async with asyncio.timeout(look_at - now):
+                async with asyncio.timeout(min(look_at, end) - now):
                     await self._changed.wait()
+
+    @property
+    def now(self) -> float:
+        return self._clock()
 
     def send(self, round_: int, bodies: Mapping[OperatorAddress, bytes]) -> None:
         """Send this node's messages of a round; a peer whose link is down gets them when it comes up."""
@@ -349,10 +366,9 @@ class RoundSession(ABC, Generic[R]):
         return SessionFailedError(abort.reason, self.operators(abort.culprits))
 
     async def judge(self, notice: AbortNotice, error: PeerAbortError) -> SessionFailedError:
-        """Name the culprits of a peer's abort: itself if it says so, and others if this node is waiting for them as well."""
-        named = {self.parties[index - 1] for index in notice.culprits if index <= len(self.parties)}
-        credible = named & (error.missing | {error.peer})
-        return SessionFailedError(notice.reason, _ascending(credible), aborted_by=error.peer)
+        """Name the culprits that a peer's abort shows by itself: the peer, if it says that it is its own fault."""
+        own_fault = self.index(error.peer) in notice.culprits
+        return SessionFailedError(notice.reason, (error.peer,) if own_fault else (), aborted_by=error.peer)
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:  # noqa: ARG002 - for subclasses
         """Return the bodies that are really sent, faults considered; none at all if the node falls silent."""
@@ -398,18 +414,11 @@ class RoundSession(ABC, Generic[R]):
             self._session.fall_silent()
         self._session.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
         try:
-            received = await self._session.receive(round_, timeout_s=self._round_s, quiet_s=self._quiet_s)
-        except SilentPeersError as error:
-            limit = "in time" if self._quiet_s is not None else f"within {self._round_s:g} s"
-            raise SessionFailedError(
-                f"no message in round {round_} {limit}", _ascending(error.peers), is_silence=True
-            ) from error
+            received = await self._receive(round_)
         except ConflictingMessageError as error:
             raise SessionFailedError(
                 f"two different messages in round {error.round}", (error.peer,)
             ) from error
-        except PeerAbortError as error:
-            raise await self._judge(error) from error
         return {self.index(peer): body for peer, body in received.items()}
 
     async def _compute(self, step: Callable[..., T], arguments: Sequence[Any], urgency: Urgency) -> T:
@@ -418,12 +427,50 @@ class RoundSession(ABC, Generic[R]):
         except ProtocolAbort as abort:
             raise await self.blame(abort) from abort
 
-    async def _judge(self, error: PeerAbortError) -> SessionFailedError:
+    async def _receive(self, round_: int) -> dict[OperatorAddress, bytes]:
+        """
+        Wait for a round's messages; after an abort that proves nothing, for those whom it accuses, to this node's own limit.
+
+        For an accusation may be a lie, and that a message has not come is true of everybody for a while. Nobody but those
+        who are silent at the end is named.
+        """
+        end, known = self._session.now + self._round_s, set[OperatorAddress]()
+        accused: frozenset[OperatorAddress] | None = None
+        first: SessionFailedError | None = None
+        while True:
+            try:
+                received = await self._session.receive(
+                    round_, end=end, quiet_s=self._quiet_s, awaited=accused, known=known
+                )
+            except PeerAbortError as error:
+                failure, named = await self._judge(error)
+                if failure.culprits:
+                    raise failure from error
+                first = first or failure
+                known.add(error.peer)
+                accused = ((accused or frozenset()) | (named & error.missing)) - known
+            except SilentPeersError as error:
+                limit = "in time" if self._quiet_s is not None else f"within {self._round_s:g} s"
+                raise SessionFailedError(
+                    f"no message in round {round_} {limit}",
+                    _ascending(error.peers),
+                    aborted_by=None if first is None else first.aborted_by,
+                    is_silence=True,
+                ) from error
+            else:
+                if first is not None:
+                    raise first
+                return received
+
+    async def _judge(self, error: PeerAbortError) -> tuple[SessionFailedError, frozenset[OperatorAddress]]:
+        """Return what follows from a peer's abort, and whom it accuses."""
         try:
             notice = AbortNotice.decode(error.notice)
         except ProtocolError:
-            return SessionFailedError("an abort that cannot be read", (error.peer,), aborted_by=error.peer)
-        return await self.judge(notice, error)
+            reason = "an abort that cannot be read"
+            return SessionFailedError(reason, (error.peer,), aborted_by=error.peer), frozenset()
+        named = frozenset(self.operators(index for index in notice.culprits if index <= len(self.parties)))
+        return await self.judge(notice, error), named
 
     def _give_up(self, failure: SessionFailedError) -> None:
         named = f" (blamed: {', '.join(failure.culprits)})" if failure.culprits else ""
