@@ -19,6 +19,7 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import DanError, QuorumError, SignatureCheckError
 from dan_async.network import SigningOptions, SigningOrder
+from dan_async.nodes.conflicts import disagreeing
 from dan_async.nodes.health import Lateness
 from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import ExpectedShares, join_shares
@@ -102,7 +103,7 @@ class NodeSigner:
 
     def _may_sign(self, signers: tuple[OperatorAddress, ...]) -> bool:
         return not any(
-            self.lateness.is_late(operator) or self._by_operator[operator].health.failures
+            self._by_operator[operator].health.suspicion or self._by_operator[operator].health.failures
             for operator in signers
         )
 
@@ -138,13 +139,16 @@ class NodeSigner:
         made = []
         for offers in zip(*answers.values(), strict=True):
             expires_at = min([offer.expires_at for offer in offers])
-            offer, *others = {evolve(offer, expires_at=expires_at) for offer in offers}
+            said: dict[PresignatureOffer, list[OperatorAddress]] = {}
+            for operator, offer in zip(answers, offers, strict=True):
+                said.setdefault(evolve(offer, expires_at=expires_at), []).append(operator)
+            offer, *others = said
             if others:
-                raise SetFailedError({}, run.operators)
+                raise SetFailedError({}, disagreeing(said.values()))
             ends = asked + min(self._options.stock_s, offer.expires_at - self._clock() - 1.0)
             made.append(StockedPresignature(offer=offer, signers=run.operators, ends=ends))
         if len({entry.offer.presignature_id for entry in made}) != len(made):
-            raise SetFailedError({}, run.operators)
+            raise SetFailedError({}, [frozenset(run.operators)])
         return made
 
     def presign_request(
@@ -184,8 +188,12 @@ class NodeSigner:
         try:
             async with asyncio.timeout(_REFILL_S):
                 (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
+        except SetFailedError as failure:
+            run.suspect(failure.conflicts, failure.reasonless)
         except (DanError, TimeoutError):
-            made = None  # the next signature makes its own, and reports the failure
+            run.suspect(
+                [frozenset(run.operators)]
+            )  # the next signature makes its own, and reports the failure
         finally:
             self.stock.arrived(session, made)
 
@@ -201,7 +209,7 @@ class NodeSigner:
         try:
             return join_shares(tuple(answers.values()))
         except SignatureCheckError:
-            raise SetFailedError({}, answers) from None
+            raise SetFailedError({}, [frozenset(run.operators)]) from None
 
 
 class _SigningJob:
@@ -234,6 +242,8 @@ class _SigningJob:
                 self._signer.presign_request(self.order, self.key, run.operators) for _ in self.order.digests
             ]
             stocked = await self._signer.presign(run, requests, self._deadline)
+        else:
+            run.is_stocked = True
         ids = tuple([entry.offer.presignature_id for entry in stocked])
         request_id = new_request_id()
         params = SignParams(

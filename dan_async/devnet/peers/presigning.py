@@ -45,6 +45,7 @@ class PresignSession(RoundSession[Presignature]):
     KIND = Kind.PRESIGN
     ROUNDS = _MULTIPLY
     IS_CRITICAL = True
+    IS_REPLACEABLE = True
 
     def __init__(
         self, context: NodeContext, sessions: PeerSessions, pairs: PairSetups, job: PresignJob

@@ -33,8 +33,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _KEPT_ENDED_SESSIONS = 32_768
-#: Once half of the peers have sent a round, live ones have so many times the session's age, and of the quiet limit at least.
-_TIMES_AGE, _TIMES_QUIET = 4.0, 2.0
+#: A live party that others could replace has so many times the time that this one took to begin, and so many quiet
+#: limits at least; and a part of one more in each later round, so that who waits in an earlier one gives up first.
+_TIMES_OWN, _TIMES_QUIET, _QUIET_PART = 4.0, 1.5, 0.5
 #: The cost of keeping a message beside its body, so that empty ones count too.
 _MESSAGE_OVERHEAD = 256
 
@@ -127,20 +128,19 @@ class PeerSession:
         self,
         round_: int,
         *,
-        end: float,
+        end_s: float,
         quiet_s: float | None = None,
         awaited: Collection[OperatorAddress] | None = None,
         known: Collection[OperatorAddress] = (),
     ) -> dict[OperatorAddress, bytes]:
         """
-        Wait until *end* for each *awaited* peer's message of a round; a conflict counts before it, an abort only without it.
+        Wait for each *awaited* peer's message of a round; a conflict counts before it, an abort only without it.
 
-        A party may give no sign of life for *quiet_s* at most, None for the whole time. If some gave none, only those are
-        named as silent; but when half of them are there, being alive is no excuse for long. Aborts of *known* are known.
+        Until the session is *end_s* seconds old. A party may give no sign of life for *quiet_s* at most, None for the whole
+        time. If some gave none, only those are named as silent. Aborts of *known* are known.
         """
-        received = self._rounds[round_]
+        received, end = self._rounds[round_], self._began + end_s
         look_at = end if quiet_s is None else self._clock() + quiet_s
-        is_half = False
         while True:
             self._changed.clear()
             if self._conflict is not None:
@@ -152,9 +152,6 @@ class PeerSession:
                 if peer not in known:
                     raise PeerAbortError(peer, notice, missing)
             now = self._clock()
-            if quiet_s is not None and not is_half and 2 * len(received) >= len(self._peers):
-                patience_s = max(_TIMES_QUIET * quiet_s, _TIMES_AGE * (now - self._began))
-                is_half, end = True, min(end, now + patience_s)
             if now >= min(look_at, end):
                 if quiet_s is None or now >= end:
                     raise SilentPeersError(missing)
@@ -168,8 +165,8 @@ class PeerSession:
                     await self._changed.wait()
 
     @property
-    def now(self) -> float:
-        return self._clock()
+    def age_s(self) -> float:
+        return self._clock() - self._began
 
     def send(self, round_: int, bodies: Mapping[OperatorAddress, bytes]) -> None:
         """Send this node's messages of a round; a peer whose link is down gets them when it comes up."""
@@ -331,8 +328,11 @@ class RoundSession(ABC, Generic[R]):
     NEEDS_ALL: ClassVar[bool] = False
     #: Whether a step is carried through to its end while the node is stopping, its ``blame`` included.
     IS_CRITICAL: ClassVar[bool] = False
+    #: Whether others could do it instead, so that a party that is alive does not keep the others for the whole of a round.
+    IS_REPLACEABLE: ClassVar[bool] = False
 
     _session: PeerSession
+    _patience_s: float
 
     def __init__(
         self,
@@ -434,13 +434,13 @@ class RoundSession(ABC, Generic[R]):
         For an accusation may be a lie, and that a message has not come is true of everybody for a while. Nobody but those
         who are silent at the end is named.
         """
-        end, known = self._session.now + self._round_s, set[OperatorAddress]()
+        end_s, known = self._end_s(round_), set[OperatorAddress]()
         accused: frozenset[OperatorAddress] | None = None
         first: SessionFailedError | None = None
         while True:
             try:
                 received = await self._session.receive(
-                    round_, end=end, quiet_s=self._quiet_s, awaited=accused, known=known
+                    round_, end_s=end_s, quiet_s=self._quiet_s, awaited=accused, known=known
                 )
             except PeerAbortError as error:
                 failure, named = await self._judge(error)
@@ -461,6 +461,15 @@ class RoundSession(ABC, Generic[R]):
                 if first is not None:
                     raise first
                 return received
+
+    def _end_s(self, round_: int) -> float:
+        """Return how old the session may be when a round ends."""
+        end_s = self._session.age_s + self._round_s
+        if not self.IS_REPLACEABLE or self._quiet_s is None:
+            return end_s
+        if round_ == 1:
+            self._patience_s = max(_TIMES_QUIET * self._quiet_s, _TIMES_OWN * self._session.age_s)
+        return min(end_s, self._patience_s + (round_ - 1) * _QUIET_PART * self._quiet_s)
 
     async def _judge(self, error: PeerAbortError) -> tuple[SessionFailedError, frozenset[OperatorAddress]]:
         """Return what follows from a peer's abort, and whom it accuses."""
