@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from dan_async.deadline import cancel_and_wait, carry_through
 from dan_async.devnet.context import NodeContext, Urgency
-from dan_async.devnet.faults.kinds import NodeCrashed
+from dan_async.devnet.faults.kinds import FalseAccusation, NodeCrashed
 from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
@@ -409,7 +409,10 @@ class RoundSession(ABC, Generic[R]):
 
     async def exchange(self, round_: int, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
         """Send this node's messages of a round, and wait for every other party's; both by index."""
-        bodies = self.outgoing(round_, bodies)
+        try:
+            bodies = self.outgoing(round_, bodies)
+        except FalseAccusation as lie:
+            raise self._silence(round_, self.operators(lie.culprits)) from lie
         if not bodies:
             self._session.fall_silent()
         self._session.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
@@ -450,17 +453,17 @@ class RoundSession(ABC, Generic[R]):
                 known.add(error.peer)
                 accused = ((accused or frozenset()) | (named & error.missing)) - known
             except SilentPeersError as error:
-                limit = "in time" if self._quiet_s is not None else f"within {self._round_s:g} s"
-                raise SessionFailedError(
-                    f"no message in round {round_} {limit}",
-                    _ascending(error.peers),
-                    aborted_by=None if first is None else first.aborted_by,
-                    is_silence=True,
-                ) from error
+                failure = self._silence(round_, error.peers)
+                failure.aborted_by = None if first is None else first.aborted_by
+                raise failure from error
             else:
                 if first is not None:
                     raise first
                 return received
+
+    def _silence(self, round_: int, peers: Iterable[OperatorAddress]) -> SessionFailedError:
+        limit = "in time" if self._quiet_s is not None else f"within {self._round_s:g} s"
+        return SessionFailedError(f"no message in round {round_} {limit}", _ascending(peers), is_silence=True)
 
     def _end_s(self, round_: int) -> float:
         """Return how old the session may be when a round ends."""
