@@ -48,11 +48,11 @@ T = TypeVar("T")
 #: gave up first, as a node says that says no more, has longer.
 _LISTEN_S, _LISTEN_TO_ABORTER_S = 0.05, 1.0
 
-#: Sets at work at the same time, but for those of which it is clear which nodes keep them; times that one set is tried; and
-#: sets that are tried against the conflicts when there is none without.
+#: Sets at work at the same time, but for those of which it is clear which nodes keep them; how often to start, when the
+#: conflicts leave no set; and how many sets are tried in spite of them.
 _MOST_AT_ONCE = 4
-_MOST_TRIES_OF_ONE = 2
-_MOST_AGAINST_CONFLICTS = 16
+_MOST_STARTS = 3
+_MOST_BESIDES = 16
 
 
 # --- one set ----------------------------------------------------------------------------------------------------------
@@ -184,8 +184,9 @@ class SignerRace(Generic[T]):
     _conflicts: set[Conflict] = field(factory=set, init=False)
     _refused: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
     _errors: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
-    _tries: Counter[Conflict] = field(factory=Counter, init=False)
-    _against_conflicts: int = field(default=0, init=False)
+    _tried: dict[Conflict, int] = field(factory=dict, init=False)  # and since which start
+    _starts: int = field(default=1, init=False)
+    _besides: int = field(default=0, init=False)
     _silent: set[OperatorAddress] = field(factory=set, init=False)
     _spoilt: bool = field(default=False, init=False)
 
@@ -233,7 +234,7 @@ class SignerRace(Generic[T]):
         if signers is None:
             return
         run = Run(signers, self._lateness)
-        self._tries[frozenset(run.operators)] += 1
+        self._tried[frozenset(run.operators)] = self._starts
         run.begin(run.step)
         running[asyncio.create_task(self._attempt(run), name="dan-sign")] = run
 
@@ -242,24 +243,34 @@ class SignerRace(Generic[T]):
             return None
         late = [run for run in running.values() if run.is_hedged and run.step != "sign"]
         ranked = [node for node in rank(self._nodes) if node.operator not in self._refused]
-        if (
-            self._tries.total()
-            >= most_tries(self._t, min(len(ranked), MAX_PARTIES)) + _MOST_AGAINST_CONFLICTS
-        ):
-            return None
         ranked.sort(key=lambda node: self._doubt(node, late))
         names = [node.operator for node in ranked]
-        found = choose_signers(names, self._t, self._conflicts | self._tries.keys())
-        if found is None and not running and self._against_conflicts < _MOST_AGAINST_CONFLICTS:
-            # So fewer than t are honest, or some that are could not hear each other: another try may do.
-            self._against_conflicts += 1
-            found = choose_signers(names, self._t, self._tries.keys())
-            if found is None:
-                spent = {names for names, tries in self._tries.items() if tries >= _MOST_TRIES_OF_ONE}
-                found = choose_signers(names, self._t, spent | {frozenset((o,)) for o in self._silent})
+        tried = {signers for signers, start in self._tried.items() if start == self._starts}
+        if len(tried) >= most_tries(self._t, min(len(names), MAX_PARTIES)) + _MOST_BESIDES:
+            return None
+        found = choose_signers(names, self._t, self._conflicts | tried)
+        if found is None and not running:
+            found = self._begin_anew(names)
         if found is None:
             return None
         return tuple(sorted([node for node in ranked if node.operator in found], key=_by_address))
+
+    def _begin_anew(self, names: Sequence[OperatorAddress]) -> tuple[OperatorAddress, ...] | None:
+        """
+        Return a set to try although the conflicts leave none: fewer than t nodes are honest, or some could not hear others.
+
+        All have another chance, but those that failed by themselves after several attempts. Then come sets never tried.
+        """
+        if self._starts < _MOST_STARTS:
+            self._starts += 1
+            self._conflicts = {frozenset((operator,)) for operator in self._silent}
+            found = choose_signers(names, self._t, self._conflicts)
+            if found is not None:
+                return found
+        self._besides += 1
+        if self._besides > _MOST_BESIDES:
+            return None
+        return choose_signers(names, self._t, self._tried.keys())
 
     def _doubt(self, node: Node, late: Collection[Run]) -> tuple[float, bool]:
         """Return how much speaks against a node, and whether it is not preferred; less is better."""

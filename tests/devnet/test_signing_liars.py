@@ -56,12 +56,13 @@ async def sign_among(t: int, n: int, faults: list[Fault], *, messages: int = 3) 
 
     Which these are is known when the key has been used once.
     """
-    async with Devnet(t, n, limits=NodeLimits(sign_quiet_s=1.0, stop_grace_s=0.05), gateway=False) as net:
+    quiet_s = 1.0 if n < 20 else 2.5
+    limits = NodeLimits(sign_quiet_s=quiet_s, stop_grace_s=0.05)
+    async with Devnet(t, n, limits=limits, gateway=False) as net:
         async with DanClient(net.network()) as dan:
             session = await dan.generate_session_key(wallet=WALLET, chain_id=1, threshold=t, parties_number=n)
             await dan.sign_message("first", session, timeout=120)
-            if n < 20:
-                await pairs_ready(net)
+            await pairs_ready(net)
             first = [node.operator for node in rank(dan.network.pool.nodes)][: min(t - 1, n - t)]
             for operator, fault in zip(first, cycle(faults), strict=False):
                 net.faults[next(node for node in net.nodes if node.operator == operator).index] = fault
@@ -73,7 +74,7 @@ async def sign_among(t: int, n: int, faults: list[Fault], *, messages: int = 3) 
 
 async def pairs_ready(net: Devnet) -> None:
     """Wait for the set-ups of all pairs, which honest nodes make once: a first signature of theirs is no quick one."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while any(len(stored(node)) < len(net.nodes) - 1 for node in net.nodes):
             await asyncio.sleep(0.05)
 
