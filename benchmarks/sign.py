@@ -4,9 +4,9 @@ What a signature costs, end to end: ``python -m benchmarks.sign [--quick]`` (und
 Five nodes of a devnet, one process each; three of them sign. Measured are latency, throughput and the client's CPU time:
 with two round trips, with presignatures made ahead (one round trip), and through the devnet's gateway beside the public
 TypeScript client 0.3.0, in turns. Then the latency with one node of five at fault, in turns with the healthy network: it
-answers nothing any more, it gives up and accuses another one, its shares are wrong. Exits with 1 if a 99th percentile is more
-than 1.3 times the healthy one, with a liar 1.5 times. The node is one of those that would sign. What the client needs to
-notice it, one slow signature, is shown by itself.
+answers nothing any more, it gives up and accuses another one, its shares are wrong. Exits with 1 if a 99th percentile is
+more than 1.3 times the healthy one, with a liar 1.5 times. The node is one of those that would sign. What the client needs
+to notice it, one slow signature, is shown by itself.
 
 The TypeScript client needs Node.js and ``npm ci`` in tests/interop; without them its column is empty.
 """

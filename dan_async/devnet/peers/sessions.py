@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Generic, TypeVar
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-_KEPT_ENDED_SESSIONS = 32_768
+_KEPT_ENDED_SESSIONS, _KEPT_UNHEARD_SESSIONS = 32_768, 32
 #: A live party that others could replace has so many times the time that this one took to begin, and so many quiet
 #: limits at least; and a part of one more in each later round, so that who waits in an earlier one gives up first.
 _TIMES_OWN, _TIMES_QUIET, _QUIET_PART = 4.0, 1.5, 0.5
@@ -108,6 +108,8 @@ class PeerSession:
     _is_mute: bool = field(default=False, init=False)
     #: Everything sent so far, to be sent again over a link that comes up in the middle.
     _sent: dict[OperatorAddress, list[bytes]] = field(factory=dict, init=False)
+    #: The peers whose link was down when something was sent.
+    _unreached: set[OperatorAddress] = field(factory=set, init=False)
 
     def take(self, peer: OperatorAddress, message: PeerMessage) -> None:
         """Take in a message, or a sign of life. The same one again changes nothing: links repeat messages after a break."""
@@ -178,8 +180,14 @@ class PeerSession:
             self._send(peer, PeerMessage(Kind.ABORT, self._session_id, 0, notice.encode()))
 
     def resend(self, peer: OperatorAddress) -> None:
+        self._unreached.discard(peer)
         for frame in self._sent.get(peer, ()):
-            self._links.send(peer, frame)
+            self._put(peer, frame)
+
+    def end(self) -> bool:
+        """Forget what has reached its peer; return whether there is anything else."""
+        self._sent = {peer: frames for peer, frames in self._sent.items() if peer in self._unreached}
+        return bool(self._sent)
 
     def fall_silent(self) -> None:
         """Give no more signs of life, as a fault asks for."""
@@ -196,7 +204,11 @@ class PeerSession:
     def _send(self, peer: OperatorAddress, message: PeerMessage) -> None:
         frame = message.encode()
         self._sent.setdefault(peer, []).append(frame)
-        self._links.send(peer, frame)
+        self._put(peer, frame)
+
+    def _put(self, peer: OperatorAddress, frame: bytes) -> None:
+        if not self._links.send(peer, frame):
+            self._unreached.add(peer)
 
 
 @frozen
@@ -226,6 +238,10 @@ class PeerSessions:
     _clock: Clock = field(default=time.monotonic, kw_only=True)
     _running: dict[bytes, PeerSession] = field(factory=dict, init=False)
     _ended: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False)
+    #: Sessions that ended before everybody had their messages, and until when they are repeated.
+    _unheard: deque[tuple[float, PeerSession]] = field(
+        factory=lambda: deque(maxlen=_KEPT_UNHEARD_SESSIONS), init=False
+    )
     _early: OrderedDict[bytes, list[_Early]] = field(factory=OrderedDict, init=False)  # oldest session first
     _used: Counter[OperatorAddress] = field(factory=Counter, init=False)
     _beating: asyncio.Task[None] | None = field(default=None, init=False)
@@ -259,6 +275,8 @@ class PeerSessions:
                 yield session
         finally:
             del self._running[session_id]
+            if session.end():
+                self._unheard.append((self._clock() + self._early_s, session))
             self._ended[session_id] = None
             if len(self._ended) > _KEPT_ENDED_SESSIONS:
                 self._ended.popitem(last=False)
@@ -272,9 +290,14 @@ class PeerSessions:
             self._keep_early(peer, message)
 
     def resend(self, peer: OperatorAddress) -> None:
-        """Repeat all messages of running sessions to a peer: its link has just come up."""
+        """Repeat all messages of running sessions to a peer, and the last ones of others: its link has just come up."""
         for session in self._running.values():
             session.resend(peer)
+        now = self._clock()
+        for forget_at, session in self._unheard:
+            if now < forget_at:
+                session.resend(peer)
+                session.end()
 
     async def aclose(self) -> None:
         if self._beating is not None:

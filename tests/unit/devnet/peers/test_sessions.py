@@ -190,3 +190,24 @@ async def test_a_session_is_opened_once(sessions):
             pass
     with pytest.raises(ValueError, match="once"), opened(sessions, [A]):
         pass
+
+
+async def test_what_a_peer_could_not_be_sent_reaches_it_after_the_end(sessions, clock):
+    """It would wait for a message, and take this node for silent, because their link came up a moment too late."""
+    links = sessions._links
+    links.up = False
+    with opened(sessions, [A, B]) as session:
+        session.send(1, {A: b"a", B: b"b"})
+        links.up = True
+        sessions.resend(B)
+    sessions.resend(A)
+    sessions.resend(A)
+    sessions.resend(B)
+    assert [(peer, sent.body) for peer, sent in links.sent] == [(B, b"b"), (A, b"a")]
+    links.up = False
+    with opened(sessions, [A], OTHER) as session:
+        session.send(1, {A: b"old"})
+    links.up = True
+    clock.ahead_s = 10
+    sessions.resend(A)
+    assert len(links.sent) == 2
