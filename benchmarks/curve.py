@@ -21,7 +21,7 @@ from coincurve import PrivateKey, PublicKey
 
 from benchmarks.recording import Recording
 from dan_async.crypto.curve import ORDER
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import Acknowledgement
 
 __all__ = ["CurveOperations"]
 

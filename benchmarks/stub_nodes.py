@@ -22,8 +22,7 @@ from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import SigningKey, sign_digest, signing_key
 from dan_async.protocols import fields
-from dan_async.protocols.node import PROTOCOL, compute_key_id, identity_digest
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
+from dan_async.protocols.node import PROTOCOL, Acknowledgement, KeygenClaims, compute_key_id, identity_digest
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
 __all__ = ["DealtKey", "StubNode"]

@@ -24,8 +24,7 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.nodes.acknowledgements import KeygenTally
 from dan_async.protocols import fields
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import KeygenParams
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import Acknowledgement, KeygenParams
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.transport.rpc import decode_reply
 from dan_async.types import RequestId

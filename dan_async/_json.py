@@ -51,10 +51,8 @@ _DECODER = json.JSONDecoder(
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
-def dump(value: Json) -> str:
-    """Write a value without spaces, keys in their order, non-ASCII characters as they are."""
-    return _ENCODER.encode(value)
-
+#: Writes a value without spaces, keys in their order, non-ASCII characters as they are.
+dump: Callable[[Json], str] = _ENCODER.encode
 
 #: Writes one string: what JSONEncoder itself uses with ensure_ascii=False.
 quote: Callable[[str], str] = encode_basestring
@@ -66,10 +64,7 @@ def load(text: str | bytes) -> Json:
         decoded = text if isinstance(text, str) else text.decode()
     except UnicodeDecodeError:
         raise ProtocolError("the text is not UTF-8") from None
-    if has_too_many_values(decoded, MAX_MARKS):
-        raise ProtocolError("the JSON text holds too many values, or is nested too deeply")
-    if is_too_deep(decoded, MAX_DEPTH):
-        raise ProtocolError("the JSON text is nested too deeply")
+    check_extent(decoded, "the JSON text", MAX_DEPTH)
     try:
         return _DECODER.decode(decoded)
     except ValueError:
@@ -82,10 +77,18 @@ _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[{\]}]")
 
 
+def check_extent(text: str, name: str, deepest: int) -> None:
+    """Refuse a text, JSON or not, of more values than are read, or nested more than *deepest* times."""
+    # Almost every text is too short for the one and has too few brackets for the other.
+    if len(text) > MAX_MARKS and has_too_many_values(text, MAX_MARKS):
+        raise ProtocolError(f"{name} holds too many values, or is nested too deeply")
+    if text.count("[") + text.count("{") > deepest and is_too_deep(text, deepest):
+        raise ProtocolError(f"{name} is nested too deeply")
+
+
 def has_too_many_values(text: str, most: int) -> bool:
-    """Return whether there are more than *most* commas and brackets outside of strings, whether the text is JSON or not."""
-    # Almost every text is shorter than that, and needs no counting.
-    return len(text) > most and _count_marks(text) > most and _count_marks(_STRING.sub("", text)) > most
+    """Return whether there are more than *most* commas and brackets outside of strings."""
+    return _count_marks(text) > most and _count_marks(_STRING.sub("", text)) > most
 
 
 def _count_marks(text: str) -> int:
@@ -99,8 +102,6 @@ def is_too_deep(text: str, most: int) -> bool:
     The standard library's parser recurses for each level and counts on Python's recursion limit to stop it: a row of
     brackets from a peer would crash a program that has raised that limit.
     """
-    if text.count("[") + text.count("{") <= most:
-        return False  # almost every text: few brackets cannot nest deeply
     depth = 0
     for bracket in _BRACKET.findall(_STRING.sub("", text)):
         depth += 1 if bracket in "[{" else -1

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from attrs import validators
+
 from dan_async.errors import InvalidFieldError, escape_controls
 
 T = TypeVar("T")
@@ -104,6 +106,14 @@ def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -
     return value
 
 
+def check_reference(field: str, value: object) -> str:
+    """Check a caller's own name for something that is stored: PostgreSQL's texts cannot hold a NUL."""
+    text = check_text(field, value, most=200)
+    if "\0" in text:
+        raise InvalidFieldError(field, "has a NUL character, which not every store can keep")
+    return text
+
+
 def check_bool(field: str, value: object) -> bool:
     """Check that a value is True or False, and not only something that counts as one."""
     if not isinstance(value, bool):
@@ -185,13 +195,7 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
 
 def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
     """Return a check as the attrs validator of a field that may be None."""
-    present = required(check, **bounds)
-
-    def validate(owner: object, attribute: Any, value: object) -> None:
-        if value is not None:
-            present(owner, attribute, value)
-
-    return validate
+    return validators.optional(required(check, **bounds))
 
 
 def required(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:

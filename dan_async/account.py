@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from dan_async._values import from_hex
 from dan_async.client import DanClient
 from dan_async.crypto.address import parse_address
-from dan_async.crypto.eip712 import takes_long, typed_data_digest
-from dan_async.crypto.hashes import keccak256
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.hashes import keccak256, takes_long
 from dan_async.crypto.signature import personal_message_digest
 from dan_async.errors import DanError, InvalidFieldError, require_extra
 from dan_async.jobs.sign_message import check_chain

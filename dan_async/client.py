@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dan_async import jobs
@@ -13,12 +12,14 @@ from dan_async._values import check_seconds, check_text, setting
 from dan_async.batch import BatchRun, Made
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.deadline import OneLoop
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, RecordConflictError
 from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
 from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
+from dan_async.opening import open_network
 from dan_async.request import (
     DEFAULT_DURATION_S,
     HardcodedValues,
@@ -93,7 +94,39 @@ class DanClient:
             if self._network is not None:
                 _observe(self._network, on_event)
         self._opening = asyncio.Lock()
+        self._loop = OneLoop("client")
         self._is_closed = False
+
+    @classmethod
+    def connect(
+        cls,
+        where: str | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+        store: SessionStore | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Self:
+        """
+        Return a client of the network that a text names. Nothing is opened yet.
+
+        Args:
+            where: ``devnet://2-of-3`` for a devnet of the client's own; a network file (``./nodes.toml``) or the name of one
+                in the user's configuration folder; a gateway's URL (``wss://gateway.example/v1``); or nodes as
+                ``URL=OPERATOR``, separated by spaces. None for the environment variable ``DAN_ASYNC_NETWORK``.
+            timeouts: As for the client.
+            store: As for the client.
+            on_event: As for the client.
+
+        Raises:
+            ConfigurationError: The text names no network, or its file cannot be used; see ``NetworkFile.read``.
+            InsecureTransportError: A URL has no TLS and its host is not loopback.
+
+        Example::
+
+            async with DanClient.connect("devnet://2-of-3") as dan:
+                session = await dan.generate_session_key(wallet=LocalWallet(key), chain_id=80002)
+        """
+        return cls(open_network(where, timeouts=timeouts), timeouts=timeouts, store=store, on_event=on_event)
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -134,6 +167,7 @@ class DanClient:
     async def _open(self) -> Network:
         if self._is_closed:
             raise ClientClosedError("the client was closed", hint="Make a new DanClient")
+        self._loop.check()
         if self._network is None and self._source is not None:
             async with self._opening:
                 if self._network is None:
@@ -147,6 +181,7 @@ class DanClient:
         """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""
         if self._is_closed:
             return
+        self._loop.check()
         self._is_closed = True
         async with self._opening:
             try:
@@ -194,7 +229,7 @@ class DanClient:
                 names or the seed's; a value that is also given directly must be the same.
             duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days).
             chain_id: The chain; else the account's, else the one in a bundler URL …/api/v2/<chain id>/… or …/api/v3/….
-            threshold: t, how many nodes must sign; the network's default if None (3-of-5 if it has none).
+            threshold: t, how many nodes must sign; if None the network's default, or a majority of another *parties_number*.
             parties_number: n, how many nodes hold a share: 2 <= t <= n <= 20.
             min_parties: The smallest n to accept if nodes are missing; *parties_number* if None.
             permissions: The limits of what the session may sign: JSON text, kept as it is, or an object. None for no limits.
@@ -221,8 +256,8 @@ class DanClient:
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/errors.md.
         """
-        make_request = partial(
-            SessionKeyRequest,
+        network = await self._open()  # before any value is looked at
+        request = SessionKeyRequest(
             wallet=wallet,
             auth=auth,
             smart_account_client=smart_account_client,
@@ -243,12 +278,11 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
-        return await self._generate(make_request)
+        return await self._generate(network, request)
 
-    async def _generate(self, make_request: Callable[[], SessionKeyRequest]) -> DanSessionKeyPayload:
-        network = await self._open()  # before any value is looked at
-        return await jobs.generate_session_key(
-            network, make_request(), keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
+    def _generate(self, network: Network, request: SessionKeyRequest) -> Awaitable[DanSessionKeyPayload]:
+        return jobs.generate_session_key(
+            network, request, keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
         )
 
     def generate_session_keys(
@@ -292,14 +326,15 @@ class DanClient:
         async def work(given: Any) -> Made:
             reference, make_request = read_request(given, parameters)
             if keeper is None:
-                return "made", await self._generate(make_request)
+                return "made", await self._generate(await self._open(), make_request())
             if not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
+            network = await self._open()
             return await make_once(
-                await self._open(),
+                network,
                 keeper,
                 reference,
-                lambda: self._generate(make_request),
+                lambda: self._generate(network, make_request()),
                 retry_failed=retry_failed,
                 settle_s=self._timeouts.attempt_s,
             )

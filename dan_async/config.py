@@ -73,8 +73,21 @@ class Threshold:
             raise InvalidFieldError("threshold", "must have the form T-of-N", hint="For example: 3-of-5")
         return cls(int(t), int(n))
 
+    @classmethod
+    def majority(cls, parties: int) -> Threshold:
+        """
+        Return the smallest majority of the parties: 2-of-3, 3-of-5, 11-of-20.
 
-#: DAN's usual threshold. A network made without one takes it, and jobs take the network's where their caller names none.
+        Args:
+            parties: n, 2 to 20.
+
+        Raises:
+            InvalidFieldError: It is not in that range.
+        """
+        return cls(parties // 2 + 1 if type(parties) is int else 2, parties)
+
+
+#: DAN's usual threshold, for a gateway, which does not say how many nodes it has.
 DEFAULT_THRESHOLD = Threshold(3, 5)
 
 

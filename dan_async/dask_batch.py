@@ -8,28 +8,42 @@ references, so that none gets a second key.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any, cast
+from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dan_async._values import check_instance, check_int, check_list
 from dan_async.batch import ItemStatus, WorkStream
 from dan_async.config import NodeEndpoint, Threshold, Timeouts
-from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, StoreKeyError, require_extra
+from dan_async.errors import (
+    BatchInterruptedError,
+    ConfigurationError,
+    DanError,
+    InvalidFieldError,
+    StoreKeyError,
+    require_extra,
+)
 from dan_async.storage.keys import KeySource, keys_from_environment, keys_from_file
 from dan_async.types import Address, MpcKeyId
 
 __all__ = ["RemoteResult", "WorkerSetup", "generate_session_keys_on"]
 
 _ASSOCIATED = b"dan-async partition 1"
-_ON_WORKER = "dan_async_batch"
+_ON_WORKER = "dan_async_batches"
+
+#: For how long the workers are waited for when a batch ends, in seconds.
+_LEAVE_S = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 def _to_nodes(nodes: Any) -> tuple[str, ...]:
@@ -126,6 +140,7 @@ async def generate_session_keys_on(
     Raises:
         ConfigurationError: A parameter is wrong, or the store's URL holds a password and the cluster has no TLS.
         StoreKeyError: A worker has another key than is used here.
+        BatchInterruptedError: The cluster failed; the error has the references of the rows whose outcome is not known.
         MissingExtraError: The extra is not installed.
     """
     require_extra("distributed", extra="dask", purpose="A batch on a Dask cluster")
@@ -133,15 +148,26 @@ async def generate_session_keys_on(
     if not getattr(cluster, "asynchronous", False):
         raise InvalidFieldError("cluster", "must be a distributed.Client with asynchronous=True")
     _check_wire(cluster, setup)
-    keys = setup.keys()
+    keys, batch_id = setup.keys(), secrets.token_hex(8)
+    settled, sent = 0, dict[int, str]()
 
     async def work(numbered: list[tuple[int, Mapping[str, Any]]]) -> list[RemoteResult]:
         sealed = await _seal(keys, {"rows": numbered, "retryFailed": retry_failed})
-        future = cluster.submit(_run_partition, setup, sealed, pure=False, retries=2)
+        sent.update((index, str(row.get("reference", ""))) for index, row in numbered)
         try:
-            return [RemoteResult(**members) for members in await future]
-        finally:
-            await future.cancel()  # lets the cluster forget it, and stop it if it is still at work
+            future = cluster.submit(_run_partition, setup, batch_id, sealed, pure=False, retries=2)
+            try:
+                return [RemoteResult(**members) for members in await future]
+            finally:
+                await future.cancel()  # lets the cluster forget it, and stop it if it is still at work
+        except DanError:
+            raise
+        except Exception as error:
+            raise BatchInterruptedError(
+                f"the Dask cluster failed with {type(error).__name__}; {settled} rows are settled",
+                hint="Run the same rows again when the cluster works: no row gets a second key",
+                pending=tuple(sent.values()),
+            ) from error
 
     stream = WorkStream(_partitions(rows, partition), work, concurrency=in_flight)
     try:
@@ -149,10 +175,16 @@ async def generate_session_keys_on(
             if done.error is not None:
                 raise done.error
             for result in done.value or ():
+                settled += 1
+                sent.pop(result.index, None)
                 yield result
     finally:
         await stream.aclose()
-        await cluster.run(_leave)
+        try:
+            async with asyncio.timeout(_LEAVE_S):
+                await cluster.run(_leave, setup, batch_id)
+        except Exception as error:  # noqa: BLE001 - the batch has ended, well or with an error of its own
+            _log.warning("the workers' clients could not be closed: %s", type(error).__name__)
 
 
 def _partitions(
@@ -201,11 +233,13 @@ async def _unseal(keys: KeySource, sealed: tuple[str, bytes]) -> Any:
 # --- on the workers ---------------------------------------------------------------------------------------------------
 
 
-async def _run_partition(setup: WorkerSetup, sealed: tuple[str, bytes]) -> list[dict[str, Any]]:
+async def _run_partition(
+    setup: WorkerSetup, batch_id: str, sealed: tuple[str, bytes]
+) -> list[dict[str, Any]]:
     """Run one partition with the worker's client; return the members of each ``RemoteResult``."""
     asked = await _unseal(setup.keys(), sealed)
     numbered: list[tuple[int, dict[str, Any]]] = asked["rows"]
-    dan = await _client_of_worker(setup)
+    dan = _client_of_worker(setup, batch_id)
     requests = [_request(row) for _, row in numbered]
     found: list[dict[str, Any]] = []
     run = dan.generate_session_keys(
@@ -243,31 +277,42 @@ def _request(row: Mapping[str, Any]) -> dict[str, Any]:
     return request
 
 
-async def _client_of_worker(setup: WorkerSetup) -> Any:
-    """Return the worker's client, opened on first use: one for all its partitions."""
+@define
+class _Shared:
+    """A client of a worker, and the batches that use it."""
+
+    client: Any
+    stack: AsyncExitStack
+    batches: set[str] = field(factory=set)
+
+
+def _client_of_worker(setup: WorkerSetup, batch_id: str) -> Any:
+    """Return the worker's client for a set-up, made on first use: one for all partitions of all batches that have it."""
     from distributed import get_worker
 
     from dan_async.client import DanClient
     from dan_async.nodes.network import NodeNetwork
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
-    worker: Any = get_worker()
-    known = worker.__dict__.get(_ON_WORKER)
-    if known is not None and known[0] == setup:
-        return known[1]
-    stack = AsyncExitStack()
-    timeouts = Timeouts(total_s=setup.total_s)
-    store = SQLAlchemyStore(setup.store_url, setup.keys())
-    stack.push_async_callback(store.aclose)
-    network = NodeNetwork(setup.nodes, threshold=setup.threshold, timeouts=timeouts)
-    client = DanClient(network, store=store, timeouts=timeouts)
-    stack.push_async_callback(client.aclose)
-    worker.__dict__[_ON_WORKER] = (setup, client, stack)
-    return client
+    known: dict[WorkerSetup, _Shared] = get_worker().__dict__.setdefault(_ON_WORKER, {})
+    if setup not in known:
+        stack = AsyncExitStack()
+        timeouts = Timeouts(total_s=setup.total_s)
+        store = SQLAlchemyStore(setup.store_url, setup.keys())
+        stack.push_async_callback(store.aclose)
+        network = NodeNetwork(setup.nodes, threshold=setup.threshold, timeouts=timeouts)
+        client = DanClient(network, store=store, timeouts=timeouts)
+        stack.push_async_callback(client.aclose)
+        known[setup] = _Shared(client, stack)
+    known[setup].batches.add(batch_id)
+    return known[setup].client
 
 
-async def _leave(dask_worker: Any = None) -> None:
-    """Close the worker's client."""
-    known = dask_worker.__dict__.pop(_ON_WORKER, None)
-    if known is not None:
-        await cast("AsyncExitStack", known[2]).aclose()
+async def _leave(setup: WorkerSetup, batch_id: str, dask_worker: Any = None) -> None:
+    """Close the worker's client, unless another batch uses it."""
+    known = dask_worker.__dict__.get(_ON_WORKER, {})
+    shared = known.get(setup)
+    if shared is not None:
+        shared.batches.discard(batch_id)
+        if not shared.batches:
+            await known.pop(setup).stack.aclose()

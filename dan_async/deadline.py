@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from dan_async.errors import DanError, DeadlineExceededError
+from dan_async.errors import ConfigurationError, DanError, DeadlineExceededError
 
 T = TypeVar("T")
 
@@ -104,16 +104,39 @@ class Deadline:
         )
 
 
+class OneLoop:
+    """Refuses the use of *owner* on another event loop than the one that it was first used on."""
+
+    __slots__ = ("_loop", "_owner")
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def check(self) -> None:
+        """Raise a ConfigurationError if this is another loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ConfigurationError(
+                f"the {self._owner} is in use on another event loop: that of another thread, of an asyncio.run() before, or"
+                " of the process that this one was forked from",
+                hint="Make one for each event loop, and close it there",
+            )
+
+
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """
     Cancel tasks and wait until every one of them has ended; their results and errors are dropped.
 
     If the caller itself is cancelled meanwhile, the tasks are still waited for, and the cancellation goes on afterwards.
     """
-    owned = list(tasks)
-    pending = [task for task in owned if not task.done()]
-    for task in pending:
-        task.cancel()
+    owned, pending = list(tasks), []
+    for task in owned:
+        if not task.done():
+            task.cancel()
+            pending.append(task)
     interrupted: asyncio.CancelledError | None = None
     while pending:
         try:

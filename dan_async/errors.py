@@ -38,6 +38,7 @@ The tree::
     ├── GatewayError                          the gateway did not complete the operation
     ├── StoreError                            a session store did not do what it was asked
     │   ├── StoreUnavailableError             it cannot be reached, opened or written to; its disk is full
+    │   │   ├── StoreConnectionError (ConnectionError)  its database does not answer; a change may have been made
     │   │   └── StoreLockedError (TimeoutError)  somebody else keeps it locked
     │   ├── StoreCorruptedError               its file is damaged
     │   ├── StoreSchemaError                  its schema is of another version
@@ -45,6 +46,7 @@ The tree::
     │   ├── StoreTamperedError                a record was changed from outside
     │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
     │   └── RecordConflictError               the record exists already, or was changed by somebody else
+    ├── BatchInterruptedError                 what a batch ran on failed before it had ended
     ├── SessionPendingError                   the result of an earlier attempt is not known
     ├── SessionFailedError                    an earlier attempt failed, and was not to be repeated
     ├── SessionExpiredError                   the session's expiry has passed
@@ -81,6 +83,7 @@ from dan_async.types import Hex, OperatorAddress
 
 __all__ = [
     "AcknowledgementError",
+    "BatchInterruptedError",
     "BundlerError",
     "ChallengeError",
     "ClientClosedError",
@@ -119,6 +122,7 @@ __all__ = [
     "SessionPendingError",
     "SignatureCheckError",
     "StoreClockError",
+    "StoreConnectionError",
     "StoreCorruptedError",
     "StoreError",
     "StoreKeyError",
@@ -663,9 +667,21 @@ class StoreError(DanError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached, opened or written to: a full disk, a read-only file. Nothing was changed."""
+    """
+    The store cannot be reached, opened or written to: a full disk, a read-only file.
+
+    Nothing was changed, unless it is a subclass that says otherwise.
+    """
 
     is_retryable = True
+
+
+class StoreConnectionError(StoreUnavailableError, ConnectionError):
+    """
+    The connection to the store's database broke or gave no answer, and so did the one after it.
+
+    A change that was being committed may have been made: get the record to see it.
+    """
 
 
 class StoreLockedError(StoreUnavailableError, TimeoutError):
@@ -694,6 +710,23 @@ class StoreClockError(StoreError):
 
 class RecordConflictError(StoreError):
     """The record, or its reference, exists already; or it is in another state than expected. Nothing was changed."""
+
+
+class BatchInterruptedError(DanError):
+    """
+    What a batch ran on failed before the batch had ended. Run it again: no row gets a second key.
+
+    Args:
+        message: The problem.
+        pending: The references of the rows whose outcome is not known.
+        hint: Advice for the user.
+    """
+
+    is_retryable = True
+
+    def __init__(self, message: str, *, pending: tuple[str, ...] = (), **context: Any) -> None:
+        super().__init__(message, **context)
+        self.pending = pending
 
 
 class SessionPendingError(DanError):

@@ -18,6 +18,7 @@ from dan_async._values import (
     check_algorithm,
     check_int,
     check_private_key_hex,
+    check_reference,
     check_seconds,
     check_text,
     optional,
@@ -29,9 +30,10 @@ from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, WalletError, WalletTimeoutError
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network
-from dan_async.permissions.rules import permissions_text
+from dan_async.permissions.rules import parse_permissions, permissions_text
+from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
-from dan_async.types import Address, Clock, KeyAlgorithm, TypedData, new_request_id
+from dan_async.types import Address, Clock, KeyAlgorithm, TypedData
 from dan_async.wallets.base import EoaAuth, Wallet
 
 __all__ = ["DanSessionKeyRequestParams", "HardcodedValues", "OnReport", "SessionKeyRequest", "SmartAccount"]
@@ -291,7 +293,10 @@ async def prepare(
     )
     if request.min_parties is not None:
         check_int("min_parties", request.min_parties, least=threshold.t, most=threshold.n)
-    permissions = None if request.permissions is None else permissions_text(request.permissions)
+    now = math.floor(clock())
+    permissions = _check_permissions(
+        request.permissions, chain_id=chain_id, now=now, ends=now + request.duration
+    )
     if request.key_label is not None:
         check_text("key_label", request.key_label, most=256)
     if request.eph_id is not None:
@@ -307,7 +312,7 @@ async def prepare(
             claim=EphemeralClaim(
                 eph_id=request.eph_id or key.default_id,
                 eph_pk=key.public_key,
-                expiry=math.floor(clock()) + request.duration,
+                expiry=now + request.duration,
                 sign_alg=key.algorithm,
             ),
             permissions=permissions,
@@ -317,7 +322,7 @@ async def prepare(
         )
         network.check_keygen(keygen)
         if request.reference is not None:
-            check_text("reference", request.reference, most=200)
+            check_reference("reference", request.reference)
             if not has_store:
                 raise InvalidFieldError("reference", "needs a store", hint="DanClient(..., store=...)")
         if owner is None:
@@ -462,11 +467,31 @@ def _infer_chain_id(chain_id: int | None, account: SmartAccount | None) -> int:
     return check_int("chain_id", chain_id, least=1, most=MAX_SAFE_INT)
 
 
+def _check_permissions(
+    given: str | Mapping[str, Any] | Sequence[Any] | None, *, chain_id: int, now: int, ends: int
+) -> str | None:
+    """Return the text of permissions under which something can be signed: the nodes would refuse everything else."""
+    text = permissions_text(given)
+    if text is None:
+        return None
+    conditions = parse_permissions(text).conditions
+    if conditions.chain_ids is not None and chain_id not in conditions.chain_ids:
+        raise InvalidFieldError("permissions.chainId", f"does not have the session's chain, {chain_id}")
+    if conditions.valid_until is not None and conditions.valid_until < now:
+        raise InvalidFieldError("permissions.validUntil", "has passed, so nothing could be signed")
+    if conditions.valid_after is not None and conditions.valid_after > ends:
+        raise InvalidFieldError(
+            "permissions.validAfter", "is after the session's end, so nothing could be signed"
+        )
+    return text
+
+
 def _choose_threshold(network: Network, t: int | None, n: int | None) -> Threshold:
     usual = network.default_threshold
-    if t is None and n is None:
-        return usual
-    return Threshold(usual.t if t is None else t, usual.n if n is None else n)
+    n = usual.n if n is None else n
+    if t is None:
+        return usual if n == usual.n else Threshold.majority(n)
+    return Threshold(t, n)
 
 
 def choose_ephemeral_key(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NewType, TypeAlias
 
@@ -48,8 +47,3 @@ TypedData: TypeAlias = Mapping[str, Any]
 
 #: Wall clock: seconds since 1970 as a float. Injected so that tests need not wait.
 Clock: TypeAlias = Callable[[], float]
-
-
-def new_request_id() -> RequestId:
-    """Return a random id for a new request."""
-    return RequestId("0x" + secrets.token_hex(32))

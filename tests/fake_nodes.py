@@ -21,8 +21,7 @@ from dan_async.crypto.signature import sign_digest
 from dan_async.errors import NodeCode, RpcError
 from dan_async.nodes import NodeNetwork
 from dan_async.protocols import fields
-from dan_async.protocols.node import compute_key_id
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, SignedClaims
+from dan_async.protocols.node import Acknowledgement, KeygenClaims, SignedClaims, compute_key_id
 from dan_async.retry import RetryPolicy
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import OperatorAddress, RequestId

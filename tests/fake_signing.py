@@ -14,9 +14,10 @@ from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import NodeCode, RpcError
-from dan_async.protocols import fields, node_signing
+from dan_async.protocols import fields
+from dan_async.protocols import node as node_1
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node_signing import SignatureShare, SignatureShares
+from dan_async.protocols.node import SignatureShare, SignatureShares
 from dan_async.protocols.sign_request import sign_request_digest
 from dan_async.session import DanModuleInfo
 from dan_async.types import MpcKeyId, OperatorAddress
@@ -39,7 +40,7 @@ class FakePresignature:
         self.nonce = scalar()
         self.mask = scalar()
         self.nonce_point = curve.encode(curve.base_multiply(self.nonce))
-        self.id = node_signing.presignature_id(secrets.token_bytes(32), self.nonce_point)
+        self.id = node_1.presignature_id(secrets.token_bytes(32), self.nonce_point)
         self.u = dict(zip(signers, split(self.nonce * self.mask, len(signers)), strict=True))
         self.w: dict[bytes, dict[OperatorAddress, int]] = {}
         self.spent_by: set[OperatorAddress] = set()
@@ -127,10 +128,10 @@ class SigningNetwork(FakeNetwork):
 
     def presign(self, value: Any) -> Any:
         """Make a presignature, or give the one that was made for the request."""
-        params = fields.decode(node_signing.PresignParams, value)
+        params = fields.decode(node_1.PresignParams, value)
         if params.eph_id != (self.eph_id or self.ephemeral.default_id):
             raise RpcError(NodeCode.EPHEMERAL_KEY_REFUSED, "the ephemeral key is not registered")
-        digest = node_signing.presign_digest(
+        digest = node_1.presign_digest(
             request_id=params.request_id,
             key_id=params.key_id,
             eph_id=params.eph_id,
@@ -149,7 +150,7 @@ class SigningNetwork(FakeNetwork):
 
     def sign(self, identity: Identity, value: Any, **changes: Any) -> SignatureShares:
         """An honest node's shares, changed before they are signed."""
-        params = fields.decode(node_signing.SignParams, value)
+        params = fields.decode(node_1.SignParams, value)
         setup = REVISION_1.decode_setup("signgen", params.setup)
         digests = [sign_request_digest(request) for request in REVISION_1.sign_requests(setup)]
         shares = []
@@ -163,7 +164,7 @@ class SigningNetwork(FakeNetwork):
             made.spent_by.add(identity.operator)
             shares.append(made.shares(identity.operator, digest, self.secret))
         operators = [holder.operator for holder in self.holders]
-        claims = node_signing.SignatureClaims(
+        claims = node_1.SignatureClaims(
             request_id=params.request_id, key_id=KEY_ID, public_key=self.public_key, shares=tuple(shares)
         )
         index = operators.index(identity.operator) + 1
@@ -172,7 +173,7 @@ class SigningNetwork(FakeNetwork):
         )
         return self.resigned(identity, honest, **changes)
 
-    def made_for(self, params: node_signing.SignParams, count: int) -> tuple[bytes, ...]:
+    def made_for(self, params: node_1.SignParams, count: int) -> tuple[bytes, ...]:
         """The presignatures that the signers make for a request that comes without: the same at all of them."""
         found = []
         for place in range(count):

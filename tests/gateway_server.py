@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import secrets
 import ssl
@@ -19,6 +20,7 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.devnet.gateway.exchange import accept
 from dan_async.gateway import GatewayNetwork
+from dan_async.gateway.operation import SEEN
 from dan_async.network import EphemeralKeyChange, KeygenRequest
 from dan_async.protocols.results import STATUS_OK, KeygenResult
 from dan_async.protocols.setups import EphemeralClaim
@@ -92,13 +94,13 @@ class ScriptedGateway:
 
     Args:
         scripts: What to do on the first, the second … connection; the last one also on all that follow.
-        upgrade: Answers a request instead of upgrading it, if it gives a response.
+        upgrade: Answers a request instead of upgrading it, if it returns a response, or a coroutine that does.
     """
 
     def __init__(
         self,
         scripts: Sequence[Script],
-        upgrade: Callable[[web.Request], web.StreamResponse | None] | None = None,
+        upgrade: Callable[[web.Request], Any] | None = None,
     ) -> None:
         self._scripts = list(scripts)
         self._upgrade = upgrade
@@ -114,6 +116,8 @@ class ScriptedGateway:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
         refusal = self._upgrade(request) if self._upgrade else None
+        if inspect.isawaitable(refusal):
+            refusal = await refusal
         if refusal is not None:
             return refusal
         socket = web.WebSocketResponse(autoping=True, timeout=0.2, max_msg_size=0)
@@ -132,10 +136,11 @@ class ScriptedGateway:
 @contextlib.asynccontextmanager
 async def scripted(
     *scripts: Script,
-    upgrade: Callable[[web.Request], web.StreamResponse | None] | None = None,
+    upgrade: Callable[[web.Request], Any] | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[ScriptedGateway]:
-    """Run a ``ScriptedGateway``."""
+    """Run a ``ScriptedGateway``. The process forgets the challenges it has seen: those of recorded exchanges come again."""
+    SEEN._seen.clear()
     gateway = ScriptedGateway(scripts, upgrade)
     app = web.Application()
     app.router.add_get("/{version}/{operation}", gateway.serve)

@@ -1,7 +1,8 @@
-"""A PostgreSQL server of the tests' own: a fresh cluster in a temporary folder, reached by its Unix socket only."""
+"""A PostgreSQL server of the tests' own, reached by its Unix socket only, and a proxy before it that loses answers."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -65,3 +67,87 @@ def running_cluster() -> Iterator[str]:
             run(server, "-D", str(data), "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class FaultProxy:
+    """
+    A proxy before a server's Unix socket that loses answers on command. Use as an async context manager.
+
+    Args:
+        url: The server's URL, as ``running_cluster`` gives it; ``url`` is then that of the proxy.
+    """
+
+    def __init__(self, url: str) -> None:
+        base, _, folder = url.partition("?host=")
+        self._target = f"{folder}/.s.PGSQL.5432"
+        self._folder = tempfile.mkdtemp(prefix="dan-pg-proxy-")
+        self.url = f"{base}?host={self._folder}"
+        self._is_silent = self._refuses = False
+        self._lose: bytes | None = None
+        self._ends: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+        self.lost = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._on_connection, f"{self._folder}/.s.PGSQL.5432")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def cut(self) -> None:
+        """Break every connection at once."""
+        for pair in self._ends:
+            for writer in pair:
+                writer.transport.abort()
+
+    def silence(self) -> None:
+        """Let nothing through to the client any more over the connections that there are; new ones work."""
+        self._is_silent = True
+        self._silenced = {id(pair) for pair in self._ends}
+
+    def refuse(self) -> None:
+        """Let nothing through over new connections either."""
+        self._refuses = True
+
+    def lose_answer_to(self, statement: bytes, *, times: int = 1) -> None:
+        """Break the connection when the server has answered *statement*, before the client hears of it."""
+        self._lose, self._times = statement, times
+
+    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        server_reader, server_writer = await asyncio.open_unix_connection(self._target)
+        pair = (writer, server_writer)
+        self._ends.append(pair)
+        loses = asyncio.Event()
+
+        async def to_server() -> None:
+            while data := await reader.read(65536):
+                if self._lose is not None and self._lose in data and self.lost < self._times:
+                    self.lost += 1
+                    loses.set()
+                server_writer.write(data)
+
+        async def to_client() -> None:
+            while data := await server_reader.read(65536):
+                if loses.is_set():
+                    writer.transport.abort()
+                    return
+                if self._is_silent and (self._refuses or id(pair) in self._silenced):
+                    continue
+                writer.write(data)
+
+        tasks = {asyncio.create_task(to_server()), asyncio.create_task(to_client())}
+        self._tasks |= tasks
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for end in pair:
+            end.transport.abort()

@@ -18,18 +18,19 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"_json", "deadline"}),
     frozenset({"retry", "crypto"}),
     frozenset({"config", "events", "user_operation"}),
-    frozenset({"session", "protocols", "transport", "otel"}),
+    frozenset({"session", "protocols", "transport", "otel", "network_file"}),
     frozenset({"network", "wallets", "permissions", "storage", "batch"}),
     frozenset({"request", "nodes", "gateway", "userops"}),
     frozenset({"jobs", "devnet"}),
+    frozenset({"opening"}),
     frozenset({"client"}),
     frozenset({"__init__", "account", "dask_batch", "cli"}),
 )
 
 #: The same inside the devnet.
 DEVNET_FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"listening", "share_store", "mpc", "gateway"}),
-    frozenset({"faults"}),
+    frozenset({"listening", "share_store", "mpc"}),
+    frozenset({"faults", "gateway"}),
     frozenset({"context"}),
     frozenset({"peers"}),
     frozenset({"node"}),

@@ -23,6 +23,7 @@ from dan_async.cli.options import (
     ApiVersionOption,
     DevnetOption,
     GatewayOption,
+    NetworkOption,
     NodeOption,
     PartiesOption,
     PrivateKeyFileOption,
@@ -89,6 +90,7 @@ def batch(
         ),
     ] = None,
     devnet: DevnetOption = None,
+    network: NetworkOption = None,
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
@@ -156,7 +158,8 @@ def batch(
     where dan-async batch wallets.txt --out sqlite:///keys.db makes a key for each
     line.
     """
-    network = choose_network(
+    chosen = choose_network(
+        network=network,
         has_devnet=True,
         devnet=devnet,
         nodes=node or [],
@@ -174,18 +177,18 @@ def batch(
     wallets = RowWallets.choose(
         private_key_file=private_key_file,
         rpc_url=wallet_rpc,
-        throwaway_allowed=network.is_devnet,
+        throwaway_allowed=chosen.is_devnet,
     )
     common: dict[str, Any] = {
-        "threshold": network.threshold.t,
-        "parties_number": network.threshold.n,
-        "chain_id": DEVNET_CHAIN_ID if chain_id is None and network.is_devnet else chain_id,
+        "threshold": chosen.threshold.t,
+        "parties_number": chosen.threshold.n,
+        "chain_id": DEVNET_CHAIN_ID if chain_id is None and chosen.is_devnet else chain_id,
         "duration": duration,
         "permissions": read_permissions(permissions),
     }
     job = _Batch(
         source=_Source(name=source, form=_check_format(form, source), limit=limit),
-        network=network,
+        network=chosen,
         store=store,
         wallets=wallets,
         common={name: value for name, value in common.items() if value is not None},

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 from dan_async.cli.screen import for_option, mask_keys, note, problem_of, read_file
-from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, check_url
+from dan_async.config import DEFAULT_THRESHOLD, MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, check_url
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
+from dan_async.network_file import NETWORK_VARIABLE, NetworkFile, find_network_file
+from dan_async.opening import make_network
 from dan_async.storage.keys import (
     STORE_KEY_VARIABLE,
     KeySource,
@@ -49,45 +51,36 @@ _LONGEST_KEY_FILE = 4096
 
 @frozen(kw_only=True)
 class NetworkChoice:
-    """A network that was named and checked: some nodes, a gateway, or else a devnet of our own."""
+    """A network that was named and checked: that of a network file or of options like one, or else a devnet of our own."""
 
     threshold: Threshold
-    nodes: tuple[NodeEndpoint, ...] = ()
-    #: The gateway's URL, and what it speaks.
-    gateway: str | None = None
-    revision: str | None = None
-    api_version: str = "v1"
+    file: NetworkFile | None = None
+    #: The option that named it.
+    option: str = "--devnet"
 
     @property
     def is_devnet(self) -> bool:
         """Whether the nodes are our own."""
-        return not self.nodes and self.gateway is None
+        return self.file is None
 
     def describe(self) -> str:
         """Name it in a few words, for the progress line."""
-        if self.gateway is not None:
-            return "the gateway"
-        return f"{self.threshold.n} nodes on loopback" if self.is_devnet else f"{len(self.nodes)} nodes"
+        if self.file is None:
+            return f"{self.threshold.n} nodes on loopback"
+        return "the gateway" if self.file.gateway is not None else f"{len(self.file.nodes)} nodes"
 
     def open(self, timeouts: Timeouts) -> Network | NetworkSource:
         """Make it for a client, which starts and stops it."""
-        if self.is_devnet:
+        if self.file is None:
             from dan_async.devnet.cluster import Devnet
 
             return Devnet(self.threshold.t, self.threshold.n)
-        if self.gateway is not None:
-            from dan_async.gateway.network import GatewayNetwork
-
-            return GatewayNetwork(
-                self.gateway, revision=self.revision, api_version=self.api_version, timeouts=timeouts
-            )
-        from dan_async.nodes.network import NodeNetwork
-
-        return NodeNetwork(self.nodes, timeouts=timeouts)
+        return make_network(self.file, timeouts=timeouts, threshold=self.threshold)
 
 
 def choose_network(
     *,
+    network: str | None = None,
     devnet: str | None = None,
     nodes: Sequence[str],
     threshold: int | None = None,
@@ -97,8 +90,13 @@ def choose_network(
     api_version: str | None = None,
     has_devnet: bool = False,
 ) -> NetworkChoice:
-    """Check the options, exactly one of which names a network; *threshold* and *parties* go with nodes and a gateway."""
-    given = {"--devnet": devnet is not None, "--node": bool(nodes), "--gateway": gateway is not None}
+    """Check the options, one of which names a network, or else the environment does; a devnet's t and n are in its name."""
+    given = {
+        "--network": network is not None,
+        "--devnet": devnet is not None,
+        "--node": bool(nodes),
+        "--gateway": gateway is not None,
+    }
     named = [option for option, is_given in given.items() if is_given]
     if len(named) > 1:
         raise ConfigurationError(f"{' and '.join(named)} both name a network", hint="Give one of them")
@@ -109,32 +107,58 @@ def choose_network(
     if devnet is not None:
         if threshold is not None or parties is not None:
             raise ConfigurationError(
-                "--threshold and --parties are for --node and --gateway",
+                "--threshold and --parties are for --node, --gateway and --network",
                 hint="--devnet T-of-N sets both: --devnet 3-of-5",
             )
         return NetworkChoice(threshold=_parse_threshold(devnet))
-    t = DEFAULT_THRESHOLD.t if threshold is None else threshold
-    n = DEFAULT_THRESHOLD.n if parties is None else parties
     if gateway is not None:
         version = api_version or "v1"
-        url = check_gateway(gateway, revision, version)
-        agreed = check_threshold(t, n, parties_option="--parties")
-        return NetworkChoice(threshold=agreed, gateway=url, revision=revision, api_version=version)
-    if not nodes:
+        file = NetworkFile(
+            gateway=check_gateway(gateway, revision, version), revision=revision, api_version=version
+        )
+    elif nodes:
+        file = NetworkFile(nodes=tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1)))
+        if len(nodes) == 1:
+            raise ConfigurationError(
+                "--node is given once, and at least two nodes work together",
+                hint="Repeat --node for each node",
+            )
+    elif network is not None or os.environ.get(NETWORK_VARIABLE):
+        named = ["--network" if network is not None else NETWORK_VARIABLE]
+        file = _read_network(network or os.environ[NETWORK_VARIABLE], named[0])
+    else:
         raise ConfigurationError(
             "no network is named",
-            hint=f"Use {'--devnet 3-of-5, ' * has_devnet}--node URL=OPERATOR once for each node, or --gateway URL",
+            hint=f"Use {'--devnet 3-of-5, ' * has_devnet}--network FILE, --node URL=OPERATOR once for each node,"
+            " or --gateway URL",
         )
-    endpoints = tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1))
-    if parties is None:
-        n = min(n, len(endpoints))
-    agreed = check_threshold(t, n, parties_option="--parties")
-    if n > len(endpoints):
+    usual = file.threshold or Threshold.majority(min(max(len(file.nodes), 2), MAX_PARTIES))
+    if file.threshold is None and file.gateway is not None:
+        usual = DEFAULT_THRESHOLD
+    agreed = usual
+    if threshold is not None or parties is not None:
+        n = usual.n if parties is None else parties
+        t = (usual.t if n == usual.n else n // 2 + 1) if threshold is None else threshold
+        agreed = check_threshold(t, n, parties_option="--parties")
+    if file.nodes and agreed.n > len(file.nodes):
         raise ConfigurationError(
-            f"--parties asks for {n} nodes, and {len(endpoints)} are named",
-            hint="Repeat --node for each node, or ask for fewer",
+            f"--parties asks for {agreed.n} nodes, and {len(file.nodes)} are named"
+            if parties is not None
+            else f"{named[0]}: {agreed} asks for more than the {len(file.nodes)} nodes that are named",
+            hint="Name more nodes, or ask for fewer",
         )
-    return NetworkChoice(threshold=agreed, nodes=endpoints)
+    return NetworkChoice(threshold=agreed, file=file, option=named[0])
+
+
+def _read_network(name: str, option: str) -> NetworkFile:
+    """Read the network file that an option or the environment names, or that the user's folder has under that name."""
+    try:
+        file = NetworkFile.read(find_network_file(name))
+        if file.gateway is not None:
+            check_gateway(file.gateway, file.revision, file.api_version)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{option}: {error.message}", hint=error.hint) from None
+    return file
 
 
 def check_threshold(threshold: int, parties: int, *, parties_option: str) -> Threshold:
@@ -223,22 +247,23 @@ def _choose_keys(key_file: Path | None, file: Path | None, option: str, *, may_m
         return keys_from_file(beside)
     if file.exists() or not may_make:
         raise ConfigurationError(f"{option}: there is no key for {file}, nor a file {beside}", hint=hint)
-    _make_key(beside)
+    write_new(beside, StoreKey.generate().to_text() + "\n", what="the store's key")
     note(
         f"The store's key was made and written to {beside}: keep it, and keep it apart from backups of the store."
     )
     return keys_from_file(beside)
 
 
-def _make_key(path: Path) -> None:
+def write_new(path: Path, text: str, *, what: str) -> None:
+    """Write a secret to a new file that only its owner can read."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(StoreKey.generate().to_text() + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise ConfigurationError(f"the store's key cannot be written to {path}: {error.strerror}") from None
+        raise ConfigurationError(f"{what} cannot be written to {path}: {error.strerror}") from None
 
 
 # --- the wallet -------------------------------------------------------------------------------------------------------

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-from collections.abc import Mapping, Sequence
+import secrets
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dan_async.cli.choices import DEVNET_CHAIN_ID, check_threshold
+from dan_async.cli.choices import DEVNET_CHAIN_ID, check_threshold, write_new
 from dan_async.cli.options import whole_number
 from dan_async.cli.screen import Stopped, log_lines, mask_keys, note, progress, result, run_until_signal
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.errors import ConfigurationError, DanError
+from dan_async.network_file import NetworkFile
 
 if TYPE_CHECKING:
     from dan_async.devnet.cluster import Devnet
     from dan_async.devnet.faults.kinds import Fault
+
+#: How often to look whether the nodes still run, in seconds.
+_LOOK_EVERY_S = 0.5
 
 
 def devnet(
@@ -49,6 +57,28 @@ def devnet(
             help="Keep identities and shares in this folder, so that a later run still has them; in memory if not given.",
         ),
     ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(1, 65_535 - MAX_PARTIES),
+            metavar="PORT",
+            help="The gateway's port; the nodes' follow. Free ones if not given, or with --storage those of the run before.",
+        ),
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a network file of the nodes when all listen, for --network FILE; it is replaced.",
+        ),
+    ] = None,
+    owner_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a new private key to FILE, unless it is there, for --private-key-file FILE. For tests only.",
+        ),
+    ] = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,16 +86,25 @@ def devnet(
             help="Make a node misbehave; repeatable. NODE is its number as printed, from 0. FAULT is one of "
             "delay:2s±500ms, drop-request, drop-reply:1, disconnect, refuse, crash:round=2,restart=1s, garbage, "
             "trickle:100ms, http:503,retry-after=2s, expired-nonces, forged-signature, forged-shares, other-key, "
-            "wrong-share, equivocate, silent:round=2, accuse:round=2, signing-crash, signing-silent, signing-accuse, "
-            "signing-cheat, wrong-signature-share. Most also take times=N and methods=M+M: "
+            "other-threshold, wrong-share, equivocate, silent:round=2, accuse:round=2, signing-crash, signing-silent, "
+            "signing-accuse, signing-cheat, wrong-signature-share. Most also take times=N and methods=M+M: "
             "0=delay:2s,methods=dan_keygen,times=1.",
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let web pages of this origin connect to nodes and gateway, such as http://localhost:5173; "
+            "repeatable. All others are refused.",
         ),
     ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
-            help='Print one line on standard output when all listen: {"nodes":[{"url","operator"},...],"gateway":...}.',
+            help="Print one line on standard output when all listen: "
+            '{"threshold","parties","nodes":[{"url","operator"},...],"gateway"}.',
         ),
     ] = False,
 ) -> None:
@@ -80,8 +119,24 @@ def devnet(
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
     faults = _read_faults(fault or (), agreed.n)
+    from dan_async.devnet.listening import check_origins
+
+    origins = check_origins("--allow-origin", allow_origin or ())
+    if owner_key is not None and not owner_key.exists():
+        write_new(owner_key, f"0x{secrets.token_hex(32)}\n", what="--owner-key: the key")
+    announce = partial(_announce, write=write, owner_key=owner_key, as_json=as_json)
     with log_lines(held_back=False), suppress(Stopped):
-        run_until_signal(_serve(agreed, processes=processes, storage=storage, faults=faults, as_json=as_json))
+        run_until_signal(
+            _serve(
+                agreed,
+                announce,
+                processes=processes,
+                storage=storage,
+                port=port,
+                faults=faults,
+                allow_origins=origins,
+            )
+        )
     note("stopped")
 
 
@@ -108,30 +163,51 @@ def _read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
 
 async def _serve(
     threshold: Threshold,
+    announce: Callable[[Devnet], None],
     *,
     processes: bool,
     storage: Path | None,
+    port: int | None,
     faults: Mapping[int, list[Fault]],
-    as_json: bool,
+    allow_origins: Sequence[str],
 ) -> None:
     from dan_async.devnet.cluster import Devnet
 
-    net = Devnet(threshold.t, threshold.n, processes=processes, storage=storage, faults=faults)
+    net = Devnet(
+        threshold.t,
+        threshold.n,
+        processes=processes,
+        storage=storage,
+        port=port,
+        faults=faults,
+        allow_origins=allow_origins,
+    )
     try:
         with progress(f"Starting {threshold.n} nodes …"):
-            await _start(net, storage)
-        _announce(net, as_json=as_json)
-        await asyncio.get_running_loop().create_future()  # until it is cancelled
+            await _start(net, storage, port)
+        announce(net)
+        running = [True] * threshold.n
+        while True:  # until it is cancelled
+            await asyncio.sleep(_LOOK_EVERY_S)
+            for node in net.nodes:
+                if running[node.index] and not node.is_running:
+                    note(f"node {node.index} has stopped: its process ended")
+                running[node.index] = node.is_running
     finally:
         await net.aclose()
 
 
-async def _start(net: Devnet, storage: Path | None) -> None:
+async def _start(net: Devnet, storage: Path | None, port: int | None) -> None:
     try:
         await net.start()
     except DanError:
         raise  # some are OSErrors as well
     except OSError as error:
+        if port is not None and error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                f"--port: of the ports {port} to {port + net.threshold.n} one is in use",
+                hint="Name another one",
+            ) from error
         if storage is None:
             raise DanError(f"the devnet could not start: {error.strerror}") from error
         raise ConfigurationError(
@@ -140,7 +216,15 @@ async def _start(net: Devnet, storage: Path | None) -> None:
         ) from error
 
 
-def _announce(net: Devnet, *, as_json: bool) -> None:
+def _announce(net: Devnet, *, write: Path | None, owner_key: Path | None, as_json: bool) -> None:
+    if write is not None:
+        text = NetworkFile(nodes=net.endpoints, threshold=net.threshold).to_toml()
+        try:
+            write.write_text(text)
+        except OSError as error:
+            raise ConfigurationError(
+                f"--write: cannot write {mask_keys(str(write))}: {error.strerror}"
+            ) from None
     if as_json:
         result(json.dumps(net.describe(), separators=(",", ":")))
         return
@@ -152,7 +236,13 @@ def _announce(net: Devnet, *, as_json: bool) -> None:
         result(f"  node {node.index}  {node.url}  operator {node.operator}{faults}")
     if gateway := net.describe().get("gateway"):
         result(f"  {gateway}  gateway in front of them")
-    options = " ".join(f"--node {endpoint.url}={endpoint.operator}" for endpoint in net.endpoints)
-    wanted = f"--threshold {net.threshold.t} --parties {net.threshold.n} --chain-id {DEVNET_CHAIN_ID}"
-    result(f"\nA session key from it:\n\n  dan-async keygen {wanted} --private-key-file FILE {options}\n")
+    if write is not None:
+        options = [f"--network {shlex.quote(str(write))}"]
+    else:
+        options = [f"--node {endpoint.url}={endpoint.operator}" for endpoint in net.endpoints]
+        options.append(f"--threshold {net.threshold.t}")
+    if owner_key is not None:
+        options.append(f"--private-key-file {shlex.quote(str(owner_key))}")
+    command = " \\\n    ".join([f"dan-async keygen --chain-id {DEVNET_CHAIN_ID}", *options])
+    result(f"\nA session key from it:\n\n  {command}\n")
     note("Ctrl-C stops it.")

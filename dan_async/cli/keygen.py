@@ -24,6 +24,7 @@ from dan_async.cli.options import (
     ApiVersionOption,
     DevnetOption,
     GatewayOption,
+    NetworkOption,
     NodeOption,
     PartiesOption,
     RevisionOption,
@@ -62,6 +63,7 @@ _OPTIONS = {
 def keygen(
     *,
     devnet: DevnetOption = None,
+    network: NetworkOption = None,
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
@@ -154,7 +156,8 @@ def keygen(
     """
     if force and output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
-    network = choose_network(
+    chosen = choose_network(
+        network=network,
         has_devnet=True,
         devnet=devnet,
         nodes=node or [],
@@ -164,15 +167,16 @@ def keygen(
         revision=revision,
         api_version=api_version,
     )
-    if chain_id is None and not network.is_devnet:
-        option = "--node" if network.nodes else "--gateway"
-        raise ConfigurationError(f"--chain-id is needed with {option}", hint="For example: --chain-id 137")
+    if chain_id is None and not chosen.is_devnet:
+        raise ConfigurationError(
+            f"--chain-id is needed with {chosen.option}", hint="For example: --chain-id 137"
+        )
     parameters = {
         "chain_id": DEVNET_CHAIN_ID if chain_id is None else chain_id,
         "duration": duration,
         "permissions": read_permissions(permissions),
-        "threshold": network.threshold.t,
-        "parties_number": network.threshold.n,
+        "threshold": chosen.threshold.t,
+        "parties_number": chosen.threshold.n,
     }
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
@@ -181,13 +185,13 @@ def keygen(
             private_key_file=private_key_file,
             rpc_url=wallet_rpc,
             rpc_address=wallet_address,
-            throwaway_allowed=network.is_devnet,
+            throwaway_allowed=chosen.is_devnet,
         )
-        if network.is_devnet:
+        if chosen.is_devnet:
             note(
                 "The devnet stops with this command, and its key with it: dan-async devnet runs one that stays."
             )
-        session = _make(network, open_wallet, parameters, timeouts)
+        session = _make(chosen, open_wallet, parameters, timeouts)
         _show(session, write=write, output=output, as_json=as_json, reveal=reveal)
 
 

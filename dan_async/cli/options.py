@@ -11,9 +11,10 @@ import typer
 
 from dan_async._values import MAX_PERMISSIONS_LENGTH
 from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
-from dan_async.cli.screen import for_option, problem_of, read_text
+from dan_async.cli.screen import for_option, read_text
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.network_file import NETWORK_VARIABLE
 
 _DIGITS = re.compile(r"[+-]?[0-9]{1,18}\Z", re.ASCII)
 
@@ -49,6 +50,15 @@ DevnetOption: TypeAlias = Annotated[
     ),
 ]
 
+NetworkOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|NAME",
+        help=f"A network file, or the name of one in the configuration folder. Or set {NETWORK_VARIABLE}.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+
 NodeOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -72,7 +82,7 @@ RevisionOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="REVISION",
-        help="With --gateway: the revision it speaks, 0.1, 0.3 or 1; detected if not given.",
+        help="With --gateway: the revision it speaks: 1 or 0.3, detected if not given, or 0.1, which must be named.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -91,7 +101,7 @@ ThresholdOption: TypeAlias = Annotated[
     typer.Option(
         parser=whole_number(2, MAX_PARTIES),
         metavar="T",
-        help="With --node and --gateway: how many nodes must sign together; 3 if not given.",
+        help="How many nodes must sign together, but with --devnet; a majority if not given.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -101,7 +111,7 @@ PartiesOption: TypeAlias = Annotated[
     typer.Option(
         parser=whole_number(2, MAX_PARTIES),
         metavar="N",
-        help="With --node and --gateway: how many nodes hold a share; 5 if not given, or all if fewer are named.",
+        help="How many nodes hold a share, but with --devnet; all if not given, and 5 behind a gateway.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -164,17 +174,18 @@ def read_permissions(option: str | None) -> str | None:
     """Return the JSON text of ``--permissions`` or of its ``@FILE``, unchanged: the nodes keep it letter for letter."""
     if option is None:
         return None
-    from dan_async.permissions.rules import permissions_text
+    from dan_async.permissions.rules import parse_permissions, permissions_text
 
     text = option
     if option.startswith("@"):
         path = Path(option[1:])
         text = read_text("--permissions", path, most_bytes=_LONGEST_PERMISSIONS, may_be_stdin=False).strip()
     try:
+        parse_permissions(text)
         return permissions_text(text)
     except InvalidFieldError as error:
         raise ConfigurationError(
-            f"--permissions {problem_of(error)}", hint="Give JSON text, or @ and a file name"
+            f"--permissions: {error.message}", hint=error.hint or "Give JSON text, or @ and a file name"
         ) from None
 
 

@@ -21,6 +21,7 @@ from dan_async.cli.options import (
     ApiVersionOption,
     GatewayOption,
     JsonOption,
+    NetworkOption,
     NodeOption,
     PrivateKeyFileOption,
     RevealOption,
@@ -97,10 +98,12 @@ def list_sessions(
     page = _with_store(store, store_key_file, lambda s: s.list_page(where, limit=limit, after=after))
     if as_json:
         members = [_as_members(record, reveal=reveal) for record in page.records]
-        result(json.dumps({"sessions": members, "next": page.next}))
+        result(json.dumps({"sessions": members, "next": page.next, "unreadable": list(page.unreadable)}))
         return
     for line in _as_lines(page.records):
         result(line)
+    for record_id in page.unreadable:
+        note(f"Record {record_id} is encrypted with a key that is not given")
     if page.next is not None:
         note(f"There are more: --after {page.next}")
 
@@ -178,6 +181,7 @@ def revoke_session(
     *,
     store: StoreOption,
     store_key_file: StoreKeyFileOption = None,
+    network: NetworkOption = None,
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
@@ -190,7 +194,9 @@ def revoke_session(
     """Revoke a session: the nodes refuse its ephemeral key from now on, and the store marks it. The owner's wallet signs."""
     from dan_async.client import DanClient
 
-    network = choose_network(nodes=node or [], gateway=gateway, revision=revision, api_version=api_version)
+    chosen = choose_network(
+        network=network, nodes=node or [], gateway=gateway, revision=revision, api_version=api_version
+    )
     open_wallet = choose_wallet(
         private_key_file=private_key_file, rpc_url=wallet_rpc, throwaway_allowed=False
     )
@@ -200,7 +206,7 @@ def revoke_session(
         found = await _one(opened, record)
         async with (
             open_wallet() as wallet,
-            DanClient(network.open(timeouts), store=opened, timeouts=timeouts) as dan,
+            DanClient(chosen.open(timeouts), store=opened, timeouts=timeouts) as dan,
         ):
             return await dan.revoke_stored_session(found.record_id, wallet=wallet)
 

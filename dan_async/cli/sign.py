@@ -14,6 +14,7 @@ from dan_async.cli.choices import NetworkChoice, choose_network
 from dan_async.cli.options import (
     ApiVersionOption,
     GatewayOption,
+    NetworkOption,
     NodeOption,
     RevisionOption,
     TimeoutOption,
@@ -79,6 +80,7 @@ def sign(
             rich_help_panel=_MESSAGE,
         ),
     ] = None,
+    network: NetworkOption = None,
     node: NodeOption = None,
     gateway: GatewayOption = None,
     revision: RevisionOption = None,
@@ -105,12 +107,9 @@ def sign(
     interrupted.
     """
     wanted = _choose_message(message=message, typed_data=typed_data, digest=digest, user_op=user_op)
-    if node and len(node) == 1:
-        raise ConfigurationError("--node must be repeated: at least two nodes sign together")
-    network = choose_network(
+    chosen = choose_network(
+        network=network,
         nodes=node or [],
-        threshold=2 if node else None,
-        parties=len(node) if node else None,
         gateway=gateway,
         revision=revision,
         api_version=api_version,
@@ -121,7 +120,7 @@ def sign(
             info = evolve(info, eph_alg=cast("KeyAlgorithm", eph_alg))
         except InvalidFieldError:
             raise ConfigurationError("--eph-alg must be secp256k1 or ed25519") from None
-    signature = _sign(network, info, wanted, choose_timeouts(timeout))
+    signature = _sign(chosen, info, wanted, choose_timeouts(timeout))
     if as_json:
         address, kind = info.session_key_eoa, wanted.request_type
         result(json.dumps({"signature": signature, "address": address, "requestType": kind}))

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console, Group
@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from dan_async.cli.choices import check_gateway, parse_node
-from dan_async.cli.options import NETWORK_PANEL, NodeOption, whole_number
+from dan_async.cli.choices import choose_network, parse_node
+from dan_async.cli.options import NETWORK_PANEL, NetworkOption, NodeOption, whole_number
 from dan_async.cli.screen import (
     DONE,
     FAILED,
@@ -32,6 +32,8 @@ from dan_async.cli.screen import (
 )
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.network_file import NetworkFile
+from dan_async.opening import make_network
 
 if TYPE_CHECKING:
     from dan_async.network import Network, NetworkHealth
@@ -60,6 +62,7 @@ class StatusCommand(TyperCommand):
 
 def status(
     *,
+    network: NetworkOption = None,
     node: NodeOption = None,
     gateway: Annotated[
         str | None,
@@ -105,14 +108,14 @@ def status(
 
     Try it: dan-async devnet in one terminal prints --node options for another.
     """
-    network = _choose(node or [], gateway, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
+    chosen = _choose(network, node or [], gateway, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
     with log_lines(held_back=True):
         if watch is not None:
             with suppress(Stopped):
-                run_until_signal(_watch(network, timeout, watch, threshold, as_object=as_one_object))
+                run_until_signal(_watch(chosen, timeout, watch, threshold, as_object=as_one_object))
             return
         with progress("Asking the network …"):
-            health = run_until_signal(_look_once(network, timeout))
+            health = run_until_signal(_look_once(chosen, timeout))
     result((as_json if as_one_object else as_lines)(health, needed=threshold))
     raise typer.Exit(DONE if health.live >= (threshold or 1) else FAILED)
 
@@ -130,32 +133,28 @@ def _seconds(least: float, most: float) -> Callable[[str | float], float]:
     return parse
 
 
-def _choose(nodes: list[str], gateway: str | None, threshold: int | None, timeouts: Timeouts) -> Network:
-    if gateway is not None:
-        if nodes:
-            raise ConfigurationError("--node and --gateway both name a network", hint="Give one of them")
-        if threshold is not None:
+def _choose(
+    network: str | None, nodes: list[str], gateway: str | None, threshold: int | None, timeouts: Timeouts
+) -> Network:
+    """Choose the network as for a key, but for a single node, which can be looked at as well."""
+    if gateway is None and len(nodes) == 1 and network is None:
+        file = NetworkFile(nodes=(parse_node(nodes[0], 1),))
+    else:
+        version = "v2" if gateway is not None and gateway.rstrip("/").endswith("/v2") else None
+        found = choose_network(network=network, nodes=nodes, gateway=gateway, api_version=version).file
+        file = cast("NetworkFile", found)
+    if threshold is not None:
+        if file.gateway is not None:
             raise ConfigurationError(
-                "--threshold is for --node", hint="The nodes behind a gateway cannot be seen"
+                "--threshold is for nodes", hint="The nodes behind a gateway cannot be seen"
             )
-        from dan_async.gateway.network import GatewayNetwork
-
-        version = "v2" if gateway.rstrip("/").endswith("/v2") else "v1"
-        return GatewayNetwork(check_gateway(gateway, None, version), api_version=version, timeouts=timeouts)
-    if not nodes:
-        raise ConfigurationError(
-            "no network is named", hint="Use --node URL=OPERATOR once for each node, or --gateway URL"
-        )
-    endpoints = [parse_node(text, place) for place, text in enumerate(nodes, start=1)]
-    if threshold is not None and threshold > len(endpoints):
-        raise ConfigurationError(
-            f"--threshold asks for {threshold} nodes, and {len(endpoints)} are named",
-            hint="Repeat --node for each node, or ask for fewer",
-        )
-    from dan_async.nodes.network import NodeNetwork
-
+        if threshold > len(file.nodes):
+            raise ConfigurationError(
+                f"--threshold asks for {threshold} nodes, and {len(file.nodes)} are named",
+                hint="Repeat --node for each node, or ask for fewer",
+            )
     try:
-        return NodeNetwork(endpoints, timeouts=timeouts)
+        return make_network(file, timeouts=timeouts)
     except InvalidFieldError as error:
         raise for_option(error, "--node") from None
 

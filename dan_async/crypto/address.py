@@ -80,13 +80,13 @@ def _checked(value: str) -> Address | None:
     """Return an address in its EIP-55 form; None if it is none, or the case of its letters contradicts it."""
     if _ADDRESS.match(value) is None:
         return None
-    address = to_checksum_address(bytes.fromhex(value[2:]))
+    address = _checksummed(bytes.fromhex(value[2:]))
     return address if value == address or value[2:] in (value[2:].lower(), value[2:].upper()) else None
 
 
 def point_to_address(point: PublicKey) -> Address:
     """Return the address of a point of secp256k1: the last 20 bytes of the hash of its two coordinates."""
-    return to_checksum_address(keccak256(point.format(compressed=False)[1:])[12:])
+    return _checksummed(keccak256(point.format(compressed=False)[1:])[12:])
 
 
 def public_key_to_address(public_key: bytes | str) -> Address:
@@ -113,5 +113,5 @@ def public_key_to_address(public_key: bytes | str) -> Address:
     except ValueError:
         raise InvalidFieldError("public_key", "is not a point of secp256k1") from None
     if len(public_key) == _UNCOMPRESSED_LENGTH:
-        return to_checksum_address(keccak256(public_key[1:])[12:])
+        return _checksummed(keccak256(public_key[1:])[12:])
     return point_to_address(point)

@@ -199,8 +199,12 @@ def points_fit_degree(
 def _weighted_sum(
     points: Mapping[int, Point], indices: Sequence[int], weights: Sequence[int]
 ) -> Point | None:
-    terms = zip(indices, [weight % ORDER for weight in weights], strict=True)
-    return add([points[i].multiply(weight.to_bytes(32, "big")) for i, weight in terms if weight])
+    terms = []
+    for index, weight in zip(indices, weights, strict=True):
+        factor = weight % ORDER
+        if factor:
+            terms.append(points[index].multiply(factor.to_bytes(32, "big")))
+    return add(terms)
 
 
 @lru_cache(maxsize=1024)

@@ -99,25 +99,6 @@ def typed_data_digest(typed_data: TypedData) -> bytes:
         _refuse("message", error)
 
 
-#: Characters and values of a message that take up to 5 ms to read and hash; 256 KiB of numbers take 0.2 s.
-_LONG = 8 * 1024
-
-
-def takes_long(message: object) -> bool:
-    """Return whether a message, of any kind, should be read and hashed in a thread rather than on an event loop."""
-    left, pending = _LONG, [message]
-    while pending and left > 0:
-        value = pending.pop()
-        if isinstance(value, str | bytes | bytearray):
-            left -= len(value)
-        elif isinstance(value, list | tuple):
-            pending += value
-        elif isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101 - dict is quick to tell
-            pending += value.values()
-        left -= 8
-    return left <= 0
-
-
 class FilledForm(dict[str, Any]):
     """Typed data that a ``TypedDataForm`` made: a plain dictionary, but for knowing its form."""
 

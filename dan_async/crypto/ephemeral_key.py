@@ -7,13 +7,12 @@ Its signatures, and the check of them, are as the public clients send them to a 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from hashlib import sha256
 from typing import NoReturn, Self
 
-from coincurve import PublicKey
+from coincurve import PrivateKey, PublicKey
 
-from dan_async._values import from_hex, to_hex
+from dan_async._values import check_algorithm, from_hex, to_hex
 from dan_async.crypto.curve import compress
 from dan_async.crypto.signature import personal_message_digest, recover_public_key, sign_digest
 from dan_async.errors import ClientClosedError, InvalidFieldError
@@ -44,7 +43,7 @@ class EphemeralKey:
 
     def __init__(self, secret: bytearray, algorithm: KeyAlgorithm) -> None:
         self._secret = secret
-        self.public_key = _public_key_of(algorithm)(bytes(secret))
+        self.public_key = _public_key_of(bytes(secret), algorithm)
         self.algorithm = algorithm
 
     @classmethod
@@ -58,7 +57,7 @@ class EphemeralKey:
         Raises:
             InvalidFieldError: The algorithm is another one.
         """
-        _public_key_of(algorithm)
+        check_algorithm("algorithm", algorithm)
         while True:
             try:
                 return cls(bytearray(secrets.token_bytes(32)), algorithm)
@@ -80,7 +79,7 @@ class EphemeralKey:
         Raises:
             InvalidFieldError: The text is not such a key, or the algorithm is another one. The text is not repeated.
         """
-        _public_key_of(algorithm)
+        check_algorithm("algorithm", algorithm)
         secret = bytearray(from_hex(text, field=field, length=32))
         try:
             return cls(secret, algorithm)
@@ -126,7 +125,7 @@ class EphemeralKey:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
             return to_hex(Ed25519PrivateKey.from_private_bytes(secret).sign(data))
-        return to_hex(sign_digest(bytes(secret), personal_message_digest(data)))
+        return to_hex(sign_digest(PrivateKey(bytes(secret)), personal_message_digest(data)))
 
     def wipe(self) -> None:
         """Overwrite the key with zeros; it cannot be used any more. May be called twice."""
@@ -157,19 +156,10 @@ class EphemeralKey:
         return self._secret
 
 
-def _public_key_of(algorithm: object) -> Callable[[bytes], bytes]:
+def _public_key_of(secret: bytes, algorithm: KeyAlgorithm) -> bytes:
     if algorithm == "secp256k1":
-        return _secp256k1_public_key
-    if algorithm == "ed25519":
-        return _ed25519_public_key
-    raise InvalidFieldError("algorithm", "must be 'secp256k1' or 'ed25519'")
-
-
-def _secp256k1_public_key(secret: bytes) -> bytes:
-    return PublicKey.from_valid_secret(secret).format(compressed=False)
-
-
-def _ed25519_public_key(secret: bytes) -> bytes:
+        return PublicKey.from_valid_secret(secret).format(compressed=False)
+    check_algorithm("algorithm", algorithm)
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()

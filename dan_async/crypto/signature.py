@@ -13,14 +13,13 @@ from coincurve import PrivateKey, PublicKey
 from dan_async._values import from_hex
 from dan_async.crypto.address import point_to_address
 from dan_async.crypto.curve import HALF_ORDER, ORDER
-from dan_async.crypto.hashes import keccak256
+from dan_async.crypto.hashes import DIGEST_BYTES, keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
 
 #: A private key made ready for many signatures.
 SigningKey: TypeAlias = PrivateKey
 
-_DIGEST_LENGTH = 32
 _SECRET_LENGTH = 32
 _SIGNATURE_LENGTH = 65
 
@@ -56,7 +55,8 @@ def sign_digest(private_key: bytes | SigningKey, digest: bytes) -> bytes:
     """
     if not isinstance(private_key, PrivateKey):
         private_key = signing_key(private_key)
-    _check_digest(digest)
+    if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
+        raise InvalidFieldError("digest", "must be 32 bytes")
     signature = private_key.sign_recoverable(digest, hasher=None)
     return signature[:64] + bytes((27 + signature[64],))
 
@@ -143,15 +143,11 @@ def recover_public_key(digest: bytes, signature: str | bytes) -> bytes:
 
 
 def _recover(digest: bytes, parsed: bytes) -> PublicKey:
-    _check_digest(digest)
+    if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
+        raise InvalidFieldError("digest", "must be 32 bytes")
     try:
         return PublicKey.from_signature_and_message(
             parsed[:64] + bytes((parsed[64] - 27,)), digest, hasher=None
         )
     except ValueError:  # r is no x coordinate of a point
         raise InvalidFieldError("signature", "belongs to no public key") from None
-
-
-def _check_digest(digest: bytes) -> None:
-    if not isinstance(digest, bytes) or len(digest) != _DIGEST_LENGTH:
-        raise InvalidFieldError("digest", "must be 32 bytes")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from dan_async._values import check_int
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.deadline import carry_through
 from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
 from dan_async.devnet.faults.in_force import FaultBoard, Faults
 from dan_async.devnet.faults.kinds import Fault
-from dan_async.devnet.listening import PortReservation, check_loopback, listening_socket
+from dan_async.devnet.listening import PortReservation, check_loopback, check_origins, listening_socket
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.runner import InProcessRunner, NodeConfig, NodeRunner, ProcessRunner
 from dan_async.devnet.node.server import PEER_PATH, RPC_PATH
@@ -125,12 +127,16 @@ class Devnet:
         processes: Whether each node has a process of its own, instead of sharing this one.
         storage: Folder where identities and shares are kept, so that a later devnet still has them. None keeps them for
             as long as this devnet runs.
-        host: The loopback address to listen on. The ports come from the operating system.
+        host: The loopback address to listen on.
+        port: The first of parties + 1 ports in a row to listen on, the gateway's; the nodes' follow. None for ports that are
+            free: those of the run before, if *storage* has been used and they still are.
         clock: The nodes' wall clock, for tests; not with *processes*.
         limits: What each node accepts.
         gateway: Whether to run a gateway in front of the nodes, which speaks the public clients' protocol.
         gateway_token: If given, what the gateway's clients must show: ``Authorization: Bearer …`` or ``X-Api-Key``.
         faults: What goes wrong from the start, as for ``Devnet.faults``: by the node's place in ``nodes``, from 0.
+        allow_origins: The origins of web pages that may connect to nodes and gateways, such as
+            ``http://localhost:5173``. All other pages are refused, whatever machine's browser they are open in.
 
     Raises:
         InvalidFieldError: A value is out of range.
@@ -144,11 +150,13 @@ class Devnet:
         processes: bool = False,
         storage: Path | str | None = None,
         host: str = "127.0.0.1",
+        port: int | None = None,
         clock: Clock = time.time,
         limits: NodeLimits | None = None,
         gateway: bool = True,
         gateway_token: str | None = None,
         faults: Mapping[int, Faults] | None = None,
+        allow_origins: Iterable[str] = (),
     ) -> None:
         self.threshold = Threshold(threshold, parties)
         if processes and clock is not time.time:
@@ -158,10 +166,14 @@ class Devnet:
         self._processes = processes
         self._storage = None if storage is None else Path(storage)
         self._host = check_loopback(host)
+        if port is not None:
+            check_int("port", port, least=1, most=65_535 - parties)
+        self._port = port
         self._clock = clock
         self._limits = limits or NodeLimits()
         self._has_gateway = gateway
         self._gateway_token = gateway_token
+        self._allow_origins = check_origins("allow_origins", allow_origins)
         self._gateways: list[tuple[str, GatewayServer]] = []
         self._nodes: tuple[DevnetNode, ...] = ()
         self._runners: list[NodeRunner] = []
@@ -206,9 +218,10 @@ class Devnet:
         return tuple(node.endpoint for node in self.nodes)
 
     def describe(self) -> dict[str, Any]:
-        """Return the addresses of nodes and gateway, as JSON members."""
+        """Return t and n, and the addresses of nodes and gateway, as JSON members."""
         nodes = [{"url": node.url, "operator": node.operator} for node in self.nodes]
-        return {"nodes": nodes, **({"gateway": self.gateway_url} if self._gateways else {})}
+        numbers = {"threshold": self.threshold.t, "parties": self.threshold.n}
+        return {**numbers, "nodes": nodes, **({"gateway": self.gateway_url} if self._gateways else {})}
 
     @property
     def gateway_url(self) -> str:
@@ -238,9 +251,9 @@ class Devnet:
         # Here, because a node's own process imports this package too and needs neither gateway nor client.
         from dan_async.devnet.gateway.server import GatewayServer
 
-        reserved = PortReservation(self._host)
+        reserved = self._reserve(0) if not self._gateways else PortReservation(self._host)
         self._reservations.append(reserved)
-        server = GatewayServer(self.network(), token=token, limits=limits)
+        server = GatewayServer(self.network(), token=token, limits=limits, allow_origins=self._allow_origins)
         url = f"ws://{reserved.authority}/v1"
         self._gateways.append((url, server))
         listener = listening_socket(reserved.host, reserved.port)
@@ -287,6 +300,7 @@ class Devnet:
                     group.create_task(node.start(), name=f"start devnet node {node.index}")
             if self._has_gateway:
                 await self.add_gateway(token=self._gateway_token)
+            self._keep_ports()
         except BaseExceptionGroup as failures:
             await self.aclose()
             raise failures.exceptions[0] from None  # the others were cancelled, or have the same reason
@@ -322,8 +336,8 @@ class Devnet:
             return [await workers.use_disk(_identity_in, folder) for folder in folders]
 
     def _build(self, identities: list[NodeIdentity]) -> None:
-        for _ in identities:
-            self._reservations.append(PortReservation(self._host))
+        for place, _ in enumerate(identities, start=1):
+            self._reservations.append(self._reserve(place))
         peers = {
             identity.operator: f"ws://{reserved.authority}{PEER_PATH}"
             for identity, reserved in zip(identities, self._reservations, strict=True)
@@ -339,12 +353,41 @@ class Devnet:
                 roster={operator: url for operator, url in peers.items() if operator != identity.operator},
                 folder=self._folder(index),
                 limits=self._limits,
+                allow_origins=self._allow_origins,
             )
             self._runners.append(self._runner(config))
             self._runners[-1].set_faults(self.faults[index])
             endpoint = NodeEndpoint(f"ws://{reserved.authority}{RPC_PATH}", identity.operator)
             nodes.append(DevnetNode(index, endpoint, self._runners[-1]))
         self._nodes = tuple(nodes)
+
+    def _reserve(self, place: int) -> PortReservation:
+        """Reserve the port of the gateway (place 0) or of a node."""
+        if self._port is not None:
+            return PortReservation(self._host, self._port + place)
+        try:
+            return PortReservation(self._host, self._ports_before()[place])
+        except (OSError, IndexError):
+            return PortReservation(self._host)
+
+    def _ports_before(self) -> list[int]:
+        if self._storage is None:
+            return []
+        try:
+            found = json.loads((self._storage / "ports.json").read_text())
+        except (OSError, ValueError):
+            return []
+        return (
+            [port if type(port) is int and 0 < port < 65_536 else 0 for port in found]
+            if isinstance(found, list)
+            else []
+        )
+
+    def _keep_ports(self) -> None:
+        if self._storage is not None:
+            nodes = [reservation.port for reservation in self._reservations[: self.threshold.n]]
+            gateway = self._reservations[self.threshold.n].port if self._gateways else 0
+            (self._storage / "ports.json").write_text(json.dumps([gateway, *nodes]))
 
     def _folder(self, index: int) -> Path | None:
         root = self._storage if self._temporary is None else Path(self._temporary.name)

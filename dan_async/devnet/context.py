@@ -23,8 +23,8 @@ from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.in_force import NodeFaults
-from dan_async.devnet.share_store import ShareStore, replace_file
-from dan_async.protocols.node_claims import Claims, SignedClaims
+from dan_async.devnet.share_store import BanList, ShareStore, replace_file
+from dan_async.protocols.node import Claims, SignedClaims
 from dan_async.types import Clock, OperatorAddress
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class NodeLimits:
         requests_per_s: Requests per second from one address, on average.
         request_burst: Requests from one address at once.
         max_keygens: Key generations running at a time.
-        max_nonces: Nonces remembered at a time, used and expired ones included.
+        max_nonces: Used nonces remembered at a time; beyond them, nothing is begun that needs one, but revocations.
         nonce_lifetime_s: How long a nonce may be used, in seconds; a person may be reading a wallet prompt meanwhile.
         round_s: How long one round of the distributed key generation waits for the slowest peer, in seconds.
         sign_round_s: The same for one round of making a presignature, and for the set-up of a pair.
@@ -281,6 +281,7 @@ class NodeContext:
     workers: Workers
     faults: NodeFaults
     store: ShareStore
+    bans: BanList
     clock: Clock
     #: Called when a fault kills the node, with the seconds until it is to come back, if it is.
     on_crash: Callable[[float | None], None]

@@ -7,10 +7,14 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from dan_async._values import check_list, check_text
 from dan_async.errors import InvalidFieldError
 
 _log = logging.getLogger(__name__)
@@ -36,6 +40,32 @@ def check_loopback(host: str) -> str:
     return host
 
 
+def check_origins(field: str, value: object) -> tuple[str, ...]:
+    """Check that a value is a list of the origins of web pages."""
+    origins = check_list(field, value)
+    for origin in origins:
+        url = urlsplit(check_text(field, origin, most=300))
+        if not url.netloc or "@" in url.netloc or origin != f"{url.scheme}://{url.netloc.lower()}":
+            raise InvalidFieldError(
+                field, "must be origins, as location.origin says", hint="For example http://localhost:5173"
+            )
+    return origins
+
+
+def refusing_origins(allowed: Collection[str]) -> Any:
+    """Return the middleware that turns web pages away, but for those of the allowed origins."""
+
+    # Any page may open WebSockets, and POST, to loopback; its browser says with Origin whose page it is, and no other
+    # client has a reason to.
+    @web.middleware
+    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not set(request.headers.getall("Origin", ())) <= set(allowed):
+            return web.Response(status=403, text="this origin is not allowed here")
+        return await handler(request)
+
+    return admit
+
+
 def listening_socket(host: str, port: int) -> socket.socket:
     """Bind a socket for a node to listen on, at a port that a ``PortReservation`` holds."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -55,8 +85,13 @@ def listening_socket(host: str, port: int) -> socket.socket:
 class PortReservation:
     """A port held by a bound socket that never listens: connections are refused, and no other program is given the port."""
 
-    def __init__(self, host: str) -> None:
-        self._socket = listening_socket(host, 0)
+    def __init__(self, host: str, port: int = 0) -> None:
+        if port:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                # Two that share a port by SO_REUSEPORT would each get some of the connections.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        self._socket = listening_socket(host, port)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         if not hasattr(socket, "SO_REUSEPORT"):

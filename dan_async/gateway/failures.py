@@ -35,6 +35,8 @@ _REFUSED_HINT = (
     "The gateway may not accept what was asked for, or speak another revision; nothing was created"
 )
 
+_TROUBLE = "The gateway, or the nodes behind it, had a problem or too much to do"
+
 _LATE_HINT = (
     "Nothing was created. The gateway may be overloaded, or wait for something this revision does not send"
 )
@@ -68,25 +70,23 @@ IDEMPOTENT = frozenset({Operation.REVOKE_EPHEMERAL_KEY, Operation.SIGNGEN})
 _JUDGEMENTS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 
 #: ... and those that speak of the server's condition. Codes from 4400 are HTTP's with 4000 added, by custom.
-_CONDITIONS = frozenset({1001, 1011, 1012, 1013, 1014, 4408, 4425, 4429})
+_CONDITIONS = frozenset({1001, 1012, 1013, 1014, 4408, 4425, 4429})
 
 
 def _is_judgement(code: int | None) -> bool:
     return code is not None and (code in _JUDGEMENTS or (4400 <= code < 4500 and code not in _CONDITIONS))
 
 
-def is_about_the_moment(error: DanError) -> bool:
-    """
-    Whether a failure before the challenge says nothing about the revision: no connection, or a server in trouble.
+def _is_trouble(code: int | None) -> bool:
+    """Whether the server closed because of its own condition. 1011 may not say so: many close with it on a bad frame."""
+    return code is not None and (code in _CONDITIONS or 4500 <= code < 4600)
 
-    1011 is not among them: many servers close with it when they cannot read a frame.
-    """
+
+def is_about_the_moment(error: DanError) -> bool:
+    """Whether a failure before the challenge says nothing about the revision: no connection, or a server in trouble."""
     if not isinstance(error, GatewayError):
         return not isinstance(error, ProtocolError)
-    code = error.close_code
-    return error.phase == "connect" or (
-        code is not None and code != 1011 and (code in _CONDITIONS or 4500 <= code < 4600)
-    )
+    return error.phase == "connect" or _is_trouble(error.close_code)
 
 
 @frozen(kw_only=True)
@@ -121,6 +121,8 @@ class ErrorContext:
             found.retryable = found.retryable and self.operation in IDEMPOTENT
             # In place of the usual hint: that one speaks of a request that came to nothing.
             found.hint = _AFTERMATH[self.operation]
+            if self.operation is Operation.SIGNGEN and _is_trouble(getattr(error, "close_code", None)):
+                found.hint = f"{_TROUBLE}. Call again later: a message that is signed twice does no harm"
         return found
 
     def _translated(self, error: DanError, phase: Phase) -> DanError:
@@ -134,9 +136,10 @@ class ErrorContext:
                 retryable=error.retryable,
             )
         if isinstance(error, ConnectionLostError):
+            hint = f"{_TROUBLE}; nothing was created" if _is_trouble(error.close_code) else _REFUSED_HINT
             return GatewayError(
                 f"{error.message}, {_DOING[phase]}",
-                hint=_WALLET_HINT if phase == "wallet" else _REFUSED_HINT,
+                hint=_WALLET_HINT if phase == "wallet" else hint,
                 close_code=error.close_code,
                 close_reason=error.close_reason,
                 retryable=not _is_judgement(error.close_code),

@@ -6,7 +6,8 @@ import re
 import time
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import get_args
+from pathlib import Path
+from typing import Any, Self, get_args
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -15,7 +16,13 @@ from dan_async._values import check_instance, setting
 from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.errors import ClientClosedError, DanError, InvalidFieldError, KeySubstitutionError
+from dan_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    DanError,
+    InvalidFieldError,
+    KeySubstitutionError,
+)
 from dan_async.events import EventHub, OnEvent
 from dan_async.gateway.failures import ErrorContext
 from dan_async.gateway.operation import EphemeralKeyOperation, Gateway, OwnerOperation
@@ -30,6 +37,7 @@ from dan_async.network import (
     NodeHealth,
     SigningOrder,
 )
+from dan_async.network_file import NetworkFile
 from dan_async.protocols.exchange import (
     EphemeralKeyExchange,
     ephemeral_key_exchange,
@@ -38,6 +46,7 @@ from dan_async.protocols.exchange import (
     protocol_for,
     signgen_exchange,
 )
+from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
 from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
@@ -45,7 +54,7 @@ from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import SocketOpener
-from dan_async.types import Clock, KeyAlgorithm, RequestId, new_request_id
+from dan_async.types import Clock, KeyAlgorithm, RequestId
 
 _VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
 
@@ -92,13 +101,13 @@ class GatewayNetwork:
     A DAN network behind a wallet-provider gateway: one WebSocket for each operation, in the public clients' protocol.
 
     The gateway is believed about the key (docs/gateway.md, "What you trust"): its results name neither t and n
-    nor the permissions, and no node signs them. Challenges are taken once: one that this object has seen before is refused
-    (the last 65 536 are remembered).
+    nor the permissions, and no node signs them. Challenges are taken once: one that this process has seen before is
+    refused (the last 65 536 are remembered).
 
     Args:
         url: Where it is, version segment included: ``wss://gateway.example/v1``, or ``ws://…`` to loopback.
-        revision: The revision it speaks: ``"0.1"``, ``"0.3"`` or ``"1"``. If None, it is found out with the first operation,
-            before the wallet is asked, and remembered.
+        revision: The revision it speaks: ``"0.1"``, ``"0.3"`` or ``"1"``. If None, 1 or 0.3 is found out with the first
+            operation, before the wallet is asked, and remembered; 0.1, whose expiry no signature covers, has to be named.
         api_version: ``"v1"``, challenge and response; or ``"v2"``, one frame without a challenge, which can be replayed by
             anyone who sees it. ``"v2"`` exists in revision 1 only, which it implies.
         threshold: t and n when the caller of a job names none; 3-of-5 if None.
@@ -154,6 +163,28 @@ class GatewayNetwork:
             retry=setting("retry", retry, RetryPolicy),
             clock=clock,
             events=EventHub(on_event),
+        )
+
+    @classmethod
+    def from_file(cls, path: str | Path, **options: Any) -> Self:
+        """
+        Return the network that a network file describes (docs/networks.md).
+
+        Args:
+            path: The file.
+            **options: Any other argument of the class; it wins over the file's.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or is that of nodes; see ``NetworkFile.read``.
+        """
+        found = NetworkFile.read(path)
+        if found.gateway is None:
+            raise ConfigurationError(f"{path} is the file of nodes", hint="Use NodeNetwork.from_file()")
+        return cls(
+            found.gateway,
+            revision=found.revision,
+            api_version=found.api_version,
+            **{"threshold": found.threshold, "options": found.options} | options,
         )
 
     def __repr__(self) -> str:
@@ -265,7 +296,12 @@ class GatewayNetwork:
         )
         context = self._context(Operation.KEYGEN, request.request_id)
         return OwnerOperation(
-            self._gateway, context, make, claim=request.claim, auth=auth, deadline=deadline
+            gateway=self._gateway,
+            context=context,
+            make=make,
+            claim=request.claim,
+            auth=auth,
+            deadline=deadline,
         ).run()
 
     async def add_ephemeral_key(
@@ -310,7 +346,12 @@ class GatewayNetwork:
 
         context = self._context(operation, change.request_id)
         await OwnerOperation(
-            self._gateway, context, make, claim=change.claim, auth=auth, deadline=deadline
+            gateway=self._gateway,
+            context=context,
+            make=make,
+            claim=change.claim,
+            auth=auth,
+            deadline=deadline,
         ).run()
         return EphemeralKeyReport(request_id=change.request_id)
 
@@ -334,9 +375,9 @@ class GatewayNetwork:
             api_version=self._gateway.api_version,
         )
         results = await EphemeralKeyOperation(
-            self._gateway,
-            self._context(Operation.SIGNGEN),
-            make,
+            gateway=self._gateway,
+            context=self._context(Operation.SIGNGEN),
+            make=make,
             claim=order.claim,
             key=key,
             owner_id=order.owner_id or "",
@@ -357,7 +398,12 @@ class GatewayNetwork:
             raise InvalidFieldError("api_version", "must be v1: all passkeys would have one challenge in v2")
         context = self._context(Operation.REGISTER_PASSKEY)
         found = await OwnerOperation(
-            self._gateway, context, passkey_exchange, claim=None, auth=auth, deadline=deadline
+            gateway=self._gateway,
+            context=context,
+            make=passkey_exchange,
+            claim=None,
+            auth=auth,
+            deadline=deadline,
         ).run()
         if found != auth.id:
             raise KeySubstitutionError(

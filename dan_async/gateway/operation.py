@@ -8,12 +8,13 @@ gateway has all it needs: nothing is sent twice unless doing it twice is as good
 from __future__ import annotations
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Generic, NoReturn, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
@@ -53,11 +54,12 @@ _DOING: dict[Phase, str] = {
 
 
 class SeenChallenges:
-    """The challenges of one network. A gateway that gives one twice is asking for a signature it already has."""
+    """Challenges that were taken. A gateway that gives one twice is asking for a signature it already has."""
 
     def __init__(self, most: int = _MOST_REMEMBERED) -> None:
         self._most = most
         self._seen: dict[bytes, None] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -66,14 +68,20 @@ class SeenChallenges:
         """Take note of challenges; the case of their letters does not make another one."""
         for challenge in challenges:
             value = bytes.fromhex(challenge)
-            if value in self._seen:
-                raise ChallengeError(
-                    "the gateway gave a challenge that it had given before",
-                    hint="The wallet was not asked. Suspect the gateway: repeated challenges let signatures be replayed",
-                )
-            self._seen[value] = None
-            if len(self._seen) > self._most:
-                del self._seen[next(iter(self._seen))]
+            with self._lock:  # event loops of other threads share it
+                if value in self._seen:
+                    raise ChallengeError(
+                        "the gateway gave a challenge that it had given before",
+                        hint="The wallet was not asked. Suspect the gateway: repeated challenges let signatures be replayed",
+                    )
+                self._seen[value] = None
+                if len(self._seen) > self._most:
+                    del self._seen[next(iter(self._seen))]
+
+
+#: One for the process: a signature does not name the gateway that it was made for, nor the object that asked, so another
+#: ``GatewayNetwork`` of the same owner must not sign the same challenge again.
+SEEN = SeenChallenges()
 
 
 @frozen(kw_only=True)
@@ -83,7 +91,7 @@ class Gateway:
     connector: SocketOpener
     revision: RevisionChoice
     api_version: ApiVersion
-    seen: SeenChallenges = field(factory=SeenChallenges)
+    seen: SeenChallenges = SEEN
     timeouts: Timeouts
     retry: RetryPolicy
     clock: Clock
@@ -92,46 +100,39 @@ class Gateway:
 
 @frozen(kw_only=True)
 class _Begun(Generic[R]):
-    """An operation whose challenges have come."""
+    """An operation whose challenges have come, if the gateway gives any."""
 
     exchange: Exchange[R]
     socket: Socket
     challenges: Mapping[str, str]
 
 
+@define(kw_only=True, eq=False, repr=False)
 class GatewayOperation(ABC, Generic[R]):
     """One operation, run once. *make* raises a ConfigurationError if a revision cannot carry it."""
 
     #: How it is authorised.
-    method: AuthMethod
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        context: ErrorContext,
-        make: Callable[[GatewayProtocol], Exchange[R]],
-        *,
-        claim: EphemeralClaim | None,
-        deadline: Deadline,
-    ) -> None:
-        self._gateway = gateway
-        self._context = context
-        self._make = make
-        self._claim = claim
-        self._deadline = deadline
-        self._attempts = 0
-        self._phase: Phase = "connect"
+    method: AuthMethod = field(init=False)
+    _gateway: Gateway
+    _context: ErrorContext
+    _make: Callable[[GatewayProtocol], Exchange[R]]
+    _claim: EphemeralClaim | None
+    _deadline: Deadline
+    _attempts: int = field(default=0, init=False)
+    _phase: Phase = field(default="connect", init=False)
+    #: The one frame of a one-shot request, once it is authorised.
+    _frame: str | None = field(default=None, init=False)
 
     async def run(self) -> R:
         """Run it, with the errors of ``GatewayNetwork.keygen``."""
-        events, context = self._gateway.events, self._context
+        events, context, retry = self._gateway.events, self._context, self._gateway.retry
         name = str(context.operation)
         attempts = Attempts(events, node=context.where, method=name, request_id=context.request_id)
+        attempt = attempts.watch(self._attempt)
         with operation(events, context.request_id, name, "gateway"):
             self._refuse_if_expired()
-            is_one_shot = self._gateway.api_version == "v2"
-            attempt = attempts.watch(await self._one_shot() if is_one_shot else self._attempt)
-            retry = self._gateway.retry
+            if self._gateway.api_version == "v2":
+                await self._authorise_one_shot()
             started = retry.clock()
             try:
                 outcome = await attempt()
@@ -148,46 +149,57 @@ class GatewayOperation(ABC, Generic[R]):
                 raise outcome
             return outcome
 
-    async def _one_shot(self) -> Callable[[], Awaitable[R | DanError]]:
-        """Have it authorised, once; return the attempt, which sends the one frame over a working connection."""
+    async def _authorise_one_shot(self) -> None:
+        """Have a one-shot request authorised, once: every attempt sends the same frame."""
         exchange = self._made(REVISION_1)
         self._phase = "wallet"
         try:
-            frame = await self._authorise(exchange, exchange.own_challenges(), None)
+            self._frame = await self._authorise(exchange, exchange.own_challenges(), None)
         except DanError as error:
             self._fail(error)
-
-        async def attempt() -> R | DanError:
-            socket = None
-            try:
-                socket = await self._open()
-                return await self._conclude(exchange, socket, frame)
-            except DanError as error:
-                self._fail(error)
-            finally:
-                if socket is not None:
-                    await socket.aclose()
-
-        return attempt
 
     async def _attempt(self) -> R | DanError:
         """Return the result, or an error after which the operation must not be begun again; raise the others."""
         self._attempts += 1
+        choice = self._gateway.revision
         try:
-            begun = await self._begin()
+            if choice.known is not None:
+                begun = await self._begin(choice.known, 1)
+            else:
+                begun = await choice.find_out(
+                    self._begin,
+                    kind=(self._context.operation, None if self._claim is None else self._claim.sign_alg),
+                    deadline=self._deadline,
+                    where=self._context.where,
+                )
         except DanError as failure:
-            self._gateway.revision.doubt(failure)
+            choice.doubt(failure)
             raise
+        exchange, socket, frame = begun.exchange, begun.socket, self._frame
         try:
             try:
-                self._gateway.seen.add(begun.challenges.values())
-                self._phase = "wallet"
-                frame = await self._authorise(begun.exchange, begun.challenges, begun.socket)
-                return await self._conclude(begun.exchange, begun.socket, frame)
+                if frame is None:
+                    self._gateway.seen.add(begun.challenges.values())
+                    self._phase = "wallet"
+                    frame = await self._authorise(exchange, begun.challenges, socket)
+                timeouts, limit_s = self._gateway.timeouts, self._deadline.remaining()
+                # The gateway may be at work on it: giving up before the deadline would only lose the result, unless the
+                # operation can be repeated.
+                if limit_s is None:
+                    limit_s = timeouts.total_s
+                if self._context.operation in IDEMPOTENT:
+                    limit_s = min(limit_s, timeouts.attempt_s)
+                self._phase = "authentication"
+                await socket.send(frame, limit_s)
+                self._phase = "result"
+                result = exchange.read_result(await socket.receive(limit_s))
+                await socket.finish()
             except DanError as error:
                 self._fail(error)
+            else:
+                return result
             finally:
-                await begun.socket.aclose()
+                await socket.aclose()
         except DanError as failure:
             if self._is_final():
                 return failure
@@ -216,28 +228,23 @@ class GatewayOperation(ABC, Generic[R]):
         protocol.check_method(exchange.operation, self.method)
         return exchange
 
-    def _begin(self) -> Awaitable[_Begun[R]]:
-        choice, attempt_s = self._gateway.revision, self._gateway.timeouts.attempt_s
-        if choice.known is not None:
-            return self._begin_in(choice.known, self._deadline.cap(attempt_s))
-        return choice.find_out(
-            self._begin_in,
-            kind=(self._context.operation, None if self._claim is None else self._claim.sign_alg),
-            deadline=self._deadline,
-            attempt_s=attempt_s,
-            where=self._context.where,
-        )
-
-    async def _begin_in(self, protocol: GatewayProtocol, limit_s: float | None) -> _Begun[R]:
+    async def _begin(self, protocol: GatewayProtocol, parts: int) -> _Begun[R]:
+        """Begin in a revision. Setup and challenge may take one of so many parts of the time that is left."""
         exchange = self._made(protocol)
-        socket = None
+        socket, challenges = None, {}
         try:
-            socket = await self._open()
-            step = Deadline(limit_s)
-            self._phase = "setup"
-            await socket.send(exchange.setup_frame, limit_s)
-            self._phase = "challenge"
-            challenges = exchange.read_challenges(await socket.receive(step.remaining()))
+            self._phase = "connect"
+            remaining = self._deadline.remaining()
+            if remaining == 0.0:
+                raise self._deadline.error("reaching the gateway")
+            socket = await self._gateway.connector.open(self._context.operation, timeout_s=remaining)
+            if self._frame is None:
+                left_s, limit_s = self._deadline.remaining(), self._gateway.timeouts.attempt_s
+                step = Deadline(limit_s if left_s is None else min(limit_s, left_s / parts))
+                self._phase = "setup"
+                await socket.send(exchange.setup_frame, step.timeout_s)
+                self._phase = "challenge"
+                challenges = exchange.read_challenges(await socket.receive(step.remaining()))
         except BaseException as error:
             if socket is not None:
                 await socket.aclose()
@@ -245,30 +252,6 @@ class GatewayOperation(ABC, Generic[R]):
                 self._fail(error)
             raise
         return _Begun(exchange=exchange, socket=socket, challenges=challenges)
-
-    def _open(self) -> Awaitable[Socket]:
-        self._phase = "connect"
-        remaining = self._deadline.remaining()
-        if remaining == 0.0:
-            raise self._deadline.error("reaching the gateway")
-        return self._gateway.connector.open(self._context.operation, timeout_s=remaining)
-
-    # --- authentication, result ---------------------------------------------------------------------------------------
-
-    async def _conclude(self, exchange: Exchange[R], socket: Socket, frame: str) -> R:
-        timeouts, limit_s = self._gateway.timeouts, self._deadline.remaining()
-        # The gateway may be at work on it: giving up before the deadline would only lose the result, unless the operation
-        # can be repeated.
-        if limit_s is None:
-            limit_s = timeouts.total_s
-        if self._context.operation in IDEMPOTENT:
-            limit_s = min(limit_s, timeouts.attempt_s)
-        self._phase = "authentication"
-        await socket.send(frame, limit_s)
-        self._phase = "result"
-        result = exchange.read_result(await socket.receive(limit_s))
-        await socket.finish()
-        return result
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
@@ -296,28 +279,21 @@ class GatewayOperation(ABC, Generic[R]):
             self._fail(error)
 
 
+@define(kw_only=True, eq=False, repr=False)
 class OwnerOperation(GatewayOperation[R]):
     """An operation that the owner's wallet or passkey authorises, while the gateway is watched."""
 
-    def __init__(
-        self,
-        gateway: Gateway,
-        context: ErrorContext,
-        make: Callable[[GatewayProtocol], Exchange[R]],
-        *,
-        claim: EphemeralClaim | None,
-        auth: AuthModule,
-        deadline: Deadline,
-    ) -> None:
-        super().__init__(gateway, context, make, claim=claim, deadline=deadline)
-        self.method = auth.method
-        self._auth = auth
-        self._is_interactive = auth.interactive
-        self._wallet_was_asked = False
+    _auth: AuthModule
+    _is_interactive: bool = field(init=False)
+    _wallet_was_asked: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.method, self._is_interactive = self._auth.method, self._auth.interactive
 
     def _is_final(self) -> bool:
-        # Someone who has read and signed one prompt is never shown a second one behind the caller's back.
-        return self._wallet_was_asked and self._is_interactive
+        # Someone who has read and signed one prompt is never shown a second one behind the caller's back; a one-shot request
+        # needs none.
+        return self._wallet_was_asked and self._is_interactive and self._frame is None
 
     async def _authorise(
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None
@@ -383,26 +359,14 @@ class OwnerOperation(GatewayOperation[R]):
         return signatures
 
 
+@define(kw_only=True, eq=False, repr=False)
 class EphemeralKeyOperation(GatewayOperation[R]):
     """An operation that the ephemeral key authorises. Nobody is waited for: signing takes less than a millisecond."""
 
-    method: AuthMethod = "ephemeral"
     _claim: EphemeralClaim
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        context: ErrorContext,
-        make: Callable[[GatewayProtocol], Exchange[R]],
-        *,
-        claim: EphemeralClaim,
-        key: EphemeralKey,
-        owner_id: str,
-        deadline: Deadline,
-    ) -> None:
-        super().__init__(gateway, context, make, claim=claim, deadline=deadline)
-        self._key = key
-        self._owner_id = owner_id
+    _key: EphemeralKey
+    _owner_id: str
+    method: AuthMethod = field(default="ephemeral", init=False)
 
     async def _authorise(
         self, exchange: Exchange[R], challenges: Mapping[str, str], socket: Socket | None

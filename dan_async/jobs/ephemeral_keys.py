@@ -13,10 +13,11 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError
 from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network
+from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.request import DEFAULT_DURATION_S, WatchedAuth, choose_auth, choose_ephemeral_key
 from dan_async.session import DanModuleInfo
-from dan_async.types import Clock, KeyAlgorithm, new_request_id
+from dan_async.types import Clock, KeyAlgorithm
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
 

@@ -37,11 +37,11 @@ async def generate_session_key(
     keygen, key = prepared.keygen, prepared.ephemeral_key
     started = time.monotonic()
     try:
+        deadline = Deadline(prepared.timeout_s)
         keeping: AbstractAsyncContextManager[KeptKeygen | None]
-        keeping = nullcontext() if keeper is None else KeptKeygen(keeper, prepared)
+        keeping = nullcontext() if keeper is None else KeptKeygen(keeper, prepared, deadline)
         async with keeping as kept:
             auth = prepared.auth if kept is None else kept.auth
-            deadline = Deadline(prepared.timeout_s)
             async with deadline.enforced("making the key", request_id=keygen.request_id):
                 report = await network.keygen(keygen, auth, deadline=deadline)
             payload = DanSessionKeyPayload(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
+import socket
+from collections.abc import Awaitable
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
-from attrs import define, field
+from attrs import define
 
-from dan_async.errors import DanError, GatewayError, StoreError
+from dan_async.deadline import Deadline
+from dan_async.errors import DanError, DeadlineExceededError, GatewayError, StoreError
 from dan_async.request import PreparedRequest, WatchedAuth
 from dan_async.session import DanSessionKeyPayload
 from dan_async.storage.base import KeygenIntent, SessionState, SessionStore, StoredSession
@@ -17,13 +23,53 @@ from dan_async.types import Clock, RequestId
 _log = logging.getLogger(__name__)
 
 
+#: For how long the store is waited for when a call's time is over, in seconds.
+_LAST_WRITE_S = 0.5
+
+#: For how long after its deadline a call may still be at work, in seconds, and how long one without a deadline is.
+_LEASE_MARGIN_S = 5.0
+_LONGEST_LEASE_S = 600.0
+
+
 @define
 class SessionKeeper:
-    """A client's store, and the requests that the client is working on: nobody else may settle those."""
+    """A client's store. Records that somebody is working on are not settled by others."""
 
     store: SessionStore
     clock: Clock
-    in_flight: set[RequestId] = field(factory=set)
+
+    #: The requests that this process is working on, whichever client does.
+    in_flight: ClassVar[set[RequestId]] = set()
+
+    def is_busy(self, record: StoredSession) -> bool:
+        """Whether a program is at work on a pending record; one of this machine that was killed is not."""
+        machine, _, process = record.worker.rpartition(" ")
+        if record.record_id in self.in_flight:
+            return True
+        if not machine or not process.isdecimal():
+            return False
+        if machine == _machine() and (int(process) == os.getpid() or not _is_alive(int(process))):
+            return False
+        # A clock that is behind the record's is no reason to leave the record alone for longer than it was meant to be.
+        return record.created_at - 60_000 <= self.clock() * 1000 < record.busy_until
+
+
+def _machine() -> str:
+    """Return a name for whatever shares process ids with this process: a host, or a container."""
+    try:
+        return f"{socket.gethostname()[:100]} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()[:100]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is another user's
+    return True
 
 
 class KeptKeygen:
@@ -34,15 +80,18 @@ class KeptKeygen:
     gateway's error is of those that rule it out: the record stays pending, to be settled later.
     """
 
-    def __init__(self, keeper: SessionKeeper, request: PreparedRequest) -> None:
+    def __init__(self, keeper: SessionKeeper, request: PreparedRequest, deadline: Deadline) -> None:
         self.auth = WatchedAuth(request.auth)
         self._keeper = keeper
-        self._record = _intended(request, now=keeper.clock())
+        self._deadline = deadline
+        self._record = _intended(request, now=keeper.clock(), timeout_s=deadline.timeout_s)
+        self._is_made = False
 
     async def __aenter__(self) -> Self:
         self._keeper.in_flight.add(self._record.record_id)
         try:
-            await self._keeper.store.save(self._record)
+            async with self._deadline.enforced("storing the request", request_id=self._record.record_id):
+                await self._keeper.store.save(self._record)
         except BaseException:
             self._keeper.in_flight.discard(self._record.record_id)
             raise
@@ -50,14 +99,27 @@ class KeptKeygen:
 
     async def finish(self, payload: DanSessionKeyPayload) -> None:
         """Store the session. If that fails it is made all the same, and ``recover()`` will find it."""
+        self._is_made = True
         done = self._record.changed("active", now=self._keeper.clock(), session=payload, problem="")
         try:
-            await self._keeper.store.replace(done, expected="pending")
-        except StoreError as error:
+            await self._in_time(self._keeper.store.replace(done, expected="pending"), "storing the session")
+        except (StoreError, DeadlineExceededError) as error:
             error.add_note(
-                f"The session key {payload.session_key_eoa} is made; recover() finds it once the store works again."
+                f"The session key {payload.session_key_eoa} is made; once the store works again, its record"
+                f" {self._record.record_id} is active, or recover() makes it so."
             )
             raise
+
+    async def _in_time(self, writing: Awaitable[object], doing: str) -> None:
+        remaining = self._deadline.remaining()
+        limit = asyncio.timeout(None if remaining is None else max(remaining, _LAST_WRITE_S))
+        try:
+            async with limit:
+                await writing
+        except TimeoutError as error:
+            if isinstance(error, DanError) or not limit.expired():
+                raise
+            raise self._deadline.error(doing, request_id=self._record.record_id) from None
 
     async def __aexit__(
         self,
@@ -67,7 +129,7 @@ class KeptKeygen:
     ) -> None:
         try:
             # A cancelled caller is in a hurry, and a store that failed once is not asked again: recover() comes to it.
-            if isinstance(error, Exception) and not isinstance(error, StoreError):
+            if isinstance(error, Exception) and not self._is_made:
                 await self._give_up(error)
         finally:
             self._keeper.in_flight.discard(self._record.record_id)
@@ -79,11 +141,13 @@ class KeptKeygen:
         state: SessionState = "pending" if self.auth.has_authorised and not is_ruled_out else "failed"
         try:
             if state == "failed" and record.reference is None:
-                await store.delete(record.record_id, expected="pending")
+                await self._in_time(
+                    store.delete(record.record_id, expected="pending"), "dropping the request"
+                )
             else:
                 changed = record.changed(state, now=self._keeper.clock(), problem=describe_problem(error))
-                await store.replace(changed, expected="pending")
-        except StoreError as failure:
+                await self._in_time(store.replace(changed, expected="pending"), "storing the failure")
+        except (StoreError, DeadlineExceededError) as failure:
             _log.warning("request %s: the failure could not be stored: %s", record.record_id, failure)
 
 
@@ -93,7 +157,7 @@ def describe_problem(error: BaseException) -> str:
     return text[:500]
 
 
-def _intended(request: PreparedRequest, *, now: float) -> StoredSession:
+def _intended(request: PreparedRequest, *, now: float, timeout_s: float | None) -> StoredSession:
     keygen, key = request.keygen, request.ephemeral_key
     moment = int(now * 1000)
     return StoredSession(
@@ -105,6 +169,9 @@ def _intended(request: PreparedRequest, *, now: float) -> StoredSession:
         created_at=moment,
         updated_at=moment,
         reference=request.reference,
+        worker=f"{_machine()} {os.getpid()}",
+        busy_until=moment
+        + int(1000 * (_LONGEST_LEASE_S if timeout_s is None else timeout_s + _LEASE_MARGIN_S)),
         intent=KeygenIntent(
             hex_eph_sk=key.to_hex(),
             eph_id=keygen.claim.eph_id,

@@ -17,6 +17,7 @@ from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
     DanError,
+    DeadlineExceededError,
     RecordConflictError,
     SessionFailedError,
     SessionPendingError,
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 _AT_ONCE = 16
 
 #: finished: the session is active; dropped: no key was made, and the record is gone (or failed, if its failure was reported
-#: before); expired: its time is over; undecided: it stays pending.
+#: before); expired: its time is over, and nobody can be asked; undecided: it stays as it was.
 Settlement: TypeAlias = Literal["finished", "dropped", "expired", "undecided"]
 
 
@@ -81,7 +82,7 @@ async def recover(
     settled: list[SettledRecord] = []
     running: set[asyncio.Task[SettledRecord]] = set()
     try:
-        async for record in _left_pending(keeper, min_age_s):
+        async for record in _left_pending(keeper, min_age_s, timeout_s):
             running.add(asyncio.create_task(settle(network, keeper, record, timeout_s=timeout_s)))
             if len(running) >= _AT_ONCE:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -92,19 +93,37 @@ async def recover(
     return RecoveryReport(tuple(settled))
 
 
-async def _left_pending(keeper: SessionKeeper, min_age_s: float) -> AsyncIterator[StoredSession]:
-    youngest = (keeper.clock() - min_age_s) * 1000
-    async for record in keeper.store.find(SessionFilter(state="pending")):
-        if record.record_id not in keeper.in_flight and record.created_at <= youngest:
-            yield record
+async def _left_pending(
+    keeper: SessionKeeper, min_age_s: float, timeout_s: float
+) -> AsyncIterator[StoredSession]:
+    """Yield what nobody works on; also what a clock that was wrong called expired."""
+    now = keeper.clock()
+    for where in (
+        SessionFilter(state="pending"),
+        SessionFilter(state="expired", expires_after=max(0, int(now))),
+    ):
+        records = keeper.store.find(where)
+        while True:
+            async with Deadline(timeout_s).enforced("reading the store"):
+                record = await anext(records, None)
+            if record is None:
+                break
+            # One from the future is not young: the clock was set back.
+            is_young = 0 <= now - record.created_at / 1000 < min_age_s
+            if not is_young and not (record.state == "pending" and keeper.is_busy(record)):
+                yield record
 
 
 async def settle(
     network: Network, keeper: SessionKeeper, record: StoredSession, *, timeout_s: float
 ) -> SettledRecord:
-    """Settle one pending record, by asking the network about its request."""
+    """Settle one record that is pending, or was called expired too early, by asking the network about its request."""
+    deadline = Deadline(timeout_s)
     try:
-        return await _settle(network, keeper, record, timeout_s)
+        async with deadline.enforced("settling the record", request_id=record.record_id):
+            return await _settle(network, keeper, record, deadline)
+    except DeadlineExceededError as error:
+        return _said(record, "undecided", problem=describe_problem(error))
     except RecordConflictError:
         # Somebody else has settled it meanwhile: their outcome holds.
         now = await keeper.store.get(record.record_id)
@@ -116,13 +135,18 @@ async def settle(
 
 
 async def _settle(
-    network: Network, keeper: SessionKeeper, record: StoredSession, timeout_s: float
+    network: Network, keeper: SessionKeeper, record: StoredSession, deadline: Deadline
 ) -> SettledRecord:
     store, intent = keeper.store, record.intent
-    if record.expires_at <= keeper.clock() or intent is None:
-        await store.replace(record.changed("expired", now=keeper.clock()), expected="pending")
-        return _said(record, "expired")
+    if record.session is not None or intent is None:
+        await store.replace(record.changed("active", now=keeper.clock()), expected=record.state)
+        return _said(record, "finished", session=record.session)
     if not isinstance(network, SettlesKeygen):
+        if record.expires_at <= keeper.clock():
+            await store.replace(record.changed("expired", now=keeper.clock()), expected=record.state)
+            return _said(record, "expired")
+        if record.state == "expired":
+            await store.replace(record.changed("pending", now=keeper.clock()), expected=record.state)
         problem = "a gateway cannot be asked for the outcome of a request; the record stays pending until it expires"
         return _said(record, "undecided", problem=problem)
     with EphemeralKey.from_hex(intent.hex_eph_sk, intent.eph_alg) as key:
@@ -134,19 +158,21 @@ async def _settle(
             ephemeral_key=key,
         )
         try:
-            found = await network.settle_keygen(question, deadline=Deadline(timeout_s))
+            found = await network.settle_keygen(question, deadline=deadline)
         except DanError as error:
             return _said(record, "undecided", problem=describe_problem(error))
     if found.report is not None:
         session = _session_of(found.report, record, intent)
         done = record.changed("active", now=keeper.clock(), session=session, problem="")
-        await store.replace(done, expected="pending")
+        await store.replace(done, expected=record.state)
         _log.info("request %s: session key %s found", record.record_id, session.session_key_eoa)
         return _said(record, "finished", session=session)
     if not found.is_certain:
         silent = "; ".join(outcome.describe() for outcome in found.outcomes)
         problem = f"too few nodes answered to tell the outcome of the request: {silent}"
         return _said(record, "undecided", problem=problem[:500])
+    if record.state == "expired":
+        return _said(record, "expired")
     if record.problem:
         await store.replace(record.changed("failed", now=keeper.clock()), expected="pending")
     elif not await store.delete(record.record_id, expected="pending"):
@@ -204,20 +230,28 @@ async def make_once(
     """
     Return the session of a reference; make it only if nothing was made before.
 
-    For batches that are broken off and resumed: however often it is asked for, at most one key is made.
+    For batches that are broken off and resumed, or run twice at once: at most one key is made.
     """
-    known = await keeper.store.get_by_reference(reference)
+    known = await _when_free(keeper, reference, settle_s)
     if known is not None:
         found = await _look_at(network, keeper, known, retry_failed=retry_failed, settle_s=settle_s)
         if found is not None:
             return found
     try:
         return "made", await make()
-    except (ClientClosedError, StoreError):
+    except ClientClosedError:
         raise
+    except StoreError as error:
+        # Another program may have been faster with the same reference.
+        known = (
+            await _when_free(keeper, reference, settle_s) if isinstance(error, RecordConflictError) else None
+        )
+        if known is None or known.state != "active" or known.session is None:
+            raise
+        return "kept", known.session
     except Exception as error:
         # The owner may have signed, and the nodes may have made the key all the same.
-        left = await keeper.store.get_by_reference(reference)
+        left = await _get(keeper, reference, settle_s)
         if left is None or left.state != "pending":
             raise
         settled = await settle(network, keeper, left, timeout_s=settle_s)
@@ -227,6 +261,28 @@ async def make_once(
         return "settled", settled.session
 
 
+async def _get(keeper: SessionKeeper, reference: str, timeout_s: float) -> StoredSession | None:
+    async with Deadline(timeout_s).enforced("reading the store"):
+        return await keeper.store.get_by_reference(reference)
+
+
+async def _when_free(keeper: SessionKeeper, reference: str, timeout_s: float) -> StoredSession | None:
+    """Return the record of a reference as soon as nobody works on it."""
+    deadline, pause_s = Deadline(timeout_s), 0.05
+    while True:
+        known = await _get(keeper, reference, timeout_s)
+        if known is None or known.state != "pending" or not keeper.is_busy(known):
+            return known
+        if deadline.is_over:
+            raise SessionPendingError(
+                "another program is at work on it",
+                hint="No second key is made meanwhile. Call again to get its session",
+                request_id=known.record_id,
+            )
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, 1.0)
+
+
 async def _look_at(
     network: Network, keeper: SessionKeeper, known: StoredSession, *, retry_failed: bool, settle_s: float
 ) -> Found | None:
@@ -234,8 +290,6 @@ async def _look_at(
     if known.session is not None and known.state != "pending":
         return "kept", known.session
     if known.state == "pending":
-        if known.record_id in keeper.in_flight:
-            raise RecordConflictError("the reference is being worked on", request_id=known.record_id)
         settled = await settle(network, keeper, known, timeout_s=settle_s)
         if settled.session is not None:
             return "settled", settled.session

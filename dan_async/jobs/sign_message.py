@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 from dan_async._json import dump, load
 from dan_async._values import MAX_SAFE_INT, check_int, check_seconds, from_hex, member_of, number_of, to_hex
 from dan_async.config import Timeouts
-from dan_async.crypto.eip712 import SpelledValue, takes_long, typed_data_digest
+from dan_async.crypto.eip712 import SpelledValue, typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.crypto.hashes import takes_long
 from dan_async.deadline import Deadline
 from dan_async.errors import EphemeralKeyRefusedError, InvalidFieldError, SessionExpiredError
 from dan_async.network import Network, SigningOrder

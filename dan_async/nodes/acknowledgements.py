@@ -31,8 +31,7 @@ from dan_async.errors import (
     QuorumError,
     ThresholdDowngradeError,
 )
-from dan_async.protocols.node import compute_key_id
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims
+from dan_async.protocols.node import Acknowledgement, KeygenClaims, compute_key_id
 from dan_async.types import OperatorAddress, RequestId
 
 
@@ -170,16 +169,9 @@ class KeygenTally:
 
 
 def set_dissent_apart(
-    outcomes: Sequence[NodeOutcome[Acknowledgement]], winners: Sequence[Acknowledgement]
+    outcomes: Sequence[NodeOutcome[Acknowledgement]], agreed: Acknowledgement
 ) -> tuple[NodeOutcome[Acknowledgement], ...]:
-    """
-    Turn the acknowledgements of another key than the agreed one into the failures that they are.
-
-    Unless there is exactly one winner, nobody knows which nodes are right, and nothing is changed.
-    """
-    if len(winners) != 1:
-        return tuple(outcomes)
-    (agreed,) = winners
+    """Turn the acknowledgements of another key than the agreed one into the failures that they are."""
     found = list(outcomes)
     for place, outcome in enumerate(outcomes):
         said = outcome.answer

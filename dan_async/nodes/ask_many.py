@@ -116,8 +116,8 @@ async def ask_many(
                 await wait_for_event(asking.settled, plan.last_word_s)
                 break
             asking.look_at_the_time()
-        linger_s = asking.linger_s()
-        if linger_s:
+        asking.answers.elapsed_s = time.monotonic() - asking.started
+        if asking.awaited and not asking.all_in.is_set() and (linger_s := plan.linger_s(asking.answers)):
             await wait_for_event(asking.all_in, deadline.cap(linger_s))
     finally:
         await cancel_and_wait(asking.tasks)
@@ -147,13 +147,13 @@ class _Asking(Generic[N, A]):
     _plan: Plan[A]
     _step: str
     _deadline: Deadline
-    _started: float
+    started: float
     tasks: list[asyncio.Task[None]] = field(factory=list, init=False)
     settled: asyncio.Event = field(factory=asyncio.Event, init=False)  # enough is known
     all_in: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and no other answer is awaited
-    _answers: Answers[A] = field(factory=Answers, init=False)
+    answers: Answers[A] = field(factory=Answers, init=False)
     _questions: list[_Question[N, A]] = field(factory=list, init=False)
-    _awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
+    awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
     _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
     _crash: Exception | None = field(default=None, init=False)
@@ -165,50 +165,44 @@ class _Asking(Generic[N, A]):
         now, plan = time.monotonic(), self._plan
         waits = []
         if plan.hedge_s is not None:
-            waits += [q.asked_at + plan.hedge_s - now for q in self._awaited.values() if not q.is_late]
+            waits += [q.asked_at + plan.hedge_s - now for q in self.awaited.values() if not q.is_late]
         if plan.patience_s is not None and self._is_patient:
-            waits.append(self._started + plan.patience_s - now)
+            waits.append(self.started + plan.patience_s - now)
         return self._deadline.cap(max(0.0, min(waits)) if waits else None)
 
     def look_at_the_time(self) -> None:
         """See what is due now."""
         now, plan = time.monotonic(), self._plan
-        for question in self._awaited.values():
+        for question in self.awaited.values():
             if plan.hedge_s is not None and not question.is_late and now >= question.asked_at + plan.hedge_s:
                 question.is_late = True
                 self._late += 1
-        self._is_patient = plan.patience_s is None or now < self._started + plan.patience_s
+        self._is_patient = plan.patience_s is None or now < self.started + plan.patience_s
         self.ask_more()
-
-    def linger_s(self) -> float:
-        """Return for how long to listen to the nodes that are still being asked."""
-        self._answers.elapsed_s = time.monotonic() - self._started
-        is_over = self.all_in.is_set() or not self._awaited
-        return 0.0 if is_over else self._plan.linger_s(self._answers)
 
     # --- the questions --------------------------------------------------------------------------------------------------
 
     def ask_more(self) -> None:
         """See whether it is settled; if not, ask one more node for each answer that no punctual one is about to give."""
-        plan, answered = self._plan, len(self._answers.values)
-        if plan.is_settled(self._answers):
+        plan, answered = self._plan, len(self.answers.values)
+        if plan.is_settled(self.answers):
             self.settled.set()
             return
-        missing = max(0, plan.wanted - answered - (len(self._awaited) - self._late))
+        missing = max(0, plan.wanted - answered - (len(self.awaited) - self._late))
         if missing and self._questions and self._deadline.is_over:
             missing = 0  # a spare could not answer any more
         for node in islice(self._candidates, missing):
             question: _Question[N, A] = _Question(node, time.monotonic())
             self._questions.append(question)
-            self._awaited[node.operator] = question
+            self.awaited[node.operator] = question
             self.tasks.append(asyncio.create_task(self._settle(question), name=f"dan-ask-{node.operator}"))
         least = plan.wanted if plan.least is None else plan.least
-        if not self._awaited or (answered >= least and not self._is_patient):
+        if not self.awaited or (answered >= least and not self._is_patient):
             self.settled.set()
 
     async def _settle(self, question: _Question[N, A]) -> None:
         """Ask one node, and act on its answer."""
-        operator, answers = question.node.operator, self._answers
+        operator, answers = question.node.operator, self.answers
         try:
             try:
                 answer = await self._ask(question.node, question.tries)
@@ -221,11 +215,11 @@ class _Asking(Generic[N, A]):
                 if len(answers.values) < self._plan.wanted:
                     answers.values[operator] = answer
             question.ended_at = time.monotonic()
-            del self._awaited[operator]
+            del self.awaited[operator]
             self._late -= question.is_late
             if not self.settled.is_set():
                 self.ask_more()
-            if self.settled.is_set() and self._awaited.keys() <= set(self._plan.spared(answers)):
+            if self.settled.is_set() and self.awaited.keys() <= set(self._plan.spared(answers)):
                 self.all_in.set()
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
             self._crash = error
@@ -237,8 +231,8 @@ class _Asking(Generic[N, A]):
         if self._crash is not None:
             raise self._crash
         now = time.monotonic()
-        self._answers.elapsed_s = now - self._started
-        self._answers.outcomes = [
+        self.answers.elapsed_s = now - self.started
+        self.answers.outcomes = [
             NodeOutcome(
                 operator=question.node.operator,
                 answer=question.answer,
@@ -250,4 +244,4 @@ class _Asking(Generic[N, A]):
             )
             for question in self._questions
         ]
-        return self._answers
+        return self.answers

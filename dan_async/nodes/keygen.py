@@ -37,8 +37,7 @@ from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node, probing
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import MOST_RESTARTS, ChallengeResult, restarted_request_id
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import MOST_RESTARTS, Acknowledgement, ChallengeResult, restarted_request_id
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
 from dan_async.types import OperatorAddress, RequestId
 
@@ -147,14 +146,15 @@ async def run_keygen(
     for outcome in answers.outcomes:
         if isinstance(outcome.error, DanError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
-    outcomes = set_dissent_apart(answers.outcomes, tally.winners)
-    agreeing = [outcome.operator for outcome in outcomes if outcome.is_success]
+    outcomes = tuple(answers.outcomes)
     failure: QuorumError | None = None
     try:
         agreed = tally.verdict()
-    except QuorumError as error:
+        outcomes = set_dissent_apart(outcomes, agreed)
+    except QuorumError as error:  # then nobody knows which nodes are right
         failure = out_of_time(error, deadline, "waiting for the nodes to generate the key", phase="keygen")
         failure.outcomes = outcomes
+    agreeing = [outcome.operator for outcome in outcomes if outcome.answer is not None]
     for outcome in outcomes:
         health = nodes[outcome.operator].health
         if isinstance(outcome.error, AcknowledgementError) or (

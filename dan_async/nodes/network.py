@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from attrs import define
 
 from dan_async._values import check_instance, check_seconds, setting
-from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, TransportOptions
+from dan_async.config import MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.errors import ClientClosedError, DanError, InvalidFieldError
+from dan_async.errors import ClientClosedError, ConfigurationError, DanError, InvalidFieldError
 from dan_async.events import EventHub, OnEvent, operation
 from dan_async.network import (
     AuthModule,
@@ -30,6 +31,7 @@ from dan_async.network import (
     SigningOptions,
     SigningOrder,
 )
+from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
 from dan_async.nodes.health import RestPolicy
 from dan_async.nodes.keygen import NodeKeygen
@@ -37,13 +39,13 @@ from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
 from dan_async.nodes.settling import settle_keygen
 from dan_async.nodes.signing import NodeSigner
-from dan_async.protocols.fields import decode_key_id
+from dan_async.protocols.fields import decode_key_id, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
-from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, new_request_id
+from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId
 
 
 @define(eq=False, kw_only=True)
@@ -75,7 +77,7 @@ class NodeNetwork:
     Args:
         nodes: The pool: ``NodeEndpoint``s, texts ``URL=OPERATOR``, or mappings with url and operator. It may be larger
             than n: the healthiest n take part, the others are spares.
-        threshold: t and n when the caller of a job names none; 3-of-5 if None.
+        threshold: t and n when the caller of a job names none; if None, all nodes (20 at most) and a majority of them.
         options: TLS, proxy, headers and size limits of the connections.
         timeouts: Limits within a job.
         retry: When a failed request is tried again.
@@ -137,7 +139,7 @@ class NodeNetwork:
             by_operator={node.operator: node for node in made},
             events=events,
             timeouts=timeouts,
-            default_threshold=DEFAULT_THRESHOLD
+            default_threshold=Threshold.majority(min(max(len(made), 2), MAX_PARTIES))
             if threshold is None
             else check_instance("threshold", threshold, Threshold),
             signer=NodeSigner(made, options=setting("signing", signing, SigningOptions), clock=clock),
@@ -147,6 +149,25 @@ class NodeNetwork:
     def default_threshold(self) -> Threshold:
         """Return t and n when the caller of a job names none."""
         return self.pool.default_threshold
+
+    @classmethod
+    def from_file(cls, path: str | Path, **options: Any) -> Self:
+        """
+        Return the network that a network file describes (docs/networks.md).
+
+        Args:
+            path: The file.
+            **options: Any other argument of the class; it wins over the file's.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or is that of a gateway; see ``NetworkFile.read``.
+        """
+        found = NetworkFile.read(path)
+        if not found.nodes:
+            raise ConfigurationError(
+                f"{path} is the file of a gateway", hint="Use GatewayNetwork.from_file()"
+            )
+        return cls(found.nodes, **{"threshold": found.threshold, "options": found.options} | options)
 
     def __repr__(self) -> str:
         return f"NodeNetwork({len(self.pool.nodes)} nodes, default {self.default_threshold})"

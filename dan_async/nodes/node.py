@@ -65,7 +65,7 @@ class Request(Generic[T]):
 
     def within(self, deadline: Deadline) -> Callable[[Node, Tries], Awaitable[T]]:
         """Return the question that ``ask_many`` puts to each node."""
-        return lambda node, tries: node.call(self, deadline=deadline, tries=tries)
+        return partial(Node.call, request=self, deadline=deadline)
 
 
 def _node_time(value: Json) -> float:
@@ -134,7 +134,7 @@ class Node:
             )
 
     async def call(
-        self, request: Request[T], *, deadline: Deadline, tries: Tries | None = None, is_look: bool = False
+        self, tries: Tries | None = None, *, request: Request[T], deadline: Deadline, is_look: bool = False
     ) -> T:
         """
         Ask the node, again if that is safe and may help. Every method of dan-node/1 is idempotent by its request id.
@@ -188,7 +188,7 @@ class Node:
 
     async def look(self, *, deadline: Deadline) -> float:
         """Ask for the node's health, and let it prove itself if it has rested; return its clock in Unix seconds."""
-        return await self.call(_LOOK, deadline=deadline, is_look=True)
+        return await self.call(request=_LOOK, deadline=deadline, is_look=True)
 
     def _note_failure(self, asked: Asked, error: NodeError) -> None:
         if isinstance(error, NodeRefusedError) and not error.retryable:

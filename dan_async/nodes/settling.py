@@ -18,8 +18,15 @@ from dan_async.nodes.acknowledgements import KeygenTally
 from dan_async.nodes.ask_many import Plan, ask_many
 from dan_async.nodes.node import Node, Request
 from dan_async.protocols.fields import encode
-from dan_async.protocols.node import SETTLE_KEYGEN, SettleParams, request_ids, settle_digest
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
+from dan_async.protocols.node import (
+    SETTLE_KEYGEN,
+    Acknowledgement,
+    KeygenClaims,
+    Settlement,
+    SettleParams,
+    request_ids,
+    settle_digest,
+)
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 
@@ -39,7 +46,7 @@ async def settle_keygen(
             signature=key.sign_message(digest),
         )
         request = Request(SETTLE_KEYGEN, encode(params), Settlement.read, question.request_id)
-        settlement = await node.call(request, deadline=deadline, tries=tries)
+        settlement = await node.call(tries, request=request, deadline=deadline)
         return settlement.acknowledgements
 
     plan: Plan[tuple[Acknowledgement, ...]] = Plan(wanted=len(nodes))

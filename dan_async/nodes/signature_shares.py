@@ -15,7 +15,7 @@ from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import HALF_ORDER, ORDER
 from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, DanError, SignatureCheckError
-from dan_async.protocols.node_signing import SignatureShare, SignatureShares
+from dan_async.protocols.node import SignatureShare, SignatureShares
 from dan_async.types import Address, MpcKeyId, OperatorAddress, RequestId
 
 

@@ -24,23 +24,23 @@ from dan_async.nodes.health import Lateness
 from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import ExpectedShares, join_shares
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
-from dan_async.protocols.fields import decode_key_id, encode
+from dan_async.protocols.fields import decode_key_id, encode, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import setup_hash
-from dan_async.protocols.node_signing import (
-    OPERATION,
+from dan_async.protocols.node import (
     PRESIGN,
     SIGN,
+    SIGNGEN,
     PresignatureOffer,
     PresignParams,
     SignatureShares,
     SignParams,
     presign_digest,
+    setup_hash,
     sign_challenge,
 )
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
-from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId, new_request_id
+from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
 PresignRequest: TypeAlias = Request[PresignatureOffer]
 
@@ -128,8 +128,10 @@ class NodeSigner:
 
         async def ask(node: Node, tries: Tries) -> list[PresignatureOffer]:
             if len(requests) == 1:
-                return [await node.call(requests[0], deadline=deadline, tries=tries)]
-            calls = [asyncio.create_task(node.call(request, deadline=deadline)) for request in requests]
+                return [await node.call(tries, request=requests[0], deadline=deadline)]
+            calls = [
+                asyncio.create_task(node.call(request=request, deadline=deadline)) for request in requests
+            ]
             try:
                 return await asyncio.gather(*calls)
             finally:
@@ -203,7 +205,7 @@ class NodeSigner:
         self, run: Run, params: SignParams, expected: ExpectedShares, deadline: Deadline
     ) -> tuple[bytes, ...]:
         """Have one set sign; raise a SetFailedError if one does not answer, or their shares make no signature."""
-        request = Request(SIGN, encode(params), SignatureShares.read_whole, params.request_id, expected.check)
+        request = Request(SIGN, encode(params), SignatureShares.read, params.request_id, expected.check)
         step = "sign" if params.presignature_ids else "presign"
         answers = await ask_set(run, step, request.within(deadline), deadline=deadline)
         try:
@@ -231,7 +233,7 @@ class _SigningJob:
         )
         self._message = setup.message
         self._setup = REVISION_1.encode_setup(setup)
-        self._setup_digest = setup_hash(operation=OPERATION, revision="1", setup=self._setup)
+        self._setup_digest = setup_hash(operation=SIGNGEN, revision="1", setup=self._setup)
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
         """Have one set sign."""

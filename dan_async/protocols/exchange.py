@@ -25,7 +25,6 @@ from dan_async.protocols.results import KeygenResult, SigngenResult, decode_stat
 from dan_async.protocols.setups import (
     EphemeralClaim,
     PasskeySetup,
-    Setup,
     SigngenSetup,
     UserAuthentication,
     WrittenSetup,
@@ -52,14 +51,10 @@ class Exchange(ABC, Generic[R]):
 
     protocol: GatewayProtocol
     operation: Operation
+    #: In ``v2`` there is no challenge from the gateway, and one frame carries everything.
     api_version: ApiVersion
     #: By slot, in their order on the wire.
     setups: Mapping[str, WrittenSetup]
-
-    @property
-    def is_one_shot(self) -> bool:
-        """Whether there is no challenge from the gateway, and one frame carries everything."""
-        return self.api_version == "v2"
 
     @property
     def setup_frame(self) -> str:
@@ -97,7 +92,7 @@ class Exchange(ABC, Generic[R]):
         for auth in found.values():
             self.protocol.check_method(self.operation, auth.method)
         ordered = {slot: found[slot] for slot in self.setups}
-        if self.is_one_shot:
+        if self.api_version == "v2":
             return REVISION_1.encode_oneshot(
                 self.operation, [part.text for part in self.setups.values()], ordered
             )
@@ -161,10 +156,6 @@ class PasskeyExchange(Exchange[str]):
 # --- beginning an operation; an InvalidFieldError names the field that the revision cannot carry ----------------------
 
 
-def _written(protocol: GatewayProtocol, setup: Setup) -> WrittenSetup:
-    return WrittenSetup(setup=setup, text=protocol.encode_setup(setup))
-
-
 def keygen_exchange(
     protocol: GatewayProtocol,
     *,
@@ -187,7 +178,7 @@ def keygen_exchange(
         setup = protocol.keygen_setup(
             threshold=threshold, claim=claim, permissions=permissions, key_label=key_label, sign_alg=algorithm
         )
-        setups[algorithm] = _written(protocol, setup)
+        setups[algorithm] = WrittenSetup(setup=setup, text=protocol.encode_setup(setup))
     return KeygenExchange(
         protocol=protocol, operation=Operation.KEYGEN, api_version=api_version, setups=setups
     )
@@ -211,8 +202,10 @@ def signgen_exchange(
         protocol=protocol,
         operation=Operation.SIGNGEN,
         api_version=api_version,
-        setups={sign_alg: _written(protocol, setup)},
-        transaction_ids=tuple(request.transaction_id if protocol.has_names else None for request in requests),
+        setups={sign_alg: WrittenSetup(setup=setup, text=protocol.encode_setup(setup))},
+        transaction_ids=tuple(
+            [request.transaction_id if protocol.has_names else None for request in requests]
+        ),
     )
 
 
@@ -234,7 +227,7 @@ def ephemeral_key_exchange(
         protocol=protocol,
         operation=operation,
         api_version=api_version,
-        setups={MAIN: _written(protocol, setup)},
+        setups={MAIN: WrittenSetup(setup=setup, text=protocol.encode_setup(setup))},
     )
 
 
@@ -248,5 +241,5 @@ def passkey_exchange(
         protocol=protocol,
         operation=Operation.REGISTER_PASSKEY,
         api_version=api_version,
-        setups={MAIN: _written(protocol, setup)},
+        setups={MAIN: WrittenSetup(setup=setup, text=protocol.encode_setup(setup))},
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from itertools import repeat
@@ -26,6 +27,11 @@ from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId
 
 T = TypeVar("T")
+
+#: Printable ASCII but for the marks of the grammar of results.
+PRINTABLE = "[!-9<>-~]{1,256}"
+
+_TOKEN = re.compile(PRINTABLE)
 
 #: A request id as we write it.
 _REQUEST_ID = re.compile(r"0x[0-9a-f]{64}\Z")
@@ -176,7 +182,7 @@ def scalar(below: int) -> Form[int]:
             raise InvalidFieldError(name, "must be below the group order")
         return found
 
-    return Form(read, lambda value: f"0x{value:064x}")
+    return Form(read, "0x{:064x}".format)
 
 
 def one_of(*values: str) -> Form[Any]:
@@ -244,13 +250,22 @@ def _read_request_id(name: str, value: Json) -> RequestId:
     return RequestId(to_hex(from_hex(value, field=name, length=32, prefix=True)))
 
 
-def decode_key_id(value: Json, name: str = "keyId") -> MpcKeyId:
-    """Check a key id: 64 hex digits without 0x."""
+def new_request_id() -> RequestId:
+    """Return a random id for a new request."""
+    return RequestId("0x" + secrets.token_hex(32))
+
+
+def _read_key_id(name: str, value: Json) -> MpcKeyId:
     return MpcKeyId(from_hex(value, field=name, length=32, prefix=False).hex())
 
 
+def decode_key_id(value: Json) -> MpcKeyId:
+    """Check a key id: 64 hex digits without 0x."""
+    return KEY_ID.read("keyId", value)
+
+
 REQUEST_ID: Form[RequestId] = Form(_read_request_id)
-KEY_ID: Form[MpcKeyId] = Form(lambda name, value: decode_key_id(value, name))
+KEY_ID: Form[MpcKeyId] = Form(_read_key_id)
 ADDRESS: Form[OperatorAddress] = Form(cast("Callable[[str, Json], OperatorAddress]", parse_address))
 #: For a class that checks its fields itself, when it is made.
 CHECKED_BY_CLASS: Form[Any] = Form(lambda _, value: value)
@@ -281,7 +296,7 @@ def decode(kind: type[T], value: Json, name: str = "params") -> T:
 def decode_canonical(kind: type[T], content: str, name: str) -> T:
     """Read a message from the very text that ``encode`` makes of it, and from no other: one content has one text."""
     try:
-        message = decode(kind, load(content), name)
+        message = form_of(kind).read(name, load(content))
     except ProtocolError as error:
         raise InvalidFieldError(name, f"are no text of this protocol: {error.message}") from error
     if encode(message) != content:
@@ -308,6 +323,15 @@ def decode_base64(field: str, text: object) -> str:
     if base64.b64encode(raw).decode() != encoded:
         raise InvalidFieldError(field, "must be Base64 in its canonical form")
     return decoded
+
+
+def check_token(name: str, value: object) -> str:
+    """Check an opaque value (key id, transaction id) that the grammar of results can carry."""
+    if not isinstance(value, str) or _TOKEN.fullmatch(value) is None:
+        raise InvalidFieldError(
+            name, "must be 1 to 256 printable ASCII characters other than ':', ';' and '='"
+        )
+    return value
 
 
 def load_text(text: object) -> Json:

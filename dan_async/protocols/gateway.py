@@ -36,12 +36,11 @@ from dan_async.protocols.setups import (
     decode_keygen_setup,
     decode_passkey_setup,
     decode_signgen_setup,
-    encode_keygen_setup,
     encode_passkey_setup,
     encode_signgen_setup,
     ephemeral_key_metadata,
+    keygen_members,
     keygen_metadata,
-    keygen_shown_to_wallet,
 )
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, KeyAlgorithm
@@ -138,11 +137,9 @@ def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> 
 # --- the authentication object: the name of the asker, and the signature ----------------------------------------------
 
 
-def encode_authentication(auth: UserAuthentication) -> str:
-    return (
-        f'{{"credentials":{{"credentials":{quote(auth.credentials)},"method":{quote(auth.method)},"id":{quote(auth.id)}}},'
-        f'"signature":{quote(auth.signature)}}}'
-    )
+def authentication_members(auth: UserAuthentication) -> dict[str, Any]:
+    credentials = {"credentials": auth.credentials, "method": auth.method, "id": auth.id}
+    return {"credentials": credentials, "signature": auth.signature}
 
 
 def read_authentication(value: Json) -> UserAuthentication:
@@ -210,8 +207,9 @@ class GatewayProtocol(ABC):
     def encode_claim(self, claim: EphemeralClaim) -> str:
         """Write the ephemeral claim: tag 2 of a setup."""
         self.check_claim(claim)
-        algorithm = f',"signAlg":"{claim.sign_alg}"' if self.has_names else ""
-        return f'{{"ephId":{quote(claim.eph_id)},"ephPK":"0x{claim.eph_pk.hex()}","expiry":{claim.expiry}{algorithm}}}'
+        algorithm = {"signAlg": claim.sign_alg} if self.has_names else {}
+        public_key = f"0x{claim.eph_pk.hex()}"
+        return dump({"ephId": claim.eph_id, "ephPK": public_key, "expiry": claim.expiry, **algorithm})
 
     def decode_claim(self, text: str) -> EphemeralClaim:
         algorithm = ("signAlg",) if self.has_names else ()
@@ -281,7 +279,7 @@ class GatewayProtocol(ABC):
 
     def encode_setup(self, setup: Setup) -> str:
         if isinstance(setup, KeygenSetup):
-            return encode_keygen_setup(setup, has_names=self.has_names)
+            return dump(keygen_members(setup, has_names=self.has_names))
         if isinstance(setup, SigngenSetup):
             return encode_signgen_setup(setup, has_names=self.has_names)
         if isinstance(setup, EphemeralKeySetup):
@@ -329,7 +327,7 @@ class GatewayProtocol(ABC):
         """Build the typed data that the owner's wallet signs: metadata exactly as it is, but for the permissions."""
         self.check_operation(operation)
         if isinstance(setup, KeygenSetup):
-            shown_members = keygen_shown_to_wallet(setup, has_names=self.has_names)
+            shown_members = keygen_members(setup, has_names=self.has_names, is_shown=True)
             return owner_request("KeygenSetupOpts", shown_members, challenge)
         if isinstance(setup, EphemeralKeySetup):
             return owner_request(self.change_type, self._change_members(setup), challenge)
@@ -414,7 +412,7 @@ class GatewayProtocol(ABC):
         return {only(tuple(slots), f"setups of {operation}"): decode_challenge(frame)}
 
     def encode_authentications(self, operation: str, found: Mapping[str, UserAuthentication]) -> str:
-        return encode_authentication(only(tuple(found.values()), f"authentications of {operation}"))
+        return dump(authentication_members(only(tuple(found.values()), f"authentications of {operation}")))
 
     def decode_authentications(
         self, operation: str, frame: str, slots: Collection[str]

@@ -21,7 +21,7 @@ from dan_async.protocols.setups import (
     EphemeralClaim,
     EphemeralKeySetup,
     decode_metadata,
-    metadata_shown_to_wallet,
+    metadata_members,
 )
 from dan_async.protocols.sign_request import SignRequest, decode_wrapped, encode_wrapped
 from dan_async.types import Json, KeyAlgorithm
@@ -46,7 +46,11 @@ class Gateway0_3(GatewayProtocol):  # noqa: N801 - the revision's number
     def _change_members(self, setup: EphemeralKeySetup) -> dict[str, Any]:
         if setup.n is None or setup.key_id is None:
             raise InvalidFieldError("n" if setup.n is None else "key_id", "is needed in revision 0.3")
-        return {"n": setup.n, "key_id": setup.key_id, "metadata": metadata_shown_to_wallet(setup.metadata)}
+        return {
+            "n": setup.n,
+            "key_id": setup.key_id,
+            "metadata": metadata_members(setup.metadata, is_shown=True),
+        }
 
     def _read_change(self, value: Json) -> EphemeralKeySetup:
         found = members(value, "setup", ("n", "key_id", "metadata"))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dan_async._json import dump, load, quote
+from dan_async._json import dump, load
 from dan_async._values import check_text, shown
 from dan_async.errors import ChallengeError, InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import load_text, members
@@ -21,8 +21,8 @@ from dan_async.protocols.gateway import (
     GatewayProtocol,
     Operation,
     Revision,
+    authentication_members,
     check_challenge,
-    encode_authentication,
     is_challenge,
     read_authentication,
 )
@@ -33,7 +33,7 @@ from dan_async.protocols.setups import (
     EphemeralKeySetup,
     UserAuthentication,
     decode_metadata,
-    metadata_shown_to_wallet,
+    metadata_members,
 )
 from dan_async.protocols.sign_request import SignRequest, decode_keyed, encode_keyed
 from dan_async.types import Json, KeyAlgorithm
@@ -66,7 +66,7 @@ class Gateway1(GatewayProtocol):
     def _change_members(self, setup: EphemeralKeySetup) -> dict[str, Any]:
         if setup.n is not None or setup.key_id is not None:
             raise InvalidFieldError("key_id" if setup.n is None else "n", "is not on the wire in revision 1")
-        return {"metadata": metadata_shown_to_wallet(setup.metadata)}
+        return {"metadata": metadata_members(setup.metadata, is_shown=True)}
 
     def _read_change(self, value: Json) -> EphemeralKeySetup:
         found = members(value, "setup", ("metadata",))
@@ -122,14 +122,32 @@ class Gateway1(GatewayProtocol):
         return super().encode_challenges(operation, challenges)
 
     def decode_challenges(self, operation: str, frame: str, slots: Collection[str]) -> dict[str, str]:
-        if operation == Operation.KEYGEN:
-            return _decode_challenge_object(frame, slots)
-        return super().decode_challenges(operation, frame, slots)
+        if operation != Operation.KEYGEN:
+            return super().decode_challenges(operation, frame, slots)
+        try:
+            found = load(frame) if isinstance(frame, str) else None
+        except ProtocolError:
+            found = None
+        if (
+            not isinstance(found, dict)
+            or set(found) != set(slots)
+            or not all(map(is_challenge, found.values()))
+        ):
+            raise ChallengeError(
+                f"the challenge is not a JSON object with 64 hex digits for each of {', '.join(slots)}: "
+                f"the gateway sent {shown(frame)}",
+                hint="Check the gateway's URL and revision; nothing was signed",
+            )
+        # One signature would do for two keys otherwise: the typed data does not name the algorithm.
+        if len(found) > 1 and len({value.lower() for value in found.values()}) != len(found):
+            raise ChallengeError(
+                "the gateway gave two algorithms the same challenge", hint="Nothing was signed"
+            )
+        return {slot: found[slot] for slot in slots}
 
     def encode_authentications(self, operation: str, found: Mapping[str, UserAuthentication]) -> str:
         del operation
-        entries = [f"{quote(slot)}:{encode_authentication(auth)}" for slot, auth in found.items()]
-        return f"{{{','.join(entries)}}}"
+        return dump({slot: authentication_members(auth) for slot, auth in found.items()})
 
     def decode_authentications(
         self, operation: str, frame: str, slots: Collection[str]
@@ -154,32 +172,13 @@ class Gateway1(GatewayProtocol):
         self, operation: str, texts: Sequence[str], found: Mapping[str, UserAuthentication]
     ) -> str:
         """Write the one frame: the setup frame as a string, and the authentication frame."""
-        setup_frame = self.join_setups(operation, texts)
-        return (
-            f'{{"setupOpts":{quote(setup_frame)},"userSigs":{self.encode_authentications(operation, found)}}}'
-        )
+        signatures = {slot: authentication_members(auth) for slot, auth in found.items()}
+        return dump({"setupOpts": self.join_setups(operation, texts), "userSigs": signatures})
 
     def decode_oneshot(self, frame: str) -> tuple[str, Json]:
         """Return the setup frame, for ``split_setups``, and the authentications, for ``read_authentications``."""
         found = members(load_text(frame), "request", ("setupOpts", "userSigs"))
         return check_text("setupOpts", found["setupOpts"], most=MOST_SETUP), found["userSigs"]
-
-
-def _decode_challenge_object(frame: object, names: Collection[str]) -> dict[str, str]:
-    try:
-        found = load(frame) if isinstance(frame, str) else None
-    except ProtocolError:
-        found = None
-    if not isinstance(found, dict) or set(found) != set(names) or not all(map(is_challenge, found.values())):
-        raise ChallengeError(
-            f"the challenge is not a JSON object with 64 hex digits for each of {', '.join(names)}: "
-            f"the gateway sent {shown(frame)}",
-            hint="Check the gateway's URL and revision; nothing was signed",
-        )
-    # One signature would do for two keys otherwise: the typed data does not name the algorithm.
-    if len(found) > 1 and len({value.lower() for value in found.values()}) != len(found):
-        raise ChallengeError("the gateway gave two algorithms the same challenge", hint="Nothing was signed")
-    return {name: found[name] for name in names}
 
 
 REVISION_1 = Gateway1()

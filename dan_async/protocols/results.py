@@ -17,6 +17,7 @@ from attrs import evolve, field, frozen
 from dan_async._values import check_algorithm, check_int, from_hex, required, shown
 from dan_async.crypto.curve import compress
 from dan_async.errors import InvalidFieldError, ProtocolError
+from dan_async.protocols.fields import PRINTABLE, check_token
 from dan_async.types import KeyAlgorithm, MpcKeyId
 
 #: The only word that the gateway answers when an operation has no other result.
@@ -27,11 +28,6 @@ _MOST_RESULTS = 64
 
 _MOST_LENGTH = 64 * 1024
 
-# Printable ASCII but for the grammar's own marks.
-_PRINTABLE = "[!-9<>-~]{1,256}"
-
-_TOKEN = re.compile(rf"{_PRINTABLE}\Z")
-
 _HEX = re.compile(r"[0-9a-fA-F]+\Z")
 
 _SIGNATURE_DIGITS = 128
@@ -40,15 +36,6 @@ _ED25519_LENGTH = 32
 
 #: Length of a SEC1 point by its first byte.
 _SEC1_LENGTHS = {2: 33, 3: 33, 4: 65}
-
-
-def check_token(name: str, value: object) -> str:
-    """Check an opaque value (key id, transaction id) that the grammar can carry."""
-    if not isinstance(value, str) or _TOKEN.match(value) is None:
-        raise InvalidFieldError(
-            name, "must be 1 to 256 printable ASCII characters other than ':', ';' and '='"
-        )
-    return value
 
 
 @frozen(kw_only=True)
@@ -142,7 +129,7 @@ def _split(kind: str, frame: object, keys: tuple[str, ...]) -> Sequence[Sequence
 @lru_cache(maxsize=8)
 def _grammar(keys: tuple[str, ...]) -> re.Pattern[str]:
     """Return the grammar of one result."""
-    return re.compile(":".join(rf"{key}=({_PRINTABLE})" for key in keys) + r"\Z")
+    return re.compile(":".join(rf"{key}=({PRINTABLE})" for key in keys) + r"\Z")
 
 
 def _split_in_steps(kind: str, frame: str, keys: tuple[str, ...]) -> list[list[str]]:
@@ -163,7 +150,7 @@ def _split_in_steps(kind: str, frame: str, keys: tuple[str, ...]) -> list[list[s
                 raise _broken(kind, f"{key} is not in its place", frame)
         values = [value for _, _, value in pairs]
         for key, value in zip(keys, values, strict=True):
-            if _TOKEN.match(value) is None:
+            if re.fullmatch(PRINTABLE, value) is None:
                 raise _broken(kind, f"{key} must be 1 to 256 printable characters", frame)
         results.append(values)
     return results

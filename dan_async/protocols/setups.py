@@ -96,13 +96,13 @@ def ephemeral_key_metadata(claim_text: str, key_id: str) -> tuple[TaggedValue, .
     return (TaggedValue(TAG_KEY_ID, key_id), TaggedValue(TAG_CLAIM, claim_text))
 
 
-def metadata_shown_to_wallet(metadata: tuple[TaggedValue, ...]) -> Json:
-    """Return the entries that the owner's wallet signs: all but the permissions."""
-    return _metadata_members(tuple(entry for entry in metadata if entry.tag != TAG_PERMISSIONS))
-
-
-def _metadata_members(metadata: tuple[TaggedValue, ...]) -> Json:
-    return [{"tag": entry.tag, "value": entry.value} for entry in metadata]
+def metadata_members(metadata: tuple[TaggedValue, ...], *, is_shown: bool = False) -> list[Json]:
+    """Return the entries as JSON values. The owner's wallet is shown, and signs, all but the permissions."""
+    return [
+        {"tag": entry.tag, "value": entry.value}
+        for entry in metadata
+        if not (is_shown and entry.tag == TAG_PERMISSIONS)
+    ]
 
 
 def decode_metadata(
@@ -222,8 +222,12 @@ class WrittenSetup:
 # --- their texts: revisions with names say the distributed key's algorithm --------------------------------------------
 
 
-def encode_keygen_setup(setup: KeygenSetup, *, has_names: bool) -> str:
-    return dump(_keygen_members(setup, _metadata_members(setup.metadata), has_names=has_names))
+def keygen_members(setup: KeygenSetup, *, has_names: bool, is_shown: bool = False) -> dict[str, Any]:
+    """Return the setup as JSON values, or as the owner's wallet is shown it; its type has neither label nor algorithm."""
+    label = {} if setup.key_label is None else {"key_label": setup.key_label}
+    metadata = metadata_members(setup.metadata, is_shown=is_shown)
+    algorithm = _algorithm_member(setup.sign_alg, has_names=has_names)
+    return {"t": setup.t, "n": setup.n, **label, "metadata": metadata, **algorithm}
 
 
 def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:
@@ -238,17 +242,6 @@ def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:
         key_label=found.get("key_label"),
         sign_alg=_read_algorithm(found),
     )
-
-
-def keygen_shown_to_wallet(setup: KeygenSetup, *, has_names: bool) -> dict[str, Any]:
-    """Return the setup's members without the permissions. The EIP-712 type covers neither label nor algorithm."""
-    return _keygen_members(setup, metadata_shown_to_wallet(setup.metadata), has_names=has_names)
-
-
-def _keygen_members(setup: KeygenSetup, metadata: Json, *, has_names: bool) -> dict[str, Any]:
-    label = {} if setup.key_label is None else {"key_label": setup.key_label}
-    algorithm = _algorithm_member(setup.sign_alg, has_names=has_names)
-    return {"t": setup.t, "n": setup.n, **label, "metadata": metadata, **algorithm}
 
 
 def encode_signgen_setup(setup: SigngenSetup, *, has_names: bool) -> str:

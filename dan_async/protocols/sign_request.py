@@ -18,8 +18,7 @@ from dan_async._values import MAX_SAFE_INT, check_int, check_text, from_hex, mem
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import personal_message_digest
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols.fields import load_text, members
-from dan_async.protocols.results import check_token
+from dan_async.protocols.fields import check_token, load_text, members
 from dan_async.user_operation import user_operation_from_dict, user_operation_hash
 
 #: Longest inner message, in characters.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args, runtime_checkable
 
 from attrs import asdict, evolve, field, frozen
@@ -14,6 +15,7 @@ from dan_async._values import (
     check_int,
     check_list,
     check_private_key_hex,
+    check_reference,
     check_text,
     from_hex,
     optional,
@@ -22,10 +24,14 @@ from dan_async._values import (
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, StoreClockError
+from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanSessionKeyPayload
-from dan_async.types import Address, KeyAlgorithm, RequestId, new_request_id
+from dan_async.types import Address, KeyAlgorithm, RequestId
 
-#: pending: asked for, its outcome not known; active: usable; failed: no key was made.
+_log = logging.getLogger(__name__)
+
+#: pending: asked for, its outcome not known; active: usable; expired: its time was over by the clock of whoever said so,
+#: which may have been wrong; failed: no key was made.
 SessionState: TypeAlias = Literal["pending", "active", "revoked", "expired", "failed"]
 STATES: tuple[SessionState, ...] = get_args(SessionState)
 
@@ -33,8 +39,8 @@ STATES: tuple[SessionState, ...] = get_args(SessionState)
 _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
     "pending": frozenset({"pending", "active", "failed", "expired"}),
     "active": frozenset({"active", "revoked", "expired"}),
-    "revoked": frozenset({"expired"}),
-    "expired": frozenset(),
+    "revoked": frozenset(),
+    "expired": frozenset({"pending", "active"}),
     "failed": frozenset(),
 }
 
@@ -93,6 +99,8 @@ class StoredSession:
         intent: The request; None for a session that was made elsewhere.
         session: The session; None until there is one.
         problem: Why it failed, or why its outcome is not known; never a secret.
+        worker: The process that works on a pending record; empty if none does.
+        busy_until: When that process will have given it up at the latest, in Unix milliseconds.
 
     Raises:
         InvalidFieldError: A field is wrong; its value is not repeated.
@@ -105,10 +113,12 @@ class StoredSession:
     expires_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
     created_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
     updated_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
-    reference: str | None = field(default=None, validator=optional(check_text, most=200))
+    reference: str | None = field(default=None, validator=optional(check_reference))
     intent: KeygenIntent | None = None
     session: DanSessionKeyPayload | None = None
     problem: str = field(default="", validator=required(check_text, least=0, most=2000))
+    worker: str = field(default="", validator=required(check_text, least=0, most=200))
+    busy_until: int = field(default=0, validator=required(check_int, least=0, most=MAX_SAFE_INT))
 
     def __attrs_post_init__(self) -> None:
         from_hex(self.record_id, field="record_id", length=32, prefix=True)
@@ -176,7 +186,7 @@ class StoredSession:
         problem: str | None = None,
     ) -> Self:
         """
-        Return the record in another state.
+        Return the record in another state, with nobody at work on it.
 
         Args:
             state: The state that follows.
@@ -195,6 +205,8 @@ class StoredSession:
             updated_at=max(int(now * 1000), self.updated_at),
             session=session or self.session,
             problem=self.problem if problem is None else problem,
+            worker="",
+            busy_until=0,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -272,10 +284,12 @@ class Page:
     Args:
         records: The records.
         next: Where the next page begins, for *after*; None after the last one.
+        unreadable: The ids of records that match, and are encrypted with a key that is not known here.
     """
 
     records: tuple[StoredSession, ...]
     next: str | None = None
+    unreadable: tuple[RequestId, ...] = ()
 
 
 @runtime_checkable
@@ -308,10 +322,16 @@ class SessionStore(Protocol):
         """
         Go through the records that match, oldest first, a page at a time.
 
-        Changes made meanwhile may be seen or not; nothing is seen twice.
+        Changes made meanwhile may be seen or not; nothing is seen twice. Records that are encrypted with a key that is not
+        known here are passed over, with a warning in the log.
         """
         page = await self.list_page(where)
         while True:
+            if page.unreadable:
+                count, example = len(page.unreadable), page.unreadable[0]
+                _log.warning(
+                    "%d records are encrypted with a key that is not known here: %s …", count, example
+                )
             for record in page.records:
                 yield record
             if page.next is None:
@@ -387,10 +407,9 @@ class SessionStore(Protocol):
         ...
 
 
-def page_of(records: Sequence[StoredSession], *, is_last: bool) -> Page:
-    """Return a page with the cursor that ``page_start`` reads: time and id of its last record."""
-    cursor = None if is_last else f"{records[-1].created_at}.{records[-1].record_id}"
-    return Page(records=tuple(records), next=cursor)
+def cursor_after(record: Any) -> str:
+    """Return the cursor that ``page_start`` reads: time and id of a page's last record."""
+    return f"{record.created_at}.{record.record_id}"
 
 
 def page_start(limit: object, after: str | None) -> tuple[int, str] | None:
@@ -406,7 +425,7 @@ def page_start(limit: object, after: str | None) -> tuple[int, str] | None:
 
 def ended_by(now: float) -> SessionFilter:
     """Return the filter of records to be marked as expired; *now* is in Unix seconds."""
-    return SessionFilter(state=("pending", "active", "revoked"), expires_by=max(0, int(now)))
+    return SessionFilter(state=("pending", "active"), expires_by=max(0, int(now)))
 
 
 def conflict(record_id: str, expected: SessionState, found: str | None) -> RecordConflictError:

@@ -6,20 +6,22 @@ import asyncio
 import os
 import random
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import sqlalchemy.exc as sa_errors
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from dan_async.deadline import Deadline
+from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     InvalidFieldError,
     RecordConflictError,
+    StoreConnectionError,
     StoreCorruptedError,
     StoreError,
     StoreLockedError,
@@ -27,6 +29,8 @@ from dan_async.errors import (
     StoreUnavailableError,
     require_extra,
 )
+
+T = TypeVar("T")
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -69,10 +73,92 @@ def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
         sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
     require_extra("asyncpg", extra="storage", purpose="A store in PostgreSQL")
-    settings = {"lock_timeout": str(int(lock_wait_s * 1000)), "application_name": "dan-async"}
+    settings = {
+        "lock_timeout": str(int(lock_wait_s * 1000)),
+        "application_name": "dan-async",
+        # So that the server gives up the locks of a client that vanished.
+        "idle_in_transaction_session_timeout": str(int(lock_wait_s * 1000) + 30_000),
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+    }
     return create_async_engine(
-        url, pool_pre_ping=True, connect_args={"server_settings": settings, "timeout": 10.0}
+        url, pool_size=5, max_overflow=5, connect_args={"server_settings": settings, "timeout": 10.0}
     )
+
+
+#: How long a connection may take to close, in seconds; then it is cut.
+_GOODBYE_S = 0.5
+
+
+class Database:
+    """
+    An engine of which every use ends in time.
+
+    A use whose connection breaks, or gets no answer, is tried once more over a new connection. Its caller may be cancelled
+    at any time and does not wait for the connection that it leaves behind.
+    """
+
+    def __init__(self, url: sa.URL, *, lock_wait_s: float, answer_wait_s: float) -> None:
+        self.engine = make_engine(url, lock_wait_s=lock_wait_s)
+        self._limit_s = lock_wait_s + answer_wait_s
+        self._uses: set[asyncio.Task[Any]] = set()
+        self._silent_at = 0.0  # connections from before have got no answer, or may not get one
+        sa.event.listen(self.engine.sync_engine, "connect", _note_age)
+        sa.event.listen(self.engine.sync_engine, "checkout", self._replace_suspects)
+
+    async def use(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Return the result of *work* on a connection. It must be harmless to repeat."""
+        task = asyncio.create_task(self._try_twice(work), name="session store")
+        self._uses.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+
+    async def aclose(self) -> None:
+        """End every use, and close every connection."""
+        await cancel_and_wait(self._uses)
+        while True:
+            try:
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self.engine.dispose()
+            except TimeoutError:
+                continue  # it cut the connection that did not answer; the others are left
+            return
+
+    async def _try_twice(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        try:
+            return await self._try(work)
+        except StoreConnectionError:
+            return await self._try(work)
+
+    async def _try(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        with translated():
+            try:
+                async with asyncio.timeout(self._limit_s), self.engine.connect() as connection:
+                    return await work(connection)
+            except TimeoutError as error:
+                self._silent_at = time.monotonic()
+                raise StoreConnectionError(
+                    f"the database gave no answer within {self._limit_s:g} s",
+                    hint="Look at the server and at the network between; a change may have been made",
+                ) from error
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._uses.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as seen: the caller may have gone
+
+    def _replace_suspects(self, _: Any, record: Any, __: Any) -> None:
+        if record.info["made_at"] < self._silent_at:
+            raise sa_errors.DisconnectionError("it is older than one that got no answer")
+
+
+def _note_age(_: Any, record: Any) -> None:
+    record.info["made_at"] = time.monotonic()
 
 
 def make_file(url: sa.URL) -> None:
@@ -188,6 +274,7 @@ def _found_revision(connection: sa.Connection) -> str | None:
 
 
 _KEPT = "Nothing was changed; what was saved before is kept"
+_BROKE = ("the connection to the database broke", "Look at the server; then call again")
 
 #: SQLite's primary result codes (the low byte of the extended ones).
 _SQLITE: dict[int, tuple[type[StoreError], str, str]] = {
@@ -222,11 +309,8 @@ _POSTGRESQL: dict[str, tuple[type[StoreError], str, str]] = {
     "42P01": (StoreSchemaError, "a table of the store is missing", "Open the store anew"),
     "53": (StoreUnavailableError, "the database has no resources left", _KEPT),
     "57": (StoreUnavailableError, "the database is shutting down or starting", _KEPT),
-    "08": (
-        StoreUnavailableError,
-        "the connection to the database broke",
-        "Look at the server; then call again",
-    ),
+    "57P01": (StoreConnectionError, *_BROKE),
+    "08": (StoreConnectionError, *_BROKE),
     "28": (StoreUnavailableError, "the database refused the login", "Look at user and password of the URL"),
     "3D": (StoreUnavailableError, "there is no such database", "Make it: createdb"),
     "XX": (StoreCorruptedError, "the database reports damaged data", "Look at the server's log"),
@@ -263,6 +347,8 @@ def translate(error: BaseException) -> StoreError:
         if found is not None:
             kind, message, hint = found
             return kind(message, hint=hint)
+    if isinstance(error, sa_errors.DBAPIError) and error.connection_invalidated:
+        return StoreConnectionError(_BROKE[0], hint=_BROKE[1])
     for cause in _causes(error):
         if isinstance(cause, OSError):  # TimeoutError is one
             reason = cause.strerror or type(cause).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 
-from dan_async._values import check_instance, check_number, check_text, setting
+from dan_async._values import check_instance, check_number, check_reference, setting
 from dan_async.errors import RecordConflictError
 from dan_async.storage.base import (
     Page,
@@ -16,8 +16,8 @@ from dan_async.storage.base import (
     check_clock,
     check_state,
     conflict,
+    cursor_after,
     ended_by,
-    page_of,
     page_start,
 )
 from dan_async.types import Clock, RequestId
@@ -52,10 +52,10 @@ class MemorySessionStore(SessionStore):
         self._records[record.record_id] = record
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        return self._records.get(RequestId(check_text("record_id", record_id)))
+        return self._records.get(RequestId(check_reference("record_id", record_id)))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        record_id = self._by_reference.get(check_text("reference", reference))
+        record_id = self._by_reference.get(check_reference("reference", reference))
         return None if record_id is None else self._records[record_id]
 
     async def list_page(
@@ -68,7 +68,8 @@ class MemorySessionStore(SessionStore):
             (r for r in self._records.values() if wanted.matches(r) and (start is None or _place(r) > start)),
             key=_place,
         )
-        return page_of(found[:limit], is_last=len(found) <= limit)
+        last = None if len(found) <= limit else cursor_after(found[limit - 1])
+        return Page(records=tuple(found[:limit]), next=last)
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
         check_instance("record", record, StoredSession)
@@ -84,13 +85,13 @@ class MemorySessionStore(SessionStore):
 
     def _expect(self, record_id: RequestId, expected: SessionState) -> StoredSession:
         check_state("expected", expected)
-        record = self._records.get(RequestId(check_text("record_id", record_id)))
+        record = self._records.get(RequestId(check_reference("record_id", record_id)))
         if record is None or record.state != expected:
             raise conflict(record_id, expected, None if record is None else record.state)
         return record
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        record = self._records.get(RequestId(check_text("record_id", record_id)))
+        record = self._records.get(RequestId(check_reference("record_id", record_id)))
         if record is None or (expected is not None and record.state != expected):
             return False
         self._remove(record)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 from attrs import asdict, define, field, fields
 
-from dan_async._values import check_instance, check_number, check_seconds, check_text, setting
+from dan_async._values import check_instance, check_number, check_reference, check_seconds, setting
+from dan_async.deadline import OneLoop, cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
     RecordConflictError,
     StoreError,
+    StoreKeyError,
     StoreTamperedError,
+    StoreUnavailableError,
     require_extra,
 )
 from dan_async.storage.base import (
@@ -28,8 +31,8 @@ from dan_async.storage.base import (
     check_clock,
     check_state,
     conflict,
+    cursor_after,
     ended_by,
-    page_of,
     page_start,
 )
 from dan_async.storage.keys import KeySource
@@ -40,12 +43,14 @@ for _module in ("sqlalchemy", "alembic"):
     require_extra(_module, extra="storage", purpose="A session store in a database")
 
 import sqlalchemy as sa  # noqa: E402 - only after it is known to be there
-from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: E402 - same
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert  # noqa: E402 - same
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert  # noqa: E402 - same
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine  # noqa: E402 - same
 
 from dan_async.storage.database import (  # noqa: E402 - same
     READS_ONLY,
+    Database,
     bring_up_to_date,
-    make_engine,
     make_file,
     parse_url,
     sessions_table,
@@ -58,10 +63,14 @@ T = TypeVar("T")
 
 #: How many writes share a commit at most.
 _MOST_TOGETHER = 256
+
+#: How many commits run at the same time at most, and after how many seconds without an answer the next one begins.
+_MOST_AT_ONCE = 4
+_STUCK_S = 1.0
 #: How often a change is tried when the record keeps its state and is written by others meanwhile.
 _TRIES = 5
 
-_LONGEST_LOCK_WAIT_S = 3600.0
+_LONGEST_WAIT_S = 3600.0
 
 
 class SQLAlchemyStore(SessionStore):
@@ -77,6 +86,7 @@ class SQLAlchemyStore(SessionStore):
         keys: The encryption keys.
         migrate: Whether an older schema, or none, may be brought up to date.
         lock_wait_s: How long to wait for somebody else's lock, in seconds.
+        answer_wait_s: How long to wait for the database otherwise, in seconds, before the connection counts as dead.
         clock: The wall clock, in Unix seconds.
 
     Raises:
@@ -91,16 +101,21 @@ class SQLAlchemyStore(SessionStore):
         *,
         migrate: bool = True,
         lock_wait_s: float = 5.0,
+        answer_wait_s: float = 10.0,
         clock: Clock = time.time,
     ) -> None:
         self._url = parse_url(url)
-        check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_LOCK_WAIT_S)
-        self._engine = make_engine(self._url, lock_wait_s=lock_wait_s)
+        check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_WAIT_S)
+        check_seconds("answer_wait_s", answer_wait_s, most=_LONGEST_WAIT_S)
+        self._database = Database(self._url, lock_wait_s=lock_wait_s, answer_wait_s=answer_wait_s)
+        self._answer_wait_s = answer_wait_s
+        self._insert = sqlite_insert if self._url.drivername.startswith("sqlite") else postgresql_insert
         self._sealer = Sealer(keys)
         self._may_migrate = migrate
         self._clock = clock
-        self._writer = GroupWriter(self._engine)
+        self._writer = GroupWriter(self._database)
         self._opening = asyncio.Lock()
+        self._loop = OneLoop("store")
         self._is_open = False
         self._is_closed = False
 
@@ -110,7 +125,7 @@ class SQLAlchemyStore(SessionStore):
     @property
     def engine(self) -> AsyncEngine:
         """SQLAlchemy's engine, for its events."""
-        return self._engine
+        return self._database.engine
 
     async def __aenter__(self) -> Self:
         try:
@@ -135,16 +150,16 @@ class SQLAlchemyStore(SessionStore):
         """
         if self._is_closed:
             raise ClientClosedError("the store was closed", hint="Make a new one")
+        self._loop.check()
         if self._is_open:
             return
         async with self._opening:
             if self._is_open:
                 return
-            with translated():
-                if self._url.drivername.startswith("sqlite"):
+            if self._url.drivername.startswith("sqlite"):
+                with translated():
                     await asyncio.to_thread(make_file, self._url)
-                async with self._engine.begin() as connection:
-                    await connection.run_sync(bring_up_to_date, allowed=self._may_migrate)
+            await self._database.use(self._bring_up_to_date)
             newest = sa.select(sessions_table).order_by(sessions_table.c.updated_at.desc()).limit(1)
             rows = await self._fetch(newest)
             if rows:
@@ -155,23 +170,29 @@ class SQLAlchemyStore(SessionStore):
             await self._sealer.current_key_id()
             self._is_open = True
 
+    async def _bring_up_to_date(self, connection: AsyncConnection) -> None:
+        async with connection.begin():
+            await connection.run_sync(bring_up_to_date, allowed=self._may_migrate)
+
     async def aclose(self) -> None:
         """Finish the writes that wait, and close every connection. May be called twice."""
         if self._is_closed:
             return
+        self._loop.check()
         self._is_closed = True
         try:
-            await self._writer.aclose()
+            await self._writer.aclose(self._answer_wait_s)
         finally:
-            await self._engine.dispose()
+            await self._database.aclose()
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     async def _fetch(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
-        with translated():
-            async with self._engine.connect() as plain:
-                connection = await plain.execution_options(**{READS_ONLY: True})
-                return list((await connection.execute(query)).all())
+        async def fetch(plain: AsyncConnection) -> list[sa.Row[Any]]:
+            connection = await plain.execution_options(**{READS_ONLY: True})
+            return list((await connection.execute(query)).all())
+
+        return await self._database.use(fetch)
 
     async def _first(self, query: sa.Select[Any]) -> StoredSession | None:
         await self.open()
@@ -179,11 +200,11 @@ class SQLAlchemyStore(SessionStore):
         return await self._sealer.open(_sealed(rows[0])) if rows else None
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        check_text("record_id", record_id)
+        check_reference("record_id", record_id)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.record_id == record_id))
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        check_text("reference", reference)
+        check_reference("reference", reference)
         return await self._first(sa.select(sessions_table).where(sessions_table.c.reference == reference))
 
     async def list_page(
@@ -199,16 +220,32 @@ class SQLAlchemyStore(SessionStore):
         rows = await self._fetch(
             query.order_by(sessions_table.c.created_at, sessions_table.c.record_id).limit(limit + 1)
         )
-        records = [await self._sealer.open(_sealed(row)) for row in rows[:limit]]
-        return page_of(records, is_last=len(rows) <= limit)
+        records, unreadable = [], []
+        for row in rows[:limit]:
+            try:
+                records.append(await self._sealer.open(_sealed(row)))
+            except StoreKeyError as error:
+                if error.retryable:
+                    raise  # the key service is down
+                unreadable.append(row.record_id)
+        last = None if len(rows) <= limit else cursor_after(rows[limit - 1])
+        return Page(records=tuple(records), next=last, unreadable=tuple(unreadable))
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     async def save(self, record: StoredSession) -> None:
         check_instance("record", record, StoredSession)
         await self.open()
-        insert = sa.insert(sessions_table).values(**asdict(await self._sealer.seal(record)), version=1)
-        await self._writer.run(lambda connection: int(connection.execute(insert).rowcount))
+        values = {**asdict(await self._sealer.seal(record)), "version": 1}
+        insert = self._insert(sessions_table).values(values).on_conflict_do_nothing()
+
+        def write(connection: sa.Connection) -> None:
+            if connection.execute(insert).rowcount == 0 and not _is_written(connection, values):
+                raise RecordConflictError(
+                    "the store has a record of that id or that reference", request_id=record.record_id
+                )
+
+        await self._writer.run(write)
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
         check_instance("record", record, StoredSession)
@@ -222,7 +259,7 @@ class SQLAlchemyStore(SessionStore):
     async def _change(
         self, record_id: RequestId, expected: SessionState, change: Callable[[StoredSession], StoredSession]
     ) -> StoredSession:
-        check_text("record_id", record_id)
+        check_reference("record_id", record_id)
         check_state("expected", expected)
         await self.open()
         for _ in range(_TRIES):
@@ -244,15 +281,24 @@ class SQLAlchemyStore(SessionStore):
             .where(sessions_table.c.record_id == record.record_id, sessions_table.c.version == version)
             .values(**values, version=version + 1)
         )
-        return await self._writer.run(lambda connection: connection.execute(update).rowcount == 1)
+        return await self._writer.run(
+            lambda connection: connection.execute(update).rowcount == 1 or _is_written(connection, values)
+        )
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        check_text("record_id", record_id)
+        check_reference("record_id", record_id)
         await self.open()
         delete = sa.delete(sessions_table).where(sessions_table.c.record_id == record_id)
         if expected is not None:
             delete = delete.where(sessions_table.c.state == expected)
-        return await self._writer.run(lambda connection: connection.execute(delete).rowcount == 1)
+        found = False
+
+        def write(connection: sa.Connection) -> bool:
+            nonlocal found  # a repetition that finds nothing more may follow a commit whose answer was lost
+            found = connection.execute(delete).rowcount == 1 or found
+            return found
+
+        return await self._writer.run(write)
 
     async def mark_expired(self) -> int:
         await self._check_clock()
@@ -299,13 +345,13 @@ class SQLAlchemyStore(SessionStore):
                 sa.select(sessions_table)
                 .where(sessions_table.c.key_id != current, sessions_table.c.record_id > last)
                 .order_by(sessions_table.c.record_id)
-                .limit(100)
+                .limit(_MOST_TOGETHER)
             )
             if not rows:
                 return count
-            for row in rows:
-                # One that was changed meanwhile is under the current key already.
-                count += await self._update(await self._sealer.open(_sealed(row)), row.version)
+            # One that was changed meanwhile is under the current key already.
+            known = [(await self._sealer.open(_sealed(row)), row.version) for row in rows]
+            count += sum(await asyncio.gather(*(self._update(*changed) for changed in known)))
             last = rows[-1].record_id
 
 
@@ -328,6 +374,12 @@ def _sealed(row: sa.Row[Any]) -> SealedRecord:
     return SealedRecord(**{column.name: getattr(row, column.name) for column in fields(SealedRecord)})
 
 
+def _is_written(connection: sa.Connection, values: Mapping[str, Any]) -> bool:
+    """Whether a record is in the store as it was sealed by this very call: no two are sealed alike."""
+    body = sa.select(sessions_table.c.body).where(sessions_table.c.record_id == values["record_id"])
+    return bool(connection.execute(body).scalar_one_or_none() == values["body"])
+
+
 @define
 class _Write:
     work: Callable[[sa.Connection], Any]
@@ -338,16 +390,18 @@ class _Write:
 
 class GroupWriter:
     """
-    Runs writes one after the other, and commits those together that wait at the same time.
+    Commits writes together that wait at the same time.
 
     A commit waits for the disk. Writes that arrive while one is under way are committed together by the next, so that a
     hundred concurrent callers cost about as many commits as two. Each returns when its own write is durable, and no sooner.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        #: Others are not held up for long by a commit that gets no answer; one file has one writer in any case.
+        self._most_at_once = 1 if database.engine.dialect.name == "sqlite" else _MOST_AT_ONCE
         self._waiting: deque[_Write] = deque()
-        self._group: list[_Write] = []  # being committed
+        self._groups: dict[asyncio.Task[None], list[_Write]] = {}  # being committed
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -355,8 +409,9 @@ class GroupWriter:
         """
         Return the result of *work* once it is durable.
 
-        *work* must change nothing when it raises a ``StoreError``, and is called again, in a transaction of its own, if
-        another write of its group failed. If the caller is cancelled meanwhile, it may be written or not.
+        *work* must change nothing when it raises a ``StoreError``, and be harmless to repeat: it is called again if another
+        write of its group failed, or the answer to its commit was lost. If the caller is cancelled meanwhile, it may be
+        written or not.
         """
         if self._is_closed:
             raise ClientClosedError("the store was closed", hint="Make a new one")
@@ -368,38 +423,45 @@ class GroupWriter:
         result: T = await write.done
         return result
 
-    async def aclose(self) -> None:
-        """Finish the writes that wait, and take no more."""
+    async def aclose(self, timeout_s: float | None = None) -> None:
+        """Finish the writes that wait, for so long, and take no more."""
         self._is_closed = True
         if self._task is not None:
-            await asyncio.wait([self._task])
+            _, late = await asyncio.wait([self._task], timeout=timeout_s)
+            await cancel_and_wait([*late, *self._groups])
 
     async def _work_off(self) -> None:
-        while self._waiting:
-            self._group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_TOGETHER))]
-            await self._commit_group(self._group)
-        self._group = []
+        while self._waiting or self._groups:
+            if self._waiting and len(self._groups) < self._most_at_once:
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_TOGETHER))]
+                task = asyncio.create_task(self._commit_group(group), name="session store commit")
+                self._groups[task] = group
+                task.add_done_callback(self._ended)
+            await asyncio.wait(self._groups, timeout=_STUCK_S, return_when=asyncio.FIRST_COMPLETED)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Leave nobody waiting for ever when the task was cancelled or failed."""
+        """Leave nobody waiting for ever when a task was cancelled or failed."""
+        left = self._groups.pop(task, [])
         if not task.cancelled() and task.exception() is None:
             return
-        for write in (*self._group, *self._waiting):
+        if task is self._task:
+            left = [*self._waiting]
+            self._waiting.clear()
+        for write in left:
             if not write.done.done():
                 write.done.set_exception(ClientClosedError("the store was stopped while it was writing"))
-        self._group = []
-        self._waiting.clear()
 
     async def _commit_group(self, group: list[_Write]) -> None:
         try:
             await self._commit(group)
         except Exception as error:  # noqa: BLE001 - it is raised to the caller whose write it was
-            if len(group) > 1:
+            if len(group) > 1 and not isinstance(error, StoreUnavailableError):
                 # One of them may be to blame: each gets a transaction of its own.
                 for write in group:
                     await self._commit_group([write])
                 return
-            group[0].error = error
+            for write in group:
+                write.error = error
         for write in group:
             if write.done.done():  # the caller was cancelled
                 continue
@@ -417,6 +479,8 @@ class GroupWriter:
                 except StoreError as error:
                     write.error = error
 
-        with translated():
-            async with self._engine.begin() as connection:
+        async def commit(connection: AsyncConnection) -> None:
+            async with connection.begin():
                 await connection.run_sync(run_all)
+
+        await self._database.use(commit)

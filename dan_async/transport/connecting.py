@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import heapq
-import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -271,82 +269,6 @@ def _os_reason(error: OSError) -> str:
 
 def _tls_reason(error: OSError) -> str:
     return (error.reason or type(error).__name__) if isinstance(error, ssl.SSLError) else _os_reason(error)
-
-
-# --- time limits ------------------------------------------------------------------------------------------------------
-
-
-class WaitLimits:
-    """
-    Calls back whoever waits too long, with one timer for all waits on one event loop.
-
-    A timer of asyncio's for each wait costs several times as much, most of it in a heap of timers that were cancelled.
-    Here the timer is set to the earliest limit, and waits that have ended are simply no longer pending when it fires.
-    """
-
-    __slots__ = ("_fires_at", "_heap", "_last", "_pending", "_timer", "loop")
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._pending: dict[int, Callable[[], object]] = {}
-        self._heap: list[tuple[float, int]] = []
-        self._last = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._fires_at = math.inf
-
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    def begin(self, limit_s: float, on_late: Callable[[], object]) -> int:
-        """Have *on_late* called in *limit_s* seconds unless ``end`` is, with the number that this returns."""
-        self._last = number = self._last + 1
-        self._pending[number] = on_late
-        when = self.loop.time() + limit_s
-        heap = self._heap
-        heapq.heappush(heap, (when, number))
-        if when < self._fires_at:
-            self._set_timer(when)
-        elif len(heap) > 4 * len(self._pending) + 64:
-            # Mostly waits that have ended: sweeping them out is paid for by their number.
-            heap[:] = [entry for entry in heap if entry[1] in self._pending]
-            heapq.heapify(heap)
-        return number
-
-    def end(self, number: int) -> None:
-        """Forget a wait. May be called twice."""
-        self._pending.pop(number, None)
-
-    def _set_timer(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_at(when, self._fire)
-        self._fires_at = when
-
-    def _fire(self) -> None:
-        # A timer may fire early by as much as the clock can tell; it is not set again for that.
-        now = max(self.loop.time(), self._fires_at)
-        self._timer = None
-        self._fires_at = math.inf
-        heap = self._heap
-        while heap:
-            when, number = heap[0]
-            if number not in self._pending:
-                heapq.heappop(heap)
-            elif when <= now:
-                heapq.heappop(heap)
-                self._pending.pop(number)()
-            else:
-                self._set_timer(when)
-                return
-
-    def close(self) -> None:
-        """Forget every wait."""
-        self._pending.clear()
-        self._heap.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._fires_at = math.inf
 
 
 # --- calls under way --------------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from dan_async._json import MAX_MARKS, has_too_many_values, is_too_deep
+from dan_async._json import check_extent
 from dan_async.errors import InvalidFieldError, ProtocolError, RpcError
 from dan_async.types import Json
 
@@ -75,6 +76,7 @@ def shorten(text: str) -> str:
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
 
 
+@lru_cache(maxsize=64)  # a program calls the same few again and again
 def check_method(method: str) -> str:
     """Check a method's name, so that it can stand in JSON text as it is."""
     if not isinstance(method, str) or not _METHOD.match(method):
@@ -121,10 +123,7 @@ def decode_reply(text: str) -> Reply:
     Raises:
         ProtocolError: It is not a reply. Its content is not repeated.
     """
-    if has_too_many_values(text, MAX_MARKS):
-        raise ProtocolError("the reply holds too many values, or is nested too deeply")
-    if is_too_deep(text, MAX_DEPTH):
-        raise ProtocolError("the reply is nested too deeply")
+    check_extent(text, "the reply", MAX_DEPTH)
     try:
         value = _DECODER.decode(text)
     except ValueError:

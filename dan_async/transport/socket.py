@@ -15,7 +15,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
@@ -34,7 +34,6 @@ from dan_async.errors import (
 )
 from dan_async.transport.connecting import (
     InFlight,
-    WaitLimits,
     client_ssl,
     connect_error,
     make_session,
@@ -89,12 +88,14 @@ class Started(Generic[T]):
     A task would cost two turns of the event loop, and a time limit or a watch is of use only where something is waited for.
     """
 
-    __slots__ = ("_call", "_result", "_waits_for", "is_done")
+    __slots__ = ("_call", "_waits_for", "is_done", "result")
+
+    #: Of one that is done.
+    result: T
 
     def __init__(self, call: Coroutine[Any, Any, T]) -> None:
         self._call = call
         self._waits_for: asyncio.Future[Any] | None = None
-        self._result: T | None = None
         self.is_done = False
         self._step()
 
@@ -102,12 +103,7 @@ class Started(Generic[T]):
         try:
             self._waits_for = self._call.send(None)
         except StopIteration as ended:
-            self._result, self.is_done = ended.value, True
-
-    @property
-    def result(self) -> T:
-        """The result of one that is done."""
-        return cast("T", self._result)
+            self.result, self.is_done = ended.value, True
 
     def run_on(self) -> bool:
         """Run on as far as that needs no waiting; return whether it is done."""
@@ -128,7 +124,7 @@ class Started(Generic[T]):
                 else:
                     self._step()
         except StopIteration as ended:
-            self._result, self.is_done = ended.value, True
+            self.result, self.is_done = ended.value, True
         finally:
             self._call.close()
         return self.result
@@ -219,7 +215,6 @@ class Socket:
         transport: asyncio.Transport,
         *,
         where: str,
-        limits: WaitLimits,
         clean: Callable[[str], str],
         on_drop: Callable[[Socket], None],
     ) -> None:
@@ -227,7 +222,6 @@ class Socket:
         self._response = response
         self._transport = transport
         self.where = where
-        self._limits = limits
         self._clean = clean
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
@@ -317,9 +311,9 @@ class Socket:
 
     async def receive(self, timeout_s: float | None) -> str:
         """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
-        wait = 0
+        timer = None
         if timeout_s is not None:
-            wait = self._limits.begin(timeout_s, partial(self.end, partial(self._late, timeout_s)))
+            timer = self._loop.call_later(timeout_s, self.end, partial(self._late, timeout_s))
         try:
             if self._ahead is not None:
                 outcome = await self._ahead
@@ -330,7 +324,8 @@ class Socket:
             else:
                 outcome = await self._next()
         finally:
-            self._limits.end(wait)
+            if timer is not None:
+                timer.cancel()
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
@@ -340,16 +335,21 @@ class Socket:
         while True:
             message = await self._ws.receive()
             self._is_heard = True
-            kind = message.type
-            if kind is WSMsgType.TEXT:
+            if message.type is WSMsgType.TEXT:
                 return str(message.data)
-            if kind not in _CONTROL:
-                return await self._end_of(message)
-            if self._is_flood():
-                return await self._violation(_FLOOD, WSCloseCode.POLICY_VIOLATION)
-            # A peer that pings and never reads must not fill the memory with answers.
-            if kind is WSMsgType.PING and self.buffer.is_free:
-                await self._write_control(WSMsgType.PONG, message.data)
+            if (end := await self._see_to(message)) is not None:
+                return end
+
+    async def _see_to(self, message: aiohttp.WSMessage) -> DanError | None:
+        """Act on a message that is no text; return the error of the end, if that is what it brings."""
+        if message.type not in _CONTROL:
+            return await self._end_of(message)
+        if self._is_flood():
+            return await self._violation(_FLOOD, WSCloseCode.POLICY_VIOLATION)
+        # A peer that pings and never reads must not fill the memory with answers.
+        if message.type is WSMsgType.PING and self.buffer.is_free:
+            await self._write_control(WSMsgType.PONG, message.data)
+        return None
 
     def _is_flood(self) -> bool:
         if self._on_end is not None:
@@ -386,17 +386,20 @@ class Socket:
 
     async def _read(self, on_text: Callable[[str], object]) -> None:
         loss: Loss = self._broken
+        end: DanError | None = None
         try:
-            while not isinstance(outcome := await self._next(), DanError):
-                if self.loss is not None:
-                    continue  # only the peer's close frame is waited for
-                try:
-                    on_text(outcome)
-                except ProtocolError as error:
-                    outcome = await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR)
-                    break
-            loss = partial(own_copy, outcome)
-            if isinstance(outcome, ProtocolError) and self.loss is None:
+            while end is None:
+                message = await self._ws.receive()
+                self._is_heard = True
+                if message.type is not WSMsgType.TEXT:
+                    end = await self._see_to(message)
+                elif self.loss is None:  # else only the peer's close frame is waited for
+                    try:
+                        on_text(message.data)
+                    except ProtocolError as error:
+                        end = await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR)
+            loss = partial(own_copy, end)
+            if isinstance(end, ProtocolError) and self.loss is None:
                 self._lose(loss)
                 await self._wait_for_close()
         finally:
@@ -433,8 +436,9 @@ class Socket:
         """Return what came while nothing should have: None, the loss of the connection, or a frame before its turn."""
         if not self.has_more():
             # The loop reads what the system holds in its next turn, and hands it on before the one after that.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            turn = self._loop.create_future()
+            self._loop.call_soon(_release, turn)
+            await turn
             if self._ahead is not None and not self._ahead.done():
                 await asyncio.sleep(0)  # the task takes it
         if self._ahead is None and self._begun is not None and self._begun.run_on():
@@ -524,7 +528,7 @@ class Socket:
     async def finish(self) -> None:
         """Close with the peer's consent; refuse a frame that comes before its close frame."""
         await self._write_close(WSCloseCode.OK)
-        wait = self._limits.begin(CLOSE_GRACE_S, self.drop)
+        timer = self._loop.call_later(CLOSE_GRACE_S, self.drop)
         try:
             while (message := await self._ws.receive()).type in _CONTROL:
                 if self._is_flood():
@@ -535,7 +539,7 @@ class Socket:
                 raise self._violated(f"a frame after its last one: {self._clean(message.data)!r}")
             error = await self._end_of(message)
         finally:
-            self._limits.end(wait)
+            timer.cancel()
             self.drop()
         # It may have gone without a close frame: the last frame was the last all the same.
         if not isinstance(error, ConnectionLostError):
@@ -609,11 +613,6 @@ def _release(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-def _cut(limit: asyncio.Timeout) -> None:
-    if not limit.expired():  # the owner may have cut it off already
-        limit.reschedule(asyncio.get_running_loop().time())
-
-
 def _shown(timeout_s: float | None) -> str:
     # What is left of a limit is not a round number; the limit was.
     return f"{round(timeout_s or 0.0, 2):g} s"
@@ -657,7 +656,6 @@ class SocketOpener:
         self._session: aiohttp.ClientSession | None = None
         self._upgrades: dict[asyncio.Task[Any] | None, aiohttp.ClientResponse] = {}
         self._in_flight = InFlight(self.where)
-        self._limits: WaitLimits | None = None
         self._sockets: set[Socket] = set()
 
     def __repr__(self) -> str:
@@ -686,11 +684,7 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
-        limit = self._in_flight.begin(None)
-        if self._limits is None:
-            self._limits = WaitLimits()
-        limits = self._limits
-        wait = limits.begin(limit_s, partial(_cut, limit))
+        limit = self._in_flight.begin(limit_s)
         try:
             async with limit:
                 ws = await self._open_session().ws_connect(
@@ -703,7 +697,7 @@ class SocketOpener:
                     autoclose=False,
                     compress=0,
                 )
-                return self._socket(ws, self._upgrades[asyncio.current_task()], limits)
+                return self._socket(ws, self._upgrades[asyncio.current_task()])
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
@@ -717,7 +711,6 @@ class SocketOpener:
                 failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         finally:
             self._upgrades.pop(asyncio.current_task(), None)
-            limits.end(wait)
             self._in_flight.end(limit)
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
@@ -733,9 +726,7 @@ class SocketOpener:
         self._upgrades[asyncio.current_task()] = response
         return response
 
-    def _socket(
-        self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse, limits: WaitLimits
-    ) -> Socket:
+    def _socket(self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse) -> Socket:
         connection = response.connection
         if connection is None or connection.transport is None:
             response.close()
@@ -745,7 +736,6 @@ class SocketOpener:
             response,
             connection.transport,
             where=self.where,
-            limits=limits,
             clean=self.clean,
             on_drop=self._sockets.discard,
         )
@@ -769,8 +759,6 @@ class SocketOpener:
         finally:
             for socket in tuple(self._sockets):
                 socket.end(self.closed_error)
-            if self._limits is not None:
-                self._limits.close()
             if self._session is not None:
                 await self._session.close()
 

@@ -7,8 +7,7 @@ import math
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import aiohttp
@@ -18,7 +17,6 @@ from dan_async._values import setting
 from dan_async.config import TransportOptions
 from dan_async.deadline import cancel_and_wait
 from dan_async.errors import ConnectError, InvalidFieldError, ProtocolError, RequestTimeoutError
-from dan_async.transport.connecting import WaitLimits
 from dan_async.transport.rpc import Reply, decode_reply, encode_request
 from dan_async.transport.socket import Loss, Socket, SocketOpener, own_copy
 from dan_async.types import Json
@@ -30,8 +28,6 @@ STABLE_S = 5.0
 MAX_STRAY_REPLIES = 16
 
 _TIMED_OUT = object()
-
-_NOT_SENT = object()
 
 
 # --- waiting between connections --------------------------------------------------------------------------------------
@@ -110,7 +106,6 @@ class Connection:
         self._socket = socket
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._limits = WaitLimits()
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._max_pending = max_pending
         self._in_flight = 0
@@ -149,22 +144,47 @@ class Connection:
                 raise self._timeout_error(method, timeout_s, "no earlier request was answered")
             if left_s is not None:
                 left_s = max(0.0, left_s - (self._loop.time() - start))
+        socket = self._socket
+        self._last_id = request_id = self._last_id + 1
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        timer = None if left_s is None else self._loop.call_later(left_s, _expire, answer)
+        is_sent = False
         try:
-            outcome = await self._exchange(method, params, left_s)
+            if socket.loss is not None:
+                raise socket.loss()
+            self._pending[request_id] = answer
+            has_to_wait = socket.buffer.is_crowded
+            if has_to_wait:
+                await socket.buffer.wait(answer)
+            if not answer.done():
+                # Written only now, and not kept: what waits costs no more than the text that its caller has anyway.
+                text = encode_request(request_id, method, params)
+                is_sent = True
+                await socket.write(text)
+                del text
+                if has_to_wait:
+                    socket.buffer.pass_on()
+            outcome = await answer
+        except UnicodeEncodeError:
+            raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
         finally:
+            if timer is not None:
+                timer.cancel()
+            if self._pending.pop(request_id, None) is not None and is_sent:
+                self._owed += 1
             if self._turns:
                 self._pass_turn_on()
             else:
                 self._in_flight -= 1
-        if type(outcome) is Reply:
-            if outcome.error is not None:
-                raise outcome.error
-            return outcome.result
         if outcome is _TIMED_OUT:
-            raise self._timeout_error(method, timeout_s, "no reply came")
-        if outcome is _NOT_SENT:
-            raise self._timeout_error(method, timeout_s, "the peer does not read")
-        raise outcome()
+            raise self._timeout_error(
+                method, timeout_s, "no reply came" if is_sent else "the peer does not read"
+            )
+        if type(outcome) is not Reply:
+            raise outcome()  # the error of the connection's loss
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.result
 
     async def _take_turn(self, left_s: float | None) -> bool:
         """Wait until an earlier request has ended and left its place; False if that takes too long."""
@@ -191,37 +211,6 @@ class Connection:
                 turn.set_result(None)
                 return
         self._in_flight -= 1
-
-    async def _exchange(self, method: str, params: str, left_s: float | None) -> Any:
-        """Return the reply, or what took its place: a marker, or what makes the error of a loss."""
-        socket = self._socket
-        if socket.loss is not None:
-            return socket.loss
-        self._last_id = request_id = self._last_id + 1
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._pending[request_id] = answer
-        wait = 0 if left_s is None else self._limits.begin(left_s, partial(_expire, answer))
-        is_sent = False
-        try:
-            has_to_wait = socket.buffer.is_crowded
-            if has_to_wait:
-                await socket.buffer.wait(answer)
-            if not answer.done():
-                # Written only now, and not kept: what waits costs no more than the text that its caller has anyway.
-                text = encode_request(request_id, method, params)
-                is_sent = True
-                await socket.write(text)
-                del text
-                if has_to_wait:
-                    socket.buffer.pass_on()
-            outcome = await answer
-        except UnicodeEncodeError:
-            raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
-        finally:
-            self._limits.end(wait)
-            if self._pending.pop(request_id, None) is not None and is_sent:
-                self._owed += 1
-        return _NOT_SENT if outcome is _TIMED_OUT and not is_sent else outcome
 
     def _timeout_error(self, method: str, timeout_s: float | None, why: str) -> RequestTimeoutError:
         return RequestTimeoutError(
@@ -267,10 +256,7 @@ class Connection:
 
     async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
         """Fail what is pending and close the socket; see ``Socket.aclose``."""
-        try:
-            await self._socket.aclose(loss, is_polite=is_polite)
-        finally:
-            self._limits.close()
+        await self._socket.aclose(loss, is_polite=is_polite)
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:
@@ -362,12 +348,12 @@ class WebSocketTransport:
     def __repr__(self) -> str:
         return f"WebSocketTransport({self._where!r})"
 
-    async def call(self, method: str, params: str, *, timeout_s: float | None) -> Json:
+    def call(self, method: str, params: str, *, timeout_s: float | None) -> Coroutine[Any, Any, Json]:
         """Send one request and wait for its reply; see ``Transport.call``."""
         connection = self._connection
         if connection is not None and connection.lost_at is None:
-            return await connection.request(method, params, timeout_s)
-        return await self._call_on_new(method, params, timeout_s)
+            return connection.request(method, params, timeout_s)
+        return self._call_on_new(method, params, timeout_s)
 
     async def _call_on_new(self, method: str, params: str, timeout_s: float | None) -> Json:
         loop = asyncio.get_running_loop()

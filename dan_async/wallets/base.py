@@ -120,6 +120,8 @@ class EoaAuth:
     __slots__ = ("_local", "_timeout_s", "_wallet", "id")
 
     id: Address
+    #: The scheme's name on the wire.
+    method: AuthMethod = "eoa"
 
     def __init__(self, wallet: Wallet, *, timeout_s: float | None = None) -> None:
         self.id = parse_address("wallet.address", wallet.address)
@@ -127,11 +129,6 @@ class EoaAuth:
         # It would hash the same data a second time. A class derived from it may do something else altogether.
         self._local = wallet if type(wallet) is LocalWallet else None
         self._timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
-
-    @property
-    def method(self) -> AuthMethod:
-        """The scheme's name on the wire."""
-        return "eoa"
 
     @property
     def interactive(self) -> bool:

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from dan_async._values import from_hex, to_hex
 from dan_async.crypto.address import point_to_address
-from dan_async.crypto.eip712 import takes_long, typed_data_digest
+from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.hashes import takes_long
 from dan_async.crypto.signature import personal_message_digest, sign_digest, signing_key
 from dan_async.types import Address, Hex, TypedData
 
@@ -27,6 +28,8 @@ class LocalWallet:
     __slots__ = ("_key", "address")
 
     address: Address
+    #: No person is asked.
+    interactive = False
 
     def __init__(self, private_key: str | bytes) -> None:
         secret = (
@@ -36,11 +39,6 @@ class LocalWallet:
         )
         self._key = signing_key(secret)
         self.address = point_to_address(self._key.public_key)
-
-    @property
-    def interactive(self) -> bool:
-        """No person is asked."""
-        return False
 
     async def sign_typed_data(self, typed_data: TypedData) -> Hex:
         """

@@ -72,7 +72,7 @@ async def cancel_at_every_await(gateway: ScriptedGateway, make_network: Any, ope
 )
 async def test_at_every_await(options: dict[str, Any], operation: str, least: int) -> None:
     """Cancelled at its k-th await, for every k there is."""
-    speaks = speaking("0.1") if not options else honest
+    speaks = speaking("0.3") if not options else honest
     async with no_leaks(), scripted(speaks) as gateway:
         url = gateway.url(options.get("api_version", "v1"))
         runs = await cancel_at_every_await(

@@ -74,7 +74,7 @@ class Bench:
     async def call(self, number: int, *, total_s: float = 40) -> None:
         try:
             request = Request("dan_test", json.dumps({"number": number}), lambda value: value)
-            result = await self.node.call(request, deadline=Deadline(total_s))
+            result = await self.node.call(request=request, deadline=Deadline(total_s))
         except DanError as error:
             self.endings.append((number, error))
         else:

@@ -69,7 +69,9 @@ async def waits_at(
         )
         try:
             with pytest.raises((RateLimitedError, NodeUnreachableError)) as caught:
-                await node.call(Request("dan_health", "{}", lambda value: value), deadline=Deadline(total_s))
+                await node.call(
+                    request=Request("dan_health", "{}", lambda value: value), deadline=Deadline(total_s)
+                )
         finally:
             await node.aclose()
     return sleeper.waits, caught.value
@@ -106,7 +108,7 @@ async def test_after_the_cap_the_node_is_really_asked_again(scheme: str) -> None
             rest=RestPolicy(first_s=0.01),
         )
         with pytest.raises(RateLimitedError):
-            await node.call(Request("dan_health", "{}", lambda value: value), deadline=Deadline(5))
+            await node.call(request=Request("dan_health", "{}", lambda value: value), deadline=Deadline(5))
         await node.aclose()
         assert len(asked) == 2
     assert node.health.rests_for_s <= 0.05

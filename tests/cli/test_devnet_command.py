@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -94,17 +96,78 @@ def test_people_get_a_command_to_paste() -> None:
     with running(*TWO) as process:
         assert process.stdout is not None
         lines = []
-        while not lines or "keygen" not in lines[-1]:
+        while len(lines) < 2 or "keygen" not in "".join(lines) or lines[-1].endswith("\\\n"):
             lines.append(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
-    words = lines[-1].split()
+    command = "".join(lines).rpartition("\n\n")[2]
+    assert all(len(line) <= 118 for line in command.splitlines())
+    words = shlex.split(command.replace("\\\n", " "))
     assert words[:2] == ["dan-async", "keygen"]
     assert words.count("--node") == 2
     assert sum("  operator 0x" in line for line in lines) == 2
     assert any("  gateway " in line for line in lines)
     assert "development only" in lines[0]
     assert process.returncode == 0
+
+
+def test_a_network_is_named_once(tmp_path: Path) -> None:
+    """The devnet writes its network file and an owner's key; the printed command works as it stands, and so do others."""
+    network, key = tmp_path / "net.toml", tmp_path / "owner key"
+    options = ["--write", str(network), "--owner-key", str(key), "--storage", str(tmp_path / "kept")]
+    with running(*TWO, *options) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        while "keygen" not in "".join(lines) or lines[-1].endswith("\\\n"):
+            lines.append(process.stdout.readline())
+        command = "".join(lines).rpartition("\n\n")[2]
+        assert (key.stat().st_mode & 0o777, key.read_text()[:2]) == (0o600, "0x")
+        folder = str(Path(sys.executable).parent)
+        environment = {**os.environ, "PATH": folder + os.pathsep + os.environ["PATH"]}
+        session = subprocess.run(
+            command, shell=True, check=True, capture_output=True, text=True, timeout=60, env=environment
+        ).stdout
+        (tmp_path / "session.json").write_text(session)
+        shown = subprocess.run(
+            [f"{folder}/dan-async", "status", "--json"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment | {"DAN_ASYNC_NETWORK": str(network)},
+        ).stdout
+        assert json.loads(shown)["live"] == 2
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    before = network.read_text()
+    kept = key.read_text()
+    with running(*TWO, "--json", *options) as process:
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert (network.read_text(), key.read_text()) == (before, kept)
+    assert (found["threshold"], found["parties"]) == (2, 2)
+
+
+def test_a_node_whose_process_dies_is_named() -> None:
+    """Nobody wonders why a network with --processes has become smaller."""
+    with running(*TWO, "--processes") as process:
+        assert process.stdout is not None
+        while "keygen" not in process.stdout.readline():
+            pass
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        victims = [
+            child
+            for child in children
+            if b"dan_async.devnet.node.process" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+        os.kill(int(victims[0]), signal.SIGKILL)
+        assert process.stderr is not None
+        while "has stopped: its process ended" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
 
 
 def test_storage_keeps_the_nodes_identities(tmp_path: Path) -> None:

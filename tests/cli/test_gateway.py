@@ -38,7 +38,8 @@ def choose(**options: Any) -> Any:
 def test_a_gateway_is_chosen() -> None:
     """Its revision is left to be found out, and 3-of-5 is the usual threshold."""
     choice = choose(gateway=GATEWAY + "/")
-    assert (choice.gateway, choice.revision, choice.api_version) == (GATEWAY, None, "v1")
+    assert choice.file is not None
+    assert (choice.file.gateway, choice.file.revision, choice.file.api_version) == (GATEWAY, None, "v1")
     assert choice.threshold == Threshold(3, 5)
     assert not choice.is_devnet
     assert choice.describe() == "the gateway"

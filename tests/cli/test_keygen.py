@@ -216,7 +216,7 @@ def test_an_unreachable_wallet_gives_exit_code_1(run: Run) -> None:
 
 def test_permissions_and_duration_reach_the_network(run: Run, tmp_path: Path) -> None:
     """A file of permissions and a lifetime are taken."""
-    (tmp_path / "permissions.json").write_text('{"allow": []}')
+    (tmp_path / "permissions.json").write_text('{"permissions": []}')
     finished = run(*DEVNET, "--permissions", f"@{tmp_path / 'permissions.json'}", "--duration", "60")
     assert finished.code == 0
     assert "Expires" in finished.out

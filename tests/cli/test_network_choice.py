@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from dan_async.cli.choices import NetworkChoice, check_threshold, choose_network
-from dan_async.config import Threshold
+from dan_async.config import NodeEndpoint, Threshold
 from dan_async.errors import ConfigurationError, InsecureTransportError
+from dan_async.network_file import NetworkFile
 
-OPERATORS = [f"0x{number:040x}" for number in range(1, 8)]
+OPERATORS = [f"0x{number:040x}" for number in range(1, 21)]
 NODES = [f"ws://127.0.0.1:{9000 + place}/v1/rpc={operator}" for place, operator in enumerate(OPERATORS)]
 
 
@@ -17,7 +21,7 @@ def choose(
     nodes: list[str] | None = None,
     threshold: int | None = None,
     parties: int | None = None,
-    **others: bool,
+    **others: Any,
 ) -> NetworkChoice:
     return choose_network(devnet=devnet, nodes=nodes or [], threshold=threshold, parties=parties, **others)
 
@@ -33,24 +37,27 @@ def test_a_devnet_takes_its_threshold_from_the_option() -> None:
 def test_nodes_are_read_in_order() -> None:
     """Each --node gives a URL and an operator."""
     choice = choose(nodes=NODES[:3], threshold=2, parties=3)
-    assert not choice.is_devnet
-    assert [node.url for node in choice.nodes] == [node.rpartition("=")[0] for node in NODES[:3]]
-    assert [node.operator for node in choice.nodes] == OPERATORS[:3]
+    assert choice.file is not None
+    assert [node.url for node in choice.file.nodes] == [node.rpartition("=")[0] for node in NODES[:3]]
+    assert [node.operator for node in choice.file.nodes] == OPERATORS[:3]
     assert choice.describe() == "3 nodes"
 
 
 @pytest.mark.parametrize(
     ("count", "threshold", "parties", "expected"),
     [
-        (7, None, None, Threshold(3, 5)),
+        (7, None, None, Threshold(4, 7)),
+        (3, None, None, Threshold(2, 3)),
+        (20, None, None, Threshold(11, 20)),
         (5, None, None, Threshold(3, 5)),
         (4, None, None, Threshold(3, 4)),
+        (7, None, 5, Threshold(3, 5)),
         (3, 2, None, Threshold(2, 3)),
         (7, 4, 7, Threshold(4, 7)),
     ],
 )
 def test_usual_threshold(count: int, threshold: int | None, parties: int | None, expected: Threshold) -> None:
-    """Without numbers it is 3-of-5, with fewer parties where fewer nodes are named."""
+    """Without numbers all nodes take part, and a majority of them signs."""
     assert choose(nodes=NODES[:count], threshold=threshold, parties=parties).threshold == expected
 
 
@@ -104,7 +111,7 @@ def test_no_network_is_refused() -> None:
     """The error says what to give, and names --devnet only where a command has it."""
     with pytest.raises(ConfigurationError, match=r"no network is named\. Use --devnet"):
         choose(has_devnet=True)
-    with pytest.raises(ConfigurationError, match=r"no network is named\. Use --node"):
+    with pytest.raises(ConfigurationError, match=r"no network is named\. Use --network FILE, --node"):
         choose()
 
 
@@ -127,5 +134,31 @@ def test_a_malformed_node_is_refused(text: str) -> None:
 def test_a_node_without_tls_elsewhere_is_refused() -> None:
     """ws:// is for loopback; the line says what to use instead."""
     with pytest.raises(ConfigurationError, match=r"--node: .*not loopback.*wss://") as caught:
-        choose(nodes=[f"ws://node.example/v1/rpc={OPERATORS[0]}"])
+        choose(nodes=[f"ws://node.example/v1/rpc={OPERATORS[0]}", NODES[1]])
     assert not isinstance(caught.value, InsecureTransportError)
+
+
+def test_a_single_node_is_refused() -> None:
+    """A key needs two; the line says what to do."""
+    with pytest.raises(ConfigurationError, match=r"--node is given once.*Repeat"):
+        choose(nodes=NODES[:1])
+
+
+def test_a_network_file_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By option or environment; an option that names another network wins over the environment."""
+    file = tmp_path / "net.toml"
+    file.write_text(
+        NetworkFile(nodes=tuple(map(NodeEndpoint.of, NODES[:5])), threshold=Threshold(2, 4)).to_toml()
+    )
+    choice = choose(network=str(file))
+    assert (choice.threshold, choice.option, choice.describe()) == (Threshold(2, 4), "--network", "5 nodes")
+    assert choose(network=str(file), threshold=3, parties=5).threshold == Threshold(3, 5)
+    assert choose(network=str(file), parties=5).threshold == Threshold(3, 5)
+    monkeypatch.setenv("DAN_ASYNC_NETWORK", str(file))
+    assert choose().option == "DAN_ASYNC_NETWORK"
+    assert choose(nodes=NODES[:3]).threshold == Threshold(2, 3)
+    with pytest.raises(ConfigurationError, match="--network and --node both name"):
+        choose(network=str(file), nodes=NODES[:3])
+    file.write_text("[[nodes]]")
+    with pytest.raises(ConfigurationError, match=r"DAN_ASYNC_NETWORK: .*nodes\[1\]\.url"):
+        choose()

@@ -9,7 +9,7 @@ import pytest
 from dan_async.cli.options import read_permissions
 from dan_async.errors import ConfigurationError
 
-TEXT = '{"b": 1,  "a": ["é"]}'
+TEXT = '{"callLimit": 1,  "permissions": []}'
 
 
 def test_no_permissions() -> None:
@@ -36,6 +36,12 @@ def test_what_is_not_a_json_object_is_refused(text: str) -> None:
     """Text, file name or content: the error names the option."""
     with pytest.raises(ConfigurationError, match="--permissions"):
         read_permissions(text)
+
+
+def test_what_the_nodes_could_not_read_is_refused() -> None:
+    """The error has the place of the wrong member."""
+    with pytest.raises(ConfigurationError, match=r"--permissions: permissions\[0\]\.to is missing"):
+        read_permissions('[{"type": "call"}]')
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"[" + b" " * 300_000 + b"]", b""])

@@ -110,14 +110,14 @@ def test_a_gateway_of_the_other_version_is_taken(run: Run) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ((), "no network is named. Use --node URL=OPERATOR"),
+        ((), "no network is named. Use --network FILE, --node URL=OPERATOR"),
         (("--node", "x"), "--node: must have the form URL=OPERATOR"),
         (("--node", DOWN, "--node", "y"), "--node number 2"),
         (("--node", DOWN, "--node", DOWN), "--node names an operator twice"),
         (("--node", f"ws://node.example/v1/rpc={OPERATOR}"), "to a host that is not loopback"),
         (("--gateway", "wss://gateway.example"), "--gateway must end with the version segment"),
         (("--gateway", "wss://g.example/v1", "--node", DOWN), "--node and --gateway both name a network"),
-        (("--gateway", "wss://g.example/v1", "--threshold", "2"), "--threshold is for --node"),
+        (("--gateway", "wss://g.example/v1", "--threshold", "2"), "--threshold is for nodes"),
         (("--node", DOWN, "--threshold", "2"), "--threshold asks for 2 nodes, and 1 are named"),
         (("--node", DOWN, "--threshold", "0"), "'--threshold'"),
         (("--node", DOWN, "--watch", "0"), "'--watch': must be a number of seconds from 0.1 to 3600"),

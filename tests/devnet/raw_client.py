@@ -28,7 +28,7 @@ from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import Acknowledgement
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 
 __all__ = ["Keygen", "RawNode", "RpcFaultError", "changed", "connect", "connect_all", "keygen_on"]

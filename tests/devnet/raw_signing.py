@@ -13,14 +13,14 @@ from attrs import define, evolve, field
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import Devnet
-from dan_async.protocols import fields, node_signing
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node_claims import Acknowledgement
-from dan_async.protocols.node_signing import (
+from dan_async.protocols.node import (
     PRESIGN,
     SIGN,
+    Acknowledgement,
     PresignatureOffer,
     PresignParams,
     SignatureShares,
@@ -129,7 +129,7 @@ class Signer:
                 **members,
             }
         )
-        digest = node_signing.presign_digest(
+        digest = node_1.presign_digest(
             request_id=unsigned.request_id,
             key_id=unsigned.key_id,
             eph_id=unsigned.eph_id,
@@ -142,7 +142,7 @@ class Signer:
         """Send it to the signers, who must all say the same."""
         text = fields.encode(params)
         answers = await asyncio.gather(*(node.call(PRESIGN, text) for node in self.chosen(params.signers)))
-        offers = [node_signing.PresignatureOffer.read(answer) for answer in answers]
+        offers = [node_1.PresignatureOffer.read(answer) for answer in answers]
         (same,) = {(offer.presignature_id, offer.nonce_point, offer.public_key) for offer in offers}
         assert same[2] == self.ack.public_key
         return offers[0]
@@ -181,7 +181,7 @@ class Signer:
             }
         )
         if params.presignature_ids:
-            challenge = node_signing.sign_challenge(
+            challenge = node_1.sign_challenge(
                 request_id=params.request_id,
                 setup_digest=digest,
                 signers=params.signers,
@@ -222,7 +222,7 @@ class Signer:
         """Send it to the signers."""
         text = fields.encode(params)
         answers = await asyncio.gather(*(node.call(SIGN, text) for node in self.chosen(params.signers)))
-        return [node_signing.SignatureShares.read_whole(answer) for answer in answers]
+        return [node_1.SignatureShares.read_whole(answer) for answer in answers]
 
     async def sign(self, request: SignRequest | None = None, signers: Sequence[int] | None = None) -> bytes:
         """Presign, sign, and put the signature together, which checks that it recovers to the key."""

@@ -9,7 +9,7 @@ import pytest
 from dan_async.devnet import Crash, Devnet, NodeLimits
 from dan_async.errors import NodeCode
 from dan_async.protocols import fields
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import Acknowledgement
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect, connect_all
 from tests.helpers import assert_runs_under, no_leaks, wait_until
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import distributed
 import pytest
+from attrs import evolve
 
-from dan_async import Threshold
+from dan_async import DanClient, LocalWallet, NodeNetwork, Threshold
 from dan_async.dask_batch import RemoteResult, WorkerSetup, generate_session_keys_on
 from dan_async.devnet import Devnet
-from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.errors import BatchInterruptedError, ConfigurationError, InvalidFieldError
 from dan_async.storage import StoreKey, keys_from_file
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
@@ -78,6 +81,74 @@ async def test_a_worker_dies_halfway(cluster: Any, devnet: Devnet, setup: Worker
     assert len(keys) == 24
     for node in devnet.nodes:
         assert set(node._runner._server.ring._by_key) == keys
+
+
+def open_files(dask_worker: Any = None) -> tuple[int, int]:
+    """Descriptors and shared clients of a worker."""
+    return len(list(Path("/proc/self/fd").iterdir())), len(dask_worker.__dict__.get("dan_async_batches", {}))
+
+
+async def test_batches_share_a_cluster(cluster: Any, setup: WorkerSetup, tmp_path: Path) -> None:
+    """Two with one set-up and one with another, at once and again: none ends another's client, and nothing is left."""
+    other = evolve(setup, store_url=f"sqlite:///{tmp_path}/other.db")
+
+    async def run(prefix: str, wanted: WorkerSetup, count: int) -> list[str]:
+        given = [row | {"reference": f"{prefix} {row['reference']}"} for row in rows(count)]
+        return [r.status async for r in generate_session_keys_on(cluster, given, wanted, partition=2)]
+
+    before = None
+    for turn in range(3):
+        found = await asyncio.gather(
+            run(f"a{turn}", setup, 2), run(f"b{turn}", setup, 8), run(f"c{turn}", other, 4)
+        )
+        assert found == [["made"] * 2, ["made"] * 8, ["made"] * 4]
+        after = await cluster.run(open_files)
+        assert [clients for _, clients in after.values()] == [0, 0]
+        if before is not None:
+            assert all(after[worker][0] <= before[worker][0] + 3 for worker in after)
+        before = after
+
+
+async def test_a_scheduler_that_is_killed_ends_the_batch(setup: WorkerSetup, tmp_path: Path) -> None:
+    """The error names the rows that are open; the same rows run again elsewhere, and none gets a second key."""
+    given, file = rows(12), tmp_path / "scheduler.json"
+    options = ["--scheduler-file", str(file), "--no-dashboard"]
+
+    def start(kind: str, *more: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *options, *more]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    processes = [start("scheduler", "--host", "127.0.0.1", "--port", "0")]
+    try:
+        while not (file.exists() and file.read_text()):
+            await asyncio.sleep(0.1)
+        processes.append(start("worker", "--nthreads", "1"))
+        results = []
+        async with distributed.Client(scheduler_file=str(file), asynchronous=True, timeout="5s") as client:
+            with pytest.raises(BatchInterruptedError) as caught:
+                async for result in generate_session_keys_on(client, given, setup, partition=2, in_flight=2):
+                    results.append(result)
+                    if len(results) == 3:
+                        processes[0].kill()
+        assert set(caught.value.pending).isdisjoint({r.reference for r in results[:2]})
+        assert caught.value.pending
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    keys = keys_from_file(setup.key_file or "")
+    async with SQLAlchemyStore(setup.store_url, keys) as store:
+        network = NodeNetwork(setup.nodes, threshold=setup.threshold)
+        async with DanClient(network, store=store) as dan:
+            again = [row | {"wallet": LocalWallet(row["private_key"])} for row in given]
+            for row in again:
+                del row["private_key"]
+            statuses = [r.status async for r in dan.generate_session_keys(again, resume=True)]
+        found = {record.reference: record.session async for record in store.find()}
+    assert "failed" not in statuses
+    assert len(found) == 12
+    for result in results:
+        assert found[result.reference].mpc_key_id == result.mpc_key_id
 
 
 async def test_failures_come_back_without_secrets(cluster: Any, setup: WorkerSetup) -> None:

@@ -59,7 +59,7 @@ async def test_the_key_is_real(net: Devnet, revision: str | None, version: str) 
     """The nodes hold shares of the very key whose address the gateway's client got."""
     async with no_leaks(), connect(net, revision, version) as dan:
         session = await dan.generate_session_key(
-            wallet=WALLET, chain_id=80002, permissions={"allow": []}, **PARTIES
+            wallet=WALLET, chain_id=80002, permissions={"permissions": []}, **PARTIES
         )
     assert (session.threshold, session.parties_number) == (2, 3)
     assert session.session_key_eoa == shared_key(net, session.mpc_key_id)

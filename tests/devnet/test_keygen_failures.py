@@ -10,7 +10,7 @@ from dan_async.devnet import DealWrongShare, Equivocate, FallSilent, NodeLimits
 from dan_async.errors import NodeCode
 from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import Acknowledgement
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.helpers import ManualClock, assert_runs_under
 

@@ -20,10 +20,10 @@ from dan_async.devnet import (
 from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.errors import NodeCode
 from dan_async.protocols import fields
-from dan_async.protocols.node_signing import PRESIGN, SIGN, SignatureShares
+from dan_async.protocols.node import PRESIGN, SIGN, SignatureShares
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request
-from tests.helpers import assert_runs_under
+from tests.helpers import assert_runs_under, no_byte_more
 
 #: Long enough for a round on a busy machine, short enough to wait for.
 QUICK = NodeLimits(sign_quiet_s=1.5, stop_grace_s=0.1)
@@ -178,6 +178,33 @@ async def test_a_ban_outlives_a_new_set_up(make_devnet, tmp_path):
     await node.stop()
     for record in (tmp_path / f"node-{node.index}" / "records").glob("pair-*"):
         record.unlink()
+    await node.start()
+    async with connect_all(devnet) as nodes:
+        await assert_banned(evolve(signer, nodes=nodes), cheat, victim)
+
+
+async def test_a_ban_outlives_a_full_disk_and_a_restored_backup(make_devnet, tmp_path):
+    """No byte can be written when the cheat is found out, and the set-ups come back from a backup: it is banned all the same."""
+    devnet = await make_devnet(2, 2, limits=QUICK, storage=tmp_path)
+    async with connect_all(devnet) as nodes:
+        signer = await begin(devnet, nodes, 2)
+        cheat, victim = signer.signers()
+        earlier = await signer.presign(signer.presign_params())
+        node = node_of(devnet, victim)
+        records = tmp_path / f"node-{node.index}" / "records"
+        backup = {path: path.read_bytes() for path in records.glob("pair-*")}
+        devnet.faults[node_of(devnet, cheat).index] = CheatInSigning()
+        with no_byte_more():
+            answers = await presign_outcomes(signer, signer.presign_params())
+        assert answers[victim].data["culprits"] == [cheat]
+        devnet.faults[node_of(devnet, cheat).index] = None
+        params = signer.sign_params(signer.setup([text_request()]), None, [earlier.presignature_id])
+        (victims,) = signer.chosen([victim])
+        refusal = await outcome(victims, SIGN, fields.encode(params))
+        assert (refusal.code, refusal.data["culprits"]) == (NodeCode.SIGNING_FAILED, [cheat])
+    await node.stop()
+    for path, content in backup.items():
+        path.write_bytes(content)
     await node.start()
     async with connect_all(devnet) as nodes:
         await assert_banned(evolve(signer, nodes=nodes), cheat, victim)

@@ -14,7 +14,7 @@ from dan_async.crypto.signature import personal_message_digest, recover_public_k
 from dan_async.devnet.peers.presigning import PresignSessions
 from dan_async.errors import NodeCode
 from dan_async.protocols import fields
-from dan_async.protocols.node_signing import PRESIGN, SIGN
+from dan_async.protocols.node import PRESIGN, SIGN
 from dan_async.protocols.sign_request import sign_request_digest
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request, user_operation

@@ -13,8 +13,9 @@ from dan_async import DanClient, LocalWallet
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import NodeLimits
 from dan_async.errors import NodeCode
-from dan_async.protocols import fields, node_signing
-from dan_async.protocols.node_signing import PRESIGN, SIGN
+from dan_async.protocols import fields
+from dan_async.protocols import node as node_1
+from dan_async.protocols.node import PRESIGN, SIGN
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, text_request, user_operation
 from tests.helpers import ManualClock
@@ -32,7 +33,7 @@ async def signer(make_devnet):
 
 
 def encoded(params):
-    if isinstance(params, node_signing.PresignParams):
+    if isinstance(params, node_1.PresignParams):
         return PRESIGN, fields.encode(params)
     return SIGN, fields.encode(params)
 

@@ -214,6 +214,7 @@ CODES = {
 }
 
 RETRYABLE_CLASSES = {
+    "BatchInterruptedError",
     "ConnectError",
     "ConnectionLostError",
     "DeadlineExceededError",
@@ -224,6 +225,7 @@ RETRYABLE_CLASSES = {
     "RateLimitedError",
     "RequestTimeoutError",
     "SessionPendingError",
+    "StoreConnectionError",
     "StoreLockedError",
     "StoreUnavailableError",
 }

@@ -144,6 +144,9 @@ change_claims = {
     "keyId": key_id.hex(),
     "t": T,
     "n": N,
+    "publicKey": public_key,
+    "participants": participants,
+    "keygenId": REQUEST_ID,
     "operation": "addEphemeralKey",
     "ephId": "ephemeral ключ",
 }

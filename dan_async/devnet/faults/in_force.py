@@ -14,8 +14,7 @@ from dan_async.deadline import wait_for_event
 from dan_async.devnet.faults.kinds import KINDS, Bodies, Fault, HttpRefusal, KeygenFault, ReplyFault
 from dan_async.devnet.faults.lies import KeygenFace, Sign
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_claims import Acknowledgement
-from dan_async.protocols.node_signing import SignatureShares
+from dan_async.protocols.node import Acknowledgement, ChangeReceipt, SignatureShares
 
 T = TypeVar("T")
 
@@ -108,6 +107,9 @@ class NodeFaults:
         for forgeries in self._use(_KEYGEN, falsify):  # each kind on top of the last
             forged = forgeries[0]
         return forged
+
+    def forge_receipt(self, method: str, receipt: ChangeReceipt, sign: Sign) -> ChangeReceipt:
+        return self._first(method, lambda fault: fault.on_receipt(receipt, sign)) or receipt
 
     # --- key generation -----------------------------------------------------------------------------------------------
 

@@ -29,8 +29,7 @@ from dan_async.devnet.faults.lies import (
     substitute_key,
 )
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node_claims import Acknowledgement
-from dan_async.protocols.node_signing import SignatureShares
+from dan_async.protocols.node import Acknowledgement, ChangeReceipt, SignatureShares
 from dan_async.types import Json
 
 #: What ``SendGarbage`` can send.
@@ -215,6 +214,9 @@ class Fault:
         self, ack: Acknowledgement, sign: Sign, owner_id: str, /
     ) -> Acknowledgement | None:
         """Send another acknowledgement; *sign* signs as the operator, and the owner's id goes into the key's."""
+
+    def on_receipt(self, receipt: ChangeReceipt, sign: Sign, /) -> ChangeReceipt | None:
+        """Send another receipt for a change of an ephemeral key."""
 
     def on_keygen(self) -> KeygenFault | None:
         """Send other messages than it should in a key generation that begins."""
@@ -495,6 +497,16 @@ class ForgeSignature(Fault):
     def on_acknowledgement(self, ack: Acknowledgement, _sign: Sign, _owner_id: str, /) -> Acknowledgement:
         key = signing_key(b"\x01" + secrets.token_bytes(31))
         return sign_claims(ack, ack.claims, lambda digest: sign_digest(key, digest))
+
+
+@frozen(kw_only=True)
+class ClaimOtherThreshold(Fault):
+    """The node's receipts say that all nodes of the key must sign, so that one could revoke alone; properly signed."""
+
+    name = "other-threshold"
+
+    def on_receipt(self, receipt: ChangeReceipt, sign: Sign, /) -> ChangeReceipt:
+        return sign_claims(receipt, evolve(receipt.claims, t=receipt.claims.n), sign)
 
 
 # --- key generation ---------------------------------------------------------------------------------------------------

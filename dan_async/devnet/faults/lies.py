@@ -17,9 +17,7 @@ from dan_async.devnet.mpc.dkg_messages import Session, ShareMessage, sign_messag
 from dan_async.devnet.mpc.evidence import sign_commitment
 from dan_async.devnet.mpc.field import Polynomial
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.protocols.node import compute_key_id
-from dan_async.protocols.node_claims import Acknowledgement, Claims, SignedClaims
-from dan_async.protocols.node_signing import SignatureShares
+from dan_async.protocols.node import Acknowledgement, Claims, SignatureShares, SignedClaims, compute_key_id
 
 S = TypeVar("S", bound=SignedClaims[Any])
 

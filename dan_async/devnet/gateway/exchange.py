@@ -20,7 +20,7 @@ from dan_async.errors import DanError, InvalidFieldError
 from dan_async.nodes.network import NodeNetwork
 from dan_async.nodes.round import SetupText
 from dan_async.protocols.exchange import protocol_for
-from dan_async.protocols.fields import decode_key_id, load_text
+from dan_async.protocols.fields import decode_key_id, load_text, new_request_id
 from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision
 from dan_async.protocols.gateway_0_1 import REVISION_0_1
 from dan_async.protocols.gateway_0_3 import REVISION_0_3
@@ -37,7 +37,6 @@ from dan_async.protocols.setups import (
     claim_is_bare_key,
 )
 from dan_async.protocols.sign_request import sign_request_digest
-from dan_async.types import new_request_id
 
 Send = Callable[[str], Awaitable[None]]
 

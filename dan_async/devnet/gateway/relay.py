@@ -20,8 +20,7 @@ from dan_async.nodes.node import probing
 from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round
 from dan_async.nodes.signature_shares import ExpectedShares
 from dan_async.nodes.signing_race import Run, SignerRace
-from dan_async.protocols.node import ChallengeResult
-from dan_async.protocols.node_signing import SignParams
+from dan_async.protocols.node import ChallengeResult, SignParams
 
 #: How long nodes are waited for when t have given their nonces for a signature, in seconds.
 _PATIENCE_S = 0.25
@@ -84,7 +83,6 @@ async def relay_change(
             setup,
             authenticate,
             eph_id=eph_id,
-            threshold=None,
             deadline=deadline,
             is_oneshot=is_oneshot,
         )

@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import logging
 import socket
+from collections.abc import Collection
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -20,6 +21,7 @@ from attrs import field, frozen
 from dan_async._values import check_int, check_seconds, optional, required
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.devnet.gateway.exchange import serve_exchange
+from dan_async.devnet.listening import refusing_origins
 from dan_async.errors import (
     ConfigurationError,
     DanError,
@@ -70,9 +72,15 @@ class GatewayServer:
     """One gateway, which closes its network. ``start`` once, ``stop`` once. Clients must show the token, if there is one."""
 
     def __init__(
-        self, network: NodeNetwork, *, token: str | None = None, limits: GatewayLimits | None = None
+        self,
+        network: NodeNetwork,
+        *,
+        token: str | None = None,
+        limits: GatewayLimits | None = None,
+        allow_origins: Collection[str] = (),
     ) -> None:
         self._network = network
+        self._allow_origins = allow_origins
         self._token = token
         self._limits = limits or GatewayLimits()
         self._serving: set[asyncio.Task[Any]] = set()
@@ -80,7 +88,7 @@ class GatewayServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to listen on a bound socket, which ``stop`` closes."""
-        app = web.Application()
+        app = web.Application(middlewares=[refusing_origins(self._allow_origins)])
         app.router.add_get("/{version:v[12]}/{operation}", self._serve)
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
         await self._runner.setup()

@@ -35,7 +35,7 @@ from attrs import define, field, frozen
 from dan_async._values import check_int
 from dan_async.config import Threshold
 from dan_async.crypto.curve import ORDER, decode, encode
-from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet.mpc.aborts import DkgAbort, Reason, Stepwise, step
 from dan_async.devnet.mpc.dkg_messages import (
     CommitmentMessage,
@@ -84,7 +84,7 @@ class DealingError(Exception):
 
 def proof_context(session: Session, dealer: int, points: tuple[bytes, ...]) -> bytes:
     """Bind a proof of possession to the session, the dealer's index and the whole commitment vector."""
-    return tagged_hash("dan-dkg/1 proof context", session.context, u32(dealer), *points)
+    return tagged_hash("dan-dkg/1 proof context", session.context, dealer, *points)
 
 
 def check_dealing(

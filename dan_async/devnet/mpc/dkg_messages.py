@@ -14,7 +14,7 @@ from attrs import evolve, field, frozen
 from dan_async._values import from_hex
 from dan_async.config import Threshold
 from dan_async.crypto.address import parse_address
-from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
+from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.crypto.signature import parse_signature, recover_address
 from dan_async.devnet.mpc.field import PROOF_BYTES
 from dan_async.devnet.mpc.framing import (
@@ -63,9 +63,7 @@ class Session:
         if len(set(self.identities)) != len(self.identities):
             raise InvalidFieldError("identities", "must differ from each other")
         raw = (from_hex(identity, field="identities") for identity in self.identities)
-        context = tagged_hash(
-            "dan-dkg/1 context", self.session_id, u32(self.threshold.t), u32(self.threshold.n), *raw
-        )
+        context = tagged_hash("dan-dkg/1 context", self.session_id, self.threshold.t, self.threshold.n, *raw)
         object.__setattr__(self, "context", context)
 
     def is_signed_by(self, index: int, digest: bytes, signature: bytes) -> bool:
@@ -121,8 +119,9 @@ class ShareMessage(Message):
         return f"ShareMessage(sender={self.sender}, recipient={self.recipient}, share=***)"
 
     def digest(self, context: bytes) -> bytes:
-        indices = u32(self.sender), u32(self.recipient)
-        return tagged_hash("dan-dkg/1 share", context, *indices, self.share, self.commitment)
+        return tagged_hash(
+            "dan-dkg/1 share", context, self.sender, self.recipient, self.share, self.commitment
+        )
 
 
 @frozen(kw_only=True)
@@ -154,7 +153,7 @@ class ComplaintMessage(Message):
         return f"ComplaintMessage(sender={self.sender}, share_message=***)"
 
     def digest(self, context: bytes) -> bytes:
-        return tagged_hash("dan-dkg/1 complaint", context, u32(self.sender), self.share_message, self.opening)
+        return tagged_hash("dan-dkg/1 complaint", context, self.sender, self.share_message, self.opening)
 
 
 Signed = TypeVar("Signed", ShareMessage, EchoMessage, ComplaintMessage)

@@ -57,7 +57,7 @@ ROW_BITS = 640
 ROW_BYTES = ROW_BITS // 8
 
 #: Bits of the check's field, λc + λs: its two elements come from a hash (Fiat-Shamir), so that a cheat may try 2^128 of
-#: them, and must still fail but for 2^-80.
+#: them. One given row that deviates from the others then passes with 2^-80, any of the 128 rows with 2^-73.
 BLOCK_BITS = 208
 
 #: X^208 + X^9 + X^3 + X + 1 is irreducible, so X^208 = X^9 + X^3 + X + 1.

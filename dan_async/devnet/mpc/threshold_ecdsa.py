@@ -40,7 +40,7 @@ from dan_async.crypto.curve import (
     lagrange_coefficients,
     multiply,
 )
-from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash, u32
+from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.devnet.mpc.aborts import (
     PairAbort,
     ProtocolStateError,
@@ -196,7 +196,7 @@ class SigningParty(Stepwise):
             session_id,
             share.public_key,
             share.transcript_hash,
-            *map(u32, self._signers),
+            *self._signers,
         )
         self._nonce = self._mask = self._key = 0
         self._opening = b""
@@ -322,10 +322,10 @@ class SigningParty(Stepwise):
         return self._others if len(self._others) == 1 else ()
 
     def _pair_context(self, pair: PairState, *, receiver: int) -> bytes:
-        return tagged_hash("dan-ecdsa/1 signing pair", self._context, pair.setup_id, u32(receiver))
+        return tagged_hash("dan-ecdsa/1 signing pair", self._context, pair.setup_id, receiver)
 
     def _commitment(self, index: int, opening: bytes) -> bytes:
-        return tagged_hash("dan-ecdsa/1 nonce commitment", self._context, u32(index), opening)
+        return tagged_hash("dan-ecdsa/1 nonce commitment", self._context, index, opening)
 
     def _commitments_hash(self) -> bytes:
         parts = (self._commitments[i] for i in self._signers)

@@ -23,8 +23,15 @@ from dan_async.devnet.node.requests import NonceStore, content_hash
 from dan_async.devnet.node.rpc import RefusalError, reading
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode_key_id
-from dan_async.protocols.node import REGISTER_PASSKEY, KeygenParams, setup_hash
-from dan_async.protocols.node_claims import ChangeClaims, ChangeReceipt, PasskeyClaims, PasskeyReceipt
+from dan_async.protocols.node import (
+    REGISTER_PASSKEY,
+    ChangeClaims,
+    ChangeReceipt,
+    KeygenParams,
+    PasskeyClaims,
+    PasskeyReceipt,
+    setup_hash,
+)
 from dan_async.protocols.setups import EphemeralClaim, EphemeralKeySetup
 from dan_async.types import MpcKeyId
 
@@ -91,6 +98,9 @@ class KeyChangeService:
             key_id=known.key_id,
             t=known.t,
             n=known.n,
+            public_key=known.public_key,
+            participants=known.participants,
+            keygen_id=known.request_id,
             operation=operation,
             eph_id=claim.eph_id,
         )

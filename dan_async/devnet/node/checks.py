@@ -24,9 +24,17 @@ from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode
 from dan_async.protocols.gateway import Operation, Revision
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import KeygenParams, final_challenge, oneshot_request_id, setup_hash
-from dan_async.protocols.node_signing import OPERATION as SIGNGEN
-from dan_async.protocols.node_signing import PresignParams, SignParams, presign_digest, sign_challenge
+from dan_async.protocols.node import (
+    SIGNGEN,
+    KeygenParams,
+    PresignParams,
+    SignParams,
+    final_challenge,
+    oneshot_request_id,
+    presign_digest,
+    setup_hash,
+    sign_challenge,
+)
 from dan_async.protocols.setups import EphemeralClaim, KeygenSetup, Setup, SigngenSetup, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, OperatorAddress
@@ -181,7 +189,6 @@ def check_request(
     _check_permissions(setup.permissions)
     digest = setup_hash(operation=KEYGEN, revision=params.revision, setup=params.setup)
     challenge = signed_challenge(params, KEYGEN, digest)
-    members = [bytes.fromhex(participant[2:]) for participant in params.participants]
     return CheckedKeygen(
         params=params,
         setup=setup,
@@ -190,7 +197,7 @@ def check_request(
         claim=claim,
         nonce=own_nonce(params, operator),
         challenge=challenge,
-        session_id=tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *members),
+        session_id=tagged_hash("dan-node/1 session", bytes.fromhex(challenge), *params.participants),
     )
 
 

@@ -20,8 +20,15 @@ from dan_async.devnet.peers.keygen import KeygenSession
 from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import NodeCode
 from dan_async.protocols.fields import decode, to_json
-from dan_async.protocols.node import KeygenParams, SettleParams, compute_key_id, request_ids
-from dan_async.protocols.node_claims import Acknowledgement, KeygenClaims, Settlement
+from dan_async.protocols.node import (
+    Acknowledgement,
+    KeygenClaims,
+    KeygenParams,
+    Settlement,
+    SettleParams,
+    compute_key_id,
+    request_ids,
+)
 from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)

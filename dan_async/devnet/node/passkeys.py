@@ -20,7 +20,7 @@ from dan_async.devnet.node.rpc import RefusalError, invalid_params, reading
 from dan_async.devnet.share_store import ShareStore, StoredRecord, read_all
 from dan_async.errors import InvalidFieldError, MissingExtraError, NodeCode, require_extra
 from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, wire
-from dan_async.protocols.node_claims import PasskeyReceipt
+from dan_async.protocols.node import PasskeyReceipt
 from dan_async.protocols.setups import PasskeySignature, UserAuthentication, decode_passkey_signature
 
 #: Anyone may register a passkey, so there is an end to it.

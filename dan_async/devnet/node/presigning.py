@@ -16,7 +16,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.checks import check_presign_key, check_presign_time, check_signers
@@ -25,7 +25,7 @@ from dan_async.devnet.node.requests import RequestRuns, content_hash
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
 from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.node_signing import PresignatureOffer, PresignParams, presignature_id
+from dan_async.protocols.node import PresignatureOffer, PresignParams, presignature_id
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
 #: How many ids of presignatures that are gone are remembered, to say what became of them.
@@ -143,9 +143,9 @@ def presign_job(
     session_id = tagged_hash(
         "dan-node/1 presign session",
         bytes.fromhex(record.acknowledgement.key_id),
-        bytes.fromhex(request_id[2:]),
-        u32(index),
-        *(bytes.fromhex(operator[2:]) for operator in signers),
+        request_id,
+        index,
+        *signers,
     )
     return PresignJob(
         request_id=request_id,

@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
 from dan_async.devnet.faults.lies import SpoiltResponse
-from dan_async.devnet.listening import Door
+from dan_async.devnet.listening import Door, refusing_origins
 from dan_async.devnet.node.changes import KeyChangeService, PasskeyService
 from dan_async.devnet.node.checks import read_request
 from dan_async.devnet.node.keygen import KeygenService
@@ -43,16 +43,17 @@ from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
     CHANGES,
     METHODS,
+    PRESIGN,
     PROTOCOL,
     REGISTER_PASSKEY,
     SETTLE_KEYGEN,
+    SIGN,
     ChallengeParams,
     IdentifyParams,
     Identity,
     KeygenParams,
     identity_digest,
 )
-from dan_async.protocols.node_signing import PRESIGN, SIGN
 from dan_async.types import Json, OperatorAddress
 
 _log = logging.getLogger(__name__)
@@ -131,7 +132,9 @@ class NodeMethods:
         return to_json(sent)
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
-        return to_json(await self._changes.change(operation, await self._read(params)))
+        receipt = await self._changes.change(operation, await self._read(params))
+        sign = self._context.identity.sign
+        return to_json(self._context.faults.forge_receipt(CHANGES[operation], receipt, sign))
 
     async def _register(self, params: dict[str, Json]) -> Json:
         return to_json(await self._passkeys.register(await self._read(params)))
@@ -154,8 +157,15 @@ class NodeMethods:
 class NodeServer:
     """One running node. ``start`` once, ``stop`` once; a restart is a new object over the same store."""
 
-    def __init__(self, context: NodeContext, roster: Mapping[OperatorAddress, str]) -> None:
+    def __init__(
+        self,
+        context: NodeContext,
+        roster: Mapping[OperatorAddress, str],
+        *,
+        allow_origins: Collection[str] = (),
+    ) -> None:
         self._context = context
+        self._allow_origins = allow_origins
         self._faults = context.faults
         limits = self._limits = context.limits
         self.ring = KeyRing(context.store)
@@ -207,7 +217,10 @@ class NodeServer:
         """Load what is stored and begin to listen at a bound socket, which ``stop`` closes."""
         for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load):
             await self._context.workers.use_disk(load)
-        app = web.Application(client_max_size=self._limits.max_request_bytes)
+        app = web.Application(
+            client_max_size=self._limits.max_request_bytes,
+            middlewares=[refusing_origins(self._allow_origins)],
+        )
         app.router.add_get(RPC_PATH, self._serve_websocket)
         app.router.add_post(RPC_PATH, self._serve_post)
         app.router.add_get(PEER_PATH, self._serve_peer)
@@ -293,7 +306,7 @@ class NodeServer:
         self.signing.setups.on_linked(peer)
 
     async def _serve_peer(self, request: web.Request) -> web.StreamResponse:
-        if self._is_stopping or "Origin" in request.headers:  # no web page is a peer
+        if self._is_stopping or "Origin" in request.headers:  # no page is a peer, of whichever origin
             return web.Response(status=403)
         websocket = self._websocket(self._limits.max_peer_frame_bytes + 64)
         await websocket.prepare(request)

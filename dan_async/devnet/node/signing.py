@@ -37,8 +37,8 @@ from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import NodeCode
 from dan_async.permissions.checking import find_refusal
 from dan_async.protocols.fields import decode, decode_key_id, to_json
-from dan_async.protocols.node_signing import OPERATION as SIGNGEN
-from dan_async.protocols.node_signing import (
+from dan_async.protocols.node import (
+    SIGNGEN,
     PresignParams,
     SignatureClaims,
     SignatureShare,
@@ -220,7 +220,7 @@ class NodeSigning:
     ) -> None:
         self._identity = context.identity
         self._faults = context.faults
-        self.pairs = PairStore(context.store)
+        self.pairs = PairStore(context.store, context.bans)
         self.stock = PresignatureStock(most=context.limits.max_presignatures, clock=context.clock)
         self.setups = PairSetups(context, links=links, sessions=sessions, store=self.pairs)
         rounds = PresignSessions(context, sessions, self.setups)

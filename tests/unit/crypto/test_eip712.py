@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from dan_async.crypto import eip712
 from dan_async.crypto.eip712 import typed_data_digest
+from dan_async.crypto.hashes import takes_long
 from dan_async.errors import InvalidFieldError
 from dan_async.wallets import LocalWallet
 from tests.unit.crypto.typed_data import typed_data
@@ -576,14 +577,14 @@ def test_members_are_limited_in_number_and_length(members, problem):
 )
 def test_long_messages_are_told_apart(message, expected):
     """By their characters and values, of which no more are looked at than it takes."""
-    assert eip712.takes_long(message) is expected
+    assert takes_long(message) is expected
 
 
 def test_the_walk_over_a_message_ends():
     """However often a list holds itself."""
     loop = []
     loop += [loop, loop]
-    assert eip712.takes_long(loop)
+    assert takes_long(loop)
 
 
 async def test_a_local_wallet_hashes_long_typed_data_in_a_thread(monkeypatch):

@@ -79,8 +79,15 @@ async def replay(case: dict[str, Any], network: GatewayNetwork) -> Any:
     return await change_key(change, auth, deadline=Deadline(10))
 
 
-@pytest.mark.parametrize("case", RECORDED, ids=[case["name"] for case in RECORDED])
-@pytest.mark.parametrize("is_told", [True, False], ids=["revision told", "revision found out"])
+@pytest.mark.parametrize(
+    ("case", "is_told"),
+    [
+        pytest.param(case, is_told, id=f"{case['name']}-{'told' if is_told else 'found out'}")
+        for case in RECORDED
+        for is_told in (True, False)
+        if is_told or case["revision"] != "0.1"  # which is never found out
+    ],
+)
 async def test_recorded_exchange(case: dict[str, Any], *, is_told: bool) -> None:
     """Path and frames are byte for byte those of the TypeScript clients, and so are key ids and public keys."""
     inputs, revision = case["inputs"], case["revision"]
@@ -269,14 +276,14 @@ async def test_generate_session_key_over_a_gateway() -> None:
     """The job does not know which network it has."""
     async with no_leaks(), scripted(honest) as gateway, DanClient(GatewayNetwork(gateway.url())) as dan:
         session = await dan.generate_session_key(
-            wallet=LocalWallet(OWNER_KEY), chain_id=80002, permissions='{"allow":[]}', key_label="bot"
+            wallet=LocalWallet(OWNER_KEY), chain_id=80002, permissions='{"permissions":[]}', key_label="bot"
         )
         assert (session.mpc_key_id, session.threshold, session.parties_number) == (KEY_ID, 3, 5)
         added = await dan.add_ephemeral_key(session, wallet=LocalWallet(OWNER_KEY))
         await dan.revoke_ephemeral_key(added, wallet=LocalWallet(OWNER_KEY))
     (setup,) = json.loads(gateway.visits[0].frames[0])
     assert setup["key_label"] == "bot"
-    assert setup["metadata"][0] == {"tag": 1, "value": '{"allow":[]}'}
+    assert setup["metadata"][0] == {"tag": 1, "value": '{"permissions":[]}'}
     assert [visit.operation for visit in gateway.visits] == [
         "keygen",
         "addEphemeralKey",

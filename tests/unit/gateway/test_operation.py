@@ -273,7 +273,8 @@ async def test_a_challenge_is_good_for_one_of_two_concurrent_keygens(revision: s
 
 async def test_a_challenge_that_came_back_in_capitals_is_the_same() -> None:
     """The case of hex digits does not make another challenge; neither does another operation."""
-    challenges = iter(["ab" * 32, "AB" * 32])
+    challenge = new_challenge()
+    challenges = iter([challenge.lower(), challenge.upper()])
 
     async def script(visit: Visit) -> None:
         await visit.receive()
@@ -287,6 +288,25 @@ async def test_a_challenge_that_came_back_in_capitals_is_the_same() -> None:
         await operate(network)
         assert type(await error_of(operate(network, "addEphemeralKey"))) is ChallengeError
         await network.aclose()
+
+
+async def test_a_challenge_is_taken_once_in_the_whole_process() -> None:
+    """Another network object, of another owner even, does not sign what one has signed: the signature holds everywhere."""
+    challenge = new_challenge()
+
+    async def same(visit: Visit) -> None:
+        await visit.receive()
+        await visit.send(challenge_frame(visit, challenge))
+        await visit.receive()
+        await visit.send(result_frame(visit))
+        await visit.gone()
+
+    wallet = CountingWallet()
+    async with no_leaks(), scripted(same) as one, scripted(same) as other:
+        await run(one, revision="0.3")
+        for gateway in (one, other):
+            assert type(await error_of(run(gateway, revision="0.3", wallet=wallet))) is ChallengeError
+    assert wallet.asked == 0
 
 
 async def test_a_repeated_challenge_does_not_change_the_revision() -> None:

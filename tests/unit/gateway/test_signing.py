@@ -27,7 +27,17 @@ from dan_async.protocols.results import SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.session import DanModuleInfo
-from tests.gateway_server import KEY_ID, ONCE, QUICK, VECTORS, Visit, challenge_frame, scripted
+from tests.gateway_server import (
+    KEY_ID,
+    ONCE,
+    QUICK,
+    VECTORS,
+    Visit,
+    at_challenge,
+    at_result,
+    challenge_frame,
+    scripted,
+)
 from tests.helpers import no_leaks
 
 RECORDED = [case for case in VECTORS if case["operation"] == "signgen"]
@@ -229,6 +239,22 @@ async def test_a_refusal_says_what_may_be_wrong() -> None:
             await dan.sign_message("hello", session())
     assert caught.value.phase == "result"
     assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("code", [1012, 4429, 4502])
+@pytest.mark.parametrize("at", [at_challenge, at_result])
+async def test_a_gateway_in_trouble_is_not_said_to_refuse(at: Any, code: int) -> None:
+    """The hint speaks of the gateway's own condition, not of a request that it may not accept."""
+
+    async def trouble(visit: Visit) -> None:
+        await visit.leave(code, "later")
+
+    async with scripted(at(trouble)) as gateway, client(gateway.url()) as dan:
+        with pytest.raises(GatewayError) as caught:
+            await dan.sign_message("hello", session())
+    assert (caught.value.close_code, caught.value.retryable) == (code, True)
+    assert "had a problem or too much to do" in caught.value.hint
+    assert "may not accept" not in caught.value.hint
 
 
 # --- nothing is sent --------------------------------------------------------------------------------------------------

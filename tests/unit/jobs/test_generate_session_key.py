@@ -198,8 +198,27 @@ async def test_permissions_go_as_tag_1(nodes: Nodes) -> None:
     await nodes.client.generate_session_key(wallet=WALLET, chain_id=1, permissions=text)
     assert nodes.setup().permissions == text
     nodes.fake.calls.clear()
-    await nodes.client.generate_session_key(wallet=WALLET, chain_id=1, permissions={"permissions": ["é"]})
-    assert nodes.setup().permissions == '{"permissions":["é"]}'
+    await nodes.client.generate_session_key(wallet=WALLET, chain_id=1, permissions={"permissions": []})
+    assert nodes.setup().permissions == '{"permissions":[]}'
+
+
+@pytest.mark.parametrize(
+    ("permissions", "field"),
+    [
+        ({"allow": []}, "permissions"),
+        ([{"type": "erc20", "method": "approve"}], r"permissions\[0\]\.to"),
+        ({"permissions": [], "chainId": [1, 10]}, "permissions.chainId"),
+        ({"permissions": [], "validUntil": 1_000_000}, "permissions.validUntil"),
+        ({"permissions": [], "validAfter": 2**40}, "permissions.validAfter"),
+    ],
+)
+async def test_permissions_under_which_nothing_can_be_signed(
+    nodes: Nodes, permissions: Any, field: str
+) -> None:
+    """Unreadable ones, and another chain's or time's, are refused before anybody is asked."""
+    with pytest.raises(InvalidFieldError, match=field):
+        await nodes.client.generate_session_key(wallet=WALLET, chain_id=42, permissions=permissions)
+    assert nodes.fake.calls == []
 
 
 async def test_own_ephemeral_key_id_and_label(nodes: Nodes) -> None:
@@ -382,7 +401,7 @@ async def test_what_the_wallet_is_shown(nodes: Nodes) -> None:
         return await WALLET.sign_typed_data(typed_data)
 
     await nodes.client.generate_session_key(
-        wallet=CallbackWallet(OWNER, look), chain_id=1, permissions={"p": 1}
+        wallet=CallbackWallet(OWNER, look), chain_id=1, permissions={"permissions": []}
     )
     message = shown[0]["message"]
     assert shown[0]["primaryType"] == "Request"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from dan_async import DanClient, LocalWallet
 from dan_async.errors import (
     ConfigurationError,
+    DeadlineExceededError,
     GatewayError,
     InvalidFieldError,
     QuorumError,
@@ -18,6 +21,7 @@ from dan_async.errors import (
     StoreUnavailableError,
     WalletRefusedError,
 )
+from dan_async.jobs.keeping import SessionKeeper
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.storage import MemorySessionStore, StoredSession
 from tests.fake_nodes import FakeNetwork
@@ -216,3 +220,67 @@ async def test_what_needs_a_store_says_so(nodes: FakeNetwork) -> None:
     with pytest.raises(InvalidFieldError, match="store"):
         DanClient(nodes.network(), store="keys.db")
     assert nodes.calls == []
+
+
+class HangingStore(WatchedStore):
+    """A store of which one method never ends."""
+
+    def __init__(self, nodes: FakeNetwork, method: str) -> None:
+        super().__init__(nodes)
+        setattr(self, method, self._hang)
+
+    async def _hang(self, *_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+class TestAStoreThatHangs:
+    """A call ends within its own timeout, whatever its store does."""
+
+    async def test_nothing_is_sent_if_the_intent_is_not_stored_in_time(self, nodes: FakeNetwork) -> None:
+        """The error says where the time went."""
+        start = time.monotonic()
+        async with DanClient(nodes.network(), store=HangingStore(nodes, "save")) as dan:
+            with pytest.raises(DeadlineExceededError, match="storing the request"):
+                await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1, timeout=0.3)
+        assert time.monotonic() - start < 1.3
+        assert nodes.calls == []
+
+    async def test_a_session_that_is_not_stored_in_time_is_made(self, nodes: FakeNetwork) -> None:
+        """The error says so, and recover() finds it later."""
+        store = HangingStore(nodes, "replace")
+        start = time.monotonic()
+        async with DanClient(nodes.network(), store=store) as dan:
+            with pytest.raises(DeadlineExceededError, match="storing the session") as caught:
+                await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1, timeout=1)
+        assert time.monotonic() - start < 2
+        assert any("is made" in note for note in caught.value.__notes__)
+        (record,) = store.records
+        assert record.state == "pending"
+        assert not SessionKeeper(store, time.time).is_busy(record)
+
+    async def test_a_failure_that_cannot_be_stored_hangs_nothing(self, nodes: FakeNetwork) -> None:
+        """The call's own error is raised, a little later."""
+        start = time.monotonic()
+        async with DanClient(nodes.network(), store=HangingStore(nodes, "delete")) as dan:
+            with pytest.raises(WalletRefusedError):
+                await dan.generate_session_key(wallet=Refusing(KEY), chain_id=1, timeout=0.5)
+        assert time.monotonic() - start < 1.5
+
+    @pytest.mark.parametrize("method", ["list_page", "find"])
+    async def test_recovering_ends_as_well(self, nodes: FakeNetwork, method: str) -> None:
+        """Reading the store is part of it."""
+        store = WatchedStore(nodes)
+        if method == "list_page":
+            store = HangingStore(nodes, method)
+        else:
+
+            async def find(_: Any = None) -> AsyncIterator[StoredSession]:
+                await asyncio.Event().wait()
+                yield
+
+            store.find = find  # type: ignore[method-assign]
+        start = time.monotonic()
+        async with DanClient(nodes.network(), store=store) as dan:
+            with pytest.raises(DeadlineExceededError, match="reading the store"):
+                await dan.recover(timeout=0.3)
+        assert time.monotonic() - start < 1.3

@@ -15,7 +15,7 @@ from dan_async.config import Threshold
 from dan_async.crypto import curve
 from dan_async.errors import AcknowledgementError, QuorumError
 from dan_async.nodes.acknowledgements import KeygenTally
-from dan_async.protocols import node_claims
+from dan_async.protocols import node as node_1
 from dan_async.protocols.fields import decode_canonical
 from dan_async.types import RequestId
 from tests.fake_nodes import DealtKey, Identity, altered, identities, resigned, scalar
@@ -65,7 +65,7 @@ def test_one_text_is_read_once(key: DealtKey, monkeypatch: pytest.MonkeyPatch) -
         read.append(text)
         return decode_canonical(kind, text, name)
 
-    monkeypatch.setattr(node_claims, "decode_canonical", counted)
+    monkeypatch.setattr(node_1, "decode_canonical", counted)
     tally = tally_for(key)
     acks = [key.acknowledgement(index) for index in range(1, 6)]
     read.clear()

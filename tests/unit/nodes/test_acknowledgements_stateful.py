@@ -21,7 +21,7 @@ from dan_async.config import Threshold
 from dan_async.crypto import curve
 from dan_async.errors import AcknowledgementError, QuorumError
 from dan_async.nodes.acknowledgements import KeygenTally
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import Acknowledgement
 from dan_async.types import RequestId
 from tests.fake_nodes import DealtKey, Identity, identities, resigned, scalar
 

@@ -7,7 +7,7 @@ import pytest
 from dan_async.errors import InvalidFieldError
 from dan_async.nodes import SigningOptions
 from dan_async.nodes.signing import PresignStock, StockedPresignature
-from dan_async.protocols.node_signing import PresignatureOffer
+from dan_async.protocols.node import PresignatureOffer
 
 HERE = ("key", "ephemeral")
 

@@ -22,7 +22,7 @@ from dan_async.errors import (
 )
 from dan_async.nodes import NodeNetwork
 from dan_async.protocols.fields import to_json
-from dan_async.protocols.node_claims import PasskeyClaims, PasskeyReceipt
+from dan_async.protocols.node import PasskeyClaims, PasskeyReceipt
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import RequestId
 from dan_async.wallets import PasskeyRegister

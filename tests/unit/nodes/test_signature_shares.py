@@ -15,12 +15,12 @@ from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, SignatureCheckError
 from dan_async.nodes.signature_shares import ExpectedShares, combine_shares, join_shares
-from dan_async.protocols import node_signing
+from dan_async.protocols import node as node_1
 from tests.fake_nodes import altered, scalar
 from tests.fake_signing import FakePresignature
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "node_1.json").read_text())
-ANSWERS = [node_signing.SignatureShares.read_whole(vector["result"]) for vector in VECTORS["signatureShares"]]
+ANSWERS = [node_1.SignatureShares.read_whole(vector["result"]) for vector in VECTORS["signatureShares"]]
 KEY = ANSWERS[0].claims.public_key
 OPERATORS = tuple(answer.operator for answer in ANSWERS)
 

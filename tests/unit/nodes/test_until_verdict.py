@@ -16,7 +16,7 @@ from dan_async.errors import NodeOutcome, NodeRefusedError, NodeTimeoutError, No
 from dan_async.nodes.acknowledgements import KeygenTally
 from dan_async.nodes.ask_many import ask_many
 from dan_async.nodes.keygen import UntilVerdict, grace
-from dan_async.protocols.node_claims import Acknowledgement
+from dan_async.protocols.node import Acknowledgement
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 from tests.fake_nodes import DealtKey, identities

@@ -26,26 +26,24 @@ from dan_async.protocols.fields import encode as encode_message
 from dan_async.protocols.fields import operators, to_json
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
+    Acknowledgement,
     ChallengeParams,
     ChallengeResult,
+    ChangeClaims,
+    ChangeReceipt,
     IdentifyParams,
     Identity,
+    KeygenClaims,
     KeygenParams,
+    PasskeyClaims,
+    PasskeyReceipt,
+    Settlement,
     compute_key_id,
     final_challenge,
     identity_digest,
     oneshot_request_id,
     restarted_request_id,
     setup_hash,
-)
-from dan_async.protocols.node_claims import (
-    Acknowledgement,
-    ChangeClaims,
-    ChangeReceipt,
-    KeygenClaims,
-    PasskeyClaims,
-    PasskeyReceipt,
-    Settlement,
 )
 from tests.fake_nodes import altered
 from tests.interpolation import interpolate_scalar
@@ -160,6 +158,18 @@ def test_the_key_and_its_shares_belong_together():
     assert encode(base_multiply(interpolate_scalar(shares))) == raw(vector["publicKey"])
     public = map(raw, (vector["publicKey"], *CLAIMS["publicShares"]))
     assert points_fit_degree(dict(enumerate(map(decode, public))), vector["t"] - 1)
+
+
+def test_a_receipt_proves_the_threshold():
+    """The key's id is the hash of what it says; with anything changed, or for another owner, it is not."""
+    claims = ChangeReceipt.read(VECTORS["receipt"]["result"]).claims
+    owner = VECTORS["key"]["ownerId"]
+    assert claims.is_of_key(owner)
+    assert claims.is_of_key(owner.lower())
+    assert not claims.is_of_key(VECTORS["operators"][0]["operator"])
+    assert not evolve(claims, t=3).is_of_key(owner)
+    with pytest.raises(InvalidFieldError, match="participants must be n"):
+        evolve(claims, n=2)
 
 
 @pytest.mark.parametrize("index", range(3))

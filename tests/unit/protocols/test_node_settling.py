@@ -13,12 +13,12 @@ from dan_async.errors import InvalidFieldError, NodeProtocolError
 from dan_async.protocols.fields import decode, encode, to_json
 from dan_async.protocols.node import (
     MOST_RESTARTS,
+    Settlement,
     SettleParams,
     request_ids,
     restarted_request_id,
     settle_digest,
 )
-from dan_async.protocols.node_claims import Settlement
 from tests.fake_nodes import REQUEST_ID, DealtKey, identities
 
 OPERATOR, OTHER = (identity.operator for identity in identities(2))

@@ -15,16 +15,16 @@ from dan_async.crypto.curve import ORDER
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import recover_address, recover_public_key
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
-from dan_async.protocols import node_signing
+from dan_async.protocols import node as node_1
 from dan_async.protocols.fields import decode, encode, to_json
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import setup_hash
-from dan_async.protocols.node_signing import (
+from dan_async.protocols.node import (
     PresignatureOffer,
     PresignParams,
     SignatureClaims,
     SignatureShares,
     SignParams,
+    setup_hash,
 )
 from tests.fake_nodes import altered
 
@@ -49,7 +49,7 @@ def presign_digest(**changes):
         "signers": PARAMS["signers"],
         "expires_at": PARAMS["expiresAt"],
     }
-    return node_signing.presign_digest(**{**whole, **changes})
+    return node_1.presign_digest(**{**whole, **changes})
 
 
 def sign_challenge(**changes):
@@ -59,7 +59,7 @@ def sign_challenge(**changes):
         "signers": SIGN["params"]["signers"],
         "presignature_ids": list(map(raw, SIGN["params"]["presignatureIds"])),
     }
-    return node_signing.sign_challenge(**{**whole, **changes})
+    return node_1.sign_challenge(**{**whole, **changes})
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------------
@@ -74,14 +74,14 @@ def test_what_the_ephemeral_key_signs_for_a_presignature():
 
 def test_the_presignature_id():
     """Over the session and R."""
-    found = node_signing.presignature_id(raw(PRESIGN["session"]), raw(PRESIGN["result"]["noncePoint"]))
+    found = node_1.presignature_id(raw(PRESIGN["session"]), raw(PRESIGN["result"]["noncePoint"]))
     assert found == raw(PRESIGN["result"]["presignatureId"])
 
 
 def test_what_the_ephemeral_key_signs_for_a_signature():
     """Setup hash, challenge, payload, and what a node reads of the authentication."""
     params = decode(SignParams, SIGN["params"])
-    found = setup_hash(operation=node_signing.OPERATION, revision=params.revision, setup=params.setup)
+    found = setup_hash(operation=node_1.SIGNGEN, revision=params.revision, setup=params.setup)
     assert found == raw(SIGN["setupHash"])
     assert sign_challenge().hex() == SIGN["challenge"]
     payload = REVISION_1.ephemeral_payload(params.setup, SIGN["challenge"])

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from dan_async.crypto import curve
 from dan_async.errors import InvalidFieldError, ProtocolError
+from dan_async.protocols.fields import check_token
 from dan_async.protocols.results import (
     KeygenResult,
     SigngenResult,
-    check_token,
     decode_keygen_results,
     decode_signgen_results,
     decode_status,

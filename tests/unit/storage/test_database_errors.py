@@ -9,6 +9,7 @@ import sqlalchemy.exc as sa_errors
 
 from dan_async.errors import (
     RecordConflictError,
+    StoreConnectionError,
     StoreCorruptedError,
     StoreError,
     StoreLockedError,
@@ -39,7 +40,7 @@ def wrapped(cause: BaseException) -> sa_errors.DBAPIError:
         ("53100", StoreUnavailableError),
         ("53300", StoreUnavailableError),
         ("28P01", StoreUnavailableError),
-        ("08006", StoreUnavailableError),
+        ("08006", StoreConnectionError),
         ("42P01", StoreSchemaError),
         ("XX001", StoreCorruptedError),
         ("ZZZZZ", StoreUnavailableError),

@@ -26,11 +26,11 @@ from dan_async.errors import (
     StoreTamperedError,
     StoreUnavailableError,
 )
-from dan_async.storage import FixedKeys, PassphraseKeys, StoreKey, migrations
+from dan_async.storage import CallbackKeys, FixedKeys, PassphraseKeys, StoreKey, migrations
 from dan_async.storage import database as _schema
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.helpers import no_leaks
-from tests.stored import ADA, BOB, active, pending
+from tests.stored import ADA, BOB, NOW, active, pending
 from tests.unit.storage.conftest import KEY
 
 OpenStore = Callable[..., SQLAlchemyStore]
@@ -159,6 +159,42 @@ async def test_keys_rotate_while_the_store_is_in_use(open_store: OpenStore) -> N
     assert sorted(found) == sorted(record.record_id for record in records)
     with pytest.raises(StoreKeyError):
         await open_store(OLD).list_page()
+
+
+async def test_records_under_an_unknown_key_are_passed_over(
+    open_store: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that was left out of a change of keys still finds what it can read, and says what it cannot."""
+    left_out, ahead = open_store(OLD), open_store(NEW, OLD)
+    ours = [active(at=NOW + i) for i in range(3)]
+    await left_out.save(ours[0])
+    await ahead.save(hidden := active(at=NOW + 0.5))
+    await left_out.save(ours[1])
+    await left_out.save(ours[2])
+    page = await left_out.list_page(limit=2)
+    assert (page.records, page.unreadable) == ((ours[0],), (hidden.record_id,))
+    assert (await left_out.list_page(limit=2, after=page.next)).records == tuple(ours[1:])
+    assert [record async for record in left_out.find()] == ours
+    assert f"1 records are encrypted with a key that is not known here: {hidden.record_id}" in caplog.text
+    with pytest.raises(StoreKeyError):
+        await left_out.get(hidden.record_id)
+
+
+async def test_a_key_service_that_fails_hides_nothing(open_store: OpenStore, database: str) -> None:
+    """Records are not passed over because their key could not be fetched just now."""
+    store = open_store(OLD)
+    await store.save(active())
+    fails = False
+
+    async def fetch(_: str | None) -> StoreKey:
+        if fails:
+            raise ConnectionError
+        return OLD
+
+    async with SQLAlchemyStore(database, CallbackKeys(fetch, keep_s=0)) as other:
+        fails = True
+        with pytest.raises(StoreKeyError, match="key service"):
+            await other.list_page()
 
 
 async def test_a_newer_schema_is_refused(open_store: OpenStore) -> None:

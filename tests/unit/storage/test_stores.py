@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -180,7 +181,7 @@ class TestSessionStore:
         assert await store.delete(record.record_id, expected="active")
 
     async def test_what_has_ended_is_marked(self, store: SessionStore, clock: ManualClock) -> None:
-        """Active, revoked and pending records expire; what lives on does not."""
+        """Active and pending records expire; what lives on does not."""
         ended = [active(expires_at=int(NOW) - 1), evolve(pending(), expires_at=int(NOW))]
         lives = active(expires_at=int(NOW) + 1)
         for record in (*ended, lives):
@@ -219,3 +220,13 @@ class TestSessionStore:
         """Whoever closes need not know who else did."""
         await store.aclose()
         await store.aclose()
+
+    @pytest.mark.parametrize("wrong", ["a\0b", "\ud800", "x" * 201, "", 7])
+    async def test_references_that_not_every_store_can_keep(self, store: SessionStore, wrong: Any) -> None:
+        """The same error on every store, also for looking one up."""
+        with pytest.raises(InvalidFieldError, match="reference"):
+            active(reference=wrong)
+        with pytest.raises(InvalidFieldError, match="reference"):
+            await store.get_by_reference(wrong)
+        with pytest.raises(InvalidFieldError, match="record_id"):
+            await store.get(wrong)

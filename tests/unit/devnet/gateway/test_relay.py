@@ -12,7 +12,7 @@ from dan_async.deadline import Deadline
 from dan_async.devnet.gateway.relay import RelayedOrder, relay_signgen
 from dan_async.errors import ClientClosedError, NodeCode, QuorumError, RpcError, WalletError
 from dan_async.nodes.round import SetupText
-from dan_async.protocols import fields, node_signing
+from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import UserAuthentication
@@ -69,9 +69,7 @@ async def test_the_owner_signs_over_a_nonce_of_every_node():
     net, owner = SigningNetwork(2, 3), Owner()
     assert hold(net, await relay(net, owner=owner))
     (sent, *_) = [
-        fields.decode(node_signing.SignParams, params)
-        for _, method, params in net.calls
-        if method == "dan_sign"
+        fields.decode(node_1.SignParams, params) for _, method, params in net.calls if method == "dan_sign"
     ]
     assert list(sent.participants) == [identity.operator for identity in net.identities]
     challenge = node_1.final_challenge(
@@ -92,9 +90,7 @@ async def test_one_shot_requests_have_no_nonces():
     assert hold(net, await relay(net, wanted, owner))
     assert owner.shown == [REVISION_1.oneshot_challenge(wanted.setup.text)]
     (sent, *_) = [
-        fields.decode(node_signing.SignParams, params)
-        for _, method, params in net.calls
-        if method == "dan_sign"
+        fields.decode(node_1.SignParams, params) for _, method, params in net.calls if method == "dan_sign"
     ]
     assert (sent.participants, sent.nonces, sent.presignature_ids) == ((), (), ())
 

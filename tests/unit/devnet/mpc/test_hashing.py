@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dan_async.crypto import hashes
 from dan_async.crypto.curve import ORDER
-from dan_async.crypto.hashes import tagged_hash, u32
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet.mpc.field import hash_to_scalar
 
 
@@ -33,6 +33,11 @@ def test_a_hashed_scalar_is_the_hash_modulo_the_order():
     assert hash_to_scalar("t", b"x") == int.from_bytes(tagged_hash("t", b"x"), "big") % ORDER
 
 
-def test_u32_is_big_endian():
-    """As on the wire."""
-    assert u32(258) == b"\0\0\1\2"
+def test_a_number_has_32_bits():
+    """Big-endian, as on the wire."""
+    assert tagged_hash("t", 258) == tagged_hash("t", b"\0\0\1\2")
+
+
+def test_an_address_or_a_request_id_stands_for_its_bytes():
+    """Its checksum's capitals and its 0x do not count."""
+    assert tagged_hash("t", "0xAb01") == tagged_hash("t", b"\xab\x01")

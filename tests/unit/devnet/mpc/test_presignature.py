@@ -13,6 +13,7 @@ from dan_async.crypto.curve import ORDER, base_multiply, encode
 from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
 from dan_async.devnet.mpc.field import scalar_to_bytes
+from dan_async.devnet.mpc.pairwise_setup import Ban
 from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
 from dan_async.errors import InvalidFieldError
 from tests.unit.devnet.mpc.signing_group import all_pairs, assemble, combine
@@ -197,7 +198,7 @@ def test_a_wrong_part_can_be_blamed_on_somebody_only_between_two(signers, culpri
 def test_a_presignature_with_somebody_banned_since_does_not_sign():
     """And is not spent by the attempt; it is of no more use, though."""
     presignature = presignatures()[1]
-    presignature._pairs = {3: evolve(PAIRS[1][3], banned=True)}
+    presignature._pairs = {3: evolve(PAIRS[1][3], ban=Ban(is_set=True))}
     abort = abort_of(lambda: presignature.sign(DIGEST))
     assert (abort.reason, abort.culprits, abort.ban) == (PairReason.BANNED, (3,), True)
 

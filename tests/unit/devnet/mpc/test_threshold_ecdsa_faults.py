@@ -12,6 +12,7 @@ from dan_async.crypto.curve import ORDER, base_multiply, encode
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.pairwise_setup import Ban
 from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, MultiplyMessage
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import Signing, all_pairs, dealt_pair, finish
@@ -370,9 +371,8 @@ def test_a_ban_stops_sessions_that_are_under_way(step):
 def test_a_flipped_bit_anywhere_ends_in_an_abort_and_no_signature(step, bit):
     """In any message of either round, header included: nobody gets a wrong signature, or another exception."""
     shares, pairs = TWO
-    signing = Signing(
-        shares, {i: {j: evolve(p) for j, p in states.items()} for i, states in pairs.items()}, (1, 2)
-    )
+    unbanned = {i: {j: evolve(p, ban=Ban()) for j, p in states.items()} for i, states in pairs.items()}
+    signing = Signing(shares, unbanned, (1, 2))
     signing.commit()
     if step == "multiplies":
         signing.multiply()

@@ -21,8 +21,14 @@ from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
 from dan_async.errors import MissingExtraError, NodeCode, NodeProtocolError
 from dan_async.protocols.fields import to_json
 from dan_async.protocols.node import REGISTER_PASSKEY as OPERATION
-from dan_async.protocols.node import ChallengeParams, KeygenParams, final_challenge, setup_hash
-from dan_async.protocols.node_claims import PasskeyClaims, PasskeyReceipt
+from dan_async.protocols.node import (
+    ChallengeParams,
+    KeygenParams,
+    PasskeyClaims,
+    PasskeyReceipt,
+    final_challenge,
+    setup_hash,
+)
 from dan_async.protocols.setups import (
     PasskeySignature,
     UserAuthentication,

@@ -17,7 +17,7 @@ from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.pairs import PairSetups, PairStore, UnreadyPairError
 from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
 from dan_async.devnet.peers.sessions import PeerSessions
-from dan_async.devnet.share_store import MemoryShareStore
+from dan_async.devnet.share_store import BanList, MemoryShareStore
 from dan_async.errors import NodeCode
 from tests.helpers import assert_runs_under
 from tests.unit.devnet.mpc.dkg_group import Group
@@ -38,7 +38,8 @@ class Bench:
         self.states = all_pairs((1, 2, 3))
         self.links = Links()
         self.disk = MemoryShareStore()
-        self.store = PairStore(self.disk)
+        self.bans = BanList()
+        self.store = PairStore(self.disk, self.bans)
         for index, operator in ((2, A), (3, B)):
             self.store.put(operator, self.states[1][index])
         self.limits = NodeLimits(**limits)
@@ -123,7 +124,7 @@ class Bench:
         return caught.value
 
     def stored(self, operator):
-        again = PairStore(self.disk)
+        again = PairStore(self.disk, self.bans)
         again.load()
         return again.get(operator)
 

@@ -1,0 +1,194 @@
+"""Network files: the nodes or the gateway of a network, its threshold and its connections, named once (docs/networks.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from attrs import field, frozen
+
+from dan_async._values import check_text
+from dan_async.config import NodeEndpoint, Threshold, TransportOptions
+from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
+
+__all__ = ["NetworkFile", "find_network_file"]
+
+#: Names the network where none is given.
+NETWORK_VARIABLE = "DAN_ASYNC_NETWORK"
+
+_LONGEST_FILE = 256 * 1024
+
+_MEMBERS = {
+    "nodes": ("kind", "threshold", "connection", "nodes"),
+    "gateway": ("kind", "threshold", "connection", "url", "revision", "api_version"),
+}
+_CONNECTION = ("pins", "ca_file", "proxy", "headers", "max_message_bytes", "trust_env")
+
+
+@frozen(kw_only=True)
+class NetworkFile:
+    """
+    The content of a network file.
+
+    Args:
+        nodes: The pool of nodes; empty for a gateway.
+        gateway: The gateway's URL; None for nodes.
+        revision: The gateway's revision; None to find it out.
+        api_version: The gateway's version segment, ``"v1"`` or ``"v2"``.
+        threshold: t and n when the caller of a job names none; None for the network's own default.
+        options: How connections are made.
+    """
+
+    nodes: tuple[NodeEndpoint, ...] = ()
+    gateway: str | None = None
+    revision: str | None = None
+    api_version: str = "v1"
+    threshold: Threshold | None = None
+    options: TransportOptions = field(factory=TransportOptions)
+
+    @classmethod
+    def read(cls, path: str | Path, *, environment: Mapping[str, str] | None = None) -> Self:
+        """
+        Read a file.
+
+        Args:
+            path: The file.
+            environment: Where headers and the proxy are looked up that the file only names, instead of the process's own
+                variables.
+
+        Raises:
+            ConfigurationError: It cannot be read, is no TOML, or a member is missing, wrong or unknown; or an environment
+                variable that it names is not set. No value is repeated.
+        """
+        file = Path(check_text("path", str(path) if isinstance(path, Path) else path, most=4096))
+        try:
+            with file.open("rb") as opened:
+                text = opened.read(_LONGEST_FILE).decode()
+            found = tomllib.loads(text)
+        except OSError as error:
+            raise ConfigurationError(f"the network file {file} cannot be read: {error.strerror}") from None
+        except ValueError:  # also UnicodeDecodeError and TOMLDecodeError, whose message may repeat a header
+            raise ConfigurationError(f"the network file {file} is not TOML") from None
+        try:
+            return cls._of(found, file.parent, os.environ if environment is None else environment)
+        except ConfigurationError as error:
+            raise type(error)(*_named(file, error), hint=error.hint) from None
+
+    @classmethod
+    def _of(cls, found: Mapping[str, Any], folder: Path, environment: Mapping[str, str]) -> Self:
+        kind = found.get("kind", "nodes" if "nodes" in found else "gateway")
+        if kind not in _MEMBERS:
+            raise InvalidFieldError("kind", "must be nodes or gateway")
+        _check_members("", found, _MEMBERS[kind])
+        threshold = found.get("threshold")
+        common: dict[str, Any] = {
+            "threshold": None if threshold is None else Threshold.parse(threshold),
+            "options": _read_connection(found.get("connection", {}), folder, environment),
+        }
+        if kind == "gateway":
+            if "url" not in found:
+                raise InvalidFieldError("url", "is missing: the gateway's, with its version segment")
+            revision, version = found.get("revision"), found.get("api_version", "v1")
+            return cls(
+                gateway=check_text("url", found["url"]), revision=revision, api_version=version, **common
+            )
+        nodes = found.get("nodes")
+        if not isinstance(nodes, list) or not nodes:
+            raise InvalidFieldError("nodes", "must be a list of tables [[nodes]], each with url and operator")
+        return cls(
+            nodes=tuple(_read_node(node, place) for place, node in enumerate(nodes, start=1)), **common
+        )
+
+    def to_toml(self) -> str:
+        """Return the file's text. Settings of connections are left out: they may be secret."""
+        lines = [] if self.threshold is None else [f"threshold = {json.dumps(str(self.threshold))}"]
+        if self.gateway is not None:
+            members = {"url": self.gateway, "revision": self.revision, "api_version": self.api_version}
+            lines += [f"{name} = {json.dumps(value)}" for name, value in members.items() if value is not None]
+        for node in self.nodes:
+            lines += ["", "[[nodes]]", f"url = {json.dumps(node.url)}", f'operator = "{node.operator}"']
+        return "\n".join([f'kind = "{"gateway" if self.gateway else "nodes"}"', *lines, ""])
+
+
+def _named(file: Path, error: ConfigurationError) -> tuple[str, ...]:
+    if isinstance(error, InvalidFieldError):
+        return f"{file}: {error.field}", error.message.removeprefix(error.field + " ")
+    return (f"{file}: {error.message}",)
+
+
+def _check_members(prefix: str, found: object, known: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(found, Mapping):
+        raise InvalidFieldError(prefix.rstrip("."), "must be a table")
+    for name in found:
+        if name not in known:
+            raise InvalidFieldError(
+                f"{prefix}{name}"[:80], "is not known here", hint=f"Members: {', '.join(known)}"
+            )
+    return found
+
+
+def _read_node(value: Any, place: int) -> NodeEndpoint:
+    try:
+        found = _check_members("", value, ("url", "operator"))
+        return NodeEndpoint.of({"url": found.get("url"), "operator": found.get("operator")})
+    except InvalidFieldError as error:
+        problem = error.message.removeprefix(error.field + " ")
+        raise InvalidFieldError(f"nodes[{place}].{error.field}", problem, hint=error.hint) from None
+
+
+def _read_connection(value: Any, folder: Path, environment: Mapping[str, str]) -> TransportOptions:
+    found = dict(_check_members("connection.", value, _CONNECTION))
+
+    def secret(name: str, given: Any) -> Any:
+        """Return a text, or the environment variable that a table {env = "NAME"} names."""
+        if not isinstance(given, Mapping):
+            return given
+        variable = _check_members(f"connection.{name}.", given, ("env",)).get("env")
+        if not isinstance(variable, str) or not environment.get(variable):
+            raise ConfigurationError(
+                f"connection.{name}: the environment variable {variable!s:.80} is not set"
+            )
+        return environment[variable]
+
+    if "headers" in found:
+        headers = _check_members("connection.headers.", found["headers"], tuple(found["headers"]))
+        found["headers"] = {name: secret(f"headers.{name}", given) for name, given in headers.items()}
+    if "proxy" in found:
+        found["proxy"] = secret("proxy", found["proxy"])
+    if "ca_file" in found:
+        try:
+            ca_file = folder / check_text("connection.ca_file", found.pop("ca_file"), most=4096)
+            found["ssl_context"] = ssl.create_default_context(cafile=ca_file)
+        except (OSError, ssl.SSLError):
+            raise InvalidFieldError("connection.ca_file", "is not a file of PEM certificates") from None
+    return TransportOptions(**found)
+
+
+def find_network_file(name: str) -> Path:
+    """
+    Return the file of a network that is named: a path, or the name of a file in the user's configuration folder.
+
+    Args:
+        name: A path that ends in ``.toml`` or has a separator; or ``NAME`` for ``networks/NAME.toml`` in that folder.
+
+    Raises:
+        ConfigurationError: There is no such file; the error lists those that there are.
+        MissingExtraError: A name is given, and platformdirs (extra ``cli``) is not installed.
+    """
+    if name.endswith(".toml") or os.sep in name or Path(name).is_file():
+        return Path(name)
+    platformdirs: Any = require_extra("platformdirs", extra="cli", purpose="A network by its name")
+    folder = Path(platformdirs.user_config_dir("dan-async")) / "networks"
+    file = folder / f"{name}.toml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.toml"))) or "none"
+        raise ConfigurationError(
+            f"there is no network of that name in {folder}",
+            hint=f"Known there: {known}. Or give a file: ./NAME.toml",
+        )
+    return file

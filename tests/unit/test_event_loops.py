@@ -1,0 +1,86 @@
+"""A client or a store that is used on a second event loop: one clear error, whatever is called."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dan_async import DanClient, LocalWallet
+from dan_async.errors import ConfigurationError
+from dan_async.storage import FixedKeys, MemorySessionStore, StoreKey
+from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+from tests.fake_nodes import FakeNetwork
+from tests.stored import active, session
+
+WALLET = LocalWallet("11" * 32)
+
+CALLS: dict[str, Callable[[DanClient], Awaitable[Any]]] = {
+    "generate_session_key": lambda dan: dan.generate_session_key(wallet=WALLET, chain_id=1),
+    "sign_message": lambda dan: dan.sign_message("hello", session()),
+    "recover": lambda dan: dan.recover(),
+    "aclose": lambda dan: dan.aclose(),
+}
+
+
+def in_another_thread(call: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+    async def on_its_loop() -> Any:
+        return await call()
+
+    return asyncio.to_thread(lambda: asyncio.run(on_its_loop()))
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_client_on_the_loop_of_another_thread(name: str) -> None:
+    """It stays of use on its own loop."""
+    async with DanClient(FakeNetwork(2, 3).network(), store=MemorySessionStore()) as dan:
+        with pytest.raises(ConfigurationError, match="the client is in use on another event loop"):
+            await in_another_thread(lambda: CALLS[name](dan))
+        assert await dan.generate_session_key(wallet=WALLET, chain_id=1)
+
+
+async def test_a_store_on_the_loop_of_another_thread(tmp_path: Path) -> None:
+    """Reading, writing and closing."""
+    url = f"sqlite:///{tmp_path}/keys.db"
+    async with SQLAlchemyStore(url, FixedKeys([StoreKey.generate()])) as store:
+        for call in (lambda: store.save(active()), lambda: store.get("0x00"), store.aclose):
+            with pytest.raises(ConfigurationError, match="the store is in use on another event loop"):
+                await in_another_thread(call)
+        await store.save(active())
+
+
+def test_a_client_in_a_second_run() -> None:
+    """asyncio.run() makes a loop each time: the client of the first one is of no use in the second."""
+    kept: list[DanClient] = []
+
+    async def first() -> None:
+        kept.append(DanClient(FakeNetwork(2, 3).network()))
+        await kept[0].generate_session_key(wallet=WALLET, chain_id=1)
+
+    asyncio.run(first())
+    with pytest.raises(ConfigurationError, match=r"asyncio\.run"):
+        asyncio.run(kept[0].generate_session_key(wallet=WALLET, chain_id=1))
+
+
+def test_a_client_in_a_forked_child(capfd: pytest.CaptureFixture[str]) -> None:
+    """The child has the parent's client and not its loop."""
+
+    async def use(dan: DanClient) -> None:
+        await dan.generate_session_key(wallet=WALLET, chain_id=1)
+
+    dan = DanClient(FakeNetwork(2, 3).network())
+    asyncio.run(use(dan))
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            asyncio.run(use(dan))
+        except ConfigurationError as error:
+            status = 0 if "forked" in error.message else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
