@@ -105,7 +105,7 @@ class PeerSession:
     _aborts: dict[OperatorAddress, bytes] = field(factory=dict, init=False)
     _conflict: tuple[OperatorAddress, int] | None = field(default=None, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _is_mute: bool = field(default=False, init=False)
+    is_mute: bool = field(default=False, init=False)
     #: Everything sent so far, to be sent again over a link that comes up in the middle.
     _sent: dict[OperatorAddress, list[bytes]] = field(factory=dict, init=False)
     #: The peers whose link was down when something was sent.
@@ -190,12 +190,12 @@ class PeerSession:
         return bool(self._sent)
 
     def fall_silent(self) -> None:
-        """Give no more signs of life, as a fault asks for."""
-        self._is_mute = True
+        """Give no more signs of life, and do not say why it fails, as a fault asks for."""
+        self.is_mute = True
 
     def show_life(self, older_than_s: float) -> None:
         """Say that this node is still at work, if it has been for so long."""
-        if self._is_mute or self._clock() - self._began < older_than_s:
+        if self.is_mute or self._clock() - self._began < older_than_s:
             return
         frame = PeerMessage(Kind.ALIVE, self._session_id, 0, b"").encode()
         for peer in self._peers:
@@ -511,7 +511,8 @@ class RoundSession(ABC, Generic[R]):
         named = f" (blamed: {', '.join(failure.culprits)})" if failure.culprits else ""
         _log.warning("%s failed: %s%s", self._name, failure.reason, named)
         culprits = tuple(self.index(culprit) for culprit in failure.culprits)
-        self._session.abort(AbortNotice(failure.reason, culprits, failure.complaint))
+        if not self._session.is_mute:
+            self._session.abort(AbortNotice(failure.reason, culprits, failure.complaint))
 
 
 def _ascending(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:
