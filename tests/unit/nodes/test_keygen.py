@@ -26,6 +26,7 @@ from dan_async.errors import (
 from dan_async.network import KeygenReport, KeygenRequest
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.round import SetupText
+from dan_async.protocols.fields import to_json
 from dan_async.protocols.node import restarted_request_id
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.retry import RetryPolicy
@@ -308,6 +309,27 @@ async def test_whoever_is_blamed_or_lies_rests() -> None:
     states = {node.name: node.state for node in (await network.health()).nodes}
     assert {name for name, state in states.items() if state == "resting"} == {culprit, liar}
     await network.aclose()
+
+
+async def test_where_two_groups_contradict_each_other_nobody_is_wrong() -> None:
+    """Nobody knows which group is right: every answer stands as it is, and the two keys are named."""
+    fake = FakeNetwork(2, 4)
+    others = fake.identities[2:]
+
+    for identity in others:
+
+        async def lie(method: str, params: Any, operator: OperatorAddress = identity.operator) -> Any:
+            if method != "dan_keygen":
+                return None
+            dealt = fake.key_for({**params, "requestId": params["requestId"] + " again"}, OWNER)
+            dealt.request_id = params["requestId"]
+            return to_json(dealt.acknowledgement(dealt.participants.index(operator) + 1))
+
+        fake.misbehaviour[identity.operator] = lie
+    with pytest.raises(QuorumError, match="2 groups of 2 nodes") as caught:
+        await keygen(fake, request(2, 4), timeouts=evolve(QUICK, grace_s=5))
+    assert len({outcome.answer.key_id for outcome in caught.value.outcomes}) == 2
+    assert [outcome.is_success for outcome in caught.value.outcomes] == [True] * 4
 
 
 # --- late nodes -------------------------------------------------------------------------------------------------------
