@@ -305,7 +305,7 @@ class SignerRace(Generic[T]):
             if run.is_hedged and run.step != "sign" and others:
                 run.suspect([frozenset(run.waiting & others or others)])
         for node in self._nodes:
-            if node.operator in self._refused:  # what t others have signed
+            if node.operator in self._refused.keys() - self.without_share:  # and t others have signed it
                 node.health.suspect(1.0)
 
     # --- what went wrong ----------------------------------------------------------------------------------------------

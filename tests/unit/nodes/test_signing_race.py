@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.errors import QuorumError
+from dan_async import DanClient
+from dan_async.errors import NodeCode, QuorumError, RpcError
 from dan_async.nodes.conflicts import most_tries
+from tests.fake_signing import SigningNetwork
 from tests.helpers import run_in_virtual_time
 from tests.signing_liars import KINDS, Liar, Mixed, Network
 
@@ -60,14 +62,13 @@ CASES = [
 @pytest.mark.parametrize(("size", "by_turns"), CASES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_many_liars_as_may_be_stop_nothing(kind, size, by_turns):
-    """Whatever they do, together or by turns, which shows less of them; and the next signature has it easier."""
+    """Whatever they do, together or by turns, which shows less of them."""
     liars = liars_of(size, KINDS[kind], random.Random(f"{kind} {size}"))
-    first, second = sign_among(size, liars, calls=2, by_turns=by_turns)
-    assert first[0] <= max(16, most_tries(*size))
-    assert second <= first
+    for tries, _ in sign_among(size, liars, calls=2, by_turns=by_turns):
+        assert tries <= max(16, most_tries(*size))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(size=st.sampled_from(SIZES), seed=st.integers(0, 2**32), by_turns=st.booleans(), change=st.booleans())
 def test_any_mixture_of_liars_stops_nothing(size, seed, by_turns, change):
     """Each with a fault of its own, or another one each time."""
@@ -105,3 +106,19 @@ def test_too_many_liars_end_it_long_before_the_deadline():
         sign_among((3, 5), dict.fromkeys(range(3), KINDS["garbage"]))
     with pytest.raises(QuorumError):
         sign_among((3, 5), dict.fromkeys(range(3), KINDS["blames everybody"]))
+
+
+async def test_a_node_that_refuses_what_others_sign_is_suspected_and_one_without_a_share_is_not():
+    """The one may lie, and would be asked again each time; the other one is a spare."""
+    net = SigningNetwork(2, 3, others=1)
+    net.holders = net.identities[1:]
+
+    async def refuse(method, params):
+        raise RpcError(NodeCode.NOT_PERMITTED, "no")
+
+    net.misbehaviour[net.operator(2)] = refuse
+    async with DanClient(net.network(), clock=lambda: net.now) as dan:
+        await dan.sign_message("hello", net.session())
+        suspicion = {node.name: node.suspicion for node in (await dan.network.health()).nodes}
+    assert suspicion[net.operator(2)] > 0.9
+    assert suspicion[net.operator(1)] == 0

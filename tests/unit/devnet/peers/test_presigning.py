@@ -311,7 +311,7 @@ async def test_a_pair_that_does_not_get_ready_is_named(workers):
     bench.setups.doubt(B)
     bench.start()
     refusal = await bench.refusal()
-    assert refusal.data == {"culprits": [B]}
+    assert refusal.data == {"culprits": [B], "evidence": "silence"}
     assert bench.links.aborts(A)[0].culprits == (3,)
     with pytest.raises(UnreadyPairError):
         await bench.setups.ready(B)
