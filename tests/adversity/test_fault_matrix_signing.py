@@ -19,6 +19,7 @@ from tests.adversity.fault_matrix import (
     SIGNING,
     SMALL,
     Size,
+    nothing_left,
     sign_with_faults,
     signing_devnet,
 )
@@ -44,7 +45,7 @@ CASES = [
 @pytest.mark.parametrize(("size", "name"), CASES)
 async def test_signatures(size: Size, name: str) -> None:
     """What is left of t honest nodes signs; beyond that, an error says that they did not."""
-    async with signing_devnet(size) as (devnet, session):
+    async with nothing_left(), signing_devnet(size) as (devnet, session):
         for count in sorted({1, size.n - size.t, size.t - 1}):
             is_beyond = count > size.n - size.t
             error = await sign_with_faults(
