@@ -333,6 +333,7 @@ class NodeHealth:
         rests_for_s: Seconds for which it is still left alone, unless nothing better is there; 0 if it is not.
         requests: Requests that this client has sent it, attempts counted one by one.
         keygens: Key generations in which it was asked to take part.
+        suspicion: How much speaks against it in signing, from 0 to 8; halves every minute. See docs/sign-message.md.
     """
 
     name: OperatorAddress | str
@@ -349,6 +350,7 @@ class NodeHealth:
     rests_for_s: float = 0.0
     requests: int = 0
     keygens: int = 0
+    suspicion: float = 0.0
 
 
 @frozen(kw_only=True)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dan_async.devnet.cluster import Devnet, DevnetNode
 from dan_async.devnet.context import NodeLimits
 from dan_async.devnet.faults.kinds import (
+    Accuse,
+    AccuseInSigning,
     AcknowledgeOtherKey,
     CheatInSigning,
     ClaimOtherThreshold,
@@ -38,6 +40,8 @@ from dan_async.devnet.faults.kinds import (
 )
 
 __all__ = [
+    "Accuse",
+    "AccuseInSigning",
     "AcknowledgeOtherKey",
     "CheatInSigning",
     "ClaimOtherThreshold",

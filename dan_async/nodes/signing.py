@@ -137,7 +137,7 @@ class NodeSigner:
 
     def _may_sign(self, signers: tuple[OperatorAddress, ...]) -> bool:
         return not any(
-            self.lateness.is_late(operator) or self._by_operator[operator].health.failures
+            self._by_operator[operator].health.suspicion or self._by_operator[operator].health.failures
             for operator in signers
         )
 
@@ -178,12 +178,12 @@ class NodeSigner:
             try:
                 check_offers(offers)
             except SpoiltSharesError as error:
-                raise SetFailedError({}, frozenset().union(*error.disputes)) from error
+                raise SetFailedError({}, error.disputes) from error
             expires_at = min([offer.expires_at for offer in offers.values()])
             ends = asked + min(self._options.stock_s, expires_at - self._clock.now(len(run.signers)) - 1.0)
             made.append(StockedPresignature(offers=offers, signers=run.operators, ends=ends))
         if len({entry.id for entry in made}) != len(made):
-            raise SetFailedError({}, run.operators)
+            raise SetFailedError({}, [frozenset(run.operators)])
         return made
 
     def presign_request(
@@ -223,8 +223,12 @@ class NodeSigner:
         try:
             async with asyncio.timeout(_REFILL_S):
                 (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
+        except SetFailedError as failure:
+            run.suspect(failure.conflicts, failure.reasonless)
         except (DanError, TimeoutError):
-            made = None  # the next signature makes its own, and reports the failure
+            run.suspect(
+                [frozenset(run.operators)]
+            )  # the next signature makes its own, and reports the failure
         finally:
             self.stock.arrived(session, made)
 
@@ -240,8 +244,8 @@ class NodeSigner:
         try:
             return join_shares(tuple(answers.values()))
         except SpoiltSharesError as error:
-            suspects = frozenset().union(*error.disputes)
-            raise SetFailedError(error.failures(params.request_id), suspects) from error
+            conflicts = error.disputes if error.liars or error.disputes else [frozenset(run.operators)]
+            raise SetFailedError(error.failures(params.request_id), conflicts) from error
 
 
 class _SigningJob:
@@ -274,6 +278,8 @@ class _SigningJob:
                 self._signer.presign_request(self.order, self.key, run.operators) for _ in self.order.digests
             ]
             stocked = await self._signer.presign(run, requests, self._deadline)
+        else:
+            run.is_stocked = True
         ids = tuple([entry.id for entry in stocked])
         request_id = new_request_id()
         params = SignParams(

@@ -59,6 +59,14 @@ class NodeCrashed(Exception):  # noqa: N818 - as above
         self.restart_after = restart_after
 
 
+class FalseAccusation(Exception):  # noqa: N818 - as above
+    """The fault in force is that the node gives a session up here, and blames these parties for silence."""
+
+    def __init__(self, *culprits: int) -> None:
+        super().__init__()
+        self.culprits = culprits
+
+
 class HttpRefusal(NamedTuple):
     """The HTTP status that turns a client away, and the seconds in its Retry-After header, if it has one."""
 
@@ -218,8 +226,8 @@ class Fault:
     def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
         """End the node before it sends its messages of a round of key generation."""
 
-    def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
-        """End the node before it sends its messages of a round of a presignature."""
+    def before_signing_round(self, round_: int, bodies: Bodies, /) -> NodeCrashed | FalseAccusation | None:
+        """End the node, or its part in it, before it sends its messages of a round of a presignature."""
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
         """Send other messages in a round of a presignature."""
@@ -551,6 +559,26 @@ class FallSilent(KeygenFault):
         return {} if round_ >= self.round else None
 
 
+@frozen(kw_only=True)
+class Accuse(KeygenFault):
+    """
+    In key generation, the node gives up at the start of a round, and says that the last other party sent it nothing.
+
+    Args:
+        round: The round: 1 commit, 2 open, 3 echo.
+    """
+
+    name = "accuse"
+    first = "round"
+    example = "accuse:round=2"
+
+    round: int = _round(last=_ECHO)
+
+    def on_keygen_round(self, round_: int, _bodies: Bodies, face: KeygenFace, /) -> None:
+        if round_ == self.round:
+            raise FalseAccusation(face.victim)
+
+
 # --- signing ----------------------------------------------------------------------------------------------------------
 
 
@@ -572,7 +600,7 @@ class CrashInSigning(Fault):
     at_round: int = _round(last=_MULTIPLY)
     restart_after: float | None = _restart_after()
 
-    def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
+    def before_signing_round(self, round_: int, _bodies: Bodies, /) -> NodeCrashed | None:
         return NodeCrashed(self.restart_after) if round_ == self.at_round else None
 
 
@@ -594,6 +622,26 @@ class SilentInSigning(Fault):
 
     def on_signing_round(self, round_: int, _bodies: Bodies, /) -> Bodies | None:
         return {} if round_ == self.round else None
+
+
+@frozen(kw_only=True)
+class AccuseInSigning(Fault):
+    """
+    The node gives a presignature up at the start of a round, and says that the last other signer sent it nothing.
+
+    Args:
+        round: The round: 1 commit, 2 multiply.
+    """
+
+    name = "signing-accuse"
+    first = "round"
+    example = "signing-accuse:round=2"
+    takes_methods = False
+
+    round: int = _round(last=_MULTIPLY)
+
+    def before_signing_round(self, round_: int, bodies: Bodies, /) -> FalseAccusation | None:
+        return FalseAccusation(max(bodies)) if round_ == self.round else None
 
 
 @frozen(kw_only=True)

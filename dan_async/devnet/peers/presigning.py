@@ -45,6 +45,7 @@ class PresignSession(RoundSession[Presignature]):
     KIND = Kind.PRESIGN
     ROUNDS = _MULTIPLY
     IS_CRITICAL = True
+    IS_REPLACEABLE = True
 
     def __init__(
         self, context: NodeContext, sessions: PeerSessions, pairs: PairSetups, job: PresignJob
@@ -102,7 +103,8 @@ class PresignSession(RoundSession[Presignature]):
         for kind in (BannedPairError, UnreadyPairError):
             failed = [error for error in found if isinstance(error, kind)]
             if failed:
-                raise SessionFailedError(failed[0].message, (error.peer for error in failed))
+                unready = [error.peer for error in failed]
+                raise SessionFailedError(failed[0].message, unready, is_silence=kind is UnreadyPairError)
         pairs = {}
         for peer, state in zip(peers, found, strict=True):
             if isinstance(state, BaseException):

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from dan_async.devnet import (
+    Accuse,
+    AccuseInSigning,
     AcknowledgeOtherKey,
     CheatInSigning,
     ClaimOtherThreshold,
@@ -37,6 +39,8 @@ from dan_async.devnet.faults.kinds import KINDS, NodeCrashed, RequestDropped
 from dan_async.errors import InvalidFieldError
 
 ALL = [
+    Accuse(round=2),
+    AccuseInSigning(round=2),
     AcknowledgeOtherKey(),
     ClaimOtherThreshold(),
     CheatInSigning(),
