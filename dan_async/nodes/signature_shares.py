@@ -26,6 +26,7 @@ from dan_async.crypto.curve import (
 )
 from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, DanError, InvalidFieldError, SignatureCheckError
+from dan_async.nodes.conflicts import Conflict, disagreeing
 from dan_async.protocols.node import (
     PresignatureOffer,
     SignatureClaims,
@@ -44,10 +45,6 @@ _POINT_BYTES, _PROOF_BYTES = 33, 64
 #: What each signer offered of one presignature.
 Offers = Mapping[OperatorAddress, PresignatureOffer]
 
-#: Two nodes that contradict each other: at least one of them lies, and nobody else can tell which.
-Dispute = frozenset[OperatorAddress]
-_Pair = tuple[OperatorAddress, OperatorAddress]
-
 #: P and Q of one signer for each other.
 _Terms = dict[OperatorAddress, tuple[Point, Point]]
 
@@ -60,14 +57,14 @@ class SpoiltSharesError(SignatureCheckError):
     unless none of the signers is honest there is a liar or a dispute.
     """
 
-    def __init__(self, liars: Collection[OperatorAddress] = (), disputes: Collection[_Pair] = ()) -> None:
+    def __init__(self, liars: Collection[OperatorAddress] = (), disputes: Iterable[Conflict] = ()) -> None:
         super().__init__(
             "the nodes' shares make no signature of the key",
             hint="At least one of these nodes is faulty or dishonest; others may do better",
             phase="signing",
         )
         self.liars = tuple(liars)
-        self.disputes: tuple[Dispute, ...] = tuple(map(frozenset, disputes))
+        self.disputes = set(disputes)
 
     def failures(self, request_id: RequestId) -> dict[OperatorAddress, DanError]:
         """Return the failure of each liar."""
@@ -79,11 +76,12 @@ class SpoiltSharesError(SignatureCheckError):
 
 def check_offers(offers: Offers) -> None:
     """Raise a SpoiltSharesError if the signers do not offer one presignature: honest ones do."""
-    facts = {
-        operator: (offer.presignature_id, offer.nonce_point, offer.public_key)
-        for operator, offer in offers.items()
-    }
-    _refuse_disputes([(one, other) for one, other in _pairs(facts) if facts[one] != facts[other]])
+    _refuse_disputes(
+        {
+            operator: (offer.presignature_id, offer.nonce_point, offer.public_key)
+            for operator, offer in offers.items()
+        }
+    )
 
 
 @frozen(kw_only=True)
@@ -128,14 +126,12 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     For each message 65 bytes r, s (low), v (27 or 28), which recover to the key; else it is a SpoiltSharesError.
     """
     found = {answer.operator: answer for answer in answers}
-    facts = {operator: _facts(answer.claims) for operator, answer in found.items()}
-    _refuse_disputes(
-        [
-            (one, other)
-            for one, other in _pairs(found)
-            if facts[one] != facts[other] or found[one].party_index == found[other].party_index
+    _refuse_disputes({operator: _facts(answer.claims) for operator, answer in found.items()})
+    if len({answer.party_index for answer in answers}) != len(answers):
+        places = [
+            (a.operator, b.operator) for a, b in combinations(answers, 2) if a.party_index == b.party_index
         ]
-    )
+        raise SpoiltSharesError(disputes=map(frozenset, places))
     public_key = answers[0].claims.public_key
     return tuple(
         [
@@ -218,8 +214,8 @@ class _Whole:
         return SpoiltSharesError(
             [signer for signer in found if signer not in terms],
             [
-                (one, other)
-                for one, other in _pairs(terms)
+                frozenset((one, other))
+                for one, other in combinations(terms, 2)
                 if tuple(map(negate, terms[one][other])) != terms[other][one]
             ],
         )
@@ -278,13 +274,12 @@ def _facts(claims: SignatureClaims) -> Hashable:
     return claims.public_key, tuple(shares)
 
 
-def _pairs(operators: Iterable[OperatorAddress]) -> Iterable[_Pair]:
-    return combinations(sorted(operators, key=str.lower), 2)
-
-
-def _refuse_disputes(disputes: Collection[_Pair]) -> None:
-    if disputes:
-        raise SpoiltSharesError(disputes=disputes)
+def _refuse_disputes(facts: Mapping[OperatorAddress, Hashable]) -> None:
+    groups: dict[Hashable, list[OperatorAddress]] = {}
+    for operator, fact in facts.items():
+        groups.setdefault(fact, []).append(operator)
+    if len(groups) > 1:
+        raise SpoiltSharesError(disputes=disagreeing(groups.values()))
 
 
 def _uncounted(operator: OperatorAddress, problem: str, request_id: RequestId) -> AcknowledgementError:

@@ -26,6 +26,7 @@ from dan_async.devnet import (
     AccuseInSigning,
     AcknowledgeOtherKey,
     CheatInSigning,
+    ContradictInSigning,
     Crash,
     CrashInSigning,
     DealWrongShare,
@@ -38,6 +39,7 @@ from dan_async.devnet import (
     ExpireNonces,
     FallSilent,
     Fault,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
@@ -143,6 +145,8 @@ SIGNING: dict[str, Fault] = {
     "accuse in round 2": AccuseInSigning(round=2),
     "cheat": CheatInSigning(),
     "wrong share": WrongSignatureShare(),
+    "wrong commitments": ForgeCommitments(),
+    "contradict": ContradictInSigning(),
 }
 
 

@@ -13,11 +13,13 @@ from dan_async.crypto.signature import personal_message_digest, recover_address
 from dan_async.devnet import (
     AccuseInSigning,
     CheatInSigning,
+    ContradictInSigning,
     CrashInSigning,
     Delay,
     Devnet,
     DropRequest,
     Fault,
+    ForgeCommitments,
     NodeLimits,
     RefuseConnections,
     SendGarbage,
@@ -34,6 +36,8 @@ FAULTS: dict[str, Fault] = {
     "silent": SilentInSigning(round=2),
     "cheat": CheatInSigning(),
     "wrong share": WrongSignatureShare(),
+    "wrong commitments": ForgeCommitments(),
+    "contradict": ContradictInSigning(),
     "crash": CrashInSigning(at_round=2),
     "no presignature": DropRequest(methods=["dan_presign"]),
     "no share": Delay(seconds=600, methods=["dan_sign"]),
@@ -47,6 +51,7 @@ MIXTURES = [
     ("accuse", "cheat", "no share"),
     ("wrong share", "accuse", "no presignature"),
     ("garbage", "accuse at the start", "crash"),
+    ("contradict", "wrong commitments", "accuse"),
 ]
 
 

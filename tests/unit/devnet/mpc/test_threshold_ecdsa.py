@@ -166,7 +166,7 @@ def test_what_a_client_finds_among_honest_signers(five):
     found = answers(Signing(shares, pairs, (1, 3, 5)).commit().multiply().presign(), DIGEST)
     check(combine_shares(found, public_key=shares[1].public_key), DIGEST, shares[1].public_key)
     error = _Whole.of(found, shares[1].public_key).explain()
-    assert (error.liars, error.disputes) == ((), ())
+    assert (error.liars, error.disputes) == ((), set())
 
 
 def test_a_client_names_a_signer_who_lies_about_its_share(five):
@@ -177,7 +177,7 @@ def test_a_client_names_a_signer_who_lies_about_its_share(five):
     found[liar] = evolve(found[liar], w=found[liar].w ^ 1)
     with pytest.raises(SpoiltSharesError) as caught:
         combine_shares(found, public_key=shares[1].public_key)
-    assert (caught.value.liars, caught.value.disputes) == ((liar,), ())
+    assert (caught.value.liars, caught.value.disputes) == ((liar,), set())
 
 
 def test_neither_key_nor_nonce_nor_shares_are_in_any_message(five):

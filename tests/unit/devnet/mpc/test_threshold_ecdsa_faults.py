@@ -423,7 +423,7 @@ def test_a_wrong_psi_is_found_by_the_client(is_covered_up):
     found = {OPERATORS[i - 1]: make_share(p, bytes(32)) for i, p in made.items()}
     with pytest.raises(SpoiltSharesError) as caught:
         combine_shares(found, public_key=SHARES[1].public_key)
-    expected = ((OPERATORS[1],), ()) if is_covered_up else ((), (set(OPERATORS[:2]),))
+    expected = ((OPERATORS[1],), set()) if is_covered_up else ((), {frozenset(OPERATORS[:2])})
     assert (caught.value.liars, caught.value.disputes) == expected
 
 
