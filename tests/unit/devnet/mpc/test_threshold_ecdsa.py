@@ -194,6 +194,7 @@ def test_neither_key_nor_nonce_nor_shares_are_in_any_message(five):
     sent = b"".join(
         [m for step in (signing.commits, signing.multiplies) for mail in step.values() for m in mail.values()]
         + [scalar_to_bytes(number) for part in parts.values() for number in part]
+        + [presignature.commitments for presignature in presignatures.values()]
     )
     secret = [key, nonce, *own, *(shares[i].secret_share for i in (1, 3, 5))]
     assert not [number for number in secret if scalar_to_bytes(number) in sent]
