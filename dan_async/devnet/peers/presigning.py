@@ -69,7 +69,7 @@ class PresignSession(RoundSession[Presignature]):
         return await self.compute(party.presign, received, urgency=Urgency.AWAITED)
 
     async def blame(self, abort: ProtocolAbort) -> SessionFailedError:
-        """Ban, durably before anybody hears of it. Another set-up is nobody's fault: one of the two has lost its own."""
+        """Ban, durably before anybody hears of it. Another set-up bans nobody: one of the two may have lost its own."""
         culprits = self.operators(abort.culprits)
         if abort.ban:
             for culprit in culprits:
@@ -78,7 +78,6 @@ class PresignSession(RoundSession[Presignature]):
         if abort.reason == SigningReason.SETUP_MISMATCH:
             for culprit in culprits:
                 self._pairs.doubt(culprit)
-            culprits = ()
         return SessionFailedError(abort.reason, culprits)
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:

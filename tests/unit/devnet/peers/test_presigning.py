@@ -292,15 +292,15 @@ async def test_a_ban_is_kept_although_the_node_is_stopping(bench):
     assert bench.stored(A).banned
 
 
-async def test_another_set_up_is_nobodys_fault(bench):
-    """The peer has lost its own or has an old one: no blame, no ban, and the pair is asked again."""
+async def test_another_set_up_is_named_and_bans_nobody(bench):
+    """The peer has lost its own, has an old one, or lies: the client must know which two cannot sign together for now."""
     bench.start()
     commit = bench.peers[2].commit()[1]
     at = 35  # behind the header: the id of the pair's set-up
     bench.say(A, commit[:at] + bytes(32) + commit[at + 32 :], round_=1)
     bench.say(B, bench.peers[3].commit()[1], round_=1)
     refusal = await bench.refusal()
-    assert refusal.data == {"culprits": []}
+    assert refusal.data == {"culprits": [A]}
     assert not bench.stored(A).banned
     asked = len(bench.links.of(Kind.PAIR_STATUS, A))
     waiting = asyncio.create_task(bench.setups.ready(A))
