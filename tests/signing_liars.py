@@ -122,12 +122,12 @@ class Turn:
         culprits = tuple(self.signers.index(operator) + 1 for operator in accused)
         body = AbortNotice("I say so", culprits).encode()
         for operator in self.others if to is None else to:
-            self.node.send(operator, PeerMessage(Kind.ABORT, self.session_id, 0, body).encode())
+            self.node.send(operator, PeerMessage(Kind.ABORT, self.session_id, Kind.PRESIGN, body).encode())
 
     async def stay_alive(self) -> None:
         while True:
             for operator in self.others:
-                self.node.send(operator, PeerMessage(Kind.ALIVE, self.session_id, 0, b"").encode())
+                self.node.send(operator, PeerMessage(Kind.ALIVE, self.session_id, Kind.PRESIGN, b"").encode())
             await asyncio.sleep(0.5)
 
     def victim(self) -> str:

@@ -48,9 +48,7 @@ T = TypeVar("T")
 #: gave up first, as a node says that says no more, has longer.
 _LISTEN_S, _LISTEN_TO_ABORTER_S = 0.05, 1.0
 
-#: Sets at work at the same time, but for those of which it is clear which nodes keep them; how often to start, when the
-#: conflicts leave no set; and how many sets are tried in spite of them.
-_MOST_AT_ONCE = 4
+#: How often to start, when the conflicts leave no set; and how many sets are tried in spite of them.
 _MOST_STARTS = 3
 _MOST_BESIDES = 16
 
@@ -239,7 +237,7 @@ class SignerRace(Generic[T]):
         running[asyncio.create_task(self._attempt(run), name="dan-sign")] = run
 
     def _next_set(self, running: dict[asyncio.Task[T], Run]) -> tuple[Node, ...] | None:
-        if sum(not run.is_kept_by_some for run in running.values()) >= _MOST_AT_ONCE:
+        if sum(not run.is_kept_by_some for run in running.values()) >= self._most_at_once:
             return None
         late = [run for run in running.values() if run.is_hedged and run.step != "sign"]
         ranked = [node for node in rank(self._nodes) if node.operator not in self._refused]
@@ -254,6 +252,11 @@ class SignerRace(Generic[T]):
         if found is None:
             return None
         return tuple(sorted([node for node in ranked if node.operator in found], key=_by_address))
+
+    @property
+    def _most_at_once(self) -> int:
+        """How many sets may be at work, but for those of which it is clear which nodes keep them."""
+        return max(3, (min(len(self._nodes), MAX_PARTIES) - self._t + 1) // 2)
 
     def _begin_anew(self, names: Sequence[OperatorAddress]) -> tuple[OperatorAddress, ...] | None:
         """

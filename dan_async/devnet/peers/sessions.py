@@ -34,8 +34,9 @@ R = TypeVar("R")
 
 _KEPT_ENDED_SESSIONS, _KEPT_UNHEARD_SESSIONS = 32_768, 32
 #: A live party that others could replace has so many times the time that this one took to begin, and so many quiet
-#: limits at least; and a part of one more in each later round, so that who waits in an earlier one gives up first.
-_TIMES_OWN, _TIMES_QUIET, _QUIET_PART = 4.0, 1.5, 0.5
+#: limits at least; and a part of one more in each later round, so that who waits in an earlier one gives up first. It has
+#: twice that with twice so many sessions at work here, and so on: the others are as busy.
+_TIMES_OWN, _TIMES_QUIET, _QUIET_PART, _BUSY = 4.0, 1.5, 0.5, 8
 #: The cost of keeping a message beside its body, so that empty ones count too.
 _MESSAGE_OVERHEAD = 256
 
@@ -245,6 +246,11 @@ class PeerSessions:
     _early: OrderedDict[bytes, list[_Early]] = field(factory=OrderedDict, init=False)  # oldest session first
     _used: Counter[OperatorAddress] = field(factory=Counter, init=False)
     _beating: asyncio.Task[None] | None = field(default=None, init=False)
+
+    @property
+    def running(self) -> int:
+        """How many sessions are at work here."""
+        return len(self._running)
 
     def has_run(self, session_id: bytes) -> bool:
         """Return whether a session of that id has begun here: none may begin twice."""
@@ -494,7 +500,8 @@ class RoundSession(ABC, Generic[R]):
         if not self.IS_REPLACEABLE or self._quiet_s is None:
             return end_s
         if round_ == 1:
-            self._patience_s = max(_TIMES_QUIET * self._quiet_s, _TIMES_OWN * self._session.age_s)
+            times = max(1.0, self._sessions.running / _BUSY)
+            self._patience_s = times * max(_TIMES_QUIET * self._quiet_s, _TIMES_OWN * self._session.age_s)
         return min(end_s, self._patience_s + (round_ - 1) * _QUIET_PART * self._quiet_s)
 
     async def _judge(self, error: PeerAbortError) -> tuple[SessionFailedError, frozenset[OperatorAddress]]:
