@@ -131,9 +131,10 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """Run the whole fault matrix: every fault of whole jobs at 11-of-20 as well. Takes a while."""
+    """Run the whole fault matrix: every fault of whole jobs and signatures at 11-of-20 as well. Takes a while."""
     session.install("-e", ".[test]")
-    names = ("test_fault_matrix.py", "test_fault_matrix_jobs.py", "test_lost_replies.py")
+    kinds = ("fault_matrix", "fault_matrix_jobs", "fault_matrix_signing", "lost_replies")
+    names = [f"test_{kind}.py" for kind in kinds]
     files = [f"tests/adversity/{name}" for name in names]
     session.run("python", "-m", "pytest", "-m", "", *files, *session.posargs, env={"DAN_MATRIX": "full"})
 

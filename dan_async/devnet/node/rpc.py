@@ -72,13 +72,15 @@ def rate_limited(message: str, retry_after_s: float) -> RefusalError:
 
 @contextmanager
 def refusing(code: NodeCode, doing: str) -> Iterator[None]:
-    """Refuse the request if its session with the other nodes fails; ``data.culprits`` names whom this node can blame."""
+    """Refuse the request if its session with the other nodes fails: ``data`` says whom this node can blame, and why."""
     try:
         yield
     except TooManySessionsError as error:
         raise rate_limited(error.message, 1.0) from error
     except SessionFailedError as failure:
         data: dict[str, Any] = {"culprits": list(failure.culprits)}
+        if failure.culprits and (failure.is_silence or failure.complaint is not None):
+            data["evidence"] = "silence" if failure.is_silence else "proof"
         if failure.aborted_by is not None:
             data["abortedBy"] = failure.aborted_by
         raise RefusalError(code, f"{doing} failed: {failure.reason}", data=data) from failure

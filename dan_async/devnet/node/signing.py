@@ -17,7 +17,7 @@ from attrs import define, evolve, field
 
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import SigningAbort
-from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
+from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.checks import (
     ReadSign,
     check_signers,
@@ -45,7 +45,6 @@ from dan_async.protocols.node import (
     SignatureShare,
     SignatureShares,
     SignParams,
-    presignature_id,
 )
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, RequestId
@@ -170,7 +169,7 @@ class SignService:
             presignatures = [self._stock.take(stocked) for stocked in found]
         try:
             shares = [
-                make_share(record.share.index, presignature, digest)
+                make_share(presignature, digest)
                 for presignature, digest in zip(presignatures, digests, strict=True)
             ]
         except SigningAbort as abort:
@@ -193,14 +192,15 @@ class SignService:
         return self._context.signed(SignatureShares, claims, record.acknowledgement.participants)
 
 
-def make_share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:
-    message = Envelope(presignature.id, index).open(SignMessage, presignature.sign(digest))
+def make_share(presignature: Presignature, digest: bytes) -> SignatureShare:
+    u, w = presignature.sign(digest)
     return SignatureShare(
-        presignature_id=presignature_id(presignature.id, presignature.nonce_point),
+        presignature_id=presignature.name,
         nonce_point=presignature.nonce_point,
+        commitments=presignature.commitments,
         digest=digest,
-        u=int.from_bytes(message.u, "big"),
-        w=int.from_bytes(message.w, "big"),
+        u=u,
+        w=w,
     )
 
 
