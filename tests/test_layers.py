@@ -25,6 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"opening"}),
     frozenset({"client"}),
     frozenset({"__init__", "account", "dask_batch", "cli"}),
+    frozenset({"__main__"}),
 )
 
 #: The same inside the devnet.

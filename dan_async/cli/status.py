@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.console import Console, Group
+from attrs import evolve
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from dan_async.cli.choices import choose_network, parse_node
-from dan_async.cli.options import NETWORK_PANEL, NetworkOption, NodeOption, whole_number
+from dan_async.cli.choices import parse_node
+from dan_async.cli.options import NetworkOptions, whole_number
 from dan_async.cli.screen import (
     DONE,
     FAILED,
     Stopped,
     clean,
+    console,
     for_option,
     log_lines,
     progress,
@@ -47,7 +48,7 @@ _COLOURS = {"live": "green", "down": "red"}
 _USUAL_PAUSE = "2"
 
 
-class StatusCommand(TyperCommand):
+class Command(TyperCommand):
     """Lets ``--watch`` stand without a value, which Typer has no option for."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -62,16 +63,7 @@ class StatusCommand(TyperCommand):
 
 def status(
     *,
-    network: NetworkOption = None,
-    node: NodeOption = None,
-    gateway: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="A gateway, with its version: wss://gateway.example/v1. The nodes behind it cannot be seen.",
-            rich_help_panel=NETWORK_PANEL,
-        ),
-    ] = None,
+    network: NetworkOptions,
     threshold: Annotated[
         int | None,
         typer.Option(
@@ -108,7 +100,7 @@ def status(
 
     Try it: dan-async devnet in one terminal prints --node options for another.
     """
-    chosen = _choose(network, node or [], gateway, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
+    chosen = _choose(network, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
     with log_lines(held_back=True):
         if watch is not None:
             with suppress(Stopped):
@@ -133,16 +125,15 @@ def _seconds(least: float, most: float) -> Callable[[str | float], float]:
     return parse
 
 
-def _choose(
-    network: str | None, nodes: list[str], gateway: str | None, threshold: int | None, timeouts: Timeouts
-) -> Network:
+def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) -> Network:
     """Choose the network as for a key, but for a single node, which can be looked at as well."""
-    if gateway is None and len(nodes) == 1 and network is None:
-        file = NetworkFile(nodes=(parse_node(nodes[0], 1),))
+    gateway = options.gateway
+    if options.node is not None and options == NetworkOptions(node=options.node[:1]):
+        file = NetworkFile(nodes=(parse_node(options.node[0], 1),))
     else:
-        version = "v2" if gateway is not None and gateway.rstrip("/").endswith("/v2") else None
-        found = choose_network(network=network, nodes=nodes, gateway=gateway, api_version=version).file
-        file = cast("NetworkFile", found)
+        if gateway is not None and options.api_version is None and gateway.rstrip("/").endswith("/v2"):
+            options = evolve(options, api_version="v2")
+        file = cast("NetworkFile", options.choose().file)
     if threshold is not None:
         if file.gateway is not None:
             raise ConfigurationError(
@@ -181,13 +172,13 @@ async def _watch(
 @contextmanager
 def _display(needed: int | None, *, as_object: bool) -> Iterator[Callable[[NetworkHealth], None]]:
     """Return a function that shows the health: in place of the last one on a terminal, below it elsewhere and as JSON."""
-    console = Console(file=sys.stdout, highlight=False)
+    screen = console()
     if as_object:
         yield lambda health: result(as_json(health, needed=needed))
-    elif not console.is_terminal or console.is_dumb_terminal:
+    elif not screen.is_terminal or screen.is_dumb_terminal:
         yield lambda health: result(as_lines(health, needed=needed) + "\n")
     else:
-        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
             yield lambda health: live.update(_table(health, needed), refresh=True)
 
 
@@ -219,9 +210,9 @@ def as_json(health: NetworkHealth, *, needed: int | None) -> str:
 
 def as_lines(health: NetworkHealth, *, needed: int | None) -> str:
     """Return the table as text, without anything that only a terminal understands."""
-    console = Console(file=sys.stdout, width=_WIDE, color_system=None, force_terminal=False, highlight=False)
-    with console.capture() as captured:
-        console.print(_table(health, needed))
+    screen = console(width=_WIDE, color_system=None, force_terminal=False)
+    with screen.capture() as captured:
+        screen.print(_table(health, needed))
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -53,6 +61,36 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Finished(code, out, err)
 
     return finish
+
+
+def terminal(
+    *args: str, columns: int = 80, cwd: Path | None = None, typed: str = "", **environment: str
+) -> Finished:
+    """Run the command on a pseudo-terminal, with both streams in ``out``, less the colours."""
+    screen, theirs = pty.openpty()
+    fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    inherited = {
+        name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
+    }
+    process = subprocess.Popen(
+        command(*args),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=cwd,
+        env=inherited | {"TERM": "xterm-256color", "PYTHONPATH": path} | environment,
+    )
+    os.close(theirs)
+    os.write(screen, typed.encode())
+    shown = b""
+    with suppress(OSError):  # the other side was closed
+        while chunk := os.read(screen, 65536):
+            shown += chunk
+    os.close(screen)
+    code = process.wait(timeout=20)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r\n", "\n")
+    return Finished(code, text, "")
 
 
 def command(*args: str) -> Sequence[str]:
