@@ -127,6 +127,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             forget_output()
             return PIPE_CLOSED
+        except SystemExit as end:  # the parser's, which takes a closed pipe for a failure
+            return PIPE_CLOSED if isinstance(end.__context__, BrokenPipeError) else int(end.code or DONE)
         except Exception as error:  # the outermost edge: the user gets a sentence, never a traceback
             if debug:
                 raise

@@ -16,7 +16,15 @@ from attrs import define, field, frozen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
-from dan_async.cli.batch_rows import BatchRow, InputFormat, RowWallets, guess_format, in_a_thread, read_rows
+from dan_async.cli.batch_rows import (
+    BatchRow,
+    InputFormat,
+    RowWallets,
+    guess_format,
+    in_a_thread,
+    problem_in,
+    read_rows,
+)
 from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreOpener, choose_store
 from dan_async.cli.options import (
     JsonOption,
@@ -170,8 +178,9 @@ def batch(
         "duration": duration,
         "permissions": read_permissions(permissions),
     }
+    known = _check_format(form, source)
     job = _Batch(
-        source=_Source(name=source, form=_check_format(form, source), limit=limit),
+        source=_Source(name=source, form=known, limit=limit),
         network=chosen,
         store=store,
         wallets=wallets,
@@ -181,6 +190,10 @@ def batch(
         is_dry_run=dry_run,
         as_json=as_json,
     )
+    if known == "wallets" and common["chain_id"] is None:
+        raise ConfigurationError(
+            "--chain-id is needed for a list of wallets", hint="For example: --chain-id 137"
+        )
     code = job.run()
     if code is not None:
         raise typer.Exit(ReportedCode(code))
@@ -321,6 +334,8 @@ class _Batch:
         row = first
         while row is not None:
             problem = row.problem or self.wallets.problem_with(row)
+            if not {"chain_id"} & {*row.parameters, *self.common}:
+                problem = problem or "the row has no chainId, and --chain-id is not given"
             if problem:
                 count.add_failure(row, "InvalidRow", problem)
                 display.update()
@@ -389,7 +404,7 @@ class _BatchCount:
         if error is None:
             setattr(self, item.status, getattr(self, item.status) + 1)
             return
-        text = error.message if isinstance(error, DanError) else "an unforeseen error"
+        text = problem_in(error) if isinstance(error, DanError) else "an unforeseen error"
         is_settled = not isinstance(error, SessionPendingError)
         self.add_failure(row, type(error).__name__, text, is_settled=is_settled)
 
@@ -423,7 +438,7 @@ class _BatchCount:
             f"{number} {name}" for name, number in counts.items() if number or name == next(iter(counts))
         ]
         lines = [f"{self.done} rows: {', '.join(parts)}"]
-        for failure in self.failures[:_SHOWN_FAILURES]:
+        for failure in sorted(self.failures, key=lambda one: one["row"])[:_SHOWN_FAILURES]:
             name = "" if failure["id"] is None else f" (id {failure['id']})"
             lines.append(f"  row {failure['row']}{name}: {failure['problem']}")
         if (more := self.failed + self.unsettled - _SHOWN_FAILURES) > 0:

@@ -23,6 +23,7 @@ from dan_async._json import is_too_deep
 from dan_async._values import shown_name
 from dan_async.cli.choices import PRIVATE_KEY_VARIABLE, WalletOpener
 from dan_async.cli.options import WalletOptions
+from dan_async.cli.screen import problem_of
 from dan_async.config import TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
@@ -57,6 +58,21 @@ _PARAMETERS = {
     "label": "key_label",
     "ephalg": "eph_alg",
 }
+
+#: The names of a row's fields as they are shown.
+COLUMNS = (
+    "id",
+    "privateKey",
+    "address",
+    "chainId",
+    "duration",
+    "threshold",
+    "partiesNumber",
+    "minParties",
+    "permissions",
+    "keyLabel",
+    "ephAlg",
+)
 _NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties"})
 _LONGEST_LINE = 256 * 1024
 
@@ -104,7 +120,15 @@ def read_rows(file: IO[str], form: InputFormat) -> Iterator[BatchRow]:
         try:
             yield _row(number, fields, seen)
         except DanError as error:
-            yield BatchRow(number=number, problem=error.message)
+            yield BatchRow(number=number, problem=problem_in(error))
+
+
+def problem_in(error: DanError) -> str:
+    """Return an error's message, with the name that a row has for the field."""
+    if not isinstance(error, InvalidFieldError):
+        return error.message
+    names = {name.lower(): name for name in COLUMNS}
+    return f"{names.get(_plain(error.field), error.field)} {problem_of(error)}"
 
 
 def _lines(file: IO[str]) -> Iterator[str]:
@@ -143,8 +167,7 @@ def _csv_rows(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
         name = shown_name(unknown[0], otherwise="one of them")
         raise ConfigurationError(
             f"the first line of the CSV names a column that no row has: {name}",
-            hint="Columns: id, privateKey, address, chainId, duration, threshold, partiesNumber, minParties, permissions, "
-            "keyLabel, ephAlg",
+            hint=f"Columns: {', '.join(COLUMNS)}",
         )
     while True:
         try:

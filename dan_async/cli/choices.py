@@ -18,6 +18,7 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
 from dan_async.network_file import NETWORK_VARIABLE, NetworkFile, find_network_file
 from dan_async.opening import make_network
+from dan_async.storage.base import SessionFilter
 from dan_async.storage.keys import (
     STORE_KEY_VARIABLE,
     KeySource,
@@ -34,6 +35,7 @@ from dan_async.wallets.local_key import LocalWallet
 if TYPE_CHECKING:
     from dan_async.client import DanClient
     from dan_async.network import Network, NetworkSource
+    from dan_async.session import DanSessionKeyPayload
     from dan_async.storage.base import SessionStore, StoredSession
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
@@ -293,6 +295,16 @@ async def record_of(store: SessionStore, name: str, *, option: str) -> StoredSes
             hint="dan-async sessions list shows them",
         )
     return found
+
+
+async def record_of_session(store: SessionStore, session: DanSessionKeyPayload) -> RequestId | None:
+    """Return the id of a session's record."""
+    end = session.expires_at or 0
+    where = SessionFilter(owner=session.eoa_address, expires_after=end - 1, expires_by=end)
+    async for record in store.find(where):
+        if record.session == session:
+            return record.record_id
+    return None
 
 
 def write_new(path: Path, text: str, *, what: str) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
-from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreOpener, WalletOpener
+from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreOpener, WalletOpener, record_of_session
 from dan_async.cli.options import (
     KeygenNetworkOptions,
     OwnerOptions,
@@ -24,6 +24,8 @@ from dan_async.cli.options import (
 )
 from dan_async.cli.screen import (
     Progress,
+    ReportedCode,
+    Stopped,
     for_option,
     forget_output,
     log_lines,
@@ -36,7 +38,6 @@ from dan_async.cli.session_file import as_table, masked, reserve
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
-from dan_async.storage.base import SessionFilter, SessionStore
 from dan_async.types import TypedData
 from dan_async.wallets.base import Wallet
 
@@ -192,24 +193,20 @@ def _make(
             dan = await stack.enter_async_context(network.client(timeouts, store))
             status.step(f"Asking {network.describe()} for a key …")
             session = await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **parameters)
-            return session, None if store is None else await _record_id(store, session)
+            return session, None if store is None else await record_of_session(store, session)
 
     with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
         try:
             found = run_until_signal(job())
         except InvalidFieldError as error:
             raise for_option(error, _OPTIONS.get(error.field, error.field)) from error
+        except Stopped as stop:
+            if open_store is None:
+                raise
+            note("interrupted: dan-async sessions recover finds out whether the key was made")
+            raise typer.Exit(ReportedCode(stop.exit_code)) from None
     warnings.show()
     return found
-
-
-async def _record_id(store: SessionStore, session: DanSessionKeyPayload) -> str | None:
-    end = session.expires_at or 0
-    where = SessionFilter(owner=session.eoa_address, expires_after=end - 1, expires_by=end)
-    async for record in store.find(where):
-        if record.session == session:
-            return record.record_id
-    return None
 
 
 class _ReportingWallet:

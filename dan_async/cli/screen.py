@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log = logging.getLogger("dan_async")
+
 DONE = 0
 
 #: The network, a node or the wallet did not do its part, or the result could not be written.
@@ -118,7 +120,7 @@ class Progress:
 def progress(text: str) -> Iterator[Progress]:
     """Show a spinner with a text on standard error while the body runs, if that is a terminal."""
     screen = console(stderr=True)
-    if not screen.is_terminal or screen.is_dumb_terminal:
+    if not screen.is_terminal or screen.is_dumb_terminal or _log.isEnabledFor(logging.DEBUG):
         yield Progress()
         return
     with screen.status(text) as status:
@@ -176,12 +178,15 @@ def for_option(error: InvalidFieldError, option: str) -> InvalidFieldError:
 # --- log lines --------------------------------------------------------------------------------------------------------
 
 
-_log = logging.getLogger("dan_async")
-
-
 def event_listener() -> Callable[[Event], None] | None:
     """Return a listener that makes a log line of each event, if anybody is to see them."""
-    return (lambda event: _log.debug("%r", event)) if _log.isEnabledFor(logging.DEBUG) else None
+    return _log_event if _log.isEnabledFor(logging.DEBUG) else None
+
+
+def _log_event(event: Event) -> None:
+    fields = {name: value for name, value in event.to_dict().items() if value not in (None, ())}
+    fields = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in fields.items()}
+    _log.debug("%s", " ".join([fields.pop("event"), *(f"{name}={value}" for name, value in fields.items())]))
 
 
 @contextmanager

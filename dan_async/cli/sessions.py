@@ -15,7 +15,7 @@ import typer
 from attrs import evolve
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
-from dan_async.cli.choices import record_of
+from dan_async.cli.choices import record_of, record_of_session
 from dan_async.cli.options import (
     JsonOption,
     NetworkOptions,
@@ -35,6 +35,7 @@ from dan_async.cli.screen import (
     for_option,
     log_lines,
     note,
+    progress,
     result,
     run_until_signal,
 )
@@ -109,8 +110,10 @@ def list_sessions(
         members = [_as_members(record, reveal=reveal) for record in page.records]
         result(json.dumps({"sessions": members, "next": page.next, "unreadable": list(page.unreadable)}))
         return
-    for line in _as_lines(page.records):
-        result(line)
+    if page.records:
+        result(_as_text(page.records))
+    else:
+        note("There are no such sessions.")
     for record_id in page.unreadable:
         note(f"Record {record_id} is encrypted with a key that is not given")
     if page.next is not None:
@@ -205,7 +208,7 @@ def revoke_session(
     async def revoke(dan: DanClient, found: StoredSession, wallet: Wallet) -> StoredSession:
         return await dan.revoke_stored_session(found.record_id, wallet=wallet)
 
-    done = _with_network(store, network, timeout, record, revoke, owner)
+    done = _with_network(store, network, timeout, record, revoke, owner=owner)
     if as_json:
         result(json.dumps(_as_members(done, reveal=False) | {"isComplete": not done.problem}))
     else:
@@ -243,14 +246,20 @@ def rotate_session(
     which sessions revoke takes.
     """
 
-    async def rotate(dan: DanClient, found: StoredSession, wallet: Wallet) -> StoredSession:
-        return await dan.rotate_stored_session(found.record_id, wallet=wallet, duration=duration)
+    async def rotate(
+        dan: DanClient, found: StoredSession, wallet: Wallet
+    ) -> tuple[StoredSession, RequestId | None]:
+        done = await dan.rotate_stored_session(found.record_id, wallet=wallet, duration=duration)
+        old = None if found.session is None else await record_of_session(dan.store, found.session)
+        return done, old
 
-    done = _with_network(store, network, timeout, record, rotate, owner)
+    done, old = _with_network(store, network, timeout, record, rotate, owner=owner)
     if as_json:
-        result(json.dumps(_as_members(done, reveal=False)))
-    else:
-        result(f"{done.record_id} {done.state} until {_moment(done.expires_at)}")
+        result(json.dumps(_as_members(done, reveal=False) | {"oldId": old}))
+        return
+    result(f"{done.record_id} {done.state} until {_moment(done.expires_at)}")
+    if old is not None:
+        note(f"The old ephemeral key works until it expires, unless you revoke its record:\n{old}")
 
 
 @sessions.command("recover")
@@ -419,18 +428,20 @@ def _with_network(
     timeout: float | None,
     record: str | None,
     work: Callable[[DanClient, Any, Any], Awaitable[Any]],
+    *,
     owner: OwnerOptions | None = None,
 ) -> Any:
     """Run something with a client of the network and the store, the record that is named, and the owner's wallet."""
     chosen, timeouts = network.choose(), choose_timeouts(timeout)
     open_wallet = nullcontext if owner is None else owner.choose()
 
-    async def run(opened: SQLAlchemyStore) -> Any:
+    async def ask(opened: SQLAlchemyStore) -> Any:
         found = None if record is None else await record_of(opened, record, option="ID")
         async with open_wallet() as wallet, chosen.client(timeouts, opened) as dan:
             return await work(dan, found, wallet)
 
-    return _with_store(store, run)
+    with progress(f"Asking {chosen.describe()} …"):
+        return _with_store(store, ask)
 
 
 def _filter(owner: str | None, chain_id: int | None, state: list[str] | None) -> SessionFilter:
@@ -464,7 +475,7 @@ def _moment(seconds: int) -> str:
     return datetime.fromtimestamp(min(seconds, _END_OF_TIME), tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _as_lines(records: Iterable[StoredSession]) -> list[str]:
+def _as_text(records: Iterable[StoredSession]) -> str:
     """Return a line for each record, or several where the terminal is too narrow for that; nothing is ever cut."""
     titles = ("State", "Session key", "Owner", "Chain", "Expires", "Reference", "Id")
     rows = [
@@ -482,13 +493,9 @@ def _as_lines(records: Iterable[StoredSession]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     screen = console()
     if screen.is_terminal and sum(widths) + 2 * len(widths) > screen.width:
-        return [
-            f"{title:13}{value}" if place else f"{value}:"
-            for row in rows
-            for place, (title, value) in enumerate(zip(titles, row, strict=True))
-            if value
-        ]
-    return [
-        "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
-        for row in (titles, *rows)
-    ]
+        blocks = [zip(titles, row, strict=True) for row in rows]
+        return "\n\n".join(
+            "\n".join(f"{title:13}{text}" for title, text in block if text) for block in blocks
+        )
+    lines = ([text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in (titles, *rows))
+    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -12,7 +12,15 @@ from attrs import evolve, frozen
 from dan_async._values import MAX_SAFE_INT
 from dan_async.cli.choices import NetworkChoice, StoreOpener, record_of
 from dan_async.cli.options import NetworkOptions, StoreOptions, TimeoutOption, choose_timeouts, whole_number
-from dan_async.cli.screen import for_option, log_lines, progress, read_text, result, run_until_signal
+from dan_async.cli.screen import (
+    for_option,
+    log_lines,
+    mask_keys,
+    progress,
+    read_text,
+    result,
+    run_until_signal,
+)
 from dan_async.cli.session_file import read_entries, session_in
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
@@ -161,6 +169,11 @@ def _choose_message(
 
 
 def _read_session(name: str) -> DanModuleInfo:
+    if name != "-" and not Path(name).exists():
+        raise ConfigurationError(
+            f"--session: there is no file {mask_keys(name)}",
+            hint="For the id or reference of a record, name the --store",
+        )
     entries = read_entries("--session", Path(name))
     if len(entries) != 1:
         raise ConfigurationError(

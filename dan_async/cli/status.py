@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 #: Width of a table that goes into a file or a pipe, where nothing should be folded.
 _WIDE = 10_000
 
+#: A terminal narrower than this has the nodes' names, URLs and problems below the table, so that they can be copied.
+_NARROW = 130
+
+_TITLES = ("Node", "URL", "State", "Latency", "Average", "Clock", "Problem")
+
 _COLOURS = {"live": "green", "down": "red"}
 
 #: Seconds between two looks if --watch names none.
@@ -108,7 +113,11 @@ def status(
             return
         with progress("Asking the network …"):
             health = run_until_signal(_look_once(chosen, timeout))
-    result((as_json if as_one_object else as_lines)(health, needed=threshold))
+    if as_one_object:
+        result(as_json(health, needed=threshold))
+    else:
+        screen = console()
+        result(as_lines(health, needed=threshold, width=screen.width if screen.is_terminal else _WIDE))
     raise typer.Exit(DONE if health.live >= (threshold or 1) else FAILED)
 
 
@@ -179,7 +188,7 @@ def _display(needed: int | None, *, as_object: bool) -> Iterator[Callable[[Netwo
         yield lambda health: result(as_lines(health, needed=needed) + "\n")
     else:
         with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
-            yield lambda health: live.update(_table(health, needed), refresh=True)
+            yield lambda health: live.update(_table(health, needed, screen.width), refresh=True)
 
 
 def as_json(health: NetworkHealth, *, needed: int | None) -> str:
@@ -208,39 +217,41 @@ def as_json(health: NetworkHealth, *, needed: int | None) -> str:
     )
 
 
-def as_lines(health: NetworkHealth, *, needed: int | None) -> str:
+def as_lines(health: NetworkHealth, *, needed: int | None, width: int = _WIDE) -> str:
     """Return the table as text, without anything that only a terminal understands."""
-    screen = console(width=_WIDE, color_system=None, force_terminal=False)
+    screen = console(width=width, color_system=None, force_terminal=False)
     with screen.capture() as captured:
-        screen.print(_table(health, needed))
+        screen.print(_table(health, needed, width))
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
-def _table(health: NetworkHealth, needed: int | None) -> Group:
+def _table(health: NetworkHealth, needed: int | None, width: int) -> Group:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Node", no_wrap=True)
-    table.add_column("URL", overflow="fold")
-    table.add_column("State", no_wrap=True)
-    table.add_column("Latency", justify="right", no_wrap=True)
-    table.add_column("Average", justify="right", no_wrap=True)
-    table.add_column("Clock", justify="right", no_wrap=True)
-    table.add_column("Problem", overflow="fold")
-    for node in health.nodes:
+    is_narrow = width < _NARROW
+    below: list[Text] = []
+    for title in ("Node", "State", "Latency", "Average", "Clock") if is_narrow else _TITLES:
+        is_figure = title in ("Latency", "Average", "Clock")
+        table.add_column(title, justify="right" if is_figure else "left", no_wrap=True)
+    for place, node in enumerate(health.nodes, start=1):
         rest = f", rests {node.rests_for_s:.0f} s" if node.rests_for_s >= 0.5 else ""
-        table.add_row(
-            # As Text, so that nothing from outside is markup, and cleaned, so that the terminal obeys none of it.
-            Text(clean(node.name)),
-            Text("" if node.url == node.name else clean(node.url)),
+        # As Text, so that nothing from outside is markup, and cleaned, so that the terminal obeys none of it.
+        name, url = Text(clean(node.name)), Text("" if node.url == node.name else clean(node.url))
+        problem = Text(" ".join(clean(node.problem).split()))
+        cells = (
             Text(node.state + rest, style=_COLOURS.get(node.state, "yellow")),
             Text(_shown(node.latency_s)),
             Text(_shown(node.average_latency_s)),
             Text("" if node.clock_skew_s is None else f"{node.clock_skew_s:+.3f} s"),
-            Text(" ".join(clean(node.problem).split())),
         )
+        if is_narrow:
+            table.add_row(Text(str(place)), *cells)
+            below += [Text(f"\n{place}"), *(Text("  ") + line for line in (name, url, problem) if line.plain)]
+        else:
+            table.add_row(name, url, *cells, problem)
     total = len(health.nodes)
     summary = f"{health.live} of {total} live" + ("" if needed is None else f", {needed} needed")
     is_enough = health.live >= (1 if needed is None else needed)
-    return Group(table, Text(f"\n{summary}", style="" if is_enough else "bold red"))
+    return Group(table, *below, Text(f"\n{summary}", style="" if is_enough else "bold red"))
 
 
 def _shown(seconds: float | None) -> str:

@@ -90,7 +90,7 @@ def test_failures_are_reported_and_the_rest_is_made(run: Run, network: list[str]
     assert counts(finished) == NOTHING | {"made": 1, "failed": 2}
     failures = {failure["row"]: failure for failure in report(finished)["failures"]}
     assert failures[2]["id"] == "bad"
-    assert "chain_id" in failures[2]["problem"]
+    assert "chainId" in failures[2]["problem"]
     assert failures[3]["error"] == "InvalidRow"
     Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace(str(2**60), "5"))
     assert counts(run(*options, "--retry-failed")) == NOTHING | {"made": 1, "kept": 1, "failed": 1}
