@@ -13,7 +13,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import dan_async
-from dan_async.cli.options import VerboseOption, spread
 from dan_async.cli.screen import (
     DONE,
     FAILED,
@@ -22,6 +21,7 @@ from dan_async.cli.screen import (
     TERMINATED,
     WRONG_INPUT,
     ReportedCode,
+    VerboseOption,
     clean,
     forget_output,
     mask_keys,
@@ -69,6 +69,8 @@ class _Commands(TyperGroup):
 
 
 def _load(name: str) -> Any:
+    from dan_async.cli.options import spread
+
     module = importlib.import_module(f"dan_async.cli.{name}")
     found = getattr(module, name)
     if not isinstance(found, typer.Typer):

@@ -15,7 +15,7 @@ from attrs import frozen
 from dan_async.cli.screen import event_listener, for_option, mask_keys, note, problem_of, read_file
 from dan_async.config import DEFAULT_THRESHOLD, MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, check_url
 from dan_async.crypto.address import parse_address
-from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
+from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.network_file import NETWORK_VARIABLE, NetworkFile, find_network_file
 from dan_async.opening import make_network
 from dan_async.storage.base import SessionFilter
@@ -234,9 +234,8 @@ def choose_store(url: str, *, option: str, key_file: Path | None, may_make: bool
 
     *may_make* allows a new SQLite file, with a key file beside it: both are made when the store is opened, not here.
     """
-    require_extra("sqlalchemy", extra="storage", purpose="A session store in a database")
+    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore  # noqa: I001 - first, as it checks for the extra
     from dan_async.storage.database import parse_url
-    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
     try:
         parsed = parse_url(url)

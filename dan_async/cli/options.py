@@ -23,7 +23,7 @@ from dan_async.cli.choices import (
     choose_store,
     choose_wallet,
 )
-from dan_async.cli.screen import for_option, read_text, verbosity
+from dan_async.cli.screen import VerboseOption, for_option, read_text, verbosity
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.network_file import NETWORK_VARIABLE
@@ -230,10 +230,6 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
 # --- options of several commands --------------------------------------------------------------------------------------
 
-
-VerboseOption: TypeAlias = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show each step of the client on standard error.")
-]
 
 TimeoutOption: TypeAlias = Annotated[
     float | None,

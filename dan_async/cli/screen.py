@@ -6,7 +6,6 @@ Standard output carries the result and nothing else; everything else goes to sta
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 from rich.console import Console
@@ -178,6 +177,11 @@ def for_option(error: InvalidFieldError, option: str) -> InvalidFieldError:
 # --- log lines --------------------------------------------------------------------------------------------------------
 
 
+VerboseOption: TypeAlias = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show each step of the client on standard error.")
+]
+
+
 def event_listener() -> Callable[[Event], None] | None:
     """Return a listener that makes a log line of each event, if anybody is to see them."""
     return _log_event if _log.isEnabledFor(logging.DEBUG) else None
@@ -263,10 +267,14 @@ def run_until_signal(job: Coroutine[Any, Any, T]) -> T:
 
     Its cleanup runs to its end, so that nothing is left behind. A second signal cuts short what the cleanup waits for.
     """
+    import asyncio
+
     return asyncio.run(_supervise(job))
 
 
 async def _supervise(job: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     task = loop.create_task(job)
     received: list[signal.Signals] = []
