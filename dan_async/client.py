@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequenc
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dan_async import jobs
-from dan_async._values import check_seconds, setting
+from dan_async._values import check_seconds, check_text, setting
 from dan_async.batch import BatchRun, Made
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
@@ -570,6 +570,8 @@ class DanClient:
             ClientClosedError: The client was closed.
         """
         keeper = self._kept()
+        if record_id is not None:
+            check_text("record_id", record_id)
         if min_age_s != 0.0:
             check_seconds("min_age_s", min_age_s)
         return await jobs.recover(

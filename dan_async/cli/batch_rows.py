@@ -120,7 +120,9 @@ def read_rows(file: IO[str], form: InputFormat) -> Iterator[BatchRow]:
         try:
             yield _row(number, fields, seen)
         except DanError as error:
-            yield BatchRow(number=number, problem=problem_in(error))
+            row_id = fields.get("id")
+            shown_id = str(row_id)[:150] if isinstance(row_id, str | int) else None
+            yield BatchRow(number=number, row_id=shown_id, problem=problem_in(error))
 
 
 def problem_in(error: DanError) -> str:

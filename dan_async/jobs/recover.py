@@ -79,7 +79,7 @@ async def recover(
     network: Network,
     keeper: SessionKeeper,
     *,
-    record_id: RequestId | None,
+    record_id: RequestId | None = None,
     min_age_s: float,
     timeout_s: float,
 ) -> RecoveryReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -11,16 +12,18 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from attrs import frozen
 
 from dan_async.cli.__main__ import main
 from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
+from dan_async.devnet import Devnet
 
 
 @frozen
@@ -112,6 +115,30 @@ def nodes() -> Iterator[list[str]]:
         process.terminate()
         process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+Do = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture
+def devnet_in_a_thread() -> Iterator[tuple[Devnet, Do]]:
+    """Three nodes on an event loop of their own, and a function that runs something there, as stopping one."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def do(work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(30)
+
+    net = Devnet(2, 3)
+    do(net.start())
+    try:
+        yield net, do
+    finally:
+        do(net.aclose())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)
+        loop.close()
 
 
 @pytest.fixture(scope="module")

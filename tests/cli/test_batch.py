@@ -138,6 +138,8 @@ def test_a_devnet_of_its_own(run: Run) -> None:
     Path("rows.jsonl").write_text('{"id":1}\n{"id":2}\n')
     finished = run("batch", "rows.jsonl", "--out", "sqlite:///keys.db", "--devnet", "2-of-3", "--json")
     assert finished.code == 0, finished.err
+    assert "the keys in the store can sign nothing after it" in finished.err
+    assert "Rows without a wallet belong to a throwaway owner" in finished.err
     assert counts(finished) == NOTHING | {"made": 2}
 
 
@@ -156,6 +158,69 @@ def test_from_standard_input(network: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == 2
     assert "2 rows, 0 failed" in done.stderr
+
+
+REFUSED = {
+    "missing": (None, ["nothing.txt"], "cannot be read"),
+    "not text": ('{"id":"é"}\n'.encode("latin-1"), ["rows.jsonl"], "not UTF-8"),
+    "a column that is none": (
+        b"id,privateKye\n1,2\n",
+        ["rows.csv"],
+        "no row has: privateKye. Columns: id, privateKey",
+    ),
+    "no columns": (b"01,02\n", ["rows.csv"], "does not name the columns"),
+    "a secret for a column": (b"id," + b"ab" * 32 + b"\n", ["rows.csv"], "no row has: one of them"),
+    "no folder for the store": (
+        b"{}\n",
+        ["rows.jsonl", "--out", "sqlite:///no/k.db"],
+        "--out: there is no folder no",
+    ),
+    "no chain": (KEYS[0].encode(), ["rows.txt"], "--chain-id is needed for a list of wallets"),
+}
+
+
+@pytest.mark.parametrize(("content", "args", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_refused_input_leaves_nothing_behind(
+    run: Run, network: list[str], content: bytes | None, args: list[str], said: str
+) -> None:
+    """Neither a store nor a key for it; what is wrong is named."""
+    if content is not None:
+        Path(args[0]).write_bytes(content)
+    chain = 2 if args[0].endswith(".txt") and content else 0  # without --chain-id
+    options = network[: len(network) - chain]
+    finished = run("batch", "--out", "sqlite:///keys.db", *args, *options)
+    assert (finished.code, finished.out) == (2, "")
+    assert said in finished.err
+    assert "ab" * 32 not in finished.err
+    assert [path.name for path in Path().iterdir()] == ([] if content is None else [args[0]])
+
+
+def test_the_summary_is_for_people(run: Run, network: list[str]) -> None:
+    """A line of counts, and one for each failure, in the order of the rows and in the rows' own words."""
+    rows = [
+        {"id": "good", "privateKey": KEYS[0]},
+        {"id": "[red]:smile:", "chainId": "x"},
+        {"privateKey": "zz"},
+    ]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("batch", "rows.jsonl", "--out", "sqlite:///keys.db", *network)
+    planned = run(*options, "--dry-run")
+    assert planned.out.splitlines()[0] == "3 rows: 1 to be made, 2 failed"
+    finished = run(*options)
+    assert finished.code == 1
+    assert finished.out.splitlines() == [
+        "3 rows: 1 made, 2 failed",
+        "  row 2 (id [red]:smile:): chainId must be a whole number",
+        "  row 3: privateKey must be hex digits",
+    ]
+
+
+def test_an_empty_input_makes_no_store(run: Run, network: list[str]) -> None:
+    """There is nothing to keep in it."""
+    finished = run("batch", wallets(), "--out", "sqlite:///keys.db", *network)
+    assert (finished.code, finished.out) == (0, "0 rows: 0 made\n")
+    assert not Path("keys.db").exists()
+    assert not Path("keys.db.key").exists()
 
 
 def test_a_bar_on_a_terminal(network: list[str], tmp_path: Path) -> None:
