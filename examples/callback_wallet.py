@@ -76,6 +76,9 @@ async def session(request: web.Request) -> web.WebSocketResponse:
     except DanError as error:
         if not socket.closed:
             await socket.send_json({"error": str(error)})
+    except (LookupError, TypeError, ValueError):  # whoever it is, it is not our page
+        if not socket.closed:
+            await socket.send_json({"error": 'expected {"owner": ADDRESS}, then {"signature": HEX}'})
     else:
         # The ephemeral private key stays on the server, which acts for the owner from now on.
         await socket.send_json({"sessionKey": made.session_key_eoa, "expiresAt": made.expires_at})

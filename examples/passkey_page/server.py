@@ -53,7 +53,10 @@ def asking(socket: web.WebSocketResponse, what: str) -> Ask:
         answer = await socket.receive()
         if answer.type is not WSMsgType.TEXT:
             raise WalletRefusedError("the page was closed", hint="Open it again")
-        found: Mapping[str, Any] | None = answer.json()
+        try:
+            found: Mapping[str, Any] | None = answer.json()
+        except ValueError:
+            raise WalletRefusedError("the page's answer is not JSON") from None
         return found
 
     return ask

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -67,9 +68,13 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def terminal(
-    *args: str, columns: int = 80, cwd: Path | None = None, typed: str = "", **environment: str
+    *args: str,
+    columns: int = 80,
+    cwd: Path | None = None,
+    stop_after_s: float | None = None,
+    **environment: str,
 ) -> Finished:
-    """Run the command on a pseudo-terminal, with both streams in ``out``, less the colours."""
+    """Run the command on a pseudo-terminal, with both streams in ``out``, less the colours; Ctrl-C after some time."""
     screen, theirs = pty.openpty()
     fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -85,7 +90,9 @@ def terminal(
         env=inherited | {"TERM": "xterm-256color", "PYTHONPATH": path} | environment,
     )
     os.close(theirs)
-    os.write(screen, typed.encode())
+    stop = threading.Timer(stop_after_s or 0, process.send_signal, [signal.SIGINT])
+    if stop_after_s is not None:
+        stop.start()
     shown = b""
     with suppress(OSError):  # the other side was closed
         while chunk := os.read(screen, 65536):
