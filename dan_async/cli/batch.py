@@ -25,7 +25,7 @@ from dan_async.cli.batch_rows import (
     problem_in,
     read_rows,
 )
-from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreOpener, choose_store
+from dan_async.cli.choices import DEVNET_CHAIN_ID, STORE_VARIABLE, NetworkChoice, StoreOpener, choose_store
 from dan_async.cli.options import (
     JsonOption,
     KeygenNetworkOptions,
@@ -81,8 +81,10 @@ def batch(
         typer.Option(
             "--out",
             "--store",
+            envvar=STORE_VARIABLE,
+            show_envvar=False,
             metavar="URL",
-            help="The store: sqlite:///keys.db or postgresql://user@host/database.",
+            help=f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}.",
         ),
     ],
     store_key_file: Annotated[

@@ -382,7 +382,8 @@ def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
         wallet = LocalWallet(private_key)
     except InvalidFieldError as error:
         raise ConfigurationError(
-            f"{source}: {error.message}", hint="A private key is 64 hex digits, with or without 0x"
+            f"{source}: the key {problem_of(error)}",
+            hint="A private key is 64 hex digits, with or without 0x",
         ) from None
     return lambda: nullcontext(wallet)
 
