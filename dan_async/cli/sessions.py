@@ -289,10 +289,9 @@ def recover_sessions(
 
     report = _with_network(store, network, timeout, record, recover)
     if as_json:
-        names = ("record_id", "reference", "settlement", "problem")
-        keys = ("id", "reference", "settlement", "problem")
+        names = ("reference", "settlement", "problem")
         settled = [
-            dict(zip(keys, (getattr(one, name) for name in names), strict=True)) for one in report.records
+            {"id": one.record_id, **{name: getattr(one, name) for name in names}} for one in report.records
         ]
         result(json.dumps({"settled": settled}))
     for one in () if as_json else report.records:
@@ -329,7 +328,10 @@ def import_sessions(
     as_json: JsonOption = False,
 ) -> None:
     """Put sessions into a store, which is made if it is not there. One that is in it already is left alone."""
-    entries = read_entries("FILE", source)
+    # A record that is pending, or has failed, has no session.
+    entries = [
+        one for one in read_entries("FILE", source) if not isinstance(one, dict) or one.get("session", one)
+    ]
     if reference is not None and len(entries) != 1:
         raise ConfigurationError(f"--reference is for one session, and there are {len(entries)}")
     records = [_imported(entry, reference, expires_at) for entry in entries]

@@ -242,6 +242,13 @@ def test_whatever_shows_sessions_is_imported(
     assert run("sessions", "export", *other, "--reveal").out == wanted.out
 
 
+def test_records_without_a_session_are_not_imported(run: Run, records: list[StoredSession]) -> None:
+    """Of a list of everything, the sessions are."""
+    Path("all.json").write_text(run("sessions", "list", *STORE, "--json", "--reveal").out)
+    imported = run("sessions", "import", "all.json", "--store", "sqlite:///other.db", "--json")
+    assert json.loads(imported.out)["imported"] == [record.record_id for record in records[:3]]
+
+
 def test_a_session_without_an_end_is_imported_with_one(run: Run, records: list[StoredSession]) -> None:
     """As TypeScript clients keep them: seven fields."""
     Path("seed.json").write_text(json.dumps(records[0].session.to_dict()))
