@@ -8,6 +8,7 @@ Tools shared by the tests.
 - ``no_leaks``: no task and no socket is left that was not there before.
 - ``stall_detector``: nothing holds the event loop.
 - ``cancelled_at``: cancels a coroutine at its k-th await.
+- ``no_byte_more``: the operating system refuses every write to a file.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import resource
 import selectors
 import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -151,6 +153,17 @@ def _describe_task(task: asyncio.Task[Any]) -> str:
     frames = task.get_stack(limit=3)
     where = "; ".join(f"{f.f_code.co_qualname} at line {f.f_lineno}" for f in frames)
     return f"task {task.get_name()!r} ({where})"
+
+
+@contextlib.contextmanager
+def no_byte_more() -> Iterator[None]:
+    """Have the operating system refuse every write to a file, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextlib.asynccontextmanager

@@ -22,16 +22,16 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"network", "wallets", "permissions", "storage", "batch"}),
     frozenset({"request", "nodes", "gateway", "userops"}),
     frozenset({"jobs", "devnet"}),
-    frozenset({"opening"}),
+    frozenset({"opening", "live_session"}),
     frozenset({"client"}),
-    frozenset({"__init__", "account", "dask_batch", "cli"}),
-    frozenset({"__main__"}),
+    frozenset({"account", "dask_batch", "cli"}),
+    frozenset({"__init__", "__main__"}),
 )
 
 #: The same inside the devnet.
 DEVNET_FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"listening", "share_store", "mpc", "gateway"}),
-    frozenset({"faults"}),
+    frozenset({"listening", "share_store", "mpc"}),
+    frozenset({"faults", "gateway"}),
     frozenset({"context"}),
     frozenset({"peers"}),
     frozenset({"node"}),

@@ -53,6 +53,7 @@ _PARAMETERS = {
     "partiesnumber": "parties_number",
     "parties": "parties_number",
     "minparties": "min_parties",
+    "minholders": "min_holders",
     "permissions": "permissions",
     "keylabel": "key_label",
     "label": "key_label",
@@ -69,11 +70,12 @@ COLUMNS = (
     "threshold",
     "partiesNumber",
     "minParties",
+    "minHolders",
     "permissions",
     "keyLabel",
     "ephAlg",
 )
-_NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties"})
+_NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties", "min_holders"})
 _LONGEST_LINE = 256 * 1024
 
 #: How deeply a row may be nested: permissions lie deeper than the rest.

@@ -86,9 +86,18 @@ def devnet(
             help="Make a node misbehave; repeatable. NODE is its number as printed, from 0. FAULT is one of "
             "delay:2s±500ms, drop-request, drop-reply:1, disconnect, refuse, crash:round=2,restart=1s, garbage, "
             "trickle:100ms, http:503,retry-after=2s, expired-nonces, forged-signature, forged-shares, other-key, "
-            "wrong-share, equivocate, silent:round=2, signing-crash, signing-silent, signing-cheat, "
-            "wrong-signature-share. Most also take times=N and methods=M+M: "
+            "other-threshold, wrong-share, bad-opening, equivocate, silent:round=2, accuse:round=2, withhold-echo, "
+            "squat-session, signing-crash, signing-silent, signing-accuse, signing-cheat, wrong-signature-share. "
+            "Most also take times=N and methods=M+M: "
             "0=delay:2s,methods=dan_keygen,times=1.",
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let web pages of this origin connect to nodes and gateway, such as http://localhost:5173; "
+            "repeatable. All others are refused.",
         ),
     ] = None,
     as_json: Annotated[
@@ -112,12 +121,23 @@ def devnet(
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
     faults = _read_faults(fault or (), agreed.n)
+    from dan_async.devnet.listening import check_origins
+
+    origins = check_origins("--allow-origin", allow_origin or ())
     if owner_key is not None and not owner_key.exists():
         write_new(owner_key, f"0x{secrets.token_hex(32)}\n", what="--owner-key: the key")
     announce = partial(_announce, write=write, owner_key=owner_key, as_json=as_json)
     with log_lines(held_back=False), suppress(Stopped):
         run_until_signal(
-            _serve(agreed, announce, processes=processes, storage=storage, port=port, faults=faults)
+            _serve(
+                agreed,
+                announce,
+                processes=processes,
+                storage=storage,
+                port=port,
+                faults=faults,
+                allow_origins=origins,
+            )
         )
     note("stopped")
 
@@ -151,10 +171,19 @@ async def _serve(
     storage: Path | None,
     port: int | None,
     faults: Mapping[int, list[Fault]],
+    allow_origins: Sequence[str],
 ) -> None:
     from dan_async.devnet.cluster import Devnet
 
-    net = Devnet(threshold.t, threshold.n, processes=processes, storage=storage, port=port, faults=faults)
+    net = Devnet(
+        threshold.t,
+        threshold.n,
+        processes=processes,
+        storage=storage,
+        port=port,
+        faults=faults,
+        allow_origins=allow_origins,
+    )
     try:
         with progress(f"Starting {threshold.n} nodes …"):
             await _start(net, storage, port)

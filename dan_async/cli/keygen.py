@@ -53,6 +53,7 @@ _OPTIONS = {
     "chain_id": "--chain-id",
     "duration": "--duration",
     "eoa_address": "--wallet-address",
+    "min_holders": "--min-holders",
     "min_parties": "--min-parties",
     "nodes": "--node",
     "parties_number": "--parties",
@@ -100,6 +101,15 @@ def keygen(
             parser=whole_number(2, MAX_PARTIES),
             metavar="N",
             help="Accept a key that only N nodes hold if others are missing; all --parties if not given.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
+    min_holders: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(2, MAX_PARTIES),
+            metavar="N",
+            help="How many nodes must acknowledge that they hold a share; as many as must sign, if not given.",
             rich_help_panel=_SESSION,
         ),
     ] = None,
@@ -156,6 +166,7 @@ def keygen(
         "threshold": chosen.threshold.t,
         "parties_number": chosen.threshold.n,
         "min_parties": min_parties,
+        "min_holders": min_holders,
         "reference": reference,
     }
     if reference is not None and not store.is_named:

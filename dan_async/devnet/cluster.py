@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +16,7 @@ from dan_async.deadline import carry_through
 from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
 from dan_async.devnet.faults.in_force import FaultBoard, Faults
 from dan_async.devnet.faults.kinds import Fault
-from dan_async.devnet.listening import PortReservation, check_loopback, listening_socket
+from dan_async.devnet.listening import PortReservation, check_loopback, check_origins, listening_socket
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.runner import InProcessRunner, NodeConfig, NodeRunner, ProcessRunner
 from dan_async.devnet.node.server import PEER_PATH, RPC_PATH
@@ -135,6 +135,8 @@ class Devnet:
         gateway: Whether to run a gateway in front of the nodes, which speaks the public clients' protocol.
         gateway_token: If given, what the gateway's clients must show: ``Authorization: Bearer …`` or ``X-Api-Key``.
         faults: What goes wrong from the start, as for ``Devnet.faults``: by the node's place in ``nodes``, from 0.
+        allow_origins: The origins of web pages that may connect to nodes and gateways, such as
+            ``http://localhost:5173``. All other pages are refused, whatever machine's browser they are open in.
 
     Raises:
         InvalidFieldError: A value is out of range.
@@ -154,6 +156,7 @@ class Devnet:
         gateway: bool = True,
         gateway_token: str | None = None,
         faults: Mapping[int, Faults] | None = None,
+        allow_origins: Iterable[str] = (),
     ) -> None:
         self.threshold = Threshold(threshold, parties)
         if processes and clock is not time.time:
@@ -170,6 +173,7 @@ class Devnet:
         self._limits = limits or NodeLimits()
         self._has_gateway = gateway
         self._gateway_token = gateway_token
+        self._allow_origins = check_origins("allow_origins", allow_origins)
         self._gateways: list[tuple[str, GatewayServer]] = []
         self._nodes: tuple[DevnetNode, ...] = ()
         self._runners: list[NodeRunner] = []
@@ -249,7 +253,7 @@ class Devnet:
 
         reserved = self._reserve(0) if not self._gateways else PortReservation(self._host)
         self._reservations.append(reserved)
-        server = GatewayServer(self.network(), token=token, limits=limits)
+        server = GatewayServer(self.network(), token=token, limits=limits, allow_origins=self._allow_origins)
         url = f"ws://{reserved.authority}/v1"
         self._gateways.append((url, server))
         listener = listening_socket(reserved.host, reserved.port)
@@ -349,6 +353,7 @@ class Devnet:
                 roster={operator: url for operator, url in peers.items() if operator != identity.operator},
                 folder=self._folder(index),
                 limits=self._limits,
+                allow_origins=self._allow_origins,
             )
             self._runners.append(self._runner(config))
             self._runners[-1].set_faults(self.faults[index])

@@ -1,5 +1,5 @@
 """
-Where a node keeps what must survive a restart: key shares and finished requests.
+Where a node keeps what must survive a restart: key shares and finished requests, and apart from these, its bans.
 
 A record is a name and some bytes. On disk each is one file of mode 0600: AES-256-GCM under a key derived from the node's
 identity, with the record's own name as associated data, so that files cannot be swapped. A file is written beside the
@@ -145,6 +145,53 @@ class DiskShareStore:
 
 #: Keeps records, and replaces one of the same name. Its methods may block: call them off the event loop.
 ShareStore: TypeAlias = MemoryShareStore | DiskShareStore
+
+
+class BanList:
+    """
+    The operators that a node never signs with again, apart from all that a ban is about: a file each, or in memory.
+
+    A file is written before there is anything to be banned for; emptying it is the ban. That needs no space, so a full disk
+    does not prevent it, and damage errs on the same side.
+    """
+
+    _PLACE = b"not banned; once this file is empty, it is a ban\n"
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._banned: dict[str, bool] = {}
+
+    def load(self) -> None:
+        """Read what is stored. Blocks. A ban that the disk has not taken stays."""
+        for path in [] if self._folder is None else self._folder.glob("0x*"):
+            self._banned[path.name] = self._banned.get(path.name, False) or path.read_bytes() != self._PLACE
+
+    def find(self, operator: str) -> bool | None:
+        """Return whether an operator is banned; None if there is no place for a ban of it yet."""
+        return self._banned.get(operator.lower())
+
+    def reserve(self, operator: str) -> None:
+        """Make the place for a ban of an operator, durably, unless there is one. Blocks."""
+        name = operator.lower()
+        if name not in self._banned:
+            if self._folder is not None:
+                if not self._folder.exists():
+                    self._folder.mkdir(mode=0o700)
+                    _flush_folder(self._folder.parent)
+                replace_file(self._folder / name, self._PLACE)
+            self._banned[name] = False
+
+    def ban(self, operator: str) -> None:
+        """Ban an operator: durable when this returns, and for this process even if it fails. Blocks."""
+        name = operator.lower()
+        self._banned[name] = True
+        if self._folder is not None:
+            descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            _flush_folder(self._folder)
 
 
 def replace_file(target: Path, content: bytes) -> None:

@@ -3,13 +3,14 @@ What an owner changes on the nodes: ephemeral keys that are added or revoked, pa
 
 Ephemeral keys (docs/node-protocol.md, "Ephemeral keys"): every node of the pool that holds the key is told. An added one can
 be used as soon as t nodes know it; a revoked one cannot be used any more as soon as fewer than t nodes are left that do not
-know: n - t + 1 must confirm. Passkeys (docs/passkeys.md, "On the nodes"): every node that answers is told. A key takes n
-nodes that know its owner's passkey, so that many must confirm.
+know: n - t + 1 must confirm. Each receipt says what t and n are and which nodes count, and the key's id is the hash of that.
+Passkeys (docs/passkeys.md, "On the nodes"): every node that answers is told. A key takes n nodes that know its owner's
+passkey, so that many must confirm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -34,28 +35,30 @@ async def change_ephemeral_key(
     authenticate: Authenticate,
     *,
     eph_id: str,
-    threshold: Threshold | None,
+    threshold: Threshold | None = None,
     deadline: Deadline,
     is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
-    """Carry out the change that the setup names; without a threshold, the nodes say what it is."""
+    """Carry out the change that the setup names; the threshold is for the error if no node says what it is."""
     opened, asked = await _open_with_everybody(nodes, setup, deadline)
     failures: list[NodeOutcome[Any]] = [o for o in asked.failures if not _holds_no_share(o.error)]
     if not asked.values:
         raise _too_few(0, 1, setup, failures, deadline)
     if is_oneshot:
         opened = opened.without_nonces()
+    authentication = await authenticate(opened.challenge)
     receipts = await submit(
         nodes,
         opened,
-        await authenticate(opened.challenge),
+        authentication,
         decode=ChangeReceipt.read,
-        check=partial(_check_change_receipt, opened, eph_id),
+        check=partial(_check_change_receipt, opened, eph_id, authentication.id),
         plan=Plan(wanted=len(opened.participants)),
         deadline=deadline,
     )
     failures += receipts.failures
-    agreed = threshold or _claimed_threshold(receipts.values.values())
+    # The same in all that count, or they would not make the key's id.
+    agreed = next((receipt.claims.threshold for receipt in receipts.values.values()), threshold)
     if agreed is None:
         raise _too_few(0, 1, setup, failures, deadline)
     needed = agreed.t if setup.operation == "addEphemeralKey" else agreed.n - agreed.t + 1
@@ -73,18 +76,13 @@ def _holds_no_share(error: BaseException | None) -> bool:
 
 
 def _check_change_receipt(
-    opened: NodeRound, eph_id: str, operator: OperatorAddress, receipt: ChangeReceipt
+    opened: NodeRound, eph_id: str, owner_id: str, operator: OperatorAddress, receipt: ChangeReceipt
 ) -> None:
     setup, claims = opened.setup, receipt.claims
     said = (claims.request_id, claims.operation, claims.key_id, claims.eph_id)
     asked = (setup.request_id, setup.operation, setup.key_id, eph_id)
-    _check_receipt(receipt, opened, operator, is_asked=said == asked)
-
-
-def _claimed_threshold(receipts: Collection[ChangeReceipt]) -> Threshold | None:
-    """Take t and n from the nodes when the session does not say: the claim that asks for most wins."""
-    claimed = [receipt.claims.threshold for receipt in receipts]
-    return max(claimed, key=lambda threshold: (threshold.n, threshold.t), default=None)
+    is_holder = operator in claims.participants and claims.is_of_key(owner_id)
+    _check_receipt(receipt, opened, operator, is_asked=said == asked and is_holder)
 
 
 # --- passkeys ---------------------------------------------------------------------------------------------------------
@@ -143,7 +141,7 @@ def _check_receipt(
     request_id = opened.setup.request_id
     if not is_asked or receipt.problem(request_id=request_id, operator=operator, party_index=index):
         raise AcknowledgementError(
-            "the receipt does not count: it is for something else, or not signed by the node's operator",
+            "the receipt does not count: it is for something else, describes another key, or is not signed by the operator",
             hint="The node is faulty or dishonest; tell its operator",
         )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from attrs import evolve
 
 from dan_async import CallbackWallet, DanClient, EphemeralKey, GatewayNetwork, LocalWallet
-from dan_async.devnet import Devnet
+from dan_async.devnet import ClaimOtherThreshold, Devnet, NodeLimits
 from dan_async.errors import (
     ConfigurationError,
     GatewayError,
@@ -16,7 +17,9 @@ from dan_async.errors import (
     QuorumError,
     WalletRefusedError,
 )
+from dan_async.session import DanModuleInfo
 from dan_async.wallets.base import EoaAuth
+from tests.devnet.raw_client import connect_all
 
 OWNER = LocalWallet("0x" + "00" * 31 + "07")
 STRANGER = LocalWallet("0x" + "00" * 31 + "08")
@@ -122,6 +125,57 @@ async def test_how_many_must_confirm(down: int) -> None:
         else:
             with pytest.raises(QuorumError, match="1 nodes confirmed addEphemeralKey, at least 2 must"):
                 await dan.add_ephemeral_key(session, wallet=OWNER)
+
+
+async def test_a_liar_does_not_revoke_alone() -> None:
+    """It says that the key is 5-of-5, where one node would be enough: neither over the nodes nor through the gateway."""
+    async with Devnet(threshold=3, parties=5) as net, DanClient(net) as dan:
+        session = await dan.generate_session_key(wallet=OWNER, chain_id=1)
+        bare = DanModuleInfo.from_dict(
+            {name: session.to_dict()[name] for name in ("sessionKeyEOA", "mpcKeyId", "hexEphSKWithout0x")}
+        )
+        net.faults[0] = ClaimOtherThreshold()
+        for node in net.nodes[1:]:
+            await node.stop()
+        async with DanClient(GatewayNetwork(net.gateway_url, revision="1")) as through_gateway:
+            for client in (dan, through_gateway):
+                with pytest.raises((QuorumError, GatewayError), match=r"0 nodes confirmed|does not count"):
+                    await client.revoke_ephemeral_key(bare, wallet=OWNER)
+            for node in net.nodes[1:4]:
+                await node.start()
+            report = await dan.revoke_ephemeral_key(bare, wallet=OWNER)
+            assert set(report.confirmed_by) == {node.operator for node in net.nodes[1:4]}
+            await through_gateway.revoke_ephemeral_key(bare, wallet=OWNER)
+
+
+async def test_a_flood_of_challenges_does_not_keep_the_owner_from_revoking() -> None:
+    """Nor do nonces that others have used up, with new key generations refused meanwhile."""
+    async with Devnet(threshold=2, parties=2, limits=NodeLimits(max_nonces=1)) as net, DanClient(net) as dan:
+        session = await dan.generate_session_key(wallet=OWNER, chain_id=1)
+        async with connect_all(net) as nodes:
+            flood = {
+                "requestId": "0x" + "00" * 32,
+                "operation": "revokeEphemeralKey",
+                "setupHash": "0x" + "00" * 32,
+            }
+            for node in nodes:
+                await asyncio.gather(*(node.call("dan_challenge", flood) for _ in range(50)))
+        with pytest.raises(QuorumError):
+            await dan.generate_session_key(wallet=OWNER, chain_id=1)
+        await dan.revoke_ephemeral_key(session, wallet=OWNER)
+        assert registered(net, session.mpc_key_id) == [set()] * 2
+
+
+async def test_what_was_revoked_is_not_added_again() -> None:
+    """Also under a new authorisation: the owner takes a new ephemeral key."""
+    async with Devnet(threshold=2, parties=2) as net, DanClient(net) as dan:
+        session = await dan.generate_session_key(wallet=OWNER, chain_id=1)
+        await dan.revoke_ephemeral_key(session, wallet=OWNER)
+        with pytest.raises(QuorumError, match="was revoked, which is for good"):
+            await dan.add_ephemeral_key(
+                session, wallet=OWNER, ephemeral_key=session.hex_eph_sk_without_0x, eph_id=session.eph_id
+            )
+        await dan.add_ephemeral_key(session, wallet=OWNER)
 
 
 async def test_a_refusal_changes_nothing() -> None:

@@ -83,7 +83,6 @@ async def relay_change(
             setup,
             authenticate,
             eph_id=eph_id,
-            threshold=None,
             deadline=deadline,
             is_oneshot=is_oneshot,
         )
@@ -138,7 +137,7 @@ async def relay_signgen(
             request_id=setup.request_id,
             key_id=setup.key_id,
             digests=order.digests,
-            presignature_ids=None,
+            presignatures=None,
             address=None,
         )
 

@@ -48,7 +48,7 @@ M = TypeVar("M", bound=Message)
 
 _SEED_BYTES = 32
 
-_MEMBERS = ("context", "isFirst", "commonSeed", "receiverSeeds", "delta", "senderSeeds", "banned")
+_MEMBERS = ("context", "isFirst", "commonSeed", "receiverSeeds", "delta", "senderSeeds")
 
 
 # --- the state --------------------------------------------------------------------------------------------------------
@@ -56,6 +56,13 @@ _MEMBERS = ("context", "isFirst", "commonSeed", "receiverSeeds", "delta", "sende
 
 def _masked(_: object) -> str:
     return "***"
+
+
+@define(eq=False)
+class Ban:
+    """Whether the pair must never run again: one object for all set-ups with the same party."""
+
+    is_set: bool = False
 
 
 @define(kw_only=True, eq=False)
@@ -71,7 +78,16 @@ class PairState:
     #: For the extension as its receiver, and as its sender.
     receiver: ReceiverSeeds = field(repr=_masked)
     sender: SenderSeeds = field(repr=_masked)
-    banned: bool = False
+    #: Kept apart from this state, which it outlives.
+    ban: Ban = field(factory=Ban)
+
+    @property
+    def banned(self) -> bool:
+        return self.ban.is_set
+
+    @banned.setter
+    def banned(self, value: bool) -> None:
+        self.ban.is_set = value
 
     @property
     def setup_id(self) -> bytes:
@@ -92,16 +108,14 @@ class PairState:
             "receiverSeeds": to_hex(b"".join(zero + one for zero, one in self.receiver.pairs)),
             "delta": to_hex(self.sender.delta.to_bytes(TRANSFERS // 8, "big")),
             "senderSeeds": to_hex(b"".join(self.sender.chosen)),
-            "banned": self.banned,
         }
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> PairState:
         """Read a state back, strictly: no member missing, unknown or wrong."""
         check_members(members, "pair state", _MEMBERS)
-        for name in ("isFirst", "banned"):
-            if not isinstance(members[name], bool):
-                raise InvalidFieldError(name, "must be true or false")
+        if not isinstance(members["isFirst"], bool):
+            raise InvalidFieldError("isFirst", "must be true or false")
 
         def block(name: str, length: int) -> bytes:
             return from_hex(members[name], field=name, length=length)
@@ -119,7 +133,6 @@ class PairState:
             sender=SenderSeeds(
                 int.from_bytes(block("delta", TRANSFERS // 8), "big"), tuple(seeds("senderSeeds", TRANSFERS))
             ),
-            banned=members["banned"],
         )
 
 

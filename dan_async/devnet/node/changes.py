@@ -98,6 +98,9 @@ class KeyChangeService:
             key_id=known.key_id,
             t=known.t,
             n=known.n,
+            public_key=known.public_key,
+            participants=known.participants,
+            keygen_id=known.request_id,
             operation=operation,
             eph_id=claim.eph_id,
         )

@@ -18,9 +18,9 @@ from dan_async.types import Json, MpcKeyId, RequestId
 
 S = TypeVar("S", bound=SignedClaims[Any])
 
-#: Most ephemeral keys, and changes of them, that a node remembers for one key.
+#: Most ephemeral keys that a node remembers for one key, and additions; beside these, each may be revoked.
 _MOST_KEYS = 256
-_MOST_CHANGES = 1024
+_MOST_ADDITIONS = 1024
 
 
 def _write_claim(claim: EphemeralClaim) -> Json:
@@ -69,16 +69,30 @@ class AppliedChange:
     content: Annotated[bytes, wire("content", HASH)]
     receipt: Annotated[ChangeReceipt, wire("receipt", signed(ChangeReceipt))]
 
+    @property
+    def eph_id(self) -> str:
+        return self.receipt.claims.eph_id
+
+    @property
+    def is_revocation(self) -> bool:
+        return self.receipt.claims.operation == "revokeEphemeralKey"
+
 
 @frozen
 class EphemeralRegistry:
-    """The ephemeral keys of one key. A change makes a new registry, which is stored before anyone hears of it."""
+    """
+    The ephemeral keys of one key. A change makes a new registry, which is stored before anyone hears of it.
+
+    None is ever forgotten, and one that was revoked stays so. So no revocation need be refused: beside each key there is
+    room for it, and an ephemeral key that is unknown to a full registry can never get into it.
+    """
 
     keys: Annotated[
         tuple[RegisteredKey, ...], wire("keys", list_of(nested(RegisteredKey), 0, _MOST_KEYS))
     ] = ()
     changes: Annotated[
-        tuple[AppliedChange, ...], wire("changes", list_of(nested(AppliedChange), 0, _MOST_CHANGES))
+        tuple[AppliedChange, ...],
+        wire("changes", list_of(nested(AppliedChange), 0, _MOST_ADDITIONS + _MOST_KEYS)),
     ] = ()
 
     def find(self, eph_id: str) -> RegisteredKey | None:
@@ -108,9 +122,7 @@ class EphemeralRegistry:
             return None
         if done.content != content:
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the request id is known with other content")
-        eph_id = done.receipt.claims.eph_id
-        last = [change for change in self.changes if change.receipt.claims.eph_id == eph_id][-1]
-        if last is not done:
+        if [change for change in self.changes if change.eph_id == done.eph_id][-1] is not done:
             raise RefusalError(
                 NodeCode.REQUEST_CONFLICT, "a later change of the same ephemeral key superseded it"
             )
@@ -122,14 +134,20 @@ class EphemeralRegistry:
         if known is not None and known.claim.eph_pk != claim.eph_pk:
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the ephemeral id belongs to another public key")
         others = tuple(key for key in self.keys if key.claim.eph_id != claim.eph_id)
-        if len(others) >= _MOST_KEYS or len(self.changes) >= _MOST_CHANGES:
-            raise RefusalError(NodeCode.UNSUPPORTED, "the key has had too many ephemeral keys")
-        made = RegisteredKey(claim=claim, is_revoked=receipt.claims.operation == "revokeEphemeralKey")
-        return evolve(
-            self,
-            keys=(*others, made),
-            changes=(*self.changes, AppliedChange(content=content, receipt=receipt)),
-        )
+        is_full = len(others) >= _MOST_KEYS
+        change = AppliedChange(content=content, receipt=receipt)
+        changes = tuple(c for c in self.changes if not (c.is_revocation and c.eph_id == claim.eph_id))
+        if change.is_revocation and is_full:
+            return self
+        if not change.is_revocation:
+            if known is not None and known.is_revoked:
+                raise RefusalError(
+                    NodeCode.REQUEST_CONFLICT, "the ephemeral key was revoked, which is for good"
+                )
+            if is_full or sum(not c.is_revocation for c in changes) >= _MOST_ADDITIONS:
+                raise RefusalError(NodeCode.UNSUPPORTED, "the key has had too many ephemeral keys")
+        made = RegisteredKey(claim=claim, is_revoked=change.is_revocation)
+        return evolve(self, keys=(*others, made), changes=(*changes, change))
 
 
 @frozen(kw_only=True)
@@ -137,7 +155,7 @@ class KeyRecord(StoredRecord):
     """A finished key generation. The same request gets the same acknowledgement again."""
 
     KIND = "key"
-    VERSION = 2
+    VERSION = 3
 
     #: Hash of the request, which tells it from another under its id.
     content: Annotated[bytes, wire("content", HASH)]

@@ -20,7 +20,7 @@ from typing import Any
 from dan_async.devnet.context import NodeContext, Workers
 from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.listening import listening_socket
-from dan_async.devnet.node.runner import NodeConfig, open_store, read_fault_members
+from dan_async.devnet.node.runner import NodeConfig, open_bans, open_store, read_fault_members
 from dan_async.devnet.node.server import NodeServer
 from dan_async.errors import ConfigurationError, DanError
 
@@ -49,10 +49,11 @@ async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) 
             workers=workers,
             faults=faults,
             store=open_store(config),
+            bans=open_bans(config),
             clock=time.time,
             on_crash=lambda restart_after: _crash(faults, restart_after),
         )
-        server = NodeServer(context, config.roster)
+        server = NodeServer(context, config.roster, allow_origins=config.allow_origins)
         listener = listening_socket(config.host, config.port)
         try:
             await server.start(listener)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterator
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from attrs import define, frozen
+from attrs import frozen
 
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.keys import KeyRing
@@ -36,6 +38,9 @@ V = TypeVar("V")
 
 _MOST_ENDED = 16_384
 
+#: Lengths in a nonce: its first half, and in that the second in which it ends.
+_HEAD_BYTES, _EXPIRY_BYTES = 16, 5
+
 #: Operations that are about no key that exists, and those that are about one.
 _WITHOUT_KEY = frozenset({"keygen", REGISTER_PASSKEY})
 _WITH_KEY = frozenset({*CHANGES, SIGNGEN})
@@ -43,26 +48,13 @@ _WITH_KEY = frozenset({*CHANGES, SIGNGEN})
 _METHODS = {**METHODS, SIGNGEN: SIGN}
 
 
-@frozen
-class _Purpose:
-    request_id: RequestId
-    operation: str
-    setup_hash: bytes
-
-
-@define
-class _Nonce:
-    purpose: _Purpose
-    expires_at: int
-    is_used: bool = False
-
-
 class NonceStore:
     """
-    The nonces that one node gives out: each for one request, once, and not for long. A restart forgets them.
+    The nonces that one node gives out: each for one request, once, and not for long. A restart ends them all.
 
-    One is remembered for as long again as it may be used, so that a late or repeated one gets its own error. A full store
-    refuses new ones: a flood of challenges must not push out the nonce of an owner who is looking at the wallet prompt.
+    A nonce says when it ends, and a keyed hash in it binds that to its request, operation and setup. So only used ones have
+    to be remembered, for twice as long as one lives, and no flood of challenges keeps anybody from having a nonce. When too
+    many were used, new work is refused, but no revocation: to carry one out twice does no harm.
     """
 
     def __init__(
@@ -74,10 +66,12 @@ class NonceStore:
         self._faults = context.faults
         self._ring = ring
         self._entropy = entropy
-        self._nonces: dict[bytes, _Nonce] = {}  # oldest first, since all live equally long
+        self._key = entropy(32)
+        #: Until when each is remembered, the earliest first.
+        self._used: dict[bytes, float] = {}
 
     def __len__(self) -> int:
-        return len(self._nonces)
+        return len(self._used)
 
     def issue(self, params: ChallengeParams) -> ChallengeResult:
         if params.operation not in _WITHOUT_KEY | _WITH_KEY:
@@ -85,17 +79,11 @@ class NonceStore:
             raise RefusalError(NodeCode.UNSUPPORTED, f"operation must be one of {known}")
         if params.key_id is not None:
             self._ring.get(params.key_id)
-        now = self._clock()
-        self._forget(now)
-        if len(self._nonces) >= self._capacity:
-            oldest = next(iter(self._nonces.values()))
-            wait_s = oldest.expires_at + self._lifetime_s - now
-            raise rate_limited("too many challenges are outstanding", wait_s)
-        nonce = self._entropy(32)
-        expires_at = int(now + self._lifetime_s)
-        purpose = _Purpose(params.request_id, params.operation, params.setup_hash)
-        self._nonces[nonce] = _Nonce(purpose, expires_at)
-        return ChallengeResult(nonce=nonce, expires_at=expires_at)
+        self._check_room(params.operation)
+        expires_at = int(self._clock() + self._lifetime_s)
+        head = expires_at.to_bytes(_EXPIRY_BYTES, "big") + self._entropy(_HEAD_BYTES - _EXPIRY_BYTES)
+        tag = self._tag(head, params.request_id, params.operation, params.setup_hash)
+        return ChallengeResult(nonce=head + tag, expires_at=expires_at)
 
     @contextmanager
     def spending(
@@ -105,32 +93,36 @@ class NonceStore:
         if nonce is None:
             yield
             return
-        purpose = _Purpose(request_id, operation, setup_hash)
-        self._find(nonce, purpose)
+        self._check(nonce, request_id, operation, setup_hash)
         if self._faults.expires_nonce(_METHODS.get(operation, "")):
             raise _expired()
+        self._check_room(operation)
         yield
-        self._find(nonce, purpose).is_used = True
+        self._check(nonce, request_id, operation, setup_hash)
+        if len(self._used) < self._capacity:
+            self._used[nonce] = self._clock() + 2 * self._lifetime_s
 
-    def _find(self, nonce: bytes, purpose: _Purpose) -> _Nonce:
-        found = self._nonces.get(nonce)
-        if found is None:
-            raise RefusalError(NodeCode.CHALLENGE_MISMATCH, "the nonce was not given out by this node")
-        if found.purpose != purpose:
-            problem = "the nonce was given out for another request, operation or setup"
+    def _tag(self, head: bytes, request_id: RequestId, operation: str, setup_hash: bytes) -> bytes:
+        """Bind the first half of a nonce to its purpose: 16 bytes, the other half."""
+        purpose = tagged_hash("dan-devnet nonce", head, request_id, operation.encode(), setup_hash)
+        return hmac.digest(self._key, purpose, "sha256")[:_HEAD_BYTES]
+
+    def _check(self, nonce: bytes, request_id: RequestId, operation: str, setup_hash: bytes) -> None:
+        head, tag = nonce[:_HEAD_BYTES], nonce[_HEAD_BYTES:]
+        if not hmac.compare_digest(tag, self._tag(head, request_id, operation, setup_hash)):
+            problem = "the nonce was not given out by this node for this request, operation and setup"
             raise RefusalError(NodeCode.CHALLENGE_MISMATCH, problem)
-        if found.is_used:
+        if nonce in self._used:
             raise RefusalError(NodeCode.CHALLENGE_REUSED, "the nonce was used before")
-        if self._clock() >= found.expires_at:
+        if self._clock() >= int.from_bytes(head[:_EXPIRY_BYTES], "big"):
             raise _expired()
-        return found
 
-    def _forget(self, now: float) -> None:
-        while self._nonces:
-            nonce, oldest = next(iter(self._nonces.items()))
-            if now < oldest.expires_at + self._lifetime_s:
-                return
-            del self._nonces[nonce]
+    def _check_room(self, operation: str) -> None:
+        now = self._clock()
+        while self._used and next(iter(self._used.values())) <= now:
+            del self._used[next(iter(self._used))]
+        if len(self._used) >= self._capacity and operation != "revokeEphemeralKey":
+            raise rate_limited("too many nonces were used", next(iter(self._used.values())) - now)
 
 
 def _expired() -> RefusalError:
@@ -191,7 +183,7 @@ class RequestRuns(Generic[T]):
         ended = self._ended.get(request)
         if ended is not None and ended.content == content:
             if isinstance(ended.result, RefusalError):
-                raise RefusalError(ended.result.code, ended.result.message, data=ended.result.data)
+                raise ended.result.bare()
             return ended.result
         if ended is not None and not isinstance(ended.result, RefusalError):
             check_same(ended.content, content)
@@ -237,7 +229,7 @@ class RequestRuns(Generic[T]):
         elif isinstance(error, RefusalError):
             if error.code == NodeCode.RATE_LIMITED:
                 return  # the same request may come again later
-            result = error
+            result = error.bare()
         else:
             result = RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed")
         self._ended.put(request, _Ended(content, result))

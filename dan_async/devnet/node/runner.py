@@ -25,7 +25,7 @@ from dan_async.devnet.faults.kinds import Fault
 from dan_async.devnet.listening import listening_socket
 from dan_async.devnet.node.keys import KeyRecord
 from dan_async.devnet.node.server import NodeServer
-from dan_async.devnet.share_store import DiskShareStore, MemoryShareStore, ShareStore
+from dan_async.devnet.share_store import BanList, DiskShareStore, MemoryShareStore, ShareStore
 from dan_async.errors import ConfigurationError, DanError, NodeError
 from dan_async.types import Clock, MpcKeyId, OperatorAddress
 
@@ -46,6 +46,7 @@ class NodeConfig:
     roster: Mapping[OperatorAddress, str]
     folder: Path | None
     limits: NodeLimits = field(repr=False)
+    allow_origins: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON members. They hold the identity key, which is why they go through a pipe."""
@@ -56,6 +57,7 @@ class NodeConfig:
             "roster": dict(self.roster),
             "folder": None if self.folder is None else str(self.folder),
             "limits": attrs.asdict(self.limits),
+            "allowOrigins": list(self.allow_origins),
         }
 
     @classmethod
@@ -68,6 +70,7 @@ class NodeConfig:
             roster=members["roster"],
             folder=None if folder is None else Path(folder),
             limits=NodeLimits(**members["limits"]),
+            allow_origins=tuple(members["allowOrigins"]),
         )
 
 
@@ -78,6 +81,11 @@ def open_store(config: NodeConfig) -> ShareStore:
     return DiskShareStore(config.folder / "records", config.identity.storage_key())
 
 
+def open_bans(config: NodeConfig) -> BanList:
+    """Return a node's bans, which lie beside its store: restoring or clearing the one does not touch the other."""
+    return BanList(None if config.folder is None else config.folder / "bans")
+
+
 class InProcessRunner:
     """Runs a node on this event loop."""
 
@@ -85,7 +93,9 @@ class InProcessRunner:
         self._config = config
         self._workers = workers
         self._clock = clock
-        self._memory = MemoryShareStore()  # outlives the server: a restarted node still has its shares
+        # These outlive the server: a restarted node still has its shares and bans.
+        self._memory = MemoryShareStore()
+        self._bans = open_bans(config)
         self._faults = NodeFaults()
         self._server: NodeServer | None = None
         self._last: NodeServer | None = None
@@ -119,10 +129,11 @@ class InProcessRunner:
             faults=self._faults,
             # Opened here and not in a thread, which a cancelled start would leave with the lock.
             store=self._memory if config.folder is None else open_store(config),
+            bans=self._bans,
             clock=self._clock,
             on_crash=lambda restart_after: self._on_crash(server, restart_after),
         )
-        server = NodeServer(context, config.roster)
+        server = NodeServer(context, config.roster, allow_origins=config.allow_origins)
         try:
             await server.start(listener)
         except BaseException:

@@ -16,11 +16,11 @@ from attrs import define, field, frozen
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort
-from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
+from dan_async.devnet.mpc.pairwise_setup import Ban, PairSetup, PairState
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerSessions, RoundSession, SessionFailedError
-from dan_async.devnet.share_store import ShareStore, StoredRecord, read_all
+from dan_async.devnet.share_store import BanList, ShareStore, ShareStoreError, StoredRecord, read_all
 from dan_async.errors import DanError
 from dan_async.protocols.fields import ADDRESS, Form, wire
 from dan_async.types import OperatorAddress
@@ -48,46 +48,59 @@ _STATE = Form(lambda _, value: PairState.from_dict(value), PairState.to_dict)
 @frozen
 class _PairRecord(StoredRecord):
     KIND = "pair"
-    VERSION = 1
+    VERSION = 2
 
     operator: Annotated[OperatorAddress, wire("operator", ADDRESS)]
     state: Annotated[PairState, wire("state", _STATE)]
 
 
 class PairStore:
-    """The set-ups of one node with others. A ban outlives everything: a later set-up is stored as banned."""
+    """The set-ups of one node with others, and its bans, which outlive them: one for each operator, over all set-ups."""
 
-    def __init__(self, store: ShareStore) -> None:
+    def __init__(self, store: ShareStore, bans: BanList) -> None:
         self._store = store
+        self._stored_bans = bans
         self._pairs: dict[OperatorAddress, PairState] = {}
+        self._bans: dict[OperatorAddress, Ban] = {}
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def load(self) -> None:
         """Read everything from the store. Blocks. A node does not start if it might have forgotten a ban."""
+        self._stored_bans.load()
         for data in read_all(self._store, "pair"):
             record = _PairRecord.decode(data)
-            self._pairs[record.operator] = record.state
+            if self._stored_bans.find(record.operator) is None:
+                raise ShareStoreError(
+                    f"there is a set-up with {record.operator}, and nothing says whether that node is banned",
+                    hint="Restore the folder bans, or remove the set-up's record if that node was never banned",
+                )
+            self._keep(record.operator, record.state)
 
     def get(self, operator: OperatorAddress) -> PairState | None:
         return self._pairs.get(operator)
 
+    def is_banned(self, operator: OperatorAddress) -> bool:
+        return self._ban(operator).is_set
+
     def put(self, operator: OperatorAddress, state: PairState) -> None:
-        """Keep a set-up in the place of an earlier one, durably before anyone can use it. Blocks."""
-        known = self._pairs.get(operator)
-        state.banned |= known is not None and known.banned
-        self._write(operator, state)
-        self._pairs[operator] = state
+        """Keep a set-up in the place of an earlier one: durably, and the place for a ban before it. Blocks."""
+        self._stored_bans.reserve(operator)
+        self._store.put(f"pair-{operator[2:].lower()}", _PairRecord(operator, state).encode())
+        self._keep(operator, state)
 
     def ban(self, operator: OperatorAddress) -> None:
         """Never run with a node again: at once in memory, and durably before this returns. Blocks."""
-        state = self._pairs[operator]
-        state.banned = True
-        self._write(operator, state)
+        self._ban(operator).is_set = True
+        self._stored_bans.ban(operator)
 
-    def _write(self, operator: OperatorAddress, state: PairState) -> None:
-        self._store.put(f"pair-{operator[2:].lower()}", _PairRecord(operator, state).encode())
+    def _keep(self, operator: OperatorAddress, state: PairState) -> None:
+        state.ban = self._ban(operator)
+        self._pairs[operator] = state
+
+    def _ban(self, operator: OperatorAddress) -> Ban:
+        return self._bans.setdefault(operator, Ban(bool(self._stored_bans.find(operator))))
 
 
 # --- one set-up -------------------------------------------------------------------------------------------------------
@@ -185,11 +198,15 @@ class PairSetups:
     _running: dict[OperatorAddress, asyncio.Task[None]] = field(factory=dict, init=False)
     _superseded: set[asyncio.Task[None]] = field(factory=set, init=False)
     _preparing: set[asyncio.Task[None]] = field(factory=set, init=False)
+    #: Peers whose ban the disk has not taken yet.
+    _unstored: set[OperatorAddress] = field(factory=set, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
     _is_closed: bool = field(default=False, init=False)
 
     async def ready(self, peer: OperatorAddress) -> PairState:
         """Return this side of the set-up with a peer, which has the other side; make one if there is none."""
+        if peer in self._unstored:
+            await self.ban(peer)
         state = self._usable(peer)
         if state is not None:
             return state
@@ -216,8 +233,14 @@ class PairSetups:
             task.add_done_callback(self._preparing.discard)
 
     async def ban(self, peer: OperatorAddress) -> None:
-        """Never run with a peer again. Durable when this returns."""
-        await self._context.workers.use_disk(self._store.ban, peer)
+        """Never run with a peer again. Durable when this returns, unless the disk fails; then it is tried again."""
+        try:
+            await self._context.workers.use_disk(self._store.ban, peer)
+        except OSError as error:
+            self._unstored.add(peer)
+            _log.critical("peer %s is banned, and that cannot be stored: %s", peer, error)
+        else:
+            self._unstored.discard(peer)
         self._changed.set()
 
     def doubt(self, peer: OperatorAddress) -> None:
@@ -244,15 +267,17 @@ class PairSetups:
     async def aclose(self) -> None:
         self._is_closed = True
         await cancel_and_wait([*self._preparing, *self._running.values(), *self._superseded])
+        for peer in list(self._unstored):
+            await self.ban(peer)
 
     # --- readiness ----------------------------------------------------------------------------------------------------
 
     def _usable(self, peer: OperatorAddress) -> PairState | None:
+        if self._store.is_banned(peer):
+            raise BannedPairError(peer)
         state = self._store.get(peer)
         if state is None:
             return None
-        if state.banned:
-            raise BannedPairError(peer)
         # A peer's word from before its link broke is void: it may have been restarted since.
         is_known = self._links.is_up(peer) and self._told.get(peer) == state.setup_id
         return state if is_known and peer not in self._running else None
@@ -281,10 +306,11 @@ class PairSetups:
 
     def _differs(self, peer: OperatorAddress) -> bool:
         own = self._store.get(peer)
-        return own is None or (self._told.get(peer) != own.setup_id and not own.banned)
+        return own is None or self._told.get(peer) != own.setup_id
 
     def _needs_setup(self, peer: OperatorAddress) -> bool:
-        if self._is_closed or not self._begins_with(peer) or peer in self._running:
+        is_over = self._is_closed or self._store.is_banned(peer)
+        if is_over or not self._begins_with(peer) or peer in self._running:
             return False
         # Without a state of its own, or with a peer that has another one. Not before the peer has said so.
         return self._store.get(peer) is None or (self._links.is_up(peer) and peer in self._told)
@@ -318,10 +344,11 @@ class PairSetups:
             self._start(peer)
 
     def _on_start(self, peer: OperatorAddress, session_id: bytes) -> None:
-        own = self._store.get(peer)
-        if peer.lower() >= self._context.identity.operator.lower() or self._sessions.has_run(session_id):
+        if peer.lower() >= self._context.identity.operator.lower() or self._sessions.has_run(
+            Kind.PAIR_SETUP, session_id
+        ):
             return
-        if (own is not None and own.banned) or self._rate.take(peer):
+        if self._store.is_banned(peer) or self._rate.take(peer):
             _log.warning("peer %s: a set-up is refused", peer)
             return
         earlier = self._running.pop(peer, None)

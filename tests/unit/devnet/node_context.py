@@ -6,7 +6,7 @@ from typing import Any
 
 from dan_async.devnet.context import NodeContext, NodeIdentity, NodeLimits, Workers
 from dan_async.devnet.faults.in_force import NodeFaults
-from dan_async.devnet.share_store import MemoryShareStore
+from dan_async.devnet.share_store import BanList, MemoryShareStore
 from tests.helpers import ManualClock
 
 
@@ -18,6 +18,7 @@ def node_context(**given: Any) -> NodeContext:
         "workers": Workers(),
         "faults": NodeFaults(),
         "store": MemoryShareStore(),
+        "bans": BanList(),
         "clock": ManualClock(),
         "on_crash": lambda _: None,
     }

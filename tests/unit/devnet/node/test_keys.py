@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -10,9 +11,12 @@ from attrs import evolve
 from dan_async.config import Threshold
 from dan_async.crypto.curve import base_multiply, encode
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.node.keys import KeyRecord, KeyRing
+from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing
+from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
-from dan_async.protocols.node import Acknowledgement, KeygenClaims
+from dan_async.errors import NodeCode
+from dan_async.protocols.fields import decode, to_json
+from dan_async.protocols.node import Acknowledgement, ChangeClaims, ChangeReceipt, KeygenClaims
 from dan_async.protocols.setups import EphemeralClaim
 
 POINT = encode(base_multiply(5))
@@ -122,3 +126,91 @@ def test_the_secret_is_not_in_the_repr(record):
     """A record may be logged by mistake."""
     assert str(record.share.secret_share) not in repr(record)
     assert f"{record.share.secret_share:x}" not in repr(record)
+
+
+# --- the ephemeral keys of one key ------------------------------------------------------------------------------------
+
+PROOF = {"key_id": "22" * 32, "t": 2, "n": 2, "public_key": POINT, "participants": PARTICIPANTS}
+_requests = itertools.count(1)
+
+
+def change(operation, eph_id, registry, *, request_id=None, eph_pk=b"\x04" + bytes(64)):
+    """The registry after a change, and the receipt."""
+    claims = ChangeClaims(
+        **PROOF,
+        request_id=request_id or f"0x{next(_requests):064x}",
+        keygen_id="0x" + "11" * 32,
+        operation=f"{operation}EphemeralKey",
+        eph_id=eph_id,
+    )
+    receipt = ChangeReceipt.make(claims, operator=PARTICIPANTS[0], party_index=1, sign=lambda _: b"\x01" * 65)
+    claim = EphemeralClaim(eph_id=eph_id, eph_pk=eph_pk, expiry=5, sign_alg="secp256k1")
+    return registry.changed(claim, b"\x05" * 32, receipt), receipt
+
+
+@pytest.fixture(scope="module")
+def full():
+    """As many ephemeral keys as a node takes."""
+    registry = EphemeralRegistry()
+    for number in range(256):
+        registry, _ = change("add", f"e{number}", registry)
+    return registry
+
+
+def test_a_full_registry_refuses_new_keys(full):
+    """More would never end; a known one may be prolonged."""
+    with pytest.raises(RefusalError, match="too many ephemeral keys"):
+        change("add", "one more", full)
+    change("add", "e7", full)
+
+
+def test_a_full_registry_revokes_each_of_its_keys(full):
+    """Again and again; and what is stored of it can be read again."""
+    registry = full
+    for _ in range(2):
+        for number in range(256):
+            registry, _ = change("revoke", f"e{number}", registry)
+    assert all(key.is_revoked for key in registry.keys)
+    assert decode(EphemeralRegistry, to_json(registry)) == registry
+
+
+def test_a_full_registry_takes_the_revocation_of_a_key_that_it_does_not_know(full):
+    """Nothing has to be remembered: it can never be added."""
+    registry, _ = change("revoke", "unknown", full)
+    assert registry == full
+    with pytest.raises(RefusalError):
+        change("add", "unknown", registry)
+
+
+def test_a_registry_that_had_too_many_additions_still_revokes():
+    """1,024 of the same few keys; with every key revoked afterwards, what is stored can be read again."""
+    registry = EphemeralRegistry()
+    for number in range(1024):
+        registry, _ = change("add", f"e{number % 4}", registry)
+    with pytest.raises(RefusalError, match="too many ephemeral keys"):
+        change("add", "e1", registry)
+    for number in range(256):
+        registry, _ = change("revoke", f"e{number}", registry)
+    assert all(key.is_revoked for key in registry.keys)
+    assert decode(EphemeralRegistry, to_json(registry)) == registry
+
+
+def test_an_addition_under_way_comes_too_late():
+    """Of a key that was never added, and of one that was: revoked is for good."""
+    never, _ = change("revoke", "e", EphemeralRegistry())
+    added, _ = change("add", "e", EphemeralRegistry())
+    revoked, _ = change("revoke", "e", added)
+    for registry in (never, revoked):
+        with pytest.raises(RefusalError, match="for good") as caught:
+            change("add", "e", registry)
+        assert caught.value.code == NodeCode.REQUEST_CONFLICT
+
+
+def test_a_repeated_change_has_the_same_receipt_until_it_is_undone():
+    """An addition that was revoked is refused; the revocation is confirmed again."""
+    added, addition = change("add", "e", EphemeralRegistry())
+    assert added.repeated(addition.claims.request_id, b"\x05" * 32) == addition
+    revoked, revocation = change("revoke", "e", added)
+    assert revoked.repeated(revocation.claims.request_id, b"\x05" * 32) == revocation
+    with pytest.raises(RefusalError, match="superseded"):
+        revoked.repeated(addition.claims.request_id, b"\x05" * 32)

@@ -66,15 +66,13 @@ def used():
 
 
 def unknown():
-    return refused(NodeCode.CHALLENGE_MISMATCH, "was not given out by this node")
+    return refused(
+        NodeCode.CHALLENGE_MISMATCH, "not given out by this node for this request, operation and setup"
+    )
 
 
 def expired():
     return refused(NodeCode.CHALLENGE_EXPIRED, "has expired")
-
-
-def mismatched():
-    return refused(NodeCode.CHALLENGE_MISMATCH, "was given out for another request, operation or setup")
 
 
 def test_a_nonce_may_be_used_for_what_it_was_given_out_for(nonces):
@@ -97,10 +95,20 @@ def test_checking_does_not_use_up(nonces):
     nonces.use(nonce, *PURPOSE)
 
 
-def test_a_nonce_of_somebody_else_is_unknown(nonces):
-    """A nonce that this node never gave out is refused."""
+def test_a_nonce_of_somebody_else_is_unknown(nonces, clock):
+    """One that this node never gave out is refused, and so is one of before its restart."""
+    for other in (bytes(32), Nonces(clock).issue(*PURPOSE).nonce):
+        with unknown():
+            nonces.use(other, *PURPOSE)
+
+
+@pytest.mark.parametrize("at", range(32))
+def test_no_byte_of_a_nonce_can_be_changed(nonces, at):
+    """Its end least of all."""
+    nonce = bytearray(nonces.issue(*PURPOSE).nonce)
+    nonce[at] ^= 1
     with unknown():
-        nonces.use(bytes(32), *PURPOSE)
+        nonces.use(bytes(nonce), *PURPOSE)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_a_nonce_of_somebody_else_is_unknown(nonces):
 def test_a_nonce_is_bound_to_its_purpose(nonces, purpose):
     """Another request id, operation or setup hash is refused, and the nonce stays good for its own."""
     nonce = nonces.issue(*PURPOSE).nonce
-    with mismatched():
+    with unknown():
         nonces.use(nonce, *purpose)
     nonces.use(nonce, *PURPOSE)
 
@@ -130,35 +138,45 @@ def test_a_nonce_expires_at_the_second_it_says(nonces, clock):
         nonces.use(challenge.nonce, *PURPOSE)
 
 
-def test_an_expired_nonce_is_forgotten_in_the_end(nonces, clock):
-    """For as long again it is known as expired; then it is unknown, which is refused as well."""
+def test_a_used_nonce_is_forgotten_when_it_has_long_expired(nonces, clock):
+    """Until then it is known as used; after that it has expired."""
     nonce = nonces.issue(*PURPOSE).nonce
-    clock.advance(120)
+    nonces.use(nonce, *PURPOSE)
+    clock.advance(119)
     nonces.issue(*PURPOSE)
-    with unknown():
+    with used():
         nonces.use(nonce, *PURPOSE)
-    assert len(nonces.store) == 1
-
-
-def test_a_full_store_refuses_and_keeps_what_it_has(nonces):
-    """A flood of challenges cannot push out the nonce of somebody who is reading the wallet prompt."""
-    first = nonces.issue(*PURPOSE).nonce
+    clock.advance(1)
     nonces.issue(*PURPOSE)
-    nonces.issue(*PURPOSE)
-    with pytest.raises(RefusalError) as caught:
-        nonces.issue(*PURPOSE)
-    assert caught.value.code == NodeCode.RATE_LIMITED
-    assert caught.value.data["retryAfter"] == 120
-    nonces.use(first, *PURPOSE)
+    assert len(nonces.store) == 0
+    with expired():
+        nonces.use(nonce, *PURPOSE)
 
 
-def test_a_full_store_has_room_again_when_the_oldest_are_forgotten(nonces, clock):
-    """Used ones count until they are forgotten."""
+def test_a_flood_of_challenges_takes_no_room(nonces):
+    """However many nonces are asked for, each is good, and nothing is kept of those that are not used."""
+    given = [nonces.issue(*PURPOSE).nonce for _ in range(1000)]
+    assert len(nonces.store) == 0
+    nonces.use(given[0], *PURPOSE)
+    nonces.use(given[-1], *PURPOSE)
+
+
+def test_too_many_used_nonces_refuse_all_but_revocations(nonces, clock):
+    """With the time until there is room: before the wallet is asked, and when it was asked already."""
+    late = nonces.issue(*PURPOSE).nonce
     for _ in range(3):
         nonces.use(nonces.issue(*PURPOSE).nonce, *PURPOSE)
+    for attempt in (lambda: nonces.issue(*PURPOSE), lambda: nonces.use(late, *PURPOSE)):
+        with pytest.raises(RefusalError) as caught:
+            attempt()
+        assert caught.value.code == NodeCode.RATE_LIMITED
+        assert caught.value.data["retryAfter"] == 120
+    revocation = (REQUEST, "revokeEphemeralKey", SETUP)
+    nonces.use(nonces.issue(*revocation).nonce, *revocation)
+    assert len(nonces.store) == 3
     clock.advance(120)
     nonces.issue(*PURPOSE)
-    assert len(nonces.store) == 1
+    assert len(nonces.store) == 0
 
 
 def test_nonces_differ(nonces):

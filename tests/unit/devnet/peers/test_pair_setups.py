@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
@@ -11,7 +12,7 @@ from dan_async.devnet.mpc.pairwise_setup import PairSetup
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.pairs import BannedPairError, PairSetups, PairStore, UnreadyPairError
 from dan_async.devnet.peers.sessions import PeerSessions
-from dan_async.devnet.share_store import MemoryShareStore
+from dan_async.devnet.share_store import BanList, MemoryShareStore
 from tests.unit.devnet.mpc.signing_group import dealt_pair
 from tests.unit.devnet.node_context import node_context
 from tests.unit.devnet.peers.played_peers import IDENTITIES, OPERATORS, Links
@@ -28,7 +29,8 @@ class Bench:
         self.links = Links()
         self.sessions = PeerSessions(self.links, early_s=5, early_bytes=1_000_000)
         self.disk = MemoryShareStore()
-        self.store = PairStore(self.disk)
+        self.bans = BanList()
+        self.store = PairStore(self.disk, self.bans)
         self.setups = PairSetups(
             node_context(identity=IDENTITIES[own], workers=workers, limits=NodeLimits(**limits)),
             links=self.links,
@@ -65,10 +67,9 @@ class Bench:
     async def first_begun(self):
         return (await self.links.wait_for(Kind.PAIR_SETUP, self.peer, 1)).session_id
 
-    def give(self, *, banned=False):
+    def give(self):
         """Let the node have a set-up already; gives both sides."""
         mine, theirs = dealt_pair()
-        mine.banned = banned
         self.store.put(self.peer, mine)
         return mine, theirs
 
@@ -112,7 +113,7 @@ async def test_the_lower_operator_begins(make):
     mine = await waiting
     assert mine.setup_id == theirs.setup_id
     assert bench.links.wants == []
-    again = PairStore(bench.disk)
+    again = PairStore(bench.disk, bench.bans)
     again.load()
     assert again.get(bench.peer).setup_id == theirs.setup_id
 
@@ -276,7 +277,7 @@ async def test_a_peer_that_gives_up_ends_the_set_up(make):
     bench = make(begins=False)
     bench.say(Kind.PAIR_SETUP, b"\7" * 32, 1, b"")
     await settled()
-    bench.say(Kind.ABORT, b"\7" * 32, 0, AbortNotice("no").encode())
+    bench.say(Kind.ABORT, b"\7" * 32, Kind.PAIR_SETUP, AbortNotice("no").encode())
     await settled()
     assert bench.store.get(bench.peer) is None
 
@@ -286,7 +287,7 @@ async def test_an_abort_is_answered_and_rests(make):
     bench = make(begins=True)
     waiting = bench.ready()
     first = await bench.first_begun()
-    bench.say(Kind.ABORT, first, 0, AbortNotice("no").encode())
+    bench.say(Kind.ABORT, first, Kind.PAIR_SETUP, AbortNotice("no").encode())
     await asyncio.sleep(0.1)
     assert bench.links.aborts(bench.peer)[0].reason == "no"
     assert bench.begun() == [first]
@@ -362,9 +363,32 @@ async def test_a_banned_peer_is_refused_for_good(make, begins):
     bench.say(Kind.PAIR_SETUP, b"\7" * 32, 1, b"")
     await settled()
     assert bench.links.of(Kind.PAIR_SETUP) == []
-    again = PairStore(bench.disk)
+    again = PairStore(bench.disk, bench.bans)
     again.load()
     assert again.get(bench.peer).banned
+
+
+async def test_a_ban_that_the_disk_does_not_take_holds_and_is_stored_later(make, monkeypatch):
+    """The peer is refused meanwhile; each attempt to sign with it, and closing, tries to store the ban again."""
+    bench = make(begins=True)
+    mine, _ = bench.give()
+    bench.status(mine.setup_id)
+    store = bench.bans.ban
+    broken = [True, True, False]
+
+    def ban(operator):
+        if broken.pop(0):
+            raise OSError(errno.EIO, "the disk is broken")
+        store(operator)
+
+    monkeypatch.setattr(bench.bans, "ban", ban)
+    await bench.setups.ban(bench.peer)
+    with pytest.raises(BannedPairError):
+        await bench.setups.ready(bench.peer)
+    assert not bench.bans.find(bench.peer)
+    await bench.setups.aclose()
+    assert bench.bans.find(bench.peer)
+    assert broken == []
 
 
 async def test_a_ban_ends_the_wait(make):

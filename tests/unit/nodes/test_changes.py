@@ -1,0 +1,153 @@
+"""Adding and revoking an ephemeral key over nodes: which receipts count, and how many must."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dan_async import LocalWallet
+from dan_async.config import NodeEndpoint, Threshold
+from dan_async.deadline import Deadline
+from dan_async.errors import NodeCode, NodeProtocolError, QuorumError, RpcError
+from dan_async.network import EphemeralKeyChange, EphemeralKeyReport
+from dan_async.nodes import NodeNetwork
+from dan_async.protocols.fields import to_json
+from dan_async.protocols.node import ChangeClaims, ChangeReceipt
+from dan_async.protocols.setups import EphemeralClaim
+from dan_async.transport.in_memory import InMemoryTransport
+from dan_async.types import RequestId
+from dan_async.wallets.base import EoaAuth
+from tests.fake_nodes import NO_WAIT, QUICK, DealtKey, altered, identities, resigned
+from tests.helpers import error_of
+
+OWNER = LocalWallet("0x" + "00" * 31 + "07")
+CLAIM = EphemeralClaim(eph_id="e", eph_pk=b"\x04" + bytes(64), expiry=2**31, sign_alg="secp256k1")
+OPERATIONS = {"dan_add_ephemeral_key": "addEphemeralKey", "dan_revoke_ephemeral_key": "revokeEphemeralKey"}
+
+
+class Nodes:
+    """A pool of nodes; the first n of them hold a key of t. All confirm every change, in whichever words."""
+
+    def __init__(self, t: int, n: int, *, pool: int) -> None:
+        self.identities = identities(pool)
+        self.key = DealtKey(t, self.identities[:n], owner_id=OWNER.address)
+        self.key_id = self.key.key_id_of(self.key.public_key)
+        #: What a node's receipts say instead of the truth.
+        self.lies: dict[int, dict[str, Any]] = {}
+        self.down: set[int] = set()
+
+    async def change(self, action: Any, threshold: Threshold | None = None) -> EphemeralKeyReport:
+        places = {identity.operator: place for place, identity in enumerate(self.identities)}
+        network = NodeNetwork(
+            [NodeEndpoint(f"ws://127.0.0.1:{9000 + i}/v1/rpc", o) for o, i in places.items()],
+            transport_for=lambda endpoint: InMemoryTransport(self._handler(places[endpoint.operator])),
+            timeouts=QUICK,
+            retry=NO_WAIT,
+        )
+        change = EphemeralKeyChange(
+            request_id=RequestId("0x" + "ab" * 32),
+            action=action,
+            key_id=self.key_id,
+            owner_id=OWNER.address,
+            claim=CLAIM,
+            threshold=threshold,
+        )
+        run = network.add_ephemeral_key if action == "add" else network.revoke_ephemeral_key
+        try:
+            return await run(change, EoaAuth(OWNER), deadline=Deadline(5))
+        finally:
+            await network.aclose()
+
+    def _handler(self, place: int) -> Any:
+        identity = self.identities[place]
+
+        async def handle(method: str, params: Any) -> Any:
+            if place in self.down:
+                raise RpcError(NodeCode.INTERNAL_ERROR, "down")
+            if method == "dan_challenge":
+                return {"nonce": "0x" + "0a" * 32, "expiresAt": 2**33}
+            claims = ChangeClaims(
+                request_id=params["requestId"],
+                key_id=self.key_id,
+                t=self.key.threshold.t,
+                n=self.key.threshold.n,
+                public_key=self.key.public_key,
+                participants=self.key.participants,
+                keygen_id=self.key.request_id,
+                operation=OPERATIONS[method],
+                eph_id=CLAIM.eph_id,
+            )
+            honest = ChangeReceipt.make(
+                claims,
+                operator=identity.operator,
+                party_index=params["participants"].index(identity.operator) + 1,
+                sign=identity.sign,
+            )
+            return to_json(resigned(altered(honest, **self.lies.get(place, {})), identity))
+
+        return handle
+
+
+@pytest.mark.parametrize(
+    ("t", "n", "action", "needed"),
+    [(2, 3, "add", 2), (2, 3, "revoke", 2), (3, 5, "add", 3), (3, 5, "revoke", 3), (4, 5, "revoke", 2)],
+)
+@pytest.mark.parametrize(
+    "said", [None, Threshold(5, 5), Threshold(2, 20)], ids=["unknown", "5-of-5", "2-of-20"]
+)
+async def test_how_many_must_confirm_is_the_keys_own(
+    t: int, n: int, action: str, needed: int, said: Threshold | None
+) -> None:
+    """t to add, n - t + 1 to revoke: whatever a session says that somebody has changed."""
+    nodes = Nodes(t, n, pool=n)
+    nodes.down = set(range(needed, n))
+    assert len((await nodes.change(action, said)).confirmed_by) == needed
+    nodes.down.add(0)
+    error = await error_of(nodes.change(action, said))
+    assert isinstance(error, QuorumError)
+    assert error.threshold == needed
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"threshold": Threshold(5, 5)},
+        {"threshold": Threshold(2, 5)},
+        {"t": 2, "n": 2, "participants": "first two"},
+        {"participants": "others"},
+        {"public_key": DealtKey(2, identities(2)).public_key},
+        {"keygen_id": RequestId("0x" + "cd" * 32)},
+        {"key_id": "cd" * 32},
+        {"operation": "addEphemeralKey"},
+        {"eph_id": "other"},
+    ],
+    ids="+".join,
+)
+async def test_liars_neither_lower_the_count_nor_are_counted(lie: dict[str, Any]) -> None:
+    """Two of 3-of-5 say the same about another key: the two others that are there are one too few, and the two are named."""
+    nodes = Nodes(3, 5, pool=5)
+    chosen = {"first two": nodes.key.participants[:2], "others": tuple(i.operator for i in identities(5))}
+    changed = {
+        name: chosen.get(value, value) if isinstance(value, str) else value for name, value in lie.items()
+    }
+    nodes.lies, nodes.down = {0: changed, 1: changed}, {4}
+    error = await error_of(nodes.change("revoke"))
+    assert isinstance(error, QuorumError)
+    assert (error.threshold, str(error).startswith("2 nodes confirmed revokeEphemeralKey, at least 3")) == (
+        3,
+        True,
+    )
+    liars = [o.operator for o in error.outcomes if isinstance(o.error, NodeProtocolError)]
+    assert set(liars) == {nodes.identities[0].operator, nodes.identities[1].operator}
+    nodes.down = set()
+    assert len((await nodes.change("revoke")).confirmed_by) == 3
+
+
+async def test_who_holds_no_share_does_not_count() -> None:
+    """A node of the pool that is no party of the key cannot confirm that it is revoked, however well it knows the key."""
+    nodes = Nodes(2, 3, pool=5)
+    nodes.down = {0, 1}
+    error = await error_of(nodes.change("revoke"))
+    assert isinstance(error, QuorumError)
+    assert error.threshold == 2
