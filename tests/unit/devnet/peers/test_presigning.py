@@ -207,7 +207,7 @@ async def test_who_is_alive_does_not_keep_the_others_waiting(workers):
     bench.say(A, bench.peers[2].commit()[1], round_=1)
     with assert_runs_under(5):
         while not bench.running.done():
-            bench.peer_sessions.on_message(B, PeerMessage(Kind.ALIVE, SESSION, 0, b""))
+            bench.peer_sessions.on_message(B, PeerMessage(Kind.ALIVE, SESSION, Kind.PRESIGN, b""))
             await asyncio.sleep(0.05)
     assert (await bench.refusal()).data == {"culprits": [B], "evidence": "silence"}
 
