@@ -54,10 +54,19 @@ _WORDS: Mapping[str, str] = {
     "api_version": "--api-version",
     "eph_alg": "--eph-alg",
     "the network's health()": "dan-async status",
-    "the call a longer timeout": "a longer --timeout",
     "recover()": "dan-async sessions recover",
+    "a longer timeout": "a longer --timeout",
+    "a longer duration": "a longer --duration",
+    "threshold and parties_number": "--threshold and --parties",
+    "a session that has threshold and parties_number": "the session as keygen --output writes it",
+    "add an ephemeral key to this one's key": "rotate this one with dan-async sessions rotate",
+    "revision, name it": "revision, name it with --revision",
+    "allow more time with Timeouts(wallet_s=…)": "answer it sooner",
+    "TransportOptions(headers=…)": "the network file's connection.headers",
+    "TransportOptions(pins=…)": "the network file's connection.pins",
+    "TransportOptions(ssl_context=…)": "the network file's connection.ca_file",
 }
-_WORD = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in _WORDS))
+_WORD = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in sorted(_WORDS, reverse=True)))
 
 
 class _Commands(TyperGroup):

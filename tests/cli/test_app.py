@@ -15,9 +15,10 @@ from unittest import mock
 
 import pytest
 
+import dan_async
 from dan_async import __version__
 from dan_async.cli.__main__ import main
-from dan_async.cli.app import _COMMANDS, _report
+from dan_async.cli.app import _COMMANDS, _WORDS, _report
 from dan_async.errors import ConfigurationError, NodeOutcome, QuorumError, WalletRefusedError
 from dan_async.types import OperatorAddress
 from tests.cli.conftest import Run, command, terminal
@@ -262,6 +263,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(args: tuple[str, ...]) -> Non
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_every_word_that_is_replaced_is_one_of_the_library() -> None:
+    """A hint that is put in other words needs another replacement."""
+    package = Path(dan_async.__file__).parent
+    modules = [path for path in package.rglob("*.py") if path.parent != package / "cli"]
+    source = "".join(path.read_text() for path in modules)
+    assert [word for word in _WORDS if word not in source] == []
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_verbose_shows_each_step(run: Run, place: str) -> None:
     """On standard error, before or after the command's name, and no secret among them."""
@@ -280,6 +289,18 @@ def test_verbose_shows_each_step(run: Run, place: str) -> None:
         ("Allow fewer with min_parties, or add nodes", "Allow fewer with --min-parties, or add nodes"),
         ("If it is meant, name it: chain_id=5", "If it is meant, name it: --chain-id=5"),
         ("Look at the network's health()", "Look at dan-async status"),
+        (
+            "Give a session that has threshold and parties_number",
+            "Give the session as keygen --output writes it",
+        ),
+        (
+            "Look for a prompt, or allow more time with Timeouts(wallet_s=…)",
+            "Look for a prompt, or answer it sooner",
+        ),
+        (
+            "For a private CA give TransportOptions(ssl_context=…)",
+            "For a private CA give the network file's connection.ca_file",
+        ),
     ],
 )
 def test_hints_name_options(hint: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
