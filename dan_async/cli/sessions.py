@@ -30,6 +30,7 @@ from dan_async.cli.options import (
 from dan_async.cli.screen import (
     FAILED,
     ReportedCode,
+    Stopped,
     clean,
     console,
     for_option,
@@ -442,8 +443,12 @@ def _with_network(
         async with open_wallet() as wallet, chosen.client(timeouts, opened) as dan:
             return await work(dan, found, wallet)
 
-    with progress(f"Asking {chosen.describe()} …"):
-        return _with_store(store, ask)
+    try:
+        with progress(f"Asking {chosen.describe()} …"):
+            return _with_store(store, ask)
+    except Stopped as stop:
+        note("interrupted: some nodes may have carried it out. Run the command again")
+        raise typer.Exit(ReportedCode(stop.exit_code)) from None
 
 
 def _filter(owner: str | None, chain_id: int | None, state: list[str] | None) -> SessionFilter:

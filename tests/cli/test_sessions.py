@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from pathlib import Path
 
@@ -274,6 +275,19 @@ def test_what_cannot_be_settled_is_exit_code_1(run: Run, records: list[StoredSes
     assert finished.code == 1
     (settled,) = json.loads(finished.out)["settled"]
     assert (settled["id"], settled["settlement"]) == (records[3].record_id, "undecided")
+
+
+def test_ctrl_c_leaves_the_store_as_it_is(records: list[StoredSession], tmp_path: Path) -> None:
+    """Here the nodes take connections, and say nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/v1/rpc"
+        named = [part for place in (1, 2) for part in ("--node", f"{url}=0x{place:040}")]
+        key = {"DAN_ASYNC_STORE_KEY": KEY.to_text()}
+        stopped = terminal("sessions", "recover", *STORE, *named, cwd=tmp_path, stop_after_s=4, **key)
+    assert stopped.code == 130
+    assert stopped.out.splitlines()[-1].startswith("interrupted: some nodes may have carried it out")
+    shown = terminal("sessions", "show", records[3].record_id, *STORE, "--json", cwd=tmp_path, **key)
+    assert json.loads(shown.out)["state"] == "pending"
 
 
 @pytest.mark.parametrize("columns", [80, 250])
