@@ -226,9 +226,8 @@ class NodeSigner:
         except SetFailedError as failure:
             run.suspect(failure.conflicts, failure.reasonless)
         except (DanError, TimeoutError):
-            run.suspect(
-                [frozenset(run.operators)]
-            )  # the next signature makes its own, and reports the failure
+            # The next signature makes its own, and reports the failure.
+            run.suspect([frozenset(run.operators)])
         finally:
             self.stock.arrived(session, made)
 
