@@ -19,7 +19,7 @@ from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
-from dan_async.live_session import LiveSession, keep_record
+from dan_async.live_session import LiveSession
 from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
 from dan_async.opening import open_network
 from dan_async.request import (
@@ -461,7 +461,7 @@ class DanClient:
             wallet: The owner's wallet.
             auth: The owner, instead of a wallet: a ``PasskeyAuth``.
             duration: How long each new ephemeral key lives: whole seconds, 1 to 31 536 000, also as a ``timedelta``.
-            record_id: The session's record in the client's store, which is kept up to date.
+            record_id: The session's record in the client's store, which is kept up to date: see ``rotate_stored_session``.
             on_renewed: Called with each new session, on the event loop.
             may_prompt: Whether the wallet may ask a person, at any time. Otherwise such a wallet is refused.
 
@@ -491,13 +491,14 @@ class DanClient:
                 hint="Use a wallet that signs by itself, or say may_prompt=True",
             )
         lifetime_s = duration_s(duration)
-        keeper = None if record_id is None else self._kept()
+        if record_id is not None:
+            self._kept()
 
         async def renew(old: DanModuleInfo) -> DanModuleInfo:
-            new = await self.add_ephemeral_key(old, auth=owner, duration=lifetime_s)
-            if keeper is not None and record_id is not None:
-                await keep_record(keeper.store, record_id, new, now=self._clock())
-            return new
+            if record_id is None:
+                return await self.add_ephemeral_key(old, auth=owner, duration=lifetime_s)
+            record = await self.rotate_stored_session(record_id, auth=owner, duration=lifetime_s)
+            return old if record.session is None else record.session
 
         return LiveSession(session, renew, duration_s=lifetime_s, on_renewed=on_renewed, clock=self._clock)
 
