@@ -451,8 +451,10 @@ class NodeRefusedError(NodeError):
     Args:
         message: The node's own words, shortened.
         code: The code, listed in docs/node-protocol.md.
-        culprits: Operators that the node blames, with evidence that it checked itself.
-        aborted_by: The operator that gave up first, as far as the node knows.
+        culprits: Operators that the node blames, by what it saw itself.
+        evidence: ``"proof"`` if the node says that it can prove that, ``"silence"`` if they sent it nothing until its own
+            limit; empty if they sent it something wrong.
+        aborted_by: The operator that gave up first as far as the node knows, which is no blame by itself.
         **context: As for ``NodeError``.
     """
 
@@ -462,12 +464,14 @@ class NodeRefusedError(NodeError):
         *,
         code: int,
         culprits: tuple[str, ...] = (),
+        evidence: str = "",
         aborted_by: str | None = None,
         **context: Any,
     ) -> None:
         super().__init__(message, **context)
         self.code = code
         self.culprits = culprits
+        self.evidence = evidence
         self.aborted_by = aborted_by
 
 
@@ -543,7 +547,10 @@ class NodeOutcome(Generic[A]):
         else:
             what = getattr(self.error, "message", None) or type(self.error).__name__
             if culprits := getattr(self.error, "culprits", ()):
-                what += f"; it blames {', '.join(culprits)}"
+                silence = " for silence" if getattr(self.error, "evidence", "") == "silence" else ""
+                what += f"; it blames {', '.join(culprits)}{silence}"
+            if aborted_by := getattr(self.error, "aborted_by", None):
+                what += f"; {aborted_by} had given up"
         step = f"{self.step}: " if self.step else ""
         facts = [f"{self.elapsed_s:.2f} s", f"{self.attempts} attempt{'' if self.attempts == 1 else 's'}"]
         if self.code is not None:

@@ -17,7 +17,7 @@ from dan_async._values import (
 )
 from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.crypto.signature import parse_signature, recover_address
+from dan_async.crypto.signature import read_signature
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, SignatureCheckError
 from dan_async.protocols.node import Acknowledgement
@@ -300,11 +300,10 @@ class SigningOrder:
         found = []
         for signature, digest in zip(signatures, self.digests, strict=True):
             try:
-                low = parse_signature(signature)
-                holds = recover_address(digest, low) == self.address
+                low, signer = read_signature(digest, signature)
             except DanError:
                 raise _mismatch(self.address) from None
-            if not holds:
+            if signer != self.address:
                 raise _mismatch(self.address)
             found.append(to_hex(low))
         return tuple(found)
@@ -341,6 +340,7 @@ class NodeHealth:
         rests_for_s: Seconds for which it is still left alone, unless nothing better is there; 0 if it is not.
         requests: Requests that this client has sent it, attempts counted one by one.
         keygens: Key generations in which it was asked to take part.
+        suspicion: How much speaks against it in signing, from 0 to 8; halves every minute. See docs/sign-message.md.
     """
 
     name: OperatorAddress | str
@@ -357,6 +357,7 @@ class NodeHealth:
     rests_for_s: float = 0.0
     requests: int = 0
     keygens: int = 0
+    suspicion: float = 0.0
 
 
 @frozen(kw_only=True)

@@ -11,9 +11,12 @@ from __future__ import annotations
 from dan_async.devnet.cluster import Devnet, DevnetNode
 from dan_async.devnet.context import NodeLimits
 from dan_async.devnet.faults.kinds import (
+    Accuse,
+    AccuseInSigning,
     AcknowledgeOtherKey,
     CheatInSigning,
     ClaimOtherThreshold,
+    ContradictInSigning,
     Crash,
     CrashInSigning,
     DealBadOpening,
@@ -26,6 +29,7 @@ from dan_async.devnet.faults.kinds import (
     ExpireNonces,
     FallSilent,
     Fault,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
@@ -39,9 +43,12 @@ from dan_async.devnet.faults.kinds import (
 )
 
 __all__ = [
+    "Accuse",
+    "AccuseInSigning",
     "AcknowledgeOtherKey",
     "CheatInSigning",
     "ClaimOtherThreshold",
+    "ContradictInSigning",
     "Crash",
     "CrashInSigning",
     "DealBadOpening",
@@ -56,6 +63,7 @@ __all__ = [
     "ExpireNonces",
     "FallSilent",
     "Fault",
+    "ForgeCommitments",
     "ForgeShares",
     "ForgeSignature",
     "HttpError",

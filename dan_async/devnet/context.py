@@ -102,6 +102,8 @@ class NodeLimits:
         max_request_bytes: Longest request. One of up to twice that length is answered with ``TOO_LARGE``; anything
             longer closes the connection.
         max_in_flight: Requests being worked on per connection.
+        max_in_flight_bytes: Their length together: while it is more, nothing further is read from the connection. All
+            bodies of POST requests together may be eight times as long.
         max_connections: Client connections at a time, and as many of peers.
         requests_per_s: Requests per second from one address, on average.
         request_burst: Requests from one address at once.
@@ -130,6 +132,7 @@ class NodeLimits:
 
     max_request_bytes: int = _count(1024 * 1024, most=64 * 1024 * 1024)
     max_in_flight: int = _count(1024)
+    max_in_flight_bytes: int = _count(8 * 1024 * 1024)
     max_connections: int = _count(1024)
     requests_per_s: float = _seconds(5000.0)
     request_burst: int = _count(10_000)

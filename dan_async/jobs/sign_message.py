@@ -62,11 +62,14 @@ async def sign_message(
 ) -> Hex:
     """Run the job over *network*; ``DanClient.sign_message`` has the full description."""
     info = session_of(session)
-    if takes_long(message):
-        request, digest = await asyncio.to_thread(_request_and_digest, message, request_type)
-    else:
-        request, digest = _request_and_digest(message, request_type)
-    _refuse_other_place(request, info, chain_id, entry_point)
+
+    def read() -> tuple[SignRequest, bytes]:
+        request = message_request(message, request_type)
+        digest = sign_request_digest(request)
+        _refuse_other_place(request, info, chain_id, entry_point)
+        return request, digest
+
+    request, digest = await asyncio.to_thread(read) if takes_long(message) else read()
     limits = timeouts or Timeouts()
     deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
     _refuse_if_expired(info, network, clock)
@@ -186,11 +189,6 @@ def check_chain(found: object, session: DanModuleInfo, named: int | None) -> Non
 
 
 # --- the message ------------------------------------------------------------------------------------------------------
-
-
-def _request_and_digest(message: Message, request_type: str | None) -> tuple[SignRequest, bytes]:
-    request = message_request(message, request_type)
-    return request, sign_request_digest(request)
 
 
 def message_request(message: Message, request_type: str | None = None) -> SignRequest:

@@ -59,6 +59,8 @@ class KeygenTally:
     _groups: dict[str, dict[OperatorAddress, Acknowledgement]] = field(factory=dict, init=False)
     _agreeing: int = field(default=0, init=False)  # in the largest group
     _answered: set[OperatorAddress] = field(factory=set, init=False)
+    #: Whether as many distinct nodes agree as are wanted.
+    is_won: bool = field(default=False, init=False)
 
     def record(self, operator: OperatorAddress, acknowledgement: Acknowledgement) -> None:
         """Check an acknowledgement and count it; raise an AcknowledgementError if it does not count."""
@@ -79,6 +81,7 @@ class KeygenTally:
             acknowledgement.share_claims(next(iter(group.values())))
         group[operator] = acknowledgement
         self._agreeing = max(self._agreeing, len(group))
+        self.is_won = self._agreeing >= max(self._threshold.t, self._holders)
 
     def record_failure(self, operator: OperatorAddress) -> None:
         """Note that a node will send no acknowledgement."""
@@ -94,11 +97,6 @@ class KeygenTally:
         return [
             next(iter(group.values())) for group in self._groups.values() if len(group) >= self._threshold.t
         ]
-
-    @property
-    def is_won(self) -> bool:
-        """Whether as many distinct nodes agree as are wanted."""
-        return self._agreeing >= max(self._threshold.t, self._holders)
 
     @property
     def is_lost(self) -> bool:

@@ -226,7 +226,7 @@ async def run_keygen(
         if isinstance(outcome.error, DanError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
     said = answers.outcomes
-    if len(tally.winners) == 1 and answers.errors:
+    if answers.errors and len(tally.winners) == 1:
         said = await _certify(nodes, tally, said, deadline)
     outcomes = tuple(said)
     failure: QuorumError | None = None

@@ -348,6 +348,7 @@ class NodeNetwork:
             rests_for_s=record.rests_for_s,
             requests=record.requests,
             keygens=record.keygens,
+            suspicion=record.suspicion,
             **facts,
         )
 

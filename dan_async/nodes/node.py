@@ -256,10 +256,12 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
         )
     culprits, aborted_by = error.data.get("culprits"), error.data.get("abortedBy")
     named = tuple(c for c in culprits if isinstance(c, str)) if isinstance(culprits, list) else ()
+    evidence = error.data.get("evidence")
     return NodeRefusedError(
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
+        evidence=evidence if evidence in ("proof", "silence") else "",
         aborted_by=aborted_by if isinstance(aborted_by, str) else None,
         retryable=FailureKind.RETRYABLE in NODE_FAILURES.get(error.code, FailureKind.NONE),
         **context,

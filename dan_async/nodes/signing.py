@@ -13,24 +13,22 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, cancel_and_wait
-from dan_async.errors import (
-    DanError,
-    FailureKind,
-    NodeCode,
-    QuorumError,
-    RateLimitedError,
-    SignatureCheckError,
-    failure_kind,
-)
+from dan_async.errors import DanError, FailureKind, NodeCode, QuorumError, RateLimitedError, failure_kind
 from dan_async.network import SigningOptions, SigningOrder
 from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import Lateness
 from dan_async.nodes.node import Node, Request
-from dan_async.nodes.signature_shares import ExpectedShares, join_shares
+from dan_async.nodes.signature_shares import (
+    ExpectedShares,
+    Offers,
+    SpoiltSharesError,
+    check_offers,
+    join_shares,
+)
 from dan_async.nodes.signing_queue import SigningQueue
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
 from dan_async.protocols.fields import decode_key_id, encode, new_request_id
@@ -139,7 +137,7 @@ class NodeSigner:
 
     def _may_sign(self, signers: tuple[OperatorAddress, ...]) -> bool:
         return not any(
-            self.lateness.is_late(operator) or self._by_operator[operator].health.failures
+            self._by_operator[operator].health.suspicion or self._by_operator[operator].health.failures
             for operator in signers
         )
 
@@ -175,17 +173,17 @@ class NodeSigner:
 
         answers = await ask_set(run, "presign", ask, deadline=deadline)
         made = []
-        for offers in zip(*answers.values(), strict=True):
-            expires_at = min([offer.expires_at for offer in offers])
-            offer, *others = {evolve(offer, expires_at=expires_at) for offer in offers}
-            if others:
-                raise SetFailedError({}, run.operators)
-            ends = asked + min(
-                self._options.stock_s, offer.expires_at - self._clock.now(len(run.signers)) - 1.0
-            )
-            made.append(StockedPresignature(offer=offer, signers=run.operators, ends=ends))
-        if len({entry.offer.presignature_id for entry in made}) != len(made):
-            raise SetFailedError({}, run.operators)
+        for place in range(len(requests)):
+            offers = {operator: answer[place] for operator, answer in answers.items()}
+            try:
+                check_offers(offers)
+            except SpoiltSharesError as error:
+                raise SetFailedError({}, error.disputes) from error
+            expires_at = min([offer.expires_at for offer in offers.values()])
+            ends = asked + min(self._options.stock_s, expires_at - self._clock.now(len(run.signers)) - 1.0)
+            made.append(StockedPresignature(offers=offers, signers=run.operators, ends=ends))
+        if len({entry.id for entry in made}) != len(made):
+            raise SetFailedError({}, [frozenset(run.operators)])
         return made
 
     def presign_request(
@@ -225,8 +223,11 @@ class NodeSigner:
         try:
             async with asyncio.timeout(_REFILL_S):
                 (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
+        except SetFailedError as failure:
+            run.suspect(failure.conflicts, failure.reasonless)
         except (DanError, TimeoutError):
-            made = None  # the next signature makes its own, and reports the failure
+            # The next signature makes its own, and reports the failure.
+            run.suspect([frozenset(run.operators)])
         finally:
             self.stock.arrived(session, made)
 
@@ -241,8 +242,9 @@ class NodeSigner:
         answers = await ask_set(run, step, request.within(deadline), deadline=deadline)
         try:
             return join_shares(tuple(answers.values()))
-        except SignatureCheckError:
-            raise SetFailedError({}, answers) from None
+        except SpoiltSharesError as error:
+            conflicts = error.disputes if error.liars or error.disputes else [frozenset(run.operators)]
+            raise SetFailedError(error.failures(params.request_id), conflicts) from error
 
 
 class _SigningJob:
@@ -275,7 +277,9 @@ class _SigningJob:
                 self._signer.presign_request(self.order, self.key, run.operators) for _ in self.order.digests
             ]
             stocked = await self._signer.presign(run, requests, self._deadline)
-        ids = tuple([entry.offer.presignature_id for entry in stocked])
+        else:
+            run.is_stocked = True
+        ids = tuple([entry.id for entry in stocked])
         request_id = new_request_id()
         params = SignParams(
             request_id=request_id,
@@ -289,7 +293,7 @@ class _SigningJob:
             request_id=request_id,
             key_id=self.order.key_id,
             digests=self.order.digests,
-            presignature_ids=ids,
+            presignatures=tuple([entry.offers for entry in stocked]),
             address=self.order.address,
         )
         signatures = await self._signer.collect(run, params, expected, self._deadline)
@@ -318,9 +322,14 @@ class _SigningJob:
 class StockedPresignature:
     """A presignature of these signers, ascending; not to be used after *ends*, in monotonic seconds."""
 
-    offer: PresignatureOffer
+    offers: Offers
     signers: tuple[OperatorAddress, ...]
     ends: float
+
+    @property
+    def id(self) -> bytes:
+        """The id by which its signers know it."""
+        return self.offers[self.signers[0]].presignature_id
 
 
 @define

@@ -15,7 +15,9 @@ from attrs import evolve, field, frozen
 
 from dan_async._values import MAX_SAFE_INT, from_hex, to_hex
 from dan_async.config import MAX_PARTIES, Threshold
-from dan_async.crypto.curve import ORDER
+from dan_async.crypto.curve import ORDER, Point, add, base_multiply
+from dan_async.crypto.curve import decode as decode_point
+from dan_async.crypto.curve import encode as encode_point
 from dan_async.crypto.ephemeral_key import is_signed_by
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address
@@ -34,6 +36,7 @@ from dan_async.protocols.fields import (
     form_of,
     hex_bytes,
     hex_text,
+    hex_up_to,
     list_of,
     nested,
     number,
@@ -75,7 +78,10 @@ SIGN = "dan_sign"
 MOST_RESTARTS = 32
 
 #: Longest text of claims, in characters.
-_MOST_CLAIMS = 64 * 1024
+_MOST_CLAIMS = 256 * 1024
+
+#: Bytes of commitments: three points, two for each other signer, and a proof.
+_MOST_COMMITMENTS = 33 * (3 + 2 * (MAX_PARTIES - 1)) + 64
 
 #: Latest time that fits the hash's 32 bits.
 _LATEST = 2**32 - 1
@@ -201,6 +207,58 @@ def presignature_id(session: bytes, nonce_point: bytes) -> bytes:
     H("dan-node/1 presignature", session, R); the session's 32 bytes are the nodes' own affair.
     """
     return tagged_hash("dan-node/1 presignature", session, nonce_point)
+
+
+def nonce_shift(
+    *, presignature_id: bytes, public_key: bytes, digest: bytes, signers: Sequence[OperatorAddress]
+) -> int:
+    """
+    Return δ, which moves the nonce of a presignature when its message is known: R' = R + δ·G.
+
+    H("dan-node/1 nonce shift", presignature id, public key, digest, number of signers, each signer), modulo q. Without it,
+    whoever knows R before the message could choose the message by it (Groth and Shoup, EUROCRYPT 2022, section 6).
+    """
+    hashed = tagged_hash(
+        "dan-node/1 nonce shift", presignature_id, public_key, digest, len(signers), *signers
+    )
+    return int.from_bytes(hashed, "big") % ORDER
+
+
+def shift_nonce(nonce_point: bytes, shift: int) -> bytes | None:
+    """Return R'; None in the case, which does not occur, that no signature can have it."""
+    shifted = add([decode_point(nonce_point), *([base_multiply(shift)] if shift else [])])
+    if shifted is None:
+        return None
+    encoded = encode_point(shifted)
+    return encoded if 0 < int.from_bytes(encoded[1:], "big") < ORDER else None
+
+
+def commitments_hash(presignature_id: bytes, commitments: bytes) -> bytes:
+    """H("dan-node/1 commitments", presignature id, commitments)."""
+    return tagged_hash("dan-node/1 commitments", presignature_id, commitments)
+
+
+def proof_challenge(
+    *,
+    presignature_id: bytes,
+    public_key: bytes,
+    nonce_point: bytes,
+    points: bytes,
+    announcements: Sequence[Point],
+) -> bytes:
+    """
+    The challenge c of the proof in a signer's commitments.
+
+    H("dan-node/1 commitments proof", presignature id, public key, R, the points, k·G, k·R, k·Y).
+    """
+    return tagged_hash(
+        "dan-node/1 commitments proof",
+        presignature_id,
+        public_key,
+        nonce_point,
+        points,
+        *map(encode_point, announcements),
+    )
 
 
 def sign_challenge(
@@ -645,7 +703,7 @@ class PresignParams:
 
 @frozen(kw_only=True)
 class PresignatureOffer(Result):
-    """Result of ``dan_presign``. Honest signers say the same."""
+    """Result of ``dan_presign``. Honest signers say the same, but for the commitment and when it expires."""
 
     TITLE = "the presignature"
 
@@ -654,6 +712,8 @@ class PresignatureOffer(Result):
     #: R.
     nonce_point: Annotated[bytes, wire("noncePoint", POINT)]
     public_key: Annotated[bytes, wire("publicKey", POINT)]
+    #: ``commitments_hash`` of this signer's commitments, which come with its share.
+    commitment: Annotated[bytes, wire("commitment", HASH)]
     #: When the nodes throw it away, in Unix seconds.
     expires_at: Annotated[int, wire("expiresAt", number(0, _LATEST))]
 
@@ -695,11 +755,14 @@ class SignParams:
 
 @frozen(kw_only=True)
 class SignatureShare:
-    """One signer's part of one signature: s = Σw / Σu over all signers."""
+    """One signer's part of one signature, whose nonce is R' = R + δ·G: s = Σw / Σu over all signers."""
 
     presignature_id: Annotated[bytes, wire("presignatureId", HASH)]
     #: R.
     nonce_point: Annotated[bytes, wire("noncePoint", POINT)]
+    #: The signer's numbers in the presignature as points, by which the share can be checked, and a proof of 64 bytes:
+    #: φ·G, u·G, v·G; for each other signer, ascending, P and Q, what the two have exchanged; challenge and response.
+    commitments: Annotated[bytes, wire("commitments", hex_up_to(_MOST_COMMITMENTS))]
     #: The hash that it signed.
     digest: Annotated[bytes, wire("digest", HASH)]
     #: Its share of the denominator.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet import (
     AcknowledgeOtherKey,
+    ContradictInSigning,
     Crash,
     DealBadOpening,
     DealWrongShare,
@@ -23,6 +24,7 @@ from dan_async.devnet import (
     ExpireNonces,
     FallSilent,
     Fault,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
@@ -58,6 +60,8 @@ FAULTS: tuple[Callable[[random.Random], Fault], ...] = (
     lambda _: SquatSession(),
     lambda dice: FallSilent(round=dice.choice([1, 2, 3])),
     lambda _: SilentInSigning(),
+    lambda _: ContradictInSigning(),
+    lambda _: ForgeCommitments(),
     lambda _: WrongSignatureShare(),
 )
 

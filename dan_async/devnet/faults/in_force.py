@@ -127,8 +127,8 @@ class NodeFaults:
     # --- signing ------------------------------------------------------------------------------------------------------
 
     def signing_round(self, round_: int, bodies: Bodies) -> Bodies:
-        """Lose the node before it sends its messages of a round of a presignature, or return others in their place."""
-        self._end(_PRESIGN, lambda fault: fault.before_signing_round(round_))
+        """Lose the node, or its part, before it sends its messages of a round of a presignature, or return others."""
+        self._end(_PRESIGN, lambda fault: fault.before_signing_round(round_, bodies))
         changed = self._first(_PRESIGN, lambda fault: fault.on_signing_round(round_, bodies))
         return bodies if changed is None else changed
 

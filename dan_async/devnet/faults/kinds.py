@@ -23,7 +23,9 @@ from dan_async.devnet.faults.lies import (
     KeygenFace,
     Sign,
     SpoiltReply,
+    contradict,
     falsify_shares,
+    forge_commitments,
     forge_shares,
     sign_claims,
     spoil_multiplication,
@@ -56,6 +58,14 @@ class NodeCrashed(Exception):  # noqa: N818 - as above
     def __init__(self, restart_after: float | None = None) -> None:
         super().__init__()
         self.restart_after = restart_after
+
+
+class FalseAccusation(Exception):  # noqa: N818 - as above
+    """The fault in force is that the node gives a session up here, and blames these parties for silence."""
+
+    def __init__(self, *culprits: int) -> None:
+        super().__init__()
+        self.culprits = culprits
 
 
 class HttpRefusal(NamedTuple):
@@ -219,8 +229,8 @@ class Fault:
     def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
         """End the node before it sends its messages of a round of key generation."""
 
-    def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
-        """End the node before it sends its messages of a round of a presignature."""
+    def before_signing_round(self, round_: int, bodies: Bodies, /) -> NodeCrashed | FalseAccusation | None:
+        """End the node, or its part in it, before it sends its messages of a round of a presignature."""
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
         """Send other messages in a round of a presignature."""
@@ -603,6 +613,26 @@ class SquatSession(KeygenFault):
         return None
 
 
+@frozen(kw_only=True)
+class Accuse(KeygenFault):
+    """
+    In key generation, the node gives up at the start of a round, and says that the last other party sent it nothing.
+
+    Args:
+        round: The round: 1 commit, 2 open, 3 echo.
+    """
+
+    name = "accuse"
+    first = "round"
+    example = "accuse:round=2"
+
+    round: int = _round(last=_ECHO)
+
+    def on_keygen_round(self, round_: int, _bodies: Bodies, face: KeygenFace, /) -> None:
+        if round_ == self.round:
+            raise FalseAccusation(face.victim)
+
+
 # --- signing ----------------------------------------------------------------------------------------------------------
 
 
@@ -624,7 +654,7 @@ class CrashInSigning(Fault):
     at_round: int = _round(last=_MULTIPLY)
     restart_after: float | None = _restart_after()
 
-    def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
+    def before_signing_round(self, round_: int, _bodies: Bodies, /) -> NodeCrashed | None:
         return NodeCrashed(self.restart_after) if round_ == self.at_round else None
 
 
@@ -649,6 +679,26 @@ class SilentInSigning(Fault):
 
 
 @frozen(kw_only=True)
+class AccuseInSigning(Fault):
+    """
+    The node gives a presignature up at the start of a round, and says that the last other signer sent it nothing.
+
+    Args:
+        round: The round: 1 commit, 2 multiply.
+    """
+
+    name = "signing-accuse"
+    first = "round"
+    example = "signing-accuse:round=2"
+    takes_methods = False
+
+    round: int = _round(last=_MULTIPLY)
+
+    def before_signing_round(self, round_: int, bodies: Bodies, /) -> FalseAccusation | None:
+        return FalseAccusation(max(bodies)) if round_ == self.round else None
+
+
+@frozen(kw_only=True)
 class CheatInSigning(Fault):
     """The node spoils what it multiplies with each other signer: a check notices, and they never sign with it again."""
 
@@ -657,6 +707,33 @@ class CheatInSigning(Fault):
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
         return spoil_multiplication(bodies) if round_ == _MULTIPLY else None
+
+
+@frozen(kw_only=True)
+class ContradictInSigning(Fault):
+    """
+    In a presignature, the node sends one other signer a number that does not fit what it sends to the rest.
+
+    No check among the nodes notices. The signature does not hold, and the two contradict each other about what they have
+    exchanged.
+    """
+
+    name = "signing-contradiction"
+    takes_methods = False
+
+    def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
+        return contradict(bodies) if round_ == _MULTIPLY else None
+
+
+@frozen(kw_only=True)
+class ForgeCommitments(Fault):
+    """The node's share of a signature is a wrong one, and so are the commitments that come with it, so that it fits them."""
+
+    name = "forged-commitments"
+    takes_methods = False
+
+    def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares:
+        return forge_commitments(shares, sign)
 
 
 @frozen(kw_only=True)

@@ -25,7 +25,7 @@ from dan_async.devnet.node.requests import RequestRuns, content_hash
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
 from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.node import PresignatureOffer, PresignParams, presignature_id
+from dan_async.protocols.node import PresignatureOffer, PresignParams, commitments_hash
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
 #: How many ids of presignatures that are gone are remembered, to say what became of them.
@@ -56,7 +56,7 @@ class StockedPresignature:
 
     @name.default
     def _name(self) -> bytes:
-        return presignature_id(self.presignature.id, self.presignature.nonce_point)
+        return self.presignature.name
 
 
 class PresignatureStock:
@@ -233,5 +233,6 @@ class PresignService:
             presignature_id=stocked.name,
             nonce_point=presignature.nonce_point,
             public_key=presignature.public_key,
+            commitment=commitments_hash(stocked.name, presignature.commitments),
             expires_at=expires_at,
         )

@@ -85,6 +85,7 @@ ALLOWED = {
     ("active", "active"),
     ("active", "revoked"),
     ("active", "expired"),
+    ("revoked", "revoked"),
     ("expired", "pending"),
     ("expired", "active"),
 }

@@ -7,9 +7,12 @@ import asyncio
 import pytest
 
 from dan_async.devnet import (
+    Accuse,
+    AccuseInSigning,
     AcknowledgeOtherKey,
     CheatInSigning,
     ClaimOtherThreshold,
+    ContradictInSigning,
     Crash,
     CrashInSigning,
     DealBadOpening,
@@ -22,6 +25,7 @@ from dan_async.devnet import (
     ExpireNonces,
     FallSilent,
     Fault,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
@@ -38,9 +42,12 @@ from dan_async.devnet.faults.kinds import KINDS, NodeCrashed, RequestDropped
 from dan_async.errors import InvalidFieldError
 
 ALL = [
+    Accuse(round=2),
+    AccuseInSigning(round=2),
     AcknowledgeOtherKey(),
     ClaimOtherThreshold(),
     CheatInSigning(),
+    ContradictInSigning(),
     Crash(),
     CrashInSigning(at_round=2, restart_after=0.5),
     Crash(at_round=3, restart_after=0.5),
@@ -53,6 +60,7 @@ ALL = [
     Equivocate(),
     ExpireNonces(),
     FallSilent(round=2),
+    ForgeCommitments(),
     ForgeShares(),
     ForgeSignature(),
     HttpError(status=429, retry_after=3),

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.devnet import (
+    Accuse,
+    AccuseInSigning,
     AcknowledgeOtherKey,
     CheatInSigning,
     ClaimOtherThreshold,
+    ContradictInSigning,
     Crash,
     CrashInSigning,
     DealBadOpening,
@@ -24,6 +27,7 @@ from dan_async.devnet import (
     Equivocate,
     ExpireNonces,
     FallSilent,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
@@ -79,9 +83,13 @@ from dan_async.errors import ConfigurationError
         ("equivocate", Equivocate()),
         ("silent:2", FallSilent(round=2)),
         ("silent:round=2", FallSilent(round=2)),
+        ("accuse:2", Accuse(round=2)),
+        ("signing-accuse:round=2,times=1", AccuseInSigning(round=2, times=1)),
         ("signing-crash:2,restart=1s", CrashInSigning(at_round=2, restart_after=1)),
         ("signing-silent:2", SilentInSigning(round=2)),
         ("signing-cheat:1", CheatInSigning(times=1)),
+        ("signing-contradiction:1", ContradictInSigning(times=1)),
+        ("forged-commitments", ForgeCommitments()),
         ("wrong-signature-share", WrongSignatureShare()),
     ],
 )

@@ -32,10 +32,11 @@ def stock(clock):
 def presignature():
     return Presignature(
         id=next(NUMBERS).to_bytes(32, "big"),
-        index=1,
         signers=(1, 2),
+        operators=SIGNERS,
         public_key=b"\x02" * 33,
         nonce_point=b"\x03" * 33,
+        commitments=b"",
         secrets=[(1, 2, 3)],
         pairs={},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -231,7 +232,7 @@ async def test_silence_is_blamed_on_the_silent_only(workers):
     bench.say(A, bench.signed(A), round_=1)
     bench.start()
     refusal = await bench.refusal()
-    assert refusal.data == {"culprits": [B]}
+    assert refusal.data == {"culprits": [B], "evidence": "silence"}
     assert {(peer, notice.culprits) for peer, notice in bench.links.aborts()} == {(A, (3,)), (B, (3,))}
 
 
@@ -243,7 +244,7 @@ async def test_a_proof_of_equivocation_convinces(bench):
     bench.start()
     proof = b"\xe0" + join_parts((bench.signed(B), bench.signed(B, other)))
     bench.abort(A, complaint=proof)
-    assert (await bench.refusal()).data == {"culprits": [B], "abortedBy": A}
+    assert (await bench.refusal()).data == {"culprits": [B], "evidence": "proof", "abortedBy": A}
     assert {notice.complaint for _, notice in bench.links.aborts()} == {proof}
 
 
@@ -291,16 +292,37 @@ async def test_somebody_elses_share_is_blamed_on_its_sender(bench):
 
 @pytest.mark.parametrize(
     ("culprits", "believed"),
-    [((2,), [A]), ((3,), [B]), ((1,), []), ((), []), ((9,), []), ((2, 3), [A, B])],
-    ids=["itself", "one we wait for", "this node", "nobody", "no party", "both"],
+    [((2,), [A]), ((1,), []), ((), []), ((9,), []), ((2, 3), [A])],
+    ids=["itself", "this node", "nobody", "no party", "itself and another"],
 )
-async def test_an_aborts_blame_is_believed_as_far_as_it_can_be_checked(bench, culprits, believed):
-    """Whoever gives up may blame itself, and those from whom this node has nothing either."""
+async def test_an_abort_by_itself_shows_only_its_senders_own_fault(bench, culprits, believed):
+    """Nobody else is blamed for it."""
     bench.start()
     bench.abort(A, culprits=culprits)
     refusal = await bench.refusal()
     assert refusal.data == {"culprits": believed, "abortedBy": A}
     assert "because" in refusal.message
+
+
+async def test_an_accused_is_named_if_it_is_silent_at_this_nodes_own_limit(workers):
+    """That nothing has come yet is true of everybody at a round's start."""
+    bench = Bench(workers, round_s=0.3)
+    bench.start()
+    bench.abort(A, culprits=(3,))
+    began = time.monotonic()
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": [B], "evidence": "silence", "abortedBy": A}
+    assert time.monotonic() - began > 0.2
+
+
+async def test_an_accused_whose_message_comes_is_not_blamed(bench):
+    """However early the abort came."""
+    bench.start()
+    bench.abort(A, culprits=(3,))
+    await asyncio.sleep(0.05)
+    assert not bench.running.done()
+    bench.say(B, bench.signed(B), round_=1)
+    assert (await bench.refusal()).data == {"culprits": [], "abortedBy": A}
 
 
 async def test_an_abort_cannot_blame_who_has_sent_its_message(bench):
