@@ -33,6 +33,7 @@ from dan_async.errors import (
     RecordConflictError,
     UserOperationError,
     UserOperationRevertedError,
+    UserOperationTimeoutError,
 )
 from dan_async.network import EphemeralKeyReport
 from dan_async.protocols.fields import new_request_id
@@ -78,6 +79,9 @@ _MOST_SETS = 1024
 
 #: Seconds between two looks at the root, and for how long the node may be behind the bundler.
 _POLL_S, _BEHIND_S = 0.25, 15.0
+
+#: For how long an operation's receipt is waited for before it is asked whether the root has moved, in seconds.
+_PATIENCE_S = 8.0
 
 _SIGNATURE_LENGTH = 65
 
@@ -551,13 +555,33 @@ class SessionOnChain:
         return await self._send(found, lane, timeout)
 
     async def _send(self, calls: tuple[Call, ...], lane: str, timeout: float | None) -> UserOperationReceipt:
+        tree, sent = await self._submit(calls, lane, timeout)
+        patience = _PATIENCE_S if timeout is None else min(timeout, _PATIENCE_S)
+        try:
+            return await self._account.wait_for_receipt(sent, timeout=patience)
+        except UserOperationTimeoutError:
+            if await self._tree.root() == tree.root:
+                return await self._account.wait_for_receipt(sent, timeout=timeout)
+        # Its proof is of the tree before, so it was dropped. Another one under its nonce excludes it for good.
+        self._account.lanes.forget(lane)
+        try:
+            _, anew = await self._submit(calls, lane, timeout)
+        except DuplicateUserOperationError as error:
+            if error.user_operation_hash != sent:
+                raise
+            anew = sent  # it was executed all the same
+        except BundlerError:
+            anew = sent  # the bundler has it still
+        return await self._account.wait_for_receipt(anew, timeout=timeout)
+
+    async def _submit(self, calls: tuple[Call, ...], lane: str, timeout: float | None) -> tuple[_Tree, Hex]:
+        """Send an operation; return the tree of its proofs, and its hash."""
         refused: BundlerError | None = None
         while True:
             tree = await self._tree.current()
             form = self._form(calls, tree)
             try:
                 sent = await self._account.send_user_operation(calls, lane=lane, timeout=timeout, kind=form)
-                break
             except BundlerError as error:
                 # A proof of the tree before is refused. With another proof the operation takes the same nonce.
                 if refused is not None or await self._tree.root() == tree.root:
@@ -566,11 +590,11 @@ class SessionOnChain:
             except DuplicateUserOperationError as error:
                 if refused is None or error.user_operation_hash != refused.user_operation_hash:
                     raise
-                sent = Hex(
+                return tree, Hex(
                     error.user_operation_hash or ""
-                )  # it was executed although the bundler had refused it
-                break
-        return await self._account.wait_for_receipt(sent, timeout=timeout)
+                )  # executed although the bundler had refused it
+            else:
+                return tree, sent
 
     async def check(self, calls: Call | Iterable[Call]) -> None:
         """

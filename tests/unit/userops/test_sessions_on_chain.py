@@ -36,6 +36,7 @@ from dan_async.userops import (
     export_biconomy_sessions,
     import_biconomy_sessions,
     open_session_on_chain,
+    sessions_on_chain,
 )
 from dan_async.userops.session_policies import MerkleTree, read_sessions
 from tests.unit.userops.biconomy import ACCOUNT, CONTRACTS, NOW, OWNER, BiconomyWorld, FakeDan, owners_account
@@ -288,6 +289,34 @@ async def test_a_proof_of_the_tree_before_is_made_anew(scene: Scene) -> None:
     scene.dan.sign_message = sign  # type: ignore[method-assign]
     await session.send_transaction(transfer())
     assert (len(scene.world.made), len(scene.dan.messages)) == (1, 2)
+
+
+@pytest.mark.parametrize("is_executed", [False, True])
+async def test_an_operation_that_was_dropped_when_the_root_moved(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, *, is_executed: bool
+) -> None:
+    """Taken by the bundler, and not on the chain: another one under the same nonce, unless the first one came through."""
+    monkeypatch.setattr(sessions_on_chain, "_PATIENCE_S", 0.3)
+    session = await scene.grant()
+    await session.send_transaction(transfer(1))
+    world = scene.world
+    world.executes = False
+    sending = asyncio.create_task(session.send_transaction(transfer(2)))
+    while len(world.operations) < 3:
+        await asyncio.sleep(0.01)
+    dropped = list(world.operations)[-1]
+    if is_executed:
+        world.execute(dropped)
+        world.executed.remove(dropped)  # the bundler does not know it yet
+    else:
+        del world.operations[dropped]
+    world.executes = True
+    await scene.grant()
+    if is_executed:
+        await asyncio.sleep(0.4)
+        world.executed.append(dropped)
+    await sending
+    assert world.made == [transfer(1), transfer(2)]
 
 
 async def test_revoking_ends_it_on_chain_and_at_the_nodes(scene: Scene) -> None:
