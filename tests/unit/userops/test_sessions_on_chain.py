@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dan_async.crypto.abi import encode_call
+from dan_async.crypto.abi import encode_call, function_selector
 from dan_async.errors import (
     BundlerError,
     ConfigurationError,
@@ -24,6 +24,7 @@ from dan_async.errors import (
 from dan_async.permissions import parse_permissions
 from dan_async.storage import FixedKeys, MemorySessionStore, SessionFilter, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.user_operation import Call
 from dan_async.userops import (
     AbiPolicy,
@@ -42,6 +43,7 @@ from dan_async.userops.session_policies import MerkleTree, read_sessions
 from tests.unit.userops.biconomy import ACCOUNT, CONTRACTS, NOW, OWNER, BiconomyWorld, FakeDan, owners_account
 from tests.unit.userops.services import account_in
 
+ROOT_OF = function_selector("getSessionKeys(address)")
 TOKEN, NFT, SHOP = "0x" + "11" * 20, "0x" + "22" * 20, "0x" + "33" * 20
 UNTIL = int(NOW) + 3600
 POLICY = Erc20Policy(token=TOKEN, recipient=SHOP, max_amount=100, valid_until=UNTIL)
@@ -454,6 +456,49 @@ async def test_sessions_that_the_other_side_added_are_taken_over(scene: Scene) -
     scene.world.root = leaves[1].hash  # and gone again, from there
     await import_biconomy_sessions(account, found | {"leafNodes": found["leafNodes"][1:]}, store=scene.store)
     assert [json.loads(record.grant)["leaf"]["sessionID"] for record in await scene.grants()] == ["mine"]
+
+
+async def test_a_session_that_does_not_say_how_many_parties_it_has(scene: Scene) -> None:
+    """Its key id and its ephemeral key are enough to use it."""
+    await scene.grant(session_id="shop")
+    account = await scene.account()
+    found = json.loads(await export_biconomy_sessions(account, store=scene.store))
+    for name in ("partiesNumber", "threshold", "chainId"):
+        del found["leafNodes"][0]["danModuleInfo"][name]
+    scene.store = MemorySessionStore(clock=scene.world.clock)
+    await import_biconomy_sessions(account, found, store=scene.store)
+    session = await open_session_on_chain(account, "shop", **scene.common)
+    await session.send_transaction(transfer())
+    assert (await session.revoke()).is_complete
+    assert [record async for record in scene.store.find()] == []
+
+
+@pytest.mark.parametrize("late", [3, 1000])
+async def test_a_node_that_is_behind_the_bundler(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    """It is waited for; if it never comes, that is said, and the session is there as soon as it has."""
+    monkeypatch.setattr(sessions_on_chain, "_POLL_S", 0.01)
+    monkeypatch.setattr(sessions_on_chain, "_BEHIND_S", 0.1)
+    world, node = scene.world, scene.world.node
+    left = [late]
+
+    async def behind(method: str, params: Any) -> Any:
+        is_root = method == "eth_call" and params[0]["data"].startswith("0x" + ROOT_OF.hex())
+        if is_root and world.roots and left[0] > 0:
+            left[0] -= 1
+            return "0x" + "00" * 32
+        return await node(method, params)
+
+    account = await scene.account(rpc_url=InMemoryTransport(behind, name="node"))
+    if late == 1000:
+        with pytest.raises(RecordConflictError, match="does not show"):
+            await scene.grant(account=account, session_id="shop")
+        left[0] = 0
+    else:
+        await scene.grant(account=account, session_id="shop")
+    session = await open_session_on_chain(account, "shop", **scene.common)
+    await session.send_transaction(transfer())
 
 
 async def test_a_tree_that_the_store_does_not_know_is_not_overwritten(scene: Scene) -> None:
