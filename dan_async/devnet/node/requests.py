@@ -104,9 +104,7 @@ class NonceStore:
 
     def _tag(self, head: bytes, request_id: RequestId, operation: str, setup_hash: bytes) -> bytes:
         """Bind the first half of a nonce to its purpose: 16 bytes, the other half."""
-        purpose = tagged_hash(
-            "dan-devnet nonce", head, request_id, operation.encode(), setup_hash
-        )
+        purpose = tagged_hash("dan-devnet nonce", head, request_id, operation.encode(), setup_hash)
         return hmac.digest(self._key, purpose, "sha256")[:_HEAD_BYTES]
 
     def _check(self, nonce: bytes, request_id: RequestId, operation: str, setup_hash: bytes) -> None:
