@@ -130,6 +130,7 @@ class Connection:
         self.is_fit = True
         self._is_retired = False
         self._pong_s = pong_s
+        self._look_s = pong_s / 3
         self._watch: asyncio.TimerHandle | None = None
         self._heard_before = 0
         socket.hand_on(self._deliver, self._lose)
@@ -180,7 +181,9 @@ class Connection:
                 if has_to_wait:
                     socket.buffer.pass_on()
                 if self._watch is None:
-                    self._look_in(self._pong_s / 3 if left_s is None else min(self._pong_s / 3, left_s / 2))
+                    self._watch = self._loop.call_later(
+                        self._look_s if left_s is None else min(self._look_s, left_s / 2), self._look, heard
+                    )
             outcome = await answer
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
@@ -262,16 +265,13 @@ class Connection:
 
     # --- silence ------------------------------------------------------------------------------------------------------
 
-    def _look_in(self, seconds: float) -> None:
-        self._watch = self._loop.call_later(seconds, self._look, self._socket.heard)
-
     def _look(self, heard: int) -> None:
         """Look at times whether a peer that owes a reply is there."""
         self._watch = None
         if self._pending:
             if self._socket.heard == heard:
                 self._socket.probe(self._pong_s)
-            self._look_in(self._pong_s / 3)
+            self._watch = self._loop.call_later(self._look_s, self._look, self._socket.heard)
         elif self._is_retired:
             self._socket.drop()
 
@@ -293,7 +293,7 @@ class Connection:
         """Begin no more requests over it; it ends when those that it has are over."""
         self.is_fit, self._is_retired = False, True
         if self._watch is None:
-            self._look_in(self._pong_s / 3)
+            self._watch = self._loop.call_later(self._look_s, self._look, self._socket.heard)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
