@@ -1,5 +1,5 @@
 """
-Sessions: lint, typing, tests, tests_min, tally, package, matrix, interop, signatures, docs, batch, bench, soak, chaos.
+Sessions: lint, typing, tests, tests_min, tally, package, matrix, interop, signatures, docs, batch, bench, soak, chaos, fuzz.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -131,9 +131,10 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """Run the whole fault matrix: every fault of whole jobs at 11-of-20 as well. Takes a while."""
+    """Run the whole fault matrix: every fault of whole jobs and signatures at 11-of-20 as well. Takes a while."""
     session.install("-e", ".[test]")
-    names = ("test_fault_matrix.py", "test_fault_matrix_jobs.py", "test_lost_replies.py")
+    kinds = ("fault_matrix", "fault_matrix_jobs", "fault_matrix_signing", "lost_replies")
+    names = [f"test_{kind}.py" for kind in kinds]
     files = [f"tests/adversity/{name}" for name in names]
     session.run("python", "-m", "pytest", "-m", "", *files, *session.posargs, env={"DAN_MATRIX": "full"})
 
@@ -197,6 +198,13 @@ def chaos(session: nox.Session) -> None:
     """Ten minutes of two batch runs over a PostgreSQL that fails, and nodes that do; needs PostgreSQL's server programs."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.soak", "--batches", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed everything that takes a stranger's input, for five minutes or as told: nox -s fuzz -- --minutes 60 --keep."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 def lowest(line: str) -> str:

@@ -132,7 +132,14 @@ class Group:
         """Make a presignature; also gives how many bytes one signer sent to one other."""
         session_id = secrets.token_bytes(32)
         parties = {
-            i: SigningParty(session_id=session_id, share=self.shares[i], signers=signers, pairs=self.pairs[i])
+            i: SigningParty(
+                session_id=session_id,
+                share=self.shares[i],
+                signers=signers,
+                operators=[identity.operator for identity in self.identities],
+                sign=self.identities[i - 1].sign,
+                pairs=self.pairs[i],
+            )
             for i in signers
         }
         commits = {i: party.commit() for i, party in parties.items()}
@@ -167,7 +174,9 @@ def measure(threshold: Threshold, effort: Effort) -> dict[str, Any]:
         presignatures, sent = timer.run("presignature", lambda signers=signers: group.presign(signers))
         shares = timer.run(
             "shares",
-            lambda made=presignatures, digest=digest: [make_share(i, p, digest) for i, p in made.items()],
+            lambda made=presignatures, digest=digest: {
+                made[i].operators[place]: make_share(made[i], digest) for place, i in enumerate(sorted(made))
+            },
         )
         public_key = group.shares[signers[0]].public_key
         timer.run(

@@ -23,7 +23,7 @@ from benchmarks.recording import Recording, split_id
 from benchmarks.report import render
 from benchmarks.run import record_keygen, run_on_stubs
 from benchmarks.sign import Effort as SignEffort
-from benchmarks.sign import with_one_stalled
+from benchmarks.sign import with_one_at_fault
 from benchmarks.signing import Effort as SigningEffort
 from benchmarks.signing import measure as measure_signing
 from benchmarks.signing import report as report_signing
@@ -260,10 +260,11 @@ async def test_a_stalled_node_is_measured_beside_a_healthy_network():
     assert "at most 1.3" in str(found)
 
 
-async def test_signatures_with_a_stalled_node_are_measured_beside_healthy_ones() -> None:
-    """Both sides are counted; the one that notices the stalled node by itself."""
-    found = await with_one_stalled(SignEffort(stalled_turns=1, stalled_signatures=2))
-    assert (found.healthy.total, found.stalled.total, found.noticing.total) == (2, 1, 1)
+@pytest.mark.parametrize("name", ["stalled", "accusing", "lying"])
+async def test_signatures_with_a_faulty_node_are_measured_beside_healthy_ones(name: str) -> None:
+    """Both sides are counted; the one that notices the faulty node by itself."""
+    found = await with_one_at_fault(name, SignEffort(stalled_turns=1, stalled_signatures=2))
+    assert (found.healthy.total, found.faulty.total, found.noticing.total) == (2, 1, 1)
     assert found.to_dict()["p99_ratio"] == round(found.ratio, 3)
 
 

@@ -10,10 +10,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dan_async.account import DanAccount
     from dan_async.client import DanClient, generate_session_key, sign_message
     from dan_async.config import NodeEndpoint, Threshold, Timeouts, TransportOptions
     from dan_async.crypto.ephemeral_key import EphemeralKey
-    from dan_async.errors import DanError
+    from dan_async.devnet.cluster import Devnet
+    from dan_async.errors import (
+        ConfigurationError,
+        DanError,
+        DeadlineExceededError,
+        GatewayError,
+        InvalidFieldError,
+        NodeError,
+        PermissionDeniedError,
+        QuorumError,
+        SessionExpiredError,
+        SignatureCheckError,
+        StoreError,
+        UserOperationError,
+        WalletError,
+        WalletRefusedError,
+    )
     from dan_async.gateway.network import GatewayNetwork
     from dan_async.nodes.network import NodeNetwork
     from dan_async.request import DanSessionKeyRequestParams
@@ -25,21 +42,36 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallbackWallet",
+    "ConfigurationError",
+    "DanAccount",
     "DanClient",
     "DanError",
     "DanModuleInfo",
     "DanSessionKeyPayload",
     "DanSessionKeyRequestParams",
+    "DeadlineExceededError",
+    "Devnet",
     "EphemeralKey",
+    "GatewayError",
     "GatewayNetwork",
+    "InvalidFieldError",
     "JsonRpcWallet",
     "LocalWallet",
     "NodeEndpoint",
+    "NodeError",
     "NodeNetwork",
+    "PermissionDeniedError",
+    "QuorumError",
     "RetryPolicy",
+    "SessionExpiredError",
+    "SignatureCheckError",
+    "StoreError",
     "Threshold",
     "Timeouts",
     "TransportOptions",
+    "UserOperationError",
+    "WalletError",
+    "WalletRefusedError",
     "__version__",
     "generate_session_key",
     "sign_message",
@@ -48,21 +80,36 @@ __all__ = [
 #: Public name -> the module that has it.
 _HOMES = {
     "CallbackWallet": "wallets.base",
+    "ConfigurationError": "errors",
+    "DanAccount": "account",
     "DanClient": "client",
     "DanError": "errors",
     "DanModuleInfo": "session",
     "DanSessionKeyPayload": "session",
     "DanSessionKeyRequestParams": "request",
+    "DeadlineExceededError": "errors",
+    "Devnet": "devnet.cluster",
     "EphemeralKey": "crypto.ephemeral_key",
+    "GatewayError": "errors",
     "GatewayNetwork": "gateway.network",
+    "InvalidFieldError": "errors",
     "JsonRpcWallet": "wallets.json_rpc_wallet",
     "LocalWallet": "wallets.local_key",
     "NodeEndpoint": "config",
+    "NodeError": "errors",
     "NodeNetwork": "nodes.network",
+    "PermissionDeniedError": "errors",
+    "QuorumError": "errors",
     "RetryPolicy": "retry",
+    "SessionExpiredError": "errors",
+    "SignatureCheckError": "errors",
+    "StoreError": "errors",
     "Threshold": "config",
     "Timeouts": "config",
     "TransportOptions": "config",
+    "UserOperationError": "errors",
+    "WalletError": "errors",
+    "WalletRefusedError": "errors",
     "generate_session_key": "client",
     "sign_message": "client",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -104,6 +105,14 @@ def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -
     except UnicodeEncodeError:
         raise InvalidFieldError(field, "has a lone surrogate, which UTF-8 cannot carry") from None
     return value
+
+
+def duration_s(value: object) -> int:
+    """Return a lifetime in whole seconds; it may be given as a ``timedelta``."""
+    if isinstance(value, timedelta):
+        seconds = value // timedelta(seconds=1)
+        value = seconds if value == timedelta(seconds=seconds) else value.total_seconds()
+    return check_int("duration", value, least=1, most=MAX_LIFETIME_S, unit=" seconds")
 
 
 def check_reference(field: str, value: object) -> str:

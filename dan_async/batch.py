@@ -1,5 +1,5 @@
 """
-Many session keys at a time: the results of ``DanClient.generate_session_keys``, and the stream of work behind them.
+Many at a time: the results of ``DanClient.generate_session_keys`` and ``sign_many``, and the stream of work behind them.
 
 Requests may come from anything that can be iterated, endless streams included; results come as they are finished, each with
 the place of its request. The consumer drives it: items are read and begun only when a result is asked for, and at most
@@ -22,11 +22,13 @@ from dan_async._values import check_int, check_seconds
 from dan_async.deadline import cancel_and_wait
 from dan_async.errors import ClientClosedError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
+from dan_async.types import Hex
 
-__all__ = ["BatchRun", "ItemResult", "ItemStatus"]
+__all__ = ["BatchRun", "ItemResult", "ItemStatus", "SignedMessage", "SigningRun"]
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
+T = TypeVar("T")
 
 _MOST_AT_ONCE = 100_000
 
@@ -63,7 +65,66 @@ class ItemResult:
         return self.session is not None
 
 
-class BatchRun:
+@frozen(kw_only=True)
+class SignedMessage:
+    """
+    The result of one message.
+
+    Args:
+        index: Its place in the messages, from 0.
+        message: The message itself; not shown in repr.
+        signature: ``0x`` and 130 hex digits; None if it failed.
+        error: Why it failed; None if it did not.
+    """
+
+    index: int
+    message: Any = field(repr=False)
+    signature: Hex | None = None
+    error: BaseException | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether there is a signature."""
+        return self.signature is not None
+
+
+class _Run(Generic[T]):
+    """Results of a stream of work, one for each item, as ``async for`` takes them."""
+
+    def __init__(
+        self, items: Iterable[Any] | AsyncIterable[Any], work: Callable[[Any], Awaitable[Any]], **pace: Any
+    ) -> None:
+        self._stream: WorkStream[Any, Any] = WorkStream(items, work, fatal=ClientClosedError, **pace)
+
+    def _read(self, finished: Finished[Any, Any]) -> T:
+        raise NotImplementedError
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """
+        Return the next result.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+            ClientClosedError: The client was closed; what is left was not begun.
+            Exception: The iterable raised it when it was read; everything begun before is finished.
+        """
+        return self._read(await anext(self._stream))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel the work under way and wait for its end. May be called twice; no result comes afterwards."""
+        await self._stream.aclose()
+
+
+class BatchRun(_Run[ItemResult]):
     """
     The results of a batch, to be iterated over with ``async for``: each as soon as it is there, in no certain order.
 
@@ -89,38 +150,23 @@ class BatchRun:
         concurrency: int,
         rate_limit: float | None = None,
     ) -> None:
-        self._stream: WorkStream[Any, Made] = WorkStream(
-            requests, work, concurrency=concurrency, rate_limit=rate_limit, fatal=ClientClosedError
-        )
+        super().__init__(requests, work, concurrency=concurrency, rate_limit=rate_limit)
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> ItemResult:
-        """
-        Return the next result.
-
-        Raises:
-            StopAsyncIteration: There are no more.
-            ClientClosedError: The client was closed; the requests that are left were not begun.
-            Exception: The requests themselves raised it when they were read; everything begun before is finished.
-        """
-        finished = await anext(self._stream)
+    def _read(self, finished: Finished[Any, Any]) -> ItemResult:
         made: tuple[ItemStatus, DanSessionKeyPayload | None] = finished.value or ("failed", None)
         status, session = made
         return ItemResult(
             index=finished.index, status=status, request=finished.item, session=session, error=finished.error
         )
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+class SigningRun(_Run[SignedMessage]):
+    """The results of ``DanClient.sign_many``; iterated over, left early and closed like a ``BatchRun``."""
 
-    async def aclose(self) -> None:
-        """Cancel the work under way and wait for its end. May be called twice; no result comes afterwards."""
-        await self._stream.aclose()
+    def _read(self, finished: Finished[Any, Any]) -> SignedMessage:
+        return SignedMessage(
+            index=finished.index, message=finished.item, signature=finished.value, error=finished.error
+        )
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dan_async import jobs
-from dan_async._values import check_seconds, check_text, setting
-from dan_async.batch import BatchRun, Made
+from dan_async._values import check_bool, check_instance, check_seconds, check_text, duration_s, setting
+from dan_async.batch import BatchRun, Made, SigningRun
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import OneLoop
@@ -18,6 +19,7 @@ from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
+from dan_async.live_session import LiveSession, keep_record
 from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
 from dan_async.opening import open_network
 from dan_async.request import (
@@ -26,9 +28,10 @@ from dan_async.request import (
     OnReport,
     SessionKeyRequest,
     SmartAccount,
+    choose_auth,
     read_request,
 )
-from dan_async.session import DanModuleInfo, DanSessionKeyPayload
+from dan_async.session import DanModuleInfo, DanSessionKeyPayload, session_of
 from dan_async.storage.base import SessionStore, StoredSession
 from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
@@ -96,6 +99,11 @@ class DanClient:
         self._opening = asyncio.Lock()
         self._loop = OneLoop("client")
         self._is_closed = False
+
+    def __repr__(self) -> str:
+        shown = self._source if self._network is None else self._network
+        store = "" if self._keeper is None else f", store={self._keeper.store!r}"
+        return f"DanClient({shown!r}{store}{', closed' * self._is_closed})"
 
     @classmethod
     def connect(
@@ -168,13 +176,14 @@ class DanClient:
         if self._is_closed:
             raise ClientClosedError("the client was closed", hint="Make a new DanClient")
         self._loop.check()
-        if self._network is None and self._source is not None:
-            async with self._opening:
-                if self._network is None:
-                    network = await self._source.open_network()
-                    if self._on_event is not None:
-                        _observe(network, self._on_event)
-                    self._network = network
+        if self._network is not None:
+            return self._network
+        async with self._opening:
+            if self._network is None and self._source is not None:
+                network = await self._source.open_network()
+                if self._on_event is not None:
+                    _observe(network, self._on_event)
+                self._network = network
         return self.network
 
     async def aclose(self) -> None:
@@ -199,11 +208,12 @@ class DanClient:
         smart_account_client: SmartAccount | None = None,
         browser_wallet: Wallet | None = None,
         hardcoded_values: Mapping[str, Any] | HardcodedValues | None = None,
-        duration: int = DEFAULT_DURATION_S,
+        duration: int | timedelta = DEFAULT_DURATION_S,
         chain_id: int | None = None,
         threshold: int | None = None,
         parties_number: int | None = None,
         min_parties: int | None = None,
+        min_holders: int | None = None,
         permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
         key_label: str | None = None,
         eph_alg: KeyAlgorithm | None = None,
@@ -227,11 +237,13 @@ class DanClient:
             browser_wallet: The seed's name for a wallet that is asked instead of the account's signer.
             hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id, under these
                 names or the seed's; a value that is also given directly must be the same.
-            duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days).
+            duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days), also as a ``timedelta``.
             chain_id: The chain; else the account's, else the one in a bundler URL …/api/v2/<chain id>/… or …/api/v3/….
             threshold: t, how many nodes must sign; if None the network's default, or a majority of another *parties_number*.
             parties_number: n, how many nodes hold a share: 2 <= t <= n <= 20.
             min_parties: The smallest n to accept if nodes are missing; *parties_number* if None.
+            min_holders: How many nodes must acknowledge that they hold a share before the payload is returned, t to n; t if
+                None. Not through a gateway, which does not say.
             permissions: The limits of what the session may sign: JSON text, kept as it is, or an object. None for no limits.
             key_label: A label for the network to keep with the key.
             eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
@@ -250,7 +262,7 @@ class DanClient:
         Raises:
             ConfigurationError: A parameter is wrong or missing; it is named, and nothing was sent.
             WalletError: The wallet refused, did not answer in time, or signed with another address.
-            QuorumError: Fewer than t nodes agree on a key; it has every node's outcome.
+            QuorumError: Fewer than t nodes, or *min_holders*, agree on a key; it has every node's outcome.
             DeadlineExceededError: The time ran out.
             StoreError: The store failed: before the first byte, or when the key was made (``recover()`` finds it then).
             ClientClosedError: The client was closed.
@@ -268,6 +280,7 @@ class DanClient:
             threshold=threshold,
             parties_number=parties_number,
             min_parties=min_parties,
+            min_holders=min_holders,
             permissions=permissions,
             key_label=key_label,
             eph_alg=eph_alg,
@@ -392,6 +405,102 @@ class DanClient:
             clock=self._clock,
         )
 
+    def sign_many(
+        self,
+        messages: Iterable[Message] | AsyncIterable[Message],
+        session: DanModuleInfo | Mapping[str, Any],
+        *,
+        concurrency: int = 16,
+        rate_limit: float | None = None,
+        **parameters: Any,
+    ) -> SigningRun:
+        """
+        Have many messages signed, so many at a time, and return each signature as soon as it is there.
+
+        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed.
+
+        Args:
+            messages: Anything to iterate over, sync or async; each is a message as ``sign_message`` takes it.
+            session: The session.
+            concurrency: How many to work on at a time, 1 to 100 000.
+            rate_limit: How many to begin per second at most; None for no limit.
+            **parameters: Any other parameter of ``sign_message``, for all messages.
+
+        Returns:
+            The results, as an async iterator of ``SignedMessage``. Nothing is begun before the first one is asked for.
+
+        Raises:
+            ConfigurationError: A parameter is wrong.
+        """
+        found = session_of(session)
+
+        def work(message: Message) -> Awaitable[Hex]:
+            return self.sign_message(message, found, **parameters)
+
+        return SigningRun(messages, work, concurrency=concurrency, rate_limit=rate_limit)
+
+    def keep_alive(
+        self,
+        session: DanModuleInfo,
+        *,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
+        duration: int | timedelta = DEFAULT_DURATION_S,
+        record_id: RequestId | None = None,
+        on_renewed: Callable[[DanModuleInfo], object] | None = None,
+        may_prompt: bool = False,
+    ) -> LiveSession:
+        """
+        Renew a session while a context lasts: give it another ephemeral key before the one that it has expires.
+
+        A quarter of *duration* before its end, 10 minutes at most, the owner authorises the next ephemeral key. If that
+        fails it is tried again until the session has expired. The ephemeral key before goes on working until it expires.
+
+        Args:
+            session: The session; it must say when it expires.
+            wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
+            duration: How long each new ephemeral key lives: whole seconds, 1 to 31 536 000, also as a ``timedelta``.
+            record_id: The session's record in the client's store, which is kept up to date.
+            on_renewed: Called with each new session, on the event loop.
+            may_prompt: Whether the wallet may ask a person, at any time. Otherwise such a wallet is refused.
+
+        Returns:
+            An async context manager, whose *session* is the session as it is now.
+
+        Raises:
+            ConfigurationError: A parameter is wrong, the session does not say when it expires, or the wallet asks a person.
+            SessionExpiredError: On entering: it has expired already.
+
+        Example::
+
+            async with dan.keep_alive(session, wallet=wallet, duration=3600) as live:
+                while True:
+                    signature = await dan.sign_message(await next_order(), live.session)
+        """
+        check_instance("session", session, DanModuleInfo)
+        owner = choose_auth(auth, wallet=wallet, limit_s=self._timeouts.wallet_s)
+        if on_renewed is not None and not callable(on_renewed):
+            raise InvalidFieldError("on_renewed", "must be a function that takes the session")
+        if not check_bool("may_prompt", may_prompt) and (
+            getattr(wallet, "interactive", True) or auth is not None
+        ):
+            raise InvalidFieldError(
+                "wallet" if auth is None else "auth",
+                "asks a person, who may not expect it",
+                hint="Use a wallet that signs by itself, or say may_prompt=True",
+            )
+        lifetime_s = duration_s(duration)
+        keeper = None if record_id is None else self._kept()
+
+        async def renew(old: DanModuleInfo) -> DanModuleInfo:
+            new = await self.add_ephemeral_key(old, auth=owner, duration=lifetime_s)
+            if keeper is not None and record_id is not None:
+                await keep_record(keeper.store, record_id, new, now=self._clock())
+            return new
+
+        return LiveSession(session, renew, duration_s=lifetime_s, on_renewed=on_renewed, clock=self._clock)
+
     async def sign_user_operation(
         self,
         user_op: Operation,
@@ -441,7 +550,7 @@ class DanClient:
         *,
         wallet: Wallet | None = None,
         auth: AuthModule | None = None,
-        duration: int = DEFAULT_DURATION_S,
+        duration: int | timedelta = DEFAULT_DURATION_S,
         eph_alg: KeyAlgorithm | None = None,
         ephemeral_key: EphemeralKey | str | None = None,
         eph_id: str | None = None,
@@ -454,7 +563,7 @@ class DanClient:
             session: The session whose key it is.
             wallet: The owner's wallet.
             auth: The owner, instead of a wallet: a ``PasskeyAuth``.
-            duration: How long the new ephemeral key lives: whole seconds, 1 to 31 536 000.
+            duration: How long the new ephemeral key lives: whole seconds, 1 to 31 536 000, also as a ``timedelta``.
             eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
             ephemeral_key: The key to add, as an ``EphemeralKey`` or 64 hex digits; a new one if None.
             eph_id: Its name on the nodes; derived from its public key if None.

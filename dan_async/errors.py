@@ -10,6 +10,7 @@ The tree::
     │   └── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── ClientClosedError (RuntimeError)      the client, network or connection was closed by its owner
     ├── DeadlineExceededError (TimeoutError)  the one deadline over the whole job ran out
+    │   └── OverloadedError                   ... before the call's turn came: more is to be signed than can be
     ├── WalletError                           the owner's wallet did not authorise
     │   ├── WalletRefusedError                it said no
     │   ├── WalletTimeoutError (TimeoutError) it did not answer in time
@@ -108,6 +109,7 @@ __all__ = [
     "NodeTimeoutError",
     "NodeUnreachableError",
     "NotPermittedError",
+    "OverloadedError",
     "PaymasterError",
     "PermissionDeniedError",
     "ProtocolError",
@@ -260,6 +262,21 @@ class DeadlineExceededError(DanError, TimeoutError):
     """The deadline over the whole job ran out."""
 
     is_retryable = True
+
+
+class OverloadedError(DeadlineExceededError):
+    """
+    More is to be signed than the nodes sign in the time of this call, or than the queue takes. Nothing was signed.
+
+    Args:
+        message: What happened.
+        waiting: How many other calls were waiting for their turn.
+        **context: As for ``DanError``.
+    """
+
+    def __init__(self, message: str, *, waiting: int, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.waiting = waiting
 
 
 class WalletError(DanError):
@@ -434,14 +451,28 @@ class NodeRefusedError(NodeError):
     Args:
         message: The node's own words, shortened.
         code: The code, listed in docs/node-protocol.md.
-        culprits: Operators that the node blames, with evidence that it checked itself.
+        culprits: Operators that the node blames, by what it saw itself.
+        evidence: ``"proof"`` if the node says that it can prove that, ``"silence"`` if they sent it nothing until its own
+            limit; empty if they sent it something wrong.
+        aborted_by: The operator that gave up first as far as the node knows, which is no blame by itself.
         **context: As for ``NodeError``.
     """
 
-    def __init__(self, message: str, *, code: int, culprits: tuple[str, ...] = (), **context: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int,
+        culprits: tuple[str, ...] = (),
+        evidence: str = "",
+        aborted_by: str | None = None,
+        **context: Any,
+    ) -> None:
         super().__init__(message, **context)
         self.code = code
         self.culprits = culprits
+        self.evidence = evidence
+        self.aborted_by = aborted_by
 
 
 class RateLimitedError(NodeRefusedError):
@@ -516,7 +547,10 @@ class NodeOutcome(Generic[A]):
         else:
             what = getattr(self.error, "message", None) or type(self.error).__name__
             if culprits := getattr(self.error, "culprits", ()):
-                what += f"; it blames {', '.join(culprits)}"
+                silence = " for silence" if getattr(self.error, "evidence", "") == "silence" else ""
+                what += f"; it blames {', '.join(culprits)}{silence}"
+            if aborted_by := getattr(self.error, "aborted_by", None):
+                what += f"; {aborted_by} had given up"
         step = f"{self.step}: " if self.step else ""
         facts = [f"{self.elapsed_s:.2f} s", f"{self.attempts} attempt{'' if self.attempts == 1 else 's'}"]
         if self.code is not None:
@@ -844,6 +878,9 @@ class FailureKind(Flag):
 
 #: HTTP statuses of a server in trouble or in a hurry (RFC 9110 section 15, RFC 6585 section 4, RFC 8470 section 5.2).
 HTTP_FAILURES = MappingProxyType(dict.fromkeys((408, 425, 429, 500, 502, 503, 504), FailureKind.RETRYABLE))
+
+#: Refusals for the time, the last one among other reasons; then the node says what its clock shows.
+TIME_CODES = frozenset({NodeCode.CHALLENGE_EXPIRED, NodeCode.CLAIM_EXPIRED, NodeCode.EPHEMERAL_KEY_REFUSED})
 
 #: The codes of dan-node/1.
 NODE_FAILURES: Mapping[int, FailureKind] = MappingProxyType(

@@ -17,7 +17,7 @@ from dan_async._values import (
 )
 from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.crypto.signature import parse_signature, recover_address
+from dan_async.crypto.signature import read_signature
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, SignatureCheckError
 from dan_async.protocols.node import Acknowledgement
@@ -27,6 +27,7 @@ from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId, OperatorAddres
 
 __all__ = [
     "AuthModule",
+    "ClockSkew",
     "EphemeralKeyChange",
     "EphemeralKeyReport",
     "KeygenQuestion",
@@ -34,6 +35,7 @@ __all__ = [
     "KeygenRequest",
     "KeygenSettlement",
     "KeygenTimings",
+    "MeasuresClock",
     "Network",
     "NetworkHealth",
     "NetworkSource",
@@ -138,6 +140,7 @@ class KeygenRequest:
         permissions: JSON text that limits what the key may sign, or None for no limits.
         key_label: A label the network may keep with the key.
         min_parties: The smallest number of parties to accept, t to n; n if None.
+        min_holders: How many nodes must acknowledge that they hold a share, t to n; t if None.
         allow_resign: Whether a person may be asked to sign again when key generation failed after the first signature.
     """
 
@@ -148,11 +151,13 @@ class KeygenRequest:
     permissions: str | None = field(default=None, validator=optional(check_text, most=MAX_PERMISSIONS_LENGTH))
     key_label: str | None = field(default=None, validator=optional(check_text, most=256))
     min_parties: int | None = None
+    min_holders: int | None = None
     allow_resign: bool = False
 
     def __attrs_post_init__(self) -> None:
-        if self.min_parties is not None:
-            check_int("min_parties", self.min_parties, least=self.threshold.t, most=self.threshold.n)
+        for name in ("min_parties", "min_holders"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), least=self.threshold.t, most=self.threshold.n)
 
 
 @frozen(kw_only=True)
@@ -188,6 +193,8 @@ class KeygenReport:
         replaced: The outcomes of nodes that were asked and do not take part: too late, or failed, at the challenge or
             in a round that was given up.
         culprits: The nodes that most of the others blamed for rounds that were given up.
+        disputes: Pairs of nodes of which one blamed the other for such a round, and nothing shows which is right: one of
+            each pair is faulty.
         restarts: How many rounds were given up after the owner had signed.
         timings: The time that each step took.
     """
@@ -199,6 +206,7 @@ class KeygenReport:
     outcomes: tuple[NodeOutcome[Acknowledgement], ...] = ()
     replaced: tuple[NodeOutcome[Any], ...] = ()
     culprits: tuple[OperatorAddress, ...] = ()
+    disputes: tuple[tuple[OperatorAddress, OperatorAddress], ...] = ()
     restarts: int = 0
     timings: KeygenTimings = KeygenTimings()
 
@@ -216,6 +224,7 @@ class KeygenReport:
             f"  {timings.total_s:.2f} s: {steps}",
         ]
         lines += [f"  blamed by most of the others: node {culprit}" for culprit in self.culprits]
+        lines += [f"  in dispute: nodes {one} and {other}" for one, other in self.disputes]
         lines += [f"  {outcome.describe()}" for outcome in self.outcomes]
         lines += [f"  replaced: {outcome.describe()}" for outcome in self.replaced]
         return "\n".join(lines)
@@ -235,6 +244,9 @@ class SigningOptions:
         stock: How many presignatures to have made ahead for a session that signs again and again, so that a signature is
             one round trip: 0 (never) to 8. The first signature of a session fetches none ahead.
         stock_s: Seconds for which a presignature is kept; the nodes keep it 60 seconds as a rule.
+        at_once: How many calls may be signing at the same time, 1 to 4096; one session alone gets half of these places.
+            The others wait for their turn, the sessions one after the other.
+        max_waiting: How many calls may wait, 0 to 1,000,000.
 
     Raises:
         InvalidFieldError: A value is out of range.
@@ -242,6 +254,8 @@ class SigningOptions:
 
     stock: int = field(default=2, validator=required(check_int, least=0, most=MAX_STOCK))
     stock_s: float = field(default=45.0, validator=required(check_seconds, most=300.0))
+    at_once: int = field(default=64, validator=required(check_int, least=1, most=4096))
+    max_waiting: int = field(default=10_000, validator=required(check_int, least=0, most=1_000_000))
 
 
 @frozen(kw_only=True)
@@ -286,11 +300,10 @@ class SigningOrder:
         found = []
         for signature, digest in zip(signatures, self.digests, strict=True):
             try:
-                low = parse_signature(signature)
-                holds = recover_address(digest, low) == self.address
+                low, signer = read_signature(digest, signature)
             except DanError:
                 raise _mismatch(self.address) from None
-            if not holds:
+            if signer != self.address:
                 raise _mismatch(self.address)
             found.append(to_hex(low))
         return tuple(found)
@@ -327,6 +340,7 @@ class NodeHealth:
         rests_for_s: Seconds for which it is still left alone, unless nothing better is there; 0 if it is not.
         requests: Requests that this client has sent it, attempts counted one by one.
         keygens: Key generations in which it was asked to take part.
+        suspicion: How much speaks against it in signing, from 0 to 8; halves every minute. See docs/sign-message.md.
     """
 
     name: OperatorAddress | str
@@ -343,6 +357,7 @@ class NodeHealth:
     rests_for_s: float = 0.0
     requests: int = 0
     keygens: int = 0
+    suspicion: float = 0.0
 
 
 @frozen(kw_only=True)
@@ -533,6 +548,56 @@ class SettlesKeygen(Protocol):
 
         Raises:
             ClientClosedError: The network was closed.
+        """
+        ...
+
+
+#: Most that a clock is corrected by, in seconds.
+_MOST_CORRECTION_S = 900.0
+
+_UNITS = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
+
+
+@frozen(kw_only=True)
+class ClockSkew:
+    """
+    How far this machine's clock is off, as t nodes agree.
+
+    Args:
+        seconds: The nodes' clocks minus this one.
+        agreeing: How many nodes say so.
+        asked: How many have said anything.
+    """
+
+    seconds: float
+    agreeing: int
+    asked: int
+
+    @property
+    def correction_s(self) -> float:
+        """Return the seconds to add to this machine's clock: none if it is off by more than 15 minutes."""
+        return self.seconds if abs(self.seconds) <= _MOST_CORRECTION_S else 0.0
+
+    def __str__(self) -> str:
+        off_s, where = abs(self.seconds), "behind" if self.seconds > 0 else "ahead of"
+        unit = next(unit for unit, seconds in _UNITS.items() if off_s >= 2 * seconds or seconds == 1)
+        number = f"{off_s / _UNITS[unit]:.0f} {unit}"
+        return f"This machine's clock is {number} {where} {self.agreeing} of {self.asked} nodes; set it"
+
+
+@runtime_checkable
+class MeasuresClock(Protocol):
+    """A network whose nodes tell the time."""
+
+    def clock_skew(self, t: int) -> ClockSkew | None:
+        """
+        Return how far this machine's clock is off, as far as it is known; without asking anybody.
+
+        Args:
+            t: How many nodes must agree.
+
+        Returns:
+            The skew; None if it is small, or t nodes have not said the same.
         """
         ...
 

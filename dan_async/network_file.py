@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ __all__ = ["NetworkFile", "find_network_file"]
 
 #: Names the network where none is given.
 NETWORK_VARIABLE = "DAN_ASYNC_NETWORK"
+
+#: A network's name; ``networks/NAME.toml`` in the configuration folder.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 _LONGEST_FILE = 256 * 1024
 
@@ -180,8 +184,10 @@ def find_network_file(name: str) -> Path:
         ConfigurationError: There is no such file; the error lists those that there are.
         MissingExtraError: A name is given, and platformdirs (extra ``cli``) is not installed.
     """
-    if name.endswith(".toml") or os.sep in name or Path(name).is_file():
+    if check_text("network", name, most=4096).endswith(".toml") or os.sep in name:
         return Path(name)
+    if not _NAME.match(name):
+        raise InvalidFieldError("network", "must be a file, or a name of letters, digits and . _ -")
     platformdirs: Any = require_extra("platformdirs", extra="cli", purpose="A network by its name")
     folder = Path(platformdirs.user_config_dir("dan-async")) / "networks"
     file = folder / f"{name}.toml"

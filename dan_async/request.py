@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -21,6 +22,7 @@ from dan_async._values import (
     check_reference,
     check_seconds,
     check_text,
+    duration_s,
     optional,
     required,
     shown_name,
@@ -180,11 +182,12 @@ class SessionKeyRequest:
     smart_account_client: SmartAccount | None = field(default=None, repr=False)
     browser_wallet: Wallet | None = field(default=None, repr=False)
     hardcoded_values: Mapping[str, Any] | HardcodedValues | None = field(default=None, repr=False)
-    duration: int = DEFAULT_DURATION_S
+    duration: int | timedelta = DEFAULT_DURATION_S
     chain_id: int | None = None
     threshold: int | None = None
     parties_number: int | None = None
     min_parties: int | None = None
+    min_holders: int | None = None
     permissions: str | Mapping[str, Any] | Sequence[Any] | None = field(default=None, repr=False)
     key_label: str | None = None
     eph_alg: KeyAlgorithm | None = None
@@ -211,7 +214,7 @@ class SessionKeyRequest:
             )
         if self.hardcoded_values is not None:
             object.__setattr__(self, "hardcoded", _to_hardcoded(self.hardcoded_values))
-        check_int("duration", self.duration, least=1, most=MAX_LIFETIME_S, unit=" seconds")
+        duration_s(self.duration)
         if self.timeout is not None:
             check_seconds("timeout", self.timeout)
         account = self.smart_account_client
@@ -291,12 +294,12 @@ async def prepare(
         _agreed("threshold", request.threshold, fixed.threshold),
         _agreed("parties_number", request.parties_number, fixed.parties_number),
     )
-    if request.min_parties is not None:
-        check_int("min_parties", request.min_parties, least=threshold.t, most=threshold.n)
+    for name in ("min_parties", "min_holders"):
+        if getattr(request, name) is not None:
+            check_int(name, getattr(request, name), least=threshold.t, most=threshold.n)
     now = math.floor(clock())
-    permissions = _check_permissions(
-        request.permissions, chain_id=chain_id, now=now, ends=now + request.duration
-    )
+    expiry = now + duration_s(request.duration)
+    permissions = _check_permissions(request.permissions, chain_id=chain_id, now=now, ends=expiry)
     if request.key_label is not None:
         check_text("key_label", request.key_label, most=256)
     if request.eph_id is not None:
@@ -312,12 +315,13 @@ async def prepare(
             claim=EphemeralClaim(
                 eph_id=request.eph_id or key.default_id,
                 eph_pk=key.public_key,
-                expiry=now + request.duration,
+                expiry=expiry,
                 sign_alg=key.algorithm,
             ),
             permissions=permissions,
             key_label=request.key_label,
             min_parties=request.min_parties,
+            min_holders=request.min_holders,
             allow_resign=request.allow_resign,
         )
         network.check_keygen(keygen)

@@ -257,25 +257,9 @@ class RetryPolicy:
         Raises:
             DanError: As for ``run``; the first failure itself, if another attempt is not allowed.
         """
-        attempt = 1
-
-        def count(error: DanError) -> None:
-            error.attempts = attempt
-            error.elapsed_s = self.clock() - started
-
-        count(first)
+        first.attempts, first.elapsed_s = 1, self.clock() - started
         if self.attempts == 1 or not self.table.allows(first):
             raise first
-
-        async def counted() -> T:
-            nonlocal attempt
-            attempt += 1
-            try:
-                return await call()
-            except DanError as error:
-                count(error)
-                raise
-
         hooks = [hook for hook in (self.before_sleep, before_sleep) if hook is not None]
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -308,16 +292,17 @@ class RetryPolicy:
             before_sleep=call_hooks,
             reraise=True,
         )
-        failed: DanError | None = first
-
-        async def repeat_first_failure_then_call() -> T:
-            nonlocal failed
-            error, failed = failed, None
-            if error is not None:
-                raise error
-            return await counted()
-
-        return await retrying(repeat_first_failure_then_call)
+        async for attempt in retrying:
+            number = attempt.retry_state.attempt_number
+            with attempt:
+                if number == 1:
+                    raise first
+                try:
+                    return await call()
+                except DanError as error:
+                    error.attempts, error.elapsed_s = number, self.clock() - started
+                    raise
+        raise AssertionError("tenacity ends with a result or an error")
 
 
 def _call(hook: BeforeSleep, details: RetryDetails) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Self
 
 from attrs import NOTHING, field, fields, frozen
 
+from dan_async._json import load
 from dan_async._values import (
     MAX_SAFE_INT,
     check_algorithm,
@@ -19,7 +21,7 @@ from dan_async._values import (
 )
 from dan_async.config import Threshold
 from dan_async.crypto.address import parse_address
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId
 
 __all__ = ["DanModuleInfo", "DanSessionKeyPayload"]
@@ -136,6 +138,32 @@ class DanModuleInfo:
             raise InvalidFieldError(
                 wire, error.message.removeprefix(error.field + " "), hint=error.hint
             ) from None
+
+    def to_json(self, *, extended: bool = True) -> str:
+        """
+        Return ``to_dict`` as JSON text, secret included.
+
+        Args:
+            extended: Also include publicKey, ephId, ephAlg and expiresAt, as ``keep_alive`` and expiry checks need them.
+        """
+        return json.dumps(self.to_dict(extended=extended))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """
+        Read the text of ``to_json``, or of the TypeScript clients.
+
+        Args:
+            text: The JSON text.
+
+        Raises:
+            InvalidFieldError: It is not JSON, or a field is missing, unknown or wrong. Nothing of it is repeated.
+        """
+        try:
+            found = load(text)
+        except (ProtocolError, AttributeError):
+            raise InvalidFieldError("session", "is not JSON text") from None
+        return cls.from_dict(found)
 
     def to_dict(self, *, extended: bool = False) -> dict[str, Any]:
         """

@@ -132,6 +132,8 @@ class FakeNetwork:
         self.calls: list[tuple[OperatorAddress, str, Any]] = []
         self.misbehaviour: dict[OperatorAddress, Misbehaviour] = {}
         self.owner_id = ""
+        #: What honest nodes send along with their acknowledgements.
+        self.certificate = b"a certificate"
         self._keys: dict[tuple[str, tuple[str, ...]], DealtKey] = {}
 
     def operator(self, index: int) -> OperatorAddress:
@@ -167,7 +169,8 @@ class FakeNetwork:
     def acknowledge(self, operator: OperatorAddress, params: Any, **changes: Any) -> Any:
         """What an honest node answers to dan_keygen, changed before it is signed."""
         key = self.key_for(params, params["userAuthentication"]["id"])
-        return fields.to_json(key.acknowledgement(key.participants.index(operator) + 1, **changes))
+        made = key.acknowledgement(key.participants.index(operator) + 1, **changes)
+        return fields.to_json(evolve(made, certificate=self.certificate))
 
     def _handler(self, identity: Identity) -> Callable[[str, Any], Awaitable[Any]]:
         async def handle(method: str, params: Any) -> Any:

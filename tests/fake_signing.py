@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from dan_async._json import load
-from dan_async._values import from_hex, to_hex
+from dan_async._values import from_hex
 from dan_async.config import Threshold
 from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
@@ -17,7 +17,7 @@ from dan_async.errors import NodeCode, RpcError
 from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import SignatureShare, SignatureShares
+from dan_async.protocols.node import PresignatureOffer, SignatureShare, SignatureShares
 from dan_async.protocols.sign_request import sign_request_digest
 from dan_async.session import DanModuleInfo
 from dan_async.types import MpcKeyId, OperatorAddress
@@ -32,31 +32,90 @@ def split(total: int, parts: int) -> list[int]:
     return [*found, (total - sum(found)) % curve.ORDER]
 
 
-class FakePresignature:
-    """A nonce, a mask, and who may use it; the shares are dealt by the test when it is used."""
+def point(number: int) -> bytes:
+    """A multiple of the generator."""
+    return curve.encode(curve.base_multiply(number))
 
-    def __init__(self, signers: tuple[OperatorAddress, ...]) -> None:
+
+class FakePresignature:
+    """A presignature of the key *secret*: all numbers are dealt by the test, and ``numbers`` may be changed by it."""
+
+    def __init__(self, signers: tuple[OperatorAddress, ...], secret: int) -> None:
         self.signers = signers
+        self.secret = secret
         self.nonce = scalar()
-        self.mask = scalar()
-        self.nonce_point = curve.encode(curve.base_multiply(self.nonce))
+        self.nonce_point = point(self.nonce)
+        self.public_key = point(secret)
         self.id = node_1.presignature_id(secrets.token_bytes(32), self.nonce_point)
-        self.u = dict(zip(signers, split(self.nonce * self.mask, len(signers)), strict=True))
-        self.w: dict[bytes, dict[OperatorAddress, int]] = {}
+        masks = [scalar() for _ in signers]
+        us, vs = (split(number * sum(masks), len(signers)) for number in (self.nonce, secret))
+        #: Each signer's φ, u and v.
+        self.numbers = dict(zip(signers, zip(masks, us, vs, strict=True), strict=True))
+        #: The logarithms of P and Q, antisymmetric, of each signer with each other.
+        self.terms = self._exchanged()
+        #: Numbers whose points a signer adds to its commitments, where none belong.
+        self.surplus: dict[OperatorAddress, tuple[int, ...]] = {}
+        self._made: dict[OperatorAddress, bytes] = {}
         self.spent_by: set[OperatorAddress] = set()
 
-    def shares(self, operator: OperatorAddress, digest: bytes, secret: int) -> SignatureShare:
-        """One signer's share; spends it for that signer."""
-        r = int.from_bytes(self.nonce_point[1:], "big")
-        total = self.mask * (int.from_bytes(digest, "big") + r * secret)
-        w = self.w.setdefault(digest, dict(zip(self.signers, split(total, len(self.signers)), strict=True)))
+    def _exchanged(self) -> dict[OperatorAddress, dict[OperatorAddress, tuple[int, int]]]:
+        terms: dict[OperatorAddress, dict[OperatorAddress, tuple[int, int]]] = {s: {} for s in self.signers}
+        *rest, last = self.signers
+        for place, one in enumerate(rest):
+            for other in rest[place + 1 :]:
+                terms[one][other] = scalar(), scalar()
+                terms[other][one] = tuple(-number for number in terms[one][other])  # type: ignore[assignment]
+            mask, u, v = self.numbers[one]
+            sums = [sum(pair) for pair in zip((0, 0), *terms[one].values(), strict=True)]
+            terms[one][last] = u - mask * self.nonce - sums[0], v - mask * self.secret - sums[1]
+            terms[last][one] = tuple(-number for number in terms[one][last])  # type: ignore[assignment]
+        return terms
+
+    def commitments(self, signer: OperatorAddress) -> bytes:
+        """One signer's commitments, made from its ``numbers`` and ``terms`` as they are now."""
+        numbers = self.numbers[signer]
+        known = [n for other in self.signers if other != signer for n in self.terms[signer][other]]
+        points = b"".join(map(point, (*numbers, *known, *self.surplus.get(signer, ()))))
+        k = scalar()
+        challenge = node_1.proof_challenge(
+            presignature_id=self.id,
+            public_key=self.public_key,
+            nonce_point=self.nonce_point,
+            points=points,
+            announcements=[curve.base_multiply(number) for number in (k, k * self.nonce, k * self.secret)],
+        )
+        response = (k + int.from_bytes(challenge, "big") * numbers[0]) % curve.ORDER
+        return points + challenge + response.to_bytes(32, "big")
+
+    def offer(self, signer: OperatorAddress, *, expires_at: int = 2**32 - 1) -> PresignatureOffer:
+        """What a signer offers, which fixes its commitments."""
+        return PresignatureOffer(
+            presignature_id=self.id,
+            nonce_point=self.nonce_point,
+            public_key=self.public_key,
+            commitment=node_1.commitments_hash(self.id, self._opened(signer)),
+            expires_at=expires_at,
+        )
+
+    def share(self, signer: OperatorAddress, digest: bytes) -> SignatureShare:
+        """One signer's share."""
+        shift = node_1.nonce_shift(
+            presignature_id=self.id, public_key=self.public_key, digest=digest, signers=self.signers
+        )
+        shifted = node_1.shift_nonce(self.nonce_point, shift)
+        assert shifted is not None
+        mask, u, v = self.numbers[signer]
         return SignatureShare(
             presignature_id=self.id,
             nonce_point=self.nonce_point,
+            commitments=self._opened(signer),
             digest=digest,
-            u=self.u[operator],
-            w=w[operator],
+            u=(u + shift * mask) % curve.ORDER,
+            w=(int.from_bytes(digest, "big") * mask + int.from_bytes(shifted[1:], "big") * v) % curve.ORDER,
         )
+
+    def _opened(self, signer: OperatorAddress) -> bytes:
+        return self._made.setdefault(signer, self.commitments(signer))
 
 
 Special = Callable[[str, Any], Awaitable[Any]]
@@ -123,10 +182,10 @@ class SigningNetwork(FakeNetwork):
         if not signers <= {holder.operator for holder in self.holders}:
             raise RpcError(NodeCode.WRONG_PARTICIPANTS, "a signer is not of this key")
         if method == "dan_presign":
-            return self.presign(params)
+            return self.presign(identity, params)
         return fields.to_json(self.sign(identity, params))
 
-    def presign(self, value: Any) -> Any:
+    def presign(self, identity: Identity, value: Any) -> Any:
         """Make a presignature, or give the one that was made for the request."""
         params = fields.decode(node_1.PresignParams, value)
         if params.eph_id != (self.eph_id or self.ephemeral.default_id):
@@ -139,14 +198,10 @@ class SigningNetwork(FakeNetwork):
             expires_at=params.expires_at,
         )
         assert params.signature == self.ephemeral.sign_message(digest)
-        made = self.presignatures.setdefault(params.request_id, FakePresignature(params.signers))
+        made = self.presignatures.setdefault(params.request_id, FakePresignature(params.signers, self.secret))
         self.by_id[made.id] = made
-        return {
-            "presignatureId": to_hex(made.id),
-            "noncePoint": to_hex(made.nonce_point),
-            "publicKey": to_hex(self.public_key),
-            "expiresAt": min(self.presign_ends, params.expires_at),
-        }
+        ends = min(self.presign_ends, params.expires_at)
+        return fields.to_json(made.offer(identity.operator, expires_at=ends))
 
     def sign(self, identity: Identity, value: Any, **changes: Any) -> SignatureShares:
         """An honest node's shares, changed before they are signed."""
@@ -162,7 +217,7 @@ class SigningNetwork(FakeNetwork):
             if identity.operator in made.spent_by:
                 raise RpcError(NodeCode.PRESIGNATURE_SPENT, "the presignature was used already")
             made.spent_by.add(identity.operator)
-            shares.append(made.shares(identity.operator, digest, self.secret))
+            shares.append(made.share(identity.operator, digest))
         operators = [holder.operator for holder in self.holders]
         claims = node_1.SignatureClaims(
             request_id=params.request_id, key_id=KEY_ID, public_key=self.public_key, shares=tuple(shares)
@@ -178,7 +233,7 @@ class SigningNetwork(FakeNetwork):
         found = []
         for place in range(count):
             name = f"{params.request_id} {params.signers} {place}"
-            made = self.presignatures.setdefault(name, FakePresignature(params.signers))
+            made = self.presignatures.setdefault(name, FakePresignature(params.signers, self.secret))
             self.by_id[made.id] = made
             found.append(made.id)
         return tuple(found)

@@ -278,3 +278,45 @@ def test_the_changelog_is_kept() -> None:
             continue
         sections.append(heading)
         assert sections == sorted(sections, key=order.index)
+
+
+# --- the tests that the security page names ---------------------------------------------------------------------------
+
+
+def demands() -> list[tuple[int, list[str]]]:
+    """The rows of the security page's table: their numbers, and the tests that they name."""
+    rows = re.findall(r"^\| (\d+) \|(.*)$", text_of(DOCS / "security.md"), re.MULTILINE)
+    return [(int(number), re.findall(r"`([\w/]+\.py::\w+)`", row)) for number, row in rows]
+
+
+def marks_of(tree: ast.Module, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The marks of a test, its file's included, as they are written."""
+    own = [ast.unparse(decorator) for decorator in function.decorator_list]
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    return own + [
+        ast.unparse(node.value) for node in assigned if ast.unparse(node.targets[0]) == "pytestmark"
+    ]
+
+
+def test_the_security_page_answers_every_demand() -> None:
+    """Each of the 32, by a test; where something is not possible, for the part that is."""
+    assert [number for number, names in demands() if names] == list(range(1, 33))
+
+
+@pytest.mark.parametrize("named", sorted({name for _, names in demands() for name in names}))
+def test_what_the_security_page_names_is_tested(named: str) -> None:
+    """The test exists, and runs wherever the suite does; what is skipped without a tool must fail in CI without it."""
+    path, name = named.split("::")
+    tree = ast.parse(text_of(ROOT / "tests" / path))
+    found = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+    ]
+    assert len(found) == 1
+    marks = " ".join(marks_of(tree, found[0]))
+    assert not re.search(r"mark\.(long|skip\b|xfail)", marks)
+    assert "skipif" not in marks or "'CI'" in marks
+    assert not [
+        node for node in ast.walk(found[0]) if isinstance(node, ast.Call) and "skip" in ast.unparse(node.func)
+    ]

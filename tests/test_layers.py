@@ -22,9 +22,10 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"network", "wallets", "permissions", "storage", "batch"}),
     frozenset({"request", "nodes", "gateway", "userops"}),
     frozenset({"jobs", "devnet"}),
-    frozenset({"opening"}),
+    frozenset({"opening", "live_session"}),
     frozenset({"client"}),
-    frozenset({"__init__", "account", "dask_batch", "cli"}),
+    frozenset({"account", "dask_batch", "cli"}),
+    frozenset({"__init__"}),
 )
 
 #: The same inside the devnet.

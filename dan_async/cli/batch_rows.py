@@ -52,12 +52,13 @@ _PARAMETERS = {
     "partiesnumber": "parties_number",
     "parties": "parties_number",
     "minparties": "min_parties",
+    "minholders": "min_holders",
     "permissions": "permissions",
     "keylabel": "key_label",
     "label": "key_label",
     "ephalg": "eph_alg",
 }
-_NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties"})
+_NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties", "min_holders"})
 _LONGEST_LINE = 256 * 1024
 
 #: How deeply a row may be nested: permissions lie deeper than the rest.
@@ -129,7 +130,10 @@ def _json_lines(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
 
 def _csv_rows(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
     reader = csv.reader(_lines(file), strict=True)
-    header = [name.strip() for name in next(reader, [])]
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error:
+        header = []
     if not header or any(_plain(name) not in _KNOWN for name in header):
         raise ConfigurationError(
             "the first line of the CSV does not name the columns",

@@ -86,8 +86,9 @@ def devnet(
             help="Make a node misbehave; repeatable. NODE is its number as printed, from 0. FAULT is one of "
             "delay:2s±500ms, drop-request, drop-reply:1, disconnect, refuse, crash:round=2,restart=1s, garbage, "
             "trickle:100ms, http:503,retry-after=2s, expired-nonces, forged-signature, forged-shares, other-key, "
-            "other-threshold, wrong-share, equivocate, silent:round=2, signing-crash, signing-silent, signing-cheat, "
-            "wrong-signature-share. Most also take times=N and methods=M+M: "
+            "other-threshold, wrong-share, bad-opening, equivocate, silent:round=2, accuse:round=2, withhold-echo, "
+            "squat-session, signing-crash, signing-silent, signing-accuse, signing-cheat, "
+            "signing-contradiction, forged-commitments, wrong-signature-share. Most also take times=N and methods=M+M: "
             "0=delay:2s,methods=dan_keygen,times=1.",
         ),
     ] = None,

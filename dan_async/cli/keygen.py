@@ -37,7 +37,7 @@ from dan_async.cli.options import (
 )
 from dan_async.cli.screen import Progress, for_option, log_lines, note, progress, result, run_until_signal
 from dan_async.cli.session_file import as_table, masked, reserve
-from dan_async.config import Timeouts
+from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import TypedData
@@ -52,6 +52,7 @@ _OPTIONS = {
     "chain_id": "--chain-id",
     "duration": "--duration",
     "eoa_address": "--wallet-address",
+    "min_holders": "--min-holders",
     "nodes": "--node",
     "parties_number": "--parties",
     "permissions": "--permissions",
@@ -115,6 +116,15 @@ def keygen(
     ] = None,
     threshold: ThresholdOption = None,
     parties: PartiesOption = None,
+    min_holders: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(2, MAX_PARTIES),
+            metavar="N",
+            help="How many nodes must acknowledge that they hold a share; as many as must sign, if not given.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
     timeout: TimeoutOption = None,
     as_json: Annotated[
         bool,
@@ -177,6 +187,7 @@ def keygen(
         "permissions": read_permissions(permissions),
         "threshold": chosen.threshold.t,
         "parties_number": chosen.threshold.n,
+        "min_holders": min_holders,
     }
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -110,6 +110,18 @@ def negate(point: Point) -> Point:
     return PublicKey(raw[:33] + y.to_bytes(32, "big"))
 
 
+def weighted_sum(terms: Iterable[tuple[int, Point]]) -> Point | None:
+    """Return Σ scalar·point, the scalars mod q; None if it is infinity."""
+    found = []
+    for scalar, point in terms:
+        reduced = scalar % ORDER
+        if reduced in (1, ORDER - 1):
+            found.append(point if reduced == 1 else negate(point))
+        elif reduced:
+            found.append(point.multiply(reduced.to_bytes(32, "big")))
+    return add(found)
+
+
 def lagrange_coefficients(indices: Sequence[int], at: int = 0) -> list[int]:
     """
     Return the λ_i mod q with f(at) = Σ λ_i·f(i), for every polynomial f of degree less than the number of indices.
@@ -199,12 +211,7 @@ def points_fit_degree(
 def _weighted_sum(
     points: Mapping[int, Point], indices: Sequence[int], weights: Sequence[int]
 ) -> Point | None:
-    terms = []
-    for index, weight in zip(indices, weights, strict=True):
-        factor = weight % ORDER
-        if factor:
-            terms.append(points[index].multiply(factor.to_bytes(32, "big")))
-    return add(terms)
+    return weighted_sum(zip(weights, [points[index] for index in indices], strict=True))
 
 
 @lru_cache(maxsize=1024)

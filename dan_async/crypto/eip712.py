@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import chain
 from operator import itemgetter
 from typing import Any, NoReturn, TypeAlias
 
@@ -51,10 +52,10 @@ MAX_TYPE_TEXT = 32 * 1024
 #: characters to spend, that is quadratic.
 MAX_ENCODED_TYPES = 512 * 1024
 
-#: Documents up to this size keep their compiled types, so many of them: 8 MB if a stranger chooses them, most of it text.
-_KEPT_TYPES = 16
-_KEPT_MEMBERS = 64
+#: So many documents keep their compiled types, if these are small: 64 KiB each at most, whatever a stranger chooses.
 _KEPT_DOCUMENTS = 64
+_KEPT_PARTS = 96
+_KEPT_TEXT = 4 * 1024
 
 #: Turns one value, and its depth in the message, into a 32-byte word.
 Encoder: TypeAlias = Callable[[Any, int], bytes]
@@ -228,11 +229,32 @@ _ARRAY = re.compile(r"(.+)\[(|0|[1-9][0-9]{0,8})\]\Z")
 _NULL_STRUCT = bytes(32)
 
 
+class _TooLargeError(Exception):
+    """Carries an encoder past the cache, which keeps what is returned and not what is raised."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
 def _compile(primary: str, types: _Types) -> Encoder:
-    """Return hashStruct of *primary*, made once unless there are many types."""
-    if len(types) <= _KEPT_TYPES and sum([len(members) for _, members in types]) <= _KEPT_MEMBERS:
+    """Return hashStruct of *primary*, made once unless its types are large."""
+    try:
         return _kept_encoder(primary, types)
-    return _make_encoder(primary, types)
+    except _TooLargeError as made:
+        return made.encoder
+
+
+@lru_cache(maxsize=_KEPT_DOCUMENTS)
+def _kept_encoder(primary: str, types: _Types) -> Encoder:
+    encoder = _make_encoder(primary, types)
+    texts = [text for name, members in types for text in (name, *chain.from_iterable(members))]
+    joined = "".join([text for text in texts if isinstance(text, str)])
+    # Each member is an encoder of its own, as is each dimension of an array.
+    parts = len(texts) // 2 + joined.count("[")
+    if parts > _KEPT_PARTS or len(joined) > _KEPT_TEXT or not all(isinstance(text, str) for text in texts):
+        raise _TooLargeError(encoder)
+    return encoder
 
 
 def _make_encoder(primary: str, types: _Types) -> Encoder:
@@ -269,9 +291,6 @@ def _make_encoder(primary: str, types: _Types) -> Encoder:
         members = [(member, _encoder_of(kind, structs)) for member, kind in defined[name]]
         structs[name] = _struct_encoder(keccak256(encoded.encode()), members)
     return structs[primary]
-
-
-_kept_encoder = lru_cache(maxsize=_KEPT_DOCUMENTS)(_make_encoder)
 
 
 def _check_size(types: _Types) -> None:

@@ -6,6 +6,7 @@ Low-s (EIP-2) and deterministic (RFC 6979) where we make them; checked strictly 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TypeAlias
 
 from coincurve import PrivateKey, PublicKey
@@ -145,6 +146,12 @@ def recover_public_key(digest: bytes, signature: str | bytes) -> bytes:
 def _recover(digest: bytes, parsed: bytes) -> PublicKey:
     if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
         raise InvalidFieldError("digest", "must be 32 bytes")
+    return _recover_checked(digest, parsed)
+
+
+@lru_cache(maxsize=64)
+def _recover_checked(digest: bytes, parsed: bytes) -> PublicKey:
+    """Recover; remembered, since a new signature is checked by whoever makes it and by whoever hands it on."""
     try:
         return PublicKey.from_signature_and_message(
             parsed[:64] + bytes((parsed[64] - 27,)), digest, hasher=None

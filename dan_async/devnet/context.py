@@ -102,11 +102,14 @@ class NodeLimits:
         max_request_bytes: Longest request. One of up to twice that length is answered with ``TOO_LARGE``; anything
             longer closes the connection.
         max_in_flight: Requests being worked on per connection.
+        max_in_flight_bytes: Their length together: while it is more, nothing further is read from the connection. All
+            bodies of POST requests together may be eight times as long.
         max_connections: Client connections at a time, and as many of peers.
         requests_per_s: Requests per second from one address, on average.
         request_burst: Requests from one address at once.
         max_keygens: Key generations running at a time.
         max_nonces: Used nonces remembered at a time; beyond them, nothing is begun that needs one, but revocations.
+        max_settled: Settled key generations remembered at a time, for an hour each; a quarter of them for one address.
         nonce_lifetime_s: How long a nonce may be used, in seconds; a person may be reading a wallet prompt meanwhile.
         round_s: How long one round of the distributed key generation waits for the slowest peer, in seconds.
         sign_round_s: The same for one round of making a presignature, and for the set-up of a pair.
@@ -129,11 +132,13 @@ class NodeLimits:
 
     max_request_bytes: int = _count(1024 * 1024, most=64 * 1024 * 1024)
     max_in_flight: int = _count(1024)
+    max_in_flight_bytes: int = _count(8 * 1024 * 1024)
     max_connections: int = _count(1024)
     requests_per_s: float = _seconds(5000.0)
     request_burst: int = _count(10_000)
     max_keygens: int = _count(256)
     max_nonces: int = _count(65_536)
+    max_settled: int = _count(65_536)
     nonce_lifetime_s: float = _seconds(300.0)
     round_s: float = _seconds(10.0)
     sign_round_s: float = _seconds(15.0)

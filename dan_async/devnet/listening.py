@@ -1,4 +1,4 @@
-"""Where nodes listen: ports that stay a devnet's while a node is stopped, and a node's socket, to be shut and opened."""
+"""Where nodes and gateways listen: ports that stay a devnet's, sockets to be shut and opened, strangers held in bounds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Collection
+import traceback
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import hdrs, http_exceptions, web
 from aiohttp.typedefs import Handler
+from attrs import define, field
 
 from dan_async._values import check_list, check_text
 from dan_async.errors import InvalidFieldError
@@ -20,6 +22,14 @@ from dan_async.errors import InvalidFieldError
 _log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+
+#: How long a stopping server waits for a connection to close, in seconds.
+CLOSE_S = 0.5
+
+#: More headers than any client sends; each may be 8 KiB long, and they are kept until the last has come.
+_MOST_HEADERS = 64
+
+_TIMEOUT_REPLY = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 #: Turns of the event loop until a connection that was accepted is known to the server.
 _TURNS = 5
@@ -106,13 +116,110 @@ class PortReservation:
         self._socket.close()
 
 
+def place_of(error: BaseException) -> str:
+    """Say where an unforeseen error was raised, and no more: its own text might hold anything."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {place.filename}:{place.lineno}"
+
+
+class _HttpLog(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp's complaints, one line each: strangers who send what is no HTTP write no tracebacks into the log."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = None, **_: Any) -> None:
+        foreseen = (http_exceptions.HttpProcessingError, web.RequestPayloadError, ConnectionError)
+        if isinstance(exc_info, foreseen):
+            self.debug("a client was refused: %s", type(exc_info).__name__)
+        else:
+            self.error(f"{msg}: %s", *args, place_of(exc_info))
+
+
+@define(eq=False, repr=False)
+class Arrivals:
+    """
+    The connections of one door that wait for a request, the first or the next.
+
+    Each has so many seconds to send all its headers. Of more than *most* the one that waits longest is dropped, so that
+    those who say nothing keep nobody out.
+    """
+
+    _most: int
+    _limit_s: float
+    #: By when each must have sent them, the earliest first; one timer for all.
+    _waiting: dict[web.RequestHandler, float] = field(factory=dict, init=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+
+    def runner(self, app: web.Application) -> web.AppRunner:
+        app.middlewares.insert(0, self._admit)
+        # Compressed bodies are not unpacked: their size says nothing, and one that is broken is answered badly.
+        options: Mapping[str, Any] = {"auto_decompress": False, "max_headers": _MOST_HEADERS}
+        return web.AppRunner(
+            app,
+            handle_signals=False,
+            access_log=None,
+            shutdown_timeout=CLOSE_S,
+            logger=_HttpLog(_log, {}),
+            **options,
+        )
+
+    def begin(self, connection: web.RequestHandler) -> web.RequestHandler:
+        loop = asyncio.get_running_loop()
+        self._waiting[connection] = loop.time() + self._limit_s
+        if self._timer is None:
+            self._timer = loop.call_later(self._limit_s, self._drop_late)
+        if len(self._waiting) > self._most:
+            self._drop(next(iter(self._waiting)))
+        return connection
+
+    def _drop_late(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            connection, until = next(iter(self._waiting.items()))
+            if until > loop.time():
+                self._timer = loop.call_at(until, self._drop_late)
+                return
+            self._drop(connection)
+
+    def _drop(self, connection: web.RequestHandler) -> None:
+        del self._waiting[connection]
+        if connection.transport is None:
+            return
+        if connection.transport.get_write_buffer_size():
+            connection.transport.abort()  # its last reply was never read
+        else:
+            connection.transport.write(_TIMEOUT_REPLY)
+            connection.force_close()
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._waiting.pop(request.protocol, None)
+        try:
+            if not b"".join([value for _, value in request.raw_headers]).isascii():
+                return web.Response(status=400, text="a header is not ASCII")
+            if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+                return web.Response(
+                    status=415,
+                    text="no Content-Encoding is taken",
+                    headers={hdrs.ACCEPT_ENCODING: "identity"},
+                )
+            return await handler(request)
+        finally:
+            self.begin(request.protocol)
+
+
 class Door:
     """Where one node listens, by a listener that is now the door's; ``on_shut`` is called whenever it was shut."""
 
     def __init__(
-        self, runner: web.AppRunner, listener: socket.socket, *, on_shut: Callable[[], None] = lambda: None
+        self,
+        runner: web.AppRunner,
+        listener: socket.socket,
+        arrivals: Arrivals,
+        *,
+        on_shut: Callable[[], None] = lambda: None,
     ) -> None:
         self._runner = runner
+        self._arrivals = arrivals
         self._on_shut = on_shut
         self._listener: socket.socket | None = listener
         self._host, self._port = listener.getsockname()[:2]
@@ -157,7 +264,9 @@ class Door:
         factory = self._runner.server
         assert factory is not None  # the runner is set up
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(factory, sock=self._listener, backlog=_BACKLOG)
+        self._server = await loop.create_server(
+            lambda: self._arrivals.begin(factory()), sock=self._listener, backlog=_BACKLOG
+        )
 
     async def _shut(self) -> None:
         # asyncio hands over in a later turn what it accepted in this one, and loses it, socket and all, if the server was

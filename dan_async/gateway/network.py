@@ -209,10 +209,12 @@ class GatewayNetwork:
         Check, without I/O, that the gateway's revision takes the ephemeral key, as far as the revision is known.
 
         Raises:
-            InvalidFieldError: It does not.
+            InvalidFieldError: It does not, or more than t nodes are to hold a share.
             ClientClosedError: The network was closed.
         """
         self._refuse_if_closed()
+        if (request.min_holders or 0) > request.threshold.t:
+            raise InvalidFieldError("min_holders", "is for nodes: a gateway does not say who holds a share")
         self._check_claim(request.claim)
 
     def _refuse_if_closed(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import Literal, TypeVar
 
 from attrs import evolve
 
-from dan_async._values import MAX_LIFETIME_S, check_int, check_seconds, check_text
+from dan_async._values import check_seconds, check_text, duration_s
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
@@ -30,7 +31,7 @@ async def add_ephemeral_key(
     *,
     wallet: Wallet | None = None,
     auth: AuthModule | None = None,
-    duration: int = DEFAULT_DURATION_S,
+    duration: int | timedelta = DEFAULT_DURATION_S,
     eph_alg: KeyAlgorithm | None = None,
     ephemeral_key: EphemeralKey | str | None = None,
     eph_id: str | None = None,
@@ -39,7 +40,7 @@ async def add_ephemeral_key(
     clock: Clock,
 ) -> S:
     """Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description."""
-    check_int("duration", duration, least=1, most=MAX_LIFETIME_S, unit=" seconds")
+    lifetime_s = duration_s(duration)
     owner = _owner(session, wallet, auth, timeouts)
     if eph_id is not None:
         check_text("eph_id", eph_id, most=256)
@@ -48,7 +49,7 @@ async def add_ephemeral_key(
         claim = EphemeralClaim(
             eph_id=eph_id or key.default_id,
             eph_pk=key.public_key,
-            expiry=math.floor(clock()) + duration,
+            expiry=math.floor(clock()) + lifetime_s,
             sign_alg=key.algorithm,
         )
         change, deadline = _change("add", session, owner, claim), _deadline(timeout, timeouts)

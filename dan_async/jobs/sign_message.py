@@ -18,7 +18,7 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.hashes import takes_long
 from dan_async.deadline import Deadline
 from dan_async.errors import EphemeralKeyRefusedError, InvalidFieldError, SessionExpiredError
-from dan_async.network import Network, SigningOrder
+from dan_async.network import MeasuresClock, Network, SigningOrder
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import RequestType, SignRequest, sign_request_digest
 from dan_async.request import DEFAULT_DURATION_S
@@ -61,14 +61,17 @@ async def sign_message(
 ) -> Hex:
     """Run the job over *network*; ``DanClient.sign_message`` has the full description."""
     info = session_of(session)
-    if takes_long(message):
-        request, digest = await asyncio.to_thread(_request_and_digest, message, request_type)
-    else:
-        request, digest = _request_and_digest(message, request_type)
-    _refuse_other_place(request, info, chain_id, entry_point)
+
+    def read() -> tuple[SignRequest, bytes]:
+        request = message_request(message, request_type)
+        digest = sign_request_digest(request)
+        _refuse_other_place(request, info, chain_id, entry_point)
+        return request, digest
+
+    request, digest = await asyncio.to_thread(read) if takes_long(message) else read()
     limits = timeouts or Timeouts()
     deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
-    _refuse_if_expired(info, clock)
+    _refuse_if_expired(info, network, clock)
     signature = await _signed(network, info, request, digest, deadline=deadline, clock=clock)
     _log.debug("key %s signed a message of type %s", info.mpc_key_id, request.request_type)
     return signature
@@ -134,11 +137,18 @@ def _name_of(key: EphemeralKey, eph_id: str | None) -> str:
     return to_hex(key.public_key) if eph_id == _BY_KEY else eph_id
 
 
-def _refuse_if_expired(info: DanModuleInfo, clock: Clock) -> None:
-    if info.expires_at is not None and info.expires_at <= clock():
+def _refuse_if_expired(info: DanModuleInfo, network: Network, clock: Clock) -> None:
+    if info.expires_at is None:
+        return
+    t = info.threshold or network.default_threshold.t
+    skew = network.clock_skew(t) if isinstance(network, MeasuresClock) else None
+    if info.expires_at <= clock() + (0.0 if skew is None else skew.correction_s):
+        hint = (
+            "Nothing was sent. Make a new session, add an ephemeral key to this one's key, or check the clock"
+        )
         raise SessionExpiredError(
             "the session's expiry has passed, so the network would refuse it",
-            hint="Nothing was sent. Make a new session, add an ephemeral key to this one's key, or check the clock",
+            hint=hint if skew is None else f"{skew}. {hint}",
         )
 
 
@@ -178,11 +188,6 @@ def check_chain(found: object, session: DanModuleInfo, named: int | None) -> Non
 
 
 # --- the message ------------------------------------------------------------------------------------------------------
-
-
-def _request_and_digest(message: Message, request_type: str | None) -> tuple[SignRequest, bytes]:
-    request = message_request(message, request_type)
-    return request, sign_request_digest(request)
 
 
 def message_request(message: Message, request_type: str | None = None) -> SignRequest:

@@ -52,11 +52,15 @@ class KeygenTally:
     #: The operators that were asked, ascending; party i is ``participants[i - 1]``.
     _participants: tuple[OperatorAddress, ...]
     _owner_id: str  # a part of the key id
+    #: How many must hold a share; t, if it is fewer.
+    _holders: int = 0
     _checked: dict[tuple[str, str], _Problem | None] = field(factory=dict, init=False)  # by check and text
     #: By a text that passed every check.
     _groups: dict[str, dict[OperatorAddress, Acknowledgement]] = field(factory=dict, init=False)
     _agreeing: int = field(default=0, init=False)  # in the largest group
     _answered: set[OperatorAddress] = field(factory=set, init=False)
+    #: Whether as many distinct nodes agree as are wanted.
+    is_won: bool = field(default=False, init=False)
 
     def record(self, operator: OperatorAddress, acknowledgement: Acknowledgement) -> None:
         """Check an acknowledgement and count it; raise an AcknowledgementError if it does not count."""
@@ -77,10 +81,15 @@ class KeygenTally:
             acknowledgement.share_claims(next(iter(group.values())))
         group[operator] = acknowledgement
         self._agreeing = max(self._agreeing, len(group))
+        self.is_won = self._agreeing >= max(self._threshold.t, self._holders)
 
     def record_failure(self, operator: OperatorAddress) -> None:
         """Note that a node will send no acknowledgement."""
         self._answered.add(operator)
+
+    def forget_failure(self, operator: OperatorAddress) -> None:
+        """Let a node that sent no acknowledgement answer after all."""
+        self._answered.discard(operator)
 
     @property
     def winners(self) -> list[Acknowledgement]:
@@ -90,22 +99,20 @@ class KeygenTally:
         ]
 
     @property
-    def is_won(self) -> bool:
-        """Whether t distinct nodes agree."""
-        return self._agreeing >= self._threshold.t
-
-    @property
     def is_lost(self) -> bool:
-        """Whether no group can reach t any more, however the other nodes answer."""
+        """Whether no group can become large enough any more, however the other nodes answer."""
         outstanding = len(self._participants) - len(self._answered)
-        return self._agreeing + outstanding < self._threshold.t
+        return self._agreeing + outstanding < max(self._threshold.t, self._holders)
 
     def verdict(self) -> Acknowledgement:
-        """Return an acknowledgement of the key on which t nodes agree; raise a QuorumError if there is not one such key."""
+        """Return an acknowledgement of the one key on which enough nodes agree; raise a QuorumError if there is none."""
         winners, t = self.winners, self._threshold.t
-        if len(winners) == 1:
+        if len(winners) == 1 and self.is_won:
             return winners[0]
-        if winners:
+        if len(winners) == 1:
+            problem = f"{self._agreeing} nodes hold a share of the key, {self._holders} are wanted"
+            hint = "Look at each node's outcome below; repeating the call is safe, and so is a smaller min_holders"
+        elif winners:
             problem = f"{len(winners)} groups of {t} nodes each vouch for a different key"
             hint = "At least t nodes are dishonest: do not use this network before its operators have explained it"
         else:
@@ -118,7 +125,7 @@ class KeygenTally:
             outcomes=(),
             phase="verdict",
             request_id=self._request_id,
-            retryable=not winners,
+            retryable=len(winners) < 2,
         )
 
     def _once(

@@ -29,8 +29,12 @@ _NEWEST = 0.2
 _LATE = 2
 _LISTEN_EVERY = 16
 
-#: A node that was late in signing is asked last for this long, in seconds.
-_LATE_S = 60.0
+#: Suspicion of a node in signing: after how many seconds it is half, how much it is at most, and what is as good as none.
+_HALF_LIFE_S = 60.0
+_MOST_SUSPICION, _LEAST_SUSPICION = 8.0, 0.125
+
+#: What is left of it when the node has helped to sign.
+_TRUST = 0.25
 
 #: A step is late after so many times its usual time, within these bounds, in seconds.
 _TIMES = 4.0
@@ -107,6 +111,7 @@ class HealthRecord:
     requests: int = field(default=0, init=False)
     keygens: int = field(default=0, init=False)
     late_keygens: int = field(default=0, init=False)
+    _suspicion: tuple[float, float] = field(default=(0.0, 0.0), init=False)  # how much, and when
     _failures_seen: int = field(default=0, init=False)
     _probe: Asked | None = field(default=None, init=False)
 
@@ -161,6 +166,21 @@ class HealthRecord:
         """Note whether its acknowledgement of a key that was made came before or within the grace."""
         self.late_keygens = 0 if in_time else self.late_keygens + 1
 
+    def suspect(self, weight: float) -> None:
+        """
+        Note that it may be what kept others from signing: 1 if it is clear, less if it was one of several.
+
+        Suspicion orders the nodes for signatures, and changes nothing else: a step takes as long as all its signers
+        together, so what goes wrong in it must not change the participants of a key generation.
+        """
+        if weight:
+            self._suspicion = min(_MOST_SUSPICION, self.suspicion + weight), self.policy.clock()
+
+    def trust(self) -> None:
+        """Note that it has helped to sign."""
+        if self._suspicion[0]:
+            self._suspicion = _TRUST * self.suspicion, self.policy.clock()
+
     def _report(self, state: RestState) -> None:
         if self.on_change is not None:
             self.on_change(state)
@@ -173,6 +193,14 @@ class HealthRecord:
         if not self.failures:
             return "live"
         return "resting" if self._probe is None else "probing"
+
+    @property
+    def suspicion(self) -> float:
+        """How much speaks against it in signing; decays with time."""
+        weight, since = self._suspicion
+        if weight:
+            weight *= 0.5 ** ((self.policy.clock() - since) / _HALF_LIFE_S)
+        return weight if weight >= _LEAST_SUSPICION else 0.0
 
     @property
     def is_worth_the_grace(self) -> bool:
@@ -241,16 +269,10 @@ class NodeUpDown:
 
 @define
 class Lateness:
-    """
-    How long each step of signing usually takes, and which nodes were late in one.
-
-    Kept apart from the nodes' records on purpose: a step takes as long as all its signers together, so a late one must not
-    change the participants of a key generation.
-    """
+    """How long each step of signing usually takes."""
 
     clock: Callable[[], float] = time.monotonic
     _usual_s: dict[str, float] = field(factory=dict, init=False)
-    _late: dict[OperatorAddress, float] = field(factory=dict, init=False)
 
     def took(self, step: str, seconds: float) -> None:
         """Note that all t nodes took so long."""
@@ -262,11 +284,3 @@ class Lateness:
         if usual is None:
             return _UNKNOWN_S.get(step, _LEAST_S)
         return min(_MOST_S, max(_LEAST_S, _TIMES * usual))
-
-    def was_late(self, operator: OperatorAddress) -> None:
-        """Note that a node did not answer in time."""
-        self._late[operator] = self.clock() + _LATE_S
-
-    def is_late(self, operator: OperatorAddress) -> bool:
-        """Whether a node was late not long ago."""
-        return self._late.get(operator, 0.0) > self.clock()

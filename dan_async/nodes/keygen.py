@@ -4,6 +4,10 @@ Key generation over the nodes (docs/node-protocol.md, "Key generation"): the par
 Until the owner has signed, a node that fails is replaced silently. After that a failed round is started again with a new
 signature, which a person is asked for only if the caller allows it.
 
+A node that most of the others blame is left out of the next round. Where one word stands against another, the two are in
+dispute (``blame``) and never take part together again in this call. A dishonest node that spoils a round makes itself a
+culprit, or disputes another honest node: so d spares are enough for d dishonest nodes.
+
 A slow node is raced by a spare at the challenge (``ask_many``), and left behind once t agree (``UntilVerdict``); one that is
 slow in signing is the business of ``signing_race``.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -24,21 +29,34 @@ from dan_async.errors import (
     ClientClosedError,
     DanError,
     FailureKind,
+    NodeCode,
+    NodeError,
     NodeOutcome,
     NodeRefusedError,
     QuorumError,
     failure_kind,
+    failure_number,
 )
 from dan_async.events import EventHub, OperationRestarted, RequestLog, report_verdict
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, KeygenTimings
 from dan_async.nodes.acknowledgements import KeygenTally, set_dissent_apart
-from dan_async.nodes.ask_many import Answers, Plan
+from dan_async.nodes.ask_many import Answers, Plan, ask_many
+from dan_async.nodes.blame import Pair, judge, sit_out
 from dan_async.nodes.health import rank
-from dan_async.nodes.node import Node, probing
+from dan_async.nodes.node import Node, Request, probing
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
+from dan_async.protocols.fields import encode
 from dan_async.protocols.gateway_1 import REVISION_1
-from dan_async.protocols.node import MOST_RESTARTS, Acknowledgement, ChallengeResult, restarted_request_id
+from dan_async.protocols.node import (
+    CERTIFY_KEYGEN,
+    MOST_RESTARTS,
+    Acknowledgement,
+    CertifyParams,
+    ChallengeResult,
+    restarted_request_id,
+)
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
+from dan_async.retry import Tries
 from dan_async.types import OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
@@ -51,6 +69,10 @@ _VAIN_RESTARTS = 2
 _GRACE_PART = 0.1
 _LEAST_GRACE_S = 0.002
 _MOST_GRACE_S = 0.05
+
+#: How long nodes that could not finish have to take the certificate when t agree, in seconds; whoever wants more of them to
+#: hold a share waits longer.
+_CERTIFY_S = 0.25
 
 #: When t cannot agree any more and a node blames another: how long to listen to what the rest say of it, in seconds.
 _BLAME_S = 0.25
@@ -112,6 +134,61 @@ def _accused(answers: Answers[Acknowledgement]) -> set[OperatorAddress]:
     return {OperatorAddress(culprit) for refusal in refusals for culprit in refusal.culprits}
 
 
+@frozen(kw_only=True)
+class _Certified(Plan[Acknowledgement]):
+    """Over when all have answered."""
+
+    tally: KeygenTally
+
+    def check(self, operator: OperatorAddress, answer: Acknowledgement) -> str:
+        self.tally.record(operator, answer)
+        return answer.summary
+
+
+async def _certify(
+    nodes: Mapping[OperatorAddress, Node],
+    tally: KeygenTally,
+    outcomes: Sequence[NodeOutcome[Acknowledgement]],
+    deadline: Deadline,
+) -> list[NodeOutcome[Acknowledgement]]:
+    """Hand the certificate on to those that could not finish; return all outcomes, with what these say now."""
+    (agreed,) = tally.winners
+    found = {
+        o.answer.certificate: o for o in outcomes if o.answer is not None and o.answer.text == agreed.text
+    }
+    certificates = [certificate for certificate in found if certificate]
+    lacking = [
+        nodes[o.operator]
+        for o in outcomes
+        if isinstance(o.error, NodeError)
+        and not isinstance(o.error, AcknowledgementError)
+        and (failure_number(o.error) == NodeCode.KEYGEN_FAILED or not tally.is_won)
+    ]
+    if not certificates or not lacking:
+        return list(outcomes)
+    for node in lacking:
+        tally.forget_failure(node.operator)
+
+    async def hand_on(node: Node, tries: Tries) -> Acknowledgement:
+        # A dishonest node's own may be worthless; t have acknowledged, so there is an honest one among them.
+        *others, last = certificates
+        for certificate in others:
+            with suppress(NodeRefusedError):
+                return await ask(node, tries, certificate)
+        return await ask(node, tries, last)
+
+    async def ask(node: Node, tries: Tries, certificate: bytes) -> Acknowledgement:
+        params = CertifyParams(request_id=agreed.request_id, certificate=certificate)
+        request = Request(CERTIFY_KEYGEN, encode(params), Acknowledgement.read, agreed.request_id)
+        return await node.call(tries, request=request, deadline=limit)
+
+    limit = Deadline(deadline.cap(_CERTIFY_S if tally.is_won else None))
+    plan = _Certified(wanted=len(lacking), tally=tally, last_word_s=0.0)
+    answers = await ask_many(lacking, hand_on, plan, step="certificate", deadline=limit)
+    said = {outcome.operator: outcome for outcome in answers.outcomes if outcome.is_success}
+    return [said.get(outcome.operator, outcome) for outcome in outcomes]
+
+
 async def run_keygen(
     nodes: Mapping[OperatorAddress, Node],
     opened: NodeRound,
@@ -120,14 +197,16 @@ async def run_keygen(
     *,
     deadline: Deadline,
     grace_s: float | None = None,
+    min_holders: int | None = None,
 ) -> KeygenReport:
-    """Send the authorised request to every participant; raise a QuorumError with every outcome if fewer than t agree."""
+    """Send the authorised request to every participant; raise a QuorumError with every outcome if too few agree."""
     setup = opened.setup
     tally = KeygenTally(
         request_id=setup.request_id,
         threshold=threshold,
         participants=opened.participants,
         owner_id=authentication.id,
+        holders=min_holders or 0,
     )
     slow = []
     for operator in opened.participants:
@@ -146,7 +225,10 @@ async def run_keygen(
     for outcome in answers.outcomes:
         if isinstance(outcome.error, DanError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
-    outcomes = tuple(answers.outcomes)
+    said = answers.outcomes
+    if answers.errors and len(tally.winners) == 1:
+        said = await _certify(nodes, tally, said, deadline)
+    outcomes = tuple(said)
     failure: QuorumError | None = None
     try:
         agreed = tally.verdict()
@@ -154,12 +236,11 @@ async def run_keygen(
     except QuorumError as error:  # then nobody knows which nodes are right
         failure = out_of_time(error, deadline, "waiting for the nodes to generate the key", phase="keygen")
         failure.outcomes = outcomes
+    suspects = frozenset[OperatorAddress]() if failure is None else judge(failure).suspects
     agreeing = [outcome.operator for outcome in outcomes if outcome.answer is not None]
     for outcome in outcomes:
         health = nodes[outcome.operator].health
-        if isinstance(outcome.error, AcknowledgementError) or (
-            failure is not None and outcome.operator in failure.culprits  # most of the others blame it
-        ):
+        if isinstance(outcome.error, AcknowledgementError) or outcome.operator in suspects:
             health.misbehaved()
         elif failure is None and outcome.error is None:
             health.acknowledged(in_time=outcome.operator in agreeing)
@@ -168,7 +249,7 @@ async def run_keygen(
         setup.request_id,
         setup.operation,
         is_won=failure is None,
-        needed=threshold.t,
+        needed=max(threshold.t, min_holders or 0),
         agreed=agreeing,
         outcomes=outcomes,
         elapsed_s=answers.elapsed_s,
@@ -217,13 +298,16 @@ class NodeKeygen:
     _left_out: set[OperatorAddress] = field(factory=set, init=False)
     _replaced: list[NodeOutcome[Any]] = field(factory=list, init=False)
     _culprits: set[OperatorAddress] = field(factory=set, init=False)
+    #: Pairs of nodes that never take part together again.
+    _disputes: set[Pair] = field(factory=set, init=False)
     _restarts: int = field(default=0, init=False)
     _vain_restarts: int = field(default=0, init=False)
     _least: int = field(init=False)
 
     @_least.default
     def _fewest_parties(self) -> int:
-        return self._first.min_parties or self._first.threshold.n
+        threshold = self._first.threshold
+        return max(self._first.min_parties or threshold.n, self._first.min_holders or threshold.t)
 
     async def run(self) -> KeygenReport:
         """Run it; see ``Network.keygen`` for what it raises."""
@@ -245,6 +329,7 @@ class NodeKeygen:
                         opened.threshold,
                         deadline=self._deadline,
                         grace_s=self._timeouts.grace_s,
+                        min_holders=self._first.min_holders,
                     )
                 except QuorumError as error:
                     self._learn(error)
@@ -255,6 +340,7 @@ class NodeKeygen:
                         restarts=self._restarts,
                         replaced=tuple(self._replaced),
                         culprits=tuple(sorted(self._culprits)),
+                        disputes=self._pairs,
                         timings=KeygenTimings(
                             challenge_s=were_ready - began,
                             wallet_s=authorised - were_ready,
@@ -263,7 +349,7 @@ class NodeKeygen:
                         ),
                     )
                 candidates = self._next_candidates()
-                request = self._start_anew(request)
+                request = self._start_anew(request, candidates)
 
     # --- starting again -----------------------------------------------------------------------------------------------
 
@@ -278,7 +364,7 @@ class NodeKeygen:
             raise error
         self._replaced += [o for o in error.outcomes if not o.is_success]
 
-    def _start_anew(self, request: KeygenRequest) -> KeygenRequest:
+    def _start_anew(self, request: KeygenRequest, candidates: Sequence[Node]) -> KeygenRequest:
         """Return the request of the next round."""
         self._restarts += 1
         RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
@@ -289,31 +375,42 @@ class NodeKeygen:
                     request_id=request.request_id,
                     new_request_id=new_id,
                     restart=self._restarts,
-                    excluded=tuple(sorted(self._left_out)),
+                    excluded=tuple(sorted(self._nodes.keys() - {node.operator for node in candidates})),
                 )
             )
         return evolve(request, request_id=new_id)
 
     def _leave_out(self, error: QuorumError) -> None:
         """Leave out of the next round the nodes that most others blame, that answered wrong, or not at all."""
-        before = len(self._left_out)
-        self._culprits |= {OperatorAddress(culprit) for culprit in error.culprits}
+        before = len(self._left_out), len(self._disputes)
+        blame = judge(error)
+        self._culprits |= blame.culprits
+        self._disputes |= blame.disputes
         self._left_out |= self._culprits
         for outcome in error.outcomes:
             is_refusal = isinstance(outcome.error, NodeRefusedError) and not _is_incurable(outcome)
             if outcome.error is not None and not is_refusal:
                 self._left_out.add(outcome.operator)
-        if len(self._left_out) == before or self._left() < self._least:
+        if (len(self._left_out), len(self._disputes)) == before or self._suitable() is None:
             self._vain_restarts += 1
 
     def _next_candidates(self) -> list[Node]:
-        left = rank(self._nodes.values(), without=self._left_out)
-        if len(left) < self._least:  # nothing better is left: those that failed may have recovered
-            return rank(self._nodes.values())
-        return left
+        # If nothing better is left, those that failed may have recovered.
+        return self._suitable() or rank(self._nodes.values())
 
-    def _left(self) -> int:
-        return len(self._nodes.keys() - self._left_out)
+    def _suitable(self) -> list[Node] | None:
+        """Return nodes that are neither at fault nor in dispute with each other, best first; None if they are too few."""
+        left = rank(self._nodes.values(), without=self._left_out)
+        disputes = {pair for pair in self._disputes if not pair & self._left_out}
+        for count in range(min(self._first.threshold.n, len(left)), self._least - 1, -1):
+            out = sit_out(disputes, len(left) - count)
+            if out is not None:
+                return [node for node in left if node.operator not in out]
+        return None
+
+    @property
+    def _pairs(self) -> tuple[tuple[OperatorAddress, OperatorAddress], ...]:
+        return tuple(sorted((min(pair), max(pair)) for pair in self._disputes))
 
     def _obstacle(self, error: QuorumError) -> str | None:
         """Return the reason not to start again, as the error's hint; None if there is none."""
@@ -331,10 +428,12 @@ class NodeKeygen:
             )
         if self._vain_restarts <= _VAIN_RESTARTS and self._restarts < MOST_RESTARTS:
             return None
-        if self._left() < self._least:
+        if self._suitable() is None:
+            left = len(self._nodes.keys() - self._left_out)
+            pairs = "; ".join(f"one of {one} and {other} is faulty" for one, other in self._pairs)
             return (
-                f"Without the nodes at fault {self._left()} are left, and {self._least} are needed: "
-                "add spare nodes, or allow fewer with min_parties"
+                f"Without the nodes at fault {left} are left{f' ({pairs})' if pairs else ''}, "
+                f"and {self._least} are needed: add spare nodes, or allow fewer with min_parties"
             )
         return f"It was started again {self._restarts} times. Look at each node's outcome below"
 

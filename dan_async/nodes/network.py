@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from attrs import define, field
 
-from dan_async._values import check_instance, check_seconds, setting
+from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_seconds, setting
 from dan_async.config import MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, OneLoop
-from dan_async.errors import ClientClosedError, ConfigurationError, DanError, InvalidFieldError
+from dan_async.errors import (
+    TIME_CODES,
+    ClientClosedError,
+    ConfigurationError,
+    DanError,
+    InvalidFieldError,
+    QuorumError,
+)
 from dan_async.events import EventHub, OnEvent, operation
 from dan_async.network import (
     AuthModule,
+    ClockSkew,
     EphemeralKeyChange,
     EphemeralKeyReport,
     KeygenQuestion,
@@ -33,6 +41,7 @@ from dan_async.network import (
 )
 from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
+from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import RestPolicy
 from dan_async.nodes.keygen import NodeKeygen
 from dan_async.nodes.node import Node
@@ -58,6 +67,7 @@ class NodePool:
     timeouts: Timeouts
     default_threshold: Threshold
     signer: NodeSigner
+    clock: NetworkClock
     is_closed: bool = False
     loop: OneLoop = field(factory=partial(OneLoop, "network"))
 
@@ -67,9 +77,21 @@ class NodePool:
             raise ClientClosedError("the network was closed", hint="Make a new NodeNetwork")
         self.loop.check()
 
-    def operation(self, request_id: RequestId, name: str) -> AbstractContextManager[None]:
-        """Report that an operation begins, and how it ends: ``with pool.operation(request_id, "keygen"): …``."""
-        return operation(self.events, request_id, name, "nodes")
+    @contextmanager
+    def operation(self, request_id: RequestId, name: str) -> Iterator[None]:
+        """
+        Report that an operation begins, and how it ends: ``with pool.operation(request_id, "keygen"): …``.
+
+        Where it fails for the time, the error says so if it is this machine's clock that is wrong.
+        """
+        with operation(self.events, request_id, name, "nodes"):
+            try:
+                yield
+            except QuorumError as error:
+                skew = self.clock.skew(error.threshold)
+                if skew is not None and TIME_CODES.intersection(outcome.code for outcome in error.outcomes):
+                    error.hint = f"{skew}. {error.hint}"
+                raise
 
 
 class NodeNetwork:
@@ -122,6 +144,7 @@ class NodeNetwork:
         if transport_for is not None and not callable(transport_for):
             raise InvalidFieldError("transport_for", "must be a function that makes a node's transport")
         self._clock = clock
+        nodes_clock = NetworkClock(clock)
         timeouts, events = setting("timeouts", timeouts, Timeouts), EventHub(on_event)
         made = tuple(
             Node(
@@ -132,6 +155,7 @@ class NodeNetwork:
                 transport=transport_for(endpoint) if transport_for else None,
                 rest=rest,
                 events=events,
+                clock=nodes_clock,
             )
             for endpoint in endpoints
         )
@@ -144,7 +168,8 @@ class NodeNetwork:
             default_threshold=Threshold.majority(min(max(len(made), 2), MAX_PARTIES))
             if threshold is None
             else check_instance("threshold", threshold, Threshold),
-            signer=NodeSigner(made, options=setting("signing", signing, SigningOptions), clock=clock),
+            signer=NodeSigner(made, options=setting("signing", signing, SigningOptions), clock=nodes_clock),
+            clock=nodes_clock,
         )
 
     @property
@@ -187,7 +212,7 @@ class NodeNetwork:
             ClientClosedError: The network was closed.
         """
         self.pool.refuse_if_closed()
-        least = request.min_parties or request.threshold.n
+        least = max(request.min_parties or request.threshold.n, request.min_holders or 0)
         if len(self.pool.nodes) < least:
             raise InvalidFieldError(
                 "parties_number",
@@ -288,6 +313,10 @@ class NodeNetwork:
         self.pool.refuse_if_closed()
         return await settle_keygen(self.pool.nodes, question, deadline=deadline)
 
+    def clock_skew(self, t: int) -> ClockSkew | None:
+        """Return how far this machine's clock is off; see ``MeasuresClock.clock_skew``."""
+        return self.pool.clock.skew(check_int("t", t, least=1, most=MAX_SAFE_INT))
+
     async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
         """
         Ask every node how it is, all at once; a node that is down is reported, never raised.
@@ -322,6 +351,7 @@ class NodeNetwork:
             rests_for_s=record.rests_for_s,
             requests=record.requests,
             keygens=record.keygens,
+            suspicion=record.suspicion,
             **facts,
         )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,7 @@ from dan_async.crypto.signature import recover_address
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     NODE_FAILURES,
+    TIME_CODES,
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
@@ -35,6 +37,7 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.events import Attempts, EventHub
+from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node import IdentifyParams, Identity, identity_digest
@@ -69,11 +72,11 @@ class Request(Generic[T]):
 
 
 def _node_time(value: Json) -> float:
-    """Read the node's clock from the result of ``dan_health``: ``time``, in Unix milliseconds."""
+    """Read the node's clock from the result of ``dan_health``, or from a refusal: ``time``, in Unix milliseconds."""
     milliseconds = value.get("time") if isinstance(value, dict) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int) or abs(milliseconds) >= 2**53:
         raise NodeProtocolError(
-            "the result of dan_health has no time that a clock could show",
+            "the node's answer has no time that a clock could show",
             hint="The node does not speak dan-node/1",
         )
     return milliseconds / 1000
@@ -95,12 +98,14 @@ class Node:
         transport: Transport | None = None,
         rest: RestPolicy | None = None,
         events: EventHub | None = None,
+        clock: NetworkClock | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.operator = endpoint.operator
         self.events = events or EventHub()
         self.health = HealthRecord(setting("rest", rest, RestPolicy))
         self.health.on_change = NodeUpDown(self.health, self.operator, self.events)
+        self.clock = clock or NetworkClock(time.time)
         self._timeouts = timeouts
         self._retry = retry
         self._transport = transport or self._make_transport(options)
@@ -119,12 +124,12 @@ class Node:
 
     async def _identify(self, call: Callable[..., Any]) -> None:
         """Make the node prove, on each new connection, that it holds the pinned operator's key."""
-        nonce = secrets.token_bytes(32)
+        nonce, asked = secrets.token_bytes(32), time.monotonic()
         answer = await call(
             "dan_identify", encode(IdentifyParams(nonce=nonce)), timeout_s=self._timeouts.connect_s
         )
         identity = Identity.read(answer)
-        digest = identity_digest(operator=self.operator, nonce=nonce)
+        digest = identity_digest(operator=self.operator, nonce=nonce, time_ms=identity.time_ms)
         if identity.operator != self.operator or _recover(digest, identity.signature) != self.operator:
             raise NodeProtocolError(
                 f"the node is operator {identity.operator}, not {self.operator}"
@@ -132,6 +137,7 @@ class Node:
                 else f"the node could not prove that it is operator {self.operator}",
                 hint="Check the URL and the operator; the client talks to no node that it was not given",
             )
+        self.clock.note(self.operator, identity.time_ms / 1000, waited_s=time.monotonic() - asked)
 
     async def call(
         self, tries: Tries | None = None, *, request: Request[T], deadline: Deadline, is_look: bool = False
@@ -177,6 +183,8 @@ class Node:
             self.health.gave_up(asked, is_timed=False)
             raise
         except DanError as error:
+            if isinstance(error, RpcError) and error.code in TIME_CODES:
+                self._note_time(error.data, asked)
             translated = self._translate(error, request)
             self._note_failure(asked, translated)
             raise translated from error
@@ -189,6 +197,11 @@ class Node:
     async def look(self, *, deadline: Deadline) -> float:
         """Ask for the node's health, and let it prove itself if it has rested; return its clock in Unix seconds."""
         return await self.call(request=_LOOK, deadline=deadline, is_look=True)
+
+    def _note_time(self, data: Mapping[str, Any], asked: Asked) -> None:
+        with suppress(NodeProtocolError):
+            waited_s = self.health.policy.clock() - asked.started
+            self.clock.note(self.operator, _node_time(dict(data)), waited_s=waited_s)
 
     def _note_failure(self, asked: Asked, error: NodeError) -> None:
         if isinstance(error, NodeRefusedError) and not error.retryable:
@@ -241,12 +254,15 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
         return RateLimitedError(
             f"the node asks to slow down: {error.message}", code=error.code, retry_after=seconds, **context
         )
-    culprits = error.data.get("culprits")
+    culprits, aborted_by = error.data.get("culprits"), error.data.get("abortedBy")
     named = tuple(c for c in culprits if isinstance(c, str)) if isinstance(culprits, list) else ()
+    evidence = error.data.get("evidence")
     return NodeRefusedError(
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
+        evidence=evidence if evidence in ("proof", "silence") else "",
+        aborted_by=aborted_by if isinstance(aborted_by, str) else None,
         retryable=FailureKind.RETRYABLE in NODE_FAILURES.get(error.code, FailureKind.NONE),
         **context,
     )

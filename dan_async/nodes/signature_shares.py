@@ -2,21 +2,86 @@
 Shares of a signature into the signature (docs/node-protocol.md, "Putting the shares together").
 
 Follows the last step of DKLs23 (ePrint 2023/765, Protocol 3.6): s = Σw / Σu. Pure, and nothing leaves here that does not
-recover to the key: a wrong share spoils the signature, and nothing shows whose it was.
+recover to the key. Where the shares make no signature, each is checked by its commitments: at least one node is a liar, or
+two contradict each other, one of which is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
 
 from attrs import frozen
 
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import HALF_ORDER, ORDER
+from dan_async.crypto.curve import (
+    HALF_ORDER,
+    ORDER,
+    Point,
+    add,
+    base_multiply,
+    decode,
+    negate,
+    weighted_sum,
+)
 from dan_async.crypto.signature import recover_public_key
-from dan_async.errors import AcknowledgementError, DanError, SignatureCheckError
-from dan_async.protocols.node import SignatureShare, SignatureShares
+from dan_async.errors import AcknowledgementError, DanError, InvalidFieldError, SignatureCheckError
+from dan_async.nodes.conflicts import Conflict, disagreeing
+from dan_async.protocols.node import (
+    PresignatureOffer,
+    SignatureClaims,
+    SignatureShare,
+    SignatureShares,
+    commitments_hash,
+    nonce_shift,
+    proof_challenge,
+    shift_nonce,
+)
 from dan_async.types import Address, MpcKeyId, OperatorAddress, RequestId
+
+#: Of a signer's commitments: a point, and the proof that follows all of them.
+_POINT_BYTES, _PROOF_BYTES = 33, 64
+
+#: What each signer offered of one presignature.
+Offers = Mapping[OperatorAddress, PresignatureOffer]
+
+#: P and Q of one signer for each other.
+_Terms = dict[OperatorAddress, tuple[Point, Point]]
+
+
+class SpoiltSharesError(SignatureCheckError):
+    """
+    The nodes' shares make no signature, or their presignature is none.
+
+    ``liars`` are those whose own words prove it, ``disputes`` the pairs of which one lies. No honest node is a liar, and
+    unless none of the signers is honest there is a liar or a dispute.
+    """
+
+    def __init__(self, liars: Collection[OperatorAddress] = (), disputes: Iterable[Conflict] = ()) -> None:
+        super().__init__(
+            "the nodes' shares make no signature of the key",
+            hint="At least one of these nodes is faulty or dishonest; others may do better",
+            phase="signing",
+        )
+        self.liars = tuple(liars)
+        self.disputes = set(disputes)
+
+    def failures(self, request_id: RequestId) -> dict[OperatorAddress, DanError]:
+        """Return the failure of each liar."""
+        return {
+            liar: _uncounted(liar, "it does not fit the node's own commitments", request_id)
+            for liar in self.liars
+        }
+
+
+def check_offers(offers: Offers) -> None:
+    """Raise a SpoiltSharesError if the signers do not offer one presignature: honest ones do."""
+    _refuse_disputes(
+        {
+            operator: (offer.presignature_id, offer.nonce_point, offer.public_key)
+            for operator, offer in offers.items()
+        }
+    )
 
 
 @frozen(kw_only=True)
@@ -26,19 +91,14 @@ class ExpectedShares:
     request_id: RequestId
     key_id: MpcKeyId
     digests: tuple[bytes, ...]
-    presignature_ids: tuple[bytes, ...] | None  # one for each digest; None if the nodes choose
+    presignatures: tuple[Offers, ...] | None  # one for each digest; None if the nodes choose
     address: Address | None  # None if it is not known beforehand
 
     def check(self, operator: OperatorAddress, shares: SignatureShares) -> None:
         """Check one signer's answer by itself. Whether its numbers are right shows only when all are put together."""
         problem = self._problem(operator, shares)
         if problem:
-            raise AcknowledgementError(
-                f"the signature share does not count: {problem}",
-                hint="The node is faulty or dishonest; tell its operator",
-                node=operator,
-                request_id=self.request_id,
-            )
+            raise _uncounted(operator, problem, self.request_id)
 
     def _problem(self, operator: OperatorAddress, shares: SignatureShares) -> str:
         claims = shares.claims
@@ -46,9 +106,12 @@ class ExpectedShares:
             return "it is for another request or key"
         if tuple([share.digest for share in claims.shares]) != self.digests:
             return "it is for another message"
-        spent = tuple([share.presignature_id for share in claims.shares])
-        if self.presignature_ids is not None and spent != self.presignature_ids:
-            return "it is from another presignature"
+        for share, offers in zip(claims.shares, self.presignatures or (), strict=False):
+            offer = offers[operator]
+            if (share.presignature_id, share.nonce_point) != (offer.presignature_id, offer.nonce_point):
+                return "it is from another presignature"
+            if commitments_hash(share.presignature_id, share.commitments) != offer.commitment:
+                return "its commitments are not those that the node made beforehand"
         if self.address is not None and _address_of(claims.public_key) != self.address:
             return "it is of another public key"
         if shares.operator != operator or shares.signer(self.request_id) != operator:
@@ -60,43 +123,171 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     """
     Put the answers of all t signers together, each of which ``ExpectedShares.check`` has passed.
 
-    For each message 65 bytes r, s (low), v (27 or 28), which recover to the key; else it is a SignatureCheckError.
+    For each message 65 bytes r, s (low), v (27 or 28), which recover to the key; else it is a SpoiltSharesError.
     """
-    facts = {(answer.claims.public_key, len(answer.claims.shares)) for answer in answers}
-    if len(facts) != 1 or len({answer.party_index for answer in answers}) != len(answers):
-        raise _spoilt()
+    found = {answer.operator: answer for answer in answers}
+    _refuse_disputes({operator: _facts(answer.claims) for operator, answer in found.items()})
+    if len({answer.party_index for answer in answers}) != len(answers):
+        places = [
+            (a.operator, b.operator) for a, b in combinations(answers, 2) if a.party_index == b.party_index
+        ]
+        raise SpoiltSharesError(disputes=map(frozenset, places))
     public_key = answers[0].claims.public_key
-    rows = zip(*[answer.claims.shares for answer in answers], strict=True)
-    return tuple([combine_shares(row, public_key=public_key) for row in rows])
+    return tuple(
+        [
+            combine_shares(
+                {operator: answer.claims.shares[place] for operator, answer in found.items()},
+                public_key=public_key,
+            )
+            for place in range(len(answers[0].claims.shares))
+        ]
+    )
 
 
-def combine_shares(shares: Sequence[SignatureShare], *, public_key: bytes) -> bytes:
-    """Make one signature, 65 bytes r, s, v, of every signer's share; raise a SignatureCheckError if they make none."""
-    first = shares[0]
-    if len({(share.presignature_id, share.nonce_point, share.digest) for share in shares}) != 1:
-        raise _spoilt()
-    denominator = sum([share.u for share in shares]) % ORDER
-    if not denominator:
-        raise _spoilt()
-    s = sum([share.w for share in shares]) * pow(denominator, -1, ORDER) % ORDER
-    odd = first.nonce_point[0] & 1
-    if s > HALF_ORDER:  # -s belongs to -R, whose y has the other parity
-        s, odd = ORDER - s, odd ^ 1
-    signature = first.nonce_point[1:] + s.to_bytes(32, "big") + bytes((27 + odd,))
-    try:
-        holds = recover_public_key(first.digest, signature) == public_key
-    except DanError:
-        holds = False
-    if not holds:
-        raise _spoilt()
+def combine_shares(shares: Mapping[OperatorAddress, SignatureShare], *, public_key: bytes) -> bytes:
+    """Make one signature, 65 bytes r, s, v, of every signer's share; raise a SpoiltSharesError if they make none."""
+    whole = _Whole.of(shares, public_key)
+    signature = whole.signature()
+    if signature is None:
+        raise whole.explain()
     return signature
 
 
-def _spoilt() -> SignatureCheckError:
-    return SignatureCheckError(
-        "the nodes' shares make no signature of the key",
-        hint="At least one of these nodes is faulty or dishonest; others may do better",
-        phase="signing",
+@frozen(kw_only=True)
+class _Whole:
+    """The shares of one signature, of all t signers in ascending order, and its nonce."""
+
+    shares: Mapping[OperatorAddress, SignatureShare]
+    public_key: bytes
+    shift: int
+    #: R', None if it is none.
+    nonce_point: bytes | None
+
+    @classmethod
+    def of(cls, shares: Mapping[OperatorAddress, SignatureShare], public_key: bytes) -> _Whole:
+        signers = sorted(shares, key=str.lower)
+        first = shares[signers[0]]
+        shift = nonce_shift(
+            presignature_id=first.presignature_id,
+            public_key=public_key,
+            digest=first.digest,
+            signers=signers,
+        )
+        try:
+            nonce_point = shift_nonce(first.nonce_point, shift)
+        except InvalidFieldError:
+            nonce_point = None
+        return cls(
+            shares={signer: shares[signer] for signer in signers},
+            public_key=public_key,
+            shift=shift,
+            nonce_point=nonce_point,
+        )
+
+    @property
+    def first(self) -> SignatureShare:
+        return next(iter(self.shares.values()))
+
+    def signature(self) -> bytes | None:
+        denominator = sum([share.u for share in self.shares.values()]) % ORDER
+        if self.nonce_point is None or not denominator:
+            return None
+        s = sum([share.w for share in self.shares.values()]) * pow(denominator, -1, ORDER) % ORDER
+        odd = self.nonce_point[0] & 1
+        if s > HALF_ORDER:  # -s belongs to -R', whose y has the other parity
+            s, odd = ORDER - s, odd ^ 1
+        signature = self.nonce_point[1:] + s.to_bytes(32, "big") + bytes((27 + odd,))
+        try:
+            holds = recover_public_key(self.first.digest, signature) == self.public_key
+        except DanError:
+            holds = False
+        return signature if holds else None
+
+    # --- who is wrong, where there is no signature ----------------------------------------------------------------------
+
+    def explain(self) -> SpoiltSharesError:
+        """Find the liars and the disputes."""
+        if self.nonce_point is None:
+            return SpoiltSharesError()
+        found = {signer: self._check(signer, share) for signer, share in self.shares.items()}
+        terms = {signer: said for signer, said in found.items() if said is not None}
+        return SpoiltSharesError(
+            [signer for signer in found if signer not in terms],
+            [
+                frozenset((one, other))
+                for one, other in combinations(terms, 2)
+                if tuple(map(negate, terms[one][other])) != terms[other][one]
+            ],
+        )
+
+    def _check(self, signer: OperatorAddress, share: SignatureShare) -> _Terms | None:
+        """Return P and Q for each other signer; None if the share or the proof does not fit the commitments."""
+        encoded, proof = share.commitments[:-_PROOF_BYTES], share.commitments[-_PROOF_BYTES:]
+        others = [other for other in self.shares if other != signer]
+        if len(encoded) != _POINT_BYTES * (3 + 2 * len(others)):
+            return None
+        try:
+            points = [decode(encoded[at : at + _POINT_BYTES]) for at in range(0, len(encoded), _POINT_BYTES)]
+            if not self._fits(share, points) or not self._is_proven(share, points, proof):
+                return None
+        except InvalidFieldError:
+            return None
+        return dict(zip(others, zip(points[3::2], points[4::2], strict=True), strict=True))
+
+    def _fits(self, share: SignatureShare, points: Sequence[Point]) -> bool:
+        """Return whether u·G = U + δ·Φ and w·G = h·Φ + r·V."""
+        assert self.nonce_point is not None
+        mask, u, v = points[:3]
+        digest, r = (int.from_bytes(part, "big") for part in (share.digest, self.nonce_point[1:]))
+        claims = (
+            (share.u, weighted_sum([(1, u), (self.shift, mask)])),
+            (share.w, weighted_sum([(digest, mask), (r, v)])),
+        )
+        return all(number and point and base_multiply(number) == point for number, point in claims)
+
+    def _is_proven(self, share: SignatureShare, points: Sequence[Point], proof: bytes) -> bool:
+        """Return whether the proof holds: Φ, U - ΣP and V - ΣQ are the same multiple of G, R and Y."""
+        challenge, response = (int.from_bytes(part, "big") for part in (proof[:32], proof[32:]))
+        statements = (
+            (base_multiply(1), points[0]),
+            (decode(share.nonce_point), add([points[1], *map(negate, points[3::2])])),
+            (decode(self.public_key), add([points[2], *map(negate, points[4::2])])),
+        )
+        announcements = []
+        for base, multiple in statements:
+            point = multiple and weighted_sum([(response, base), (-challenge, multiple)])
+            if point is None:
+                return False
+            announcements.append(point)
+        return proof[:32] == proof_challenge(
+            presignature_id=share.presignature_id,
+            public_key=self.public_key,
+            nonce_point=share.nonce_point,
+            points=share.commitments[:-_PROOF_BYTES],
+            announcements=announcements,
+        )
+
+
+def _facts(claims: SignatureClaims) -> Hashable:
+    """Return all that honest signers say alike."""
+    shares = [(share.presignature_id, share.nonce_point, share.digest) for share in claims.shares]
+    return claims.public_key, tuple(shares)
+
+
+def _refuse_disputes(facts: Mapping[OperatorAddress, Hashable]) -> None:
+    groups: dict[Hashable, list[OperatorAddress]] = {}
+    for operator, fact in facts.items():
+        groups.setdefault(fact, []).append(operator)
+    if len(groups) > 1:
+        raise SpoiltSharesError(disputes=disagreeing(groups.values()))
+
+
+def _uncounted(operator: OperatorAddress, problem: str, request_id: RequestId) -> AcknowledgementError:
+    return AcknowledgementError(
+        f"the signature share does not count: {problem}",
+        hint="The node is faulty or dishonest; tell its operator",
+        node=operator,
+        request_id=request_id,
     )
 
 

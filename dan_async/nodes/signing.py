@@ -13,15 +13,23 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, cancel_and_wait
-from dan_async.errors import DanError, QuorumError, SignatureCheckError
+from dan_async.errors import DanError, FailureKind, NodeCode, QuorumError, RateLimitedError, failure_kind
 from dan_async.network import SigningOptions, SigningOrder
+from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import Lateness
 from dan_async.nodes.node import Node, Request
-from dan_async.nodes.signature_shares import ExpectedShares, join_shares
+from dan_async.nodes.signature_shares import (
+    ExpectedShares,
+    Offers,
+    SpoiltSharesError,
+    check_offers,
+    join_shares,
+)
+from dan_async.nodes.signing_queue import SigningQueue
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
 from dan_async.protocols.fields import decode_key_id, encode, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
@@ -39,7 +47,7 @@ from dan_async.protocols.node import (
 )
 from dan_async.protocols.setups import UserAuthentication
 from dan_async.retry import Tries
-from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
+from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
 PresignRequest: TypeAlias = Request[PresignatureOffer]
 
@@ -61,12 +69,13 @@ _MEMORY_S = 60.0
 class NodeSigner:
     """Signs for a ``NodeNetwork``; it owns the stock of presignatures and the tasks that refill it."""
 
-    def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: Clock) -> None:
+    def __init__(self, nodes: Sequence[Node], *, options: SigningOptions, clock: NetworkClock) -> None:
         self._nodes = nodes
         self._by_operator = {node.operator: node for node in nodes}
         self._options = options
         self._clock = clock
         self.stock = PresignStock(options.stock)
+        self.queue = SigningQueue(options.at_once, options.max_waiting)
         self.lateness = Lateness()
         self._without_share: dict[MpcKeyId, set[OperatorAddress]] = {}
         self._refills: set[asyncio.Task[None]] = set()
@@ -80,7 +89,30 @@ class NodeSigner:
         """Sign the messages of an order; see ``Network.signgen``. The signatures were checked to recover to the key."""
         decode_key_id(order.key_id)
         job = _SigningJob(self, order, key, deadline)
-        session = job.session
+        is_again = False
+        while True:
+            correction_s = self._clock.correction_s(order.t)
+            try:
+                async with self.queue.place(job.session, deadline=deadline, is_again=is_again):
+                    return await self._race(job, deadline)
+            except QuorumError as error:
+                is_again = True
+                if (
+                    any(outcome.code == NodeCode.CHALLENGE_EXPIRED for outcome in error.outcomes)
+                    and self._clock.correction_s(order.t) != correction_s
+                ):
+                    continue  # the refusals say what time it is
+                wait_s = self._busy_s(error, order.t)
+                if wait_s is None:
+                    self.stock.drop(job.session)
+                    raise
+                if deadline.cap(wait_s) != wait_s:
+                    raise self.queue.overloaded("the nodes ask to slow down, past the deadline") from error
+                self.queue.slow_down(job.session)
+            await asyncio.sleep(wait_s)
+
+    async def _race(self, job: _SigningJob, deadline: Deadline) -> tuple[bytes, ...]:
+        order, session = job.order, job.session
         job.stocked = self.stock.take(session, len(order.digests), usable=self._may_sign)
         race = SignerRace(
             self._holders(order.key_id),
@@ -90,19 +122,22 @@ class NodeSigner:
             deadline=deadline,
             preferred=job.stocked[0].signers if job.stocked else (),
         )
-        try:
-            signatures = await race.run()
-        except QuorumError:
-            self.stock.drop(session)
-            raise
+        signatures = await race.run()
         self._note_without_share(order.key_id, race.without_share)
         self.stock.used(session, len(order.digests))
         self._refill(job)
         return signatures
 
+    def _busy_s(self, error: QuorumError, t: int) -> float | None:
+        """Return the seconds for which busy nodes ask, if t might sign then; None if too many failed in other ways."""
+        waits = [o.error.retry_after for o in error.outcomes if isinstance(o.error, RateLimitedError)]
+        kinds = [failure_kind(o.error) for o in error.outcomes if isinstance(o.error, DanError)]
+        failed = sum(not kind & (FailureKind.BLAMELESS | FailureKind.RETRYABLE) for kind in kinds)
+        return min(waits) if waits and len(self._nodes) - failed >= t else None
+
     def _may_sign(self, signers: tuple[OperatorAddress, ...]) -> bool:
         return not any(
-            self.lateness.is_late(operator) or self._by_operator[operator].health.failures
+            self._by_operator[operator].health.suspicion or self._by_operator[operator].health.failures
             for operator in signers
         )
 
@@ -138,15 +173,17 @@ class NodeSigner:
 
         answers = await ask_set(run, "presign", ask, deadline=deadline)
         made = []
-        for offers in zip(*answers.values(), strict=True):
-            expires_at = min([offer.expires_at for offer in offers])
-            offer, *others = {evolve(offer, expires_at=expires_at) for offer in offers}
-            if others:
-                raise SetFailedError({}, run.operators)
-            ends = asked + min(self._options.stock_s, offer.expires_at - self._clock() - 1.0)
-            made.append(StockedPresignature(offer=offer, signers=run.operators, ends=ends))
-        if len({entry.offer.presignature_id for entry in made}) != len(made):
-            raise SetFailedError({}, run.operators)
+        for place in range(len(requests)):
+            offers = {operator: answer[place] for operator, answer in answers.items()}
+            try:
+                check_offers(offers)
+            except SpoiltSharesError as error:
+                raise SetFailedError({}, error.disputes) from error
+            expires_at = min([offer.expires_at for offer in offers.values()])
+            ends = asked + min(self._options.stock_s, expires_at - self._clock.now(len(run.signers)) - 1.0)
+            made.append(StockedPresignature(offers=offers, signers=run.operators, ends=ends))
+        if len({entry.id for entry in made}) != len(made):
+            raise SetFailedError({}, [frozenset(run.operators)])
         return made
 
     def presign_request(
@@ -154,7 +191,7 @@ class NodeSigner:
     ) -> PresignRequest:
         """Have the ephemeral key ask for one presignature."""
         request_id = new_request_id()
-        expires_at = math.floor(self._clock()) + _PRESIGN_S
+        expires_at = math.floor(self._clock.now(order.t)) + _PRESIGN_S
         digest = presign_digest(
             request_id=request_id,
             key_id=order.key_id,
@@ -186,8 +223,11 @@ class NodeSigner:
         try:
             async with asyncio.timeout(_REFILL_S):
                 (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
+        except SetFailedError as failure:
+            run.suspect(failure.conflicts, failure.reasonless)
         except (DanError, TimeoutError):
-            made = None  # the next signature makes its own, and reports the failure
+            # The next signature makes its own, and reports the failure.
+            run.suspect([frozenset(run.operators)])
         finally:
             self.stock.arrived(session, made)
 
@@ -202,8 +242,9 @@ class NodeSigner:
         answers = await ask_set(run, step, request.within(deadline), deadline=deadline)
         try:
             return join_shares(tuple(answers.values()))
-        except SignatureCheckError:
-            raise SetFailedError({}, answers) from None
+        except SpoiltSharesError as error:
+            conflicts = error.disputes if error.liars or error.disputes else [frozenset(run.operators)]
+            raise SetFailedError(error.failures(params.request_id), conflicts) from error
 
 
 class _SigningJob:
@@ -236,7 +277,9 @@ class _SigningJob:
                 self._signer.presign_request(self.order, self.key, run.operators) for _ in self.order.digests
             ]
             stocked = await self._signer.presign(run, requests, self._deadline)
-        ids = tuple([entry.offer.presignature_id for entry in stocked])
+        else:
+            run.is_stocked = True
+        ids = tuple([entry.id for entry in stocked])
         request_id = new_request_id()
         params = SignParams(
             request_id=request_id,
@@ -250,7 +293,7 @@ class _SigningJob:
             request_id=request_id,
             key_id=self.order.key_id,
             digests=self.order.digests,
-            presignature_ids=ids,
+            presignatures=tuple([entry.offers for entry in stocked]),
             address=self.order.address,
         )
         signatures = await self._signer.collect(run, params, expected, self._deadline)
@@ -279,9 +322,14 @@ class _SigningJob:
 class StockedPresignature:
     """A presignature of these signers, ascending; not to be used after *ends*, in monotonic seconds."""
 
-    offer: PresignatureOffer
+    offers: Offers
     signers: tuple[OperatorAddress, ...]
     ends: float
+
+    @property
+    def id(self) -> bytes:
+        """The id by which its signers know it."""
+        return self.offers[self.signers[0]].presignature_id
 
 
 @define

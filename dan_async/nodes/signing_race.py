@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
-from itertools import combinations, islice
 from typing import Any, Generic, TypeVar
 
 from attrs import define, field, frozen
 
+from dan_async.config import MAX_PARTIES
 from dan_async.deadline import Deadline, cancel_and_wait, read_on
 from dan_async.errors import (
     ClientClosedError,
@@ -29,6 +29,14 @@ from dan_async.errors import (
     failure_kind,
 )
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
+from dan_async.nodes.conflicts import (
+    Conflict,
+    aborter_in,
+    choose_signers,
+    find_conflicts,
+    find_reasonless,
+    most_tries,
+)
 from dan_async.nodes.health import Lateness, rank
 from dan_async.nodes.node import Node
 from dan_async.retry import Tries
@@ -36,28 +44,32 @@ from dan_async.types import OperatorAddress
 
 T = TypeVar("T")
 
-#: How long the others are listened to after one node of a set has failed, in seconds: their reasons may be the same.
-_LISTEN_S = 0.05
+#: How long the others are listened to after one node of a set has failed, in seconds: their reasons may say more. One that
+#: gave up first, as a node says that says no more, has longer.
+_LISTEN_S, _LISTEN_TO_ABORTER_S = 0.05, 1.0
 
-#: Sets that run at the same time, times that one set is tried, sets that are tried, and sets that are looked at to find one.
-_MOST_AT_ONCE = 3
-_MOST_TRIES_OF_ONE = 2
-_MOST_TRIES = 16
-_MOST_LOOKED_AT = 2000
+#: How often to start, when the conflicts leave no set; and how many sets are tried in spite of them.
+_MOST_STARTS = 3
+_MOST_BESIDES = 16
 
 
 # --- one set ----------------------------------------------------------------------------------------------------------
 
 
 class SetFailedError(DanError):
-    """A set of signers made no signature: the failure of each node that failed, and nodes to avoid if others are there."""
+    """A set of signers made no signature: the failure of each node that failed, and the conflicts that this leaves."""
 
     def __init__(
-        self, failures: dict[OperatorAddress, DanError], suspects: Iterable[OperatorAddress] = ()
+        self,
+        failures: dict[OperatorAddress, DanError],
+        conflicts: Iterable[Conflict] = (),
+        *,
+        reasonless: Collection[OperatorAddress] = (),
     ) -> None:
         super().__init__("the signers made no signature", phase="signing")
         self.failures = failures
-        self.suspects = tuple(suspects)
+        self.conflicts = set(conflicts)
+        self.reasonless = reasonless
 
 
 @define(eq=False)
@@ -71,6 +83,7 @@ class Run:
     step: str = "presign"
     since: float = 0.0
     is_hedged: bool = False  # late, and another set runs besides
+    is_stocked: bool = False  # it uses presignatures that the nodes may have forgotten
 
     def __attrs_post_init__(self) -> None:
         self.operators = tuple([node.operator for node in self.signers])
@@ -86,6 +99,24 @@ class Run:
         """When the step is late, by the clock of *lateness*."""
         return self.since + self.lateness.limit_s(self.step)
 
+    @property
+    def is_kept_by_some(self) -> bool:
+        """Whether it is late, and not because all of its nodes are busy."""
+        return self.is_hedged and (self.step == "sign" or 2 * len(self.waiting) <= len(self.signers))
+
+    def doubt(self, operator: OperatorAddress) -> float:
+        """Return what speaks against a signer while a presignature is late, which any one of them may keep."""
+        if operator not in self.operators:
+            return 0.0
+        # It may have answered itself, but as a rule it has not.
+        return (1.01 if operator in self.waiting else 1.0) / len(self.operators)
+
+    def suspect(self, conflicts: Collection[Conflict], reasonless: Collection[OperatorAddress] = ()) -> None:
+        """Suspect the signers in conflicts, the less the more there are in one, and those that failed without a reason."""
+        for node in self.signers:
+            weight = sum(1 / len(conflict) for conflict in conflicts if node.operator in conflict)
+            node.health.suspect(weight + (0.5 if node.operator in reasonless else 0.0))
+
 
 @frozen(kw_only=True)
 class _AllOrNone(Plan[T]):
@@ -100,8 +131,19 @@ class _AllOrNone(Plan[T]):
     def is_settled(self, answers: Answers[T]) -> bool:
         return bool(answers.errors) or len(answers.values) == self.wanted
 
-    def linger_s(self, answers: Answers[T]) -> float:  # noqa: ARG002 - only failures leave anybody to listen to
-        return _LISTEN_S
+    def linger_s(self, answers: Answers[T]) -> float:
+        return _LISTEN_TO_ABORTER_S if self._aborters(answers) else _LISTEN_S
+
+    def spared(self, answers: Answers[T]) -> Collection[OperatorAddress]:
+        first = next(iter(answers.errors.values()), None)
+        if first is None or aborter_in(first, self.run.operators) is None:
+            return ()
+        return set(self.run.operators) - self._aborters(answers)
+
+    def _aborters(self, answers: Answers[T]) -> set[OperatorAddress]:
+        """Return the nodes that the others wait for to say why they gave up."""
+        named = {aborter_in(error, self.run.operators) for error in answers.errors.values()}
+        return {name for name in named if name and name not in answers.errors and name not in answers.values}
 
 
 async def ask_set(
@@ -115,7 +157,10 @@ async def ask_set(
         if isinstance(error, ClientClosedError):
             raise error
     if len(answers.values) < len(run.signers):
-        raise SetFailedError(answers.errors)
+        failures, signers = answers.errors, run.operators
+        raise SetFailedError(
+            failures, find_conflicts(failures, signers), reasonless=find_reasonless(failures, signers)
+        )
     run.lateness.took(step, run.lateness.clock() - run.since)
     return answers.values
 
@@ -134,10 +179,12 @@ class SignerRace(Generic[T]):
     _lateness: Lateness = field(kw_only=True)
     _deadline: Deadline = field(kw_only=True)
     _preferred: Collection[OperatorAddress] = field(default=(), kw_only=True)
-    _blame: Counter[OperatorAddress] = field(factory=Counter, init=False)
+    _conflicts: set[Conflict] = field(factory=set, init=False)
     _refused: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
     _errors: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
-    _tries: Counter[frozenset[OperatorAddress]] = field(factory=Counter, init=False)
+    _tried: dict[Conflict, int] = field(factory=dict, init=False)  # and since which start
+    _starts: int = field(default=1, init=False)
+    _besides: int = field(default=0, init=False)
     _silent: set[OperatorAddress] = field(factory=set, init=False)
     _spoilt: bool = field(default=False, init=False)
 
@@ -188,33 +235,54 @@ class SignerRace(Generic[T]):
         if signers is None:
             return
         run = Run(signers, self._lateness)
-        self._tries[frozenset(run.operators)] += 1
+        self._tried[frozenset(run.operators)] = self._starts
         run.begin(run.step)
         running[asyncio.create_task(self._attempt(run), name="dan-sign")] = run
 
     def _next_set(self, running: dict[asyncio.Task[T], Run]) -> tuple[Node, ...] | None:
-        if len(running) >= _MOST_AT_ONCE or self._tries.total() >= _MOST_TRIES:
+        if sum(not run.is_kept_by_some for run in running.values()) >= self._most_at_once:
             return None
-        under_way = {frozenset(run.operators) for run in running.values()}
+        late = [run for run in running.values() if run.is_hedged and run.step != "sign"]
         ranked = [node for node in rank(self._nodes) if node.operator not in self._refused]
-        ranked.sort(
-            key=lambda node: (
-                self._blame[node.operator],
-                self._lateness.is_late(node.operator),
-                node.operator not in self._preferred,
-            )
-        )
-        again: tuple[Node, ...] | None = None
-        for candidates in islice(combinations(ranked, self._t), _MOST_LOOKED_AT):
-            names = frozenset([node.operator for node in candidates])
-            if names in under_way:
-                continue
-            chosen = tuple(sorted(candidates, key=lambda node: node.operator.lower()))
-            if not self._tries[names]:
-                return chosen
-            if again is None and self._tries[names] < _MOST_TRIES_OF_ONE and not names & self._silent:
-                again = chosen
-        return None if running else again
+        ranked.sort(key=lambda node: self._doubt(node, late))
+        names = [node.operator for node in ranked]
+        tried = {signers for signers, start in self._tried.items() if start == self._starts}
+        if len(tried) >= most_tries(self._t, min(len(names), MAX_PARTIES)) + _MOST_BESIDES:
+            return None
+        found = choose_signers(names, self._t, self._conflicts | tried)
+        if found is None and not running:
+            found = self._begin_anew(names)
+        if found is None:
+            return None
+        return tuple(sorted([node for node in ranked if node.operator in found], key=_by_address))
+
+    @property
+    def _most_at_once(self) -> int:
+        """How many sets may be at work, but for those of which it is clear which nodes keep them."""
+        return max(3, (min(len(self._nodes), MAX_PARTIES) - self._t + 1) // 2)
+
+    def _begin_anew(self, names: Sequence[OperatorAddress]) -> tuple[OperatorAddress, ...] | None:
+        """
+        Return a set to try although the conflicts leave none: fewer than t nodes are honest, or some could not hear others.
+
+        All have another chance, but those that failed by themselves after several attempts. Then come sets never tried.
+        """
+        if self._starts < _MOST_STARTS:
+            self._starts += 1
+            self._conflicts = {frozenset((operator,)) for operator in self._silent}
+            found = choose_signers(names, self._t, self._conflicts)
+            if found is not None:
+                return found
+        self._besides += 1
+        if self._besides > _MOST_BESIDES:
+            return None
+        return choose_signers(names, self._t, self._tried.keys())
+
+    def _doubt(self, node: Node, late: Collection[Run]) -> tuple[float, bool]:
+        """Return how much speaks against a node, and whether it is not preferred; less is better."""
+        doubt = node.health.suspicion + (node.health.failures > 0)
+        doubt += sum(run.doubt(node.operator) for run in late)
+        return doubt, node.operator not in self._preferred
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -228,39 +296,40 @@ class SignerRace(Generic[T]):
         now = self._lateness.clock()
         for run in [run for run in running.values() if not run.is_hedged and now >= run.due]:
             run.is_hedged = True
-            self._blame.update(run.waiting)
-            # Presignatures are made by all together, so everybody waits for the one that is late.
-            if run.step == "sign" or len(run.waiting) < self._t:
-                for operator in run.waiting:
-                    self._lateness.was_late(operator)
+            if run.step == "sign":
+                late = {frozenset((operator,)) for operator in run.waiting}
+                self._conflicts |= late
+                run.suspect(late)
             self._start(running)
 
     def _note_losers(self, winner: Run, running: dict[asyncio.Task[T], Run]) -> None:
-        """Where one set won and an earlier one is late, note the nodes that only the late one waits for."""
-        helpful = set(winner.operators)
+        """Trust those of the set that won; where an earlier one is late, suspect its other nodes, and those that refused."""
+        for node in winner.signers:
+            node.health.trust()
         for run in running.values():
-            if run.is_hedged:
-                for operator in run.waiting - helpful:
-                    self._lateness.was_late(operator)
+            others = set(run.operators) - set(winner.operators)
+            if run.is_hedged and run.step != "sign" and others:
+                run.suspect([frozenset(run.waiting & others or others)])
+        for node in self._nodes:
+            if node.operator in self._refused.keys() - self.without_share:  # and t others have signed it
+                node.health.suspect(1.0)
 
     # --- what went wrong ----------------------------------------------------------------------------------------------
 
     def _learn(self, run: Run, failure: SetFailedError) -> None:
         self._spoilt = self._spoilt or not failure.failures
-        for operator in failure.suspects:
-            self._blame[operator] += 1
-        known = set(run.operators)
+        conflicts = set(failure.conflicts)
         for operator, error in failure.failures.items():
             self._errors[operator] = error
             kind = failure_kind(error)
             if FailureKind.FINAL in kind:
                 self._refused[operator] = error
-            elif isinstance(error, NodeRefusedError) and error.code == NodeCode.SIGNING_FAILED:
-                for culprit in known.intersection(error.culprits):
-                    self._blame[OperatorAddress(culprit)] += 1
-            elif FailureKind.BLAMELESS not in kind:
-                self._blame[operator] += 1
+            elif FailureKind.BLAMELESS not in kind or (_is_forgotten(error) and not run.is_stocked):
+                conflicts.add(frozenset((operator,)))
                 self._silent.add(operator)  # it was asked several times already
+        if not self._deadline.is_over:
+            run.suspect(conflicts, failure.reasonless)
+        self._conflicts |= conflicts
 
     def _lost(self) -> QuorumError:
         outcomes: list[NodeOutcome[object]] = [
@@ -288,3 +357,12 @@ class SignerRace(Generic[T]):
             phase="signing",
             retryable=commonest is None,
         )
+
+
+def _by_address(node: Node) -> str:
+    return node.operator.lower()
+
+
+def _is_forgotten(error: DanError) -> bool:
+    """Whether a node says that it has no such presignature, any more."""
+    return getattr(error, "code", None) in (NodeCode.PRESIGNATURE_UNKNOWN, NodeCode.PRESIGNATURE_SPENT)

@@ -161,6 +161,18 @@ def hex_bytes(*lengths: int) -> Form[bytes]:
     return Form(read, to_hex)
 
 
+def hex_up_to(most: int) -> Form[bytes]:
+    """0x and hex digits of so many bytes, or fewer."""
+
+    def read(name: str, value: Json) -> bytes:
+        found = from_hex(value, field=name, prefix=True)
+        if len(found) > most:
+            raise InvalidFieldError(name, f"must hold at most {most} bytes")
+        return found
+
+    return Form(read, to_hex)
+
+
 def hex_text(*lengths: int) -> Form[str]:
     """As ``hex_bytes``, for a value that stays text."""
     checked = hex_bytes(*lengths)

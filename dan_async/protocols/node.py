@@ -13,9 +13,11 @@ from typing import Annotated, ClassVar, Generic, Self, TypeVar, cast
 
 from attrs import evolve, field, frozen
 
-from dan_async._values import MAX_SAFE_INT, to_hex
+from dan_async._values import MAX_SAFE_INT, from_hex, to_hex
 from dan_async.config import MAX_PARTIES, Threshold
-from dan_async.crypto.curve import ORDER
+from dan_async.crypto.curve import ORDER, Point, add, base_multiply
+from dan_async.crypto.curve import decode as decode_point
+from dan_async.crypto.curve import encode as encode_point
 from dan_async.crypto.ephemeral_key import is_signed_by
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import recover_address
@@ -34,6 +36,7 @@ from dan_async.protocols.fields import (
     form_of,
     hex_bytes,
     hex_text,
+    hex_up_to,
     list_of,
     nested,
     number,
@@ -60,7 +63,9 @@ REGISTER_PASSKEY = "registerPasskey"
 
 METHODS = {"keygen": "dan_keygen", REGISTER_PASSKEY: "dan_register_passkey", **CHANGES}
 
-SETTLE_KEYGEN = "dan_settle_keygen"
+SETTLE_KEYGEN, CERTIFY_KEYGEN = "dan_settle_keygen", "dan_certify_keygen"
+
+_MOST_CERTIFICATE = 4096
 
 #: The operation of a signing request's setup.
 SIGNGEN = "signgen"
@@ -73,7 +78,10 @@ SIGN = "dan_sign"
 MOST_RESTARTS = 32
 
 #: Longest text of claims, in characters.
-_MOST_CLAIMS = 64 * 1024
+_MOST_CLAIMS = 256 * 1024
+
+#: Bytes of commitments: three points, two for each other signer, and a proof.
+_MOST_COMMITMENTS = 33 * (3 + 2 * (MAX_PARTIES - 1)) + 64
 
 #: Latest time that fits the hash's 32 bits.
 _LATEST = 2**32 - 1
@@ -82,9 +90,9 @@ _LATEST = 2**32 - 1
 # --- hashes -----------------------------------------------------------------------------------------------------------
 
 
-def identity_digest(*, operator: OperatorAddress, nonce: bytes) -> bytes:
-    """H("dan-node/1 identity", operator, nonce): signed by a node to prove its identity."""
-    return tagged_hash("dan-node/1 identity", operator, nonce)
+def identity_digest(*, operator: OperatorAddress, nonce: bytes, time_ms: int) -> bytes:
+    """H("dan-node/1 identity", operator, nonce, time): signed by a node to prove its identity."""
+    return tagged_hash("dan-node/1 identity", operator, nonce, time_ms.to_bytes(8, "big"))
 
 
 def setup_hash(*, operation: str, revision: str, setup: str) -> bytes:
@@ -201,6 +209,58 @@ def presignature_id(session: bytes, nonce_point: bytes) -> bytes:
     return tagged_hash("dan-node/1 presignature", session, nonce_point)
 
 
+def nonce_shift(
+    *, presignature_id: bytes, public_key: bytes, digest: bytes, signers: Sequence[OperatorAddress]
+) -> int:
+    """
+    Return δ, which moves the nonce of a presignature when its message is known: R' = R + δ·G.
+
+    H("dan-node/1 nonce shift", presignature id, public key, digest, number of signers, each signer), modulo q. Without it,
+    whoever knows R before the message could choose the message by it (Groth and Shoup, EUROCRYPT 2022, section 6).
+    """
+    hashed = tagged_hash(
+        "dan-node/1 nonce shift", presignature_id, public_key, digest, len(signers), *signers
+    )
+    return int.from_bytes(hashed, "big") % ORDER
+
+
+def shift_nonce(nonce_point: bytes, shift: int) -> bytes | None:
+    """Return R'; None in the case, which does not occur, that no signature can have it."""
+    shifted = add([decode_point(nonce_point), *([base_multiply(shift)] if shift else [])])
+    if shifted is None:
+        return None
+    encoded = encode_point(shifted)
+    return encoded if 0 < int.from_bytes(encoded[1:], "big") < ORDER else None
+
+
+def commitments_hash(presignature_id: bytes, commitments: bytes) -> bytes:
+    """H("dan-node/1 commitments", presignature id, commitments)."""
+    return tagged_hash("dan-node/1 commitments", presignature_id, commitments)
+
+
+def proof_challenge(
+    *,
+    presignature_id: bytes,
+    public_key: bytes,
+    nonce_point: bytes,
+    points: bytes,
+    announcements: Sequence[Point],
+) -> bytes:
+    """
+    The challenge c of the proof in a signer's commitments.
+
+    H("dan-node/1 commitments proof", presignature id, public key, R, the points, k·G, k·R, k·Y).
+    """
+    return tagged_hash(
+        "dan-node/1 commitments proof",
+        presignature_id,
+        public_key,
+        nonce_point,
+        points,
+        *map(encode_point, announcements),
+    )
+
+
 def sign_challenge(
     *,
     request_id: RequestId,
@@ -299,6 +359,25 @@ class SettleParams:
             return False
 
 
+def _read_certificate(name: str, value: Json) -> bytes:
+    found = from_hex(value, field=name, prefix=True)
+    if len(found) > _MOST_CERTIFICATE:
+        raise InvalidFieldError(name, f"may hold {_MOST_CERTIFICATE} bytes")
+    return found
+
+
+#: By which participants convince each other that all of them agree on a key. Clients do not look into it.
+CERTIFICATE: Form[bytes] = Form(_read_certificate, to_hex)
+
+
+@frozen(kw_only=True)
+class CertifyParams:
+    """Parameters of ``dan_certify_keygen``, by which a node gets a certificate that it lacks."""
+
+    request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
+    certificate: Annotated[bytes, wire("certificate", CERTIFICATE)]
+
+
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
@@ -327,12 +406,13 @@ def malformed(title: str, error: DanError) -> NodeProtocolError:
 
 @frozen(kw_only=True)
 class Identity(Result):
-    """Result of ``dan_identify``: the node's operator, and its signature over ``identity_digest``."""
+    """Result of ``dan_identify``: operator, time in Unix milliseconds, and the signature over ``identity_digest``."""
 
     TITLE = "the node's identity"
 
     protocol: Annotated[str, wire("protocol", one_of(PROTOCOL))] = PROTOCOL
     operator: Annotated[OperatorAddress, wire("operator", ADDRESS)]
+    time_ms: Annotated[int, wire("time", number(0, MAX_SAFE_INT))]
     signature: Annotated[bytes, wire("signature", SIGNATURE)]
 
 
@@ -484,6 +564,9 @@ class Acknowledgement(SignedClaims[KeygenClaims]):
     TAG = "dan-node/1 acknowledgement"
     CLAIMS = KeygenClaims
 
+    #: Proves to the other participants that all of them agree: for those that have none.
+    certificate: Annotated[bytes, wire("certificate", CERTIFICATE)] = field(default=b"", repr=False)
+
     @property
     def summary(self) -> str:
         """Its statement, in a few words."""
@@ -620,7 +703,7 @@ class PresignParams:
 
 @frozen(kw_only=True)
 class PresignatureOffer(Result):
-    """Result of ``dan_presign``. Honest signers say the same."""
+    """Result of ``dan_presign``. Honest signers say the same, but for the commitment and when it expires."""
 
     TITLE = "the presignature"
 
@@ -629,6 +712,8 @@ class PresignatureOffer(Result):
     #: R.
     nonce_point: Annotated[bytes, wire("noncePoint", POINT)]
     public_key: Annotated[bytes, wire("publicKey", POINT)]
+    #: ``commitments_hash`` of this signer's commitments, which come with its share.
+    commitment: Annotated[bytes, wire("commitment", HASH)]
     #: When the nodes throw it away, in Unix seconds.
     expires_at: Annotated[int, wire("expiresAt", number(0, _LATEST))]
 
@@ -670,11 +755,14 @@ class SignParams:
 
 @frozen(kw_only=True)
 class SignatureShare:
-    """One signer's part of one signature: s = Σw / Σu over all signers."""
+    """One signer's part of one signature, whose nonce is R' = R + δ·G: s = Σw / Σu over all signers."""
 
     presignature_id: Annotated[bytes, wire("presignatureId", HASH)]
     #: R.
     nonce_point: Annotated[bytes, wire("noncePoint", POINT)]
+    #: The signer's numbers in the presignature as points, by which the share can be checked, and a proof of 64 bytes:
+    #: φ·G, u·G, v·G; for each other signer, ascending, P and Q, what the two have exchanged; challenge and response.
+    commitments: Annotated[bytes, wire("commitments", hex_up_to(_MOST_COMMITMENTS))]
     #: The hash that it signed.
     digest: Annotated[bytes, wire("digest", HASH)]
     #: Its share of the denominator.

@@ -23,6 +23,9 @@ from dan_async.types import Json, KeyAlgorithm
 #: Longest setup, and longest frame that holds one, in characters.
 MOST_SETUP = 4 * 1024 * 1024
 
+#: Longest answer of a passkey as text: with certificates it takes some ten thousand characters, and nodes read it at once.
+_MOST_PASSKEY = 128 * 1024
+
 TAG_PERMISSIONS = 1
 TAG_CLAIM = 2
 TAG_KEY_ID = 3
@@ -300,7 +303,7 @@ class PasskeySignature:
     the origin.
     """
 
-    raw_credential: str = field(repr=False, validator=required(check_text, most=256 * 1024))
+    raw_credential: str = field(repr=False, validator=required(check_text, most=64 * 1024))
     origin: str = field(validator=required(check_text))
     rp_id: str = field(validator=required(check_text, most=255))
 
@@ -313,7 +316,8 @@ def encode_passkey_signature(signature: PasskeySignature) -> str:
 
 
 def decode_passkey_signature(text: str) -> PasskeySignature:
-    found = members(load_text(text), "signature", ("rawCredential", "origin", "rpId"))
+    checked = check_text("signature", text, most=_MOST_PASSKEY)
+    found = members(load_text(checked), "signature", ("rawCredential", "origin", "rpId"))
     signature = PasskeySignature(
         raw_credential=found["rawCredential"], origin=found["origin"], rp_id=found["rpId"]
     )

@@ -409,6 +409,7 @@ class WebSocketTransport:
 
     def call(self, method: str, params: str, *, timeout_s: float | None) -> Coroutine[Any, Any, Json]:
         """Send one request and wait for its reply; see ``Transport.call``."""
+        # No coroutine of its own, through which every reply would pass once more.
         connection = self._connection
         if connection is not None and connection.is_fit:
             return connection.request(method, params, timeout_s)

@@ -1,7 +1,7 @@
 """
-The fault matrix: what each fault does to a key generation, as data, and how a case of it is run.
+The fault matrix: what each fault does to a key generation or a signature, as data, and how a case of it is run.
 
-Two kinds of cases. *Acknowledgement*: the key exists, the same authorised request is sent again over new connections, and
+Two kinds of cases in key generation. *Acknowledgement*: the key exists, the same authorised request is sent again over new connections, and
 only now the nodes misbehave. *Whole job*: the nodes misbehave from the start of ``generate_session_key``.
 """
 
@@ -20,10 +20,16 @@ from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER, base_multiply, encode
 from dan_async.crypto.ephemeral_key import EphemeralKey
+from dan_async.crypto.signature import personal_message_digest, recover_address
 from dan_async.deadline import Deadline
 from dan_async.devnet import (
+    AccuseInSigning,
     AcknowledgeOtherKey,
+    CheatInSigning,
+    ContradictInSigning,
     Crash,
+    CrashInSigning,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Devnet,
@@ -34,15 +40,18 @@ from dan_async.devnet import (
     ExpireNonces,
     FallSilent,
     Fault,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
     NodeLimits,
     RefuseConnections,
     SendGarbage,
+    SilentInSigning,
     Trickle,
+    WrongSignatureShare,
 )
-from dan_async.errors import QuorumError
+from dan_async.errors import DanError, DeadlineExceededError, QuorumError
 from dan_async.network import KeygenReport
 from dan_async.nodes.ask_many import Plan
 from dan_async.nodes.keygen import run_keygen
@@ -50,12 +59,13 @@ from dan_async.nodes.round import NodeRound, SetupText, open_round
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.retry import RetryPolicy
+from dan_async.session import DanSessionKeyPayload
 from dan_async.types import RequestId
 from dan_async.wallets.base import EoaAuth
 from tests.helpers import assert_runs_under, describe_sockets, open_sockets
 
 WALLET = LocalWallet("0x" + "00" * 31 + "07")
-KEYGEN = ["dan_keygen"]
+KEYGEN, PRESIGN, SIGN = ["dan_keygen"], ["dan_presign"], ["dan_sign"]
 
 #: Longer than any test waits.
 FOR_EVER = 600.0
@@ -100,6 +110,7 @@ GENERATING: dict[str, Fault] = {
     "request delayed": Delay(seconds=FOR_EVER, methods=KEYGEN),
     "nonces expired": ExpireNonces(),
     "wrong share": DealWrongShare(),
+    "bad opening": DealBadOpening(),
     "equivocation": Equivocate(),
     "silent from round 1": FallSilent(round=1),
     "silent from round 2": FallSilent(round=2),
@@ -108,6 +119,36 @@ GENERATING: dict[str, Fault] = {
     "crash at round 2": Crash(at_round=2),
     "crash at round 3": Crash(at_round=3),
     "crash at round 2 and return": Crash(at_round=2, restart_after=0.02),
+}
+
+#: Of a signature. Whatever t nodes are left make it; with fewer, it is one clear error.
+SIGNING: dict[str, Fault] = {
+    "delay": Delay(seconds=FOR_EVER),
+    "share delayed": Delay(seconds=FOR_EVER, methods=SIGN),
+    "drop presign": DropRequest(methods=PRESIGN),
+    "drop sign": DropRequest(methods=SIGN),
+    "drop reply": DropReply(methods=PRESIGN),
+    "drop share": DropReply(methods=SIGN),
+    "disconnect": Disconnect(),
+    "refuse": RefuseConnections(),
+    "http 503": HttpError(status=503, retry_after=30),
+    "http 429": HttpError(status=429, retry_after=1),
+    "garbage, json": SendGarbage(form="json", methods=PRESIGN),
+    "garbage, binary": SendGarbage(form="binary", methods=SIGN),
+    "garbage, raw": SendGarbage(form="raw"),
+    "trickle": Trickle(seconds=0.01, methods=PRESIGN),
+    "crash after presign": Crash(methods=PRESIGN),
+    "crash after sign": Crash(methods=SIGN),
+    "crash in round 1": CrashInSigning(at_round=1),
+    "crash in round 2": CrashInSigning(at_round=2),
+    "silent in round 1": SilentInSigning(round=1),
+    "silent in round 2": SilentInSigning(round=2),
+    "accuse in round 1": AccuseInSigning(round=1),
+    "accuse in round 2": AccuseInSigning(round=2),
+    "cheat": CheatInSigning(),
+    "wrong share": WrongSignatureShare(),
+    "wrong commitments": ForgeCommitments(),
+    "contradict": ContradictInSigning(),
 }
 
 
@@ -128,6 +169,7 @@ class Size:
 
 
 SMALL = (Size(2, 3), Size(3, 5))
+MIDDLE = Size(5, 9)
 LARGE = Size(11, 20)
 
 
@@ -306,6 +348,12 @@ class Result:
         failed = {outcome.operator for outcome in self.report.replaced if outcome.step == "challenge"}
         return failed | set(self.report.culprits)
 
+    @property
+    def disputed(self) -> set[str]:
+        """The nodes of which one word stood against another."""
+        assert self.report is not None
+        return {operator for pair in self.report.disputes for operator in pair}
+
     def check_success(self) -> KeygenReport:
         """There is a key, and a report of it."""
         assert self.error is None, str(self.error)
@@ -384,6 +432,62 @@ async def _job_on(
         operators=operators,
         elapsed_s=elapsed_s,
     )
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def signing_devnet(size: Size) -> AsyncIterator[tuple[Devnet, DanSessionKeyPayload]]:
+    """A devnet with a key that has signed, and the set-ups of all pairs, which are made once and not what is tested."""
+    async with Devnet(size.t, size.n, limits=NodeLimits(stop_grace_s=0.05), gateway=False) as devnet:
+        async with DanClient(devnet.network(), timeouts=Timeouts(total_s=240)) as dan:
+            session = await dan.generate_session_key(
+                wallet=WALLET, chain_id=1, threshold=size.t, parties_number=size.n
+            )
+            await dan.sign_message("first", session)
+            async with asyncio.timeout(240):
+                while not all(len(pairs_of(node)) == size.n - 1 for node in devnet.nodes):
+                    await asyncio.sleep(0.05)
+        yield devnet, session
+
+
+def pairs_of(node: Any) -> Any:
+    """The set-ups that a node has with others."""
+    return node._runner._last.signing.pairs
+
+
+async def sign_with_faults(
+    devnet: Devnet, session: DanSessionKeyPayload, fault: Fault, count: int, *, deadline_s: float
+) -> DanError | None:
+    """
+    Sign twice with a new client, while the nodes that it asks first have a fault.
+
+    Returns:
+        None if both signatures are right, the error if there is one: never a wrong signature.
+    """
+    network = devnet.network()
+    try:
+        async with DanClient(network) as dan:
+            for node in devnet.nodes[:count]:
+                devnet.faults[node.index] = fault
+            try:
+                for text in ("one", "two"):
+                    async with assert_runs_under(deadline_s + 1):
+                        signature = await dan.sign_message(text, session, timeout=deadline_s)
+                    digest = personal_message_digest(text.encode())
+                    assert recover_address(digest, bytes.fromhex(signature[2:])) == session.session_key_eoa
+            except (QuorumError, DeadlineExceededError) as error:
+                return error
+            finally:
+                for node in devnet.nodes[:count]:
+                    devnet.faults[node.index] = None
+    finally:
+        # The nodes' own tasks go on for a while: they wait for a silent signer to their own limit.
+        assert [task for task in asyncio.all_tasks() if task.get_name().startswith("dan-")] == []
+        for node in devnet.nodes[:count]:
+            await node.start()
+    return None
 
 
 def check_error(result: Result) -> None:

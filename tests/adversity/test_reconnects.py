@@ -51,10 +51,11 @@ class NodeSide:
         if method == "dan_identify":
             self.identified += 1
             nonce = bytes.fromhex(params["nonce"][2:])
-            digest = identity_digest(operator=self.identity.operator, nonce=nonce)
+            digest = identity_digest(operator=self.identity.operator, nonce=nonce, time_ms=5)
             return {
                 "protocol": PROTOCOL,
                 "operator": self.identity.operator,
+                "time": 5,
                 "signature": to_hex(self.identity.sign(digest)),
             }
         self.done[params["number"]] += 1

@@ -66,8 +66,34 @@ def answers_with(data):
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n\xff\xfe\xfd", ProtocolError),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", ProtocolError),
         (b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n", ConnectionLostError),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 50_000 + b"\r\n", ProtocolError),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: \xff\r\nContent-Length: 2\r\n\r\n{}", ProtocolError),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", ProtocolError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: \xff\r\n\r\n{}", ProtocolError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n{}", ProtocolError),
+        (b"HTTP/1.1 500 \xff\xfe\r\nX: \xff\r\nContent-Length: 0\r\n\r\n", ConnectionLostError),
+        (b"HTTP/1.1 503 Busy\r\nRetry-After: \xff\r\nContent-Length: 0\r\n\r\n", ConnectError),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[::\xff\r\nContent-Length: 0\r\n\r\n", ConnectError),
     ],
-    ids=["nothing", "ssh", "binary", "half", "half chunk", "bad chunk", "not utf-8", "long header", "999"],
+    ids=[
+        "nothing",
+        "ssh",
+        "binary",
+        "half",
+        "half chunk",
+        "bad chunk",
+        "not utf-8",
+        "long header",
+        "999",
+        "many headers",
+        "odd encoding",
+        "broken gzip",
+        "odd length",
+        "endless length",
+        "odd reason",
+        "odd wait",
+        "odd redirect",
+    ],
 )
 async def test_broken_answers_give_a_typed_error(data, kind):
     """Whatever comes instead of a reply, the call ends with an error of ours."""
@@ -117,6 +143,19 @@ async def test_compressed_reply_is_refused_unread():
     assert type(error) is ProtocolError
     assert "compressed" in str(error)
     assert peak < 4 * 1024 * 1024
+
+
+async def test_endless_interim_answers_trip_the_timeout():
+    """A server that goes on saying "100 Continue", as fast as it can."""
+
+    async def script(reader, writer):
+        await read_head(reader)
+        while True:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 10)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    assert type(await first_error(script, timeout_s=0.3)) is RequestTimeoutError
 
 
 async def test_endless_trickle_trips_the_timeout():

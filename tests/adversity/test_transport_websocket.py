@@ -502,6 +502,7 @@ async def test_endless_fragments_are_bounded():
         _server_frame(9, b"x" * 126),
         _server_frame(8, b"\x00"),
         _server_frame(8, b"\x00\x01"),
+        _server_frame(8, b"\x03\xe8\xff\xfe"),
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
     ],
     ids=[
@@ -513,6 +514,7 @@ async def test_endless_fragments_are_bounded():
         "long ping",
         "short close",
         "bad code",
+        "odd reason",
         "http",
     ],
 )
@@ -580,8 +582,22 @@ async def test_ping_flood_does_not_stop_calls():
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 503 \xff\r\nRetry-After: \xff\r\nX: \xfe\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[::\xff\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
     ],
-    ids=["nothing", "binary", "ssh", "200", "bare 101", "wrong key", "long header"],
+    ids=[
+        "nothing",
+        "binary",
+        "ssh",
+        "200",
+        "bare 101",
+        "wrong key",
+        "long header",
+        "odd headers",
+        "odd redirect",
+        "broken gzip",
+    ],
 )
 async def test_peer_that_is_no_websocket_server_is_a_connect_error(answer):
     """Something else listens there: the error says so instead of hanging."""

@@ -26,11 +26,11 @@ def test_json_lines() -> None:
     first, second = rows(
         json.dumps({"id": "a", "privateKey": "0x" + KEY, "chainId": 137, "permissions": {"x": 1}})
         + "\n\n"
-        + json.dumps({"parties_number": 3, "duration": 60, "keyLabel": None})
+        + json.dumps({"parties_number": 3, "duration": 60, "keyLabel": None, "minHolders": 3})
     )
     assert (first.row_id, first.address, first.wallet.address) == ("a", ADDRESS, ADDRESS)
     assert first.parameters == {"chain_id": 137, "permissions": {"x": 1}}
-    assert second.parameters == {"parties_number": 3, "duration": 60}
+    assert second.parameters == {"parties_number": 3, "duration": 60, "min_holders": 3}
     assert (first.number, second.number) == (1, 2)
 
 
@@ -42,6 +42,13 @@ def test_csv() -> None:
     assert (second.row_id, second.wallet, second.parameters) == ("2", None, {})
     assert third.problem == "chain_id must be a whole number"
     assert "3 columns" in fourth.problem
+
+
+@pytest.mark.parametrize("text", ["", "\rid,chainId\n", 'id,"', "id,nothing\n"])
+def test_a_csv_without_columns_is_refused(text: str) -> None:
+    """Also where its first line is no CSV."""
+    with pytest.raises(ConfigurationError, match="does not name the columns"):
+        list(read_rows(io.StringIO(text, newline=""), "csv"))
 
 
 def test_wallet_lists() -> None:

@@ -112,6 +112,14 @@ def test_json_is_exactly_the_seeds_seven_fields(run: Run) -> None:
     assert session.hex_eph_sk_without_0x not in finished.err
 
 
+def test_more_holders_than_t_can_be_asked_for(run: Run) -> None:
+    """Up to n; beyond that the option is named."""
+    assert run("keygen", "--devnet", "2-of-3", "--min-holders", "3", "--json").code == 0
+    finished = run("keygen", "--devnet", "2-of-3", "--min-holders", "4")
+    assert finished.code == 2
+    assert "error: --min-holders must be from 2 to 3" in finished.err
+
+
 def test_the_table_masks_the_secret(run: Run) -> None:
     """For people: everything but the ephemeral private key, and a note on how to keep it."""
     finished = run(*DEVNET, "--chain-id", "137")

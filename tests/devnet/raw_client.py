@@ -227,10 +227,29 @@ class Keygen:
         text = fields.encode(params or self.params)
         return list(await asyncio.gather(*(node.code_of("dan_keygen", text) for node in self.nodes)))
 
+    async def settle(self, node: RawNode) -> list[Any]:
+        """Ask a node what came of it; gives its acknowledgements."""
+        self.make_setup()
+        assert self.key is not None
+        text = signed_settle(self.key, self.request_id, node.operator)
+        answer = await node.call(node_1.SETTLE_KEYGEN, text)
+        return list(answer["acknowledgements"])
+
     async def run(self) -> list[Acknowledgement]:
         """Do it all."""
         await self.prepare()
         return await self.send()
+
+
+def signed_settle(key: EphemeralKey, request_id: str, operator: str, eph_pk: bytes | None = None) -> str:
+    """What an ephemeral key asks one node."""
+    named = eph_pk or key.public_key
+    digest = node_1.settle_digest(request_id=request_id, operator=operator, eph_pk=named)
+    return fields.encode(
+        node_1.SettleParams(
+            request_id=request_id, eph_pk=named, sign_alg=key.algorithm, signature=key.sign_message(digest)
+        )
+    )
 
 
 async def keygen_on(devnet: Devnet, t: int, **options: Any) -> list[Acknowledgement]:

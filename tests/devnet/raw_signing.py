@@ -247,10 +247,16 @@ class Signer:
 def signature_from(answers: Sequence[SignatureShares], number: int = 0) -> bytes:
     """Put one signature together from all signers' answers."""
     shares = {answer.party_index: answer.claims.shares[number] for answer in answers}
-    first = answers[0].claims.shares[number]
+    first, public_key = answers[0].claims.shares[number], answers[0].claims.public_key
+    shift = node_1.nonce_shift(
+        presignature_id=first.presignature_id,
+        public_key=public_key,
+        digest=first.digest,
+        signers=sorted((answer.operator for answer in answers), key=str.lower),
+    )
     return assemble(
-        public_key=answers[0].claims.public_key,
-        nonce_point=first.nonce_point,
+        public_key=public_key,
+        nonce_point=node_1.shift_nonce(first.nonce_point, shift),
         digest=first.digest,
         shares={index: (share.u, share.w) for index, share in shares.items()},
     )

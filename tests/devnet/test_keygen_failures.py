@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from contextlib import asynccontextmanager
 
 import pytest
 
-from dan_async.devnet import DealWrongShare, Equivocate, FallSilent, NodeLimits
+from dan_async.devnet import (
+    DealWrongShare,
+    Delay,
+    Equivocate,
+    FallSilent,
+    NodeLimits,
+    SquatSession,
+    WithholdEcho,
+)
 from dan_async.errors import NodeCode
 from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
@@ -54,6 +64,116 @@ async def test_who_withholds_the_last_message_is_named_too(make_devnet):
         assert (await finished)["operator"] == silent
     assert [refusal.data["culprits"] for refusal in refusals] == [[silent]] * 3
     assert holders(devnet) == 1
+
+
+@asynccontextmanager
+async def unfinished(make_devnet):
+    """A key generation whose last echo one node kept: gives the devnet, request, other nodes and that node's answer."""
+    devnet = await make(make_devnet)
+    devnet.faults[1] = FallSilent(round=3)
+    silent = devnet.nodes[1].operator
+    async with connect_all(devnet) as nodes, assert_runs_under(15):
+        keygen = Keygen(nodes=nodes, t=2)
+        await keygen.prepare()
+        others = [node for node in nodes if node.operator != silent]
+        (own,) = [node for node in nodes if node.operator == silent]
+        finished = asyncio.create_task(own.call("dan_keygen", fields.encode(keygen.params)))
+        await failures(keygen, others)
+        yield devnet, keygen, others, await finished
+
+
+async def certify(node, keygen, certificate):
+    params = node_1.CertifyParams(request_id=keygen.request_id, certificate=bytes.fromhex(certificate[2:]))
+    return await node.call("dan_certify_keygen", fields.encode(params))
+
+
+async def test_a_certificate_finishes_what_had_failed(make_devnet):
+    """Whoever brings it; then the request itself gets its acknowledgement as well."""
+    async with unfinished(make_devnet) as (devnet, keygen, others, answer):
+        certificate = answer["certificate"]
+        for false in ("0x", certificate[:-2] + "00", certificate + "00"):
+            with pytest.raises(RpcFaultError) as caught:
+                await certify(others[0], keygen, false)
+            assert caught.value.code == NodeCode.KEYGEN_FAILED
+        assert holders(devnet) == 1
+        for node in others:
+            made = await certify(node, keygen, certificate)
+            assert (made["operator"], made["claims"]) == (node.operator, answer["claims"])
+            assert await node.call("dan_keygen", fields.encode(keygen.params)) == made
+        with pytest.raises(RpcFaultError):  # a stranger learns nothing for any other
+            await certify(others[0], keygen, certificate[:-2] + "00")
+    assert holders(devnet) == 4
+
+
+async def test_a_certificate_that_comes_late_from_a_peer_is_taken(make_devnet):
+    """The key generation has failed by then; a node that asks for it is answered, as one that has asked too early."""
+    async with unfinished(make_devnet) as (devnet, keygen, _, _):
+        devnet.faults[1] = None
+        for node in devnet.nodes:
+            for left in list(node._runner._last._keygen._unfinished.values()):
+                left.session.ask()
+        while holders(devnet) < 4:
+            await asyncio.sleep(0.01)
+        assert len({ack.claims for ack in await keygen.send()}) == 1
+
+
+async def test_a_new_attempt_ends_the_old_one(make_devnet):
+    """There is one key for a request id: what failed before is not certified any more once the id is used again."""
+    async with unfinished(make_devnet) as (devnet, keygen, others, answer):
+        await keygen.prepare()
+        await failures(keygen, others)  # the node that holds the key takes no part
+        with pytest.raises(RpcFaultError):
+            await certify(others[0], keygen, answer["certificate"])
+    assert holders(devnet) == 1
+
+
+async def test_a_new_attempt_waits_for_a_certificate_that_is_being_taken(make_devnet):
+    """The key of the old one is being stored: then the id is taken, and no second key can come of it."""
+    async with unfinished(make_devnet) as (devnet, keygen, others, answer):
+        (node,) = [node for node in devnet.nodes if node.operator == others[0].operator]
+        store, storing, go_on = node._runner._memory, threading.Event(), threading.Event()
+        put = store.put
+
+        def slowly(name, data):
+            storing.set()
+            go_on.wait(5)
+            put(name, data)
+
+        store.put = slowly
+        certified = asyncio.create_task(certify(others[0], keygen, answer["certificate"]))
+        while not storing.is_set():
+            await asyncio.sleep(0.01)
+        again = fields.encode(await keygen.prepare())
+        asked = asyncio.create_task(others[0].code_of("dan_keygen", again))
+        await asyncio.sleep(0.1)
+        go_on.set()
+        assert await asked == NodeCode.REQUEST_CONFLICT
+        assert (await certified)["claims"] == answer["claims"]
+
+
+async def test_what_is_settled_takes_no_certificate(make_devnet):
+    """The answer that no key was made here stays true; one that asks the others once more, and gets it, says so."""
+    async with unfinished(make_devnet) as (devnet, keygen, others, answer):
+        assert await keygen.settle(others[0]) == []
+        with pytest.raises(RpcFaultError):
+            await certify(others[0], keygen, answer["certificate"])
+        devnet.faults[1] = None
+        (settled,) = await keygen.settle(others[1])
+        assert settled["claims"] == answer["claims"]
+        while holders(devnet) < 3:  # the third had asked the second, which passes it on
+            await asyncio.sleep(0.01)
+        assert await keygen.settle(others[0]) == []
+
+
+@pytest.mark.parametrize("reach", [1, 2])
+async def test_an_echo_that_is_withheld_from_some_keeps_the_key_from_nobody(make_devnet, reach):
+    """Whoever has all echoes passes them on: every honest node gets its share, and any t of them sign without the culprit."""
+    devnet = await make(make_devnet, 3, 5)
+    devnet.faults[1] = WithholdEcho(reach=reach)
+    async with connect_all(devnet) as nodes, assert_runs_under(15):
+        acks = await Keygen(nodes=nodes, t=3).run()
+    assert len({ack.claims for ack in acks}) == 1
+    assert holders(devnet) == 5
 
 
 @pytest.mark.parametrize("round_", [1, 2])
@@ -216,6 +336,20 @@ async def test_a_one_shot_request_is_not_run_twice_under_one_session(make_devnet
         assert await keygen.codes() == [NodeCode.KEYGEN_FAILED] * 3
         clock.advance(3600)
         assert await keygen.codes() == [NodeCode.CHALLENGE_REUSED] * 3
+
+
+async def test_the_id_of_a_coming_key_generation_cannot_be_squatted(make_devnet):
+    """A set-up for signing that a node starts under it, before the others begin, is another session."""
+    devnet = await make(make_devnet, 2, 3)
+    first, *others = sorted(devnet.nodes, key=lambda node: node.operator.lower())  # it may begin set-ups
+    devnet.faults[first.index] = SquatSession()
+    for node in others:
+        devnet.faults[node.index] = Delay(seconds=0.2, methods=("dan_keygen",))
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        acks = await keygen.run()
+    assert len({ack.claims for ack in acks}) == 1
+    assert holders(devnet) == 3
 
 
 async def test_a_one_shot_request_makes_one_key(devnet):

@@ -55,7 +55,7 @@ async def test_a_node_proves_who_it_is(node):
     answer = await node.call("dan_identify", fields.encode(node_1.IdentifyParams(nonce=nonce)))
     found = node_1.Identity.read(answer)
     assert found.operator == node.operator
-    digest = node_1.identity_digest(operator=found.operator, nonce=nonce)
+    digest = node_1.identity_digest(operator=found.operator, nonce=nonce, time_ms=found.time_ms)
     assert recover_address(digest, found.signature) == found.operator
 
 
@@ -170,7 +170,7 @@ async def test_a_thousand_requests_in_flight_are_each_answered_once(devnet):
         assert node.unmatched.empty()
     for nonce, answer in zip(nonces[::100], answers[::100], strict=True):
         found = node_1.Identity.read(answer)
-        digest = node_1.identity_digest(operator=found.operator, nonce=nonce)
+        digest = node_1.identity_digest(operator=found.operator, nonce=nonce, time_ms=found.time_ms)
         assert recover_address(digest, found.signature) == found.operator
 
 
@@ -203,7 +203,8 @@ async def test_requests_per_second_are_bounded(make_devnet):
 async def test_connections_are_bounded(make_devnet):
     """503 with Retry-After for the one too many; when one leaves there is room."""
     devnet = await make_devnet(2, 2, limits=NodeLimits(max_connections=1))
-    async with connect(devnet.nodes[0]):
+    async with connect(devnet.nodes[0]) as first:
+        await first.call("dan_health", {})
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             async with websocket_to(devnet.nodes[0]):
                 pytest.fail("let in")
@@ -216,6 +217,21 @@ async def test_connections_are_bounded(make_devnet):
                 break
             except aiohttp.WSServerHandshakeError:
                 await asyncio.sleep(0.01)
+
+
+async def test_clients_that_ask_for_nothing_keep_nobody_out(make_devnet):
+    """Of too many connections those go that never sent a request."""
+    devnet = await make_devnet(2, 2, limits=NodeLimits(max_connections=3))
+    async with contextlib.AsyncExitStack() as stack:
+        asking = await stack.enter_async_context(connect(devnet.nodes[0]))
+        await asking.call("dan_health", {})
+        silent = [await stack.enter_async_context(websocket_to(devnet.nodes[0])) for _ in range(5)]
+        for _ in range(2):
+            another = await stack.enter_async_context(connect(devnet.nodes[0]))
+            await another.call("dan_health", {})
+        for websocket in silent:
+            assert (await websocket.receive(timeout=5)).type is not aiohttp.WSMsgType.TEXT
+        await asking.call("dan_health", {})
 
 
 # --- POST -------------------------------------------------------------------------------------------------------------

@@ -14,13 +14,12 @@ from attrs import evolve
 
 from dan_async import DanClient, EphemeralKey, GatewayNetwork, LocalWallet, NodeNetwork, Threshold
 from dan_async.config import Timeouts
-from dan_async.devnet import Devnet
+from dan_async.devnet import Devnet, NodeLimits
 from dan_async.errors import NodeCode, RecordConflictError
-from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from dan_async.storage import FixedKeys, KeygenIntent, MemorySessionStore, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.devnet.raw_client import Keygen, connect_all
+from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all, signed_settle
 from tests.helpers import ManualClock
 from tests.stored import pending
 
@@ -144,6 +143,31 @@ async def test_nobody_else_learns_or_ends_anything(devnet: Devnet) -> None:
         assert len(await keygen.send(params)) == 3
 
 
+async def test_a_flood_of_strangers_questions_makes_no_answer_untrue(make_devnet: Any) -> None:
+    """Nothing that was settled is forgotten before its time: who asks too much is refused instead, and for an hour at most."""
+    clock = ManualClock()
+    limits = NodeLimits(max_settled=40)
+    devnet = await make_devnet(2, 3, limits=limits, clock=clock)
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2, expiry=int(clock.now) + 86_400)
+        await keygen.prepare()
+        for node in nodes:
+            assert await keygen.settle(node) == []
+            codes = []
+            for _ in range(50):
+                text = signed_settle(EphemeralKey.generate(), "0x" + os.urandom(32).hex(), node.operator)
+                try:
+                    await node.call(node_1.SETTLE_KEYGEN, text)
+                except RpcFaultError as fault:
+                    codes.append(fault.code)
+            assert codes == [NodeCode.RATE_LIMITED] * 41  # the address has a quarter of the places
+            assert await keygen.settle(node) == []  # the same question takes no second one
+        assert await keygen.codes() == [NodeCode.REQUEST_CONFLICT] * 3
+        clock.advance(3601)
+        text = signed_settle(EphemeralKey.generate(), keygen.request_id, nodes[0].operator)
+        assert await nodes[0].call(node_1.SETTLE_KEYGEN, text) == {"acknowledgements": []}
+
+
 async def test_over_a_gateway_it_stays_pending_until_it_expires(devnet: Devnet) -> None:
     """A gateway cannot be asked; that is said, and when its time is over the record expires."""
     clock = ManualClock()
@@ -256,17 +280,6 @@ def pending_for(keygen: Keygen) -> StoredSession:
             threshold=2,
             parties_number=3,
         ),
-    )
-
-
-def signed_settle(key: EphemeralKey, request_id: str, operator: str, eph_pk: bytes | None = None) -> str:
-    """What an ephemeral key asks one node."""
-    named = eph_pk or key.public_key
-    digest = node_1.settle_digest(request_id=request_id, operator=operator, eph_pk=named)
-    return fields.encode(
-        node_1.SettleParams(
-            request_id=request_id, eph_pk=named, sign_alg=key.algorithm, signature=key.sign_message(digest)
-        )
     )
 
 

@@ -8,9 +8,10 @@ import sqlite3
 
 import pytest
 
-from dan_async.devnet import Devnet
+from dan_async.devnet import Devnet, FallSilent, NodeLimits
 from dan_async.devnet.share_store import ShareStoreError
 from dan_async.errors import InvalidFieldError, NodeCode
+from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, connect_all, keygen_on
 from tests.helpers import no_leaks
 
@@ -67,6 +68,22 @@ async def test_a_restart_forgets_nonces(devnet):
     async with connect_all(devnet) as nodes:
         keygen.nodes = nodes
         assert await keygen.codes() == [NodeCode.CHALLENGE_MISMATCH] * 3
+
+
+async def test_a_one_shot_request_is_not_begun_again_after_a_restart(make_devnet, tmp_path):
+    """Its session has the same id every time: a node's second commitment under it would look like a lie."""
+    devnet = await make_devnet(2, 3, storage=tmp_path, limits=NodeLimits(round_s=1))
+    devnet.faults[0] = FallSilent()
+    async with connect_all(devnet) as nodes:
+        keygen = Keygen(nodes=nodes, t=2)
+        keygen.request_id = node_1.oneshot_request_id(keygen.digest)
+        keygen.sign_one_shot()
+        assert await keygen.codes() == [NodeCode.KEYGEN_FAILED] * 3
+    devnet.faults[0] = None
+    await restart(devnet)
+    async with connect_all(devnet) as nodes:
+        keygen.nodes = nodes
+        assert await keygen.codes() == [NodeCode.CHALLENGE_REUSED] * 3
 
 
 async def test_a_later_devnet_over_the_same_folder_has_the_same_keys(tmp_path):

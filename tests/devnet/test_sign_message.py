@@ -19,10 +19,12 @@ from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.devnet import (
+    ContradictInSigning,
     CrashInSigning,
     Delay,
     Devnet,
     DropRequest,
+    ForgeCommitments,
     NodeLimits,
     SilentInSigning,
     WrongSignatureShare,
@@ -244,6 +246,8 @@ TROUBLE = [
     CrashInSigning(at_round=2),
     SilentInSigning(round=1),
     SilentInSigning(round=2),
+    ContradictInSigning(),
+    ForgeCommitments(),
     WrongSignatureShare(),
     DropRequest(methods=["dan_presign"]),
     DropRequest(methods=["dan_sign"]),

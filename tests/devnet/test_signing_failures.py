@@ -10,17 +10,20 @@ from attrs import evolve
 from dan_async.crypto.signature import personal_message_digest, recover_public_key
 from dan_async.devnet import (
     CheatInSigning,
+    ContradictInSigning,
     Crash,
     CrashInSigning,
     DropReply,
+    ForgeCommitments,
     NodeLimits,
     SilentInSigning,
     WrongSignatureShare,
 )
 from dan_async.devnet.mpc.aborts import SigningAbort
-from dan_async.errors import NodeCode
+from dan_async.errors import AcknowledgementError, NodeCode
+from dan_async.nodes.signature_shares import ExpectedShares, SpoiltSharesError, join_shares
 from dan_async.protocols import fields
-from dan_async.protocols.node import PRESIGN, SIGN, SignatureShares
+from dan_async.protocols.node import PRESIGN, SIGN, PresignatureOffer, SignatureShares
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, signature_from, text_request
 from tests.helpers import assert_runs_under, no_byte_more
@@ -218,8 +221,54 @@ async def assert_banned(signer, cheat, victim):
     assert answers[cheat].code == NodeCode.SIGNING_FAILED
 
 
+LIES = [
+    (WrongSignatureShare(), "{liar}", "{liar}"),
+    (ForgeCommitments(), "not those that the node made beforehand", "{liar}"),
+    (ContradictInSigning(), "{first} {liar}", "{first} {liar}"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "presigned", "oneshot"), LIES, ids=[type(fault).__name__ for fault, _, _ in LIES]
+)
+async def test_a_lie_has_a_name_at_once(make_devnet, fault, presigned, oneshot):
+    """Among three signers, whether the presignature was made before the message was known or after."""
+    devnet = await make_devnet(3, 3, limits=QUICK)
+    async with connect_all(devnet) as nodes:
+        signer = await begin(devnet, nodes, 3)
+        first, _, liar = signer.signers()
+        devnet.faults[node_of(devnet, liar).index] = fault
+        setup = signer.setup([text_request()])
+        expected = ExpectedShares(
+            request_id="", key_id=signer.ack.key_id, digests=(HELLO,), presignatures=None, address=None
+        )
+        offered = await presign_outcomes(signer, signer.presign_params())
+        offers = {operator: PresignatureOffer.read(answer) for operator, answer in offered.items()}
+        params = signer.sign_params(setup, presignature_ids=[offers[first].presignature_id])
+        found = await problem(signer, params, evolve(expected, presignatures=(offers,)))
+        assert presigned.format(first=first, liar=liar) in found
+        found = await problem(signer, signer.sign_params(setup), expected)
+        assert found == oneshot.format(first=first, liar=liar)
+
+
+async def problem(signer, params, expected):
+    """Sign, and return who is to blame, or why one answer does not count."""
+    try:
+        answers = await signer.send(params)
+        for answer in answers:
+            evolve(expected, request_id=params.request_id).check(answer.operator, answer)
+        join_shares(answers)
+    except AcknowledgementError as error:
+        return error.message
+    except SpoiltSharesError as error:
+        return " ".join(
+            [*error.liars, *(name for pair in error.disputes for name in sorted(pair, key=str.lower))]
+        )
+    pytest.fail("there is a signature")
+
+
 async def test_a_wrong_share_spoils_one_signature_only(make_devnet):
-    """It is properly signed, so that nothing shows whose it was; other signers do without that node."""
+    """Other signers do without that node."""
     devnet = await make_devnet(2, 3, limits=QUICK)
     async with connect_all(devnet) as nodes:
         signer = await begin(devnet, nodes, 2)

@@ -97,7 +97,8 @@ async def test_an_expiry_in_the_middle_counts(make_devnet, pause, method):
         clock.advance(30)
         pause.go_on.set()
         refusals = await waiting
-    assert [refusal.data for refusal in refusals] == [{"reason": "expired"}] * 2
+    assert [refusal.data["reason"] for refusal in refusals] == ["expired"] * 2
+    assert all(refusal.data["time"] == 1000 * clock() for refusal in refusals)
 
 
 async def test_permissions_that_end_in_the_middle_count(make_devnet, pause):

@@ -37,6 +37,20 @@ def setup_id(node, peer):
     return pairs_of(node).get(peer.operator).setup_id
 
 
+async def test_the_nonce_of_a_signature_is_not_that_of_its_presignature(make_devnet):
+    """Which the client knows before it says what shall be signed; in the form without a presignature neither."""
+    devnet = await make_devnet(2, 2)
+    async with connect_all(devnet) as nodes:
+        signer = await Signer.after(Keygen(nodes=nodes, t=2))
+        offer = await signer.presign(signer.presign_params())
+        setup = signer.setup([text_request()])
+        for ids in ([offer.presignature_id], []):
+            answers = await signer.send(signer.sign_params(setup, presignature_ids=ids))
+            nonce_point = answers[0].claims.shares[0].nonce_point
+            assert (nonce_point == offer.nonce_point) is bool(ids)
+            assert signature_from(answers)[:32] != nonce_point[1:]
+
+
 async def test_every_subset_of_t_signs(make_devnet):
     """All ten sets of three of five nodes; each signature recovers to the key's address."""
     devnet = await make_devnet(3, 5)

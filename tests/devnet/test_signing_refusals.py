@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 
 import pytest
 from attrs import evolve
 
 from dan_async import DanClient, LocalWallet
+from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.devnet import NodeLimits
 from dan_async.errors import NodeCode
 from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from dan_async.protocols.node import PRESIGN, SIGN
+from dan_async.protocols.sign_request import RequestType, SignRequest
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all
 from tests.devnet.raw_signing import Signer, text_request, user_operation
-from tests.helpers import ManualClock
+from tests.helpers import ManualClock, stall_detector
 
 OWNER = LocalWallet("0x" + "00" * 31 + "07")
 STRANGER = "0x" + "ab" * 20
@@ -104,16 +107,16 @@ async def test_a_request_id_stands_for_one_request(signer):
 
 
 async def test_an_ephemeral_key_has_so_many_presignatures(make_devnet):
-    """More are refused until one was used; another ephemeral key is not concerned."""
+    """A new one takes the place of the oldest, which signs no more; another ephemeral key is not concerned."""
     devnet = await make_devnet(2, 2, limits=NodeLimits(max_presignatures=2))
     async with connect_all(devnet) as nodes:
         signer = await Signer.after(Keygen(nodes=nodes, t=2))
-        first = await presigned(signer)
-        await presigned(signer)
-        assert await code(signer, signer.presign_params()) == NodeCode.RATE_LIMITED
+        first, second = await presigned(signer), await presigned(signer)
+        third = await presigned(signer)
         await (await Signer.after(Keygen(nodes=nodes, t=2))).sign()
-        await signer.send(first)
-        await signer.sign()
+        assert await code(signer, first) == NodeCode.PRESIGNATURE_UNKNOWN
+        await signer.send(second)
+        await signer.send(third)
 
 
 # --- dan_sign ---------------------------------------------------------------------------------------------------------
@@ -337,3 +340,46 @@ async def reasons(signer, params, now=None):
             assert refused.code == NodeCode.EPHEMERAL_KEY_REFUSED
             found.add(refused.data["reason"])
     return found
+
+
+# --- what a stranger's request costs ----------------------------------------------------------------------------------
+
+
+def long_typed_data():
+    """Typed data that takes long to hash."""
+    numbers = list(range(10**9, 10**9 + 15_000))
+    return SignRequest(
+        request_type=RequestType.EIP712,
+        message=json.dumps(
+            {
+                "types": {"Main": [{"name": "numbers", "type": "uint256[]"}]},
+                "primaryType": "Main",
+                "domain": {"name": "long"},
+                "message": {"numbers": numbers},
+            }
+        ),
+    )
+
+
+async def test_a_strangers_typed_data_is_not_hashed(signer, monkeypatch):
+    """The key and the ephemeral key's signature come first; a quarter of a megabyte costs the loop nothing."""
+    threads = []
+
+    def digest(data):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return typed_data_digest(data)
+
+    monkeypatch.setattr("dan_async.protocols.sign_request.typed_data_digest", digest)
+    request = long_typed_data()
+    unknown = signer.sign_params(signer.setup([request], key_id="ab" * 32))
+    stranger = evolve(signer, key=EphemeralKey.generate("secp256k1"))
+    foreign = stranger.sign_params(stranger.setup([request]))
+    forged = evolve(signer.sign_params(signer.setup([request])), request_id="0x" + "ab" * 32)
+    async with stall_detector(0.1):
+        assert await code(signer, unknown) == NodeCode.UNKNOWN_KEY
+        assert await code(signer, foreign) == NodeCode.EPHEMERAL_KEY_REFUSED
+        assert await code(signer, forged) == NodeCode.CHALLENGE_MISMATCH
+    assert threads == []
+    await signer.sign(request)
+    assert threads
+    assert not any(threads)

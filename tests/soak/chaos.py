@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet import (
     AcknowledgeOtherKey,
+    ContradictInSigning,
     Crash,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Devnet,
@@ -22,13 +24,16 @@ from dan_async.devnet import (
     ExpireNonces,
     FallSilent,
     Fault,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
     RefuseConnections,
     SendGarbage,
     SilentInSigning,
+    SquatSession,
     Trickle,
+    WithholdEcho,
     WrongSignatureShare,
 )
 
@@ -49,9 +54,14 @@ FAULTS: tuple[Callable[[random.Random], Fault], ...] = (
     lambda _: ForgeShares(),
     lambda _: AcknowledgeOtherKey(),
     lambda _: DealWrongShare(),
+    lambda _: DealBadOpening(),
     lambda _: Equivocate(),
+    lambda dice: WithholdEcho(reach=dice.choice([1, 2])),
+    lambda _: SquatSession(),
     lambda dice: FallSilent(round=dice.choice([1, 2, 3])),
     lambda _: SilentInSigning(),
+    lambda _: ContradictInSigning(),
+    lambda _: ForgeCommitments(),
     lambda _: WrongSignatureShare(),
 )
 

@@ -136,6 +136,7 @@ async def keygen(network: NodeNetwork, wallet: Wallet, key: EphemeralKey) -> Non
             threshold=2,
             parties_number=3,
             min_parties=2,
+            min_holders=3,
             permissions={"allowed": ["0x00"]},
             key_label="agent",
             eph_alg="ed25519",

@@ -220,6 +220,7 @@ RETRYABLE_CLASSES = {
     "DeadlineExceededError",
     "NodeTimeoutError",
     "NodeUnreachableError",
+    "OverloadedError",
     "QuorumDeadlineError",
     "QuorumError",
     "RateLimitedError",
@@ -231,7 +232,7 @@ RETRYABLE_CLASSES = {
 }
 
 #: The end of a whole job: worth calling again, and no policy does that by itself.
-WHOLE_JOBS = {"DeadlineExceededError", "QuorumDeadlineError", "QuorumError"}
+WHOLE_JOBS = {"DeadlineExceededError", "OverloadedError", "QuorumDeadlineError", "QuorumError"}
 
 
 def kinds_of(code: int) -> str:

@@ -49,7 +49,9 @@ from dan_async.errors import (
     RecordConflictError,
     WalletRefusedError,
 )
+from dan_async.live_session import LiveSession
 from dan_async.network import KeygenQuestion, SigningOptions
+from dan_async.network_file import NetworkFile, find_network_file
 from dan_async.nodes import RestPolicy
 from dan_async.protocols.sign_request import RequestType, SignRequest
 from dan_async.request import DanSessionKeyRequestParams, HardcodedValues, SessionKeyRequest
@@ -159,6 +161,9 @@ def _client_door(name: str, **valid: Any) -> Door:
             if values.get("session") is _OF_THE_NET:
                 values["session"] = net.session(expires_at=int(net.now) + 60, chain_id=1, eoa_address=ADDRESS)
             made = method(dan, **values)
+            if isinstance(made, LiveSession):
+                async with made as live:
+                    return live.session
             return await made if inspect.isawaitable(made) else [result async for result in made]
 
     return Door(_with_signature(call, method), valid)
@@ -240,6 +245,17 @@ DOORS: dict[str, Door] = {
     "generate_session_keys": _client_door(
         "generate_session_keys", requests=[{"wallet": WALLET, "chain_id": 1}]
     ),
+    "sign_many": _client_door("sign_many", messages=["hello"], session=_OF_THE_NET),
+    "keep_alive": _client_door("keep_alive", session=_OF_THE_NET, wallet=WALLET),
+    "connect": Door(DanClient.connect, {"where": "wss://gateway.example/v1"}),
+    "NodeNetwork.from_file": Door(NodeNetwork.from_file, {"path": "/none.toml"}, frozenset({"options"})),
+    "GatewayNetwork.from_file": Door(
+        GatewayNetwork.from_file, {"path": "/none.toml"}, frozenset({"options"})
+    ),
+    "NetworkFile": Door(NetworkFile, {}),
+    "NetworkFile.read": Door(NetworkFile.read, {"path": "/none.toml"}, frozenset({"environment"})),
+    "find_network_file": Door(find_network_file, {"name": "./net.toml"}),
+    "from_json": Door(DanSessionKeyPayload.from_json, {"text": _SESSION.to_json()}),
     "sign_message": _client_door("sign_message", message="hello", session=_OF_THE_NET),
     "sign_message, typed data": _client_door(
         "sign_message", message=TYPED_DATA, session=_OF_THE_NET, request_type="EIP712"
@@ -313,6 +329,7 @@ DOORS: dict[str, Door] = {
     "NodeNetwork.health": Door(
         lambda timeout_s: FakeNetwork(2, 3).network().health(timeout_s=timeout_s), {"timeout_s": 1}
     ),
+    "NodeNetwork.clock_skew": Door(lambda t: FakeNetwork(2, 3).network().clock_skew(t), {"t": 2}),
     "RestPolicy": Door(RestPolicy, {}),
     "SigningOptions": Door(SigningOptions, {}),
     "KeygenQuestion": Door(
@@ -541,16 +558,19 @@ def test_several_awkward_values_at_once(knocked: tuple[str, dict[str, Any]]) -> 
 #: Public modules, and their names that take no values of a caller's, or take them under another name.
 _NO_DOORS = {
     "account": (),
-    "batch": ("ItemResult", "ItemStatus"),
+    "batch": ("ItemResult", "ItemStatus", "SignedMessage", "SigningRun"),
     "client": (),
     "config": ("MAX_PARTIES",),
     "crypto": (),
     "dask_batch": ("RemoteResult", "generate_session_keys_on"),
     "devnet": ("DevnetNode",),
     "gateway": (),
+    "live_session": ("LiveSession",),
+    "network_file": (),
     "jobs": ("RecoveryReport", "SettledRecord", "Settlement"),
     "network": (
-        *("AuthModule", "Network", "NetworkSource", "SettlesKeygen"),  # interfaces
+        *("AuthModule", "Network", "NetworkSource", "SettlesKeygen", "MeasuresClock"),  # interfaces
+        "ClockSkew",
         *("KeygenSettlement", "NetworkHealth", "NodeHealth", "NodeState", "SigningOrder"),
         *(
             "EphemeralKeyChange",
@@ -595,6 +615,9 @@ _REFUSED_ANYWAY = {
     "decode_calls": PermissionDeniedError,
     "keys_from_environment": ConfigurationError,
     "keys_from_file": ConfigurationError,
+    "NodeNetwork.from_file": ConfigurationError,
+    "GatewayNetwork.from_file": ConfigurationError,
+    "NetworkFile.read": ConfigurationError,
 }
 
 

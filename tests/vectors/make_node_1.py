@@ -18,6 +18,8 @@ from eth_keys import keys
 
 T, N = 2, 3
 REQUEST_ID = "0x" + "a1" * 32
+#: Opaque: any bytes will do.
+CERTIFICATE = "0x" + "ce" * 65 * N
 OWNER_KEY = "0x" + "0b" * 32
 OPERATOR_KEYS = ["0x" + f"{i:02x}" * 32 for i in (0x11, 0x22, 0x33)]
 EPHEMERAL_KEY = "0x" + "0e" * 32
@@ -63,7 +65,8 @@ owner = Account.from_key(OWNER_KEY).address
 
 # --- identity
 identity_nonce = bytes(range(32))
-identity_digest = h("dan-node/1 identity", addresses[0], identity_nonce)
+identity_time = 1_800_000_000_123
+identity_digest = h("dan-node/1 identity", addresses[0], identity_nonce, identity_time.to_bytes(8, "big"))
 
 # --- setup, challenge, the owner's signature
 ephemeral_public = b"\x04" + keys.PrivateKey(raw(EPHEMERAL_KEY)).public_key.to_bytes()
@@ -154,7 +157,7 @@ passkey_claims = {"requestId": REQUEST_ID, "credentialId": "Y3JlZGVudGlhbC1pZC0x
 
 # --- a presignature and a signature by the first two operators: nonce and mask are fixed here, and not secret
 SIGN_ID = "0x" + "a3" * 32
-NONCE = 12
+NONCE = 14
 MASK = 987654321
 eph_id = "ephemeral ключ"
 signers = participants[:2]
@@ -182,12 +185,23 @@ def ephemeral_signature(data: bytes) -> str:
 
 
 digest = _hash_eip191_message(encode_defunct("Привет".encode()))
-r = int(nonce_point[4:], 16)
-denominators = [123456789, (NONCE * MASK - 123456789) % ORDER]
-numerator = (int.from_bytes(digest, "big") + r * 5) * MASK
-numerators = [192837465, (numerator - 192837465) % ORDER]
+masks = [123123123, MASK - 123123123]
+us = [123456789, (NONCE * MASK - 123456789) % ORDER]
+vs = [192837465, (5 * MASK - 192837465) % ORDER]
+shift = (
+    int.from_bytes(
+        h("dan-node/1 nonce shift", presignature, raw(public_key), digest, u32(2), *addresses[:2]), "big"
+    )
+    % ORDER
+)
+shifted_point = point(NONCE + shift)
+r = int(shifted_point[4:], 16)
+denominators = [(u + shift * mask) % ORDER for u, mask in zip(us, masks, strict=True)]
+numerators = [
+    (int.from_bytes(digest, "big") * mask + r * v) % ORDER for v, mask in zip(vs, masks, strict=True)
+]
 s = sum(numerators) * pow(sum(denominators), -1, ORDER) % ORDER
-parity = int(nonce_point[2:4], 16) & 1
+parity = int(shifted_point[2:4], 16) & 1
 low_s, recovery_id = (s, parity) if s <= ORDER // 2 else (ORDER - s, parity ^ 1)
 combined = r.to_bytes(32, "big") + low_s.to_bytes(32, "big") + bytes([27 + recovery_id])
 assert keys.Signature(combined[:64] + bytes([recovery_id])).recover_public_key_from_msg_hash(
@@ -195,17 +209,45 @@ assert keys.Signature(combined[:64] + bytes([recovery_id])).recover_public_key_f
 ).to_compressed_bytes() == raw(public_key)
 
 
+def commitments(index: int) -> str:
+    """phi, u and v as points; what is left of u and v without the nonce's and the key's multiple; the proof."""
+    mask, u, v = (numbers[index - 1] for numbers in (masks, us, vs))
+    points = b"".join(raw(point(number)) for number in (mask, u, v, u - mask * NONCE, v - mask * 5))
+    k = 1000 + index
+    announcements = [raw(point(number)) for number in (k, k * NONCE, k * 5)]
+    challenge = h(
+        "dan-node/1 commitments proof",
+        presignature,
+        raw(public_key),
+        raw(nonce_point),
+        points,
+        *announcements,
+    )
+    response = (k + int.from_bytes(challenge, "big") * mask) % ORDER
+    return "0x" + (points + challenge + response.to_bytes(32, "big")).hex()
+
+
+def commitment(index: int) -> str:
+    return "0x" + h("dan-node/1 commitments", presignature, raw(commitments(index))).hex()
+
+
 def signature_shares(index: int) -> dict[str, object]:
     u, w = (value[index - 1].to_bytes(32, "big") for value in (denominators, numerators))
     share = {
         "presignatureId": "0x" + presignature.hex(),
         "noncePoint": nonce_point,
+        "commitments": commitments(index),
         "digest": "0x" + digest.hex(),
         "u": "0x" + u.hex(),
         "w": "0x" + w.hex(),
     }
     claims = {"requestId": SIGN_ID, "keyId": key_id.hex(), "publicKey": public_key, "shares": [share]}
     return signed_claims("dan-node/1 signature shares", claims, index)
+
+
+def acknowledgement(index: int) -> dict[str, object]:
+    made = signed_claims("dan-node/1 acknowledgement", key_claims, index)
+    return {**made, "result": {**made["result"], "certificate": CERTIFICATE}}
 
 
 vectors = {
@@ -219,6 +261,7 @@ vectors = {
     "identity": {
         "operator": participants[0],
         "nonce": "0x" + identity_nonce.hex(),
+        "time": identity_time,
         "digest": "0x" + identity_digest.hex(),
         "signature": sign(operators[0][1], identity_digest),
     },
@@ -260,9 +303,8 @@ vectors = {
         "requestId": REQUEST_ID,
         "keyId": key_id.hex(),
     },
-    "acknowledgements": [
-        signed_claims("dan-node/1 acknowledgement", key_claims, index) for index in range(1, N + 1)
-    ],
+    "acknowledgements": [acknowledgement(index) for index in range(1, N + 1)],
+    "certify": {"requestId": REQUEST_ID, "certificate": CERTIFICATE},
     "restart": [
         {
             "requestId": REQUEST_ID,
@@ -289,12 +331,16 @@ vectors = {
             "expiresAt": 1_800_000_060,
             "signature": ephemeral_signature(presign_hash),
         },
-        "result": {
-            "presignatureId": "0x" + presignature.hex(),
-            "noncePoint": nonce_point,
-            "publicKey": public_key,
-            "expiresAt": 1_800_000_060,
-        },
+        "results": [
+            {
+                "presignatureId": "0x" + presignature.hex(),
+                "noncePoint": nonce_point,
+                "publicKey": public_key,
+                "commitment": commitment(index),
+                "expiresAt": 1_800_000_060,
+            }
+            for index in (1, 2)
+        ],
     },
     "sign": {
         "ephemeralKey": EPHEMERAL_KEY,
@@ -320,6 +366,7 @@ vectors = {
         },
     },
     "signatureShares": [signature_shares(index) for index in (1, 2)],
+    "nonceShift": {"shift": "0x" + shift.to_bytes(32, "big").hex(), "noncePoint": shifted_point},
     "combined": {"signature": "0x" + combined.hex(), "wasHigh": s > ORDER // 2},
 }
 

@@ -72,6 +72,10 @@ class NodeFaults:
         """Whether the connections of clients are to be cut when the faults have changed."""
         return any(fault.cuts_clients for fault in self._faults)
 
+    @property
+    def keeps_certificates(self) -> bool:
+        return any(fault.keeps_certificates for fault in self._faults)
+
     def turn_away(self) -> HttpRefusal | None:
         """Return the HTTP status with which an upgrade or a POST is turned away."""
         return self._first("", lambda fault: fault.on_connect())
@@ -123,8 +127,8 @@ class NodeFaults:
     # --- signing ------------------------------------------------------------------------------------------------------
 
     def signing_round(self, round_: int, bodies: Bodies) -> Bodies:
-        """Lose the node before it sends its messages of a round of a presignature, or return others in their place."""
-        self._end(_PRESIGN, lambda fault: fault.before_signing_round(round_))
+        """Lose the node, or its part, before it sends its messages of a round of a presignature, or return others."""
+        self._end(_PRESIGN, lambda fault: fault.before_signing_round(round_, bodies))
         changed = self._first(_PRESIGN, lambda fault: fault.on_signing_round(round_, bodies))
         return bodies if changed is None else changed
 
@@ -170,6 +174,10 @@ class KeygenFaults:
     _node: NodeFaults
     _faults: list[list[KeygenFault]]  # kind after kind
     _face: KeygenFace
+
+    @property
+    def squats_session(self) -> bool:
+        return any(fault.squats_session for group in self._faults for fault in group)
 
     def outgoing(self, round_: int, bodies: Bodies, commitments: Bodies) -> Bodies:
         """Lose the node before it sends a round, or return other bodies; *commitments* are those of the other parties."""

@@ -17,12 +17,15 @@ import attrs
 from attrs import evolve, field, frozen
 
 from dan_async._values import check_int, check_seconds, check_text, optional, required
+from dan_async.config import MAX_PARTIES
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.lies import (
     KeygenFace,
     Sign,
     SpoiltReply,
+    contradict,
     falsify_shares,
+    forge_commitments,
     forge_shares,
     sign_claims,
     spoil_multiplication,
@@ -55,6 +58,14 @@ class NodeCrashed(Exception):  # noqa: N818 - as above
     def __init__(self, restart_after: float | None = None) -> None:
         super().__init__()
         self.restart_after = restart_after
+
+
+class FalseAccusation(Exception):  # noqa: N818 - as above
+    """The fault in force is that the node gives a session up here, and blames these parties for silence."""
+
+    def __init__(self, *culprits: int) -> None:
+        super().__init__()
+        self.culprits = culprits
 
 
 class HttpRefusal(NamedTuple):
@@ -141,6 +152,8 @@ class Fault:
     #: Whether nobody may connect while it is in force, and whether clients' connections are cut when it comes into force.
     refuses_connections: ClassVar[bool] = False
     cuts_clients: ClassVar[bool] = False
+    #: Whether the node keeps to itself that all parties of a key generation agree.
+    keeps_certificates: ClassVar[bool] = False
 
     methods: tuple[str, ...] = field(
         default=(), converter=_to_methods, validator=_check_methods, metadata=spelt("methods", "methods")
@@ -216,8 +229,8 @@ class Fault:
     def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
         """End the node before it sends its messages of a round of key generation."""
 
-    def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
-        """End the node before it sends its messages of a round of a presignature."""
+    def before_signing_round(self, round_: int, bodies: Bodies, /) -> NodeCrashed | FalseAccusation | None:
+        """End the node, or its part in it, before it sends its messages of a round of a presignature."""
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
         """Send other messages in a round of a presignature."""
@@ -246,6 +259,8 @@ class KeygenFault(Fault):
     """In key generation, the node sends other messages than it should."""
 
     takes_methods = False
+    #: Whether the node starts another session under the id of the key generation.
+    squats_session: ClassVar[bool] = False
 
     def on_keygen(self) -> KeygenFault:
         return self
@@ -531,6 +546,43 @@ class DealWrongShare(KeygenFault):
 
 
 @frozen(kw_only=True)
+class DealBadOpening(KeygenFault):
+    """In key generation, the node opens to one party what it has not committed to, unsigned: nobody else can be shown it."""
+
+    name = "bad-opening"
+
+    def on_keygen_round(self, round_: int, bodies: Bodies, face: KeygenFace, /) -> Bodies | None:
+        if round_ != _OPEN:
+            return None
+        return {**bodies, face.victim: face.with_bad_opening(bodies[face.victim])}
+
+
+@frozen(kw_only=True)
+class WithholdEcho(KeygenFault):
+    """
+    In key generation, the node sends its last message to some of the other parties only.
+
+    Args:
+        reach: To how many of them: the first ones.
+    """
+
+    name = "withhold-echo"
+    first = "reach"
+    example = "withhold-echo:reach=2"
+    keeps_certificates = True
+
+    reach: int = field(
+        default=1, validator=required(check_int, least=1, most=MAX_PARTIES), metadata=spelt("reach")
+    )
+
+    def on_keygen_round(self, round_: int, bodies: Bodies, _face: KeygenFace, /) -> Bodies | None:
+        return dict(sorted(bodies.items())[: self.reach]) if round_ == _ECHO else None
+
+    def on_acknowledgement(self, ack: Acknowledgement, _sign: Sign, _owner_id: str, /) -> Acknowledgement:
+        return evolve(ack, certificate=b"")
+
+
+@frozen(kw_only=True)
 class FallSilent(KeygenFault):
     """
     In key generation, the node sends nothing from some round on.
@@ -542,11 +594,43 @@ class FallSilent(KeygenFault):
     name = "silent"
     first = "round"
     example = "silent:round=2"
+    keeps_certificates = True
 
     round: int = _round(last=_ECHO)
 
     def on_keygen_round(self, round_: int, _bodies: Bodies, _face: KeygenFace, /) -> Bodies | None:
         return {} if round_ >= self.round else None
+
+
+@frozen(kw_only=True)
+class SquatSession(KeygenFault):
+    """Before it takes part in a key generation, the node starts set-ups for signing under the id of its session."""
+
+    name = "squat-session"
+    squats_session = True
+
+    def on_keygen_round(self, _round: int, _bodies: Bodies, _face: KeygenFace, /) -> None:
+        return None
+
+
+@frozen(kw_only=True)
+class Accuse(KeygenFault):
+    """
+    In key generation, the node gives up at the start of a round, and says that the last other party sent it nothing.
+
+    Args:
+        round: The round: 1 commit, 2 open, 3 echo.
+    """
+
+    name = "accuse"
+    first = "round"
+    example = "accuse:round=2"
+
+    round: int = _round(last=_ECHO)
+
+    def on_keygen_round(self, round_: int, _bodies: Bodies, face: KeygenFace, /) -> None:
+        if round_ == self.round:
+            raise FalseAccusation(face.victim)
 
 
 # --- signing ----------------------------------------------------------------------------------------------------------
@@ -570,7 +654,7 @@ class CrashInSigning(Fault):
     at_round: int = _round(last=_MULTIPLY)
     restart_after: float | None = _restart_after()
 
-    def before_signing_round(self, round_: int, /) -> NodeCrashed | None:
+    def before_signing_round(self, round_: int, _bodies: Bodies, /) -> NodeCrashed | None:
         return NodeCrashed(self.restart_after) if round_ == self.at_round else None
 
 
@@ -595,6 +679,26 @@ class SilentInSigning(Fault):
 
 
 @frozen(kw_only=True)
+class AccuseInSigning(Fault):
+    """
+    The node gives a presignature up at the start of a round, and says that the last other signer sent it nothing.
+
+    Args:
+        round: The round: 1 commit, 2 multiply.
+    """
+
+    name = "signing-accuse"
+    first = "round"
+    example = "signing-accuse:round=2"
+    takes_methods = False
+
+    round: int = _round(last=_MULTIPLY)
+
+    def before_signing_round(self, round_: int, bodies: Bodies, /) -> FalseAccusation | None:
+        return FalseAccusation(max(bodies)) if round_ == self.round else None
+
+
+@frozen(kw_only=True)
 class CheatInSigning(Fault):
     """The node spoils what it multiplies with each other signer: a check notices, and they never sign with it again."""
 
@@ -603,6 +707,33 @@ class CheatInSigning(Fault):
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
         return spoil_multiplication(bodies) if round_ == _MULTIPLY else None
+
+
+@frozen(kw_only=True)
+class ContradictInSigning(Fault):
+    """
+    In a presignature, the node sends one other signer a number that does not fit what it sends to the rest.
+
+    No check among the nodes notices. The signature does not hold, and the two contradict each other about what they have
+    exchanged.
+    """
+
+    name = "signing-contradiction"
+    takes_methods = False
+
+    def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
+        return contradict(bodies) if round_ == _MULTIPLY else None
+
+
+@frozen(kw_only=True)
+class ForgeCommitments(Fault):
+    """The node's share of a signature is a wrong one, and so are the commitments that come with it, so that it fits them."""
+
+    name = "forged-commitments"
+    takes_methods = False
+
+    def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares:
+        return forge_commitments(shares, sign)
 
 
 @frozen(kw_only=True)

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, TypeVar
 
 from attrs import define, evolve, field
 
-from dan_async.crypto.curve import ORDER, base_multiply, encode
+from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode
 from dan_async.devnet.mpc.dkg import DkgParty
 from dan_async.devnet.mpc.dkg_messages import Session, ShareMessage, sign_message
 from dan_async.devnet.mpc.evidence import sign_commitment
-from dan_async.devnet.mpc.field import Polynomial
-from dan_async.devnet.mpc.framing import join_parts, split_parts
+from dan_async.devnet.mpc.field import Polynomial, scalar_to_bytes
+from dan_async.devnet.mpc.framing import SCALAR_BYTES, join_parts, split_parts
+from dan_async.devnet.mpc.vole import REPLY_BYTES
 from dan_async.protocols.node import Acknowledgement, Claims, SignatureShares, SignedClaims, compute_key_id
 
 S = TypeVar("S", bound=SignedClaims[Any])
@@ -58,6 +59,19 @@ def falsify_shares(shares: SignatureShares, sign: Sign) -> SignatureShares:
     return sign_claims(shares, evolve(shares.claims, shares=wrong), sign)
 
 
+def forge_commitments(shares: SignatureShares, sign: Sign) -> SignatureShares:
+    """Change u, and what the node says that it committed to, by the same number: the two fit one another."""
+    forged = []
+    for share in shares.claims.shares:
+        offset = _random_scalar()
+        start, u, rest = (share.commitments[a:b] for a, b in ((0, 33), (33, 66), (66, None)))
+        moved = add([decode(u), base_multiply(offset)])
+        assert moved is not None
+        commitments = start + encode(moved) + rest
+        forged.append(evolve(share, u=(share.u + offset) % ORDER, commitments=commitments))
+    return sign_claims(shares, evolve(shares.claims, shares=tuple(forged)), sign)
+
+
 def _random_scalar() -> int:
     return 1 + secrets.randbelow(ORDER - 1)
 
@@ -68,6 +82,14 @@ def _random_scalar() -> int:
 def spoil_multiplication(bodies: Mapping[int, bytes]) -> dict[int, bytes]:
     """Change the last byte of each message of round 2: the hash by which its recipient checks the multiplication."""
     return {index: body[:-1] + bytes((body[-1] ^ 1,)) for index, body in bodies.items()}
+
+
+def contradict(bodies: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Change ψ in the message of round 2 to one other signer; no check among the nodes is about it."""
+    victim = min(bodies)
+    head, vole = bodies[victim][:-REPLY_BYTES], bodies[victim][-REPLY_BYTES:]
+    psi = (int.from_bytes(head[-SCALAR_BYTES:], "big") + 1) % ORDER
+    return {**bodies, victim: head[:-SCALAR_BYTES] + scalar_to_bytes(psi) + vole}
 
 
 @define(kw_only=True)
@@ -104,6 +126,11 @@ class KeygenFace:
         message = ShareMessage.decode(share, context)
         wrong = evolve(message, share=message.share[:-1] + bytes((message.share[-1] ^ 1,)))
         return join_parts((opened, sign_message(wrong, context, self.sign).encode(context)))
+
+    def with_bad_opening(self, body: bytes) -> bytes:
+        """Change the opening in a body of round 2, and leave the share as it is."""
+        opened, share = split_parts(body, 2)
+        return join_parts((opened[:-1] + bytes((opened[-1] ^ 1,)), share))
 
     def _other(self) -> DkgParty:
         if self._second is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import ParamSpec, TypeVar
 
 from attrs import evolve, frozen
 
@@ -36,11 +38,17 @@ from dan_async.protocols.setups import (
     WrittenSetup,
     claim_is_bare_key,
 )
-from dan_async.protocols.sign_request import sign_request_digest
+from dan_async.protocols.sign_request import SignRequest, sign_request_digest
 
 Send = Callable[[str], Awaitable[None]]
 
 Receive = Callable[[], Awaitable[str]]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Characters that are read and hashed in some 5 ms at most, whatever they are.
+_LONG = 8 * 1024
 
 
 @frozen(kw_only=True)
@@ -155,7 +163,7 @@ async def serve_exchange(
     deadline: Deadline,
 ) -> str:
     """Serve one operation; the deadline of the nodes' work stands still while the client is waited for."""
-    exchange = accept(operation, first_frame, api_version=api_version)
+    exchange = await _read(first_frame, accept, operation, first_frame, api_version=api_version)
     if len(exchange.setups) != 1:
         raise InvalidFieldError("signAlg", "must be secp256k1: this network makes one kind of key")
     dialogue = _Dialogue(exchange, send, receive, deadline)
@@ -167,6 +175,20 @@ async def serve_exchange(
     if isinstance(setup, SigngenSetup):
         return await _sign(network, dialogue, setup, deadline)
     return await _register_passkey(network, dialogue, deadline)
+
+
+async def _read(text: str, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Read what is in a text of a stranger's: off the event loop if it is long."""
+    if len(text) <= _LONG:
+        return function(*args, **options)
+    return await asyncio.to_thread(function, *args, **options)
+
+
+def _read_requests(
+    protocol: GatewayProtocol, setup: SigngenSetup
+) -> tuple[Sequence[SignRequest], tuple[bytes, ...]]:
+    requests = protocol.sign_requests(setup)
+    return requests, tuple(map(sign_request_digest, requests))
 
 
 class _Dialogue:
@@ -201,7 +223,8 @@ class _Dialogue:
         if not self.is_oneshot:
             with self._deadline.paused():
                 await self._send(self.exchange.challenge_frame({self._slot: challenge}))
-                self.exchange = self.exchange.read_authentications(await self._receive())
+                frame = await self._receive()
+            self.exchange = await _read(frame, self.exchange.read_authentications, frame)
         assert self.exchange.authentications is not None
         return self.exchange.authentications[self._slot]
 
@@ -252,11 +275,11 @@ async def _register_passkey(network: NodeNetwork, dialogue: _Dialogue, deadline:
 async def _sign(network: NodeNetwork, dialogue: _Dialogue, setup: SigngenSetup, deadline: Deadline) -> str:
     if setup.sign_alg != "secp256k1":
         raise InvalidFieldError("signAlg", "must be secp256k1: this network has no other keys")
-    requests = dialogue.exchange.protocol.sign_requests(setup)
+    requests, digests = await _read(setup.message, _read_requests, dialogue.exchange.protocol, setup)
     order = RelayedOrder(
         setup=dialogue.setup_text(setup.key_id),
         t=setup.t,
-        digests=tuple(sign_request_digest(request) for request in requests),
+        digests=digests,
         is_oneshot=dialogue.is_oneshot,
     )
     signatures = await relay_signgen(network.pool, order, dialogue.authenticate, deadline=deadline)

@@ -137,7 +137,7 @@ async def relay_signgen(
             request_id=setup.request_id,
             key_id=setup.key_id,
             digests=order.digests,
-            presignature_ids=None,
+            presignatures=None,
             address=None,
         )
 

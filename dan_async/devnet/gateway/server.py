@@ -12,16 +12,16 @@ import asyncio
 import hmac
 import logging
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiohttp import WSMsgType, web
 from attrs import field, frozen
 
-from dan_async._values import check_int, check_seconds, optional, required
+from dan_async._values import check_int, check_seconds, required
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.devnet.gateway.exchange import serve_exchange
-from dan_async.devnet.listening import refusing_origins
+from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, refusing_origins
 from dan_async.errors import (
     ConfigurationError,
     DanError,
@@ -34,8 +34,6 @@ from dan_async.nodes.network import NodeNetwork
 from dan_async.protocols.gateway import ApiVersion, Operation
 
 _log = logging.getLogger(__name__)
-
-_CLOSE_S = 0.5
 
 #: Longest close reason that fits in a WebSocket close frame, in bytes.
 _LONGEST_REASON = 120
@@ -61,7 +59,7 @@ class GatewayLimits:
     max_frame_bytes: int = field(
         default=1024 * 1024, validator=required(check_int, least=1024, most=64 * 1024 * 1024)
     )
-    max_connections: int = field(default=1024, validator=optional(check_int, least=1, most=2**20))
+    max_connections: int = field(default=1024, validator=required(check_int, least=1, most=2**20))
     #: Seconds to wait for the first frame; for the owner's authorisation, as a person may be reading; for the nodes' work.
     first_frame_s: float = field(default=10.0, validator=required(check_seconds))
     wallet_s: float = field(default=240.0, validator=required(check_seconds))
@@ -84,21 +82,25 @@ class GatewayServer:
         self._token = token
         self._limits = limits or GatewayLimits()
         self._serving: set[asyncio.Task[Any]] = set()
+        #: The connections whose first frame has not come, the oldest first.
+        self._silent: dict[asyncio.Transport, None] = {}
         self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to listen on a bound socket, which ``stop`` closes."""
         app = web.Application(middlewares=[refusing_origins(self._allow_origins)])
         app.router.add_get("/{version:v[12]}/{operation}", self._serve)
-        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
+        arrivals = Arrivals(self._limits.max_connections, self._limits.first_frame_s)
+        self._runner = arrivals.runner(app)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, backlog=1024).start()
+        self._door = Door(self._runner, listener, arrivals)
+        await self._door.start(is_open=True)
 
     async def stop(self) -> None:
         """Stop listening, give up the operations under way, and close the connections to the nodes."""
-        if self._runner is not None:
-            for site in self._runner.sites:
-                await site.stop()
+        if self._door is not None:
+            await self._door.aclose()
         await cancel_and_wait(list(self._serving))
         if self._runner is not None:
             await self._runner.cleanup()
@@ -109,16 +111,20 @@ class GatewayServer:
         if refusal is not None:
             return refusal
         websocket = web.WebSocketResponse(
-            compress=False, max_msg_size=self._limits.max_frame_bytes, timeout=_CLOSE_S
+            compress=False, max_msg_size=self._limits.max_frame_bytes, timeout=CLOSE_S
         )
         await websocket.prepare(request)
-        task = asyncio.current_task()
+        task, transport = asyncio.current_task(), request.transport
         assert task is not None
+        if transport is None:
+            return websocket
         self._serving.add(task)
+        self._silent[transport] = None
         try:
-            await self._operate(request, websocket)
+            await self._operate(request, websocket, lambda: self._silent.pop(transport, None))
         finally:
             self._serving.discard(task)
+            self._silent.pop(transport, None)
         return websocket
 
     def _refuse(self, request: web.Request) -> web.Response | None:
@@ -127,18 +133,26 @@ class GatewayServer:
         if self._token is not None and not _has_token(request, self._token):
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         if len(self._serving) >= self._limits.max_connections:
-            return web.Response(status=503, headers={"Retry-After": "1"})
+            if not self._silent:
+                return web.Response(status=503, headers={"Retry-After": "1"})
+            silent = next(iter(self._silent))  # those who say nothing keep nobody out
+            del self._silent[silent]
+            silent.abort()
         return None
 
-    async def _operate(self, request: web.Request, websocket: web.WebSocketResponse) -> None:
+    async def _operate(
+        self, request: web.Request, websocket: web.WebSocketResponse, on_frame: Callable[[], object]
+    ) -> None:
         api_version: ApiVersion = "v2" if request.match_info["version"] == "v2" else "v1"
         peer = _Peer(websocket)
         try:
+            first_frame = await peer.receive(self._limits.first_frame_s)
+            on_frame()
             result = await serve_exchange(
                 self._network,
                 Operation(request.match_info["operation"]),
                 api_version,
-                first_frame=await peer.receive(self._limits.first_frame_s),
+                first_frame=first_frame,
                 send=peer.send,
                 receive=lambda: peer.receive(self._limits.wallet_s),
                 deadline=Deadline(self._limits.operation_s),

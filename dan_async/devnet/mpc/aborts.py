@@ -57,8 +57,6 @@ class SigningReason(StrEnum):
     KEY_CHECK = "the key share multiplied is not the one committed to"
     PUBLIC_KEY_CHECK = "the key shares do not add up to the key"
     DEGENERATE_NONCE = "degenerate nonce"
-    DIGEST_MISMATCH = "asked to sign another digest"
-    INVALID_SIGNATURE = "the signature does not verify"
 
 
 class ProtocolStateError(DanError, RuntimeError):

@@ -11,12 +11,14 @@ all constant terms. Three things are added to it:
   disqualified (Gennaro, Jarecki, Krawczyk and Rabin, J. Cryptology 20, 2007, section 3);
 * an echo round (Goldwasser and Lindell, "Secure computation without agreement", DISC 2002): everybody signs a hash of
   all that was broadcast, and the key counts only with all n signatures over the same hash. So plain links will do for a
-  broadcast channel. The n echoes are a certificate: any party may pass them on.
+  broadcast channel. The n signatures are a certificate (the idea is ChillDKG's, bip-frost-dkg): a party that lacks some
+  echoes takes it from anybody, however late, and so all honest parties finish as soon as one has and passes it on.
 
 Security: a static, malicious, rushing adversary that controls up to t - 1 of the parties learns nothing about the key
 beyond the public key, in the random-oracle model under the discrete-logarithm assumption. It gives security with abort
 and no more: a single party can stop the session, also after it has seen the key that would come of it, and bias the key
-by doing so over and over; every such attempt is seen. One honest party may finish while another does not.
+by doing so over and over; every such attempt is seen. One honest party may finish before another, which then waits for
+the certificate.
 
 A wrong share is answered by a signed complaint (Pedersen, section 4.1). Every check of a dealer's messages depends only
 on bytes that the dealer has signed or committed to, so that a third party comes to the same verdict.
@@ -28,7 +30,7 @@ milliseconds and belongs in an executor.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, field, frozen
 
@@ -62,7 +64,7 @@ from dan_async.devnet.mpc.field import (
     scalar_to_bytes,
     share_matches,
 )
-from dan_async.devnet.mpc.framing import NONCE_BYTES
+from dan_async.devnet.mpc.framing import NONCE_BYTES, SIGNATURE_BYTES
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.errors import InvalidFieldError
 from dan_async.types import OperatorAddress
@@ -205,6 +207,8 @@ class DkgParty(Stepwise):
         self._echo = b""
         self._transcript_hash = b""
         self._result: tuple[KeyShare, ...] = ()
+        #: All parties' signatures of the transcript, in their order, once the share is released.
+        self.certificate = b""
 
     def __repr__(self) -> str:
         return f"DkgParty(index={self._index}, threshold={self._session.threshold}, step={self.next_step!r})"
@@ -279,10 +283,36 @@ class DkgParty(Stepwise):
         self._echo = sign_message(echo, self._session.context, self._sign).encode(self._session.context)
         return self._echo
 
-    @step
     def finish(self, echoes: Mapping[int, bytes]) -> KeyShare:
-        """Check that all parties signed the same transcript, and release the share. Echoes may come through anybody."""
+        """
+        Check that all parties signed the same transcript, and release the share. Echoes may come through anybody.
+
+        The one step whose failure is not the party's end: it keeps the share, for ``certify``.
+        """
+        self._begin("finish")
+        try:
+            signatures = self._agreeing(echoes)
+        except DkgAbort:
+            self._taken = self.STEPS.index("finish")
+            raise
+        return self._release(signatures)
+
+    def certify(self, certificate: bytes) -> KeyShare | None:
+        """Release the share for a certificate, whoever brings it; None if it is none of this transcript."""
+        self._begin("finish")
+        size, session = SIGNATURE_BYTES, self._session
+        parts = [certificate[at : at + size] for at in range(0, len(certificate), size)]
+        digest = EchoMessage.decode(self._echo, session.context).digest(session.context)
+        is_whole = len(parts) == session.threshold.n
+        if is_whole and all(session.is_signed_by(i, digest, part) for i, part in enumerate(parts, 1)):
+            return self._release(parts)
+        self._taken = self.STEPS.index("finish")
+        return None
+
+    def _agreeing(self, echoes: Mapping[int, bytes]) -> list[bytes]:
+        """Return all parties' signatures of this party's transcript."""
         received = self._from_all_others("echoes", echoes)
+        signatures: dict[int, bytes] = {}
         malformed: list[int] = []
         unsigned: list[int] = []
         differing = False
@@ -294,6 +324,7 @@ class DkgParty(Stepwise):
                 continue
             if echo.sender != sender or not is_signed(echo, self._session):
                 unsigned.append(sender)
+            signatures[sender] = echo.signature
             differing |= echo.transcript_hash != self._transcript_hash
         if malformed:
             raise DkgAbort(Reason.MALFORMED_MESSAGE, malformed)
@@ -301,7 +332,12 @@ class DkgParty(Stepwise):
             raise DkgAbort(Reason.ECHO_SIGNATURE, unsigned)
         if differing:
             raise DkgAbort(Reason.EQUIVOCATION, echoes={**received, self._index: self._echo})
+        signatures[self._index] = EchoMessage.decode(self._echo, self._session.context).signature
+        return [signatures[index] for index in sorted(signatures)]
+
+    def _release(self, signatures: Sequence[bytes]) -> KeyShare:
         (result,) = self._result
+        self.certificate = b"".join(signatures)
         self._forget()
         return result
 

@@ -4,20 +4,23 @@ Proofs of equivocation: signed commitments, passed on with the echoes.
 ``dkg`` notices equivocation when the signed transcript hashes differ, and cannot tell the liar from them. Here every
 party signs its commitment of round 1, and sends all commitments that it has got along with its echo: two that one party
 signed in one session are a proof against it. (The echo broadcast of Goldwasser and Lindell, "Secure multi-party
-computation without agreement", J. Cryptology 18, 2005, plus signatures, which name the cheat.) Security: however many
-parties are malicious, none can make another look guilty without forging its signature. Nothing of this is secret.
+computation without agreement", J. Cryptology 18, 2005, plus signatures, which name the cheat.) The signature of a share
+covers the commitment as well, so that an opening to which its dealer had not committed is proven in the same way; a message
+of round 2 without such a signature proves no more than silence. Security: however many parties are malicious, none can make
+another look guilty without forging its signature. No proof shows anything that is secret in a session which has not failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from attrs import frozen
 
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet.mpc.aborts import DkgAbort, Reason
 from dan_async.devnet.mpc.dkg import DkgParty, check_complaint
-from dan_async.devnet.mpc.dkg_messages import CommitmentMessage, EchoMessage, Session
+from dan_async.devnet.mpc.dkg_messages import CommitmentMessage, EchoMessage, Session, ShareMessage, is_signed
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.errors import InvalidFieldError, ProtocolError
@@ -57,18 +60,23 @@ def check_evidence(session: Session, evidence: bytes) -> int | None:
     if evidence[:1] != _PROOF:
         return check_complaint(evidence, session)
     try:
-        one, other = (_Signed.decode(part) for part in split_parts(evidence[1:], 2))
-        senders = {CommitmentMessage.decode(it.message, session.context).sender for it in (one, other)}
+        one, other = (_commitment(session, part) for part in split_parts(evidence[1:], 2))
     except (InvalidFieldError, ProtocolError):
         return None
-    sender = senders.pop()
-    is_proof = (
-        not senders
-        and one.message != other.message
-        and one.is_signed(session, sender)
-        and other.is_signed(session, sender)
-    )
-    return sender if is_proof else None
+    return one[0] if one[0] == other[0] and one[1] != other[1] else None
+
+
+def _commitment(session: Session, data: bytes) -> tuple[int, bytes]:
+    """Return who signed a commitment in a message of round 1, or along with a share, and the commitment."""
+    with suppress(InvalidFieldError):
+        share = ShareMessage.decode(data, session.context)
+        if is_signed(share, session):
+            return share.sender, share.commitment
+    signed = _Signed.decode(data)
+    message = CommitmentMessage.decode(signed.message, session.context)
+    if not signed.is_signed(session, message.sender):
+        raise InvalidFieldError("commitment", "is not signed by its sender")
+    return message.sender, message.commitment
 
 
 class CommitmentBook:
@@ -94,6 +102,16 @@ class CommitmentBook:
         if bad:
             raise DkgAbort(Reason.MALFORMED_MESSAGE, bad)
         return {index: self._entries[index].message for index in bodies}
+
+    def verify(self, party: DkgParty, openings: Mapping[int, bytes], shares: Mapping[int, bytes]) -> bytes:
+        """Take round 3's step; of an opening that its dealer signed and had not committed to, find the proof."""
+        try:
+            return party.verify(openings, shares)
+        except DkgAbort as abort:
+            if abort.complaint is None:
+                proofs = (self._proof(dealer, shares[dealer]) for dealer in abort.culprits)
+                abort.complaint = next(filter(None, proofs), None)
+            raise
 
     def echo(self, echo: bytes) -> bytes:
         return join_parts((echo, *(self._entries[index].encode() for index in self._indices)))

@@ -109,7 +109,8 @@ def evaluate_in_exponent(commitments: Sequence[Point], at: int) -> Point | None:
 
 def share_matches(commitments: Sequence[Point], index: int, share: int) -> bool:
     """Return whether the share is the committed polynomial's value at an index: share·G = Σ index^k·F_k."""
-    return share != 0 and base_multiply(share) == evaluate_in_exponent(commitments, index)
+    expected = evaluate_in_exponent(commitments, index)
+    return share != 0 and expected is not None and base_multiply(share) == expected
 
 
 def add_commitments(vectors: Sequence[CommitmentVector]) -> CommitmentVector | None:
@@ -149,10 +150,11 @@ def is_valid_proof(proof: bytes, public: Point, *, context: bytes) -> bool:
 # --- shares of zero ---------------------------------------------------------------------------------------------------
 
 
-def zero_share(index: int, seeds: Mapping[int, bytes], context: bytes) -> int:
-    """Return this party's share of zero among those it has seeds in common with; all have the same context."""
-    share = 0
-    for other, seed in seeds.items():
-        term = hash_to_scalar("dan-ecdsa/1 zero share", context, seed)
-        share += term if index < other else -term
-    return share % ORDER
+def zero_shares(index: int, seeds: Mapping[int, bytes], context: bytes) -> dict[int, int]:
+    """
+    Return the parts of this party's share of zero, by the party that has the same with the other sign; all have one context.
+
+    The share is their sum.
+    """
+    terms = {other: hash_to_scalar("dan-ecdsa/1 zero share", context, seed) for other, seed in seeds.items()}
+    return {other: (term if index < other else -term) % ORDER for other, term in terms.items()}

@@ -261,15 +261,17 @@ def _stages() -> tuple[tuple[int, int], ...]:
     return tuple(stages)
 
 
+#: After all swaps, column j is in row j mod 128, within the block of 128 columns that it was in.
+_COLUMN_STARTS = [ROW_BYTES * (j % TRANSFERS) + _COLUMN_BYTES * (j // TRANSFERS) for j in range(ROW_BITS)]
+
+
 def transpose(matrix: int, columns: int) -> list[bytes]:
     """Return the first columns, 16 bytes each, by swapping ever larger blocks (Hacker's Delight, section 7-3)."""
     for shift, mask in _stages():
         swapped = (matrix >> shift ^ matrix) & mask
         matrix ^= swapped | swapped << shift
     data = matrix.to_bytes(_MATRIX_BYTES, "little")
-    # Column j is now in row j mod 128, within the block of 128 columns that it was in.
-    starts = (ROW_BYTES * (j % TRANSFERS) + _COLUMN_BYTES * (j // TRANSFERS) for j in range(columns))
-    return [data[start : start + _COLUMN_BYTES] for start in starts]
+    return [data[start : start + _COLUMN_BYTES] for start in _COLUMN_STARTS[:columns]]
 
 
 # --- linear hashing over GF(2^208), for the consistency check ---------------------------------------------------------

@@ -4,22 +4,39 @@ Threshold ECDSA in three rounds: t signers, any t of the n, from the shares that
 DKLs23 (Doerner, Kondi, Lee, shelat, "Threshold ECDSA in three rounds", ePrint 2023/765), Protocol 3.6. With λ_i the Lagrange
 coefficient of signer i, ζ_i its share of zero and a_i = λ_i·x_i + ζ_i (so that a = Σa_i is the key): signer i draws a nonce
 r_i and a mask φ_i, and multiplies r_i and a_i with every other signer's random χ (``vole``). The results are shares u_i
-of r·φ and v_i of a·φ, for r = Σr_i and φ = Σφ_i. With w_i = h·φ_i + R_x·v_i, s = Σw_i / Σu_i = (h + R_x·a)/r. Nobody ever
-holds the key, the nonce, or the mask.
+of r·φ and v_i of a·φ, for r = Σr_i and φ = Σφ_i. When the digest h is known, the nonce becomes r' = r + δ, for a public δ
+that is a hash of it (``protocols.node.nonce_shift``). With u'_i = u_i + δ·φ_i and w_i = h·φ_i + R'_x·v_i,
+s = Σw_i / Σu'_i = (h + R'_x·a)/r'. Nobody ever holds the key, the nonce, or the mask.
 
 Adversary: static, malicious, up to t - 1 of the n parties, in the random-oracle model under the computational
 Diffie-Hellman assumption; security with abort, not robustness. The checks that the multiplied numbers are those behind
-R_i and A_i (here ``Γ``) name the culprit, as do those of the extension and the vector OLE, whose failure bans it. Key
-shares that do not add up name one only where there is one other signer. The client puts the shares of s together, and
-checks the signature (``nodes.signature_shares``).
+R_i and A_i (here ``Γ``) name the culprit, as do those of the extension and the vector OLE, whose failure bans it. The
+client puts the shares of s together, and checks the signature (``nodes.signature_shares``).
 
-Two things go beyond the paper: A_i is committed to along with R_i, and round 2 carries a hash of all commitments, so that
-nobody opens different values to different signers unnoticed. Which t parties sign is fixed from the start.
+Five things go beyond the paper. A_i is committed to along with R_i, operators sign their commitments, and round 2 carries
+all of them: nobody opens different values to different signers unnoticed, and two commitments that one has signed show who
+it was. ζ_i is a sum of parts that two signers have in common, each of which round 2 has as a point: where the key shares do
+not add up, they show a signer whose A_i is wrong, or to its partner that it does not say what both know. Which t parties
+sign is fixed from the start. Presignatures are re-randomised (Groth and Shoup, EUROCRYPT 2022, section 6): R is known before
+the digest is, and a digest chosen by R would cost ECDSA much of its security margin. And each signer publishes commitments,
+by which anyone can tell whose share is wrong. These and the points of ζ_i are our own addition, and heuristic: DKLs23's
+proof does not cover them.
 
-Rounds 1 and 2 need no digest; they leave a ``Presignature``, which fixes the nonce before the digest is known. That
-costs ECDSA some security margin, which matters for signers of a great many presignatures at a time (Groth and Shoup,
-EUROCRYPT 2022, section 6): keep few in stock. Used for two digests, one presignature gives the key away. So it signs once,
-and has no form in which it could be stored: it does not outlive the process.
+The commitments of signer i are Φ_i = φ_i·G, U_i = u_i·G and V_i = v_i·G, and for each other signer j the points
+
+    P_ij = ψ_ji·R_i - ψ_ij·R_j + Γu_ij - Γu_ji    and    Q_ij = ψ_ji·A_i - ψ_ij·A_j + Γv_ij - Γv_ji
+
+of round 2, where ψ_ij and Γ_ij are what i sent to j, Γu for R_i and Γv for A_i. As c_ij + d_ji = r_i·χ_ji and ψ_ij = φ_i -
+χ_ij, U_i - Σ_j P_ij is φ_i·R and V_i - Σ_j Q_ij is φ_i·Y, for the key Y = a·G. A proof of equal logarithms (D. Chaum and T.
+P. Pedersen, CRYPTO '92, section 3.2, with Fiat-Shamir) shows that both are the φ_i of Φ_i. And P_ij = -P_ji, Q_ij = -Q_ji,
+since both sides know all of it. So where the proofs and these equations hold, ΣU_i = φ·R and ΣV_i = φ·Y; and where each
+u'_i·G = U_i + δ·Φ_i and w_i·G = h·Φ_i + R'_x·V_i besides, the shares make the signature. A wrong share, or a wrong proof, is
+that signer's own contradiction; where P_ij and -P_ji differ, one of the two lies. An honest signer contradicts neither
+itself nor another honest one. The points show φ·R and φ·Y, and so, with Σu', multiples of G by r'^-1 and a·r'^-1: nothing
+that is known to be of use to anybody, but more than a signature shows.
+
+Rounds 1 and 2 need no digest; they leave a ``Presignature``. Used for two digests, one presignature gives the key away. So
+it signs once, and has no form in which it could be stored: it does not outlive the process.
 """
 
 from __future__ import annotations
@@ -41,6 +58,7 @@ from dan_async.crypto.curve import (
     multiply,
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
+from dan_async.crypto.signature import recover_address
 from dan_async.devnet.mpc.aborts import (
     PairAbort,
     ProtocolStateError,
@@ -49,16 +67,19 @@ from dan_async.devnet.mpc.aborts import (
     Stepwise,
     step,
 )
-from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_share
+from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_shares
 from dan_async.devnet.mpc.framing import (
     NONCE_BYTES,
     POINT_BYTES,
+    SIGNATURE_BYTES,
     Digest,
     EncodedPoint,
     EncodedScalar,
     Message,
     Nonce,
+    Signature,
     check_session_id,
+    counted,
     fixed,
 )
 from dan_async.devnet.mpc.key_share import KeyShare
@@ -66,12 +87,16 @@ from dan_async.devnet.mpc.ot import EXTENSION_BYTES
 from dan_async.devnet.mpc.pairwise_setup import PairState, refuse_banned
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send
 from dan_async.errors import InvalidFieldError
+from dan_async.protocols.node import (
+    nonce_shift,
+    presignature_id,
+    proof_challenge,
+    shift_nonce,
+)
+from dan_async.types import OperatorAddress
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
-
-#: As recipient: all other signers.
-ALL = 0
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -85,6 +110,8 @@ class CommitMessage(Message):
 
     setup_id: Digest
     commitment: Digest
+    #: The sender's operator's, over the commitment.
+    signature: Signature
     vole: Annotated[bytes, fixed(EXTENSION_BYTES)]
 
 
@@ -94,8 +121,10 @@ class MultiplyMessage(Message):
 
     KIND = 18
 
-    #: Hash of all commitments.
-    echo: Digest
+    #: Every signer's commitment and signature, ascending, as the sender has got them.
+    commitments: Annotated[tuple[bytes, ...], counted(DIGEST_BYTES + SIGNATURE_BYTES)]
+    #: The parts of the sender's share of zero as points, one for each other signer, ascending.
+    zeros: Annotated[tuple[bytes, ...], counted(POINT_BYTES)]
     nonce: Nonce
     nonce_point: EncodedPoint
     key_point: EncodedPoint
@@ -108,24 +137,13 @@ class MultiplyMessage(Message):
         return "MultiplyMessage(***)"
 
 
-@frozen(kw_only=True)
-class SignMessage(Message):
-    """Round 3, the same for all: the sender's shares of numerator and denominator of s."""
-
-    KIND = 19
-
-    digest: Digest
-    u: EncodedScalar
-    w: EncodedScalar
-
-
 @frozen
 class Envelope:
     """The header of a message: the session's context, and the indices of sender and recipient."""
 
     context: bytes
     sender: int
-    recipient: int = ALL
+    recipient: int
 
     def seal(self, message: Message) -> bytes:
         return message.encode(self._prefix)
@@ -162,7 +180,8 @@ class SigningParty(Stepwise):
     One signer of one signature.
 
     Mappings of messages are as for ``DkgParty``. No two signatures have one session id; the signers are exactly t parties,
-    and there is a set-up with each of the others.
+    and there is a set-up with each of the others. *operators* are those of all parties of the key, in order; *sign* signs a
+    digest as this party's.
     """
 
     PROTOCOL = "Signing"
@@ -176,6 +195,8 @@ class SigningParty(Stepwise):
         session_id: bytes,
         share: KeyShare,
         signers: Sequence[int],
+        operators: Sequence[OperatorAddress],
+        sign: Callable[[bytes], bytes],
         pairs: Mapping[int, PairState],
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
@@ -191,6 +212,8 @@ class SigningParty(Stepwise):
         self._pairs = {i: pairs[i] for i in self._others}
         refuse_banned(self._pairs)
         self._share, self._index, self._entropy = share, share.index, entropy
+        self._operators = {i: operators[i - 1] for i in self._signers}
+        self._sign = sign
         self._context = tagged_hash(
             "dan-ecdsa/1 signing",
             session_id,
@@ -200,6 +223,8 @@ class SigningParty(Stepwise):
         )
         self._nonce = self._mask = self._key = 0
         self._opening = b""
+        self._zeros: dict[int, int] = {}
+        #: With signatures.
         self._commitments: dict[int, bytes] = {}
         self._receivers: dict[int, VoleReceiver] = {}
         self._sent: dict[int, tuple[int, ...]] = {}
@@ -212,15 +237,15 @@ class SigningParty(Stepwise):
         """Round 1: draw nonce and mask, commit to R_i and A_i, start the multiplications as receiver."""
         refuse_banned(self._pairs)  # here and below: another session may have banned one since
         self._nonce, self._mask = random_scalar(self._entropy), random_scalar(self._entropy)
+        seeds = {i: pair.common_seed for i, pair in self._pairs.items()}
+        self._zeros = zero_shares(self._index, seeds, self._context)
         coefficient = lagrange_coefficients(self._signers)[self._signers.index(self._index)]
-        zero = zero_share(
-            self._index, {i: pair.common_seed for i, pair in self._pairs.items()}, self._context
-        )
-        self._key = (coefficient * self._share.secret_share + zero) % ORDER
+        self._key = (coefficient * self._share.secret_share + sum(self._zeros.values())) % ORDER
         points = encode(base_multiply(self._nonce)) + encode(base_multiply(self._key))
         self._opening = self._entropy(NONCE_BYTES) + points
         commitment = self._commitment(self._index, self._opening)
-        self._commitments[self._index] = commitment
+        signature = self._sign(self._signed(self._index, commitment))
+        self._commitments[self._index] = commitment + signature
         messages = {}
         for other, pair in self._pairs.items():
             receiver = VoleReceiver(
@@ -231,7 +256,9 @@ class SigningParty(Stepwise):
             )
             self._receivers[other] = receiver
             messages[other] = Envelope(self._context, self._index, other).seal(
-                CommitMessage(setup_id=pair.setup_id, commitment=commitment, vole=receiver.message)
+                CommitMessage(
+                    setup_id=pair.setup_id, commitment=commitment, signature=signature, vole=receiver.message
+                )
             )
         return messages
 
@@ -241,20 +268,20 @@ class SigningParty(Stepwise):
         refuse_banned(self._pairs)
         received = from_all_others(self._index, self._signers, messages)
         replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
-        echo, psi = self._commitments_hash(), {}
-        for other, receiver in self._receivers.items():
-            psi[other] = scalar_to_bytes((self._mask - receiver.chi) % ORDER)
+        commitments = tuple(self._commitments[i] for i in self._signers)
+        zeros = tuple(encode(base_multiply(self._zeros[i])) for i in self._others)
         nonce, points = self._opening[:NONCE_BYTES], self._opening[NONCE_BYTES:]
         return {
             other: Envelope(self._context, self._index, other).seal(
                 MultiplyMessage(
-                    echo=echo,
+                    commitments=commitments,
+                    zeros=zeros,
                     nonce=nonce,
                     nonce_point=points[:POINT_BYTES],
                     key_point=points[POINT_BYTES:],
                     gamma_u=encode(base_multiply(self._sent[other][0])),
                     gamma_v=encode(base_multiply(self._sent[other][1])),
-                    psi=psi[other],
+                    psi=scalar_to_bytes((self._mask - self._receivers[other].chi) % ORDER),
                     vole=reply,
                 )
             )
@@ -267,27 +294,30 @@ class SigningParty(Stepwise):
         refuse_banned(self._pairs)
         received = from_all_others(self._index, self._signers, messages)
         opened = self._for_each_other(lambda other: self._open(other, received[other]))
-        # Before any check that bans, and blaming nobody: after a restart, a reply may answer this party's earlier self.
-        if any(message.echo != self._commitments_hash() for message, _, _ in opened.values()):
-            raise SigningAbort(SigningReason.EQUIVOCATION)
+        self._compare({other: message.commitments for other, (message, _, _) in opened.items()})
         products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
-        key_points = [key_point for _, _, key_point in opened.values()]
-        total = add([base_multiply(self._key), *key_points])
+        total = add([base_multiply(self._key), *(product.points[1] for product in products.values())])
         if total is None or encode(total) != self._share.public_key:
-            raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._only_other())
-        nonce_point = add([base_multiply(self._nonce), *(point for _, point, _ in opened.values())])
-        if nonce_point is None or not 0 < int.from_bytes(encode(nonce_point)[1:], "big") < ORDER:
+            points = {other: key_point for other, (_, _, key_point) in opened.items()}
+            zeros = {other: message.zeros for other, (message, _, _) in opened.items()}
+            raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._wrong_key_shares(points, zeros))
+        nonce_point = add([base_multiply(self._nonce), *(product.points[0] for product in products.values())])
+        mask = self._mask + sum(product.psi for product in products.values())
+        u, v = (
+            (number * mask + sum(self._sent[i][k] + product.parts[k] for i, product in products.items()))
+            % ORDER
+            for k, number in enumerate((self._nonce, self._key))
+        )
+        if nonce_point is None or not u or not v:
             raise SigningAbort(SigningReason.DEGENERATE_NONCE)
-        mask = self._mask + sum(psi for psi, _, _ in products.values())
-        u = self._nonce * mask + sum(self._sent[i][0] + product[1] for i, product in products.items())
-        v = self._key * mask + sum(self._sent[i][1] + product[2] for i, product in products.items())
         presignature = Presignature(
             id=self._context,
-            index=self._index,
             signers=self._signers,
+            operators=tuple(self._operators.values()),
             public_key=self._share.public_key,
             nonce_point=encode(nonce_point),
-            secrets=[(self._mask, u % ORDER, v % ORDER)],
+            commitments=self._commit_to(u, v, products, (nonce_point, total)),
+            secrets=[(self._mask, u, v)],
             pairs=self._pairs,
         )
         self._forget()
@@ -296,6 +326,7 @@ class SigningParty(Stepwise):
     def _forget(self) -> None:
         self._nonce = self._mask = self._key = 0
         self._opening = b""
+        self._zeros = {}
         self._receivers = {}
         self._sent = {}
 
@@ -317,9 +348,58 @@ class SigningParty(Stepwise):
                 raise SigningAbort(faults[culprits[0]][0], culprits, ban=ban)
         return done
 
-    def _only_other(self) -> tuple[int, ...]:
-        """Where nobody can be named, somebody can if there is one other signer: this party knows that it is honest."""
-        return self._others if len(self._others) == 1 else ()
+    def _compare(self, lists: Mapping[int, tuple[bytes, ...]]) -> None:
+        """Check that all signers have got the same commitments; a signature shows who committed to two, or made one up."""
+        culprits, differ = set(), False
+        for other, entries in lists.items():
+            if len(entries) != len(self._signers):
+                raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,))
+            for signer, entry in zip(self._signers, entries, strict=True):
+                if entry == self._commitments[signer]:
+                    continue
+                is_signed = self._is_signed(signer, entry)
+                if not is_signed or entry[:DIGEST_BYTES] != self._commitments[signer][:DIGEST_BYTES]:
+                    differ = True
+                    culprits.add(signer if is_signed else other)
+        if differ:
+            # This party's own signature is its earlier self's, before a restart: that is nobody's fault.
+            raise SigningAbort(SigningReason.EQUIVOCATION, sorted(culprits - {self._index}))
+
+    def _is_signed(self, signer: int, entry: bytes) -> bool:
+        digest, signature = self._signed(signer, entry[:DIGEST_BYTES]), entry[DIGEST_BYTES:]
+        try:
+            found: str = recover_address(digest, signature)
+            return found == self._operators[signer]
+        except InvalidFieldError:
+            return False
+
+    def _wrong_key_shares(
+        self, points: Mapping[int, Point], zeros: Mapping[int, tuple[bytes, ...]]
+    ) -> list[int]:
+        """
+        Return the signers whose A is not λ·X and their parts of the share of zero, or whose part is not minus this party's.
+
+        Two others whose parts for each other do not cancel out know themselves which of them lies.
+        """
+        culprits = []
+        coefficients = lagrange_coefficients(self._signers)
+        for other, encoded in zeros.items():
+            partners = [i for i in self._signers if i != other]
+            coefficient = coefficients[self._signers.index(other)]
+            share = multiply(decode(self._share.public_shares[other - 1]), coefficient)
+            try:
+                total = add([share, *map(decode, encoded)])
+            except InvalidFieldError:
+                total = None
+            mine = encode(base_multiply(-self._zeros[other]))
+            if (
+                len(encoded) != len(partners)
+                or encoded[partners.index(self._index)] != mine
+                or total is None
+                or total != points[other]
+            ):
+                culprits.append(other)
+        return culprits
 
     def _pair_context(self, pair: PairState, *, receiver: int) -> bytes:
         return tagged_hash("dan-ecdsa/1 signing pair", self._context, pair.setup_id, receiver)
@@ -327,9 +407,35 @@ class SigningParty(Stepwise):
     def _commitment(self, index: int, opening: bytes) -> bytes:
         return tagged_hash("dan-ecdsa/1 nonce commitment", self._context, index, opening)
 
-    def _commitments_hash(self) -> bytes:
-        parts = (self._commitments[i] for i in self._signers)
-        return tagged_hash("dan-ecdsa/1 commitments", self._context, *parts)
+    def _signed(self, index: int, commitment: bytes) -> bytes:
+        """Return what the operator signs of a commitment."""
+        return tagged_hash("dan-ecdsa/1 signed commitment", self._context, index, commitment)
+
+    def _commit_to(
+        self, u: int, v: int, products: Mapping[int, _Product], bases: tuple[Point, Point]
+    ) -> bytes:
+        """Put the commitments together; the bases of the proof are R and Y, besides G."""
+        found = [base_multiply(number) for number in (self._mask, u, v)]
+        for other in self._others:
+            product = products[other]
+            for k, own in enumerate((self._nonce, self._key)):
+                # As Γ_ij = c·G and Γ_ji = χ·R_j - d·G, P_ij is (ψ_ji·r_i + c + d)·G - φ_i·R_j; Q_ij likewise.
+                known = (product.psi * own + self._sent[other][k] + product.parts[k]) % ORDER
+                term = known and add([base_multiply(known), multiply(product.points[k], -self._mask)])
+                if not term:
+                    raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+                found.append(term)
+        points = b"".join(map(encode, found))
+        nonce, public_key, nonce_point = random_scalar(self._entropy), encode(bases[1]), encode(bases[0])
+        challenge = proof_challenge(
+            presignature_id=presignature_id(self._context, nonce_point),
+            public_key=public_key,
+            nonce_point=nonce_point,
+            points=points,
+            announcements=[base_multiply(nonce), *(multiply(base, nonce) for base in bases)],
+        )
+        response = (nonce + int.from_bytes(challenge, "big") * self._mask) % ORDER
+        return points + challenge + scalar_to_bytes(response)
 
     def _send_to(self, other: int, data: bytes) -> bytes:
         message = Envelope(self._context, other, self._index).open(CommitMessage, data)
@@ -337,7 +443,9 @@ class SigningParty(Stepwise):
         if message.setup_id != pair.setup_id:
             # An honest mistake, of a store that has lost or kept too much: it must not look like a failed check.
             raise SigningAbort(SigningReason.SETUP_MISMATCH, (other,))
-        self._commitments[other] = message.commitment
+        self._commitments[other] = message.commitment + message.signature
+        if not self._is_signed(other, self._commitments[other]):
+            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,))
         reply, self._sent[other] = send(
             pair.sender,
             (self._nonce, self._key),
@@ -351,13 +459,13 @@ class SigningParty(Stepwise):
     def _open(self, other: int, data: bytes) -> tuple[MultiplyMessage, Point, Point]:
         message = Envelope(self._context, other, self._index).open(MultiplyMessage, data)
         opening = message.nonce + message.nonce_point + message.key_point
-        if self._commitment(other, opening) != self._commitments[other]:
+        if self._commitment(other, opening) != self._commitments[other][:DIGEST_BYTES]:
             raise SigningAbort(SigningReason.COMMITMENT_MISMATCH, (other,))
         return message, _point(other, message.nonce_point), _point(other, message.key_point)
 
     def _receive_from(
         self, other: int, message: MultiplyMessage, nonce_point: Point, key_point: Point
-    ) -> tuple[int, int, int]:
+    ) -> _Product:
         """Finish one multiplication and check that its inputs are those that the other signer committed to."""
         receiver = self._receivers[other]
         products = receiver.finish(message.vole)
@@ -367,13 +475,23 @@ class SigningParty(Stepwise):
         )
         for point, gamma, product, reason in checks:
             # χ·R - Γ = d·G, as χ·R = Γ + d·G
-            if add([_point(other, gamma), base_multiply(product)]) != multiply(point, receiver.chi):
+            total = add([_point(other, gamma), base_multiply(product)])
+            if total is None or total != multiply(point, receiver.chi):
                 raise SigningAbort(reason, (other,))
         try:
             psi = scalar_from_bytes("psi", message.psi)
         except InvalidFieldError:
             raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,)) from None
-        return psi, products[0], products[1]
+        return _Product(psi=psi, parts=products, points=(nonce_point, key_point))
+
+
+@frozen(kw_only=True, repr=False)
+class _Product:
+    """The result of one multiplication in which this party received: ψ, d_u and d_v, and the other's R and A."""
+
+    psi: int
+    parts: tuple[int, ...]
+    points: tuple[Point, Point]
 
 
 def _point(other: int, data: bytes) -> Point:
@@ -393,19 +511,25 @@ class Presignature:
     #: 32 bytes that all of its signers know it by.
     id: bytes
     signers: tuple[int, ...]
+    operators: tuple[OperatorAddress, ...]  # theirs
     public_key: bytes
     #: R, 33 bytes.
     nonce_point: bytes
-    _index: int
+    commitments: bytes
     #: mask, u and v, until it is spent.
     _secrets: list[tuple[int, int, int]]
     _pairs: Mapping[int, PairState]
 
     def __repr__(self) -> str:
-        return f"Presignature(id={self.id.hex()[:16]}, index={self._index}, spent={self.is_spent})"
+        return f"Presignature(id={self.id.hex()[:16]}, signers={self.signers}, spent={self.is_spent})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a presignature signs once, so it can be neither copied nor pickled")
+
+    @property
+    def name(self) -> bytes:
+        """The 32 bytes of its id on the wire, which binds it to R."""
+        return presignature_id(self.id, self.nonce_point)
 
     @property
     def is_spent(self) -> bool:
@@ -414,8 +538,8 @@ class Presignature:
     def discard(self) -> None:
         self._secrets.clear()
 
-    def sign(self, digest: bytes) -> bytes:
-        """Round 3: return the message for every other signer. Works once, for one digest, which the caller allows."""
+    def sign(self, digest: bytes) -> tuple[int, int]:
+        """Round 3: return u' and w. Works once, for one digest, which the caller allows."""
         if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
             raise InvalidFieldError("digest", f"must be {DIGEST_BYTES} bytes")
         refuse_banned(self._pairs)
@@ -425,7 +549,14 @@ class Presignature:
             raise ProtocolStateError(
                 "This presignature is spent", hint="Make a new one for each signature"
             ) from None
-        r = int.from_bytes(self.nonce_point[1:], "big")
-        w = (int.from_bytes(digest, "big") * mask + r * v) % ORDER
-        message = SignMessage(digest=digest, u=scalar_to_bytes(u), w=scalar_to_bytes(w))
-        return Envelope(self.id, self._index).seal(message)
+        shift = nonce_shift(
+            presignature_id=self.name,
+            public_key=self.public_key,
+            digest=digest,
+            signers=self.operators,
+        )
+        shifted = shift_nonce(self.nonce_point, shift)
+        if shifted is None:
+            raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+        w = int.from_bytes(digest, "big") * mask + int.from_bytes(shifted[1:], "big") * v
+        return (u + shift * mask) % ORDER, w % ORDER

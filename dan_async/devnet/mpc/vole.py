@@ -17,10 +17,11 @@ bit, so it bans the pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import shake_128, shake_256
 from operator import mul
+from struct import iter_unpack
 from typing import Annotated
 
 from attrs import frozen
@@ -67,25 +68,37 @@ class _Reply(Record):
     digest: Digest
 
 
-def _scalars(data: bytes, start: int = 0, step: int = SCALAR_BYTES) -> _Row:
-    return [int.from_bytes(data[i : i + SCALAR_BYTES], "big") for i in range(start, len(data), step)]
+# What follows is most of the time of a presignature: hence ``map``, and ``to_bytes`` where ``scalar_to_bytes`` would do.
+
+
+def _scalars(data: bytes, width: int = 1) -> list[_Row]:
+    """Read numbers that stand in groups of so many: a row for each place in the group."""
+    groups = iter_unpack(f"{SCALAR_BYTES}s" * width, data)
+    return [list(map(int.from_bytes, row)) for row in zip(*groups, strict=True)]
+
+
+def _pack(values: Iterable[int]) -> bytes:
+    return b"".join([(value % ORDER).to_bytes(SCALAR_BYTES, "big") for value in values])
 
 
 @lru_cache(maxsize=128)
 def gadget_vector(context: bytes) -> tuple[int, ...]:
     """Return the public gadget vector, 416 uniform scalars of nobody's choosing: both had a hand in the context."""
     seed = tagged_hash("dan-ecdsa/1 gadget", context)
-    return tuple(scalar % ORDER for scalar in _scalars(shake_256(seed).digest(BATCH * SCALAR_BYTES)))
+    (row,) = _scalars(shake_256(seed).digest(BATCH * SCALAR_BYTES))
+    return tuple(scalar % ORDER for scalar in row)
 
 
 def _masks(salt: bytes, strings: Sequence[bytes]) -> list[_Row]:
     """Hash the strings to ``_WIDTH`` numbers of 256 bits each; modulo the order they are 2^-127 close to uniform."""
     length = _WIDTH * SCALAR_BYTES
     data = b"".join(
-        shake_128(salt + position + string).digest(length)
-        for position, string in zip(_POSITIONS, strings, strict=True)
+        [
+            shake_128(salt + position + string).digest(length)
+            for position, string in zip(_POSITIONS, strings, strict=True)
+        ]
     )
-    return [_scalars(data, k * SCALAR_BYTES, length) for k in range(_WIDTH)]
+    return _scalars(data, _WIDTH)
 
 
 def _salt(context: bytes, message: bytes, nonce: bytes) -> bytes:
@@ -104,8 +117,7 @@ def _combine(rows: Sequence[_Row], thetas: Sequence[int]) -> list[int]:
 
 
 def _check_hash(salt: bytes, combined: Sequence[int]) -> bytes:
-    joined = b"".join(scalar_to_bytes(value % ORDER) for value in combined)
-    return tagged_hash("dan-ecdsa/1 vole check rows", salt, joined)
+    return tagged_hash("dan-ecdsa/1 vole check rows", salt, _pack(combined))
 
 
 def _inner_product(gadget: Sequence[int], row: _Row) -> int:
@@ -129,7 +141,7 @@ class VoleReceiver:
     def finish(self, reply: bytes) -> tuple[int, ...]:
         """Check the sender's message and return d_1 and d_2; if the check fails, the abort bans the pair."""
         message = unpack(_Reply, reply)
-        eta, values = int.from_bytes(message.eta, "big"), _scalars(message.corrections)
+        eta, (values,) = int.from_bytes(message.eta, "big"), _scalars(message.corrections)
         if max(eta, *values) >= ORDER:
             raise PairAbort(PairReason.MALFORMED_MESSAGE)
         salt = _salt(self._context, self.message, message.nonce)
@@ -163,9 +175,10 @@ def send(
     rows = _masks(salt, zeros)
     row_inputs = (*inputs, random_scalar(entropy))
     corrections = b"".join(
-        scalar_to_bytes((zero - one + value) % ORDER)
-        for zero_row, one_row, value in zip(rows, _masks(salt, ones), row_inputs, strict=True)
-        for zero, one in zip(zero_row, one_row, strict=True)
+        [
+            _pack([zero - one + value for zero, one in zip(zero_row, one_row, strict=True)])
+            for zero_row, one_row, value in zip(rows, _masks(salt, ones), row_inputs, strict=True)
+        ]
     )
     thetas = _thetas(salt, corrections)
     eta = (row_inputs[INPUTS] + sum(map(mul, thetas, inputs))) % ORDER

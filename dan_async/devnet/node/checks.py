@@ -36,7 +36,7 @@ from dan_async.protocols.node import (
     sign_challenge,
 )
 from dan_async.protocols.setups import EphemeralClaim, KeygenSetup, Setup, SigngenSetup, UserAuthentication
-from dan_async.protocols.sign_request import SignRequest
+from dan_async.protocols.sign_request import SignRequest, sign_request_digest
 from dan_async.types import Json, OperatorAddress
 
 KEYGEN = str(Operation.KEYGEN)
@@ -240,13 +240,11 @@ def _check_permissions(text: str | None) -> None:
 
 @frozen(kw_only=True)
 class ReadSign:
-    """A request for signatures whose form is right; nothing else was checked."""
+    """A request for signatures whose form is right; its messages are not read before its signature was checked."""
 
     params: SignParams
     setup: SigngenSetup
     setup_digest: bytes
-    #: In the order of the messages.
-    requests: tuple[SignRequest, ...]
     #: The ephemeral key that says to have asked. Its expiry means nothing.
     claim: EphemeralClaim
     signature: str
@@ -264,20 +262,26 @@ def read_sign(params: SignParams) -> ReadSign:
         assert isinstance(setup, SigngenSetup)
         if setup.sign_alg != "secp256k1":
             raise RefusalError(NodeCode.UNSUPPORTED, "this node signs with secp256k1 keys only")
-        requests = protocol.sign_requests(setup)
     with reading("credentials"):
         claim, signature = protocol.ephemeral_proof(setup, auth)
-    with reading("presignatureIds"):
-        if params.presignature_ids and len(params.presignature_ids) != len(requests):
-            raise InvalidFieldError("presignatureIds", "must be one for each message")
     return ReadSign(
         params=params,
         setup=setup,
         setup_digest=setup_hash(operation=SIGNGEN, revision=params.revision, setup=params.setup),
-        requests=requests,
         claim=claim,
         signature=signature,
     )
+
+
+def read_messages(read: ReadSign) -> tuple[tuple[SignRequest, ...], list[bytes]]:
+    """Read the messages of a request, and hash them: the long part, for those who may use the key."""
+    with reading("setup"):
+        requests = protocol_for(read.params.revision).sign_requests(read.setup)
+    with reading("presignatureIds"):
+        if read.params.presignature_ids and len(read.params.presignature_ids) != len(requests):
+            raise InvalidFieldError("presignatureIds", "must be one for each message")
+    with reading("setup"):
+        return requests, [sign_request_digest(request) for request in requests]
 
 
 def check_signers(record: KeyRecord, signers: tuple[OperatorAddress, ...], operator: OperatorAddress) -> None:

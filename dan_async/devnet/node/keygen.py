@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
+from dan_async._values import from_hex, to_hex
+from dan_async.deadline import cancel_and_wait, wait_for_event
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.checks import KEYGEN, CheckedKeygen, check_owner, check_request, owner_name
 from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry
-from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns, check_same, content_hash
-from dan_async.devnet.node.rpc import RefusalError, refusing
+from dan_async.devnet.node.requests import NonceStore, RequestRuns, check_same, content_hash
+from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
 from dan_async.devnet.peers.keygen import KeygenSession
+from dan_async.devnet.peers.links import PeerLinks
+from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
     Acknowledgement,
+    CertifyParams,
     KeygenClaims,
     KeygenParams,
     Settlement,
@@ -29,14 +37,85 @@ from dan_async.protocols.node import (
     compute_key_id,
     request_ids,
 )
-from dan_async.types import Json, OperatorAddress, RequestId
+from dan_async.types import Clock, Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
 
-#: How many settled requests are remembered, and for how long: nonces given out before are over long before then, and those
-#: given out later go to clients that know what they ask for.
-_MOST_SETTLED = 65_536
+#: For how long settled requests are remembered: nonces given out before are over long before then, and those given out
+#: later go to clients that know what they ask for. And for how long a key generation may still be certified.
 _REMEMBERED_S = 3600.0
+
+#: Names the records of one-shot requests.
+_ONE_SHOT = "oneshot"
+
+#: No address has more than this part of the settled requests that are remembered.
+_ADDRESS_PART = 4
+
+#: Most key generations that wait for a certificate, and how long settling one waits for it, in seconds.
+_MOST_UNFINISHED = 1024
+_LAST_CALL_S = 0.25
+
+
+@define(eq=False, repr=False)
+class _Settled:
+    """
+    The requests under which nothing begins any more, each with the ephemeral key that settled it.
+
+    None is forgotten before its time, else a flood of strangers' questions would make an answer untrue. A full store, and an
+    address that has its part of it, are refused instead.
+    """
+
+    _most: int
+    _clock: Clock
+    #: The address that asked, and the end of its time, by key and first request id; oldest first.
+    _entries: OrderedDict[tuple[bytes, RequestId], tuple[str, float]] = field(factory=OrderedDict, init=False)
+    _by_key: dict[bytes, set[RequestId]] = field(factory=dict, init=False)
+    _by_address: Counter[str] = field(factory=Counter, init=False)
+
+    def put(self, eph_pk: bytes, first: RequestId, address: str) -> None:
+        now = self._clock()
+        while self._entries and next(iter(self._entries.values()))[1] <= now:
+            self._remove(next(iter(self._entries)))
+        known = self._entries.pop((eph_pk, first), None)
+        if known is not None:
+            self._entries[eph_pk, first] = known[0], now + _REMEMBERED_S
+            return
+        most_of_one = max(1, self._most // _ADDRESS_PART)
+        if len(self._entries) >= self._most or self._by_address[address] >= most_of_one:
+            oldest = next(iter(self._entries.values()))
+            raise rate_limited("too many key generations were settled", oldest[1] - now)
+        self._entries[eph_pk, first] = address, now + _REMEMBERED_S
+        self._by_key.setdefault(eph_pk, set()).add(first)
+        self._by_address[address] += 1
+
+    def covers(self, eph_pk: bytes, request_id: RequestId) -> bool:
+        return any(
+            request_id in request_ids(first) and self._clock() < self._entries[eph_pk, first][1]
+            for first in self._by_key.get(eph_pk, ())
+        )
+
+    def _remove(self, entry: tuple[bytes, RequestId]) -> None:
+        eph_pk, first = entry
+        address, _ = self._entries.pop(entry)
+        self._by_address[address] -= 1
+        self._by_key[eph_pk].discard(first)
+        if not self._by_key[eph_pk]:
+            del self._by_key[eph_pk]
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+
+@define(eq=False, repr=False)
+class _Unfinished:
+    """A key generation that may be certified: it is under way, or has failed for want of echoes."""
+
+    checked: CheckedKeygen
+    content: bytes
+    session: KeygenSession
+    forget_at: float
+    #: Held by whoever stores the key or gives it up.
+    lock: asyncio.Lock = field(factory=asyncio.Lock, init=False)
+    is_kept: asyncio.Event = field(factory=asyncio.Event, init=False)
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -44,31 +123,44 @@ class KeygenService:
     """Key generation at one node; ``on_made`` is called with the participants when a key is stored."""
 
     _context: NodeContext
-    _roster: frozenset[OperatorAddress]
+    _links: PeerLinks
     _sessions: PeerSessions
     _ring: KeyRing
     _nonces: NonceStore
     _passkeys: PasskeyRegistry
     _on_made: Callable[[Sequence[OperatorAddress]], None]
-    #: The requests under which nothing begins any more, with the ephemeral key that settled them.
-    _settled: Remembered[tuple[RequestId, bytes], bool] = field(init=False)
+    _settled: _Settled = field(init=False)
     _runs: RequestRuns[Acknowledgement] = field(init=False)
+    _unfinished: OrderedDict[RequestId, _Unfinished] = field(factory=OrderedDict, init=False)  # oldest first
+    #: The certificates that are being looked at: one of each peer for each request at a time.
+    _taking: dict[tuple[RequestId, OperatorAddress], asyncio.Task[None]] = field(factory=dict, init=False)
+    #: The sessions of one-shot requests, which no nonce keeps from coming again.
+    _one_shots: set[bytes] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._settled = Remembered(most=_MOST_SETTLED, keep_s=_REMEMBERED_S, clock=self._context.clock)
+        self._settled = _Settled(self._context.limits.max_settled, self._context.clock)
         most = self._context.limits.max_keygens
         self._runs = RequestRuns(self._context, "key generations", most=most)
 
     async def keygen(self, params: KeygenParams) -> Acknowledgement:
         """Take part in making a key, or say again what came of it."""
         content = content_hash(params)
+        unfinished = self._unfinished.get(params.request_id)
+        if unfinished is not None:
+            async with unfinished.lock:  # a certificate may be finishing an earlier attempt right now
+                pass
         record = self._ring.by_request(params.request_id)
         if record is not None:
             check_same(record.content, content)
             return record.acknowledgement
         return await self._runs.run(params.request_id, content, lambda: self._begin(params, content))
 
-    async def settle(self, params: dict[str, Json]) -> Json:
+    def load(self) -> None:
+        """Read which one-shot requests this node has worked on. Blocks."""
+        kinds = (name.rpartition("-") for name in self._context.store.names())
+        self._one_shots = {bytes.fromhex(session_id) for kind, _, session_id in kinds if kind == _ONE_SHOT}
+
+    async def settle(self, params: dict[str, Json], address: str) -> Json:
         """Answer a client that was cut off: what came of its request, and that nothing more will come of it."""
         asked = decode(SettleParams, params)
         if not asked.is_signed_for(self._context.identity.operator):
@@ -77,43 +169,144 @@ class KeygenService:
             )
         ids = request_ids(asked.request_id)
         # First nothing new may begin, then what has begun must end: so the answer stays true.
-        for request_id in ids:
-            self._settled.put((request_id, asked.eph_pk), True)
+        self._settled.put(asked.eph_pk, asked.request_id, address)
         for request_id in ids:
             await self._runs.wait_for(request_id)
+            unfinished = self._unfinished.get(request_id)
+            if unfinished is not None and unfinished.checked.claim.eph_pk == asked.eph_pk:
+                await self._give_up(request_id, unfinished)
         records = (self._ring.by_request(request_id) for request_id in ids)
         found = (r.acknowledgement for r in records if r is not None and r.claim.eph_pk == asked.eph_pk)
         return to_json(Settlement(acknowledgements=tuple(found)))
 
+    async def certify(self, params: dict[str, Json]) -> Json:
+        """Finish a key generation by a certificate that a client brings, and acknowledge the key."""
+        asked = decode(CertifyParams, params)
+        await self._take(asked.request_id, asked.certificate)
+        await self._runs.wait_for(asked.request_id)
+        record = self._ring.by_request(asked.request_id)
+        if record is None or record.acknowledgement.certificate != asked.certificate:
+            raise RefusalError(
+                NodeCode.KEYGEN_FAILED,
+                "no key generation is waiting for this certificate",
+                data={"culprits": []},
+            )
+        return to_json(record.acknowledgement)
+
+    def on_certificate(self, peer: OperatorAddress, message: PeerMessage) -> None:
+        """Answer a participant that asks for a certificate, or take one from whoever passes it on."""
+        request_id = RequestId(to_hex(message.session_id))
+        record, unfinished = self._ring.by_request(request_id), self._unfinished.get(request_id)
+        if message.round:
+            if unfinished is not None and (request_id, peer) not in self._taking:
+                task = asyncio.create_task(self._take(request_id, message.body), name="a certificate")
+                self._taking[request_id, peer] = task
+                task.add_done_callback(partial(self._taken, request_id, peer))
+        elif record is not None and peer in record.acknowledgement.participants:
+            self._pass_on(record.acknowledgement, (peer,))
+        elif unfinished is not None and peer in unfinished.session.peers:
+            unfinished.session.asked.add(peer)
+
     async def aclose(self) -> None:
         await self._runs.aclose()
+        await cancel_and_wait(list(self._taking.values()))
 
     def _begin(self, params: KeygenParams, content: bytes) -> Coroutine[Any, Any, Acknowledgement]:
         checked = check_request(
-            params, operator=self._context.identity.operator, roster=self._roster, now=self._context.clock()
+            params,
+            operator=self._context.identity.operator,
+            roster=self._links.peers,
+            now=self._context.clock(),
         )
-        if self._settled.get((params.request_id, checked.claim.eph_pk)):
+        if self._settled.covers(checked.claim.eph_pk, params.request_id):
             raise RefusalError(
                 NodeCode.REQUEST_CONFLICT, "the request was settled: nothing begins under it any more"
             )
         with self._nonces.spending(checked.nonce, params.request_id, KEYGEN, checked.setup_digest):
             check_owner(checked, self._passkeys)
-            if self._sessions.has_run(checked.session_id):
+            has_run = self._sessions.has_run(Kind.KEYGEN, checked.session_id)
+            if has_run or checked.session_id in self._one_shots:
                 # Nonces see to that; a one-shot request, which has none, may come again after it failed.
                 raise RefusalError(
                     NodeCode.CHALLENGE_REUSED, "the nodes have worked under this challenge before"
                 )
+            if checked.nonce is None:
+                self._one_shots.add(checked.session_id)
+        self._unfinished.pop(params.request_id, None)  # an earlier attempt under the same id is over for good
         return self._generate(checked, content)
 
     async def _generate(self, checked: CheckedKeygen, content: bytes) -> Acknowledgement:
         params = checked.params
         _log.info("request %s: key generation %s begins", params.request_id, checked.threshold)
-        with refusing(NodeCode.KEYGEN_FAILED, "key generation"):
-            agreed = Session(
-                session_id=checked.session_id, threshold=checked.threshold, identities=params.participants
-            )
-            share = await KeygenSession(self._context, self._sessions, agreed, params.request_id).run()
-        acknowledgement = self._acknowledge(checked, share)
+        if checked.nonce is None:
+            # Before the first message: whoever has it could take another one under the same id, after a restart, for a lie.
+            name = f"{_ONE_SHOT}-{checked.session_id.hex()}"
+            await self._context.workers.use_disk(self._context.store.put, name, b"")
+        agreed = Session(
+            session_id=checked.session_id, threshold=checked.threshold, identities=params.participants
+        )
+        session = KeygenSession(self._context, self._sessions, agreed, params.request_id)
+        unfinished = self._remember(checked, content, session)
+        try:
+            with refusing(NodeCode.KEYGEN_FAILED, "key generation"):
+                share = await session.run()
+        except BaseException:
+            if not session.may_be_certified:
+                self._unfinished.pop(params.request_id, None)
+            raise
+        return await self._keep(unfinished, share)
+
+    # --- certificates -------------------------------------------------------------------------------------------------
+
+    def _remember(self, checked: CheckedKeygen, content: bytes, session: KeygenSession) -> _Unfinished:
+        now = self._context.clock()
+        entry = _Unfinished(checked, content, session, now + _REMEMBERED_S)
+        self._unfinished[checked.params.request_id] = entry
+        while (
+            len(self._unfinished) > _MOST_UNFINISHED or next(iter(self._unfinished.values())).forget_at <= now
+        ):
+            self._unfinished.popitem(last=False)
+        return entry
+
+    async def _take(self, request_id: RequestId, certificate: bytes) -> None:
+        """Finish a key generation if this is its certificate."""
+        unfinished = self._unfinished.get(request_id)
+        if unfinished is None or unfinished.forget_at <= self._context.clock():
+            return
+        async with unfinished.lock:
+            share = await unfinished.session.certify(certificate)
+            if share is not None and self._unfinished.get(request_id) is unfinished:
+                await self._keep(unfinished, share)
+
+    def _taken(self, request_id: RequestId, peer: OperatorAddress, task: asyncio.Task[None]) -> None:
+        del self._taking[request_id, peer]
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("request %s: the key cannot be kept: %s", request_id, type(error).__name__)
+
+    async def _give_up(self, request_id: RequestId, unfinished: _Unfinished) -> None:
+        """Ask for the certificate once more; from then on none is taken."""
+        with self._links.wanted(unfinished.session.peers):
+            unfinished.session.ask()
+            await wait_for_event(unfinished.is_kept, _LAST_CALL_S)
+        async with unfinished.lock:
+            self._unfinished.pop(request_id, None)
+
+    def _pass_on(self, acknowledgement: Acknowledgement, peers: Iterable[OperatorAddress]) -> None:
+        if self._context.faults.keeps_certificates:
+            return
+        request_id = from_hex(acknowledgement.request_id, field="requestId")
+        frame = PeerMessage(Kind.CERTIFICATE, request_id, 1, acknowledgement.certificate).encode()
+        for peer in peers:
+            self._links.send(peer, frame)
+
+    # --- the key ------------------------------------------------------------------------------------------------------
+
+    async def _keep(self, unfinished: _Unfinished, share: KeyShare) -> Acknowledgement:
+        """Store the share, and only then acknowledge the key."""
+        checked, content, session = unfinished.checked, unfinished.content, unfinished.session
+        params = checked.params
+        acknowledgement = evolve(self._acknowledge(checked, share), certificate=session.certificate)
         record = KeyRecord(
             content=content,
             acknowledgement=acknowledgement,
@@ -126,6 +319,9 @@ class KeygenService:
         if params.user_authentication.method == "passkey":
             await self._context.workers.use_disk(self._passkeys.save, params.user_authentication.id)
         await self._context.workers.use_disk(self._ring.put, record)
+        self._unfinished.pop(params.request_id, None)
+        unfinished.is_kept.set()
+        self._pass_on(acknowledgement, session.asked)
         self._on_made(params.participants)
         _log.info("request %s: key %s is made", params.request_id, acknowledgement.key_id)
         return acknowledgement

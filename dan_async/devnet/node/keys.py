@@ -155,7 +155,7 @@ class KeyRecord(StoredRecord):
     """A finished key generation. The same request gets the same acknowledgement again."""
 
     KIND = "key"
-    VERSION = 2
+    VERSION = 3
 
     #: Hash of the request, which tells it from another under its id.
     content: Annotated[bytes, wire("content", HASH)]

@@ -25,7 +25,7 @@ from dan_async.devnet.node.requests import RequestRuns, content_hash
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
 from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
 from dan_async.errors import NodeCode
-from dan_async.protocols.node import PresignatureOffer, PresignParams, presignature_id
+from dan_async.protocols.node import PresignatureOffer, PresignParams, commitments_hash
 from dan_async.types import Clock, MpcKeyId, OperatorAddress, RequestId
 
 #: How many ids of presignatures that are gone are remembered, to say what became of them.
@@ -56,18 +56,24 @@ class StockedPresignature:
 
     @name.default
     def _name(self) -> bytes:
-        return presignature_id(self.presignature.id, self.presignature.nonce_point)
+        return self.presignature.name
 
 
 class PresignatureStock:
-    """The presignatures of one node: *most* for one ephemeral key, those being made included."""
+    """
+    The presignatures of one node: *most* kept for one ephemeral key, and as many being made.
+
+    A new one takes the place of the oldest: that one was made for a call which has its signature by now, from other nodes,
+    or has ended without. Refused is only more work at a time, since a client can wait for that.
+    """
 
     def __init__(self, *, most: int, clock: Clock) -> None:
         self._most = most
         self._clock = clock
         self._ready: dict[bytes, StockedPresignature] = {}
+        self._owned: dict[PresignatureOwner, dict[bytes, StockedPresignature]] = {}  # the oldest first
         self._expiries: list[tuple[float, bytes]] = []  # a heap
-        self._counts: Counter[PresignatureOwner] = Counter()
+        self._making: Counter[PresignatureOwner] = Counter()
         self._spent: OrderedDict[bytes, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -75,20 +81,25 @@ class PresignatureStock:
         return len(self._ready)
 
     @contextmanager
-    def making(self, owner: PresignatureOwner, count: int = 1) -> Iterator[None]:
-        """Reserve places for presignatures while they are made; ``add`` them inside."""
+    def making(self, owner: PresignatureOwner) -> Iterator[None]:
+        """Reserve a place for a presignature while it is made; ``add`` it inside."""
         self._forget_expired()
-        if self._counts[owner] + count > self._most or len(self._ready) >= _MOST_READY:
-            raise rate_limited("there are enough presignatures", 1.0)
-        self._counts[owner] += count
+        if self._making[owner] >= self._most or len(self._ready) >= _MOST_READY:
+            raise rate_limited("enough presignatures are being made", 1.0)
+        self._making[owner] += 1
         try:
             yield
         finally:
-            self._uncount(owner, count)
+            self._making[owner] -= 1
+            if not self._making[owner]:
+                del self._making[owner]
 
     def add(self, stocked: StockedPresignature) -> None:
-        self._ready[stocked.name] = stocked
-        self._counts[stocked.owner] += 1
+        owned = self._owned.get(stocked.owner, {})
+        if len(owned) >= self._most:
+            self._drop([next(iter(owned.values()))])
+        owned = self._owned.setdefault(stocked.owner, {})
+        self._ready[stocked.name] = owned[stocked.name] = stocked
         heapq.heappush(self._expiries, (stocked.expires_at, stocked.name))
 
     def find(
@@ -104,15 +115,14 @@ class PresignatureStock:
 
     def take(self, stocked: StockedPresignature) -> Presignature:
         """Take a presignature out for good; from here on its id is spent."""
-        del self._ready[stocked.name]
-        self._uncount(stocked.owner, 1)
+        self._remove(stocked)
         self._spent[stocked.name] = None
         if len(self._spent) > _MOST_SPENT:
             self._spent.popitem(last=False)
         return stocked.presignature
 
     def discard(self, key_id: MpcKeyId, eph_id: str) -> None:
-        self._drop([s for s in self._ready.values() if s.owner == PresignatureOwner(key_id, eph_id)])
+        self._drop(list(self._owned.get(PresignatureOwner(key_id, eph_id), {}).values()))
 
     def clear(self) -> None:
         self._drop(list(self._ready.values()))
@@ -126,14 +136,15 @@ class PresignatureStock:
 
     def _drop(self, dropped: list[StockedPresignature]) -> None:
         for stocked in dropped:
-            del self._ready[stocked.name]
-            self._uncount(stocked.owner, 1)
+            self._remove(stocked)
             stocked.presignature.discard()
 
-    def _uncount(self, owner: PresignatureOwner, count: int) -> None:
-        self._counts[owner] -= count
-        if not self._counts[owner]:
-            del self._counts[owner]
+    def _remove(self, stocked: StockedPresignature) -> None:
+        del self._ready[stocked.name]
+        owned = self._owned[stocked.owner]
+        del owned[stocked.name]
+        if not owned:
+            del self._owned[stocked.owner]
 
 
 def presign_job(
@@ -222,5 +233,6 @@ class PresignService:
             presignature_id=stocked.name,
             nonce_point=presignature.nonce_point,
             public_key=presignature.public_key,
+            commitment=commitments_hash(stocked.name, presignature.commitments),
             expires_at=expires_at,
         )

@@ -183,7 +183,7 @@ class RequestRuns(Generic[T]):
         ended = self._ended.get(request)
         if ended is not None and ended.content == content:
             if isinstance(ended.result, RefusalError):
-                raise RefusalError(ended.result.code, ended.result.message, data=ended.result.data)
+                raise ended.result.bare()
             return ended.result
         if ended is not None and not isinstance(ended.result, RefusalError):
             check_same(ended.content, content)
@@ -229,7 +229,7 @@ class RequestRuns(Generic[T]):
         elif isinstance(error, RefusalError):
             if error.code == NodeCode.RATE_LIMITED:
                 return  # the same request may come again later
-            result = error
+            result = error.bare()
         else:
             result = RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed")
         self._ended.put(request, _Ended(content, result))

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -16,7 +17,7 @@ from attrs import define, field, frozen
 
 from dan_async._json import dump, load
 from dan_async.deadline import cancel_and_wait
-from dan_async.devnet.context import NodeContext, RateLimit
+from dan_async.devnet.context import NodeContext, RateLimit, Urgency
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
 from dan_async.devnet.faults.lies import SpoiltMessage
 from dan_async.devnet.peers.sessions import SessionFailedError, TooManySessionsError
@@ -43,6 +44,10 @@ class RefusalError(DanError):
         self.data = dict(data or {})
         self.rpc_id = rpc_id
 
+    def bare(self) -> RefusalError:
+        """Return the same refusal without its traceback and cause, which hold the whole request."""
+        return RefusalError(self.code, self.message, data=self.data)
+
 
 def invalid_params(error: DanError) -> RefusalError:
     """Refuse parameters that could not be read; ``data.field`` names the member, where one is to blame."""
@@ -67,13 +72,15 @@ def rate_limited(message: str, retry_after_s: float) -> RefusalError:
 
 @contextmanager
 def refusing(code: NodeCode, doing: str) -> Iterator[None]:
-    """Refuse the request if its session with the other nodes fails; ``data.culprits`` names whom this node can blame."""
+    """Refuse the request if its session with the other nodes fails: ``data`` says whom this node can blame, and why."""
     try:
         yield
     except TooManySessionsError as error:
         raise rate_limited(error.message, 1.0) from error
     except SessionFailedError as failure:
         data: dict[str, Any] = {"culprits": list(failure.culprits)}
+        if failure.culprits and (failure.is_silence or failure.complaint is not None):
+            data["evidence"] = "silence" if failure.is_silence else "proof"
         if failure.aborted_by is not None:
             data["abortedBy"] = failure.aborted_by
         raise RefusalError(code, f"{doing} failed: {failure.reason}", data=data) from failure
@@ -81,6 +88,9 @@ def refusing(code: NodeCode, doing: str) -> Iterator[None]:
 
 # --- framing ----------------------------------------------------------------------------------------------------------
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})
+
+#: Characters of a request that are read in 5 ms at most, whatever they are.
+_LONG = 64 * 1024
 
 _LONGEST_ID = 64
 _LONGEST_METHOD = 64
@@ -123,6 +133,13 @@ def parse_request(text: str | bytes) -> RpcRequest:
     return RpcRequest(rpc_id, value["method"], value["params"])
 
 
+async def read_request_text(context: NodeContext, text: str | bytes) -> RpcRequest:
+    """Read one request: a long one in a thread, after the work that is under way."""
+    if len(text) <= _LONG:
+        return parse_request(text)
+    return await context.workers.compute(parse_request, text, urgency=Urgency.NEW)
+
+
 def _problem(value: dict[str, Json]) -> str:
     if value.get("jsonrpc") != "2.0":
         return 'jsonrpc must be "2.0"'
@@ -157,7 +174,7 @@ def encode_error(rpc_id: int | str | None, refusal: RefusalError) -> str:
 # --- a connection -----------------------------------------------------------------------------------------------------
 
 #: Carries out a request, see ``NodeMethods.call``.
-Answerer = Callable[[str, dict[str, Json]], Awaitable[Json]]
+Answerer = Callable[[str, dict[str, Json], str], Awaitable[Json]]
 
 
 @define(kw_only=True, eq=False, repr=False)
@@ -171,6 +188,10 @@ class RpcConnection:
     _rate: RateLimit
     _context: NodeContext
     _requests: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _in_flight_bytes: int = field(default=0, init=False)
+    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+    #: Whether a request has come yet.
+    has_asked: bool = field(default=False, init=False)
     _is_stopping: bool = field(default=False, init=False)
     _is_stuck: bool = field(default=False, init=False)  # in the middle of a message that never ends
 
@@ -209,22 +230,33 @@ class RpcConnection:
             await cancel_and_wait(self._requests)
 
     async def _receive(self, text: str) -> None:
+        self.has_asked = True
         try:
-            request = self._admit(text)
+            request = await self._admit(text)
         except RefusalError as refusal:
             # Sent from here and not from a task: from a client that does not read refusals, nothing is read.
             await self._send(encode_error(refusal.rpc_id, refusal))
             return
         task = asyncio.create_task(self._serve(request), name=f"rpc {request.method}")
         self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        self._in_flight_bytes += len(text)
+        task.add_done_callback(partial(self._end, len(text)))
+        del text, request  # or they would be kept while nothing further is read
+        while self._in_flight_bytes > self._context.limits.max_in_flight_bytes:
+            self._ended.clear()
+            await self._ended.wait()
 
-    def _admit(self, text: str) -> RpcRequest:
+    def _end(self, length: int, task: asyncio.Task[None]) -> None:
+        self._requests.discard(task)
+        self._in_flight_bytes -= length
+        self._ended.set()
+
+    async def _admit(self, text: str) -> RpcRequest:
         limit = self._context.limits.max_request_bytes
         if len(text) > limit or (not text.isascii() and len(text.encode()) > limit):
             problem = f"a request may be {limit} bytes long"
             raise RefusalError(NodeCode.TOO_LARGE, problem, rpc_id=guess_id(text))
-        request = parse_request(text)
+        request = await read_request_text(self._context, text)
         wait_s = self._rate.take(self._address)
         refusal = None
         if self._is_stopping:
@@ -241,7 +273,8 @@ class RpcConnection:
     async def _serve(self, request: RpcRequest) -> None:
         try:
             try:
-                reply = encode_result(request.id, await self._answer(request.method, request.params))
+                result = await self._answer(request.method, request.params, self._address)
+                reply = encode_result(request.id, result)
             except RefusalError as refusal:
                 reply = encode_error(request.id, refusal)
             await self._reply(request.method, reply)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
 from dan_async.devnet.faults.lies import SpoiltResponse
-from dan_async.devnet.listening import Door, refusing_origins
+from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, place_of, refusing_origins
 from dan_async.devnet.node.changes import KeyChangeService, PasskeyService
 from dan_async.devnet.node.checks import read_request
 from dan_async.devnet.node.keygen import KeygenService
@@ -31,16 +30,17 @@ from dan_async.devnet.node.rpc import (
     encode_error,
     encode_result,
     invalid_params,
-    parse_request,
     rate_limited,
+    read_request_text,
 )
 from dan_async.devnet.node.signing import NodeSigning
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerSessions
-from dan_async.errors import InvalidFieldError, NodeCode
+from dan_async.errors import TIME_CODES, InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
+    CERTIFY_KEYGEN,
     CHANGES,
     METHODS,
     PRESIGN,
@@ -61,8 +61,11 @@ _log = logging.getLogger(__name__)
 RPC_PATH = "/v1/rpc"
 PEER_PATH = "/v1/peer"
 
-_CLOSE_S = 0.5
-_BODY_S = 10.0
+#: How long a client may take to send the headers of a request, and how long to send its body, in seconds.
+_REQUEST_S = 10.0
+
+#: All requests in flight by POST may be as long as those of so many connections.
+_MOST_POSTED = 8
 
 #: HTTP status of a refused POST where HTTP has a word for it; every other reply is 200, and the body is JSON-RPC always.
 _STATUSES = {NodeCode.TOO_LARGE: 413, NodeCode.RATE_LIMITED: 429, NodeCode.UNAVAILABLE: 503}
@@ -91,13 +94,15 @@ class NodeMethods:
             METHODS[REGISTER_PASSKEY]: self._register,
             PRESIGN: self._signing.presign,
             SIGN: self._signing.sign,
-            SETTLE_KEYGEN: self._keygen.settle,
+            CERTIFY_KEYGEN: self._keygen.certify,
             **{method: partial(self._change, operation) for operation, method in CHANGES.items()},
         }
 
-    async def call(self, method: str, params: dict[str, Json]) -> Json:
-        """Carry out one request; under a fault, there may be no answer, or no node."""
+    async def call(self, method: str, params: dict[str, Json], address: str) -> Json:
+        """Carry out one request of a client at some address; under a fault, there may be no answer, or no node."""
         handler = self._handlers.get(method)
+        if method == SETTLE_KEYGEN:
+            handler = partial(self._keygen.settle, address=address)
         if handler is None:
             raise RefusalError(NodeCode.METHOD_NOT_FOUND, "there is no such method")
         try:
@@ -106,20 +111,26 @@ class NodeMethods:
             self._context.faults.before_reply(method)
         except InvalidFieldError as error:
             raise invalid_params(error) from error
-        except (RefusalError, RequestDropped, NodeCrashed):
+        except RefusalError as refusal:
+            if refusal.code in TIME_CODES and refusal.data.get("reason", "expired") == "expired":
+                refusal.data["time"] = self._time_ms()
+            raise
+        except (RequestDropped, NodeCrashed):
             raise
         except Exception as error:
-            # Only where it happened: an unforeseen error's own text might hold anything.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{place.filename}:{place.lineno}"
-            _log.error("%s: %s at %s", method, type(error).__name__, where)
+            _log.error("%s: %s", method, place_of(error))
             raise RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed") from error
         return result
 
     async def _identify(self, params: dict[str, Json]) -> Json:
-        operator = self._context.identity.operator
-        digest = identity_digest(operator=operator, nonce=decode(IdentifyParams, params).nonce)
-        return to_json(Identity(operator=operator, signature=self._context.identity.sign(digest)))
+        operator, time_ms = self._context.identity.operator, self._time_ms()
+        nonce = decode(IdentifyParams, params).nonce
+        digest = identity_digest(operator=operator, nonce=nonce, time_ms=time_ms)
+        signature = self._context.identity.sign(digest)
+        return to_json(Identity(operator=operator, time_ms=time_ms, signature=signature))
+
+    def _time_ms(self) -> int:
+        return int(self._context.clock() * 1000)
 
     async def _challenge(self, params: dict[str, Json]) -> Json:
         return to_json(self._nonces.issue(decode(ChallengeParams, params)))
@@ -150,7 +161,7 @@ class NodeMethods:
         return {
             "protocol": PROTOCOL,
             "operator": self._context.identity.operator,
-            "time": int(self._context.clock() * 1000),
+            "time": self._time_ms(),
         }
 
 
@@ -185,7 +196,7 @@ class NodeServer:
         )
         self._keygen = KeygenService(
             context=context,
-            roster=self._links.peers,
+            links=self._links,
             sessions=self._sessions,
             ring=self.ring,
             nonces=nonces,
@@ -208,14 +219,14 @@ class NodeServer:
         )
         self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
         self._connections: dict[RpcConnection, asyncio.Task[None]] = {}
-        self._posts: set[asyncio.Task[Any]] = set()
+        self._posts: dict[asyncio.Task[Any], int] = {}  # and how long each may be
         self._is_stopping = False
         self._runner: web.AppRunner | None = None
         self._door: Door | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Load what is stored and begin to listen at a bound socket, which ``stop`` closes."""
-        for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load):
+        for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load, self._keygen.load):
             await self._context.workers.use_disk(load)
         app = web.Application(
             client_max_size=self._limits.max_request_bytes,
@@ -224,10 +235,11 @@ class NodeServer:
         app.router.add_get(RPC_PATH, self._serve_websocket)
         app.router.add_post(RPC_PATH, self._serve_post)
         app.router.add_get(PEER_PATH, self._serve_peer)
-        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=_CLOSE_S)
+        arrivals = Arrivals(self._limits.max_connections, _REQUEST_S)
+        self._runner = arrivals.runner(app)
         await self._runner.setup()
         self._links.start()
-        self._door = Door(self._runner, listener, on_shut=self._shut_out)
+        self._door = Door(self._runner, listener, arrivals, on_shut=self._shut_out)
         await self._door.start(is_open=not self._faults.is_refusing)
         self._faults.watch(self._faults_changed)
         _log.info("node %s listens, with %d keys", self._context.identity.operator, len(self.ring))
@@ -255,13 +267,14 @@ class NodeServer:
     async def _drain(self) -> None:
         for connection in self._connections:
             connection.refuse_new()
-        in_flight = {task for connection in self._connections for task in connection.requests} | self._posts
+        in_flight = {task for connection in self._connections for task in connection.requests}
+        in_flight |= self._posts.keys()
         if in_flight:
             _, late = await asyncio.wait(in_flight, timeout=self._limits.stop_grace_s)
             if late:
                 await self._keygen.aclose()  # callers that wait for a key get an error
                 await self.signing.give_up()
-                await asyncio.wait(late, timeout=_CLOSE_S)
+                await asyncio.wait(late, timeout=CLOSE_S)
 
     async def _close_connections(self) -> None:
         tasks = list(self._connections.values())
@@ -297,6 +310,9 @@ class NodeServer:
 
     def _on_frame(self, peer: OperatorAddress, frame: bytes) -> None:
         message = PeerMessage.decode(frame)
+        if message.kind is Kind.CERTIFICATE:
+            self._keygen.on_certificate(peer, message)
+            return
         if message.kind is not Kind.PAIR_STATUS:
             self._sessions.on_message(peer, message)
         self.signing.setups.on_message(peer, message)
@@ -316,7 +332,7 @@ class NodeServer:
     # --- clients ------------------------------------------------------------------------------------------------------
 
     async def _serve_websocket(self, request: web.Request) -> web.StreamResponse:
-        if self._is_stopping or len(self._connections) >= self._limits.max_connections:
+        if self._is_stopping or not self._has_place():
             return web.Response(status=503, headers={"Retry-After": "1"})
         if (turned_away := self._turned_away()) is not None:
             return turned_away
@@ -334,32 +350,44 @@ class NodeServer:
         try:
             await connection.run()
         finally:
-            del self._connections[connection]
+            self._connections.pop(connection, None)
         return websocket
+
+    def _has_place(self) -> bool:
+        """Whether one more client may connect; if need be the first one goes that has asked for nothing yet."""
+        if len(self._connections) < self._limits.max_connections:
+            return True
+        silent = next((connection for connection in self._connections if not connection.has_asked), None)
+        if silent is not None:
+            silent.cut()
+            del self._connections[silent]
+        return silent is not None
 
     async def _serve_post(self, request: web.Request) -> web.StreamResponse:
         task = _current_task()
-        self._posts.add(task)
+        most = self._limits.max_request_bytes
+        self._posts[task] = min(most, most if request.content_length is None else request.content_length)
         try:
             return self._turned_away() or await self._answer_post(request)
         finally:
-            self._posts.discard(task)
+            del self._posts[task]
 
     async def _answer_post(self, request: web.Request) -> web.StreamResponse:
         rpc_id = None
         method = ""
         try:
             self._admit_post(request)
-            async with asyncio.timeout(_BODY_S):
-                parsed = parse_request(await request.read())
+            async with asyncio.timeout(_REQUEST_S):
+                body = await request.read()
+            parsed = await read_request_text(self._context, body)
             rpc_id, method = parsed.id, parsed.method
-            result = await self._methods.call(method, parsed.params)
+            result = await self._methods.call(method, parsed.params, request.remote or "")
             return await self._reply(request, method, _json(200, encode_result(parsed.id, result)))
         except web.HTTPRequestEntityTooLarge:
             limit = self._limits.max_request_bytes
             refusal = RefusalError(NodeCode.TOO_LARGE, f"a request may be {limit} bytes long")
-        except TimeoutError:
-            refusal = RefusalError(NodeCode.INVALID_REQUEST, "the request did not arrive in time")
+        except (TimeoutError, ConnectionError, web.RequestPayloadError):
+            refusal = RefusalError(NodeCode.INVALID_REQUEST, "the request did not arrive whole, and in time")
         except RefusalError as error:
             refusal = error
         except (RequestDropped, NodeCrashed) as fault:
@@ -395,12 +423,13 @@ class NodeServer:
         wait_s = self._rate.take(request.remote or "")
         if wait_s:
             raise rate_limited("too many requests from this address", wait_s)
-        if len(self._posts) > self._limits.max_in_flight:
+        too_many_bytes = sum(self._posts.values()) > _MOST_POSTED * self._limits.max_in_flight_bytes
+        if too_many_bytes or len(self._posts) > self._limits.max_in_flight:
             raise rate_limited("too many requests in flight", 1.0)
 
     @staticmethod
     def _websocket(longest: int) -> web.WebSocketResponse:
-        return web.WebSocketResponse(compress=False, max_msg_size=longest, timeout=_CLOSE_S)
+        return web.WebSocketResponse(compress=False, max_msg_size=longest, timeout=CLOSE_S)
 
 
 def _current_task() -> asyncio.Task[Any]:

@@ -17,12 +17,13 @@ from attrs import define, evolve, field
 
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import SigningAbort
-from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
+from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.checks import (
     ReadSign,
     check_signers,
     check_signing_key,
     own_nonce,
+    read_messages,
     read_sign,
     usable_key,
 )
@@ -44,16 +45,15 @@ from dan_async.protocols.node import (
     SignatureShare,
     SignatureShares,
     SignParams,
-    presignature_id,
 )
-from dan_async.protocols.sign_request import sign_request_digest
+from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, RequestId
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Setups up to this many characters are read on the event loop, in well under a millisecond.
+#: Setups and signatures up to this many characters are read on the event loop.
 _SHORT = 8192
 
 _MOST_AUTHORISED = 16_384
@@ -88,21 +88,23 @@ class SignService:
     # --- the work -----------------------------------------------------------------------------------------------------
 
     async def _work(self, params: SignParams) -> SignatureShares:
+        # A stranger's messages are never read: all that comes before is quick, whatever they are.
         read = await self._compute(params, read_sign, params)
-        digests = await self._compute(params, _digests, read)
         record = self._record(read)
         check_signers(record, params.signers, self._context.identity.operator)
         check_signing_key(record, read, self._context.clock())
-        await self._compute(params, self._check_permissions, record, read)
+        requests, digests = await self._compute(params, read_messages, read)
+        await self._compute(params, self._check_permissions, record, requests)
         if params.presignature_ids:
             return self._finish(read, digests, None)
         self._spend_nonce(read)
-        made = await self._presign(record, read)
-        await self._compute(params, self._check_permissions, record, read)  # their time may be over meanwhile
+        made = await self._presign(record, read, len(requests))
+        # Their time may be over meanwhile.
+        await self._compute(params, self._check_permissions, record, requests)
         return self._finish(read, digests, made)
 
     async def _compute(self, params: SignParams, function: Callable[..., T], *arguments: Any) -> T:
-        if len(params.setup) <= _SHORT:
+        if len(params.setup) + len(params.user_authentication.signature) <= _SHORT:
             return function(*arguments)
         return await self._context.workers.compute(function, *arguments, urgency=Urgency.AWAITED)
 
@@ -111,9 +113,9 @@ class SignService:
             key_id = decode_key_id(read.setup.key_id)
         return self._ring.get(key_id)
 
-    def _check_permissions(self, record: KeyRecord, read: ReadSign) -> None:
+    def _check_permissions(self, record: KeyRecord, requests: Sequence[SignRequest]) -> None:
         now = self._context.clock()
-        for request in read.requests:
+        for request in requests:
             problem = find_refusal(record.permissions, request, now=now)
             if problem is not None:
                 raise RefusalError(NodeCode.NOT_PERMITTED, problem)
@@ -128,7 +130,7 @@ class SignService:
         with self._nonces.spending(nonce, params.request_id, SIGNGEN, read.setup_digest):
             self._authorised.put(params.request_id, content)
 
-    async def _presign(self, record: KeyRecord, read: ReadSign) -> list[Presignature]:
+    async def _presign(self, record: KeyRecord, read: ReadSign, count: int) -> list[Presignature]:
         """Make a presignature for each message, all at the same time."""
 
         def make(index: int) -> Coroutine[Any, Any, Presignature]:
@@ -144,7 +146,7 @@ class SignService:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
                         group.create_task(make(index), name=f"presignature {index}")
-                        for index, _ in enumerate(read.requests, 1)
+                        for index in range(1, count + 1)
                     ]
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None  # the others were cancelled, or have the same reason
@@ -167,7 +169,7 @@ class SignService:
             presignatures = [self._stock.take(stocked) for stocked in found]
         try:
             shares = [
-                make_share(record.share.index, presignature, digest)
+                make_share(presignature, digest)
                 for presignature, digest in zip(presignatures, digests, strict=True)
             ]
         except SigningAbort as abort:
@@ -190,19 +192,15 @@ class SignService:
         return self._context.signed(SignatureShares, claims, record.acknowledgement.participants)
 
 
-def _digests(read: ReadSign) -> list[bytes]:
-    with reading("setup"):
-        return [sign_request_digest(request) for request in read.requests]
-
-
-def make_share(index: int, presignature: Presignature, digest: bytes) -> SignatureShare:
-    message = Envelope(presignature.id, index).open(SignMessage, presignature.sign(digest))
+def make_share(presignature: Presignature, digest: bytes) -> SignatureShare:
+    u, w = presignature.sign(digest)
     return SignatureShare(
-        presignature_id=presignature_id(presignature.id, presignature.nonce_point),
+        presignature_id=presignature.name,
         nonce_point=presignature.nonce_point,
+        commitments=presignature.commitments,
         digest=digest,
-        u=int.from_bytes(message.u, "big"),
-        w=int.from_bytes(message.w, "big"),
+        u=u,
+        w=w,
     )
 
 

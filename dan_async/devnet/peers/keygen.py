@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 
+from dan_async._values import from_hex
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.faults.in_force import KeygenFaults
 from dan_async.devnet.faults.lies import KeygenFace
@@ -13,20 +17,32 @@ from dan_async.devnet.mpc.dkg_messages import Session
 from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.peers.messages import AbortNotice, Kind
+from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerAbortError, PeerSessions, RoundSession, SessionFailedError
 from dan_async.errors import ProtocolError
-from dan_async.types import RequestId
+from dan_async.types import OperatorAddress, RequestId
 
 _COMMIT, _OPEN, _ECHO = 1, 2, 3
 
+#: A party that lacks echoes for so long, and for as long as all rounds before took, asks the others for the certificate, and
+#: again after twice the time, in seconds; and for how long it waits for the answer before it gives up.
+_ASK_S, _LAST_WORD_S = 0.5, 0.1
+
 
 class KeygenSession(RoundSession[KeyShare]):
-    """One key generation among the identities of *agreed*, under an id that no other key ever had."""
+    """
+    One key generation among the identities of *agreed*, under an id that no other key ever had.
+
+    One that has failed for want of echoes may still be certified; see ``certify``.
+    """
 
     NEEDS_ALL = True
     KIND = Kind.KEYGEN
     ROUNDS = _ECHO
+
+    #: The wait for the echoes, and the timer of the next question for the certificate.
+    _echoes: asyncio.Timeout
+    _asking: asyncio.TimerHandle
 
     def __init__(
         self, context: NodeContext, sessions: PeerSessions, agreed: Session, request_id: RequestId
@@ -39,12 +55,20 @@ class KeygenSession(RoundSession[KeyShare]):
             parties=agreed.identities,
         )
         self._agreed = agreed
+        self._request_id = request_id
+        #: The party, once nothing but the others' echoes is missing.
+        self._party: DkgParty | None = None
+        self._certified: asyncio.Future[KeyShare] = asyncio.get_running_loop().create_future()
+        self._releasing = asyncio.Lock()
+        self._is_over = False  # nobody waits for it in ``run``
+        #: Peers that have asked for the certificate before there was one.
+        self.asked: set[OperatorAddress] = set()
         self._faults: KeygenFaults | None = None
         #: The peers' commitments, once they are there.
         self._commitments: dict[int, bytes] = {}
 
     async def work(self) -> KeyShare:
-        agreed, sign = self._agreed, self.context.identity.sign
+        agreed, sign, began = self._agreed, self.context.identity.sign, time.monotonic()
         party = self._new_party()
         face = KeygenFace(session=agreed, index=self.own_index, sign=sign, new_party=self._new_party)
         self._faults = self.context.faults.begin_keygen(face)
@@ -60,9 +84,36 @@ class KeygenSession(RoundSession[KeyShare]):
                 {index: join_parts((opening.broadcast, share)) for index, share in opening.shares.items()},
             )
         )
-        echo = await self.compute(party.verify, openings, shares)
-        echoed = await self.exchange(_ECHO, self._to_all(book.echo(echo)))
-        return await self.compute(book.finish, party, echo, echoed)
+        echo = await self.compute(book.verify, party, openings, shares)
+        return await self._finish(book, party, echo, max(_ASK_S, time.monotonic() - began))
+
+    @property
+    def may_be_certified(self) -> bool:
+        """Whether nothing is missing but proof that all parties agree."""
+        return self._party is not None
+
+    @property
+    def certificate(self) -> bytes:
+        """The proof that all parties agree, once there is a share."""
+        return b"" if self._party is None else self._party.certificate
+
+    async def certify(self, certificate: bytes) -> KeyShare | None:
+        """Take a certificate, whoever brings it; return the share if nobody waits for it in ``run`` any more."""
+        async with self._releasing:
+            if self._party is None or self._certified.done() or self._party.certificate:
+                return None
+            share = await self.context.workers.compute(self._party.certify, certificate)
+            if share is not None:
+                self._certified.set_result(share)
+                with suppress(RuntimeError):  # the wait has ended by itself
+                    self._echoes.reschedule(0.0)
+        return share if self._is_over else None
+
+    def ask(self) -> None:
+        """Ask the other parties for the certificate."""
+        self._session.tell_all(
+            PeerMessage(Kind.CERTIFICATE, from_hex(self._request_id, field="requestId"), 0, b"")
+        )
 
     async def blame(self, abort: ProtocolAbort) -> SessionFailedError:
         """Blame the culprits, and pass on the complaint that convinces the others."""
@@ -83,7 +134,38 @@ class KeygenSession(RoundSession[KeyShare]):
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
         assert self._faults is not None  # it has begun
+        if round_ == _COMMIT and self._faults.squats_session:
+            self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b""))
         return self._faults.outgoing(round_, bodies, self._commitments)
+
+    async def _finish(self, book: CommitmentBook, party: DkgParty, echo: bytes, ask_s: float) -> KeyShare:
+        """Wait for the echoes of all, or for a certificate where some are missing or spoilt."""
+        self._party = party
+        self._ask_after(ask_s)
+        try:
+            async with asyncio.timeout(None) as self._echoes:
+                echoed = await self.exchange(_ECHO, self._to_all(book.echo(echo)))
+                async with self._releasing:
+                    if not self._certified.done():
+                        return await self.compute(book.finish, party, echo, echoed)
+        except SessionFailedError:
+            self.ask()
+            await asyncio.wait([self._certified], timeout=_LAST_WORD_S)
+            if not self._certified.done():
+                self._is_over = True
+                raise
+        except TimeoutError:
+            pass  # ``certify`` ended the wait
+        finally:
+            self._asking.cancel()
+        return self._certified.result()
+
+    def _ask_after(self, wait_s: float) -> None:
+        self._asking = asyncio.get_running_loop().call_later(wait_s, self._ask_again, wait_s)
+
+    def _ask_again(self, waited_s: float) -> None:
+        self.ask()
+        self._ask_after(2 * waited_s)
 
     def _new_party(self) -> DkgParty:
         return DkgParty(

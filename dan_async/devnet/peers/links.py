@@ -8,6 +8,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -193,6 +194,7 @@ class PeerLinks:
     _wanted: Counter[OperatorAddress] = field(factory=Counter, init=False)
     _diallers: dict[OperatorAddress, asyncio.Task[None]] = field(factory=dict, init=False)
     _listeners: set[asyncio.Task[None]] = field(factory=set, init=False)
+    _shaking_hands: dict[asyncio.Task[Any], None] = field(factory=dict, init=False)
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
 
     @property
@@ -226,18 +228,23 @@ class PeerLinks:
 
     async def accept(self, websocket: web.WebSocketResponse) -> None:
         """Serve a connection that a peer opened, until it ends."""
-        if len(self._listeners) >= self._limits.max_connections:
-            await websocket.close(code=1013)
-            return
         # A task of our own, so that closing the node ends it and waits for it.
         task = asyncio.create_task(self._listen(websocket), name="peer link, listening")
         self._listeners.add(task)
         task.add_done_callback(self._listeners.discard)
+        self._shaking_hands[task] = None
+        if len(self._shaking_hands) > self._limits.max_connections:
+            # The one that takes longest: strangers who say nothing keep no peer out.
+            oldest = next(iter(self._shaking_hands))
+            del self._shaking_hands[oldest]
+            oldest.cancel()
         try:
-            await asyncio.shield(task)
+            await asyncio.wait([task])
         except asyncio.CancelledError:
             await cancel_and_wait([task])
             raise
+        finally:
+            self._shaking_hands.pop(task, None)
 
     async def aclose(self) -> None:
         """Flush and close every link. May be called twice."""
@@ -282,6 +289,9 @@ class PeerLinks:
         except (ConnectionError, TimeoutError, ProtocolError) as error:
             _log.warning("a link was refused: %s %s", type(error).__name__, error)
             return
+        task = asyncio.current_task()
+        assert task is not None
+        self._shaking_hands.pop(task, None)
         await self._run(link)
 
     async def _run(self, link: PeerLink) -> None:

@@ -35,6 +35,8 @@ class Kind(IntEnum):
     PRESIGN = 5
     #: The sender takes part in the session, and is still at work.
     ALIVE = 6
+    #: Round 0 asks for the certificate of a key generation, round 1 passes it on. In the session's place is the request id.
+    CERTIFICATE = 7
 
 
 @frozen
@@ -44,10 +46,16 @@ class PeerMessage:
     kind: Kind
     #: 32 bytes.
     session_id: bytes
-    #: 0 for an abort, 0 or 1 for a status.
+    #: 0 or 1 for a status; for an abort and a sign of life, the kind of their session.
     round: int
     #: The message of the protocol's step, or the abort's text.
     body: bytes
+
+    @property
+    def session(self) -> tuple[Kind, bytes]:
+        """The session that it is about: ids of different kinds have nothing to do with each other."""
+        is_about_one = self.kind in {Kind.ABORT, Kind.ALIVE}
+        return Kind(self.round) if is_about_one else self.kind, self.session_id
 
     def encode(self) -> bytes:
         """Return kind (1 byte), session id (32), round (1), body."""
@@ -58,11 +66,13 @@ class PeerMessage:
         """Read a frame; raise ProtocolError if it is too short or of an unknown kind."""
         if len(frame) < _HEAD_LENGTH:
             raise ProtocolError("a message from the peer is too short")
+        session_id = frame[1 : 1 + _SESSION_LENGTH]
         try:
-            kind = Kind(frame[0])
+            message = cls(Kind(frame[0]), session_id, frame[_HEAD_LENGTH - 1], frame[_HEAD_LENGTH:])
+            _ = message.session  # raises if its kind is not known
         except ValueError:
             raise ProtocolError("a message from the peer is of an unknown kind") from None
-        return cls(kind, frame[1 : 1 + _SESSION_LENGTH], frame[_HEAD_LENGTH - 1], frame[_HEAD_LENGTH:])
+        return message
 
 
 @frozen

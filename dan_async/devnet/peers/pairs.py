@@ -344,7 +344,9 @@ class PairSetups:
             self._start(peer)
 
     def _on_start(self, peer: OperatorAddress, session_id: bytes) -> None:
-        if peer.lower() >= self._context.identity.operator.lower() or self._sessions.has_run(session_id):
+        if peer.lower() >= self._context.identity.operator.lower() or self._sessions.has_run(
+            Kind.PAIR_SETUP, session_id
+        ):
             return
         if self._store.is_banned(peer) or self._rate.take(peer):
             _log.warning("peer %s: a set-up is refused", peer)

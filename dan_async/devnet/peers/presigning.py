@@ -45,6 +45,7 @@ class PresignSession(RoundSession[Presignature]):
     KIND = Kind.PRESIGN
     ROUNDS = _MULTIPLY
     IS_CRITICAL = True
+    IS_REPLACEABLE = True
 
     def __init__(
         self, context: NodeContext, sessions: PeerSessions, pairs: PairSetups, job: PresignJob
@@ -68,7 +69,7 @@ class PresignSession(RoundSession[Presignature]):
         return await self.compute(party.presign, received, urgency=Urgency.AWAITED)
 
     async def blame(self, abort: ProtocolAbort) -> SessionFailedError:
-        """Ban, durably before anybody hears of it. Another set-up is nobody's fault: one of the two has lost its own."""
+        """Ban, durably before anybody hears of it. Another set-up bans nobody: one of the two may have lost its own."""
         culprits = self.operators(abort.culprits)
         if abort.ban:
             for culprit in culprits:
@@ -77,7 +78,6 @@ class PresignSession(RoundSession[Presignature]):
         if abort.reason == SigningReason.SETUP_MISMATCH:
             for culprit in culprits:
                 self._pairs.doubt(culprit)
-            culprits = ()
         return SessionFailedError(abort.reason, culprits)
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
@@ -86,7 +86,14 @@ class PresignSession(RoundSession[Presignature]):
     def _begin(self, pairs: Mapping[int, PairState]) -> tuple[SigningParty, dict[int, bytes]]:
         share = self._job.share
         signers = (*pairs, share.index)
-        party = SigningParty(session_id=self.session_id, share=share, signers=signers, pairs=pairs)
+        party = SigningParty(
+            session_id=self.session_id,
+            share=share,
+            signers=signers,
+            operators=self._job.participants,
+            sign=self.context.identity.sign,
+            pairs=pairs,
+        )
         return party, party.commit()
 
     async def _ready_pairs(self) -> dict[int, PairState]:
@@ -95,7 +102,8 @@ class PresignSession(RoundSession[Presignature]):
         for kind in (BannedPairError, UnreadyPairError):
             failed = [error for error in found if isinstance(error, kind)]
             if failed:
-                raise SessionFailedError(failed[0].message, (error.peer for error in failed))
+                unready = [error.peer for error in failed]
+                raise SessionFailedError(failed[0].message, unready, is_silence=kind is UnreadyPairError)
         pairs = {}
         for peer, state in zip(peers, found, strict=True):
             if isinstance(state, BaseException):
@@ -114,7 +122,7 @@ class PresignSessions:
     _running: int = field(default=0, init=False)
 
     def has_run(self, session_id: bytes) -> bool:
-        return self._sessions.has_run(session_id)
+        return self._sessions.has_run(Kind.PRESIGN, session_id)
 
     async def run(self, job: PresignJob) -> Presignature:
         if self._running >= self._context.limits.max_presigns:

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from dan_async.deadline import cancel_and_wait, carry_through
 from dan_async.devnet.context import NodeContext, Urgency
-from dan_async.devnet.faults.kinds import NodeCrashed
+from dan_async.devnet.faults.kinds import FalseAccusation, NodeCrashed
 from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
@@ -32,7 +32,11 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-_KEPT_ENDED_SESSIONS = 32_768
+_KEPT_ENDED_SESSIONS, _KEPT_UNHEARD_SESSIONS = 32_768, 32
+#: A live party that others could replace has so many times the time that this one took to begin, and so many quiet
+#: limits at least; and a part of one more in each later round, so that who waits in an earlier one gives up first. It has
+#: twice that with twice so many sessions at work here, and so on: the others are as busy.
+_TIMES_OWN, _TIMES_QUIET, _QUIET_PART, _BUSY = 4.0, 1.5, 0.5, 8
 #: The cost of keeping a message beside its body, so that empty ones count too.
 _MESSAGE_OVERHEAD = 256
 
@@ -58,7 +62,7 @@ class ConflictingMessageError(Exception):
 
 @define
 class PeerAbortError(Exception):
-    """A peer gave the session up; ``missing`` are those from whom the current round's message is missing, too."""
+    """A peer gave the session up; ``missing`` are the awaited ones whose message of the round has not come."""
 
     peer: OperatorAddress
     notice: bytes
@@ -98,12 +102,15 @@ class PeerSession:
     #: The bodies of each round.
     _rounds: dict[int, dict[OperatorAddress, bytes]]
     _heard: dict[OperatorAddress, float] = field(factory=dict, init=False)
-    _abort: tuple[OperatorAddress, bytes] | None = field(default=None, init=False)
+    #: The first abort of each peer, in the order of arrival.
+    _aborts: dict[OperatorAddress, bytes] = field(factory=dict, init=False)
     _conflict: tuple[OperatorAddress, int] | None = field(default=None, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _is_mute: bool = field(default=False, init=False)
+    is_mute: bool = field(default=False, init=False)
     #: Everything sent so far, to be sent again over a link that comes up in the middle.
     _sent: dict[OperatorAddress, list[bytes]] = field(factory=dict, init=False)
+    #: The peers whose link was down when something was sent.
+    _unreached: set[OperatorAddress] = field(factory=set, init=False)
 
     def take(self, peer: OperatorAddress, message: PeerMessage) -> None:
         """Take in a message, or a sign of life. The same one again changes nothing: links repeat messages after a break."""
@@ -111,9 +118,9 @@ class PeerSession:
         if message.kind is Kind.ALIVE:
             return
         if peer not in self._peers:
-            _log.warning("session %s: %s is not a party", self._session_id.hex(), peer)
+            _log.warning("%s %s: %s is not a party", self._kind.name, self._session_id.hex(), peer)
         elif message.kind is Kind.ABORT:
-            self._abort = self._abort or (peer, message.body)
+            self._aborts.setdefault(peer, message.body)
         elif message.round in self._rounds:
             known = self._rounds[message.round].setdefault(peer, message.body)
             if known != message.body:
@@ -121,38 +128,48 @@ class PeerSession:
         self._changed.set()
 
     async def receive(
-        self, round_: int, *, timeout_s: float, quiet_s: float | None = None
+        self,
+        round_: int,
+        *,
+        end_s: float,
+        quiet_s: float | None = None,
+        awaited: Collection[OperatorAddress] | None = None,
+        known: Collection[OperatorAddress] = (),
     ) -> dict[OperatorAddress, bytes]:
         """
-        Wait for every other party's message of a round; a conflict counts before it, an abort only without it.
+        Wait for each *awaited* peer's message of a round; a conflict counts before it, an abort only without it.
 
-        A party may give no sign of life for *quiet_s* at most, None for the whole time. If some gave none, only those are
-        named as silent.
+        Until the session is *end_s* seconds old. A party may give no sign of life for *quiet_s* at most, None for the whole
+        time. If some gave none, only those are named as silent. Aborts of *known* are known.
         """
-        received = self._rounds[round_]
-        end = self._clock() + timeout_s
-        look_at = end if quiet_s is None else min(end, self._clock() + quiet_s)
+        received, end = self._rounds[round_], self._began + end_s
+        look_at = end if quiet_s is None else self._clock() + quiet_s
         while True:
             self._changed.clear()
             if self._conflict is not None:
                 raise ConflictingMessageError(*self._conflict)
-            missing = self._peers - received.keys()
+            missing = self._peers.intersection(self._peers if awaited is None else awaited) - received.keys()
             if not missing:
                 return dict(received)
-            if self._abort is not None:
-                raise PeerAbortError(*self._abort, missing)
+            for peer, notice in self._aborts.items():
+                if peer not in known:
+                    raise PeerAbortError(peer, notice, missing)
             now = self._clock()
-            if now >= look_at:
+            if now >= min(look_at, end):
                 if quiet_s is None or now >= end:
                     raise SilentPeersError(missing)
                 since = {peer: self._heard.get(peer, self._began) for peer in missing}
                 gone = frozenset(peer for peer, heard in since.items() if now - heard >= quiet_s)
                 if gone:
                     raise SilentPeersError(gone)
-                look_at = min(end, min(since.values()) + quiet_s)
+                look_at = min(since.values()) + quiet_s
             with suppress(TimeoutError):
-                async with asyncio.timeout(look_at - now):
+                async with asyncio.timeout(min(look_at, end) - now):
                     await self._changed.wait()
+
+    @property
+    def age_s(self) -> float:
+        return self._clock() - self._began
 
     def send(self, round_: int, bodies: Mapping[OperatorAddress, bytes]) -> None:
         """Send this node's messages of a round; a peer whose link is down gets them when it comes up."""
@@ -160,29 +177,43 @@ class PeerSession:
             self._send(peer, PeerMessage(self._kind, self._session_id, round_, body))
 
     def abort(self, notice: AbortNotice) -> None:
+        self.tell_all(PeerMessage(Kind.ABORT, self._session_id, self._kind, notice.encode()))
+
+    def tell_all(self, message: PeerMessage) -> None:
+        """Send one message to every other party; it need not be of this session."""
         for peer in self._peers:
-            self._send(peer, PeerMessage(Kind.ABORT, self._session_id, 0, notice.encode()))
+            self._send(peer, message)
 
     def resend(self, peer: OperatorAddress) -> None:
+        self._unreached.discard(peer)
         for frame in self._sent.get(peer, ()):
-            self._links.send(peer, frame)
+            self._put(peer, frame)
+
+    def end(self) -> bool:
+        """Forget what has reached its peer; return whether there is anything else."""
+        self._sent = {peer: frames for peer, frames in self._sent.items() if peer in self._unreached}
+        return bool(self._sent)
 
     def fall_silent(self) -> None:
-        """Give no more signs of life, as a fault asks for."""
-        self._is_mute = True
+        """Give no more signs of life, and do not say why it fails, as a fault asks for."""
+        self.is_mute = True
 
     def show_life(self, older_than_s: float) -> None:
         """Say that this node is still at work, if it has been for so long."""
-        if self._is_mute or self._clock() - self._began < older_than_s:
+        if self.is_mute or self._clock() - self._began < older_than_s:
             return
-        frame = PeerMessage(Kind.ALIVE, self._session_id, 0, b"").encode()
+        frame = PeerMessage(Kind.ALIVE, self._session_id, self._kind, b"").encode()
         for peer in self._peers:
             self._links.send(peer, frame)
 
     def _send(self, peer: OperatorAddress, message: PeerMessage) -> None:
         frame = message.encode()
         self._sent.setdefault(peer, []).append(frame)
-        self._links.send(peer, frame)
+        self._put(peer, frame)
+
+    def _put(self, peer: OperatorAddress, frame: bytes) -> None:
+        if not self._links.send(peer, frame):
+            self._unreached.add(peer)
 
 
 @frozen
@@ -210,24 +241,36 @@ class PeerSessions:
     _early_bytes: int = field(kw_only=True)
     _beat_s: float = field(default=0.5, kw_only=True)
     _clock: Clock = field(default=time.monotonic, kw_only=True)
-    _running: dict[bytes, PeerSession] = field(factory=dict, init=False)
-    _ended: OrderedDict[bytes, None] = field(factory=OrderedDict, init=False)
-    _early: OrderedDict[bytes, list[_Early]] = field(factory=OrderedDict, init=False)  # oldest session first
+    # By kind and id: whoever may choose the id of one kind of session must not get in the way of another.
+    _running: dict[tuple[Kind, bytes], PeerSession] = field(factory=dict, init=False)
+    _ended: OrderedDict[tuple[Kind, bytes], None] = field(factory=OrderedDict, init=False)
+    #: Sessions that ended before everybody had their messages, and until when they are repeated.
+    _unheard: deque[tuple[float, PeerSession]] = field(
+        factory=lambda: deque(maxlen=_KEPT_UNHEARD_SESSIONS), init=False
+    )
+    _early: OrderedDict[tuple[Kind, bytes], list[_Early]] = field(
+        factory=OrderedDict, init=False
+    )  # oldest session first
     _used: Counter[OperatorAddress] = field(factory=Counter, init=False)
     _beating: asyncio.Task[None] | None = field(default=None, init=False)
 
-    def has_run(self, session_id: bytes) -> bool:
-        """Return whether a session of that id has begun here: none may begin twice."""
-        return session_id in self._running or session_id in self._ended
+    @property
+    def running(self) -> int:
+        """How many sessions are at work here."""
+        return len(self._running)
+
+    def has_run(self, kind: Kind, session_id: bytes) -> bool:
+        """Return whether a session of that kind and id has begun here: none may begin twice."""
+        return (kind, session_id) in self._running or (kind, session_id) in self._ended
 
     @contextmanager
     def open(
         self, kind: Kind, session_id: bytes, peers: Sequence[OperatorAddress], *, rounds: int
     ) -> Iterator[PeerSession]:
         """Take part in a session with these peers; the links to them are kept up meanwhile."""
-        if self.has_run(session_id):
+        if self.has_run(kind, session_id):
             raise ValueError("a session is opened once")
-        session = self._running[session_id] = PeerSession(
+        session = self._running[kind, session_id] = PeerSession(
             kind=kind,
             session_id=session_id,
             peers=frozenset(peers),
@@ -236,7 +279,7 @@ class PeerSessions:
             began=self._clock(),
             rounds={round_: {} for round_ in range(1, rounds + 1)},
         )
-        for early in self._take_early(session_id):
+        for early in self._take_early((kind, session_id)):
             session.take(early.peer, early.message)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="signs of life")
@@ -244,23 +287,30 @@ class PeerSessions:
             with self._links.wanted(peers):
                 yield session
         finally:
-            del self._running[session_id]
-            self._ended[session_id] = None
+            del self._running[kind, session_id]
+            if session.end():
+                self._unheard.append((self._clock() + self._early_s, session))
+            self._ended[kind, session_id] = None
             if len(self._ended) > _KEPT_ENDED_SESSIONS:
                 self._ended.popitem(last=False)
 
     def on_message(self, peer: OperatorAddress, message: PeerMessage) -> None:
         """Sort in a peer's message, of any kind but a status; those for a session that has ended are dropped."""
-        session = self._running.get(message.session_id)
+        session = self._running.get(message.session)
         if session is not None:
             session.take(peer, message)
-        elif message.kind is not Kind.ALIVE and message.session_id not in self._ended:
+        elif message.kind is not Kind.ALIVE and message.session not in self._ended:
             self._keep_early(peer, message)
 
     def resend(self, peer: OperatorAddress) -> None:
-        """Repeat all messages of running sessions to a peer: its link has just come up."""
+        """Repeat all messages of running sessions to a peer, and the last ones of others: its link has just come up."""
         for session in self._running.values():
             session.resend(peer)
+        now = self._clock()
+        for forget_at, session in self._unheard:
+            if now < forget_at:
+                session.resend(peer)
+                session.end()
 
     async def aclose(self) -> None:
         if self._beating is not None:
@@ -282,16 +332,17 @@ class PeerSessions:
         early = _Early(peer, message, now + self._early_s)
         if self._used[peer] + early.size > self._early_bytes:
             _log.warning(
-                "session %s: a message of %s came too early and there is no space for it",
+                "%s %s: a message of %s came too early and there is no space for it",
+                message.session[0].name,
                 message.session_id.hex(),
                 peer,
             )
             return
         self._used[peer] += early.size
-        self._early.setdefault(message.session_id, []).append(early)
+        self._early.setdefault(message.session, []).append(early)
 
-    def _take_early(self, session_id: bytes) -> list[_Early]:
-        waiting = self._early.pop(session_id, [])
+    def _take_early(self, session: tuple[Kind, bytes]) -> list[_Early]:
+        waiting = self._early.pop(session, [])
         for early in waiting:
             self._used[early.peer] -= early.size
         return waiting
@@ -314,8 +365,11 @@ class RoundSession(ABC, Generic[R]):
     NEEDS_ALL: ClassVar[bool] = False
     #: Whether a step is carried through to its end while the node is stopping, its ``blame`` included.
     IS_CRITICAL: ClassVar[bool] = False
+    #: Whether others could do it instead, so that a party that is alive does not keep the others for the whole of a round.
+    IS_REPLACEABLE: ClassVar[bool] = False
 
     _session: PeerSession
+    _patience_s: float
 
     def __init__(
         self,
@@ -349,10 +403,9 @@ class RoundSession(ABC, Generic[R]):
         return SessionFailedError(abort.reason, self.operators(abort.culprits))
 
     async def judge(self, notice: AbortNotice, error: PeerAbortError) -> SessionFailedError:
-        """Name the culprits of a peer's abort: itself if it says so, and others if this node is waiting for them as well."""
-        named = {self.parties[index - 1] for index in notice.culprits if index <= len(self.parties)}
-        credible = named & (error.missing | {error.peer})
-        return SessionFailedError(notice.reason, _ascending(credible), aborted_by=error.peer)
+        """Name the culprits that a peer's abort shows by itself: the peer, if it says that it is its own fault."""
+        own_fault = self.index(error.peer) in notice.culprits
+        return SessionFailedError(notice.reason, (error.peer,) if own_fault else (), aborted_by=error.peer)
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:  # noqa: ARG002 - for subclasses
         """Return the bodies that are really sent, faults considered; none at all if the node falls silent."""
@@ -393,23 +446,19 @@ class RoundSession(ABC, Generic[R]):
 
     async def exchange(self, round_: int, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
         """Send this node's messages of a round, and wait for every other party's; both by index."""
-        bodies = self.outgoing(round_, bodies)
+        try:
+            bodies = self.outgoing(round_, bodies)
+        except FalseAccusation as lie:
+            raise self._silence(round_, self.operators(lie.culprits)) from lie
         if not bodies:
             self._session.fall_silent()
         self._session.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
         try:
-            received = await self._session.receive(round_, timeout_s=self._round_s, quiet_s=self._quiet_s)
-        except SilentPeersError as error:
-            limit = "in time" if self._quiet_s is not None else f"within {self._round_s:g} s"
-            raise SessionFailedError(
-                f"no message in round {round_} {limit}", _ascending(error.peers), is_silence=True
-            ) from error
+            received = await self._receive(round_)
         except ConflictingMessageError as error:
             raise SessionFailedError(
                 f"two different messages in round {error.round}", (error.peer,)
             ) from error
-        except PeerAbortError as error:
-            raise await self._judge(error) from error
         return {self.index(peer): body for peer, body in received.items()}
 
     async def _compute(self, step: Callable[..., T], arguments: Sequence[Any], urgency: Urgency) -> T:
@@ -418,18 +467,67 @@ class RoundSession(ABC, Generic[R]):
         except ProtocolAbort as abort:
             raise await self.blame(abort) from abort
 
-    async def _judge(self, error: PeerAbortError) -> SessionFailedError:
+    async def _receive(self, round_: int) -> dict[OperatorAddress, bytes]:
+        """
+        Wait for a round's messages; after an abort that proves nothing, for those whom it accuses, to this node's own limit.
+
+        For an accusation may be a lie, and that a message has not come is true of everybody for a while. Nobody but those
+        who are silent at the end is named.
+        """
+        end_s, known = self._end_s(round_), set[OperatorAddress]()
+        accused: frozenset[OperatorAddress] | None = None
+        first: SessionFailedError | None = None
+        while True:
+            try:
+                received = await self._session.receive(
+                    round_, end_s=end_s, quiet_s=self._quiet_s, awaited=accused, known=known
+                )
+            except PeerAbortError as error:
+                failure, named = await self._judge(error)
+                if failure.culprits:
+                    raise failure from error
+                first = first or failure
+                known.add(error.peer)
+                accused = ((accused or frozenset()) | (named & error.missing)) - known
+            except SilentPeersError as error:
+                failure = self._silence(round_, error.peers)
+                failure.aborted_by = None if first is None else first.aborted_by
+                raise failure from error
+            else:
+                if first is not None:
+                    raise first
+                return received
+
+    def _silence(self, round_: int, peers: Iterable[OperatorAddress]) -> SessionFailedError:
+        limit = "in time" if self._quiet_s is not None else f"within {self._round_s:g} s"
+        return SessionFailedError(f"no message in round {round_} {limit}", _ascending(peers), is_silence=True)
+
+    def _end_s(self, round_: int) -> float:
+        """Return how old the session may be when a round ends."""
+        end_s = self._session.age_s + self._round_s
+        if not self.IS_REPLACEABLE or self._quiet_s is None:
+            return end_s
+        if round_ == 1:
+            times = max(1.0, self._sessions.running / _BUSY)
+            self._patience_s = times * max(_TIMES_QUIET * self._quiet_s, _TIMES_OWN * self._session.age_s)
+        return min(end_s, self._patience_s + (round_ - 1) * _QUIET_PART * self._quiet_s)
+
+    async def _judge(self, error: PeerAbortError) -> tuple[SessionFailedError, frozenset[OperatorAddress]]:
+        """Return what follows from a peer's abort, and whom it accuses."""
         try:
             notice = AbortNotice.decode(error.notice)
         except ProtocolError:
-            return SessionFailedError("an abort that cannot be read", (error.peer,), aborted_by=error.peer)
-        return await self.judge(notice, error)
+            reason = "an abort that cannot be read"
+            return SessionFailedError(reason, (error.peer,), aborted_by=error.peer), frozenset()
+        named = frozenset(self.operators(index for index in notice.culprits if index <= len(self.parties)))
+        return await self.judge(notice, error), named
 
     def _give_up(self, failure: SessionFailedError) -> None:
         named = f" (blamed: {', '.join(failure.culprits)})" if failure.culprits else ""
         _log.warning("%s failed: %s%s", self._name, failure.reason, named)
         culprits = tuple(self.index(culprit) for culprit in failure.culprits)
-        self._session.abort(AbortNotice(failure.reason, culprits, failure.complaint))
+        if not self._session.is_mute:
+            self._session.abort(AbortNotice(failure.reason, culprits, failure.complaint))
 
 
 def _ascending(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:

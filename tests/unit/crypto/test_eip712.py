@@ -3,6 +3,7 @@
 import copy
 import json
 import threading
+import tracemalloc
 
 import pytest
 from eth_account.messages import _hash_eip191_message, encode_typed_data
@@ -604,17 +605,52 @@ async def test_a_local_wallet_hashes_long_typed_data_in_a_thread(monkeypatch):
     assert threads == [False, True]
 
 
-def test_large_types_are_not_kept():
-    """Sixty-four documents of a stranger's stay in memory at most, each of at most 64 members; no long domain does."""
+@pytest.mark.parametrize(
+    "members",
+    [
+        [{"name": f"m{i}", "type": "uint8"} for i in range(96)],
+        [{"name": "m", "type": "uint8" + "[]" * 48}, {"name": "n", "type": "uint8" + "[]" * 48}],
+        [{"name": f"{i}".rjust(250, "m"), "type": "bool"} for i in range(17)],
+        [{"name": "m", "type": 2**64}],
+    ],
+    ids=["members", "dimensions", "text", "no text"],
+)
+def test_large_types_are_not_kept(members):
+    """By their members, the dimensions of their arrays, and their text."""
+    eip712._kept_encoder.cache_clear()
     typed_data_digest(one("uint8", 1))
-    kept, domains = (
-        eip712._kept_encoder.cache_info().currsize,
-        eip712._cached_hash_domain.cache_info().currsize,
-    )
-    for number in range(10):
+    kept = eip712._kept_encoder.cache_info().currsize
+    for number in range(5):
         large = one("uint8", number)
-        large["types"]["Other"] = [{"name": f"m{i}", "type": f"uint{8 + number}"} for i in range(64)]
-        large["domain"] = {"name": f"{number}" * 300}
+        large["types"][f"Other{number}"] = members
         typed_data_digest(large)
-    assert eip712._kept_encoder.cache_info().currsize <= kept + 1  # the domain's type
-    assert eip712._cached_hash_domain.cache_info().currsize == domains
+    assert eip712._kept_encoder.cache_info().currsize == kept
+
+
+def test_kept_types_take_little_memory():
+    """As many documents as are kept, each as large as one may be."""
+    eip712._kept_encoder.cache_clear()
+    tracemalloc.start()
+    try:
+        for number in range(2 * eip712._KEPT_DOCUMENTS):
+            data = one("uint8", 1)
+            data["types"]["Main"] += [
+                {"name": f"m{i}_{number}".ljust(60, "x"), "type": "uint8[]"} for i in range(45)
+            ]
+            data["message"] |= {member["name"]: [] for member in data["types"]["Main"][1:]}
+            typed_data_digest(data)
+        assert eip712._kept_encoder.cache_info().currsize == eip712._KEPT_DOCUMENTS
+        assert tracemalloc.get_traced_memory()[0] < eip712._KEPT_DOCUMENTS * 64 * 1024
+    finally:
+        tracemalloc.stop()
+        eip712._kept_encoder.cache_clear()
+
+
+def test_long_domains_are_not_kept():
+    """A name of hundreds of characters is hashed anew each time."""
+    eip712._cached_hash_domain.cache_clear()
+    typed_data_digest(one("uint8", 1))
+    kept = eip712._cached_hash_domain.cache_info().currsize
+    for number in range(10):
+        typed_data_digest(dict(one("uint8", 1), domain={"name": f"{number}" * 300}))
+    assert eip712._cached_hash_domain.cache_info().currsize == kept

@@ -18,6 +18,7 @@ from dan_async.crypto.curve import ORDER
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import personal_message_digest, recover_public_key
 from dan_async.errors import ClientClosedError, InvalidFieldError
+from dan_async.protocols.fields import new_request_id
 from tests.unit.crypto.vectors import CASES, SIGNGEN_CASES, name, signgen_bytes_and_signature
 
 ALGORITHMS = ["secp256k1", "ed25519"]
@@ -75,6 +76,14 @@ def test_a_fork_makes_other_keys(algorithm):
     os.waitpid(child, 0)
     assert len(theirs) == 64
     assert EphemeralKey.generate(algorithm).to_hex() != theirs
+
+
+def test_request_ids_are_not_of_the_random_module_either():
+    """Nor is any other id or nonce: all are of the secrets module."""
+    random.seed(1)
+    first = new_request_id()
+    random.seed(1)
+    assert new_request_id() != first
 
 
 def test_a_draw_out_of_range_is_drawn_again(monkeypatch):

@@ -10,16 +10,17 @@ from contextlib import closing
 import pytest
 from aiohttp import web
 
-from dan_async.devnet.listening import Door, PortReservation, listening_socket
+from dan_async.devnet.listening import Arrivals, Door, PortReservation, listening_socket
 from tests.helpers import no_leaks, wait_until
 
 
 @contextlib.asynccontextmanager
 async def door_at(reserved, **options):
     """A door of a server without routes; closed as a node closes it."""
-    runner = web.AppRunner(web.Application(), handle_signals=False, shutdown_timeout=0.1)
+    arrivals = Arrivals(100, 10.0)
+    runner = arrivals.runner(web.Application())
     await runner.setup()
-    door = Door(runner, listening_socket(reserved.host, reserved.port), **options)
+    door = Door(runner, listening_socket(reserved.host, reserved.port), arrivals, **options)
     try:
         yield door
     finally:

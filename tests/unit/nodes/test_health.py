@@ -274,3 +274,38 @@ class HealthMachine(RuleBasedStateMachine):
 
 
 TestHealthMachine = HealthMachine.TestCase
+
+
+# --- suspicion --------------------------------------------------------------------------------------------------------
+
+
+def test_suspicion_adds_up_to_a_limit_and_halves_every_minute(node: Watched) -> None:
+    """However often a node is suspected, some minutes later nothing is left of it."""
+    node.record.suspect(0.5)
+    node.record.suspect(1.0)
+    assert node.record.suspicion == 1.5
+    node.clock.advance(60)
+    assert node.record.suspicion == 0.75
+    for _ in range(100):
+        node.record.suspect(1.0)
+    assert node.record.suspicion == 8.0
+    node.clock.advance(6 * 60)
+    assert node.record.suspicion == 0.125
+    node.clock.advance(1)
+    assert node.record.suspicion == 0.0
+
+
+def test_who_has_helped_to_sign_is_trusted_again(node: Watched) -> None:
+    """A fourth is left: an honest node that a liar accused is soon as good as before."""
+    node.record.suspect(1.0)
+    node.record.trust()
+    assert node.record.suspicion == 0.25
+    node.record.trust()
+    assert node.record.suspicion == 0.0
+
+
+def test_suspicion_orders_signers_only(node: Watched) -> None:
+    """A node that is suspected rests for nobody, and ranks where it did."""
+    before = node.record.rank
+    node.record.suspect(8.0)
+    assert (node.record.rank, node.record.state, node.told) == (before, "live", [])

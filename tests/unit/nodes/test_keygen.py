@@ -26,6 +26,7 @@ from dan_async.errors import (
 from dan_async.network import KeygenReport, KeygenRequest
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.round import SetupText
+from dan_async.protocols.fields import to_json
 from dan_async.protocols.node import restarted_request_id
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication
 from dan_async.retry import RetryPolicy
@@ -290,6 +291,149 @@ async def test_a_liars_word_alone_leaves_nobody_out() -> None:
     assert liar not in report.holders
 
 
+def disputing(fake: FakeNetwork, *liars: int) -> set[OperatorAddress]:
+    """Let these nodes spoil every key generation for one other node alone, the last; gives their operators."""
+    dishonest = {fake.operator(index) for index in liars}
+
+    def at(operator: OperatorAddress) -> Misbehaviour:
+        async def misbehave(method: str, params: Any) -> Any:
+            if method != "dan_keygen":
+                return None
+            sitting = [o for o in params["participants"] if o in dishonest]
+            if not sitting:
+                return None
+            victim = [o for o in params["participants"] if o not in dishonest][-1]
+            data = {"culprits": sitting[:1]} if operator == victim else {"culprits": [], "abortedBy": victim}
+            raise RpcError(NodeCode.KEYGEN_FAILED, "opening does not match its commitment", data)
+
+        return misbehave
+
+    for identity in fake.identities:
+        fake.misbehaviour[identity.operator] = at(identity.operator)
+    return dishonest
+
+
+@pytest.mark.parametrize(("spares", "liars"), [(1, (1,)), (1, (5,)), (2, (2, 5)), (2, (1,)), (3, (1, 2, 3))])
+async def test_who_is_in_dispute_does_not_take_part_together_again(
+    spares: int, liars: tuple[int, ...]
+) -> None:
+    """Most of the others saw nothing, so nobody is a culprit; and as many spares as dishonest nodes are enough."""
+    fake = FakeNetwork(3, 5 + spares)
+    dishonest = disputing(fake, *liars)
+    report = await keygen(fake, request(3, 5), total_s=10)
+    assert len(report.holders) == 5
+    assert not dishonest & set(report.holders)
+    assert report.culprits == ()
+    assert report.disputes
+    assert all(dishonest & set(pair) for pair in report.disputes)
+    assert report.restarts <= 3 * len(liars)
+    assert "in dispute: nodes" in report.describe()
+
+
+async def test_the_next_call_prefers_nodes_that_were_not_in_dispute() -> None:
+    """A person who is not asked to sign twice calls again, and is not met by the same pair for ever."""
+    fake = FakeNetwork(3, 7)
+    (liar,) = disputing(fake, 1)
+    network = fake.network(retry=ONCE)
+    owner = Owner(interactive=True)
+    with pytest.raises(QuorumError):
+        await network.keygen(request(3, 5), owner.auth, deadline=Deadline(5))
+    again = request(3, 5, request_id="0x" + "cd" * 32)
+    report = await network.keygen(again, owner.auth, deadline=Deadline(5))
+    assert (report.restarts, owner.prompts, liar in report.holders) == (0, 2, False)
+    await network.aclose()
+
+
+async def test_without_a_spare_a_dispute_is_named() -> None:
+    """Which of the two it is, nobody can tell, and all n are needed; with min_parties one of them is done without."""
+    fake = FakeNetwork(3, 5)
+    (liar,) = disputing(fake, 2)
+    with pytest.raises(QuorumError) as caught:
+        await keygen(fake, request(3, 5))
+    assert liar in str(caught.value.hint)
+    assert "is faulty" in str(caught.value.hint)
+    report = await keygen(fake, request(3, 5, min_parties=4))
+    assert (report.threshold.n, liar in report.holders) == (4, False)
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+
+def unfinished(fake: FakeNetwork, *indices: int, takes: bytes = b"a certificate") -> None:
+    """Let these nodes fail for want of echoes, and acknowledge when they are brought the certificate."""
+
+    def at(operator: OperatorAddress) -> Misbehaviour:
+        asked: dict[str, Any] = {}
+
+        async def misbehave(method: str, params: Any) -> Any:
+            if method == "dan_keygen":
+                asked.update(params)
+                raise RpcError(NodeCode.KEYGEN_FAILED, "no message in round 3", {"culprits": []})
+            if method != "dan_certify_keygen":
+                return None
+            if params["certificate"] != "0x" + takes.hex() or params["requestId"] != asked["requestId"]:
+                raise RpcError(NodeCode.KEYGEN_FAILED, "no certificate", {"culprits": []})
+            return fake.acknowledge(operator, asked)
+
+        return misbehave
+
+    for index in indices:
+        fake.misbehaviour[fake.operator(index)] = at(fake.operator(index))
+
+
+async def test_the_client_carries_the_certificate_to_nodes_that_lack_it() -> None:
+    """A dishonest node's own is worthless: then it is another's."""
+    fake = FakeNetwork(3, 5)
+    unfinished(fake, 4, 5)
+
+    async def worthless(method: str, params: Any) -> Any:
+        if method != "dan_keygen":
+            return None
+        return {**fake.acknowledge(fake.operator(1), params), "certificate": "0x00"}
+
+    fake.misbehaviour[fake.operator(1)] = worthless
+    report = await keygen(fake, request(3, 5))
+    assert len(report.holders) == 5
+    assert {outcome.step for outcome in report.outcomes} == {"keygen", "certificate"}
+
+
+async def test_nodes_that_take_no_certificate_cost_a_moment_only() -> None:
+    """t agree, and that is enough."""
+    fake = FakeNetwork(3, 5)
+    unfinished(fake, 4, takes=b"another")
+    unfinished(fake, 5)
+    hangs = fake.misbehaviour[fake.operator(5)]
+
+    async def hang(method: str, params: Any) -> Any:
+        return await (asyncio.Event().wait() if method == "dan_certify_keygen" else hangs(method, params))
+
+    fake.misbehaviour[fake.operator(5)] = hang
+    async with assert_runs_under(2):
+        report = await keygen(fake, request(3, 5))
+    assert len(report.holders) == 3
+    assert [outcome.step for outcome in report.outcomes] == ["keygen"] * 5
+
+
+async def test_as_many_holders_as_wanted_are_waited_for() -> None:
+    """Past t; a key that too few hold is given up for one that others make."""
+    fake = FakeNetwork(2, 5)
+
+    async def late(method: str, params: Any) -> Any:
+        if method == "dan_keygen":
+            await asyncio.sleep(0.3)
+
+    fake.misbehaviour[fake.operator(3)] = late
+    report = await keygen(fake, request(2, 3, min_holders=3))
+    assert len(report.holders) == 3
+    fake.misbehaviour[fake.operator(3)] = refusing(RequestTimeoutError("silent"))
+    report = await keygen(fake, request(2, 3, min_holders=3))
+    assert len(report.holders) == 3
+    for index in (2, 4, 5):
+        fake.misbehaviour[fake.operator(index)] = refusing(RequestTimeoutError("silent"))
+    with pytest.raises(QuorumError, match=r"3 are (wanted|needed)"):
+        await keygen(fake, request(2, 3, min_holders=3))
+
+
 async def test_whoever_is_blamed_or_lies_rests() -> None:
     """The next key generation prefers others."""
     fake = FakeNetwork(2, 5)
@@ -308,6 +452,27 @@ async def test_whoever_is_blamed_or_lies_rests() -> None:
     states = {node.name: node.state for node in (await network.health()).nodes}
     assert {name for name, state in states.items() if state == "resting"} == {culprit, liar}
     await network.aclose()
+
+
+async def test_where_two_groups_contradict_each_other_nobody_is_wrong() -> None:
+    """Nobody knows which group is right: every answer stands as it is, and the two keys are named."""
+    fake = FakeNetwork(2, 4)
+    others = fake.identities[2:]
+
+    for identity in others:
+
+        async def lie(method: str, params: Any, operator: OperatorAddress = identity.operator) -> Any:
+            if method != "dan_keygen":
+                return None
+            dealt = fake.key_for({**params, "requestId": params["requestId"] + " again"}, OWNER)
+            dealt.request_id = params["requestId"]
+            return to_json(dealt.acknowledgement(dealt.participants.index(operator) + 1))
+
+        fake.misbehaviour[identity.operator] = lie
+    with pytest.raises(QuorumError, match="2 groups of 2 nodes") as caught:
+        await keygen(fake, request(2, 4), timeouts=evolve(QUICK, grace_s=5))
+    assert len({outcome.answer.key_id for outcome in caught.value.outcomes}) == 2
+    assert [outcome.is_success for outcome in caught.value.outcomes] == [True] * 4
 
 
 # --- late nodes -------------------------------------------------------------------------------------------------------

@@ -438,8 +438,13 @@ async def test_another_operator_is_found_out_on_connecting() -> None:
     def answering(identity: Identity, name: str) -> Any:
         async def call(method: str, params: str, *, timeout_s: float) -> Any:
             nonce = bytes.fromhex(json.loads(params)["nonce"][2:])
-            digest = identity_digest(operator=pinned.operator, nonce=nonce)
-            return {"protocol": "dan-node/1", "operator": name, "signature": to_hex(identity.sign(digest))}
+            digest = identity_digest(operator=pinned.operator, nonce=nonce, time_ms=5)
+            return {
+                "protocol": "dan-node/1",
+                "operator": name,
+                "time": 5,
+                "signature": to_hex(identity.sign(digest)),
+            }
 
         return call
 

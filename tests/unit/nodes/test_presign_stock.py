@@ -33,9 +33,13 @@ def stock(clock):
 
 def entry(name, signers=("a", "b"), ends=45.0):
     offer = PresignatureOffer(
-        presignature_id=bytes([name]) * 32, nonce_point=bytes(33), public_key=bytes(33), expires_at=0
+        presignature_id=bytes([name]) * 32,
+        nonce_point=bytes(33),
+        public_key=bytes(33),
+        commitment=bytes(32),
+        expires_at=0,
     )
-    return StockedPresignature(offer=offer, signers=signers, ends=ends)
+    return StockedPresignature(offers=dict.fromkeys(signers, offer), signers=signers, ends=ends)
 
 
 def put(stock, *entries):
@@ -95,8 +99,8 @@ def test_what_could_not_be_made_is_ordered_again(stock):
 def test_each_is_given_out_once(stock):
     """The oldest first."""
     put(stock, entry(1), entry(2))
-    assert [one.offer.presignature_id[0] for one in take(stock)] == [1]
-    assert [one.offer.presignature_id[0] for one in take(stock)] == [2]
+    assert [one.id[0] for one in take(stock)] == [1]
+    assert [one.id[0] for one in take(stock)] == [2]
     assert take(stock) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from attrs import evolve
@@ -12,12 +13,14 @@ from eth_account.messages import encode_defunct
 from dan_async import DanClient
 from dan_async.crypto.curve import ORDER
 from dan_async.errors import (
+    AcknowledgementError,
     ClientClosedError,
     DeadlineExceededError,
     EphemeralKeyRefusedError,
     NodeCode,
     NodeRefusedError,
     NotPermittedError,
+    OverloadedError,
     PermissionDeniedError,
     QuorumError,
     RpcError,
@@ -25,7 +28,9 @@ from dan_async.errors import (
 from dan_async.nodes import SigningOptions
 from dan_async.nodes.health import Lateness
 from dan_async.protocols import fields
+from dan_async.retry import RetryPolicy
 from tests.fake_signing import SigningNetwork
+from tests.helpers import assert_runs_under
 
 
 async def sign(net, *, text="hello", timeout=4.0, **options):
@@ -231,7 +236,7 @@ async def test_a_liar_is_done_without(member):
 
 
 async def test_too_many_liars_make_nothing():
-    """With two of three no set is without one, and the error says what it is."""
+    """With two of three no set is without one, and the error names both."""
     net = SigningNetwork(2, 3)
     for index in (1, 2):
 
@@ -241,8 +246,11 @@ async def test_too_many_liars_make_nothing():
             return fields.to_json(net.resigned(identity, honest, shares=(share,)))
 
         net.misbehaviour[net.operator(index)] = answers(net, index, lie)
-    with pytest.raises(QuorumError, match="make no signature"):
+    with pytest.raises(QuorumError) as caught:
         await sign(net)
+    assert {outcome.operator: type(outcome.error) for outcome in caught.value.outcomes} == {
+        net.operator(index): AcknowledgementError for index in (1, 2)
+    }
 
 
 @pytest.mark.parametrize("member", ["presignatureId", "noncePoint", "publicKey"])
@@ -254,7 +262,7 @@ async def test_signers_must_agree_on_a_presignature(member):
     async def lie(method, params):
         if method != "dan_presign":
             return None
-        answer = net.presign(params)
+        answer = net.presign(identity, params)
         return {**answer, member: "0x" + "02" * (len(answer[member]) // 2 - 1)}
 
     net.misbehaviour[identity.operator] = lie
@@ -385,12 +393,57 @@ def test_a_step_is_late_after_four_times_the_usual():
     assert lateness.limit_s("presign") == 10.0
 
 
-def test_a_late_node_is_late_for_a_minute():
-    """Not for ever."""
-    now = [0.0]
-    lateness = Lateness(clock=lambda: now[0])
-    lateness.was_late("0x1")
-    assert lateness.is_late("0x1")
-    assert not lateness.is_late("0x2")
-    now[0] = 60.0
-    assert not lateness.is_late("0x1")
+# --- nodes that ask to slow down --------------------------------------------------------------------------------------
+
+
+async def test_nodes_that_ask_to_slow_down_lose_no_signature():
+    """However often they do: that is no failure of theirs, and the signature comes in the end."""
+    net, refusals = SigningNetwork(2, 3), 40
+
+    async def busy(method, params):
+        nonlocal refusals
+        if method == "dan_presign" and refusals:
+            refusals -= 1
+            raise RpcError(NodeCode.RATE_LIMITED, "too many", {"retryAfter": 0})
+
+    net.misbehaviour = {identity.operator: busy for identity in net.identities}
+    assert holds(net, await sign(net, timeout=60.0))
+    assert not refusals
+
+
+async def test_a_busy_node_is_not_asked_sooner_than_it_wants():
+    """For as long as it asks for, nobody asks it for this session, though its limit of attempts is reached."""
+    net, times = SigningNetwork(2, 2), []
+
+    async def busy(method, params):
+        times.append(time.monotonic())
+        if len(times) <= 4:
+            raise RpcError(NodeCode.RATE_LIMITED, "too many", {"retryAfter": 1})
+
+    net.misbehaviour = {identity.operator: busy for identity in net.identities}
+    assert holds(net, await sign(net, timeout=60.0, retry=RetryPolicy(attempts=1)))
+    assert times[4] - times[3] >= 0.99
+
+
+async def test_nodes_that_are_busy_past_the_deadline():
+    """The error says that it was for lack of room, has each node's words in its cause, and comes at once."""
+    net = SigningNetwork(2, 3)
+    busy = refuses(NodeCode.RATE_LIMITED, data={"retryAfter": 600})
+    net.misbehaviour = {identity.operator: busy for identity in net.identities}
+    async with assert_runs_under(10):
+        with pytest.raises(OverloadedError, match="slow down") as caught:
+            await sign(net, timeout=60.0)
+    assert isinstance(caught.value.__cause__, QuorumError)
+
+
+async def test_one_busy_node_holds_up_nothing_that_failed_for_good():
+    """If too few could sign even when it has room again, nobody waits for it."""
+    net = SigningNetwork(2, 3)
+    net.misbehaviour = {
+        net.identities[0].operator: refuses(NodeCode.RATE_LIMITED),
+        net.identities[1].operator: refuses(NodeCode.UNKNOWN_KEY),
+        net.identities[2].operator: refuses(NodeCode.UNKNOWN_KEY),
+    }
+    async with assert_runs_under(10):
+        with pytest.raises(QuorumError, match="no 2 nodes"):
+            await sign(net, timeout=60.0)

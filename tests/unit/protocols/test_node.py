@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import runpy
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from dan_async.protocols.fields import operators, to_json
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
     Acknowledgement,
+    CertifyParams,
     ChallengeParams,
     ChallengeResult,
     ChangeClaims,
@@ -93,7 +95,7 @@ def test_operators_are_the_addresses_of_their_keys(vector):
 def test_the_identity_digest_and_signature():
     """What dan_identify answers."""
     vector = VECTORS["identity"]
-    digest = identity_digest(operator=vector["operator"], nonce=raw(vector["nonce"]))
+    digest = identity_digest(operator=vector["operator"], nonce=raw(vector["nonce"]), time_ms=vector["time"])
     assert digest == raw(vector["digest"])
     assert sign_digest(raw(VECTORS["operators"][0]["privateKey"]), digest) == raw(vector["signature"])
     assert recover_address(digest, vector["signature"]) == vector["operator"]
@@ -233,6 +235,7 @@ def test_receipts(kind, name):
             {
                 "protocol": "dan-node/1",
                 "operator": VECTORS["identity"]["operator"],
+                "time": VECTORS["identity"]["time"],
                 "signature": VECTORS["identity"]["signature"],
             },
         ),
@@ -282,7 +285,16 @@ def test_the_digest_covers_the_request_besides_the_text():
     ack = Acknowledgement.read(ACKS[0]["result"])
     digest = ack.digest(REQUEST["requestId"])
     assert ack.digest("0x" + "a2" * 32) != digest
-    assert ChangeReceipt.read(ACKS[0]["result"]).digest(REQUEST["requestId"]) != digest
+    result = {name: value for name, value in ACKS[0]["result"].items() if name != "certificate"}
+    assert ChangeReceipt.read(result).digest(REQUEST["requestId"]) != digest
+
+
+def test_a_certificate_is_not_without_bound():
+    """4096 bytes at most, whatever is in it."""
+    for length, is_right in ((4096, True), (4097, False)):
+        value = {**VECTORS["certify"], "certificate": "0x" + "00" * length}
+        with nullcontext() if is_right else pytest.raises(InvalidFieldError):
+            assert len(decode_message(CertifyParams, value).certificate) == length
 
 
 def rewritten(change):
@@ -393,11 +405,13 @@ DECODERS = {
         "setupHash": VECTORS["setup"]["hash"],
     },
     KeygenParams: REQUEST,
+    CertifyParams: VECTORS["certify"],
 }
 RESULT_DECODERS = {
     Identity: {
         "protocol": "dan-node/1",
         "operator": VECTORS["identity"]["operator"],
+        "time": VECTORS["identity"]["time"],
         "signature": VECTORS["identity"]["signature"],
     },
     ChallengeResult: {"nonce": "0x" + "00" * 32, "expiresAt": 1_700_000_000},
@@ -419,6 +433,7 @@ RIGHT = {
     "ephId": ["0x", "0x00", "é"],
     "credentialId": ["0x", "0x00", "é"],
     "nonces": [[]],  # a one-shot request
+    "certificate": ["0x", "0x00"],
 }
 
 

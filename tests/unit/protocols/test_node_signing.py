@@ -74,8 +74,8 @@ def test_what_the_ephemeral_key_signs_for_a_presignature():
 
 def test_the_presignature_id():
     """Over the session and R."""
-    found = node_1.presignature_id(raw(PRESIGN["session"]), raw(PRESIGN["result"]["noncePoint"]))
-    assert found == raw(PRESIGN["result"]["presignatureId"])
+    found = node_1.presignature_id(raw(PRESIGN["session"]), raw(PRESIGN["results"][0]["noncePoint"]))
+    assert found == raw(PRESIGN["results"][0]["presignatureId"])
 
 
 def test_what_the_ephemeral_key_signs_for_a_signature():
@@ -103,6 +103,53 @@ def test_signature_shares(vector):
     assert recover_address(digest, shares.signature) == shares.operator
 
 
+def nonce_shift(**changes):
+    share = SignatureShares.read(SHARES[0]["result"]).claims.shares[0]
+    whole = {
+        "presignature_id": share.presignature_id,
+        "public_key": raw(PRESIGN["results"][0]["publicKey"]),
+        "digest": share.digest,
+        "signers": PARAMS["signers"],
+    }
+    return node_1.nonce_shift(**{**whole, **changes})
+
+
+def test_the_shift_of_the_nonce():
+    """δ, and R' = R + δ·G."""
+    shift = nonce_shift()
+    assert shift == int(VECTORS["nonceShift"]["shift"], 16)
+    shifted = node_1.shift_nonce(raw(PRESIGN["results"][0]["noncePoint"]), shift)
+    assert shifted == raw(VECTORS["nonceShift"]["noncePoint"])
+    assert shifted[1:] == raw(VECTORS["combined"]["signature"])[:32]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"presignature_id": bytes(32)},
+        {"public_key": bytes(33)},
+        {"digest": bytes(32)},
+        {"signers": PARAMS["signers"][::-1]},
+        {"signers": PARAMS["signers"][:1]},
+    ],
+    ids=str,
+)
+def test_the_shift_covers(change):
+    """All that is known of a signature: nobody can know it, or R', before all of this is fixed."""
+    assert nonce_shift(**change) != nonce_shift()
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_commitment_is_the_hash_of_the_commitments(place):
+    """Presignature, points and proof."""
+    share = SignatureShares.read(SHARES[place]["result"]).claims.shares[0]
+    promised = raw(PRESIGN["results"][place]["commitment"])
+    assert node_1.commitments_hash(share.presignature_id, share.commitments) == promised
+    for changed in (b"", share.commitments[:-1], share.commitments[::-1]):
+        assert node_1.commitments_hash(share.presignature_id, changed) != promised
+    assert node_1.commitments_hash(bytes(32), share.commitments) != promised
+
+
 def test_the_shares_make_a_signature():
     """The sums, divided, made low: it recovers to the key."""
     shares = [SignatureShares.read(vector["result"]).claims.shares[0] for vector in SHARES]
@@ -110,7 +157,7 @@ def test_the_shares_make_a_signature():
     assert (s > ORDER // 2) is VECTORS["combined"]["wasHigh"] is True
     combined = raw(VECTORS["combined"]["signature"])
     assert int.from_bytes(combined[32:64], "big") == ORDER - s
-    assert recover_public_key(shares[0].digest, combined) == raw(PRESIGN["result"]["publicKey"])
+    assert recover_public_key(shares[0].digest, combined) == raw(PRESIGN["results"][0]["publicKey"])
 
 
 def test_requests_and_results_survive_the_way_as_text():
@@ -121,8 +168,8 @@ def test_requests_and_results_survive_the_way_as_text():
     sign = decode(SignParams, SIGN["params"])
     assert json.loads(encode(sign)) == SIGN["params"]
     assert decode(SignParams, load(encode(sign))) == sign
-    offer = PresignatureOffer.read(PRESIGN["result"])
-    assert to_json(offer) == PRESIGN["result"]
+    offer = PresignatureOffer.read(PRESIGN["results"][0])
+    assert to_json(offer) == PRESIGN["results"][0]
 
 
 def test_a_request_with_nonces_survives_too():
@@ -187,6 +234,7 @@ def test_the_challenge_of_a_signature_covers(change):
                 "digest": bytes(32),
                 "u": 1,
                 "w": 1,
+                "commitments": b"\0",
             }.items()
         ),
     ],
@@ -213,7 +261,7 @@ def test_no_share_is_shown():
 
 DECODERS = {PresignParams: PARAMS, SignParams: SIGN["params"]}
 RESULTS = {
-    PresignatureOffer: PRESIGN["result"],
+    PresignatureOffer: PRESIGN["results"][0],
     SignatureShares: SHARES[0]["result"],
 }
 WRONG = [None, True, -1, 2**53, "", "0x", "0x00", "é", [], {}, ["0x" + "00" * 32] * 65]
@@ -273,6 +321,8 @@ def test_wrong_members_of_a_share_are_protocol_errors(member, value):
     """Each with everything that it cannot be; u and w are below the order."""
     if member in {"presignatureId", "digest"} and value == "0x" + "ff" * 32:
         value = "ff" * 32
+    if member == "commitments" and value not in {None, 1}:
+        value += "ff" * 1500
     broken = {**CLAIMS, "shares": [{**SHARE, member: value}]}
     with pytest.raises(NodeProtocolError):
         SignatureShares.read_whole({**SHARES[0]["result"], "claims": dump(broken)})
@@ -317,7 +367,9 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from([*PARAMS, *SIGN["params"], *PRESIGN["result"], *SHARES[0]["result"], *CLAIMS]),
+            st.sampled_from(
+                [*PARAMS, *SIGN["params"], *PRESIGN["results"][0], *SHARES[0]["result"], *CLAIMS]
+            ),
             inner,
             max_size=8,
         )

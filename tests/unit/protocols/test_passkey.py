@@ -87,3 +87,12 @@ def test_result_is_a_base64url_credential_id(frame):
 def test_credential_id_is_given():
     """As it came."""
     assert decode_credential_id("YWJj-_") == "YWJj-_"
+
+
+@pytest.mark.parametrize("name", ["rawCredential", "more"])
+def test_a_long_answer_is_refused_unread(name):
+    """A node reads it at once, whoever sent it."""
+    long = json.dumps({"a": "x" * 64 * 1024})
+    text = json.dumps({**GOOD, name: long} if name == "rawCredential" else {**GOOD, name: [0] * 60_000})
+    with pytest.raises(InvalidFieldError, match="characters long"):
+        decode_passkey_signature(text)

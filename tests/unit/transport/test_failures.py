@@ -127,6 +127,7 @@ def test_operating_system_errors_are_named():
         ("1.5", None),
         ("٣", None),
         ("Fri, 99 Zzz 2099 99:99:99 GMT", None),
+        ("Fri, " + "9" * 30 + "31 Dec 1999 23:59:59 GMT", None),
     ],
 )
 def test_retry_after_in_seconds(text, seconds):

@@ -7,11 +7,15 @@ import asyncio
 import pytest
 
 from dan_async.devnet import (
+    Accuse,
+    AccuseInSigning,
     AcknowledgeOtherKey,
     CheatInSigning,
     ClaimOtherThreshold,
+    ContradictInSigning,
     Crash,
     CrashInSigning,
+    DealBadOpening,
     DealWrongShare,
     Delay,
     Disconnect,
@@ -21,13 +25,16 @@ from dan_async.devnet import (
     ExpireNonces,
     FallSilent,
     Fault,
+    ForgeCommitments,
     ForgeShares,
     ForgeSignature,
     HttpError,
     RefuseConnections,
     SendGarbage,
     SilentInSigning,
+    SquatSession,
     Trickle,
+    WithholdEcho,
     WrongSignatureShare,
 )
 from dan_async.devnet.faults.in_force import FaultBoard, NodeFaults
@@ -35,12 +42,16 @@ from dan_async.devnet.faults.kinds import KINDS, NodeCrashed, RequestDropped
 from dan_async.errors import InvalidFieldError
 
 ALL = [
+    Accuse(round=2),
+    AccuseInSigning(round=2),
     AcknowledgeOtherKey(),
     ClaimOtherThreshold(),
     CheatInSigning(),
+    ContradictInSigning(),
     Crash(),
     CrashInSigning(at_round=2, restart_after=0.5),
     Crash(at_round=3, restart_after=0.5),
+    DealBadOpening(),
     DealWrongShare(),
     Delay(seconds=0.5, jitter_s=0.1, methods=["dan_keygen"]),
     Disconnect(),
@@ -49,12 +60,15 @@ ALL = [
     Equivocate(),
     ExpireNonces(),
     FallSilent(round=2),
+    ForgeCommitments(),
     ForgeShares(),
     ForgeSignature(),
     HttpError(status=429, retry_after=3),
     RefuseConnections(),
     SendGarbage(form="raw"),
     SilentInSigning(round=2),
+    SquatSession(),
+    WithholdEcho(reach=2),
     WrongSignatureShare(),
     Trickle(seconds=0.25),
 ]

@@ -7,12 +7,23 @@ import secrets
 
 from dan_async.crypto.curve import HALF_ORDER, ORDER
 from dan_async.crypto.signature import recover_public_key
-from dan_async.devnet.mpc.aborts import SigningAbort, SigningReason
-from dan_async.devnet.mpc.field import scalar_from_bytes, scalar_to_bytes
+from dan_async.devnet.context import NodeIdentity
+from dan_async.devnet.mpc.aborts import SigningAbort
+from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.ot import TRANSFERS, ReceiverSeeds, SenderSeeds
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
-from dan_async.devnet.mpc.threshold_ecdsa import Envelope, SigningParty, SignMessage, from_all_others
+from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 from dan_async.errors import InvalidFieldError
+from dan_async.protocols.node import nonce_shift, shift_nonce
+
+#: The reason of the abort of ``assemble``, which does what a client does.
+INVALID_SIGNATURE = "the signature does not verify"
+
+#: An identity for each party, whichever the key.
+IDENTITIES = sorted(
+    (NodeIdentity(bytes((number,)) * 32) for number in range(1, 21)), key=lambda node: node.operator.lower()
+)
+OPERATORS = tuple(identity.operator for identity in IDENTITIES)
 
 
 def dealt_seeds():
@@ -76,7 +87,14 @@ class Signing:
         self.signers = tuple(signers)
         self.public_key = shares[self.signers[0]].public_key
         self.parties = {
-            i: SigningParty(session_id=self.session_id, share=shares[i], signers=self.signers, pairs=pairs[i])
+            i: SigningParty(
+                session_id=self.session_id,
+                share=shares[i],
+                signers=self.signers,
+                operators=OPERATORS,
+                sign=IDENTITIES[i - 1].sign,
+                pairs=pairs[i],
+            )
             for i in self.signers
         }
         self.commits = {}
@@ -98,41 +116,38 @@ class Signing:
 
 
 def finish(presignatures, digest):
-    """The last round; every signer must come to the same signature."""
-    messages = {i: presignature.sign(digest) for i, presignature in presignatures.items()}
-    signatures = {combine(p, i, messages[i], others(i, messages)) for i, p in presignatures.items()}
-    (signature,) = signatures
-    return signature
+    """The last round: the shares, put together."""
+    return combine(presignatures, digest, {i: p.sign(digest) for i, p in presignatures.items()})
 
 
-def combine(presignature, index, own, messages):
-    """One signer's signature from its own message of round 3 and the others', checked; see ``assemble``."""
-    digest = Envelope(presignature.id, index).open(SignMessage, own).digest
-    shares = {}
-    for sender, message in {index: own, **from_all_others(index, presignature.signers, messages)}.items():
-        part = Envelope(presignature.id, sender).open(SignMessage, message)
-        if part.digest != digest:
-            raise SigningAbort(SigningReason.DIGEST_MISMATCH, (sender,))
-        try:
-            shares[sender] = scalar_from_bytes("u", part.u), scalar_from_bytes("w", part.w)
-        except InvalidFieldError:
-            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (sender,)) from None
-    suspects = tuple(signer for signer in presignature.signers if signer != index)
+def combine(presignatures, digest, shares):
+    """The signature of these shares, checked; see ``assemble``."""
+    presignature = next(iter(presignatures.values()))
     return assemble(
         public_key=presignature.public_key,
-        nonce_point=presignature.nonce_point,
+        nonce_point=shifted(presignature, digest),
         digest=digest,
         shares=shares,
-        suspects=suspects if len(suspects) == 1 else (),
     )
 
 
-def assemble(*, public_key, nonce_point, digest, shares, suspects=()):
-    """s = Σw / Σu, made low, as 65 bytes r, s, v that recover to the key; else an abort that names the suspects."""
+def shifted(presignature, digest):
+    """R' of a presignature and a digest."""
+    shift = nonce_shift(
+        presignature_id=presignature.name,
+        public_key=presignature.public_key,
+        digest=digest,
+        signers=presignature.operators,
+    )
+    return shift_nonce(presignature.nonce_point, shift)
+
+
+def assemble(*, public_key, nonce_point, digest, shares):
+    """s = Σw / Σu, made low, as 65 bytes r, s, v that recover to the key; else an abort."""
     denominator = sum(u for u, _ in shares.values()) % ORDER
     numerator = sum(w for _, w in shares.values()) % ORDER
     if not denominator:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
+        raise SigningAbort(INVALID_SIGNATURE)
     s = numerator * pow(denominator, -1, ORDER) % ORDER
     odd = nonce_point[0] & 1
     if s > HALF_ORDER:  # -s belongs to -R, whose y has the other parity
@@ -141,7 +156,7 @@ def assemble(*, public_key, nonce_point, digest, shares, suspects=()):
     try:
         recovered = recover_public_key(digest, signature)
     except InvalidFieldError:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects) from None
+        raise SigningAbort(INVALID_SIGNATURE) from None
     if recovered != public_key:
-        raise SigningAbort(SigningReason.INVALID_SIGNATURE, suspects)
+        raise SigningAbort(INVALID_SIGNATURE)
     return signature

@@ -51,6 +51,11 @@ def test_share_zero_never_matches():
     assert not share_matches(commit(Polynomial((ORDER - 6, 3))), 1, 0)
 
 
+def test_no_share_matches_where_the_value_is_zero():
+    """A dealer may choose its polynomial so, and send a share all the same: that is a wrong share like any other."""
+    assert not share_matches(commit(Polynomial((ORDER - 6, 3))), 2, 5)
+
+
 def test_the_sum_of_commitments_commits_to_the_sum():
     """Term by term."""
     assert add_commitments([commit(Polynomial((1, 2))), commit(Polynomial((10, 20)))]) == commit(

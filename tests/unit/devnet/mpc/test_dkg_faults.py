@@ -4,11 +4,12 @@ import pickle
 import secrets
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
-from dan_async.devnet.mpc.aborts import DkgAbort, Reason
+from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolStateError, Reason
 from dan_async.devnet.mpc.dkg import check_complaint
 from dan_async.devnet.mpc.dkg_messages import (
     CommitmentMessage,
@@ -260,6 +261,48 @@ def test_a_party_that_only_counts_its_own_signature():
         sender=2, transcript_hash=honest.transcript_hash, signature=bytes(65)
     ).encode(group.session.context)
     expect(group, lambda: group.finish_one(3), Reason.ECHO_SIGNATURE, (2,))
+
+
+@pytest.mark.parametrize("spoil", ["missing", "unsigned", "of another transcript"])
+def test_a_certificate_makes_up_for_an_echo(spoil):
+    """The dishonest party 3 keeps its echo from party 1, or sends it a bad one; party 2 has all of them, and passes them on."""
+    group = Group(2, 3).commit().open().verify()
+    share, context = group.finish_one(2), group.session.context
+    echo = EchoMessage.decode(group.echoes[3], context)
+    if spoil == "missing":
+        del group.echoes[3]
+    elif spoil == "unsigned":
+        group.echoes[3] = evolve(echo, signature=bytes(65)).encode(context)
+    else:
+        other = evolve(echo, transcript_hash=bytes(32))
+        group.echoes[3] = sign_message(other, context, group.signer(3)).encode(context)
+    party = group.parties[1]
+    abort_of(lambda: group.finish_one(1))
+    certificate = group.parties[2].certificate
+    assert len(certificate) == 3 * 65
+    swapped = certificate[65:130] + certificate[:65] + certificate[130:]
+    unsigned = certificate[:-65] + group.parties[2].certificate[:65]
+    for false in (b"", certificate[:-1], certificate + certificate[:65], swapped, unsigned, bytes(195)):
+        assert party.certify(false) is None
+    assert party.certify(certificate).public_key == share.public_key
+    with pytest.raises(ProtocolStateError):
+        party.certify(certificate)
+
+
+def test_a_certificate_of_another_session_is_none():
+    """Nor of another transcript: each signature covers both."""
+    group = Group(2, 3).commit().open().verify()
+    other = Group(2, 3, keys=group.keys).commit().open().verify()
+    other.finish_one(1)
+    assert group.parties[1].certify(other.parties[1].certificate) is None
+    assert group.finish_one(1)
+
+
+def test_no_certificate_comes_before_its_turn():
+    """A party that has not checked the shares has nothing to release."""
+    group = Group(2, 3).commit().open()
+    with pytest.raises(ProtocolStateError):
+        group.parties[1].certify(bytes(195))
 
 
 def test_equivocation_is_seen_by_everybody():

@@ -144,6 +144,40 @@ def test_a_commitment_that_is_not_signed_is_not_taken(body):
     assert caught.value.culprits == (2,)
 
 
+def opened_otherwise(*, is_signed):
+    """Party 3 opens something to party 1 that it has not committed to, and signs for it, or not; gives party 1's abort."""
+    parties, face = {i: party(i) for i in (1, 2, 3)}, party(3)
+    bodies = {i: sign_commitment(AGREED, p.commit(), IDENTITIES[i - 1].sign) for i, p in parties.items()}
+    face.commit()
+    book = CommitmentBook(AGREED, 1)
+    received = book.read(bodies[1], others(bodies, 1))
+    theirs = {i: CommitmentBook(AGREED, i).read(bodies[i], others(bodies, i)) for i in (2, 3)}
+    parties[1].open(received)
+    honest = {i: parties[i].open(theirs[i]) for i in (2, 3)}
+    other = face.open(theirs[3])
+    dealt = other if is_signed else honest[3]
+    with pytest.raises(DkgAbort) as caught:
+        book.verify(
+            parties[1],
+            {2: honest[2].broadcast, 3: other.broadcast},
+            {2: honest[2].shares[1], 3: dealt.shares[1]},
+        )
+    return caught.value
+
+
+def test_an_opening_that_its_dealer_signed_is_proven():
+    """Party 3 has signed two commitments, one in round 1 and one along with the share."""
+    abort = opened_otherwise(is_signed=True)
+    assert (abort.reason, abort.culprits) == (Reason.COMMITMENT_MISMATCH, (3,))
+    assert check_evidence(AGREED, abort.complaint) == 3
+
+
+def test_an_opening_that_nobody_signed_proves_nothing():
+    """Whoever got it might have made it up: it is as good as silence."""
+    abort = opened_otherwise(is_signed=False)
+    assert (abort.reason, abort.culprits, abort.complaint) == (Reason.COMMITMENT_MISMATCH, (3,), None)
+
+
 OTHER_SESSION = Session(session_id=b"\x0d" * 32, threshold=AGREED.threshold, identities=AGREED.identities)
 SAME = signed(2)
 

@@ -3,25 +3,49 @@
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
+import attrs
 import pytest
 from attrs import evolve
 from coincurve import PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.crypto.curve import ORDER, base_multiply, encode
+from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
 from dan_async.crypto.signature import recover_public_key
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
-from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.pairwise_setup import Ban
-from dan_async.devnet.mpc.threshold_ecdsa import Envelope, Presignature, SignMessage
+from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.errors import InvalidFieldError
-from tests.unit.devnet.mpc.signing_group import all_pairs, assemble, combine
+from dan_async.protocols.node import nonce_shift, shift_nonce
+from tests.unit.devnet.mpc.signing_group import (
+    INVALID_SIGNATURE,
+    OPERATORS,
+    all_pairs,
+    assemble,
+    combine,
+    finish,
+    shifted,
+)
+
+
+def is_x(number):
+    try:
+        decode(b"\x02" + number.to_bytes(32, "big"))
+    except InvalidFieldError:
+        return False
+    return True
+
+
+def fields_of(presignature):
+    return {name.removeprefix("_"): getattr(presignature, name) for name in attrs.fields_dict(Presignature)}
+
 
 CONTEXT = bytes(range(32))
 DIGEST = secrets.token_bytes(32)
 PAIRS = all_pairs((1, 3))
 PAIRS[4] = {}
+#: The smallest x from the order upwards that is a point's.
+LARGE_X = next(x for x in range(ORDER, ORDER + 100) if is_x(x))
 scalars = st.integers(1, ORDER - 1)
 
 
@@ -41,7 +65,15 @@ def presignatures(key=None, nonce=None, signers=(1, 3)):
     )
     public = {"public_key": encode(base_multiply(key)), "nonce_point": encode(base_multiply(nonce))}
     return {
-        i: Presignature(id=CONTEXT, index=i, signers=signers, secrets=[(m, u, v)], pairs=PAIRS[i], **public)
+        i: Presignature(
+            id=CONTEXT,
+            signers=signers,
+            operators=tuple(OPERATORS[j - 1] for j in signers),
+            commitments=b"",
+            secrets=[(m, u, v)],
+            pairs=PAIRS[i],
+            **public,
+        )
         for i, m, u, v in parts
     }
 
@@ -55,30 +87,87 @@ def abort_of(call):
 @settings(max_examples=30, deadline=None)
 @given(scalars, scalars, st.binary(min_size=32, max_size=32))
 def test_the_signature_is_that_of_the_key(key, nonce, digest):
-    """For any key, nonce and digest: coincurve recovers the key, s is low, r is the nonce's, and all signers agree."""
+    """For any key, nonce and digest: coincurve recovers the key, s is low, r is that of R'."""
     both = presignatures(key, nonce)
-    messages = {i: p.sign(digest) for i, p in both.items()}
-    one = combine(both[1], 1, messages[1], {3: messages[3]})
-    other = combine(both[3], 3, messages[3], {1: messages[1]})
-    assert one == other
+    one = finish(both, digest)
     assert recover_public_key(digest, one) == encode(base_multiply(key))
-    assert one[:32] == encode(base_multiply(nonce))[1:]
+    assert one[:32] == shifted(both[1], digest)[1:]
     assert int.from_bytes(one[32:64], "big") <= ORDER // 2
     assert one[64] in (27, 28)
 
 
 def test_s_is_the_textbook_one_or_its_negative():
-    """s = (h + r·key)/nonce; both recovery ids and both signs occur."""
+    """s = (h + r·key)/r', for the nonce r' that the digest makes of the presignature's; both recovery ids and signs occur."""
     seen = set()
     for nonce in range(1, 40):
         both = presignatures(12345, nonce)
-        signature = combine(both[1], 1, both[1].sign(DIGEST), {3: both[3].sign(DIGEST)})
+        signature = finish(both, DIGEST)
         r = int.from_bytes(signature[:32], "big")
-        s = (int.from_bytes(DIGEST, "big") + r * 12345) * pow(nonce, -1, ORDER) % ORDER
+        shift = nonce_shift(
+            presignature_id=both[1].name,
+            public_key=both[1].public_key,
+            digest=DIGEST,
+            signers=both[1].operators,
+        )
+        s = (int.from_bytes(DIGEST, "big") + r * 12345) * pow(nonce + shift, -1, ORDER) % ORDER
         found = int.from_bytes(signature[32:64], "big")
         assert found in (s, ORDER - s)
         seen.add((found == s, signature[64]))
     assert seen == {(True, 27), (True, 28), (False, 27), (False, 28)}
+
+
+@pytest.mark.parametrize("change", ["digest", "signers", "key", "presignature"])
+def test_the_nonce_of_a_signature_depends_on_all_that_is_signed(change):
+    """R is known before the digest; R' is not, and a share for one digest, key and set of signers is of no use to another."""
+    one, other = presignatures(key=5, nonce=7), presignatures(key=6 if change == "key" else 5, nonce=7)
+    digest = bytes(32) if change == "digest" else DIGEST
+    values = {"signers": {"operators": OPERATORS[:2]}, "presignature": {"id": bytes(32)}}.get(change, {})
+    other = {i: Presignature(**{**fields_of(p), **values}) for i, p in other.items()}
+    assert one[1].nonce_point == other[1].nonce_point
+    assert shifted(one[1], DIGEST) != shifted(other[1], digest)
+    shares = {1: one[1].sign(DIGEST), 3: other[3].sign(digest)}
+    for presignature, signed in ((one[1], DIGEST), (other[3], digest)):
+        abort = abort_of(lambda p=presignature, d=signed: combine({1: p}, d, shares))
+        assert abort.reason == INVALID_SIGNATURE
+
+
+def test_a_signature_has_another_nonce_than_its_presignature():
+    """And another for each digest, all of which a chooser of digests would have to know beforehand."""
+    found = set()
+    for number in range(20):
+        both = presignatures(key=5, nonce=7)
+        digest = bytes((number,)) * 32
+        found.add(finish(both, digest)[:32])
+    assert len(found) == 20
+    assert both[1].nonce_point[1:] not in found
+
+
+@pytest.mark.parametrize("number", [1, 2**255])
+def test_a_nonce_that_no_signature_can_have_is_none(number):
+    """Infinity, and an x coordinate that is no number below the order; one beside them is fine."""
+    point = base_multiply(number)
+    assert shift_nonce(encode(point), -number % ORDER) is None
+    assert shift_nonce(encode(point), 0) == encode(point)
+    large = decode(b"\x02" + LARGE_X.to_bytes(32, "big"))
+    before = add([large, negate(point)])
+    assert shift_nonce(encode(before), number) is None
+    assert shift_nonce(encode(before), number + 1) is not None
+
+
+def test_a_presignature_whose_nonce_becomes_none_is_spent_without_a_share():
+    """It would take a hash that hits its own nonce."""
+
+    class Degenerate(Presignature):
+        name = property(lambda self: CONTEXT)  # so that δ does not depend on R
+
+    values = {**fields_of(presignatures()[1]), "nonce_point": b""}
+    shift = nonce_shift(
+        presignature_id=CONTEXT, public_key=values["public_key"], digest=DIGEST, signers=values["operators"]
+    )
+    presignature = Degenerate(**{**values, "nonce_point": encode(base_multiply(-shift))})
+    abort = abort_of(lambda: presignature.sign(DIGEST))
+    assert (abort.reason, abort.culprits) == (SigningReason.DEGENERATE_NONCE, ())
+    assert presignature.is_spent
 
 
 def test_a_presignature_signs_once():
@@ -126,73 +215,15 @@ def test_a_wrong_digest_does_not_spend_it(digest):
     assert not presignature.is_spent
 
 
-def test_a_missing_part_names_the_silent_signer():
-    """Both of them."""
-    three = presignatures(signers=(1, 3, 4))
-    own = three[1].sign(DIGEST)
-    abort = abort_of(lambda: combine(three[1], 1, own, {}))
-    assert (abort.reason, abort.culprits) == (SigningReason.MISSING_MESSAGE, (3, 4))
-
-
-@pytest.mark.parametrize("key", [0, 1, 2, "3"])
-def test_a_part_of_nobody_is_refused(key):
-    """Own index, or no signer's."""
-    both = presignatures()
-    own = both[1].sign(DIGEST)
-    with pytest.raises(InvalidFieldError, match="other signers"):
-        combine(both[1], 1, own, {3: both[3].sign(DIGEST), key: b""})
-
-
-def test_a_part_for_another_digest():
-    """The signers were not asked for the same thing."""
-    both = presignatures()
-    own = both[1].sign(DIGEST)
-    abort = abort_of(lambda: combine(both[1], 1, own, {3: both[3].sign(bytes(32))}))
-    assert (abort.reason, abort.culprits) == (SigningReason.DIGEST_MISMATCH, (3,))
-
-
-@pytest.mark.parametrize("part", ["u", "w"])
-def test_a_part_that_is_not_reduced(part):
-    """Numbers have one encoding."""
-    both = presignatures()
-    own = both[1].sign(DIGEST)
-    numbers = {"u": bytes(32), "w": bytes(32)} | {part: ORDER.to_bytes(32, "big")}
-    message = Envelope(CONTEXT, 3).seal(SignMessage(digest=DIGEST, **numbers))
-    abort = abort_of(lambda: combine(both[1], 1, own, {3: message}))
-    assert (abort.reason, abort.culprits) == (SigningReason.MALFORMED_MESSAGE, (3,))
-
-
 @settings(max_examples=30, deadline=None)
-@given(st.integers(35 * 8, 35 * 8 + 96 * 8 - 1))
-def test_a_wrong_part_makes_no_signature(bit):
-    """One bit of digest, u or w: nothing is released that does not verify."""
+@given(st.integers(0, 1), st.integers(0, 255))
+def test_a_wrong_share_makes_no_signature(which, bit):
+    """One bit of u or w: nothing is released that does not verify."""
     both = presignatures()
-    own = both[1].sign(DIGEST)
-    changed = bytearray(both[3].sign(DIGEST))
-    changed[bit // 8] ^= 1 << bit % 8
-    abort = abort_of(lambda: combine(both[1], 1, own, {3: bytes(changed)}))
-    assert abort.reason in (
-        SigningReason.DIGEST_MISMATCH,
-        SigningReason.INVALID_SIGNATURE,
-        SigningReason.MALFORMED_MESSAGE,
-    )
-    assert not abort.ban
-
-
-@pytest.mark.parametrize(("signers", "culprits"), [((1, 3), (3,)), ((1, 3, 4), ())])
-def test_a_wrong_part_can_be_blamed_on_somebody_only_between_two(signers, culprits):
-    """A signer knows that it is not to blame itself; among three that leaves two."""
-    presigned = presignatures(signers=signers)
-    messages = {i: p.sign(DIGEST) for i, p in presigned.items()}
-    wrong = Envelope(CONTEXT, 3).seal(
-        SignMessage(digest=DIGEST, u=bytes(31) + b"\x05", w=bytes(31) + b"\x05")
-    )
-    abort = abort_of(
-        lambda: combine(
-            presigned[1], 1, messages[1], {i: m for i, m in (messages | {3: wrong}).items() if i != 1}
-        )
-    )
-    assert (abort.reason, abort.culprits) == (SigningReason.INVALID_SIGNATURE, culprits)
+    shares = {i: list(p.sign(DIGEST)) for i, p in both.items()}
+    shares[3][which] ^= 1 << bit
+    abort = abort_of(lambda: combine(both, DIGEST, shares))
+    assert abort.reason == INVALID_SIGNATURE
 
 
 def test_a_presignature_with_somebody_banned_since_does_not_sign():
@@ -215,7 +246,7 @@ def test_parts_that_cancel_out_make_no_signature(u, w):
             shares={1: (7, 7), 2: ((u - 7) % ORDER, (w - 7) % ORDER)},
         )
     )
-    assert abort.reason == SigningReason.INVALID_SIGNATURE
+    assert abort.reason == INVALID_SIGNATURE
 
 
 def test_parts_that_belong_to_no_key_make_no_signature():
@@ -223,7 +254,7 @@ def test_parts_that_belong_to_no_key_make_no_signature():
     key = PrivateKey().public_key.format()
     nothing = b"\x02" + (5).to_bytes(32, "big")
     abort = abort_of(lambda: assemble(public_key=key, nonce_point=nothing, digest=DIGEST, shares={1: (7, 7)}))
-    assert abort.reason == SigningReason.INVALID_SIGNATURE
+    assert abort.reason == INVALID_SIGNATURE
 
 
 def test_a_presignature_shows_its_id_and_no_number():
@@ -231,7 +262,7 @@ def test_a_presignature_shows_its_id_and_no_number():
     presignature = presignatures()[1]
     mask, u, v = presignature._secrets[0]
     assert not any(str(number) in repr(presignature) for number in (mask, u, v))
-    assert repr(presignature) == "Presignature(id=0001020304050607, index=1, spent=False)"
+    assert repr(presignature) == "Presignature(id=0001020304050607, signers=(1, 3), spent=False)"
     assert (presignature.id, presignature.signers) == (CONTEXT, (1, 3))
 
 
@@ -243,11 +274,3 @@ def test_a_presignature_cannot_be_pickled_into_a_second_one():
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="signs once"):
             attempt(presignatures()[1])
-
-
-def test_numbers_in_a_message_are_32_bytes():
-    """As the format says."""
-    both = presignatures()
-    message = Envelope(CONTEXT, 1).open(SignMessage, both[1].sign(DIGEST))
-    assert message.digest == DIGEST
-    assert message.u == scalar_to_bytes(int.from_bytes(message.u, "big"))

@@ -6,7 +6,7 @@ import pytest
 
 from dan_async.devnet.mpc.aborts import SigningAbort, SigningReason
 from dan_async.devnet.mpc.ot import EXTENSION_BYTES
-from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, MultiplyMessage, SignMessage
+from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, MultiplyMessage
 from dan_async.devnet.mpc.vole import REPLY_BYTES
 
 CONTEXT = bytes(range(32))
@@ -18,9 +18,10 @@ def some(length):
 
 
 MESSAGES = [
-    CommitMessage(setup_id=some(32), commitment=some(32), vole=some(EXTENSION_BYTES)),
+    CommitMessage(setup_id=some(32), commitment=some(32), signature=some(65), vole=some(EXTENSION_BYTES)),
     MultiplyMessage(
-        echo=some(32),
+        commitments=(some(97), some(97)),
+        zeros=(some(33),),
         nonce=some(32),
         nonce_point=some(33),
         key_point=some(33),
@@ -29,7 +30,6 @@ MESSAGES = [
         psi=some(32),
         vole=some(REPLY_BYTES),
     ),
-    SignMessage(digest=some(32), u=some(32), w=some(32)),
 ]
 every_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 
@@ -57,7 +57,6 @@ def test_a_message_belongs_to_one_session_sender_recipient_and_kind(message):
         (encoded, Envelope(bytes(32), 7, 3)),
         (encoded, Envelope(CONTEXT, 8, 3)),
         (encoded, Envelope(CONTEXT, 7, 4)),
-        (encoded, Envelope(CONTEXT, 7)),
         (bytes((encoded[0] ^ 1,)) + encoded[1:], ENVELOPE),
     ):
         with pytest.raises(SigningAbort, match="malformed"):

@@ -4,18 +4,29 @@ import itertools
 import secrets
 
 import pytest
+from attrs import evolve
 from coincurve import PublicKey
 from eth_account import Account
 
 from dan_async.crypto.address import public_key_to_address
-from dan_async.crypto.curve import ORDER, base_multiply, encode
+from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, multiply, negate
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
+from dan_async.devnet.node.signing import make_share
 from dan_async.errors import InvalidFieldError
+from dan_async.nodes.signature_shares import SpoiltSharesError, _Whole, combine_shares
 from tests.interpolation import interpolate_scalar
 from tests.unit.devnet.mpc.dkg_group import Group
-from tests.unit.devnet.mpc.signing_group import Signing, all_pairs, combine, finish, made_pair, others
+from tests.unit.devnet.mpc.signing_group import (
+    IDENTITIES,
+    OPERATORS,
+    Signing,
+    all_pairs,
+    combine,
+    finish,
+    made_pair,
+)
 
 DIGEST = bytes(range(32))
 
@@ -126,6 +137,49 @@ def test_the_identities_of_the_paper(five):
     assert {p.nonce_point for p in presignatures.values()} == {encode(base_multiply(nonce))}
 
 
+def test_the_commitments_are_the_numbers_as_points(five):
+    """Φ, U and V; what two signers say of their exchange cancels out, and without it u and v are multiples of R and Y."""
+    shares, pairs = five
+    presignatures = Signing(shares, pairs, (1, 2, 4)).commit().multiply().presign()
+    terms = {}
+    for index, presignature in presignatures.items():
+        mask, u, v = presignature._secrets[0]
+        points = [decode(presignature.commitments[at : at + 33]) for at in range(0, 7 * 33, 33)]
+        assert len(presignature.commitments) == 7 * 33 + 64
+        assert points[:3] == [base_multiply(number) for number in (mask, u, v)]
+        nonce_point, public_key = decode(presignature.nonce_point), decode(presignature.public_key)
+        assert add([multiply(nonce_point, mask), *points[3::2]]) == points[1]
+        assert add([multiply(public_key, mask), *points[4::2]]) == points[2]
+        for place, other in enumerate(i for i in (1, 2, 4) if i != index):
+            terms[index, other] = points[3 + 2 * place : 5 + 2 * place]
+    assert all(terms[i, j] == [negate(point) for point in terms[j, i]] for i, j in terms)
+
+
+def answers(presignatures, digest):
+    """The share of each signer, by its operator."""
+    return {OPERATORS[i - 1]: make_share(presignature, digest) for i, presignature in presignatures.items()}
+
+
+def test_what_a_client_finds_among_honest_signers(five):
+    """A signature; and asked all the same who is wrong, it names nobody."""
+    shares, pairs = five
+    found = answers(Signing(shares, pairs, (1, 3, 5)).commit().multiply().presign(), DIGEST)
+    check(combine_shares(found, public_key=shares[1].public_key), DIGEST, shares[1].public_key)
+    error = _Whole.of(found, shares[1].public_key).explain()
+    assert (error.liars, error.disputes) == ((), set())
+
+
+def test_a_client_names_a_signer_who_lies_about_its_share(five):
+    """At once, and nobody else."""
+    shares, pairs = five
+    found = answers(Signing(shares, pairs, (1, 3, 5)).commit().multiply().presign(), DIGEST)
+    liar = OPERATORS[2]
+    found[liar] = evolve(found[liar], w=found[liar].w ^ 1)
+    with pytest.raises(SpoiltSharesError) as caught:
+        combine_shares(found, public_key=shares[1].public_key)
+    assert (caught.value.liars, caught.value.disputes) == ((liar,), set())
+
+
 def test_neither_key_nor_nonce_nor_shares_are_in_any_message(five):
     """Nor does any signer hold the key or the nonce, at any step."""
     shares, pairs = five
@@ -139,7 +193,8 @@ def test_neither_key_nor_nonce_nor_shares_are_in_any_message(five):
     parts = {i: p.sign(DIGEST) for i, p in presignatures.items()}
     sent = b"".join(
         [m for step in (signing.commits, signing.multiplies) for mail in step.values() for m in mail.values()]
-        + [*parts.values()]
+        + [scalar_to_bytes(number) for part in parts.values() for number in part]
+        + [presignature.commitments for presignature in presignatures.values()]
     )
     secret = [key, nonce, *own, *(shares[i].secret_share for i in (1, 3, 5))]
     assert not [number for number in secret if scalar_to_bytes(number) in sent]
@@ -161,9 +216,9 @@ def test_fewer_than_t_never_sign(five):
             Signing(shares, pairs, signers)
     signing = Signing(shares, pairs, (1, 2, 3))
     presignatures = signing.commit().multiply().presign()
-    messages = {i: presignatures[i].sign(DIGEST) for i in (1, 2)}
-    with pytest.raises(SigningAbort, match="missing message by party 3"):
-        combine(presignatures[1], 1, messages[1], {2: messages[2]})
+    shares = {i: presignatures[i].sign(DIGEST) for i in (1, 2)}
+    with pytest.raises(SigningAbort, match="does not verify"):
+        combine(presignatures, DIGEST, shares)
 
 
 def test_wrong_shares_do_not_sign(five):
@@ -177,7 +232,14 @@ def test_wrong_shares_do_not_sign(five):
 
 def arguments(five, **changes):
     shares, pairs = five
-    return {"session_id": bytes(32), "share": shares[1], "signers": (1, 2, 3), "pairs": pairs[1]} | changes
+    return {
+        "session_id": bytes(32),
+        "share": shares[1],
+        "signers": (1, 2, 3),
+        "operators": OPERATORS,
+        "sign": IDENTITIES[0].sign,
+        "pairs": pairs[1],
+    } | changes
 
 
 @pytest.mark.parametrize(
@@ -263,5 +325,4 @@ def test_messages_may_come_in_any_order_of_signers(five):
     signing.multiply()
     signing.multiplies = {i: dict(reversed(mail.items())) for i, mail in signing.multiplies.items()}
     presignatures = signing.presign()
-    messages = {i: p.sign(DIGEST) for i, p in presignatures.items()}
-    check(combine(presignatures[5], 5, messages[5], others(5, messages)), DIGEST, shares[1].public_key)
+    check(finish(presignatures, DIGEST), DIGEST, shares[1].public_key)

@@ -6,12 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER
-from dan_async.devnet.mpc.field import zero_share
+from dan_async.devnet.mpc.field import zero_shares
 
 
 def shares(group, context=b"context", seeds=None):
     seeds = seeds or {frozenset((i, j)): secrets.token_bytes(32) for i in group for j in group if i < j}
-    return {i: zero_share(i, {j: seeds[frozenset((i, j))] for j in group if j != i}, context) for i in group}
+    parts = {
+        i: zero_shares(i, {j: seeds[frozenset((i, j))] for j in group if j != i}, context) for i in group
+    }
+    assert all((parts[i][j] + parts[j][i]) % ORDER == 0 for i in group for j in parts[i])
+    return {i: sum(found.values()) % ORDER for i, found in parts.items()}
 
 
 @given(st.sets(st.integers(1, 20), min_size=2, max_size=6), st.binary(max_size=40))

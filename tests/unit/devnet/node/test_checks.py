@@ -120,6 +120,22 @@ def test_the_signature_covers_the_permissions(revision):
     assert code_of(check_owner, checked) == NodeCode.WRONG_OWNER
 
 
+@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_the_signature_covers_the_expiry(revision, shift):
+    """A second more or less, in setup and credentials alike, is another request; but in 0.1 nobody signs the expiry."""
+    whole = signed(make_params(revision)).params
+    was, is_now = str(NOW + 3600), str(NOW + 3600 + shift)
+    credentials = whole.user_authentication.credentials
+    assert was in credentials
+    shifted = with_authentication(whole, credentials=credentials.replace(was, is_now))
+    checked = check(evolve(shifted, setup=shifted.setup.replace(was, is_now)))
+    if revision == "0.1":
+        check_owner(checked)
+    else:
+        assert code_of(check_owner, checked) == NodeCode.WRONG_OWNER
+
+
 @pytest.mark.parametrize(
     "signature", ["0x", "zz", "0x" + "00" * 65, "0x" + "11" * 64, "0x" + "ff" * 64 + "1b"]
 )

@@ -32,10 +32,11 @@ def stock(clock):
 def presignature():
     return Presignature(
         id=next(NUMBERS).to_bytes(32, "big"),
-        index=1,
         signers=(1, 2),
+        operators=SIGNERS,
         public_key=b"\x02" * 33,
         nonce_point=b"\x03" * 33,
+        commitments=b"",
         secrets=[(1, 2, 3)],
         pairs={},
     )
@@ -90,26 +91,34 @@ def test_it_expires_to_the_second(stock, clock):
     assert code_of(find, stock, late) == NodeCode.PRESIGNATURE_UNKNOWN
 
 
-def test_an_ephemeral_key_has_room_for_so_many(stock, clock):
-    """Those being made count; using one, or its end, makes room. Another ephemeral key has its own."""
-    made = put(stock, clock)
-    put(stock, clock, lifetime=10)
-    with stock.making(OWNER):
-        assert code_of(stock.making(OWNER).__enter__) == NodeCode.RATE_LIMITED
-        with stock.making(OTHER, 3):
-            pass
-    stock.take(made)
-    clock.advance(10)
-    with stock.making(OWNER, 3):
-        pass
-    assert code_of(stock.making(OWNER, 4).__enter__) == NodeCode.RATE_LIMITED
+def test_a_new_one_takes_the_place_of_the_oldest(stock, clock):
+    """Presignatures that nobody came back for keep no signature from being made. Another ephemeral key has its own."""
+    other = put(stock, clock, owner=OTHER)
+    first, second, third, fourth = (put(stock, clock, lifetime=60 - i) for i in range(4))
+    assert code_of(find, stock, first) == NodeCode.PRESIGNATURE_UNKNOWN
+    with pytest.raises(ProtocolStateError):
+        first.presignature.sign(bytes(32))
+    assert all(find(stock, made) is made for made in (second, third, fourth))
+    assert find(stock, other, owner=OTHER) is other
+    stock.take(third)
+    fifth = put(stock, clock)
+    assert find(stock, second) is second
+    assert find(stock, fifth) is fifth
 
 
-def test_a_failure_gives_the_room_back(stock):
-    """What was not made does not count."""
-    for _ in range(5):
-        with pytest.raises(ValueError, match="no"), stock.making(OWNER, 3):
+def test_so_many_are_made_at_a_time(stock, clock):
+    """More are refused, for as long as none of them has ended; those that are ready do not count."""
+    for _ in range(3):
+        put(stock, clock)
+    with stock.making(OWNER), stock.making(OWNER):
+        with stock.making(OWNER):
+            assert code_of(stock.making(OWNER).__enter__) == NodeCode.RATE_LIMITED
+            with stock.making(OTHER):
+                pass
+        with pytest.raises(ValueError, match="no"), stock.making(OWNER):
             raise ValueError("no")
+        with stock.making(OWNER):
+            pass
 
 
 def test_discarding_is_for_one_ephemeral_key(stock, clock):

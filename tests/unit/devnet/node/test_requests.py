@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -173,3 +175,26 @@ async def test_closing_tells_whoever_waits(runs):
     await settled()
     await runs.aclose()
     assert await code_of(first) == NodeCode.UNAVAILABLE
+
+
+async def test_a_refusal_is_kept_without_its_request(runs):
+    """Its traceback would hold a megabyte of a stranger's for as long as the refusal is remembered."""
+
+    class Request:
+        pass
+
+    async def refuse(request):
+        raise RefusalError(NodeCode.UNKNOWN_KEY, "no such key", data={"a": 1}) from ValueError(request)
+
+    request = Request()
+    gone = weakref.ref(request)
+    running = started(runs, "id", b"1", lambda request=request: refuse(request))
+    del request
+    assert await code_of(running) == NodeCode.UNKNOWN_KEY
+    del running
+    await settled()
+    gc.collect()
+    assert gone() is None
+    with pytest.raises(RefusalError) as again:
+        await runs.run("id", b"1", lambda: refuse(None))
+    assert (again.value.message, again.value.data) == ("no such key", {"a": 1})

@@ -22,7 +22,9 @@ def test_a_failed_session_names_its_culprits():
     refusal = refusal_of(SessionFailedError("wrong share", (A, B), complaint=b"evidence"))
     assert refusal.code == NodeCode.SIGNING_FAILED
     assert refusal.message == "signing failed: wrong share"
-    assert refusal.data == {"culprits": [A, B]}
+    assert refusal.data == {"culprits": [A, B], "evidence": "proof"}
+    assert refusal_of(SessionFailedError("no", (A,))).data == {"culprits": [A]}
+    assert refusal_of(SessionFailedError("no", (A,), is_silence=True)).data["evidence"] == "silence"
 
 
 def test_a_failed_session_names_who_aborted_it():

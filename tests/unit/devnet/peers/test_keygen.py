@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -72,11 +73,27 @@ class Bench:
         }
 
     def start(self):
-        self.running = asyncio.create_task(
-            KeygenSession(self.context, self.peer_sessions, AGREED, REQUEST).run()
-        )
+        self.session = KeygenSession(self.context, self.peer_sessions, AGREED, REQUEST)
+        self.running = asyncio.create_task(self.session.run())
 
-    def say(self, peer, body, *, round_=0, kind=Kind.KEYGEN):
+    async def until_the_echo(self):
+        """Come to the last round, in which the node has nothing from anybody; gives the certificate and the echoes."""
+        openings = await self.open()
+        for i, opening in openings.items():
+            self.say(OPERATORS[i - 1], join_parts((opening.broadcast, opening.shares[1])), round_=2)
+        mine = {peer: split_parts(await self.mine(2, peer), 2) for peer in (A, B)}
+        echoes = {
+            i: self.peers[peer].verify(
+                {1: mine[peer][0], other: openings[other].broadcast},
+                {1: mine[peer][1], other: openings[other].shares[i]},
+            )
+            for i, other, peer in ((2, 3, A), (3, 2, B))
+        }
+        sent = {i: self.books[i].echo(echo) for i, echo in echoes.items()}
+        self.books[2].finish(self.peers[A], echoes[2], {1: await self.mine(3), 3: sent[3]})
+        return self.peers[A].certificate, sent
+
+    def say(self, peer, body, *, round_=Kind.KEYGEN, kind=Kind.KEYGEN):
         self.peer_sessions.on_message(peer, PeerMessage(kind, SESSION, round_, body))
 
     def abort(self, peer, **notice):
@@ -164,13 +181,58 @@ async def test_a_whole_key_generation(bench):
     assert bench.links.aborts() == []
 
 
+def asked_for_certificates(bench):
+    return [peer for peer, message in bench.links.sent if message.kind is Kind.CERTIFICATE]
+
+
+async def test_a_certificate_ends_the_last_round(bench):
+    """The node has one echo only; it asks the others, and what one of them passes on will do."""
+    certificate, echoes = await bench.until_the_echo()
+    bench.say(A, echoes[2], round_=3)
+    async with asyncio.timeout(5):
+        while not asked_for_certificates(bench):
+            await asyncio.sleep(0.01)
+    assert sorted(asked_for_certificates(bench)) == [A, B]
+    assert await bench.session.certify(certificate[:-1]) is None
+    assert await bench.session.certify(certificate) is None  # it is the running session's
+    assert (await bench.running).transcript_hash
+    assert bench.session.certificate == certificate
+    assert bench.links.aborts() == []
+
+
+@pytest.mark.parametrize("spoil", ["aborted", "echoed badly"])
+async def test_what_has_failed_in_the_last_round_is_certified_later(bench, spoil):
+    """A dishonest peer gives up, or sends a bad echo to this node alone: no share yet, but none that is lost."""
+    certificate, echoes = await bench.until_the_echo()
+    bench.say(A, echoes[2], round_=3)
+    if spoil == "aborted":
+        bench.abort(B, culprits=(3,))
+    else:
+        bench.say(B, echoes[2], round_=3)
+    assert (await bench.refusal()).data["culprits"] == [B]
+    assert sorted(asked_for_certificates(bench)) == [A, B]
+    assert bench.session.may_be_certified
+    assert await bench.session.certify(bytes(195)) is None
+    assert (await bench.session.certify(certificate)).public_shares
+    assert await bench.session.certify(certificate) is None  # once
+
+
+async def test_what_has_failed_earlier_is_never_certified(bench):
+    """There is no share to release."""
+    bench.start()
+    bench.abort(A)
+    await bench.refusal()
+    assert not bench.session.may_be_certified
+    assert await bench.session.certify(bytes(195)) is None
+
+
 async def test_silence_is_blamed_on_the_silent_only(workers):
     """And the other parties are told."""
     bench = Bench(workers, round_s=0.2)
     bench.say(A, bench.signed(A), round_=1)
     bench.start()
     refusal = await bench.refusal()
-    assert refusal.data == {"culprits": [B]}
+    assert refusal.data == {"culprits": [B], "evidence": "silence"}
     assert {(peer, notice.culprits) for peer, notice in bench.links.aborts()} == {(A, (3,)), (B, (3,))}
 
 
@@ -182,7 +244,7 @@ async def test_a_proof_of_equivocation_convinces(bench):
     bench.start()
     proof = b"\xe0" + join_parts((bench.signed(B), bench.signed(B, other)))
     bench.abort(A, complaint=proof)
-    assert (await bench.refusal()).data == {"culprits": [B], "abortedBy": A}
+    assert (await bench.refusal()).data == {"culprits": [B], "evidence": "proof", "abortedBy": A}
     assert {notice.complaint for _, notice in bench.links.aborts()} == {proof}
 
 
@@ -230,16 +292,37 @@ async def test_somebody_elses_share_is_blamed_on_its_sender(bench):
 
 @pytest.mark.parametrize(
     ("culprits", "believed"),
-    [((2,), [A]), ((3,), [B]), ((1,), []), ((), []), ((9,), []), ((2, 3), [A, B])],
-    ids=["itself", "one we wait for", "this node", "nobody", "no party", "both"],
+    [((2,), [A]), ((1,), []), ((), []), ((9,), []), ((2, 3), [A])],
+    ids=["itself", "this node", "nobody", "no party", "itself and another"],
 )
-async def test_an_aborts_blame_is_believed_as_far_as_it_can_be_checked(bench, culprits, believed):
-    """Whoever gives up may blame itself, and those from whom this node has nothing either."""
+async def test_an_abort_by_itself_shows_only_its_senders_own_fault(bench, culprits, believed):
+    """Nobody else is blamed for it."""
     bench.start()
     bench.abort(A, culprits=culprits)
     refusal = await bench.refusal()
     assert refusal.data == {"culprits": believed, "abortedBy": A}
     assert "because" in refusal.message
+
+
+async def test_an_accused_is_named_if_it_is_silent_at_this_nodes_own_limit(workers):
+    """That nothing has come yet is true of everybody at a round's start."""
+    bench = Bench(workers, round_s=0.3)
+    bench.start()
+    bench.abort(A, culprits=(3,))
+    began = time.monotonic()
+    refusal = await bench.refusal()
+    assert refusal.data == {"culprits": [B], "evidence": "silence", "abortedBy": A}
+    assert time.monotonic() - began > 0.2
+
+
+async def test_an_accused_whose_message_comes_is_not_blamed(bench):
+    """However early the abort came."""
+    bench.start()
+    bench.abort(A, culprits=(3,))
+    await asyncio.sleep(0.05)
+    assert not bench.running.done()
+    bench.say(B, bench.signed(B), round_=1)
+    assert (await bench.refusal()).data == {"culprits": [], "abortedBy": A}
 
 
 async def test_an_abort_cannot_blame_who_has_sent_its_message(bench):
@@ -320,10 +403,10 @@ async def test_a_session_that_fails_by_accident_tells_the_others(bench, monkeypa
 
 async def test_a_session_runs_once(bench):
     """Its id is known from the moment it begins."""
-    assert not bench.peer_sessions.has_run(SESSION)
+    assert not bench.peer_sessions.has_run(Kind.KEYGEN, SESSION)
     bench.start()
     await bench.mine(1)
-    assert bench.peer_sessions.has_run(SESSION)
+    assert bench.peer_sessions.has_run(Kind.KEYGEN, SESSION)
     bench.abort(A)
     await bench.refusal()
-    assert bench.peer_sessions.has_run(SESSION)
+    assert bench.peer_sessions.has_run(Kind.KEYGEN, SESSION)

@@ -14,7 +14,7 @@ from aiohttp import web
 from dan_async.devnet.context import NodeIdentity, NodeLimits
 from dan_async.devnet.listening import PortReservation, listening_socket
 from dan_async.devnet.peers.handshake import Dialler
-from dan_async.devnet.peers.links import PeerLinks
+from dan_async.devnet.peers.links import CLOSE_REFUSED, PeerLinks
 from tests.helpers import CuttableProxy, no_leaks
 
 LIMITS = NodeLimits(handshake_s=0.5)
@@ -378,14 +378,22 @@ async def test_text_on_a_link_closes_it(peers):
         assert (await websocket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
 
 
-async def test_callers_are_bounded(peers):
-    """The one too many is told to try again later."""
-    _, b, _ = peers
-    b.links._limits = NodeLimits(max_connections=1, handshake_s=1)
+async def test_strangers_who_say_nothing_keep_no_peer_out(peers):
+    """Of too many unfinished handshakes the oldest is given up; links that hold are not counted."""
+    a, b, _ = peers
+    b.links._limits = NodeLimits(max_connections=2, handshake_s=30)
     async with aiohttp.ClientSession() as session:
-        first = await session.ws_connect(b.url)
-        await until(lambda: b.links._listeners)
-        second = await session.ws_connect(b.url)
-        message = await second.receive(timeout=5)
-        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1013)
-        await first.close()
+        silent = []
+        for _ in range(5):
+            silent.append(await session.ws_connect(b.url))
+            await until(lambda: len(b.links._listeners) == min(len(silent), 2))
+        for websocket in silent[:3]:
+            message = await websocket.receive(timeout=5)
+            assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, CLOSE_REFUSED)
+        for _ in range(3):
+            peer = await session.ws_connect(b.url)
+            keys = await handshake_by_hand(peer, a.identity, b)
+            assert await b.linked.get() == a.operator
+        assert len(b.links._shaking_hands) == 1
+        assert b.links.send(a.operator, b"to the last one")
+        assert keys.receiving.open((await peer.receive(timeout=5)).data) == b"to the last one"

@@ -18,6 +18,8 @@ SESSION = b"\x07" * 32
 @given(st.sampled_from(Kind), st.integers(0, 255), st.binary(max_size=100))
 def test_a_message_survives_the_way(kind, round_, body):
     """decode(encode(m)) == m."""
+    if kind in {Kind.ABORT, Kind.ALIVE}:
+        round_ = Kind.KEYGEN
     message = PeerMessage(kind, SESSION, round_, body)
     assert PeerMessage.decode(message.encode()) == message
 

@@ -277,7 +277,7 @@ async def test_a_peer_that_gives_up_ends_the_set_up(make):
     bench = make(begins=False)
     bench.say(Kind.PAIR_SETUP, b"\7" * 32, 1, b"")
     await settled()
-    bench.say(Kind.ABORT, b"\7" * 32, 0, AbortNotice("no").encode())
+    bench.say(Kind.ABORT, b"\7" * 32, Kind.PAIR_SETUP, AbortNotice("no").encode())
     await settled()
     assert bench.store.get(bench.peer) is None
 
@@ -287,7 +287,7 @@ async def test_an_abort_is_answered_and_rests(make):
     bench = make(begins=True)
     waiting = bench.ready()
     first = await bench.first_begun()
-    bench.say(Kind.ABORT, first, 0, AbortNotice("no").encode())
+    bench.say(Kind.ABORT, first, Kind.PAIR_SETUP, AbortNotice("no").encode())
     await asyncio.sleep(0.1)
     assert bench.links.aborts(bench.peer)[0].reason == "no"
     assert bench.begun() == [first]

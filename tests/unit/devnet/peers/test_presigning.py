@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 
 import pytest
 
@@ -18,6 +19,7 @@ from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
 from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.devnet.share_store import BanList, MemoryShareStore
 from dan_async.errors import NodeCode
+from tests.helpers import assert_runs_under
 from tests.unit.devnet.mpc.dkg_group import Group
 from tests.unit.devnet.mpc.signing_group import all_pairs, finish
 from tests.unit.devnet.node_context import node_context
@@ -60,7 +62,12 @@ class Bench:
             self.tell(operator)
         self.peers = {
             index: SigningParty(
-                session_id=SESSION, share=self.shares[index], signers=(1, 2, 3), pairs=self.states[index]
+                session_id=SESSION,
+                share=self.shares[index],
+                signers=(1, 2, 3),
+                operators=OPERATORS,
+                sign=IDENTITIES[index - 1].sign,
+                pairs=self.states[index],
             )
             for index in (2, 3)
         }
@@ -83,7 +90,7 @@ class Bench:
             signers=OPERATORS,
         )
 
-    def say(self, operator, body, *, round_=0, kind=Kind.PRESIGN):
+    def say(self, operator, body, *, round_=Kind.PRESIGN, kind=Kind.PRESIGN):
         self.peer_sessions.on_message(operator, PeerMessage(kind, SESSION, round_, body))
 
     def abort(self, operator, **notice):
@@ -176,7 +183,7 @@ async def test_who_is_silent_is_named(workers, round_, limits):
     else:
         bench.say(A, (await bench.multiply())[2][1], round_=2)
     refusal = await bench.refusal()
-    assert refusal.data == {"culprits": [B]}
+    assert refusal.data == {"culprits": [B], "evidence": "silence"}
     assert f"round {round_}" in refusal.message
     assert bench.links.aborts(A)[0].culprits == (3,)
 
@@ -187,10 +194,22 @@ async def test_who_is_busy_has_a_rounds_time(workers):
     bench.start()
     await bench.mine(1)
     for _ in range(10):
-        bench.peer_sessions.on_message(B, PeerMessage(Kind.ALIVE, SESSION, 0, b""))
-        bench.peer_sessions.on_message(A, PeerMessage(Kind.ALIVE, b"\1" * 32, 0, b""))
+        bench.peer_sessions.on_message(B, PeerMessage(Kind.ALIVE, SESSION, Kind.PRESIGN, b""))
+        bench.peer_sessions.on_message(A, PeerMessage(Kind.ALIVE, b"\1" * 32, Kind.PRESIGN, b""))
         await asyncio.sleep(0.05)
-    assert (await bench.refusal()).data == {"culprits": [A]}
+    assert (await bench.refusal()).data == {"culprits": [A], "evidence": "silence"}
+
+
+async def test_who_is_alive_does_not_keep_the_others_waiting(workers):
+    """When half of the others are there, signs of life help for some seconds more, not for the whole time of a round."""
+    bench = Bench(workers, sign_quiet_s=0.3)
+    bench.start()
+    bench.say(A, bench.peers[2].commit()[1], round_=1)
+    with assert_runs_under(5):
+        while not bench.running.done():
+            bench.peer_sessions.on_message(B, PeerMessage(Kind.ALIVE, SESSION, Kind.PRESIGN, b""))
+            await asyncio.sleep(0.05)
+    assert (await bench.refusal()).data == {"culprits": [B], "evidence": "silence"}
 
 
 async def test_who_is_busy_says_so(workers):
@@ -273,15 +292,15 @@ async def test_a_ban_is_kept_although_the_node_is_stopping(bench):
     assert bench.stored(A).banned
 
 
-async def test_another_set_up_is_nobodys_fault(bench):
-    """The peer has lost its own or has an old one: no blame, no ban, and the pair is asked again."""
+async def test_another_set_up_is_named_and_bans_nobody(bench):
+    """The peer has lost its own, has an old one, or lies: the client must know which two cannot sign together for now."""
     bench.start()
     commit = bench.peers[2].commit()[1]
     at = 35  # behind the header: the id of the pair's set-up
     bench.say(A, commit[:at] + bytes(32) + commit[at + 32 :], round_=1)
     bench.say(B, bench.peers[3].commit()[1], round_=1)
     refusal = await bench.refusal()
-    assert refusal.data == {"culprits": []}
+    assert refusal.data == {"culprits": [A]}
     assert not bench.stored(A).banned
     asked = len(bench.links.of(Kind.PAIR_STATUS, A))
     waiting = asyncio.create_task(bench.setups.ready(A))
@@ -297,30 +316,62 @@ async def test_a_pair_that_does_not_get_ready_is_named(workers):
     bench.setups.doubt(B)
     bench.start()
     refusal = await bench.refusal()
-    assert refusal.data == {"culprits": [B]}
+    assert refusal.data == {"culprits": [B], "evidence": "silence"}
     assert bench.links.aborts(A)[0].culprits == (3,)
     with pytest.raises(UnreadyPairError):
         await bench.setups.ready(B)
 
 
 @pytest.mark.parametrize(
-    ("notice", "blamed"),
-    [
-        ({"culprits": (2,)}, [A]),
-        ({"culprits": (3,)}, [B]),
-        ({"culprits": (2, 3)}, [A, B]),
-        ({"culprits": (1,)}, []),
-        ({"culprits": (9,)}, []),
-        ({}, []),
-    ],
+    "notice", [{"culprits": (1,)}, {"culprits": (9,)}, {}], ids=["this node", "no party", "nobody"]
 )
-async def test_whom_a_peer_may_accuse(bench, notice, blamed):
-    """Itself, and whoever this node is still waiting for as well; never this node, never a stranger."""
+async def test_an_abort_that_accuses_nobody_ends_it_at_once(bench, notice):
+    """Nothing can come of the session, and nobody is blamed for it; the peer is named as the one that gave up."""
     await bench.commit()
     await bench.mine(2)
     bench.abort(A, **notice)
+    assert (await bench.refusal()).data == {"culprits": [], "abortedBy": A}
+
+
+async def test_a_peer_may_accuse_itself(bench):
+    """It knows best; nobody else that it names is waited for."""
+    await bench.commit()
+    await bench.mine(2)
+    bench.abort(A, culprits=(2, 3))
+    assert (await bench.refusal()).data == {"culprits": [A], "abortedBy": A}
+
+
+async def test_an_accused_that_has_sent_nothing_yet_is_waited_for(bench):
+    """At a round's start that is true of everybody. When its message is there, only the abort is left to be told."""
+    multiplies = await bench.multiply()
+    await bench.mine(2)
+    bench.abort(A, culprits=(3,))
+    await asyncio.sleep(0.05)
+    assert not bench.running.done()
+    bench.say(B, multiplies[3][1], round_=2)
+    assert (await bench.refusal()).data == {"culprits": [], "abortedBy": A}
+
+
+async def test_an_accused_that_gives_up_as_well_is_not_silent(bench):
+    """It was told of the abort before this node could hear its message."""
+    await bench.commit()
+    await bench.mine(2)
+    bench.abort(A, culprits=(3,))
+    await asyncio.sleep(0.05)
+    bench.abort(B)
+    assert (await bench.refusal()).data == {"culprits": [], "abortedBy": A}
+
+
+async def test_an_accused_that_stays_silent_is_named_at_this_nodes_own_limit(workers):
+    """And nobody else, whoever else has been accused."""
+    bench = Bench(workers, sign_quiet_s=0.3)
+    await bench.commit()
+    await bench.mine(2)
+    bench.abort(A, culprits=(1, 3, 9))
+    began = time.monotonic()
     refusal = await bench.refusal()
-    assert refusal.data == {"culprits": blamed, "abortedBy": A}
+    assert refusal.data == {"culprits": [B], "evidence": "silence", "abortedBy": A}
+    assert time.monotonic() - began > 0.25
 
 
 async def test_a_false_accusation_is_not_believed(bench):

@@ -59,7 +59,7 @@ async def test_collect_waits_for_everybody(sessions):
     """The round is complete when the last peer's message is there."""
     with opened(sessions, [A, B]) as session:
         sessions.on_message(A, message(b"a"))
-        collecting = asyncio.create_task(session.receive(1, timeout_s=5))
+        collecting = asyncio.create_task(session.receive(1, end_s=5))
         await asyncio.sleep(0)
         assert not collecting.done()
         sessions.on_message(B, message(b"b"))
@@ -71,8 +71,8 @@ async def test_rounds_are_kept_apart(sessions):
     with opened(sessions, [A]) as session:
         sessions.on_message(A, message(b"two", round_=2))
         sessions.on_message(A, message(b"one", round_=1))
-        assert await session.receive(1, timeout_s=1) == {A: b"one"}
-        assert await session.receive(2, timeout_s=1) == {A: b"two"}
+        assert await session.receive(1, end_s=1) == {A: b"one"}
+        assert await session.receive(2, end_s=1) == {A: b"two"}
 
 
 async def test_silent_peers_are_named(sessions):
@@ -80,7 +80,7 @@ async def test_silent_peers_are_named(sessions):
     with opened(sessions, [A, B, C]) as session:
         sessions.on_message(B, message())
         with pytest.raises(SilentPeersError) as caught:
-            await session.receive(1, timeout_s=0.01)
+            await session.receive(1, end_s=0.01)
         assert caught.value.peers == {A, C}
 
 
@@ -89,7 +89,7 @@ async def test_a_repeated_message_changes_nothing(sessions):
     with opened(sessions, [A]) as session:
         sessions.on_message(A, message(b"same"))
         sessions.on_message(A, message(b"same"))
-        assert await session.receive(1, timeout_s=1) == {A: b"same"}
+        assert await session.receive(1, end_s=1) == {A: b"same"}
 
 
 async def test_two_different_messages_for_a_round_are_a_fault(sessions):
@@ -98,17 +98,17 @@ async def test_two_different_messages_for_a_round_are_a_fault(sessions):
         sessions.on_message(A, message(b"one"))
         sessions.on_message(A, message(b"two"))
         with pytest.raises(ConflictingMessageError) as caught:
-            await session.receive(1, timeout_s=1)
+            await session.receive(1, end_s=1)
         assert caught.value.peer == A
 
 
 async def test_an_abort_ends_the_wait(sessions):
     """With what the peer said, and who else is missing."""
     with opened(sessions, [A, B, C]) as session:
-        collecting = asyncio.create_task(session.receive(1, timeout_s=5))
+        collecting = asyncio.create_task(session.receive(1, end_s=5))
         await asyncio.sleep(0)
         sessions.on_message(C, message())
-        sessions.on_message(A, message(b"why", kind=Kind.ABORT, round_=0))
+        sessions.on_message(A, message(b"why", kind=Kind.ABORT, round_=Kind.KEYGEN))
         with pytest.raises(PeerAbortError) as caught:
             await collecting
         assert (caught.value.peer, caught.value.notice, caught.value.missing) == (A, b"why", {A, B})
@@ -118,17 +118,33 @@ async def test_an_abort_after_the_round_is_complete_does_not_undo_it(sessions):
     """What everybody sent has arrived; a later abort cannot take it back."""
     with opened(sessions, [A]) as session:
         sessions.on_message(A, message(b"last"))
-        sessions.on_message(A, message(b"why", kind=Kind.ABORT, round_=0))
-        assert await session.receive(1, timeout_s=1) == {A: b"last"}
+        sessions.on_message(A, message(b"why", kind=Kind.ABORT, round_=Kind.KEYGEN))
+        assert await session.receive(1, end_s=1) == {A: b"last"}
 
 
 async def test_only_parties_are_listened_to(sessions):
     """A node of the roster that is no party of the session neither helps nor harms it."""
     with opened(sessions, [A]) as session:
         sessions.on_message(B, message(b"intruder"))
-        sessions.on_message(B, message(b"stop", kind=Kind.ABORT, round_=0))
+        sessions.on_message(B, message(b"stop", kind=Kind.ABORT, round_=Kind.KEYGEN))
         with pytest.raises(SilentPeersError):
-            await session.receive(1, timeout_s=0.01)
+            await session.receive(1, end_s=0.01)
+
+
+async def test_kinds_of_sessions_are_kept_apart(sessions):
+    """One id may be that of two sessions: neither takes the other's place, messages, aborts or mailbox."""
+    sessions.on_message(A, message(b"early", kind=Kind.PAIR_SETUP))
+    with opened(sessions, [A]) as keygen, sessions.open(Kind.PAIR_SETUP, SESSION, [A], rounds=2) as setup:
+        sessions.on_message(A, message(b"for the key"))
+        sessions.on_message(A, message(b"stop", kind=Kind.ABORT, round_=Kind.PAIR_SETUP))
+        sessions.on_message(A, message(b"not yet", round_=2))
+        assert await keygen.receive(1, end_s=1) == {A: b"for the key"}
+        assert await setup.receive(1, end_s=1) == {A: b"early"}
+        with pytest.raises(PeerAbortError):
+            await setup.receive(2, end_s=1)
+        assert await keygen.receive(2, end_s=1) == {A: b"not yet"}
+    assert sessions.has_run(Kind.KEYGEN, SESSION)
+    assert not sessions.has_run(Kind.PRESIGN, SESSION)
 
 
 async def test_rounds_that_do_not_exist_are_ignored(sessions):
@@ -144,7 +160,7 @@ async def test_early_messages_wait_for_their_session(sessions):
     sessions.on_message(A, message(b"early"))
     sessions.on_message(A, message(b"elsewhere", session=OTHER))
     with opened(sessions, [A]) as session:
-        assert await session.receive(1, timeout_s=1) == {A: b"early"}
+        assert await session.receive(1, end_s=1) == {A: b"early"}
         assert early_count(sessions) == 1
 
 
@@ -190,3 +206,24 @@ async def test_a_session_is_opened_once(sessions):
             pass
     with pytest.raises(ValueError, match="once"), opened(sessions, [A]):
         pass
+
+
+async def test_what_a_peer_could_not_be_sent_reaches_it_after_the_end(sessions, clock):
+    """It would wait for a message, and take this node for silent, because their link came up a moment too late."""
+    links = sessions._links
+    links.up = False
+    with opened(sessions, [A, B]) as session:
+        session.send(1, {A: b"a", B: b"b"})
+        links.up = True
+        sessions.resend(B)
+    sessions.resend(A)
+    sessions.resend(A)
+    sessions.resend(B)
+    assert [(peer, sent.body) for peer, sent in links.sent] == [(B, b"b"), (A, b"a")]
+    links.up = False
+    with opened(sessions, [A], OTHER) as session:
+        session.send(1, {A: b"old"})
+    links.up = True
+    clock.ahead_s = 10
+    sessions.resend(A)
+    assert len(links.sent) == 2

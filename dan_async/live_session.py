@@ -1,0 +1,110 @@
+"""A session that renews itself: its ephemeral key is replaced before it expires, by a wallet that asks no person."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
+
+from attrs import evolve
+
+from dan_async.deadline import cancel_and_wait
+from dan_async.errors import ConfigurationError, DanError, RecordConflictError, SessionExpiredError
+from dan_async.session import DanModuleInfo
+from dan_async.storage.base import SessionStore
+from dan_async.types import Clock, RequestId
+
+__all__ = ["LiveSession"]
+
+_log = logging.getLogger(__name__)
+
+#: A session is renewed when this part of its time is left, but not earlier than so many seconds before its end.
+_LAST_PART, _MOST_AHEAD_S = 0.25, 600.0
+
+#: Between two attempts to renew, in seconds: at first, and at most. No sleep is longer, so that a clock that jumps shows.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+
+
+class LiveSession:
+    """
+    A session that ``DanClient.keep_alive`` renews while the context lasts.
+
+    Attributes:
+        session: The session as it is now: take it anew for each signature.
+        failure: Why the last attempt to renew it failed; None if it did not.
+    """
+
+    def __init__(
+        self,
+        session: DanModuleInfo,
+        renew: Callable[[DanModuleInfo], Awaitable[DanModuleInfo]],
+        *,
+        duration_s: int,
+        on_renewed: Callable[[DanModuleInfo], object] | None,
+        clock: Clock,
+    ) -> None:
+        if session.expires_at is None:
+            raise ConfigurationError(
+                "the session does not say when it expires", hint="Keep all its fields: to_dict(extended=True)"
+            )
+        self.session = session
+        self.failure: DanError | None = None
+        self._renew = renew
+        self._ahead_s = min(_LAST_PART * duration_s, _MOST_AHEAD_S)
+        self._on_renewed = on_renewed
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"LiveSession({self.session!r})"
+
+    async def __aenter__(self) -> Self:
+        if self._left_s() <= 0:
+            raise SessionExpiredError("the session has expired, and cannot be renewed", hint="Make a new one")
+        self._task = asyncio.create_task(self._keep(), name="dan session renewal")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            await cancel_and_wait([self._task])
+
+    def _left_s(self) -> float:
+        return (self.session.expires_at or 0) - self._clock()
+
+    async def _keep(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while (left_s := self._left_s()) > 0:
+            if left_s > self._ahead_s:
+                await asyncio.sleep(min(left_s - self._ahead_s, _LONGEST_PAUSE_S))
+                continue
+            try:
+                self.session = await self._renew(self.session)
+            except DanError as error:
+                self.failure = error
+                _log.warning(
+                    "the session could not be renewed, %.0f s before its end: %s", left_s, error.message
+                )
+                await asyncio.sleep(min(pause_s, _LONGEST_PAUSE_S))
+                pause_s *= 2
+                continue
+            self.failure, pause_s = None, _FIRST_PAUSE_S
+            if self._on_renewed is not None:
+                try:
+                    self._on_renewed(self.session)
+                except Exception:  # noqa: BLE001 - a listener's bug must not end the session
+                    _log.exception("on_renewed failed; the session is renewed all the same")
+
+
+async def keep_record(
+    store: SessionStore, record_id: RequestId, session: DanModuleInfo, *, now: float
+) -> None:
+    """Put a renewed session in its record's place."""
+    known = await store.get(record_id)
+    if known is None or known.session is None:
+        raise RecordConflictError("the session's record is not in the store", request_id=record_id)
+    changes: dict[str, Any] = {"session": session, "expires_at": session.expires_at}
+    await store.replace(evolve(known.changed("active", now=now), **changes), expected=known.state)

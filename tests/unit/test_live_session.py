@@ -1,0 +1,178 @@
+"""Sessions that renew themselves, and many signatures at a time, over real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from dan_async import CallbackWallet, DanClient, DanModuleInfo, DanSessionKeyPayload, Devnet, LocalWallet
+from dan_async.errors import (
+    ConfigurationError,
+    InvalidFieldError,
+    QuorumError,
+    SessionExpiredError,
+    WalletRefusedError,
+)
+from dan_async.live_session import LiveSession
+from dan_async.storage import MemorySessionStore
+from tests.helpers import ManualClock, no_leaks, run_in_virtual_time
+from tests.stored import session
+
+WALLET = LocalWallet("11" * 32)
+
+#: Where virtual time begins.
+START = 1000.0
+
+
+class TestRenewal:
+    """When a session is renewed, in virtual time."""
+
+    @staticmethod
+    def keep(renew: Any, *, lasts_s: int, seen: list[Any], duration_s: int = 3600) -> None:
+        async def work(clock: ManualClock) -> None:
+            live = LiveSession(
+                session(expires_at=int(clock()) + duration_s),
+                lambda old: renew(old, clock),
+                duration_s=duration_s,
+                on_renewed=lambda new: seen.append((round(clock() - START), new)),
+                clock=clock,
+            )
+            async with live:
+                await asyncio.sleep(lasts_s)
+                seen.append(live)
+
+        run_in_virtual_time(work)
+
+    def test_ten_minutes_before_its_end(self) -> None:
+        """Again and again, each time with a new end."""
+        seen: list[Any] = []
+
+        async def renew(old: DanModuleInfo, clock: ManualClock) -> DanModuleInfo:
+            return session(expires_at=int(clock()) + 3600)
+
+        self.keep(renew, lasts_s=9100, seen=seen)
+        assert [at for at, _ in seen[:-1]] == [3000, 6000, 9000]
+        assert seen[-1].session is seen[-2][1]
+
+    def test_a_failure_is_tried_again(self) -> None:
+        """With pauses that grow; meanwhile the old session is there, and why it failed."""
+        seen: list[Any] = []
+        tries: list[float] = []
+
+        async def renew(old: DanModuleInfo, clock: ManualClock) -> DanModuleInfo:
+            tries.append(clock() - START)
+            if len(tries) < 4:
+                raise QuorumError("no", threshold=2, outcomes=[])
+            return session(expires_at=int(clock()) + 3600)
+
+        self.keep(renew, lasts_s=3100, seen=seen)
+        assert [round(at) for at in tries] == [3000, 3001, 3003, 3007]
+        assert seen[-1].failure is None
+
+    def test_it_ends_with_the_session(self) -> None:
+        """Nothing is tried any more when it has expired."""
+        seen: list[Any] = []
+        tries: list[float] = []
+
+        async def renew(old: DanModuleInfo, clock: ManualClock) -> DanModuleInfo:
+            tries.append(clock() - START)
+            raise QuorumError("no", threshold=2, outcomes=[])
+
+        self.keep(renew, lasts_s=10_000, seen=seen, duration_s=400)
+        assert (round(tries[0]), tries[-1] < 400) == (300, True)
+        assert isinstance(seen[-1].failure, QuorumError)
+
+
+async def test_a_session_is_renewed_on_the_nodes_and_in_the_store() -> None:
+    """The new ephemeral key signs, the one before as well until it ends; the record is the new one."""
+    store, renewed = MemorySessionStore(), asyncio.Event()
+    async with no_leaks(), Devnet(2, 3) as net, DanClient(net.network(), store=store) as dan:
+        first = await dan.generate_session_key(wallet=WALLET, chain_id=1, duration=timedelta(seconds=4))
+        (record,) = [record async for record in store.find()]
+        keeping = dan.keep_alive(
+            first,
+            wallet=WALLET,
+            duration=timedelta(hours=1),
+            record_id=record.record_id,
+            on_renewed=lambda _: renewed.set(),
+        )
+        async with asyncio.timeout(10), keeping as live:
+            await renewed.wait()
+            assert live.session.hex_eph_sk_without_0x != first.hex_eph_sk_without_0x
+            assert live.session.session_key_eoa == first.session_key_eoa
+            assert await dan.sign_message("new", live.session)
+            kept = await store.get(record.record_id)
+            assert kept is not None
+            assert (kept.session, kept.expires_at) == (live.session, live.session.expires_at)
+
+
+async def test_nobody_is_asked_unasked() -> None:
+    """A wallet with a prompt is refused, unless that is allowed; so is what cannot be renewed."""
+
+    async def prompt(_: Any) -> str:
+        raise WalletRefusedError("no")
+
+    person = CallbackWallet(WALLET.address, prompt)
+    async with no_leaks(), Devnet(2, 3) as net, DanClient(net.network()) as dan:
+        made = await dan.generate_session_key(wallet=WALLET, chain_id=1, duration=60)
+        with pytest.raises(InvalidFieldError, match="asks a person"):
+            dan.keep_alive(made, wallet=person)
+        async with dan.keep_alive(made, wallet=person, may_prompt=True):
+            pass
+        with pytest.raises(ConfigurationError, match="does not say when it expires"):
+            dan.keep_alive(DanModuleInfo.from_dict(made.to_dict()), wallet=WALLET)
+        with pytest.raises(SessionExpiredError):
+            async with dan.keep_alive(session(expires_at=1), wallet=WALLET):
+                pass
+        with pytest.raises(ConfigurationError, match="no store"):
+            dan.keep_alive(made, wallet=WALLET, record_id="0x" + "00" * 32)
+
+
+async def test_many_messages() -> None:
+    """Each has its signature; one that cannot be signed costs no other; leaving early leaves nothing."""
+    async with no_leaks(), Devnet(2, 3) as net, DanClient(net.network()) as dan:
+        made = await dan.generate_session_key(wallet=WALLET, chain_id=1)
+        messages = ["a", b"b", 7, "d"]
+        found = {r.index: r async for r in dan.sign_many(messages, made, concurrency=2)}
+        assert [found[i].is_success for i in range(4)] == [True, True, False, True]
+        assert isinstance(found[2].error, InvalidFieldError)
+        assert len({found[i].signature for i in (0, 1, 3)}) == 3
+        assert "message" not in repr(found[0])
+        async with dan.sign_many((str(i) for i in range(1000)), made, concurrency=2) as run:
+            async for result in run:
+                assert result.is_success
+                break
+
+
+def test_a_session_as_json() -> None:
+    """The extended form by default, so that it can be kept alive; the seed's on request."""
+    made = session()
+    text = made.to_json()
+    assert DanSessionKeyPayload.from_json(text) == made
+    assert "expiresAt" not in json.loads(made.to_json(extended=False))
+    for wrong in ("", "[1]", "{", "\ud800", 7, '{"a": "' + made.hex_eph_sk_without_0x + '"}', "[" * 100_000):
+        with pytest.raises(InvalidFieldError) as caught:
+            DanSessionKeyPayload.from_json(wrong)  # type: ignore[arg-type]
+        assert made.hex_eph_sk_without_0x not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [timedelta(0), timedelta(milliseconds=1500), timedelta(days=400), "1h", 1.5]
+)
+async def test_durations_that_are_none(wrong: Any) -> None:
+    """Whole seconds within bounds, as a number or a timedelta."""
+    async with DanClient.connect("devnet://2-of-2") as dan:
+        with pytest.raises(InvalidFieldError, match="duration"):
+            await dan.generate_session_key(wallet=WALLET, chain_id=1, duration=wrong)
+
+
+async def test_a_client_shows_what_it_is() -> None:
+    """Without secrets, and whether it is closed."""
+    dan = DanClient.connect("wss://user:secret@gateway.example/v1")
+    assert repr(dan).startswith("DanClient(GatewayNetwork('wss://gateway.example/v1'")
+    await dan.aclose()
+    assert repr(dan).endswith(", closed)")
