@@ -323,6 +323,7 @@ class Batches:
         async for record in dan.store.find(SessionFilter(state="active")):
             assert record.session is not None
             keys[record.session.mpc_key_id] += 1
+            self._made.setdefault(record.session.mpc_key_id, Made.of(record.session))  # what recover() found
             references[record.reference or ""] += 1
             returned = self._returned.get(record.reference or "", set())
             if returned - {record.session.mpc_key_id}:
