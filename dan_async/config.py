@@ -256,10 +256,11 @@ class TransportOptions:
         headers: Extra request headers, for example an API key. Never shown in logs or errors.
         max_message_bytes: Longest message accepted from a peer.
         trust_env: Whether proxies are taken from the environment.
-        heartbeat_s: Seconds without a message, more than 0, after which a WebSocket's peer is pinged, so that a connection
-            that went dead unnoticed is found before it is needed; None for never.
-        pong_s: Seconds, more than 0, that a pinged peer may take to send any whole message (a pong, as a rule), before its
-            connection is given up and the requests on it fail. A peer that owes a reply is pinged after a third of this.
+        heartbeat_s: Seconds without a message, more than 0, after which a node is pinged over its WebSocket, so that a
+            connection that went dead unnoticed is found before it is needed; None for never. Gateways have a connection for
+            each operation, and neither this nor *pong_s* applies.
+        pong_s: Seconds, more than 0, that a pinged node may take to send any whole message (a pong, as a rule), before its
+            connection is given up and the requests on it fail. A node that owes a reply is pinged after a third of this.
 
     Raises:
         InvalidFieldError: A value is wrong.
