@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -36,7 +37,10 @@ def from_hex(text: object, *, field: str, length: int | None = None, prefix: boo
     except ValueError:
         data = None
     if data is None or 2 * len(data) != len(digits):  # fromhex() passes over white space
-        raise InvalidFieldError(field, "must be an even number of hex digits")
+        is_hex = all(digit in string.hexdigits for digit in digits)
+        raise InvalidFieldError(
+            field, "must be an even number of hex digits" if is_hex else "must be hex digits"
+        )
     if prefix is not None and has_prefix is not prefix:
         raise InvalidFieldError(field, f"must be {'given with' if prefix else 'given without'} the 0x prefix")
     if length is not None and len(data) != length:

@@ -14,12 +14,12 @@ from dan_async.batch import BatchRun, Made, SigningRun
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import OneLoop
-from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, RecordConflictError
+from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
 from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
-from dan_async.live_session import LiveSession, keep_record
+from dan_async.live_session import LiveSession
 from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
 from dan_async.opening import open_network
 from dan_async.request import (
@@ -461,7 +461,7 @@ class DanClient:
             wallet: The owner's wallet.
             auth: The owner, instead of a wallet: a ``PasskeyAuth``.
             duration: How long each new ephemeral key lives: whole seconds, 1 to 31 536 000, also as a ``timedelta``.
-            record_id: The session's record in the client's store, which is kept up to date.
+            record_id: The session's record in the client's store, which is kept up to date: see ``rotate_stored_session``.
             on_renewed: Called with each new session, on the event loop.
             may_prompt: Whether the wallet may ask a person, at any time. Otherwise such a wallet is refused.
 
@@ -491,13 +491,14 @@ class DanClient:
                 hint="Use a wallet that signs by itself, or say may_prompt=True",
             )
         lifetime_s = duration_s(duration)
-        keeper = None if record_id is None else self._kept()
+        if record_id is not None:
+            self._kept()
 
         async def renew(old: DanModuleInfo) -> DanModuleInfo:
-            new = await self.add_ephemeral_key(old, auth=owner, duration=lifetime_s)
-            if keeper is not None and record_id is not None:
-                await keep_record(keeper.store, record_id, new, now=self._clock())
-            return new
+            if record_id is None:
+                return await self.add_ephemeral_key(old, auth=owner, duration=lifetime_s)
+            record = await self.rotate_stored_session(record_id, auth=owner, duration=lifetime_s)
+            return old if record.session is None else record.session
 
         return LiveSession(session, renew, duration_s=lifetime_s, on_renewed=on_renewed, clock=self._clock)
 
@@ -649,7 +650,13 @@ class DanClient:
             await self._open(), passkey, timeout=timeout, timeouts=self._timeouts
         )
 
-    async def recover(self, *, min_age_s: float = 0.0, timeout: float | None = None) -> RecoveryReport:
+    async def recover(
+        self,
+        *,
+        record_id: RequestId | None = None,
+        min_age_s: float = 0.0,
+        timeout: float | None = None,
+    ) -> RecoveryReport:
         """
         Settle the requests that a crash or an error left pending in the store, by asking the nodes about them.
 
@@ -660,6 +667,7 @@ class DanClient:
         *min_age_s*.
 
         Args:
+            record_id: Only this record; every one if None.
             min_age_s: Only requests that were made so many seconds ago.
             timeout: Seconds for asking about one record, instead of the client's.
 
@@ -672,11 +680,14 @@ class DanClient:
             ClientClosedError: The client was closed.
         """
         keeper = self._kept()
+        if record_id is not None:
+            check_text("record_id", record_id)
         if min_age_s != 0.0:
             check_seconds("min_age_s", min_age_s)
         return await jobs.recover(
             await self._open(),
             keeper,
+            record_id=record_id,
             min_age_s=min_age_s,
             timeout_s=self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout),
         )
@@ -692,6 +703,8 @@ class DanClient:
         """
         Take the use of a stored session's key from its ephemeral key, and mark the record as revoked.
 
+        It may be repeated until every node has confirmed: a node that was not there goes on accepting the key.
+
         Args:
             record_id: The record.
             wallet: The owner's wallet.
@@ -699,30 +712,69 @@ class DanClient:
             timeout: Seconds for the whole call, instead of the client's.
 
         Returns:
-            The record as it is now.
+            The record as it is now. Its *problem* is empty if every node has confirmed, else it has the others' answers.
 
         Raises:
             ConfigurationError: The client has no store, a parameter is wrong, or the wallet is not the owner's.
-            RecordConflictError: There is no such record, or it is not active; nothing was sent.
+            RecordConflictError: There is no such record, or it is neither active nor revoked; nothing was sent.
             WalletError: The owner did not authorise it.
             QuorumError: Too few nodes confirmed; call again.
             DanError: Any other failure, named.
         """
-        store = self._kept().store
-        record = await store.get(RequestId(check_text("record_id", record_id)))
-        if record is None or record.state != "active" or record.session is None:
-            said = "is not in the store" if record is None else f"is {record.state}, not active"
-            raise RecordConflictError(f"the record {said}", request_id=record_id)
-        await jobs.revoke_ephemeral_key(
+        keeper = self._kept()
+        return await jobs.revoke_stored_session(
             await self._open(),
-            record.session,
+            keeper,
+            record_id,
             wallet=wallet,
             auth=auth,
             timeout=timeout,
             timeouts=self._timeouts,
-            clock=self._clock,
         )
-        return await store.change_state(record_id, "revoked", expected="active")
+
+    async def rotate_stored_session(
+        self,
+        record_id: RequestId,
+        *,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
+        duration: int | timedelta = DEFAULT_DURATION_S,
+        timeout: float | None = None,
+    ) -> StoredSession:
+        """
+        Put a new ephemeral key in the place of a stored session's: the same address, used and prolonged.
+
+        The old ephemeral key works until it expires. Until then it has a record of its own in the store, which
+        ``revoke_stored_session`` takes.
+
+        Args:
+            record_id: The record. It keeps its id and its reference.
+            wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
+            duration: How long the new ephemeral key lives: whole seconds, 1 to 31 536 000, also as a ``timedelta``.
+            timeout: Seconds for the whole call, instead of the client's.
+
+        Returns:
+            The record as it is now.
+
+        Raises:
+            ConfigurationError: The client has no store, a parameter is wrong, or the wallet is not the owner's.
+            RecordConflictError: There is no such record, or it is neither active nor expired; nothing was sent.
+            WalletError: The owner did not authorise it.
+            QuorumError: Fewer than t nodes confirmed.
+            DanError: Any other failure, named.
+        """
+        keeper = self._kept()
+        return await jobs.rotate_stored_session(
+            await self._open(),
+            keeper,
+            record_id,
+            wallet=wallet,
+            auth=auth,
+            duration=duration,
+            timeout=timeout,
+            timeouts=self._timeouts,
+        )
 
 
 def _observe(network: Network, on_event: OnEvent) -> None:

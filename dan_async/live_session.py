@@ -6,15 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self
-
-from attrs import evolve
+from typing import Self
 
 from dan_async.deadline import cancel_and_wait
-from dan_async.errors import ConfigurationError, DanError, RecordConflictError, SessionExpiredError
+from dan_async.errors import ConfigurationError, DanError, SessionExpiredError
 from dan_async.session import DanModuleInfo
-from dan_async.storage.base import SessionStore
-from dan_async.types import Clock, RequestId
+from dan_async.types import Clock
 
 __all__ = ["LiveSession"]
 
@@ -97,14 +94,3 @@ class LiveSession:
                     self._on_renewed(self.session)
                 except Exception:  # noqa: BLE001 - a listener's bug must not end the session
                     _log.exception("on_renewed failed; the session is renewed all the same")
-
-
-async def keep_record(
-    store: SessionStore, record_id: RequestId, session: DanModuleInfo, *, now: float
-) -> None:
-    """Put a renewed session in its record's place."""
-    known = await store.get(record_id)
-    if known is None or known.session is None:
-        raise RecordConflictError("the session's record is not in the store", request_id=record_id)
-    changes: dict[str, Any] = {"session": session, "expires_at": session.expires_at}
-    await store.replace(evolve(known.changed("active", now=now), **changes), expected=known.state)

@@ -9,6 +9,7 @@ once, and the page shows the session key's address.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import signal
 import sys
@@ -75,6 +76,9 @@ async def session(request: web.Request) -> web.WebSocketResponse:
     except DanError as error:
         if not socket.closed:
             await socket.send_json({"error": str(error)})
+    except (LookupError, TypeError, ValueError):  # whoever it is, it is not our page
+        if not socket.closed:
+            await socket.send_json({"error": 'expected {"owner": ADDRESS}, then {"signature": HEX}'})
     else:
         # The ephemeral private key stays on the server, which acts for the owner from now on.
         await socket.send_json({"sessionKey": made.session_key_eoa, "expiresAt": made.expires_at})
@@ -109,4 +113,9 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8080))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").strip().partition("\n")[0])
+    parser.add_argument("port", type=int, nargs="?", default=8080)
+    try:
+        asyncio.run(main(parser.parse_args().port))
+    except (DanError, OSError, OverflowError) as error:
+        sys.exit(f"error: {error}")

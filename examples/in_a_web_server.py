@@ -9,6 +9,7 @@ The server answers with what may be shown. The ephemeral private key stays here.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import secrets
 import signal
@@ -36,7 +37,7 @@ async def dan(app: web.Application) -> AsyncIterator[None]:
 async def create(request: web.Request) -> web.Response:
     """Make a session. Requests run side by side on the one client; a caller who hangs up cancels theirs."""
     duration = request.query.get("duration", "3600")
-    if not (duration.isascii() and duration.isdecimal()):
+    if not (duration.isascii() and duration.isdecimal() and len(duration) < 10):
         return web.json_response({"error": "duration must be a number of seconds"}, status=400)
     try:
         session = await request.app[CLIENT].generate_session_key(
@@ -78,4 +79,9 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8080))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").strip().partition("\n")[0])
+    parser.add_argument("port", type=int, nargs="?", default=8080)
+    try:
+        asyncio.run(main(parser.parse_args().port))
+    except (DanError, OSError, OverflowError) as error:
+        sys.exit(f"error: {error}")

@@ -7,9 +7,13 @@ Sign with a key that nobody holds: a message, typed data, and a transaction for 
 from __future__ import annotations
 
 import asyncio
+import sys
 
-from eth_account import Account
-from eth_account.messages import encode_defunct
+try:
+    from eth_account import Account
+    from eth_account.messages import encode_defunct
+except ImportError:
+    sys.exit('error: this example needs eth-account. Install it with: pip install "dan-async[eth-account]"')
 
 from dan_async import DanClient, LocalWallet
 from dan_async.account import DanAccount

@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"opening", "live_session"}),
     frozenset({"client"}),
     frozenset({"account", "dask_batch", "cli"}),
-    frozenset({"__init__"}),
+    frozenset({"__init__", "__main__"}),
 )
 
 #: The same inside the devnet.

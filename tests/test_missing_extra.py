@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,23 @@ def test_the_command_names_what_to_install(missing: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert 'pip install "dan-async[cli]"' in line
+
+
+@pytest.mark.parametrize("missing", ["sqlalchemy", "alembic", "greenlet", "aiosqlite"])
+def test_a_store_names_what_to_install(missing: str, tmp_path: Path) -> None:
+    """Whichever of the extra's packages is not there."""
+    pytest.importorskip("typer")
+    (tmp_path / "keys.db").touch()
+    (tmp_path / "keys.db.key").touch(mode=0o600)
+    (tmp_path / "keys.db.key").write_text("07" * 32)
+    args = ["sessions", "list", "--store", f"sqlite:///{tmp_path}/keys.db"]
+    code = f"import sys; sys.modules[{missing!r}] = None; from dan_async.cli.__main__ import main; sys.exit(main({args}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert 'pip install "dan-async[storage]"' in line
 
 
 def test_ctrl_c_during_start_up_gives_130() -> None:

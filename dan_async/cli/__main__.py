@@ -14,6 +14,12 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 the network or wallet failed, 2 wrong input, 130 interrupted."""
     try:
+        given = sys.argv[1:] if argv is None else argv
+        if list(given) in (["--version"], ["-v"]):
+            from dan_async._version import __version__
+
+            sys.stdout.write(f"dan-async {__version__}\n")
+            return 0
         from dan_async.errors import MissingExtraError, require_extra
 
         try:

@@ -2,53 +2,102 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import dan_async
-from dan_async.cli.batch import batch
-from dan_async.cli.demo import demo
-from dan_async.cli.devnet import devnet
-from dan_async.cli.keygen import keygen
 from dan_async.cli.screen import (
     DONE,
     FAILED,
     INTERRUPTED,
+    PIPE_CLOSED,
     TERMINATED,
     WRONG_INPUT,
     ReportedCode,
+    VerboseOption,
     clean,
+    forget_output,
     mask_keys,
     note,
     silence_libraries,
+    verbosity,
 )
-from dan_async.cli.sessions import sessions
-from dan_async.cli.sign import sign
-from dan_async.cli.status import StatusCommand, status
 from dan_async.errors import ConfigurationError, DanError
 
 #: Typer brings its own copy of click, or depends on it, depending on its version; both have this ancestor.
 _UsageError = typer.BadParameter.__bases__[0]
 
-app = typer.Typer(
-    name="dan-async",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+#: The commands, each in the module of its name, which is imported when the command is run.
+_COMMANDS: Mapping[str, str] = {
+    "demo": "Show DAN at work on this machine, step by step.",
+    "keygen": "Make a session key, authorised by one signature of the owner's wallet.",
+    "sign": "Have the nodes sign a message with a session's key.",
+    "sessions": "List, show, import, export, rotate, revoke and recover the sessions in a store.",
+    "batch": "Make many session keys from a file, into a store.",
+    "status": "Show whether the nodes of a network answer, and how fast.",
+    "devnet": "Run a network on this machine until Ctrl-C.",
+}
 
-app.command("keygen")(keygen)
-app.command("batch")(batch)
-app.add_typer(sessions, name="sessions")
-app.command("devnet")(devnet)
-app.command("sign")(sign)
-app.command("demo")(demo)
-app.command("status", cls=StatusCommand)(status)
+#: Words of the library's hints -> what they are called here. Commands have options in place of parameters.
+_WORDS: Mapping[str, str] = {
+    "min_parties": "--min-parties",
+    "parties_number": "--parties",
+    "chain_id": "--chain-id",
+    "entry_point": "--entry-point",
+    "api_version": "--api-version",
+    "eph_alg": "--eph-alg",
+    "the network's health()": "dan-async status",
+    "recover()": "dan-async sessions recover",
+    "a longer timeout": "a longer --timeout",
+    "a longer duration": "a longer --duration",
+    "threshold and parties_number": "--threshold and --parties",
+    "a session that has threshold and parties_number": "the session as keygen --output writes it",
+    "add an ephemeral key to this one's key": "rotate this one with dan-async sessions rotate",
+    "revision, name it": "revision, name it with --revision",
+    "allow more time with Timeouts(wallet_s=…)": "answer it sooner",
+    "TransportOptions(headers=…)": "the network file's connection.headers",
+    "TransportOptions(pins=…)": "the network file's connection.pins",
+    "TransportOptions(ssl_context=…)": "the network file's connection.ca_file",
+}
+_WORD = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in sorted(_WORDS, reverse=True)))
+
+
+class _Commands(TyperGroup):
+    """Imports a command when it is called for; until then, its name and a line of help are all there is."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, _load(str(name)), rest
+
+
+def _load(name: str) -> Any:
+    from dan_async.cli.options import spread
+
+    module = importlib.import_module(f"dan_async.cli.{name}")
+    found = getattr(module, name)
+    if not isinstance(found, typer.Typer):
+        command, found = found, typer.Typer(**_STYLE)
+        found.command(name, cls=getattr(module, "Command", TyperCommand))(spread(command))
+    return typer.main.get_command(found)
+
+
+_STYLE: Mapping[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": "rich",
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+app = typer.Typer(**{**_STYLE, "add_completion": True}, name="dan-async", cls=_Commands)
+for _name, _text in _COMMANDS.items():
+    app.command(_name, help=_text)(lambda: None)
 
 
 @app.callback(invoke_without_command=True)
@@ -59,14 +108,15 @@ def main(
         bool,
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
     ] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Session keys from DAN, the Delegated Authorisation Network: shared by n nodes, used by t, limited by one signature."""
     del version
     if context.invoked_subcommand is None:
         raise ConfigurationError(
-            "no command is named",
-            hint="Use demo, keygen, batch, sessions, sign, devnet or status; dan-async --help explains them",
+            "no command is named", hint=f"Use {', '.join(_COMMANDS)}; dan-async --help explains them"
         )
+    context.with_resource(verbosity(on=verbose))
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback gets the flag's value
@@ -85,6 +135,11 @@ def run(argv: Sequence[str] | None = None) -> int:
             )
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
+        except BrokenPipeError:
+            forget_output()
+            return PIPE_CLOSED
+        except SystemExit as end:  # the parser's, which takes a closed pipe for a failure
+            return PIPE_CLOSED if isinstance(end.__context__, BrokenPipeError) else int(end.code or DONE)
         except Exception as error:  # the outermost edge: the user gets a sentence, never a traceback
             if debug:
                 raise
@@ -97,7 +152,9 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _report(error: Exception) -> int:
     if isinstance(error, DanError):
         is_input = isinstance(error, ConfigurationError)
-        note(f"error: {mask_keys(str(error)) if is_input else error}")
+        hint = _WORD.sub(lambda found: _WORDS[found[0]], error.hint)
+        text = str(error).replace(error.hint, hint) if hint else str(error)
+        note(f"error: {mask_keys(text) if is_input else text}")
         return WRONG_INPUT if is_input else FAILED
     if isinstance(error, _UsageError):
         note(f"error: {_usage(error)}")

@@ -7,31 +7,30 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from attrs import define, field, frozen
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
-from dan_async.cli.batch_rows import BatchRow, InputFormat, RowWallets, guess_format, in_a_thread, read_rows
-from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreOpener, choose_network, choose_store
+from dan_async.cli.batch_rows import (
+    BatchRow,
+    InputFormat,
+    RowWallets,
+    guess_format,
+    in_a_thread,
+    problem_in,
+    read_rows,
+)
+from dan_async.cli.choices import DEVNET_CHAIN_ID, STORE_VARIABLE, NetworkChoice, StoreOpener, choose_store
 from dan_async.cli.options import (
-    ApiVersionOption,
-    DevnetOption,
-    GatewayOption,
-    NetworkOption,
-    NodeOption,
-    PartiesOption,
-    PrivateKeyFileOption,
-    RevisionOption,
-    StoreKeyFileOption,
-    ThresholdOption,
+    JsonOption,
+    KeygenNetworkOptions,
     TimeoutOption,
-    WalletRpcOption,
+    WalletOptions,
     choose_timeouts,
     read_permissions,
     whole_number,
@@ -40,6 +39,8 @@ from dan_async.cli.screen import (
     FAILED,
     ReportedCode,
     Stopped,
+    clean,
+    console,
     log_lines,
     note,
     reason_for,
@@ -60,7 +61,9 @@ if TYPE_CHECKING:
     from dan_async.batch import ItemResult
     from dan_async.storage.base import SessionStore
 
+_THROWAWAY = "Rows without a wallet belong to a throwaway owner, made for this run and then forgotten."
 _LINE_EVERY_S = 5.0
+_SHOWN_FAILURES = 10
 _MOST_FAILURES = 100
 
 
@@ -76,11 +79,22 @@ def batch(
     out: Annotated[
         str,
         typer.Option(
+            "--out",
+            "--store",
+            envvar=STORE_VARIABLE,
+            show_envvar=False,
             metavar="URL",
-            help="The store: sqlite:///keys.db or postgresql://user@host/database.",
+            help=f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}.",
         ),
     ],
-    store_key_file: StoreKeyFileOption = None,
+    store_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
+            "If none is named: the SQLite file's name with .key appended, made with the store.",
+        ),
+    ] = None,
     form: Annotated[
         str | None,
         typer.Option(
@@ -89,16 +103,8 @@ def batch(
             help="jsonl, csv or wallets; recognised by the file's name if not given.",
         ),
     ] = None,
-    devnet: DevnetOption = None,
-    network: NetworkOption = None,
-    node: NodeOption = None,
-    gateway: GatewayOption = None,
-    revision: RevisionOption = None,
-    api_version: ApiVersionOption = None,
-    threshold: ThresholdOption = None,
-    parties: PartiesOption = None,
-    private_key_file: PrivateKeyFileOption = None,
-    wallet_rpc: WalletRpcOption = None,
+    network: KeygenNetworkOptions,
+    wallet: WalletOptions,
     chain_id: Annotated[
         int | None,
         typer.Option(
@@ -141,6 +147,7 @@ def batch(
             help="Read the rows and the store, and report what a run would do; nothing is sent or stored.",
         ),
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """
     Make a session key for each row, into an encrypted store. Interrupt or kill it at any moment, and start it again.
@@ -151,34 +158,21 @@ def batch(
     partiesNumber, minParties, permissions and keyLabel, all of them optional;
     with an id it stays the same row when its other fields change.
 
-    Standard output gets a JSON report at the end. Exit codes: 0 every row has its
-    key, 1 some have none, 2 the input is wrong, 130 interrupted.
+    Standard output gets a summary at the end, or a report with --json. Exit codes:
+    0 every row has its key, 1 some have none, 2 the input is wrong, 130
+    interrupted.
 
     Try it: dan-async devnet in one terminal prints --node options for another,
     where dan-async batch wallets.txt --out sqlite:///keys.db makes a key for each
     line.
     """
-    chosen = choose_network(
-        network=network,
-        has_devnet=True,
-        devnet=devnet,
-        nodes=node or [],
-        threshold=threshold,
-        parties=parties,
-        gateway=gateway,
-        revision=revision,
-        api_version=api_version,
-    )
+    chosen = network.choose()
     store = (
         choose_store(out, option="--out", key_file=store_key_file, may_make=not dry_run)
         if not dry_run or _is_there(out)
         else None
     )
-    wallets = RowWallets.choose(
-        private_key_file=private_key_file,
-        rpc_url=wallet_rpc,
-        throwaway_allowed=chosen.is_devnet,
-    )
+    wallets = RowWallets.choose(wallet, throwaway=_THROWAWAY if chosen.is_devnet else "")
     common: dict[str, Any] = {
         "threshold": chosen.threshold.t,
         "parties_number": chosen.threshold.n,
@@ -186,16 +180,23 @@ def batch(
         "duration": duration,
         "permissions": read_permissions(permissions),
     }
+    known = _check_format(form, source)
     job = _Batch(
-        source=_Source(name=source, form=_check_format(form, source), limit=limit),
+        source=_Source(name=source, form=known, limit=limit),
         network=chosen,
         store=store,
         wallets=wallets,
         common={name: value for name, value in common.items() if value is not None},
         timeouts=choose_timeouts(timeout),
         options={"concurrency": concurrency, "rate_limit": rate, "retry_failed": retry_failed},
+        is_dry_run=dry_run,
+        as_json=as_json,
     )
-    code = job.run(dry_run=dry_run)
+    if known == "wallets" and common["chain_id"] is None:
+        raise ConfigurationError(
+            "--chain-id is needed for a list of wallets", hint="For example: --chain-id 137"
+        )
+    code = job.run()
     if code is not None:
         raise typer.Exit(ReportedCode(code))
 
@@ -240,9 +241,12 @@ class _Source:
         """Return the number of rows, for the time that is left; None if it is not known beforehand."""
         if self.name == "-":
             return self.limit
-        with self.open() as file:
-            skips = "#" if self.form == "wallets" else "\0"
-            lines = sum(1 for line in file if line.strip() and not line.startswith(skips))
+        skips = "#" if self.form == "wallets" else "\0"
+        try:
+            with self.open() as file:
+                lines = sum(1 for line in file if line.strip() and not line.startswith(skips))
+        except UnicodeDecodeError:
+            raise ConfigurationError("the input is not UTF-8 text") from None
         rows = max(0, lines - (self.form == "csv"))
         return rows if self.limit is None else min(rows, self.limit)
 
@@ -265,42 +269,54 @@ class _Batch:
     common: dict[str, Any]
     timeouts: Timeouts
     options: dict[str, Any]
+    is_dry_run: bool
+    as_json: bool
 
-    def run(self, *, dry_run: bool) -> int | None:
+    def run(self) -> int | None:
         """Run it and print the report; return the exit code, or None if all is well."""
         count = _BatchCount(total=self.source.count())
         stopped_by: Stopped | None = None
         try:
             with log_lines(held_back=True), _shown(count) as display:
-                work = self._look(count, display) if dry_run else self._make(count, display)
-                run_until_signal(work)
+                run_until_signal(
+                    self._look(count, display) if self.is_dry_run else self._make(count, display)
+                )
         except Stopped as stop:
             stopped_by = stop
         except StoreError:
-            self._print(count, is_interrupted=True, is_dry_run=dry_run)
+            self._print(count, is_interrupted=True)
             raise
-        self._print(count, is_interrupted=stopped_by is not None, is_dry_run=dry_run)
+        self._print(count, is_interrupted=stopped_by is not None)
         if stopped_by is not None:
             note("interrupted: run the same command again to go on")
             return stopped_by.exit_code
         return FAILED if count.failed or count.unsettled else None
 
-    @staticmethod
-    def _print(count: _BatchCount, *, is_interrupted: bool, is_dry_run: bool) -> None:
-        result(json.dumps(count.report(is_interrupted=is_interrupted, is_dry_run=is_dry_run)))
+    def _print(self, count: _BatchCount, *, is_interrupted: bool) -> None:
+        if self.as_json:
+            report = count.report(is_interrupted=is_interrupted, is_dry_run=self.is_dry_run)
+            result(json.dumps(report))
+        else:
+            result(count.summary(is_dry_run=self.is_dry_run))
 
     async def _make(self, count: _BatchCount, display: _Shown) -> None:
-        from dan_async.client import DanClient
-
         assert self.store is not None
         under_way: dict[str, BatchRow] = {}
+        rows = in_a_thread(self.source.rows)
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(aclosing(rows))
+            # An input that is refused is refused by its first row, and no store is made for it.
+            first = await anext(rows, None)
+            if first is None:
+                return
+            if self.network.is_devnet:
+                note("The devnet stops with this command: the keys in the store can sign nothing after it.")
             store = await stack.enter_async_context(self.store())
             await stack.enter_async_context(self.wallets)
-            network = self.network.open(self.timeouts)
-            dan = await stack.enter_async_context(DanClient(network, store=store, timeouts=self.timeouts))
+            dan = await stack.enter_async_context(self.network.client(self.timeouts, store))
+            usable = self._usable(first, rows, count, display)
             run = dan.generate_session_keys(
-                self._requests(count, display, under_way), resume=True, **self.options, **self.common
+                self._requests(usable, under_way), resume=True, **self.options, **self.common
             )
             await stack.enter_async_context(run)
             async for item in run:
@@ -308,26 +324,33 @@ class _Batch:
                 display.update()
 
     async def _requests(
-        self, count: _BatchCount, display: _Shown, under_way: dict[str, BatchRow]
+        self, rows: AsyncIterator[BatchRow], under_way: dict[str, BatchRow]
     ) -> AsyncIterator[dict[str, Any]]:
-        async for row in self._usable_rows(count, display):
+        async for row in rows:
             under_way[row.reference] = row
             yield {**row.parameters, "wallet": self.wallets.of(row), "reference": row.reference}
 
-    async def _usable_rows(self, count: _BatchCount, display: _Shown) -> AsyncIterator[BatchRow]:
-        async for row in in_a_thread(self.source.rows):
+    async def _usable(
+        self, first: BatchRow | None, rest: AsyncIterator[BatchRow], count: _BatchCount, display: _Shown
+    ) -> AsyncIterator[BatchRow]:
+        row = first
+        while row is not None:
             problem = row.problem or self.wallets.problem_with(row)
+            if not {"chain_id"} & {*row.parameters, *self.common}:
+                problem = problem or "the row has no chainId, and --chain-id is not given"
             if problem:
                 count.add_failure(row, "InvalidRow", problem)
                 display.update()
             else:
                 yield row
+            row = await anext(rest, None)
 
     async def _look(self, count: _BatchCount, display: _Shown) -> None:
         """Count the outcomes that a run would have; nothing is sent or stored."""
         async with AsyncExitStack() as stack:
+            rows = await stack.enter_async_context(aclosing(in_a_thread(self.source.rows)))
             store = None if self.store is None else await stack.enter_async_context(self.store())
-            async for row in self._usable_rows(count, display):
+            async for row in self._usable(await anext(rows, None), rows, count, display):
                 state = await _state_of(store, row)
                 if state in {"active", "revoked", "expired"}:
                     count.kept += 1
@@ -336,7 +359,7 @@ class _Batch:
                 elif state == "failed" and not self.options["retry_failed"]:
                     count.add_failure(row, "SessionFailedError", "it failed before")
                 else:
-                    count.made += 1
+                    count.to_make += 1
                 display.update()
 
 
@@ -354,6 +377,7 @@ class _BatchCount:
 
     total: int | None = None
     made: int = 0
+    to_make: int = 0
     kept: int = 0
     settled: int = 0
     failed: int = 0
@@ -363,7 +387,7 @@ class _BatchCount:
 
     @property
     def done(self) -> int:
-        return self.made + self.kept + self.settled + self.failed + self.unsettled
+        return self.made + self.to_make + self.kept + self.settled + self.failed + self.unsettled
 
     @property
     def elapsed_s(self) -> float:
@@ -382,7 +406,7 @@ class _BatchCount:
         if error is None:
             setattr(self, item.status, getattr(self, item.status) + 1)
             return
-        text = error.message if isinstance(error, DanError) else "an unforeseen error"
+        text = problem_in(error) if isinstance(error, DanError) else "an unforeseen error"
         is_settled = not isinstance(error, SessionPendingError)
         self.add_failure(row, type(error).__name__, text, is_settled=is_settled)
 
@@ -406,10 +430,28 @@ class _BatchCount:
             parts.append(f"{left_s // 60}:{left_s % 60:02} left")
         return ", ".join(parts)
 
+    def summary(self, *, is_dry_run: bool) -> str:
+        """Return what is printed at the end, for a person."""
+        counts = {"made": self.made, "kept": self.kept, "settled": self.settled}
+        if is_dry_run:
+            counts = {"to be made": self.to_make, "kept": self.kept}
+        counts |= {"failed": self.failed, "unsettled": self.unsettled}
+        parts = [
+            f"{number} {name}" for name, number in counts.items() if number or name == next(iter(counts))
+        ]
+        lines = [f"{self.done} rows: {', '.join(parts)}"]
+        for failure in sorted(self.failures, key=lambda one: one["row"])[:_SHOWN_FAILURES]:
+            name = "" if failure["id"] is None else f" (id {failure['id']})"
+            lines.append(f"  row {failure['row']}{name}: {failure['problem']}")
+        if (more := self.failed + self.unsettled - _SHOWN_FAILURES) > 0:
+            lines.append(f"  and {more} more; --json lists up to {_MOST_FAILURES}")
+        return clean("\n".join(lines))
+
     def report(self, *, is_interrupted: bool, is_dry_run: bool) -> dict[str, Any]:
-        """Return the report that is printed at the end."""
+        """Return the report that is printed at the end, for a program."""
         return {
             "rows": self.done,
+            **({"toMake": self.to_make} if is_dry_run else {}),
             "made": self.made,
             "kept": self.kept,
             "settled": self.settled,
@@ -446,13 +488,13 @@ class _Shown:
 @contextmanager
 def _shown(count: _BatchCount) -> Iterator[_Shown]:
     """Show a count on standard error while the body runs."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal or console.is_dumb_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal or screen.is_dumb_terminal:
         yield _Shown(count, None)
         note(count.line())
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=screen) as bar:
         display = _Shown(count, bar)
         yield display
         display.update()

@@ -13,16 +13,17 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
 from dan_async._json import is_too_deep
 from dan_async._values import shown_name
-from dan_async.cli.choices import PRIVATE_KEY_VARIABLE, WalletOpener, choose_wallet
+from dan_async.cli.choices import PRIVATE_KEY_VARIABLE, WalletOpener
+from dan_async.cli.options import WalletOptions
+from dan_async.cli.screen import problem_of
 from dan_async.config import TransportOptions
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
@@ -58,6 +59,22 @@ _PARAMETERS = {
     "label": "key_label",
     "ephalg": "eph_alg",
 }
+
+#: The names of a row's fields as they are shown.
+COLUMNS = (
+    "id",
+    "privateKey",
+    "address",
+    "chainId",
+    "duration",
+    "threshold",
+    "partiesNumber",
+    "minParties",
+    "minHolders",
+    "permissions",
+    "keyLabel",
+    "ephAlg",
+)
 _NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties", "min_holders"})
 _LONGEST_LINE = 256 * 1024
 
@@ -105,7 +122,17 @@ def read_rows(file: IO[str], form: InputFormat) -> Iterator[BatchRow]:
         try:
             yield _row(number, fields, seen)
         except DanError as error:
-            yield BatchRow(number=number, problem=error.message)
+            row_id = fields.get("id")
+            shown_id = str(row_id)[:150] if isinstance(row_id, str | int) else None
+            yield BatchRow(number=number, row_id=shown_id, problem=problem_in(error))
+
+
+def problem_in(error: DanError) -> str:
+    """Return an error's message, with the name that a row has for the field."""
+    if not isinstance(error, InvalidFieldError):
+        return error.message
+    names = {name.lower(): name for name in COLUMNS}
+    return f"{names.get(_plain(error.field), error.field)} {problem_of(error)}"
 
 
 def _lines(file: IO[str]) -> Iterator[str]:
@@ -134,10 +161,17 @@ def _csv_rows(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
         header = [name.strip() for name in next(reader, [])]
     except csv.Error:
         header = []
-    if not header or any(_plain(name) not in _KNOWN for name in header):
+    unknown = [name for name in header if _plain(name) not in _KNOWN]
+    if not header or len(unknown) == len(header):
         raise ConfigurationError(
             "the first line of the CSV does not name the columns",
             hint="For example: id,privateKey,chainId,duration",
+        )
+    if unknown:
+        name = shown_name(unknown[0], otherwise="one of them")
+        raise ConfigurationError(
+            f"the first line of the CSV names a column that no row has: {name}",
+            hint=f"Columns: {', '.join(COLUMNS)}",
         )
     while True:
         try:
@@ -229,7 +263,7 @@ def _reference(
 # --- reading in a thread ----------------------------------------------------------------------------------------------
 
 
-async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
     """Iterate in a thread over something that blocks, so that a slow pipe does not hold the event loop."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[tuple[str, T | Exception | None]] = asyncio.Queue()
@@ -291,15 +325,11 @@ class RowWallets:
         self._transport: Transport | None = None
 
     @classmethod
-    def choose(cls, *, private_key_file: Path | None, rpc_url: str | None, throwaway_allowed: bool) -> Self:
-        """Check the options as ``choose_wallet`` does; but there need not be a wallet, since rows may have keys."""
-        is_named = private_key_file is not None or rpc_url is not None or PRIVATE_KEY_VARIABLE in os.environ
-        opener = None
-        if is_named or throwaway_allowed:
-            opener = choose_wallet(
-                private_key_file=private_key_file, rpc_url=rpc_url, throwaway_allowed=throwaway_allowed
-            )
-        return cls(opener, rpc_url)
+    def choose(cls, options: WalletOptions, *, throwaway: str = "") -> Self:
+        """Check the options; but there need not be a wallet, since rows may have keys."""
+        is_named = options != WalletOptions() or PRIVATE_KEY_VARIABLE in os.environ
+        opener = options.choose(throwaway=throwaway) if is_named or throwaway else None
+        return cls(opener, options.wallet_rpc)
 
     async def __aenter__(self) -> Self:
         if self._rpc_url is not None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 
-from dan_async.cli.screen import for_option, mask_keys, note, problem_of, read_file
+from dan_async.cli.screen import event_listener, for_option, mask_keys, note, problem_of, read_file
 from dan_async.config import DEFAULT_THRESHOLD, MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, check_url
 from dan_async.crypto.address import parse_address
-from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
+from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.network_file import NETWORK_VARIABLE, NetworkFile, find_network_file
 from dan_async.opening import make_network
+from dan_async.storage.base import SessionFilter
 from dan_async.storage.keys import (
     STORE_KEY_VARIABLE,
     KeySource,
@@ -26,12 +27,16 @@ from dan_async.storage.keys import (
     keys_from_environment,
     keys_from_file,
 )
+from dan_async.types import RequestId
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.json_rpc_wallet import JsonRpcWallet
 from dan_async.wallets.local_key import LocalWallet
 
 if TYPE_CHECKING:
+    from dan_async.client import DanClient
     from dan_async.network import Network, NetworkSource
+    from dan_async.session import DanSessionKeyPayload
+    from dan_async.storage.base import SessionStore, StoredSession
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
 #: Polygon Amoy, a test network: on a devnet the chain id is only a label in the payload.
@@ -39,6 +44,9 @@ DEVNET_CHAIN_ID = 80002
 
 #: Holds the owner's private key.
 PRIVATE_KEY_VARIABLE = "DAN_ASYNC_PRIVATE_KEY"
+
+#: Names the store where no option does.
+STORE_VARIABLE = "DAN_ASYNC_STORE"
 
 _STORE_PASSPHRASE = "DAN_ASYNC_STORE_PASSPHRASE"  # noqa: S105 - the variable's name
 
@@ -69,13 +77,18 @@ class NetworkChoice:
             return f"{self.threshold.n} nodes on loopback"
         return "the gateway" if self.file.gateway is not None else f"{len(self.file.nodes)} nodes"
 
-    def open(self, timeouts: Timeouts) -> Network | NetworkSource:
-        """Make it for a client, which starts and stops it."""
+    def client(self, timeouts: Timeouts, store: SessionStore | None = None) -> DanClient:
+        """Make a client of it, which starts and stops it; with --verbose, each of its events is a log line."""
+        from dan_async.client import DanClient
+
+        network: Network | NetworkSource
         if self.file is None:
             from dan_async.devnet.cluster import Devnet
 
-            return Devnet(self.threshold.t, self.threshold.n)
-        return make_network(self.file, timeouts=timeouts, threshold=self.threshold)
+            network = Devnet(self.threshold.t, self.threshold.n)
+        else:
+            network = make_network(self.file, timeouts=timeouts, threshold=self.threshold)
+        return DanClient(network, timeouts=timeouts, store=store, on_event=event_listener())
 
 
 def choose_network(
@@ -216,10 +229,13 @@ StoreOpener: TypeAlias = Callable[[], "SQLAlchemyStore"]
 
 
 def choose_store(url: str, *, option: str, key_file: Path | None, may_make: bool) -> StoreOpener:
-    """Check the URL that *option* names and find its key; *may_make* allows a new SQLite file, with a key file beside it."""
-    require_extra("sqlalchemy", extra="storage", purpose="A session store in a database")
+    """
+    Check the URL that *option* names and find its key.
+
+    *may_make* allows a new SQLite file, with a key file beside it: both are made when the store is opened, not here.
+    """
+    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore  # noqa: I001 - first, as it checks for the extra
     from dan_async.storage.database import parse_url
-    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
     try:
         parsed = parse_url(url)
@@ -229,10 +245,13 @@ def choose_store(url: str, *, option: str, key_file: Path | None, may_make: bool
     if not may_make and file is not None and not file.exists():
         raise ConfigurationError(f"{option}: there is no store {file}")
     keys = _choose_keys(key_file, file, option, may_make=may_make)
-    return lambda: SQLAlchemyStore(url, keys)
+    return lambda: SQLAlchemyStore(url, keys or _make_key(_key_beside(file or Path())))
 
 
-def _choose_keys(key_file: Path | None, file: Path | None, option: str, *, may_make: bool) -> KeySource:
+def _choose_keys(
+    key_file: Path | None, file: Path | None, option: str, *, may_make: bool
+) -> KeySource | None:
+    """Return the store's keys; None if a key is to be made together with the store."""
     if key_file is not None:
         return keys_from_file(key_file)
     if os.environ.get(STORE_KEY_VARIABLE):
@@ -242,16 +261,49 @@ def _choose_keys(key_file: Path | None, file: Path | None, option: str, *, may_m
     hint = f"Use --store-key-file FILE, or set {STORE_KEY_VARIABLE} or {_STORE_PASSPHRASE}"
     if file is None:
         raise ConfigurationError(f"{option}: there is no key for the store", hint=hint)
-    beside = file.with_name(file.name + ".key")
+    beside = _key_beside(file)
     if beside.exists():
         return keys_from_file(beside)
     if file.exists() or not may_make:
         raise ConfigurationError(f"{option}: there is no key for {file}, nor a file {beside}", hint=hint)
+    if not beside.absolute().parent.is_dir():
+        raise ConfigurationError(f"{option}: there is no folder {file.parent}")
+    return None
+
+
+def _key_beside(file: Path) -> Path:
+    return file.with_name(file.name + ".key")
+
+
+def _make_key(beside: Path) -> KeySource:
     write_new(beside, StoreKey.generate().to_text() + "\n", what="the store's key")
     note(
         f"The store's key was made and written to {beside}: keep it, and keep it apart from backups of the store."
     )
     return keys_from_file(beside)
+
+
+async def record_of(store: SessionStore, name: str, *, option: str) -> StoredSession:
+    """Return the record of an id or a reference."""
+    is_id = name.startswith("0x") and len(name) == 66
+    found = await store.get(RequestId(name.lower())) if is_id else None
+    found = found or await store.get_by_reference(name)
+    if found is None:
+        raise ConfigurationError(
+            f"{option}: there is no record of that id or reference",
+            hint="dan-async sessions list shows them",
+        )
+    return found
+
+
+async def record_of_session(store: SessionStore, session: DanSessionKeyPayload) -> RequestId | None:
+    """Return the id of a session's record."""
+    end = session.expires_at or 0
+    where = SessionFilter(owner=session.eoa_address, expires_after=end - 1, expires_by=end)
+    async for record in store.find(where):
+        if record.session == session:
+            return record.record_id
+    return None
 
 
 def write_new(path: Path, text: str, *, what: str) -> None:
@@ -277,10 +329,12 @@ def choose_wallet(
     private_key_file: Path | None,
     rpc_url: str | None,
     rpc_address: str | None = None,
-    throwaway_allowed: bool,
+    throwaway: str = "",
 ) -> WalletOpener:
     """
     Choose the wallet that authorises; an option wins over the environment, and both over a throwaway key.
+
+    *throwaway* is what is noted when such a key is made; without it, none is.
 
     Keys are read and checked at once, and no error repeats one; nothing is sent before the wallet is opened.
     """
@@ -298,13 +352,17 @@ def choose_wallet(
         return _local_wallet(_read_key_file(private_key_file), source="--private-key-file")
     if PRIVATE_KEY_VARIABLE in os.environ:
         return _local_wallet(os.environ[PRIVATE_KEY_VARIABLE].strip(), source=PRIVATE_KEY_VARIABLE)
-    if not throwaway_allowed:
+    if not throwaway:
         raise ConfigurationError(
             "no wallet is named",
             hint=f"Use --private-key-file FILE, the environment variable {PRIVATE_KEY_VARIABLE}, or --wallet-rpc URL",
         )
-    note("No wallet was named: the owner is a throwaway key, made for this one session and then forgotten.")
-    return _local_wallet(secrets.token_hex(32), source="the throwaway key")
+
+    def open_throwaway() -> AbstractAsyncContextManager[Wallet]:
+        note(throwaway)
+        return nullcontext(LocalWallet(secrets.token_hex(32)))
+
+    return open_throwaway
 
 
 def _rpc_wallet(url: str, address: str | None) -> WalletOpener:
@@ -324,7 +382,8 @@ def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
         wallet = LocalWallet(private_key)
     except InvalidFieldError as error:
         raise ConfigurationError(
-            f"{source}: {error.message}", hint="A private key is 64 hex digits, with or without 0x"
+            f"{source}: the key {problem_of(error)}",
+            hint="A private key is 64 hex digits, with or without 0x",
         ) from None
     return lambda: nullcontext(wallet)
 

@@ -39,13 +39,13 @@ def devnet(
         ),
     ] = 5,
     threshold: Annotated[
-        int,
+        int | None,
         typer.Option(
             parser=whole_number(2, MAX_PARTIES),
             metavar="T",
-            help="How many of them must sign together when a client does not say, 2 to N.",
+            help="How many of them must sign together when a client does not say, 2 to N; a majority if not given.",
         ),
-    ] = 3,
+    ] = None,
     processes: Annotated[
         bool,
         typer.Option("--processes", help="Give each node a process of its own instead of sharing this one."),
@@ -104,8 +104,8 @@ def devnet(
         bool,
         typer.Option(
             "--json",
-            help="Print one line on standard output when all listen: "
-            '{"threshold","parties","nodes":[{"url","operator"},...],"gateway"}.',
+            help="Print one JSON object on one line when all listen: threshold, parties, nodes (url and operator of "
+            "each) and gateway.",
         ),
     ] = False,
 ) -> None:
@@ -116,7 +116,8 @@ def devnet(
 
     SIGINT and SIGTERM stop it cleanly, with exit code 0.
     """
-    agreed = check_threshold(threshold, nodes, parties_option="--nodes")
+    usual = Threshold.majority(nodes).t
+    agreed = check_threshold(usual if threshold is None else threshold, nodes, parties_option="--nodes")
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
     faults = _read_faults(fault or (), agreed.n)

@@ -4,45 +4,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
-from dan_async.cli.choices import (
-    DEVNET_CHAIN_ID,
-    PRIVATE_KEY_VARIABLE,
-    NetworkChoice,
-    WalletOpener,
-    choose_network,
-    choose_wallet,
-)
+from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreOpener, WalletOpener, record_of_session
 from dan_async.cli.options import (
-    WALLET_PANEL,
-    ApiVersionOption,
-    DevnetOption,
-    GatewayOption,
-    NetworkOption,
-    NodeOption,
-    PartiesOption,
-    RevisionOption,
-    ThresholdOption,
+    KeygenNetworkOptions,
+    OwnerOptions,
+    RevealOption,
+    StoreOptions,
     TimeoutOption,
-    WalletRpcOption,
     choose_timeouts,
     read_permissions,
     whole_number,
 )
-from dan_async.cli.screen import Progress, for_option, log_lines, note, progress, result, run_until_signal
+from dan_async.cli.screen import (
+    Progress,
+    ReportedCode,
+    Stopped,
+    for_option,
+    forget_output,
+    log_lines,
+    note,
+    progress,
+    result,
+    run_until_signal,
+)
 from dan_async.cli.session_file import as_table, masked, reserve
 from dan_async.config import MAX_PARTIES, Timeouts
-from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import TypedData
 from dan_async.wallets.base import Wallet
 
+_THROWAWAY = (
+    "No wallet was named: the owner is a throwaway key, made for this one session and then forgotten."
+)
 _SESSION = "The session"
 _OUTPUT = "Output"
 
@@ -53,9 +54,11 @@ _OPTIONS = {
     "duration": "--duration",
     "eoa_address": "--wallet-address",
     "min_holders": "--min-holders",
+    "min_parties": "--min-parties",
     "nodes": "--node",
     "parties_number": "--parties",
     "permissions": "--permissions",
+    "reference": "--reference",
     "revision": "--revision",
     "threshold": "--threshold",
 }
@@ -63,30 +66,8 @@ _OPTIONS = {
 
 def keygen(
     *,
-    devnet: DevnetOption = None,
-    network: NetworkOption = None,
-    node: NodeOption = None,
-    gateway: GatewayOption = None,
-    revision: RevisionOption = None,
-    api_version: ApiVersionOption = None,
-    private_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help=f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}. "
-            "With --devnet, a throwaway key is made if no wallet is named.",
-            rich_help_panel=WALLET_PANEL,
-        ),
-    ] = None,
-    wallet_rpc: WalletRpcOption = None,
-    wallet_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Which of the JSON-RPC wallet's accounts; its first one if not given.",
-            rich_help_panel=WALLET_PANEL,
-        ),
-    ] = None,
+    network: KeygenNetworkOptions,
+    wallet: OwnerOptions,
     chain_id: Annotated[
         int | None,
         typer.Option(
@@ -114,8 +95,15 @@ def keygen(
             rich_help_panel=_SESSION,
         ),
     ] = None,
-    threshold: ThresholdOption = None,
-    parties: PartiesOption = None,
+    min_parties: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(2, MAX_PARTIES),
+            metavar="N",
+            help="Accept a key that only N nodes hold if others are missing; all --parties if not given.",
+            rich_help_panel=_SESSION,
+        ),
+    ] = None,
     min_holders: Annotated[
         int | None,
         typer.Option(
@@ -126,6 +114,13 @@ def keygen(
         ),
     ] = None,
     timeout: TimeoutOption = None,
+    store: StoreOptions,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Your own name for the session in the store.", rich_help_panel="The store"
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -138,22 +133,15 @@ def keygen(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write that JSON object to a file that only you can read (mode 0600). Standard output then masks the "
-            "ephemeral private key.",
+            help="Write the session as JSON, with all that is known of it, to a file that only you can read (mode 0600). "
+            "With it or --store, standard output masks the ephemeral private key.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Let --output replace an existing file.", rich_help_panel=_OUTPUT)
     ] = False,
-    reveal: Annotated[
-        bool,
-        typer.Option(
-            "--reveal",
-            help="Show the ephemeral private key where it would be masked.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
+    reveal: RevealOption = False,
 ) -> None:
     """
     Make a session key: t-of-n nodes generate a distributed key that the owner's wallet authorises with one signature.
@@ -166,17 +154,7 @@ def keygen(
     """
     if force and output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
-    chosen = choose_network(
-        network=network,
-        has_devnet=True,
-        devnet=devnet,
-        nodes=node or [],
-        threshold=threshold,
-        parties=parties,
-        gateway=gateway,
-        revision=revision,
-        api_version=api_version,
-    )
+    chosen = network.choose()
     if chain_id is None and not chosen.is_devnet:
         raise ConfigurationError(
             f"--chain-id is needed with {chosen.option}", hint="For example: --chain-id 137"
@@ -187,42 +165,59 @@ def keygen(
         "permissions": read_permissions(permissions),
         "threshold": chosen.threshold.t,
         "parties_number": chosen.threshold.n,
+        "min_parties": min_parties,
         "min_holders": min_holders,
+        "reference": reference,
     }
+    if reference is not None and not store.is_named:
+        raise ConfigurationError("--reference is for --store URL", hint="Leave it out, or name the store")
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
         write = stack.enter_context(reserve(output, force=force)) if output is not None else None
-        open_wallet = choose_wallet(
-            private_key_file=private_key_file,
-            rpc_url=wallet_rpc,
-            rpc_address=wallet_address,
-            throwaway_allowed=chosen.is_devnet,
-        )
+        open_wallet = wallet.choose(throwaway=_THROWAWAY if chosen.is_devnet else "")
+        open_store = store.choose(may_make=True) if store.is_named else None
         if chosen.is_devnet:
             note(
                 "The devnet stops with this command, and its key with it: dan-async devnet runs one that stays."
             )
-        session = _make(chosen, open_wallet, parameters, timeouts)
-        _show(session, write=write, output=output, as_json=as_json, reveal=reveal)
+        session, record_id = _make(chosen, open_wallet, open_store, parameters, timeouts)
+        if record_id is not None:
+            note(f"The session is in the store, as {reference or record_id}.")
+        _show(
+            session, write=write, output=output, as_json=as_json, reveal=reveal, is_kept=record_id is not None
+        )
 
 
 def _make(
-    network: NetworkChoice, open_wallet: WalletOpener, parameters: dict[str, Any], timeouts: Timeouts
-) -> DanSessionKeyPayload:
-    async def job() -> DanSessionKeyPayload:
-        from dan_async.client import DanClient
+    network: NetworkChoice,
+    open_wallet: WalletOpener,
+    open_store: StoreOpener | None,
+    parameters: dict[str, Any],
+    timeouts: Timeouts,
+) -> tuple[DanSessionKeyPayload, str | None]:
+    """Make the session; return it with the id of its record in the store, if there is one."""
 
-        async with open_wallet() as wallet, DanClient(network.open(timeouts), timeouts=timeouts) as dan:
+    async def job() -> tuple[DanSessionKeyPayload, str | None]:
+        async with AsyncExitStack() as stack:
+            wallet = await stack.enter_async_context(open_wallet())
+            store = None if open_store is None else await stack.enter_async_context(open_store())
+            dan = await stack.enter_async_context(network.client(timeouts, store))
             status.step(f"Asking {network.describe()} for a key …")
-            return await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **parameters)
+            session = await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **parameters)
+            return session, None if store is None else await record_of_session(store, session)
 
     with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
         try:
-            session = run_until_signal(job())
+            found = run_until_signal(job())
         except InvalidFieldError as error:
             raise for_option(error, _OPTIONS.get(error.field, error.field)) from error
+        except Stopped as stop:
+            if open_store is None:
+                raise
+            note("interrupted: dan-async sessions recover finds out whether the key was made")
+            raise typer.Exit(ReportedCode(stop.exit_code)) from None
     warnings.show()
-    return session
+    return found
 
 
 class _ReportingWallet:
@@ -254,14 +249,24 @@ def _show(
     output: Path | None,
     as_json: bool,
     reveal: bool,
+    is_kept: bool,
 ) -> None:
-    fields = session.to_dict()
     if write is not None:
-        write(json.dumps(fields) + "\n")
+        write(json.dumps(session.to_dict(extended=True)) + "\n")
         note(f"The session was written to {output}; whoever reads that file can use the session.")
+        is_kept = True
     # Standard output shows everything if that is where the result is to go, else all but the secret.
-    in_full = reveal or (as_json and write is None)
-    if as_json:
-        result(json.dumps(fields if in_full else masked(fields)))
-    else:
-        as_table(session, reveal=in_full, kept=write is not None)
+    in_full = reveal or (as_json and not is_kept)
+    try:
+        if as_json:
+            fields = session.to_dict()  # the seed's seven, as its TypeScript clients have them
+            result(json.dumps(fields if in_full else masked(fields)))
+        else:
+            as_table(session, reveal=in_full, kept=is_kept)
+    except BrokenPipeError:
+        if is_kept:
+            raise
+        forget_output()
+        raise DanError(
+            "the session was made, and nobody reads standard output", hint="It is lost. Run the command again"
+        ) from None

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
+from attrs import asdict, field, fields, frozen, has
 
 from dan_async._values import MAX_PERMISSIONS_LENGTH
-from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
-from dan_async.cli.screen import for_option, read_text
+from dan_async.cli.choices import (
+    PRIVATE_KEY_VARIABLE,
+    STORE_VARIABLE,
+    NetworkChoice,
+    StoreOpener,
+    WalletOpener,
+    choose_network,
+    choose_store,
+    choose_wallet,
+)
+from dan_async.cli.screen import VerboseOption, for_option, read_text, verbosity
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.network_file import NETWORK_VARIABLE
@@ -37,84 +49,187 @@ def whole_number(least: int, most: int) -> Callable[[str | int], int]:
     return parse
 
 
+# --- groups of options ------------------------------------------------------------------------------------------------
+
+
 NETWORK_PANEL = "Network: exactly one"
-WALLET_PANEL = "The owner's wallet"
+_WALLET = "The owner's wallet"
 _STORE = "The store"
 
-DevnetOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="T-of-N",
-        help="Start N nodes on loopback, any T of which can sign: 3-of-5. They stop with this command. Not for custody.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
 
-NetworkOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|NAME",
-        help=f"A network file, or the name of one in the configuration folder. Or set {NETWORK_VARIABLE}.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
+def option(panel: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:
+    """Declare an option of a group, which is None if it is not given."""
+    declared = typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel, **more)
+    return field(default=None, metadata={"option": declared})
 
-NodeOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="URL=OPERATOR",
-        help="A node and the address of its identity key: wss://node.example/v1/rpc=0x... (ws:// to loopback only). "
+
+@frozen(kw_only=True)
+class NetworkOptions:
+    """A network that runs elsewhere: nodes or a gateway."""
+
+    network: str | None = option(
+        NETWORK_PANEL,
+        "FILE|NAME",
+        f"A network file, or the name of one in the configuration folder. Or set {NETWORK_VARIABLE}.",
+    )
+    node: list[str] | None = option(
+        NETWORK_PANEL,
+        "URL=OPERATOR",
+        "A node and the address of its identity key: wss://node.example/v1/rpc=0x... (ws:// to loopback only). "
         "Repeat it for each node.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
+    )
+    gateway: str | None = option(
+        NETWORK_PANEL,
+        "URL",
+        "A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
+    )
+    revision: str | None = option(
+        NETWORK_PANEL,
+        "REVISION",
+        "With --gateway: the revision it speaks: 1 or 0.3, detected if not given, or 0.1, which must be named.",
+    )
+    api_version: str | None = option(
+        NETWORK_PANEL,
+        "VERSION",
+        "With --gateway: v2 for one frame without a challenge, which can be replayed; v1 if not given.",
+    )
 
-GatewayOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
+    def choose(self) -> NetworkChoice:
+        """Check them; see ``choose_network``."""
+        given = asdict(self)
+        return choose_network(nodes=given.pop("node") or [], **given)
 
-RevisionOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="REVISION",
-        help="With --gateway: the revision it speaks: 1 or 0.3, detected if not given, or 0.1, which must be named.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
 
-ApiVersionOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="VERSION",
-        help="With --gateway: v2 for one frame without a challenge, which can be replayed; v1 if not given.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
+@frozen(kw_only=True)
+class KeygenNetworkOptions(NetworkOptions):
+    """A network on which keys are made, which may be a devnet of the command's own."""
 
-ThresholdOption: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
+    devnet: str | None = option(
+        NETWORK_PANEL,
+        "T-of-N",
+        "Start N nodes on loopback, any T of which can sign: 3-of-5. They stop with this command, and their keys are "
+        "lost with them. Not for custody.",
+    )
+    threshold: int | None = option(
+        NETWORK_PANEL,
+        "T",
+        "How many nodes must sign together, but with --devnet; a majority if not given.",
         parser=whole_number(2, MAX_PARTIES),
-        metavar="T",
-        help="How many nodes must sign together, but with --devnet; a majority if not given.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
-
-PartiesOption: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
+    )
+    parties: int | None = option(
+        NETWORK_PANEL,
+        "N",
+        "How many nodes hold a share, but with --devnet; all if not given, and 5 behind a gateway.",
         parser=whole_number(2, MAX_PARTIES),
-        metavar="N",
-        help="How many nodes hold a share, but with --devnet; all if not given, and 5 behind a gateway.",
-        rich_help_panel=NETWORK_PANEL,
-    ),
-]
+    )
+
+    def choose(self) -> NetworkChoice:
+        """Check them; see ``choose_network``."""
+        given = asdict(self)
+        return choose_network(nodes=given.pop("node") or [], has_devnet=True, **given)
+
+
+@frozen(kw_only=True)
+class WalletOptions:
+    """The wallet of the owner, or of several."""
+
+    private_key_file: Path | None = option(
+        _WALLET,
+        "FILE",
+        f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}.",
+    )
+    wallet_rpc: str | None = option(
+        _WALLET,
+        "URL",
+        "A JSON-RPC wallet that supports eth_signTypedData_v4, for example http://127.0.0.1:8545.",
+    )
+
+    def choose(self, *, throwaway: str = "") -> WalletOpener:
+        """Check them; see ``choose_wallet``."""
+        given = asdict(self)
+        return choose_wallet(
+            private_key_file=given["private_key_file"],
+            rpc_url=given["wallet_rpc"],
+            rpc_address=given.get("wallet_address"),
+            throwaway=throwaway,
+        )
+
+
+@frozen(kw_only=True)
+class OwnerOptions(WalletOptions):
+    """The one owner's wallet."""
+
+    wallet_address: str | None = option(
+        _WALLET, "ADDRESS", "Which of the JSON-RPC wallet's accounts; its first one if not given."
+    )
+
+
+@frozen(kw_only=True)
+class StoreOptions:
+    """A store that is there already."""
+
+    store: str | None = option(
+        _STORE,
+        "URL",
+        f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}.",
+    )
+    store_key_file: Path | None = option(
+        _STORE,
+        "FILE",
+        "A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
+        "If none is named: the SQLite file's name with .key appended.",
+    )
+
+    @property
+    def is_named(self) -> bool:
+        """Whether an option or the environment names a store."""
+        return bool(self.store or os.environ.get(STORE_VARIABLE))
+
+    def choose(self, *, may_make: bool = False) -> StoreOpener:
+        """Check them; see ``choose_store``."""
+        url = self.store or os.environ.get(STORE_VARIABLE)
+        if not url:
+            raise ConfigurationError("no store is named", hint=f"Use --store URL, or set {STORE_VARIABLE}")
+        name = "--store" if self.store else STORE_VARIABLE
+        return choose_store(url, option=name, key_file=self.store_key_file, may_make=may_make)
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """
+    Return a command as Typer takes it: the options of its groups in place of each group, and one for the client's log.
+
+    Line breaks within its help go, for a terminal may be narrower or wider than the source.
+    """
+    own = inspect.signature(command, eval_str=True).parameters
+    groups = {name: one.annotation for name, one in own.items() if has(one.annotation)}
+    shown: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        if name not in groups:
+            shown.append(parameter)
+            continue
+        hints = get_type_hints(groups[name])
+        for part in fields(groups[name]):
+            kind: Any = Annotated[hints[part.name], part.metadata["option"]]
+            shown.append(parameter.replace(name=part.name, default=part.default, annotation=kind))
+    shown.append(
+        inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption)
+    )
+
+    def call(*args: Any, verbose: bool, **values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{part.name: values.pop(part.name) for part in fields(group)})
+        with verbosity(on=verbose):
+            command(*args, **values)
+
+    call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]  # what inspect reads of any callable
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    call.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return call
+
+
+# --- options of several commands --------------------------------------------------------------------------------------
+
 
 TimeoutOption: TypeAlias = Annotated[
     float | None,
@@ -122,44 +237,6 @@ TimeoutOption: TypeAlias = Annotated[
         metavar="SECONDS",
         help="Give up on a key or a signature after this long, 30 seconds if not given. Time that a person takes at a "
         "wallet does not count.",
-    ),
-]
-
-PrivateKeyFileOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help=f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}.",
-        rich_help_panel=WALLET_PANEL,
-    ),
-]
-
-WalletRpcOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="A JSON-RPC wallet that supports eth_signTypedData_v4, for example http://127.0.0.1:8545.",
-        rich_help_panel=WALLET_PANEL,
-    ),
-]
-
-StoreOption: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        envvar="DAN_ASYNC_STORE",
-        metavar="URL",
-        help="The store: sqlite:///keys.db or postgresql://user@host/database. Or set DAN_ASYNC_STORE.",
-        rich_help_panel=_STORE,
-    ),
-]
-
-StoreKeyFileOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
-        "If none is named: the SQLite file's name with .key appended.",
-        rich_help_panel=_STORE,
     ),
 ]
 

@@ -6,16 +6,15 @@ Standard output carries the result and nothing else; everything else goes to sta
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 from rich.console import Console
@@ -23,7 +22,12 @@ from rich.status import Status
 
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 
+if TYPE_CHECKING:
+    from dan_async.events import Event
+
 T = TypeVar("T")
+
+_log = logging.getLogger("dan_async")
 
 DONE = 0
 
@@ -35,6 +39,9 @@ WRONG_INPUT = 2
 
 #: Ctrl-C, as shells number it: 128 + SIGINT.
 INTERRUPTED = 130
+
+#: 128 + SIGPIPE: whoever read standard output closed it.
+PIPE_CLOSED = 141
 
 #: 128 + SIGTERM.
 TERMINATED = 143
@@ -67,21 +74,33 @@ def note(text: str) -> None:
 
 
 def result(text: str) -> None:
-    """Write a line of the result to standard output; a ``DanError`` if nobody reads it any more or the disk is full."""
+    """Write a line of the result to standard output; a ``DanError`` if the disk is full."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # whoever read it has seen enough, as head has
     except OSError as error:
-        # Python would write what is still buffered once more when it shuts down, and complain: let it go nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, sys.stdout.fileno())
-        finally:
-            os.close(nowhere)
+        forget_output()
         raise DanError(
             f"the result could not be written to standard output: {error.strerror}",
             hint="It is lost. Remove the cause and run the command again",
         ) from error
+
+
+def forget_output() -> None:
+    """Let what is still buffered go nowhere: Python would write it once more when it shuts down, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    finally:
+        os.close(nowhere)
+
+
+def console(*, stderr: bool = False, **more: Any) -> Console:
+    """Return a console that shows texts as they are: ``:id:`` is no emoji, and ``[red]`` no colour."""
+    file = None if stderr else sys.stdout
+    return Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False, **more)
 
 
 class Progress:
@@ -99,11 +118,11 @@ class Progress:
 @contextmanager
 def progress(text: str) -> Iterator[Progress]:
     """Show a spinner with a text on standard error while the body runs, if that is a terminal."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal or console.is_dumb_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal or screen.is_dumb_terminal or _log.isEnabledFor(logging.DEBUG):
         yield Progress()
         return
-    with console.status(text) as status:
+    with screen.status(text) as status:
         yield Progress(status)
 
 
@@ -158,11 +177,41 @@ def for_option(error: InvalidFieldError, option: str) -> InvalidFieldError:
 # --- log lines --------------------------------------------------------------------------------------------------------
 
 
-class LogLines(logging.Handler):
-    """Shows warnings as single lines without tracebacks, at once or when it is known that they add something."""
+VerboseOption: TypeAlias = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show each step of the client on standard error.")
+]
 
-    def __init__(self, *, held_back: bool) -> None:
-        super().__init__(logging.WARNING)
+
+def event_listener() -> Callable[[Event], None] | None:
+    """Return a listener that makes a log line of each event, if anybody is to see them."""
+    return _log_event if _log.isEnabledFor(logging.DEBUG) else None
+
+
+def _log_event(event: Event) -> None:
+    fields = {name: value for name, value in event.to_dict().items() if value not in (None, ())}
+    fields = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in fields.items()}
+    _log.debug("%s", " ".join([fields.pop("event"), *(f"{name}={value}" for name, value in fields.items())]))
+
+
+@contextmanager
+def verbosity(*, on: bool) -> Iterator[None]:
+    """Show everything that the client logs while the body runs, if that is asked for."""
+    before, handler = _log.level, LogLines(held_back=False, level=logging.DEBUG)
+    if on:
+        _log.setLevel(logging.DEBUG)
+        _log.addHandler(handler)
+    try:
+        yield
+    finally:
+        _log.setLevel(before)
+        _log.removeHandler(handler)
+
+
+class LogLines(logging.Handler):
+    """Shows log lines without tracebacks, at once or when it is known that they add something."""
+
+    def __init__(self, *, held_back: bool, level: int = logging.WARNING) -> None:
+        super().__init__(level)
         self._lines: list[str] | None = [] if held_back else None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -182,12 +231,13 @@ class LogLines(logging.Handler):
 @contextmanager
 def log_lines(*, held_back: bool) -> Iterator[LogLines]:
     """Take the package's warnings while the body runs; held back ones wait for ``show()``, as an error may replace them."""
-    logger, handler = logging.getLogger("dan_async"), LogLines(held_back=held_back)
-    logger.addHandler(handler)
+    handler = LogLines(held_back=held_back)
+    if not _log.isEnabledFor(logging.DEBUG):  # with --verbose, they are shown already
+        _log.addHandler(handler)
     try:
         yield handler
     finally:
-        logger.removeHandler(handler)
+        _log.removeHandler(handler)
 
 
 @contextmanager
@@ -217,10 +267,14 @@ def run_until_signal(job: Coroutine[Any, Any, T]) -> T:
 
     Its cleanup runs to its end, so that nothing is left behind. A second signal cuts short what the cleanup waits for.
     """
+    import asyncio
+
     return asyncio.run(_supervise(job))
 
 
 async def _supervise(job: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     task = loop.create_task(job)
     received: list[signal.Signals] = []

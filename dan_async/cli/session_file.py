@@ -2,25 +2,67 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rich.console import Console
 from rich.text import Text
 
-from dan_async.cli.screen import mask_keys, note, reason_for, result
-from dan_async.errors import ConfigurationError, DanError
-from dan_async.session import DanSessionKeyPayload
+from dan_async._json import is_too_deep
+from dan_async.cli.screen import console, mask_keys, note, read_text, reason_for, result
+from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
+from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 
 _SECRET = "hexEphSKWithout0x"  # noqa: S105 - the field's name, not its value
 _MASK = "***"
+
+#: Longest file of sessions, in bytes, and how deeply it may be nested.
+_MOST_BYTES = 64 * 1024 * 1024
+_MAX_DEPTH = 64
+
+S = TypeVar("S", bound=DanModuleInfo)
+
+
+def read_entries(option: str, path: Path) -> list[Mapping[str, Any]]:
+    """
+    Read the sessions in a file, in any form that a command prints or writes; no error repeats its content.
+
+    Each is a session's fields, or a record's, which have them as ``session``.
+    """
+    text = read_text(option, path, most_bytes=_MOST_BYTES)
+    try:
+        if is_too_deep(text, _MAX_DEPTH):
+            raise ValueError("nested too deeply")
+        try:
+            found = [json.loads(text)]
+        except ValueError:
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} is not a JSON file", hint="dan-async keygen --output writes one"
+        ) from None
+    entries: list[Mapping[str, Any]] = []
+    for one in found:
+        is_list = isinstance(one, dict) and isinstance(one.get("sessions"), list)
+        entries += one["sessions"] if is_list else [one]
+    return entries
+
+
+def session_in(option: str, entry: Mapping[str, Any], kind: type[S]) -> S:
+    """Return the session of an entry."""
+    fields = entry["session"] if isinstance(entry, dict) and "session" in entry else entry
+    if isinstance(fields, dict) and fields.get(_SECRET) == _MASK:
+        raise ConfigurationError(f"{option}: the ephemeral private key is masked", hint="--reveal writes it")
+    try:
+        return kind.from_dict(fields)
+    except InvalidFieldError as error:
+        raise ConfigurationError(f"{option}: {error.message}", hint=error.hint) from None
 
 
 @contextmanager
@@ -131,10 +173,10 @@ def as_table(session: DanSessionKeyPayload, *, reveal: bool, kept: bool) -> None
     if expires is not None:
         rows["Expires"] = datetime.fromtimestamp(expires, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     width = max(map(len, rows)) + 2
-    console = Console(file=sys.stdout, highlight=False)
-    with console.capture() as table:
+    screen = console()
+    with screen.capture() as table:
         for label, value in rows.items():
-            console.print(
+            screen.print(
                 Text(label.ljust(width), style="bold") + Text(value, style="not bold"), soft_wrap=True
             )
     result(table.get().rstrip("\n"))

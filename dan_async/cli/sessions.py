@@ -1,45 +1,56 @@
-"""``dan-async sessions``: list, show, export, revoke and purge the sessions in a store; secrets masked unless asked for."""
+"""``dan-async sessions``: the sessions in a store, looked at, moved, rotated, revoked and settled; secrets masked."""
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import json
-import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from attrs import evolve
 
-from dan_async._values import MAX_SAFE_INT
-from dan_async.cli.choices import choose_network, choose_store, choose_wallet
+from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
+from dan_async.cli.choices import record_of, record_of_session
 from dan_async.cli.options import (
-    ApiVersionOption,
-    GatewayOption,
     JsonOption,
-    NetworkOption,
-    NodeOption,
-    PrivateKeyFileOption,
+    NetworkOptions,
+    OwnerOptions,
     RevealOption,
-    RevisionOption,
-    StoreKeyFileOption,
-    StoreOption,
+    StoreOptions,
     TimeoutOption,
-    WalletRpcOption,
     choose_timeouts,
+    spread,
     whole_number,
 )
-from dan_async.cli.screen import for_option, note, result
-from dan_async.cli.session_file import masked, reserve
-from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.cli.screen import (
+    FAILED,
+    ReportedCode,
+    Stopped,
+    clean,
+    console,
+    for_option,
+    log_lines,
+    note,
+    progress,
+    result,
+    run_until_signal,
+)
+from dan_async.cli.session_file import masked, read_entries, reserve, session_in
+from dan_async.errors import ConfigurationError, InvalidFieldError, RecordConflictError
+from dan_async.session import DanSessionKeyPayload
 from dan_async.storage.base import STATES, SessionFilter, StoredSession
+from dan_async.types import RequestId
 
 if TYPE_CHECKING:
+    from dan_async.client import DanClient
+    from dan_async.jobs.recover import RecoveryReport
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+    from dan_async.wallets.base import Wallet
 
 #: The last second of the year 9999, after which datetime knows none.
 _END_OF_TIME = 253_402_300_799
@@ -67,19 +78,19 @@ RecordArgument = Annotated[
 
 @sessions.callback(invoke_without_command=True)
 def _main(context: typer.Context) -> None:
-    """List, show, export, revoke and purge the sessions in a store."""
+    """List, show, import, export, rotate, revoke, recover and purge the sessions in a store."""
     if context.invoked_subcommand is None:
         raise ConfigurationError(
             "no command is named",
-            hint="Use list, show, export, revoke or purge; dan-async sessions --help explains them",
+            hint="Use list, show, import, export, rotate, revoke, recover or purge; dan-async sessions --help explains them",
         )
 
 
 @sessions.command("list")
+@spread
 def list_sessions(
     *,
-    store: StoreOption,
-    store_key_file: StoreKeyFileOption = None,
+    store: StoreOptions,
     owner: OwnerOption = None,
     chain_id: ChainOption = None,
     state: StateOption = None,
@@ -95,13 +106,15 @@ def list_sessions(
 ) -> None:
     """List sessions, oldest first. Secrets are masked."""
     where = _filter(owner, chain_id, state)
-    page = _with_store(store, store_key_file, lambda s: s.list_page(where, limit=limit, after=after))
+    page = _with_store(store, lambda s: s.list_page(where, limit=limit, after=after))
     if as_json:
         members = [_as_members(record, reveal=reveal) for record in page.records]
         result(json.dumps({"sessions": members, "next": page.next, "unreadable": list(page.unreadable)}))
         return
-    for line in _as_lines(page.records):
-        result(line)
+    if page.records:
+        result(_as_text(page.records))
+    else:
+        note("There are no such sessions.")
     for record_id in page.unreadable:
         note(f"Record {record_id} is encrypted with a key that is not given")
     if page.next is not None:
@@ -109,34 +122,36 @@ def list_sessions(
 
 
 @sessions.command("show")
+@spread
 def show_session(
     record: RecordArgument,
     *,
-    store: StoreOption,
-    store_key_file: StoreKeyFileOption = None,
+    store: StoreOptions,
     as_json: JsonOption = False,
     reveal: RevealOption = False,
 ) -> None:
     """Show one session."""
-    found = _with_store(store, store_key_file, lambda s: _one(s, record))
+    found = _with_store(store, lambda opened: record_of(opened, record, option="ID"))
     members = _as_members(found, reveal=reveal)
     if as_json:
         result(json.dumps(members))
         return
-    width = max(map(len, members)) + 2
-    for name, value in members.items():
-        if isinstance(value, dict):
-            for inner, detail in value.items():
-                result(f"{name}.{inner}".ljust(width + 20) + str(detail))
-        elif value not in (None, ""):
-            result(name.ljust(width + 20) + str(value))
+    shown = members | {f"session.{name}": value for name, value in (members.pop("session") or {}).items()}
+    width = max(map(len, shown)) + 2
+    for name, value in shown.items():
+        if name != "session" and value not in (None, ""):
+            result(clean(name.ljust(width) + str(value)))
 
 
 @sessions.command("export")
+@spread
 def export_sessions(
+    record: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="The record's id or reference; all that match if not given."),
+    ] = None,
     *,
-    store: StoreOption,
-    store_key_file: StoreKeyFileOption = None,
+    store: StoreOptions,
     owner: OwnerOption = None,
     chain_id: ChainOption = None,
     state: StateOption = None,
@@ -147,24 +162,22 @@ def export_sessions(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Let --output replace an existing file.")] = False,
-    as_json: JsonOption = True,
     reveal: RevealOption = False,
 ) -> None:
-    """Write sessions as JSON lines, as sign_message takes them. Without --reveal the ephemeral private keys are masked."""
-    del as_json  # there is no other form
+    """Write sessions as JSON lines, as sign takes them. Without --reveal the ephemeral private keys are masked."""
     where = _filter(owner, chain_id, state or ["active"])
 
     async def collect(opened: SQLAlchemyStore) -> list[str]:
-        lines = []
-        async for record in opened.find(where):
-            if record.session is not None:
-                fields = record.session.to_dict(extended=True)
-                lines.append(json.dumps(fields if reveal else masked(fields)))
-        return lines
+        if record is None:
+            found = [one async for one in opened.find(where)]
+        else:
+            found = [await record_of(opened, record, option="ID")]
+        every = [one.session.to_dict(extended=True) for one in found if one.session is not None]
+        return [json.dumps(fields if reveal else masked(fields)) for fields in every]
 
     with ExitStack() as stack:
         write = None if output is None else stack.enter_context(reserve(output, force=force))
-        lines = _with_store(store, store_key_file, collect)
+        lines = _with_store(store, collect)
         if write is None:
             for line in lines:
                 result(line)
@@ -176,52 +189,203 @@ def export_sessions(
 
 
 @sessions.command("revoke")
+@spread
 def revoke_session(
     record: RecordArgument,
     *,
-    store: StoreOption,
-    store_key_file: StoreKeyFileOption = None,
-    network: NetworkOption = None,
-    node: NodeOption = None,
-    gateway: GatewayOption = None,
-    revision: RevisionOption = None,
-    api_version: ApiVersionOption = None,
-    private_key_file: PrivateKeyFileOption = None,
-    wallet_rpc: WalletRpcOption = None,
+    store: StoreOptions,
+    network: NetworkOptions,
+    owner: OwnerOptions,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke a session: the nodes refuse its ephemeral key from now on, and the store marks it. The owner's wallet signs."""
-    from dan_async.client import DanClient
+    """
+    Revoke a session: the nodes refuse its ephemeral key from now on, and the store marks it. The owner's wallet signs.
 
-    chosen = choose_network(
-        network=network, nodes=node or [], gateway=gateway, revision=revision, api_version=api_version
-    )
-    open_wallet = choose_wallet(
-        private_key_file=private_key_file, rpc_url=wallet_rpc, throwaway_allowed=False
-    )
-    timeouts = choose_timeouts(timeout)
+    A node that was not there goes on accepting the key. Exit code 1 says so: run
+    the command again until every node has confirmed.
+    """
 
-    async def revoke(opened: SQLAlchemyStore) -> StoredSession:
-        found = await _one(opened, record)
-        async with (
-            open_wallet() as wallet,
-            DanClient(chosen.open(timeouts), store=opened, timeouts=timeouts) as dan,
-        ):
-            return await dan.revoke_stored_session(found.record_id, wallet=wallet)
+    async def revoke(dan: DanClient, found: StoredSession, wallet: Wallet) -> StoredSession:
+        return await dan.revoke_stored_session(found.record_id, wallet=wallet)
 
-    done = _with_store(store, store_key_file, revoke)
+    done = _with_network(store, network, timeout, record, revoke, owner=owner)
     if as_json:
-        result(json.dumps(_as_members(done, reveal=False)))
+        result(json.dumps(_as_members(done, reveal=False) | {"isComplete": not done.problem}))
     else:
         result(f"{done.record_id} {done.state}")
+    if done.problem:
+        note(
+            f"The session is revoked, but {clean(done.problem)}. Run the command again until every node has confirmed"
+        )
+        raise typer.Exit(ReportedCode(FAILED))
+
+
+@sessions.command("rotate")
+@spread
+def rotate_session(
+    record: RecordArgument,
+    *,
+    store: StoreOptions,
+    network: NetworkOptions,
+    owner: OwnerOptions,
+    duration: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(1, MAX_LIFETIME_S),
+            metavar="SECONDS",
+            help="How long the new ephemeral key lives; at most 31536000 (365 days).",
+        ),
+    ] = 3600,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Put a new ephemeral key in the place of a session's: same address, longer life. The owner's wallet signs.
+
+    The old one works until it expires, and has a record of its own until then,
+    which sessions revoke takes.
+    """
+
+    async def rotate(
+        dan: DanClient, found: StoredSession, wallet: Wallet
+    ) -> tuple[StoredSession, RequestId | None]:
+        done = await dan.rotate_stored_session(found.record_id, wallet=wallet, duration=duration)
+        old = None if found.session is None else await record_of_session(dan.store, found.session)
+        return done, old
+
+    done, old = _with_network(store, network, timeout, record, rotate, owner=owner)
+    if as_json:
+        result(json.dumps(_as_members(done, reveal=False) | {"oldId": old}))
+        return
+    result(f"{done.record_id} {done.state} until {_moment(done.expires_at)}")
+    if old is not None:
+        note(f"The old ephemeral key works until it expires, unless you revoke its record:\n{old}")
+
+
+@sessions.command("recover")
+@spread
+def recover_sessions(
+    record: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]", help="The record's id or reference; all that are pending if not given."
+        ),
+    ] = None,
+    *,
+    store: StoreOptions,
+    network: NetworkOptions,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Find out whether keys were made that a crash or an error left pending, by asking the nodes. No wallet is asked.
+
+    A record is finished (its session can be used), dropped (no key was made),
+    expired or undecided. Exit codes: 0 all are settled, 1 some are undecided.
+    """
+
+    async def recover(dan: DanClient, found: StoredSession | None, _: None) -> RecoveryReport:
+        return await dan.recover(record_id=None if found is None else found.record_id)
+
+    report = _with_network(store, network, timeout, record, recover)
+    if as_json:
+        names = ("reference", "settlement", "problem")
+        settled = [
+            {"id": one.record_id, **{name: getattr(one, name) for name in names}} for one in report.records
+        ]
+        result(json.dumps({"settled": settled}))
+    for one in () if as_json else report.records:
+        result(clean(f"{one.record_id} {one.settlement} {one.reference or ''} {one.problem}".rstrip()))
+    if not report.records:
+        note("Nothing is pending.")
+    if report.of("undecided"):
+        raise typer.Exit(ReportedCode(FAILED))
+
+
+@sessions.command("import")
+@spread
+def import_sessions(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Sessions, as keygen --output, sessions export or sessions show --json wrote them; - for standard input.",
+        ),
+    ],
+    *,
+    store: StoreOptions,
+    reference: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Your own name for the session, if there is only one.")
+    ] = None,
+    expires_at: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(0, MAX_SAFE_INT),
+            metavar="TIME",
+            help="When sessions end that do not say so, in Unix seconds.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put sessions into a store, which is made if it is not there. One that is in it already is left alone."""
+    # A record that is pending, or has failed, has no session.
+    entries = [
+        one for one in read_entries("FILE", source) if not isinstance(one, dict) or one.get("session", one)
+    ]
+    if reference is not None and len(entries) != 1:
+        raise ConfigurationError(f"--reference is for one session, and there are {len(entries)}")
+    records = [_imported(entry, reference, expires_at) for entry in entries]
+
+    async def save(opened: SQLAlchemyStore) -> list[str]:
+        saved: list[str] = []
+        for record in records:
+            try:
+                await opened.save(record)
+            except RecordConflictError:
+                if await opened.get(record.record_id) is None:
+                    raise  # another record has its reference
+                continue
+            saved.append(record.record_id)
+        return saved
+
+    saved = _with_store(store, save, may_make=True)
+    known = [record.record_id for record in records if record.record_id not in saved]
+    if as_json:
+        result(json.dumps({"imported": saved, "known": known}))
+        return
+    for record_id in saved:
+        result(record_id)
+    note(f"{len(saved)} imported, {len(known)} in the store already")
+
+
+def _imported(entry: Any, reference: str | None, expires_at: int | None) -> StoredSession:
+    """Make the record of an entry; one that was a record keeps its id, reference and state."""
+    session = session_in("FILE", entry, DanSessionKeyPayload)
+    if session.expires_at is None:
+        session = evolve(session, expires_at=expires_at)
+    # The same session again has the same id.
+    name = f"{session.mpc_key_id} {session.eph_id or session.session_key_eoa}"
+    record_id = RequestId("0x" + hashlib.sha256(name.encode()).hexdigest())
+    was = entry if "session" in entry else {}
+    try:
+        record = StoredSession.of(
+            session,
+            now=time.time(),
+            record_id=was.get("id", record_id),
+            reference=reference or was.get("reference"),
+        )
+        return evolve(record, state=was.get("state", "active"), problem=was.get("problem") or "")
+    except InvalidFieldError as error:
+        hint = "--expires-at TIME says when it ends" if error.field == "expires_at" else error.hint
+        raise ConfigurationError(f"FILE: {error.message}", hint=hint) from None
 
 
 @sessions.command("purge")
+@spread
 def purge_sessions(
     *,
-    store: StoreOption,
-    store_key_file: StoreKeyFileOption = None,
+    store: StoreOptions,
     ended_for: Annotated[
         int,
         typer.Option(
@@ -243,19 +407,48 @@ def purge_sessions(
             return await opened.mark_expired()
         return await opened.purge_expired(ended_for_s=float(ended_for))
 
-    count = _with_store(store, store_key_file, purge)
+    count = _with_store(store, purge)
     done = "marked" if mark_only else "purged"
     result(json.dumps({done: count}) if as_json else f"{count} {done}")
 
 
-def _with_store(url: str, key_file: Path | None, work: Callable[[SQLAlchemyStore], Awaitable[Any]]) -> Any:
-    open_store = choose_store(url, option="--store", key_file=key_file, may_make=False)
+def _with_store(
+    store: StoreOptions, work: Callable[[SQLAlchemyStore], Awaitable[Any]], *, may_make: bool = False
+) -> Any:
+    open_store = store.choose(may_make=may_make)
 
     async def run() -> Any:
-        async with open_store() as store:
-            return await work(store)
+        async with open_store() as opened:
+            return await work(opened)
 
-    return asyncio.run(run())
+    with log_lines(held_back=False):
+        return run_until_signal(run())
+
+
+def _with_network(
+    store: StoreOptions,
+    network: NetworkOptions,
+    timeout: float | None,
+    record: str | None,
+    work: Callable[[DanClient, Any, Any], Awaitable[Any]],
+    *,
+    owner: OwnerOptions | None = None,
+) -> Any:
+    """Run something with a client of the network and the store, the record that is named, and the owner's wallet."""
+    chosen, timeouts = network.choose(), choose_timeouts(timeout)
+    open_wallet = nullcontext if owner is None else owner.choose()
+
+    async def ask(opened: SQLAlchemyStore) -> Any:
+        found = None if record is None else await record_of(opened, record, option="ID")
+        async with open_wallet() as wallet, chosen.client(timeouts, opened) as dan:
+            return await work(dan, found, wallet)
+
+    try:
+        with progress(f"Asking {chosen.describe()} …"):
+            return _with_store(store, ask)
+    except Stopped as stop:
+        note("interrupted: some nodes may have carried it out. Run the command again")
+        raise typer.Exit(ReportedCode(stop.exit_code)) from None
 
 
 def _filter(owner: str | None, chain_id: int | None, state: list[str] | None) -> SessionFilter:
@@ -263,15 +456,6 @@ def _filter(owner: str | None, chain_id: int | None, state: list[str] | None) ->
         return SessionFilter(owner=owner, chain_id=chain_id, state=state or ())
     except InvalidFieldError as error:
         raise for_option(error, f"--{error.field.replace('_', '-')}") from None
-
-
-async def _one(store: SQLAlchemyStore, name: str) -> StoredSession:
-    is_id = name.startswith("0x") and len(name) == 66
-    found = await store.get(name.lower()) if is_id else None  # type: ignore[arg-type]  # a lookup finds nothing under any other text
-    found = found or await store.get_by_reference(name)
-    if found is None:
-        raise ConfigurationError("there is no record of that id or reference")
-    return found
 
 
 def _as_members(record: StoredSession, *, reveal: bool) -> dict[str, Any]:
@@ -294,25 +478,31 @@ def _as_members(record: StoredSession, *, reveal: bool) -> dict[str, Any]:
     }
 
 
-def _as_lines(records: Iterable[StoredSession]) -> list[str]:
-    """Return a table as wide as the terminal, or elsewhere as wide as it needs to be."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("State", "Session key", "Owner", "Chain", "Expires", "Reference", "Id"):
-        table.add_column(title, overflow="fold" if title in ("Reference", "Id") else "ellipsis")
-    for record in records:
-        moment = datetime.fromtimestamp(min(record.expires_at, _END_OF_TIME), tz=UTC)
-        table.add_row(
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(min(seconds, _END_OF_TIME), tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _as_text(records: Iterable[StoredSession]) -> str:
+    """Return a line for each record, or several where the terminal is too narrow for that; nothing is ever cut."""
+    titles = ("State", "Session key", "Owner", "Chain", "Expires", "Reference", "Id")
+    rows = [
+        (
             record.state,
             "" if record.session is None else record.session.session_key_eoa,
             record.owner,
             str(record.chain_id),
-            moment.strftime("%Y-%m-%d %H:%M:%S"),
-            record.reference or "",
+            _moment(record.expires_at),
+            clean(record.reference or ""),
             record.record_id,
         )
-    console = Console(file=sys.stdout, highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, markup=False, width=300)
-    with console.capture() as text:
-        console.print(table)
-    return [line.rstrip() for line in text.get().rstrip("\n").split("\n")]
+        for record in records
+    ]
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    screen = console()
+    if screen.is_terminal and sum(widths) + 2 * len(widths) > screen.width:
+        blocks = [zip(titles, row, strict=True) for row in rows]
+        return "\n\n".join(
+            "\n".join(f"{title:13}{text}" for title, text in block if text) for block in blocks
+        )
+    lines = ([text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in (titles, *rows))
+    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 from attrs import evolve, frozen
 
-from dan_async._json import is_too_deep
-from dan_async.cli.choices import NetworkChoice, choose_network
-from dan_async.cli.options import (
-    ApiVersionOption,
-    GatewayOption,
-    NetworkOption,
-    NodeOption,
-    RevisionOption,
-    TimeoutOption,
-    choose_timeouts,
+from dan_async._values import MAX_SAFE_INT
+from dan_async.cli.choices import NetworkChoice, StoreOpener, record_of
+from dan_async.cli.options import NetworkOptions, StoreOptions, TimeoutOption, choose_timeouts, whole_number
+from dan_async.cli.screen import (
+    for_option,
+    log_lines,
+    mask_keys,
+    progress,
+    read_text,
+    result,
+    run_until_signal,
 )
-from dan_async.cli.screen import for_option, log_lines, progress, read_text, result, run_until_signal
+from dan_async.cli.session_file import read_entries, session_in
 from dan_async.config import Timeouts
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.session import DanModuleInfo
@@ -35,25 +36,28 @@ _REQUEST_TYPES = {
     "--user-op": "accountAbstractionTx",
 }
 
-#: Longest file that is read.
+#: Longest message that is read.
 _MOST_BYTES = 4 * 1024 * 1024
-
-#: How deeply a session file may be nested.
-_MAX_DEPTH = 64
 
 
 def sign(
     *,
     session: Annotated[
-        Path,
+        str,
         typer.Option(
-            metavar="FILE",
-            help="The session, as dan-async keygen --output wrote it; - for standard input.",
+            metavar="FILE|ID",
+            help="The session: a file, as keygen --output, keygen --json or sessions export wrote it; - for standard "
+            "input; or, with a store, the id or reference of its record.",
         ),
     ],
     message: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="A personal message (EIP-191).", rich_help_panel=_MESSAGE),
+        typer.Option(
+            metavar="TEXT",
+            help="A personal message (EIP-191); - for standard input, signed as it is, with its last line break if it "
+            "has one.",
+            rich_help_panel=_MESSAGE,
+        ),
     ] = None,
     typed_data: Annotated[
         Path | None,
@@ -80,11 +84,22 @@ def sign(
             rich_help_panel=_MESSAGE,
         ),
     ] = None,
-    network: NetworkOption = None,
-    node: NodeOption = None,
-    gateway: GatewayOption = None,
-    revision: RevisionOption = None,
-    api_version: ApiVersionOption = None,
+    chain_id: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(0, MAX_SAFE_INT),
+            metavar="ID",
+            help="The chain that the message may be for, if it is not the session's; 0 for typed data of every chain.",
+        ),
+    ] = None,
+    entry_point: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="The user operation's entry point, if it is not a well-known one."
+        ),
+    ] = None,
+    network: NetworkOptions,
+    store: StoreOptions,
     eph_alg: Annotated[
         str | None,
         typer.Option(
@@ -107,20 +122,19 @@ def sign(
     interrupted.
     """
     wanted = _choose_message(message=message, typed_data=typed_data, digest=digest, user_op=user_op)
-    chosen = choose_network(
-        network=network,
-        nodes=node or [],
-        gateway=gateway,
-        revision=revision,
-        api_version=api_version,
-    )
-    info = _read_session(session)
+    chosen = network.choose()
+    is_file = session == "-" or Path(session).is_file()
+    if store.store is not None or (store.is_named and not is_file):
+        info = run_until_signal(_stored_session(store.choose(), session))
+    else:
+        info = _read_session(session)
     if eph_alg is not None:
         try:
             info = evolve(info, eph_alg=cast("KeyAlgorithm", eph_alg))
         except InvalidFieldError:
             raise ConfigurationError("--eph-alg must be secp256k1 or ed25519") from None
-    signature = _sign(chosen, info, wanted, choose_timeouts(timeout))
+    named = {"chain_id": chain_id, "entry_point": entry_point}
+    signature = _sign(chosen, info, wanted, choose_timeouts(timeout), named)
     if as_json:
         address, kind = info.session_key_eoa, wanted.request_type
         result(json.dumps({"signature": signature, "address": address, "requestType": kind}))
@@ -149,33 +163,40 @@ def _choose_message(
             f"{problem} what to sign", hint="Give one of --message, --typed-data, --digest, --user-op"
         )
     option, value = named.popitem()
-    content = read_text(option, value, most_bytes=_MOST_BYTES) if isinstance(value, Path) else value
+    is_read = isinstance(value, Path) or (option == "--message" and value == "-")
+    content = read_text(option, Path(value), most_bytes=_MOST_BYTES) if is_read else str(value)
     return _Message(content=content, request_type=_REQUEST_TYPES[option], option=option)
 
 
-def _read_session(path: Path) -> DanModuleInfo:
-    """Read a session file, as ``dan-async keygen --output`` writes it; no error repeats its content."""
-    text = read_text("--session", path, most_bytes=_MOST_BYTES)
-    try:
-        if is_too_deep(text, _MAX_DEPTH):
-            raise ValueError("nested too deeply")
-        found = json.loads(text)
-    except ValueError:
+def _read_session(name: str) -> DanModuleInfo:
+    if name != "-" and not Path(name).exists():
         raise ConfigurationError(
-            "--session is not a JSON file", hint="dan-async keygen --output writes one"
-        ) from None
-    try:
-        return DanModuleInfo.from_dict(found)
-    except InvalidFieldError as error:
-        raise ConfigurationError(f"--session: {error.message}", hint=error.hint) from None
+            f"--session: there is no file {mask_keys(name)}",
+            hint="For the id or reference of a record, name the --store",
+        )
+    entries = read_entries("--session", Path(name))
+    if len(entries) != 1:
+        raise ConfigurationError(
+            f"--session has {len(entries)} sessions",
+            hint="One signs; dan-async sessions import keeps them all",
+        )
+    return session_in("--session", entries[0], DanModuleInfo)
 
 
-def _sign(network: NetworkChoice, info: DanModuleInfo, wanted: _Message, timeouts: Timeouts) -> str:
-    from dan_async.client import DanClient
+async def _stored_session(open_store: StoreOpener, name: str) -> DanModuleInfo:
+    async with open_store() as store:
+        record = await record_of(store, name, option="--session")
+    if record.state != "active" or record.session is None:
+        raise ConfigurationError(f"--session: the session is {record.state}, not active")
+    return record.session
 
+
+def _sign(
+    network: NetworkChoice, info: DanModuleInfo, wanted: _Message, timeouts: Timeouts, named: dict[str, Any]
+) -> str:
     async def job() -> str:
-        async with DanClient(network.open(timeouts), timeouts=timeouts) as dan:
-            return await dan.sign_message(wanted.content, info, request_type=wanted.request_type)
+        async with network.client(timeouts) as dan:
+            return await dan.sign_message(wanted.content, info, request_type=wanted.request_type, **named)
 
     with log_lines(held_back=True) as warnings, progress(f"Asking {network.describe()} to sign …"):
         try:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.console import Console, Group
+from attrs import evolve
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from dan_async.cli.choices import choose_network, parse_node
-from dan_async.cli.options import NETWORK_PANEL, NetworkOption, NodeOption, whole_number
+from dan_async.cli.choices import parse_node
+from dan_async.cli.options import NetworkOptions, whole_number
 from dan_async.cli.screen import (
     DONE,
     FAILED,
     Stopped,
     clean,
+    console,
     for_option,
     log_lines,
     progress,
@@ -41,13 +42,18 @@ if TYPE_CHECKING:
 #: Width of a table that goes into a file or a pipe, where nothing should be folded.
 _WIDE = 10_000
 
+#: A terminal narrower than this has the nodes' names, URLs and problems below the table, so that they can be copied.
+_NARROW = 130
+
+_TITLES = ("Node", "URL", "State", "Latency", "Average", "Clock", "Problem")
+
 _COLOURS = {"live": "green", "down": "red"}
 
 #: Seconds between two looks if --watch names none.
 _USUAL_PAUSE = "2"
 
 
-class StatusCommand(TyperCommand):
+class Command(TyperCommand):
     """Lets ``--watch`` stand without a value, which Typer has no option for."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -62,16 +68,7 @@ class StatusCommand(TyperCommand):
 
 def status(
     *,
-    network: NetworkOption = None,
-    node: NodeOption = None,
-    gateway: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="A gateway, with its version: wss://gateway.example/v1. The nodes behind it cannot be seen.",
-            rich_help_panel=NETWORK_PANEL,
-        ),
-    ] = None,
+    network: NetworkOptions,
     threshold: Annotated[
         int | None,
         typer.Option(
@@ -108,7 +105,7 @@ def status(
 
     Try it: dan-async devnet in one terminal prints --node options for another.
     """
-    chosen = _choose(network, node or [], gateway, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
+    chosen = _choose(network, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
     with log_lines(held_back=True):
         if watch is not None:
             with suppress(Stopped):
@@ -116,7 +113,11 @@ def status(
             return
         with progress("Asking the network …"):
             health = run_until_signal(_look_once(chosen, timeout))
-    result((as_json if as_one_object else as_lines)(health, needed=threshold))
+    if as_one_object:
+        result(as_json(health, needed=threshold))
+    else:
+        screen = console()
+        result(as_lines(health, needed=threshold, width=screen.width if screen.is_terminal else _WIDE))
     raise typer.Exit(DONE if health.live >= (threshold or 1) else FAILED)
 
 
@@ -133,16 +134,15 @@ def _seconds(least: float, most: float) -> Callable[[str | float], float]:
     return parse
 
 
-def _choose(
-    network: str | None, nodes: list[str], gateway: str | None, threshold: int | None, timeouts: Timeouts
-) -> Network:
+def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) -> Network:
     """Choose the network as for a key, but for a single node, which can be looked at as well."""
-    if gateway is None and len(nodes) == 1 and network is None:
-        file = NetworkFile(nodes=(parse_node(nodes[0], 1),))
+    gateway = options.gateway
+    if options.node is not None and options == NetworkOptions(node=options.node[:1]):
+        file = NetworkFile(nodes=(parse_node(options.node[0], 1),))
     else:
-        version = "v2" if gateway is not None and gateway.rstrip("/").endswith("/v2") else None
-        found = choose_network(network=network, nodes=nodes, gateway=gateway, api_version=version).file
-        file = cast("NetworkFile", found)
+        if gateway is not None and options.api_version is None and gateway.rstrip("/").endswith("/v2"):
+            options = evolve(options, api_version="v2")
+        file = cast("NetworkFile", options.choose().file)
     if threshold is not None:
         if file.gateway is not None:
             raise ConfigurationError(
@@ -181,14 +181,14 @@ async def _watch(
 @contextmanager
 def _display(needed: int | None, *, as_object: bool) -> Iterator[Callable[[NetworkHealth], None]]:
     """Return a function that shows the health: in place of the last one on a terminal, below it elsewhere and as JSON."""
-    console = Console(file=sys.stdout, highlight=False)
+    screen = console()
     if as_object:
         yield lambda health: result(as_json(health, needed=needed))
-    elif not console.is_terminal or console.is_dumb_terminal:
+    elif not screen.is_terminal or screen.is_dumb_terminal:
         yield lambda health: result(as_lines(health, needed=needed) + "\n")
     else:
-        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-            yield lambda health: live.update(_table(health, needed), refresh=True)
+        with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
+            yield lambda health: live.update(_table(health, needed, screen.width), refresh=True)
 
 
 def as_json(health: NetworkHealth, *, needed: int | None) -> str:
@@ -217,39 +217,41 @@ def as_json(health: NetworkHealth, *, needed: int | None) -> str:
     )
 
 
-def as_lines(health: NetworkHealth, *, needed: int | None) -> str:
+def as_lines(health: NetworkHealth, *, needed: int | None, width: int = _WIDE) -> str:
     """Return the table as text, without anything that only a terminal understands."""
-    console = Console(file=sys.stdout, width=_WIDE, color_system=None, force_terminal=False, highlight=False)
-    with console.capture() as captured:
-        console.print(_table(health, needed))
+    screen = console(width=width, color_system=None, force_terminal=False)
+    with screen.capture() as captured:
+        screen.print(_table(health, needed, width))
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
-def _table(health: NetworkHealth, needed: int | None) -> Group:
+def _table(health: NetworkHealth, needed: int | None, width: int) -> Group:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Node", no_wrap=True)
-    table.add_column("URL", overflow="fold")
-    table.add_column("State", no_wrap=True)
-    table.add_column("Latency", justify="right", no_wrap=True)
-    table.add_column("Average", justify="right", no_wrap=True)
-    table.add_column("Clock", justify="right", no_wrap=True)
-    table.add_column("Problem", overflow="fold")
-    for node in health.nodes:
+    is_narrow = width < _NARROW
+    below: list[Text] = []
+    for title in ("Node", "State", "Latency", "Average", "Clock") if is_narrow else _TITLES:
+        is_figure = title in ("Latency", "Average", "Clock")
+        table.add_column(title, justify="right" if is_figure else "left", no_wrap=True)
+    for place, node in enumerate(health.nodes, start=1):
         rest = f", rests {node.rests_for_s:.0f} s" if node.rests_for_s >= 0.5 else ""
-        table.add_row(
-            # As Text, so that nothing from outside is markup, and cleaned, so that the terminal obeys none of it.
-            Text(clean(node.name)),
-            Text("" if node.url == node.name else clean(node.url)),
+        # As Text, so that nothing from outside is markup, and cleaned, so that the terminal obeys none of it.
+        name, url = Text(clean(node.name)), Text("" if node.url == node.name else clean(node.url))
+        problem = Text(" ".join(clean(node.problem).split()))
+        cells = (
             Text(node.state + rest, style=_COLOURS.get(node.state, "yellow")),
             Text(_shown(node.latency_s)),
             Text(_shown(node.average_latency_s)),
             Text("" if node.clock_skew_s is None else f"{node.clock_skew_s:+.3f} s"),
-            Text(" ".join(clean(node.problem).split())),
         )
+        if is_narrow:
+            table.add_row(Text(str(place)), *cells)
+            below += [Text(f"\n{place}"), *(Text("  ") + line for line in (name, url, problem) if line.plain)]
+        else:
+            table.add_row(name, url, *cells, problem)
     total = len(health.nodes)
     summary = f"{health.live} of {total} live" + ("" if needed is None else f", {needed} needed")
     is_enough = health.live >= (1 if needed is None else needed)
-    return Group(table, Text(f"\n{summary}", style="" if is_enough else "bold red"))
+    return Group(table, *below, Text(f"\n{summary}", style="" if is_enough else "bold red"))
 
 
 def _shown(seconds: float | None) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dan_async.jobs.ephemeral_keys import add_ephemeral_key, register_passkey, revoke_ephemeral_key
+from dan_async.jobs.ephemeral_keys import (
+    add_ephemeral_key,
+    register_passkey,
+    revoke_ephemeral_key,
+    revoke_stored_session,
+    rotate_stored_session,
+)
 from dan_async.jobs.generate_session_key import generate_session_key
 from dan_async.jobs.recover import RecoveryReport, SettledRecord, Settlement, recover
 from dan_async.jobs.sign_message import sign_message
@@ -16,5 +22,7 @@ __all__ = [
     "recover",
     "register_passkey",
     "revoke_ephemeral_key",
+    "revoke_stored_session",
+    "rotate_stored_session",
     "sign_message",
 ]

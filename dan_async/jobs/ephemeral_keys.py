@@ -12,13 +12,15 @@ from dan_async._values import check_seconds, check_text, duration_s
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, RecordConflictError
+from dan_async.jobs.keeping import SessionKeeper
 from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.request import DEFAULT_DURATION_S, WatchedAuth, choose_auth, choose_ephemeral_key
-from dan_async.session import DanModuleInfo
-from dan_async.types import Clock, KeyAlgorithm
+from dan_async.session import DanModuleInfo, DanSessionKeyPayload
+from dan_async.storage.base import SessionState, StoredSession
+from dan_async.types import Clock, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
 
@@ -91,6 +93,76 @@ async def revoke_ephemeral_key(
     change, deadline = _change("revoke", session, owner, claim), _deadline(timeout, timeouts)
     async with deadline.enforced("revoking the ephemeral key", request_id=change.request_id):
         return await network.revoke_ephemeral_key(change, owner, deadline=deadline)
+
+
+async def rotate_stored_session(
+    network: Network,
+    keeper: SessionKeeper,
+    record_id: RequestId,
+    *,
+    wallet: Wallet | None,
+    auth: AuthModule | None,
+    duration: int | timedelta,
+    timeout: float | None,
+    timeouts: Timeouts,
+) -> StoredSession:
+    """Run the job over *network*; ``DanClient.rotate_stored_session`` has the full description."""
+    record, session = await _stored(keeper, record_id, "active", "expired")
+    store, now = keeper.store, keeper.clock()
+    new = await add_ephemeral_key(
+        network,
+        session,
+        wallet=wallet,
+        auth=auth,
+        duration=duration,
+        eph_alg=session.eph_alg,
+        timeout=timeout,
+        timeouts=timeouts,
+        clock=keeper.clock,
+    )
+    if record.expires_at > now:  # until then the old one can be used, so it has to be possible to revoke it
+        await store.save(StoredSession.of(evolve(session, expires_at=record.expires_at), now=now))
+    done = evolve(
+        record.changed("active", now=now, session=new), expires_at=new.expires_at or record.expires_at
+    )
+    await store.replace(done, expected=record.state)
+    return done
+
+
+async def revoke_stored_session(
+    network: Network,
+    keeper: SessionKeeper,
+    record_id: RequestId,
+    *,
+    wallet: Wallet | None,
+    auth: AuthModule | None,
+    timeout: float | None,
+    timeouts: Timeouts,
+) -> StoredSession:
+    """Run the job over *network*; ``DanClient.revoke_stored_session`` has the full description."""
+    _, session = await _stored(keeper, record_id, "active", "revoked")
+    report = await revoke_ephemeral_key(
+        network, session, wallet=wallet, auth=auth, timeout=timeout, timeouts=timeouts, clock=keeper.clock
+    )
+    # Nodes of the pool that hold no share need not confirm.
+    is_complete = not report.failures or len(report.confirmed_by) >= session.parties_number
+    problem = "" if is_complete else f"not confirmed by every node: {'; '.join(report.failures)}"[:2000]
+    record, current = await _stored(keeper, record_id, "active", "revoked")
+    if current != session:
+        raise RecordConflictError("the record was changed meanwhile", request_id=record_id)
+    done = record.changed("revoked", now=keeper.clock(), problem=problem)
+    await keeper.store.replace(done, expected=record.state)
+    return done
+
+
+async def _stored(
+    keeper: SessionKeeper, record_id: RequestId, *states: SessionState
+) -> tuple[StoredSession, DanSessionKeyPayload]:
+    record = await keeper.store.get(RequestId(check_text("record_id", record_id)))
+    if record is None or record.state not in states or record.session is None:
+        found = "is not in the store" if record is None else f"is {record.state}, not {' or '.join(states)}"
+        raise RecordConflictError(f"the record {found}", request_id=record_id)
+    return record, record.session
 
 
 async def register_passkey(

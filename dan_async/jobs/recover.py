@@ -76,13 +76,20 @@ class RecoveryReport:
 
 
 async def recover(
-    network: Network, keeper: SessionKeeper, *, min_age_s: float, timeout_s: float
+    network: Network,
+    keeper: SessionKeeper,
+    *,
+    record_id: RequestId | None = None,
+    min_age_s: float,
+    timeout_s: float,
 ) -> RecoveryReport:
     """Run the job over *network*; ``DanClient.recover`` has the full description."""
     settled: list[SettledRecord] = []
     running: set[asyncio.Task[SettledRecord]] = set()
     try:
         async for record in _left_pending(keeper, min_age_s, timeout_s):
+            if record_id not in (None, record.record_id):
+                continue
             running.add(asyncio.create_task(settle(network, keeper, record, timeout_s=timeout_s)))
             if len(running) >= _AT_ONCE:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

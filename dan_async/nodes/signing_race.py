@@ -287,9 +287,11 @@ class SignerRace(Generic[T]):
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def _patience(self, running: dict[asyncio.Task[T], Run]) -> float | None:
-        """Return the seconds until the next set is late, or the deadline is over."""
-        due = [run.due for run in running.values() if not run.is_hedged]
-        return self._deadline.cap(max(0.0, min(due) - self._lateness.clock()) if due else None)
+        """Return the seconds until the next set is late or may be, or the deadline is over."""
+        now = self._lateness.clock()
+        # A set that was late with one step may begin the next one at any time, and nobody is told.
+        due = [now + self._lateness.limit_s("sign") if run.is_hedged else run.due for run in running.values()]
+        return self._deadline.cap(max(0.0, min(due) - now))
 
     def _hedge(self, running: dict[asyncio.Task[T], Run]) -> None:
         """Where a step is late, note the nodes that keep it waiting, and let another set run besides."""

@@ -39,7 +39,7 @@ STATES: tuple[SessionState, ...] = get_args(SessionState)
 _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
     "pending": frozenset({"pending", "active", "failed", "expired"}),
     "active": frozenset({"active", "revoked", "expired"}),
-    "revoked": frozenset(),
+    "revoked": frozenset({"revoked"}),
     "expired": frozenset({"pending", "active"}),
     "failed": frozenset(),
 }
@@ -98,7 +98,8 @@ class StoredSession:
         reference: The caller's own name for it, unique within the store; at most 200 characters. Not encrypted.
         intent: The request; None for a session that was made elsewhere.
         session: The session; None until there is one.
-        problem: Why it failed, or why its outcome is not known; never a secret.
+        problem: Why it failed, or why its outcome is not known; of a revoked one, which nodes have not confirmed that, empty
+            if all have. Never a secret.
         worker: The process that works on a pending record; empty if none does.
         busy_until: When that process will have given it up at the latest, in Unix milliseconds.
 

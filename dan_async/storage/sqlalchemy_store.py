@@ -39,7 +39,7 @@ from dan_async.storage.keys import KeySource
 from dan_async.storage.sealing import SealedRecord, Sealer
 from dan_async.types import Clock, RequestId
 
-for _module in ("sqlalchemy", "alembic"):
+for _module in ("sqlalchemy", "alembic", "greenlet"):
     require_extra(_module, extra="storage", purpose="A session store in a database")
 
 import sqlalchemy as sa  # noqa: E402 - only after it is known to be there

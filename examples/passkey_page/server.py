@@ -9,6 +9,7 @@ answers with the credential, and the last message is the result.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import signal
 import sys
@@ -52,7 +53,10 @@ def asking(socket: web.WebSocketResponse, what: str) -> Ask:
         answer = await socket.receive()
         if answer.type is not WSMsgType.TEXT:
             raise WalletRefusedError("the page was closed", hint="Open it again")
-        found: Mapping[str, Any] | None = answer.json()
+        try:
+            found: Mapping[str, Any] | None = answer.json()
+        except ValueError:
+            raise WalletRefusedError("the page's answer is not JSON") from None
         return found
 
     return ask
@@ -121,9 +125,8 @@ def make_app() -> web.Application:
     return app
 
 
-async def main() -> None:
+async def main(port: int) -> None:
     """Serve until Ctrl-C."""
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -142,4 +145,9 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(description=(__doc__ or "").strip().partition("\n")[0])
+    parser.add_argument("port", type=int, nargs="?", default=8080)
+    try:
+        asyncio.run(main(parser.parse_args().port))
+    except (DanError, OSError, OverflowError) as error:
+        sys.exit(f"error: {error}")

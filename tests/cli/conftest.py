@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
+import os
+import pty
+import re
+import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+import termios
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 from attrs import frozen
 
 from dan_async.cli.__main__ import main
 from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
+from dan_async.devnet import Devnet
 
 
 @frozen
@@ -55,6 +67,42 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return finish
 
 
+def terminal(
+    *args: str,
+    columns: int = 80,
+    cwd: Path | None = None,
+    stop_after_s: float | None = None,
+    **environment: str,
+) -> Finished:
+    """Run the command on a pseudo-terminal, with both streams in ``out``, less the colours; Ctrl-C after some time."""
+    screen, theirs = pty.openpty()
+    fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    inherited = {
+        name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
+    }
+    process = subprocess.Popen(
+        command(*args),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=cwd,
+        env=inherited | {"TERM": "xterm-256color", "PYTHONPATH": path} | environment,
+    )
+    os.close(theirs)
+    stop = threading.Timer(stop_after_s or 0, process.send_signal, [signal.SIGINT])
+    if stop_after_s is not None:
+        stop.start()
+    shown = b""
+    with suppress(OSError):  # the other side was closed
+        while chunk := os.read(screen, 65536):
+            shown += chunk
+    os.close(screen)
+    code = process.wait(timeout=20)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r\n", "\n")
+    return Finished(code, text, "")
+
+
 def command(*args: str) -> Sequence[str]:
     """Give the command line that runs ``dan-async`` in a process of its own."""
     return [sys.executable, "-m", "dan_async.cli", *args]
@@ -74,6 +122,30 @@ def nodes() -> Iterator[list[str]]:
         process.terminate()
         process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+Do = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture
+def devnet_in_a_thread() -> Iterator[tuple[Devnet, Do]]:
+    """Three nodes on an event loop of their own, and a function that runs something there, as stopping one."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def do(work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(30)
+
+    net = Devnet(2, 3)
+    do(net.start())
+    try:
+        yield net, do
+    finally:
+        do(net.aclose())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)
+        loop.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
+import json
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +15,13 @@ from unittest import mock
 
 import pytest
 
+import dan_async
 from dan_async import __version__
 from dan_async.cli.__main__ import main
-from dan_async.cli.app import _report
+from dan_async.cli.app import _COMMANDS, _WORDS, _report
 from dan_async.errors import ConfigurationError, NodeOutcome, QuorumError, WalletRefusedError
 from dan_async.types import OperatorAddress
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, command, terminal
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 NODE = "ws://127.0.0.1:9/v1/rpc=0x0000000000000000000000000000000000000001"
@@ -187,10 +192,121 @@ def test_help_survives_a_terminal_without_unicode(monkeypatch: pytest.MonkeyPatc
     assert main(["keygen", "--help"]) == 0
 
 
-def test_version(run: Run) -> None:
-    """--version prints the installed version."""
-    finished = run("--version")
-    assert (finished.code, finished.out, finished.err) == (0, f"dan-async {__version__}\n", "")
+@pytest.mark.parametrize("flag", ["--version", "-v"])
+@pytest.mark.parametrize("module", ["dan_async", "dan_async.cli"])
+def test_version(module: str, flag: str) -> None:
+    """Either flag prints the installed version, also without the packages of the extra."""
+    code = f"import sys, runpy; sys.modules['typer'] = sys.modules['rich'] = None; sys.argv = ['dan-async', {flag!r}]; "
+    code += f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"dan-async {__version__}\n", "")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(
+    "command", [*_COMMANDS, "sessions revoke", "sessions rotate", "sessions recover", "sessions import", ""]
+)
+def test_help_fits_the_terminal(command: str, columns: int) -> None:
+    """Nothing is cut, and text runs on to the edge: a line ends where the next word would not fit, or a paragraph does."""
+    shown = terminal(*command.split(), "--help", columns=columns)
+    assert shown.code == 0
+    assert "…" not in shown.out
+    lines = [line.rstrip() for line in shown.out.splitlines()]
+    assert max(map(len, lines)) <= columns
+    text = lines[: next(place for place, line in enumerate(lines) if line.startswith("╭"))]
+    for line, following in itertools.pairwise(text):
+        if line.strip() and following.strip():
+            assert len(line) + 1 + len(following.split()[0]) > columns - 2, line
+
+
+def test_every_command_is_listed_and_loads(run: Run) -> None:
+    """The list of commands is written by hand."""
+    listed = run("--help").out
+    for name, text in _COMMANDS.items():
+        assert f" {name} " in listed
+        assert text.split()[0] in listed
+        assert run(name, "--help").code == 0
+
+
+@pytest.mark.parametrize("words", [(), ("sessions",)])
+def test_a_shell_completes_commands_and_options(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """In bash, with the script that --show-completion prints."""
+    (program := tmp_path / "dan-async").write_text(f'#!/bin/sh\nexec {sys.executable} -m dan_async "$@"\n')
+    program.chmod(0o755)
+    wanted = {(): [("ses", "sessions"), ("--ver", "--version")], ("sessions",): [("rot", "rotate")]}[words]
+    script = 'eval "$(dan-async --show-completion bash)"\n'
+    for begun, _ in wanted:
+        line = " ".join(("dan-async", *words, begun))
+        script += f"COMP_WORDS=({line}); COMP_CWORD={len(words) + 1}\n_dan_async_completion dan-async\n"
+        script += 'echo "${COMPREPLY[0]}"\n'
+    path = os.pathsep.join((str(tmp_path), os.environ["PATH"]))
+    environment = os.environ | {"PATH": path, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, timeout=50, check=False
+    )
+    assert done.stdout.split() == [found for _, found in wanted], done.stderr
+
+
+@pytest.mark.parametrize("args", [("--help",), ("keygen", "--help"), ("demo",)])
+def test_a_reader_that_has_seen_enough_is_no_error(args: tuple[str, ...]) -> None:
+    """As behind head: not a word, and the exit code of SIGPIPE."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            command(*args), stdout=writer, stderr=subprocess.PIPE, text=True, timeout=50, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_every_word_that_is_replaced_is_one_of_the_library() -> None:
+    """A hint that is put in other words needs another replacement."""
+    package = Path(dan_async.__file__).parent
+    modules = [path for path in package.rglob("*.py") if path.parent != package / "cli"]
+    source = "".join(path.read_text() for path in modules)
+    assert [word for word in _WORDS if word not in source] == []
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_verbose_shows_each_step(run: Run, place: str) -> None:
+    """On standard error, before or after the command's name, and no secret among them."""
+    given = ("keygen", "--devnet", "2-of-2", "--json")
+    finished = run(*(("-v", *given) if place == "before" else (*given, "-v")))
+    assert finished.code == 0
+    assert "debug: attempt_succeeded" in finished.err
+    assert json.loads(finished.out)["hexEphSKWithout0x"] not in finished.err
+    assert logging.getLogger("dan_async").level == logging.NOTSET
+    assert "debug" not in run(*given).err
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        ("Allow fewer with min_parties, or add nodes", "Allow fewer with --min-parties, or add nodes"),
+        ("If it is meant, name it: chain_id=5", "If it is meant, name it: --chain-id=5"),
+        ("Look at the network's health()", "Look at dan-async status"),
+        (
+            "Give a session that has threshold and parties_number",
+            "Give the session as keygen --output writes it",
+        ),
+        (
+            "Look for a prompt, or allow more time with Timeouts(wallet_s=…)",
+            "Look for a prompt, or answer it sooner",
+        ),
+        (
+            "For a private CA give TransportOptions(ssl_context=…)",
+            "For a private CA give the network file's connection.ca_file",
+        ),
+    ],
+)
+def test_hints_name_options(hint: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The library speaks of parameters, a command of its options."""
+    assert _report(WalletRefusedError("no", hint=hint)) == 1
+    assert capsys.readouterr().err == f"error: no. {said}\n"
 
 
 def test_a_quorum_error_has_a_line_for_each_node(capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,7 +343,8 @@ def test_help_starts_without_heavy_imports() -> None:
     """The client, its jobs, pydantic (which eth_utils brings) and databases are loaded by the commands that need them."""
     code = (
         "import sys; from dan_async.cli.__main__ import main; main(['--help']); "
-        "heavy = {'dan_async.client', 'dan_async.devnet', 'aiohttp', 'eth_utils', 'pydantic', 'sqlalchemy'}; "
+        "heavy = {'dan_async.client', 'dan_async.cli.keygen', 'dan_async.devnet', 'dan_async.network', 'aiohttp', 'asyncio', "
+        "'eth_utils', 'pydantic', 'sqlalchemy'}; "
         "sys.stderr.write(' '.join(heavy & sys.modules.keys()))"
     )
     done = subprocess.run(

@@ -40,11 +40,11 @@ def test_csv() -> None:
     first, second, third, fourth = rows(text, "csv")
     assert first.parameters == {"chain_id": 137, "key_label": "one, two"}
     assert (second.row_id, second.wallet, second.parameters) == ("2", None, {})
-    assert third.problem == "chain_id must be a whole number"
+    assert third.problem == "chainId must be a whole number"
     assert "3 columns" in fourth.problem
 
 
-@pytest.mark.parametrize("text", ["", "\rid,chainId\n", 'id,"', "id,nothing\n"])
+@pytest.mark.parametrize("text", ["", "\rid,chainId\n", 'id,"', "nothing\n"])
 def test_a_csv_without_columns_is_refused(text: str) -> None:
     """Also where its first line is no CSV."""
     with pytest.raises(ConfigurationError, match="does not name the columns"):
@@ -66,11 +66,11 @@ def test_wallet_lists() -> None:
         ("[1]", "not a JSON object"),
         ("[" * 100_000, "nested too deeply"),
         ('{"chianId": 1}', "chianId is not a field"),
-        ('{"privateKey": "12"}', "private_key"),
-        ('{"privateKey": 7}', "private_key"),
+        ('{"privateKey": "12"}', "privateKey"),
+        ('{"privateKey": 7}', "privateKey"),
         ('{"address": "0x12"}', "address"),
         ('{"privateKey": "' + KEY + '", "owner": "0x' + "12" * 20 + '"}', "address is not the private key's"),
-        ('{"chainId": 1.5}', "chain_id must be a whole number"),
+        ('{"chainId": 1.5}', "chainId must be a whole number"),
         ('{"duration": true}', "duration must be a whole number"),
         ('{"id": ""}', "id must be"),
         ('{"id": "' + "x" * 151 + '"}', "id must be"),

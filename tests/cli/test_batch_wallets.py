@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from dan_async.cli.batch_rows import BatchRow, RowWallets
+from dan_async.cli.options import WalletOptions
 from dan_async.errors import ConfigurationError
 from dan_async.wallets import LocalWallet
 from tests.servers import rpc_server
@@ -18,9 +19,8 @@ OTHER = LocalWallet("12" * 32)
 
 
 def choose(*, environment: dict[str, str] | None = None, **options: Any) -> RowWallets:
-    usual: dict[str, Any] = {"private_key_file": None, "rpc_url": None, "throwaway_allowed": False}
     with mock.patch.dict(os.environ, environment or {}, clear=True):
-        return RowWallets.choose(**(usual | options))
+        return RowWallets.choose(WalletOptions(**options))
 
 
 async def test_a_row_with_a_key_needs_nobody_else() -> None:
@@ -49,7 +49,7 @@ async def test_addresses_are_accounts_of_a_json_rpc_wallet() -> None:
         return "0x" + "00" * 65
 
     async with rpc_server(sign) as server:
-        async with choose(rpc_url=f"http://127.0.0.1:{server.port}/v1/rpc") as wallets:
+        async with choose(wallet_rpc=f"http://127.0.0.1:{server.port}/v1/rpc") as wallets:
             for address in (OWN.address, OTHER.address):
                 wallet = wallets.of(BatchRow(number=1, address=address))
                 assert wallet.address == address
@@ -62,4 +62,4 @@ async def test_addresses_are_accounts_of_a_json_rpc_wallet() -> None:
 async def test_two_wallets_for_all_are_refused(tmp_path: Any) -> None:
     """As everywhere."""
     with pytest.raises(ConfigurationError, match="both name a wallet"):
-        choose(private_key_file=tmp_path / "key", rpc_url="http://127.0.0.1:1")
+        choose(private_key_file=tmp_path / "key", wallet_rpc="http://127.0.0.1:1")

@@ -43,7 +43,7 @@ def test_a_gateway_is_chosen() -> None:
     assert choice.threshold == Threshold(3, 5)
     assert not choice.is_devnet
     assert choice.describe() == "the gateway"
-    network = choice.open(Timeouts())
+    network = choice.client(Timeouts()).network
     assert isinstance(network, GatewayNetwork)
     assert network.revision is None
 
@@ -52,9 +52,9 @@ def test_revision_threshold_and_version_are_taken() -> None:
     """Each option reaches the network."""
     choice = choose(gateway=GATEWAY, revision="0.3", threshold=2, parties=3)
     assert choice.threshold == Threshold(2, 3)
-    assert choice.open(Timeouts()).revision == "0.3"
+    assert choice.client(Timeouts()).network.revision == "0.3"
     one_shot = choose(gateway="wss://gateway.example/v2", api_version="v2")
-    assert one_shot.open(Timeouts()).revision == "1"
+    assert one_shot.client(Timeouts()).network.revision == "1"
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from dan_async.devnet import Devnet
 from dan_async.session import DanModuleInfo
 from dan_async.storage import FixedKeys, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.cli.conftest import Run
+from tests.cli.conftest import Do, Run, terminal
 from tests.stored import ADA, BOB, active, pending
 
 KEY = StoreKey("k", b"\x07" * 32)
@@ -136,7 +138,7 @@ def test_purging_forgets_what_has_ended(run: Run, records: list[StoredSession]) 
 def test_revoking_asks_the_owner_and_the_nodes(
     run: Run, nodes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record is revoked when the nodes have confirmed; a second time there is nothing to revoke."""
+    """The record is revoked when the nodes have confirmed; it can be said again."""
     monkeypatch.chdir(tmp_path)
     named = [part for node in nodes for part in ("--node", node)]
     Path("rows.jsonl").write_text('{"id": "agent 7"}\n')
@@ -150,8 +152,160 @@ def test_revoking_asks_the_owner_and_the_nodes(
     assert finished.code == 0, finished.err
     assert json.loads(finished.out)["state"] == "revoked"
     again = run("sessions", "revoke", "batch:id:agent 7", *STORE, *named)
+    assert (again.code, again.out.split()[1:]) == (0, ["revoked"])
+
+
+def test_a_revocation_that_a_node_missed_says_so_and_can_be_repeated(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devnet_in_a_thread: tuple[Devnet, Do]
+) -> None:
+    """In text, in JSON and by the exit code, until every node has confirmed."""
+    net, do = devnet_in_a_thread
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAN_ASYNC_PRIVATE_KEY", "11" * 32)
+    named = [part for one in net.endpoints for part in ("--node", f"{one.url}={one.operator}")]
+    made = run("keygen", *named, "--chain-id", "1", *STORE, "--reference", "agent")
+    assert made.code == 0, made.err
+    revoke = ("sessions", "revoke", "agent", *STORE, *named, "--timeout", "5")
+    do(net.nodes[2].stop())
+    partly = run(*revoke)
+    assert (partly.code, partly.out.split()[1:]) == (1, ["revoked"])
+    assert "not confirmed by every node" in partly.err
+    assert net.nodes[2].operator in partly.err
+    again = run(*revoke, "--json")
     assert again.code == 1
-    assert "is revoked, not active" in again.err
+    assert json.loads(again.out)["isComplete"] is False
+    assert net.nodes[2].operator in json.loads(again.out)["problem"]
+    do(net.nodes[2].start())
+    whole = run(*revoke, "--json")
+    assert (whole.code, json.loads(whole.out)["isComplete"], json.loads(whole.out)["problem"]) == (
+        0,
+        True,
+        "",
+    )
+
+
+def test_a_session_from_its_making_to_its_end(
+    run: Run, nodes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made into a store, signed with by its name, rotated, and moved to another store, with id, reference and state."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAN_ASYNC_PRIVATE_KEY", "11" * 32)
+    named = [part for node in nodes for part in ("--node", node)]
+    made = run("keygen", *named, "--chain-id", "1", *STORE, "--reference", "agent", "--json")
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["hexEphSKWithout0x"] == "***"
+    assert "agent" in made.err
+    sign = ("sign", "--session", "agent", *named, "--message", "hello")
+    assert len(run(*sign, *STORE).out.strip()) == 132
+    monkeypatch.setenv("DAN_ASYNC_STORE", "sqlite:///keys.db")
+    assert len(run(*sign).out.strip()) == 132
+
+    rotated = json.loads(run("sessions", "rotate", "agent", *named, "--duration", "7200", "--json").out)
+    assert (rotated["reference"], rotated["state"]) == ("agent", "active")
+    assert rotated["session"]["sessionKeyEOA"] == json.loads(made.out)["sessionKeyEOA"]
+    old = run("sessions", "revoke", rotated["oldId"], *named)
+    assert old.code == 0, old.err
+    assert len(run(*sign).out.strip()) == 132
+    refused = run("sign", "--session", rotated["oldId"], *named, "--message", "hello")
+    assert "is revoked, not active" in refused.error
+
+    Path("moved.json").write_text(run("sessions", "list", "--json", "--reveal").out)
+    other = ("--store", "sqlite:///other.db")
+    moved = run("sessions", "import", "moved.json", *other)
+    assert moved.code == 0, moved.err
+    assert set(moved.out.split()) == {rotated["id"], rotated["oldId"]}
+    shown = json.loads(run("sessions", "show", "agent", *other, "--json").out)
+    assert (shown["id"], shown["state"]) == (rotated["id"], "active")
+    assert json.loads(run("sessions", "show", rotated["oldId"], *other, "--json").out)["state"] == "revoked"
+    again = run("sessions", "import", "moved.json", *other, "--json")
+    assert json.loads(again.out)["imported"] == []
+    assert len(run(*sign, *other).out.strip()) == 132
+
+
+@pytest.mark.parametrize(
+    "form", [("export", "first"), ("show", "first", "--json"), ("export",), ("list", "--json")]
+)
+def test_whatever_shows_sessions_is_imported(
+    run: Run, records: list[StoredSession], form: tuple[str, ...]
+) -> None:
+    """With --reveal; masked, it is refused, and no store is made."""
+    other = ("--store", "sqlite:///other.db")
+    name, *options = form
+    only = () if "first" in form else ("--state", "active", "--chain-id", "137")
+    Path("shown.json").write_text(run("sessions", name, *options, *STORE, *only).out)
+    refused = run("sessions", "import", "shown.json", *other)
+    assert "the ephemeral private key is masked. --reveal" in refused.error
+    assert not Path("other.db").exists()
+    Path("shown.json").write_text(run("sessions", name, *options, *STORE, *only, "--reveal").out)
+    imported = run("sessions", "import", "shown.json", *other)
+    assert imported.code == 0, imported.err
+    wanted = run("sessions", "export", *(["first"] if "first" in form else only), *STORE, "--reveal")
+    assert run("sessions", "export", *other, "--reveal").out == wanted.out
+
+
+def test_records_without_a_session_are_not_imported(run: Run, records: list[StoredSession]) -> None:
+    """Of a list of everything, the sessions are."""
+    Path("all.json").write_text(run("sessions", "list", *STORE, "--json", "--reveal").out)
+    imported = run("sessions", "import", "all.json", "--store", "sqlite:///other.db", "--json")
+    assert json.loads(imported.out)["imported"] == [record.record_id for record in records[:3]]
+
+
+def test_a_session_without_an_end_is_imported_with_one(run: Run, records: list[StoredSession]) -> None:
+    """As TypeScript clients keep them: seven fields."""
+    Path("seed.json").write_text(json.dumps(records[0].session.to_dict()))
+    into = ("sessions", "import", "seed.json", *STORE, "--reference", "seed")
+    assert "--expires-at TIME" in run(*into).error
+    assert run(*into, "--expires-at", str(LATER)).code == 0
+    assert json.loads(run("sessions", "show", "seed", *STORE, "--json").out)["expiresAt"] == LATER
+
+
+def test_pending_records_are_settled(run: Run, records: list[StoredSession], nodes: list[str]) -> None:
+    """The nodes know nothing of it: no key was made, and the record goes."""
+    named = [part for node in nodes for part in ("--node", node)]
+    finished = run("sessions", "recover", records[3].record_id, *STORE, *named)
+    assert (finished.code, finished.out.split()[:2]) == (0, [records[3].record_id, "dropped"])
+    again = run("sessions", "recover", *STORE, *named, "--json")
+    assert json.loads(again.out) == {"settled": []}
+
+
+def test_what_cannot_be_settled_is_exit_code_1(run: Run, records: list[StoredSession]) -> None:
+    """No node answers: the record stays pending."""
+    named = [part for place in (1, 2) for part in ("--node", f"ws://127.0.0.1:{place}/v1/rpc=0x{place:040}")]
+    finished = run("sessions", "recover", *STORE, *named, "--timeout", "3", "--json")
+    assert finished.code == 1
+    (settled,) = json.loads(finished.out)["settled"]
+    assert (settled["id"], settled["settlement"]) == (records[3].record_id, "undecided")
+
+
+def test_ctrl_c_leaves_the_store_as_it_is(records: list[StoredSession], tmp_path: Path) -> None:
+    """Here the nodes take connections, and say nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/v1/rpc"
+        named = [part for place in (1, 2) for part in ("--node", f"{url}=0x{place:040}")]
+        key = {"DAN_ASYNC_STORE_KEY": KEY.to_text()}
+        stopped = terminal("sessions", "recover", *STORE, *named, cwd=tmp_path, stop_after_s=4, **key)
+    assert stopped.code == 130
+    assert stopped.out.splitlines()[-1].startswith("interrupted: some nodes may have carried it out")
+    shown = terminal("sessions", "show", records[3].record_id, *STORE, "--json", cwd=tmp_path, **key)
+    assert json.loads(shown.out)["state"] == "pending"
+
+
+@pytest.mark.parametrize("columns", [80, 250])
+def test_on_a_terminal_nothing_is_cut(records: list[StoredSession], tmp_path: Path, columns: int) -> None:
+    """Whatever its width, each value stands on one line, as it is: no emoji, no colours of its own."""
+    Path("one.json").write_text(json.dumps(records[0].session.to_dict(extended=True)))
+    key = {"DAN_ASYNC_STORE_KEY": KEY.to_text()}
+    name = "batch:id:1 [red]x :smile:"
+    made = terminal("sessions", "import", "one.json", *STORE, "--reference", name, cwd=tmp_path, **key)
+    assert made.code == 0, made.out
+    shown = terminal("sessions", "list", *STORE, columns=columns, cwd=tmp_path, **key)
+    assert shown.code == 0, shown.out
+    lines = shown.out.splitlines()
+    assert any(name in line for line in lines)
+    for record in records:
+        assert any(record.record_id in line for line in lines)
+        assert any(record.session is None or record.session.session_key_eoa in line for line in lines)
+    assert max(map(len, lines)) <= columns
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
 
 from dan_async.crypto.signature import personal_message_digest, recover_address
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, command
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 TYPED_DATA: dict[str, Any] = {
@@ -94,6 +95,79 @@ def test_every_kind_of_message(run: Run, nodes: list[str], session: Path, tmp_pa
     assert said["address"] == address
     assert said["requestType"] == "accountAbstractionTx"
     assert len(said["signature"]) == 132
+
+
+def test_a_message_from_standard_input(
+    run: Run, nodes: list[str], session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signed as it is, with its line break."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("hé\n".encode())))
+    done = run("sign", "--session", str(session), *on(nodes), "--message", "-")
+    assert done.code == 0, done.err
+    address = json.loads(session.read_text())["sessionKeyEOA"]
+    signer = Account.recover_message(encode_defunct(text="hé\n"), signature=done.out.strip())
+    assert signer == address
+
+
+def test_another_chain_has_to_be_named(run: Run, nodes: list[str], session: Path, tmp_path: Path) -> None:
+    """By the option that the refusal names."""
+    other = {**TYPED_DATA, "domain": {"name": "é", "chainId": 5}}
+    other["types"] = {
+        **TYPED_DATA["types"],
+        "EIP712Domain": [{"name": "name", "type": "string"}, {"name": "chainId", "type": "uint256"}],
+    }
+    sign = ("sign", "--session", str(session), *on(nodes), "--typed-data", written(tmp_path, other))
+    refused = run(*sign)
+    assert "If it is meant, name it: --chain-id=5" in refused.error
+    assert run(*sign, "--chain-id=5").code == 0
+
+
+def test_a_session_over_nodes_signs_over_their_gateway(run: Run, tmp_path: Path) -> None:
+    """Its file says which algorithm its ephemeral key has, which is not the gateway's usual one."""
+    process = subprocess.Popen(command("devnet", "--nodes", "3", "--json"), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        net = json.loads(process.stdout.readline())
+        assert (net["threshold"], net["parties"]) == (2, 3)
+        named = on([f"{node['url']}={node['operator']}" for node in net["nodes"]])
+        (key := tmp_path / "key").touch(mode=0o600)
+        key.write_text(KEY)
+        owner = ("--private-key-file", str(key), "--chain-id", "137")
+        path = tmp_path / "session.json"
+        assert run("keygen", *named, *owner, "--output", str(path)).code == 0
+        done = run("sign", "--session", str(path), "--gateway", net["gateway"], "--message", "hello")
+        assert done.code == 0, done.err
+        signer = Account.recover_message(encode_defunct(text="hello"), signature=done.out.strip())
+        assert signer == json.loads(path.read_text())["sessionKeyEOA"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("form", ["a record", "a list of one", "a line"])
+def test_every_form_of_a_session_is_taken(
+    run: Run, nodes: list[str], session: Path, tmp_path: Path, form: str
+) -> None:
+    """As sessions show, list and export print them; two are one too many, and a masked one is none."""
+    fields = json.loads(session.read_text())
+    record = {"id": "0x" + "12" * 32, "state": "active", "session": fields}
+    shown = {"a record": record, "a list of one": {"sessions": [record], "next": None}, "a line": fields}[
+        form
+    ]
+    path = tmp_path / "shown"
+    sign = ("sign", "--session", str(path), *on(nodes), "--message", "hello")
+    path.write_text(json.dumps(shown) + "\n")
+    assert run(*sign).code == 0
+    path.write_text((json.dumps(shown) + "\n") * 2)
+    assert "--session has 2 sessions" in run(*sign).error
+    path.write_text(json.dumps(shown).replace(fields["hexEphSKWithout0x"], "***"))
+    assert "is masked. --reveal" in run(*sign).error
+
+
+def test_a_session_that_is_no_file_is_looked_for_in_a_store(run: Run, nodes: list[str]) -> None:
+    """And without a store, that is said."""
+    done = run("sign", "--session", "agent 7", *on(nodes), "--message", "hello")
+    assert "there is no file agent 7. For the id or reference of a record, name the --store" in done.error
 
 
 def test_through_a_gateway_that_does_not_know_the_key(run: Run, dummy: Path) -> None:

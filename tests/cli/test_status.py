@@ -17,7 +17,7 @@ import pytest
 from dan_async.cli.status import as_json, as_lines
 from dan_async.network import NetworkHealth, NodeHealth
 from dan_async.types import OperatorAddress
-from tests.cli.conftest import Run, command
+from tests.cli.conftest import Run, command, terminal
 
 OPERATOR = OperatorAddress("0x2c7536E3605D9C16a7a3D7b1898e529396a65c23")
 DOWN = f"ws://127.0.0.1:9/v1/rpc={OPERATOR}"
@@ -59,6 +59,20 @@ def test_the_table(run: Run, nodes: list[str]) -> None:
     assert re.search(r" down(, rests \d+ s)? ", rows[3])
     assert "no connection to ws://127.0.0.1:9/v1/rpc" in rows[3]
     assert rows[4] == "3 of 4 live"
+
+
+@pytest.mark.parametrize("watch", [(), ("--watch", "0.1", "--timeout", "1")])
+def test_on_a_narrow_terminal_everything_can_be_copied(nodes: list[str], watch: tuple[str, ...]) -> None:
+    """Operators and URLs stand whole, each on a line of its own."""
+    shown = terminal("status", *options([*nodes, DOWN]), *watch, stop_after_s=4 if watch else None)
+    assert shown.code == 0
+    lines = [line.strip() for line in shown.out.splitlines()]
+    for node in [*nodes, DOWN]:
+        url, _, operator = node.rpartition("=")
+        assert url in lines
+        assert operator in lines
+    assert max(map(len, lines)) <= 80
+    assert "3 of 4 live" in lines
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,14 @@ def choose(
     rpc_url: str | None = None,
     rpc_address: str | None = None,
     environment: dict[str, str] | None = None,
-    throwaway_allowed: bool = False,
+    throwaway: str = "",
 ) -> WalletOpener:
     with mock.patch.dict(os.environ, environment or {}, clear=True):
         return choose_wallet(
             private_key_file=key_file,
             rpc_url=rpc_url,
             rpc_address=rpc_address,
-            throwaway_allowed=throwaway_allowed,
+            throwaway=throwaway,
         )
 
 
@@ -77,7 +77,7 @@ async def test_a_throwaway_key_is_announced_and_fresh(capsys: pytest.CaptureFixt
     """On a devnet a key is made, another one each time, and standard error says so."""
     addresses = set()
     for _ in range(2):
-        async with choose(throwaway_allowed=True)() as wallet:
+        async with choose(throwaway="a throwaway key")() as wallet:
             assert isinstance(wallet, LocalWallet)
             addresses.add(wallet.address)
     out, err = capsys.readouterr()
@@ -88,7 +88,7 @@ async def test_a_throwaway_key_is_announced_and_fresh(capsys: pytest.CaptureFixt
 
 async def test_the_environment_wins_over_a_throwaway_key() -> None:
     """A devnet uses the named owner if there is one."""
-    async with choose(environment={PRIVATE_KEY_VARIABLE: KEY}, throwaway_allowed=True)() as wallet:
+    async with choose(environment={PRIVATE_KEY_VARIABLE: KEY}, throwaway="a throwaway key")() as wallet:
         assert wallet.address == ADDRESS
 
 

@@ -15,7 +15,7 @@ from attrs import evolve
 from dan_async import DanClient, EphemeralKey, GatewayNetwork, LocalWallet, NodeNetwork, Threshold
 from dan_async.config import Timeouts
 from dan_async.devnet import Devnet, NodeLimits
-from dan_async.errors import NodeCode, RecordConflictError
+from dan_async.errors import EphemeralKeyRefusedError, NodeCode, RecordConflictError
 from dan_async.protocols import node as node_1
 from dan_async.storage import FixedKeys, KeygenIntent, MemorySessionStore, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
@@ -207,18 +207,88 @@ async def test_two_that_recover_at_once_agree(devnet: Devnet) -> None:
 
 
 async def test_a_stored_session_is_revoked_on_the_nodes_and_in_the_store(devnet: Devnet) -> None:
-    """The nodes take the ephemeral key back first; a record that is not active is refused."""
+    """The nodes take the ephemeral key back first; a record that has no session is refused."""
     store = MemorySessionStore()
     async with client(devnet, store) as dan:
         session = await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
         (record,) = [record async for record in store.find()]
         revoked = await dan.revoke_stored_session(record.record_id, wallet=LocalWallet(KEY))
-        assert revoked.state == "revoked"
-        with pytest.raises(RecordConflictError, match="is revoked"):
-            await dan.revoke_stored_session(record.record_id, wallet=LocalWallet(KEY))
+        assert (revoked.state, revoked.problem) == ("revoked", "")
         with pytest.raises(RecordConflictError, match="not in the store"):
             await dan.revoke_stored_session("0x" + "00" * 32, wallet=LocalWallet(KEY))
     assert session.eph_id not in devnet.nodes[0].ephemeral_key_ids(session.mpc_key_id)
+
+
+async def test_a_revocation_is_repeated_until_every_node_has_confirmed(devnet: Devnet) -> None:
+    """The record says which node has not, in the store as well, and nothing more when it has."""
+    store = MemorySessionStore()
+    async with client(devnet, store, timeouts=QUICK) as dan:
+        session = await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
+        (record,) = [record async for record in store.find()]
+        away = devnet.nodes[2]
+        await away.stop()
+        partly = await dan.revoke_stored_session(record.record_id, wallet=LocalWallet(KEY))
+        assert partly.state == "revoked"
+        assert partly.problem.startswith("not confirmed by every node: ")
+        assert away.operator in partly.problem
+        assert await store.get(record.record_id) == partly
+        await away.start()
+        assert session.eph_id in away.ephemeral_key_ids(session.mpc_key_id)
+        whole = await dan.revoke_stored_session(record.record_id, wallet=LocalWallet(KEY))
+        assert (whole.state, whole.problem) == ("revoked", "")
+        assert session.eph_id not in away.ephemeral_key_ids(session.mpc_key_id)
+
+
+async def test_nodes_of_the_pool_without_a_share_need_not_confirm_a_revocation() -> None:
+    """All n have confirmed, whatever the spare node says."""
+    async with Devnet(2, 4) as net:
+        store = MemorySessionStore()
+        async with client(net, store, timeouts=QUICK) as dan:
+            session = await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
+            (record,) = [record async for record in store.find()]
+            (spare,) = [node for node in net.nodes if not node.ephemeral_key_ids(session.mpc_key_id)]
+            await spare.stop()
+            revoked = await dan.revoke_stored_session(record.record_id, wallet=LocalWallet(KEY))
+    assert (revoked.state, revoked.problem) == ("revoked", "")
+
+
+async def test_rotating_keeps_record_and_address_and_leaves_the_old_key_to_be_revoked(devnet: Devnet) -> None:
+    """The new ephemeral key signs; the old one does until its record is revoked."""
+    store, owner = MemorySessionStore(), LocalWallet(KEY)
+    async with client(devnet, store) as dan:
+        before = await dan.generate_session_key(wallet=owner, chain_id=1, duration=60, reference="agent")
+        (record,) = [record async for record in store.find()]
+        rotated = await dan.rotate_stored_session(record.record_id, wallet=owner, duration=600)
+        assert (rotated.record_id, rotated.reference, rotated.state) == (record.record_id, "agent", "active")
+        assert await store.get(record.record_id) == rotated
+        session = rotated.session
+        assert session is not None
+        assert rotated.expires_at == session.expires_at > before.expires_at + 500
+        assert session.session_key_eoa == before.session_key_eoa
+        assert session.hex_eph_sk_without_0x != before.hex_eph_sk_without_0x
+        (old,) = [one async for one in store.find() if one.record_id != record.record_id]
+        assert (old.session, old.expires_at, old.reference) == (before, before.expires_at, None)
+        await dan.sign_message("by the old one", before)
+        await dan.revoke_stored_session(old.record_id, wallet=owner)
+        await dan.sign_message("by the new one", session)
+        with pytest.raises(EphemeralKeyRefusedError):
+            await dan.sign_message("by the old one", before)
+        await dan.revoke_stored_session(record.record_id, wallet=owner)
+        with pytest.raises(RecordConflictError, match="is revoked, not active or expired"):
+            await dan.rotate_stored_session(record.record_id, wallet=owner)
+
+
+async def test_one_record_is_recovered_alone(devnet: Devnet) -> None:
+    """The others stay as they are."""
+    store = MemorySessionStore()
+    async with client(devnet, store) as dan:
+        await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
+        crashed = await as_after_a_crash(store)
+        other = pending()
+        await store.save(other)
+        report = await dan.recover(record_id=crashed.record_id)
+    assert [one.record_id for one in report.of("finished")] == [crashed.record_id]
+    assert (await store.get(other.record_id)).state == "pending"
 
 
 _MAKES_KEYS = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,6 +39,42 @@ async def serving(name: str) -> AsyncIterator[str]:
         _, stderr = await asyncio.wait_for(process.communicate(), 30)
     assert stderr == b""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["in_a_web_server.py", "callback_wallet.py", "passkey_page/server.py"])
+@pytest.mark.parametrize("port", ["soon", "70000", "taken"])
+async def test_a_wrong_port_is_a_line(name: str, port: str) -> None:
+    """Not a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = await start(name, str(taken.getsockname()[1]) if port == "taken" else port)
+        stdout, stderr = await asyncio.wait_for(process.communicate(), 40)
+    assert (bool(process.returncode), stdout) == (True, b"")
+    assert b"error: " in stderr
+    assert b"Traceback" not in stderr
+
+
+async def test_a_missing_extra_is_a_line() -> None:
+    """With the command that installs it."""
+    code = "import sys, runpy; sys.modules['eth_account'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(EXAMPLES / "sign.py"), stdout=pipe, stderr=pipe
+    )
+    _, stderr = await asyncio.wait_for(process.communicate(), 40)
+    assert process.returncode == 1
+    (line,) = stderr.decode().splitlines()
+    assert 'pip install "dan-async[eth-account]"' in line
+
+
+@pytest.mark.parametrize("first", ["nonsense", "[]", "{}", '{"owner": 5}'])
+async def test_a_stranger_at_the_callback_wallet_is_told_what_is_expected(first: str) -> None:
+    """And the server stays up, without a traceback."""
+    async with serving("callback_wallet.py") as url, aiohttp.ClientSession() as http:
+        async with http.ws_connect(url + "session") as stranger:
+            await stranger.send_str(first)
+            assert "error" in await stranger.receive_json()
+        async with http.get(url) as page:
+            assert page.status == 200
 
 
 def test_every_example_is_tested() -> None:
@@ -97,6 +134,7 @@ async def test_in_a_web_server() -> None:
         assert status == 400
         assert "duration" in str(body["error"])
         assert (await post("soon"))[0] == 400
+        assert (await post("9" * 5000))[0] == 400
 
 
 async def test_callback_wallet_signs_in_the_browser() -> None:

@@ -35,6 +35,7 @@ from dan_async.errors import (
     DeadlineExceededError,
     NodeError,
     QuorumError,
+    SessionFailedError,
     SessionPendingError,
     StoreError,
 )
@@ -53,8 +54,15 @@ T = TypeVar("T")
 CALL_S = 10.0
 OVERRUN_S = 1.0
 
-#: Ways to fail that are right while all this goes on.
-HONEST_FAILURES = (QuorumError, DeadlineExceededError, NodeError, SessionPendingError, StoreError)
+#: Ways to fail that are right while all this goes on; a row that failed in one run is reported as failed by the other.
+HONEST_FAILURES = (
+    QuorumError,
+    DeadlineExceededError,
+    NodeError,
+    SessionFailedError,
+    SessionPendingError,
+    StoreError,
+)
 
 TIMEOUTS = Timeouts(total_s=CALL_S, attempt_s=4.0, connect_s=2.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dan_async import DanClient
@@ -68,6 +68,8 @@ def test_as_many_liars_as_may_be_stop_nothing(kind, size, by_turns):
         assert tries <= max(16, most_tries(*size))
 
 
+# Three sets are late together, and then one of them hangs in its next step.
+@example(size=(7, 13), seed=7733, by_turns=False, change=False)
 @settings(max_examples=40, deadline=None)
 @given(size=st.sampled_from(SIZES), seed=st.integers(0, 2**32), by_turns=st.booleans(), change=st.booleans())
 def test_any_mixture_of_liars_stops_nothing(size, seed, by_turns, change):

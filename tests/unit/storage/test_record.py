@@ -78,6 +78,7 @@ ALLOWED = {
     ("active", "active"),
     ("active", "revoked"),
     ("active", "expired"),
+    ("revoked", "revoked"),
     ("expired", "pending"),
     ("expired", "active"),
 }
