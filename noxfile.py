@@ -1,5 +1,5 @@
 """
-Sessions: lint, typing, tests, tests_min, tally, package, matrix, interop, signatures, docs, batch, bench, soak, fuzz.
+Sessions: lint, typing, tests, tests_min, tally, package, matrix, interop, signatures, docs, batch, bench, soak, chaos, fuzz.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -191,6 +191,13 @@ def soak(session: nox.Session) -> None:
     """Ten minutes in a network where something is always going wrong; shorter: nox -s soak -- --seconds 60 --seed 7."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Ten minutes of two batch runs over a PostgreSQL that fails, and nodes that do; needs PostgreSQL's server programs."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.soak", "--batches", *session.posargs)
 
 
 @nox.session

@@ -256,6 +256,11 @@ class TransportOptions:
         headers: Extra request headers, for example an API key. Never shown in logs or errors.
         max_message_bytes: Longest message accepted from a peer.
         trust_env: Whether proxies are taken from the environment.
+        heartbeat_s: Seconds without a message, more than 0, after which a node is pinged over its WebSocket, so that a
+            connection that went dead unnoticed is found before it is needed; None for never. Gateways have a connection for
+            each operation, and neither this nor *pong_s* applies.
+        pong_s: Seconds, more than 0, that a pinged node may take to send any whole message (a pong, as a rule), before its
+            connection is given up and the requests on it fail. A node that owes a reply is pinged after a third of this.
 
     Raises:
         InvalidFieldError: A value is wrong.
@@ -269,6 +274,8 @@ class TransportOptions:
         default=1024 * 1024, validator=required(check_int, least=1, most=_LARGEST_MESSAGE)
     )
     trust_env: bool = field(default=False, validator=required(check_bool))
+    heartbeat_s: float | None = field(default=10.0, validator=optional(check_seconds))
+    pong_s: float = field(default=3.0, validator=required(check_seconds))
 
     def __attrs_post_init__(self) -> None:
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):

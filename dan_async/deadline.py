@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from dan_async.errors import ConfigurationError, DanError, DeadlineExceededError
@@ -104,6 +105,31 @@ class Deadline:
         )
 
 
+#: Turns of the event loop in which it reads what the system holds, and what came reaches whoever waits for it.
+_TURNS = 10
+
+
+async def read_on(is_enough: Callable[[], bool], *, depth: int = 1) -> None:
+    """
+    Let the event loop read what has come, before it is judged that nothing came in time; *depth* counts waits in waits.
+
+    When a process runs on after it was suspended, all its timers are due at once, before any socket is looked at.
+    """
+    for _ in range(depth * _TURNS):
+        if is_enough():
+            return
+        await asyncio.sleep(0)
+
+
+def after_reading(judge: Callable[..., object], *args: Any, turns: int = _TURNS) -> None:
+    """Call a timer's function when the event loop has read what has come; see ``read_on``."""
+    loop = asyncio.get_running_loop()
+    if turns:
+        loop.call_soon(partial(after_reading, judge, *args, turns=turns - 1))
+    else:
+        judge(*args)
+
+
 class OneLoop:
     """Refuses the use of *owner* on another event loop than the one that it was first used on."""
 
@@ -114,8 +140,11 @@ class OneLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def check(self) -> None:
-        """Raise a ConfigurationError if this is another loop."""
-        loop = asyncio.get_running_loop()
+        """Raise a ConfigurationError if this is another loop; without one nothing is in use."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
@@ -157,7 +186,7 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
         async with asyncio.timeout(timeout_s):
             await event.wait()
     except TimeoutError:
-        pass
+        await read_on(event.is_set)
     return event.is_set()
 
 

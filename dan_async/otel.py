@@ -6,15 +6,17 @@ Imported by its full path only. It needs opentelemetry-api, and an SDK of yours 
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dan_async._values import check_bool
 from dan_async._version import __version__
 from dan_async.errors import require_extra
 from dan_async.events import (
     AttemptAbandoned,
     AttemptFailed,
-    AttemptStarted,
     AttemptSucceeded,
     Event,
     NodeDown,
@@ -40,8 +42,10 @@ _SCOPE = "dan_async"
 #: Bounds of the histograms' buckets, in seconds: from a round trip on the same machine to a person at a wallet.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
-#: An attempt's request, node, method and number; of a wallet's turn the request alone.
-_ChildKey = tuple[RequestId | None, str, str, int] | tuple[RequestId | None]
+#: Measurements that may wait for the end of an operation.
+_MOST_LATER = 64
+
+_OUTCOMES = {AttemptSucceeded: "answered", AttemptFailed: "failed", AttemptAbandoned: "abandoned"}
 
 
 class OpenTelemetryObserver:
@@ -49,13 +53,18 @@ class OpenTelemetryObserver:
     Turns events into spans and metrics: ``DanClient(network, on_event=OpenTelemetryObserver())``.
 
     One span for each operation, a child of whatever span is current where the client is called, with children for the
-    attempts at the nodes and for the wallet's turn. One object serves any number of clients and networks on one event loop.
+    wallet's turn and for attempts at the nodes: as a rule only for those that failed, were abandoned, or followed a failed
+    one. Measurements are written when an operation ends, an attempt fails or a person is asked. One object serves any number
+    of clients and networks on one event loop.
 
     Args:
         tracer_provider: Where spans go; the global provider if None.
         meter_provider: Where metrics go; the global provider if None.
+        all_attempts: Whether attempts that succeed at once, and wallets that sign at once, have spans and durations as well.
+            That costs up to a third of a key generation's own work.
 
     Raises:
+        InvalidFieldError: *all_attempts* is not a bool.
         MissingExtraError: opentelemetry-api is not installed.
     """
 
@@ -63,7 +72,10 @@ class OpenTelemetryObserver:
         self,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        *,
+        all_attempts: bool = False,
     ) -> None:
+        self._all_attempts = check_bool("all_attempts", all_attempts)
         purpose = "OpenTelemetryObserver"
         self._trace: Any = require_extra("opentelemetry.trace", extra="otel", purpose=purpose)
         metrics: Any = require_extra("opentelemetry.metrics", extra="otel", purpose=purpose)
@@ -96,14 +108,21 @@ class OpenTelemetryObserver:
         self._nodes_down = meter.create_up_down_counter(
             "dan.client.nodes.down", unit="{node}", description="Nodes that are down: 1 or 0 for each"
         )
-        self._spans: dict[RequestId | None, tuple[Span, Any]] = {}
+        #: Of each operation under way the span, its context, and what puts the caller's context back.
+        self._spans: dict[RequestId | None, tuple[Span, Any, Any]] = {}
+        self._own_spans: set[Span] = set()
         self._first_ids: dict[RequestId, RequestId] = {}  # by the ids of restarts
-        self._children: dict[_ChildKey, list[Span]] = {}
+        self._prompts: dict[RequestId | None, bool] = {}  # of wallets under way: whether a person is asked
+        #: Measurements that wait for something to end: together they cost half of what they cost apart, and an operation
+        #: that began and ended is no change of those under way.
+        self._later: list[tuple[Callable[..., None], float, dict[str, Any]]] = []
+        self._change: Counter[tuple[str, str]] = Counter()
+        #: Of each operation under way the winning verdict, for its span.
+        self._won: dict[RequestId | None, dict[str, Any]] = {}
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             OperationStarted: self._on_operation_started,
             OperationFinished: self._on_operation_finished,
             OperationRestarted: self._on_operation_restarted,
-            AttemptStarted: self._on_attempt_started,
             AttemptSucceeded: self._on_attempt_ended,
             AttemptFailed: self._on_attempt_ended,
             AttemptAbandoned: self._on_attempt_ended,
@@ -121,32 +140,50 @@ class OpenTelemetryObserver:
         if handler is not None:
             handler(event)
 
+    def _write(self) -> None:
+        measured, self._later = self._later, []
+        for write, value, labels in measured:
+            write(value, labels)
+        changed, self._change = self._change, Counter()
+        for (operation, network), change in changed.items():
+            if change:
+                self._active.add(change, {"dan.operation": operation, "dan.network": network})
+
     # --- operations ---------------------------------------------------------------------------------------------------
 
     def _on_operation_started(self, event: OperationStarted) -> None:
         labels = {"dan.operation": event.operation, "dan.network": event.network}
-        self._active.add(1, labels)
+        self._change[event.operation, event.network] += 1
         if event.request_id is not None:
             span = self._tracer.start_span(
                 f"dan {event.operation}", attributes=labels | {"dan.request_id": event.request_id}
             )
             # Both events come in the task that runs the operation. In between this span is the current one, also for spans
             # that the wallet and the transport make themselves.
-            token = self._context.attach(self._trace.set_span_in_context(span))
-            self._spans[event.request_id] = (span, token)
+            context = self._trace.set_span_in_context(span)
+            self._spans[event.request_id] = (span, context, self._context.attach(context))
+            self._own_spans.add(span)
 
     def _on_operation_finished(self, event: OperationFinished) -> None:
         labels = {"dan.operation": event.operation, "dan.network": event.network}
-        self._active.add(-1, labels)
-        self._operation_s.record(event.elapsed_s, labels | _error(event.error))
+        self._change[event.operation, event.network] -= 1
+        self._later.append((self._operation_s.record, event.elapsed_s, labels | _error(event.error)))
+        self._write()
         if event.request_id is None:
             return
         for new_id in [new for new, first in self._first_ids.items() if first == event.request_id]:
             del self._first_ids[new_id]
-        span, token = self._spans.pop(event.request_id, (None, None))
+        span, _, token = self._spans.pop(event.request_id, (None, None, None))
         if span is not None:
+            self._own_spans.discard(span)
             self._context.detach(token)
-            self._end(span, event.error, _known({"dan.code": event.code, "dan.phase": event.phase}))
+            more = self._won.pop(event.request_id, {})
+            if event.error is not None:
+                more |= {"dan.code": event.code, "dan.phase": event.phase} | _error(event.error)
+                self._fail(span, event.error)
+            if more:
+                span.set_attributes(_known(more))
+            span.end()
 
     def _on_operation_restarted(self, event: OperationRestarted) -> None:
         self._restarts.add(1)
@@ -160,35 +197,41 @@ class OpenTelemetryObserver:
 
     def _on_verdict(self, event: Verdict) -> None:
         won = "won" if event.is_won else "lost"
-        self._verdicts.add(1, {"dan.operation": event.operation, "dan.verdict": won})
+        self._later.append((self._verdicts.add, 1, {"dan.operation": event.operation, "dan.verdict": won}))
         attributes = {
             "dan.verdict": won,
             "dan.agreed": event.agreed,
             "dan.threshold": event.threshold,
             "dan.parties": event.parties,
-            "dan.failed": event.failed,
+            "dan.failed": event.failed or None,
             "dan.key_id": event.key_id,
         }
-        self._note(event, "verdict", _known(attributes))
+        first = self._first_id(event.request_id)
+        if not event.is_won:
+            self._note(event, "verdict", _known(attributes))
+        elif first in self._spans:
+            self._won[first] = attributes
 
     # --- attempts -----------------------------------------------------------------------------------------------------
 
-    def _on_attempt_started(self, event: AttemptStarted) -> None:
-        attributes = {
+    def _on_attempt_ended(self, event: AttemptSucceeded | AttemptFailed | AttemptAbandoned) -> None:
+        if type(event) is AttemptSucceeded and event.attempt == 1 and not self._all_attempts:
+            return
+        labels = {
             "rpc.method": event.method,
             "dan.node": event.node,
-            "dan.attempt": event.attempt,
-            "dan.request_id": event.request_id,
+            "dan.outcome": _OUTCOMES[type(event)],
         }
-        self._begin_child(_key(event), event, event.method, _known(attributes), is_client=True)
-
-    def _on_attempt_ended(self, event: AttemptSucceeded | AttemptFailed | AttemptAbandoned) -> None:
-        outcome = {AttemptSucceeded: "answered", AttemptFailed: "failed"}.get(type(event), "abandoned")
-        error = getattr(event, "error", None)
-        labels = {"rpc.method": event.method, "dan.node": event.node, "dan.outcome": outcome} | _error(error)
-        self._attempt_s.record(event.elapsed_s, labels)
-        more = {"dan.code": getattr(event, "code", None), "dan.phase": getattr(event, "phase", None)}
-        self._end_child(_key(event), error, _known(more) | {"dan.outcome": outcome})
+        attributes: dict[str, Any] = {"dan.attempt": event.attempt, "dan.request_id": event.request_id}
+        error = None
+        if isinstance(event, AttemptFailed):
+            error = labels["error.type"] = event.error
+            attributes |= {"dan.code": event.code, "dan.phase": event.phase}
+        self._later.append((self._attempt_s.record, event.elapsed_s, labels))
+        kind = self._trace.SpanKind.CLIENT
+        self._add_span(event.method, event, labels | _known(attributes), error, kind)
+        if error is not None or not self._spans or len(self._later) >= _MOST_LATER:
+            self._write()
 
     def _on_retry(self, event: RetryScheduled) -> None:
         labels = {"rpc.method": event.method, "dan.node": event.node} | _error(event.error)
@@ -202,63 +245,53 @@ class OpenTelemetryObserver:
         self._nodes_down.add(1 if isinstance(event, NodeDown) else -1, {"dan.node": event.node})
 
     def _on_wallet_asked(self, event: WalletAsked) -> None:
-        attributes = {"dan.interactive": event.is_interactive}
-        self._begin_child((event.request_id,), event, "dan wallet", attributes)
+        self._prompts[event.request_id] = event.is_interactive
+        if event.is_interactive:
+            self._write()  # this may take a while
 
     def _on_wallet_answered(self, event: WalletAnswered) -> None:
-        self._wallet_s.record(event.elapsed_s, _error(event.error))
-        self._end_child((event.request_id,), event.error, {})
+        is_interactive = self._prompts.pop(event.request_id, None)
+        if not (is_interactive or event.error or self._all_attempts or event.elapsed_s >= _BUCKETS[0]):
+            return  # a key in this process: nobody was waited for
+        labels = _error(event.error)
+        self._later.append((self._wallet_s.record, event.elapsed_s, labels))
+        attributes = labels | _known({"dan.interactive": is_interactive})
+        self._add_span("dan wallet", event, attributes, event.error, self._trace.SpanKind.INTERNAL)
 
     # --- spans --------------------------------------------------------------------------------------------------------
 
     def _first_id(self, request_id: RequestId | None) -> RequestId | None:
         return None if request_id is None else self._first_ids.get(request_id, request_id)
 
-    def _parent(self, event: Event) -> Span | None:
-        first = self._first_id(event.request_id)
-        if first in self._spans:
-            return self._spans[first][0]
-        # Signing has requests of its own for each set of nodes: the operation is the one that they are made in.
-        current = self._trace.get_current_span()
-        return current if any(current is span for span, _ in self._spans.values()) else None
-
-    def _begin_child(
-        self, key: _ChildKey, event: Event, name: str, attributes: dict[str, Any], *, is_client: bool = False
+    def _add_span(
+        self,
+        name: str,
+        event: AttemptSucceeded | AttemptFailed | AttemptAbandoned | WalletAnswered,
+        attributes: dict[str, Any],
+        error: str | None,
+        kind: Any,
     ) -> None:
-        parent = self._parent(event)
-        kinds = self._trace.SpanKind
+        """Make a child of the operation's span in one go, when it is over; that costs half of two steps."""
+        # Signing has requests of its own for each set of nodes: the operation, if any, is in the current context then.
+        _, context, _ = self._spans.get(self._first_id(event.request_id), (None, None, None))
+        end = time.time_ns()
         span = self._tracer.start_span(
-            name,
-            # Without an operation around it, the span that is current where the client was called is its parent.
-            context=None if parent is None else self._trace.set_span_in_context(parent),
-            kind=kinds.CLIENT if is_client else kinds.INTERNAL,
-            attributes=attributes,
+            name, context, kind, attributes, start_time=end - int(event.elapsed_s * 1e9)
         )
-        self._children.setdefault(key, []).append(span)
-
-    def _end_child(self, key: _ChildKey, error: str | None, attributes: dict[str, Any]) -> None:
-        """End one span; attempts that belong to no request can have the same key, and are then alike."""
-        waiting = self._children.get(key)
-        if not waiting:
-            return
-        self._end(waiting.pop(), error, attributes)
-        if not waiting:
-            del self._children[key]
+        if error is not None:
+            self._fail(span, error)
+        span.end(end)
 
     def _note(self, event: Event, name: str, attributes: dict[str, Any]) -> None:
-        span = self._parent(event)
+        span, _, _ = self._spans.get(self._first_id(event.request_id), (None, None, None))
+        if span is None:
+            current = self._trace.get_current_span()
+            span = current if current in self._own_spans else None
         if span is not None:
             span.add_event(name, attributes)
 
-    def _end(self, span: Span, error: str | None, attributes: dict[str, Any]) -> None:
-        span.set_attributes(attributes | _error(error))
-        if error is not None:
-            span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, error))
-        span.end()
-
-
-def _key(event: AttemptStarted | AttemptSucceeded | AttemptFailed | AttemptAbandoned) -> _ChildKey:
-    return (event.request_id, event.node, event.method, event.attempt)
+    def _fail(self, span: Span, error: str) -> None:
+        span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, error))
 
 
 def _error(name: str | None) -> dict[str, Any]:

@@ -326,6 +326,7 @@ class CuttableProxy:
         self._may_flow.set()
         self._byte_interval_s: float | None = None
         self._cut_after: int | None = None
+        self._silenced = 0
         self.refuses = False
         self.port = 0
         self.accepted = 0
@@ -365,6 +366,10 @@ class CuttableProxy:
         """Stop forwarding, in both directions; connections stay open."""
         self._may_flow.clear()
 
+    def silence(self) -> None:
+        """Lose all that is sent over the connections that there are, in both directions; new ones work."""
+        self._silenced = self.accepted
+
     def resume(self) -> None:
         """Forward again, at full speed."""
         self._byte_interval_s = None
@@ -399,11 +404,12 @@ class CuttableProxy:
             writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = self.accepted
         server_reader, server_writer = await asyncio.open_connection(*self._target)
         self._writers.add(server_writer)
         pumps = [
-            asyncio.create_task(self._pump(reader, server_writer, is_to_client=False)),
-            asyncio.create_task(self._pump(server_reader, writer, is_to_client=True)),
+            asyncio.create_task(self._pump(reader, server_writer, number, is_to_client=False)),
+            asyncio.create_task(self._pump(server_reader, writer, number, is_to_client=True)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -420,9 +426,11 @@ class CuttableProxy:
             server_writer.transport.abort()
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_to_client: bool
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, *, is_to_client: bool
     ) -> None:
         while data := await reader.read(65536):
+            if number <= self._silenced:
+                continue
             is_slow = is_to_client and self._byte_interval_s is not None
             pieces = [data[i : i + 1] for i in range(len(data))] if is_slow else [data]
             for piece in pieces:

@@ -69,6 +69,21 @@ def running_cluster() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def restart_cluster(url: str) -> None:
+    """Have a cluster of ``running_cluster`` drop everything that is under way, as in a crash, and come back. Blocks."""
+    folder, server = Path(url.partition("?host=")[2]), find_binary("pg_ctl")
+    assert server is not None
+    subprocess.run(
+        (server, "-D", str(folder / "data"), "-l", str(folder / "log"), "-m", "immediate", "-w", "restart"),
+        check=True,
+        user=server_user(),
+        cwd=folder,
+        timeout=50,
+        stdout=subprocess.DEVNULL,
+        env={},
+    )
+
+
 class FaultProxy:
     """
     A proxy before a server's Unix socket that loses answers on command. Use as an async context manager.
@@ -110,7 +125,7 @@ class FaultProxy:
     def silence(self) -> None:
         """Let nothing through to the client any more over the connections that there are; new ones work."""
         self._is_silent = True
-        self._silenced = {id(pair) for pair in self._ends}
+        self._silenced = set(self._ends)
 
     def refuse(self) -> None:
         """Let nothing through over new connections either."""
@@ -122,7 +137,11 @@ class FaultProxy:
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        server_reader, server_writer = await asyncio.open_unix_connection(self._target)
+        try:
+            server_reader, server_writer = await asyncio.open_unix_connection(self._target)
+        except OSError:  # it is being restarted
+            writer.transport.abort()
+            return
         pair = (writer, server_writer)
         self._ends.append(pair)
         loses = asyncio.Event()
@@ -139,7 +158,7 @@ class FaultProxy:
                 if loses.is_set():
                     writer.transport.abort()
                     return
-                if self._is_silent and (self._refuses or id(pair) in self._silenced):
+                if self._is_silent and (self._refuses or pair in self._silenced):
                     continue
                 writer.write(data)
 
@@ -151,3 +170,5 @@ class FaultProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
         for end in pair:
             end.transport.abort()
+        self._tasks -= tasks
+        self._ends.remove(pair)

@@ -1,9 +1,9 @@
 """
 Where a node keeps what must survive a restart: key shares and finished requests, and apart from these, its bans.
 
-A record is a name and some bytes. On disk each is one file of mode 0600: AES-256-GCM under a key derived from the node's
-identity, with the record's own name as associated data, so that files cannot be swapped. A file is written beside the
-old one, flushed, and put in its place, so that a crash leaves the old record or the new one, never half of either.
+A record is a name and some bytes. On disk all are rows of one SQLite file of mode 0600, each AES-256-GCM under a key derived
+from the node's identity, with the record's own name as associated data, so that rows cannot be swapped. A record is flushed
+before ``put`` returns; a crash leaves the old one or the new one, never half of either.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Self, TypeAlias
 
@@ -30,7 +33,6 @@ except ImportError:  # Windows: nothing keeps two nodes apart there
 _MAGIC = b"dan-devnet record 1\n"
 _NONCE_LENGTH = 12
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,80}\Z")
-_SUFFIX = ".record"
 
 
 class ShareStoreError(DanError):
@@ -96,51 +98,76 @@ class MemoryShareStore:
 
 
 class DiskShareStore:
-    """Keeps records as files, encrypted under a 32-byte key, in a folder that only one process may use."""
+    """Keeps records encrypted under a 32-byte key, in a folder that only one process may use; from any thread."""
 
     def __init__(self, folder: Path, key: bytes) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._cipher = AESGCM(key)
         self._lock: int | None = _lock(folder)
-        for leftover in folder.glob("*.new"):  # a crash between writing and replacing
-            leftover.unlink()
+        self._turn = threading.Lock()
+        file = folder / "records.db"
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite makes the files beside it alike
+        self._rows = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        try:
+            with self._using() as rows:
+                # Exclusive, so that no memory is shared with others; FULL, so that a commit outlives a power cut.
+                for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+                    rows.execute(f"PRAGMA {setting}")
+                rows.execute(
+                    "CREATE TABLE IF NOT EXISTS records (name TEXT PRIMARY KEY, sealed BLOB NOT NULL)"
+                )
+                for old in folder.glob("*.record"):  # each was a file once, with the same content
+                    rows.execute("INSERT OR IGNORE INTO records VALUES (?, ?)", (old.stem, old.read_bytes()))
+                    old.unlink()
+            _flush_folder(folder)
+        except BaseException:
+            self.close()
+            raise
 
     def put(self, name: str, data: bytes) -> None:
         """Encrypt a record and write it durably."""
-        target = self._path(name)
         nonce = secrets.token_bytes(_NONCE_LENGTH)
-        sealed = _MAGIC + nonce + self._cipher.encrypt(nonce, data, _MAGIC + name.encode())
-        replace_file(target, sealed)
+        sealed = _MAGIC + nonce + self._cipher.encrypt(nonce, data, _MAGIC + _checked(name).encode())
+        with self._using() as rows:
+            rows.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (name, sealed))
 
     def get(self, name: str) -> bytes | None:
         """Read and decrypt a record; one that was changed, or belongs to another name or node, is an error."""
-        try:
-            sealed = self._path(name).read_bytes()
-        except FileNotFoundError:
+        with self._using() as rows:
+            found = rows.execute("SELECT sealed FROM records WHERE name = ?", (_checked(name),)).fetchone()
+        if found is None:
             return None
-        head = len(_MAGIC) + _NONCE_LENGTH
+        sealed, head = found[0], len(_MAGIC) + _NONCE_LENGTH
         try:
-            if not sealed.startswith(_MAGIC) or len(sealed) < head:
+            if not isinstance(sealed, bytes) or not sealed.startswith(_MAGIC) or len(sealed) < head:
                 raise InvalidTag
             return self._cipher.decrypt(sealed[len(_MAGIC) : head], sealed[head:], _MAGIC + name.encode())
         except InvalidTag:
             raise ShareStoreError(
                 f"the record {name} cannot be decrypted",
-                hint="It was changed, or belongs to another node; restore it from a backup or remove the file",
+                hint="It was changed, or belongs to another node; restore records.db from a backup",
             ) from None
 
     def names(self) -> list[str]:
-        return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
+        with self._using() as rows:
+            return [name for (name,) in rows.execute("SELECT name FROM records ORDER BY name")]
 
     def close(self) -> None:
         """Let go of the folder. May be called twice."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        with self._turn:
+            self._rows.close()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{_checked(name)}{_SUFFIX}"
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._turn:
+                yield self._rows
+        except sqlite3.Error as error:
+            raise ShareStoreError(f"the records in {self._folder} cannot be used: {error}") from error
 
 
 #: Keeps records, and replaces one of the same name. Its methods may block: call them off the event loop.

@@ -15,7 +15,7 @@ import aiohttp
 from dan_async._values import check_instance, setting
 from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline
+from dan_async.deadline import Deadline, OneLoop
 from dan_async.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -150,6 +150,7 @@ class GatewayNetwork:
         #: secp256k1 where the revision is known to take it; ed25519, which all take, otherwise.
         self.default_eph_alg: KeyAlgorithm = "secp256k1" if given is REVISION_1 else "ed25519"
         timeouts = setting("timeouts", timeouts, Timeouts)
+        self._loop = OneLoop("network")
         self._gateway = Gateway(
             connector=SocketOpener(
                 check_gateway_url("url", url, api_version),
@@ -219,6 +220,7 @@ class GatewayNetwork:
     def _refuse_if_closed(self) -> None:
         if self._gateway.connector.is_closed:
             raise ClientClosedError("the network was closed", hint="Make a new GatewayNetwork")
+        self._loop.check()
 
     def _check_claim(self, claim: EphemeralClaim) -> None:
         known = self._gateway.revision.known
@@ -425,6 +427,7 @@ class GatewayNetwork:
         Returns:
             One entry, for the gateway. That it is down is reported, never raised.
         """
+        self._loop.check()
         connector = self._gateway.connector
         started = time.monotonic()
         try:
@@ -442,6 +445,8 @@ class GatewayNetwork:
 
     async def aclose(self) -> None:
         """Break every connection; operations under way fail. May be called twice."""
+        if not self._gateway.connector.is_closed:
+            self._loop.check()
         await self._gateway.connector.aclose()
 
 

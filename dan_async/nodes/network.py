@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from attrs import define
+from attrs import define, field
 
 from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_seconds, setting
 from dan_async.config import MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline
+from dan_async.deadline import Deadline, OneLoop
 from dan_async.errors import (
     TIME_CODES,
     ClientClosedError,
@@ -69,11 +69,13 @@ class NodePool:
     signer: NodeSigner
     clock: NetworkClock
     is_closed: bool = False
+    loop: OneLoop = field(factory=partial(OneLoop, "network"))
 
     def refuse_if_closed(self) -> None:
-        """Raise a ClientClosedError if the network was closed."""
+        """Raise a ClientClosedError if the network was closed, and a ConfigurationError on another event loop."""
         if self.is_closed:
             raise ClientClosedError("the network was closed", hint="Make a new NodeNetwork")
+        self.loop.check()
 
     @contextmanager
     def operation(self, request_id: RequestId, name: str) -> Iterator[None]:
@@ -322,6 +324,7 @@ class NodeNetwork:
         Args:
             timeout_s: Seconds to wait for the slowest; one attempt's time if None.
         """
+        self.pool.loop.check()
         limit = self.pool.timeouts.attempt_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
         return NetworkHealth(
             nodes=tuple(await asyncio.gather(*(self._look_at(node, limit) for node in self.pool.nodes)))
@@ -354,6 +357,8 @@ class NodeNetwork:
 
     async def aclose(self) -> None:
         """Close every connection. May be called twice."""
+        if not self.pool.is_closed:
+            self.pool.loop.check()
         self.pool.is_closed = True
         await self.pool.signer.aclose()
         await asyncio.gather(*(node.aclose() for node in self.pool.nodes))

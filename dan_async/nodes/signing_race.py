@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from attrs import define, field, frozen
 
 from dan_async.config import MAX_PARTIES
-from dan_async.deadline import Deadline, cancel_and_wait
+from dan_async.deadline import Deadline, cancel_and_wait, read_on
 from dan_async.errors import (
     ClientClosedError,
     DanError,
@@ -197,6 +197,9 @@ class SignerRace(Generic[T]):
                 done, _ = await asyncio.wait(
                     running, timeout=self._patience(running), return_when=asyncio.FIRST_COMPLETED
                 )
+                if not done:
+                    await read_on(lambda: any(task.done() for task in running), depth=3)
+                    done = {task for task in running if task.done()}
                 for task in done:
                     run = running.pop(task)
                     try:

@@ -26,6 +26,7 @@ from typing import Any
 import aiohttp
 
 from dan_async.config import TransportOptions
+from dan_async.deadline import after_reading
 from dan_async.errors import ClientClosedError, ConnectError, DanError, RequestTimeoutError
 from dan_async.retry import HTTP_STATUSES
 
@@ -279,7 +280,7 @@ class InFlight:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self._limits: set[asyncio.Timeout] = set()
+        self._limits: dict[asyncio.Timeout, asyncio.TimerHandle | None] = {}
         self._all_ended = asyncio.Event()
         self._all_ended.set()
         self.is_closed = False
@@ -291,14 +292,22 @@ class InFlight:
         """Return the time limit of a call that begins: to be entered at once, and handed to ``end`` in any case."""
         if self.is_closed:
             raise self.closed_error()
-        limit = asyncio.timeout(timeout_s)
-        self._limits.add(limit)
+        limit = asyncio.timeout(None)
+        timer = None
+        if timeout_s is not None:
+            timer = asyncio.get_running_loop().call_later(timeout_s, after_reading, self._end, limit)
+        self._limits[limit] = timer
         self._all_ended.clear()
         return limit
 
+    def _end(self, limit: asyncio.Timeout) -> None:
+        if limit in self._limits and not limit.expired():
+            limit.reschedule(asyncio.get_running_loop().time())
+
     def end(self, limit: asyncio.Timeout) -> None:
         """Take note that a call has ended."""
-        self._limits.discard(limit)
+        if (timer := self._limits.pop(limit)) is not None:
+            timer.cancel()
         if not self._limits:
             self._all_ended.set()
 
@@ -328,6 +337,5 @@ class InFlight:
         """End every call and wait until it has ended."""
         self.is_closed = True
         for limit in self._limits:
-            if not limit.expired():
-                limit.reschedule(asyncio.get_running_loop().time())
+            self._end(limit)
         await self._all_ended.wait()

@@ -22,7 +22,7 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType
 
 from dan_async.config import TransportOptions, check_url, redact_url
-from dan_async.deadline import cancel_and_wait
+from dan_async.deadline import after_reading, cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
     ConnectError,
@@ -229,9 +229,12 @@ class Socket:
         self._make_way(MOST_UNREAD // 4)
         self._opened_at = self._loop.time()
         self._control_frames = 0
-        self._is_heard = False
-        self._silent = 0
+        #: Whole messages that have come: the signs of life.
+        self.heard = 0
+        self._heard_before = self._silent = 0
         self._pinging: asyncio.TimerHandle | None = None
+        self._probe: asyncio.TimerHandle | None = None
+        self._receiving = 0
         self._begun: Started[str | DanError] | None = None
         self._ahead: asyncio.Task[str | DanError] | None = None
         self._on_end: Callable[[Loss], object] | None = None
@@ -313,7 +316,10 @@ class Socket:
         """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
         timer = None
         if timeout_s is not None:
-            timer = self._loop.call_later(timeout_s, self.end, partial(self._late, timeout_s))
+            self._receiving += 1
+            timer = self._loop.call_later(
+                timeout_s, after_reading, self._end_late, self._receiving, timeout_s
+            )
         try:
             if self._ahead is not None:
                 outcome = await self._ahead
@@ -326,15 +332,20 @@ class Socket:
         finally:
             if timer is not None:
                 timer.cancel()
+                self._receiving += 1
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
+
+    def _end_late(self, receiving: int, timeout_s: float) -> None:
+        if self._receiving == receiving:  # else the frame came in the last moment
+            self.end(partial(self._late, timeout_s))
 
     async def _next(self) -> str | DanError:
         """Return the next text frame, or the error of the end; see to every other message. Raise nothing."""
         while True:
             message = await self._ws.receive()
-            self._is_heard = True
+            self.heard += 1
             if message.type is WSMsgType.TEXT:
                 return str(message.data)
             if (end := await self._see_to(message)) is not None:
@@ -390,7 +401,7 @@ class Socket:
         try:
             while end is None:
                 message = await self._ws.receive()
-                self._is_heard = True
+                self.heard += 1
                 if message.type is not WSMsgType.TEXT:
                     end = await self._see_to(message)
                 elif self.loss is None:  # else only the peer's close frame is waited for
@@ -462,8 +473,7 @@ class Socket:
         """
         listening = self._listen()
         listening.add_done_callback(on_arrival)
-        self._is_heard = True
-        self._ping(ping_every_s, spare=0)
+        self._ping(ping_every_s, ping_every_s, spare=0)
         try:
             yield
         finally:
@@ -472,33 +482,44 @@ class Socket:
 
     # --- pings --------------------------------------------------------------------------------------------------------
 
-    def keep_alive(self, heartbeat_s: float) -> None:
-        """Ping a peer that is silent for this long, and give it up after half as long without a whole message."""
-        self._ping(heartbeat_s / 2, spare=2)
+    def keep_alive(self, heartbeat_s: float, pong_s: float) -> None:
+        """Probe a peer that is silent for this long."""
+        self._ping(heartbeat_s / 2, pong_s, spare=2)
 
-    def _ping(self, every_s: float, *, spare: int) -> None:
-        """Look that often: after *spare* silent times the peer is pinged, after one more it is given up."""
-        self._silent = 0
-        self._pinging = self._loop.call_later(every_s, self._look, every_s, spare)
+    def _ping(self, every_s: float, pong_s: float, *, spare: int) -> None:
+        """Look that often, and probe a peer that was silent for more than *spare* of these times."""
+        self._silent, self._heard_before = 0, self.heard
+        self._pinging = self._loop.call_later(every_s, self._look, every_s, pong_s, spare)
 
-    def _look(self, every_s: float, spare: int) -> None:
+    def _look(self, every_s: float, pong_s: float, spare: int) -> None:
         # Whole messages count as signs of life, pongs among them. aiohttp's own heartbeat takes any byte for one, so that a
         # trickle keeps it quiet; and it costs every message several microseconds.
-        self._silent = 0 if self._is_heard else self._silent + 1
-        self._is_heard = False
-        if self._silent > spare:
-            self.end(lambda: ConnectionLostError(f"{self.where} stopped answering pings"))
-            return
-        if self._silent == spare:
+        self._silent = self._silent + 1 if self.heard == self._heard_before else 0
+        self._heard_before = self.heard
+        if self._silent >= spare:
+            self.probe(pong_s)
+        self._pinging = self._loop.call_later(every_s, self._look, every_s, pong_s, spare)
+
+    def probe(self, pong_s: float) -> None:
+        """Ping the peer, unless that is under way, and give it up after *pong_s* without a whole message."""
+        if self._probe is None and self.loss is None:
             ping = asyncio.create_task(self._write_control(WSMsgType.PING))
             self._tasks.add(ping)
             ping.add_done_callback(self._tasks.discard)
-        self._pinging = self._loop.call_later(every_s, self._look, every_s, spare)
+            self._probe = self._loop.call_later(pong_s, after_reading, self._judge, self.heard)
+
+    def _judge(self, heard: int) -> None:
+        if self._probe is None:
+            return  # the watching is over
+        self._probe = None
+        if self.heard == heard:
+            self.end(lambda: ConnectionLostError(f"{self.where} stopped answering pings"))
 
     def _stop_pinging(self) -> None:
-        if self._pinging is not None:
-            self._pinging.cancel()
-            self._pinging = None
+        for timer in (self._pinging, self._probe):
+            if timer is not None:
+                timer.cancel()
+        self._pinging = self._probe = None
 
     # --- why there is no next frame -----------------------------------------------------------------------------------
 
@@ -549,8 +570,7 @@ class Socket:
         if self.loss is not None:
             return
         self.loss = loss
-        if self._pinging is not None:
-            self._stop_pinging()
+        self._stop_pinging()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         if self._on_end is not None:

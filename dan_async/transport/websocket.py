@@ -15,8 +15,15 @@ from attrs import define
 
 from dan_async._values import setting
 from dan_async.config import TransportOptions
-from dan_async.deadline import cancel_and_wait
-from dan_async.errors import ConnectError, InvalidFieldError, ProtocolError, RequestTimeoutError
+from dan_async.deadline import after_reading, cancel_and_wait
+from dan_async.errors import (
+    ConnectError,
+    ConnectionLostError,
+    DanError,
+    InvalidFieldError,
+    ProtocolError,
+    RequestTimeoutError,
+)
 from dan_async.transport.rpc import Reply, decode_reply, encode_request
 from dan_async.transport.socket import Loss, Socket, SocketOpener, own_copy
 from dan_async.types import Json
@@ -93,6 +100,9 @@ class Connection:
 
     Every request ends exactly once: with its reply, its time running out, its caller being cancelled, or the connection's
     loss. Must be closed with ``aclose``, even when it was lost.
+
+    A peer that owes a reply and sends nothing is pinged, and given up if it does not answer. After a request that nothing
+    came for in its time, or one that could not be written, the connection is not fit for others, until the peer is heard.
     """
 
     def __init__(
@@ -101,6 +111,7 @@ class Connection:
         *,
         max_pending: int,
         heartbeat_s: float | None,
+        pong_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._socket = socket
@@ -115,9 +126,16 @@ class Connection:
         self._strays = 0
         self.opened_at = clock()
         self.lost_at: float | None = None
+        #: Whether new requests should be made over it.
+        self.is_fit = True
+        self._is_retired = False
+        self._pong_s = pong_s
+        self._look_s = pong_s / 3
+        self._watch: asyncio.TimerHandle | None = None
+        self._heard_before = 0
         socket.hand_on(self._deliver, self._lose)
         if heartbeat_s is not None:
-            socket.keep_alive(heartbeat_s)
+            socket.keep_alive(heartbeat_s, pong_s)
 
     @property
     def is_lost(self) -> bool:
@@ -147,8 +165,8 @@ class Connection:
         socket = self._socket
         self._last_id = request_id = self._last_id + 1
         answer: asyncio.Future[Any] = self._loop.create_future()
-        timer = None if left_s is None else self._loop.call_later(left_s, _expire, answer)
-        is_sent = False
+        timer = None if left_s is None else self._loop.call_later(left_s, after_reading, _expire, answer)
+        heard: int | None = None  # when it was sent
         try:
             if socket.loss is not None:
                 raise socket.loss()
@@ -157,34 +175,35 @@ class Connection:
             if has_to_wait:
                 await socket.buffer.wait(answer)
             if not answer.done():
+                heard = socket.heard
                 # Written only now, and not kept: what waits costs no more than the text that its caller has anyway.
-                text = encode_request(request_id, method, params)
-                is_sent = True
-                await socket.write(text)
-                del text
+                await socket.write(encode_request(request_id, method, params))
                 if has_to_wait:
                     socket.buffer.pass_on()
+                if self._watch is None:
+                    self._watch = self._loop.call_later(
+                        self._look_s if left_s is None else min(self._look_s, left_s / 2), self._look, heard
+                    )
             outcome = await answer
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
+        except ConnectionLostError:
+            self.retire()  # it is breaking, and the reader will find out why
+            raise
         finally:
             if timer is not None:
                 timer.cancel()
-            if self._pending.pop(request_id, None) is not None and is_sent:
+            if self._pending.pop(request_id, None) is not None and heard is not None:
                 self._owed += 1
             if self._turns:
                 self._pass_turn_on()
             else:
                 self._in_flight -= 1
         if outcome is _TIMED_OUT:
-            raise self._timeout_error(
-                method, timeout_s, "no reply came" if is_sent else "the peer does not read"
-            )
-        if type(outcome) is not Reply:
-            raise outcome()  # the error of the connection's loss
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.result
+            raise self._late(method, timeout_s, heard)
+        if type(outcome) is Reply and outcome.error is None:
+            return outcome.result
+        raise _failure(outcome)
 
     async def _take_turn(self, left_s: float | None) -> bool:
         """Wait until an earlier request has ended and left its place; False if that takes too long."""
@@ -244,10 +263,45 @@ class Connection:
         if self._strays > MAX_STRAY_REPLIES:
             raise ProtocolError("replies to requests that were never made")
 
+    # --- silence ------------------------------------------------------------------------------------------------------
+
+    def _look(self, heard: int) -> None:
+        """Look at times whether a peer that owes a reply is there."""
+        self._watch = None
+        if self._pending:
+            if self._socket.heard == heard:
+                self._socket.probe(self._pong_s)
+            self._watch = self._loop.call_later(self._look_s, self._look, self._socket.heard)
+        elif self._is_retired:
+            self._socket.drop()
+
+    def _late(self, method: str, timeout_s: float | None, heard: int | None) -> RequestTimeoutError:
+        """Make the error of a request whose time is over; if nothing at all came since it was sent, ask for a sign."""
+        if self._socket.heard == heard:
+            self.is_fit, self._heard_before = False, heard
+            self._socket.probe(self._pong_s)
+        why = "the peer does not read" if heard is None else "no reply came"
+        return self._timeout_error(method, timeout_s, why)
+
+    def recover(self) -> bool:
+        """Take it for fit again if its peer was heard since it was not; return whether it is fit."""
+        if not self.is_fit and not self._is_retired and not self.is_lost:
+            self.is_fit = self._socket.heard != self._heard_before
+        return self.is_fit
+
+    def retire(self) -> None:
+        """Begin no more requests over it; it ends when those that it has are over."""
+        self.is_fit, self._is_retired = False, True
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._look_s, self._look, self._socket.heard)
+
     # --- ending -------------------------------------------------------------------------------------------------------
 
     def _lose(self, loss: Loss) -> None:
+        self.is_fit = False
         self.lost_at = self._clock()
+        if self._watch is not None:
+            self._watch.cancel()
         for answer in self._pending.values():
             if not answer.done():
                 # As a result: an exception that a cancelled caller never looks at would be logged as unseen.
@@ -257,6 +311,13 @@ class Connection:
     async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
         """Fail what is pending and close the socket; see ``Socket.aclose``."""
         await self._socket.aclose(loss, is_polite=is_polite)
+
+
+def _failure(outcome: Reply | Loss) -> DanError:
+    if not isinstance(outcome, Reply):
+        return outcome()
+    assert outcome.error is not None
+    return outcome.error
 
 
 def _expire(answer: asyncio.Future[Any]) -> None:
@@ -293,7 +354,8 @@ class WebSocketTransport:
 
     Args:
         url: ``wss://…``, or ``ws://…`` to loopback.
-        options: How connections are made. Compression is never offered and redirects are never followed.
+        options: How connections are made, and when a silent one is given up. Compression is never offered and redirects are
+            never followed.
         connect_timeout_s: Seconds that opening a connection may take, *on_connect* included.
         on_connect: Runs on each new connection before any waiting request is sent, for example to verify who the peer
             is. If it raises, the connection is closed and every waiting call gets that error.
@@ -301,8 +363,6 @@ class WebSocketTransport:
             not used, that of *options* is.
         max_pending: Requests in flight at a time. More wait for their turn, within their own time limits: the
             memory they cost is their callers' own.
-        heartbeat_s: A peer that is silent for this long is pinged, and given up after half as long without a whole
-            message or an answer; None for never.
         longest_retry_after_s: The longest wait before the next attempt to connect that the peer can ask for (Retry-After);
             None for no limit.
         backoff: Waits between attempts to connect; injected by tests.
@@ -321,13 +381,13 @@ class WebSocketTransport:
         on_connect: Callable[[RawCall], Awaitable[None]] | None = None,
         session: aiohttp.ClientSession | None = None,
         max_pending: int = 10_000,
-        heartbeat_s: float | None = 20.0,
         longest_retry_after_s: float | None = None,
         backoff: Backoff | None = None,
     ) -> None:
+        self._options = setting("options", options, TransportOptions)
         self._opener = SocketOpener(
             url,
-            options=setting("options", options, TransportOptions),
+            options=self._options,
             connect_timeout_s=connect_timeout_s,
             session=session,
         )
@@ -337,10 +397,9 @@ class WebSocketTransport:
         self._connect_timeout_s = connect_timeout_s
         self._on_connect = on_connect
         self._max_pending = max_pending
-        self._heartbeat_s = heartbeat_s
         self._backoff = backoff or Backoff(longest_retry_after_s=longest_retry_after_s)
         self._connection: Connection | None = None
-        self._lost: list[Connection] = []
+        self._set_aside: list[Connection] = []
         self._attempt: _Attempt | None = None
         self._last_failure: Exception | None = None
         self._is_closed = False
@@ -352,7 +411,7 @@ class WebSocketTransport:
         """Send one request and wait for its reply; see ``Transport.call``."""
         # No coroutine of its own, through which every reply would pass once more.
         connection = self._connection
-        if connection is not None and connection.lost_at is None:
+        if connection is not None and connection.is_fit:
             return connection.request(method, params, timeout_s)
         return self._call_on_new(method, params, timeout_s)
 
@@ -379,7 +438,7 @@ class WebSocketTransport:
     async def _connected(self, timeout_s: float | None) -> Connection:
         if self._is_closed:
             raise self._opener.closed_error()
-        self._set_lost_aside()
+        self._set_unfit_aside()
         if self._connection is not None:
             return self._connection
         attempt = self._attempt
@@ -404,12 +463,16 @@ class WebSocketTransport:
             raise own_copy(error)
         return attempt.task.result()
 
-    def _set_lost_aside(self) -> None:
+    def _set_unfit_aside(self) -> None:
         connection = self._connection
-        if connection is not None and connection.lost_at is not None:
+        if connection is None or connection.recover():
+            return
+        if connection.lost_at is None:
+            connection.retire()
+        else:
             self._backoff.connection_lost(opened_at=connection.opened_at, lost_at=connection.lost_at)
-            self._connection = None
-            self._lost.append(connection)
+        self._connection = None
+        self._set_aside.append(connection)
 
     def _refuse_if_not_due(self, timeout_s: float | None) -> None:
         wait_s = self._backoff.remaining()
@@ -423,9 +486,10 @@ class WebSocketTransport:
             )
 
     async def _open(self) -> Connection:
-        while self._lost:
-            await self._lost[-1].aclose(self._opener.closed_error)
-            self._lost.pop()
+        for old in [connection for connection in self._set_aside if not connection.pending]:
+            # One that was lost may have a goodbye to take; of a silent one none is to be expected.
+            await old.aclose(self._opener.closed_error, is_polite=old.is_lost)
+            self._set_aside.remove(old)
         await asyncio.sleep(self._backoff.remaining())
         limit = asyncio.timeout(self._connect_timeout_s)
         try:
@@ -455,7 +519,8 @@ class WebSocketTransport:
         return Connection(
             await self._opener.open(),
             max_pending=self._max_pending,
-            heartbeat_s=self._heartbeat_s,
+            heartbeat_s=self._options.heartbeat_s,
+            pong_s=self._options.pong_s,
             clock=self._backoff.now,
         )
 
@@ -469,12 +534,12 @@ class WebSocketTransport:
                 await cancel_and_wait((self._attempt.task,))
         finally:
             if self._connection is not None:
-                self._lost.append(self._connection)
+                self._set_aside.append(self._connection)
                 self._connection = None
             try:
                 # Gathered, so that a cancellation reaches each of them, and each ends.
                 await asyncio.gather(
-                    *[connection.aclose(self._opener.closed_error) for connection in self._lost]
+                    *[connection.aclose(self._opener.closed_error) for connection in self._set_aside]
                 )
             finally:
                 await self._opener.aclose()

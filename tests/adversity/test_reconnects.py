@@ -12,14 +12,17 @@ import random
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from dan_async import DanClient, LocalWallet, NodeNetwork, Threshold
 from dan_async._values import to_hex
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
 from dan_async.deadline import Deadline
+from dan_async.devnet import Devnet
 from dan_async.errors import ConnectError, DanError, NodeError, NodeUnreachableError, RequestTimeoutError
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.node import Node, Request
@@ -261,3 +264,40 @@ async def test_a_dropped_connection_is_one_failure_of_the_node() -> None:
         assert changes[-1] == ("live", 0)
         assert max(failures for _, failures in changes) <= 3
         assert not any(isinstance(ending, NodeError) for _, ending in at.endings)
+
+
+async def test_the_first_job_after_every_connection_went_silent_succeeds() -> None:
+    """At default settings, well within its own time; the next one at once."""
+    async with AsyncExitStack() as stack:
+        net = await stack.enter_async_context(Devnet(threshold=2, parties=3))
+        proxies = [
+            await stack.enter_async_context(CuttableProxy(urlsplit(node.url).port or 0)) for node in net.nodes
+        ]
+        endpoints = [
+            NodeEndpoint(f"ws://127.0.0.1:{proxy.port}/v1/rpc", node.operator)
+            for proxy, node in zip(proxies, net.nodes, strict=True)
+        ]
+        dan = await stack.enter_async_context(DanClient(NodeNetwork(endpoints, threshold=Threshold(2, 3))))
+        wallet = LocalWallet("11" * 32)
+        session = await dan.generate_session_key(wallet=wallet, chain_id=1)
+        for job in (
+            lambda: dan.sign_message("hello", session),
+            lambda: dan.generate_session_key(wallet=wallet, chain_id=1),
+        ):
+            for proxy in proxies:
+                proxy.silence()
+            async with assert_runs_under(10):
+                await job()
+            async with assert_runs_under(2):
+                await job()
+
+
+async def test_retries_do_not_go_over_a_silent_connection() -> None:
+    """A node's second attempt succeeds, though the first one's whole time passed without a word."""
+    async with bench(RetryPolicy(attempts=2)) as at, assert_runs_under(10):
+        at.side.may_answer.set()
+        await at.call(0)
+        at.node._timeouts = Timeouts(attempt_s=2)
+        at.proxy.silence()
+        await at.call(1)
+    assert [ending for _, ending in at.endings] == [{"number": n, "double": 2 * n} for n in (0, 1)]

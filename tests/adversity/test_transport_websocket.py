@@ -291,10 +291,10 @@ async def test_silent_peer_trips_the_timeout():
         assert type(await first_error(script, timeout_s=0.05)) is RequestTimeoutError
 
 
-async def test_silent_dead_peer_is_noticed_by_the_heartbeat():
+async def test_silent_dead_peer_is_noticed_by_a_ping():
     """A line that lets nothing through is given up, even by a call without a time limit."""
     async with no_leaks(), rpc_server() as server, CuttableProxy(server.port) as proxy, assert_runs_under(5):
-        transport = connect(proxy.port, heartbeat_s=0.1)
+        transport = connect(proxy.port, options=TransportOptions(heartbeat_s=None, pong_s=0.1))
         await transport.call("m", "{}", timeout_s=5)
         proxy.stall()
         error = await error_of(transport.call("m", "{}", timeout_s=None))
@@ -304,12 +304,12 @@ async def test_silent_dead_peer_is_noticed_by_the_heartbeat():
 
 
 @pytest.mark.parametrize(
-    ("heartbeat_s", "timeout_s", "kind"), [(None, 0.3, RequestTimeoutError), (0.1, None, ConnectionLostError)]
+    ("pong_s", "timeout_s", "kind"), [(3.0, 0.3, RequestTimeoutError), (0.1, None, ConnectionLostError)]
 )
-async def test_endless_trickle_is_cut_off(heartbeat_s, timeout_s, kind):
+async def test_endless_trickle_is_cut_off(pong_s, timeout_s, kind):
     """A reply that comes byte by byte holds neither the call nor the closing, and is no sign of life."""
     async with no_leaks(), rpc_server() as server, CuttableProxy(server.port) as proxy, assert_runs_under(5):
-        transport = connect(proxy.port, heartbeat_s=heartbeat_s)
+        transport = connect(proxy.port, options=TransportOptions(pong_s=pong_s))
         await transport.call("m", "{}", timeout_s=5)
         proxy.trickle(0.03)
         error = await error_of(transport.call("m", '"' + "x" * 1000 + '"', timeout_s=timeout_s))
@@ -321,7 +321,7 @@ async def test_endless_trickle_is_cut_off(heartbeat_s, timeout_s, kind):
 async def test_heartbeat_keeps_an_idle_connection_that_answers():
     """Silence alone is no reason to give a peer up: its pongs count."""
     async with rpc_server() as server:
-        transport = connect(server.port, heartbeat_s=0.04)
+        transport = connect(server.port, options=TransportOptions(heartbeat_s=0.04, pong_s=0.2))
         await transport.call("m", "{}", timeout_s=5)
         await asyncio.sleep(0.4)
         await transport.call("m", "{}", timeout_s=5)

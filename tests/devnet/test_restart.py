@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 
 import pytest
 
@@ -109,10 +110,12 @@ async def test_a_damaged_record_keeps_a_node_from_starting(tmp_path):
     """It says which one, rather than forget a share."""
     async with Devnet(2, 2, storage=tmp_path) as devnet:
         await keygen_on(devnet, 2)
-    (record,) = (tmp_path / "node-1" / "records").glob("*.record")
-    record.write_bytes(record.read_bytes()[:-1] + b"\0")
+    with contextlib.closing(sqlite3.connect(tmp_path / "node-1" / "records" / "records.db")) as records:
+        ((name, sealed),) = records.execute("SELECT name, sealed FROM records").fetchall()
+        records.execute("UPDATE records SET sealed = ?", (sealed[:-1] + b"\0",))
+        records.commit()
     async with no_leaks():
-        with pytest.raises(ShareStoreError, match=record.stem):
+        with pytest.raises(ShareStoreError, match=name):
             await Devnet(2, 2, storage=tmp_path).start()
 
 

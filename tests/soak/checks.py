@@ -7,6 +7,7 @@ import gc
 import itertools
 import statistics
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +53,11 @@ def wrong_keys(made: list[Made], storage: Path) -> list[str]:
     Any t shares must make the private key of its address, and at least t nodes must have one.
     """
     shares: dict[str, dict[int, int]] = {}
-    for folder in sorted(storage.glob("node-*")):
-        identity = NodeIdentity.load_or_create(folder / "identity")
-        store = DiskShareStore(folder / "records", identity.storage_key())
-        try:
-            ring = KeyRing(store)
-            ring.load()
-            for key in made:
-                record = ring.by_key(key.key_id)  # type: ignore[arg-type]  # an id as any other
-                if record is not None:
-                    shares.setdefault(key.key_id, {})[record.share.index] = record.share.secret_share
-        finally:
-            store.close()
+    for ring in _rings(storage):
+        for key in made:
+            record = ring.by_key(key.key_id)  # type: ignore[arg-type]  # an id as any other
+            if record is not None:
+                shares.setdefault(key.key_id, {})[record.share.index] = record.share.secret_share
     problems = []
     for key in made:
         held = shares.get(key.key_id, {})
@@ -76,6 +70,23 @@ def wrong_keys(made: list[Made], storage: Path) -> list[str]:
             if public_key_to_address(PrivateKey(secret).public_key.format()) != key.address:
                 problems.append(f"key {key.key_id}: shares {sorted(subset)} do not make {key.address}")
     return problems
+
+
+def shares_held(storage: Path) -> Counter[str]:
+    """Count for each key the stopped nodes that have a share of it on disk."""
+    return Counter(key for ring in _rings(storage) for key in ring._by_key)
+
+
+def _rings(storage: Path) -> Iterator[KeyRing]:
+    for folder in sorted(storage.glob("node-*")):
+        identity = NodeIdentity.load_or_create(folder / "identity")
+        store = DiskShareStore(folder / "records", identity.storage_key())
+        try:
+            ring = KeyRing(store)
+            ring.load()
+        finally:
+            store.close()
+        yield ring
 
 
 @frozen

@@ -15,7 +15,11 @@ from dan_async import DanClient
 from dan_async.devnet import Devnet
 from dan_async.errors import InvalidFieldError, QuorumError, SignatureCheckError
 from dan_async.events import AttemptFailed, AttemptStarted, OperationFinished, OperationStarted
+from dan_async.storage import MemorySessionStore
+from tests.fake_nodes import FakeNetwork
+from tests.soak import batches as batches_soak
 from tests.soak import soak as soaking
+from tests.soak.batches import Batches, batches
 from tests.soak.chaos import FAULTS
 from tests.soak.checks import Baseline, Ledger, Made, memory_growth, rss_bytes, wrong_keys
 from tests.soak.soak import Plan, Report, soak
@@ -31,6 +35,38 @@ async def test_a_soak_of_seconds() -> None:
     assert report.results["keygen"] > 0
     assert sum(report.chaos.values()) > 0
     assert json.loads(json.dumps(report.to_dict()))["isGood"] is True
+
+
+@pytest.mark.long
+async def test_two_batches_for_seconds() -> None:
+    """Over a PostgreSQL that fails: every row has one key, and every key is in the store."""
+    report = await batches(3, 7)
+    assert report.problems == []
+    assert report.rows == report.results["active in the store"] > 0
+
+
+async def test_keys_that_the_store_has_not_are_problems(tmp_path: Path) -> None:
+    """One that was returned and is not kept, and one that is kept under a row that returned another."""
+    running = Batches(1, 1, tmp_path)
+    async with DanClient(FakeNetwork(2, 3).network(), store=MemorySessionStore()) as dan:
+        await dan.generate_session_key(wallet=soaking.WALLET, chain_id=1, reference="row-0")
+        running._rows = 1
+        await running._finish(dan)
+        assert not running.report.problems
+        other = Made("0x" + "00" * 20, "0x" + "11" * 32, 2, 3)
+        running._made[other.key_id] = other
+        running._returned["row-0"] = {other.key_id}
+        await running._finish(dan)
+    assert len(running.report.problems) == 2
+
+
+async def test_a_call_that_is_late_is_a_problem() -> None:
+    """By more than a second."""
+    report = batches_soak.Report(seconds=1, seed=1)
+    await batches_soak.timed(report, "read", asyncio.sleep(0.01), most_s=0.5)
+    assert not report.problems
+    await batches_soak.timed(report, "read", asyncio.sleep(0.01), most_s=-1.5)
+    assert "read took" in report.problems[0]
 
 
 async def test_keys_are_compared_with_the_shares(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from dan_async import DanClient, LocalWallet
+from dan_async import DanClient, GatewayNetwork, LocalWallet, NodeNetwork
+from dan_async.devnet import Devnet
 from dan_async.errors import ConfigurationError
 from dan_async.storage import FixedKeys, MemorySessionStore, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
@@ -41,6 +42,28 @@ async def test_a_client_on_the_loop_of_another_thread(name: str) -> None:
         with pytest.raises(ConfigurationError, match="the client is in use on another event loop"):
             await in_another_thread(lambda: CALLS[name](dan))
         assert await dan.generate_session_key(wallet=WALLET, chain_id=1)
+
+
+async def test_a_network_on_the_loop_of_another_thread() -> None:
+    """A pool with open connections, and a gateway: what is called says so, and the network stays of use on its own loop."""
+    async with Devnet(threshold=2, parties=3) as net:
+        gateway = await net.add_gateway()
+        for network in (NodeNetwork(net.endpoints), GatewayNetwork(gateway, revision="1")):
+            dan = DanClient(network)
+            key = await dan.generate_session_key(wallet=WALLET, chain_id=1, threshold=2, parties_number=3)
+            calls = (
+                network.health,
+                lambda network=network: DanClient(network).generate_session_key(
+                    wallet=WALLET, chain_id=1, threshold=2, parties_number=3
+                ),
+                lambda network=network, key=key: DanClient(network).sign_message("hello", key),
+                network.aclose,
+            )
+            for call in calls:
+                with pytest.raises(ConfigurationError, match="the network is in use on another event loop"):
+                    await in_another_thread(call)
+            assert all(node.is_live for node in (await network.health()).nodes)
+            await dan.aclose()
 
 
 async def test_a_store_on_the_loop_of_another_thread(tmp_path: Path) -> None:

@@ -42,14 +42,14 @@ NODE = OperatorAddress("0x2c7536E3605D9C16a7a3D7b1898e529396a65c23")
 class Telemetry:
     """An observer, and what it made."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, all_attempts: bool = True) -> None:
         self.exporter = InMemorySpanExporter()
         self.reader = InMemoryMetricReader()
         tracers = TracerProvider(shutdown_on_exit=False)
         tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = tracers.get_tracer("the caller")
         self.meters = MeterProvider([self.reader], shutdown_on_exit=False)
-        self.observer = OpenTelemetryObserver(tracers, self.meters)
+        self.observer = OpenTelemetryObserver(tracers, self.meters, all_attempts=all_attempts)
 
     @property
     def spans(self) -> list[ReadableSpan]:
@@ -78,7 +78,13 @@ class Telemetry:
     def is_empty(self) -> bool:
         """Whether nothing is kept of what is over."""
         observer = self.observer
-        return not (observer._spans or observer._children or observer._first_ids)
+        return not (
+            observer._spans
+            or observer._own_spans
+            or observer._prompts
+            or observer._first_ids
+            or observer._won
+        )
 
 
 @pytest.fixture
@@ -116,19 +122,67 @@ async def test_one_span_for_the_operation_and_one_for_each_attempt(telemetry: Te
     assert telemetry.is_empty()
 
 
+async def test_attempts_that_succeed_at_once_have_no_spans() -> None:
+    """Unless they are asked for: the operation, and the attempts that failed or followed a failed one."""
+    telemetry = Telemetry(all_attempts=False)
+    fake = FakeNetwork(2, 3)
+    await make_key(fake, telemetry)
+    assert [span.name for span in telemetry.spans] == ["dan keygen"]
+    calls: list[str] = []
+
+    async def fail_once(method: str, params: Any) -> Any:
+        calls.append(method)
+        if len(calls) == 1:
+            raise ConnectError("no")
+
+    fake.misbehaviour[fake.operator(1)] = fail_once
+    telemetry.exporter.clear()
+    await make_key(fake, telemetry)
+    (job,) = telemetry.named("dan keygen")
+    attempts = telemetry.named("dan_challenge")
+    assert [
+        (span.attributes["dan.attempt"], span.attributes["dan.outcome"])
+        for span in attempts
+        if span.attributes
+    ] == [(1, "failed"), (2, "answered")]
+    assert {span.parent.span_id for span in attempts if span.parent} == {job.context.span_id}
+    assert sum(point.count for point in telemetry.metric("dan.client.attempt.duration")) == 2
+    assert telemetry.is_empty()
+    telemetry.meters.shutdown()
+
+
+async def test_spans_have_the_times_of_their_attempts(telemetry: Telemetry) -> None:
+    """They are made when the attempt is over, and lie within the operation all the same."""
+    fake = FakeNetwork(2, 3)
+
+    async def wait(method: str, params: Any) -> Any:
+        await asyncio.sleep(0.05)
+
+    fake.misbehaviour[fake.operator(1)] = wait
+    await make_key(fake, telemetry)
+    (job,) = telemetry.named("dan keygen")
+    assert job.start_time is not None
+    assert job.end_time is not None
+    for span in telemetry.named("dan_challenge"):
+        assert span.start_time is not None
+        assert span.end_time is not None
+        assert job.start_time - 1_000_000 <= span.start_time <= span.end_time <= job.end_time
+        if span.attributes and span.attributes["dan.node"] == fake.operator(1):
+            assert span.end_time - span.start_time >= 50_000_000
+
+
 async def test_what_spans_say(telemetry: Telemetry) -> None:
-    """Ids, node, method, attempt, outcome; the verdict as an event of the operation."""
+    """Ids, node, method, attempt, outcome; the verdict that was won is the operation's."""
     fake = FakeNetwork(2, 3)
     session = await make_key(fake, telemetry)
     (job,) = telemetry.named("dan keygen")
     assert job.attributes is not None
     assert job.attributes["dan.network"] == "nodes"
     assert job.status.status_code is StatusCode.UNSET
-    (verdict,) = job.events
-    assert verdict.name == "verdict"
-    assert verdict.attributes is not None
-    assert verdict.attributes["dan.key_id"] == session.mpc_key_id
-    assert verdict.attributes["dan.agreed"] == 3
+    assert not job.events
+    assert job.attributes["dan.verdict"] == "won"
+    assert job.attributes["dan.key_id"] == session.mpc_key_id
+    assert job.attributes["dan.agreed"] == 3
     asked = telemetry.named("dan_keygen")
     assert {span.attributes["dan.node"] for span in asked if span.attributes} == {
         fake.operator(i) for i in (1, 2, 3)
@@ -179,7 +233,7 @@ async def test_attempts_after_a_restart_stay_with_the_operation(telemetry: Telem
         fake.misbehaviour[fake.operator(index)] = fail_once
     await make_key(fake, telemetry)
     (job,) = telemetry.named("dan keygen")
-    assert [event.name for event in job.events] == ["verdict", "restart", "verdict"]
+    assert [event.name for event in job.events] == ["verdict", "restart"]
     parents = {span.parent.span_id if span.parent else None for span in telemetry.named("dan_keygen")}
     assert parents == {job.context.span_id}
     assert len(telemetry.named("dan_keygen")) == 6
@@ -286,6 +340,22 @@ async def test_counters_and_histograms(telemetry: Telemetry) -> None:
     assert {point.attributes["dan.outcome"] for point in attempts} == {"answered"}
     assert [point.count for point in telemetry.metric("dan.client.wallet.duration")] == [1]
     assert telemetry.values("dan.client.verdicts", "dan.verdict") == {"won": 1}
+    assert not telemetry.metric("dan.client.operations.active")  # it came and went
+
+
+async def test_a_person_who_is_waited_for_is_an_operation_under_way(telemetry: Telemetry) -> None:
+    """The number of operations is written before the wait, and after it."""
+    seen: list[Any] = []
+
+    async def sign(typed_data: Any) -> str:
+        seen.append(telemetry.values("dan.client.operations.active", "dan.operation"))
+        return await WALLET.sign_typed_data(typed_data)
+
+    async with DanClient(FakeNetwork(2, 3).network(), on_event=telemetry.observer) as dan:
+        await dan.generate_session_key(
+            wallet=CallbackWallet(WALLET.address, sign, interactive=True), chain_id=1
+        )
+    assert seen == [{"keygen": 1}]
     assert telemetry.values("dan.client.operations.active", "dan.operation") == {"keygen": 0}
 
 
@@ -344,14 +414,15 @@ def test_events_that_are_not_known_are_left_alone(telemetry: Telemetry) -> None:
 
 
 def test_an_end_without_a_beginning(telemetry: Telemetry) -> None:
-    """Whoever listens from the middle on hears ends only."""
+    """Whoever listens from the middle on hears ends only: an attempt stands for itself."""
     telemetry.observer(
         OperationFinished(request_id=RequestId("0x01"), operation="keygen", network="nodes", elapsed_s=1)
     )
     telemetry.observer(
         AttemptSucceeded(request_id=RequestId("0x01"), node=NODE, method="dan_keygen", attempt=1, elapsed_s=1)
     )
-    assert telemetry.spans == []
+    assert [(span.name, span.parent) for span in telemetry.spans] == [("dan_keygen", None)]
+    assert telemetry.is_empty()
 
 
 def test_the_global_providers_are_the_default() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dan_async.devnet import share_store
 from dan_async.devnet.share_store import DiskShareStore, MemoryShareStore, ShareStoreError
+from tests.helpers import no_byte_more
 
 KEY = b"\x01" * 32
 
@@ -69,48 +72,66 @@ def test_records_survive_reopening(store):
     again.close()
 
 
+def sealed(store, name="a"):
+    """The row as it stands in the file."""
+    return store._rows.execute("SELECT sealed FROM records WHERE name = ?", (name,)).fetchone()[0]
+
+
+def change(store, content, name="a"):
+    """Write a row as somebody else would."""
+    store._rows.execute("UPDATE records SET sealed = ? WHERE name = ?", (bytes(content), name))
+
+
 def test_the_content_is_encrypted(store):
     """The bytes on disk do not show the record."""
     store.put("a", b"very secret share")
-    assert b"secret" not in (store._folder / "a.record").read_bytes()
+    files = list(store._folder.iterdir())
+    assert len(files) > 1
+    assert not any(b"secret" in file.read_bytes() for file in files)
 
 
 def test_equal_records_look_different(store):
     """Each encryption has a nonce of its own."""
     store.put("a", b"one")
-    first = (store._folder / "a.record").read_bytes()
+    first = sealed(store)
     store.put("a", b"one")
-    assert (store._folder / "a.record").read_bytes() != first
+    assert sealed(store) != first
 
 
 @pytest.mark.parametrize("position", [0, 25, 40, -1], ids=["magic", "nonce", "content", "tag"])
 def test_a_flipped_bit_is_noticed(store, position):
-    """A changed file is refused, whichever byte it is."""
+    """A changed record is refused, whichever byte it is."""
     store.put("a", b"a record of some length")
-    path = store._folder / "a.record"
-    content = bytearray(path.read_bytes())
+    content = bytearray(sealed(store))
     content[position] ^= 1
-    path.write_bytes(content)
+    change(store, content)
     with pytest.raises(ShareStoreError, match="cannot be decrypted"):
         store.get("a")
 
 
-def test_a_cut_file_is_noticed(store):
-    """Half a file is refused."""
+def test_a_cut_record_is_noticed(store):
+    """Half a record is refused."""
     store.put("a", b"one")
-    path = store._folder / "a.record"
-    path.write_bytes(path.read_bytes()[:24])
+    change(store, sealed(store)[:24])
     with pytest.raises(ShareStoreError, match="cannot be decrypted"):
         store.get("a")
 
 
-def test_swapped_files_are_noticed(store):
+def test_swapped_records_are_noticed(store):
     """A record under another name is refused."""
     store.put("a", b"one")
     store.put("b", b"two")
-    (store._folder / "a.record").replace(store._folder / "b.record")
+    change(store, sealed(store, "a"), "b")
     with pytest.raises(ShareStoreError, match="cannot be decrypted"):
         store.get("b")
+
+
+def test_a_file_that_is_no_database_is_named(store):
+    """Nothing is made anew in its place."""
+    store.close()
+    (store._folder / "records.db").write_bytes(b"no database, and long enough to be looked at as one" * 100)
+    with pytest.raises(ShareStoreError, match="not a database"):
+        DiskShareStore(store._folder, KEY)
 
 
 def test_another_nodes_key_does_not_open_it(store):
@@ -128,48 +149,69 @@ def test_files_are_for_the_owner_only(tmp_path):
     try:
         store = DiskShareStore(tmp_path / "records", KEY)
         store.put("a", b"one")
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "records").iterdir()}
         store.close()
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "records").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "records" / "a.record").stat().st_mode) == 0o600
+    assert modes == {0o600}
 
 
-@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
-def test_a_failed_write_leaves_the_old_record(store, monkeypatch, step):
-    """Whatever step fails: the old record is there, and no half of the new one."""
+def test_a_full_disk_leaves_the_old_record(store):
+    """The old record is there, and no half of the new one; nor after a restart."""
     store.put("a", b"old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    target = {"write": (os, "fdopen"), "fsync": (os, "fsync"), "replace": (share_store.Path, "replace")}[step]
-    monkeypatch.setattr(*target, fail)
-    with pytest.raises(OSError, match="disk full"):
+    with no_byte_more(), pytest.raises(ShareStoreError, match="cannot be used"):
         store.put("a", b"new")
-    monkeypatch.undo()
     assert store.get("a") == b"old"
-    assert [path.name for path in store._folder.glob("*.new")] == []
-
-
-def test_the_content_is_flushed_before_it_takes_the_place(store, monkeypatch):
-    """Order of the steps: flush the file, put it in place, flush the folder."""
-    steps = []
-    fsync, replace = os.fsync, share_store.Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("fsync"), fsync(fd)))
-    monkeypatch.setattr(
-        share_store.Path, "replace", lambda *args: (steps.append("replace"), replace(*args))[1]
-    )
-    store.put("a", b"one")
-    assert steps == ["fsync", "replace", "fsync"]
-
-
-def test_leftovers_of_a_crash_are_removed(store):
-    """A file that was being written when the node died is no record, and goes."""
-    (store._folder / "a.record.0011.new").write_bytes(b"half")
     again = reopened(store)
-    assert list(again.names()) == []
-    assert list(again._folder.glob("*.new")) == []
+    assert again.get("a") == b"old"
+    again.put("a", b"new")
+    assert again.get("a") == b"new"
+    again.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from dan_async.devnet.share_store import DiskShareStore
+store = DiskShareStore(Path(sys.argv[1]), b"\\1" * 32)
+for number in range(100_000):
+    store.put(f"r-{number}", b"%d" % number * 50)
+    print(number, flush=True)
+"""
+
+
+def test_what_was_written_survives_a_kill(tmp_path):
+    """Whenever the process dies: each record whose put() had returned is there, whole."""
+    for count in (1, 7, 40):
+        folder = tmp_path / str(count)
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE) as writer:
+            for _ in range(count):
+                last = int(writer.stdout.readline())
+            writer.kill()
+        store = DiskShareStore(folder, KEY)
+        assert all(store.get(f"r-{number}") == b"%d" % number * 50 for number in range(last + 1))
+        assert len(store.names()) >= last + 1
+        assert len(list(folder.iterdir())) <= 3
+        store.close()
+
+
+def test_threads_may_share_it(store):
+    """Writers of many threads at once lose nothing."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.put(f"r-{number}", b"x"), range(200)))
+    assert len(store.names()) == 200
+
+
+def test_records_that_are_files_are_taken_in(store):
+    """As an earlier version kept them: the content is the same."""
+    store.put("a", b"one")
+    content = sealed(store)
+    store._rows.execute("DELETE FROM records")
+    (store._folder / "a.record").write_bytes(content)
+    again = reopened(store)
+    assert again.get("a") == b"one"
+    assert not (again._folder / "a.record").exists()
     again.close()
 
 

@@ -109,6 +109,7 @@ async def test_timeout_leaves_no_pending_entry_and_the_late_reply_is_dropped():
             await transport.call("slow", "{}", timeout_s=0.02)
         assert transport._connection.pending == 0
         may_answer.set()
+        await wait_until(lambda: transport._connection._socket.heard > 1)
         assert await transport.call("quick", "{}", timeout_s=5) == "quick"
         assert len(server.headers) == 1
         await transport.aclose()
@@ -186,6 +187,88 @@ async def test_next_call_after_a_loss_opens_a_new_connection():
 
 
 # --- on_connect -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_after_a_silent_one_goes_over_a_new_connection():
+    """Nothing came in a call's time: the next one does not wait for the ping that decides about the old connection."""
+    async with rpc_server() as server, CuttableProxy(server.port) as proxy, no_leaks():
+        transport = connect(proxy.port)
+        await transport.call("m", "{}", timeout_s=5)
+        proxy.silence()
+        with pytest.raises(RequestTimeoutError):
+            await transport.call("m", "{}", timeout_s=0.1)
+        async with assert_runs_under(1):
+            await transport.call("m", "{}", timeout_s=5)
+        assert len(server.headers) == 2
+        await transport.aclose()
+
+
+async def test_requests_on_a_silent_connection_fail_when_its_ping_is_not_answered():
+    """A peer that owes a reply is pinged long before the call's own limit."""
+    options = TransportOptions(heartbeat_s=None, pong_s=0.1)
+    async with rpc_server() as server, CuttableProxy(server.port) as proxy, no_leaks():
+        transport = connect(proxy.port, options=options)
+        await transport.call("m", "{}", timeout_s=5)
+        proxy.silence()
+        async with assert_runs_under(2):
+            calls = [error_of(transport.call("m", "{}", timeout_s=30)) for _ in range(3)]
+            assert {type(error) for error in await asyncio.gather(*calls)} == {ConnectionLostError}
+            await transport.call("m", "{}", timeout_s=5)
+        await transport.aclose()
+
+
+async def test_a_connection_that_was_replaced_serves_what_it_has():
+    """A peer held up for longer than one call's time: the requests before it are answered, and then the connection ends."""
+    may_answer = asyncio.Event()
+
+    async def handler(method, params):
+        await may_answer.wait()
+        return method
+
+    async with rpc_server(handler) as server, CuttableProxy(server.port) as proxy, no_leaks():
+        transport = connect(proxy.port, options=TransportOptions(pong_s=0.6))
+        early = asyncio.create_task(transport.call("early", "{}", timeout_s=20))
+        await wait_until(lambda: server.requests)
+        old = transport._connection
+        proxy.stall()
+        with pytest.raises(RequestTimeoutError):
+            await transport.call("late", "{}", timeout_s=0.05)
+        fresh = asyncio.create_task(transport.call("fresh", "{}", timeout_s=20))
+        await wait_until(lambda: transport._connection is None)
+        proxy.resume()
+        may_answer.set()
+        assert await early == "early"
+        assert await fresh == "fresh"
+        assert transport._connection is not old
+        await wait_until(lambda: old.is_lost)
+        await transport.aclose()
+
+
+async def test_a_connection_that_cannot_be_written_to_is_not_used_again():
+    """Its reader has not yet found out that it breaks: the next call does not meet the same end."""
+    async with rpc_server() as server, no_leaks():
+        transport = connect(server.port)
+        await transport.call("m", "{}", timeout_s=5)
+        breaking = transport._connection
+        breaking._socket._ws._writer._closing = True  # as after the loop lost it, before the reader's turn
+        with pytest.raises(ConnectionLostError):
+            await transport.call("m", "{}", timeout_s=5)
+        assert not breaking.is_lost
+        await transport.call("m", "{}", timeout_s=5)
+        assert len(server.headers) == 2
+        await transport.aclose()
+
+
+async def test_an_idle_connection_that_went_dead_is_found_by_the_heartbeat():
+    """Before it is needed: the next call pays nothing for it."""
+    async with rpc_server() as server, CuttableProxy(server.port) as proxy, no_leaks():
+        transport = connect(proxy.port, options=TransportOptions(heartbeat_s=0.05, pong_s=0.1))
+        await transport.call("m", "{}", timeout_s=5)
+        connection = transport._connection
+        proxy.silence()
+        await wait_until(lambda: connection.is_lost)
+        await transport.call("m", "{}", timeout_s=5)
+        await transport.aclose()
 
 
 async def test_on_connect_runs_before_any_waiting_request_on_each_connection():
