@@ -50,6 +50,7 @@ PURE = (
     "crypto",
     "protocols",
     "permissions",
+    "userops/session_policies.py",
     "nodes/acknowledgements.py",
     "nodes/signature_shares.py",
     "devnet/mpc",

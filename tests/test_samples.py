@@ -40,6 +40,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {
     ("batch", 2): "tests/devnet/test_dask.py",
     ("user-operations", 0): "tests/chain/test_session_on_chain.py",
+    ("sessions-on-chain", 0): "tests/chain/test_biconomy_sessions.py",
+    ("sessions-on-chain", 1): "tests/unit/userops/test_sessions_on_chain.py",
 }
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from dan_async._json import dump, load
 from dan_async._values import MAX_SAFE_INT, check_int, check_seconds, from_hex, member_of, number_of, to_hex
 from dan_async.config import Timeouts
+from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import SpelledValue, typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.hashes import takes_long
@@ -93,7 +94,7 @@ async def _signed(
         ) as key:
             order = SigningOrder(
                 key_id=info.mpc_key_id,
-                address=info.session_key_eoa,
+                address=parse_address("session_key_eoa", info.session_key_eoa),
                 t=info.threshold or network.default_threshold.t,
                 claim=EphemeralClaim(
                     eph_id=_name_of(key, eph_id),

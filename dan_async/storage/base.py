@@ -45,6 +45,10 @@ _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
 }
 
 
+#: Longest text of a grant, in characters.
+_MOST_GRANT = 2**21
+
+
 def check_state(name: str, value: object) -> SessionState:
     if value not in STATES:
         raise InvalidFieldError(name, f"must be one of {', '.join(STATES)}")
@@ -102,6 +106,8 @@ class StoredSession:
             if all have. Never a secret.
         worker: The process that works on a pending record; empty if none does.
         busy_until: When that process will have given it up at the latest, in Unix milliseconds.
+        grant: The leaf of an account's tree on a chain that the record stands for, as ``dan_async.userops`` writes it;
+            empty for all other records. Such a record has no session if the leaf's key is kept elsewhere.
 
     Raises:
         InvalidFieldError: A field is wrong; its value is not repeated.
@@ -120,11 +126,12 @@ class StoredSession:
     problem: str = field(default="", validator=required(check_text, least=0, most=2000))
     worker: str = field(default="", validator=required(check_text, least=0, most=200))
     busy_until: int = field(default=0, validator=required(check_int, least=0, most=MAX_SAFE_INT))
+    grant: str = field(default="", repr=False, validator=required(check_text, least=0, most=_MOST_GRANT))
 
     def __attrs_post_init__(self) -> None:
         from_hex(self.record_id, field="record_id", length=32, prefix=True)
         check_state("state", self.state)
-        if self.session is None and self.state in ("active", "revoked"):
+        if self.session is None and not self.grant and self.state in ("active", "revoked"):
             raise InvalidFieldError("session", f"is missing, and the record is {self.state}")
         if self.state == "pending" and self.intent is None:
             raise InvalidFieldError("intent", "is missing, and the record is pending")
@@ -215,6 +222,8 @@ class StoredSession:
         found = asdict(self, recurse=False)
         found["intent"] = None if self.intent is None else asdict(self.intent)
         found["session"] = None if self.session is None else self.session.to_dict(extended=True)
+        if not self.grant:  # as earlier versions of the package read it
+            del found["grant"]
         return found
 
     @classmethod

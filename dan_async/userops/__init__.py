@@ -4,6 +4,15 @@ from dan_async.user_operation import Call
 from dan_async.userops.account_kinds import AccountKind, BiconomyV2, SimpleAccount
 from dan_async.userops.paymasters import BiconomyPaymaster, Erc7677Paymaster, Paymaster
 from dan_async.userops.sending import NonceLanes, lane_key
+from dan_async.userops.session_policies import AbiPolicy, AbiRule, Erc20Policy, SessionContracts, SessionLeaf
+from dan_async.userops.sessions_on_chain import (
+    SessionOnChain,
+    SessionRevocation,
+    create_session_with_distributed_key,
+    export_biconomy_sessions,
+    import_biconomy_sessions,
+    open_session_on_chain,
+)
 from dan_async.userops.sign_user_operation import (
     SessionSigner,
     UserOperationSigner,
@@ -13,19 +22,30 @@ from dan_async.userops.sign_user_operation import (
 from dan_async.userops.smart_account import SmartAccountClient, create_smart_account_client
 
 __all__ = [
+    "AbiPolicy",
+    "AbiRule",
     "AccountKind",
     "BiconomyPaymaster",
     "BiconomyV2",
     "Call",
+    "Erc20Policy",
     "Erc7677Paymaster",
     "NonceLanes",
     "Paymaster",
+    "SessionContracts",
+    "SessionLeaf",
+    "SessionOnChain",
+    "SessionRevocation",
     "SessionSigner",
     "SimpleAccount",
     "SmartAccountClient",
     "UserOperationSigner",
     "WalletSigner",
+    "create_session_with_distributed_key",
     "create_smart_account_client",
+    "export_biconomy_sessions",
+    "import_biconomy_sessions",
     "lane_key",
+    "open_session_on_chain",
     "sign_user_operation",
 ]

@@ -145,10 +145,20 @@ class SimpleAccount:
         return _DUMMY_SIGNATURE
 
 
+#: The signature that Biconomy's SDK estimates an owner's operation with.
+_BICONOMY_DUMMY_SIGNATURE = bytes.fromhex(
+    "81d4b4981670cb18f99f0b4a66446df1bf5b204d24cfcb659bf38ba27a4359b5"
+    "711649ec2423c5e1247245eba2964679b6a1dbb85c992ae40b9b00c6935b02ff1b"
+)
+
 #: Biconomy's factory of V2, the fallback handler of its accounts, and the hash of their proxy's init code: from its SDK.
 _BICONOMY_FACTORY = Address("0x000000a56Aaca3e9a4C479ea6b6CD0DbcB6634F5")
 _BICONOMY_HANDLER = Address("0x0bBa6d96BD616BedC6BFaa341742FD43c60b83C1")
 _BICONOMY_PROXY = bytes.fromhex("9e23d82770fbe728cd88babbb4dd51431b0a3c40bfd053a9fba2db0c3edaa369")
+
+
+#: Where an account's list of modules begins: the one before the module that was enabled last.
+_FIRST_MODULE = "0x" + "00" * 19 + "01"
 
 
 @frozen
@@ -164,14 +174,8 @@ class BiconomyV2:
         InvalidFieldError: An argument is wrong.
     """
 
-    factory: Address = field(
-        default=_BICONOMY_FACTORY,
-        converter=_factory,
-    )
-    module: Address = field(
-        default=Address("0x0000001c5b32F37F5beA87BDD5374eB2aC54eA8e"),
-        converter=_module,
-    )
+    factory: Address = field(default=_BICONOMY_FACTORY, converter=_factory)
+    module: Address = field(default=Address("0x0000001c5b32F37F5beA87BDD5374eB2aC54eA8e"), converter=_module)
 
     @property
     def version(self) -> EntryPointVersion:
@@ -211,7 +215,49 @@ class BiconomyV2:
     @property
     def dummy_signature(self) -> bytes:
         """A wrapped signature."""
-        return self.wrap_signature(_DUMMY_SIGNATURE)
+        return self.wrap_signature(_BICONOMY_DUMMY_SIGNATURE)
+
+    @staticmethod
+    def enable_module(account: Address, module: str) -> Call:
+        """
+        Return the account's call that lets a module check operations, and act for the account.
+
+        Raises:
+            InvalidFieldError: An address is wrong.
+        """
+        return Call(account, 0, encode_call("enableModule(address)", _module(module)))
+
+    @staticmethod
+    def set_up_module(account: Address, contract: str, setup: bytes) -> Call:
+        """
+        Return the account's call that sets a module up and enables it.
+
+        Args:
+            account: The account.
+            contract: The contract that sets the module up and returns its address.
+            setup: The call data for that.
+
+        Raises:
+            InvalidFieldError: An argument is wrong.
+        """
+        signature = "setupAndEnableModule(address,bytes)"
+        return Call(account, 0, encode_call(signature, _module(contract), setup))
+
+    @staticmethod
+    def disable_module(account: Address, module: str, *, previous: str = _FIRST_MODULE) -> Call:
+        """
+        Return the account's call that disables a module.
+
+        Args:
+            account: The account.
+            module: The module.
+            previous: The module that was enabled right after it; nothing for the one that was enabled last.
+
+        Raises:
+            InvalidFieldError: An address is wrong.
+        """
+        arguments = (parse_address("previous", previous), _module(module))
+        return Call(account, 0, encode_call("disableModule(address,address)", *arguments))
 
 
 def _created_at(factory: Address, salt: bytes, init_code_hash: bytes) -> Address:

@@ -83,13 +83,14 @@ class Doubt(NamedTuple):
 @define
 class Turn:
     """
-    A turn in a lane: the nonce to use, key included, and the hash of the operation that was sent with it, if any.
+    A turn in a lane: the nonce to use, key included; the hash of the operation sent with it, if any, and that of its calls.
 
     *doubts* are the lane's: the operations that were refused or cut off after they had left, by their hashes.
     """
 
     nonce: int
     sent: Hex | None = None
+    calls: bytes = b""
     doubts: dict[Hex, Doubt] = field(factory=dict)
 
 
@@ -99,6 +100,7 @@ class _Lane:
     lock: asyncio.Lock = field(factory=asyncio.Lock)
     next_nonce: int | None = None
     last_sent: Hex = ""
+    last_calls: bytes = b""
     doubts: dict[Hex, Doubt] = field(factory=dict)
 
 
@@ -152,7 +154,7 @@ class NonceLanes:
                 yield turn
             finally:
                 if turn.sent is not None:
-                    lane.next_nonce, lane.last_sent = turn.nonce + 1, turn.sent
+                    lane.next_nonce, lane.last_sent, lane.last_calls = turn.nonce + 1, turn.sent, turn.calls
 
     def settle(self, name: str, user_operation_hash: str | None) -> None:
         """Doubt an operation no longer: its caller knows its hash, and that it may have been executed."""
@@ -180,9 +182,14 @@ class NonceLanes:
         return True
 
     def forget(self, name: str = "") -> None:
-        """Stop waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce."""
+        """
+        Stop waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce.
+
+        Should the chain show that it was executed all the same, the same calls are not made again.
+        """
         lane = self._lanes.get(name)
-        if lane is not None:
+        if lane is not None and lane.next_nonce is not None:
+            lane.doubts[lane.last_sent] = Doubt(lane.next_nonce - 1, lane.last_calls)
             lane.next_nonce = None
 
     def note(self, user_operation_hash: Hex) -> None:
@@ -299,6 +306,7 @@ class OperationSender:
     ) -> Hex:
         """Send an operation in its turn. From here on it may be on its way; the lane waits for it unless it is refused."""
         own = turn.sent = to_hex(self._hash(signed))
+        turn.calls = calls
         is_new = own not in turn.doubts
         turn.doubts[own] = Doubt(signed.nonce, calls)
         if len(turn.doubts) > _MOST_SENT:

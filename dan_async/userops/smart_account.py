@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve
 
-from dan_async._values import MAX_SAFE_INT, chain_in_url, check_int, check_seconds, check_text, setting
+from dan_async._values import (
+    MAX_SAFE_INT,
+    chain_in_url,
+    check_instance,
+    check_int,
+    check_seconds,
+    check_text,
+    from_hex,
+    setting,
+    to_hex,
+)
 from dan_async.config import Timeouts, TransportOptions
+from dan_async.crypto.abi import encode_arguments
 from dan_async.crypto.address import parse_address
 from dan_async.deadline import Deadline
 from dan_async.errors import (
@@ -58,6 +69,10 @@ _PRICE_FACTOR, _SMALL_PRICE = 4, 10**9
 _SPREAD = 4096
 
 
+#: The end of a signature of an account that is not deployed (ERC-6492).
+_ERC6492 = bytes.fromhex("6492" * 16)
+
+
 class SmartAccountClient:
     """
     One smart account. ``create_smart_account_client`` makes it; close it with ``aclose()`` or use it in ``async with``.
@@ -81,6 +96,7 @@ class SmartAccountClient:
         salt: int,
         cost_limit: int,
         timeouts: Timeouts,
+        is_shared: bool = False,
     ) -> None:
         self._kind = kind
         self._wallet = wallet
@@ -95,6 +111,7 @@ class SmartAccountClient:
         self._cost_limit = cost_limit
         self._timeouts = timeouts
         self._is_checked = self._is_deployed = False
+        self._is_shared = is_shared
         self._deploying = asyncio.Lock()
         self._lanes = NonceLanes(signer.lane_seed if signer else owner.encode(), self._fetch_nonce)
         self._sender = OperationSender(
@@ -104,6 +121,29 @@ class SmartAccountClient:
             lanes=self._lanes,
             chain_id=chain_id,
             users_of_nonce=self._users_of_nonce,
+        )
+
+    def signed_by(self, signer: UserOperationSigner) -> SmartAccountClient:
+        """
+        Return a client of the same account whose operations another signer signs, in nonce lanes of that signer.
+
+        It uses the connections of this one, and ends with it.
+        """
+        return SmartAccountClient(
+            kind=self._kind,
+            signer=signer,
+            wallet=None,
+            bundler_url=self._bundler_url,
+            bundler=self._bundler,
+            chain=self._chain_or_none,
+            paymaster=self._paymaster,
+            chain_id=self._chain_id,
+            owner=self._owner,
+            address=self._address,
+            salt=self._salt,
+            cost_limit=self._cost_limit,
+            timeouts=self._timeouts,
+            is_shared=True,
         )
 
     # --- for generate_session_key -------------------------------------------------------------------------------------
@@ -127,6 +167,8 @@ class SmartAccountClient:
         """
         Return the account's address, deployed or not.
 
+        For the kinds with a well-known factory it is worked out here; with an rpc_url, the factory must say the same.
+
         Raises:
             BundlerError: The chain's node answered with an error.
             ProtocolError: The factory is not on this chain, or the node names another address than it makes.
@@ -147,6 +189,16 @@ class SmartAccountClient:
         return self._kind.version
 
     @property
+    def kind(self) -> AccountKind:
+        """The kind of account."""
+        return self._kind
+
+    @property
+    def owner(self) -> Address:
+        """The account's owner."""
+        return self._owner
+
+    @property
     def lanes(self) -> NonceLanes:
         """The account's nonce lanes."""
         return self._lanes
@@ -157,6 +209,8 @@ class SmartAccountClient:
         *,
         lane: str = "",
         timeout: float | None = None,
+        kind: AccountKind | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> Hex:
         """
         Make calls: build the operation, estimate its gas, have it paid and signed, send it.
@@ -169,6 +223,10 @@ class SmartAccountClient:
             lane: The nonce lane. Operations of one lane are executed in order, each after the one before is on the chain;
                 those of different lanes do not wait for each other.
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+            kind: The form of this operation alone, if another module of the account is to check it.
+            check: Awaited each time that a nonce is known and before an operation is made for it; its error ends the call.
+                As one operation alone can use the nonce, a state of the chain that is found here, and that only this lane
+                changes, still holds when the operation is executed.
 
         Returns:
             The operation's hash, for ``wait_for_receipt``.
@@ -186,16 +244,27 @@ class SmartAccountClient:
             DanError: The signer did not sign, or a service could not be reached.
         """
         deadline = self._deadline(timeout)
-        call_data, left = self._kind.encode_calls(_calls(calls)), list[Hex]()
+        form, left = kind or self._kind, list[Hex]()
+        call_data = form.encode_calls(_calls(calls))
+
+        async def send(*, deploy: bool) -> Hex:
+            async def prepare(nonce: int) -> Operation:
+                if check is not None:
+                    await check()
+                return await self._prepare(call_data, nonce, deadline, deploy=deploy, kind=form)
+
+            sender = evolve(self._sender, kind=form)
+            return await sender.send_in_lane(prepare, lane, deadline, call_data=call_data, left=left)
+
         try:
             async with deadline.enforced("sending a user operation"):
                 await self._check_chain(deadline)
                 if await self._look_deployed(deadline):
-                    return await self._send(call_data, lane, deadline, left, deploy=False)
+                    return await send(deploy=False)
                 async with self._deploying:
                     if await self._look_deployed(deadline):
-                        return await self._send(call_data, lane, deadline, left, deploy=False)
-                    sent = await self._send(call_data, lane, deadline, left, deploy=True)
+                        return await send(deploy=False)
+                    sent = await send(deploy=True)
                     await self._wait_until_deployed(sent, deadline)
                     return sent
         except (DuplicateUserOperationError, UserOperationInDoubtError) as error:
@@ -254,7 +323,7 @@ class SmartAccountClient:
             await self._check_chain(deadline)
             deploy = not await self._look_deployed(deadline)
             call_data = self._kind.encode_calls(_calls(calls))
-            return await self._prepare(call_data, nonce, deadline, deploy=deploy)
+            return await self._prepare(call_data, nonce, deadline, deploy=deploy, kind=self._kind)
 
     async def send_signed(
         self,
@@ -284,15 +353,72 @@ class SmartAccountClient:
         """
         return await self._fetch_nonce(self._lanes.key(lane), self._deadline(None))
 
+    async def sign_message(self, message: str | bytes) -> Hex:
+        """
+        Have the owner sign a personal message for the account, for contracts and services that ask the account (ERC-1271).
+
+        If the account is not deployed yet, its deployment goes with the signature (ERC-6492). Without an rpc_url that is
+        taken for granted.
+
+        Args:
+            message: Text, or bytes. Show the owner no bytes that somebody else has made: 32 of them can be an operation's
+                hash.
+
+        Returns:
+            The account's signature, as 0x hex.
+
+        Raises:
+            ConfigurationError: The kind of account checks no messages here, or the owner's wallet signs none.
+            WalletError: The owner did not sign.
+            BundlerError: The chain's node answered with an error.
+        """
+        if not isinstance(self._kind, BiconomyV2) or not isinstance(self._wallet, MessageWallet):
+            raise ConfigurationError(
+                "messages are signed for BiconomyV2 accounts, by wallets that have sign_message()"
+            )
+        data = message.encode() if isinstance(message, str) else check_instance("message", message, bytes)
+        signature = from_hex(await self._wallet.sign_message(data), field="signature", length=65)
+        wrapped = self._kind.wrap_signature(signature)
+        if self._chain_or_none is None or not await self.is_deployed():
+            found = self._deployment()
+            wrapped = (
+                encode_arguments("(address,bytes,bytes)", (found.factory, found.data, wrapped)) + _ERC6492
+            )
+        return to_hex(wrapped)
+
+    async def read_contract(
+        self, contract: str, signature: str, arguments: Sequence[Any], returns: str
+    ) -> tuple[Any, ...]:
+        """
+        Call a function of a contract on the account's chain without changing anything.
+
+        Args:
+            contract: The contract's address.
+            signature: The function, as ``isModuleEnabled(address)``.
+            arguments: Its arguments.
+            returns: The types that it returns, as ``(bool)``.
+
+        Raises:
+            ConfigurationError: No rpc_url was given.
+            ProtocolError: The answer has other types: there is another contract, or none.
+            BundlerError: The chain's node answered with an error.
+        """
+        found = self._chain.read(
+            contract, signature, tuple(arguments), returns, deadline=self._deadline(None)
+        )
+        return await found
+
+    async def is_deployed(self) -> bool:
+        """
+        Return whether the account is on the chain.
+
+        Raises:
+            ConfigurationError: No rpc_url was given.
+            BundlerError: The chain's node answered with an error.
+        """
+        return await self._look_deployed(self._deadline(None))
+
     # --- steps --------------------------------------------------------------------------------------------------------
-
-    async def _send(
-        self, call_data: bytes, lane: str, deadline: Deadline, left: list[Hex], *, deploy: bool
-    ) -> Hex:
-        async def prepare(nonce: int) -> Operation:
-            return await self._prepare(call_data, nonce, deadline, deploy=deploy)
-
-        return await self._sender.send_in_lane(prepare, lane, deadline, call_data=call_data, left=left)
 
     async def _wait_until_deployed(self, sent: Hex, deadline: Deadline) -> None:
         try:
@@ -300,7 +426,9 @@ class SmartAccountClient:
         except BundlerError as error:  # refuses to say, not to send
             raise in_doubt(sent, error.message) from error
 
-    async def _prepare(self, call_data: bytes, nonce: int, deadline: Deadline, *, deploy: bool) -> Operation:
+    async def _prepare(
+        self, call_data: bytes, nonce: int, deadline: Deadline, *, deploy: bool, kind: AccountKind
+    ) -> Operation:
         """Build an operation that is complete but for its signature: price, gas, paymaster."""
         draft = self._draft(
             sender=await self._find_address(deadline),
@@ -308,6 +436,7 @@ class SmartAccountClient:
             call_data=call_data,
             price=await self._price(deadline),
             factory=self._deployment() if deploy else None,
+            dummy_signature=kind.dummy_signature,
         )
         paymaster, is_final = self._paymaster, True
         where: dict[str, Any] = {
@@ -350,7 +479,14 @@ class SmartAccountClient:
         return price
 
     def _draft(
-        self, *, sender: Address, nonce: int, call_data: bytes, price: GasPrice, factory: FactoryCall | None
+        self,
+        *,
+        sender: Address,
+        nonce: int,
+        call_data: bytes,
+        price: GasPrice,
+        factory: FactoryCall | None,
+        dummy_signature: bytes,
     ) -> Operation:
         """Return an operation without gas, with a dummy for its signature."""
         fields: dict[str, Any] = {
@@ -362,7 +498,7 @@ class SmartAccountClient:
             "pre_verification_gas": 0,
             "max_fee_per_gas": price.max_fee_per_gas,
             "max_priority_fee_per_gas": price.max_priority_fee_per_gas,
-            "signature": self._kind.dummy_signature,
+            "signature": dummy_signature,
         }
         if self._kind.version == "v0.6.0":
             init_code = bytes.fromhex(factory.factory[2:]) + factory.data if factory else b""
@@ -382,6 +518,8 @@ class SmartAccountClient:
     async def _find_address(self, deadline: Deadline) -> Address:
         if self._address is None:
             found = self._deployment()
+            if found.address is not None and self._chain_or_none is None:
+                return found.address
             (address,) = await self._chain.read(
                 found.factory,
                 found.address_function,
@@ -440,6 +578,8 @@ class SmartAccountClient:
 
     async def aclose(self) -> None:
         """Close the connections that were opened for this account. May be called twice."""
+        if self._is_shared:
+            return
         await self._bundler.service.aclose()
         if self._chain_or_none is not None:
             await self._chain_or_none.service.aclose()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.chain.biconomy_contracts import BiconomyContracts
 from tests.chain.local_chain import LocalChain, running_bundler, running_chain
 
 
@@ -21,3 +22,9 @@ def bundler_url(chain: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> 
     """A bundler for the chain."""
     with running_bundler(chain, tmp_path_factory.mktemp("bundler")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def contracts(chain: LocalChain) -> BiconomyContracts:
+    """Biconomy's contracts, and a token."""
+    return BiconomyContracts(chain)

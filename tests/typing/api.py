@@ -49,9 +49,11 @@ from dan_async.types import OperatorAddress, RequestId, TypedData
 from dan_async.user_operation import UserOperationReceipt, UserOperationV07
 from dan_async.userops import (
     Call,
+    Erc20Policy,
     SessionSigner,
     SimpleAccount,
     SmartAccountClient,
+    create_session_with_distributed_key,
     create_smart_account_client,
     sign_user_operation,
 )
@@ -264,6 +266,10 @@ async def acting(dan: DanClient, session: DanSessionKeyPayload, wallet: Wallet) 
     assert_type(await sign_user_operation(operation, session, client=dan), UserOperationV07)
     assert_type(await dan.sign_user_operation(operation, session), UserOperationV07)
     owned = await create_smart_account_client(signer=wallet, bundler_url="https://bundler.example")
+    policy = Erc20Policy(token="0x", recipient="0x", max_amount=1)
+    agent = await create_session_with_distributed_key(owned, policy, client=dan, store=dan.store, threshold=2)
+    assert_type(await agent.send_transaction(Call(account.entry_point)), UserOperationReceipt)
+    assert_type((await agent.revoke(wallet=wallet)).is_complete, bool)
     await dan.generate_session_key(smart_account_client=owned)
 
 

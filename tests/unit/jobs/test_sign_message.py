@@ -434,6 +434,13 @@ async def test_secrets_stay_out_of_errors(net):
     assert net.ephemeral.to_hex() not in str(caught.value)
 
 
+async def test_the_address_of_a_session_may_be_in_lower_case(net):
+    """As the TypeScript clients store it."""
+    session = net.session().to_dict() | {"sessionKeyEOA": net.address.lower()}
+    async with client(net) as dan:
+        assert await dan.sign_message("hello", session)
+
+
 async def test_the_session_may_be_a_module_info(net):
     """It is what every payload is."""
     assert isinstance(net.session(), DanModuleInfo)

@@ -30,6 +30,13 @@ def test_no_secret_is_shown() -> None:
         assert secret not in repr(record)
 
 
+def test_a_leafs_record_needs_no_session() -> None:
+    """Its key may be kept elsewhere; other records are written as earlier versions read them."""
+    leaf = evolve(active(), grant="{}", session=None)
+    assert StoredSession.from_dict(json.loads(json.dumps(leaf.to_dict()))) == leaf
+    assert "grant" not in active().to_dict()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -117,3 +117,12 @@ async def test_plain_http_is_for_loopback_only(name: str) -> None:
     arguments: dict[str, Any] = {"signer": WALLET, "bundler_url": BUNDLER} | {name: "http://example.com"}
     with pytest.raises(InsecureTransportError):
         await create_smart_account_client(**arguments)
+
+
+async def test_a_well_known_factorys_address_needs_no_node() -> None:
+    """Biconomy's account and eth-infinitism's: worked out here when there is nobody to ask."""
+    for kind in (BiconomyV2(), SimpleAccount("v0.6.0")):
+        async with await create_smart_account_client(
+            signer=WALLET, bundler_url=BUNDLER, account=kind
+        ) as account:
+            assert await account.get_address() == kind.deployment(Address(WALLET.address), 0).address
