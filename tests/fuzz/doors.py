@@ -94,12 +94,12 @@ class Net:
         carry_out = NodeMethods.call
         asked: dict[str, str] = {}
 
-        async def call(methods: NodeMethods, method: str, params: dict[str, Any]) -> Any:
+        async def call(methods: NodeMethods, method: str, params: dict[str, Any], address: str) -> Any:
             if methods._context.identity.operator == self.devnet.nodes[0].operator:
                 asked[f"{method} {params.get('operation', '')} {'nonces' in params}"] = self._add(
                     method, params
                 )
-            return await carry_out(methods, method, params)
+            return await carry_out(methods, method, params, address)
 
         wallet = LocalWallet("0x" + "00" * 31 + "01")
         with mock.patch.object(NodeMethods, "call", call):
