@@ -21,7 +21,15 @@ from typing import Any, Literal, Protocol
 
 from attrs import evolve, frozen
 
-from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT, check_list, check_reference, check_text, from_hex
+from dan_async._values import (
+    MAX_LIFETIME_S,
+    MAX_SAFE_INT,
+    check_list,
+    check_reference,
+    check_text,
+    from_hex,
+    setting,
+)
 from dan_async.crypto.abi import encode_call
 from dan_async.errors import (
     BundlerError,
@@ -169,13 +177,18 @@ class _SessionTree:
     """The sessions of one account: its records, and the changes of its root."""
 
     def __init__(
-        self, account: SmartAccountClient, store: SessionStore, contracts: SessionContracts, clock: Clock
+        self,
+        account: SmartAccountClient,
+        store: SessionStore,
+        contracts: SessionContracts | None,
+        clock: Clock,
     ) -> None:
         if not isinstance(account, SmartAccountClient) or not isinstance(account.kind, BiconomyV2):
             raise InvalidFieldError("smart_account", "must be the client of a BiconomyV2 account")
         if not isinstance(store, SessionStore):
             raise InvalidFieldError("store", f"must be a session store, not {type(store).__name__}")
-        self.account, self.store, self.contracts, self.clock = account, store, contracts, clock
+        self.account, self.store, self.clock = account, store, clock
+        self.contracts = setting("contracts", contracts, SessionContracts)
         self.kind = account.kind
         self._known: _Tree | None = None
 
@@ -688,6 +701,11 @@ def _policies(policy: object) -> tuple[Policy, ...]:
     return found
 
 
+def _check_client(client: object) -> None:
+    if not callable(getattr(client, "generate_session_key", None)):
+        raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
+
+
 def _lifetime_s(policies: Sequence[Policy], now: float) -> int:
     """Return how long the key lives: as long as the policy that lasts longest, and a year at most."""
     ends = [policy.valid_until for policy in policies]
@@ -750,7 +768,8 @@ async def create_session_with_distributed_key(
         >>> await session.send_transaction(Call(usdc, 0, encoded_transfer))
     """
     policies = _policies(policy)
-    tree = _SessionTree(smart_account, store, contracts or SessionContracts(), clock)
+    _check_client(client)
+    tree = _SessionTree(smart_account, store, contracts, clock)
     lifetime_s = _lifetime_s(policies, clock())
     name = check_reference("session_id", session_id) if session_id is not None else secrets.token_hex(5)
     names = [name, *(f"{name}-{number}" for number in range(1, len(policies)))]
@@ -818,7 +837,8 @@ async def open_session_on_chain(
         InvalidFieldError: The session's key is not a distributed one.
     """
     check_text("session_id", session_id, most=200)
-    tree = _SessionTree(smart_account, store, contracts or SessionContracts(), clock)
+    _check_client(client)
+    tree = _SessionTree(smart_account, store, contracts, clock)
     leaves = [entry.leaf for entry in (await tree.current()).entries]
     found = next((leaf for leaf in leaves if leaf.session_id == session_id), None)
     if found is None:
@@ -860,7 +880,7 @@ async def import_biconomy_sessions(
         InvalidFieldError: It is not of that form.
         RecordConflictError: The root on chain is not that of these leaves.
     """
-    tree = _SessionTree(smart_account, store, contracts or SessionContracts(), clock)
+    tree = _SessionTree(smart_account, store, contracts, clock)
     _, leaves = read_sessions(sessions)
     root = await tree.root()
     count = next((n for n in range(len(leaves), -1, -1) if _tree_root(leaves[:n]) == root), None)
@@ -898,5 +918,5 @@ async def export_biconomy_sessions(
     Raises:
         RecordConflictError: The account has sessions that the store does not know.
     """
-    tree = _SessionTree(smart_account, store, contracts or SessionContracts(), clock)
+    tree = _SessionTree(smart_account, store, contracts, clock)
     return write_sessions([entry.leaf for entry in (await tree.current()).entries])

@@ -25,7 +25,7 @@ from tests.adversity.fault_matrix import (
 )
 
 #: In the ordinary suite.
-QUICK = ("drop share", "crash in round 2", "silent in round 1", "accuse in round 1", "cheat", "wrong share")
+QUICK = ("silent in round 1", "accuse in round 1", "wrong share")
 
 SIZES = (*SMALL, MIDDLE, *((LARGE,) if os.environ.get("DAN_MATRIX") == "full" else ()))
 

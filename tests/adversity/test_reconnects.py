@@ -266,6 +266,7 @@ async def test_a_dropped_connection_is_one_failure_of_the_node() -> None:
         assert not any(isinstance(ending, NodeError) for _, ending in at.endings)
 
 
+@pytest.mark.long
 async def test_the_first_job_after_every_connection_went_silent_succeeds() -> None:
     """At default settings, well within its own time; the next one at once."""
     async with AsyncExitStack() as stack:

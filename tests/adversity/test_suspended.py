@@ -62,7 +62,7 @@ asyncio.run(main())
     [
         ("nodes", "keygen", "dan_keygen", "dan_keygen", "total_s"),
         ("nodes", "sign", "dan_sign", "dan_sign", "total_s"),
-        ("gateway", "sign", "signgen", "dan_sign", "total_s"),
+        pytest.param("gateway", "sign", "signgen", "dan_sign", "total_s", marks=pytest.mark.long),
         pytest.param("nodes", "keygen", "dan_keygen", "dan_keygen", "attempt_s", marks=pytest.mark.long),
         pytest.param("nodes", "sign", "dan_sign", "dan_sign", "attempt_s", marks=pytest.mark.long),
         pytest.param("http", "keygen", "dan_keygen", "dan_keygen", "total_s", marks=pytest.mark.long),

@@ -109,6 +109,7 @@ async def test_batches_share_a_cluster(cluster: Any, setup: WorkerSetup, tmp_pat
         before = after
 
 
+@pytest.mark.long
 async def test_a_scheduler_that_is_killed_ends_the_batch(setup: WorkerSetup, tmp_path: Path) -> None:
     """The error names the rows that are open; the same rows run again elsewhere, and none gets a second key."""
     given, file = rows(12), tmp_path / "scheduler.json"

@@ -127,6 +127,7 @@ async def test_how_many_must_confirm(down: int) -> None:
                 await dan.add_ephemeral_key(session, wallet=OWNER)
 
 
+@pytest.mark.long
 async def test_a_liar_does_not_revoke_alone() -> None:
     """It says that the key is 5-of-5, where one node would be enough: neither over the nodes nor through the gateway."""
     async with Devnet(threshold=3, parties=5) as net, DanClient(net) as dan:

@@ -96,7 +96,11 @@ async def test_two_of_five_stop_nothing(name: str) -> None:
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("names", MIXTURES, ids=" + ".join)
+@pytest.mark.parametrize(
+    "names",
+    [*MIXTURES[:2], *(pytest.param(each, marks=pytest.mark.long) for each in MIXTURES[2:])],
+    ids=" + ".join,
+)
 async def test_three_of_seven_with_different_faults_stop_nothing(names: tuple[str, ...]) -> None:
     """However they add up."""
     await sign_among(4, 7, [FAULTS[name] for name in names])

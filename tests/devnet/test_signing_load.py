@@ -44,7 +44,13 @@ def at_once(
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("max_presignatures", 4), ("max_presigns", 4), ("max_signs", 2), ("max_in_flight", 4)]
+    ("name", "most"),
+    [
+        ("max_presignatures", 4),
+        pytest.param("max_presigns", 4, marks=pytest.mark.long),
+        pytest.param("max_signs", 2, marks=pytest.mark.long),
+        pytest.param("max_in_flight", 4, marks=pytest.mark.long),
+    ],
 )
 async def test_nodes_that_ask_to_slow_down_lose_no_call(name: str, most: int) -> None:
     """Whichever of their limits it is; another session's calls get through meanwhile."""

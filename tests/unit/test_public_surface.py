@@ -73,6 +73,7 @@ from dan_async.wallets.eth_account_wallet import EthAccountWallet
 from tests.fake_nodes import FakeNetwork
 from tests.fake_signing import SigningNetwork
 from tests.stored import active, session
+from tests.unit.userops.biconomy import BiconomyWorld, FakeDan, owners_account
 
 ADDRESS = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
 ENTRY_POINT = "0x5FF137D4b0FDCD49DcA30c7CF57E578a026d2789"
@@ -181,6 +182,24 @@ def _store_door(name: str, **valid: Any) -> Door:
     return Door(_with_signature(call, method), valid)
 
 
+def _on_chain_door(function: Callable[..., Any], **valid: Any) -> Door:
+    """A function about the sessions of an account on a chain."""
+
+    async def call(**values: Any) -> Any:
+        world = BiconomyWorld()
+        ours = {
+            "smart_account": await owners_account(world),
+            "client": FakeDan(),
+            "store": storage.MemorySessionStore(),
+        }
+        given = {name: ours[name] if value is _OURS else value for name, value in values.items()}
+        return await function(**given, clock=world.clock)
+
+    signature = inspect.signature(function).parameters
+    usual = {name: _OURS for name in ("smart_account", "client", "store") if name in signature}
+    return Door(_with_signature(call, function), usual | valid)
+
+
 def _with_signature(call: Callable[..., Any], method: Callable[..., Any]) -> Callable[..., Any]:
     given = [p for p in inspect.signature(method).parameters.values() if p.name not in {"self", "parameters"}]
     call.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
@@ -190,6 +209,8 @@ def _with_signature(call: Callable[..., Any], method: Callable[..., Any]) -> Cal
 _RECORD = active()
 _LIMITS = Timeouts(total_s=0.5, attempt_s=0.3, wallet_s=0.3)
 _OF_THE_NET = object()
+_OURS = object()
+_TOKEN_POLICY = userops.Erc20Policy(token=ADDRESS, recipient=ADDRESS, max_amount=1, valid_until=2**40)
 
 
 async def _answer(*_: Any) -> Any:
@@ -278,6 +299,18 @@ DOORS: dict[str, Door] = {
     "revoke_stored_session": _client_door("revoke_stored_session", record_id="0x" + "ab" * 32, wallet=WALLET),
     "rotate_stored_session": _client_door("rotate_stored_session", record_id="0x" + "ab" * 32, wallet=WALLET),
     "BatchRun": Door(BatchRun, {"requests": [], "work": _answer, "concurrency": 1}),
+    "AbiRule": Door(userops.AbiRule, {"offset": 0, "condition": "==", "value": 1}),
+    "AbiPolicy": Door(userops.AbiPolicy, {"target": ADDRESS, "function": "mint(address)"}),
+    "Erc20Policy": Door(userops.Erc20Policy, {"token": ADDRESS, "recipient": ADDRESS, "max_amount": 1}),
+    "SessionContracts": Door(userops.SessionContracts, {"manager": ADDRESS}),
+    "create_session_with_distributed_key": _on_chain_door(
+        userops.create_session_with_distributed_key, policy=_TOKEN_POLICY
+    ),
+    "open_session_on_chain": _on_chain_door(userops.open_session_on_chain, session_id="a"),
+    "import_biconomy_sessions": _on_chain_door(
+        userops.import_biconomy_sessions, sessions='{"merkleRoot": "", "leafNodes": []}'
+    ),
+    "export_biconomy_sessions": _on_chain_door(userops.export_biconomy_sessions),
     "Threshold": Door(Threshold, {"t": 2, "n": 3}),
     "Threshold.parse": Door(Threshold.parse, {"text": "2-of-3"}),
     "NodeEndpoint": Door(NodeEndpoint, _NODES[0]),
@@ -590,7 +623,10 @@ _NO_DOORS = {
     "storage.sqlalchemy_store": (),
     "transport": ("Transport",),
     "user_operation": ("ENTRY_POINTS", "UserOperation", "UserOperationReceipt"),
-    "userops": ("AccountKind", "Paymaster", "SmartAccountClient", "UserOperationSigner"),
+    "userops": (
+        *("AccountKind", "Paymaster", "SmartAccountClient", "UserOperationSigner"),
+        *("SessionLeaf", "SessionOnChain", "SessionRevocation"),  # made by the functions
+    ),
     "wallets": ("Wallet",),
     "wallets.eth_account_wallet": (),
 }
@@ -617,6 +653,7 @@ _REFUSED_ANYWAY = {
     "decode_calls": PermissionDeniedError,
     "keys_from_environment": ConfigurationError,
     "keys_from_file": ConfigurationError,
+    "open_session_on_chain": RecordConflictError,
     "NodeNetwork.from_file": ConfigurationError,
     "GatewayNetwork.from_file": ConfigurationError,
     "NetworkFile.read": ConfigurationError,

@@ -52,7 +52,7 @@ CASES = [
         size,
         by_turns,
         id=f"{size[0]}-of-{size[1]}{', by turns' if by_turns else ''}",
-        marks=[pytest.mark.long] if by_turns and size[1] > 9 else [],
+        marks=[pytest.mark.long] if size[1] > (9 if by_turns else 13) else [],
     )
     for size in SIZES
     for by_turns in (False, True)
