@@ -74,7 +74,17 @@ async def test_every_row_has_exactly_one_key(devnet: Devnet, tmp_path: Path) -> 
     owners = [f"{i + 1:064x}" for i in range(ROWS)]
     (tmp_path / "wallets.txt").write_text("\n".join(owners))
     named = [part for e in devnet.endpoints for part in ("--node", f"{e.url}={e.operator}")]
-    options = ["batch", "wallets.txt", "--out", "sqlite:///keys.db", "--concurrency", "4", "--chain-id", "1"]
+    options = [
+        "batch",
+        "wallets.txt",
+        "--out",
+        "sqlite:///keys.db",
+        "--json",
+        "--concurrency",
+        "4",
+        "--chain-id",
+        "1",
+    ]
     options += [*named, "--threshold", "2", "--parties", "3", "--duration", "86400"]
     for _ in range(KILLS):
         await kill_somewhere(options, tmp_path, chance)
