@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import lru_cache
@@ -96,10 +97,12 @@ class StubNode:
         return dump({"jsonrpc": "2.0", "id": request["id"], "result": result})
 
     def _identify(self, params: Any) -> Any:
-        digest = identity_digest(operator=self._operator, nonce=bytes.fromhex(params["nonce"][2:]))
+        time_ms, nonce = time.time_ns() // 1_000_000, bytes.fromhex(params["nonce"][2:])
+        digest = identity_digest(operator=self._operator, nonce=nonce, time_ms=time_ms)
         return {
             "protocol": PROTOCOL,
             "operator": self._operator,
+            "time": time_ms,
             "signature": to_hex(sign_digest(self._identity, digest)),
         }
 
