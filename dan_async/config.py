@@ -86,6 +86,32 @@ class Threshold:
         """
         return cls(parties // 2 + 1 if type(parties) is int else 2, parties)
 
+    @classmethod
+    def of_pool(cls, nodes: int) -> Threshold:
+        """
+        Return the usual threshold of a pool: all of its nodes, 20 at most, and a majority of them.
+
+        Args:
+            nodes: How many there are.
+        """
+        return cls.majority(min(max(nodes, 2), MAX_PARTIES))
+
+    def changed(self, t: int | None, n: int | None) -> Threshold:
+        """
+        Return the threshold with the numbers that are given; a majority of another n, if that alone is given.
+
+        Args:
+            t: Parties needed to sign; None if it is not said.
+            n: Parties that hold a share; None for this one's.
+
+        Raises:
+            InvalidFieldError: t or n is out of range.
+        """
+        n = self.n if n is None else n
+        if t is not None:
+            return Threshold(t, n)
+        return self if n == self.n else Threshold.majority(n)
+
 
 #: DAN's usual threshold, for a gateway, which does not say how many nodes it has.
 DEFAULT_THRESHOLD = Threshold(3, 5)

@@ -159,6 +159,11 @@ class KeygenRequest:
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), least=self.threshold.t, most=self.threshold.n)
 
+    @property
+    def fewest_parties(self) -> int:
+        """The smallest number of parties that will do: each holder that is wanted has to be one."""
+        return max(self.min_parties or self.threshold.n, self.min_holders or 0)
+
 
 @frozen(kw_only=True)
 class KeygenTimings:

@@ -27,7 +27,7 @@ from dan_async._values import (
     required,
     shown_name,
 )
-from dan_async.config import MAX_PARTIES, Threshold, Timeouts
+from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, WalletError, WalletTimeoutError
@@ -289,8 +289,7 @@ async def prepare(
     )
     owner = _known_owner(auth, fixed, account)
     chain_id = _infer_chain_id(_agreed("chain_id", request.chain_id, fixed.chain_id), account)
-    threshold = _choose_threshold(
-        network,
+    threshold = network.default_threshold.changed(
         _agreed("threshold", request.threshold, fixed.threshold),
         _agreed("parties_number", request.parties_number, fixed.parties_number),
     )
@@ -488,14 +487,6 @@ def _check_permissions(
             "permissions.validAfter", "is after the session's end, so nothing could be signed"
         )
     return text
-
-
-def _choose_threshold(network: Network, t: int | None, n: int | None) -> Threshold:
-    usual = network.default_threshold
-    n = usual.n if n is None else n
-    if t is None:
-        return usual if n == usual.n else Threshold.majority(n)
-    return Threshold(t, n)
 
 
 def choose_ephemeral_key(

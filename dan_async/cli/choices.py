@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 from dan_async.cli.screen import event_listener, for_option, mask_keys, note, problem_of, read_file
-from dan_async.config import DEFAULT_THRESHOLD, MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, check_url
+from dan_async.config import DEFAULT_THRESHOLD, NodeEndpoint, Threshold, Timeouts, check_url
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.network_file import NETWORK_VARIABLE, NetworkFile, find_network_file
@@ -145,14 +145,8 @@ def choose_network(
             hint=f"Use {'--devnet 3-of-5, ' * has_devnet}--network FILE, --node URL=OPERATOR once for each node,"
             " or --gateway URL",
         )
-    usual = file.threshold or Threshold.majority(min(max(len(file.nodes), 2), MAX_PARTIES))
-    if file.threshold is None and file.gateway is not None:
-        usual = DEFAULT_THRESHOLD
-    agreed = usual
-    if threshold is not None or parties is not None:
-        n = usual.n if parties is None else parties
-        t = (usual.t if n == usual.n else n // 2 + 1) if threshold is None else threshold
-        agreed = check_threshold(t, n, parties_option="--parties")
+    usual = file.threshold or (Threshold.of_pool(len(file.nodes)) if file.nodes else DEFAULT_THRESHOLD)
+    agreed = check_threshold(threshold, parties, usual=usual, parties_option="--parties")
     if file.nodes and agreed.n > len(file.nodes):
         raise ConfigurationError(
             f"--parties asks for {agreed.n} nodes, and {len(file.nodes)} are named"
@@ -174,10 +168,12 @@ def _read_network(name: str, option: str) -> NetworkFile:
     return file
 
 
-def check_threshold(threshold: int, parties: int, *, parties_option: str) -> Threshold:
-    """Check t and n that come from options of their own."""
+def check_threshold(
+    threshold: int | None, parties: int | None, *, usual: Threshold = DEFAULT_THRESHOLD, parties_option: str
+) -> Threshold:
+    """Check t and n that come from options of their own, beside the usual ones."""
     try:
-        return Threshold(threshold, parties)
+        return usual.changed(threshold, parties)
     except InvalidFieldError as error:
         option = parties_option if error.field == "parties_number" else "--threshold"
         problem = problem_of(error).replace("parties_number", parties_option)

@@ -116,8 +116,7 @@ def devnet(
 
     SIGINT and SIGTERM stop it cleanly, with exit code 0.
     """
-    usual = Threshold.majority(nodes).t
-    agreed = check_threshold(usual if threshold is None else threshold, nodes, parties_option="--nodes")
+    agreed = check_threshold(threshold, nodes, parties_option="--nodes")
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
     faults = _read_faults(fault or (), agreed.n)

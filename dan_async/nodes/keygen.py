@@ -306,8 +306,7 @@ class NodeKeygen:
 
     @_least.default
     def _fewest_parties(self) -> int:
-        threshold = self._first.threshold
-        return max(self._first.min_parties or threshold.n, self._first.min_holders or threshold.t)
+        return self._first.fewest_parties
 
     async def run(self) -> KeygenReport:
         """Run it; see ``Network.keygen`` for what it raises."""

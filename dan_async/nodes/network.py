@@ -13,7 +13,7 @@ from typing import Any, Self
 from attrs import define, field
 
 from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_seconds, setting
-from dan_async.config import MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, TransportOptions
+from dan_async.config import NodeEndpoint, Threshold, Timeouts, TransportOptions
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, OneLoop
 from dan_async.errors import (
@@ -165,7 +165,7 @@ class NodeNetwork:
             by_operator={node.operator: node for node in made},
             events=events,
             timeouts=timeouts,
-            default_threshold=Threshold.majority(min(max(len(made), 2), MAX_PARTIES))
+            default_threshold=Threshold.of_pool(len(made))
             if threshold is None
             else check_instance("threshold", threshold, Threshold),
             signer=NodeSigner(made, options=setting("signing", signing, SigningOptions), clock=nodes_clock),
@@ -212,7 +212,7 @@ class NodeNetwork:
             ClientClosedError: The network was closed.
         """
         self.pool.refuse_if_closed()
-        least = max(request.min_parties or request.threshold.n, request.min_holders or 0)
+        least = request.fewest_parties
         if len(self.pool.nodes) < least:
             raise InvalidFieldError(
                 "parties_number",
