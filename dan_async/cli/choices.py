@@ -71,6 +71,13 @@ class NetworkChoice:
         """Whether the nodes are our own."""
         return self.file is None
 
+    @property
+    def chain_id(self) -> int | None:
+        """The chain that its sessions are for unless an option says otherwise; None if nothing does."""
+        if self.file is None:
+            return DEVNET_CHAIN_ID
+        return None if self.file.chain is None else self.file.chain.id
+
     def describe(self) -> str:
         """Name it in a few words, for the progress line."""
         if self.file is None:
