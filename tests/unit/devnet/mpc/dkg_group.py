@@ -81,7 +81,8 @@ class Group:
         return self
 
     def finish_one(self, index):
-        return self.parties[index].finish(others(index, self.echoes))
+        (share,) = self.parties[index].finish(others(index, self.echoes))
+        return share
 
     def finish(self):
         return {i: self.finish_one(i) for i in self.parties}
@@ -135,7 +136,7 @@ class Dealing:
             entropy=secrets.token_bytes,
         )
         message = OpeningMessage(
-            sender=sender or dealer, points=self.points, proof=self.proof, nonce=secrets.token_bytes(32)
+            sender=sender or dealer, points=self.points, proofs=self.proof, nonce=secrets.token_bytes(32)
         )
         self.opening = message.encode(session.context) + tail
         self.commitment = opening_commitment(self.opening)
