@@ -10,9 +10,8 @@ from typing import Annotated
 
 import typer
 
-from dan_async.cli.choices import check_threshold, write_new
 from dan_async.cli.devnet import announce, serve
-from dan_async.cli.options import whole_number
+from dan_async.cli.options import check_threshold, whole_number, write_new
 from dan_async.cli.screen import Stopped, log_lines, note, run_until_signal
 from dan_async.config import MAX_PARTIES
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from attrs import asdict
 
-from dan_async.cli.choices import DEVNET_CHAIN_ID, check_threshold, write_new
-from dan_async.cli.options import whole_number
+from dan_async.cli.options import DEVNET_CHAIN_ID, check_threshold, whole_number, write_new
 from dan_async.cli.screen import Stopped, log_lines, mask_keys, note, progress, result, run_until_signal
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.errors import ConfigurationError, DanError

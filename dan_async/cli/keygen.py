@@ -11,15 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
-from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreOpener, WalletOpener, record_of_session
 from dan_async.cli.options import (
+    DEVNET_CHAIN_ID,
     KeygenNetworkOptions,
+    NetworkChoice,
     OwnerOptions,
     RevealOption,
+    StoreOpener,
     StoreOptions,
     TimeoutOption,
+    WalletOpener,
     choose_timeouts,
     read_permissions,
+    record_of_session,
     whole_number,
 )
 from dan_async.cli.screen import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, check_threshold, choose_network
+from dan_async.cli.options import DEVNET_CHAIN_ID, NetworkChoice, check_threshold, choose_network
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.errors import ConfigurationError, InsecureTransportError
 from dan_async.network_file import ChainEndpoints, NetworkFile
