@@ -142,6 +142,7 @@ class KeygenRequest:
         min_parties: The smallest number of parties to accept, t to n; n if None.
         min_holders: How many nodes must acknowledge that they hold a share, t to n; t if None.
         allow_resign: Whether a person may be asked to sign again when key generation failed after the first signature.
+        in_batch: Whether the network may put it together with others, and let it wait for them a moment.
     """
 
     request_id: RequestId
@@ -153,6 +154,7 @@ class KeygenRequest:
     min_parties: int | None = None
     min_holders: int | None = None
     allow_resign: bool = False
+    in_batch: bool = False
     #: The smallest number of parties that will do: each holder that is wanted has to be one.
     fewest_parties: int = field(init=False, repr=False, eq=False)
 
