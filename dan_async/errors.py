@@ -372,7 +372,7 @@ class KeySubstitutionError(ProtocolError):
 
 
 class NodeCode(IntEnum):
-    """Error codes of dan-node/1, JSON-RPC's own among them. docs/node-protocol.md explains them."""
+    """Error codes of dan-node/1, JSON-RPC's own among them. docs/reference/node-protocol.md explains them."""
 
     PARSE_ERROR = -32700
     INVALID_REQUEST = -32600
@@ -450,7 +450,7 @@ class NodeRefusedError(NodeError):
 
     Args:
         message: The node's own words, shortened.
-        code: The code, listed in docs/node-protocol.md.
+        code: The code, listed in docs/reference/node-protocol.md.
         culprits: Operators that the node blames, by what it saw itself.
         evidence: ``"proof"`` if the node says that it can prove that, ``"silence"`` if they sent it nothing until its own
             limit; empty if they sent it something wrong.
@@ -781,7 +781,7 @@ class UserOperationError(DanError):
 
 class BundlerError(UserOperationError):
     """
-    The bundler, the paymaster or the chain's node answered with an error. docs/bundler-errors.md explains the codes.
+    The bundler, the paymaster or the chain's node answered with an error. docs/reference/bundler-errors.md has the codes.
 
     Args:
         message: What happened, in plain words where the code is known.

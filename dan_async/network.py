@@ -339,13 +339,13 @@ class NodeHealth:
         latency_s: Round-trip time in seconds, if it answered.
         clock_skew_s: Its clock minus ours in seconds, if it answered.
         problem: Why it is not live, in one line.
-        state: ``live``, ``resting``, ``probing`` or ``down``; see docs/node-pool.md.
+        state: ``live``, ``resting``, ``probing`` or ``down``; see docs/explanation/node-pool.md.
         average_latency_s: Exponentially weighted moving average of its latency in seconds; None if it never answered.
         failures: Failures in a row; 0 after a success.
         rests_for_s: Seconds for which it is still left alone, unless nothing better is there; 0 if it is not.
         requests: Requests that this client has sent it, attempts counted one by one.
         keygens: Key generations in which it was asked to take part.
-        suspicion: How much speaks against it in signing, from 0 to 8; halves every minute. See docs/sign-message.md.
+        suspicion: How much speaks against it in signing, from 0 to 8; halves every minute. docs/reference/sign-message.md.
     """
 
     name: OperatorAddress | str

@@ -21,12 +21,12 @@ from dan_async.crypto.signature import personal_message_digest, recover_address
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 #: The changelog also names what has moved or gone.
-OF_TODAY = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS.glob("*.md")])
+OF_TODAY = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS.rglob("*.md")])
 PAGES = sorted([*OF_TODAY, ROOT / "CHANGELOG.md"])
 #: Files that a page has its reader write.
 OF_A_READER = {"conftest.py"}
 #: Pages about the code itself.
-OF_THE_CODE = [DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"]
+OF_THE_CODE = [DOCS / "explanation" / "architecture.md", ROOT / "CONTRIBUTING.md"]
 ERRORS = [
     value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, errors.DanError)
 ]
@@ -140,8 +140,8 @@ def test_files_hold_what_the_page_says(page: Path) -> None:
 
 
 def test_the_diagram_shows_the_rooms() -> None:
-    """Each arrow of docs/architecture.md is an import of one room by another, and no room is left out."""
-    (diagram,) = blocks(DOCS / "architecture.md", "mermaid")
+    """Each arrow of docs/explanation/architecture.md is an import of one room by another, and no room is left out."""
+    (diagram,) = blocks(DOCS / "explanation" / "architecture.md", "mermaid")
     drawn = set(re.findall(r"(\w+) --> (\w+)", diagram))
     package = ROOT / "dan_async"
     arrows = {
@@ -154,23 +154,23 @@ def test_the_diagram_shows_the_rooms() -> None:
     assert rooms == {room for arrow in drawn for room in arrow}
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=name_of)
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name_of)
 def test_the_index_lists_every_page(page: Path) -> None:
     """A page that nothing leads to is not read."""
-    assert page.name == "index.md" or f"]({page.name})" in text_of(DOCS / "index.md")
+    assert page.name == "index.md" or f"]({page.relative_to(DOCS)})" in text_of(DOCS / "index.md")
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 def test_every_error_is_explained(error: type[errors.DanError]) -> None:
-    """docs/errors.md has a row, not only a line of the tree, for each error class."""
+    """docs/reference/errors.md has a row, not only a line of the tree, for each error class."""
     assert error is errors.DanError or re.search(
-        rf"^\| `{error.__name__}` \| \S", text_of(DOCS / "errors.md"), re.MULTILINE
+        rf"^\| `{error.__name__}` \| \S", text_of(DOCS / "reference" / "errors.md"), re.MULTILINE
     )
 
 
 def test_the_tree_of_errors_is_the_real_one() -> None:
     """Each line of the tree stands under its base class, and names the built-ins that the class is as well."""
-    (tree,) = blocks(DOCS / "errors.md", "")
+    (tree,) = blocks(DOCS / "reference" / "errors.md", "")
     stack: list[str] = []
     seen = set()
     for line in tree.splitlines():
@@ -205,7 +205,10 @@ def test_every_promised_name_has_a_docstring(package: str) -> None:
 
 @pytest.mark.parametrize(
     ("cls", "page"),
-    [(config.Timeouts, "timeouts-and-retries.md"), (retry.RetryPolicy, "timeouts-and-retries.md")],
+    [
+        (config.Timeouts, "explanation/timeouts-and-retries.md"),
+        (retry.RetryPolicy, "explanation/timeouts-and-retries.md"),
+    ],
     ids=["Timeouts", "RetryPolicy"],
 )
 def test_every_setting_of_time_is_explained(cls: type, page: str) -> None:
@@ -216,8 +219,8 @@ def test_every_setting_of_time_is_explained(cls: type, page: str) -> None:
 
 
 def test_every_parameter_of_the_job_is_documented() -> None:
-    """docs/generate-session-key.md has each parameter and each field of the payload."""
-    text = text_of(DOCS / "generate-session-key.md")
+    """docs/reference/generate-session-key.md has each parameter and each field of the payload."""
+    text = text_of(DOCS / "reference" / "generate-session-key.md")
     for name in inspect.signature(dan_async.DanClient.generate_session_key).parameters:
         assert name == "self" or f"*{name}*" in text, name
     for field in attrs.fields(dan_async.DanSessionKeyPayload):
@@ -285,7 +288,7 @@ def test_the_changelog_is_kept() -> None:
 
 def demands() -> list[tuple[int, list[str]]]:
     """The rows of the security page's table: their numbers, and the tests that they name."""
-    rows = re.findall(r"^\| (\d+) \|(.*)$", text_of(DOCS / "security.md"), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \|(.*)$", text_of(DOCS / "explanation" / "security.md"), re.MULTILINE)
     return [(int(number), re.findall(r"`([\w/]+\.py::\w+)`", row)) for number, row in rows]
 
 

@@ -34,7 +34,7 @@ from tests.passkeys.authenticator import Authenticator
 from tests.servers import rpc_server
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: The page and the number of a sample -> the test that runs the like of it, with the services that it needs.
 ELSEWHERE = {

@@ -2,7 +2,7 @@
 The faults: the options of each, its spelling on the command line, and the moments at which it changes something.
 
 This module is the registry: a class here with a ``name`` is a fault that can be set, spelt and sent to another process. A
-node with several faults uses them in the order in which they stand here. docs/testing-with-the-devnet.md says what a
+node with several faults uses them in the order in which they stand here. docs/how-to/testing-with-the-devnet.md says what a
 client sees of each.
 """
 
