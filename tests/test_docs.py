@@ -20,8 +20,10 @@ from dan_async.crypto.signature import personal_message_digest, recover_address
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+#: Below docs/, except for what builds the site.
+PAGES_OF_DOCS = [page for page in sorted(DOCS.rglob("*.md")) if "node_modules" not in page.parts]
 #: The changelog also names what has moved or gone.
-OF_TODAY = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS.rglob("*.md")])
+OF_TODAY = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES_OF_DOCS])
 PAGES = sorted([*OF_TODAY, ROOT / "CHANGELOG.md"])
 #: Files that a page has its reader write.
 OF_A_READER = {"conftest.py"}
@@ -56,7 +58,7 @@ def anchors_of(page: Path) -> set[str]:
 
 def blocks(page: Path, language: str) -> list[str]:
     """Give the code blocks of a language; "" for those that name none."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)(?: title=.*)?\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
     return [code for found, code in fenced if found == language]
 
 
@@ -154,7 +156,7 @@ def test_the_diagram_shows_the_rooms() -> None:
     assert rooms == {room for arrow in drawn for room in arrow}
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name_of)
+@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=name_of)
 def test_the_index_lists_every_page(page: Path) -> None:
     """A page that nothing leads to is not read."""
     assert page.name == "index.md" or f"]({page.relative_to(DOCS)})" in text_of(DOCS / "index.md")
