@@ -798,6 +798,10 @@ async def generate_session_key(
 
     Returns:
         The payload; see ``DanClient.generate_session_key``, also for the errors.
+
+    Raises:
+        InvalidFieldError: *client* is not a ``DanClient``.
+        DanError: As for ``DanClient.generate_session_key``.
     """
     if not isinstance(client, DanClient):
         raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
@@ -818,6 +822,10 @@ async def sign_message(
 
     Returns:
         The signature; see ``DanClient.sign_message``, also for the errors.
+
+    Raises:
+        InvalidFieldError: *client* is not a ``DanClient``.
+        DanError: As for ``DanClient.sign_message``.
     """
     if not isinstance(client, DanClient):
         raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")

@@ -304,7 +304,15 @@ class TransportError(DanError):
 
 
 class ConnectError(TransportError, ConnectionError):
-    """The connection could not be opened; nothing of the request was sent."""
+    """
+    The connection could not be opened; nothing of the request was sent.
+
+    Args:
+        message: What happened.
+        status: The HTTP status, if the server sent one.
+        retry_after: The seconds that it asked to wait.
+        **context: As for ``DanError``.
+    """
 
     is_retryable = True
 
@@ -737,6 +745,7 @@ class BatchInterruptedError(DanError):
         message: The problem.
         pending: The references of the rows whose outcome is not known.
         hint: Advice for the user.
+        **context: As for ``DanError``.
     """
 
     is_retryable = True

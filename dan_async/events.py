@@ -313,6 +313,9 @@ class Observable(Protocol):
         """
         Add an event listener; one that was added before is not called twice.
 
+        Args:
+            on_event: A plain function that is called with each event, on the event loop.
+
         Raises:
             InvalidFieldError: It is not a plain function.
         """

@@ -221,7 +221,12 @@ class KeygenReport:
         return tuple(outcome.operator for outcome in self.outcomes if outcome.is_success)
 
     def describe(self) -> str:
-        """Several lines for a log or a screen; nothing in them is secret."""
+        """
+        Several lines for a log or a screen; nothing in them is secret.
+
+        Returns:
+            The text, without a line break at its end.
+        """
         timings = self.timings
         steps = f"challenge {timings.challenge_s:.2f} s, wallet {timings.wallet_s:.2f} s, keygen {timings.keygen_s:.2f} s"
         lines = [
@@ -293,6 +298,9 @@ class SigningOrder:
     def check(self, signatures: tuple[bytes, ...]) -> tuple[Hex, ...]:
         """
         Check that every signature recovers to the key's address over its digest.
+
+        Args:
+            signatures: 65 bytes each: r, s, v, in the order of the digests.
 
         Returns:
             The signatures as 0x hex, r, s and v, with low s.
@@ -367,7 +375,12 @@ class NodeHealth:
 
 @frozen(kw_only=True)
 class NetworkHealth:
-    """How the network is doing: one entry per node."""
+    """
+    How the network is doing: one entry per node.
+
+    Args:
+        nodes: One entry for each node.
+    """
 
     nodes: tuple[NodeHealth, ...]
 
@@ -400,6 +413,9 @@ class Network(Protocol):
     def check_keygen(self, request: KeygenRequest) -> None:
         """
         Check, without I/O, that this network can carry the request.
+
+        Args:
+            request: What is going to be asked for.
 
         Raises:
             ConfigurationError: It cannot; the error names the field.
@@ -438,6 +454,9 @@ class Network(Protocol):
             auth: The owner.
             deadline: The job's deadline.
 
+        Returns:
+            Who has confirmed, and who has not.
+
         Raises:
             ConfigurationError: The network cannot carry the request; nothing was sent.
             WalletError: The owner did not authorise it; nothing was changed.
@@ -449,7 +468,20 @@ class Network(Protocol):
     async def revoke_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
     ) -> EphemeralKeyReport:
-        """Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``."""
+        """
+        Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``.
+
+        Args:
+            change: Which key, and the ephemeral key.
+            auth: The owner.
+            deadline: The job's deadline.
+
+        Returns:
+            Who has confirmed, and who has not.
+
+        Raises:
+            DanError: As for ``add_ephemeral_key``.
+        """
         ...
 
     async def signgen(
@@ -495,7 +527,15 @@ class Network(Protocol):
         ...
 
     async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
-        """Ask every node how it is; never raises for a node that is down."""
+        """
+        Ask every node how it is; never raises for a node that is down.
+
+        Args:
+            timeout_s: Seconds to wait for a node; the network's ``attempt_s`` if not given.
+
+        Returns:
+            One entry for each node.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -550,6 +590,9 @@ class SettlesKeygen(Protocol):
         Args:
             question: Which one.
             deadline: The job's deadline.
+
+        Returns:
+            Whether there is a key, is none, or too few nodes have answered.
 
         Raises:
             ClientClosedError: The network was closed.
@@ -612,7 +655,12 @@ class NetworkSource(Protocol):
     """Something that has a network to offer, such as a devnet; a client opens it and closes it again."""
 
     async def open_network(self) -> Network:
-        """Start it if need be, and return its network."""
+        """
+        Start it if need be, and return its network.
+
+        Returns:
+            The network, open.
+        """
         ...
 
     async def close_network(self) -> None:

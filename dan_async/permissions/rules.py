@@ -158,6 +158,9 @@ def parse_permissions(text: str) -> Permissions:
     Args:
         text: The JSON text: an object, or just the list of its rules.
 
+    Returns:
+        The permissions, checked.
+
     Raises:
         InvalidFieldError: It does not have the documented form; the error has the path of the wrong member.
     """

@@ -10,10 +10,13 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -59,6 +62,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Turn links to files outside docs/ to the pages that show them."""
     here = page.file.src_uri
+    if here == "index.md":  # it has no neighbours to list beside it
+        page.meta["hide"] = ["navigation"]
     origin = next((name for name, shown in SHOWN.items() if shown == here), f"docs/{here}")
 
     def show(program: re.Match[str]) -> str:
@@ -90,9 +95,20 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
     up = "../" * page.file.src_uri.count("/")
     if page.file.src_uri.startswith("reference/api/"):
         html = _PAGE_NAME.sub(rf'<a href="{up}\1.html">\1</a>', html)
+    html = html.replace("Example::</p>", "Example:</p>")
     if 'class="mermaid"' in html:
         html += f'<script src="{up}assets/mermaid.js"></script>'
     return html
+
+
+@event_priority(-100)  # after mkdocstrings has written the inventory
+def on_post_build(config: MkDocsConfig) -> None:
+    """Stop if a public name has no entry."""
+    inventory = (Path(config.site_dir) / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    entries = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines()}
+    missing = [entry for name, module in homes().items() if (entry := entry_of(module, name)) not in entries]
+    if missing:
+        raise PluginError(f"no entry in the reference for {', '.join(missing)}")
 
 
 def slug(text: str) -> str:
@@ -157,29 +173,35 @@ def source_of(module: str) -> Path:
     return path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
 
 
+def entry_of(module: str, name: str) -> str:
+    """Return the name of an entry; a function in a file of its own name is hidden by that file."""
+    is_hidden = (
+        source_of(module).with_name(f"{name}.py").is_file() and source_of(module).name == "__init__.py"
+    )
+    return f"{module}.{name}.{name}" if is_hidden else f"{module}.{name}"
+
+
 def module_pages() -> dict[str, str]:
     """Return a page for each public module: whole entries of the names that are at home there, links to the others."""
     at = homes()
     pages = {}
     for module, names in public_modules().items():
-        here = [name for name in names if at.get(name) == module]
-        lines = [f"# {module}", ""]
-        if here:
-            lines += [
-                f"::: {module}",
-                "    options:",
-                "      members:",
-                *(f"        - {name}" for name in here),
-                "",
-            ]
-        else:
-            lines += [f"::: {module}", "    options:", "      members: []", ""]
-        elsewhere = [name for name in names if name in at and at[name] != module]
+        here = {name: entry_of(module, name) for name in names if at.get(name) == module}
+        shown = [name for name, entry in here.items() if entry == f"{module}.{name}"]
+        lines = [f"# {module}", "", f"::: {module}", "    options:", f"      members: {shown}", ""]
+        for name, entry in here.items():
+            if name not in shown:
+                lines += [
+                    f"::: {entry}",
+                    "    options:",
+                    "      show_root_heading: true",
+                    "      show_root_toc_entry: true",
+                    "",
+                ]
+        elsewhere = {name: entry_of(at[name], name) for name in names if at.get(name, module) != module}
         if elsewhere:
             lines += ["| Name | Described under |", "|---|---|"]
-            lines += [
-                f"| `{name}` | [{at[name]}.{name}]({at[name]}.md#{at[name]}.{name}) |" for name in elsewhere
-            ]
+            lines += [f"| `{name}` | [{entry}]({at[name]}.md#{entry}) |" for name, entry in elsewhere.items()]
         pages[module] = "\n".join(lines) + "\n"
     return pages
 
