@@ -56,8 +56,8 @@ class DanClient:
         network: A ``NodeNetwork``, or something that has one to offer, such as a ``Devnet`` (which is started when the
             client is first used, unless it runs already, and stopped with the client if the client started it).
         timeouts: Limits for the jobs; each call can shorten or lengthen the total with *timeout*.
-        store: Where sessions are kept (docs/storage.md): the intent before the first byte leaves, the session before it is
-            returned. It stays open when the client is closed, since others may use it.
+        store: Where sessions are kept (docs/how-to/storage.md): the intent before the first byte leaves, the session before
+            it is returned. It stays open when the client is closed, since others may use it.
         clock: The wall clock, in Unix seconds; for tests.
         on_event: Called with each event of the network; see ``dan_async.events``.
 
@@ -231,8 +231,8 @@ class DanClient:
 
         Args:
             wallet: The owner's wallet.
-            auth: The owner, instead of a wallet: a ``PasskeyAuth`` (docs/passkeys.md). A passkey has no address, so the
-                payload's is *eoa_address* of *hardcoded_values*, else the smart account's.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth`` (docs/how-to/passkeys.md). A passkey has no address, so
+                the payload's is *eoa_address* of *hardcoded_values*, else the smart account's.
             smart_account_client: A smart account, whose signer is the owner's wallet unless another is given.
             browser_wallet: The seed's name for a wallet that is asked instead of the account's signer.
             hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id, under these
@@ -266,7 +266,7 @@ class DanClient:
             DeadlineExceededError: The time ran out.
             StoreError: The store failed: before the first byte, or when the key was made (``recover()`` finds it then).
             ClientClosedError: The client was closed.
-            DanError: Any other failure, named; see docs/errors.md.
+            DanError: Any other failure, named; see docs/reference/errors.md.
         """
         network = await self._open()  # before any value is looked at
         request = SessionKeyRequest(
@@ -399,7 +399,7 @@ class DanClient:
             QuorumError: No t nodes signed, for other reasons; it has every node's outcome.
             GatewayError: The gateway refused, or failed.
             DeadlineExceededError: The time ran out.
-            DanError: Any other failure, named; see docs/errors.md.
+            DanError: Any other failure, named; see docs/reference/errors.md.
         """
         return await jobs.sign_message(
             await self._open(),
@@ -806,6 +806,10 @@ async def generate_session_key(
 
     Returns:
         The payload; see ``DanClient.generate_session_key``, also for the errors.
+
+    Raises:
+        InvalidFieldError: *client* is not a ``DanClient``.
+        DanError: As for ``DanClient.generate_session_key``.
     """
     if not isinstance(client, DanClient):
         raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
@@ -826,6 +830,10 @@ async def sign_message(
 
     Returns:
         The signature; see ``DanClient.sign_message``, also for the errors.
+
+    Raises:
+        InvalidFieldError: *client* is not a ``DanClient``.
+        DanError: As for ``DanClient.sign_message``.
     """
     if not isinstance(client, DanClient):
         raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")

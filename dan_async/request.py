@@ -83,6 +83,13 @@ class HardcodedValues:
     """
     The seed's *hardcodedValues*: values to use instead of made or inferred ones.
 
+    Args:
+        eoa_address: The owner's address.
+        hex_eph_sk_without_0x: The ephemeral private key, 64 hex digits.
+        threshold: t, 2 to n.
+        parties_number: n, up to 20.
+        chain_id: The chain.
+
     Raises:
         InvalidFieldError: A value is wrong; it is not repeated.
     """
@@ -99,6 +106,9 @@ class HardcodedValues:
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """
         Read a mapping with our names or the seed's camelCase ones.
+
+        Args:
+            values: Any of the five.
 
         Raises:
             InvalidFieldError: A name is not one of the five, or a value is wrong.

@@ -31,7 +31,21 @@ async def generate_session_key(
     clock: Clock = time.time,
     in_batch: bool = False,
 ) -> DanSessionKeyPayload:
-    """Run the job over *network*; ``DanClient.generate_session_key`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.generate_session_key`` has the full description.
+
+    The errors are those of ``DanClient.generate_session_key``.
+
+    Args:
+        network: Any open network.
+        request: The parameters, checked.
+        keeper: The store, as a job uses it; None to keep nothing.
+        timeouts: Limits for the job, in seconds.
+        clock: The wall clock, in Unix seconds.
+
+    Returns:
+        The payload.
+    """
     prepared = await prepare(
         request, network, timeouts=timeouts or Timeouts(), clock=clock, has_store=keeper is not None
     )

@@ -182,7 +182,7 @@ class NodeNetwork:
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> Self:
         """
-        Return the network that a network file describes (docs/networks.md).
+        Return the network that a network file describes (docs/how-to/networks.md).
 
         Args:
             path: The file.

@@ -1,5 +1,5 @@
 """
-One round of the node protocol (docs/node-protocol.md): nonces, the owner's authorisation, the request, the answers.
+One round of the node protocol (docs/reference/node-protocol.md): nonces, the authorisation, the request, the answers.
 
 First a nonce from each node; then, with the owner's authorisation over all of them, the request itself. Who the owner is,
 and which wire revision it signs, is the caller's business: a client signs itself, a gateway relays its client's signature.

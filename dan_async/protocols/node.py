@@ -1,8 +1,8 @@
 """
 dan-node/1: the messages between client and node.
 
-docs/node-protocol.md is the specification. Each message is one class, which both sides use; before them stand the hashes
-that both sides compute: H(tag, part, …) of crypto.hashes, with addresses as 20 bytes and points as 33.
+docs/reference/node-protocol.md is the specification. Each message is one class, which both sides use; before them stand the
+hashes that both sides compute: H(tag, part, …) of crypto.hashes, with addresses as 20 bytes and points as 33.
 """
 
 from __future__ import annotations
@@ -693,7 +693,7 @@ class ChangeReceipt(SignedClaims[ChangeClaims]):
 
 @frozen(kw_only=True)
 class PasskeyClaims(Claims):
-    """A passkey that was registered (docs/passkeys.md, "On the nodes")."""
+    """A passkey that was registered (docs/how-to/passkeys.md, "On the nodes")."""
 
     credential_id: Annotated[str, wire("credentialId", string(1400))]
 
