@@ -357,7 +357,7 @@ class EventHub:
     __slots__ = ("_broken", "listeners", "wants_all_attempts")
 
     listeners: tuple[OnEvent, ...]
-    #: False if none of them wants to hear of attempts that begin, nor of first ones that succeed, which are most of all events.
+    #: False if none of them wants to hear of attempts that begin, or that succeed at once, which are most of all events.
     wants_all_attempts: bool
 
     def __init__(self, on_event: OnEvent | None = None) -> None:
