@@ -20,7 +20,7 @@ from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
 from dan_async.live_session import LiveSession
-from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
+from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource, network_time
 from dan_async.opening import open_network
 from dan_async.request import (
     DEFAULT_DURATION_S,
@@ -508,7 +508,11 @@ class DanClient:
             record = await self.rotate_stored_session(record_id, auth=owner, duration=lifetime_s)
             return old if record.session is None else record.session
 
-        return LiveSession(session, renew, duration_s=lifetime_s, on_renewed=on_renewed, clock=self._clock)
+        def now() -> float:
+            network = self._network
+            return self._clock() if network is None else network_time(network, self._clock, session.threshold)
+
+        return LiveSession(session, renew, duration_s=lifetime_s, on_renewed=on_renewed, clock=now)
 
     async def sign_user_operation(
         self,

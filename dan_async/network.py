@@ -23,7 +23,7 @@ from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, Signature
 from dan_async.protocols.node import Acknowledgement
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
-from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
+from dan_async.types import Address, Clock, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
 
 __all__ = [
     "AuthModule",
@@ -651,6 +651,19 @@ class MeasuresClock(Protocol):
             The skew; None if it is small, or t nodes have not said the same.
         """
         ...
+
+
+def known_skew(network: Network, t: int | None) -> ClockSkew | None:
+    """Return how far this machine's clock is off, as far as t nodes have said so far; the network's usual t if None."""
+    return (
+        network.clock_skew(t or network.default_threshold.t) if isinstance(network, MeasuresClock) else None
+    )
+
+
+def network_time(network: Network, clock: Clock, t: int | None) -> float:
+    """Return the time in Unix seconds, corrected by ``known_skew``."""
+    skew = known_skew(network, t)
+    return clock() + (0.0 if skew is None else skew.correction_s)
 
 
 @runtime_checkable

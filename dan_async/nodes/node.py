@@ -208,11 +208,13 @@ class Node:
             self.clock.note(self.operator, _node_time(dict(data)), waited_s=waited_s)
 
     def _note_failure(self, asked: Asked, error: NodeError) -> None:
-        if isinstance(error, NodeRefusedError) and not error.retryable:
+        asked_s = min(getattr(error, "retry_after", None) or 0.0, self._retry.longest_retry_after_s)
+        if getattr(error, "code", None) == NodeCode.RATE_LIMITED:
+            self.health.busy(asked, asked_s)
+        elif isinstance(error, NodeRefusedError) and not error.retryable:
             self.health.gave_up(asked, is_timed=False)  # it is there, and has its reasons
         else:
-            asked_s: float = getattr(error, "retry_after", None) or 0.0
-            self.health.failed(asked, least_rest_s=min(asked_s, self._retry.longest_retry_after_s))
+            self.health.failed(asked, least_rest_s=asked_s)
 
     def _translate(self, error: DanError, request: Request[Any]) -> NodeError:
         """Turn an error of the transport or a decoder into one about this node: the one place where it is done."""
@@ -226,10 +228,13 @@ class Node:
         elif isinstance(error, ConnectError | ConnectionLostError):
             kind = NodeUnreachableError
             retry_after = getattr(error, "retry_after", None)
-            if retry_after and getattr(error, "status", None) is not None:
+            status = getattr(error, "status", None)
+            if retry_after and status is not None:
                 # It answered and asks for the wait, which is not only our own patience.
-                context.update(code=NodeCode.RATE_LIMITED, retry_after=retry_after)
-                return RateLimitedError(error.message, hint=error.hint, **context)
+                code = NodeCode.RATE_LIMITED if status == 429 else NodeCode.UNAVAILABLE
+                return RateLimitedError(
+                    error.message, hint=error.hint, code=code, retry_after=retry_after, **context
+                )
         elif isinstance(error, ProtocolError):
             kind = NodeProtocolError
         return kind(error.message, hint=error.hint, retryable=error.retryable, **context)
