@@ -31,7 +31,7 @@ async def test_others(make_devnet):
 
 ASYNCIO = ("-o", "asyncio_default_fixture_loop_scope=function", "-o")
 
-#: A project that does not use it, and what its tests find imported all the same.
+#: A project with one test that has nothing to do with us, and one that has.
 UNUSED = """
 import sys
 
@@ -41,6 +41,10 @@ def test_nothing_of_ours_is_loaded():
     ours = [name for name in sys.modules if name.startswith("dan_async.")]
     assert set(ours) <= {"dan_async.pytest_plugin", "dan_async.errors", "dan_async.types"}
     assert not {"aiohttp", "coincurve"} & sys.modules.keys()
+
+
+def test_with_a_network(devnet):
+    pass
 """
 
 
@@ -73,17 +77,10 @@ async def test_the_fixtures_are_running_networks(mode: str, tmp_path: Path) -> N
     assert "2 passed" in output
 
 
-async def test_it_costs_nothing_when_it_is_not_used(tmp_path: Path) -> None:
-    """Whoever has the package installed, and tests something else."""
-    code, output = await run_theirs(tmp_path, UNUSED, "-p", "no:asyncio")
-    assert code == 0, output
-
-
-async def test_without_pytest_asyncio_it_says_what_to_install(tmp_path: Path) -> None:
-    """Where a fixture is used; other tests run."""
+async def test_it_costs_nothing_and_breaks_nothing_where_it_is_not_used(tmp_path: Path) -> None:
+    """Not even without pytest-asyncio: only who uses a fixture hears what to install."""
     (tmp_path / "pytest_asyncio.py").write_text("raise ImportError\n")
-    test = "def test_other(): pass\n\n\ndef test_network(devnet): pass\n"
-    code, output = await run_theirs(tmp_path, test, "-p", "no:asyncio")
+    code, output = await run_theirs(tmp_path, UNUSED, "-p", "no:asyncio")
     assert code == 1
     assert "1 passed, 1 error" in output
     assert "The fixture devnet needs the package pytest_asyncio" in output
