@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
-FEATURES = ("cli", "dask", "eth-account", "otel", "passkeys", "storage", "uvloop")
+FEATURES = ("cli", "dask", "eth-account", "otel", "passkeys", "pytest", "storage", "uvloop")
 #: The long tests as well, on every core.
 WHOLE = ("-n", "auto", "-m", "")
 SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
@@ -41,7 +41,10 @@ def tools(*names: str, extra: str = "dev") -> list[str]:
 
 def test_tools() -> list[str]:
     """Return what the tests need besides the package and its extras."""
-    return [line for line in EXTRAS["test"] if Requirement(line).name != PROJECT["name"]]
+    return [
+        *EXTRAS["pytest"],
+        *(line for line in EXTRAS["test"] if Requirement(line).name != PROJECT["name"]),
+    ]
 
 
 @nox.session

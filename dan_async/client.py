@@ -435,7 +435,7 @@ class DanClient:
             **parameters: Any other parameter of ``sign_message``, for all messages.
 
         Returns:
-            The results, as an async iterator of ``SignedMessage``. Nothing is begun before the first one is asked for.
+            The results, as an async iterator of ``SigningResult``. Nothing is begun before the first one is asked for.
 
         Raises:
             ConfigurationError: A parameter is wrong.
