@@ -323,7 +323,7 @@ class SessionTools:
         session = {"type": "string", "description": "The session's id or reference."}
         tools = {
             "session_status": _Tool(
-                description="Show a session: address, chain, state, time left, permissions. Without one, list all.",
+                description="Show a session: address, account, chain, state, time left, permissions. Without one, list all.",
                 arguments={"session": session},
                 optional=("session",),
                 run=self._session_status,
@@ -394,7 +394,11 @@ class SessionTools:
 
     async def _session_status(self, session: object = None) -> dict[str, Any]:
         if session is not None:
-            return self._shown(await self._record(session))
+            record = await self._record(session)
+            shown = self._shown(record)
+            if self._open_account is not None and record.state == "active":
+                shown["account"] = await (await self._account(record)).get_address()
+            return shown
         page = await self._store.list_page(SessionFilter(state=("active",)), limit=_MOST_LISTED)
         return {"sessions": [self._shown(one) for one in page.records if self._may_use(one)]}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from dan_async._values import check_int, from_hex, number_of, to_hex
@@ -25,9 +26,8 @@ from dan_async.errors import (
     require_extra,
 )
 from dan_async.session import DanModuleInfo, session_of
-from dan_async.types import Address
 
-__all__ = ["SessionMiddleware"]
+__all__ = ["session_middleware"]
 
 #: Of web3.py, whose classes are needed for its errors only.
 _exceptions: Any = require_extra("web3.exceptions", extra="web3", purpose="dan_async.web3")
@@ -52,9 +52,16 @@ _UNAUTHORISED, _WRONG_PARAMETERS, _FAILED = 4100, -32602, -32000
 _read_quantity = number_of(256)
 
 
-class SessionMiddleware:
+def session_middleware(
+    client: DanClient,
+    session: DanModuleInfo | Mapping[str, Any],
+    *,
+    chain_id: int | None = None,
+    cost_limit: int = _COST_LIMIT,
+    timeout: float | None = None,
+) -> Any:
     """
-    Lets an ``AsyncWeb3`` act as a session: ``w3.middleware_onion.inject(SessionMiddleware(dan, session), layer=0)``.
+    Return a middleware that lets an ``AsyncWeb3`` act as a session.
 
     - ``eth_sendTransaction`` from the session's address is filled (nonce, gas, fees), signed by t nodes and sent raw. Its
       chain must be the session's. Transactions follow one another: a nonce is taken when the one before was sent.
@@ -76,44 +83,27 @@ class SessionMiddleware:
             does not count.
         timeout: Seconds for each signature, instead of the client's.
 
+    Returns:
+        A middleware for ``middleware_onion.inject()``. One may serve several ``AsyncWeb3`` of one event loop; they then
+        share the session's nonces.
+
     Raises:
-        MissingExtraError: web3.py is not installed.
         InvalidFieldError: A parameter is wrong.
 
     Example::
 
         w3 = AsyncWeb3(AsyncHTTPProvider(url))
-        w3.middleware_onion.inject(SessionMiddleware(dan, session), layer=0)
+        w3.middleware_onion.inject(session_middleware(dan, session), layer=0)
         w3.eth.default_account = session.session_key_eoa
         sent = await contract.functions.transfer(to, 10**18).transact()
     """
-
-    def __init__(
-        self,
-        client: DanClient,
-        session: DanModuleInfo | Mapping[str, Any],
-        *,
-        chain_id: int | None = None,
-        cost_limit: int = _COST_LIMIT,
-        timeout: float | None = None,
-    ) -> None:
-        account = DanAccount(client, session, timeout=timeout)
-        if chain_id is not None:
-            check_int("chain_id", chain_id, least=1, most=2**256 - 1)
-        check_int("cost_limit", cost_limit, least=1, most=2**256 - 1)
-        self._signer = _Signer(account, session_of(session).chain_id, chain_id, cost_limit)
-
-    def __repr__(self) -> str:
-        return f"SessionMiddleware({self.address})"
-
-    @property
-    def address(self) -> Address:
-        """The session's address, EIP-55."""
-        return self._signer.address
-
-    def __call__(self, w3: Any) -> _OnOneWeb3:
-        """Return the middleware for one ``AsyncWeb3``; web3.py calls this."""
-        return _OnOneWeb3(self._signer, w3)
+    account = DanAccount(client, session, timeout=timeout)
+    if chain_id is not None:
+        check_int("chain_id", chain_id, least=1, most=2**256 - 1)
+    check_int("cost_limit", cost_limit, least=1, most=2**256 - 1)
+    signer = _Signer(account, session_of(session).chain_id, chain_id, cost_limit)
+    # web3.py calls it with each AsyncWeb3. It types middlewares as classes of its own, which this need not be.
+    return partial(_OnOneWeb3, signer)
 
 
 class _Signer:
@@ -275,7 +265,7 @@ class _OnOneWeb3:
         return response
 
     def wrap_make_request(self, _make_request: Any) -> Any:
-        error = ConfigurationError("SessionMiddleware is for AsyncWeb3", hint="Signing waits for the nodes")
+        error = ConfigurationError("session_middleware is for AsyncWeb3", hint="Signing waits for the nodes")
         raise _as_web3_error(error) from error
 
 

@@ -26,12 +26,13 @@ from dan_async.storage import MemorySessionStore, StoredSession, StoreKey
 from dan_async.storage.keys import keys_from_file
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.wallets.base import CallbackWallet
-from tests.chain.local_chain import CHAIN_ID, running_bundler, running_chain
+from tests.chain.local_chain import CHAIN_ID, LocalChain
 from tests.recipes.conftest import OWNER_KEY
 
 pytestmark = pytest.mark.recipes
 
 OWNER = LocalWallet(OWNER_KEY)
+SIMPLE_FACTORY = "0x91E60e0613810449d098b0b5Ec8b51A0FE8c8985"
 ALWAYS = {"session_status", "sign_message", "sign_typed_data"}
 ORDER = {
     "types": {
@@ -317,48 +318,36 @@ async def test_wrong_options_are_named(folder: Path, options: list[str], named: 
 
 @pytest.mark.timeout(180)
 async def test_user_operations_within_permissions(
-    serve: Serve, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    serve: Serve, folder: Path, chain: LocalChain, bundler_url: str
 ) -> None:
     """Calls that are allowed are executed on the chain; others are refused with the rule, before anything is sent."""
-    home = tmp_path_factory.mktemp("chain")
     to = Account.create().address
-    with running_chain(home) as chain, running_bundler(chain, home) as bundler_url:
-        chain.put_well_known_factory("v0.7.0")
-        permissions = {
-            "factory": "0x91E60e0613810449d098b0b5Ec8b51A0FE8c8985",
-            "permissions": [{"type": "call", "to": to, "selectors": ["0x"], "valueLimit": 10}],
-        }
-        (folder / "permissions.json").write_text(json.dumps(permissions))
-        options = ["--bundler-url", bundler_url, "--rpc-url", chain.url, "--permissions", "@permissions.json"]
-        async with serve(*options, "--chain-id", str(CHAIN_ID), "--timeout", "60") as client:
-            made = await ask(client, "make_session")
-            first = {"to": to, "value": "10"}
-            poor = await refuse(client, "send_user_operation", session=made["session"], calls=[first])
-            assert poor["code"] == "user_operation_failed"
-            record = await stored(folder, made["session"])
-            async with DanClient.connect(str(folder / "net.toml")) as dan:
-                from dan_async.userops import SessionSigner, SimpleAccount, create_smart_account_client
-
-                async with await create_smart_account_client(
-                    signer=SessionSigner(dan, record.session),
-                    bundler_url=bundler_url,
-                    rpc_url=chain.url,
-                    account=SimpleAccount("v0.7.0"),
-                ) as account:
-                    chain.fund(await account.get_address())
-            done = await ask(client, "send_user_operation", session=made["session"], calls=[first])
-            assert done["status"] == "executed"
-            assert chain.balance(to) == 10
-            for calls, rule in (
-                ([{"to": to, "value": 11}], "permissions[0].valueLimit"),
-                ([{"to": OWNER.address}], "permissions"),
-            ):
-                error = await refuse(client, "send_user_operation", session=made["session"], calls=calls)
-                assert (error["code"], error["retryable"]) == ("permission_denied", False)
-                assert error["rule"].startswith(rule)
-            for calls in ("no list", [5], [{"to": to, "gas": 1}], [{"to": "nowhere"}]):
-                error = await refuse(client, "send_user_operation", session=made["session"], calls=calls)
-                assert error["code"] == "invalid_input"
+    permissions = {
+        "factory": SIMPLE_FACTORY,
+        "permissions": [{"type": "call", "to": to, "selectors": ["0x"], "valueLimit": 10}],
+    }
+    (folder / "permissions.json").write_text(json.dumps(permissions))
+    options = ["--bundler-url", bundler_url, "--rpc-url", chain.url, "--permissions", "@permissions.json"]
+    async with serve(*options, "--chain-id", str(CHAIN_ID), "--timeout", "60") as client:
+        made = await ask(client, "make_session")
+        allowed = [{"to": to, "value": "10"}]
+        poor = await refuse(client, "send_user_operation", session=made["session"], calls=allowed)
+        assert poor["code"] == "user_operation_failed"
+        shown = await ask(client, "session_status", session=made["session"])
+        chain.fund(shown["account"])
+        done = await ask(client, "send_user_operation", session=made["session"], calls=allowed)
+        assert (done["status"], done["account"]) == ("executed", shown["account"])
+        assert chain.balance(to) == 10
+        for calls, rule in (
+            ([{"to": to, "value": 11}], "permissions[0].valueLimit"),
+            ([{"to": OWNER.address}], "permissions"),
+        ):
+            error = await refuse(client, "send_user_operation", session=made["session"], calls=calls)
+            assert (error["code"], error["retryable"]) == ("permission_denied", False)
+            assert error["rule"].startswith(rule)
+        for calls in ("no list", [5], [{"to": to, "gas": 1}], [{"to": "nowhere"}]):
+            error = await refuse(client, "send_user_operation", session=made["session"], calls=calls)
+            assert error["code"] == "invalid_input"
     assert OWNER_KEY not in (folder / "stderr").read_text()
 
 

@@ -16,7 +16,7 @@ from web3.providers import HTTPProvider, WebSocketProvider
 
 from dan_async import DanClient, DanSessionKeyPayload, InvalidFieldError, LocalWallet
 from dan_async.errors import ConfigurationError, DanError, EphemeralKeyRefusedError, NotPermittedError
-from dan_async.web3 import SessionMiddleware
+from dan_async.web3 import session_middleware
 from tests.recipes.conftest import ANVIL_CHAIN_ID, OWNER_KEY
 
 pytestmark = pytest.mark.recipes
@@ -58,7 +58,7 @@ async def w3(anvil_url: str, dan: DanClient, session: DanSessionKeyPayload) -> A
     """An AsyncWeb3 that acts as the session, which has one ether."""
     made = AsyncWeb3(AsyncHTTPProvider(anvil_url))
     rich = (await made.eth.accounts)[0]
-    made.middleware_onion.inject(SessionMiddleware(dan, session), layer=0)
+    made.middleware_onion.inject(session_middleware(dan, session), layer=0)
     made.eth.default_account = session.session_key_eoa
     await made.eth.wait_for_transaction_receipt(
         await made.eth.send_transaction({"from": rich, "to": session.session_key_eoa, "value": ETHER})
@@ -152,11 +152,11 @@ async def test_another_chain_is_refused(
         await w3.eth.send_transaction({**transaction, "chainId": 1})
     elsewhere = await dan.generate_session_key(wallet=LocalWallet(OWNER_KEY), chain_id=137)
     other = AsyncWeb3(AsyncHTTPProvider(anvil_url))
-    other.middleware_onion.inject(SessionMiddleware(dan, elsewhere), layer=0, name="session")
+    other.middleware_onion.inject(session_middleware(dan, elsewhere), layer=0, name="session")
     transaction["from"] = elsewhere.session_key_eoa
     error = await refused(other.eth.send_transaction(transaction), InvalidFieldError, elsewhere)
     assert "chainId" in str(error)
-    named = SessionMiddleware(dan, elsewhere, chain_id=ANVIL_CHAIN_ID)
+    named = session_middleware(dan, elsewhere, chain_id=ANVIL_CHAIN_ID)
     other.middleware_onion.replace("session", named)
     await other.provider.make_request("anvil_setBalance", [elsewhere.session_key_eoa, hex(ETHER)])
     assert await other.eth.wait_for_transaction_receipt(await other.eth.send_transaction(transaction))
@@ -185,7 +185,7 @@ async def test_a_session_that_may_not_sign_is_refused(
         chain_id=ANVIL_CHAIN_ID,
         permissions=[{"type": "call", "to": session.session_key_eoa, "selectors": ["0x"]}],
     )
-    w3.middleware_onion.inject(SessionMiddleware(dan, limited), layer=0)
+    w3.middleware_onion.inject(session_middleware(dan, limited), layer=0)
     transaction = {"from": limited.session_key_eoa, "to": limited.session_key_eoa, "gas": 21_000}
     error = await refused(w3.eth.send_transaction(transaction), NotPermittedError, limited)
     assert error.rpc_response is not None
@@ -238,11 +238,11 @@ async def test_a_lasting_connection_is_refused_and_a_batch_passes(
         batch.add(w3.eth.get_block("latest"))
         assert len(await batch.async_execute()) == 1
     async with AsyncWeb3(WebSocketProvider(anvil_url.replace("http", "ws"))) as lasting:
-        lasting.middleware_onion.inject(SessionMiddleware(dan, session), layer=0)
+        lasting.middleware_onion.inject(session_middleware(dan, session), layer=0)
         assert await lasting.eth.chain_id == ANVIL_CHAIN_ID
         await refused(lasting.eth.send_transaction(transaction), ConfigurationError, session)
     sync = Web3(HTTPProvider(anvil_url))
-    sync.middleware_onion.inject(SessionMiddleware(dan, session), layer=0)
+    sync.middleware_onion.inject(session_middleware(dan, session), layer=0)
     with pytest.raises(Web3RPCError, match="AsyncWeb3"):
         _ = sync.eth.chain_id
 
@@ -252,10 +252,10 @@ async def test_wrong_parameters_are_named(
 ) -> None:
     """When the middleware is made, and when it is asked."""
     with pytest.raises(InvalidFieldError, match="cost_limit"):
-        SessionMiddleware(dan, session, cost_limit=0)
+        session_middleware(dan, session, cost_limit=0)
     with pytest.raises(InvalidFieldError, match="chain_id"):
-        SessionMiddleware(dan, session, chain_id=0)
-    assert repr(SessionMiddleware(dan, session)) == f"SessionMiddleware({session.session_key_eoa})"
+        session_middleware(dan, session, chain_id=0)
+    assert session.hex_eph_sk_without_0x not in repr(session_middleware(dan, session))
     address = session.session_key_eoa
     for method, params in (
         ("personal_sign", ["no hex", address]),
