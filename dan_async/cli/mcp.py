@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
-from dan_async.cli.choices import DEVNET_CHAIN_ID, PRIVATE_KEY_VARIABLE
 from dan_async.cli.options import (
+    PRIVATE_KEY_VARIABLE,
     KeygenNetworkOptions,
     OwnerOptions,
     StoreOptions,
@@ -51,7 +51,7 @@ def mcp(
         typer.Option(
             parser=whole_number(1, MAX_SAFE_INT),
             metavar="ID",
-            help=f"Their chain; with --devnet {DEVNET_CHAIN_ID} if not given.",
+            help="Their chain; the network file's, or 80002 with --devnet, if not given.",
             rich_help_panel=_MAKING,
         ),
     ] = None,
@@ -74,11 +74,17 @@ def mcp(
     ] = 3600,
     bundler_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A bundler; needs --rpc-url.", rich_help_panel=_OPERATIONS),
+        typer.Option(
+            metavar="URL", help="A bundler; the network file's if not given.", rich_help_panel=_OPERATIONS
+        ),
     ] = None,
     rpc_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A node of the chain.", rich_help_panel=_OPERATIONS),
+        typer.Option(
+            metavar="URL",
+            help="A node of the chain; the network file's if not given.",
+            rich_help_panel=_OPERATIONS,
+        ),
     ] = None,
     account: Annotated[
         str,
@@ -120,17 +126,24 @@ def mcp(
             "--permissions and --chain-id are for sessions that the agent makes",
             hint=f"Name the wallet that authorises them: --private-key-file FILE, or {PRIVATE_KEY_VARIABLE}",
         )
+    chain_id = chosen.chain_id if chain_id is None else chain_id
     if may_make and chain_id is None:
-        if not chosen.is_devnet:
-            raise ConfigurationError(
-                f"--chain-id is needed with {chosen.option}", hint="For example: --chain-id 137"
-            )
-        chain_id = DEVNET_CHAIN_ID
+        raise ConfigurationError(
+            f"--chain-id is needed with {chosen.option}", hint="For example: --chain-id 137"
+        )
     limits = read_permissions(permissions)
     open_wallet = wallet.choose() if may_make else None
     open_store = store.choose(may_make=may_make)
     timeouts = choose_timeouts(timeout)
-    open_account = _choose_account(bundler_url, rpc_url, account, cost_limit=cost_limit, timeouts=timeouts)
+    chain = None if chosen.file is None else chosen.file.chain
+    named = (bundler_url, rpc_url)
+    if chain is not None:
+        bundler_url, rpc_url = bundler_url or chain.bundler_url, rpc_url or chain.rpc_url
+    open_account = None
+    if any(named) or (bundler_url and rpc_url):
+        open_account = _account_opener(
+            bundler_url, rpc_url, account, cost_limit=cost_limit, timeouts=timeouts
+        )
 
     async def serve() -> None:
         from dan_async.mcp import SessionTools
@@ -160,12 +173,10 @@ def mcp(
     note("stopped")
 
 
-def _choose_account(
+def _account_opener(
     bundler_url: str | None, rpc_url: str | None, account: str, *, cost_limit: int, timeouts: Any
-) -> OpenAccount | None:
-    """Check the options for user operations; None without them."""
-    if bundler_url is None and rpc_url is None:
-        return None
+) -> OpenAccount:
+    """Check the options for user operations."""
     for name, url in (("--bundler-url", bundler_url), ("--rpc-url", rpc_url)):
         if url is None:
             raise ConfigurationError(
