@@ -29,9 +29,6 @@ from dan_async.session import DanModuleInfo, session_of
 
 __all__ = ["session_middleware"]
 
-#: Of web3.py, whose classes are needed for its errors only.
-_exceptions: Any = require_extra("web3.exceptions", extra="web3", purpose="dan_async.web3")
-
 #: Returns the answer to a method with its parameters, as JSON-RPC has it.
 _MakeRequest: TypeAlias = Callable[[str, Any], Awaitable[Any]]
 
@@ -88,6 +85,7 @@ def session_middleware(
         share the session's nonces.
 
     Raises:
+        MissingExtraError: web3.py is not installed.
         InvalidFieldError: A parameter is wrong.
 
     Example::
@@ -97,6 +95,7 @@ def session_middleware(
         w3.eth.default_account = session.session_key_eoa
         sent = await contract.functions.transfer(to, 10**18).transact()
     """
+    require_extra("web3", extra="web3", purpose="session_middleware")
     account = DanAccount(client, session, timeout=timeout)
     if chain_id is not None:
         check_int("chain_id", chain_id, least=1, most=2**256 - 1)
@@ -279,7 +278,8 @@ def _as_web3_error(error: DanError, **data: str) -> Exception:
     details = {"error": type(error).__name__, "hint": error.hint} | data
     text = f"{error.message}. {error.hint}" if error.hint else error.message
     members = {"code": code, "message": error.message, "data": details}
-    found: Exception = _exceptions.Web3RPCError(
+    exceptions: Any = require_extra("web3.exceptions", extra="web3", purpose="session_middleware")
+    found: Exception = exceptions.Web3RPCError(
         text, rpc_response={"jsonrpc": "2.0", "id": None, "error": members}, user_message=text
     )
     return found

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +15,7 @@ from dan_async.devnet import Devnet
 from tests.chain.local_chain import LocalChain, running_bundler, running_chain
 from tests.unit.wallets.anvil import running_anvil
 
+DOCS = Path(__file__).parents[2] / "docs"
 OWNER_KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 ANVIL_CHAIN_ID = 31337
 
@@ -18,6 +23,13 @@ ANVIL_CHAIN_ID = 31337
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leave these files alone unless the marker is asked for: importing them takes the packages."""
     return None if "recipes" in str(config.option.markexpr).replace("not recipes", "") else True
+
+
+async def run_sample(page: str, names: dict[str, Any]) -> None:
+    """Run a page's Python sample as it is printed, with the names that it takes for granted; keep those that it makes."""
+    (file,) = DOCS.rglob(f"{page}.md")
+    (sample,) = re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL)
+    await eval(compile(sample, page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from dan_async.storage.keys import keys_from_file
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.wallets.base import CallbackWallet
 from tests.chain.local_chain import CHAIN_ID, LocalChain
-from tests.recipes.conftest import OWNER_KEY
+from tests.recipes.conftest import OWNER_KEY, run_sample
 
 pytestmark = pytest.mark.recipes
 
@@ -349,6 +349,17 @@ async def test_user_operations_within_permissions(
             error = await refuse(client, "send_user_operation", session=made["session"], calls=calls)
             assert error["code"] == "invalid_input"
     assert OWNER_KEY not in (folder / "stderr").read_text()
+
+
+async def test_the_pages_sample_runs() -> None:
+    """As it is printed in docs/mcp.md."""
+    async with DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan:
+        names: dict[str, Any] = {"dan": dan, "wallet": OWNER}
+        await run_sample("mcp", names)
+    signature = names["signed"]["signature"]
+    assert (
+        Account.recover_message(encode_defunct(text="hello"), signature=signature) == names["made"]["address"]
+    )
 
 
 async def test_calls_are_bounded() -> None:

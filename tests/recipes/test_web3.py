@@ -17,7 +17,7 @@ from web3.providers import HTTPProvider, WebSocketProvider
 from dan_async import DanClient, DanSessionKeyPayload, InvalidFieldError, LocalWallet
 from dan_async.errors import ConfigurationError, DanError, EphemeralKeyRefusedError, NotPermittedError
 from dan_async.web3 import session_middleware
-from tests.recipes.conftest import ANVIL_CHAIN_ID, OWNER_KEY
+from tests.recipes.conftest import ANVIL_CHAIN_ID, OWNER_KEY, run_sample
 
 pytestmark = pytest.mark.recipes
 
@@ -65,6 +65,22 @@ async def w3(anvil_url: str, dan: DanClient, session: DanSessionKeyPayload) -> A
     )
     yield made
     await made.provider.disconnect()
+
+
+async def test_the_pages_sample_runs(
+    anvil_url: str,
+    dan: DanClient,
+    w3: AsyncWeb3,
+    session: DanSessionKeyPayload,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it is printed in docs/web3.md, but for the node's port."""
+    usual = AsyncHTTPProvider.__init__
+    monkeypatch.setattr(AsyncHTTPProvider, "__init__", lambda self, _: usual(self, anvil_url))
+    names: dict[str, Any] = {"dan": dan, "session": session, "to": Account.create().address}
+    await run_sample("web3", names)
+    assert names["receipt"]["status"] == 1
+    await names["w3"].provider.disconnect()
 
 
 async def test_a_contract_is_deployed_and_called(w3: AsyncWeb3, session: DanSessionKeyPayload) -> None:
