@@ -37,6 +37,7 @@ class TestRenewal:
             live = LiveSession(
                 session(expires_at=int(clock()) + duration_s),
                 lambda old: renew(old, clock),
+                client=None,
                 duration_s=duration_s,
                 on_renewed=lambda new: seen.append((round(clock() - START), new)),
                 clock=clock,
