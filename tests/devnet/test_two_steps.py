@@ -237,6 +237,19 @@ async def test_it_waits_as_long_as_the_nonces_live(make_devnet: Any) -> None:
         assert (await states(store), key_ids(net)) == ([], set())
 
 
+@pytest.mark.parametrize("ahead_s", [-500, 500])
+async def test_a_wrong_clock_does_not_shorten_the_wait(make_devnet: Any, ahead_s: int) -> None:
+    """Until when the nodes wait is said, and judged, by the clock of whoever waits."""
+    theirs, ours = ManualClock(), ManualClock()
+    ours.advance(ahead_s)
+    net = await make_devnet(2, 3, clock=theirs)
+    network = NodeNetwork(net.endpoints, clock=ours)
+    async with DanClient(network, clock=ours) as dan:
+        pending = await begin(dan, duration=3600)
+        assert abs(pending.expires_at - ours() - 300) <= 2
+        assert await dan.complete_session_key(pending.id, await signed(pending))
+
+
 @pytest.mark.parametrize("kept", [True, False], ids=["store", "no store"])
 async def test_no_more_than_so_many_wait(make_devnet: Any, kept: bool) -> None:
     """One too many is refused before a byte is sent; what was completed, called off or too late makes room."""
