@@ -30,7 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 #: The same inside the devnet.
 DEVNET_FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"listening", "share_store", "mpc"}),
+    frozenset({"listening", "share_store", "mpc", "local_chain"}),
     frozenset({"faults", "gateway"}),
     frozenset({"context"}),
     frozenset({"peers"}),

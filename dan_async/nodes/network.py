@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -86,7 +86,7 @@ class NodePool:
 
         Where it fails for the time, the error says so if it is this machine's clock that is wrong.
         """
-        with operation(self.events, request_id, name, "nodes"):
+        with operation(self.events, request_id, name, "nodes") if self.events.listeners else nullcontext():
             try:
                 yield
             except QuorumError as error:

@@ -26,7 +26,7 @@ from dan_async.crypto.curve import (
 )
 from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, DanError, InvalidFieldError, SignatureCheckError
-from dan_async.nodes.conflicts import Conflict, disagreeing
+from dan_async.nodes.blame import Conflict, disagreeing
 from dan_async.protocols.node import (
     PresignatureOffer,
     SignatureClaims,
