@@ -1,5 +1,6 @@
 """
-Sessions: lint, typing, tests, tests_min, tally, package, matrix, interop, signatures, docs, batch, bench, soak, chaos, fuzz.
+Sessions: lint, typing, tests, tests_min, recipes, tally, package, matrix, interop, signatures, docs, batch, bench, soak,
+chaos, fuzz.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -29,7 +30,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
 FEATURES = ("cli", "dask", "eth-account", "otel", "passkeys", "storage", "uvloop")
 #: The long tests as well, on every core.
-WHOLE = ("-n", "auto", "-m", "")
+WHOLE = ("-n", "auto", "-m", "not recipes")
 SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
 
 
@@ -56,7 +57,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Strict mypy over the package, over the public API as a caller writes it, and over the examples."""
-    session.install("-e", ".[test]", *tools("mypy"))
+    session.install("-e", ".[test,recipes]", *tools("mypy"))
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing", "examples")
 
@@ -84,6 +85,13 @@ def tests_min(session: nox.Session) -> None:
     # An old Typer imports what a new click calls deprecated: their affair, not ours.
     ignored = "ignore:'click:DeprecationWarning"
     session.run("python", "-m", "pytest", *WHOLE, "-W", ignored, *session.posargs)
+
+
+@nox.session
+def recipes(session: nox.Session) -> None:
+    """The examples that need other packages, with these packages; a page among them needs Chromium."""
+    session.install("-e", ".[test,recipes]")
+    session.run("python", "-m", "pytest", "-m", "recipes", *session.posargs)
 
 
 @nox.session
@@ -165,7 +173,7 @@ def signatures(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Check the pages: names, links, commands, and that every example runs."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test,recipes]")
     session.run("python", "-m", "pytest", "-m", "", "tests/test_docs.py", "tests/examples", *session.posargs)
 
 

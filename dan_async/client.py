@@ -594,22 +594,21 @@ class DanClient:
                 "asks a person, who may not expect it",
                 hint="Use a wallet that signs by itself, or say may_prompt=True",
             )
+        lifetime_s = duration_s(duration)
         if record_id is not None:
             self._kept()
-        return self._live(session, owner, duration, record_id, on_renewed, renews=True)
+        return self._live(session, owner, lifetime_s, record_id, on_renewed, renews=True)
 
     def _live(
         self,
         session: DanModuleInfo,
         owner: AuthModule,
-        duration: int | timedelta,
+        lifetime_s: int,
         record_id: RequestId | None,
         on_renewed: Callable[[DanModuleInfo], object] | None,
         *,
         renews: bool,
     ) -> LiveSession:
-        lifetime_s = duration_s(duration)
-
         async def renew(old: DanModuleInfo) -> DanModuleInfo:
             if record_id is None:
                 return await self.add_ephemeral_key(old, auth=owner, duration=lifetime_s)
@@ -675,8 +674,9 @@ class DanClient:
             limit_s=self._timeouts.wallet_s,
         )
         may_ask = check_bool("may_prompt", may_prompt) or not owner.interactive
+        request = SessionKeyRequest(auth=owner, **parameters)
         prepared = await prepare(
-            SessionKeyRequest(auth=owner, **parameters),
+            request,
             network,
             timeouts=self._timeouts,
             clock=self._clock,
@@ -684,8 +684,7 @@ class DanClient:
         )
         record_id = None if self._keeper is None else prepared.keygen.request_id
         made = await run_prepared(prepared, partial(network.keygen, prepared.keygen), keeper=self._keeper)
-        duration = parameters.get("duration", DEFAULT_DURATION_S)
-        live = self._live(made, owner, duration, record_id, on_renewed, renews=may_ask)
+        live = self._live(made, owner, request.lifetime_s, record_id, on_renewed, renews=may_ask)
         try:
             async with live:
                 yield live
