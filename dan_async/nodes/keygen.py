@@ -476,7 +476,7 @@ class NodeKeygen:
                 "Most nodes refuse the request itself: read their reasons below; repeating it does not help"
             )
         if was_signed:
-            return "Nothing more comes of this signature unless the call is repeated, which is safe; or begin again"
+            return "Repeat the call, which is safe; another attempt needs another signature, so else begin again"
         if is_interactive and not self._first.allow_resign:
             return (
                 "The owner has signed, and another attempt needs another signature: call again, which is safe, "

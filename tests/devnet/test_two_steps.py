@@ -177,7 +177,7 @@ async def test_a_failure_after_the_signature_is_tried_again() -> None:
         signature = await signed(pending)
         nowhere = [NodeEndpoint("ws://127.0.0.1:1/v1/rpc", each.operator) for each in net.endpoints]
         lost = DanClient(NodeNetwork(nowhere, retry=RetryPolicy(attempts=1)), store=store)
-        with pytest.raises(QuorumError, match="unless the call is repeated") as caught:
+        with pytest.raises(QuorumError, match="Repeat the call, which is safe") as caught:
             await lost.complete_session_key(pending.id, signature)
         await lost.aclose()
         assert caught.value.retryable
