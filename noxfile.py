@@ -30,7 +30,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
 FEATURES = ("cli", "dask", "eth-account", "mcp", "otel", "passkeys", "pytest", "storage", "uvloop", "web3")
 #: The long tests as well, on every core.
-WHOLE = ("-n", "auto", "-m", "")
+WHOLE = ("-n", "auto", "-m", "not recipes")
 SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
 
 
