@@ -294,6 +294,7 @@ def _erc7579(data: bytes) -> tuple[Call, ...]:
         raise InvalidFieldError("data", "has an execution type that is not known")
     if any(mode[2:]):  # nothing here gives the rest a meaning
         raise InvalidFieldError("data", "has an execution mode that is not known")
+    calls: tuple[Call, ...]
     if call_type == 0x00:
         head = _ADDRESS_LENGTH + _WORD
         if len(execution) < head:

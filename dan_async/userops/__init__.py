@@ -6,7 +6,7 @@ from dan_async.userops.account_kinds import AccountKind, BiconomyV2, Nexus, Simp
 from dan_async.userops.paymasters import BiconomyPaymaster, Erc7677Paymaster, Paymaster
 from dan_async.userops.sending import NonceLanes, lane_key
 from dan_async.userops.session_policies import AbiPolicy, AbiRule, Erc20Policy, SessionContracts, SessionLeaf
-from dan_async.userops.session_validator import OWNABLE_VALIDATOR, grant_session_key, revoke_session_key
+from dan_async.userops.session_validator import grant_session_key, revoke_session_key
 from dan_async.userops.sessions_on_chain import (
     SessionOnChain,
     SessionRevocation,
@@ -24,7 +24,6 @@ from dan_async.userops.sign_user_operation import (
 from dan_async.userops.smart_account import SmartAccountClient, create_smart_account_client
 
 __all__ = [
-    "OWNABLE_VALIDATOR",
     "AbiPolicy",
     "AbiRule",
     "AccountKind",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from attrs import evolve, field, frozen
 from attrs.converters import optional
 
+from dan_async._values import check_bool, check_instance
 from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.crypto.hashes import keccak256
@@ -93,6 +94,14 @@ def _implementation(value: str) -> Address:
 
 def _validator(value: str) -> Address:
     return parse_address("validator", value)
+
+
+def _is_delegated(value: object) -> bool:
+    return check_bool("is_delegated", value)
+
+
+def _proxy_code(value: bytes) -> bytes:
+    return check_instance("proxy_code", value, bytes)
 
 
 #: eth-infinitism's own deployments.
@@ -289,6 +298,9 @@ _NEXUS_FACTORY = Address("0x000000001D1D5004a02bAfAb9de2D6CE5b7B13de")
 _NEXUS_BOOTSTRAP = Address("0x00000000D3254452a909E4eeD47455Af7E27C289")
 _NEXUS_IMPLEMENTATION = Address("0x000000004F43C49e93C970E84001853a70923B03")
 
+#: Rhinestone's OwnableValidator 1.0.0, from its package @rhinestone/module-sdk 0.4.0.
+_OWNABLE_VALIDATOR = Address("0x000000000013fdB5234E4E3162a810F54d9f7E98")
+
 _NO_ADDRESS = Address("0x" + "00" * 20)
 
 #: ERC-7579: the type of the modules that check operations.
@@ -312,7 +324,8 @@ class Nexus:
         implementation: The account's code, for a delegated EOA.
         owner_validator: The module that knows the owner; None for the one which is part of the implementation since
             Nexus 1.2. With a module the account is set up as those before 1.2 are.
-        validator: The module that checks the operations made here; the owner's if None.
+        session_validator: The module that knows the session keys: Rhinestone's OwnableValidator.
+        validator: The module that checks the operations made here; the owner's if None. See ``for_sessions``.
         is_delegated: Whether the account is the owner's EOA, which runs the implementation's code at its own address
             (EIP-7702), instead of a contract that the factory deploys.
         proxy_code: The creation code of the factory's proxies. With it the account's address is worked out here as well;
@@ -326,23 +339,19 @@ class Nexus:
     bootstrap: Address = field(default=_NEXUS_BOOTSTRAP, converter=_bootstrap)
     implementation: Address = field(default=_NEXUS_IMPLEMENTATION, converter=_implementation)
     owner_validator: Address | None = field(default=None, converter=optional(_validator))
+    session_validator: Address = field(default=_OWNABLE_VALIDATOR, converter=_validator)
     validator: Address | None = field(default=None, converter=optional(_validator))
-    is_delegated: bool = False
-    proxy_code: bytes | None = field(default=None, repr=False)
+    is_delegated: bool = field(default=False, converter=_is_delegated)
+    proxy_code: bytes | None = field(default=None, converter=optional(_proxy_code), repr=False)
 
     @property
     def version(self) -> EntryPointVersion:
         """v0.7.0."""
         return "v0.7.0"
 
-    def checked_by(self, validator: str | None) -> Nexus:
-        """
-        Return the same kind of account with operations that another module checks; None for the owner's.
-
-        Raises:
-            InvalidFieldError: It is not an address.
-        """
-        return evolve(self, validator=validator)
+    def for_sessions(self) -> Nexus:
+        """Return the same kind of account for operations that a session key signs."""
+        return evolve(self, validator=self.session_validator)
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
         """

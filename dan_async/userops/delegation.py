@@ -94,8 +94,8 @@ async def sign_authorisation(wallet: object, *, chain_id: int, address: Address,
         ) from error
     if found.authority != wallet.address:
         raise WrongSignerError(
-            f"the wallet signed as {found.authority}, not as the owner {wallet.address}, or something else",
-            hint="Select the owner's account in the wallet",
+            f"the wallet signed as {found.authority}, not as the owner {wallet.address}",
+            hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
             phase="wallet",
         )
     return found

@@ -1,16 +1,17 @@
 """
 A session key as an owner of its own validator module on an ERC-7579 account: granted, and revoked, by the account's owner.
 
-The module is Rhinestone's OwnableValidator. It takes a signature by any of its owners (threshold 1) over the personal
-message of an operation's hash, which is what nodes sign. The account's owner is in another module and stays the owner. On
-the chain a session key may do what the owner may: the permissions that the nodes keep are its limit.
+The module is Rhinestone's OwnableValidator, ``session_validator`` of ``Nexus``. It takes a signature by any of its owners
+(threshold 1) over the personal message of an operation's hash, which is what nodes sign. The account's owner is in another
+module and stays the owner. On the chain a session key may do what the owner may: the permissions that the nodes keep are
+its limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dan_async._values import check_instance
+from dan_async._values import check_bool, check_instance
 from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.set_code import Authorisation
@@ -19,9 +20,6 @@ from dan_async.types import Address
 from dan_async.user_operation import Call, UserOperationReceipt
 from dan_async.userops.account_kinds import Nexus
 from dan_async.userops.smart_account import SmartAccountClient
-
-#: Where Rhinestone has deployed it: from its package @rhinestone/module-sdk 0.4.0.
-OWNABLE_VALIDATOR = Address("0x000000000013fdB5234E4E3162a810F54d9f7E98")
 
 #: Where a list of owners, or of modules, begins.
 _FIRST = Address("0x" + "00" * 19 + "01")
@@ -34,7 +32,6 @@ async def grant_session_key(
     account: SmartAccountClient,
     session_key: str,
     *,
-    validator: str = OWNABLE_VALIDATOR,
     set_up: bool = False,
     authorisation: Authorisation | None = None,
     timeout: float | None = None,
@@ -47,7 +44,6 @@ async def grant_session_key(
     Args:
         account: The owner's client of a ``Nexus`` account.
         session_key: The session's address, ``session_key_eoa``.
-        validator: The OwnableValidator.
         set_up: Whether to set up a delegated EOA, with itself as the owner: its first operation must.
         authorisation: Of ``account.authorise_delegation()``, for a delegated EOA that does not run the account's code yet.
         timeout: Seconds for the operation, and again for its receipt.
@@ -61,17 +57,17 @@ async def grant_session_key(
         DanError: As for ``send_user_operation`` and ``wait_for_receipt``.
     """
     kind = _nexus(account)
-    key, module = parse_address("session_key", session_key), parse_address("validator", validator)
+    key, module = parse_address("session_key", session_key), kind.session_validator
     address = await account.get_address()
     calls: list[Call] = []
-    if set_up:
+    if check_bool("set_up", set_up):
         calls.append(kind.set_up(address, account.owner))
     if not set_up and await account.is_deployed() and await _is_installed(account, module):
         (threshold,) = await account.read_contract(module, "threshold(address)", (address,), "(uint256)")
         if threshold != 1:
             raise ConfigurationError(
                 f"the module at {module} takes {threshold} signatures for this account, and a session key makes one",
-                hint="Use another OwnableValidator for sessions",
+                hint="Give Nexus() another session_validator",
             )
         if key in await _owners(account, module):
             raise InvalidFieldError("session_key", "is granted already")
@@ -86,7 +82,6 @@ async def revoke_session_key(
     account: SmartAccountClient,
     session_key: str,
     *,
-    validator: str = OWNABLE_VALIDATOR,
     timeout: float | None = None,
 ) -> UserOperationReceipt:
     """
@@ -97,7 +92,6 @@ async def revoke_session_key(
     Args:
         account: The owner's client of a ``Nexus`` account.
         session_key: The session's address, ``session_key_eoa``.
-        validator: The OwnableValidator.
         timeout: Seconds for the operation, and again for its receipt.
 
     Returns:
@@ -109,7 +103,7 @@ async def revoke_session_key(
         DanError: As for ``send_user_operation`` and ``wait_for_receipt``.
     """
     kind = _nexus(account)
-    key, module = parse_address("session_key", session_key), parse_address("validator", validator)
+    key, module = parse_address("session_key", session_key), kind.session_validator
     owners: tuple[Address, ...] = ()
     if await account.is_deployed() and await _is_installed(account, module):
         owners = await _owners(account, module)

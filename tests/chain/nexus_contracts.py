@@ -16,7 +16,7 @@ import pytest
 
 from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.user_operation import ENTRY_POINTS
-from dan_async.userops import OWNABLE_VALIDATOR, Nexus
+from dan_async.userops import Nexus
 from tests.chain.biconomy_contracts import compiled
 from tests.chain.local_chain import LocalChain
 
@@ -50,7 +50,7 @@ class NexusContracts:
         self.bootstrap = self._deploy(code["NEXUS_BOOTSTRAP_BYTECODE"])
         self.owner_validator = self._deploy(ours["OneOwner"]["bytecode"][2:])
         self.proxy_code = bytes.fromhex(code["NEXUS_PROXY_BYTECODE"])
-        chain.rpc("anvil_setCode", OWNABLE_VALIDATOR, ours["SeveralOwners"]["runtime"])
+        chain.rpc("anvil_setCode", Nexus().session_validator, ours["SeveralOwners"]["runtime"])
         self.token = self._deploy(ours["Token"]["bytecode"][2:])
 
     def _deploy(self, code: str, arguments: bytes = b"") -> str:

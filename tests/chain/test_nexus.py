@@ -22,8 +22,8 @@ from dan_async.errors import (
 )
 from dan_async.types import Address
 from dan_async.userops import (
-    OWNABLE_VALIDATOR,
     Call,
+    Nexus,
     SessionSigner,
     SmartAccountClient,
     WalletSigner,
@@ -37,6 +37,7 @@ from tests.chain.nexus_contracts import NexusContracts
 # Starting the bundler, and compiling, count to the first test that needs them.
 pytestmark = pytest.mark.timeout(400)
 
+SESSIONS = Nexus().session_validator
 PATIENT = Timeouts(total_s=90, attempt_s=60)
 TRANSFER = "transfer(address,uint256)"
 
@@ -97,7 +98,7 @@ async def session_of(
 
 def agent_of(account: SmartAccountClient, dan: DanClient, session: Any) -> SmartAccountClient:
     """A client of the same account for which the session signs."""
-    return account.signed_by(SessionSigner(dan, session), kind=account.kind.checked_by(OWNABLE_VALIDATOR))
+    return account.signed_by(SessionSigner(dan, session), kind=account.kind.for_sessions())
 
 
 async def done(account: SmartAccountClient, calls: Any, **options: Any) -> Any:
@@ -129,14 +130,14 @@ async def test_a_session_key_acts_within_its_permissions(
         await done(agent, pay)
         await done(agent, [pay, pay])
         assert nexus.tokens(shop) == 21
-        assert await agent.get_nonce() >> 64 & (1 << 160) - 1 == int(OWNABLE_VALIDATOR, 16)
+        assert await agent.get_nonce() >> 64 & (1 << 160) - 1 == int(SESSIONS, 16)
         address = await account.get_address()
         for calls in (
             Call(nexus.token, 0, encode_call(TRANSFER, shop, 11)),
             [pay, Call(nexus.token, 0, encode_call(TRANSFER, fresh_address(), 1))],
             [pay, Call(shop, 1)],
-            nexus.kind().uninstall_validator(address, nexus.owner_validator, previous=OWNABLE_VALIDATOR),
-            Call(OWNABLE_VALIDATOR, 0, encode_call("addOwner(address)", fresh_address())),
+            nexus.kind().uninstall_validator(address, nexus.owner_validator, previous=SESSIONS),
+            Call(SESSIONS, 0, encode_call("addOwner(address)", fresh_address())),
         ):
             with pytest.raises(NotPermittedError):
                 await agent.send_user_operation(calls)

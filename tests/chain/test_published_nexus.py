@@ -15,13 +15,13 @@ from dan_async.crypto.abi import encode_arguments
 from dan_async.crypto.set_code import Authorisation, SetCodeTransaction, authorisation_digest
 from dan_async.types import Address
 from dan_async.user_operation import ENTRY_POINTS, UserOperationV07, user_operation_hash
-from dan_async.userops import OWNABLE_VALIDATOR, Call, Nexus, create_smart_account_client
+from dan_async.userops import Call, Nexus, create_smart_account_client
 from tests.chain.local_chain import CHAIN_ID, LocalChain
 from tests.chain.nexus_contracts import HERE, NexusContracts
 
 pytestmark = [pytest.mark.interop, pytest.mark.long, pytest.mark.timeout(400)]
 
-NO_ADDRESS = "0x" + "00" * 20
+SESSIONS = Nexus().session_validator
 
 
 def fresh_address() -> Address:
@@ -102,7 +102,7 @@ async def test_the_bytes_are_the_published_ones(
         calls=calls_of(calls),
         lane=lane,
         sessionKey=session_key,
-        sessionValidator=OWNABLE_VALIDATOR,
+        sessionValidator=SESSIONS,
         operation=operation.to_dict(),
         numbers=[name for name, value in operation.to_dict().items() if "Gas" in name or name == "nonce"],
         entryPoint=ENTRY_POINTS["v0.7.0"],
@@ -116,9 +116,9 @@ async def test_the_bytes_are_the_published_ones(
     assert said["batch"] == hexed(kind.encode_calls(calls))
     number = lane << 168 | secrets.randbits(168)
     assert int(said["nonceKey"], 16) == kind.nonce_key(number)
-    assert int(said["sessionNonceKey"], 16) == kind.checked_by(OWNABLE_VALIDATOR).nonce_key(number)
+    assert int(said["sessionNonceKey"], 16) == kind.for_sessions().nonce_key(number)
     setup = encode_arguments("(uint256,address[])", (1, (session_key,)))
-    assert said["session"] == {"module": OWNABLE_VALIDATOR, "data": hexed(setup)}
+    assert said["session"] == {"module": SESSIONS, "data": hexed(setup)}
     assert said["userOpHash"] == hexed(
         user_operation_hash(
             operation, entry_point=ENTRY_POINTS["v0.7.0"], chain_id=CHAIN_ID, version="v0.7.0"
