@@ -100,7 +100,7 @@ def _is_delegated(value: object) -> bool:
     return check_bool("is_delegated", value)
 
 
-def _proxy_code(value: bytes) -> bytes:
+def _creation_code(value: bytes) -> bytes:
     return check_instance("proxy_code", value, bytes)
 
 
@@ -342,7 +342,7 @@ class Nexus:
     session_validator: Address = field(default=_OWNABLE_VALIDATOR, converter=_validator)
     validator: Address | None = field(default=None, converter=optional(_validator))
     is_delegated: bool = field(default=False, converter=_is_delegated)
-    proxy_code: bytes | None = field(default=None, converter=optional(_proxy_code), repr=False)
+    proxy_code: bytes | None = field(default=None, converter=optional(_creation_code), repr=False)
 
     @property
     def version(self) -> EntryPointVersion:
