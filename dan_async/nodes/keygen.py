@@ -222,10 +222,10 @@ async def run_keygen(
         plan=UntilVerdict(wanted=len(opened.participants), tally=tally, grace_s=grace_s, slow=slow),
         deadline=deadline,
     )
-    for outcome in answers.outcomes:
+    said = answers.outcomes
+    for outcome in said:
         if isinstance(outcome.error, DanError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
-    said = answers.outcomes
     if answers.errors and len(tally.winners) == 1:
         said = await _certify(nodes, tally, said, deadline)
     outcomes = tuple(said)

@@ -29,8 +29,7 @@ from dan_async.errors import (
     failure_kind,
 )
 from dan_async.network import SigningOptions, SigningOrder
-from dan_async.nodes.clock import NetworkClock
-from dan_async.nodes.health import Lateness
+from dan_async.nodes.health import Lateness, NetworkClock
 from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import (
     ExpectedShares,
@@ -134,7 +133,8 @@ class NodeSigner:
             preferred=job.stocked[0].signers if job.stocked else (),
         )
         signatures = await race.run()
-        self._note_without_share(order.key_id, race.without_share)
+        if race.without_share:
+            self._note_without_share(order.key_id, race.without_share)
         self.stock.used(session, len(order.digests))
         self._refill(job)
         return signatures
@@ -152,16 +152,17 @@ class NodeSigner:
             for operator in signers
         )
 
-    def _holders(self, key_id: MpcKeyId) -> list[Node]:
-        without_share = self._without_share.get(key_id, set())
+    def _holders(self, key_id: MpcKeyId) -> Sequence[Node]:
+        without_share = self._without_share.get(key_id)
+        if without_share is None:
+            return self._nodes
         return [node for node in self._nodes if node.operator not in without_share]
 
     def _note_without_share(self, key_id: MpcKeyId, without_share: set[OperatorAddress]) -> None:
         """Remember which nodes do not hold a key that others have just signed with."""
-        if without_share:
-            while len(self._without_share) >= _MOST_KEYS:
-                del self._without_share[next(iter(self._without_share))]
-            self._without_share.setdefault(key_id, set()).update(without_share)
+        while len(self._without_share) >= _MOST_KEYS:
+            del self._without_share[next(iter(self._without_share))]
+        self._without_share.setdefault(key_id, set()).update(without_share)
 
     # --- presignatures ------------------------------------------------------------------------------------------------
 
@@ -171,9 +172,7 @@ class NodeSigner:
         """Have one set make a presignature for each request; raise a SetFailedError if they do not agree on them."""
         asked = time.monotonic()
 
-        async def ask(node: Node, tries: Tries) -> list[PresignatureOffer]:
-            if len(requests) == 1:
-                return [await node.call(tries, request=requests[0], deadline=deadline)]
+        async def ask_for_all(node: Node, _: Tries) -> list[PresignatureOffer]:
             calls = [
                 asyncio.create_task(node.call(request=request, deadline=deadline)) for request in requests
             ]
@@ -182,18 +181,23 @@ class NodeSigner:
             finally:
                 await cancel_and_wait(calls)
 
-        answers = await ask_set(run, "presign", ask, deadline=deadline)
-        made = []
-        for place in range(len(requests)):
-            offers = {operator: answer[place] for operator, answer in answers.items()}
+        offered: list[Offers]
+        if len(requests) == 1:
+            offered = [await ask_set(run, "presign", requests[0].within(deadline), deadline=deadline)]
+        else:
+            answers = await ask_set(run, "presign", ask_for_all, deadline=deadline)
+            offered = [dict(zip(answers, offers, strict=True)) for offers in zip(*answers.values(), strict=True)]
+        made, now = [], self._clock.now(len(run.signers))
+        for offers in offered:
             try:
                 check_offers(offers)
             except SpoiltSharesError as error:
                 raise SetFailedError({}, error.disputes) from error
             expires_at = min([offer.expires_at for offer in offers.values()])
-            ends = asked + min(self._options.stock_s, expires_at - self._clock.now(len(run.signers)) - 1.0)
-            made.append(StockedPresignature(offers=offers, signers=run.operators, ends=ends))
-        if len({entry.id for entry in made}) != len(made):
+            ends = asked + min(self._options.stock_s, expires_at - now - 1.0)
+            id_ = offers[run.operators[0]].presignature_id
+            made.append(StockedPresignature(id=id_, offers=offers, signers=run.operators, ends=ends))
+        if len(made) > 1 and len({entry.id for entry in made}) != len(made):
             raise SetFailedError({}, [frozenset(run.operators)])
         return made
 
@@ -333,14 +337,11 @@ class _SigningJob:
 class StockedPresignature:
     """A presignature of these signers, ascending; not to be used after *ends*, in monotonic seconds."""
 
+    #: By which its signers know it.
+    id: bytes
     offers: Offers
     signers: tuple[OperatorAddress, ...]
     ends: float
-
-    @property
-    def id(self) -> bytes:
-        """The id by which its signers know it."""
-        return self.offers[self.signers[0]].presignature_id
 
 
 @define
@@ -522,7 +523,8 @@ class SigningQueue:
         self._held[session] -= 1
         if not self._held[session]:
             del self._held[session]
-        self._admit_next()
+        if self._lines:
+            self._admit_next()
 
     def _admit_next(self) -> None:
         """Hand out the free places, one for each session in turn."""

@@ -33,8 +33,11 @@ PRINTABLE = "[!-9<>-~]{1,256}"
 
 _TOKEN = re.compile(PRINTABLE)
 
-#: A request id as we write it.
-_REQUEST_ID = re.compile(r"0x[0-9a-f]{64}\Z")
+#: 32 bytes as we write them: a request id, and without 0x a key id.
+_32_BYTES = re.compile(r"0x[0-9a-f]{64}\Z")
+_KEY_ID = re.compile(r"[0-9a-f]{64}\Z")
+
+_HEX = re.compile(r"0x[0-9a-f]*\Z")
 
 
 def _as_it_is(value: Any) -> Any:
@@ -90,7 +93,11 @@ def _generate(kind: type[T], fields: Sequence[tuple[str, Wire]]) -> Form[T]:
     for number, (field, at) in enumerate(fields):
         scope[f"read{number}"], scope[f"write{number}"] = at.form.read, at.form.write
         value = f"read{number}({at.name!r}, value[{at.name!r}])"
-        member = f"message.{field}" if at.form.write is _as_it_is else f"write{number}(message.{field})"
+        member = f"message.{field}"
+        if at.form.write is to_hex:
+            member = f"'0x' + {member}.hex()"
+        elif at.form.write is not _as_it_is:
+            member = f"write{number}({member})"
         if at.optional:
             read.append(f"{field}={value} if {at.name!r} in value else None")
             written.append(f"**({{{at.name!r}: {member}}} if message.{field} is not None else {{}})")
@@ -165,6 +172,8 @@ def hex_up_to(most: int) -> Form[bytes]:
     """0x and hex digits of so many bytes, or fewer."""
 
     def read(name: str, value: Json) -> bytes:
+        if type(value) is str and len(value) <= 2 + 2 * most and not len(value) % 2 and _HEX.match(value):
+            return bytes.fromhex(value[2:])
         found = from_hex(value, field=name, prefix=True)
         if len(found) > most:
             raise InvalidFieldError(name, f"must hold at most {most} bytes")
@@ -186,10 +195,10 @@ def hex_text(*lengths: int) -> Form[str]:
 
 def scalar(below: int) -> Form[int]:
     """32 bytes in hex that are a number below a bound."""
-    raw: Form[bytes] = hex_bytes(32)
 
     def read(name: str, value: Json) -> int:
-        found = int.from_bytes(raw.read(name, value), "big")
+        is_usual = type(value) is str and _32_BYTES.match(value)
+        found = int(value if is_usual else from_hex(value, field=name, length=32, prefix=True).hex(), 16)
         if found >= below:
             raise InvalidFieldError(name, "must be below the group order")
         return found
@@ -257,7 +266,7 @@ def nested(kind: type[T], *members: Wire) -> Form[T]:
 
 
 def _read_request_id(name: str, value: Json) -> RequestId:
-    if type(value) is str and _REQUEST_ID.match(value):
+    if type(value) is str and _32_BYTES.match(value):
         return RequestId(value)
     return RequestId(to_hex(from_hex(value, field=name, length=32, prefix=True)))
 
@@ -268,6 +277,8 @@ def new_request_id() -> RequestId:
 
 
 def _read_key_id(name: str, value: Json) -> MpcKeyId:
+    if type(value) is str and _KEY_ID.match(value):
+        return MpcKeyId(value)
     return MpcKeyId(from_hex(value, field=name, length=32, prefix=False).hex())
 
 

@@ -39,7 +39,9 @@ def entry(name, signers=("a", "b"), ends=45.0):
         commitment=bytes(32),
         expires_at=0,
     )
-    return StockedPresignature(offers=dict.fromkeys(signers, offer), signers=signers, ends=ends)
+    return StockedPresignature(
+        id=offer.presignature_id, offers=dict.fromkeys(signers, offer), signers=signers, ends=ends
+    )
 
 
 def put(stock, *entries):
