@@ -312,7 +312,7 @@ class _Sample:
 class NetworkClock:
     """The wall clock, and what the nodes say of it."""
 
-    _clock: Clock
+    wall: Clock
     _monotonic: Callable[[], float] = time.monotonic
     _samples: dict[OperatorAddress, _Sample] = field(factory=dict, init=False)
     #: The clock's lead over the monotonic one when every node's time was its own; None if some node's was not.
@@ -320,7 +320,7 @@ class NetworkClock:
 
     def note(self, operator: OperatorAddress, node_time: float, *, waited_s: float) -> None:
         """Note a node's time, in Unix seconds, from an answer that took so long."""
-        now = self._clock()
+        now = self.wall()
         if waited_s <= _MOST_WAITED_S:
             skew_s = node_time - (now - waited_s / 2)
             self._samples[operator] = _Sample(skew_s, now - self._monotonic())
@@ -331,7 +331,7 @@ class NetworkClock:
         """Return the skew that t nodes agree on, one of whom is honest; None if there is none."""
         if not self._samples:
             return None
-        ahead_s = self._clock() - self._monotonic()
+        ahead_s = self.wall() - self._monotonic()
         if self._right_at_s is not None and abs(ahead_s - self._right_at_s) <= _JUMP_S:
             return None
         jumps = ((sample, ahead_s - sample.ahead_s) for sample in self._samples.values())
@@ -353,4 +353,4 @@ class NetworkClock:
 
     def now(self, t: int) -> float:
         """Return the time, corrected, in Unix seconds."""
-        return self._clock() + self.correction_s(t)
+        return self.wall() + self.correction_s(t)

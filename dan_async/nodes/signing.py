@@ -104,6 +104,7 @@ class NodeSigner:
             correction_s = self._clock.correction_s(order.t)
             try:
                 async with self.queue.place(job.session, deadline=deadline, is_again=is_again):
+                    job.presigned_by = math.floor(self._clock.wall() + correction_s) + _PRESIGN_S
                     return await self._race(job, deadline)
             except QuorumError as error:
                 is_again = True
@@ -166,11 +167,8 @@ class NodeSigner:
 
     # --- presignatures ------------------------------------------------------------------------------------------------
 
-    async def presign(
-        self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline
-    ) -> list[StockedPresignature]:
+    async def presign(self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline) -> list[Offers]:
         """Have one set make a presignature for each request; raise a SetFailedError if they do not agree on them."""
-        asked = time.monotonic()
 
         async def ask_for_all(node: Node, _: Tries) -> list[PresignatureOffer]:
             calls = [
@@ -186,48 +184,22 @@ class NodeSigner:
             offered = [await ask_set(run, "presign", requests[0].within(deadline), deadline=deadline)]
         else:
             answers = await ask_set(run, "presign", ask_for_all, deadline=deadline)
-            offered = [dict(zip(answers, offers, strict=True)) for offers in zip(*answers.values(), strict=True)]
-        made, now = [], self._clock.now(len(run.signers))
+            offered = [
+                dict(zip(answers, offers, strict=True)) for offers in zip(*answers.values(), strict=True)
+            ]
         for offers in offered:
             try:
                 check_offers(offers)
             except SpoiltSharesError as error:
                 raise SetFailedError({}, error.disputes) from error
-            expires_at = min([offer.expires_at for offer in offers.values()])
-            ends = asked + min(self._options.stock_s, expires_at - now - 1.0)
-            id_ = offers[run.operators[0]].presignature_id
-            made.append(StockedPresignature(id=id_, offers=offers, signers=run.operators, ends=ends))
-        if len(made) > 1 and len({entry.id for entry in made}) != len(made):
+        if len(offered) > 1 and len(set(map(_id_of, offered))) != len(offered):
             raise SetFailedError({}, [frozenset(run.operators)])
-        return made
-
-    def presign_request(
-        self, order: SigningOrder, key: EphemeralKey, signers: tuple[OperatorAddress, ...]
-    ) -> PresignRequest:
-        """Have the ephemeral key ask for one presignature."""
-        request_id = new_request_id()
-        expires_at = math.floor(self._clock.now(order.t)) + _PRESIGN_S
-        digest = presign_digest(
-            request_id=request_id,
-            key_id=order.key_id,
-            eph_id=order.claim.eph_id,
-            signers=signers,
-            expires_at=expires_at,
-        )
-        params = PresignParams(
-            request_id=request_id,
-            key_id=order.key_id,
-            eph_id=order.claim.eph_id,
-            signers=signers,
-            expires_at=expires_at,
-            signature=key.sign_message(digest),
-        )
-        return Request(PRESIGN, encode(params), PresignatureOffer.read, request_id)
+        return offered
 
     def _refill(self, job: _SigningJob) -> None:
         while job.winner is not None and self.stock.order(job.session):
             # Signed now: the ephemeral key is wiped when the job ends.
-            request = self.presign_request(job.order, job.key, job.winner.operators)
+            request = job.presign_request(job.winner.operators)
             run = Run(job.winner.signers, self.lateness)
             task = asyncio.create_task(self._make_ahead(job.session, run, request), name="dan-presign-ahead")
             self._refills.add(task)
@@ -235,9 +207,13 @@ class NodeSigner:
 
     async def _make_ahead(self, session: Hashable, run: Run, request: PresignRequest) -> None:
         made: StockedPresignature | None = None
+        asked = time.monotonic()
         try:
             async with asyncio.timeout(_REFILL_S):
-                (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
+                (offers,) = await self.presign(run, [request], Deadline(_REFILL_S))
+            left_s = min([offer.expires_at for offer in offers.values()]) - self._clock.now(len(run.signers))
+            ends = asked + min(self._options.stock_s, left_s - 1.0)
+            made = StockedPresignature(offers=offers, signers=run.operators, ends=ends)
         except SetFailedError as failure:
             run.suspect(failure.conflicts, failure.reasonless)
         except (DanError, TimeoutError):
@@ -275,6 +251,8 @@ class _SigningJob:
         self.session = (order.key_id, order.claim.eph_id)
         self._deadline = deadline
         self.stocked: list[StockedPresignature] = []
+        #: When presignatures that are asked for end at the latest, in Unix seconds.
+        self.presigned_by = 0
         self.winner: Run | None = None
         setup = REVISION_1.signgen_setup(
             t=order.t, key_id=order.key_id, message=REVISION_1.encode_message(order.requests)
@@ -285,16 +263,14 @@ class _SigningJob:
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
         """Have one set sign."""
-        stocked, self.stocked = self.stocked, []
-        if not stocked or stocked[0].signers != run.operators:
-            self.stocked = stocked  # another set may come that they are of
-            requests = [
-                self._signer.presign_request(self.order, self.key, run.operators) for _ in self.order.digests
-            ]
-            stocked = await self._signer.presign(run, requests, self._deadline)
-        else:
+        if self.stocked and self.stocked[0].signers == run.operators:
             run.is_stocked = True
-        ids = tuple([entry.id for entry in stocked])
+            presignatures = [entry.offers for entry in self.stocked]
+            self.stocked = []
+        else:  # another set may come that the stocked ones are of
+            requests = [self.presign_request(run.operators) for _ in self.order.digests]
+            presignatures = await self._signer.presign(run, requests, self._deadline)
+        ids = tuple(map(_id_of, presignatures))
         request_id = new_request_id()
         params = SignParams(
             request_id=request_id,
@@ -308,12 +284,32 @@ class _SigningJob:
             request_id=request_id,
             key_id=self.order.key_id,
             digests=self.order.digests,
-            presignatures=tuple([entry.offers for entry in stocked]),
+            presignatures=tuple(presignatures),
             address=self.order.address,
         )
         signatures = await self._signer.collect(run, params, expected, self._deadline)
         self.winner = run
         return signatures
+
+    def presign_request(self, signers: tuple[OperatorAddress, ...]) -> PresignRequest:
+        """Have the ephemeral key ask for one presignature."""
+        request_id, order = new_request_id(), self.order
+        digest = presign_digest(
+            request_id=request_id,
+            key_id=order.key_id,
+            eph_id=order.claim.eph_id,
+            signers=signers,
+            expires_at=self.presigned_by,
+        )
+        params = PresignParams(
+            request_id=request_id,
+            key_id=order.key_id,
+            eph_id=order.claim.eph_id,
+            signers=signers,
+            expires_at=self.presigned_by,
+            signature=self.key.sign_message(digest),
+        )
+        return Request(PRESIGN, encode(params), PresignatureOffer.read, request_id)
 
     def _authenticate(
         self, request_id: RequestId, signers: Sequence[OperatorAddress], ids: Sequence[bytes]
@@ -330,6 +326,11 @@ class _SigningJob:
         )
 
 
+def _id_of(offers: Offers) -> bytes:
+    """Return the id by which the signers of a presignature know it: they all say the same."""
+    return next(iter(offers.values())).presignature_id
+
+
 # --- presignatures made ahead: few, short-lived, each given out once --------------------------------------------------
 
 
@@ -337,8 +338,6 @@ class _SigningJob:
 class StockedPresignature:
     """A presignature of these signers, ascending; not to be used after *ends*, in monotonic seconds."""
 
-    #: By which its signers know it.
-    id: bytes
     offers: Offers
     signers: tuple[OperatorAddress, ...]
     ends: float

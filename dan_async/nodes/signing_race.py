@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from attrs import define, field, frozen
@@ -44,6 +45,8 @@ from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 
 T = TypeVar("T")
+
+_OPERATOR = attrgetter("operator")
 
 #: How long the others are listened to after one node of a set has failed, in seconds: their reasons may say more. One that
 #: gave up first, as a node says that says no more, has longer.
@@ -87,7 +90,7 @@ class Run:
     is_stocked: bool = False  # it uses presignatures that the nodes may have forgotten
 
     def __attrs_post_init__(self) -> None:
-        self.operators = tuple([node.operator for node in self.signers])
+        self.operators = tuple(map(_OPERATOR, self.signers))
         self.begin(self.step)
 
     def begin(self, step: str) -> None:

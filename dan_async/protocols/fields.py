@@ -10,6 +10,7 @@ The gateway's texts, which are no such objects, are taken apart with the functio
 from __future__ import annotations
 
 import base64
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any, Generic, TypeVar, cast, get_type_hints
 import attrs
 from attrs import frozen
 
-from dan_async._json import dump, load
+from dan_async._json import MAX_DEPTH, check_extent, dump, load
 from dan_async._values import check_int, check_text, from_hex, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError, ProtocolError
@@ -50,6 +51,8 @@ class Form(Generic[T]):
 
     read: Callable[[str, Json], T]
     write: Callable[[T], Json] = _as_it_is
+    #: Matches the usual form of bytes in hex, which then need no more checks.
+    is_hex: Callable[[str], object] | None = None
 
 
 @frozen
@@ -93,6 +96,10 @@ def _generate(kind: type[T], fields: Sequence[tuple[str, Wire]]) -> Form[T]:
     for number, (field, at) in enumerate(fields):
         scope[f"read{number}"], scope[f"write{number}"] = at.form.read, at.form.write
         value = f"read{number}({at.name!r}, value[{at.name!r}])"
+        if at.form.is_hex is not None:
+            scope[f"is_hex{number}"] = at.form.is_hex
+            is_usual = f"type(text := value[{at.name!r}]) is str and is_hex{number}(text)"
+            value = f"(bytes.fromhex(text[2:]) if {is_usual} else {value})"
         member = f"message.{field}"
         if at.form.write is to_hex:
             member = f"'0x' + {member}.hex()"
@@ -152,12 +159,12 @@ def number(least: int, most: int) -> Form[int]:
 
 def hex_bytes(*lengths: int) -> Form[bytes]:
     """0x and hex digits of one of these numbers of bytes."""
-    digits = re.compile("|".join(f"0x(?:[0-9a-f]{{{2 * length}}})" for length in lengths))
+    is_hex = re.compile("|".join(f"0x(?:[0-9a-f]{{{2 * length}}})" for length in lengths)).fullmatch
     length = lengths[0] if len(lengths) == 1 else None
     wanted = " or ".join(map(str, lengths))
 
     def read(name: str, value: Json) -> bytes:
-        if type(value) is str and digits.fullmatch(value):
+        if type(value) is str and is_hex(value):
             return bytes.fromhex(value[2:])
         # In capitals, or from_hex() says what is wrong.
         found = from_hex(value, field=name, length=length, prefix=True)
@@ -165,7 +172,7 @@ def hex_bytes(*lengths: int) -> Form[bytes]:
             raise InvalidFieldError(name, f"must hold {wanted} bytes")
         return found
 
-    return Form(read, to_hex)
+    return Form(read, to_hex, is_hex)
 
 
 def hex_up_to(most: int) -> Form[bytes]:
@@ -319,9 +326,11 @@ def decode(kind: type[T], value: Json, name: str = "params") -> T:
 def decode_canonical(kind: type[T], content: str, name: str) -> T:
     """Read a message from the very text that ``encode`` makes of it, and from no other: one content has one text."""
     try:
-        message = form_of(kind).read(name, load(content))
-    except ProtocolError as error:
-        raise InvalidFieldError(name, f"are no text of this protocol: {error.message}") from error
+        check_extent(content, name, MAX_DEPTH)
+        value = json.loads(content)  # what ``load`` would refuse besides is not in its canonical form either
+    except (ProtocolError, ValueError):
+        raise InvalidFieldError(name, "are no text of this protocol") from None
+    message = form_of(kind).read(name, value)
     if encode(message) != content:
         raise InvalidFieldError(name, "are not in their canonical form")
     return message
