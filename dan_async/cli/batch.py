@@ -192,7 +192,7 @@ def batch(
     common: dict[str, Any] = {
         "threshold": chosen.threshold.t,
         "parties_number": chosen.threshold.n,
-        "chain_id": DEVNET_CHAIN_ID if chain_id is None and chosen.is_devnet else chain_id,
+        "chain_id": chosen.chain_id if chain_id is None else chain_id,
         "duration": duration,
         "permissions": read_permissions(permissions),
     }
