@@ -50,7 +50,7 @@ Offers = Mapping[OperatorAddress, PresignatureOffer]
 _OFFERED = attrgetter("presignature_id", "nonce_point", "public_key")
 _SHARED = attrgetter("presignature_id", "nonce_point", "digest")
 
-_DIGEST = attrgetter("digest")
+_DIGEST, _INDEX = attrgetter("digest"), attrgetter("party_index")
 
 #: P and Q of one signer for each other.
 _Terms = dict[OperatorAddress, tuple[Point, Point]]
@@ -132,7 +132,7 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     """
     found = {answer.operator: answer for answer in answers}
     _refuse_disputes({operator: _facts(answer.claims) for operator, answer in found.items()})
-    if len({answer.party_index for answer in answers}) != len(answers):
+    if len(set(map(_INDEX, answers))) != len(answers):
         places = [
             (a.operator, b.operator) for a, b in combinations(answers, 2) if a.party_index == b.party_index
         ]

@@ -83,15 +83,15 @@ class Run:
     signers: tuple[Node, ...]  # ascending
     lateness: Lateness
     operators: tuple[OperatorAddress, ...] = field(init=False)
-    waiting: set[OperatorAddress] = field(factory=set)  # for these, in the step that is under way
+    waiting: set[OperatorAddress] = field(init=False)  # for these, in the step that is under way
+    since: float = field(init=False)
     step: str = "presign"
-    since: float = 0.0
     is_hedged: bool = False  # late, and another set runs besides
     is_stocked: bool = False  # it uses presignatures that the nodes may have forgotten
 
     def __attrs_post_init__(self) -> None:
         self.operators = tuple(map(_OPERATOR, self.signers))
-        self.begin(self.step)
+        self.waiting, self.since = set(self.operators), self.lateness.clock()
 
     def begin(self, step: str) -> None:
         """Note that a step begins, in which all signers are asked."""
