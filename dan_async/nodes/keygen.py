@@ -228,10 +228,10 @@ async def run_keygen(
         deadline=deadline,
         join=None if batches is None else partial(batches.join, nodes, opened, threshold, deadline),
     )
-    for outcome in answers.outcomes:
+    said = answers.outcomes
+    for outcome in said:
         if isinstance(outcome.error, DanError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
-    said = answers.outcomes
     if answers.errors and len(tally.winners) == 1:
         said = await _certify(nodes, tally, said, deadline)
     outcomes = tuple(said)

@@ -43,8 +43,7 @@ from dan_async.network import (
 )
 from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
-from dan_async.nodes.clock import NetworkClock
-from dan_async.nodes.health import RestPolicy
+from dan_async.nodes.health import NetworkClock, RestPolicy
 from dan_async.nodes.keygen import NodeKeygen, OpenedRound
 from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node
