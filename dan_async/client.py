@@ -47,7 +47,7 @@ from dan_async.wallets.passkey import PasskeyRegister
 if TYPE_CHECKING:
     from dan_async.userops.sign_user_operation import Operation
 
-__all__ = ["DanClient", "PendingSessionKey", "generate_session_key", "sign_message"]
+__all__ = ["DanClient", "generate_session_key", "sign_message"]
 
 _log = logging.getLogger(__name__)
 

@@ -476,7 +476,9 @@ class NodeKeygen:
                 "Most nodes refuse the request itself: read their reasons below; repeating it does not help"
             )
         if was_signed:
-            return "Repeat the call, which is safe; another attempt needs another signature, so else begin again"
+            return (
+                "Repeat the call, which is safe; another attempt needs another signature, so else begin again"
+            )
         if is_interactive and not self._first.allow_resign:
             return (
                 "The owner has signed, and another attempt needs another signature: call again, which is safe, "
