@@ -31,12 +31,29 @@ async def generate_session_key(
     keeper: SessionKeeper | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
+    in_batch: bool = False,
 ) -> DanSessionKeyPayload:
-    """Run the job over *network*; ``DanClient.generate_session_key`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.generate_session_key`` has the full description.
+
+    The errors are those of ``DanClient.generate_session_key``.
+
+    Args:
+        network: Any open network.
+        request: The parameters, checked.
+        keeper: The store, as a job uses it; None to keep nothing.
+        timeouts: Limits for the job, in seconds.
+        clock: The wall clock, in Unix seconds.
+        in_batch: Whether the network may make the key together with others; see ``KeygenRequest``.
+
+    Returns:
+        The payload.
+    """
     prepared = await prepare(
         request, network, timeouts=timeouts or Timeouts(), clock=clock, has_store=keeper is not None
     )
-    keygen = partial(network.keygen, prepared.keygen)
+    asked = evolve(prepared.keygen, in_batch=True) if in_batch else prepared.keygen
+    keygen = partial(network.keygen, asked)
     return await run_prepared(prepared, keygen, keeper=keeper, on_report=request.on_report)
 
 

@@ -46,6 +46,7 @@ from dan_async.nodes.changes import change_ephemeral_key, register_passkey
 from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import RestPolicy
 from dan_async.nodes.keygen import NodeKeygen, OpenedRound
+from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
 from dan_async.nodes.settling import settle_keygen
@@ -70,6 +71,7 @@ class NodePool:
     default_threshold: Threshold
     signer: NodeSigner
     clock: NetworkClock
+    batches: KeygenBatches = field(factory=KeygenBatches)
     is_closed: bool = False
     loop: OneLoop = field(factory=partial(OneLoop, "network"))
 
@@ -182,7 +184,7 @@ class NodeNetwork:
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> Self:
         """
-        Return the network that a network file describes (docs/networks.md).
+        Return the network that a network file describes (docs/how-to/networks.md).
 
         Args:
             path: The file.
@@ -230,7 +232,14 @@ class NodeNetwork:
 
     def _keygen(self, request: KeygenRequest, deadline: Deadline) -> NodeKeygen:
         pool = self.pool
-        return NodeKeygen(pool.by_operator, request, pool.events, deadline=deadline, timeouts=pool.timeouts)
+        return NodeKeygen(
+            pool.by_operator,
+            request,
+            pool.events,
+            deadline=deadline,
+            timeouts=pool.timeouts,
+            batches=pool.batches if request.in_batch else None,
+        )
 
     async def open_keygen(self, request: KeygenRequest, *, deadline: Deadline) -> OpenedKeygen:
         """Go as far as the challenge; see ``OpensKeygen.open_keygen``."""
@@ -389,5 +398,6 @@ class NodeNetwork:
         if not self.pool.is_closed:
             self.pool.loop.check()
         self.pool.is_closed = True
+        await self.pool.batches.aclose()
         await self.pool.signer.aclose()
         await asyncio.gather(*(node.aclose() for node in self.pool.nodes))
