@@ -47,7 +47,7 @@ from dan_async.wallets.passkey import PasskeyRegister
 if TYPE_CHECKING:
     from dan_async.userops.sign_user_operation import Operation
 
-__all__ = ["DanClient", "PendingSessionKey", "generate_session_key", "sign_message"]
+__all__ = ["DanClient", "generate_session_key", "sign_message"]
 
 _log = logging.getLogger(__name__)
 
@@ -326,9 +326,9 @@ class DanClient:
         """
         Begin a session key whose owner signs elsewhere: ask the nodes for a challenge, and return what is to be signed.
 
-        ``complete_session_key`` goes on when the signature is there; see docs/how-to/web-servers.md. Over nodes, it
-        waits for as long as their nonces live (5 minutes on the devnet), and with a *store* any process of the same nodes
-        and store can complete it, this one restarted among them. Over a gateway it waits with its connection, in this
+        ``complete_session_key`` goes on when the signature is there; see docs/how-to/web-servers.md. Over nodes, what is
+        begun waits for as long as their nonces live (5 minutes on the devnet), and with a *store* any process of the same
+        nodes and store can complete it, this one restarted among them. Over a gateway it waits with its connection, in this
         process, for ``Timeouts.wallet_s`` or until the gateway hangs up.
 
         Args:

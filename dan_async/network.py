@@ -31,6 +31,7 @@ __all__ = [
     "ClockSkew",
     "EphemeralKeyChange",
     "EphemeralKeyReport",
+    "FinishKeygen",
     "KeygenQuestion",
     "KeygenReport",
     "KeygenRequest",

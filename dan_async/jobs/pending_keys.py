@@ -19,15 +19,17 @@ from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
     InvalidFieldError,
+    NodeCode,
     OverloadedError,
     PendingNotFoundError,
+    QuorumError,
     RecordConflictError,
     WalletRefusedError,
     WalletTimeoutError,
 )
 from dan_async.jobs.generate_session_key import run_prepared
 from dan_async.jobs.keeping import SessionKeeper, intended
-from dan_async.jobs.recover import when_free
+from dan_async.jobs.recover import settle, when_free
 from dan_async.network import KeygenReport, KeygenRequest, Network, OpensKeygen
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.request import (
@@ -154,6 +156,7 @@ class PendingSessionKeys:
         self._clock = clock
         self._begun: dict[RequestId, _Begun] = {}
         self._beginning = 0
+        self._is_closed = False
 
     # --- the first step -----------------------------------------------------------------------------------------------
 
@@ -232,6 +235,8 @@ class PendingSessionKeys:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if not call.asked.done():
                 await call.task  # it has failed: the owner was not asked
+            if self._is_closed:
+                raise ClientClosedError("the client was closed", hint="Make a new DanClient")
         except BaseException:
             await cancel_and_wait([call.task])
             raise
@@ -337,6 +342,16 @@ class PendingSessionKeys:
             except RecordConflictError:  # somebody else was faster: theirs is the same key
                 if deadline.is_over:
                     raise
+            except QuorumError as error:
+                conflicts = [o for o in error.outcomes if o.code == NodeCode.REQUEST_CONFLICT]
+                if len(conflicts) < error.threshold:
+                    raise
+                # A call that was broken off had brought another signature of the owner's, and the nodes did their work.
+                record = record.changed("pending", now=self._clock())
+                settled = await settle(network, self._records, record, timeout_s=deadline.remaining() or 0.0)
+                if settled.session is None:
+                    raise
+                return settled.session
 
     # --- no second step -----------------------------------------------------------------------------------------------
 
@@ -356,6 +371,7 @@ class PendingSessionKeys:
 
     async def aclose(self) -> None:
         """End the calls; records stay in the client's store, to be completed by others."""
+        self._is_closed = True
         calls = [begun.call for begun in self._begun.values() if begun.call is not None]
         await asyncio.gather(*(call.call_off() for call in calls))
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coincurve import PrivateKey
+from coincurve._libsecp256k1 import ffi
 
 from dan_async import (
     DanClient,
@@ -23,9 +25,10 @@ from dan_async import (
     Threshold,
     Timeouts,
 )
-from dan_async.client import PendingSessionKey
+from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.devnet import Devnet, NodeLimits
 from dan_async.errors import (
+    ClientClosedError,
     ConfigurationError,
     GatewayError,
     InvalidFieldError,
@@ -37,6 +40,7 @@ from dan_async.errors import (
     WalletSignatureError,
     WrongSignerError,
 )
+from dan_async.jobs import PendingSessionKey
 from dan_async.storage import FixedKeys, MemorySessionStore, SessionFilter, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.adversity.cancelling import cancel_everywhere
@@ -58,9 +62,11 @@ def nodes(net: Devnet, store: Any = None, **options: Any) -> DanClient:
     return DanClient(NodeNetwork(net.endpoints, threshold=Threshold(2, 3)), store=store, **options)
 
 
-def gateway(net: Devnet, store: Any = None, revision: str = "1", **options: Any) -> DanClient:
-    network = GatewayNetwork(net.gateway_url, revision=revision, threshold=Threshold(2, 3))
-    return DanClient(network, store=store, **options)
+def gateway(net: Devnet, store: Any = None, way: str = "1", **options: Any) -> DanClient:
+    """Through the gateway, in a revision, or in one shot."""
+    url = net.gateway_url.replace("/v1", "/v2") if way == "v2" else net.gateway_url
+    kind = {"api_version": "v2"} if way == "v2" else {"revision": way}
+    return DanClient(GatewayNetwork(url, threshold=Threshold(2, 3), **kind), store=store, **options)
 
 
 async def begin(dan: DanClient, **parameters: Any) -> PendingSessionKey:
@@ -70,6 +76,15 @@ async def begin(dan: DanClient, **parameters: Any) -> PendingSessionKey:
 async def signed(pending: PendingSessionKey, wallet: LocalWallet = OWNER) -> str:
     """What a page posts back: it has the JSON text only."""
     return await wallet.sign_typed_data(json.loads(pending.to_json())["typedData"])
+
+
+def signed_anew(pending: PendingSessionKey) -> bytes:
+    """Another signature of the owner's over the same data."""
+    noise = ffi.new("unsigned char[32]", b"\7" * 32)
+    digest = typed_data_digest(pending.typed_data)
+    key = PrivateKey(b"\x11" * 32)
+    signature = key.sign_recoverable(digest, hasher=None, custom_nonce=(ffi.NULL, noise))
+    return signature[:64] + bytes((27 + signature[64],))
 
 
 async def states(store: Any) -> list[str]:
@@ -135,38 +150,63 @@ async def test_a_wrong_signature_leaves_it_waiting() -> None:
         await dan.complete_session_key(pending.id, await signed(pending))
 
 
-@pytest.mark.long
-async def test_a_killed_process_is_gone_on_for_by_another(devnet: Devnet, tmp_path: Path) -> None:
-    """It had begun, and its page still has the typed data."""
-    keys = FixedKeys([StoreKey("one", bytes(32))])
-    url = f"sqlite:///{tmp_path / 'keys.db'}"
-    endpoints = [f"{endpoint.url}={endpoint.operator}" for endpoint in devnet.endpoints]
-    code = f"""
-import asyncio
+#: A process of a web server's: argv has the store's URL and the nodes; it begins, or completes what it is given.
+PROCESS = """
+import asyncio, sys
 from dan_async import DanClient, NodeNetwork
 from dan_async.storage import FixedKeys, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
-async def main():
-    async with SQLAlchemyStore({url!r}, FixedKeys([StoreKey("one", bytes(32))])) as store:
-        async with DanClient(NodeNetwork({endpoints!r}), store=store) as dan:
-            pending = await dan.begin_session_key(owner={OWNER.address!r}, chain_id=80002)
-            print(pending.to_json(), flush=True)
-            await asyncio.sleep(60)
+async def main(url, nodes, owner, *given):
+    async with SQLAlchemyStore(url, FixedKeys([StoreKey("one", bytes(32))])) as store:
+        async with DanClient(NodeNetwork(nodes.split()), store=store) as dan:
+            if given:
+                print((await dan.complete_session_key(*given)).to_json(), flush=True)
+            else:
+                print((await dan.begin_session_key(owner=owner, chain_id=80002)).to_json(), flush=True)
+                await asyncio.sleep(60)
 
-asyncio.run(main())
+asyncio.run(main(*sys.argv[1:]))
 """
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+async def test_a_killed_process_is_gone_on_for_by_others(devnet: Devnet, tmp_path: Path) -> None:
+    """It had begun, and its page still has the typed data; three processes complete it at once, and make one key."""
+    url = f"sqlite:///{tmp_path / 'keys.db'}"
+    endpoints = " ".join(f"{endpoint.url}={endpoint.operator}" for endpoint in devnet.endpoints)
+
+    async def start(*given: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            PROCESS,
+            url,
+            endpoints,
+            OWNER.address,
+            *given,
+            stdout=asyncio.subprocess.PIPE,
+        )
+
+    process = await start()
     assert process.stdout is not None
     shown = json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
     process.send_signal(signal.SIGKILL)
     await process.communicate()
-    async with SQLAlchemyStore(url, keys) as store, nodes(devnet, store) as dan:
+    async with (
+        SQLAlchemyStore(url, FixedKeys([StoreKey("one", bytes(32))])) as store,
+        nodes(devnet, store) as dan,
+    ):
         assert (await dan.recover()).records == ()
         signature = await OWNER.sign_typed_data(shown["typedData"])
+        others = [await start(shown["id"], signature) for _ in range(3)]
+        printed = [(await asyncio.wait_for(other.communicate(), 60))[0].decode().strip() for other in others]
         session = await dan.complete_session_key(shown["id"], signature)
+        assert printed == [session.to_json()] * 3
         assert await states(store) == ["active"]
         assert await dan.sign_message("hello", session)
+    assert key_ids(devnet) == {session.mpc_key_id}
 
 
 async def test_a_failure_after_the_signature_is_tried_again() -> None:
@@ -215,6 +255,26 @@ async def test_what_was_cut_off_is_recovered() -> None:
         (settled,) = (await dan.recover()).records
         assert settled.settlement == "finished"
         assert await dan.complete_session_key(pending.id, await signed(pending)) == settled.session
+
+
+async def test_two_signatures_of_the_owners_make_one_key() -> None:
+    """They differ, as wallets may draw nonces; at once, and when the first call was broken off with the key made."""
+    store = MemorySessionStore()
+    async with running() as net, nodes(net, store) as dan:
+        pending, broken = await begin(dan), await begin(dan)
+        made = await asyncio.gather(
+            dan.complete_session_key(pending.id, await signed(pending)),
+            dan.complete_session_key(pending.id, signed_anew(pending)),
+        )
+        assert made[0] == made[1]
+        completing = asyncio.create_task(dan.complete_session_key(broken.id, await signed(broken)))
+        while len(key_ids(net)) < 2:
+            await asyncio.sleep(0)
+        completing.cancel()
+        await asyncio.wait([completing])
+        session = await dan.complete_session_key(broken.id, signed_anew(broken))
+        assert key_ids(net) == {made[0].mpc_key_id, session.mpc_key_id}
+        assert await states(store) == ["active", "active"]
 
 
 async def test_it_waits_as_long_as_the_nonces_live(make_devnet: Any) -> None:
@@ -341,10 +401,10 @@ async def test_too_few_nodes_are_noticed_before_the_owner_is_asked() -> None:
 # --- over gateways ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("revision", ["0.1", "0.3", "1"])
-async def test_over_a_gateway_the_connection_waits(revision: str) -> None:
+@pytest.mark.parametrize("way", ["0.1", "0.3", "1", "v2"])
+async def test_over_a_gateway_the_connection_waits(way: str) -> None:
     """A wrong signature leaves it waiting, two of the owner's make one key, and it can be called off."""
-    async with running() as net, gateway(net, revision=revision) as dan:
+    async with running() as net, gateway(net, way=way) as dan:
         pending, off, left = await begin(dan), await begin(dan), await begin(dan)
         with pytest.raises(WrongSignerError):
             await dan.complete_session_key(pending.id, await signed(pending, STRANGER))
@@ -394,3 +454,34 @@ async def test_a_gateway_that_gives_no_challenge_is_an_error_at_once() -> None:
         for _ in range(2):
             with pytest.raises(GatewayError):
                 await begin(dan)
+
+
+async def test_whoever_has_signed_is_not_cleared_away() -> None:
+    """Its time ends while the key is made, and somebody else needs the place."""
+    clock = ManualClock()
+    async with running() as net, gateway(net, clock=clock, max_pending=1) as dan:
+        pending = await begin(dan, duration=9000)
+        completing = asyncio.create_task(dan.complete_session_key(pending.id, await signed(pending)))
+        await asyncio.sleep(0)
+        clock.advance(1000)
+        with pytest.raises(OverloadedError):
+            await begin(dan)
+        session = await completing
+        assert session.eoa_address == OWNER.address
+        await begin(dan)
+
+
+async def test_a_client_that_is_closed_meanwhile_leaves_nothing() -> None:
+    """Neither of what is begun just then, nor of what is completed."""
+    async with running() as net:
+        dan = gateway(net, way="v2")
+        beginning = asyncio.create_task(begin(dan))
+        await asyncio.sleep(0)
+        await dan.aclose()
+        assert isinstance(await error_of(beginning), ClientClosedError)
+        dan = gateway(net)
+        pending = await begin(dan)
+        completing = asyncio.create_task(dan.complete_session_key(pending.id, await signed(pending)))
+        await asyncio.sleep(0)
+        await dan.aclose()
+        assert isinstance(await error_of(completing), ClientClosedError)
