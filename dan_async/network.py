@@ -11,6 +11,7 @@ from dan_async._values import (
     check_int,
     check_seconds,
     check_text,
+    in_seconds,
     optional,
     required,
     to_hex,
@@ -23,7 +24,16 @@ from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, Signature
 from dan_async.protocols.node import Acknowledgement
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
-from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
+from dan_async.types import (
+    Address,
+    Hex,
+    KeyAlgorithm,
+    MpcKeyId,
+    OperatorAddress,
+    RequestId,
+    TimeSpan,
+    TypedData,
+)
 
 __all__ = [
     "AuthModule",
@@ -259,7 +269,7 @@ class SigningOptions:
     """
 
     stock: int = field(default=2, validator=required(check_int, least=0, most=MAX_STOCK))
-    stock_s: float = field(default=45.0, validator=required(check_seconds, most=300.0))
+    stock_s: float = field(default=45.0, converter=in_seconds, validator=required(check_seconds, most=300.0))
     at_once: int = field(default=64, validator=required(check_int, least=1, most=4096))
     max_waiting: int = field(default=10_000, validator=required(check_int, least=0, most=1_000_000))
 
@@ -495,7 +505,7 @@ class Network(Protocol):
         """
         ...
 
-    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+    async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """Ask every node how it is; never raises for a node that is down."""
         ...
 
