@@ -12,7 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from dan_async import jobs
-from dan_async._values import check_bool, check_instance, check_seconds, check_text, duration_s, setting
+from dan_async._values import (
+    check_bool,
+    check_instance,
+    check_number,
+    check_seconds,
+    check_text,
+    duration_s,
+    setting,
+)
 from dan_async.batch import BatchRun, Made, SigningRun
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
@@ -40,7 +48,7 @@ from dan_async.request import (
 )
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload, session_of
 from dan_async.storage.base import SessionStore, StoredSession
-from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId
+from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId, TimeSpan
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
 
@@ -234,7 +242,7 @@ class DanClient:
         eph_alg: KeyAlgorithm | None = None,
         ephemeral_key: EphemeralKey | str | None = None,
         eph_id: str | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
         allow_resign: bool = False,
         on_report: OnReport | None = None,
         reference: str | None = None,
@@ -477,7 +485,7 @@ class DanClient:
         request_type: str | None = None,
         chain_id: int | None = None,
         entry_point: str | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> Hex:
         """
         Have t of the nodes sign a message with the session's key; the ephemeral key alone authorises it.
@@ -728,7 +736,7 @@ class DanClient:
         entry_point: str | None = None,
         chain_id: int | None = None,
         permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> Operation:
         """
         Have t of the nodes sign a user operation of ERC-4337; see ``dan_async.userops.sign_user_operation``.
@@ -773,7 +781,7 @@ class DanClient:
         eph_alg: KeyAlgorithm | None = None,
         ephemeral_key: EphemeralKey | str | None = None,
         eph_id: str | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> S:
         """
         Let another ephemeral key use the session's key: rotate or prolong a session without a new address.
@@ -817,7 +825,7 @@ class DanClient:
         *,
         wallet: Wallet | None = None,
         auth: AuthModule | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> EphemeralKeyReport:
         """
         Take the use of the session's key from the session's ephemeral key.
@@ -847,7 +855,7 @@ class DanClient:
             clock=self._clock,
         )
 
-    async def register_passkey(self, passkey: PasskeyRegister, *, timeout: float | None = None) -> str:
+    async def register_passkey(self, passkey: PasskeyRegister, *, timeout: TimeSpan | None = None) -> str:
         """
         Register a passkey with the network, so that it can own keys.
 
@@ -872,8 +880,8 @@ class DanClient:
         self,
         *,
         record_id: RequestId | None = None,
-        min_age_s: float = 0.0,
-        timeout: float | None = None,
+        min_age_s: TimeSpan = 0.0,
+        timeout: TimeSpan | None = None,
     ) -> RecoveryReport:
         """
         Settle the requests that a crash or an error left pending in the store, by asking the nodes about them.
@@ -900,13 +908,11 @@ class DanClient:
         keeper = self._kept()
         if record_id is not None:
             check_text("record_id", record_id)
-        if min_age_s != 0.0:
-            check_seconds("min_age_s", min_age_s)
         return await jobs.recover(
             await self._open(),
             keeper,
             record_id=record_id,
-            min_age_s=min_age_s,
+            min_age_s=check_number("min_age_s", min_age_s),
             timeout_s=self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout),
         )
 
@@ -916,7 +922,7 @@ class DanClient:
         *,
         wallet: Wallet | None = None,
         auth: AuthModule | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> StoredSession:
         """
         Take the use of a stored session's key from its ephemeral key, and mark the record as revoked.
@@ -957,7 +963,7 @@ class DanClient:
         wallet: Wallet | None = None,
         auth: AuthModule | None = None,
         duration: int | timedelta = DEFAULT_DURATION_S,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> StoredSession:
         """
         Put a new ephemeral key in the place of a stored session's: the same address, used and prolonged.

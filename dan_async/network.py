@@ -12,6 +12,7 @@ from dan_async._values import (
     check_int,
     check_seconds,
     check_text,
+    in_seconds,
     optional,
     required,
     to_hex,
@@ -24,7 +25,17 @@ from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, Signature
 from dan_async.protocols.node import Acknowledgement
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
-from dan_async.types import Address, Clock, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
+from dan_async.types import (
+    Address,
+    Clock,
+    Hex,
+    KeyAlgorithm,
+    MpcKeyId,
+    OperatorAddress,
+    RequestId,
+    TimeSpan,
+    TypedData,
+)
 
 __all__ = [
     "AuthModule",
@@ -270,7 +281,7 @@ class SigningOptions:
     """
 
     stock: int = field(default=2, validator=required(check_int, least=0, most=MAX_STOCK))
-    stock_s: float = field(default=45.0, validator=required(check_seconds, most=300.0))
+    stock_s: float = field(default=45.0, converter=in_seconds, validator=required(check_seconds, most=300.0))
     at_once: int = field(default=64, validator=required(check_int, least=1, most=4096))
     max_waiting: int = field(default=10_000, validator=required(check_int, least=0, most=1_000_000))
 
@@ -533,12 +544,12 @@ class Network(Protocol):
         """
         ...
 
-    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+    async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """
         Ask every node how it is; never raises for a node that is down.
 
         Args:
-            timeout_s: Seconds to wait for a node; the network's ``attempt_s`` if not given.
+            timeout_s: Seconds to wait for a node, or a ``timedelta``; the network's ``attempt_s`` if not given.
 
         Returns:
             One entry for each node.

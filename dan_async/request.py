@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol, Self, TypeAlias, TypedDict, runtime_checkable
 
-from attrs import field, fields, frozen
+from attrs import converters, field, fields, frozen
 
 from dan_async._values import (
     MAX_LIFETIME_S,
@@ -23,6 +23,7 @@ from dan_async._values import (
     check_seconds,
     check_text,
     duration_s,
+    in_seconds,
     optional,
     required,
     shown_name,
@@ -101,7 +102,9 @@ class HardcodedValues:
         InvalidFieldError: A value is wrong; it is not repeated.
     """
 
-    eoa_address: Address | None = field(default=None, validator=optional(parse_address))
+    eoa_address: Address | None = field(
+        default=None, converter=converters.optional(Address), validator=optional(parse_address)
+    )
     hex_eph_sk_without_0x: str | None = field(
         default=None, repr=lambda _: "'***'", validator=optional(check_private_key_hex)
     )
@@ -210,7 +213,7 @@ class SessionKeyRequest:
     eph_alg: KeyAlgorithm | None = None
     ephemeral_key: EphemeralKey | str | None = field(default=None, repr=False)
     eph_id: str | None = None
-    timeout: float | None = None
+    timeout: float | None = field(default=None, converter=converters.optional(in_seconds))
     allow_resign: bool = False
     on_report: OnReport | None = field(default=None, repr=False)
     reference: str | None = None

@@ -56,7 +56,7 @@ from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
-from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId
+from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, TimeSpan
 
 
 @define(eq=False, kw_only=True)
@@ -354,7 +354,7 @@ class NodeNetwork:
         """Return how far this machine's clock is off; see ``MeasuresClock.clock_skew``."""
         return self.pool.clock.skew(check_int("t", t, least=1, most=MAX_SAFE_INT))
 
-    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+    async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """
         Ask every node how it is, all at once; a node that is down is reported, never raised.
 

@@ -26,7 +26,7 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, StoreClockError
 from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanSessionKeyPayload
-from dan_async.types import Address, KeyAlgorithm, RequestId
+from dan_async.types import Address, KeyAlgorithm, RequestId, TimeSpan
 
 _log = logging.getLogger(__name__)
 
@@ -120,8 +120,8 @@ class StoredSession:
         InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
-    record_id: RequestId = field()
-    owner: Address = field(validator=required(parse_address))
+    record_id: RequestId = field(converter=RequestId)
+    owner: Address = field(converter=Address, validator=required(parse_address))
     chain_id: int = field(validator=required(check_int, least=1, most=MAX_SAFE_INT))
     state: SessionState = field()
     expires_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
@@ -456,7 +456,7 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
+    async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
         """
         Delete every record whose key has ended, whatever its state, and return how many those were.
 
