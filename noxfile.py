@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
-FEATURES = ("cli", "dask", "eth-account", "mcp", "otel", "passkeys", "storage", "uvloop", "web3")
+FEATURES = ("cli", "dask", "eth-account", "mcp", "otel", "passkeys", "pytest", "storage", "uvloop", "web3")
 #: The long tests as well, on every core.
 WHOLE = ("-n", "auto", "-m", "")
 SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
@@ -42,7 +42,10 @@ def tools(*names: str, extra: str = "dev") -> list[str]:
 
 def test_tools() -> list[str]:
     """Return what the tests need besides the package and its extras."""
-    return [line for line in EXTRAS["test"] if Requirement(line).name != PROJECT["name"]]
+    return [
+        *EXTRAS["pytest"],
+        *(line for line in EXTRAS["test"] if Requirement(line).name != PROJECT["name"]),
+    ]
 
 
 @nox.session
@@ -176,9 +179,15 @@ def signatures(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check the pages: names, links, commands, and that every example runs."""
-    session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "-m", "", "tests/test_docs.py", "tests/examples", *session.posargs)
+    """Build the site into site/, warnings as errors: links, anchors, and an entry for each public name."""
+    if shutil.which("npm") is None:
+        session.error("npm is not installed: the script that draws the diagrams comes with it")
+    options = ("--ignore-scripts", "--no-audit", "--no-fund")
+    session.run("npm", "ci", "--prefix", "docs/site", *options, external=True, silent=True)
+    session.install("-e", ".[docs]")
+    session.run(
+        "mkdocs", "build", "-f", "docs/site/mkdocs.yml", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"}
+    )
 
 
 @nox.session

@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobs", "devnet"}),
     frozenset({"opening", "live_session"}),
     frozenset({"client"}),
-    frozenset({"account", "dask_batch"}),
+    frozenset({"account", "dask_batch", "pytest_plugin"}),
     frozenset({"web3", "mcp"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
@@ -38,7 +38,7 @@ DEVNET_FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"peers"}),
     frozenset({"node"}),
     frozenset({"cluster"}),
-    frozenset({"__init__", "pytest_plugin"}),
+    frozenset({"__init__"}),
 )
 
 #: The jobs' contract is `network`: whoever calls a job chooses the network, so these know none, wherever it stands.
@@ -207,7 +207,7 @@ def test_only_public_modules_list_their_names(path: Path) -> None:
         for node in ast.parse(path.read_text()).body
     )
     is_public = len(parts) == 1 or (len(parts) == 2 and parts[1] == "__init__.py")
-    of_an_extra = {"storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py", "devnet/pytest_plugin.py"}
+    of_an_extra = {"storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py"}
     assert (
         not lists
         or (is_public and (parts[0] == "__init__.py" or not parts[0].startswith("_")))

@@ -352,7 +352,7 @@ async def test_user_operations_within_permissions(
 
 
 async def test_the_pages_sample_runs() -> None:
-    """As it is printed in docs/mcp.md."""
+    """As it is printed in docs/how-to/mcp.md."""
     async with DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan:
         names: dict[str, Any] = {"dan": dan, "wallet": OWNER}
         await run_sample("mcp", names)

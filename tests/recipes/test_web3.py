@@ -74,7 +74,7 @@ async def test_the_pages_sample_runs(
     session: DanSessionKeyPayload,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As it is printed in docs/web3.md, but for the node's port."""
+    """As it is printed in docs/how-to/web3.md, but for the node's port."""
     usual = AsyncHTTPProvider.__init__
     monkeypatch.setattr(AsyncHTTPProvider, "__init__", lambda self, _: usual(self, anvil_url))
     names: dict[str, Any] = {"dan": dan, "session": session, "to": Account.create().address}
