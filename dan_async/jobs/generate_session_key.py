@@ -42,6 +42,7 @@ async def generate_session_key(
         keeper: The store, as a job uses it; None to keep nothing.
         timeouts: Limits for the job, in seconds.
         clock: The wall clock, in Unix seconds.
+        in_batch: Whether the network may make the key together with others; see ``KeygenRequest``.
 
     Returns:
         The payload.
