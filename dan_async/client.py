@@ -20,7 +20,7 @@ from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
 from dan_async.live_session import LiveSession
-from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
+from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource, network_time
 from dan_async.opening import open_network
 from dan_async.request import (
     DEFAULT_DURATION_S,
@@ -293,9 +293,16 @@ class DanClient:
         )
         return await self._generate(network, request)
 
-    def _generate(self, network: Network, request: SessionKeyRequest) -> Awaitable[DanSessionKeyPayload]:
+    def _generate(
+        self, network: Network, request: SessionKeyRequest, *, in_batch: bool = False
+    ) -> Awaitable[DanSessionKeyPayload]:
         return jobs.generate_session_key(
-            network, request, keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
+            network,
+            request,
+            keeper=self._keeper,
+            timeouts=self._timeouts,
+            clock=self._clock,
+            in_batch=in_batch,
         )
 
     def generate_session_keys(
@@ -311,7 +318,8 @@ class DanClient:
         """
         Make many session keys, so many at a time, and return each as soon as it is made.
 
-        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed.
+        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed. Nodes that
+        offer it make up to 16 keys with the same participants in one session of theirs, in several times fewer steps.
 
         Args:
             requests: Anything to iterate over, sync or async. Each request is a mapping with parameters of
@@ -339,7 +347,7 @@ class DanClient:
         async def work(given: Any) -> Made:
             reference, make_request = read_request(given, parameters)
             if keeper is None:
-                return "made", await self._generate(await self._open(), make_request())
+                return "made", await self._generate(await self._open(), make_request(), in_batch=True)
             if not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
             network = await self._open()
@@ -347,7 +355,7 @@ class DanClient:
                 network,
                 keeper,
                 reference,
-                lambda: self._generate(network, make_request()),
+                lambda: self._generate(network, make_request(), in_batch=True),
                 retry_failed=retry_failed,
                 settle_s=self._timeouts.attempt_s,
             )
@@ -427,7 +435,7 @@ class DanClient:
             **parameters: Any other parameter of ``sign_message``, for all messages.
 
         Returns:
-            The results, as an async iterator of ``SignedMessage``. Nothing is begun before the first one is asked for.
+            The results, as an async iterator of ``SigningResult``. Nothing is begun before the first one is asked for.
 
         Raises:
             ConfigurationError: A parameter is wrong.
@@ -500,7 +508,11 @@ class DanClient:
             record = await self.rotate_stored_session(record_id, auth=owner, duration=lifetime_s)
             return old if record.session is None else record.session
 
-        return LiveSession(session, renew, duration_s=lifetime_s, on_renewed=on_renewed, clock=self._clock)
+        def now() -> float:
+            network = self._network
+            return self._clock() if network is None else network_time(network, self._clock, session.threshold)
+
+        return LiveSession(session, renew, duration_s=lifetime_s, on_renewed=on_renewed, clock=now)
 
     async def sign_user_operation(
         self,

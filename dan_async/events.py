@@ -357,12 +357,14 @@ class EventHub:
             events.emit(NodeUp(node=operator, failures=3))
     """
 
-    __slots__ = ("_broken", "listeners")
+    __slots__ = ("_broken", "listeners", "wants_all_attempts")
 
     listeners: tuple[OnEvent, ...]
+    #: False if none of them wants to hear of attempts that begin, or that succeed at once, which are most of all events.
+    wants_all_attempts: bool
 
     def __init__(self, on_event: OnEvent | None = None) -> None:
-        self.listeners = ()
+        self.listeners, self.wants_all_attempts = (), False
         self._broken: list[OnEvent] = []
         if on_event is not None:
             self.add(on_event)
@@ -372,6 +374,7 @@ class EventHub:
         check_listener(on_event)
         if on_event not in self.listeners:
             self.listeners = (*self.listeners, on_event)
+            self.wants_all_attempts |= getattr(on_event, "wants_all_attempts", True)
 
     def emit(self, event: Event) -> None:
         """Call every listener. What one raises is logged the first time, and goes no further."""
@@ -479,32 +482,36 @@ class Attempts:
 
         async def watched() -> T:
             self._attempt += 1
-            about: dict[str, Any] = {
-                "request_id": self._request_id,
-                "node": self._node,
-                "method": self._method,
-                "attempt": self._attempt,
-            }
             emit, started = self._events.emit, time.monotonic()
-            emit(AttemptStarted(**about))
+            wants_all = self._events.wants_all_attempts
+            if wants_all:
+                emit(AttemptStarted(**self._about))
             try:
                 value = await call()
             except BaseException as error:
                 elapsed_s = time.monotonic() - started
                 if isinstance(error, Exception):
-                    emit(_failed(error, elapsed_s, about))
+                    emit(_failed(error, elapsed_s, self._about))
                 else:
-                    emit(AttemptAbandoned(elapsed_s=elapsed_s, **about))
+                    emit(AttemptAbandoned(elapsed_s=elapsed_s, **self._about))
                 raise
-            elapsed_s = time.monotonic() - started
             # Some return the error after which there is to be no other attempt, instead of raising it.
             if isinstance(value, DanError):
-                emit(_failed(value, elapsed_s, about))
-            else:
-                emit(AttemptSucceeded(elapsed_s=elapsed_s, **about))
+                emit(_failed(value, time.monotonic() - started, self._about))
+            elif wants_all or self._attempt > 1:
+                emit(AttemptSucceeded(elapsed_s=time.monotonic() - started, **self._about))
             return value
 
         return watched
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {
+            "request_id": self._request_id,
+            "node": self._node,
+            "method": self._method,
+            "attempt": self._attempt,
+        }
 
     def before_sleep(self, details: RetryDetails) -> None:
         """Log a wait and emit it: a ``BeforeSleep``."""

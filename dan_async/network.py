@@ -23,7 +23,7 @@ from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, Signature
 from dan_async.protocols.node import Acknowledgement
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
-from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
+from dan_async.types import Address, Clock, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
 
 __all__ = [
     "AuthModule",
@@ -142,6 +142,7 @@ class KeygenRequest:
         min_parties: The smallest number of parties to accept, t to n; n if None.
         min_holders: How many nodes must acknowledge that they hold a share, t to n; t if None.
         allow_resign: Whether a person may be asked to sign again when key generation failed after the first signature.
+        in_batch: Whether the network may put it together with others, and let it wait for them a moment.
     """
 
     request_id: RequestId
@@ -153,6 +154,7 @@ class KeygenRequest:
     min_parties: int | None = None
     min_holders: int | None = None
     allow_resign: bool = False
+    in_batch: bool = False
     #: The smallest number of parties that will do: each holder that is wanted has to be one.
     fewest_parties: int = field(init=False, repr=False, eq=False)
 
@@ -649,6 +651,19 @@ class MeasuresClock(Protocol):
             The skew; None if it is small, or t nodes have not said the same.
         """
         ...
+
+
+def known_skew(network: Network, t: int | None) -> ClockSkew | None:
+    """Return how far this machine's clock is off, as far as t nodes have said so far; the network's usual t if None."""
+    return (
+        network.clock_skew(t or network.default_threshold.t) if isinstance(network, MeasuresClock) else None
+    )
+
+
+def network_time(network: Network, clock: Clock, t: int | None) -> float:
+    """Return the time in Unix seconds, corrected by ``known_skew``."""
+    skew = known_skew(network, t)
+    return clock() + (0.0 if skew is None else skew.correction_s)
 
 
 @runtime_checkable

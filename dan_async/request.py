@@ -31,7 +31,7 @@ from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, WalletError, WalletTimeoutError
-from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network
+from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network, network_time
 from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
@@ -305,7 +305,7 @@ async def prepare(
     for name in ("min_parties", "min_holders"):
         if getattr(request, name) is not None:
             check_int(name, getattr(request, name), least=threshold.t, most=threshold.n)
-    now = math.floor(clock())
+    now = math.floor(network_time(network, clock, threshold.t))
     expiry = now + request.lifetime_s
     permissions = None
     if request.permissions is not None:

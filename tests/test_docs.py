@@ -12,6 +12,9 @@ import json
 import os
 import pkgutil
 import re
+import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -476,3 +479,34 @@ def test_what_the_security_page_names_is_tested(named: str) -> None:
     assert not [
         node for node in ast.walk(found[0]) if isinstance(node, ast.Call) and "skip" in ast.unparse(node.func)
     ]
+
+
+def test_what_the_security_page_names_has_to_run(tmp_path: Path) -> None:
+    """In a run of the whole suite, skipped or left out is a failure, also where workers run it; not in a run of one file."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\ntestpaths = tests\nmarkers = long\naddopts = -m 'not long'\n"
+    )
+    names = ["runs", "skipped", "left_out", "gone"]
+    (tmp_path / "docs" / "security.md").write_text("".join(f"`test_it.py::test_{name}`\n" for name in names))
+    (tmp_path / "tests" / "test_it.py").write_text(
+        "import pytest\n\n"
+        "@pytest.mark.parametrize('case', [1, 2])\ndef test_runs(case): pass\n\n"
+        "def test_skipped(): pytest.skip('no tool')\n\n"
+        "@pytest.mark.long\ndef test_left_out(): pass\n"
+    )
+
+    def run(*options: str, ci: str) -> tuple[int, list[str]]:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+        environment = {**os.environ, "CI": ci, "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        return done.returncode, re.findall(r"names test_it\.py::test_(.+), which (.+)", done.stdout)
+
+    missing = [("gone", "did not run"), ("left_out", "did not run")]
+    assert run("-p", "xdist", "-n1", ci="true") == (1, [*missing, ("skipped", "was skipped")])
+    assert run(ci="") == (1, missing)
+    assert run("tests/test_it.py", ci="true") == (0, [])

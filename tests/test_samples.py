@@ -42,6 +42,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROO
 #: The page and the number of a sample -> the test that runs the like of it, with the services that it needs.
 ELSEWHERE = {
     ("batch", 2): "tests/devnet/test_dask.py",
+    ("web3", 0): "tests/recipes/test_web3.py",
+    ("mcp", 0): "tests/recipes/test_mcp.py",
     ("user-operations", 0): "tests/chain/test_session_on_chain.py",
     ("sessions-on-chain", 0): "tests/chain/test_biconomy_sessions.py",
     ("sessions-on-chain", 1): "tests/unit/userops/test_sessions_on_chain.py",

@@ -14,7 +14,7 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError, RecordConflictError
 from dan_async.jobs.keeping import SessionKeeper
-from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network
+from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network, network_time
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.request import DEFAULT_DURATION_S, WatchedAuth, choose_auth, choose_ephemeral_key
@@ -59,7 +59,7 @@ async def add_ephemeral_key(
         claim = EphemeralClaim(
             eph_id=eph_id or key.default_id,
             eph_pk=key.public_key,
-            expiry=math.floor(clock()) + lifetime_s,
+            expiry=math.floor(network_time(network, clock, session.threshold)) + lifetime_s,
             sign_alg=key.algorithm,
         )
         change, deadline = _change("add", session, owner, claim), _deadline(timeout, timeouts)
@@ -103,7 +103,7 @@ async def revoke_ephemeral_key(
             eph_id=session.eph_id or key.default_id,
             eph_pk=key.public_key,
             # The authorisation to revoke is an ephemeral claim as well, and has to be in force itself.
-            expiry=math.floor(clock()) + DEFAULT_DURATION_S,
+            expiry=math.floor(network_time(network, clock, session.threshold)) + DEFAULT_DURATION_S,
             sign_alg=key.algorithm,
         )
     change, deadline = _change("revoke", session, owner, claim), _deadline(timeout, timeouts)
@@ -144,7 +144,8 @@ async def rotate_stored_session(
         timeouts=timeouts,
         clock=keeper.clock,
     )
-    if record.expires_at > now:  # until then the old one can be used, so it has to be possible to revoke it
+    if record.expires_at > network_time(network, keeper.clock, session.threshold):
+        # Until then the old one can be used, so it has to be possible to revoke it.
         await store.save(StoredSession.of(evolve(session, expires_at=record.expires_at), now=now))
     done = evolve(
         record.changed("active", now=now, session=new), expires_at=new.expires_at or record.expires_at

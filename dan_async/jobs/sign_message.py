@@ -19,7 +19,7 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.hashes import takes_long
 from dan_async.deadline import Deadline
 from dan_async.errors import EphemeralKeyRefusedError, InvalidFieldError, SessionExpiredError
-from dan_async.network import MeasuresClock, Network, SigningOrder
+from dan_async.network import Network, SigningOrder, known_skew, network_time
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import RequestType, SignRequest, sign_request_digest
 from dan_async.request import DEFAULT_DURATION_S
@@ -108,7 +108,8 @@ async def _signed(
                     eph_id=_name_of(key, eph_id),
                     eph_pk=key.public_key,
                     # The network knows when it ends; without an expiry, this is the one that the TypeScript clients send.
-                    expiry=info.expires_at or math.floor(clock()) + DEFAULT_DURATION_S,
+                    expiry=info.expires_at
+                    or math.floor(network_time(network, clock, info.threshold)) + DEFAULT_DURATION_S,
                     sign_alg=key.algorithm,
                 ),
                 owner_id=info.eoa_address,
@@ -149,8 +150,7 @@ def _name_of(key: EphemeralKey, eph_id: str | None) -> str:
 def _refuse_if_expired(info: DanModuleInfo, network: Network, clock: Clock) -> None:
     if info.expires_at is None:
         return
-    t = info.threshold or network.default_threshold.t
-    skew = network.clock_skew(t) if isinstance(network, MeasuresClock) else None
+    skew = known_skew(network, info.threshold)
     if info.expires_at <= clock() + (0.0 if skew is None else skew.correction_s):
         hint = (
             "Nothing was sent. Make a new session, add an ephemeral key to this one's key, or check the clock"

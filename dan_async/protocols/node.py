@@ -65,6 +65,9 @@ METHODS = {"keygen": "dan_keygen", REGISTER_PASSKEY: "dan_register_passkey", **C
 
 SETTLE_KEYGEN, CERTIFY_KEYGEN = "dan_settle_keygen", "dan_certify_keygen"
 
+#: Several key generations in one, and how many these are at most.
+KEYGEN_BATCH, MOST_IN_BATCH = "dan_keygen_batch", 16
+
 _MOST_CERTIFICATE = 4096
 
 #: The operation of a signing request's setup.
@@ -333,6 +336,15 @@ class KeygenParams:
             raise InvalidFieldError(
                 "nonces", "must be one for each participant, or none for a one-shot request"
             )
+
+
+@frozen(kw_only=True)
+class KeygenBatchParams:
+    """Parameters of ``dan_keygen_batch``: requests of ``dan_keygen`` with the same participants and t."""
+
+    keygens: Annotated[
+        tuple[KeygenParams, ...], wire("keygens", list_of(nested(KeygenParams), 2, MOST_IN_BATCH))
+    ]
 
 
 @frozen(kw_only=True)
@@ -608,6 +620,18 @@ class Acknowledgement(SignedClaims[KeygenClaims]):
     @property
     def transcript_hash(self) -> bytes:
         return self.claims.transcript_hash
+
+
+@frozen(kw_only=True)
+class KeygenBatchResult(Result):
+    """Result of ``dan_keygen_batch``: an acknowledgement for each request, in their order, as ``dan_keygen`` returns it."""
+
+    TITLE = f"the result of {KEYGEN_BATCH}"
+
+    acknowledgements: Annotated[
+        tuple[Acknowledgement, ...],
+        wire("acknowledgements", list_of(nested(Acknowledgement), 2, MOST_IN_BATCH)),
+    ]
 
 
 @frozen(kw_only=True)

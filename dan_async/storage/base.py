@@ -468,6 +468,13 @@ class SessionStore(Protocol):
         ...
 
 
+async def find_record(store: SessionStore, name: str) -> StoredSession | None:
+    """Return the record of an id or a reference."""
+    is_id = name.startswith("0x") and len(name) == 66
+    found = await store.get(RequestId(name.lower())) if is_id else None
+    return found or await store.get_by_reference(name)
+
+
 def cursor_after(record: Any) -> str:
     """Return the cursor that ``page_start`` reads: time and id of a page's last record."""
     return f"{record.created_at}.{record.record_id}"

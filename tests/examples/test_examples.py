@@ -55,17 +55,21 @@ async def test_a_wrong_port_is_a_line(name: str, port: str) -> None:
     assert b"Traceback" not in stderr
 
 
-async def test_a_missing_extra_is_a_line() -> None:
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"),
+    [("sign.py", "eth_account", "eth-account"), ("passkey_page/server.py", "webauthn", "passkeys")],
+)
+async def test_a_missing_extra_is_a_line(name: str, missing: str, extra: str) -> None:
     """With the command that installs it."""
-    code = "import sys, runpy; sys.modules['eth_account'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    code = f"import sys, runpy; sys.modules[{missing!r}] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, str(EXAMPLES / "sign.py"), stdout=pipe, stderr=pipe
+        sys.executable, "-c", code, str(EXAMPLES / name), stdout=pipe, stderr=pipe
     )
     _, stderr = await asyncio.wait_for(process.communicate(), 40)
     assert process.returncode == 1
     (line,) = stderr.decode().splitlines()
-    assert 'pip install "dan-async[eth-account]"' in line
+    assert f'pip install "dan-async[{extra}]"' in line
 
 
 @pytest.mark.parametrize("first", ["nonsense", "[]", "{}", '{"owner": 5}'])

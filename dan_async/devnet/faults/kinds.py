@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import attrs
 from attrs import evolve, field, frozen
 
-from dan_async._values import check_int, check_seconds, check_text, optional, required
+from dan_async._values import check_int, check_seconds, optional, required
 from dan_async.config import MAX_PARTIES
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.lies import (
@@ -32,8 +32,23 @@ from dan_async.devnet.faults.lies import (
     substitute_key,
 )
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node import Acknowledgement, ChangeReceipt, SignatureShares
+from dan_async.protocols.node import (
+    CERTIFY_KEYGEN,
+    METHODS,
+    PRESIGN,
+    SETTLE_KEYGEN,
+    SIGN,
+    Acknowledgement,
+    ChangeReceipt,
+    SignatureShares,
+)
 from dan_async.types import Json
+
+#: The methods of a node, which a fault can be limited to.
+RPC_METHODS = (
+    *("dan_identify", "dan_health", "dan_challenge"),
+    *(*METHODS.values(), SETTLE_KEYGEN, CERTIFY_KEYGEN, PRESIGN, SIGN),
+)
 
 #: What ``SendGarbage`` can send.
 GARBAGE_FORMS = ("json", "binary", "raw")
@@ -109,8 +124,12 @@ def _restart_after() -> Any:
 def _check_methods(_: object, attribute: Any, value: object) -> None:
     if not isinstance(value, tuple):
         raise InvalidFieldError(attribute.name, "must be a list of RPC methods")
-    for method in value:
-        check_text("methods", method, most=64)
+    if not all(method in RPC_METHODS for method in value):
+        raise InvalidFieldError(
+            attribute.name,
+            "has a method that nodes do not have",
+            hint=f"The methods are {', '.join(RPC_METHODS)}",
+        )
 
 
 def _to_methods(value: Any) -> Any:
