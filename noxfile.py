@@ -59,10 +59,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Strict mypy over the package, over the public API as a caller writes it, and over the examples."""
+    """Strict mypy over the package, the public API as a caller writes it, the examples, and the documentation's samples."""
     session.install("-e", ".[test,recipes]", *tools("mypy"))
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing", "examples")
+    samples = Path(session.create_tmp()).resolve() / "samples"
+    shutil.rmtree(samples, ignore_errors=True)
+    session.run("python", "-m", "tests.test_samples", str(samples))
+    # The samples are modules by themselves, and use names of the reader's; Dask's Client has no types.
+    options = ("--strict", "--untyped-calls-exclude=distributed")
+    session.run("mypy", *options, str(samples), env={"MYPYPATH": str(ROOT)})
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
