@@ -56,8 +56,8 @@ class DanClient:
         network: A ``NodeNetwork``, or something that has one to offer, such as a ``Devnet`` (which is started when the
             client is first used, unless it runs already, and stopped with the client if the client started it).
         timeouts: Limits for the jobs; each call can shorten or lengthen the total with *timeout*.
-        store: Where sessions are kept (docs/storage.md): the intent before the first byte leaves, the session before it is
-            returned. It stays open when the client is closed, since others may use it.
+        store: Where sessions are kept (docs/how-to/storage.md): the intent before the first byte leaves, the session before
+            it is returned. It stays open when the client is closed, since others may use it.
         clock: The wall clock, in Unix seconds; for tests.
         on_event: Called with each event of the network; see ``dan_async.events``.
 
@@ -231,8 +231,8 @@ class DanClient:
 
         Args:
             wallet: The owner's wallet.
-            auth: The owner, instead of a wallet: a ``PasskeyAuth`` (docs/passkeys.md). A passkey has no address, so the
-                payload's is *eoa_address* of *hardcoded_values*, else the smart account's.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth`` (docs/how-to/passkeys.md). A passkey has no address, so
+                the payload's is *eoa_address* of *hardcoded_values*, else the smart account's.
             smart_account_client: A smart account, whose signer is the owner's wallet unless another is given.
             browser_wallet: The seed's name for a wallet that is asked instead of the account's signer.
             hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id, under these
@@ -266,7 +266,7 @@ class DanClient:
             DeadlineExceededError: The time ran out.
             StoreError: The store failed: before the first byte, or when the key was made (``recover()`` finds it then).
             ClientClosedError: The client was closed.
-            DanError: Any other failure, named; see docs/errors.md.
+            DanError: Any other failure, named; see docs/reference/errors.md.
         """
         network = await self._open()  # before any value is looked at
         request = SessionKeyRequest(
@@ -293,9 +293,16 @@ class DanClient:
         )
         return await self._generate(network, request)
 
-    def _generate(self, network: Network, request: SessionKeyRequest) -> Awaitable[DanSessionKeyPayload]:
+    def _generate(
+        self, network: Network, request: SessionKeyRequest, *, in_batch: bool = False
+    ) -> Awaitable[DanSessionKeyPayload]:
         return jobs.generate_session_key(
-            network, request, keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
+            network,
+            request,
+            keeper=self._keeper,
+            timeouts=self._timeouts,
+            clock=self._clock,
+            in_batch=in_batch,
         )
 
     def generate_session_keys(
@@ -311,7 +318,8 @@ class DanClient:
         """
         Make many session keys, so many at a time, and return each as soon as it is made.
 
-        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed.
+        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed. Nodes that
+        offer it make up to 16 keys with the same participants in one session of theirs, in several times fewer steps.
 
         Args:
             requests: Anything to iterate over, sync or async. Each request is a mapping with parameters of
@@ -339,7 +347,7 @@ class DanClient:
         async def work(given: Any) -> Made:
             reference, make_request = read_request(given, parameters)
             if keeper is None:
-                return "made", await self._generate(await self._open(), make_request())
+                return "made", await self._generate(await self._open(), make_request(), in_batch=True)
             if not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
             network = await self._open()
@@ -347,7 +355,7 @@ class DanClient:
                 network,
                 keeper,
                 reference,
-                lambda: self._generate(network, make_request()),
+                lambda: self._generate(network, make_request(), in_batch=True),
                 retry_failed=retry_failed,
                 settle_s=self._timeouts.attempt_s,
             )
@@ -391,7 +399,7 @@ class DanClient:
             QuorumError: No t nodes signed, for other reasons; it has every node's outcome.
             GatewayError: The gateway refused, or failed.
             DeadlineExceededError: The time ran out.
-            DanError: Any other failure, named; see docs/errors.md.
+            DanError: Any other failure, named; see docs/reference/errors.md.
         """
         return await jobs.sign_message(
             await self._open(),
@@ -427,7 +435,7 @@ class DanClient:
             **parameters: Any other parameter of ``sign_message``, for all messages.
 
         Returns:
-            The results, as an async iterator of ``SignedMessage``. Nothing is begun before the first one is asked for.
+            The results, as an async iterator of ``SigningResult``. Nothing is begun before the first one is asked for.
 
         Raises:
             ConfigurationError: A parameter is wrong.
@@ -802,6 +810,10 @@ async def generate_session_key(
 
     Returns:
         The payload; see ``DanClient.generate_session_key``, also for the errors.
+
+    Raises:
+        InvalidFieldError: *client* is not a ``DanClient``.
+        DanError: As for ``DanClient.generate_session_key``.
     """
     if not isinstance(client, DanClient):
         raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
@@ -822,6 +834,10 @@ async def sign_message(
 
     Returns:
         The signature; see ``DanClient.sign_message``, also for the errors.
+
+    Raises:
+        InvalidFieldError: *client* is not a ``DanClient``.
+        DanError: As for ``DanClient.sign_message``.
     """
     if not isinstance(client, DanClient):
         raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")

@@ -1,5 +1,5 @@
 """
-OpenTelemetry spans and metrics from the client's events (extra ``otel``; docs/observability.md has the tables).
+OpenTelemetry spans and metrics from the client's events (extra ``otel``; docs/how-to/observability.md has the tables).
 
 Imported by its full path only. It needs opentelemetry-api, and an SDK of yours to send anything anywhere.
 """

@@ -83,6 +83,13 @@ class HardcodedValues:
     """
     The seed's *hardcodedValues*: values to use instead of made or inferred ones.
 
+    Args:
+        eoa_address: The owner's address.
+        hex_eph_sk_without_0x: The ephemeral private key, 64 hex digits.
+        threshold: t, 2 to n.
+        parties_number: n, up to 20.
+        chain_id: The chain.
+
     Raises:
         InvalidFieldError: A value is wrong; it is not repeated.
     """
@@ -99,6 +106,9 @@ class HardcodedValues:
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """
         Read a mapping with our names or the seed's camelCase ones.
+
+        Args:
+            values: Any of the five.
 
         Raises:
             InvalidFieldError: A name is not one of the five, or a value is wrong.
@@ -197,8 +207,9 @@ class SessionKeyRequest:
     allow_resign: bool = False
     on_report: OnReport | None = field(default=None, repr=False)
     reference: str | None = None
-    #: *hardcoded_values*, read.
+    #: *hardcoded_values* and *duration*, read.
     hardcoded: HardcodedValues = field(default=_NOTHING_HARDCODED, init=False, repr=False, eq=False)
+    lifetime_s: int = field(default=DEFAULT_DURATION_S, init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         # In this order: it decides which error a caller sees first. ``prepare`` goes on with it.
@@ -214,7 +225,7 @@ class SessionKeyRequest:
             )
         if self.hardcoded_values is not None:
             object.__setattr__(self, "hardcoded", _to_hardcoded(self.hardcoded_values))
-        duration_s(self.duration)
+        object.__setattr__(self, "lifetime_s", duration_s(self.duration))
         if self.timeout is not None:
             check_seconds("timeout", self.timeout)
         account = self.smart_account_client
@@ -288,22 +299,22 @@ async def prepare(
         limit_s=timeouts.wallet_s,
     )
     owner = _known_owner(auth, fixed, account)
-    chain_id = _infer_chain_id(_agreed("chain_id", request.chain_id, fixed.chain_id), account)
-    threshold = network.default_threshold.changed(
-        _agreed("threshold", request.threshold, fixed.threshold),
-        _agreed("parties_number", request.parties_number, fixed.parties_number),
-    )
+    agreed = _agreed(request)
+    chain_id = _infer_chain_id(agreed["chain_id"], account)
+    threshold = network.default_threshold.changed(agreed["threshold"], agreed["parties_number"])
     for name in ("min_parties", "min_holders"):
         if getattr(request, name) is not None:
             check_int(name, getattr(request, name), least=threshold.t, most=threshold.n)
     now = math.floor(network_time(network, clock, threshold.t))
-    expiry = now + duration_s(request.duration)
-    permissions = _check_permissions(request.permissions, chain_id=chain_id, now=now, ends=expiry)
+    expiry = now + request.lifetime_s
+    permissions = None
+    if request.permissions is not None:
+        permissions = _check_permissions(request.permissions, chain_id=chain_id, now=now, ends=expiry)
     if request.key_label is not None:
         check_text("key_label", request.key_label, most=256)
     if request.eph_id is not None:
         check_text("eph_id", request.eph_id, most=256)
-    given_key = _agreed("ephemeral_key", request.ephemeral_key, fixed.hex_eph_sk_without_0x)
+    given_key = agreed["ephemeral_key"]
     key = choose_ephemeral_key(given_key, request.eph_alg, network.default_eph_alg)
     owns_key = key is not given_key
     try:
@@ -347,15 +358,26 @@ async def prepare(
     )
 
 
-def _agreed(name: str, given: Any, hardcoded: Any) -> Any:
-    """Return the value that was given one way or the other; both ways only if they agree."""
-    if given is None:
-        return hardcoded
-    if hardcoded is not None and given != hardcoded:
-        raise InvalidFieldError(
-            name, "is given twice, and hardcoded_values says something else", hint="Give it once"
-        )
-    return given
+#: Parameters that may be given in *hardcoded_values* as well, and their names there.
+_ALSO_HARDCODED = {
+    "chain_id": "chain_id",
+    "threshold": "threshold",
+    "parties_number": "parties_number",
+    "ephemeral_key": "hex_eph_sk_without_0x",
+}
+
+
+def _agreed(request: SessionKeyRequest) -> dict[str, Any]:
+    """Return the values that were given one way or the other; both ways only if they agree."""
+    found = {}
+    for name, theirs in _ALSO_HARDCODED.items():
+        given, hardcoded = getattr(request, name), getattr(request.hardcoded, theirs)
+        if given is not None and hardcoded is not None and given != hardcoded:
+            raise InvalidFieldError(
+                name, "is given twice, and hardcoded_values says something else", hint="Give it once"
+            )
+        found[name] = hardcoded if given is None else given
+    return found
 
 
 def choose_auth(
@@ -420,7 +442,7 @@ def _known_owner(auth: AuthModule, fixed: HardcodedValues, account: SmartAccount
     """
     given = fixed.eoa_address
     if auth.method == "eoa":
-        owner = parse_address("auth.id", auth.id)
+        owner = auth.id if isinstance(auth, EoaAuth) else parse_address("auth.id", auth.id)
         if given is not None and parse_address("eoa_address", given) != owner:
             raise InvalidFieldError(
                 "hardcoded_values: eoa_address",
@@ -471,12 +493,11 @@ def _infer_chain_id(chain_id: int | None, account: SmartAccount | None) -> int:
 
 
 def _check_permissions(
-    given: str | Mapping[str, Any] | Sequence[Any] | None, *, chain_id: int, now: int, ends: int
-) -> str | None:
+    given: str | Mapping[str, Any] | Sequence[Any], *, chain_id: int, now: int, ends: int
+) -> str:
     """Return the text of permissions under which something can be signed: the nodes would refuse everything else."""
     text = permissions_text(given)
-    if text is None:
-        return None
+    assert text is not None  # as nothing given is
     conditions = parse_permissions(text).conditions
     if conditions.chain_ids is not None and chain_id not in conditions.chain_ids:
         raise InvalidFieldError("permissions.chainId", f"does not have the session's chain, {chain_id}")

@@ -27,7 +27,7 @@ from dan_async.errors import (
     NodeUnreachableError,
     RateLimitedError,
 )
-from dan_async.nodes.conflicts import disagreeing
+from dan_async.nodes.blame import disagreeing
 from dan_async.nodes.health import HealthRecord, Lateness, RestPolicy
 from dan_async.nodes.signing_race import SetFailedError, SignerRace, ask_set
 from tests.helpers import ManualClock

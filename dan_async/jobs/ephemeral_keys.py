@@ -41,7 +41,15 @@ async def add_ephemeral_key(
     timeouts: Timeouts,
     clock: Clock,
 ) -> S:
-    """Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description.
+
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
+    arguments, and the errors, are those of ``DanClient.add_ephemeral_key``.
+
+    Returns:
+        The session with the new ephemeral key.
+    """
     lifetime_s = duration_s(duration)
     owner = _owner(session, wallet, auth, timeouts)
     if eph_id is not None:
@@ -79,7 +87,15 @@ async def revoke_ephemeral_key(
     timeouts: Timeouts,
     clock: Clock,
 ) -> EphemeralKeyReport:
-    """Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description.
+
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
+    arguments, and the errors, are those of ``DanClient.revoke_ephemeral_key``.
+
+    Returns:
+        Who has confirmed, and who has not.
+    """
     owner = _owner(session, wallet, auth, timeouts)
     algorithm = session.eph_alg or network.default_eph_alg
     with EphemeralKey.from_hex(session.hex_eph_sk_without_0x, algorithm) as key:
@@ -106,7 +122,15 @@ async def rotate_stored_session(
     timeout: float | None,
     timeouts: Timeouts,
 ) -> StoredSession:
-    """Run the job over *network*; ``DanClient.rotate_stored_session`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.rotate_stored_session`` has the full description.
+
+    *network* is any open network, *keeper* the store as jobs use it, *timeouts* the limits. The other arguments, and the
+    errors, are those of ``DanClient.rotate_stored_session``.
+
+    Returns:
+        The record as it is now.
+    """
     record, session = await _stored(keeper, record_id, "active", "expired")
     store, now = keeper.store, keeper.clock()
     new = await add_ephemeral_key(
@@ -140,7 +164,15 @@ async def revoke_stored_session(
     timeout: float | None,
     timeouts: Timeouts,
 ) -> StoredSession:
-    """Run the job over *network*; ``DanClient.revoke_stored_session`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.revoke_stored_session`` has the full description.
+
+    *network* is any open network, *keeper* the store as jobs use it, *timeouts* the limits. The other arguments, and the
+    errors, are those of ``DanClient.revoke_stored_session``.
+
+    Returns:
+        The record as it is now.
+    """
     _, session = await _stored(keeper, record_id, "active", "revoked")
     report = await revoke_ephemeral_key(
         network, session, wallet=wallet, auth=auth, timeout=timeout, timeouts=timeouts, clock=keeper.clock
@@ -169,7 +201,15 @@ async def _stored(
 async def register_passkey(
     network: Network, passkey: PasskeyRegister, *, timeout: float | None, timeouts: Timeouts
 ) -> str:
-    """Run the job over *network*; ``DanClient.register_passkey`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.register_passkey`` has the full description.
+
+    *network* is any open network, *timeouts* are the limits. The other arguments, and the errors, are those of
+    ``DanClient.register_passkey``.
+
+    Returns:
+        The credential id.
+    """
     if not isinstance(passkey, PasskeyRegister):
         raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")
     deadline = _deadline(timeout, timeouts)

@@ -60,7 +60,15 @@ async def sign_message(
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
 ) -> Hex:
-    """Run the job over *network*; ``DanClient.sign_message`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.sign_message`` has the full description.
+
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
+    arguments, and the errors, are those of ``DanClient.sign_message``.
+
+    Returns:
+        ``0x`` and 130 hex digits: r, s, v.
+    """
     info = session_of(session)
 
     def read() -> tuple[SignRequest, bytes]:

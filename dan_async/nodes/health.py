@@ -78,7 +78,13 @@ class RestPolicy:
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def rest_s(self, failures: int, *, least: float = 0.0) -> float:
-        """Return the seconds of rest after so many failures in a row; the node may have asked for *least*."""
+        """
+        Return the seconds of rest after so many failures in a row; the node may have asked for *least*.
+
+        Args:
+            failures: How many in a row, from 1.
+            least: Seconds that the node has asked for.
+        """
         longest = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
         return max(least, longest * (0.5 + 0.5 * self.random()))
 

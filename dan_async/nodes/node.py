@@ -40,7 +40,7 @@ from dan_async.events import Attempts, EventHub
 from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy
 from dan_async.protocols.fields import encode
-from dan_async.protocols.node import IdentifyParams, Identity, identity_digest
+from dan_async.protocols.node import KEYGEN_BATCH, IdentifyParams, Identity, identity_digest
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Methods whose time depends on the other nodes as well.
-_COLLECTIVE = frozenset({"dan_keygen", "dan_presign"})
+_COLLECTIVE = frozenset({"dan_keygen", KEYGEN_BATCH, "dan_presign"})
 
 
 @frozen
@@ -161,6 +161,10 @@ class Node:
             return await self._retry.go_on(
                 error, attempt, started=started, deadline=deadline, before_sleep=attempts.before_sleep
             )
+
+    async def ask_once(self, request: Request[T]) -> T:
+        """Ask the node a single time, for as long as one attempt may take; raise its NodeError."""
+        return await self._attempt(request, Deadline(self._timeouts.attempt_s), None, is_look=False)
 
     async def _attempt(
         self, request: Request[T], deadline: Deadline, tries: Tries | None, *, is_look: bool

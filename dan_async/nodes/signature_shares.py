@@ -1,5 +1,5 @@
 """
-Shares of a signature into the signature (docs/node-protocol.md, "Putting the shares together").
+Shares of a signature into the signature (docs/reference/node-protocol.md, "Putting the shares together").
 
 Follows the last step of DKLs23 (ePrint 2023/765, Protocol 3.6): s = Σw / Σu. Pure, and nothing leaves here that does not
 recover to the key. Where the shares make no signature, each is checked by its commitments: at least one node is a liar, or
@@ -26,7 +26,7 @@ from dan_async.crypto.curve import (
 )
 from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, DanError, InvalidFieldError, SignatureCheckError
-from dan_async.nodes.conflicts import Conflict, disagreeing
+from dan_async.nodes.blame import Conflict, disagreeing
 from dan_async.protocols.node import (
     PresignatureOffer,
     SignatureClaims,

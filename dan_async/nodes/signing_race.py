@@ -29,7 +29,7 @@ from dan_async.errors import (
     failure_kind,
 )
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
-from dan_async.nodes.conflicts import (
+from dan_async.nodes.blame import (
     Conflict,
     aborter_in,
     choose_signers,

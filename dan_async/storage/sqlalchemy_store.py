@@ -152,6 +152,7 @@ class SQLAlchemyStore(SessionStore):
             StoreCorruptedError: The file is damaged, or is no database.
             StoreSchemaError: The schema is newer than this package, or older and must not be changed.
             StoreKeyError: The newest record was encrypted with another key.
+            ClientClosedError: The store was closed.
         """
         if self._is_closed:
             raise ClientClosedError("the store was closed", hint="Make a new one")

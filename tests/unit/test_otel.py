@@ -408,8 +408,10 @@ def test_a_node_that_comes_back_is_not_down(telemetry: Telemetry) -> None:
 
 
 async def test_every_metric_is_in_the_table(telemetry: Telemetry) -> None:
-    """docs/observability.md has each instrument that is made, with its unit's kind."""
-    page = (Path(__file__).parent.parent.parent / "docs" / "observability.md").read_text(encoding="utf-8")
+    """docs/how-to/observability.md has each instrument that is made, with its unit's kind."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "observability.md").read_text(
+        encoding="utf-8"
+    )
     instruments = [
         value
         for value in vars(telemetry.observer).values()

@@ -592,7 +592,10 @@ def test_several_awkward_values_at_once(knocked: tuple[str, dict[str, Any]]) -> 
 #: Public modules, and their names that take no values of a caller's, or take them under another name.
 _NO_DOORS = {
     "account": (),
-    "batch": ("ItemResult", "ItemStatus", "SignedMessage", "SigningRun"),
+    "batch": (
+        *("ItemMade", "ItemFailed", "ItemResult", "ItemStatus"),
+        *("SignedMessage", "UnsignedMessage", "SigningResult", "SigningRun"),
+    ),
     "client": (),
     "config": ("MAX_PARTIES",),
     "crypto": (),
