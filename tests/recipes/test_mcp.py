@@ -30,7 +30,7 @@ from dan_async.wallets.base import CallbackWallet
 from tests.chain.local_chain import CHAIN_ID, LocalChain
 from tests.recipes.conftest import OWNER_KEY, run_sample
 
-pytestmark = pytest.mark.recipes
+pytestmark = [pytest.mark.recipes, pytest.mark.timeout(180)]
 
 OWNER = LocalWallet(OWNER_KEY)
 SIMPLE_FACTORY = "0x91E60e0613810449d098b0b5Ec8b51A0FE8c8985"
@@ -275,8 +275,8 @@ async def test_it_ends_cleanly(folder: Path, how: str) -> None:
         process.send_signal(getattr(signal, how))
     if how in ("closed", "stdout"):
         process.stdin.close()
-    stderr = await asyncio.wait_for(process.stderr.read(), 20)
-    assert await asyncio.wait_for(process.wait(), 20) == 0
+    stderr = await asyncio.wait_for(process.stderr.read(), 60)
+    assert await asyncio.wait_for(process.wait(), 60) == 0
     assert stderr.decode().splitlines() == ["stopped"]
 
 
@@ -311,7 +311,7 @@ async def test_garbage_on_standard_input_is_survived(folder: Path) -> None:
 async def test_wrong_options_are_named(folder: Path, options: list[str], named: str) -> None:
     """Before anything is opened: exit code 2 and one line."""
     process = await start(folder, *options)
-    stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, stdout) == (2, b"")
     (line,) = stderr.decode().splitlines()
     assert named in line
