@@ -476,7 +476,10 @@ class SmartAccountClient:
 
         Args:
             chain_id: 0 for an authorisation that holds on every chain; the account's own chain if None.
-            timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+            timeout: Seconds for what the chain is asked, instead of the client's ``Timeouts.total_s``.
+
+        Returns:
+            The authorisation, which is the owner's, for the EOA's present nonce.
 
         Raises:
             ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no authorisations.
