@@ -264,7 +264,7 @@ class SmartAccountClient:
         deadline = self._deadline(timeout)
         form, left = kind or self._kind, list[Hex]()
         call_data = form.encode_calls(_calls(calls))
-        bundler = self._bundler.carrying(authorisation)
+        bundler = self._bundler.carrying(authorisation, self._chain_id)
 
         async def send(*, deploy: bool) -> Hex:
             async def prepare(nonce: int) -> Operation:
@@ -500,6 +500,7 @@ class SmartAccountClient:
             nonce = await self._chain.count_transactions(self._owner, deadline=deadline)
         return await sign_authorisation(
             self._wallet,
+            self._owner,
             chain_id=self._chain_id if chain_id is None else chain_id,
             address=implementation,
             nonce=nonce,
@@ -857,8 +858,12 @@ async def create_smart_account_client(
             "is one of three, with biconomy_paymaster_api_key and paymaster: one of them pays",
         )
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
-    if getattr(kind, "version", None) not in ENTRY_POINTS:
-        raise InvalidFieldError("account", f"must be a kind of account, not {type(account).__name__}")
+    if getattr(kind, "version", None) not in ENTRY_POINTS or not callable(getattr(kind, "nonce_key", None)):
+        raise InvalidFieldError(
+            "account",
+            f"must be a kind of account, not {type(account).__name__}",
+            hint="One of your own has every method of AccountKind",
+        )
     if paymaster is not None and not callable(getattr(paymaster, "aclose", None)):
         raise InvalidFieldError("paymaster", f"must be a paymaster, not {type(paymaster).__name__}")
     check_int("salt", salt, least=0, most=2**256 - 1)

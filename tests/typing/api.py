@@ -48,13 +48,16 @@ from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.types import OperatorAddress, RequestId, TypedData
 from dan_async.user_operation import UserOperationReceipt, UserOperationV07
 from dan_async.userops import (
+    Authorisation,
     Call,
     Erc20Policy,
+    Nexus,
     SessionSigner,
     SimpleAccount,
     SmartAccountClient,
     create_session_with_distributed_key,
     create_smart_account_client,
+    grant_session_key,
     sign_user_operation,
 )
 from dan_async.wallets import Wallet
@@ -271,6 +274,16 @@ async def acting(dan: DanClient, session: DanSessionKeyPayload, wallet: Wallet) 
     assert_type(await agent.send_transaction(Call(account.entry_point)), UserOperationReceipt)
     assert_type((await agent.revoke(wallet=wallet)).is_complete, bool)
     await dan.generate_session_key(smart_account_client=owned)
+    modern = await create_smart_account_client(
+        signer=wallet, bundler_url="https://bundler.example", account=Nexus(is_delegated=True)
+    )
+    authorisation = await modern.authorise_delegation()
+    assert_type(authorisation, Authorisation)
+    granted = await grant_session_key(
+        modern, session.session_key_eoa, set_up=True, authorisation=authorisation
+    )
+    assert_type(granted, UserOperationReceipt)
+    modern.signed_by(SessionSigner(dan, session), kind=Nexus().for_sessions())
 
 
 def handling(error: DanError) -> float | None:

@@ -59,6 +59,10 @@ async def test_an_authorisation_travels_beside_the_operation() -> None:
     sent = await account.send_user_operation(CALL, authorisation=authorisation)
     (estimated,) = [params for method, params in world.calls if method == "eth_estimateUserOperationGas"]
     assert estimated[0]["eip7702Auth"] == seen[0] == authorisation.to_dict()
+    everywhere = await account.authorise_delegation(chain_id=0)
+    await account.send_user_operation(CALL, authorisation=everywhere)
+    *_, last = [params for method, params in world.calls if method == "eth_estimateUserOperationGas"]
+    assert (last[0]["eip7702Auth"]["chainId"], seen[1]["chainId"]) == (hex(CHAIN_ID), "0x0")
     assert world.operations[sent].sender == WALLET.address == await account.get_address()
     assert "factory" not in world.operations[sent].to_dict()
 
@@ -130,6 +134,19 @@ async def test_an_account_of_eth_account_authorises() -> None:
     assert await account.authorise_delegation() == await again.authorise_delegation()
     with pytest.raises(ConfigurationError, match="signs no transactions"):
         await account.delegate()
+
+
+async def test_an_agent_cannot_delegate() -> None:
+    """Its client has no wallet of the owner's, or another's."""
+    agent = await account_in(EoaWorld(), account=KIND, signer=WalletSigner(WALLET), owner=WALLET.address)
+    with pytest.raises(ConfigurationError, match="a session signs no authorisations"):
+        await agent.authorise_delegation()
+    other = await account_in(EoaWorld(), account=KIND, owner=OTHER)
+    with pytest.raises(WrongSignerError):
+        await other.authorise_delegation()
+    for account in (agent, other):
+        with pytest.raises(ConfigurationError, match="signs no transactions of its owner"):
+            await account.delegate()
 
 
 class Misled(LocalWallet):
