@@ -39,11 +39,11 @@ class FactoryCall(NamedTuple):
         address: The address, worked out here: the factory must name the same. None if its code is not known here.
     """
 
-    factory: Address
+    factory: str
     data: bytes
     address_function: str
     address_arguments: tuple[Any, ...]
-    address: Address | None = None
+    address: str | None = None
 
 
 class AccountKind(Protocol):
@@ -145,8 +145,12 @@ class SimpleAccount:
         InvalidFieldError: An argument is wrong.
     """
 
-    version: EntryPointVersion = field(default="v0.7.0", converter=version_of)
+    version: EntryPointVersion = "v0.7.0"
     factory: Address | None = field(default=None, converter=optional(_factory))
+
+    def __attrs_post_init__(self) -> None:
+        # No converter: pyright would not take the field for the property of ``AccountKind``.
+        object.__setattr__(self, "version", version_of(self.version))
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
         """
@@ -272,7 +276,7 @@ class BiconomyV2:
         return self.wrap_signature(_BICONOMY_DUMMY_SIGNATURE)
 
     @staticmethod
-    def enable_module(account: Address, module: str) -> Call:
+    def enable_module(account: str, module: str) -> Call:
         """
         Return the account's call that lets a module check operations, and act for the account.
 
@@ -286,7 +290,7 @@ class BiconomyV2:
         return Call(account, 0, encode_call("enableModule(address)", _module(module)))
 
     @staticmethod
-    def set_up_module(account: Address, contract: str, setup: bytes) -> Call:
+    def set_up_module(account: str, contract: str, setup: bytes) -> Call:
         """
         Return the account's call that sets a module up and enables it.
 
@@ -302,7 +306,7 @@ class BiconomyV2:
         return Call(account, 0, encode_call(signature, _module(contract), setup))
 
     @staticmethod
-    def disable_module(account: Address, module: str, *, previous: str = _FIRST_MODULE) -> Call:
+    def disable_module(account: str, module: str, *, previous: str = _FIRST_MODULE) -> Call:
         """
         Return the account's call that disables a module.
 

@@ -38,7 +38,7 @@ from dan_async.errors import (
 )
 from dan_async.permissions.checking import gas_cost
 from dan_async.retry import RetryPolicy
-from dan_async.types import Address, EntryPointVersion, Hex
+from dan_async.types import Address, EntryPointVersion, Hex, TimeSpan
 from dan_async.user_operation import (
     ENTRY_POINTS,
     Call,
@@ -223,7 +223,7 @@ class SmartAccountClient:
         calls: Call | Iterable[Call],
         *,
         lane: str = "",
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
         kind: AccountKind | None = None,
         authorisation: Authorisation | None = None,
         check: Callable[[], Awaitable[None]] | None = None,
@@ -305,7 +305,7 @@ class SmartAccountClient:
         user_operation_hash: Hex,
         *,
         allow_revert: bool = False,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> UserOperationReceipt:
         """
         Wait until an operation is on the chain.
@@ -332,7 +332,7 @@ class SmartAccountClient:
         calls: Call | Iterable[Call],
         *,
         nonce: int,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> Operation:
         """
         Build an operation that is complete but for its signature, to sign and send it yourself.
@@ -361,7 +361,7 @@ class SmartAccountClient:
         self,
         operation: Operation,
         *,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> Hex:
         """
         Send an operation that is signed already.
@@ -704,8 +704,9 @@ class SmartAccountClient:
     async def _find_address(self, deadline: Deadline) -> Address:
         if self._address is None:
             found = self._deployment()
-            if found.address is not None and self._chain_or_none is None:
-                return found.address
+            expected = None if found.address is None else parse_address("address", found.address)
+            if expected is not None and self._chain_or_none is None:
+                return expected
             (address,) = await self._chain.read(
                 found.factory,
                 found.address_function,
@@ -713,7 +714,7 @@ class SmartAccountClient:
                 "(address)",
                 deadline=deadline,
             )
-            if address != (found.address or address):
+            if address != (expected or address):
                 raise ProtocolError(
                     f"the node says that the account's address is {address}, and its factory makes {found.address}",
                     hint="Send nothing to either. Check rpc_url: it lies, or the chain has another factory at this address",
@@ -763,7 +764,7 @@ class SmartAccountClient:
             )
         return self._chain_or_none
 
-    def _deadline(self, timeout_s: float | None) -> Deadline:
+    def _deadline(self, timeout_s: TimeSpan | None) -> Deadline:
         return Deadline(self._timeouts.total_s if timeout_s is None else check_seconds("timeout", timeout_s))
 
     async def aclose(self) -> None:

@@ -13,6 +13,7 @@ import inspect
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -714,3 +715,25 @@ async def test_every_door_opens_to_good_values(name: str) -> None:
         if inspect.isawaitable(made):
             await made
     assert expected is None or not isinstance(caught.value, InvalidFieldError)
+
+
+def time_spans(door: Door) -> list[str]:
+    """The parameters that are time spans, by their names; *retry_after* is a header's."""
+    names = inspect.signature(door.call).parameters
+    return [n for n in names if n in ("duration", "restart_after", "seconds", "timeout") or n.endswith("_s")]
+
+
+@pytest.mark.parametrize("name", [name for name, door in DOORS.items() if time_spans(door)])
+async def test_every_time_span_may_be_a_timedelta(name: str) -> None:
+    """And does the same as that many seconds."""
+    door = DOORS[name]
+    for span in time_spans(door):
+        usual = door.valid.get(span, inspect.signature(door.call).parameters[span].default)
+        seconds = usual if isinstance(usual, int | float) and usual > 0 else 1
+        expected = _REFUSED_ANYWAY.get(name)
+        with nullcontext() if expected is None else pytest.raises(expected) as caught:
+            made = door.call(**{**door.valid, span: timedelta(seconds=seconds)})
+            if inspect.isawaitable(made):
+                made = await made
+            assert getattr(made, span, seconds) in (seconds, timedelta(seconds=seconds))
+        assert expected is None or not isinstance(caught.value, InvalidFieldError)
