@@ -466,7 +466,7 @@ class SmartAccountClient:
     # --- EIP-7702 -----------------------------------------------------------------------------------------------------
 
     async def authorise_delegation(
-        self, *, chain_id: int | None = None, timeout: float | None = None
+        self, *, chain_id: int | None = None, timeout: TimeSpan | None = None
     ) -> Authorisation:
         """
         Have the owner sign that the account, which is the owner's EOA, runs its kind's implementation (EIP-7702).
@@ -506,7 +506,7 @@ class SmartAccountClient:
             nonce=nonce,
         )
 
-    async def delegate(self, *, set_up: bool = True, timeout: float | None = None) -> Hex:
+    async def delegate(self, *, set_up: bool = True, timeout: TimeSpan | None = None) -> Hex:
         """
         Have the owner's EOA run its kind's implementation by a transaction of its own (EIP-7702), without a bundler.
 
@@ -532,7 +532,7 @@ class SmartAccountClient:
         data = kind.set_up(self._owner, self._owner).data if set_up else b""
         return await self._set_code(kind.implementation, data, timeout)
 
-    async def end_delegation(self, *, timeout: float | None = None) -> Hex:
+    async def end_delegation(self, *, timeout: TimeSpan | None = None) -> Hex:
         """
         Have the owner's EOA run no code any more, by a transaction of its own.
 
@@ -557,8 +557,8 @@ class SmartAccountClient:
             )
         return self._kind
 
-    async def _set_code(self, implementation: Address, data: bytes, timeout_s: float | None) -> Hex:
-        deadline = self._deadline(timeout_s)
+    async def _set_code(self, implementation: Address, data: bytes, timeout: TimeSpan | None) -> Hex:
+        deadline = self._deadline(timeout)
         async with deadline.enforced("delegating an account"):
             await self._check_chain(deadline)
             transaction = await prepare_set_code(

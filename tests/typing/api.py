@@ -249,6 +249,8 @@ def plain_text(signature: bytes) -> None:
     SimpleAccount(factory=text)
     BiconomyV2(factory=text, module=text)
     BiconomyV2.enable_module(text, text)
+    Nexus(factory=text, implementation=text).install_validator(text, text, b"")
+    Authorisation(chain_id=1, address=text, nonce=0, signature=text)
     AbiPolicy(target=text, function="transfer(address,uint256)", rules=[AbiRule(0, "==", text)])
     SessionContracts(manager=text)
     FactoryCall(factory=text, data=b"", address_function="f()", address_arguments=())
