@@ -74,10 +74,8 @@ class Bundler:
         self.extra: dict[str, Any] = {}
         self.estimated_extra: dict[str, Any] = {}
 
-    def carrying(self, authorisation: Authorisation | None, chain_id: int) -> Self:
+    def carrying(self, authorisation: Authorisation, chain_id: int) -> Self:
         """Return the same bundler for operations that come with an authorisation of their sender (EIP-7702)."""
-        if authorisation is None:
-            return self
         found, form = copy.copy(self), authorisation.to_dict()
         found.extra = {"eip7702Auth": form}
         # Alto takes 0, which is every chain, for missing here. An estimate does not look at the signature.

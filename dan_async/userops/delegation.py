@@ -70,7 +70,13 @@ def delegation_code(implementation: Address) -> bytes:
 
 
 async def sign_authorisation(
-    wallet: object, owner: Address, *, chain_id: int, address: Address, nonce: int
+    wallet: object,
+    owner: Address,
+    *,
+    chain_id: int,
+    address: Address,
+    nonce: int,
+    timeout_s: float | None = None,
 ) -> Authorisation:
     """Have the owner's wallet authorise its EOA to run the code at an address, and check that it did."""
     if not isinstance(wallet, AuthorisationWallet):
@@ -82,7 +88,7 @@ async def sign_authorisation(
     authorisation_digest(chain_id=chain_id, address=address, nonce=nonce)  # the wallet sees no malformed ones
     signature = await ask_owner(
         lambda: wallet.sign_authorisation(chain_id=chain_id, address=address, nonce=nonce),
-        None,
+        timeout_s,
         unanswered="the wallet did not sign",
         failed="the wallet failed",
     )

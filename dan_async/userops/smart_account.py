@@ -264,7 +264,10 @@ class SmartAccountClient:
         deadline = self._deadline(timeout)
         form, left = kind or self._kind, list[Hex]()
         call_data = form.encode_calls(_calls(calls))
-        bundler = self._bundler.carrying(authorisation, self._chain_id)
+        bundler = self._bundler
+        if authorisation is not None:
+            check_instance("authorisation", authorisation, Authorisation)
+            bundler = bundler.carrying(authorisation, self._chain_id)
 
         async def send(*, deploy: bool) -> Hex:
             async def prepare(nonce: int) -> Operation:
@@ -476,7 +479,8 @@ class SmartAccountClient:
 
         Args:
             chain_id: 0 for an authorisation that holds on every chain; the account's own chain if None.
-            timeout: Seconds for what the chain is asked, instead of the client's ``Timeouts.total_s``.
+            timeout: Seconds for what the chain is asked, instead of the client's ``Timeouts.total_s``. The wallet has
+                ``Timeouts.wallet_s``.
 
         Returns:
             The authorisation, which is the owner's, for the EOA's present nonce.
@@ -504,6 +508,7 @@ class SmartAccountClient:
             chain_id=self._chain_id if chain_id is None else chain_id,
             address=implementation,
             nonce=nonce,
+            timeout_s=self._timeouts.wallet_s,
         )
 
     async def delegate(self, *, set_up: bool = True, timeout: TimeSpan | None = None) -> Hex:
@@ -575,7 +580,6 @@ class SmartAccountClient:
 
     async def _check_authorisation(self, authorisation: Authorisation, deadline: Deadline) -> None:
         """Check that an authorisation is the account's, for its implementation, and would be applied now."""
-        check_instance("authorisation", authorisation, Authorisation)
         kind, problem = self._delegated(), None
         if authorisation.authority != self._owner:
             problem = f"is signed by {authorisation.authority}, not by {self._owner}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import rlp
 from eth_account import Account
 
-from dan_async import CallbackWallet, LocalWallet
+from dan_async import CallbackWallet, LocalWallet, Timeouts
 from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call, function_selector
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.set_code import Authorisation
@@ -24,6 +25,7 @@ from dan_async.errors import (
     UserOperationTimeoutError,
     WalletError,
     WalletSignatureError,
+    WalletTimeoutError,
     WrongSignerError,
 )
 from dan_async.permissions import decode_calls
@@ -169,6 +171,19 @@ async def test_what_a_wallet_returns_is_checked(answer: Any, error: type[WalletE
     wallet.answer = answer
     account = await account_in(EoaWorld(), account=KIND, signer=wallet)
     with pytest.raises(error):
+        await account.authorise_delegation()
+
+
+async def test_a_wallet_that_hangs_is_given_up() -> None:
+    """After the time that wallets have."""
+
+    class Hanging(LocalWallet):
+        async def sign_authorisation(self, **_: Any) -> Any:
+            await asyncio.Event().wait()
+
+    timeouts = Timeouts(wallet_s=0.05)
+    account = await account_in(EoaWorld(), account=KIND, signer=Hanging(b"\x01" * 32), timeouts=timeouts)
+    with pytest.raises(WalletTimeoutError, match="did not sign within"):
         await account.authorise_delegation()
 
 
