@@ -244,7 +244,15 @@ async def test_two_session_keys_come_and_go(
     pay = Call(nexus.token, 0, encode_call(TRANSFER, shop, 1))
     async with await account_of(chain, nexus, bundler_url, wallet) as account:
         sessions = [await session_of(dan, wallet, nexus, account, shop) for _ in range(2)]
-        first, second = (agent_of(account, dan, session) for session in sessions)
+        first = agent_of(account, dan, sessions[0])
+        second = await create_smart_account_client(  # as in a process of its own
+            signer=SessionSigner(dan, sessions[1]),
+            bundler_url=bundler_url,
+            rpc_url=chain.url,
+            account=nexus.kind().for_sessions(),
+            owner=wallet.address,
+            timeouts=PATIENT,
+        )
         for session in sessions:
             await grant_session_key(account, session.session_key_eoa)
         with pytest.raises(InvalidFieldError, match="granted already"):
@@ -266,6 +274,7 @@ async def test_two_session_keys_come_and_go(
             ("0x" + "00" * 19 + "01", 9),
             "(address[],address)",
         )
+        await second.aclose()
     assert modules == (account.kind.owner_validator,)
     assert nexus.tokens(shop) == 3
 
