@@ -45,6 +45,8 @@ ELSEWHERE = {
     ("web3", 0): "tests/recipes/test_web3.py",
     ("mcp", 0): "tests/recipes/test_mcp.py",
     ("user-operations", 0): "tests/chain/test_session_on_chain.py",
+    ("modern-accounts", 0): "tests/chain/test_nexus.py",
+    ("modern-accounts", 1): "tests/chain/test_nexus.py",
     ("sessions-on-chain", 0): "tests/chain/test_biconomy_sessions.py",
     ("sessions-on-chain", 1): "tests/unit/userops/test_sessions_on_chain.py",
 }

@@ -51,15 +51,18 @@ from dan_async.user_operation import UserOperationReceipt, UserOperationV07, use
 from dan_async.userops import (
     AbiPolicy,
     AbiRule,
+    Authorisation,
     BiconomyV2,
     Call,
     Erc20Policy,
+    Nexus,
     SessionContracts,
     SessionSigner,
     SimpleAccount,
     SmartAccountClient,
     create_session_with_distributed_key,
     create_smart_account_client,
+    grant_session_key,
     sign_user_operation,
 )
 from dan_async.userops.account_kinds import FactoryCall
@@ -246,6 +249,8 @@ def plain_text(signature: bytes) -> None:
     SimpleAccount(factory=text)
     BiconomyV2(factory=text, module=text)
     BiconomyV2.enable_module(text, text)
+    Nexus(factory=text, implementation=text).install_validator(text, text, b"")
+    Authorisation(chain_id=1, address=text, nonce=0, signature=text)
     AbiPolicy(target=text, function="transfer(address,uint256)", rules=[AbiRule(0, "==", text)])
     SessionContracts(manager=text)
     FactoryCall(factory=text, data=b"", address_function="f()", address_arguments=())
@@ -369,6 +374,16 @@ async def acting(dan: DanClient, session: DanSessionKeyPayload, wallet: Wallet) 
     assert_type(await agent.send_transaction(Call(account.entry_point)), UserOperationReceipt)
     assert_type((await agent.revoke(wallet=wallet)).is_complete, bool)
     await dan.generate_session_key(smart_account_client=owned)
+    modern = await create_smart_account_client(
+        signer=wallet, bundler_url="https://bundler.example", account=Nexus(is_delegated=True)
+    )
+    authorisation = await modern.authorise_delegation()
+    assert_type(authorisation, Authorisation)
+    granted = await grant_session_key(
+        modern, session.session_key_eoa, set_up=True, authorisation=authorisation
+    )
+    assert_type(granted, UserOperationReceipt)
+    modern.signed_by(SessionSigner(dan, session), kind=Nexus().for_sessions())
 
 
 def handling(error: DanError) -> float | None:
