@@ -16,7 +16,7 @@ from typing import Literal, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
-from dan_async._values import check_seconds, required
+from dan_async._values import check_seconds, in_seconds, required
 from dan_async.events import EventHub, NodeDown, NodeUp
 from dan_async.network import ClockSkew
 from dan_async.types import Clock, OperatorAddress
@@ -74,8 +74,8 @@ class RestPolicy:
         InvalidFieldError: A number is out of range.
     """
 
-    first_s: float = field(default=1.0, validator=required(check_seconds))
-    longest_s: float = field(default=60.0, validator=required(check_seconds))
+    first_s: float = field(default=1.0, converter=in_seconds, validator=required(check_seconds))
+    longest_s: float = field(default=60.0, converter=in_seconds, validator=required(check_seconds))
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     random: Callable[[], float] = field(default=random.random, repr=False)
 

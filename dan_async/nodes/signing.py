@@ -370,13 +370,19 @@ class PresignStock:
         if shelf is None or not shelf.entries:
             return []
         now = self._clock()
-        shelf.entries = deque(e for e in shelf.entries if e.ends > now and usable(e.signers))
-        for signers in {entry.signers for entry in shelf.entries}:
-            found = [entry for entry in shelf.entries if entry.signers == signers][:count]
-            if len(found) == count:
-                shelf.entries = deque(entry for entry in shelf.entries if entry not in found)
-                return found
-        return []
+        by_signers: dict[tuple[OperatorAddress, ...], list[StockedPresignature]] = {}
+        for entry in shelf.entries:
+            if entry.ends > now:
+                by_signers.setdefault(entry.signers, []).append(entry)
+        shelf.entries.clear()
+        taken: list[StockedPresignature] = []
+        for signers, entries in by_signers.items():
+            if usable(signers):
+                if not taken and len(entries) >= count:
+                    taken = entries[:count]
+                    del entries[:count]
+                shelf.entries.extend(entries)
+        return taken
 
     def used(self, session: Hashable, count: int) -> None:
         """Note that a session has signed: one that signs again and again gets a stock."""
