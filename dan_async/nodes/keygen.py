@@ -344,6 +344,8 @@ class OpenedRound:
     @property
     def replaced(self) -> tuple[NodeOutcome[Any], ...]:
         """The outcomes of nodes that were asked and do not take part."""
+        if len(self.outcomes) == len(self.round.participants):
+            return ()
         return tuple([o for o in self.outcomes if o.operator not in self.round.participants])
 
 
@@ -418,7 +420,7 @@ class NodeKeygen:
                         restarts=self._restarts,
                         replaced=tuple(self._replaced),
                         culprits=tuple(sorted(self._culprits)),
-                        disputes=self._pairs,
+                        disputes=self._pairs if self._disputes else (),
                         timings=KeygenTimings(
                             challenge_s=were_ready - began,
                             wallet_s=authorised - were_ready,

@@ -206,7 +206,8 @@ class GatewayProtocol(ABC):
 
     def encode_claim(self, claim: EphemeralClaim) -> str:
         """Write the ephemeral claim: tag 2 of a setup."""
-        self.check_claim(claim)
+        if claim.sign_alg not in self.ephemeral_algorithms:
+            self.check_claim(claim)
         algorithm = {"signAlg": claim.sign_alg} if self.has_names else {}
         public_key = f"0x{claim.eph_pk.hex()}"
         return dump({"ephId": claim.eph_id, "ephPK": public_key, "expiry": claim.expiry, **algorithm})
