@@ -162,6 +162,9 @@ class DanAccount:
         Args:
             message_hash: The bytes, or their hex.
 
+        Returns:
+            The signature, as eth-account returns it.
+
         Raises:
             InvalidFieldError: They are not 32 bytes.
             DanError: As for ``DanClient.sign_message``.

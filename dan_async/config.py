@@ -66,7 +66,18 @@ class Threshold:
 
     @classmethod
     def parse(cls, text: str) -> Threshold:
-        """Read the form ``3-of-5``."""
+        """
+        Read the form ``3-of-5``.
+
+        Args:
+            text: The text, such as ``3-of-5``.
+
+        Returns:
+            The threshold.
+
+        Raises:
+            InvalidFieldError: It has another form, or not 2 ≤ t ≤ n ≤ 20.
+        """
         t, _, n = check_instance("threshold", text, str).partition("-of-")
         if not (
             t.isascii() and n.isascii() and t.isdecimal() and n.isdecimal() and len(t) <= 4 and len(n) <= 4
@@ -211,6 +222,12 @@ class NodeEndpoint:
     def of(cls, value: NodeEndpoint | str | Mapping[str, Any]) -> Self | NodeEndpoint:
         """
         Read an endpoint, a text ``URL=OPERATOR``, or a mapping with url and operator.
+
+        Args:
+            value: An endpoint, ``URL=OPERATOR``, or a mapping with *url* and *operator*.
+
+        Returns:
+            The endpoint; the same object if it is one already.
 
         Raises:
             InvalidFieldError: It is none of these.

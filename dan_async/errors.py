@@ -304,7 +304,15 @@ class TransportError(DanError):
 
 
 class ConnectError(TransportError, ConnectionError):
-    """The connection could not be opened; nothing of the request was sent."""
+    """
+    The connection could not be opened; nothing of the request was sent.
+
+    Args:
+        message: What happened.
+        status: The HTTP status, if the server sent one.
+        retry_after: The seconds that it asked to wait.
+        **context: As for ``DanError``.
+    """
 
     is_retryable = True
 
@@ -372,7 +380,7 @@ class KeySubstitutionError(ProtocolError):
 
 
 class NodeCode(IntEnum):
-    """Error codes of dan-node/1, JSON-RPC's own among them. docs/node-protocol.md explains them."""
+    """Error codes of dan-node/1, JSON-RPC's own among them. docs/reference/node-protocol.md explains them."""
 
     PARSE_ERROR = -32700
     INVALID_REQUEST = -32600
@@ -450,7 +458,7 @@ class NodeRefusedError(NodeError):
 
     Args:
         message: The node's own words, shortened.
-        code: The code, listed in docs/node-protocol.md.
+        code: The code, listed in docs/reference/node-protocol.md.
         culprits: Operators that the node blames, by what it saw itself.
         evidence: ``"proof"`` if the node says that it can prove that, ``"silence"`` if they sent it nothing until its own
             limit; empty if they sent it something wrong.
@@ -737,6 +745,7 @@ class BatchInterruptedError(DanError):
         message: The problem.
         pending: The references of the rows whose outcome is not known.
         hint: Advice for the user.
+        **context: As for ``DanError``.
     """
 
     is_retryable = True
@@ -781,7 +790,7 @@ class UserOperationError(DanError):
 
 class BundlerError(UserOperationError):
     """
-    The bundler, the paymaster or the chain's node answered with an error. docs/bundler-errors.md explains the codes.
+    The bundler, the paymaster or the chain's node answered with an error. docs/reference/bundler-errors.md has the codes.
 
     Args:
         message: What happened, in plain words where the code is known.

@@ -26,6 +26,7 @@ from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import (
     Address,
+    Clock,
     Hex,
     KeyAlgorithm,
     MpcKeyId,
@@ -152,6 +153,7 @@ class KeygenRequest:
         min_parties: The smallest number of parties to accept, t to n; n if None.
         min_holders: How many nodes must acknowledge that they hold a share, t to n; t if None.
         allow_resign: Whether a person may be asked to sign again when key generation failed after the first signature.
+        in_batch: Whether the network may put it together with others, and let it wait for them a moment.
     """
 
     request_id: RequestId
@@ -163,6 +165,7 @@ class KeygenRequest:
     min_parties: int | None = None
     min_holders: int | None = None
     allow_resign: bool = False
+    in_batch: bool = False
     #: The smallest number of parties that will do: each holder that is wanted has to be one.
     fewest_parties: int = field(init=False, repr=False, eq=False)
 
@@ -232,7 +235,12 @@ class KeygenReport:
         return tuple(outcome.operator for outcome in self.outcomes if outcome.is_success)
 
     def describe(self) -> str:
-        """Several lines for a log or a screen; nothing in them is secret."""
+        """
+        Several lines for a log or a screen; nothing in them is secret.
+
+        Returns:
+            The text, without a line break at its end.
+        """
         timings = self.timings
         steps = f"challenge {timings.challenge_s:.2f} s, wallet {timings.wallet_s:.2f} s, keygen {timings.keygen_s:.2f} s"
         lines = [
@@ -305,6 +313,9 @@ class SigningOrder:
         """
         Check that every signature recovers to the key's address over its digest.
 
+        Args:
+            signatures: 65 bytes each: r, s, v, in the order of the digests.
+
         Returns:
             The signatures as 0x hex, r, s and v, with low s.
 
@@ -350,13 +361,13 @@ class NodeHealth:
         latency_s: Round-trip time in seconds, if it answered.
         clock_skew_s: Its clock minus ours in seconds, if it answered.
         problem: Why it is not live, in one line.
-        state: ``live``, ``resting``, ``probing`` or ``down``; see docs/node-pool.md.
+        state: ``live``, ``resting``, ``probing`` or ``down``; see docs/explanation/node-pool.md.
         average_latency_s: Exponentially weighted moving average of its latency in seconds; None if it never answered.
         failures: Failures in a row; 0 after a success.
         rests_for_s: Seconds for which it is still left alone, unless nothing better is there; 0 if it is not.
         requests: Requests that this client has sent it, attempts counted one by one.
         keygens: Key generations in which it was asked to take part.
-        suspicion: How much speaks against it in signing, from 0 to 8; halves every minute. See docs/sign-message.md.
+        suspicion: How much speaks against it in signing, from 0 to 8; halves every minute. docs/reference/sign-message.md.
     """
 
     name: OperatorAddress | str
@@ -378,7 +389,12 @@ class NodeHealth:
 
 @frozen(kw_only=True)
 class NetworkHealth:
-    """How the network is doing: one entry per node."""
+    """
+    How the network is doing: one entry per node.
+
+    Args:
+        nodes: One entry for each node.
+    """
 
     nodes: tuple[NodeHealth, ...]
 
@@ -411,6 +427,9 @@ class Network(Protocol):
     def check_keygen(self, request: KeygenRequest) -> None:
         """
         Check, without I/O, that this network can carry the request.
+
+        Args:
+            request: What is going to be asked for.
 
         Raises:
             ConfigurationError: It cannot; the error names the field.
@@ -449,6 +468,9 @@ class Network(Protocol):
             auth: The owner.
             deadline: The job's deadline.
 
+        Returns:
+            Who has confirmed, and who has not.
+
         Raises:
             ConfigurationError: The network cannot carry the request; nothing was sent.
             WalletError: The owner did not authorise it; nothing was changed.
@@ -460,7 +482,20 @@ class Network(Protocol):
     async def revoke_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
     ) -> EphemeralKeyReport:
-        """Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``."""
+        """
+        Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``.
+
+        Args:
+            change: Which key, and the ephemeral key.
+            auth: The owner.
+            deadline: The job's deadline.
+
+        Returns:
+            Who has confirmed, and who has not.
+
+        Raises:
+            DanError: As for ``add_ephemeral_key``.
+        """
         ...
 
     async def signgen(
@@ -506,7 +541,15 @@ class Network(Protocol):
         ...
 
     async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
-        """Ask every node how it is; never raises for a node that is down."""
+        """
+        Ask every node how it is; never raises for a node that is down.
+
+        Args:
+            timeout_s: Seconds to wait for a node; the network's ``attempt_s`` if not given.
+
+        Returns:
+            One entry for each node.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -561,6 +604,9 @@ class SettlesKeygen(Protocol):
         Args:
             question: Which one.
             deadline: The job's deadline.
+
+        Returns:
+            Whether there is a key, is none, or too few nodes have answered.
 
         Raises:
             ClientClosedError: The network was closed.
@@ -618,12 +664,30 @@ class MeasuresClock(Protocol):
         ...
 
 
+def known_skew(network: Network, t: int | None) -> ClockSkew | None:
+    """Return how far this machine's clock is off, as far as t nodes have said so far; the network's usual t if None."""
+    return (
+        network.clock_skew(t or network.default_threshold.t) if isinstance(network, MeasuresClock) else None
+    )
+
+
+def network_time(network: Network, clock: Clock, t: int | None) -> float:
+    """Return the time in Unix seconds, corrected by ``known_skew``."""
+    skew = known_skew(network, t)
+    return clock() + (0.0 if skew is None else skew.correction_s)
+
+
 @runtime_checkable
 class NetworkSource(Protocol):
     """Something that has a network to offer, such as a devnet; a client opens it and closes it again."""
 
     async def open_network(self) -> Network:
-        """Start it if need be, and return its network."""
+        """
+        Start it if need be, and return its network.
+
+        Returns:
+            The network, open.
+        """
         ...
 
     async def close_network(self) -> None:

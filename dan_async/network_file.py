@@ -1,4 +1,4 @@
-"""Network files: the nodes or the gateway of a network, its threshold and its connections, named once (docs/networks.md)."""
+"""Network files: nodes or gateway, threshold and connections of a network, named once (docs/how-to/networks.md)."""
 
 from __future__ import annotations
 

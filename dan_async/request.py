@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 from attrs import converters, field, fields, frozen
 
 from dan_async._values import (
-    MAX_LIFETIME_S,
     MAX_SAFE_INT,
     chain_in_url,
     check_algorithm,
@@ -25,14 +24,13 @@ from dan_async._values import (
     duration_s,
     in_seconds,
     optional,
-    required,
     shown_name,
 )
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, WalletError, WalletTimeoutError
-from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network
+from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network, network_time
 from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
@@ -84,6 +82,13 @@ class HardcodedValues:
     """
     The seed's *hardcodedValues*: values to use instead of made or inferred ones.
 
+    Args:
+        eoa_address: The owner's address.
+        hex_eph_sk_without_0x: The ephemeral private key, 64 hex digits.
+        threshold: t, 2 to n.
+        parties_number: n, up to 20.
+        chain_id: The chain.
+
     Raises:
         InvalidFieldError: A value is wrong; it is not repeated.
     """
@@ -102,6 +107,9 @@ class HardcodedValues:
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """
         Read a mapping with our names or the seed's camelCase ones.
+
+        Args:
+            values: Any of the five.
 
         Raises:
             InvalidFieldError: A name is not one of the five, or a value is wrong.
@@ -150,7 +158,7 @@ class DanSessionKeyRequestParams:
         smart_account_client: The account whose owner authorises the session; its ``signer`` is asked to sign.
         browser_wallet: A wallet to ask instead of the account's signer.
         hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id.
-        duration: How long the session lives: whole seconds, 1 to 31 536 000 (365 days).
+        duration: How long the session lives: whole seconds, 1 to 31 536 000 (365 days), also as a ``timedelta``.
         chain_id: The chain; inferred from the account or its bundler URL if None.
 
     Raises:
@@ -160,10 +168,7 @@ class DanSessionKeyRequestParams:
     smart_account_client: SmartAccount
     browser_wallet: Wallet | None = None
     hardcoded_values: HardcodedValues = field(default=None, converter=_to_hardcoded)
-    duration: int = field(
-        default=DEFAULT_DURATION_S,
-        validator=required(check_int, least=1, most=MAX_LIFETIME_S, unit=" seconds"),
-    )
+    duration: int = field(default=DEFAULT_DURATION_S, converter=duration_s)
     chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_SAFE_INT))
 
 
@@ -298,7 +303,7 @@ async def prepare(
     for name in ("min_parties", "min_holders"):
         if getattr(request, name) is not None:
             check_int(name, getattr(request, name), least=threshold.t, most=threshold.n)
-    now = math.floor(clock())
+    now = math.floor(network_time(network, clock, threshold.t))
     expiry = now + request.lifetime_s
     permissions = None
     if request.permissions is not None:

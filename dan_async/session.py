@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from html import escape
 from typing import Any, Self
 
 from attrs import NOTHING, converters, field, fields, frozen
@@ -140,6 +141,12 @@ class DanModuleInfo:
             raise InvalidFieldError(
                 wire, error.message.removeprefix(error.field + " "), hint=error.hint
             ) from None
+
+    def _repr_html_(self) -> str:
+        """Return the session as a table, as notebooks show it; the secret is masked."""
+        shown = self.to_dict(extended=True) | {_SEED_NAMES["hex_eph_sk_without_0x"]: "***"}
+        rows = (f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in shown.items())
+        return f"<table>{''.join(rows)}</table>"
 
     def to_json(self, *, extended: bool = True) -> str:
         """

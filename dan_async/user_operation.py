@@ -360,7 +360,12 @@ class UserOperationV07(JsonRpcForm):
 
     @classmethod
     def from_packed(cls, packed: PackedUserOperation) -> Self:
-        """Read the contract's form."""
+        """
+        Read the contract's form.
+
+        Args:
+            packed: The operation in the contract's form.
+        """
         limits, fees, init_code = packed.account_gas_limits, packed.gas_fees, packed.init_code
         return cls(
             sender=packed.sender,
@@ -457,6 +462,9 @@ def user_operation_from_dict(found: Mapping[str, Any], *, version: EntryPointVer
     Args:
         found: A mapping, as ``json.loads`` returns it.
         version: The entry point's.
+
+    Returns:
+        The operation, of the class of its form.
 
     Raises:
         InvalidFieldError: It is not a user operation of that version, or there is no such version.

@@ -24,7 +24,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobs", "devnet"}),
     frozenset({"opening", "live_session"}),
     frozenset({"client"}),
-    frozenset({"account", "dask_batch", "cli", "pytest_plugin"}),
+    frozenset({"account", "dask_batch", "pytest_plugin"}),
+    frozenset({"web3", "mcp"}),
+    frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )
 
@@ -42,7 +44,7 @@ DEVNET_FLOORS: tuple[frozenset[str], ...] = (
 #: The jobs' contract is `network`: whoever calls a job chooses the network, so these know none, wherever it stands.
 FORBIDDEN = {
     room: frozenset({"nodes", "gateway", "devnet"})
-    for room in ("request", "jobs", "client", "batch", "account", "userops")
+    for room in ("request", "jobs", "client", "batch", "account", "userops", "web3", "mcp")
 }
 
 #: Arithmetic and text only: no waiting, no clock, no socket.
@@ -69,6 +71,8 @@ HOMES = {
     "sqlalchemy": {"storage"},
     "alembic": {"storage"},
     "distributed": {"dask_batch"},
+    "web3": {"web3"},
+    "mcp": {"mcp"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

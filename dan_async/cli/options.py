@@ -36,7 +36,7 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.network_file import NETWORK_VARIABLE, NetworkFile, find_network_file
 from dan_async.opening import make_network
-from dan_async.storage.base import SessionFilter
+from dan_async.storage.base import SessionFilter, find_record
 from dan_async.storage.keys import (
     STORE_KEY_VARIABLE,
     KeySource,
@@ -306,9 +306,7 @@ def _make_key(beside: Path) -> KeySource:
 
 async def record_of(store: SessionStore, name: str, *, option: str) -> StoredSession:
     """Return the record of an id or a reference."""
-    is_id = name.startswith("0x") and len(name) == 66
-    found = await store.get(RequestId(name.lower())) if is_id else None
-    found = found or await store.get_by_reference(name)
+    found = await find_record(store, name)
     if found is None:
         raise ConfigurationError(
             f"{option}: there is no record of that id or reference",

@@ -1,7 +1,7 @@
 """
 The short-lived key that stands for the owner until it expires: made here, signs here, is never shown.
 
-Its signatures, and the check of them, are as the public clients send them to a gateway; see docs/gateway.md.
+Its signatures, and the check of them, are as the public clients send them to a gateway; see docs/reference/gateway.md.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class GatewayNetwork:
     """
     A DAN network behind a wallet-provider gateway: one WebSocket for each operation, in the public clients' protocol.
 
-    The gateway is believed about the key (docs/gateway.md, "What you trust"): its results name neither t and n
+    The gateway is believed about the key (docs/reference/gateway.md, "What you trust"): its results name neither t and n
     nor the permissions, and no node signs them. Challenges are taken once: one that this process has seen before is
     refused (the last 65 536 are remembered).
 
@@ -169,7 +169,7 @@ class GatewayNetwork:
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> Self:
         """
-        Return the network that a network file describes (docs/networks.md).
+        Return the network that a network file describes (docs/how-to/networks.md).
 
         Args:
             path: The file.

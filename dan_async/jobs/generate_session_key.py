@@ -29,8 +29,24 @@ async def generate_session_key(
     keeper: SessionKeeper | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
+    in_batch: bool = False,
 ) -> DanSessionKeyPayload:
-    """Run the job over *network*; ``DanClient.generate_session_key`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.generate_session_key`` has the full description.
+
+    The errors are those of ``DanClient.generate_session_key``.
+
+    Args:
+        network: Any open network.
+        request: The parameters, checked.
+        keeper: The store, as a job uses it; None to keep nothing.
+        timeouts: Limits for the job, in seconds.
+        clock: The wall clock, in Unix seconds.
+        in_batch: Whether the network may make the key together with others; see ``KeygenRequest``.
+
+    Returns:
+        The payload.
+    """
     prepared = await prepare(
         request, network, timeouts=timeouts or Timeouts(), clock=clock, has_store=keeper is not None
     )
@@ -43,7 +59,8 @@ async def generate_session_key(
         async with keeping as kept:
             auth = prepared.auth if kept is None else kept.auth
             async with deadline.enforced("making the key", request_id=keygen.request_id):
-                report = await network.keygen(keygen, auth, deadline=deadline)
+                asked = evolve(keygen, in_batch=True) if in_batch else keygen
+                report = await network.keygen(asked, auth, deadline=deadline)
             payload = DanSessionKeyPayload(
                 session_key_eoa=public_key_to_address(report.public_key),
                 mpc_key_id=report.key_id,

@@ -61,12 +61,22 @@ class SettledRecord:
 
 @frozen
 class RecoveryReport:
-    """The outcomes of ``recover()``, record by record."""
+    """
+    The outcomes of ``recover()``, record by record.
+
+    Args:
+        records: Each record that was looked at, and what became of it.
+    """
 
     records: tuple[SettledRecord, ...] = ()
 
     def of(self, settlement: Settlement) -> tuple[SettledRecord, ...]:
-        """Return the records that were settled in one way."""
+        """
+        Return the records that were settled in one way.
+
+        Args:
+            settlement: The way: ``finished``, ``dropped``, ``expired`` or ``undecided``.
+        """
         return tuple(record for record in self.records if record.settlement == settlement)
 
     @property
@@ -83,7 +93,15 @@ async def recover(
     min_age_s: float,
     timeout_s: float,
 ) -> RecoveryReport:
-    """Run the job over *network*; ``DanClient.recover`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.recover`` has the full description.
+
+    *network* is any open network, *keeper* the store as jobs use it, *timeout_s* are the seconds for the whole call. The
+    other arguments, and the errors, are those of ``DanClient.recover``.
+
+    Returns:
+        What became of each record.
+    """
     settled: list[SettledRecord] = []
     running: set[asyncio.Task[SettledRecord]] = set()
     try:

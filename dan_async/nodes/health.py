@@ -78,7 +78,13 @@ class RestPolicy:
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def rest_s(self, failures: int, *, least: float = 0.0) -> float:
-        """Return the seconds of rest after so many failures in a row; the node may have asked for *least*."""
+        """
+        Return the seconds of rest after so many failures in a row; the node may have asked for *least*.
+
+        Args:
+            failures: How many in a row, from 1.
+            least: Seconds that the node has asked for.
+        """
         longest = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
         return max(least, longest * (0.5 + 0.5 * self.random()))
 
@@ -108,6 +114,7 @@ class HealthRecord:
     latency_s: float | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
     rests_until: float = field(default=0.0, init=False)
+    busy_until: float = field(default=0.0, init=False)
     requests: int = field(default=0, init=False)
     keygens: int = field(default=0, init=False)
     late_keygens: int = field(default=0, init=False)
@@ -136,8 +143,13 @@ class HealthRecord:
             self.failures, self.rests_until, self._probe = 0, 0.0, None
             self._report("live")
 
+    def busy(self, asked: Asked, for_s: float) -> None:
+        """Note that the node asked to be left alone for so long: no failure, but those that are not busy come first."""
+        self.busy_until = self.policy.clock() + for_s
+        self.gave_up(asked, is_timed=False)
+
     def failed(self, asked: Asked, *, least_rest_s: float = 0.0) -> None:
-        """Note that no answer came, or a wrong one, or that the node asked to be left alone for so long."""
+        """Note that no answer came, or a wrong one, or none for so long."""
         if asked is self._probe:
             self._probe = None
         elif not asked.is_proof or asked.failures_seen != self._failures_seen:
@@ -219,10 +231,10 @@ class HealthRecord:
 
     @property
     def rank(self) -> tuple[int, float, float]:
-        """Lower is better: live nodes by latency (unknown counts as fast), then those that have rested, then the others."""
+        """Lower is better: live nodes by latency (unknown is fast), busy ones last; those that have rested; the others."""
         latency = self.latency_s or 0.0
         if not self.failures:
-            return (0, 0.0, latency)
+            return (0, float(self.busy_until > 0.0 and self.busy_until > self.policy.clock()), latency)
         if self.is_due:
             return (1, float(self.failures), latency)
         return (2, self.rests_until, latency)  # whose rest is over first

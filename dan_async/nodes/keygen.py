@@ -1,5 +1,5 @@
 """
-Key generation over the nodes (docs/node-protocol.md, "Key generation"): the participants, their verdict, new starts.
+Key generation over the nodes (docs/reference/node-protocol.md, "Key generation"): participants, their verdict, new starts.
 
 Until the owner has signed, a node that fails is replaced silently. After that a failed round is started again with a new
 signature, which a person is asked for only if the caller allows it.
@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -43,6 +44,7 @@ from dan_async.nodes.acknowledgements import KeygenTally, set_dissent_apart
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.blame import Pair, judge, sit_out
 from dan_async.nodes.health import rank
+from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node, Request, probing
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
 from dan_async.protocols.fields import encode
@@ -198,6 +200,7 @@ async def run_keygen(
     deadline: Deadline,
     grace_s: float | None = None,
     min_holders: int | None = None,
+    batches: KeygenBatches | None = None,
 ) -> KeygenReport:
     """Send the authorised request to every participant; raise a QuorumError with every outcome if too few agree."""
     setup = opened.setup
@@ -221,6 +224,7 @@ async def run_keygen(
         decode=Acknowledgement.read,
         plan=UntilVerdict(wanted=len(opened.participants), tally=tally, grace_s=grace_s, slow=slow),
         deadline=deadline,
+        join=None if batches is None else partial(batches.join, nodes, opened, threshold, deadline),
     )
     for outcome in answers.outcomes:
         if isinstance(outcome.error, DanError):
@@ -294,6 +298,8 @@ class NodeKeygen:
     _events: EventHub
     _deadline: Deadline = field(kw_only=True)
     _timeouts: Timeouts = field(kw_only=True)
+    #: Puts it together with others, if it is part of a batch.
+    _batches: KeygenBatches | None = field(default=None, kw_only=True)
     #: Of later rounds, as long as there are enough others.
     _left_out: set[OperatorAddress] = field(factory=set, init=False)
     _replaced: list[NodeOutcome[Any]] = field(factory=list, init=False)
@@ -329,6 +335,7 @@ class NodeKeygen:
                         deadline=self._deadline,
                         grace_s=self._timeouts.grace_s,
                         min_holders=self._first.min_holders,
+                        batches=self._batches,
                     )
                 except QuorumError as error:
                     self._learn(error)

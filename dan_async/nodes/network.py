@@ -44,6 +44,7 @@ from dan_async.nodes.changes import change_ephemeral_key, register_passkey
 from dan_async.nodes.clock import NetworkClock
 from dan_async.nodes.health import RestPolicy
 from dan_async.nodes.keygen import NodeKeygen
+from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
 from dan_async.nodes.settling import settle_keygen
@@ -68,6 +69,7 @@ class NodePool:
     default_threshold: Threshold
     signer: NodeSigner
     clock: NetworkClock
+    batches: KeygenBatches = field(factory=KeygenBatches)
     is_closed: bool = False
     loop: OneLoop = field(factory=partial(OneLoop, "network"))
 
@@ -180,7 +182,7 @@ class NodeNetwork:
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> Self:
         """
-        Return the network that a network file describes (docs/networks.md).
+        Return the network that a network file describes (docs/how-to/networks.md).
 
         Args:
             path: The file.
@@ -225,7 +227,13 @@ class NodeNetwork:
         self.check_keygen(request)
         pool = self.pool
         job = NodeKeygen(
-            pool.by_operator, request, auth, pool.events, deadline=deadline, timeouts=pool.timeouts
+            pool.by_operator,
+            request,
+            auth,
+            pool.events,
+            deadline=deadline,
+            timeouts=pool.timeouts,
+            batches=pool.batches if request.in_batch else None,
         )
         with pool.operation(request.request_id, "keygen"):
             return await job.run()
@@ -360,5 +368,6 @@ class NodeNetwork:
         if not self.pool.is_closed:
             self.pool.loop.check()
         self.pool.is_closed = True
+        await self.pool.batches.aclose()
         await self.pool.signer.aclose()
         await asyncio.gather(*(node.aclose() for node in self.pool.nodes))

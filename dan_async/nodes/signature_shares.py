@@ -1,5 +1,5 @@
 """
-Shares of a signature into the signature (docs/node-protocol.md, "Putting the shares together").
+Shares of a signature into the signature (docs/reference/node-protocol.md, "Putting the shares together").
 
 Follows the last step of DKLs23 (ePrint 2023/765, Protocol 3.6): s = Σw / Σu. Pure, and nothing leaves here that does not
 recover to the key. Where the shares make no signature, each is checked by its commitments: at least one node is a liar, or

@@ -1,5 +1,5 @@
 """
-Signing over the nodes themselves (docs/node-protocol.md, "Signing").
+Signing over the nodes themselves (docs/reference/node-protocol.md, "Signing").
 
 A presignature of t nodes, then the message to the same t: two round trips, or one where the presignature was made ahead. In
 front of it stands a queue.

@@ -176,6 +176,9 @@ class StoredSession:
         """
         Check that a state may follow this one.
 
+        Args:
+            state: The state that is to follow.
+
         Raises:
             RecordConflictError: It may not.
         """
@@ -276,7 +279,12 @@ class SessionFilter:
             object.__setattr__(self, "owner", parse_address("owner", self.owner))
 
     def matches(self, record: StoredSession) -> bool:
-        """Return whether a record meets every condition."""
+        """
+        Return whether a record meets every condition.
+
+        Args:
+            record: The record.
+        """
         return (
             (self.owner is None or record.owner == self.owner)
             and (self.chain_id is None or record.chain_id == self.chain_id)
@@ -315,17 +323,30 @@ class SessionStore(Protocol):
         """
         Keep a new record.
 
+        Args:
+            record: The record.
+
         Raises:
             RecordConflictError: Its id or its reference is taken.
         """
         ...
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        """Return a record, or None if there is none of that id."""
+        """
+        Return a record, or None if there is none of that id.
+
+        Args:
+            record_id: The record's id: the request id of its key generation.
+        """
         ...
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        """Return the record with that reference, or None."""
+        """
+        Return the record with that reference, or None.
+
+        Args:
+            reference: The caller's own name for the session.
+        """
         ...
 
     async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
@@ -334,6 +355,12 @@ class SessionStore(Protocol):
 
         Changes made meanwhile may be seen or not; nothing is seen twice. Records that are encrypted with a key that is not
         known here are passed over, with a warning in the log.
+
+        Args:
+            where: What a record must meet; all records if not given.
+
+        Returns:
+            The records.
         """
         page = await self.list_page(where)
         while True:
@@ -368,6 +395,10 @@ class SessionStore(Protocol):
         """
         Put a record in the place of the one with its id, if that is in the expected state: compare and set.
 
+        Args:
+            record: The new record.
+            expected: The state that the present one must have.
+
         Raises:
             RecordConflictError: There is none, it is in another state, or the new state does not follow.
         """
@@ -379,6 +410,11 @@ class SessionStore(Protocol):
         """
         Change a record's state, if it is the expected one: compare and set.
 
+        Args:
+            record_id: The record's id: the request id of its key generation.
+            state: The new state.
+            expected: The state that it must have.
+
         Returns:
             The record as it is now.
 
@@ -388,12 +424,24 @@ class SessionStore(Protocol):
         ...
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        """Delete a record, if it is in the expected state or none is given. Return whether it did."""
+        """
+        Delete a record, if it is in the expected state or none is given. Return whether it did.
+
+        Args:
+            record_id: The record's id: the request id of its key generation.
+            expected: The state that it must have; any if not given.
+
+        Returns:
+            Whether there was such a record.
+        """
         ...
 
     async def mark_expired(self) -> int:
         """
         Mark every record whose key has ended as expired, and return how many those were.
+
+        Returns:
+            How many there were.
 
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was changed.
@@ -407,6 +455,9 @@ class SessionStore(Protocol):
         Args:
             ended_for_s: Only those that have ended for so many seconds.
 
+        Returns:
+            How many there were.
+
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was deleted.
         """
@@ -415,6 +466,13 @@ class SessionStore(Protocol):
     async def aclose(self) -> None:
         """Close files and connections. May be called twice."""
         ...
+
+
+async def find_record(store: SessionStore, name: str) -> StoredSession | None:
+    """Return the record of an id or a reference."""
+    is_id = name.startswith("0x") and len(name) == 66
+    found = await store.get(RequestId(name.lower())) if is_id else None
+    return found or await store.get_by_reference(name)
 
 
 def cursor_after(record: Any) -> str:

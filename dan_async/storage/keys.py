@@ -59,7 +59,15 @@ class StoreKey:
 
     @classmethod
     def generate(cls, key_id: str | None = None) -> StoreKey:
-        """Make a new key from the operating system's randomness."""
+        """
+        Make a new key from the operating system's randomness.
+
+        Args:
+            key_id: A name for it; derived from the key if not given.
+
+        Returns:
+            The key.
+        """
         secret = secrets.token_bytes(_KEY_LENGTH)
         return cls(key_id or _derived_id(secret), secret)
 
@@ -67,6 +75,12 @@ class StoreKey:
     def parse(cls, text: str) -> StoreKey:
         """
         Read ``ID:64 hex digits``, or 64 hex digits alone, whose id is then derived from them.
+
+        Args:
+            text: The text, as ``to_text`` returns it.
+
+        Returns:
+            The key.
 
         Raises:
             InvalidFieldError: It is not that. It is not repeated.
@@ -106,7 +120,12 @@ class KeySource(Protocol):
         ...
 
     async def by_id(self, key_id: str) -> StoreKey | None:
-        """Return the key of that id, or None if it is not known."""
+        """
+        Return the key of that id, or None if it is not known.
+
+        Args:
+            key_id: The id that a record names.
+        """
         ...
 
 
@@ -148,6 +167,9 @@ def keys_from_file(path: str | Path) -> FixedKeys:
     Args:
         path: The file; other users must not be able to read it.
 
+    Returns:
+        The keys; new records are encrypted with the first.
+
     Raises:
         ConfigurationError: It cannot be read, is open to others, or holds something else.
     """
@@ -176,6 +198,9 @@ def keys_from_environment(
     Args:
         name: The variable.
         environment: Where to look, instead of the process's own variables.
+
+    Returns:
+        The keys; new records are encrypted with the first.
 
     Raises:
         ConfigurationError: It is not set, or holds something else.

@@ -54,15 +54,31 @@ class AccountKind(Protocol):
         ...
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
-        """Return the call data by which the account makes these calls, one at least."""
+        """
+        Return the call data by which the account makes these calls, one at least.
+
+        Args:
+            calls: The calls, in their order.
+        """
         ...
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall | None:
-        """Return how it is deployed; None if it must be there already."""
+        """
+        Return how it is deployed; None if it must be there already.
+
+        Args:
+            owner: The address that the account obeys.
+            salt: Which of the owner's accounts, from 0.
+        """
         ...
 
     def wrap_signature(self, signature: bytes) -> bytes:
-        """Return the operation's signature, made from the owner's."""
+        """
+        Return the operation's signature, made from the owner's.
+
+        Args:
+            signature: 65 bytes: r, s, v.
+        """
         ...
 
     @property
@@ -225,6 +241,10 @@ class BiconomyV2:
     def enable_module(account: str, module: str) -> Call:
         """
         Return the account's call that lets a module check operations, and act for the account.
+
+        Args:
+            account: The account.
+            module: The module's address.
 
         Raises:
             InvalidFieldError: An address is wrong.

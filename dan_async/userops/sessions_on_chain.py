@@ -529,6 +529,9 @@ class SessionOnChain:
             lane: The nonce lane; see ``SmartAccountClient.send_user_operation``.
             timeout: Seconds for sending, and again for the receipt, instead of the account's.
 
+        Returns:
+            The receipt.
+
         Raises:
             PermissionDeniedError: No policy allows it, or the session is not in the account's tree on chain. *rule* names
                 the policy and its part, or ``merkleRoot``; nothing was signed.
@@ -552,6 +555,9 @@ class SessionOnChain:
             calls: The calls, each within one of the policies.
             lane: The nonce lane.
             timeout: As for ``send_transaction``.
+
+        Returns:
+            The receipt.
 
         Raises:
             ConfigurationError: The router is not a module of the account.
@@ -616,6 +622,9 @@ class SessionOnChain:
     async def check(self, calls: Call | Iterable[Call]) -> None:
         """
         Check calls as the contracts will, without sending anything.
+
+        Args:
+            calls: One call or several.
 
         Raises:
             PermissionDeniedError: They would be refused; *rule* says by what.

@@ -136,7 +136,17 @@ class UserOperationSigner(Protocol):
     async def sign_user_operation(
         self, operation: UserOperationV06 | UserOperationV07, *, entry_point: Address, chain_id: int
     ) -> bytes:
-        """Return 65 bytes r, s, v over the personal message of the operation's hash."""
+        """
+        Return 65 bytes r, s, v over the personal message of the operation's hash.
+
+        Args:
+            operation: The operation.
+            entry_point: The entry point's address.
+            chain_id: The chain.
+
+        Raises:
+            DanError: The signer does not sign it.
+        """
         ...
 
 

@@ -128,6 +128,9 @@ class SmartAccountClient:
         Return a client of the same account whose operations another signer signs, in nonce lanes of that signer.
 
         It uses the connections of this one, and ends with it.
+
+        Args:
+            signer: Who signs the operations.
         """
         return SmartAccountClient(
             kind=self._kind,
@@ -291,6 +294,9 @@ class SmartAccountClient:
             allow_revert: Whether to return the receipt of a reverted operation instead of raising.
             timeout: Seconds to wait, instead of the client's ``Timeouts.total_s``.
 
+        Returns:
+            The receipt.
+
         Raises:
             UserOperationRevertedError: Its calls were reverted.
             UserOperationTimeoutError: It is not on the chain yet.
@@ -315,6 +321,9 @@ class SmartAccountClient:
             nonce: The nonce, key included; ``get_nonce`` returns the next one of a lane.
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
 
+        Returns:
+            The operation, without a signature.
+
         Raises:
             DanError: As for ``send_user_operation``.
         """
@@ -334,6 +343,13 @@ class SmartAccountClient:
         """
         Send an operation that is signed already.
 
+        Args:
+            operation: The operation, signed.
+            timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+
+        Returns:
+            Its hash.
+
         Raises:
             DuplicateUserOperationError: It was sent before.
             BundlerError: The bundler refused it.
@@ -346,6 +362,9 @@ class SmartAccountClient:
     async def get_nonce(self, lane: str = "") -> int:
         """
         Return the next nonce of a lane, key included.
+
+        Args:
+            lane: The lane's name; empty for the usual one.
 
         Raises:
             ConfigurationError: No rpc_url was given.
@@ -397,6 +416,9 @@ class SmartAccountClient:
             signature: The function, as ``isModuleEnabled(address)``.
             arguments: Its arguments.
             returns: The types that it returns, as ``(bool)``.
+
+        Returns:
+            The values, decoded.
 
         Raises:
             ConfigurationError: No rpc_url was given.

@@ -74,6 +74,9 @@ class LocalWallet:
 
         Args:
             message: The message's bytes.
+
+        Returns:
+            ``0x`` and 130 hex digits: r, s, v.
         """
         return to_hex(sign_digest(self._key, personal_message_digest(message)))
 

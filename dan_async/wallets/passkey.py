@@ -1,5 +1,5 @@
 """
-Authorisation by passkey (method ``passkey`` of a gateway's revision 1, docs/gateway.md), and the registration of one.
+Authorisation by passkey (method ``passkey`` of a gateway's revision 1, docs/reference/gateway.md), and its registration.
 
 An async callback of the caller's is given the options, JSON as WebAuthn's ``parseRequestOptionsFromJSON`` takes it, and
 returns the credential that the browser made: a web server passes the one to its page and the other back.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import signal
 import socket
 import sys
@@ -86,7 +88,9 @@ def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "first_key.py",
         "sign.py",
-        "user_operation.py",
+        "agent_tools.py",
+        "million_keys.py",
+        "trading_bot.py",
         "in_a_web_server.py",
         "callback_wallet.py",
     }
@@ -111,15 +115,38 @@ async def test_sign() -> None:
     assert [line[0] for line in lines].count("signed") == 2
 
 
-async def test_user_operation() -> None:
-    """What is allowed is signed by the session key, what is not is refused with the rule."""
-    process = await start("user_operation.py")
+async def test_agent_tools() -> None:
+    """What is allowed is signed by the session key; what is not is refused with the rule, as a result for the model."""
+    process = await start("agent_tools.py")
     stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
     assert (process.returncode, stderr) == (0, b"")
-    key, signed, refused, reason = stdout.decode().splitlines()
-    assert signed == f"paying 1000: signed by {key.split()[-1]}"
-    assert refused.startswith("paying 1001: ")
-    assert "permissions[0].args.value" in reason
+    status, paid, too_much, stranger = (json.loads(line)["result"] for line in stdout.splitlines())
+    assert paid["signedBy"] == status["address"]
+    for refused, rule in ((too_much, "permissions[0].args.value"), (stranger, "permissions[0].args.to")):
+        assert (refused["error"], refused["retry"]) == ("not permitted", False)
+        assert rule in refused["reasons"][0]
+
+
+async def test_trading_bot() -> None:
+    """Each order is signed, and the latencies are printed."""
+    process = await start("trading_bot.py", "5")
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
+    assert (process.returncode, stderr) == (0, b"")
+    *orders, last = stdout.decode().splitlines()
+    assert len(orders) == 5
+    assert re.fullmatch(r"5 signatures: p50 \d+\.\d ms, p99 \d+\.\d ms", last)
+
+
+@pytest.mark.long
+async def test_million_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second run keeps what the first has made."""
+    monkeypatch.chdir(tmp_path)
+    for count, expected in (("3", "3 made"), ("5", "3 kept, 2 made")):
+        process = await start("million_keys.py", count)
+        stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
+        assert (process.returncode, stderr) == (0, b"")
+        assert stdout.decode().splitlines()[-1] == expected
+    assert (tmp_path / "keys.key").stat().st_mode & 0o777 == 0o600
 
 
 async def test_in_a_web_server() -> None:

@@ -2,7 +2,7 @@
 The faults: the options of each, its spelling on the command line, and the moments at which it changes something.
 
 This module is the registry: a class here with a ``name`` is a fault that can be set, spelt and sent to another process. A
-node with several faults uses them in the order in which they stand here. docs/testing-with-the-devnet.md says what a
+node with several faults uses them in the order in which they stand here. docs/how-to/testing-with-the-devnet.md says what a
 client sees of each.
 """
 
@@ -204,6 +204,12 @@ class Fault:
         """
         Read it back.
 
+        Args:
+            members: What ``to_dict`` returned.
+
+        Returns:
+            The fault.
+
         Raises:
             InvalidFieldError: There is no such fault.
         """
@@ -222,45 +228,137 @@ class Fault:
         return self
 
     def on_connect(self) -> HttpRefusal | None:
-        """Turn a client away that upgrades to a WebSocket or POSTs."""
+        """
+        Turn a client away that upgrades to a WebSocket or POSTs.
+
+        Returns:
+            The answer to send instead; None to let the client in.
+        """
 
     def on_arrival(self, draw: Callable[[], float], /) -> float | None:
-        """Delay a request by some seconds; *draw* returns numbers from 0 to 1 for jitter."""
+        """
+        Delay a request by some seconds; *draw* returns numbers from 0 to 1 for jitter.
+
+        Args:
+            draw: Returns a random number from 0 to 1, for jitter.
+
+        Returns:
+            Seconds to wait; None for no delay.
+        """
 
     def on_request(self) -> RequestDropped | None:
-        """End a request before its work."""
+        """
+        End a request before its work.
+
+        Returns:
+            How the request ends; None to do the work.
+        """
 
     def on_nonce(self) -> bool | None:
-        """Take a nonce that is being used for an expired one."""
+        """
+        Take a nonce that is being used for an expired one.
+
+        Returns:
+            True to refuse the nonce; None to look at its real age.
+        """
 
     def on_result(self) -> NodeCrashed | RequestDropped | None:
-        """End a request, or the node, after the work."""
+        """
+        End a request, or the node, after the work.
+
+        Returns:
+            How the request ends after the work; None to answer.
+        """
 
     def on_reply(self) -> ReplyFault | None:
-        """Write the reply in the node's place."""
+        """
+        Write the reply in the node's place.
+
+        Returns:
+            What writes the reply; None for the node's own.
+        """
 
     def on_acknowledgement(
         self, ack: Acknowledgement, sign: Sign, owner_id: str, /
     ) -> Acknowledgement | None:
-        """Send another acknowledgement; *sign* signs as the operator, and the owner's id goes into the key's."""
+        """
+        Send another acknowledgement; *sign* signs as the operator, and the owner's id goes into the key's.
+
+        Args:
+            ack: The node's true acknowledgement.
+            sign: Signs 32 bytes as the operator.
+            owner_id: The owner's id, which is part of the key's.
+
+        Returns:
+            What to send instead; None to leave it as it is.
+        """
 
     def on_receipt(self, receipt: ChangeReceipt, sign: Sign, /) -> ChangeReceipt | None:
-        """Send another receipt for a change of an ephemeral key."""
+        """
+        Send another receipt for a change of an ephemeral key.
+
+        Args:
+            receipt: The node's true receipt.
+            sign: Signs 32 bytes as the operator.
+
+        Returns:
+            What to send instead; None to leave it as it is.
+        """
 
     def on_keygen(self) -> KeygenFault | None:
-        """Send other messages than it should in a key generation that begins."""
+        """
+        Send other messages than it should in a key generation that begins.
+
+        Returns:
+            What changes the messages of this key generation; None to follow the protocol.
+        """
 
     def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
-        """End the node before it sends its messages of a round of key generation."""
+        """
+        End the node before it sends its messages of a round of key generation.
+
+        Args:
+            round_: 1 commit, 2 open, 3 echo.
+
+        Returns:
+            The node's end; None to go on.
+        """
 
     def before_signing_round(self, round_: int, bodies: Bodies, /) -> NodeCrashed | FalseAccusation | None:
-        """End the node, or its part in it, before it sends its messages of a round of a presignature."""
+        """
+        End the node, or its part in it, before it sends its messages of a round of a presignature.
+
+        Args:
+            round_: 1 commit, 2 multiply.
+            bodies: The messages of the round, by recipient.
+
+        Returns:
+            How the node, or its part in it, ends; None to go on.
+        """
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
-        """Send other messages in a round of a presignature."""
+        """
+        Send other messages in a round of a presignature.
+
+        Args:
+            round_: 1 commit, 2 multiply.
+            bodies: The messages of the round, by recipient.
+
+        Returns:
+            The messages to send instead; None to leave it as it is.
+        """
 
     def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares | None:
-        """Send other shares of signatures; *sign* signs as the operator."""
+        """
+        Send other shares of signatures; *sign* signs as the operator.
+
+        Args:
+            shares: The node's true shares.
+            sign: Signs 32 bytes as the operator.
+
+        Returns:
+            What to send instead; None to leave it as it is.
+        """
 
 
 @frozen(kw_only=True)

@@ -246,7 +246,7 @@ async def _keygen(network: NodeNetwork, dialogue: _Dialogue, setup: KeygenSetup,
         deadline=deadline,
         is_oneshot=dialogue.is_oneshot,
     )
-    # Compressed on purpose: of an uncompressed key the TypeScript clients work out a wrong address (docs/gateway.md).
+    # Compressed on purpose: TypeScript clients derive a wrong address from an uncompressed key (docs/reference/gateway.md).
     result = KeygenResult(key_id=report.key_id, public_key=report.public_key, sign_alg="secp256k1")
     return dialogue.exchange.protocol.encode_keygen_results([result])
 

@@ -42,6 +42,7 @@ from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
     CERTIFY_KEYGEN,
     CHANGES,
+    KEYGEN_BATCH,
     METHODS,
     PRESIGN,
     PROTOCOL,
@@ -51,6 +52,8 @@ from dan_async.protocols.node import (
     ChallengeParams,
     IdentifyParams,
     Identity,
+    KeygenBatchParams,
+    KeygenBatchResult,
     KeygenParams,
     identity_digest,
 )
@@ -90,6 +93,7 @@ class NodeMethods:
             "dan_identify": self._identify,
             "dan_challenge": self._challenge,
             "dan_keygen": self._generate,
+            KEYGEN_BATCH: self._generate_batch,
             "dan_health": self._health,
             METHODS[REGISTER_PASSKEY]: self._register,
             PRESIGN: self._signing.presign,
@@ -141,6 +145,18 @@ class NodeMethods:
         owner_id = request.user_authentication.id
         sent = self._context.faults.forge(acknowledgement, self._context.identity.sign, owner_id=owner_id)
         return to_json(sent)
+
+    async def _generate_batch(self, params: dict[str, Json]) -> Json:
+        batch = decode(KeygenBatchParams, params).keygens
+        for request in batch:
+            await self._passkeys.prepare(request)
+        made = await self._keygen.keygen_batch(batch)
+        faults, sign = self._context.faults, self._context.identity.sign
+        sent = [
+            faults.forge(acknowledgement, sign, owner_id=request.user_authentication.id)
+            for acknowledgement, request in zip(made, batch, strict=True)
+        ]
+        return to_json(KeygenBatchResult(acknowledgements=tuple(sent)))
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
         receipt = await self._changes.change(operation, await self._read(params))

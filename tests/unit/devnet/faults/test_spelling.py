@@ -114,8 +114,8 @@ def test_every_fault_has_a_name():
 
 
 def documented():
-    """The table of docs/testing-with-the-devnet.md: each fault in Python and as text, and whether it takes methods."""
-    text = (Path(__file__).parents[4] / "docs" / "testing-with-the-devnet.md").read_text()
+    """The table of docs/how-to/testing-with-the-devnet.md: each fault in Python and as text, and whether it takes methods."""
+    text = (Path(__file__).parents[4] / "docs" / "how-to" / "testing-with-the-devnet.md").read_text()
     rows = re.findall(r"^\| `([A-Z]\w+\(.*?\))` \| `([^`]+)`( \*)? \|", text, re.MULTILINE)
     return [(python, spelt, bool(star)) for python, spelt, star in rows]
 
