@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, TypedDict, runtime_checkable
 
 from attrs import converters, field, fields, frozen
 
@@ -37,7 +37,14 @@ from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.types import Address, Clock, KeyAlgorithm, TypedData
 from dan_async.wallets.base import EoaAuth, Wallet
 
-__all__ = ["DanSessionKeyRequestParams", "HardcodedValues", "OnReport", "SessionKeyRequest", "SmartAccount"]
+__all__ = [
+    "DanSessionKeyRequestParams",
+    "HardcodedValues",
+    "OnReport",
+    "SessionKeyParameters",
+    "SessionKeyRequest",
+    "SmartAccount",
+]
 
 #: Takes the report of a key generation.
 OnReport: TypeAlias = Callable[[KeygenReport], None]
@@ -235,6 +242,26 @@ class SessionKeyRequest:
                 "is not a smart account client",
                 hint="It needs signer, bundler_url, chain_id and an async get_address()",
             )
+
+
+class SessionKeyParameters(TypedDict, total=False):
+    """The parameters of ``DanClient.generate_session_key`` that say what key is made, and not by whom or how."""
+
+    smart_account_client: SmartAccount | None
+    hardcoded_values: Mapping[str, Any] | HardcodedValues | None
+    duration: int | timedelta
+    chain_id: int | None
+    threshold: int | None
+    parties_number: int | None
+    min_parties: int | None
+    min_holders: int | None
+    permissions: str | Mapping[str, Any] | Sequence[Any] | None
+    key_label: str | None
+    eph_alg: KeyAlgorithm | None
+    ephemeral_key: EphemeralKey | str | None
+    eph_id: str | None
+    timeout: float | None
+    reference: str | None
 
 
 _PARAMETERS = frozenset(attribute.name for attribute in fields(SessionKeyRequest) if attribute.init)

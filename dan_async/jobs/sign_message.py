@@ -172,7 +172,8 @@ def _refuse_other_place(
         found = load(request.message)
         chain = found["chainId"]
         check_entry_point(found["entryPointAddress"], found["entryPointVersion"], named=entry_point)
-    check_chain(chain, info, chain_id)
+    if chain is not None or chain_id is not None:
+        check_chain(chain, info, chain_id)
 
 
 def check_chain(found: object, session: DanModuleInfo, named: int | None) -> None:

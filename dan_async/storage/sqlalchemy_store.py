@@ -356,8 +356,7 @@ class SQLAlchemyStore(SessionStore):
             for place, row in enumerate(rows):
                 if place % _SEALED_AT_A_TURN == 0:
                     await asyncio.sleep(0)
-                sealed = await self._sealer.seal(await self._sealer.open(_sealed(row)))
-                changes.append(_change_of(asdict(sealed), row.version))
+                changes.append(_change_of(asdict(await self._sealer.renew(_sealed(row))), row.version))
             # One that was changed meanwhile is under the current key already.
             count += await self._writer.run(partial(_write_changes, changes))
             last = rows[-1].record_id

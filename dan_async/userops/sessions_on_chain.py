@@ -429,6 +429,9 @@ class _SessionForm:
     def deployment(self, owner: Address, salt: int) -> FactoryCall:
         return self.account.deployment(owner, salt)
 
+    def nonce_key(self, lane: int) -> int:
+        return self.account.nonce_key(lane)
+
     def wrap_signature(self, signature: bytes) -> bytes:
         if len(self.proven) == 1:
             return session_signature(signature, *self.proven[0], self.contracts)

@@ -21,7 +21,7 @@ from attrs import field, frozen
 from dan_async._values import check_int, check_seconds, in_seconds, required
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.devnet.gateway.exchange import serve_exchange
-from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, refusing_origins
+from dan_async.devnet.listening import CLOSE_S, Arrivals, Door
 from dan_async.errors import (
     ConfigurationError,
     DanError,
@@ -89,9 +89,9 @@ class GatewayServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to listen on a bound socket, which ``stop`` closes."""
-        app = web.Application(middlewares=[refusing_origins(self._allow_origins)])
+        app = web.Application()
         app.router.add_get("/{version:v[12]}/{operation}", self._serve)
-        arrivals = Arrivals(self._limits.max_connections, self._limits.first_frame_s)
+        arrivals = Arrivals(self._limits.max_connections, self._limits.first_frame_s, self._allow_origins)
         self._runner = arrivals.runner(app)
         await self._runner.setup()
         self._door = Door(self._runner, listener, arrivals)

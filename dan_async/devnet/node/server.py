@@ -17,7 +17,7 @@ from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
 from dan_async.devnet.faults.lies import SpoiltResponse
-from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, place_of, refusing_origins
+from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, place_of
 from dan_async.devnet.node.changes import KeyChangeService, PasskeyService
 from dan_async.devnet.node.checks import read_request
 from dan_async.devnet.node.keygen import KeygenService
@@ -244,14 +244,11 @@ class NodeServer:
         """Load what is stored and begin to listen at a bound socket, which ``stop`` closes."""
         for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load, self._keygen.load):
             await self._context.workers.use_disk(load)
-        app = web.Application(
-            client_max_size=self._limits.max_request_bytes,
-            middlewares=[refusing_origins(self._allow_origins)],
-        )
+        app = web.Application(client_max_size=self._limits.max_request_bytes)
         app.router.add_get(RPC_PATH, self._serve_websocket)
         app.router.add_post(RPC_PATH, self._serve_post)
         app.router.add_get(PEER_PATH, self._serve_peer)
-        arrivals = Arrivals(self._limits.max_connections, _REQUEST_S)
+        arrivals = Arrivals(self._limits.max_connections, _REQUEST_S, self._allow_origins)
         self._runner = arrivals.runner(app)
         await self._runner.setup()
         self._links.start()
@@ -381,8 +378,8 @@ class NodeServer:
 
     async def _serve_post(self, request: web.Request) -> web.StreamResponse:
         task = _current_task()
-        most = self._limits.max_request_bytes
-        self._posts[task] = min(most, most if request.content_length is None else request.content_length)
+        most, length = self._limits.max_request_bytes, request.content_length
+        self._posts[task] = most if length is None else min(most, length)
         try:
             return self._turned_away() or await self._answer_post(request)
         finally:
