@@ -203,7 +203,7 @@ async def readers_names(net: Devnet, stack: AsyncExitStack, folder: Path) -> dic
 async def run(sample: str, names: dict[str, Any], net: Devnet) -> None:
     """Run a sample; tests that it defines run as well."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    made = eval(compile(sample, "sample", "exec", flags), names)
+    made = eval(compile(sample, "sample", "exec", flags, dont_inherit=True), names)
     if inspect.isawaitable(made):
         await made
     async with AsyncExitStack() as stack:

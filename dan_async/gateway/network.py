@@ -37,7 +37,6 @@ from dan_async.network import (
     NodeHealth,
     SigningOrder,
 )
-from dan_async.network_file import NetworkFile
 from dan_async.protocols.exchange import (
     EphemeralKeyExchange,
     ephemeral_key_exchange,
@@ -178,6 +177,8 @@ class GatewayNetwork:
         Raises:
             ConfigurationError: The file cannot be read, or is that of nodes; see ``NetworkFile.read``.
         """
+        from dan_async.network_file import NetworkFile
+
         found = NetworkFile.read(path)
         if found.gateway is None:
             raise ConfigurationError(f"{path} is the file of nodes", hint="Use NodeNetwork.from_file()")

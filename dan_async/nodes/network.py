@@ -42,7 +42,6 @@ from dan_async.network import (
     SigningOrder,
     SigningStock,
 )
-from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
 from dan_async.nodes.health import NetworkClock, RestPolicy
 from dan_async.nodes.keygen import NodeKeygen, OpenedRound, settle_keygen
@@ -192,6 +191,8 @@ class NodeNetwork:
         Raises:
             ConfigurationError: The file cannot be read, or is that of a gateway; see ``NetworkFile.read``.
         """
+        from dan_async.network_file import NetworkFile
+
         found = NetworkFile.read(path)
         if not found.nodes:
             raise ConfigurationError(

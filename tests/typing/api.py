@@ -278,7 +278,7 @@ async def time_spans(dan: DanClient, session: DanSessionKeyPayload, wallet: Wall
 
 async def batches(dan: DanClient, session: DanSessionKeyPayload) -> list[DanSessionKeyPayload]:
     """Results are narrowed by looking at what there is."""
-    made = []
+    made: list[DanSessionKeyPayload] = []
     async for item in dan.generate_session_keys([]):
         if item.error is None:
             made.append(item.session)
@@ -312,7 +312,7 @@ async def stored(wallet: Wallet, network: NodeNetwork) -> list[DanSessionKeyPayl
             assert_type(record, StoredSession)
             assert_type(record.session, DanSessionKeyPayload | None)
         assert_type(await store.get(RequestId("0x" + "00" * 32)), StoredSession | None)
-        made = []
+        made: list[DanSessionKeyPayload] = []
         request = SessionKeyRequest(wallet=wallet, chain_id=1, reference="b")
         async with dan.generate_session_keys(
             [{"reference": "a"}, request], wallet=wallet, concurrency=8, resume=True
