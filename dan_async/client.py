@@ -371,7 +371,7 @@ class DanClient:
         pending_id: str,
         signature: str | bytes,
         *,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
         on_report: OnReport | None = None,
     ) -> DanSessionKeyPayload:
         """

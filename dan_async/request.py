@@ -34,7 +34,7 @@ from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network, 
 from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
-from dan_async.types import Address, Clock, KeyAlgorithm, TypedData
+from dan_async.types import Address, Clock, KeyAlgorithm, TimeSpan, TypedData
 from dan_async.wallets.base import EoaAuth, Wallet
 
 __all__ = [
@@ -260,7 +260,7 @@ class SessionKeyParameters(TypedDict, total=False):
     eph_alg: KeyAlgorithm | None
     ephemeral_key: EphemeralKey | str | None
     eph_id: str | None
-    timeout: float | None
+    timeout: TimeSpan | None
     reference: str | None
 
 

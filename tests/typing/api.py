@@ -32,6 +32,7 @@ from dan_async import (
 from dan_async.devnet import Delay, Devnet
 from dan_async.errors import NodeOutcome, NodeRefusedError, QuorumError, RateLimitedError
 from dan_async.events import AttemptFailed, Event, Verdict
+from dan_async.jobs import PendingSessionKey
 from dan_async.network import KeygenReport, Network, NetworkHealth, NodeState
 from dan_async.nodes import RestPolicy, SigningOptions
 from dan_async.otel import OpenTelemetryObserver
@@ -409,3 +410,18 @@ async def signing(dan: DanClient, session: DanSessionKeyPayload, typed_data: Typ
     assert_type(await dan.sign_message(bytes(32), session, request_type="rawBytes"), str)
     assert_type(await sign_message("hello", session, client=dan), str)
     NodeNetwork([], signing=SigningOptions(stock=0))
+
+
+async def two_steps(dan: DanClient, owner: str, signature: str) -> None:
+    """An owner whose wallet is in a browser; and a session for as long as a context."""
+    pending = await dan.begin_session_key(owner=owner, chain_id=80002, duration=600, reference="ada")
+    assert_type(pending, PendingSessionKey)
+    assert_type(pending.to_json(), str)
+    session = await dan.complete_session_key(pending.id, signature, timeout=10)
+    assert_type(session, DanSessionKeyPayload)
+    assert_type(await dan.cancel_session_key(pending.id), bool)
+    await dan.begin_session_key(owner=owner, wallet=None)  # type: ignore[call-arg]  # there is none here
+    async with dan.session(wallet=LocalWallet("01" * 32), chain_id=80002) as live:
+        assert_type(await live.sign_message("hello"), str)
+        async for result in live.sign_many(["one", "two"]):
+            assert_type(result.signature, str | None)
