@@ -32,7 +32,7 @@ SHOWN = {
 }
 EXAMPLES = "tutorials/examples.md"
 #: A line that is nothing but a link to an example: the site shows the program there.
-_PROGRAM = re.compile(r"^\[(examples/[\w/]+\.py)\]\([./]*\1\)$", re.MULTILINE)
+_PROGRAM = re.compile(r"^\[(examples/[\w/]+\.(py|html))\]\([./]*\1\)$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]*)(#[^)\s]*)?(?=\))")
 _PAGE_NAME = re.compile(r"docs/((?:tutorials|how-to|reference|explanation)/[\w-]+)\.md")
 
@@ -66,7 +66,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
     def show(program: re.Match[str]) -> str:
         code = (ROOT / program[1]).read_text(encoding="utf-8").rstrip()
-        return f'```python title="{program[1]}"\n{code}\n```'
+        return f'```{program[2]} title="{program[1]}"\n{code}\n```'
 
     def turn(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link[1]))
