@@ -74,7 +74,12 @@ class AccountKind(Protocol):
         ...
 
     def nonce_key(self, lane: int) -> int:
-        """Return the entry point's key of a nonce lane; the lane's own number, of 192 bits, unless keys mean more."""
+        """
+        Return the entry point's key of a nonce lane; the lane's own number, of 192 bits, unless keys mean more.
+
+        Args:
+            lane: The lane's number, of 192 bits.
+        """
         ...
 
     def wrap_signature(self, signature: bytes) -> bytes:

@@ -478,6 +478,9 @@ class SmartAccountClient:
             chain_id: 0 for an authorisation that holds on every chain; the account's own chain if None.
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
 
+        Returns:
+            The authorisation, signed.
+
         Raises:
             ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no authorisations.
             InvalidFieldError: The chain is another one; nothing was signed.

@@ -90,6 +90,9 @@ class LocalWallet:
             address: The contract, which may do anything with the account: know it.
             nonce: The account's nonce for which it holds.
 
+        Returns:
+            65 bytes as hex: r, s, v.
+
         Raises:
             InvalidFieldError: An argument is wrong.
         """
