@@ -62,6 +62,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     here = page.file.src_uri
     if here == "index.md":  # it has no neighbours to list beside it
         page.meta["hide"] = ["navigation"]
+    if here.startswith("how-to/from-"):  # two programs side by side need the room
+        page.meta["hide"] = ["toc"]
     origin = next((name for name, shown in SHOWN.items() if shown == here), f"docs/{here}")
 
     def show(program: re.Match[str]) -> str:
