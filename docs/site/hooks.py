@@ -95,7 +95,7 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
     up = "../" * page.file.src_uri.count("/")
     if page.file.src_uri.startswith("reference/api/"):
         html = _PAGE_NAME.sub(rf'<a href="{up}\1.html">\1</a>', html)
-    html = html.replace("Example::</p>", "Example:</p>")
+    html = html.replace("::</p>", ":</p>")  # before a block of code, in docstrings
     if 'class="mermaid"' in html:
         html += f'<script src="{up}assets/mermaid.js"></script>'
     return html
