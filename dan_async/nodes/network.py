@@ -40,6 +40,7 @@ from dan_async.network import (
     OpenedKeygen,
     SigningOptions,
     SigningOrder,
+    SigningStock,
 )
 from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
@@ -205,6 +206,12 @@ class NodeNetwork:
     def observe(self, on_event: OnEvent) -> None:
         """Have one more function called with each event; see ``dan_async.events.Observable``."""
         self.pool.events.add(on_event)
+
+    @property
+    def signing_stock(self) -> SigningStock:
+        """How many presignatures were made ahead so far, and what became of them."""
+        stock = self.pool.signer.stock
+        return SigningStock(kept=len(stock), made=stock.made, used=stock.used_up, wasted=stock.wasted)
 
     def check_keygen(self, request: KeygenRequest) -> None:
         """
