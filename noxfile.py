@@ -30,7 +30,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
 FEATURES = ("cli", "dask", "eth-account", "mcp", "otel", "passkeys", "pytest", "storage", "uvloop", "web3")
 #: The long tests as well, on every core.
-WHOLE = ("-n", "auto", "-m", "")
+WHOLE = ("-n", "auto", "-m", "not recipes")
 SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
 
 
@@ -59,10 +59,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Strict mypy over the package, over the public API as a caller writes it, and over the examples."""
+    """Strict mypy over the package, the public API as a caller writes it, the examples, and the documentation's samples."""
     session.install("-e", ".[test,recipes]", *tools("mypy"))
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing", "examples")
+    samples = Path(session.create_tmp()).resolve() / "samples"
+    shutil.rmtree(samples, ignore_errors=True)
+    session.run("python", "-m", "tests.test_samples", str(samples))
+    # The samples are modules by themselves, and use names of the reader's; Dask's Client has no types.
+    options = ("--strict", "--untyped-calls-exclude=distributed")
+    session.run("mypy", *options, str(samples), env={"MYPYPATH": str(ROOT)})
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])

@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dan_async._values import check_instance, check_int, check_list
+from dan_async._values import check_instance, check_int, check_list, in_seconds
 from dan_async.batch import ItemStatus, WorkStream
 from dan_async.config import NodeEndpoint, Threshold, Timeouts
 from dan_async.errors import (
@@ -74,7 +74,7 @@ class WorkerSetup:
     key_file: str | None = None
     key_variable: str | None = None
     concurrency: int = 16
-    total_s: float = 30.0
+    total_s: float = field(default=30.0, converter=in_seconds)
 
     def __attrs_post_init__(self) -> None:
         check_instance("threshold", self.threshold, Threshold)

@@ -10,7 +10,7 @@ The tree::
     │   └── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── ClientClosedError (RuntimeError)      the client, network or connection was closed by its owner
     ├── DeadlineExceededError (TimeoutError)  the one deadline over the whole job ran out
-    │   └── OverloadedError                   ... before the call's turn came: more is to be signed than can be
+    │   └── OverloadedError                   ... before the call's turn came: more is asked for than can be done
     ├── WalletError                           the owner's wallet did not authorise
     │   ├── WalletRefusedError                it said no
     │   ├── WalletTimeoutError (TimeoutError) it did not answer in time
@@ -48,6 +48,7 @@ The tree::
     │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
     │   └── RecordConflictError               the record exists already, or was changed by somebody else
     ├── BatchInterruptedError                 what a batch ran on failed before it had ended
+    ├── PendingNotFoundError (LookupError)    no session key waits here for that signature
     ├── SessionPendingError                   the result of an earlier attempt is not known
     ├── SessionFailedError                    an earlier attempt failed, and was not to be repeated
     ├── SessionExpiredError                   the session's expiry has passed
@@ -111,6 +112,7 @@ __all__ = [
     "NotPermittedError",
     "OverloadedError",
     "PaymasterError",
+    "PendingNotFoundError",
     "PermissionDeniedError",
     "ProtocolError",
     "QuorumDeadlineError",
@@ -266,11 +268,11 @@ class DeadlineExceededError(DanError, TimeoutError):
 
 class OverloadedError(DeadlineExceededError):
     """
-    More is to be signed than the nodes sign in the time of this call, or than the queue takes. Nothing was signed.
+    More is asked for than is done in the time of this call, or than there is a place for. Nothing was signed or begun.
 
     Args:
         message: What happened.
-        waiting: How many other calls were waiting for their turn.
+        waiting: How many others were waiting: calls for their turn, or session keys for their owners.
         **context: As for ``DanError``.
     """
 
@@ -753,6 +755,10 @@ class BatchInterruptedError(DanError):
     def __init__(self, message: str, *, pending: tuple[str, ...] = (), **context: Any) -> None:
         super().__init__(message, **context)
         self.pending = pending
+
+
+class PendingNotFoundError(DanError, LookupError):
+    """No session key waits here for that signature: completed or cancelled, too late, or begun elsewhere. Begin again."""
 
 
 class SessionPendingError(DanError):

@@ -211,7 +211,7 @@ class SessionTools:
         self._opening = asyncio.Lock()
         self._closing = AsyncExitStack()
         self._slots = asyncio.Semaphore(check_int("concurrency", concurrency, least=1, most=1000))
-        self._free = concurrency * (1 + _WAITING_FOR_EACH)
+        self._most = self._free = concurrency * (1 + _WAITING_FOR_EACH)
         self._tools = self._offered()
 
     async def __aenter__(self) -> Self:
@@ -309,7 +309,7 @@ class SessionTools:
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         if not self._free:
-            raise OverloadedError("too many calls are waiting", waiting=0, hint="Nothing was done")
+            raise OverloadedError("too many calls are waiting", waiting=self._most, hint="Nothing was done")
         self._free -= 1
         try:
             async with self._slots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from attrs import Factory, field, frozen
@@ -11,6 +12,7 @@ from dan_async._values import (
     check_int,
     check_seconds,
     check_text,
+    in_seconds,
     optional,
     required,
     to_hex,
@@ -23,13 +25,24 @@ from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, Signature
 from dan_async.protocols.node import Acknowledgement
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
-from dan_async.types import Address, Clock, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
+from dan_async.types import (
+    Address,
+    Clock,
+    Hex,
+    KeyAlgorithm,
+    MpcKeyId,
+    OperatorAddress,
+    RequestId,
+    TimeSpan,
+    TypedData,
+)
 
 __all__ = [
     "AuthModule",
     "ClockSkew",
     "EphemeralKeyChange",
     "EphemeralKeyReport",
+    "FinishKeygen",
     "KeygenQuestion",
     "KeygenReport",
     "KeygenRequest",
@@ -41,6 +54,8 @@ __all__ = [
     "NetworkSource",
     "NodeHealth",
     "NodeState",
+    "OpenedKeygen",
+    "OpensKeygen",
     "SettlesKeygen",
     "SigningOptions",
     "SigningOrder",
@@ -266,7 +281,7 @@ class SigningOptions:
     """
 
     stock: int = field(default=2, validator=required(check_int, least=0, most=MAX_STOCK))
-    stock_s: float = field(default=45.0, validator=required(check_seconds, most=300.0))
+    stock_s: float = field(default=45.0, converter=in_seconds, validator=required(check_seconds, most=300.0))
     at_once: int = field(default=64, validator=required(check_int, least=1, most=4096))
     max_waiting: int = field(default=10_000, validator=required(check_int, least=0, most=1_000_000))
 
@@ -529,12 +544,12 @@ class Network(Protocol):
         """
         ...
 
-    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+    async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """
         Ask every node how it is; never raises for a node that is down.
 
         Args:
-            timeout_s: Seconds to wait for a node; the network's ``attempt_s`` if not given.
+            timeout_s: Seconds to wait for a node, or a ``timedelta``; the network's ``attempt_s`` if not given.
 
         Returns:
             One entry for each node.
@@ -598,6 +613,75 @@ class SettlesKeygen(Protocol):
             Whether there is a key, is none, or too few nodes have answered.
 
         Raises:
+            ClientClosedError: The network was closed.
+        """
+        ...
+
+
+class FinishKeygen(Protocol):
+    """Has the owner sign an opened key generation, and the network carry it out; see ``Network.keygen``."""
+
+    def __call__(self, auth: AuthModule, *, deadline: Deadline) -> Awaitable[KeygenReport]:
+        """Begin it."""
+        ...
+
+
+@frozen(kw_only=True)
+class OpenedKeygen:
+    """
+    A key generation that waits for its owner's signature. Nothing has been made.
+
+    Args:
+        challenge: The final challenge: 64 hex digits.
+        typed_data: The EIP-712 form of the request, which the owner signs.
+        expires_at: When the network stops waiting, in Unix seconds by this machine's clock.
+        text: All that ``reopen_keygen`` needs beside the request. Nothing in it is secret.
+        finish: Goes on with it. With the same signature it may be repeated: there is one key at most.
+    """
+
+    challenge: str
+    typed_data: TypedData
+    expires_at: int
+    text: str
+    finish: FinishKeygen
+
+
+@runtime_checkable
+class OpensKeygen(Protocol):
+    """A network whose key generations can wait for the owner without a connection, and go on in another process."""
+
+    async def open_keygen(self, request: KeygenRequest, *, deadline: Deadline) -> OpenedKeygen:
+        """
+        Go as far as the challenge.
+
+        Args:
+            request: The key that is asked for.
+            deadline: The job's deadline.
+
+        Returns:
+            What the owner is to sign, and the way to go on.
+
+        Raises:
+            ConfigurationError: The network cannot carry the request; nothing was sent.
+            QuorumError: Too few nodes are ready.
+            DeadlineExceededError: The time ran out.
+            DanError: Any other failure of the network, named.
+        """
+        ...
+
+    def reopen_keygen(self, request: KeygenRequest, text: str) -> OpenedKeygen:
+        """
+        Take up a key generation that was opened before, without I/O.
+
+        Args:
+            request: The request it was opened for.
+            text: Its ``OpenedKeygen.text``.
+
+        Returns:
+            The same as was returned then.
+
+        Raises:
+            ConfigurationError: The network lacks a node that takes part.
             ClientClosedError: The network was closed.
         """
         ...

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, TypedDict, runtime_checkable
 
-from attrs import field, fields, frozen
+from attrs import converters, field, fields, frozen
 
 from dan_async._values import (
     MAX_LIFETIME_S,
@@ -23,6 +23,7 @@ from dan_async._values import (
     check_seconds,
     check_text,
     duration_s,
+    in_seconds,
     optional,
     required,
     shown_name,
@@ -38,7 +39,14 @@ from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.types import Address, Clock, KeyAlgorithm, TypedData
 from dan_async.wallets.base import EoaAuth, Wallet
 
-__all__ = ["DanSessionKeyRequestParams", "HardcodedValues", "OnReport", "SessionKeyRequest", "SmartAccount"]
+__all__ = [
+    "DanSessionKeyRequestParams",
+    "HardcodedValues",
+    "OnReport",
+    "SessionKeyParameters",
+    "SessionKeyRequest",
+    "SmartAccount",
+]
 
 #: Takes the report of a key generation.
 OnReport: TypeAlias = Callable[[KeygenReport], None]
@@ -94,7 +102,9 @@ class HardcodedValues:
         InvalidFieldError: A value is wrong; it is not repeated.
     """
 
-    eoa_address: Address | None = field(default=None, validator=optional(parse_address))
+    eoa_address: Address | None = field(
+        default=None, converter=converters.optional(Address), validator=optional(parse_address)
+    )
     hex_eph_sk_without_0x: str | None = field(
         default=None, repr=lambda _: "'***'", validator=optional(check_private_key_hex)
     )
@@ -203,7 +213,7 @@ class SessionKeyRequest:
     eph_alg: KeyAlgorithm | None = None
     ephemeral_key: EphemeralKey | str | None = field(default=None, repr=False)
     eph_id: str | None = None
-    timeout: float | None = None
+    timeout: float | None = field(default=None, converter=converters.optional(in_seconds))
     allow_resign: bool = False
     on_report: OnReport | None = field(default=None, repr=False)
     reference: str | None = None
@@ -237,6 +247,26 @@ class SessionKeyRequest:
                 "is not a smart account client",
                 hint="It needs signer, bundler_url, chain_id and an async get_address()",
             )
+
+
+class SessionKeyParameters(TypedDict, total=False):
+    """The parameters of ``DanClient.generate_session_key`` that say what key is made, and not by whom or how."""
+
+    smart_account_client: SmartAccount | None
+    hardcoded_values: Mapping[str, Any] | HardcodedValues | None
+    duration: int | timedelta
+    chain_id: int | None
+    threshold: int | None
+    parties_number: int | None
+    min_parties: int | None
+    min_holders: int | None
+    permissions: str | Mapping[str, Any] | Sequence[Any] | None
+    key_label: str | None
+    eph_alg: KeyAlgorithm | None
+    ephemeral_key: EphemeralKey | str | None
+    eph_id: str | None
+    timeout: float | None
+    reference: str | None
 
 
 _PARAMETERS = frozenset(attribute.name for attribute in fields(SessionKeyRequest) if attribute.init)

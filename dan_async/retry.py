@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import tenacity
 from attrs import define, field, frozen
 
-from dan_async._values import check_int, check_seconds, required
+from dan_async._values import check_int, check_seconds, in_seconds, required
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     FAILURE_KINDS,
@@ -199,9 +199,11 @@ class RetryPolicy:
     """
 
     attempts: int = field(default=3, validator=required(check_int, least=1, most=100))
-    first_wait_s: float = field(default=0.1, validator=required(check_seconds))
-    longest_wait_s: float = field(default=2.0, validator=required(check_seconds))
-    longest_retry_after_s: float = field(default=60.0, validator=required(check_seconds))
+    first_wait_s: float = field(default=0.1, converter=in_seconds, validator=required(check_seconds))
+    longest_wait_s: float = field(default=2.0, converter=in_seconds, validator=required(check_seconds))
+    longest_retry_after_s: float = field(
+        default=60.0, converter=in_seconds, validator=required(check_seconds)
+    )
     table: RetryTable = field(default=DEFAULT_RETRY_TABLE, validator=_table, repr=False)
     before_sleep: BeforeSleep | None = field(default=None, validator=_hook, repr=False)
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, repr=False)

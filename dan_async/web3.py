@@ -117,7 +117,7 @@ class _Signer:
         self._named_chain_id = named_chain
         self._cost_limit = cost_limit
         self._one_by_one = asyncio.Lock()
-        #: The nonce after that of the last transaction that left; a node may not count it yet.
+        #: The nonce after that of the last transaction that was sent; the node may not count it yet.
         self._next_nonce = 0
 
     async def answer(self, w3: Any, make_request: _MakeRequest, method: str, params: Any) -> Any:
@@ -178,15 +178,15 @@ class _Signer:
         filled = await self._fill(w3.eth, transaction)
         signed = await self._account.sign_transaction(filled, chain_id=self._chain_id)
         raw, name = to_hex(bytes(signed.raw_transaction)), to_hex(bytes(signed.hash))
-        before, self._next_nonce = self._next_nonce, filled["nonce"] + 1
         try:
             answer = await make_request("eth_sendRawTransaction", [raw])
         except Exception as error:  # any kind that a provider may raise: the transaction may have left
             problem = f"the node's answer to the transaction {name} was lost ({type(error).__name__})"
             hint = "It may have been sent: look for its receipt before the same is sent again"
             raise _as_web3_error(DanError(problem, hint=hint), transactionHash=name) from error
-        if "error" in answer:
-            self._next_nonce = before  # the node did not take it
+        # Not before: were a nonce passed over that nobody used, all later transactions would wait for it.
+        if "error" not in answer:
+            self._next_nonce = filled["nonce"] + 1
         return answer
 
     async def _fill(self, eth: Any, transaction: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -284,3 +285,25 @@ async def test_the_commands_of_the_first_tutorial_run(tmp_path: Path) -> None:
     session = json.loads((tmp_path / "session.json").read_text())
     signature = printed.decode().splitlines()[-1]
     assert recover_address(personal_message_digest(b"hello"), signature) == session["sessionKeyEOA"]
+
+
+def write_modules(folder: Path) -> None:
+    """Write each sample as a module for type checkers: a whole program as it is, others with the names that they take for granted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for page in PAGES:
+        before = ""
+        for number, sample in enumerate(samples(page)):
+            if "asyncio.run(main())" in sample:
+                module = sample
+            else:
+                body = textwrap.indent(before + sample, "    ")
+                module = f"from tests.typing.readers_names import *\n\n\nasync def sample() -> None:\n{body}"
+                before += "".join(
+                    re.findall(r"^(?:from|import) (?:[^(\n]+|[^(]+\([^)]+\))\n", sample, re.MULTILINE)
+                )
+            name = re.sub(r"\W", "_", f"{page.stem}_{number}")
+            (folder / f"{name}.py").write_text(module)
+
+
+if __name__ == "__main__":
+    write_modules(Path(sys.argv[1]))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from dan_async._values import check_instance, setting
+from dan_async._values import check_instance, check_seconds, setting
 from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, OneLoop
@@ -54,7 +54,7 @@ from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import SocketOpener
-from dan_async.types import Clock, KeyAlgorithm, RequestId
+from dan_async.types import Clock, KeyAlgorithm, RequestId, TimeSpan
 
 _VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
 
@@ -417,7 +417,7 @@ class GatewayNetwork:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+    async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """
         See whether the gateway takes a connection; nothing is sent on it. The nodes behind it cannot be seen.
 
@@ -429,9 +429,10 @@ class GatewayNetwork:
         """
         self._loop.check()
         connector = self._gateway.connector
+        limit = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         started = time.monotonic()
         try:
-            socket = await connector.open(Operation.KEYGEN, timeout_s=timeout_s)
+            socket = await connector.open(Operation.KEYGEN, timeout_s=limit)
             latency = time.monotonic() - started
             try:
                 await socket.finish()

@@ -20,7 +20,7 @@ from dan_async.protocols.setups import EphemeralClaim
 from dan_async.request import DEFAULT_DURATION_S, WatchedAuth, choose_auth, choose_ephemeral_key
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.storage.base import SessionState, StoredSession
-from dan_async.types import Clock, KeyAlgorithm, RequestId
+from dan_async.types import Clock, KeyAlgorithm, RequestId, TimeSpan
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
 
@@ -37,7 +37,7 @@ async def add_ephemeral_key(
     eph_alg: KeyAlgorithm | None = None,
     ephemeral_key: EphemeralKey | str | None = None,
     eph_id: str | None = None,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
     timeouts: Timeouts,
     clock: Clock,
 ) -> S:
@@ -83,7 +83,7 @@ async def revoke_ephemeral_key(
     *,
     wallet: Wallet | None = None,
     auth: AuthModule | None = None,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
     timeouts: Timeouts,
     clock: Clock,
 ) -> EphemeralKeyReport:
@@ -119,7 +119,7 @@ async def rotate_stored_session(
     wallet: Wallet | None,
     auth: AuthModule | None,
     duration: int | timedelta,
-    timeout: float | None,
+    timeout: TimeSpan | None,
     timeouts: Timeouts,
 ) -> StoredSession:
     """
@@ -161,7 +161,7 @@ async def revoke_stored_session(
     *,
     wallet: Wallet | None,
     auth: AuthModule | None,
-    timeout: float | None,
+    timeout: TimeSpan | None,
     timeouts: Timeouts,
 ) -> StoredSession:
     """
@@ -199,7 +199,7 @@ async def _stored(
 
 
 async def register_passkey(
-    network: Network, passkey: PasskeyRegister, *, timeout: float | None, timeouts: Timeouts
+    network: Network, passkey: PasskeyRegister, *, timeout: TimeSpan | None, timeouts: Timeouts
 ) -> str:
     """
     Run the job over *network*; ``DanClient.register_passkey`` has the full description.
@@ -248,5 +248,5 @@ def _change(
     )
 
 
-def _deadline(timeout: float | None, timeouts: Timeouts) -> Deadline:
+def _deadline(timeout: TimeSpan | None, timeouts: Timeouts) -> Deadline:
     return Deadline(timeouts.total_s if timeout is None else check_seconds("timeout", timeout))

@@ -24,7 +24,7 @@ from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import RequestType, SignRequest, sign_request_digest
 from dan_async.request import DEFAULT_DURATION_S
 from dan_async.session import DanModuleInfo, session_of
-from dan_async.types import Clock, Hex, KeyAlgorithm, TypedData
+from dan_async.types import Clock, Hex, KeyAlgorithm, TimeSpan, TypedData
 from dan_async.user_operation import (
     PackedUserOperation,
     UserOperationV06,
@@ -56,7 +56,7 @@ async def sign_message(
     request_type: str | None = None,
     chain_id: int | None = None,
     entry_point: str | None = None,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
 ) -> Hex:
@@ -172,7 +172,8 @@ def _refuse_other_place(
         found = load(request.message)
         chain = found["chainId"]
         check_entry_point(found["entryPointAddress"], found["entryPointVersion"], named=entry_point)
-    check_chain(chain, info, chain_id)
+    if chain is not None or chain_id is not None:
+        check_chain(chain, info, chain_id)
 
 
 def check_chain(found: object, session: DanModuleInfo, named: int | None) -> None:

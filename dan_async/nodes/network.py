@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_seconds, setting
 from dan_async.config import NodeEndpoint, Threshold, Timeouts, TransportOptions
@@ -36,14 +37,14 @@ from dan_async.network import (
     KeygenSettlement,
     NetworkHealth,
     NodeHealth,
+    OpenedKeygen,
     SigningOptions,
     SigningOrder,
 )
 from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
-from dan_async.nodes.clock import NetworkClock
-from dan_async.nodes.health import RestPolicy
-from dan_async.nodes.keygen import NodeKeygen
+from dan_async.nodes.health import NetworkClock, RestPolicy
+from dan_async.nodes.keygen import NodeKeygen, OpenedRound
 from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
@@ -55,7 +56,7 @@ from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
-from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId
+from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, TimeSpan
 
 
 @define(eq=False, kw_only=True)
@@ -225,18 +226,46 @@ class NodeNetwork:
     async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
         """Make a distributed key; see ``Network.keygen``."""
         self.check_keygen(request)
+        with self.pool.operation(request.request_id, "keygen"):
+            return await self._keygen(request, deadline).run(auth)
+
+    def _keygen(self, request: KeygenRequest, deadline: Deadline) -> NodeKeygen:
         pool = self.pool
-        job = NodeKeygen(
+        return NodeKeygen(
             pool.by_operator,
             request,
-            auth,
             pool.events,
             deadline=deadline,
             timeouts=pool.timeouts,
             batches=pool.batches if request.in_batch else None,
         )
-        with pool.operation(request.request_id, "keygen"):
-            return await job.run()
+
+    async def open_keygen(self, request: KeygenRequest, *, deadline: Deadline) -> OpenedKeygen:
+        """Go as far as the challenge; see ``OpensKeygen.open_keygen``."""
+        self.check_keygen(request)
+        with self.pool.operation(request.request_id, "openKeygen"):
+            opened = await self._keygen(request, deadline).open()
+        correction_s = self.pool.clock.correction_s(opened.threshold.t)
+        return self._opened(request, evolve(opened, expires_at=math.floor(opened.expires_at - correction_s)))
+
+    def reopen_keygen(self, request: KeygenRequest, text: str) -> OpenedKeygen:
+        """Take up a key generation that was opened before; see ``OpensKeygen.reopen_keygen``."""
+        self.pool.refuse_if_closed()
+        return self._opened(request, OpenedRound.read(request, text, self.pool.by_operator))
+
+    def _opened(self, request: KeygenRequest, opened: OpenedRound) -> OpenedKeygen:
+        async def finish(auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
+            self.pool.refuse_if_closed()
+            with self.pool.operation(request.request_id, "keygen"):
+                return await self._keygen(request, deadline).run(auth, opened)
+
+        return OpenedKeygen(
+            challenge=opened.round.challenge,
+            typed_data=opened.typed_data,
+            expires_at=opened.expires_at,
+            text=opened.text,
+            finish=finish,
+        )
 
     async def add_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
@@ -325,7 +354,7 @@ class NodeNetwork:
         """Return how far this machine's clock is off; see ``MeasuresClock.clock_skew``."""
         return self.pool.clock.skew(check_int("t", t, least=1, most=MAX_SAFE_INT))
 
-    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+    async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """
         Ask every node how it is, all at once; a node that is down is reported, never raised.
 

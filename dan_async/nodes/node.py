@@ -37,8 +37,7 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.events import Attempts, EventHub
-from dan_async.nodes.clock import NetworkClock
-from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy
+from dan_async.nodes.health import Asked, HealthRecord, NetworkClock, NodeUpDown, RestPolicy
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node import KEYGEN_BATCH, IdentifyParams, Identity, identity_digest
 from dan_async.retry import RetryPolicy, Tries

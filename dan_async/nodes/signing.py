@@ -29,8 +29,7 @@ from dan_async.errors import (
     failure_kind,
 )
 from dan_async.network import SigningOptions, SigningOrder
-from dan_async.nodes.clock import NetworkClock
-from dan_async.nodes.health import Lateness
+from dan_async.nodes.health import Lateness, NetworkClock
 from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import (
     ExpectedShares,
@@ -105,6 +104,7 @@ class NodeSigner:
             correction_s = self._clock.correction_s(order.t)
             try:
                 async with self.queue.place(job.session, deadline=deadline, is_again=is_again):
+                    job.presigned_by = math.floor(self._clock.wall() + correction_s) + _PRESIGN_S
                     return await self._race(job, deadline)
             except QuorumError as error:
                 is_again = True
@@ -134,7 +134,8 @@ class NodeSigner:
             preferred=job.stocked[0].signers if job.stocked else (),
         )
         signatures = await race.run()
-        self._note_without_share(order.key_id, race.without_share)
+        if race.without_share:
+            self._note_without_share(order.key_id, race.without_share)
         self.stock.used(session, len(order.digests))
         self._refill(job)
         return signatures
@@ -152,28 +153,24 @@ class NodeSigner:
             for operator in signers
         )
 
-    def _holders(self, key_id: MpcKeyId) -> list[Node]:
-        without_share = self._without_share.get(key_id, set())
+    def _holders(self, key_id: MpcKeyId) -> Sequence[Node]:
+        without_share = self._without_share.get(key_id)
+        if without_share is None:
+            return self._nodes
         return [node for node in self._nodes if node.operator not in without_share]
 
     def _note_without_share(self, key_id: MpcKeyId, without_share: set[OperatorAddress]) -> None:
         """Remember which nodes do not hold a key that others have just signed with."""
-        if without_share:
-            while len(self._without_share) >= _MOST_KEYS:
-                del self._without_share[next(iter(self._without_share))]
-            self._without_share.setdefault(key_id, set()).update(without_share)
+        while len(self._without_share) >= _MOST_KEYS:
+            del self._without_share[next(iter(self._without_share))]
+        self._without_share.setdefault(key_id, set()).update(without_share)
 
     # --- presignatures ------------------------------------------------------------------------------------------------
 
-    async def presign(
-        self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline
-    ) -> list[StockedPresignature]:
+    async def presign(self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline) -> list[Offers]:
         """Have one set make a presignature for each request; raise a SetFailedError if they do not agree on them."""
-        asked = time.monotonic()
 
-        async def ask(node: Node, tries: Tries) -> list[PresignatureOffer]:
-            if len(requests) == 1:
-                return [await node.call(tries, request=requests[0], deadline=deadline)]
+        async def ask_for_all(node: Node, _: Tries) -> list[PresignatureOffer]:
             calls = [
                 asyncio.create_task(node.call(request=request, deadline=deadline)) for request in requests
             ]
@@ -182,48 +179,27 @@ class NodeSigner:
             finally:
                 await cancel_and_wait(calls)
 
-        answers = await ask_set(run, "presign", ask, deadline=deadline)
-        made = []
-        for place in range(len(requests)):
-            offers = {operator: answer[place] for operator, answer in answers.items()}
+        offered: list[Offers]
+        if len(requests) == 1:
+            offered = [await ask_set(run, "presign", requests[0].within(deadline), deadline=deadline)]
+        else:
+            answers = await ask_set(run, "presign", ask_for_all, deadline=deadline)
+            offered = [
+                dict(zip(answers, offers, strict=True)) for offers in zip(*answers.values(), strict=True)
+            ]
+        for offers in offered:
             try:
                 check_offers(offers)
             except SpoiltSharesError as error:
                 raise SetFailedError({}, error.disputes) from error
-            expires_at = min([offer.expires_at for offer in offers.values()])
-            ends = asked + min(self._options.stock_s, expires_at - self._clock.now(len(run.signers)) - 1.0)
-            made.append(StockedPresignature(offers=offers, signers=run.operators, ends=ends))
-        if len({entry.id for entry in made}) != len(made):
+        if len(offered) > 1 and len(set(map(_id_of, offered))) != len(offered):
             raise SetFailedError({}, [frozenset(run.operators)])
-        return made
-
-    def presign_request(
-        self, order: SigningOrder, key: EphemeralKey, signers: tuple[OperatorAddress, ...]
-    ) -> PresignRequest:
-        """Have the ephemeral key ask for one presignature."""
-        request_id = new_request_id()
-        expires_at = math.floor(self._clock.now(order.t)) + _PRESIGN_S
-        digest = presign_digest(
-            request_id=request_id,
-            key_id=order.key_id,
-            eph_id=order.claim.eph_id,
-            signers=signers,
-            expires_at=expires_at,
-        )
-        params = PresignParams(
-            request_id=request_id,
-            key_id=order.key_id,
-            eph_id=order.claim.eph_id,
-            signers=signers,
-            expires_at=expires_at,
-            signature=key.sign_message(digest),
-        )
-        return Request(PRESIGN, encode(params), PresignatureOffer.read, request_id)
+        return offered
 
     def _refill(self, job: _SigningJob) -> None:
         while job.winner is not None and self.stock.order(job.session):
             # Signed now: the ephemeral key is wiped when the job ends.
-            request = self.presign_request(job.order, job.key, job.winner.operators)
+            request = job.presign_request(job.winner.operators)
             run = Run(job.winner.signers, self.lateness)
             task = asyncio.create_task(self._make_ahead(job.session, run, request), name="dan-presign-ahead")
             self._refills.add(task)
@@ -231,9 +207,13 @@ class NodeSigner:
 
     async def _make_ahead(self, session: Hashable, run: Run, request: PresignRequest) -> None:
         made: StockedPresignature | None = None
+        asked = time.monotonic()
         try:
             async with asyncio.timeout(_REFILL_S):
-                (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
+                (offers,) = await self.presign(run, [request], Deadline(_REFILL_S))
+            left_s = min([offer.expires_at for offer in offers.values()]) - self._clock.now(len(run.signers))
+            ends = asked + min(self._options.stock_s, left_s - 1.0)
+            made = StockedPresignature(offers=offers, signers=run.operators, ends=ends)
         except SetFailedError as failure:
             run.suspect(failure.conflicts, failure.reasonless)
         except (DanError, TimeoutError):
@@ -271,6 +251,8 @@ class _SigningJob:
         self.session = (order.key_id, order.claim.eph_id)
         self._deadline = deadline
         self.stocked: list[StockedPresignature] = []
+        #: When presignatures that are asked for end at the latest, in Unix seconds.
+        self.presigned_by = 0
         self.winner: Run | None = None
         setup = REVISION_1.signgen_setup(
             t=order.t, key_id=order.key_id, message=REVISION_1.encode_message(order.requests)
@@ -281,16 +263,14 @@ class _SigningJob:
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
         """Have one set sign."""
-        stocked, self.stocked = self.stocked, []
-        if not stocked or stocked[0].signers != run.operators:
-            self.stocked = stocked  # another set may come that they are of
-            requests = [
-                self._signer.presign_request(self.order, self.key, run.operators) for _ in self.order.digests
-            ]
-            stocked = await self._signer.presign(run, requests, self._deadline)
-        else:
+        if self.stocked and self.stocked[0].signers == run.operators:
             run.is_stocked = True
-        ids = tuple([entry.id for entry in stocked])
+            presignatures = [entry.offers for entry in self.stocked]
+            self.stocked = []
+        else:  # another set may come that the stocked ones are of
+            requests = [self.presign_request(run.operators) for _ in self.order.digests]
+            presignatures = await self._signer.presign(run, requests, self._deadline)
+        ids = tuple(map(_id_of, presignatures))
         request_id = new_request_id()
         params = SignParams(
             request_id=request_id,
@@ -304,12 +284,32 @@ class _SigningJob:
             request_id=request_id,
             key_id=self.order.key_id,
             digests=self.order.digests,
-            presignatures=tuple([entry.offers for entry in stocked]),
+            presignatures=tuple(presignatures),
             address=self.order.address,
         )
         signatures = await self._signer.collect(run, params, expected, self._deadline)
         self.winner = run
         return signatures
+
+    def presign_request(self, signers: tuple[OperatorAddress, ...]) -> PresignRequest:
+        """Have the ephemeral key ask for one presignature."""
+        request_id, order = new_request_id(), self.order
+        digest = presign_digest(
+            request_id=request_id,
+            key_id=order.key_id,
+            eph_id=order.claim.eph_id,
+            signers=signers,
+            expires_at=self.presigned_by,
+        )
+        params = PresignParams(
+            request_id=request_id,
+            key_id=order.key_id,
+            eph_id=order.claim.eph_id,
+            signers=signers,
+            expires_at=self.presigned_by,
+            signature=self.key.sign_message(digest),
+        )
+        return Request(PRESIGN, encode(params), PresignatureOffer.read, request_id)
 
     def _authenticate(
         self, request_id: RequestId, signers: Sequence[OperatorAddress], ids: Sequence[bytes]
@@ -326,6 +326,11 @@ class _SigningJob:
         )
 
 
+def _id_of(offers: Offers) -> bytes:
+    """Return the id by which the signers of a presignature know it: they all say the same."""
+    return next(iter(offers.values())).presignature_id
+
+
 # --- presignatures made ahead: few, short-lived, each given out once --------------------------------------------------
 
 
@@ -336,11 +341,6 @@ class StockedPresignature:
     offers: Offers
     signers: tuple[OperatorAddress, ...]
     ends: float
-
-    @property
-    def id(self) -> bytes:
-        """The id by which its signers know it."""
-        return self.offers[self.signers[0]].presignature_id
 
 
 @define
@@ -528,7 +528,8 @@ class SigningQueue:
         self._held[session] -= 1
         if not self._held[session]:
             del self._held[session]
-        self._admit_next()
+        if self._lines:
+            self._admit_next()
 
     def _admit_next(self) -> None:
         """Hand out the free places, one for each session in turn."""

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Generic, Self, TypeVar, cast
 
 from attrs import evolve, field, frozen
 
-from dan_async._values import MAX_SAFE_INT, from_hex, to_hex
+from dan_async._values import MAX_SAFE_INT, to_hex
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.curve import ORDER, Point, add, base_multiply
 from dan_async.crypto.curve import decode as decode_point
@@ -371,15 +371,8 @@ class SettleParams:
             return False
 
 
-def _read_certificate(name: str, value: Json) -> bytes:
-    found = from_hex(value, field=name, prefix=True)
-    if len(found) > _MOST_CERTIFICATE:
-        raise InvalidFieldError(name, f"may hold {_MOST_CERTIFICATE} bytes")
-    return found
-
-
 #: By which participants convince each other that all of them agree on a key. Clients do not look into it.
-CERTIFICATE: Form[bytes] = Form(_read_certificate, to_hex)
+CERTIFICATE = hex_up_to(_MOST_CERTIFICATE)
 
 
 @frozen(kw_only=True)

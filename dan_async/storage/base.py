@@ -26,17 +26,18 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, StoreClockError
 from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanSessionKeyPayload
-from dan_async.types import Address, KeyAlgorithm, RequestId
+from dan_async.types import Address, KeyAlgorithm, RequestId, TimeSpan
 
 _log = logging.getLogger(__name__)
 
-#: pending: asked for, its outcome not known; active: usable; expired: its time was over by the clock of whoever said so,
-#: which may have been wrong; failed: no key was made.
-SessionState: TypeAlias = Literal["pending", "active", "revoked", "expired", "failed"]
+#: waiting: for the owner's signature, so that nothing can have been made; pending: asked for, its outcome not known; active:
+#: usable; expired: its time was over by the clock of whoever said so, which may have been wrong; failed: no key was made.
+SessionState: TypeAlias = Literal["waiting", "pending", "active", "revoked", "expired", "failed"]
 STATES: tuple[SessionState, ...] = get_args(SessionState)
 
 #: Which state may follow which.
 _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
+    "waiting": frozenset({"pending"}),
     "pending": frozenset({"pending", "active", "failed", "expired"}),
     "active": frozenset({"active", "revoked", "expired"}),
     "revoked": frozenset({"revoked"}),
@@ -70,6 +71,9 @@ class KeygenIntent:
         min_parties: The smallest n that was allowed, if any.
         permissions: The session's permissions as JSON text; None for no limits.
         key_label: The label that the network keeps with the key.
+        min_holders: How many nodes were to acknowledge that they hold a share, if that was said.
+        opened: The nodes that wait for the owner's signature, and their nonces, as the network writes them; None for a key
+            that was not begun with ``begin_session_key``.
     """
 
     hex_eph_sk: str = field(repr=lambda _: "'***'", validator=required(check_private_key_hex))
@@ -81,6 +85,8 @@ class KeygenIntent:
     min_parties: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
     permissions: str | None = field(default=None, validator=optional(check_text, most=MAX_PERMISSIONS_LENGTH))
     key_label: str | None = field(default=None, validator=optional(check_text, most=256))
+    min_holders: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
+    opened: str | None = field(default=None, repr=False, validator=optional(check_text, most=16 * 1024))
 
     def __attrs_post_init__(self) -> None:
         Threshold(self.threshold, self.parties_number)
@@ -105,7 +111,8 @@ class StoredSession:
         problem: Why it failed, or why its outcome is not known; of a revoked one, which nodes have not confirmed that, empty
             if all have. Never a secret.
         worker: The process that works on a pending record; empty if none does.
-        busy_until: When that process will have given it up at the latest, in Unix milliseconds.
+        busy_until: When that process will have given it up at the latest, in Unix milliseconds; of a waiting record, until
+            when the nodes wait for its owner.
         grant: The leaf of an account's tree on a chain that the record stands for, as ``dan_async.userops`` writes it;
             empty for all other records. Such a record has no session if the leaf's key is kept elsewhere.
 
@@ -113,8 +120,8 @@ class StoredSession:
         InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
-    record_id: RequestId = field()
-    owner: Address = field(validator=required(parse_address))
+    record_id: RequestId = field(converter=RequestId)
+    owner: Address = field(converter=Address, validator=required(parse_address))
     chain_id: int = field(validator=required(check_int, least=1, most=MAX_SAFE_INT))
     state: SessionState = field()
     expires_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
@@ -133,8 +140,8 @@ class StoredSession:
         check_state("state", self.state)
         if self.session is None and not self.grant and self.state in ("active", "revoked"):
             raise InvalidFieldError("session", f"is missing, and the record is {self.state}")
-        if self.state == "pending" and self.intent is None:
-            raise InvalidFieldError("intent", "is missing, and the record is pending")
+        if self.state in ("waiting", "pending") and self.intent is None:
+            raise InvalidFieldError("intent", f"is missing, and the record is {self.state}")
 
     @classmethod
     def of(
@@ -223,9 +230,10 @@ class StoredSession:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON members, secrets included."""
         found = asdict(self, recurse=False)
-        found["intent"] = None if self.intent is None else asdict(self.intent)
+        if self.intent is not None:
+            found["intent"] = asdict(self.intent, filter=lambda _, value: value is not None)
         found["session"] = None if self.session is None else self.session.to_dict(extended=True)
-        if not self.grant:  # as earlier versions of the package read it
+        if not self.grant:  # nor what else is not there: as earlier versions of the package read it
             del found["grant"]
         return found
 
@@ -448,7 +456,7 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
+    async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
         """
         Delete every record whose key has ended, whatever its state, and return how many those were.
 

@@ -21,8 +21,9 @@ from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
-from dan_async._values import check_instance, check_list, check_mapping, check_text
+from dan_async._values import check_instance, check_list, check_mapping, check_text, in_seconds
 from dan_async.errors import ConfigurationError, InvalidFieldError, StoreKeyError
+from dan_async.types import TimeSpan
 
 _KEY_LENGTH = 32
 _KEY_ID = re.compile(r"[0-9A-Za-z:_./@-]{1,160}\Z")
@@ -332,11 +333,11 @@ class CallbackKeys(KeySource):
         self,
         fetch: Callable[[str | None], Awaitable[StoreKey | None]],
         *,
-        keep_s: float = 300.0,
+        keep_s: TimeSpan = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetch = fetch
-        self._keep_s = keep_s
+        self._keep_s = in_seconds(keep_s)
         self._clock = clock
         self._kept: dict[str | None, tuple[float, StoreKey]] = {}
 

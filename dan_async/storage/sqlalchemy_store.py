@@ -38,7 +38,7 @@ from dan_async.storage.base import (
 )
 from dan_async.storage.keys import KeySource
 from dan_async.storage.sealing import SealedRecord, Sealer
-from dan_async.types import Clock, RequestId
+from dan_async.types import Clock, RequestId, TimeSpan
 
 for _module in ("sqlalchemy", "alembic", "greenlet"):
     require_extra(_module, extra="storage", purpose="A session store in a database")
@@ -104,13 +104,13 @@ class SQLAlchemyStore(SessionStore):
         keys: KeySource,
         *,
         migrate: bool = True,
-        lock_wait_s: float = 5.0,
-        answer_wait_s: float = 10.0,
+        lock_wait_s: TimeSpan = 5.0,
+        answer_wait_s: TimeSpan = 10.0,
         clock: Clock = time.time,
     ) -> None:
         self._url = parse_url(url)
-        check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_WAIT_S)
-        check_seconds("answer_wait_s", answer_wait_s, most=_LONGEST_WAIT_S)
+        lock_wait_s = check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_WAIT_S)
+        answer_wait_s = check_seconds("answer_wait_s", answer_wait_s, most=_LONGEST_WAIT_S)
         self._database = Database(self._url, lock_wait_s=lock_wait_s, answer_wait_s=answer_wait_s)
         self._answer_wait_s = answer_wait_s
         insert = sqlite_insert if self._url.drivername.startswith("sqlite") else postgresql_insert
@@ -314,8 +314,8 @@ class SQLAlchemyStore(SessionStore):
                 continue  # somebody else changed it meanwhile
         return count
 
-    async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
-        check_number("ended_for_s", ended_for_s)
+    async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
+        ended_for_s = check_number("ended_for_s", ended_for_s)
         await self._check_clock()
         delete = sa.delete(sessions_table).where(
             sessions_table.c.expires_at <= int(self._clock() - ended_for_s)

@@ -111,6 +111,7 @@ class NonceLanes:
     Args:
         seed: The lanes' keys are derived from it.
         fetch: Asks the entry point for the next nonce of a key.
+        place: Makes an entry point's key of a lane's own number, for accounts whose keys mean more than a lane.
         sleep: Waits; injected by tests.
     """
 
@@ -119,22 +120,24 @@ class NonceLanes:
         seed: bytes,
         fetch: Callable[[int, Deadline], Awaitable[int]],
         *,
+        place: Callable[[int], int] = int,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._seed = seed
         self._fetch = fetch
+        self._place = place
         self._sleep = sleep
         self._lanes: dict[str, _Lane] = {}
         self._sent: OrderedDict[Hex, None] = OrderedDict()
 
     def key(self, name: str = "") -> int:
         """
-        Return the key of a lane; see ``lane_key``.
+        Return the entry point's key of a lane: that of ``lane_key``, in its place.
 
         Args:
             name: The lane; empty for the usual one.
         """
-        return lane_key(self._seed, name)
+        return self._place(lane_key(self._seed, name))
 
     @asynccontextmanager
     async def turn(self, name: str = "", *, deadline: Deadline) -> AsyncIterator[Turn]:

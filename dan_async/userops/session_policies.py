@@ -205,7 +205,7 @@ class AbiPolicy(_Validity):
     rules: tuple[AbiRule, ...] = field(default=(), converter=_rules)
     value_limit: int = field(default=0, validator=required(check_int, least=0, most=_UINT128))
 
-    def key_data(self, session_key: Address) -> Hex:
+    def key_data(self, session_key: str) -> Hex:
         """
         Return the session key data of the ABI module: packed.
 
@@ -299,7 +299,7 @@ class Erc20Policy(_Validity):
     recipient: Address = field(converter=_recipient)
     max_amount: int = field(validator=required(check_int, least=1, most=_UINT256))
 
-    def key_data(self, session_key: Address) -> Hex:
+    def key_data(self, session_key: str) -> Hex:
         """
         Return the session key data of the ERC-20 module: four words.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import socket
 import sys
@@ -90,7 +89,6 @@ def test_every_example_is_tested() -> None:
         "sign.py",
         "agent_tools.py",
         "million_keys.py",
-        "trading_bot.py",
         "in_a_web_server.py",
         "callback_wallet.py",
     }
@@ -125,16 +123,6 @@ async def test_agent_tools() -> None:
     for refused, rule in ((too_much, "permissions[0].args.value"), (stranger, "permissions[0].args.to")):
         assert (refused["error"], refused["retry"]) == ("not permitted", False)
         assert rule in refused["reasons"][0]
-
-
-async def test_trading_bot() -> None:
-    """Each order is signed, and the latencies are printed."""
-    process = await start("trading_bot.py", "5")
-    stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
-    assert (process.returncode, stderr) == (0, b"")
-    *orders, last = stdout.decode().splitlines()
-    assert len(orders) == 5
-    assert re.fullmatch(r"5 signatures: p50 \d+\.\d ms, p99 \d+\.\d ms", last)
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import attrs
 from attrs import evolve, field, frozen
 
-from dan_async._values import check_int, check_seconds, optional, required
+from dan_async._values import check_int, check_seconds, in_seconds, optional, required
 from dan_async.config import MAX_PARTIES
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.lies import (
@@ -118,7 +118,12 @@ def _round(*, last: int) -> Any:
 
 
 def _restart_after() -> Any:
-    return field(default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds"))
+    return field(
+        default=None,
+        converter=attrs.converters.optional(in_seconds),
+        validator=optional(check_seconds),
+        metadata=spelt("restart", "seconds"),
+    )
 
 
 def _check_methods(_: object, attribute: Any, value: object) -> None:
@@ -405,10 +410,13 @@ class Delay(Fault):
     example = "delay:2s±500ms or delay:2s,methods=dan_keygen"
 
     seconds: float = field(
+        converter=in_seconds,
         validator=required(check_seconds),
         metadata=spelt("seconds", "seconds", missing="must say for how long", spread="jitter"),
     )
-    jitter_s: float = field(default=0.0, validator=_check_not_negative, metadata=spelt("jitter", "seconds"))
+    jitter_s: float = field(
+        default=0.0, converter=in_seconds, validator=_check_not_negative, metadata=spelt("jitter", "seconds")
+    )
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -579,7 +587,10 @@ class Trickle(ReplyFault):
     is_endless = True
 
     seconds: float = field(
-        default=0.1, validator=required(check_seconds), metadata=spelt("interval", "seconds")
+        default=0.1,
+        converter=in_seconds,
+        validator=required(check_seconds),
+        metadata=spelt("interval", "seconds"),
     )
 
     async def spoil(self, reply: SpoiltReply) -> None:

@@ -1,12 +1,10 @@
 """
 Tests of software that uses DAN, against a real network on loopback.
 
-    python -m pytest -p dan_async.devnet.pytest_plugin examples/recipes/pytest_with_devnet
+    python -m pytest examples/recipes/pytest_with_devnet
 """
 
 from __future__ import annotations
-
-import pytest
 
 from dan_async import DanClient, LocalWallet, QuorumError
 from dan_async.crypto.signature import personal_message_digest, recover_address
@@ -35,7 +33,6 @@ class Bot:
             return None
 
 
-@pytest.mark.asyncio
 async def test_an_order_is_signed_by_the_session(devnet: Devnet) -> None:
     """The fixture devnet is a running 2-of-3 network."""
     async with DanClient(devnet) as dan:
@@ -46,7 +43,6 @@ async def test_an_order_is_signed_by_the_session(devnet: Devnet) -> None:
         assert recover_address(personal_message_digest(b"buy"), signature) == bot.session.session_key_eoa
 
 
-@pytest.mark.asyncio
 async def test_the_bot_outlives_one_node_and_notices_two(devnet: Devnet) -> None:
     """Two of three sign; with one left nobody does, and the bot goes on."""
     async with DanClient(devnet) as dan:
