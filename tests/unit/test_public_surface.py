@@ -657,7 +657,7 @@ _NO_DOORS = {
         *("AuthModule", "FinishKeygen", "Network", "NetworkSource", "OpensKeygen"),  # interfaces
         *("SettlesKeygen", "MeasuresClock"),
         "ClockSkew",
-        *("KeygenSettlement", "NetworkHealth", "NodeHealth", "NodeState", "SigningOrder"),
+        *("KeygenSettlement", "NetworkHealth", "NodeHealth", "NodeState", "SigningOrder", "SigningStock"),
         *(
             "EphemeralKeyChange",
             "EphemeralKeyReport",
