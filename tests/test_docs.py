@@ -72,9 +72,10 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_resolve(page: Path) -> None:
-    """Every link to a file of ours leads to one, and to a heading that exists."""
+    """Every link to a file of ours leads to one, and to a heading that exists; others have the form of an address."""
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(text_of(page))):
         if "://" in target:
+            assert re.fullmatch(r"https://[a-z0-9.-]+\.[a-z]{2,}(/[\w./#%@~-]*)?", target), target
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
@@ -250,6 +251,23 @@ def test_python_in_the_pages_is_python(page: Path) -> None:
                     assert not os.environ.get("CI")
                     continue
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_json_in_the_pages_is_json(page: Path) -> None:
+    """Every block parses; three dots stand for what is left out."""
+    for block in blocks(page, "json"):
+        json.loads(block)
+
+
+def test_the_session_of_the_page_can_be_read() -> None:
+    """docs/reference/file-formats.md shows one with every member, and explains each."""
+    page = DOCS / "reference" / "file-formats.md"
+    (shown,) = blocks(page, "json")
+    session = dan_async.DanSessionKeyPayload.from_dict(json.loads(shown))
+    assert session.to_dict(extended=True) == json.loads(shown)
+    for member in json.loads(shown):
+        assert re.search(rf"^\|.*`{member}`.*\|.*\|.*\|$", text_of(page), re.MULTILINE)
 
 
 def test_the_readmes_program_runs(capsys: pytest.CaptureFixture[str]) -> None:

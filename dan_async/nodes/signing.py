@@ -125,6 +125,7 @@ class NodeSigner:
     async def _race(self, job: _SigningJob, deadline: Deadline) -> tuple[bytes, ...]:
         order, session = job.order, job.session
         job.stocked = self.stock.take(session, len(order.digests), usable=self._may_sign)
+        was_stocked = bool(job.stocked)
         race = SignerRace(
             self._holders(order.key_id),
             order.t,
@@ -136,7 +137,7 @@ class NodeSigner:
         signatures = await race.run()
         if race.without_share:
             self._note_without_share(order.key_id, race.without_share)
-        self.stock.used(session, len(order.digests))
+        self.stock.used(session, len(order.digests), was_stocked=was_stocked)
         self._refill(job)
         return signatures
 
@@ -331,7 +332,7 @@ def _id_of(offers: Offers) -> bytes:
     return next(iter(offers.values())).presignature_id
 
 
-# --- presignatures made ahead: few, short-lived, each given out once --------------------------------------------------
+# --- presignatures made ahead: short-lived, each given out once --------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -346,18 +347,27 @@ class StockedPresignature:
 @define
 class _Shelf:
     entries: deque[StockedPresignature] = field(factory=deque)
-    uses: int = 0
+    #: How many should be kept: one more for each signature that found none, one less for each that expired.
+    wanted: int = 0
     last_use: float = 0.0
     ordered: int = 0
 
 
 @define(eq=False)
 class PresignStock:
-    """Presignatures of every session that signs over a network, at most so many for each."""
+    """
+    Presignatures of every session that signs over a network: as many as it uses between two refills, at most so many.
+
+    They are made after a signature only, so that an idle session's expire and are not made again.
+    """
 
     _most: int
     _clock: Callable[[], float] = time.monotonic
     _shelves: dict[Hashable, _Shelf] = field(factory=dict, init=False)
+    #: How many have been made, used and thrown away since the network was opened.
+    made: int = field(default=0, init=False)
+    used_up: int = field(default=0, init=False)
+    wasted: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         return sum(len(shelf.entries) for shelf in self._shelves.values())
@@ -369,11 +379,13 @@ class PresignStock:
         shelf = self._shelves.get(session)
         if shelf is None or not shelf.entries:
             return []
-        now = self._clock()
+        now, before = self._clock(), len(shelf.entries)
         by_signers: dict[tuple[OperatorAddress, ...], list[StockedPresignature]] = {}
         for entry in shelf.entries:
             if entry.ends > now:
                 by_signers.setdefault(entry.signers, []).append(entry)
+        expired = before - sum(map(len, by_signers.values()))
+        shelf.wanted = max(1, shelf.wanted - expired)
         shelf.entries.clear()
         taken: list[StockedPresignature] = []
         for signers, entries in by_signers.items():
@@ -382,14 +394,19 @@ class PresignStock:
                     taken = entries[:count]
                     del entries[:count]
                 shelf.entries.extend(entries)
+        self.used_up += len(taken)
+        self.wasted += before - len(taken) - len(shelf.entries)
         return taken
 
-    def used(self, session: Hashable, count: int) -> None:
-        """Note that a session has signed: one that signs again and again gets a stock."""
+    def used(self, session: Hashable, count: int, *, was_stocked: bool = False) -> None:
+        """Note that a session has signed *count* messages, and whether their presignatures had been made ahead."""
         now = self._clock()
         shelf = self._shelves.pop(session, None) or _Shelf()
         self._shelves[session] = shelf  # the latest use stands last
-        shelf.uses = shelf.uses + count if now - shelf.last_use < _MEMORY_S else count
+        if now - shelf.last_use >= _MEMORY_S or not shelf.wanted:
+            shelf.wanted = count
+        elif not was_stocked:
+            shelf.wanted = min(self._most, shelf.wanted + count)
         shelf.last_use = now
         while len(self._shelves) > _MOST_SESSIONS:
             del self._shelves[next(iter(self._shelves))]
@@ -399,8 +416,7 @@ class PresignStock:
         shelf = self._shelves.get(session)
         if shelf is None:
             return False
-        wanted = min(self._most, shelf.uses - 1)
-        if len(shelf.entries) + shelf.ordered >= wanted:
+        if len(shelf.entries) + shelf.ordered >= min(self._most, shelf.wanted):
             return False
         shelf.ordered += 1
         return True
@@ -408,15 +424,19 @@ class PresignStock:
     def arrived(self, session: Hashable, entry: StockedPresignature | None) -> None:
         """Put a presignature that was ordered into the stock; None if it could not be made."""
         shelf = self._shelves.get(session)
+        self.made += entry is not None
         if shelf is not None:
             shelf.ordered -= 1
             if entry is not None:
                 shelf.entries.append(entry)
+                return
+        self.wasted += entry is not None
 
     def drop(self, session: Hashable) -> None:
         """Throw away everything of a session: the nodes do not know it any more."""
         shelf = self._shelves.get(session)
         if shelf is not None:
+            self.wasted += len(shelf.entries)
             shelf.entries.clear()
 
     def clear(self) -> None:
@@ -461,7 +481,8 @@ class SigningQueue:
         if session in self._lines or not self._admits(session):
             await self._wait(session, deadline, is_first=is_again)
         else:
-            self._take(session)
+            self._held[session] += 1
+            self._free -= 1
         try:
             yield
             if limit := self._limits.get(session):
@@ -519,10 +540,6 @@ class SigningQueue:
     def _admits(self, session: Hashable) -> bool:
         return self._held[session] < min(self._free, int(self._limits.get(session, self._free)))
 
-    def _take(self, session: Hashable) -> None:
-        self._held[session] += 1
-        self._free -= 1
-
     def _give_back(self, session: Hashable) -> None:
         self._free += 1
         self._held[session] -= 1
@@ -542,5 +559,6 @@ class SigningQueue:
             self._lines[session] = line  # to the end
             self._leave(session, turn)
             if not turn.cancelled():  # its task will learn of that in a moment
-                self._take(session)
+                self._held[session] += 1
+                self._free -= 1
                 turn.set_result(None)
