@@ -506,13 +506,14 @@ def test_what_the_security_page_names_is_tested(named: str) -> None:
 def test_what_the_security_page_names_has_to_run(tmp_path: Path) -> None:
     """In a run of the whole suite, skipped or left out is a failure, also where workers run it; not in a run of one file."""
     (tmp_path / "tests").mkdir()
-    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "explanation" / "security.md"
+    page.parent.mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\ntestpaths = tests\nmarkers = long\naddopts = -m 'not long'\n"
     )
     names = ["runs", "skipped", "left_out", "gone"]
-    (tmp_path / "docs" / "security.md").write_text("".join(f"`test_it.py::test_{name}`\n" for name in names))
+    page.write_text("".join(f"`test_it.py::test_{name}`\n" for name in names))
     (tmp_path / "tests" / "test_it.py").write_text(
         "import pytest\n\n"
         "@pytest.mark.parametrize('case', [1, 2])\ndef test_runs(case): pass\n\n"

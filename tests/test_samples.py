@@ -45,6 +45,8 @@ ELSEWHERE = {
     ("web3", 0): "tests/recipes/test_web3.py",
     ("mcp", 0): "tests/recipes/test_mcp.py",
     ("user-operations", 0): "tests/chain/test_session_on_chain.py",
+    ("modern-accounts", 0): "tests/chain/test_nexus.py",
+    ("modern-accounts", 1): "tests/chain/test_nexus.py",
     ("sessions-on-chain", 0): "tests/chain/test_biconomy_sessions.py",
     ("sessions-on-chain", 1): "tests/unit/userops/test_sessions_on_chain.py",
 }
@@ -208,7 +210,7 @@ async def readers_names(net: Devnet, stack: AsyncExitStack, folder: Path) -> dic
 async def run(sample: str, names: dict[str, Any], net: Devnet) -> None:
     """Run a sample; tests that it defines run as well."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    made = eval(compile(sample, "sample", "exec", flags), names)
+    made = eval(compile(sample, "sample", "exec", flags, dont_inherit=True), names)
     if inspect.isawaitable(made):
         await made
     async with AsyncExitStack() as stack:

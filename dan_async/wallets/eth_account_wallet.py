@@ -52,7 +52,7 @@ class EthAccountWallet:
 
     async def sign_authorisation(self, *, chain_id: int, address: str, nonce: int) -> Hex:
         """
-        Have the account sign an authorisation (EIP-7702), in a thread. Its exceptions pass through.
+        Have the account sign, in a thread, that it runs the code of a contract (EIP-7702). Its exceptions pass through.
 
         Args:
             chain_id: The chain; 0 for every chain.
@@ -60,7 +60,7 @@ class EthAccountWallet:
             nonce: The account's nonce for which it holds.
 
         Returns:
-            65 bytes as hex: r, s, v.
+            ``0x`` and 65 bytes r, s, v in hex.
         """
         asked = {"chainId": chain_id, "address": address, "nonce": nonce}
         signed = await asyncio.to_thread(self._account.sign_authorization, asked)

@@ -91,7 +91,7 @@ class LocalWallet:
             nonce: The account's nonce for which it holds.
 
         Returns:
-            65 bytes as hex: r, s, v.
+            ``0x`` and 65 bytes r, s, v in hex.
 
         Raises:
             InvalidFieldError: An argument is wrong.
