@@ -13,8 +13,8 @@ from dan_async._values import check_bool, check_instance, check_seconds, check_t
 from dan_async.batch import BatchRun, Made, SigningRun
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import OneLoop
-from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError
+from dan_async.deadline import Deadline, OneLoop
+from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, OverloadedError
 from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.recover import RecoveryReport, make_once
@@ -33,6 +33,7 @@ from dan_async.request import (
 )
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload, session_of
 from dan_async.storage.base import SessionStore, StoredSession
+from dan_async.turns import Turns
 from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
@@ -186,6 +187,20 @@ class DanClient:
                 self._network = network
         return self.network
 
+    async def _begin(self, timeout: float | None = None) -> tuple[Network, Deadline]:
+        """Open the network, and wait for a new call's turn on the event loop. Its deadline begins before."""
+        network = await self._open()
+        deadline = Deadline(self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout))
+        turns = Turns.of_running_loop()
+        if not await turns.begin(deadline.timeout_s):
+            raise OverloadedError(
+                f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came; {turns.waiting} other calls"
+                " are waiting to begin",
+                waiting=turns.waiting,
+                hint="Nothing was sent. Begin fewer calls at once, or give them a longer timeout",
+            )
+        return network, deadline
+
     async def aclose(self) -> None:
         """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""
         if self._is_closed:
@@ -268,7 +283,7 @@ class DanClient:
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/errors.md.
         """
-        network = await self._open()  # before any value is looked at
+        network, deadline = await self._begin(timeout)  # before any other value is looked at
         request = SessionKeyRequest(
             wallet=wallet,
             auth=auth,
@@ -291,11 +306,18 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
-        return await self._generate(network, request)
+        return await self._generate(network, request, deadline)
 
-    def _generate(self, network: Network, request: SessionKeyRequest) -> Awaitable[DanSessionKeyPayload]:
+    def _generate(
+        self, network: Network, request: SessionKeyRequest, deadline: Deadline | None = None
+    ) -> Awaitable[DanSessionKeyPayload]:
         return jobs.generate_session_key(
-            network, request, keeper=self._keeper, timeouts=self._timeouts, clock=self._clock
+            network,
+            request,
+            keeper=self._keeper,
+            timeouts=self._timeouts,
+            clock=self._clock,
+            deadline=deadline,
         )
 
     def generate_session_keys(
@@ -393,16 +415,16 @@ class DanClient:
             DeadlineExceededError: The time ran out.
             DanError: Any other failure, named; see docs/errors.md.
         """
+        network, deadline = await self._begin(timeout)
         return await jobs.sign_message(
-            await self._open(),
+            network,
             message,
             session,
             request_type=request_type,
             chain_id=chain_id,
             entry_point=entry_point,
-            timeout=timeout,
-            timeouts=self._timeouts,
             clock=self._clock,
+            deadline=deadline,
         )
 
     def sign_many(

@@ -29,6 +29,7 @@ async def generate_session_key(
     keeper: SessionKeeper | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
+    deadline: Deadline | None = None,
 ) -> DanSessionKeyPayload:
     """Run the job over *network*; ``DanClient.generate_session_key`` has the full description."""
     prepared = await prepare(
@@ -37,7 +38,7 @@ async def generate_session_key(
     keygen, key = prepared.keygen, prepared.ephemeral_key
     started = time.monotonic()
     try:
-        deadline = Deadline(prepared.timeout_s)
+        deadline = deadline or Deadline(prepared.timeout_s)
         keeping: AbstractAsyncContextManager[KeptKeygen | None]
         keeping = nullcontext() if keeper is None else KeptKeygen(keeper, prepared, deadline)
         async with keeping as kept:

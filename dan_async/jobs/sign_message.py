@@ -59,6 +59,7 @@ async def sign_message(
     timeout: float | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
+    deadline: Deadline | None = None,
 ) -> Hex:
     """Run the job over *network*; ``DanClient.sign_message`` has the full description."""
     info = session_of(session)
@@ -70,8 +71,9 @@ async def sign_message(
         return request, digest
 
     request, digest = await asyncio.to_thread(read) if takes_long(message) else read()
-    limits = timeouts or Timeouts()
-    deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
+    if deadline is None:
+        limits = timeouts or Timeouts()
+        deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
     _refuse_if_expired(info, network, clock)
     signature = await _signed(network, info, request, digest, deadline=deadline, clock=clock)
     _log.debug("key %s signed a message of type %s", info.mpc_key_id, request.request_type)

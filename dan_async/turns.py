@@ -1,0 +1,178 @@
+"""
+Fair to the host's event loop: our work is spread over its turns by a time budget.
+
+A turn is one pass of the loop over everything that is ready. What a program awaits at once is ready at once, calls and
+replies alike, and nothing else of the program runs before the turn is over. So work passes a gate here before each larger
+step: once this turn's time is used up it waits for the next turn, in the order of arrival, work under way before new calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+#: The time that our work may use in one turn, in seconds; the step that is at work then is finished.
+BUDGET_S = 0.002
+
+#: A part of the budget that each step is taken to use afterwards, in other tasks: for a reply, those that it wakes.
+FOLLOWING_S = 0.0001
+
+
+class _Line:
+    """Those that wait, in the order of arrival."""
+
+    __slots__ = ("length", "passed", "places", "refused", "returning")
+
+    def __init__(self) -> None:
+        self.length = 0
+        #: Places that are not called up yet.
+        self.places: deque[asyncio.Future[bool]] = deque()
+        #: Places of those that were called up and found no time left: they are the next.
+        self.refused: list[asyncio.Future[bool]] = []
+        #: How many of those were called up again, for this turn.
+        self.returning = 0
+        #: How many have passed in this turn.
+        self.passed = 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether one who comes now has to wait, or would overtake."""
+        return bool(self.places or self.refused or self.returning)
+
+    def call_up(self) -> None:
+        """Wake as many as passed in the turn before and some more: those that find no time left come back."""
+        count = self.passed + self.passed // 4 + 1
+        self.passed = 0
+        self.places.extendleft(reversed(self.refused))
+        self.returning = min(count, len(self.refused))
+        self.refused.clear()
+        while self.places and count:
+            place = self.places.popleft()
+            if not place.done():  # else it was cancelled, or its time is over
+                place.set_result(True)
+                count -= 1
+
+
+class Turns:
+    """
+    The turns of one event loop, shared by everything of ours that runs on it.
+
+    *clock* and *processor_clock* return seconds; the second one stands still while the loop waits.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_ends",
+        "_is_due",
+        "_new",
+        "_processor_clock",
+        "_processor_ends",
+        "_under_way",
+    )
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        processor_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._clock = clock
+        self._processor_clock = processor_clock
+        #: When the time of this turn is used up; None before the first step in it.
+        self._ends: float | None = None
+        self._processor_ends = 0.0
+        #: Whether the end of this turn will be noticed.
+        self._is_due = False
+        self._under_way = _Line()
+        self._new = _Line()
+
+    @classmethod
+    def of_running_loop(cls) -> Turns:
+        """Return the turns of the event loop that runs."""
+        loop = asyncio.get_running_loop()
+        found = _TURNS.get(loop)
+        if found is None:
+            found = _TURNS[loop] = cls()
+        return found
+
+    async def go_on(self) -> None:
+        """Let work that is under way take its next step: at once, or in a later turn."""
+        if self._under_way.is_behind or not self._has_time():
+            await self._wait(self._under_way, None)
+
+    async def begin(self, timeout_s: float | None) -> bool:
+        """Let a new call begin; return False if the time was over before its turn came."""
+        if self._under_way.is_behind or self._new.is_behind or not self._has_time():
+            return await self._wait(self._new, timeout_s)
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """How many new calls wait for their turn."""
+        return self._new.length
+
+    def _has_time(self) -> bool:
+        """Take a step's time from this turn's budget, if something is left of it."""
+        now = self._clock()
+        if self._ends is not None and now >= self._ends:
+            # While nobody waits, no turn's end is noticed: that would cost every reply another turn. The loop has waited in
+            # between, unless the processor was ours.
+            if self._is_due or self._processor_clock() >= self._processor_ends:
+                return False
+            self._ends = None
+        if self._ends is None:
+            self._ends = now + BUDGET_S
+            if not self._is_due:
+                self._processor_ends = self._processor_clock() + BUDGET_S
+        self._ends -= FOLLOWING_S
+        return True
+
+    async def _wait(self, line: _Line, timeout_s: float | None) -> bool:
+        loop = asyncio.get_running_loop()
+        ends = None if timeout_s is None else loop.time() + timeout_s
+        is_refused = False
+        line.length += 1
+        try:
+            while True:
+                place = loop.create_future()
+                (line.refused if is_refused else line.places).append(place)
+                if not self._is_due:
+                    self._is_due = True
+                    loop.call_soon(self._next)
+                timer = None if ends is None else loop.call_at(ends, _give_up, place)
+                try:
+                    if not await place:
+                        return False
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+                    line.returning -= is_refused
+                if self._has_time():
+                    line.passed += 1
+                    return True
+                is_refused = True
+        finally:
+            line.length -= 1
+
+    def _next(self) -> None:
+        """Note that a turn is over, and call up those that wait."""
+        self._ends = None
+        self._under_way.call_up()
+        if not self._under_way.places:
+            self._new.call_up()
+        self._is_due = bool(self._under_way.length or self._new.length)
+        if self._is_due:
+            asyncio.get_running_loop().call_soon(self._next)
+
+
+def _give_up(place: asyncio.Future[bool]) -> None:
+    if not place.done():
+        place.set_result(False)
+
+
+#: By event loop: what shares a loop shares its turns, whichever client or network it belongs to.
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
