@@ -145,11 +145,9 @@ def _memory_bytes() -> int:
 
 def _open_sockets() -> int:
     found = 0
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-        except OSError:  # the listing's own
-            continue
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the listing's own
+            found += str(descriptor.readlink()).startswith("socket:")
     return found
 
 
@@ -342,8 +340,9 @@ def _in_flight_line(found: dict[str, Any]) -> str:
     few, many = found["few"], found["many"]
     cpu = found["cpu_ms"]
     return (
-        f"{many} in flight beside {few}: CPU {cpu[str(many)]:.2f} to {cpu[str(few)]:.2f} ms, {found['cpu_ratio']:.2f} times "
-        f"(aim: {_MOST_CPU_RATIO}); {found['kib_each']:.1f} KiB each (aim: {_MOST_KIB:g}); connections {found['connections']}; "
+        f"{many} in flight beside {few}: CPU {cpu[str(many)]:.2f} to {cpu[str(few)]:.2f} ms, "
+        f"{found['cpu_ratio']:.2f} times (aim: {_MOST_CPU_RATIO}); {found['kib_each']:.1f} KiB each (aim: {_MOST_KIB:g}); "
+        f"connections {found['connections']}; "
         f"longest stall {found['longest_stall_ms']['median']:.1f} ms"
     )
 

@@ -175,7 +175,6 @@ class StubNode:
         )
         return fields.to_json(acknowledgement)
 
-
     def _presign(self, params: Any) -> Any:
         made = self._key.presignature(fields.decode(PresignParams, params))
         return fields.to_json(made.offer(self._operator))

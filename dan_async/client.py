@@ -360,11 +360,12 @@ class DanClient:
 
         async def work(given: Any) -> Made:
             reference, make_request = read_request(given, parameters)
-            if keeper is None:
-                return "made", await self._generate(await self._open(), make_request())
-            if not isinstance(reference, str):
+            if keeper is not None and not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
             network = await self._open()
+            await Turns.of_running_loop().begin(None)  # an item's time begins with its turn
+            if keeper is None or not isinstance(reference, str):
+                return "made", await self._generate(network, make_request())
             return await make_once(
                 network,
                 keeper,
@@ -601,8 +602,9 @@ class DanClient:
             QuorumError: Fewer than t nodes confirmed.
             DanError: Any other failure, named.
         """
+        network, deadline = await self._begin(timeout)
         return await jobs.add_ephemeral_key(
-            await self._open(),
+            network,
             session,
             wallet=wallet,
             auth=auth,
@@ -610,7 +612,7 @@ class DanClient:
             eph_alg=eph_alg,
             ephemeral_key=ephemeral_key,
             eph_id=eph_id,
-            timeout=timeout,
+            deadline=deadline,
             timeouts=self._timeouts,
             clock=self._clock,
         )
@@ -641,12 +643,13 @@ class DanClient:
             QuorumError: Fewer than n - t + 1 nodes confirmed, so t could be left that still accept the key.
             DanError: Any other failure, named.
         """
+        network, deadline = await self._begin(timeout)
         return await jobs.revoke_ephemeral_key(
-            await self._open(),
+            network,
             session,
             wallet=wallet,
             auth=auth,
-            timeout=timeout,
+            deadline=deadline,
             timeouts=self._timeouts,
             clock=self._clock,
         )

@@ -40,6 +40,7 @@ async def add_ephemeral_key(
     timeout: float | None = None,
     timeouts: Timeouts,
     clock: Clock,
+    deadline: Deadline | None = None,
 ) -> S:
     """Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description."""
     lifetime_s = duration_s(duration)
@@ -54,7 +55,7 @@ async def add_ephemeral_key(
             expiry=math.floor(clock()) + lifetime_s,
             sign_alg=key.algorithm,
         )
-        change, deadline = _change("add", session, owner, claim), _deadline(timeout, timeouts)
+        change, deadline = _change("add", session, owner, claim), deadline or _deadline(timeout, timeouts)
         async with deadline.enforced("adding the ephemeral key", request_id=change.request_id):
             await network.add_ephemeral_key(change, owner, deadline=deadline)
         return evolve(
@@ -78,6 +79,7 @@ async def revoke_ephemeral_key(
     timeout: float | None = None,
     timeouts: Timeouts,
     clock: Clock,
+    deadline: Deadline | None = None,
 ) -> EphemeralKeyReport:
     """Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description."""
     owner = _owner(session, wallet, auth, timeouts)
@@ -90,7 +92,7 @@ async def revoke_ephemeral_key(
             expiry=math.floor(clock()) + DEFAULT_DURATION_S,
             sign_alg=key.algorithm,
         )
-    change, deadline = _change("revoke", session, owner, claim), _deadline(timeout, timeouts)
+    change, deadline = _change("revoke", session, owner, claim), deadline or _deadline(timeout, timeouts)
     async with deadline.enforced("revoking the ephemeral key", request_id=change.request_id):
         return await network.revoke_ephemeral_key(change, owner, deadline=deadline)
 
