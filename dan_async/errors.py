@@ -266,7 +266,7 @@ class DeadlineExceededError(DanError, TimeoutError):
 
 class OverloadedError(DeadlineExceededError):
     """
-    More is to be signed than the nodes sign in the time of this call, or than the queue takes. Nothing was signed.
+    The call's turn did not come in its time: to begin, or to sign, which so many others want. Nothing was made or signed.
 
     Args:
         message: What happened.

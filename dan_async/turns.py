@@ -43,18 +43,20 @@ class _Line:
         """Whether one who comes now has to wait, or would overtake."""
         return bool(self.places or self.refused or self.returning)
 
-    def call_up(self) -> None:
-        """Wake as many as passed in the turn before and some more: those that find no time left come back."""
-        count = self.passed + self.passed // 4 + 1
-        self.passed = 0
+    def call_up(self, *, is_full: bool) -> None:
+        """Wake as many as passed in the turn before, and more if that was not full; who finds no time left comes back."""
+        count = max(1, self.passed) if is_full else 2 * self.passed + 1
+        returning = len(self.refused)
         self.places.extendleft(reversed(self.refused))
-        self.returning = min(count, len(self.refused))
         self.refused.clear()
+        self.passed = self.returning = 0
         while self.places and count:
             place = self.places.popleft()
+            returning -= 1
             if not place.done():  # else it was cancelled, or its time is over
                 place.set_result(True)
                 count -= 1
+                self.returning += returning >= 0
 
 
 class Turns:
@@ -110,30 +112,33 @@ class Turns:
 
     async def _wait(self, line: _Line, timeout_s: float | None) -> bool:
         loop = asyncio.get_running_loop()
-        ends = None if timeout_s is None else loop.time() + timeout_s
+        place = loop.create_future()
+        current = [place]
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _give_up, current)
         is_refused = False
         line.length += 1
+        line.places.append(place)
         try:
             while True:
-                place = loop.create_future()
-                (line.refused if is_refused else line.places).append(place)
                 if not self._is_due:
                     self._is_due = True
                     loop.call_soon(self._next)
-                timer = None if ends is None else loop.call_at(ends, _give_up, place)
                 try:
                     if not await place:
                         return False
                 finally:
-                    if timer is not None:
-                        timer.cancel()
-                    line.returning -= is_refused
+                    if is_refused and not place.cancelled() and place.result():
+                        line.returning -= 1
                 if self._has_time():
                     line.passed += 1
                     return True
                 is_refused = True
+                place = current[0] = loop.create_future()
+                line.refused.append(place)
         finally:
             line.length -= 1
+            if timer is not None:
+                timer.cancel()
 
     def _next(self) -> None:
         """Note that a turn is over, and call up those that wait."""
@@ -141,15 +146,16 @@ class Turns:
         is_full = self._ends is not None and self._clock() >= self._ends
         may_begin = not is_full or self._new.passed or not self._under_way.passed
         self._ends = None
-        self._under_way.call_up()
+        self._under_way.call_up(is_full=is_full)
         if may_begin and not self._under_way.places:
-            self._new.call_up()
+            self._new.call_up(is_full=is_full)
         self._is_due = bool(self._under_way.length or self._new.length)
         if self._is_due:
             asyncio.get_running_loop().call_soon(self._next)
 
 
-def _give_up(place: asyncio.Future[bool]) -> None:
+def _give_up(current: list[asyncio.Future[bool]]) -> None:
+    [place] = current
     if not place.done():
         place.set_result(False)
 
