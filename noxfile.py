@@ -1,5 +1,6 @@
 """
-Sessions: lint, typing, tests, tests_min, tally, package, matrix, interop, signatures, docs, batch, bench, soak, chaos, fuzz.
+Sessions: lint, typing, tests, tests_min, recipes, tally, package, matrix, interop, signatures, docs, batch, bench, soak,
+chaos, fuzz.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -27,9 +28,9 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
-FEATURES = ("cli", "dask", "eth-account", "otel", "passkeys", "storage", "uvloop")
+FEATURES = ("cli", "dask", "eth-account", "mcp", "otel", "passkeys", "pytest", "storage", "uvloop", "web3")
 #: The long tests as well, on every core.
-WHOLE = ("-n", "auto", "-m", "")
+WHOLE = ("-n", "auto", "-m", "not recipes")
 SOURCES = ("dan_async", "tests", "benchmarks", "examples", "noxfile.py")
 
 
@@ -41,7 +42,10 @@ def tools(*names: str, extra: str = "dev") -> list[str]:
 
 def test_tools() -> list[str]:
     """Return what the tests need besides the package and its extras."""
-    return [line for line in EXTRAS["test"] if Requirement(line).name != PROJECT["name"]]
+    return [
+        *EXTRAS["pytest"],
+        *(line for line in EXTRAS["test"] if Requirement(line).name != PROJECT["name"]),
+    ]
 
 
 @nox.session
@@ -55,10 +59,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Strict mypy over the package, over the public API as a caller writes it, and over the examples."""
-    session.install("-e", ".[test]", *tools("mypy"))
+    """Strict mypy over the package, the public API as a caller writes it, the examples, and the documentation's samples."""
+    session.install("-e", ".[test,recipes]", *tools("mypy"))
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing", "examples")
+    samples = Path(session.create_tmp()).resolve() / "samples"
+    shutil.rmtree(samples, ignore_errors=True)
+    session.run("python", "-m", "tests.test_samples", str(samples))
+    # The samples are modules by themselves, and use names of the reader's; Dask's Client has no types.
+    options = ("--strict", "--untyped-calls-exclude=distributed")
+    session.run("mypy", *options, str(samples), env={"MYPYPATH": str(ROOT)})
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
@@ -77,13 +87,24 @@ def tests(session: nox.Session, extras: str) -> None:
 @nox.session
 def tests_min(session: nox.Session) -> None:
     """The suite with the lowest version of every direct dependency that pyproject.toml allows."""
-    lines = [*PROJECT["dependencies"], *(line for extra in FEATURES for line in EXTRAS[extra])]
+    extras = (line for extra in FEATURES for line in EXTRAS[extra])
+    lines = [
+        *PROJECT["dependencies"],
+        *(line for line in extras if Requirement(line).name != PROJECT["name"]),
+    ]
     constraints = Path(session.create_tmp()) / "lowest.txt"
     constraints.write_text("\n".join(map(lowest, lines)) + "\n")
     session.install("-e", ".[test]", "-c", str(constraints))
     # An old Typer imports what a new click calls deprecated: their affair, not ours.
     ignored = "ignore:'click:DeprecationWarning"
     session.run("python", "-m", "pytest", *WHOLE, "-W", ignored, *session.posargs)
+
+
+@nox.session
+def recipes(session: nox.Session) -> None:
+    """Run the recipes and the adapters to other libraries: web3.py, the package mcp, LangChain and more."""
+    session.install("-e", ".[test,recipes]")
+    session.run("python", "-m", "pytest", "-m", "recipes", *session.posargs)
 
 
 @nox.session
@@ -164,9 +185,15 @@ def signatures(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check the pages: names, links, commands, and that every example runs."""
-    session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "-m", "", "tests/test_docs.py", "tests/examples", *session.posargs)
+    """Build the site into site/, warnings as errors: links, anchors, and an entry for each public name."""
+    if shutil.which("npm") is None:
+        session.error("npm is not installed: the script that draws the diagrams comes with it")
+    options = ("--ignore-scripts", "--no-audit", "--no-fund")
+    session.run("npm", "ci", "--prefix", "docs/site", *options, external=True, silent=True)
+    session.install("-e", ".[docs]")
+    session.run(
+        "mkdocs", "build", "-f", "docs/site/mkdocs.yml", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"}
+    )
 
 
 @nox.session

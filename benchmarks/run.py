@@ -26,6 +26,7 @@ from benchmarks.report import render, write_into_readme
 from benchmarks.workloads import FULL, QUICK, WORKLOADS, Effort, Workload
 from dan_async import DanClient, LocalWallet, NodeNetwork
 from dan_async.config import Threshold, Timeouts
+from dan_async.events import OnEvent
 
 __all__ = ["main", "open_client", "record_keygen", "run_on_devnet", "run_on_stubs"]
 
@@ -43,11 +44,15 @@ Operation = Callable[[], Awaitable[object]]
 
 
 async def open_client(
-    workload: Workload, nodes: Sequence[dict[str, str]], stack: AsyncExitStack
+    workload: Workload,
+    nodes: Sequence[dict[str, str]],
+    stack: AsyncExitStack,
+    *,
+    on_event: OnEvent | None = None,
 ) -> Operation:
     """Give a function that makes one key with a real client over these nodes."""
     network = NodeNetwork(nodes, threshold=Threshold(workload.t, workload.n), timeouts=_TIMEOUTS)
-    client = await stack.enter_async_context(DanClient(network, timeouts=_TIMEOUTS))
+    client = await stack.enter_async_context(DanClient(network, timeouts=_TIMEOUTS, on_event=on_event))
     wallet = LocalWallet(_OWNER_KEY)
     permissions = workload.permissions
 

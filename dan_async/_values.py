@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from attrs import validators
 
 from dan_async.errors import InvalidFieldError, escape_controls
+from dan_async.types import TimeSpan
 
 T = TypeVar("T")
 
@@ -187,8 +188,15 @@ def check_private_key_hex(field: str, value: object) -> str:
     return str(value)
 
 
+def in_seconds(value: TimeSpan) -> float:
+    """Return a time span in seconds. Anything else is returned as it is, for the check to refuse."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
 def check_number(field: str, value: object) -> float:
-    """Check a finite number that is not negative."""
+    """Check a finite number that is not negative, or a ``timedelta`` that is not."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidFieldError(field, f"must be a number, not {type(value).__name__}")
     if not 0 <= value <= _LARGEST_NUMBER:  # neither is NaN
@@ -197,7 +205,9 @@ def check_number(field: str, value: object) -> float:
 
 
 def check_seconds(field: str, value: object, *, most: float = math.inf) -> float:
-    """Check a positive, finite time span in seconds."""
+    """Return a positive, finite time span in seconds; it may be given as a ``timedelta``."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidFieldError(field, f"must be a number of seconds, not {type(value).__name__}")
     if not 0 < value <= min(most, _LARGEST_NUMBER):

@@ -20,7 +20,7 @@ from dan_async.crypto.signature import personal_message_digest
 from dan_async.errors import DanError, InvalidFieldError, require_extra
 from dan_async.jobs.sign_message import check_chain
 from dan_async.session import DanModuleInfo, session_of
-from dan_async.types import Address, TypedData
+from dan_async.types import Address, TimeSpan, TypedData
 
 if TYPE_CHECKING:
     from eth_account.datastructures import SignedMessage, SignedSetCodeAuthorization, SignedTransaction
@@ -56,7 +56,11 @@ class DanAccount:
     __slots__ = ("_client", "_session", "_timeout")
 
     def __init__(
-        self, client: DanClient, session: DanModuleInfo | Mapping[str, Any], *, timeout: float | None = None
+        self,
+        client: DanClient,
+        session: DanModuleInfo | Mapping[str, Any],
+        *,
+        timeout: TimeSpan | None = None,
     ) -> None:
         require_extra("eth_account", extra="eth-account", purpose="DanAccount")
         if not isinstance(client, DanClient):
@@ -157,6 +161,9 @@ class DanAccount:
 
         Args:
             message_hash: The bytes, or their hex.
+
+        Returns:
+            The signature, as eth-account returns it.
 
         Raises:
             InvalidFieldError: They are not 32 bytes.

@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
 
@@ -26,7 +26,17 @@ from dan_async.session import DanSessionKeyPayload
 from dan_async.turns import Turns
 from dan_async.types import Hex
 
-__all__ = ["BatchRun", "ItemResult", "ItemStatus", "SignedMessage", "SigningRun"]
+__all__ = [
+    "BatchRun",
+    "ItemFailed",
+    "ItemMade",
+    "ItemResult",
+    "ItemStatus",
+    "SignedMessage",
+    "SigningResult",
+    "SigningRun",
+    "UnsignedMessage",
+]
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -37,57 +47,93 @@ _MOST_AT_ONCE = 100_000
 #: made: a new session; kept: it was in the store; settled: a crash or an error had left it pending, and the nodes had made
 #: it; failed: there is none.
 ItemStatus: TypeAlias = Literal["made", "kept", "settled", "failed"]
+_Success: TypeAlias = Literal["made", "kept", "settled"]
 
 #: The result of the work on one request.
-Made: TypeAlias = tuple[ItemStatus, DanSessionKeyPayload]
+Made: TypeAlias = tuple[_Success, DanSessionKeyPayload]
 
 
 @frozen(kw_only=True)
-class ItemResult:
+class ItemMade:
     """
-    The result of one request.
+    The result of one request that has its session.
 
     Args:
         index: Its place in the requests, from 0.
-        status: How it came to its session, or that it failed.
+        status: How it came to its session: ``"made"``, ``"kept"`` or ``"settled"``.
         request: The request itself; not shown in repr.
-        session: The session; None if it failed. It holds a secret.
-        error: Why it failed; None if it did not.
+        session: The session. It holds a secret.
     """
 
     index: int
-    status: ItemStatus
+    status: _Success
     request: Any = field(repr=False)
-    session: DanSessionKeyPayload | None = None
-    error: BaseException | None = None
+    session: DanSessionKeyPayload
+    error: ClassVar[None] = None
+    is_success: ClassVar[Literal[True]] = True
 
-    @property
-    def is_success(self) -> bool:
-        """Whether there is a session."""
-        return self.session is not None
+
+@frozen(kw_only=True)
+class ItemFailed:
+    """
+    The result of one request that has no session.
+
+    Args:
+        index: Its place in the requests, from 0.
+        request: The request itself; not shown in repr.
+        error: Why it failed.
+    """
+
+    index: int
+    request: Any = field(repr=False)
+    error: BaseException
+    status: ClassVar[Literal["failed"]] = "failed"
+    session: ClassVar[None] = None
+    is_success: ClassVar[Literal[False]] = False
+
+
+#: The result of one request. Type checkers know after ``result.error is None`` that there is a session, and otherwise none.
+ItemResult: TypeAlias = ItemMade | ItemFailed
 
 
 @frozen(kw_only=True)
 class SignedMessage:
     """
-    The result of one message.
+    The result of one message that was signed.
 
     Args:
         index: Its place in the messages, from 0.
         message: The message itself; not shown in repr.
-        signature: ``0x`` and 130 hex digits; None if it failed.
-        error: Why it failed; None if it did not.
+        signature: ``0x`` and 130 hex digits.
     """
 
     index: int
     message: Any = field(repr=False)
-    signature: Hex | None = None
-    error: BaseException | None = None
+    signature: Hex
+    error: ClassVar[None] = None
+    is_success: ClassVar[Literal[True]] = True
 
-    @property
-    def is_success(self) -> bool:
-        """Whether there is a signature."""
-        return self.signature is not None
+
+@frozen(kw_only=True)
+class UnsignedMessage:
+    """
+    The result of one message that was not signed.
+
+    Args:
+        index: Its place in the messages, from 0.
+        message: The message itself; not shown in repr.
+        error: Why it failed.
+    """
+
+    index: int
+    message: Any = field(repr=False)
+    error: BaseException
+    signature: ClassVar[None] = None
+    is_success: ClassVar[Literal[False]] = False
+
+
+#: The result of one message, as ``ItemResult`` is that of one request.
+SigningResult: TypeAlias = SignedMessage | UnsignedMessage
 
 
 class _Run(Generic[T]):
@@ -155,20 +201,21 @@ class BatchRun(_Run[ItemResult]):
         super().__init__(requests, work, concurrency=concurrency, rate_limit=rate_limit)
 
     def _read(self, finished: Finished[Any, Any]) -> ItemResult:
-        made: tuple[ItemStatus, DanSessionKeyPayload | None] = finished.value or ("failed", None)
-        status, session = made
-        return ItemResult(
-            index=finished.index, status=status, request=finished.item, session=session, error=finished.error
-        )
+        if finished.error is not None:
+            return ItemFailed(index=finished.index, request=finished.item, error=finished.error)
+        assert finished.value is not None
+        status, session = finished.value
+        return ItemMade(index=finished.index, status=status, request=finished.item, session=session)
 
 
-class SigningRun(_Run[SignedMessage]):
+class SigningRun(_Run[SigningResult]):
     """The results of ``DanClient.sign_many``; iterated over, left early and closed like a ``BatchRun``."""
 
-    def _read(self, finished: Finished[Any, Any]) -> SignedMessage:
-        return SignedMessage(
-            index=finished.index, message=finished.item, signature=finished.value, error=finished.error
-        )
+    def _read(self, finished: Finished[Any, Any]) -> SigningResult:
+        if finished.error is not None:
+            return UnsignedMessage(index=finished.index, message=finished.item, error=finished.error)
+        assert finished.value is not None
+        return SignedMessage(index=finished.index, message=finished.item, signature=finished.value)
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------

@@ -3,38 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from dan_async import jobs
-from dan_async._values import check_bool, check_instance, check_seconds, check_text, duration_s, setting
+from dan_async._values import (
+    check_bool,
+    check_instance,
+    check_number,
+    check_seconds,
+    check_text,
+    duration_s,
+    setting,
+)
 from dan_async.batch import BatchRun, Made, SigningRun
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, OneLoop
-from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError, OverloadedError
+from dan_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    DanError,
+    InvalidFieldError,
+    OverloadedError,
+)
 from dan_async.events import Observable, OnEvent, check_listener
+from dan_async.jobs.generate_session_key import run_prepared
 from dan_async.jobs.keeping import SessionKeeper
+from dan_async.jobs.pending_keys import PendingSessionKey, PendingSessionKeys
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
 from dan_async.live_session import LiveSession
-from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource
+from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource, network_time
 from dan_async.opening import open_network
 from dan_async.request import (
     DEFAULT_DURATION_S,
     HardcodedValues,
     OnReport,
+    SessionKeyParameters,
     SessionKeyRequest,
     SmartAccount,
     choose_auth,
+    prepare,
     read_request,
 )
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload, session_of
 from dan_async.storage.base import SessionStore, StoredSession
 from dan_async.turns import Turns
-from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId
+from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId, TimeSpan
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
 
@@ -42,6 +63,8 @@ if TYPE_CHECKING:
     from dan_async.userops.sign_user_operation import Operation
 
 __all__ = ["DanClient", "generate_session_key", "sign_message"]
+
+_log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=DanModuleInfo)
 
@@ -57,14 +80,15 @@ class DanClient:
         network: A ``NodeNetwork``, or something that has one to offer, such as a ``Devnet`` (which is started when the
             client is first used, unless it runs already, and stopped with the client if the client started it).
         timeouts: Limits for the jobs; each call can shorten or lengthen the total with *timeout*.
-        store: Where sessions are kept (docs/storage.md): the intent before the first byte leaves, the session before it is
-            returned. It stays open when the client is closed, since others may use it.
+        store: Where sessions are kept (docs/how-to/storage.md): the intent before the first byte leaves, the session before
+            it is returned. It stays open when the client is closed, since others may use it.
         clock: The wall clock, in Unix seconds; for tests.
         on_event: Called with each event of the network; see ``dan_async.events``.
+        max_pending: How many session keys that were begun here may wait for their owners at a time, 1 to 1 000 000.
 
     Raises:
         InvalidFieldError: *network* is neither, or *store* is no store; *on_event* is not a plain function, or the network
-            has no events.
+            has no events; *max_pending* is out of range.
 
     Example::
 
@@ -80,6 +104,7 @@ class DanClient:
         store: SessionStore | None = None,
         clock: Clock = time.time,
         on_event: OnEvent | None = None,
+        max_pending: int = 1000,
     ) -> None:
         if store is not None and not isinstance(store, SessionStore):
             raise InvalidFieldError("store", f"must be a session store, not {type(store).__name__}")
@@ -92,6 +117,9 @@ class DanClient:
             raise InvalidFieldError(
                 "network", "must be a network", hint="For example NodeNetwork([...]) or Devnet()"
             )
+        self._pending = PendingSessionKeys(
+            self._keeper, most=max_pending, timeouts=self._timeouts, clock=clock
+        )
         self._on_event = on_event
         if on_event is not None:
             check_listener(on_event)
@@ -187,7 +215,7 @@ class DanClient:
                 self._network = network
         return self.network
 
-    async def _begin(self, timeout: float | None = None) -> tuple[Network, Deadline]:
+    async def _begin(self, timeout: TimeSpan | None) -> tuple[Network, Deadline]:
         """Open the network, and wait for a new call's turn on the event loop. Its deadline begins before."""
         network = await self._open()
         deadline = Deadline(self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout))
@@ -209,6 +237,7 @@ class DanClient:
         self._is_closed = True
         async with self._opening:
             try:
+                await self._pending.aclose()
                 if self._network is not None:
                     await self._network.aclose()
             finally:
@@ -234,7 +263,7 @@ class DanClient:
         eph_alg: KeyAlgorithm | None = None,
         ephemeral_key: EphemeralKey | str | None = None,
         eph_id: str | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
         allow_resign: bool = False,
         on_report: OnReport | None = None,
         reference: str | None = None,
@@ -246,8 +275,8 @@ class DanClient:
 
         Args:
             wallet: The owner's wallet.
-            auth: The owner, instead of a wallet: a ``PasskeyAuth`` (docs/passkeys.md). A passkey has no address, so the
-                payload's is *eoa_address* of *hardcoded_values*, else the smart account's.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth`` (docs/how-to/passkeys.md). A passkey has no address, so
+                the payload's is *eoa_address* of *hardcoded_values*, else the smart account's.
             smart_account_client: A smart account, whose signer is the owner's wallet unless another is given.
             browser_wallet: The seed's name for a wallet that is asked instead of the account's signer.
             hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id, under these
@@ -281,7 +310,7 @@ class DanClient:
             DeadlineExceededError: The time ran out.
             StoreError: The store failed: before the first byte, or when the key was made (``recover()`` finds it then).
             ClientClosedError: The client was closed.
-            DanError: Any other failure, named; see docs/errors.md.
+            DanError: Any other failure, named; see docs/reference/errors.md.
         """
         network, deadline = await self._begin(timeout)  # before any other value is looked at
         request = SessionKeyRequest(
@@ -309,7 +338,12 @@ class DanClient:
         return await self._generate(network, request, deadline)
 
     def _generate(
-        self, network: Network, request: SessionKeyRequest, deadline: Deadline | None = None
+        self,
+        network: Network,
+        request: SessionKeyRequest,
+        deadline: Deadline | None = None,
+        *,
+        in_batch: bool = False,
     ) -> Awaitable[DanSessionKeyPayload]:
         return jobs.generate_session_key(
             network,
@@ -318,7 +352,102 @@ class DanClient:
             timeouts=self._timeouts,
             clock=self._clock,
             deadline=deadline,
+            in_batch=in_batch,
         )
+
+    async def begin_session_key(
+        self, *, owner: str, **parameters: Unpack[SessionKeyParameters]
+    ) -> PendingSessionKey:
+        """
+        Begin a session key whose owner signs elsewhere: ask the nodes for a challenge, and return what is to be signed.
+
+        ``complete_session_key`` goes on when the signature is there; see docs/how-to/web-servers.md. Over nodes, what is
+        begun waits for as long as their nonces live (5 minutes on the devnet), and with a *store* any process of the same
+        nodes and store can complete it, this one restarted among them. Over a gateway it waits with its connection, in this
+        process, for ``Timeouts.wallet_s`` or until the gateway hangs up.
+
+        Args:
+            owner: The address that will sign: an externally owned account's, as for ``generate_session_key``.
+            **parameters: Parameters of ``generate_session_key`` under the same names, but for wallets, *auth*,
+                *allow_resign* and *on_report*.
+
+        Returns:
+            The id, the typed data for the wallet, and until when it waits; ``to_json()`` is for a page.
+
+        Raises:
+            ConfigurationError: A parameter is wrong or missing; it is named, and nothing was sent.
+            OverloadedError: *max_pending* are waiting; nothing was sent.
+            QuorumError: Too few nodes are ready.
+            GatewayError: The gateway gave no challenge.
+            StoreError: The store failed.
+            DeadlineExceededError: The time ran out.
+            ClientClosedError: The client was closed.
+            DanError: Any other failure, named.
+
+        Example::
+
+            pending = await dan.begin_session_key(owner=address, chain_id=80002)
+            signature = await ask_the_page(pending.to_json())
+            session = await dan.complete_session_key(pending.id, signature)
+        """
+        network, _ = await self._begin(parameters.get("timeout"))
+        return await self._pending.begin(network, owner, parameters)
+
+    async def complete_session_key(
+        self,
+        pending_id: str,
+        signature: str | bytes,
+        *,
+        timeout: float | None = None,
+        on_report: OnReport | None = None,
+    ) -> DanSessionKeyPayload:
+        """
+        Make the session key that ``begin_session_key`` has begun.
+
+        There is one key at most, however often this is called, wherever, and at once: whoever comes second with the owner's
+        signature gets the same session. After an error other than ``PendingNotFoundError`` it may be called again.
+
+        Args:
+            pending_id: ``PendingSessionKey.id``.
+            signature: The owner's signature over the typed data: 65 bytes r, s, v, or their hex.
+            timeout: Seconds for the whole call, instead of the client's.
+            on_report: As for ``generate_session_key``; not called if the session was there already.
+
+        Returns:
+            The payload. It holds the ephemeral private key: treat it as a secret.
+
+        Raises:
+            PendingNotFoundError: Nothing of this id waits: unknown, called off, too late, or begun elsewhere.
+            WalletSignatureError: It is no signature; the session key goes on waiting.
+            WrongSignerError: It is not the owner's, or not over this typed data; the session key goes on waiting.
+            SessionPendingError: Another process has been at work on it all the time; call again.
+            DanError: Any error of ``generate_session_key``. With a store, ``recover()`` settles what it leaves.
+        """
+        network, deadline = await self._begin(timeout)
+        return await self._pending.complete(
+            network,
+            pending_id,
+            signature,
+            timeout_s=deadline.timeout_s or self._timeouts.total_s,
+            on_report=on_report,
+        )
+
+    async def cancel_session_key(self, pending_id: str) -> bool:
+        """
+        Call off what ``begin_session_key`` has begun, unless its owner has signed.
+
+        Args:
+            pending_id: ``PendingSessionKey.id``.
+
+        Returns:
+            Whether it was still waiting. If not, nothing has changed.
+
+        Raises:
+            StoreError: The store failed.
+            ClientClosedError: The client was closed.
+        """
+        await self._open()
+        return await self._pending.cancel(pending_id)
 
     def generate_session_keys(
         self,
@@ -333,7 +462,8 @@ class DanClient:
         """
         Make many session keys, so many at a time, and return each as soon as it is made.
 
-        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed.
+        One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed. Nodes that
+        offer it make up to 16 keys with the same participants in one session of theirs, in several times fewer steps.
 
         Args:
             requests: Anything to iterate over, sync or async. Each request is a mapping with parameters of
@@ -365,12 +495,12 @@ class DanClient:
             network = await self._open()
             await Turns.of_running_loop().begin(None)  # an item's time begins with its turn
             if keeper is None or not isinstance(reference, str):
-                return "made", await self._generate(network, make_request())
+                return "made", await self._generate(network, make_request(), in_batch=True)
             return await make_once(
                 network,
                 keeper,
                 reference,
-                lambda: self._generate(network, make_request()),
+                lambda: self._generate(network, make_request(), in_batch=True),
                 retry_failed=retry_failed,
                 settle_s=self._timeouts.attempt_s,
             )
@@ -385,7 +515,7 @@ class DanClient:
         request_type: str | None = None,
         chain_id: int | None = None,
         entry_point: str | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> Hex:
         """
         Have t of the nodes sign a message with the session's key; the ephemeral key alone authorises it.
@@ -414,7 +544,7 @@ class DanClient:
             QuorumError: No t nodes signed, for other reasons; it has every node's outcome.
             GatewayError: The gateway refused, or failed.
             DeadlineExceededError: The time ran out.
-            DanError: Any other failure, named; see docs/errors.md.
+            DanError: Any other failure, named; see docs/reference/errors.md.
         """
         network, deadline = await self._begin(timeout)
         return await jobs.sign_message(
@@ -431,7 +561,7 @@ class DanClient:
     def sign_many(
         self,
         messages: Iterable[Message] | AsyncIterable[Message],
-        session: DanModuleInfo | Mapping[str, Any],
+        session: DanModuleInfo | Mapping[str, Any] | Callable[[], DanModuleInfo],
         *,
         concurrency: int = 16,
         rate_limit: float | None = None,
@@ -444,21 +574,21 @@ class DanClient:
 
         Args:
             messages: Anything to iterate over, sync or async; each is a message as ``sign_message`` takes it.
-            session: The session.
+            session: The session, or a function that returns the one of the moment.
             concurrency: How many to work on at a time, 1 to 100 000.
             rate_limit: How many to begin per second at most; None for no limit.
             **parameters: Any other parameter of ``sign_message``, for all messages.
 
         Returns:
-            The results, as an async iterator of ``SignedMessage``. Nothing is begun before the first one is asked for.
+            The results, as an async iterator of ``SigningResult``. Nothing is begun before the first one is asked for.
 
         Raises:
             ConfigurationError: A parameter is wrong.
         """
-        found = session_of(session)
+        current = session if callable(session) else partial(session_of, session_of(session))
 
         def work(message: Message) -> Awaitable[Hex]:
-            return self.sign_message(message, found, **parameters)
+            return self.sign_message(message, current(), **parameters)
 
         return SigningRun(messages, work, concurrency=concurrency, rate_limit=rate_limit)
 
@@ -503,11 +633,8 @@ class DanClient:
         """
         check_instance("session", session, DanModuleInfo)
         owner = choose_auth(auth, wallet=wallet, limit_s=self._timeouts.wallet_s)
-        if on_renewed is not None and not callable(on_renewed):
-            raise InvalidFieldError("on_renewed", "must be a function that takes the session")
-        if not check_bool("may_prompt", may_prompt) and (
-            getattr(wallet, "interactive", True) or auth is not None
-        ):
+        _check_listener(on_renewed)
+        if not check_bool("may_prompt", may_prompt) and owner.interactive:
             raise InvalidFieldError(
                 "wallet" if auth is None else "auth",
                 "asks a person, who may not expect it",
@@ -516,14 +643,120 @@ class DanClient:
         lifetime_s = duration_s(duration)
         if record_id is not None:
             self._kept()
+        return self._live(session, owner, lifetime_s, record_id, on_renewed, renews=True)
 
+    def _live(
+        self,
+        session: DanModuleInfo,
+        owner: AuthModule,
+        lifetime_s: int,
+        record_id: RequestId | None,
+        on_renewed: Callable[[DanModuleInfo], object] | None,
+        *,
+        renews: bool,
+    ) -> LiveSession:
         async def renew(old: DanModuleInfo) -> DanModuleInfo:
             if record_id is None:
                 return await self.add_ephemeral_key(old, auth=owner, duration=lifetime_s)
             record = await self.rotate_stored_session(record_id, auth=owner, duration=lifetime_s)
             return old if record.session is None else record.session
 
-        return LiveSession(session, renew, duration_s=lifetime_s, on_renewed=on_renewed, clock=self._clock)
+        def now() -> float:
+            network = self._network
+            return self._clock() if network is None else network_time(network, self._clock, session.threshold)
+
+        return LiveSession(
+            session,
+            renew if renews else None,
+            client=self,
+            duration_s=lifetime_s,
+            on_renewed=on_renewed,
+            clock=now,
+        )
+
+    @asynccontextmanager
+    async def session(
+        self,
+        *,
+        wallet: Wallet | None = None,
+        auth: AuthModule | None = None,
+        revoke: bool = True,
+        may_prompt: bool = False,
+        on_renewed: Callable[[DanModuleInfo], object] | None = None,
+        **parameters: Unpack[SessionKeyParameters],
+    ) -> AsyncIterator[LiveSession]:
+        """
+        Make a session key, keep it alive while a context lasts, and revoke its ephemeral key at the end.
+
+        A wallet that asks a person is asked once, to make the key; only *may_prompt* has it asked again, to renew and to
+        revoke. Without that the session ends when *duration* is over. Where the ephemeral key cannot be revoked (too few
+        nodes confirm, or a gateway's revision has no revoking), a warning is logged, ``failure`` says why, and the key works
+        until it expires; so does one that was renewed away.
+
+        Args:
+            wallet: The owner's wallet.
+            auth: The owner, instead of a wallet: a ``PasskeyAuth``.
+            revoke: Whether to revoke the ephemeral key at the end.
+            may_prompt: Whether the wallet may ask a person again.
+            on_renewed: Called with each new session, on the event loop.
+            **parameters: Other parameters of ``generate_session_key``, but for *browser_wallet*, *allow_resign* and
+                *on_report*. *duration* is how long each ephemeral key lives.
+
+        Yields:
+            The session: its *session* is the payload as it is now, and ``sign_message``, ``sign_many`` and
+            ``sign_user_operation`` sign with it.
+
+        Raises:
+            DanError: On entering, any error of ``generate_session_key``.
+
+        Example::
+
+            async with dan.session(wallet=wallet, chain_id=80002) as session:
+                signature = await session.sign_message("hello")
+        """
+        check_bool("revoke", revoke)
+        _check_listener(on_renewed)
+        network = await self._open()
+        owner = choose_auth(
+            auth,
+            wallet=wallet,
+            account=parameters.get("smart_account_client"),
+            limit_s=self._timeouts.wallet_s,
+        )
+        may_ask = check_bool("may_prompt", may_prompt) or not owner.interactive
+        request = SessionKeyRequest(auth=owner, **parameters)
+        prepared = await prepare(
+            request,
+            network,
+            timeouts=self._timeouts,
+            clock=self._clock,
+            has_store=self._keeper is not None,
+        )
+        record_id = None if self._keeper is None else prepared.keygen.request_id
+        made = await run_prepared(prepared, partial(network.keygen, prepared.keygen), keeper=self._keeper)
+        live = self._live(made, owner, request.lifetime_s, record_id, on_renewed, renews=may_ask)
+        try:
+            async with live:
+                yield live
+        finally:
+            if revoke and may_ask:
+                await self._end(live, owner, record_id)
+
+    async def _end(self, live: LiveSession, owner: AuthModule, record_id: RequestId | None) -> None:
+        try:
+            if record_id is None:
+                await self.revoke_ephemeral_key(live.session, auth=owner)
+            else:
+                await self.revoke_stored_session(record_id, auth=owner)
+            live.is_revoked = True
+        except DanError as error:
+            live.failure = error
+            _log.warning(
+                "the ephemeral key of session %s could not be revoked, and works until %s: %s",
+                live.session.session_key_eoa,
+                live.session.expires_at,
+                error.message,
+            )
 
     async def sign_user_operation(
         self,
@@ -533,7 +766,7 @@ class DanClient:
         entry_point: str | None = None,
         chain_id: int | None = None,
         permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> Operation:
         """
         Have t of the nodes sign a user operation of ERC-4337; see ``dan_async.userops.sign_user_operation``.
@@ -578,7 +811,7 @@ class DanClient:
         eph_alg: KeyAlgorithm | None = None,
         ephemeral_key: EphemeralKey | str | None = None,
         eph_id: str | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> S:
         """
         Let another ephemeral key use the session's key: rotate or prolong a session without a new address.
@@ -623,7 +856,7 @@ class DanClient:
         *,
         wallet: Wallet | None = None,
         auth: AuthModule | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> EphemeralKeyReport:
         """
         Take the use of the session's key from the session's ephemeral key.
@@ -654,7 +887,7 @@ class DanClient:
             clock=self._clock,
         )
 
-    async def register_passkey(self, passkey: PasskeyRegister, *, timeout: float | None = None) -> str:
+    async def register_passkey(self, passkey: PasskeyRegister, *, timeout: TimeSpan | None = None) -> str:
         """
         Register a passkey with the network, so that it can own keys.
 
@@ -679,8 +912,8 @@ class DanClient:
         self,
         *,
         record_id: RequestId | None = None,
-        min_age_s: float = 0.0,
-        timeout: float | None = None,
+        min_age_s: TimeSpan = 0.0,
+        timeout: TimeSpan | None = None,
     ) -> RecoveryReport:
         """
         Settle the requests that a crash or an error left pending in the store, by asking the nodes about them.
@@ -707,13 +940,11 @@ class DanClient:
         keeper = self._kept()
         if record_id is not None:
             check_text("record_id", record_id)
-        if min_age_s != 0.0:
-            check_seconds("min_age_s", min_age_s)
         return await jobs.recover(
             await self._open(),
             keeper,
             record_id=record_id,
-            min_age_s=min_age_s,
+            min_age_s=check_number("min_age_s", min_age_s),
             timeout_s=self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout),
         )
 
@@ -723,7 +954,7 @@ class DanClient:
         *,
         wallet: Wallet | None = None,
         auth: AuthModule | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> StoredSession:
         """
         Take the use of a stored session's key from its ephemeral key, and mark the record as revoked.
@@ -764,7 +995,7 @@ class DanClient:
         wallet: Wallet | None = None,
         auth: AuthModule | None = None,
         duration: int | timedelta = DEFAULT_DURATION_S,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> StoredSession:
         """
         Put a new ephemeral key in the place of a stored session's: the same address, used and prolonged.
@@ -802,6 +1033,11 @@ class DanClient:
         )
 
 
+def _check_listener(on_renewed: object) -> None:
+    if on_renewed is not None and not callable(on_renewed):
+        raise InvalidFieldError("on_renewed", "must be a function that takes the session")
+
+
 def _observe(network: Network, on_event: OnEvent) -> None:
     if not isinstance(network, Observable):
         raise InvalidFieldError(
@@ -823,6 +1059,10 @@ async def generate_session_key(
 
     Returns:
         The payload; see ``DanClient.generate_session_key``, also for the errors.
+
+    Raises:
+        InvalidFieldError: *client* is not a ``DanClient``.
+        DanError: As for ``DanClient.generate_session_key``.
     """
     if not isinstance(client, DanClient):
         raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
@@ -843,6 +1083,10 @@ async def sign_message(
 
     Returns:
         The signature; see ``DanClient.sign_message``, also for the errors.
+
+    Raises:
+        InvalidFieldError: *client* is not a ``DanClient``.
+        DanError: As for ``DanClient.sign_message``.
     """
     if not isinstance(client, DanClient):
         raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from attrs import field, frozen
+from attrs import converters, field, frozen
 
 from dan_async._values import (
     check_bool,
@@ -19,6 +19,7 @@ from dan_async._values import (
     check_seconds,
     check_text,
     from_hex,
+    in_seconds,
     optional,
     required,
 )
@@ -65,7 +66,18 @@ class Threshold:
 
     @classmethod
     def parse(cls, text: str) -> Threshold:
-        """Read the form ``3-of-5``."""
+        """
+        Read the form ``3-of-5``.
+
+        Args:
+            text: The text, such as ``3-of-5``.
+
+        Returns:
+            The threshold.
+
+        Raises:
+            InvalidFieldError: It has another form, or not 2 ≤ t ≤ n ≤ 20.
+        """
         t, _, n = check_instance("threshold", text, str).partition("-of-")
         if not (
             t.isascii() and n.isascii() and t.isdecimal() and n.isdecimal() and len(t) <= 4 and len(n) <= 4
@@ -211,6 +223,12 @@ class NodeEndpoint:
         """
         Read an endpoint, a text ``URL=OPERATOR``, or a mapping with url and operator.
 
+        Args:
+            value: An endpoint, ``URL=OPERATOR``, or a mapping with *url* and *operator*.
+
+        Returns:
+            The endpoint; the same object if it is one already.
+
         Raises:
             InvalidFieldError: It is none of these.
         """
@@ -248,13 +266,15 @@ class Timeouts:
         InvalidFieldError: One is not a positive, finite number.
     """
 
-    total_s: float = field(default=30.0, validator=required(check_seconds))
-    attempt_s: float = field(default=15.0, validator=required(check_seconds))
-    connect_s: float = field(default=5.0, validator=required(check_seconds))
-    wallet_s: float = field(default=120.0, validator=required(check_seconds))
-    grace_s: float | None = field(default=None, validator=optional(check_seconds))
-    hedge_s: float = field(default=0.25, validator=required(check_seconds))
-    patience_s: float = field(default=2.5, validator=required(check_seconds))
+    total_s: float = field(default=30.0, converter=in_seconds, validator=required(check_seconds))
+    attempt_s: float = field(default=15.0, converter=in_seconds, validator=required(check_seconds))
+    connect_s: float = field(default=5.0, converter=in_seconds, validator=required(check_seconds))
+    wallet_s: float = field(default=120.0, converter=in_seconds, validator=required(check_seconds))
+    grace_s: float | None = field(
+        default=None, converter=converters.optional(in_seconds), validator=optional(check_seconds)
+    )
+    hedge_s: float = field(default=0.25, converter=in_seconds, validator=required(check_seconds))
+    patience_s: float = field(default=2.5, converter=in_seconds, validator=required(check_seconds))
 
 
 #: More than that in one message, no peer needs to send, and no client should hold.
@@ -300,8 +320,10 @@ class TransportOptions:
         default=1024 * 1024, validator=required(check_int, least=1, most=_LARGEST_MESSAGE)
     )
     trust_env: bool = field(default=False, validator=required(check_bool))
-    heartbeat_s: float | None = field(default=10.0, validator=optional(check_seconds))
-    pong_s: float = field(default=3.0, validator=required(check_seconds))
+    heartbeat_s: float | None = field(
+        default=10.0, converter=converters.optional(in_seconds), validator=optional(check_seconds)
+    )
+    pong_s: float = field(default=3.0, converter=in_seconds, validator=required(check_seconds))
 
     def __attrs_post_init__(self) -> None:
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):

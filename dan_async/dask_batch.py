@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dan_async._values import check_instance, check_int, check_list
+from dan_async._values import check_instance, check_int, check_list, in_seconds
 from dan_async.batch import ItemStatus, WorkStream
 from dan_async.config import NodeEndpoint, Threshold, Timeouts
 from dan_async.errors import (
@@ -74,7 +74,7 @@ class WorkerSetup:
     key_file: str | None = None
     key_variable: str | None = None
     concurrency: int = 16
-    total_s: float = 30.0
+    total_s: float = field(default=30.0, converter=in_seconds)
 
     def __attrs_post_init__(self) -> None:
         check_instance("threshold", self.threshold, Threshold)
@@ -86,7 +86,15 @@ class WorkerSetup:
             raise InvalidFieldError("key_file", "or key_variable must name the store's key, not both")
 
     def keys(self) -> KeySource:
-        """Read the store's keys from where they are named."""
+        """
+        Read the store's keys from where they are named.
+
+        Returns:
+            The keys, the current one first.
+
+        Raises:
+            ConfigurationError: They cannot be read; see ``keys_from_file`` and ``keys_from_environment``.
+        """
         if self.key_file is not None:
             return keys_from_file(self.key_file)
         return keys_from_environment(self.key_variable or "")
@@ -136,6 +144,9 @@ async def generate_session_keys_on(
         partition: How many rows go to a worker together, 1 to 10 000.
         in_flight: How many partitions are with the workers at a time.
         retry_failed: Whether to try rows again that have failed before.
+
+    Returns:
+        The results, in the order in which the partitions are done.
 
     Raises:
         ConfigurationError: A parameter is wrong, or the store's URL holds a password and the cluster has no TLS.

@@ -10,7 +10,7 @@ The tree::
     │   └── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── ClientClosedError (RuntimeError)      the client, network or connection was closed by its owner
     ├── DeadlineExceededError (TimeoutError)  the one deadline over the whole job ran out
-    │   └── OverloadedError                   ... before the call's turn came: more is to be signed than can be
+    │   └── OverloadedError                   ... before the call's turn came: more is asked for than can be done
     ├── WalletError                           the owner's wallet did not authorise
     │   ├── WalletRefusedError                it said no
     │   ├── WalletTimeoutError (TimeoutError) it did not answer in time
@@ -48,6 +48,7 @@ The tree::
     │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
     │   └── RecordConflictError               the record exists already, or was changed by somebody else
     ├── BatchInterruptedError                 what a batch ran on failed before it had ended
+    ├── PendingNotFoundError (LookupError)    no session key waits here for that signature
     ├── SessionPendingError                   the result of an earlier attempt is not known
     ├── SessionFailedError                    an earlier attempt failed, and was not to be repeated
     ├── SessionExpiredError                   the session's expiry has passed
@@ -111,6 +112,7 @@ __all__ = [
     "NotPermittedError",
     "OverloadedError",
     "PaymasterError",
+    "PendingNotFoundError",
     "PermissionDeniedError",
     "ProtocolError",
     "QuorumDeadlineError",
@@ -266,11 +268,11 @@ class DeadlineExceededError(DanError, TimeoutError):
 
 class OverloadedError(DeadlineExceededError):
     """
-    The call's turn did not come in its time: to begin, or to sign, which so many others want. Nothing was made or signed.
+    More is asked for than is done in the time of this call, or than there is a place for. Nothing was signed or begun.
 
     Args:
         message: What happened.
-        waiting: How many other calls were waiting for their turn.
+        waiting: How many others were waiting: calls for their turn, or session keys for their owners.
         **context: As for ``DanError``.
     """
 
@@ -304,7 +306,15 @@ class TransportError(DanError):
 
 
 class ConnectError(TransportError, ConnectionError):
-    """The connection could not be opened; nothing of the request was sent."""
+    """
+    The connection could not be opened; nothing of the request was sent.
+
+    Args:
+        message: What happened.
+        status: The HTTP status, if the server sent one.
+        retry_after: The seconds that it asked to wait.
+        **context: As for ``DanError``.
+    """
 
     is_retryable = True
 
@@ -372,7 +382,7 @@ class KeySubstitutionError(ProtocolError):
 
 
 class NodeCode(IntEnum):
-    """Error codes of dan-node/1, JSON-RPC's own among them. docs/node-protocol.md explains them."""
+    """Error codes of dan-node/1, JSON-RPC's own among them. docs/reference/node-protocol.md explains them."""
 
     PARSE_ERROR = -32700
     INVALID_REQUEST = -32600
@@ -450,7 +460,7 @@ class NodeRefusedError(NodeError):
 
     Args:
         message: The node's own words, shortened.
-        code: The code, listed in docs/node-protocol.md.
+        code: The code, listed in docs/reference/node-protocol.md.
         culprits: Operators that the node blames, by what it saw itself.
         evidence: ``"proof"`` if the node says that it can prove that, ``"silence"`` if they sent it nothing until its own
             limit; empty if they sent it something wrong.
@@ -737,6 +747,7 @@ class BatchInterruptedError(DanError):
         message: The problem.
         pending: The references of the rows whose outcome is not known.
         hint: Advice for the user.
+        **context: As for ``DanError``.
     """
 
     is_retryable = True
@@ -744,6 +755,10 @@ class BatchInterruptedError(DanError):
     def __init__(self, message: str, *, pending: tuple[str, ...] = (), **context: Any) -> None:
         super().__init__(message, **context)
         self.pending = pending
+
+
+class PendingNotFoundError(DanError, LookupError):
+    """No session key waits here for that signature: completed or cancelled, too late, or begun elsewhere. Begin again."""
 
 
 class SessionPendingError(DanError):
@@ -781,7 +796,7 @@ class UserOperationError(DanError):
 
 class BundlerError(UserOperationError):
     """
-    The bundler, the paymaster or the chain's node answered with an error. docs/bundler-errors.md explains the codes.
+    The bundler, the paymaster or the chain's node answered with an error. docs/reference/bundler-errors.md has the codes.
 
     Args:
         message: What happened, in plain words where the code is known.

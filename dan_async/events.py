@@ -2,7 +2,7 @@
 Events: the client's work as it happens, for the *on_event* function of ``DanClient`` and of both networks.
 
 An event is a small frozen object with plain fields: ids, addresses, names, numbers. None holds a key, a signature, a nonce,
-a payload, or text that a peer wrote. docs/observability.md lists them.
+a payload, or text that a peer wrote. docs/how-to/observability.md lists them.
 
 An event listener is a plain function. It is called on the event loop, in the middle of the work, so it must be quick. An
 error that it raises is logged once and changes nothing. While nobody listens, no event is made.
@@ -313,6 +313,9 @@ class Observable(Protocol):
         """
         Add an event listener; one that was added before is not called twice.
 
+        Args:
+            on_event: A plain function that is called with each event, on the event loop.
+
         Raises:
             InvalidFieldError: It is not a plain function.
         """
@@ -354,12 +357,14 @@ class EventHub:
             events.emit(NodeUp(node=operator, failures=3))
     """
 
-    __slots__ = ("_broken", "listeners")
+    __slots__ = ("_broken", "listeners", "wants_all_attempts")
 
     listeners: tuple[OnEvent, ...]
+    #: False if none of them wants to hear of attempts that begin, or that succeed at once, which are most of all events.
+    wants_all_attempts: bool
 
     def __init__(self, on_event: OnEvent | None = None) -> None:
-        self.listeners = ()
+        self.listeners, self.wants_all_attempts = (), False
         self._broken: list[OnEvent] = []
         if on_event is not None:
             self.add(on_event)
@@ -369,6 +374,7 @@ class EventHub:
         check_listener(on_event)
         if on_event not in self.listeners:
             self.listeners = (*self.listeners, on_event)
+            self.wants_all_attempts |= getattr(on_event, "wants_all_attempts", True)
 
     def emit(self, event: Event) -> None:
         """Call every listener. What one raises is logged the first time, and goes no further."""
@@ -476,32 +482,36 @@ class Attempts:
 
         async def watched() -> T:
             self._attempt += 1
-            about: dict[str, Any] = {
-                "request_id": self._request_id,
-                "node": self._node,
-                "method": self._method,
-                "attempt": self._attempt,
-            }
             emit, started = self._events.emit, time.monotonic()
-            emit(AttemptStarted(**about))
+            wants_all = self._events.wants_all_attempts
+            if wants_all:
+                emit(AttemptStarted(**self._about))
             try:
                 value = await call()
             except BaseException as error:
                 elapsed_s = time.monotonic() - started
                 if isinstance(error, Exception):
-                    emit(_failed(error, elapsed_s, about))
+                    emit(_failed(error, elapsed_s, self._about))
                 else:
-                    emit(AttemptAbandoned(elapsed_s=elapsed_s, **about))
+                    emit(AttemptAbandoned(elapsed_s=elapsed_s, **self._about))
                 raise
-            elapsed_s = time.monotonic() - started
             # Some return the error after which there is to be no other attempt, instead of raising it.
             if isinstance(value, DanError):
-                emit(_failed(value, elapsed_s, about))
-            else:
-                emit(AttemptSucceeded(elapsed_s=elapsed_s, **about))
+                emit(_failed(value, time.monotonic() - started, self._about))
+            elif wants_all or self._attempt > 1:
+                emit(AttemptSucceeded(elapsed_s=time.monotonic() - started, **self._about))
             return value
 
         return watched
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {
+            "request_id": self._request_id,
+            "node": self._node,
+            "method": self._method,
+            "attempt": self._attempt,
+        }
 
     def before_sleep(self, details: RetryDetails) -> None:
         """Log a wait and emit it: a ``BeforeSleep``."""

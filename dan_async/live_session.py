@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
+from dan_async.batch import SigningRun
 from dan_async.deadline import cancel_and_wait
 from dan_async.errors import ConfigurationError, DanError, SessionExpiredError
+from dan_async.jobs.sign_message import Message
 from dan_async.session import DanModuleInfo
-from dan_async.types import Clock
+from dan_async.types import Clock, Hex
+
+if TYPE_CHECKING:
+    from dan_async.userops.sign_user_operation import Operation
 
 __all__ = ["LiveSession"]
 
@@ -26,18 +31,20 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 class LiveSession:
     """
-    A session that ``DanClient.keep_alive`` renews while the context lasts.
+    A session that ``DanClient.keep_alive`` renews while the context lasts; that of ``DanClient.session`` also ends then.
 
     Attributes:
-        session: The session as it is now: take it anew for each signature.
-        failure: Why the last attempt to renew it failed; None if it did not.
+        session: The session as it is now: take it anew for each signature, or use the methods, which do.
+        failure: Why the last attempt to renew or revoke it failed; None if it did not.
+        is_revoked: Whether its ephemeral key was revoked at the end.
     """
 
     def __init__(
         self,
         session: DanModuleInfo,
-        renew: Callable[[DanModuleInfo], Awaitable[DanModuleInfo]],
+        renew: Callable[[DanModuleInfo], Awaitable[DanModuleInfo]] | None,
         *,
+        client: Any,
         duration_s: int,
         on_renewed: Callable[[DanModuleInfo], object] | None,
         clock: Clock,
@@ -48,6 +55,8 @@ class LiveSession:
             )
         self.session = session
         self.failure: DanError | None = None
+        self.is_revoked = False
+        self._client = client
         self._renew = renew
         self._ahead_s = min(_LAST_PART * duration_s, _MOST_AHEAD_S)
         self._on_renewed = on_renewed
@@ -60,7 +69,8 @@ class LiveSession:
     async def __aenter__(self) -> Self:
         if self._left_s() <= 0:
             raise SessionExpiredError("the session has expired, and cannot be renewed", hint="Make a new one")
-        self._task = asyncio.create_task(self._keep(), name="dan session renewal")
+        if self._renew is not None:
+            self._task = asyncio.create_task(self._keep(self._renew), name="dan session renewal")
         return self
 
     async def __aexit__(
@@ -69,17 +79,59 @@ class LiveSession:
         if self._task is not None:
             await cancel_and_wait([self._task])
 
+    async def sign_message(self, message: Message, **options: Any) -> Hex:
+        """
+        Have a message signed with the session as it is now. The errors are those of ``DanClient.sign_message``.
+
+        Args:
+            message: Text or bytes, typed data, or a user operation.
+            **options: Any other parameter of ``DanClient.sign_message``.
+
+        Returns:
+            The signature: 0x and 130 hex digits.
+        """
+        signature: Hex = await self._client.sign_message(message, self.session, **options)
+        return signature
+
+    def sign_many(self, messages: Iterable[Message] | AsyncIterable[Message], **options: Any) -> SigningRun:
+        """
+        Have many messages signed, each with the session as it is then. The errors are those of ``DanClient.sign_many``.
+
+        Args:
+            messages: Anything to iterate over, sync or async.
+            **options: Any other parameter of ``DanClient.sign_many``.
+
+        Returns:
+            The results, as an async iterator of ``SignedMessage``.
+        """
+        run: SigningRun = self._client.sign_many(messages, lambda: self.session, **options)
+        return run
+
+    async def sign_user_operation(self, user_op: Operation, **options: Any) -> Operation:
+        """
+        Have an operation signed with the session as it is now. The errors are those of ``DanClient.sign_user_operation``.
+
+        Args:
+            user_op: The operation, complete but for its signature.
+            **options: Any other parameter of ``DanClient.sign_user_operation``.
+
+        Returns:
+            The operation with its signature.
+        """
+        signed: Operation = await self._client.sign_user_operation(user_op, self.session, **options)
+        return signed
+
     def _left_s(self) -> float:
         return (self.session.expires_at or 0) - self._clock()
 
-    async def _keep(self) -> None:
+    async def _keep(self, renew: Callable[[DanModuleInfo], Awaitable[DanModuleInfo]]) -> None:
         pause_s = _FIRST_PAUSE_S
         while (left_s := self._left_s()) > 0:
             if left_s > self._ahead_s:
                 await asyncio.sleep(min(left_s - self._ahead_s, _LONGEST_PAUSE_S))
                 continue
             try:
-                self.session = await self._renew(self.session)
+                self.session = await renew(self.session)
             except DanError as error:
                 self.failure = error
                 _log.warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from attrs import Factory, field, frozen
@@ -11,6 +12,7 @@ from dan_async._values import (
     check_int,
     check_seconds,
     check_text,
+    in_seconds,
     optional,
     required,
     to_hex,
@@ -23,13 +25,24 @@ from dan_async.errors import DanError, InvalidFieldError, NodeOutcome, Signature
 from dan_async.protocols.node import Acknowledgement
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest
-from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId, OperatorAddress, RequestId, TypedData
+from dan_async.types import (
+    Address,
+    Clock,
+    Hex,
+    KeyAlgorithm,
+    MpcKeyId,
+    OperatorAddress,
+    RequestId,
+    TimeSpan,
+    TypedData,
+)
 
 __all__ = [
     "AuthModule",
     "ClockSkew",
     "EphemeralKeyChange",
     "EphemeralKeyReport",
+    "FinishKeygen",
     "KeygenQuestion",
     "KeygenReport",
     "KeygenRequest",
@@ -41,9 +54,12 @@ __all__ = [
     "NetworkSource",
     "NodeHealth",
     "NodeState",
+    "OpenedKeygen",
+    "OpensKeygen",
     "SettlesKeygen",
     "SigningOptions",
     "SigningOrder",
+    "SigningStock",
 ]
 
 
@@ -142,6 +158,7 @@ class KeygenRequest:
         min_parties: The smallest number of parties to accept, t to n; n if None.
         min_holders: How many nodes must acknowledge that they hold a share, t to n; t if None.
         allow_resign: Whether a person may be asked to sign again when key generation failed after the first signature.
+        in_batch: Whether the network may put it together with others, and let it wait for them a moment.
     """
 
     request_id: RequestId
@@ -153,16 +170,18 @@ class KeygenRequest:
     min_parties: int | None = None
     min_holders: int | None = None
     allow_resign: bool = False
+    in_batch: bool = False
+    #: The smallest number of parties that will do: each holder that is wanted has to be one.
+    fewest_parties: int = field(init=False, repr=False, eq=False)
+
+    @fewest_parties.default
+    def _fewest_parties(self) -> int:
+        return max(self.min_parties or self.threshold.n, self.min_holders or 0)
 
     def __attrs_post_init__(self) -> None:
         for name in ("min_parties", "min_holders"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), least=self.threshold.t, most=self.threshold.n)
-
-    @property
-    def fewest_parties(self) -> int:
-        """The smallest number of parties that will do: each holder that is wanted has to be one."""
-        return max(self.min_parties or self.threshold.n, self.min_holders or 0)
 
 
 @frozen(kw_only=True)
@@ -221,7 +240,12 @@ class KeygenReport:
         return tuple(outcome.operator for outcome in self.outcomes if outcome.is_success)
 
     def describe(self) -> str:
-        """Several lines for a log or a screen; nothing in them is secret."""
+        """
+        Several lines for a log or a screen; nothing in them is secret.
+
+        Returns:
+            The text, without a line break at its end.
+        """
         timings = self.timings
         steps = f"challenge {timings.challenge_s:.2f} s, wallet {timings.wallet_s:.2f} s, keygen {timings.keygen_s:.2f} s"
         lines = [
@@ -235,9 +259,9 @@ class KeygenReport:
         return "\n".join(lines)
 
 
-#: Most presignatures that are kept for one key and set of signers: Groth and Shoup (EUROCRYPT 2022, section 6) show what
-#: many at a time cost in security margin.
-MAX_STOCK = 8
+#: Most presignatures that are kept for one session: Groth and Shoup (EUROCRYPT 2022, section 6) show what many at a time
+#: cost in security margin; the nodes re-randomise theirs with the message, as they advise.
+MAX_STOCK = 32
 
 
 @frozen(kw_only=True)
@@ -246,8 +270,9 @@ class SigningOptions:
     How a ``NodeNetwork`` signs.
 
     Args:
-        stock: How many presignatures to have made ahead for a session that signs again and again, so that a signature is
-            one round trip: 0 (never) to 8. The first signature of a session fetches none ahead.
+        stock: Most presignatures to have made ahead for one session, so that a signature is one round trip: 0 (never) to 32.
+            How many there are follows from use: one after the first signature, one more for each that found none, one less
+            for each that expired, and none for a session that does not sign.
         stock_s: Seconds for which a presignature is kept; the nodes keep it 60 seconds as a rule.
         at_once: How many calls may be signing at the same time, 1 to 4096; one session alone gets half of these places.
             The others wait for their turn, the sessions one after the other.
@@ -257,10 +282,28 @@ class SigningOptions:
         InvalidFieldError: A value is out of range.
     """
 
-    stock: int = field(default=2, validator=required(check_int, least=0, most=MAX_STOCK))
-    stock_s: float = field(default=45.0, validator=required(check_seconds, most=300.0))
+    stock: int = field(default=16, validator=required(check_int, least=0, most=MAX_STOCK))
+    stock_s: float = field(default=45.0, converter=in_seconds, validator=required(check_seconds, most=300.0))
     at_once: int = field(default=64, validator=required(check_int, least=1, most=4096))
     max_waiting: int = field(default=10_000, validator=required(check_int, least=0, most=1_000_000))
+
+
+@frozen(kw_only=True)
+class SigningStock:
+    """
+    The presignatures that a ``NodeNetwork`` has had made ahead. Each costs the nodes about as much as a signature.
+
+    Args:
+        kept: How many there are now, of all sessions.
+        made: How many were made since the network was opened.
+        used: How many of them became signatures.
+        wasted: How many were thrown away: they expired, or their signers failed since.
+    """
+
+    kept: int
+    made: int
+    used: int
+    wasted: int
 
 
 @frozen(kw_only=True)
@@ -293,6 +336,9 @@ class SigningOrder:
     def check(self, signatures: tuple[bytes, ...]) -> tuple[Hex, ...]:
         """
         Check that every signature recovers to the key's address over its digest.
+
+        Args:
+            signatures: 65 bytes each: r, s, v, in the order of the digests.
 
         Returns:
             The signatures as 0x hex, r, s and v, with low s.
@@ -339,13 +385,13 @@ class NodeHealth:
         latency_s: Round-trip time in seconds, if it answered.
         clock_skew_s: Its clock minus ours in seconds, if it answered.
         problem: Why it is not live, in one line.
-        state: ``live``, ``resting``, ``probing`` or ``down``; see docs/node-pool.md.
+        state: ``live``, ``resting``, ``probing`` or ``down``; see docs/explanation/node-pool.md.
         average_latency_s: Exponentially weighted moving average of its latency in seconds; None if it never answered.
         failures: Failures in a row; 0 after a success.
         rests_for_s: Seconds for which it is still left alone, unless nothing better is there; 0 if it is not.
         requests: Requests that this client has sent it, attempts counted one by one.
         keygens: Key generations in which it was asked to take part.
-        suspicion: How much speaks against it in signing, from 0 to 8; halves every minute. See docs/sign-message.md.
+        suspicion: How much speaks against it in signing, from 0 to 8; halves every minute. docs/reference/sign-message.md.
     """
 
     name: OperatorAddress | str
@@ -367,7 +413,12 @@ class NodeHealth:
 
 @frozen(kw_only=True)
 class NetworkHealth:
-    """How the network is doing: one entry per node."""
+    """
+    How the network is doing: one entry per node.
+
+    Args:
+        nodes: One entry for each node.
+    """
 
     nodes: tuple[NodeHealth, ...]
 
@@ -400,6 +451,9 @@ class Network(Protocol):
     def check_keygen(self, request: KeygenRequest) -> None:
         """
         Check, without I/O, that this network can carry the request.
+
+        Args:
+            request: What is going to be asked for.
 
         Raises:
             ConfigurationError: It cannot; the error names the field.
@@ -438,6 +492,9 @@ class Network(Protocol):
             auth: The owner.
             deadline: The job's deadline.
 
+        Returns:
+            Who has confirmed, and who has not.
+
         Raises:
             ConfigurationError: The network cannot carry the request; nothing was sent.
             WalletError: The owner did not authorise it; nothing was changed.
@@ -449,7 +506,20 @@ class Network(Protocol):
     async def revoke_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
     ) -> EphemeralKeyReport:
-        """Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``."""
+        """
+        Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``.
+
+        Args:
+            change: Which key, and the ephemeral key.
+            auth: The owner.
+            deadline: The job's deadline.
+
+        Returns:
+            Who has confirmed, and who has not.
+
+        Raises:
+            DanError: As for ``add_ephemeral_key``.
+        """
         ...
 
     async def signgen(
@@ -494,8 +564,16 @@ class Network(Protocol):
         """
         ...
 
-    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
-        """Ask every node how it is; never raises for a node that is down."""
+    async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
+        """
+        Ask every node how it is; never raises for a node that is down.
+
+        Args:
+            timeout_s: Seconds to wait for a node, or a ``timedelta``; the network's ``attempt_s`` if not given.
+
+        Returns:
+            One entry for each node.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -551,7 +629,79 @@ class SettlesKeygen(Protocol):
             question: Which one.
             deadline: The job's deadline.
 
+        Returns:
+            Whether there is a key, is none, or too few nodes have answered.
+
         Raises:
+            ClientClosedError: The network was closed.
+        """
+        ...
+
+
+class FinishKeygen(Protocol):
+    """Has the owner sign an opened key generation, and the network carry it out; see ``Network.keygen``."""
+
+    def __call__(self, auth: AuthModule, *, deadline: Deadline) -> Awaitable[KeygenReport]:
+        """Begin it."""
+        ...
+
+
+@frozen(kw_only=True)
+class OpenedKeygen:
+    """
+    A key generation that waits for its owner's signature. Nothing has been made.
+
+    Args:
+        challenge: The final challenge: 64 hex digits.
+        typed_data: The EIP-712 form of the request, which the owner signs.
+        expires_at: When the network stops waiting, in Unix seconds by this machine's clock.
+        text: All that ``reopen_keygen`` needs beside the request. Nothing in it is secret.
+        finish: Goes on with it. With the same signature it may be repeated: there is one key at most.
+    """
+
+    challenge: str
+    typed_data: TypedData
+    expires_at: int
+    text: str
+    finish: FinishKeygen
+
+
+@runtime_checkable
+class OpensKeygen(Protocol):
+    """A network whose key generations can wait for the owner without a connection, and go on in another process."""
+
+    async def open_keygen(self, request: KeygenRequest, *, deadline: Deadline) -> OpenedKeygen:
+        """
+        Go as far as the challenge.
+
+        Args:
+            request: The key that is asked for.
+            deadline: The job's deadline.
+
+        Returns:
+            What the owner is to sign, and the way to go on.
+
+        Raises:
+            ConfigurationError: The network cannot carry the request; nothing was sent.
+            QuorumError: Too few nodes are ready.
+            DeadlineExceededError: The time ran out.
+            DanError: Any other failure of the network, named.
+        """
+        ...
+
+    def reopen_keygen(self, request: KeygenRequest, text: str) -> OpenedKeygen:
+        """
+        Take up a key generation that was opened before, without I/O.
+
+        Args:
+            request: The request it was opened for.
+            text: Its ``OpenedKeygen.text``.
+
+        Returns:
+            The same as was returned then.
+
+        Raises:
+            ConfigurationError: The network lacks a node that takes part.
             ClientClosedError: The network was closed.
         """
         ...
@@ -607,12 +757,30 @@ class MeasuresClock(Protocol):
         ...
 
 
+def known_skew(network: Network, t: int | None) -> ClockSkew | None:
+    """Return how far this machine's clock is off, as far as t nodes have said so far; the network's usual t if None."""
+    return (
+        network.clock_skew(t or network.default_threshold.t) if isinstance(network, MeasuresClock) else None
+    )
+
+
+def network_time(network: Network, clock: Clock, t: int | None) -> float:
+    """Return the time in Unix seconds, corrected by ``known_skew``."""
+    skew = known_skew(network, t)
+    return clock() + (0.0 if skew is None else skew.correction_s)
+
+
 @runtime_checkable
 class NetworkSource(Protocol):
     """Something that has a network to offer, such as a devnet; a client opens it and closes it again."""
 
     async def open_network(self) -> Network:
-        """Start it if need be, and return its network."""
+        """
+        Start it if need be, and return its network.
+
+        Returns:
+            The network, open.
+        """
         ...
 
     async def close_network(self) -> None:

@@ -1,4 +1,4 @@
-"""Network files: the nodes or the gateway of a network, its threshold and its connections, named once (docs/networks.md)."""
+"""Network files: nodes or gateway, threshold and connections of a network, named once (docs/how-to/networks.md)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, Self
 
 from attrs import field, frozen
 
-from dan_async._values import check_text
-from dan_async.config import NodeEndpoint, Threshold, TransportOptions
+from dan_async._values import MAX_SAFE_INT, check_int, check_text
+from dan_async.config import NodeEndpoint, Threshold, TransportOptions, check_url
 from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
 
-__all__ = ["NetworkFile", "find_network_file"]
+__all__ = ["ChainEndpoints", "NetworkFile", "find_network_file"]
 
 #: Names the network where none is given.
 NETWORK_VARIABLE = "DAN_ASYNC_NETWORK"
@@ -28,10 +28,37 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _LONGEST_FILE = 256 * 1024
 
 _MEMBERS = {
-    "nodes": ("kind", "threshold", "connection", "nodes"),
-    "gateway": ("kind", "threshold", "connection", "url", "revision", "api_version"),
+    "nodes": ("kind", "threshold", "connection", "chain", "nodes"),
+    "gateway": ("kind", "threshold", "connection", "chain", "url", "revision", "api_version"),
 }
+_CHAIN = ("id", "rpc_url", "bundler_url")
 _CONNECTION = ("pins", "ca_file", "proxy", "headers", "max_message_bytes", "trust_env")
+
+
+@frozen
+class ChainEndpoints:
+    """
+    The chain that a network's session keys are for, and where it is reached.
+
+    Args:
+        id: Its EIP-155 id, 1 to 2^53 - 1.
+        rpc_url: A node of the chain: ``https://…``, or ``http://…`` to loopback; None if not named.
+        bundler_url: An ERC-4337 bundler, likewise.
+
+    Raises:
+        InvalidFieldError: An argument is wrong.
+        InsecureTransportError: A URL has no TLS and its host is not loopback.
+    """
+
+    id: int
+    rpc_url: str | None = None
+    bundler_url: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_int("chain.id", self.id, least=1, most=MAX_SAFE_INT)
+        for name in _CHAIN[1:]:
+            if (url := getattr(self, name)) is not None:
+                check_url(f"chain.{name}", url, schemes=("https", "http"))
 
 
 @frozen(kw_only=True)
@@ -46,6 +73,7 @@ class NetworkFile:
         api_version: The gateway's version segment, ``"v1"`` or ``"v2"``.
         threshold: t and n when the caller of a job names none; None for the network's own default.
         options: How connections are made.
+        chain: The chain that its keys are for, if the file names one.
     """
 
     nodes: tuple[NodeEndpoint, ...] = ()
@@ -54,6 +82,7 @@ class NetworkFile:
     api_version: str = "v1"
     threshold: Threshold | None = None
     options: TransportOptions = field(factory=TransportOptions)
+    chain: ChainEndpoints | None = None
 
     @classmethod
     def read(cls, path: str | Path, *, environment: Mapping[str, str] | None = None) -> Self:
@@ -93,6 +122,7 @@ class NetworkFile:
         common: dict[str, Any] = {
             "threshold": None if threshold is None else Threshold.parse(threshold),
             "options": _read_connection(found.get("connection", {}), folder, environment),
+            "chain": _read_chain(found["chain"], environment) if "chain" in found else None,
         }
         if kind == "gateway":
             if "url" not in found:
@@ -114,6 +144,10 @@ class NetworkFile:
         if self.gateway is not None:
             members = {"url": self.gateway, "revision": self.revision, "api_version": self.api_version}
             lines += [f"{name} = {json.dumps(value)}" for name, value in members.items() if value is not None]
+        if self.chain is not None:
+            lines += ["", "[chain]", f"id = {self.chain.id}"]
+            urls = {"rpc_url": self.chain.rpc_url, "bundler_url": self.chain.bundler_url}
+            lines += [f"{name} = {json.dumps(url)}" for name, url in urls.items() if url is not None]
         for node in self.nodes:
             lines += ["", "[[nodes]]", f"url = {json.dumps(node.url)}", f'operator = "{node.operator}"']
         return "\n".join([f'kind = "{"gateway" if self.gateway else "nodes"}"', *lines, ""])
@@ -145,25 +179,31 @@ def _read_node(value: Any, place: int) -> NodeEndpoint:
         raise InvalidFieldError(f"nodes[{place}].{error.field}", problem, hint=error.hint) from None
 
 
+def _secret(name: str, given: Any, environment: Mapping[str, str]) -> Any:
+    """Return a text, or the environment variable that a table {env = "NAME"} names."""
+    if not isinstance(given, Mapping):
+        return given
+    variable = _check_members(f"{name}.", given, ("env",)).get("env")
+    if not isinstance(variable, str) or not environment.get(variable):
+        raise ConfigurationError(f"{name}: the environment variable {variable!s:.80} is not set")
+    return environment[variable]
+
+
+def _read_chain(value: Any, environment: Mapping[str, str]) -> ChainEndpoints:
+    found = _check_members("chain.", value, _CHAIN)
+    urls = (_secret(f"chain.{name}", found.get(name), environment) for name in _CHAIN[1:])
+    return ChainEndpoints(found.get("id", 0), *urls)
+
+
 def _read_connection(value: Any, folder: Path, environment: Mapping[str, str]) -> TransportOptions:
     found = dict(_check_members("connection.", value, _CONNECTION))
-
-    def secret(name: str, given: Any) -> Any:
-        """Return a text, or the environment variable that a table {env = "NAME"} names."""
-        if not isinstance(given, Mapping):
-            return given
-        variable = _check_members(f"connection.{name}.", given, ("env",)).get("env")
-        if not isinstance(variable, str) or not environment.get(variable):
-            raise ConfigurationError(
-                f"connection.{name}: the environment variable {variable!s:.80} is not set"
-            )
-        return environment[variable]
-
     if "headers" in found:
         headers = _check_members("connection.headers.", found["headers"], tuple(found["headers"]))
-        found["headers"] = {name: secret(f"headers.{name}", given) for name, given in headers.items()}
+        found["headers"] = {
+            name: _secret(f"connection.headers.{name}", given, environment) for name, given in headers.items()
+        }
     if "proxy" in found:
-        found["proxy"] = secret("proxy", found["proxy"])
+        found["proxy"] = _secret("connection.proxy", found["proxy"], environment)
     if "ca_file" in found:
         try:
             ca_file = folder / check_text("connection.ca_file", found.pop("ca_file"), most=4096)

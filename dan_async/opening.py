@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dan_async._values import check_text
 from dan_async.config import NodeEndpoint, Threshold, Timeouts
 from dan_async.errors import ConfigurationError
-from dan_async.network import Network, NetworkSource
 from dan_async.network_file import NETWORK_VARIABLE, NetworkFile, find_network_file
+
+if TYPE_CHECKING:
+    from dan_async.network import Network, NetworkSource
 
 _DEVNET = "devnet://"
 

@@ -1,5 +1,5 @@
 """
-OpenTelemetry spans and metrics from the client's events (extra ``otel``; docs/observability.md has the tables).
+OpenTelemetry spans and metrics from the client's events (extra ``otel``; docs/how-to/observability.md has the tables).
 
 Imported by its full path only. It needs opentelemetry-api, and an SDK of yours to send anything anywhere.
 """
@@ -75,7 +75,8 @@ class OpenTelemetryObserver:
         *,
         all_attempts: bool = False,
     ) -> None:
-        self._all_attempts = check_bool("all_attempts", all_attempts)
+        #: Read by the client, which then makes no events of the others.
+        self.wants_all_attempts = check_bool("all_attempts", all_attempts)
         purpose = "OpenTelemetryObserver"
         self._trace: Any = require_extra("opentelemetry.trace", extra="otel", purpose=purpose)
         metrics: Any = require_extra("opentelemetry.metrics", extra="otel", purpose=purpose)
@@ -215,7 +216,7 @@ class OpenTelemetryObserver:
     # --- attempts -----------------------------------------------------------------------------------------------------
 
     def _on_attempt_ended(self, event: AttemptSucceeded | AttemptFailed | AttemptAbandoned) -> None:
-        if type(event) is AttemptSucceeded and event.attempt == 1 and not self._all_attempts:
+        if type(event) is AttemptSucceeded and event.attempt == 1 and not self.wants_all_attempts:
             return
         labels = {
             "rpc.method": event.method,
@@ -251,7 +252,7 @@ class OpenTelemetryObserver:
 
     def _on_wallet_answered(self, event: WalletAnswered) -> None:
         is_interactive = self._prompts.pop(event.request_id, None)
-        if not (is_interactive or event.error or self._all_attempts or event.elapsed_s >= _BUCKETS[0]):
+        if not (is_interactive or event.error or self.wants_all_attempts or event.elapsed_s >= _BUCKETS[0]):
             return  # a key in this process: nobody was waited for
         labels = _error(event.error)
         self._later.append((self._wallet_s.record, event.elapsed_s, labels))

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, TypedDict, runtime_checkable
 
-from attrs import field, fields, frozen
+from attrs import converters, field, fields, frozen
 
 from dan_async._values import (
     MAX_LIFETIME_S,
@@ -23,6 +23,7 @@ from dan_async._values import (
     check_seconds,
     check_text,
     duration_s,
+    in_seconds,
     optional,
     required,
     shown_name,
@@ -31,14 +32,21 @@ from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, WalletError, WalletTimeoutError
-from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network
+from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network, network_time
 from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.types import Address, Clock, KeyAlgorithm, TypedData
 from dan_async.wallets.base import EoaAuth, Wallet
 
-__all__ = ["DanSessionKeyRequestParams", "HardcodedValues", "OnReport", "SessionKeyRequest", "SmartAccount"]
+__all__ = [
+    "DanSessionKeyRequestParams",
+    "HardcodedValues",
+    "OnReport",
+    "SessionKeyParameters",
+    "SessionKeyRequest",
+    "SmartAccount",
+]
 
 #: Takes the report of a key generation.
 OnReport: TypeAlias = Callable[[KeygenReport], None]
@@ -83,11 +91,20 @@ class HardcodedValues:
     """
     The seed's *hardcodedValues*: values to use instead of made or inferred ones.
 
+    Args:
+        eoa_address: The owner's address.
+        hex_eph_sk_without_0x: The ephemeral private key, 64 hex digits.
+        threshold: t, 2 to n.
+        parties_number: n, up to 20.
+        chain_id: The chain.
+
     Raises:
         InvalidFieldError: A value is wrong; it is not repeated.
     """
 
-    eoa_address: Address | None = field(default=None, validator=optional(parse_address))
+    eoa_address: Address | None = field(
+        default=None, converter=converters.optional(Address), validator=optional(parse_address)
+    )
     hex_eph_sk_without_0x: str | None = field(
         default=None, repr=lambda _: "'***'", validator=optional(check_private_key_hex)
     )
@@ -99,6 +116,9 @@ class HardcodedValues:
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """
         Read a mapping with our names or the seed's camelCase ones.
+
+        Args:
+            values: Any of the five.
 
         Raises:
             InvalidFieldError: A name is not one of the five, or a value is wrong.
@@ -193,12 +213,13 @@ class SessionKeyRequest:
     eph_alg: KeyAlgorithm | None = None
     ephemeral_key: EphemeralKey | str | None = field(default=None, repr=False)
     eph_id: str | None = None
-    timeout: float | None = None
+    timeout: float | None = field(default=None, converter=converters.optional(in_seconds))
     allow_resign: bool = False
     on_report: OnReport | None = field(default=None, repr=False)
     reference: str | None = None
-    #: *hardcoded_values*, read.
+    #: *hardcoded_values* and *duration*, read.
     hardcoded: HardcodedValues = field(default=_NOTHING_HARDCODED, init=False, repr=False, eq=False)
+    lifetime_s: int = field(default=DEFAULT_DURATION_S, init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         # In this order: it decides which error a caller sees first. ``prepare`` goes on with it.
@@ -214,7 +235,7 @@ class SessionKeyRequest:
             )
         if self.hardcoded_values is not None:
             object.__setattr__(self, "hardcoded", _to_hardcoded(self.hardcoded_values))
-        duration_s(self.duration)
+        object.__setattr__(self, "lifetime_s", duration_s(self.duration))
         if self.timeout is not None:
             check_seconds("timeout", self.timeout)
         account = self.smart_account_client
@@ -226,6 +247,26 @@ class SessionKeyRequest:
                 "is not a smart account client",
                 hint="It needs signer, bundler_url, chain_id and an async get_address()",
             )
+
+
+class SessionKeyParameters(TypedDict, total=False):
+    """The parameters of ``DanClient.generate_session_key`` that say what key is made, and not by whom or how."""
+
+    smart_account_client: SmartAccount | None
+    hardcoded_values: Mapping[str, Any] | HardcodedValues | None
+    duration: int | timedelta
+    chain_id: int | None
+    threshold: int | None
+    parties_number: int | None
+    min_parties: int | None
+    min_holders: int | None
+    permissions: str | Mapping[str, Any] | Sequence[Any] | None
+    key_label: str | None
+    eph_alg: KeyAlgorithm | None
+    ephemeral_key: EphemeralKey | str | None
+    eph_id: str | None
+    timeout: float | None
+    reference: str | None
 
 
 _PARAMETERS = frozenset(attribute.name for attribute in fields(SessionKeyRequest) if attribute.init)
@@ -288,22 +329,22 @@ async def prepare(
         limit_s=timeouts.wallet_s,
     )
     owner = _known_owner(auth, fixed, account)
-    chain_id = _infer_chain_id(_agreed("chain_id", request.chain_id, fixed.chain_id), account)
-    threshold = network.default_threshold.changed(
-        _agreed("threshold", request.threshold, fixed.threshold),
-        _agreed("parties_number", request.parties_number, fixed.parties_number),
-    )
+    agreed = _agreed(request)
+    chain_id = _infer_chain_id(agreed["chain_id"], account)
+    threshold = network.default_threshold.changed(agreed["threshold"], agreed["parties_number"])
     for name in ("min_parties", "min_holders"):
         if getattr(request, name) is not None:
             check_int(name, getattr(request, name), least=threshold.t, most=threshold.n)
-    now = math.floor(clock())
-    expiry = now + duration_s(request.duration)
-    permissions = _check_permissions(request.permissions, chain_id=chain_id, now=now, ends=expiry)
+    now = math.floor(network_time(network, clock, threshold.t))
+    expiry = now + request.lifetime_s
+    permissions = None
+    if request.permissions is not None:
+        permissions = _check_permissions(request.permissions, chain_id=chain_id, now=now, ends=expiry)
     if request.key_label is not None:
         check_text("key_label", request.key_label, most=256)
     if request.eph_id is not None:
         check_text("eph_id", request.eph_id, most=256)
-    given_key = _agreed("ephemeral_key", request.ephemeral_key, fixed.hex_eph_sk_without_0x)
+    given_key = agreed["ephemeral_key"]
     key = choose_ephemeral_key(given_key, request.eph_alg, network.default_eph_alg)
     owns_key = key is not given_key
     try:
@@ -347,15 +388,26 @@ async def prepare(
     )
 
 
-def _agreed(name: str, given: Any, hardcoded: Any) -> Any:
-    """Return the value that was given one way or the other; both ways only if they agree."""
-    if given is None:
-        return hardcoded
-    if hardcoded is not None and given != hardcoded:
-        raise InvalidFieldError(
-            name, "is given twice, and hardcoded_values says something else", hint="Give it once"
-        )
-    return given
+#: Parameters that may be given in *hardcoded_values* as well, and their names there.
+_ALSO_HARDCODED = {
+    "chain_id": "chain_id",
+    "threshold": "threshold",
+    "parties_number": "parties_number",
+    "ephemeral_key": "hex_eph_sk_without_0x",
+}
+
+
+def _agreed(request: SessionKeyRequest) -> dict[str, Any]:
+    """Return the values that were given one way or the other; both ways only if they agree."""
+    found = {}
+    for name, theirs in _ALSO_HARDCODED.items():
+        given, hardcoded = getattr(request, name), getattr(request.hardcoded, theirs)
+        if given is not None and hardcoded is not None and given != hardcoded:
+            raise InvalidFieldError(
+                name, "is given twice, and hardcoded_values says something else", hint="Give it once"
+            )
+        found[name] = hardcoded if given is None else given
+    return found
 
 
 def choose_auth(
@@ -420,7 +472,7 @@ def _known_owner(auth: AuthModule, fixed: HardcodedValues, account: SmartAccount
     """
     given = fixed.eoa_address
     if auth.method == "eoa":
-        owner = parse_address("auth.id", auth.id)
+        owner = auth.id if isinstance(auth, EoaAuth) else parse_address("auth.id", auth.id)
         if given is not None and parse_address("eoa_address", given) != owner:
             raise InvalidFieldError(
                 "hardcoded_values: eoa_address",
@@ -471,12 +523,11 @@ def _infer_chain_id(chain_id: int | None, account: SmartAccount | None) -> int:
 
 
 def _check_permissions(
-    given: str | Mapping[str, Any] | Sequence[Any] | None, *, chain_id: int, now: int, ends: int
-) -> str | None:
+    given: str | Mapping[str, Any] | Sequence[Any], *, chain_id: int, now: int, ends: int
+) -> str:
     """Return the text of permissions under which something can be signed: the nodes would refuse everything else."""
     text = permissions_text(given)
-    if text is None:
-        return None
+    assert text is not None  # as nothing given is
     conditions = parse_permissions(text).conditions
     if conditions.chain_ids is not None and chain_id not in conditions.chain_ids:
         raise InvalidFieldError("permissions.chainId", f"does not have the session's chain, {chain_id}")

@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import tenacity
 from attrs import define, field, frozen
 
-from dan_async._values import check_int, check_seconds, required
+from dan_async._values import check_int, check_seconds, in_seconds, required
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     FAILURE_KINDS,
@@ -100,11 +100,21 @@ class RetryTable:
     rows: Mapping[type[DanError], Row] = field(converter=_to_rows)
 
     def but(self, rows: Mapping[type[DanError], Row]) -> RetryTable:
-        """Return a table in which these rows replace the present ones."""
+        """
+        Return a table in which these rows replace the present ones.
+
+        Args:
+            rows: Error class -> whether, or when, it is tried again.
+        """
         return RetryTable({**self.rows, **_to_rows(rows)})
 
     def allows(self, error: BaseException) -> bool:
-        """Return whether another attempt is safe and may help."""
+        """
+        Return whether another attempt is safe and may help.
+
+        Args:
+            error: The error of the attempt.
+        """
         if not isinstance(error, DanError) or not error.retryable:
             return False
         row = next((self.rows[kind] for kind in type(error).__mro__ if kind in self.rows), True)
@@ -114,6 +124,7 @@ class RetryTable:
         return number is None or number in row
 
 
+#: Used by a ``RetryPolicy`` that is not given another table.
 DEFAULT_RETRY_TABLE = RetryTable(
     {
         kind: FailureKind.RETRYABLE in listed if isinstance(listed, FailureKind) else _retryable(listed)
@@ -188,9 +199,11 @@ class RetryPolicy:
     """
 
     attempts: int = field(default=3, validator=required(check_int, least=1, most=100))
-    first_wait_s: float = field(default=0.1, validator=required(check_seconds))
-    longest_wait_s: float = field(default=2.0, validator=required(check_seconds))
-    longest_retry_after_s: float = field(default=60.0, validator=required(check_seconds))
+    first_wait_s: float = field(default=0.1, converter=in_seconds, validator=required(check_seconds))
+    longest_wait_s: float = field(default=2.0, converter=in_seconds, validator=required(check_seconds))
+    longest_retry_after_s: float = field(
+        default=60.0, converter=in_seconds, validator=required(check_seconds)
+    )
     table: RetryTable = field(default=DEFAULT_RETRY_TABLE, validator=_table, repr=False)
     before_sleep: BeforeSleep | None = field(default=None, validator=_hook, repr=False)
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, repr=False)
@@ -198,7 +211,13 @@ class RetryPolicy:
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def wait_s(self, attempt: int, error: BaseException | None) -> float:
-        """Return the seconds to wait after *attempt* failed with *error*."""
+        """
+        Return the seconds to wait after *attempt* failed with *error*.
+
+        Args:
+            attempt: The number of the attempt, from 1.
+            error: Its error; one with *retry_after* (seconds) may lengthen the wait.
+        """
         longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (attempt - 1))
         jittered = longest * (0.5 + 0.5 * self.random())
         asked: float | None = getattr(error, "retry_after", None)
@@ -253,6 +272,9 @@ class RetryPolicy:
             started: When the first one began, by ``clock``.
             deadline: As for ``run``.
             before_sleep: As for ``run``.
+
+        Returns:
+            The result of the call.
 
         Raises:
             DanError: As for ``run``; the first failure itself, if another attempt is not allowed.

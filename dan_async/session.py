@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from html import escape
 from typing import Any, Self
 
-from attrs import NOTHING, field, fields, frozen
+from attrs import NOTHING, converters, field, fields, frozen
 
 from dan_async._json import load
 from dan_async._values import (
@@ -83,12 +84,14 @@ class DanModuleInfo:
         InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
-    session_key_eoa: Address = field(validator=required(parse_address))
-    mpc_key_id: MpcKeyId = field(validator=required(check_text, most=256))
+    session_key_eoa: Address = field(converter=Address, validator=required(parse_address))
+    mpc_key_id: MpcKeyId = field(converter=MpcKeyId, validator=required(check_text, most=256))
     hex_eph_sk_without_0x: str = field(repr=_mask, validator=required(check_private_key_hex))
     parties_number: int | None = field(default=None)
     threshold: int | None = field(default=None)
-    eoa_address: Address | None = field(default=None, validator=optional(parse_address))
+    eoa_address: Address | None = field(
+        default=None, converter=converters.optional(Address), validator=optional(parse_address)
+    )
     chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_SAFE_INT))
     public_key: Hex | None = field(default=None, validator=optional(check_text, most=132))
     eph_id: str | None = field(default=None, validator=optional(check_text, most=256))
@@ -138,6 +141,12 @@ class DanModuleInfo:
             raise InvalidFieldError(
                 wire, error.message.removeprefix(error.field + " "), hint=error.hint
             ) from None
+
+    def _repr_html_(self) -> str:
+        """Return the session as a table, as notebooks show it; the secret is masked."""
+        shown = self.to_dict(extended=True) | {_SEED_NAMES["hex_eph_sk_without_0x"]: "***"}
+        rows = (f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in shown.items())
+        return f"<table>{''.join(rows)}</table>"
 
     def to_json(self, *, extended: bool = True) -> str:
         """
@@ -202,7 +211,7 @@ class DanSessionKeyPayload(DanModuleInfo):
 
     parties_number: int = field()
     threshold: int = field()
-    eoa_address: Address = field(validator=required(parse_address))
+    eoa_address: Address = field(converter=Address, validator=required(parse_address))
     chain_id: int = field(validator=required(check_int, least=1, most=MAX_SAFE_INT))
 
 

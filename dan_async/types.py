@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, Literal, NewType, TypeAlias
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MpcKeyId",
     "OperatorAddress",
     "RequestId",
+    "TimeSpan",
     "TypedData",
 ]
 
@@ -44,6 +46,9 @@ Json: TypeAlias = Any
 
 #: EIP-712 typed data as wallets take it: types, primaryType, domain, message.
 TypedData: TypeAlias = Mapping[str, Any]
+
+#: A time span: seconds, or a ``timedelta``.
+TimeSpan: TypeAlias = float | timedelta
 
 #: Wall clock: seconds since 1970 as a float. Injected so that tests need not wait.
 Clock: TypeAlias = Callable[[], float]

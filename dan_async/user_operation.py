@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast, get_type_hints
 
 from attrs import NOTHING, field, fields, frozen
+from attrs.converters import optional
 
 from dan_async._values import from_hex, number_of, to_hex
 from dan_async.crypto.address import parse_address
@@ -100,7 +101,7 @@ class Call:
         InvalidFieldError: A field is wrong.
     """
 
-    target: Address
+    target: Address = field(converter=Address)
     value: int = 0
     data: bytes = field(default=b"", repr=_shorten)
 
@@ -216,7 +217,7 @@ class UserOperationV06(JsonRpcForm):
 
     version: ClassVar[Literal["v0.6.0"]] = "v0.6.0"
 
-    sender: Annotated[Address, _read_address]
+    sender: Annotated[Address, _read_address] = field(converter=Address)
     nonce: Annotated[int, _read_uint256]
     init_code: Annotated[bytes, _address_and_data(_ADDRESS_LENGTH)] = field(default=b"", repr=_shorten)
     call_data: Annotated[bytes, _read_bytes] = field(repr=_shorten)
@@ -253,7 +254,7 @@ class PackedUserOperation(JsonRpcForm):
 
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
 
-    sender: Annotated[Address, _read_address]
+    sender: Annotated[Address, _read_address] = field(converter=Address)
     nonce: Annotated[int, _read_uint256]
     init_code: Annotated[bytes, _address_and_data(_ADDRESS_LENGTH)] = field(default=b"", repr=_shorten)
     call_data: Annotated[bytes, _read_bytes] = field(repr=_shorten)
@@ -303,9 +304,9 @@ class UserOperationV07(JsonRpcForm):
 
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
 
-    sender: Annotated[Address, _read_address]
+    sender: Annotated[Address, _read_address] = field(converter=Address)
     nonce: Annotated[int, _read_uint256]
-    factory: Annotated[Address | None, _read_address] = None
+    factory: Annotated[Address | None, _read_address] = field(default=None, converter=optional(Address))
     factory_data: Annotated[bytes | None, _read_bytes] = field(default=None, repr=_shorten)
     call_data: Annotated[bytes, _read_bytes] = field(repr=_shorten)
     call_gas_limit: Annotated[int, _read_uint128]
@@ -313,7 +314,7 @@ class UserOperationV07(JsonRpcForm):
     pre_verification_gas: Annotated[int, _read_uint256]
     max_fee_per_gas: Annotated[int, _read_uint128]
     max_priority_fee_per_gas: Annotated[int, _read_uint128]
-    paymaster: Annotated[Address | None, _read_address] = None
+    paymaster: Annotated[Address | None, _read_address] = field(default=None, converter=optional(Address))
     paymaster_verification_gas_limit: Annotated[int | None, _read_uint128] = None
     paymaster_post_op_gas_limit: Annotated[int | None, _read_uint128] = None
     paymaster_data: Annotated[bytes | None, _read_bytes] = field(default=None, repr=_shorten)
@@ -359,7 +360,12 @@ class UserOperationV07(JsonRpcForm):
 
     @classmethod
     def from_packed(cls, packed: PackedUserOperation) -> Self:
-        """Read the contract's form."""
+        """
+        Read the contract's form.
+
+        Args:
+            packed: The operation in the contract's form.
+        """
         limits, fees, init_code = packed.account_gas_limits, packed.gas_fees, packed.init_code
         return cls(
             sender=packed.sender,
@@ -456,6 +462,9 @@ def user_operation_from_dict(found: Mapping[str, Any], *, version: EntryPointVer
     Args:
         found: A mapping, as ``json.loads`` returns it.
         version: The entry point's.
+
+    Returns:
+        The operation, of the class of its form.
 
     Raises:
         InvalidFieldError: It is not a user operation of that version, or there is no such version.

@@ -27,7 +27,7 @@ from dan_async.errors import (
     NodeUnreachableError,
     RateLimitedError,
 )
-from dan_async.nodes.conflicts import disagreeing
+from dan_async.nodes.blame import disagreeing
 from dan_async.nodes.health import HealthRecord, Lateness, RestPolicy
 from dan_async.nodes.signing_race import SetFailedError, SignerRace, ask_set
 from tests.helpers import ManualClock
@@ -130,6 +130,15 @@ class Turn:
                 self.node.send(operator, PeerMessage(Kind.ALIVE, self.session_id, Kind.PRESIGN, b"").encode())
             await asyncio.sleep(0.5)
 
+    def liars(self) -> list[str]:
+        return [operator for operator in self.signers if operator in self.net.liars]
+
+    def next_liar(self) -> str:
+        """The one after this one, in a circle; another node if there is no other liar."""
+        liars = self.liars()
+        following = liars[(liars.index(self.node.operator) + 1) % len(liars)]
+        return following if len(liars) > 1 else self.victim()
+
     def victim(self) -> str:
         """An honest signer, or another one: the least suspect with which this liar was in no dispute yet."""
         net, me = self.net, self.node.operator
@@ -198,6 +207,37 @@ class AbortsToOne(Liar):
         turn.abort([], to=[victim])
         await asyncio.sleep(4 * LATENCY_S)
         raise refused(abortedBy=next((o for o in turn.honest if o != victim), victim))
+
+
+class AccusesInACircle(Liar):
+    """The first of the liars in the set accuses the second, and so on, and the last one the first."""
+
+    async def presign(self, turn: Turn) -> str:
+        following = turn.next_liar()
+        turn.abort([following])
+        raise refused(culprits=[following])
+
+
+class CirclesOfAborters(Liar):
+    """Each of the liars in the set says that the next one gave up first."""
+
+    async def presign(self, turn: Turn) -> str:
+        following = turn.next_liar()
+        turn.abort([], to=[following])
+        await asyncio.sleep(4 * LATENCY_S)
+        raise refused(abortedBy=following)
+
+
+class CirclesThroughAnother(Liar):
+    """The last of the liars in the set says that an honest one gave up first, to which the first one has given up."""
+
+    async def presign(self, turn: Turn) -> str:
+        liars, victim = turn.liars(), min(turn.honest, default=turn.victim())
+        turn.say_all(but=[victim])
+        if turn.node.operator == liars[0]:
+            turn.abort([], to=[victim])
+        await asyncio.sleep(4 * LATENCY_S)
+        raise refused(abortedBy=victim if turn.node.operator == liars[-1] else turn.next_liar())
 
 
 class AbortsWithoutReason(Liar):
@@ -341,6 +381,9 @@ KINDS: dict[str, Liar] = {
     "blames everybody": BlamesEverybody(),
     "says that another gave up": SaysThatAnotherGaveUp(),
     "aborts to one": AbortsToOne(),
+    "accuses in a circle": AccusesInACircle(),
+    "circles of aborters": CirclesOfAborters(),
+    "circles through another": CirclesThroughAnother(),
     "aborts without reason": AbortsWithoutReason(),
     "aborts and is silent": AbortsAndIsSilent(),
     "cheats": Cheats(),

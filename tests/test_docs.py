@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import enum
+import functools
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
+import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -20,13 +28,15 @@ from dan_async.crypto.signature import personal_message_digest, recover_address
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+#: Below docs/, except for what builds the site.
+PAGES_OF_DOCS = [page for page in sorted(DOCS.rglob("*.md")) if "node_modules" not in page.parts]
 #: The changelog also names what has moved or gone.
-OF_TODAY = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS.glob("*.md")])
+OF_TODAY = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES_OF_DOCS])
 PAGES = sorted([*OF_TODAY, ROOT / "CHANGELOG.md"])
 #: Files that a page has its reader write.
 OF_A_READER = {"conftest.py"}
 #: Pages about the code itself.
-OF_THE_CODE = [DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"]
+OF_THE_CODE = [DOCS / "explanation" / "architecture.md", ROOT / "CONTRIBUTING.md"]
 ERRORS = [
     value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, errors.DanError)
 ]
@@ -56,7 +66,7 @@ def anchors_of(page: Path) -> set[str]:
 
 def blocks(page: Path, language: str) -> list[str]:
     """Give the code blocks of a language; "" for those that name none."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)(?: title=.*)?\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
     return [code for found, code in fenced if found == language]
 
 
@@ -140,8 +150,8 @@ def test_files_hold_what_the_page_says(page: Path) -> None:
 
 
 def test_the_diagram_shows_the_rooms() -> None:
-    """Each arrow of docs/architecture.md is an import of one room by another, and no room is left out."""
-    (diagram,) = blocks(DOCS / "architecture.md", "mermaid")
+    """Each arrow of docs/explanation/architecture.md is an import of one room by another, and no room is left out."""
+    (diagram,) = blocks(DOCS / "explanation" / "architecture.md", "mermaid")
     drawn = set(re.findall(r"(\w+) --> (\w+)", diagram))
     package = ROOT / "dan_async"
     arrows = {
@@ -154,23 +164,23 @@ def test_the_diagram_shows_the_rooms() -> None:
     assert rooms == {room for arrow in drawn for room in arrow}
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=name_of)
+@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=name_of)
 def test_the_index_lists_every_page(page: Path) -> None:
     """A page that nothing leads to is not read."""
-    assert page.name == "index.md" or f"]({page.name})" in text_of(DOCS / "index.md")
+    assert page.name == "index.md" or f"]({page.relative_to(DOCS)})" in text_of(DOCS / "index.md")
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 def test_every_error_is_explained(error: type[errors.DanError]) -> None:
-    """docs/errors.md has a row, not only a line of the tree, for each error class."""
+    """docs/reference/errors.md has a row, not only a line of the tree, for each error class."""
     assert error is errors.DanError or re.search(
-        rf"^\| `{error.__name__}` \| \S", text_of(DOCS / "errors.md"), re.MULTILINE
+        rf"^\| `{error.__name__}` \| \S", text_of(DOCS / "reference" / "errors.md"), re.MULTILINE
     )
 
 
 def test_the_tree_of_errors_is_the_real_one() -> None:
     """Each line of the tree stands under its base class, and names the built-ins that the class is as well."""
-    (tree,) = blocks(DOCS / "errors.md", "")
+    (tree,) = blocks(DOCS / "reference" / "errors.md", "")
     stack: list[str] = []
     seen = set()
     for line in tree.splitlines():
@@ -205,7 +215,10 @@ def test_every_promised_name_has_a_docstring(package: str) -> None:
 
 @pytest.mark.parametrize(
     ("cls", "page"),
-    [(config.Timeouts, "timeouts-and-retries.md"), (retry.RetryPolicy, "timeouts-and-retries.md")],
+    [
+        (config.Timeouts, "explanation/timeouts-and-retries.md"),
+        (retry.RetryPolicy, "explanation/timeouts-and-retries.md"),
+    ],
     ids=["Timeouts", "RetryPolicy"],
 )
 def test_every_setting_of_time_is_explained(cls: type, page: str) -> None:
@@ -216,8 +229,8 @@ def test_every_setting_of_time_is_explained(cls: type, page: str) -> None:
 
 
 def test_every_parameter_of_the_job_is_documented() -> None:
-    """docs/generate-session-key.md has each parameter and each field of the payload."""
-    text = text_of(DOCS / "generate-session-key.md")
+    """docs/reference/generate-session-key.md has each parameter and each field of the payload."""
+    text = text_of(DOCS / "reference" / "generate-session-key.md")
     for name in inspect.signature(dan_async.DanClient.generate_session_key).parameters:
         assert name == "self" or f"*{name}*" in text, name
     for field in attrs.fields(dan_async.DanSessionKeyPayload):
@@ -280,12 +293,160 @@ def test_the_changelog_is_kept() -> None:
         assert sections == sorted(sections, key=order.index)
 
 
+# --- the reference of the public names --------------------------------------------------------------------------------
+
+#: Classes that implementations follow: their methods are explained once, there.
+CONTRACTS = (
+    "dan_async.devnet.Fault",
+    "dan_async.events.Observable",
+    "dan_async.network.MeasuresClock",
+    "dan_async.network.Network",
+    "dan_async.network.NetworkSource",
+    "dan_async.network.OpensKeygen",
+    "dan_async.network.SettlesKeygen",
+    "dan_async.storage.KeySource",
+    "dan_async.storage.SessionStore",
+    "dan_async.transport.Transport",
+    "dan_async.userops.AccountKind",
+    "dan_async.userops.Paymaster",
+    "dan_async.userops.UserOperationSigner",
+    "dan_async.wallets.Wallet",
+)
+#: Classes whose objects users receive, and do not make.
+RECEIVED = {"DevnetNode", "EphemeralKey", "LiveSession", "SessionOnChain", "SigningRun", "SmartAccountClient"}
+NAMES = [
+    f"{module}.{name}"
+    for module, names in json.loads((ROOT / "tests" / "public_names.json").read_text()).items()
+    for name in names
+    if not name.startswith("__")
+]
+
+
+def found(dotted: str) -> Any:
+    """Return a public name's object; skip the test where its extra is missing."""
+    module, _, name = dotted.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except errors.MissingExtraError:
+        assert not os.environ.get("CI")
+        pytest.skip("needs an extra")
+
+
+@functools.cache
+def all_sources() -> str:
+    return "\n".join(text_of(path) for path in (ROOT / "dan_async").rglob("*.py"))
+
+
+def section(doc: str, title: str) -> str:
+    match = re.search(rf"^{title}:\n((?: +.*\n?|\n)*)", doc, re.MULTILINE)
+    return match[1] if match else ""
+
+
+def listed(doc: str, title: str) -> set[str]:
+    """Return the names that a section of a docstring explains."""
+    return set(re.findall(r"^ {4}\*{0,2}(\w+)[^\n:]*: *\S", section(doc, title), re.MULTILINE))
+
+
+def errors_raised(function: Any) -> set[type[errors.DanError]]:
+    """Return the errors of ours that a function raises in its own lines, outside of what it catches again."""
+    raised: set[type[errors.DanError]] = set()
+
+    def walk(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if isinstance(child, ast.Try) and child.handlers:
+                continue
+            if isinstance(child, ast.Raise) and isinstance(child.exc, ast.Call):
+                error = getattr(errors, ast.unparse(child.exc.func), None)
+                if inspect.isclass(error) and issubclass(error, errors.DanError):
+                    raised.add(error)
+            walk(child)
+
+    walk(ast.parse(textwrap.dedent(inspect.getsource(function))).body[0])
+    return raised
+
+
+def gaps(function: Any, doc: str) -> list[str]:
+    """Return what an entry does not explain: arguments, the returned value, errors."""
+    signature = inspect.signature(function)
+    elsewhere = re.search(r"those of ``DanClient\.(\w+)``", " ".join(doc.split()))
+    explained = listed(doc, "Args")
+    if elsewhere:
+        explained |= set(inspect.signature(getattr(dan_async.DanClient, elsewhere[1])).parameters)
+        explained |= set(re.findall(r"\*(\w+)\*", doc))
+    missing = [
+        name
+        for name in signature.parameters
+        if not name.startswith("_") and name not in {*explained, "self", "cls"}
+    ]
+    returns = signature.return_annotation in (inspect.Signature.empty, None, "None", "Self")
+    if not (
+        returns or section(doc, "Returns") or section(doc, "Yields") or re.match("Return|Whether|Yield", doc)
+    ):
+        missing.append("Returns")
+    described = set() if elsewhere else listed(doc, "Raises")
+    for error in set() if elsewhere else errors_raised(function):
+        if not described & {base.__name__ for base in error.__mro__}:
+            missing.append(error.__name__)
+    return missing
+
+
+@pytest.mark.parametrize("dotted", NAMES)
+def test_every_public_name_has_a_whole_entry(dotted: str) -> None:
+    """Purpose, arguments, returned value and errors, of functions, of classes and of their methods."""
+    thing = found(dotted)
+    name = dotted.rpartition(".")[2]
+    if hasattr(thing, "_fixture_function"):  # pytest shows its docstring
+        assert inspect.getdoc(thing._fixture_function)
+    elif inspect.isfunction(thing):
+        assert gaps(thing, inspect.getdoc(thing) or "") == []
+    elif not inspect.isclass(thing) or not thing.__module__.startswith("dan_async"):
+        # A constant or an alias: the line above it says what it is, wherever it is defined.
+        assert re.search(rf"^#: .*\n(?:#.*\n)*{name}\b.* = ", all_sources(), re.MULTILINE)
+    else:
+        check_class(thing, dotted)
+
+
+def check_class(cls: type, dotted: str) -> None:
+    doc = inspect.getdoc(cls) or ""
+    assert doc
+    missing: dict[str, list[str]] = {}
+    if (
+        not issubclass(cls, enum.Enum)
+        and not getattr(cls, "_is_protocol", False)
+        and cls.__name__ not in RECEIVED
+        and not issubclass(cls, dict)
+    ):
+        explained = set().union(
+            *(
+                listed(inspect.getdoc(base) or "", "Args")
+                for base in cls.__mro__
+                if base.__module__.startswith("dan_async")
+            )
+        )
+        if "the parameters of ``DanClient.generate_session_key``" in doc:
+            explained |= set(inspect.signature(dan_async.DanClient.generate_session_key).parameters)
+        parameters = [name for name in inspect.signature(cls).parameters if not name.startswith("_")]
+        missing["itself"] = [name for name in parameters if name not in {*explained, "args", "kwargs"}]
+    contracts = [] if dotted in CONTRACTS else [found(contract) for contract in CONTRACTS]
+    for name, member in vars(cls).items():
+        function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+        if name.startswith("_") or any(hasattr(base, name) for base in (*contracts, *cls.__mro__[1:])):
+            continue
+        if isinstance(function, property):
+            missing[name] = [] if function.__doc__ else ["docstring"]
+        elif inspect.isfunction(function):
+            missing[name] = gaps(function, inspect.getdoc(getattr(cls, name)) or "")
+    assert {name: gap for name, gap in missing.items() if gap} == {}
+
+
 # --- the tests that the security page names ---------------------------------------------------------------------------
 
 
 def demands() -> list[tuple[int, list[str]]]:
     """The rows of the security page's table: their numbers, and the tests that they name."""
-    rows = re.findall(r"^\| (\d+) \|(.*)$", text_of(DOCS / "security.md"), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \|(.*)$", text_of(DOCS / "explanation" / "security.md"), re.MULTILINE)
     return [(int(number), re.findall(r"`([\w/]+\.py::\w+)`", row)) for number, row in rows]
 
 
@@ -320,3 +481,34 @@ def test_what_the_security_page_names_is_tested(named: str) -> None:
     assert not [
         node for node in ast.walk(found[0]) if isinstance(node, ast.Call) and "skip" in ast.unparse(node.func)
     ]
+
+
+def test_what_the_security_page_names_has_to_run(tmp_path: Path) -> None:
+    """In a run of the whole suite, skipped or left out is a failure, also where workers run it; not in a run of one file."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\ntestpaths = tests\nmarkers = long\naddopts = -m 'not long'\n"
+    )
+    names = ["runs", "skipped", "left_out", "gone"]
+    (tmp_path / "docs" / "security.md").write_text("".join(f"`test_it.py::test_{name}`\n" for name in names))
+    (tmp_path / "tests" / "test_it.py").write_text(
+        "import pytest\n\n"
+        "@pytest.mark.parametrize('case', [1, 2])\ndef test_runs(case): pass\n\n"
+        "def test_skipped(): pytest.skip('no tool')\n\n"
+        "@pytest.mark.long\ndef test_left_out(): pass\n"
+    )
+
+    def run(*options: str, ci: str) -> tuple[int, list[str]]:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+        environment = {**os.environ, "CI": ci, "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        return done.returncode, re.findall(r"names test_it\.py::test_(.+), which (.+)", done.stdout)
+
+    missing = [("gone", "did not run"), ("left_out", "did not run")]
+    assert run("-p", "xdist", "-n1", ci="true") == (1, [*missing, ("skipped", "was skipped")])
+    assert run(ci="") == (1, missing)
+    assert run("tests/test_it.py", ci="true") == (0, [])

@@ -24,25 +24,27 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"jobs", "devnet"}),
     frozenset({"opening", "live_session"}),
     frozenset({"client"}),
-    frozenset({"account", "dask_batch", "cli"}),
+    frozenset({"account", "dask_batch", "pytest_plugin"}),
+    frozenset({"web3", "mcp"}),
+    frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )
 
 #: The same inside the devnet.
 DEVNET_FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"listening", "share_store", "mpc"}),
+    frozenset({"listening", "share_store", "mpc", "local_chain"}),
     frozenset({"faults", "gateway"}),
     frozenset({"context"}),
     frozenset({"peers"}),
     frozenset({"node"}),
     frozenset({"cluster"}),
-    frozenset({"__init__", "pytest_plugin"}),
+    frozenset({"__init__"}),
 )
 
 #: The jobs' contract is `network`: whoever calls a job chooses the network, so these know none, wherever it stands.
 FORBIDDEN = {
     room: frozenset({"nodes", "gateway", "devnet"})
-    for room in ("request", "jobs", "client", "batch", "account", "userops")
+    for room in ("request", "jobs", "client", "batch", "account", "userops", "web3", "mcp")
 }
 
 #: Arithmetic and text only: no waiting, no clock, no socket.
@@ -69,6 +71,8 @@ HOMES = {
     "sqlalchemy": {"storage"},
     "alembic": {"storage"},
     "distributed": {"dask_batch"},
+    "web3": {"web3"},
+    "mcp": {"mcp"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -203,7 +207,7 @@ def test_only_public_modules_list_their_names(path: Path) -> None:
         for node in ast.parse(path.read_text()).body
     )
     is_public = len(parts) == 1 or (len(parts) == 2 and parts[1] == "__init__.py")
-    of_an_extra = {"storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py", "devnet/pytest_plugin.py"}
+    of_an_extra = {"storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py"}
     assert (
         not lists
         or (is_public and (parts[0] == "__init__.py" or not parts[0].startswith("_")))

@@ -38,6 +38,25 @@ def test_a_store_names_what_to_install(missing: str, tmp_path: Path) -> None:
     assert 'pip install "dan-async[storage]"' in line
 
 
+def test_an_agents_tools_name_what_to_install() -> None:
+    """The command and the adapter to web3.py, each with its extra."""
+    pytest.importorskip("typer")
+    code = "import sys; sys.modules[{0!r}] = None; {1}"
+    for missing, extra, run in (
+        ("mcp_types", "mcp", "from dan_async.cli.__main__ import main; sys.exit(main(['mcp']))"),
+        ("web3", "web3", "from dan_async.web3 import session_middleware; session_middleware(None, {})"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(missing, run)],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert f'pip install "dan-async[{extra}]"' in done.stderr.splitlines()[-1]
+
+
 def test_ctrl_c_during_start_up_gives_130() -> None:
     """Also while modules are still being imported."""
     code = """

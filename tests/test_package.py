@@ -25,7 +25,7 @@ PACKAGES = ["dan_async"] + [
 PUBLIC = [name for name in dan_async.__all__ if name != "__version__"]
 
 #: Modules of extras, which users import by their full path.
-DEEP_MODULES = ("devnet/pytest_plugin.py", "storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py")
+DEEP_MODULES = ("storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py")
 #: The public names at the last change of the public surface. Rewrite it with: python -m tests.test_package
 RECORDED_NAMES = ROOT / "tests" / "public_names.json"
 

@@ -14,6 +14,8 @@ import json
 import logging
 import os
 import re
+import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -23,7 +25,8 @@ from typing import Any, ClassVar, Protocol
 import pytest
 from eth_account import Account
 
-from dan_async import DanClient, LocalWallet, NodeNetwork
+from dan_async import DanClient, LocalWallet, NodeEndpoint, NodeNetwork
+from dan_async.crypto import personal_message_digest, recover_address
 from dan_async.crypto.abi import encode_call
 from dan_async.devnet import DealWrongShare, Devnet
 from dan_async.errors import QuorumError
@@ -34,11 +37,13 @@ from tests.passkeys.authenticator import Authenticator
 from tests.servers import rpc_server
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*/*.md"))]
 
 #: The page and the number of a sample -> the test that runs the like of it, with the services that it needs.
 ELSEWHERE = {
     ("batch", 2): "tests/devnet/test_dask.py",
+    ("web3", 0): "tests/recipes/test_web3.py",
+    ("mcp", 0): "tests/recipes/test_mcp.py",
     ("user-operations", 0): "tests/chain/test_session_on_chain.py",
     ("sessions-on-chain", 0): "tests/chain/test_biconomy_sessions.py",
     ("sessions-on-chain", 1): "tests/unit/userops/test_sessions_on_chain.py",
@@ -59,7 +64,7 @@ OPERATION = UserOperationV07(
 
 
 def samples(page: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    return re.findall(r"```python(?: title=.*)?\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 CASES = [(page, number) for page in PAGES for number in range(len(samples(page)))]
@@ -122,6 +127,10 @@ async def wallet_rpc(method: str, params: Any) -> Any:
     return await OWNER.sign_typed_data(json.loads(typed_data) if isinstance(typed_data, str) else typed_data)
 
 
+def network_file_entry(node: NodeEndpoint) -> str:
+    return f'[[nodes]]\nurl = "{node.url}"\noperator = "{node.operator}"\n'
+
+
 async def readers_names(net: Devnet, stack: AsyncExitStack, folder: Path) -> dict[str, Any]:
     """Make what the samples take for granted."""
     store = MemorySessionStore()
@@ -130,6 +139,7 @@ async def readers_names(net: Devnet, stack: AsyncExitStack, folder: Path) -> dic
     (record,) = [record async for record in store.find()]
     (folder / "keys.key").write_text(StoreKey.generate().to_text())
     (folder / "keys.key").chmod(0o600)
+    (folder / "net.toml").write_text('kind = "nodes"\n' + "".join(map(network_file_entry, net.endpoints)))
 
     async def next_order() -> str:
         return "buy"
@@ -248,3 +258,52 @@ async def test_the_sample_runs(
             for value in names.values():
                 if isinstance(value, DanClient | NodeNetwork | Devnet):
                     await value.aclose()
+
+
+@pytest.mark.long
+async def test_the_commands_of_the_first_tutorial_run(tmp_path: Path) -> None:
+    """A network that stays, a key from it and a signature, as a reader types them in two terminals."""
+    page = (ROOT / "docs" / "tutorials" / "first-key.md").read_text()
+    serve, use = re.findall(r"```sh\n(dan-async .*?)```", page, re.DOTALL)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    options: dict[str, Any] = {
+        "cwd": tmp_path,
+        "env": {**os.environ, "PATH": path},
+        "stdout": asyncio.subprocess.PIPE,
+    }
+    network = await asyncio.create_subprocess_exec(*serve.split(), **options)
+    try:
+        assert network.stdout is not None
+        while b"gateway in front" not in await asyncio.wait_for(network.stdout.readline(), 30):
+            pass
+        user = await asyncio.create_subprocess_exec("sh", "-ec", use, **options)
+        printed, _ = await asyncio.wait_for(user.communicate(), 40)
+    finally:
+        network.terminate()
+        await network.communicate()
+    assert user.returncode == 0
+    session = json.loads((tmp_path / "session.json").read_text())
+    signature = printed.decode().splitlines()[-1]
+    assert recover_address(personal_message_digest(b"hello"), signature) == session["sessionKeyEOA"]
+
+
+def write_modules(folder: Path) -> None:
+    """Write each sample as a module for type checkers: a whole program as it is, others with the names that they take for granted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for page in PAGES:
+        before = ""
+        for number, sample in enumerate(samples(page)):
+            if "asyncio.run(main())" in sample:
+                module = sample
+            else:
+                body = textwrap.indent(before + sample, "    ")
+                module = f"from tests.typing.readers_names import *\n\n\nasync def sample() -> None:\n{body}"
+                before += "".join(
+                    re.findall(r"^(?:from|import) (?:[^(\n]+|[^(]+\([^)]+\))\n", sample, re.MULTILINE)
+                )
+            name = re.sub(r"\W", "_", f"{page.stem}_{number}")
+            (folder / f"{name}.py").write_text(module)
+
+
+if __name__ == "__main__":
+    write_modules(Path(sys.argv[1]))

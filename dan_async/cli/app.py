@@ -43,6 +43,8 @@ _COMMANDS: Mapping[str, str] = {
     "batch": "Make many session keys from a file, into a store.",
     "status": "Show whether the nodes of a network answer, and how fast.",
     "devnet": "Run a network on this machine until Ctrl-C.",
+    "dev": "Run a network, a chain and a bundler on this machine until Ctrl-C.",
+    "mcp": "Serve a store's sessions to an agent as tools (Model Context Protocol).",
 }
 
 #: Words of the library's hints -> what they are called here. Commands have options in place of parameters.

@@ -6,7 +6,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from dan_async.cli.choices import DEVNET_CHAIN_ID
+from dan_async.cli.options import DEVNET_CHAIN_ID
 from dan_async.cli.screen import log_lines, result, run_until_signal
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from attrs import asdict
 
-from dan_async.cli.choices import DEVNET_CHAIN_ID, check_threshold, write_new
-from dan_async.cli.options import whole_number
+from dan_async.cli.options import DEVNET_CHAIN_ID, check_threshold, whole_number, write_new
 from dan_async.cli.screen import Stopped, log_lines, mask_keys, note, progress, result, run_until_signal
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.errors import ConfigurationError, DanError
@@ -25,6 +25,7 @@ from dan_async.network_file import NetworkFile
 if TYPE_CHECKING:
     from dan_async.devnet.cluster import Devnet
     from dan_async.devnet.faults.kinds import Fault
+    from dan_async.devnet.local_chain import LocalChain
 
 #: How often to look whether the nodes still run, in seconds.
 _LOOK_EVERY_S = 0.5
@@ -125,12 +126,12 @@ def devnet(
     origins = check_origins("--allow-origin", allow_origin or ())
     if owner_key is not None and not owner_key.exists():
         write_new(owner_key, f"0x{secrets.token_hex(32)}\n", what="--owner-key: the key")
-    announce = partial(_announce, write=write, owner_key=owner_key, as_json=as_json)
+    tell = partial(announce, write=write, owner_key=owner_key, as_json=as_json)
     with log_lines(held_back=False), suppress(Stopped):
         run_until_signal(
-            _serve(
+            serve(
                 agreed,
-                announce,
+                tell,
                 processes=processes,
                 storage=storage,
                 port=port,
@@ -162,16 +163,18 @@ def _read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
     return faults
 
 
-async def _serve(
+async def serve(
     threshold: Threshold,
-    announce: Callable[[Devnet], None],
+    tell: Callable[[Devnet, LocalChain | None], None],
     *,
     processes: bool,
     storage: Path | None,
     port: int | None,
     faults: Mapping[int, list[Fault]],
     allow_origins: Sequence[str],
+    chain: LocalChain | None = None,
 ) -> None:
+    """Run a devnet, and a chain beside it, until cancelled."""
     from dan_async.devnet.cluster import Devnet
 
     net = Devnet(
@@ -186,16 +189,27 @@ async def _serve(
     try:
         with progress(f"Starting {threshold.n} nodes …"):
             await _start(net, storage, port)
-        announce(net)
+        if chain is not None:
+            with progress("Starting Anvil and Alto …"):
+                await chain.start()
+        tell(net, chain)
         running = [True] * threshold.n
+        ended: tuple[str, ...] = ()
         while True:  # until it is cancelled
             await asyncio.sleep(_LOOK_EVERY_S)
             for node in net.nodes:
                 if running[node.index] and not node.is_running:
                     note(f"node {node.index} has stopped: its process ended")
                 running[node.index] = node.is_running
+            if chain is not None and chain.stopped_programs != ended:
+                ended = chain.stopped_programs
+                note(f"{ended[-1]} has stopped: its process ended")
     finally:
-        await net.aclose()
+        try:
+            if chain is not None:
+                await chain.aclose()
+        finally:
+            await net.aclose()
 
 
 async def _start(net: Devnet, storage: Path | None, port: int | None) -> None:
@@ -217,9 +231,13 @@ async def _start(net: Devnet, storage: Path | None, port: int | None) -> None:
         ) from error
 
 
-def _announce(net: Devnet, *, write: Path | None, owner_key: Path | None, as_json: bool) -> None:
+def announce(
+    net: Devnet, chain: LocalChain | None, *, write: Path | None, owner_key: Path | None, as_json: bool
+) -> None:
+    """Print the addresses and a command to begin with, when all listen; with *write*, write the network file."""
+    endpoints = None if chain is None else chain.endpoints
     if write is not None:
-        text = NetworkFile(nodes=net.endpoints, threshold=net.threshold).to_toml()
+        text = NetworkFile(nodes=net.endpoints, threshold=net.threshold, chain=endpoints).to_toml()
         try:
             write.write_text(text)
         except OSError as error:
@@ -227,7 +245,8 @@ def _announce(net: Devnet, *, write: Path | None, owner_key: Path | None, as_jso
                 f"--write: cannot write {mask_keys(str(write))}: {error.strerror}"
             ) from None
     if as_json:
-        result(json.dumps(net.describe(), separators=(",", ":")))
+        described = {**net.describe(), **({} if endpoints is None else {"chain": asdict(endpoints)})}
+        result(json.dumps(described, separators=(",", ":")))
         return
     from dan_async.devnet.faults.spelling import spell_fault
 
@@ -237,6 +256,9 @@ def _announce(net: Devnet, *, write: Path | None, owner_key: Path | None, as_jso
         result(f"  node {node.index}  {node.url}  operator {node.operator}{faults}")
     if gateway := net.describe().get("gateway"):
         result(f"  {gateway}  gateway in front of them")
+    if endpoints is not None:
+        result(f"  {endpoints.rpc_url}  Anvil, chain {endpoints.id}; its first account has 10,000 ether")
+        result(f"  {endpoints.bundler_url}  Alto, a bundler for entry points v0.6 and v0.7")
     if write is not None:
         options = [f"--network {shlex.quote(str(write))}"]
     else:
@@ -244,6 +266,8 @@ def _announce(net: Devnet, *, write: Path | None, owner_key: Path | None, as_jso
         options.append(f"--threshold {net.threshold.t}")
     if owner_key is not None:
         options.append(f"--private-key-file {shlex.quote(str(owner_key))}")
-    command = " \\\n    ".join([f"dan-async keygen --chain-id {DEVNET_CHAIN_ID}", *options])
+    has_chain = write is not None and endpoints is not None  # in the file, so that it need not be said
+    words = "dan-async keygen" if has_chain else f"dan-async keygen --chain-id {DEVNET_CHAIN_ID}"
+    command = " \\\n    ".join([words, *options])
     result(f"\nA session key from it:\n\n  {command}\n")
     note("Ctrl-C stops it.")

@@ -11,15 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
-from dan_async.cli.choices import DEVNET_CHAIN_ID, NetworkChoice, StoreOpener, WalletOpener, record_of_session
 from dan_async.cli.options import (
+    DEVNET_CHAIN_ID,
     KeygenNetworkOptions,
+    NetworkChoice,
     OwnerOptions,
     RevealOption,
+    StoreOpener,
     StoreOptions,
     TimeoutOption,
+    WalletOpener,
     choose_timeouts,
     read_permissions,
+    record_of_session,
     whole_number,
 )
 from dan_async.cli.screen import (
@@ -73,8 +77,8 @@ def keygen(
         typer.Option(
             parser=whole_number(1, MAX_SAFE_INT),
             metavar="ID",
-            help=f"The chain the session is meant for. Needed with --node and --gateway; with --devnet it is "
-            f"{DEVNET_CHAIN_ID} (Polygon Amoy) if not given.",
+            help=f"The chain the session is meant for. Needed with --node, --gateway and a network file that names none; "
+            f"with --devnet it is {DEVNET_CHAIN_ID} (Polygon Amoy) if not given.",
             rich_help_panel=_SESSION,
         ),
     ] = None,
@@ -155,12 +159,13 @@ def keygen(
     if force and output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
     chosen = network.choose()
-    if chain_id is None and not chosen.is_devnet:
+    chain_id = chosen.chain_id if chain_id is None else chain_id
+    if chain_id is None:
         raise ConfigurationError(
             f"--chain-id is needed with {chosen.option}", hint="For example: --chain-id 137"
         )
     parameters = {
-        "chain_id": DEVNET_CHAIN_ID if chain_id is None else chain_id,
+        "chain_id": chain_id,
         "duration": duration,
         "permissions": read_permissions(permissions),
         "threshold": chosen.threshold.t,

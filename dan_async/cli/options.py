@@ -1,32 +1,422 @@
-"""Options that several commands have in common, in the same words, and the parsers of their values."""
+"""
+Options that several commands have in common, in the same words, and the parsers of their values.
+
+The network, the store and the wallet that they name are checked here, and opened later.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
 import re
-from collections.abc import Callable
+import secrets
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 from attrs import asdict, field, fields, frozen, has
 
 from dan_async._values import MAX_PERMISSIONS_LENGTH
-from dan_async.cli.choices import (
-    PRIVATE_KEY_VARIABLE,
-    STORE_VARIABLE,
-    NetworkChoice,
-    StoreOpener,
-    WalletOpener,
-    choose_network,
-    choose_store,
-    choose_wallet,
+from dan_async.cli.screen import (
+    VerboseOption,
+    event_listener,
+    for_option,
+    mask_keys,
+    note,
+    problem_of,
+    read_file,
+    read_text,
+    verbosity,
 )
-from dan_async.cli.screen import VerboseOption, for_option, read_text, verbosity
-from dan_async.config import MAX_PARTIES, Timeouts
+from dan_async.config import DEFAULT_THRESHOLD, MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, check_url
+from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, InvalidFieldError
-from dan_async.network_file import NETWORK_VARIABLE
+from dan_async.network_file import NETWORK_VARIABLE, NetworkFile, find_network_file
+from dan_async.opening import make_network
+from dan_async.storage.base import SessionFilter, find_record
+from dan_async.storage.keys import (
+    STORE_KEY_VARIABLE,
+    KeySource,
+    PassphraseKeys,
+    StoreKey,
+    keys_from_environment,
+    keys_from_file,
+)
+from dan_async.types import RequestId
+from dan_async.wallets.base import Wallet
+from dan_async.wallets.json_rpc_wallet import JsonRpcWallet
+from dan_async.wallets.local_key import LocalWallet
+
+if TYPE_CHECKING:
+    from dan_async.client import DanClient
+    from dan_async.network import Network, NetworkSource
+    from dan_async.session import DanSessionKeyPayload
+    from dan_async.storage.base import SessionStore, StoredSession
+    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+
+#: Polygon Amoy, a test network: on a devnet the chain id is only a label in the payload.
+DEVNET_CHAIN_ID = 80002
+
+#: Holds the owner's private key.
+PRIVATE_KEY_VARIABLE = "DAN_ASYNC_PRIVATE_KEY"
+
+#: Names the store where no option does.
+STORE_VARIABLE = "DAN_ASYNC_STORE"
+
+_STORE_PASSPHRASE = "DAN_ASYNC_STORE_PASSPHRASE"  # noqa: S105 - the variable's name
+
+#: Enough for a key in hex, and little of anything else that the path may point to.
+_LONGEST_KEY_FILE = 4096
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class NetworkChoice:
+    """A network that was named and checked: that of a network file or of options like one, or else a devnet of our own."""
+
+    threshold: Threshold
+    file: NetworkFile | None = None
+    #: The option that named it.
+    option: str = "--devnet"
+
+    @property
+    def is_devnet(self) -> bool:
+        """Whether the nodes are our own."""
+        return self.file is None
+
+    @property
+    def chain_id(self) -> int | None:
+        """The chain that its sessions are for unless an option says otherwise; None if nothing does."""
+        if self.file is None:
+            return DEVNET_CHAIN_ID
+        return None if self.file.chain is None else self.file.chain.id
+
+    def describe(self) -> str:
+        """Name it in a few words, for the progress line."""
+        if self.file is None:
+            return f"{self.threshold.n} nodes on loopback"
+        return "the gateway" if self.file.gateway is not None else f"{len(self.file.nodes)} nodes"
+
+    def client(self, timeouts: Timeouts, store: SessionStore | None = None) -> DanClient:
+        """Make a client of it, which starts and stops it; with --verbose, each of its events is a log line."""
+        from dan_async.client import DanClient
+
+        network: Network | NetworkSource
+        if self.file is None:
+            from dan_async.devnet.cluster import Devnet
+
+            network = Devnet(self.threshold.t, self.threshold.n)
+        else:
+            network = make_network(self.file, timeouts=timeouts, threshold=self.threshold)
+        return DanClient(network, timeouts=timeouts, store=store, on_event=event_listener())
+
+
+def choose_network(
+    *,
+    network: str | None = None,
+    devnet: str | None = None,
+    nodes: Sequence[str],
+    threshold: int | None = None,
+    parties: int | None = None,
+    gateway: str | None = None,
+    revision: str | None = None,
+    api_version: str | None = None,
+    has_devnet: bool = False,
+) -> NetworkChoice:
+    """Check the options, one of which names a network, or else the environment does; a devnet's t and n are in its name."""
+    given = {
+        "--network": network is not None,
+        "--devnet": devnet is not None,
+        "--node": bool(nodes),
+        "--gateway": gateway is not None,
+    }
+    named = [option for option, is_given in given.items() if is_given]
+    if len(named) > 1:
+        raise ConfigurationError(f"{' and '.join(named)} both name a network", hint="Give one of them")
+    if gateway is None and (revision is not None or api_version is not None):
+        raise ConfigurationError(
+            "--revision and --api-version are for --gateway", hint="Leave them out, or name the gateway"
+        )
+    if devnet is not None:
+        if threshold is not None or parties is not None:
+            raise ConfigurationError(
+                "--threshold and --parties are for --node, --gateway and --network",
+                hint="--devnet T-of-N sets both: --devnet 3-of-5",
+            )
+        return NetworkChoice(threshold=_parse_threshold(devnet))
+    if gateway is not None:
+        version = api_version or "v1"
+        file = NetworkFile(
+            gateway=check_gateway(gateway, revision, version), revision=revision, api_version=version
+        )
+    elif nodes:
+        file = NetworkFile(nodes=tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1)))
+        if len(nodes) == 1:
+            raise ConfigurationError(
+                "--node is given once, and at least two nodes work together",
+                hint="Repeat --node for each node",
+            )
+    elif network is not None or os.environ.get(NETWORK_VARIABLE):
+        named = ["--network" if network is not None else NETWORK_VARIABLE]
+        file = _read_network(network or os.environ[NETWORK_VARIABLE], named[0])
+    else:
+        raise ConfigurationError(
+            "no network is named",
+            hint=f"Use {'--devnet 3-of-5, ' * has_devnet}--network FILE, --node URL=OPERATOR once for each node,"
+            " or --gateway URL",
+        )
+    usual = file.threshold or (Threshold.of_pool(len(file.nodes)) if file.nodes else DEFAULT_THRESHOLD)
+    agreed = check_threshold(threshold, parties, usual=usual, parties_option="--parties")
+    if file.nodes and agreed.n > len(file.nodes):
+        raise ConfigurationError(
+            f"--parties asks for {agreed.n} nodes, and {len(file.nodes)} are named"
+            if parties is not None
+            else f"{named[0]}: {agreed} asks for more than the {len(file.nodes)} nodes that are named",
+            hint="Name more nodes, or ask for fewer",
+        )
+    return NetworkChoice(threshold=agreed, file=file, option=named[0])
+
+
+def _read_network(name: str, option: str) -> NetworkFile:
+    """Read the network file that an option or the environment names, or that the user's folder has under that name."""
+    try:
+        file = NetworkFile.read(find_network_file(name))
+        if file.gateway is not None:
+            check_gateway(file.gateway, file.revision, file.api_version)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{option}: {error.message}", hint=error.hint) from None
+    return file
+
+
+def check_threshold(
+    threshold: int | None, parties: int | None, *, usual: Threshold = DEFAULT_THRESHOLD, parties_option: str
+) -> Threshold:
+    """Check t and n that come from options of their own, beside the usual ones."""
+    try:
+        return usual.changed(threshold, parties)
+    except InvalidFieldError as error:
+        option = parties_option if error.field == "parties_number" else "--threshold"
+        problem = problem_of(error).replace("parties_number", parties_option)
+        raise InvalidFieldError(option, problem, hint=error.hint) from None
+
+
+def _parse_threshold(text: str) -> Threshold:
+    try:
+        return Threshold.parse(text)
+    except InvalidFieldError as error:
+        if "form" in error.message:
+            raise ConfigurationError("--devnet must have the form T-of-N", hint=error.hint) from None
+        problem = error.message.replace("threshold", "T").replace("parties_number", "N")
+        raise ConfigurationError(f"--devnet: {problem}", hint=error.hint) from None
+
+
+def parse_node(text: str, place: int) -> NodeEndpoint:
+    """Read the value of the --node that stands at *place*, from 1: ``URL=OPERATOR``."""
+    try:
+        return NodeEndpoint.of(text)
+    except ConfigurationError as error:
+        which = f"--node number {place}" if place > 1 else "--node"
+        raise ConfigurationError(
+            f"{which}: {error.message.removeprefix('node ')}",
+            hint=error.hint
+            or "For example: wss://node.example/v1/rpc=0x..., with the operator's address after the =",
+        ) from None
+
+
+def check_gateway(url: str, revision: str | None, api_version: str) -> str:
+    """Check --gateway, --revision and --api-version, and whether they go together; return the URL."""
+    from dan_async.gateway.network import check_gateway_revision, check_gateway_url
+
+    try:
+        check_gateway_revision(revision, api_version)
+        return check_gateway_url("--gateway", url, api_version)
+    except InvalidFieldError as error:
+        option = {"revision": "--revision", "api_version": "--api-version"}.get(error.field, error.field)
+        problem = problem_of(error).replace("api_version", "--api-version")
+        hint = error.hint.replace("api_version", "--api-version")
+        raise InvalidFieldError(option, problem, hint=hint) from None
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+#: Makes the chosen store; whoever calls closes it.
+StoreOpener: TypeAlias = Callable[[], "SQLAlchemyStore"]
+
+
+def choose_store(url: str, *, option: str, key_file: Path | None, may_make: bool) -> StoreOpener:
+    """
+    Check the URL that *option* names and find its key.
+
+    *may_make* allows a new SQLite file, with a key file beside it: both are made when the store is opened, not here.
+    """
+    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore  # noqa: I001 - first, as it checks for the extra
+    from dan_async.storage.database import parse_url
+
+    try:
+        parsed = parse_url(url)
+    except InvalidFieldError as error:
+        raise for_option(error, option) from None
+    file = Path(parsed.database or "") if parsed.drivername.startswith("sqlite") else None
+    if not may_make and file is not None and not file.exists():
+        raise ConfigurationError(f"{option}: there is no store {file}")
+    keys = _choose_keys(key_file, file, option, may_make=may_make)
+    return lambda: SQLAlchemyStore(url, keys or _make_key(_key_beside(file or Path())))
+
+
+def _choose_keys(
+    key_file: Path | None, file: Path | None, option: str, *, may_make: bool
+) -> KeySource | None:
+    """Return the store's keys; None if a key is to be made together with the store."""
+    if key_file is not None:
+        return keys_from_file(key_file)
+    if os.environ.get(STORE_KEY_VARIABLE):
+        return keys_from_environment(STORE_KEY_VARIABLE)
+    if os.environ.get(_STORE_PASSPHRASE):
+        return PassphraseKeys(os.environ[_STORE_PASSPHRASE])
+    hint = f"Use --store-key-file FILE, or set {STORE_KEY_VARIABLE} or {_STORE_PASSPHRASE}"
+    if file is None:
+        raise ConfigurationError(f"{option}: there is no key for the store", hint=hint)
+    beside = _key_beside(file)
+    if beside.exists():
+        return keys_from_file(beside)
+    if file.exists() or not may_make:
+        raise ConfigurationError(f"{option}: there is no key for {file}, nor a file {beside}", hint=hint)
+    if not beside.absolute().parent.is_dir():
+        raise ConfigurationError(f"{option}: there is no folder {file.parent}")
+    return None
+
+
+def _key_beside(file: Path) -> Path:
+    return file.with_name(file.name + ".key")
+
+
+def _make_key(beside: Path) -> KeySource:
+    write_new(beside, StoreKey.generate().to_text() + "\n", what="the store's key")
+    note(
+        f"The store's key was made and written to {beside}: keep it, and keep it apart from backups of the store."
+    )
+    return keys_from_file(beside)
+
+
+async def record_of(store: SessionStore, name: str, *, option: str) -> StoredSession:
+    """Return the record of an id or a reference."""
+    found = await find_record(store, name)
+    if found is None:
+        raise ConfigurationError(
+            f"{option}: there is no record of that id or reference",
+            hint="dan-async sessions list shows them",
+        )
+    return found
+
+
+async def record_of_session(store: SessionStore, session: DanSessionKeyPayload) -> RequestId | None:
+    """Return the id of a session's record."""
+    end = session.expires_at or 0
+    where = SessionFilter(owner=session.eoa_address, expires_after=end - 1, expires_by=end)
+    async for record in store.find(where):
+        if record.session == session:
+            return record.record_id
+    return None
+
+
+def write_new(path: Path, text: str, *, what: str) -> None:
+    """Write a secret to a new file that only its owner can read."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ConfigurationError(f"{what} cannot be written to {path}: {error.strerror}") from None
+
+
+# --- the wallet -------------------------------------------------------------------------------------------------------
+
+#: Opens the chosen wallet; leaving the context closes it.
+WalletOpener: TypeAlias = Callable[[], AbstractAsyncContextManager[Wallet]]
+
+
+def choose_wallet(
+    *,
+    private_key_file: Path | None,
+    rpc_url: str | None,
+    rpc_address: str | None = None,
+    throwaway: str = "",
+) -> WalletOpener:
+    """
+    Choose the wallet that authorises; an option wins over the environment, and both over a throwaway key.
+
+    *throwaway* is what is noted when such a key is made; without it, none is.
+
+    Keys are read and checked at once, and no error repeats one; nothing is sent before the wallet is opened.
+    """
+    if private_key_file is not None and rpc_url is not None:
+        raise ConfigurationError(
+            "--private-key-file and --wallet-rpc both name a wallet", hint="Give one of them"
+        )
+    if rpc_address is not None and rpc_url is None:
+        raise ConfigurationError(
+            "--wallet-address needs --wallet-rpc URL", hint="A private key has one address only"
+        )
+    if rpc_url is not None:
+        return _rpc_wallet(rpc_url, rpc_address)
+    if private_key_file is not None:
+        return _local_wallet(_read_key_file(private_key_file), source="--private-key-file")
+    if PRIVATE_KEY_VARIABLE in os.environ:
+        return _local_wallet(os.environ[PRIVATE_KEY_VARIABLE].strip(), source=PRIVATE_KEY_VARIABLE)
+    if not throwaway:
+        raise ConfigurationError(
+            "no wallet is named",
+            hint=f"Use --private-key-file FILE, the environment variable {PRIVATE_KEY_VARIABLE}, or --wallet-rpc URL",
+        )
+
+    def open_throwaway() -> AbstractAsyncContextManager[Wallet]:
+        note(throwaway)
+        return nullcontext(LocalWallet(secrets.token_hex(32)))
+
+    return open_throwaway
+
+
+def _rpc_wallet(url: str, address: str | None) -> WalletOpener:
+    check_url("--wallet-rpc", url, schemes=("https", "http"))
+    checked = None if address is None else parse_address("--wallet-address", address)
+
+    @asynccontextmanager
+    async def open_wallet() -> AsyncIterator[Wallet]:
+        async with await JsonRpcWallet.connect(url, address=checked) as wallet:
+            yield wallet
+
+    return open_wallet
+
+
+def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
+    try:
+        wallet = LocalWallet(private_key)
+    except InvalidFieldError as error:
+        raise ConfigurationError(
+            f"{source}: the key {problem_of(error)}",
+            hint="A private key is 64 hex digits, with or without 0x",
+        ) from None
+    return lambda: nullcontext(wallet)
+
+
+def _read_key_file(path: Path) -> str:
+    data, mode = read_file("--private-key-file", path, most_bytes=_LONGEST_KEY_FILE)
+    shown = mask_keys(str(path))
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+        note(f"warning: other users of this machine may read {shown}; chmod 600 keeps it to you")
+    try:
+        return data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"--private-key-file: {shown} does not hold a private key in hex") from None
+
 
 _DIGITS = re.compile(r"[+-]?[0-9]{1,18}\Z", re.ASCII)
 

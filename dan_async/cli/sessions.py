@@ -15,7 +15,6 @@ import typer
 from attrs import evolve
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
-from dan_async.cli.choices import record_of, record_of_session
 from dan_async.cli.options import (
     JsonOption,
     NetworkOptions,
@@ -24,6 +23,8 @@ from dan_async.cli.options import (
     StoreOptions,
     TimeoutOption,
     choose_timeouts,
+    record_of,
+    record_of_session,
     spread,
     whole_number,
 )

@@ -10,8 +10,16 @@ import typer
 from attrs import evolve, frozen
 
 from dan_async._values import MAX_SAFE_INT
-from dan_async.cli.choices import NetworkChoice, StoreOpener, record_of
-from dan_async.cli.options import NetworkOptions, StoreOptions, TimeoutOption, choose_timeouts, whole_number
+from dan_async.cli.options import (
+    NetworkChoice,
+    NetworkOptions,
+    StoreOpener,
+    StoreOptions,
+    TimeoutOption,
+    choose_timeouts,
+    record_of,
+    whole_number,
+)
 from dan_async.cli.screen import (
     for_option,
     log_lines,

@@ -17,8 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from dan_async.cli.choices import parse_node
-from dan_async.cli.options import NetworkOptions, whole_number
+from dan_async.cli.options import NetworkOptions, parse_node, whole_number
 from dan_async.cli.screen import (
     DONE,
     FAILED,

@@ -36,6 +36,9 @@ def keccak256(data: bytes) -> bytes:
     """
     Return the 32-byte Keccak-256 hash of some bytes.
 
+    Args:
+        data: The bytes.
+
     Raises:
         InvalidFieldError: They are something else.
     """

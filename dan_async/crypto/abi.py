@@ -17,9 +17,9 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from attrs import frozen
-from eth_utils.abi import function_signature_to_4byte_selector
 
 from dan_async.crypto.address import parse_address, to_checksum_address
+from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 
 _WORD = 32
@@ -62,7 +62,7 @@ def function_selector(signature: str) -> bytes:
     """Return the four bytes that calls of a function begin with: of ``transfer(address,uint256)``, say."""
     if not isinstance(signature, str) or not _SIGNATURE.match(signature):
         raise InvalidFieldError("signature", "must be a function's, as transfer(address,uint256)")
-    return function_signature_to_4byte_selector(signature)
+    return keccak256(signature.encode())[:4]
 
 
 def encode_call(signature: str, *arguments: Any) -> bytes:

@@ -35,6 +35,12 @@ def to_checksum_address(raw: bytes) -> Address:
     """
     Write 20 bytes as an EIP-55 address.
 
+    Args:
+        raw: The 20 bytes.
+
+    Returns:
+        ``0x`` and 40 hex digits with their checksum.
+
     Raises:
         InvalidFieldError: They are not 20.
     """
@@ -61,6 +67,9 @@ def parse_address(field: str, value: object) -> Address:
     Args:
         field: Its name, for the error.
         value: ``0x`` and 40 hex digits; in mixed case they must carry the right checksum.
+
+    Returns:
+        The address with its EIP-55 checksum.
 
     Raises:
         InvalidFieldError: It is not such an address.

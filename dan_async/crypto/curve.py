@@ -41,7 +41,7 @@ def decode(point: bytes, *, field: str = "point") -> Point:
     if not isinstance(point, bytes) or len(point) != _COMPRESSED_LENGTH:
         raise InvalidFieldError(field, "must be a compressed point of 33 bytes")
     try:
-        return PublicKey(point)
+        return point_of_key(point)
     except ValueError:
         raise InvalidFieldError(field, "is not a point of secp256k1") from None
 

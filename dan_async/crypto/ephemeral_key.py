@@ -1,7 +1,7 @@
 """
 The short-lived key that stands for the owner until it expires: made here, signs here, is never shown.
 
-Its signatures, and the check of them, are as the public clients send them to a gateway; see docs/gateway.md.
+Its signatures, and the check of them, are as the public clients send them to a gateway; see docs/reference/gateway.md.
 """
 
 from __future__ import annotations
@@ -10,11 +10,17 @@ import secrets
 from hashlib import sha256
 from typing import NoReturn, Self
 
-from coincurve import PrivateKey, PublicKey
+from coincurve import PublicKey
 
 from dan_async._values import check_algorithm, from_hex, to_hex
 from dan_async.crypto.curve import compress
-from dan_async.crypto.signature import personal_message_digest, recover_public_key, sign_digest
+from dan_async.crypto.signature import (
+    SigningKey,
+    personal_message_digest,
+    recover_public_key,
+    sign_digest,
+    signing_key,
+)
 from dan_async.errors import ClientClosedError, InvalidFieldError
 from dan_async.types import Hex, KeyAlgorithm
 
@@ -28,21 +34,22 @@ class EphemeralKey:
     An ephemeral private key. Make one with ``generate`` or ``from_hex``.
 
     The key is held in a buffer that ``wipe``, or leaving the ``with`` block, overwrites with zeros. Python cannot wipe the
-    text that ``to_hex`` returns, the text given to ``from_hex``, and the copies that the cryptographic libraries make for
-    the moment of an operation.
+    text that ``to_hex`` returns, the text given to ``from_hex``, and the copies that the cryptographic libraries make when
+    it signs; ``wipe`` drops them.
 
     Attributes:
         algorithm: ``"secp256k1"`` or ``"ed25519"``.
         public_key: 65 bytes uncompressed for secp256k1, 32 bytes for ed25519.
     """
 
-    __slots__ = ("_secret", "algorithm", "public_key")
+    __slots__ = ("_secret", "_signing_key", "algorithm", "public_key")
 
     algorithm: KeyAlgorithm
     public_key: bytes
 
     def __init__(self, secret: bytearray, algorithm: KeyAlgorithm) -> None:
         self._secret = secret
+        self._signing_key: SigningKey | None = None
         self.public_key = _public_key_of(bytes(secret), algorithm)
         self.algorithm = algorithm
 
@@ -125,12 +132,15 @@ class EphemeralKey:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
             return to_hex(Ed25519PrivateKey.from_private_bytes(secret).sign(data))
-        return to_hex(sign_digest(PrivateKey(bytes(secret)), personal_message_digest(data)))
+        if self._signing_key is None:  # kept: making one costs more than a signature
+            self._signing_key = signing_key(bytes(secret))
+        return to_hex(sign_digest(self._signing_key, personal_message_digest(data)))
 
     def wipe(self) -> None:
         """Overwrite the key with zeros; it cannot be used any more. May be called twice."""
         self._secret[:] = bytes(len(self._secret))
         self._secret = bytearray()
+        self._signing_key = None
 
     def __enter__(self) -> Self:
         return self

@@ -27,10 +27,10 @@ def tagged_hash(tag: str, *parts: bytes | int | OperatorAddress | RequestId) -> 
     """Return H(tag, part, …) as described above; the hex digits of addresses and ids were checked before."""
     state = hashlib.sha256()
     for part in (tag.encode(), *parts):
-        if isinstance(part, int):
-            data = part.to_bytes(4, "big")
+        if isinstance(part, bytes):
+            data = part
         else:
-            data = bytes.fromhex(part[2:]) if isinstance(part, str) else part
+            data = part.to_bytes(4, "big") if isinstance(part, int) else bytes.fromhex(part[2:])
         state.update(len(data).to_bytes(4, "big"))
         state.update(data)
     return state.digest()

@@ -63,7 +63,15 @@ def sign_digest(private_key: bytes | SigningKey, digest: bytes) -> bytes:
 
 
 def personal_message_digest(message: bytes) -> bytes:
-    """Return the digest of an EIP-191 personal message (version 0x45), which ``personal_sign`` signs."""
+    """
+    Return the digest of an EIP-191 personal message (version 0x45), which ``personal_sign`` signs.
+
+    Args:
+        message: The message's bytes; text is encoded by the caller.
+
+    Raises:
+        InvalidFieldError: It is not bytes.
+    """
     try:
         return keccak256(b"\x19Ethereum Signed Message:\n%d" % len(message) + message)
     except TypeError:

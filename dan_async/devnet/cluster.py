@@ -91,6 +91,9 @@ class DevnetNode:
         """
         Return the node's secret share of a key, or None if it has none. For tests: a real node never reveals it.
 
+        Args:
+            key_id: The key's id.
+
         Raises:
             ConfigurationError: The node is in a process of its own.
         """
@@ -100,6 +103,9 @@ class DevnetNode:
     def ephemeral_key_ids(self, key_id: MpcKeyId | str) -> tuple[str, ...]:
         """
         Return the names of the ephemeral keys that may use a key, expired ones included, revoked ones not.
+
+        Args:
+            key_id: The key's id.
 
         Raises:
             ConfigurationError: The node is in a process of its own.
@@ -270,6 +276,9 @@ class Devnet:
 
         Args:
             **options: As for ``NodeNetwork``; *threshold* is the devnet's unless given.
+
+        Returns:
+            The network; it is not open yet.
         """
         from dan_async.nodes.network import NodeNetwork
 

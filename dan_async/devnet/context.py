@@ -18,7 +18,7 @@ from attrs import define, field, frozen
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from dan_async._values import check_int, check_seconds, from_hex, required
+from dan_async._values import check_int, check_seconds, from_hex, in_seconds, required
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest, signing_key
@@ -90,7 +90,7 @@ def _count(default: int, *, most: int = 2**31 - 1) -> Any:
 
 
 def _seconds(default: float) -> Any:
-    return field(default=default, validator=required(check_seconds))
+    return field(default=default, converter=in_seconds, validator=required(check_seconds))
 
 
 @frozen(kw_only=True)

@@ -62,20 +62,6 @@ def check_origins(field: str, value: object) -> tuple[str, ...]:
     return origins
 
 
-def refusing_origins(allowed: Collection[str]) -> Any:
-    """Return the middleware that turns web pages away, but for those of the allowed origins."""
-
-    # Any page may open WebSockets, and POST, to loopback; its browser says with Origin whose page it is, and no other
-    # client has a reason to.
-    @web.middleware
-    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not set(request.headers.getall("Origin", ())) <= set(allowed):
-            return web.Response(status=403, text="this origin is not allowed here")
-        return await handler(request)
-
-    return admit
-
-
 def listening_socket(host: str, port: int) -> socket.socket:
     """Bind a socket for a node to listen on, at a port that a ``PortReservation`` holds."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -139,11 +125,13 @@ class Arrivals:
     The connections of one door that wait for a request, the first or the next.
 
     Each has so many seconds to send all its headers. Of more than *most* the one that waits longest is dropped, so that
-    those who say nothing keep nobody out.
+    those who say nothing keep nobody out. Web pages are turned away, but for those of *origins*: any page may open
+    WebSockets, and POST, to loopback; its browser says with Origin whose page it is, and no other client has a reason to.
     """
 
     _most: int
     _limit_s: float
+    _origins: Collection[str] = ()
     #: By when each must have sent them, the earliest first; one timer for all.
     _waiting: dict[web.RequestHandler, float] = field(factory=dict, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
@@ -202,6 +190,8 @@ class Arrivals:
                     text="no Content-Encoding is taken",
                     headers={hdrs.ACCEPT_ENCODING: "identity"},
                 )
+            if not all(origin in self._origins for origin in request.headers.getall(hdrs.ORIGIN, ())):
+                return web.Response(status=403, text="this origin is not allowed here")
             return await handler(request)
         finally:
             self.begin(request.protocol)

@@ -13,7 +13,7 @@ import re
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Self, TypeAlias
@@ -87,6 +87,10 @@ class MemoryShareStore:
     def put(self, name: str, data: bytes) -> None:
         self._records[_checked(name)] = data
 
+    def put_all(self, records: Mapping[str, bytes]) -> None:
+        for name, data in records.items():
+            self.put(name, data)
+
     def get(self, name: str) -> bytes | None:
         return self._records.get(_checked(name))
 
@@ -127,10 +131,24 @@ class DiskShareStore:
 
     def put(self, name: str, data: bytes) -> None:
         """Encrypt a record and write it durably."""
-        nonce = secrets.token_bytes(_NONCE_LENGTH)
-        sealed = _MAGIC + nonce + self._cipher.encrypt(nonce, data, _MAGIC + _checked(name).encode())
+        self.put_all({name: data})
+
+    def put_all(self, records: Mapping[str, bytes]) -> None:
+        """Encrypt records and write all of them durably, or none."""
+        sealed = [(name, self._seal(name, data)) for name, data in records.items()]
         with self._using() as rows:
-            rows.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (name, sealed))
+            rows.execute("BEGIN")
+            try:
+                rows.executemany("INSERT OR REPLACE INTO records VALUES (?, ?)", sealed)
+                rows.execute("COMMIT")
+            except BaseException:
+                if rows.in_transaction:
+                    rows.execute("ROLLBACK")
+                raise
+
+    def _seal(self, name: str, data: bytes) -> bytes:
+        nonce = secrets.token_bytes(_NONCE_LENGTH)
+        return _MAGIC + nonce + self._cipher.encrypt(nonce, data, _MAGIC + _checked(name).encode())
 
     def get(self, name: str) -> bytes | None:
         """Read and decrypt a record; one that was changed, or belongs to another name or node, is an error."""

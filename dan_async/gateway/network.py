@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from dan_async._values import check_instance, setting
+from dan_async._values import check_instance, check_seconds, setting
 from dan_async.config import DEFAULT_THRESHOLD, Threshold, Timeouts, TransportOptions, check_url
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, OneLoop
@@ -54,7 +54,7 @@ from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import SocketOpener
-from dan_async.types import Clock, KeyAlgorithm, RequestId
+from dan_async.types import Clock, KeyAlgorithm, RequestId, TimeSpan
 
 _VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
 
@@ -100,7 +100,7 @@ class GatewayNetwork:
     """
     A DAN network behind a wallet-provider gateway: one WebSocket for each operation, in the public clients' protocol.
 
-    The gateway is believed about the key (docs/gateway.md, "What you trust"): its results name neither t and n
+    The gateway is believed about the key (docs/reference/gateway.md, "What you trust"): its results name neither t and n
     nor the permissions, and no node signs them. Challenges are taken once: one that this process has seen before is
     refused (the last 65 536 are remembered).
 
@@ -169,7 +169,7 @@ class GatewayNetwork:
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> Self:
         """
-        Return the network that a network file describes (docs/networks.md).
+        Return the network that a network file describes (docs/how-to/networks.md).
 
         Args:
             path: The file.
@@ -417,7 +417,7 @@ class GatewayNetwork:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+    async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """
         See whether the gateway takes a connection; nothing is sent on it. The nodes behind it cannot be seen.
 
@@ -429,9 +429,10 @@ class GatewayNetwork:
         """
         self._loop.check()
         connector = self._gateway.connector
+        limit = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         started = time.monotonic()
         try:
-            socket = await connector.open(Operation.KEYGEN, timeout_s=timeout_s)
+            socket = await connector.open(Operation.KEYGEN, timeout_s=limit)
             latency = time.monotonic() - started
             try:
                 await socket.finish()

@@ -10,10 +10,12 @@ from dan_async.jobs.ephemeral_keys import (
     rotate_stored_session,
 )
 from dan_async.jobs.generate_session_key import generate_session_key
+from dan_async.jobs.pending_keys import PendingSessionKey
 from dan_async.jobs.recover import RecoveryReport, SettledRecord, Settlement, recover
 from dan_async.jobs.sign_message import sign_message
 
 __all__ = [
+    "PendingSessionKey",
     "RecoveryReport",
     "SettledRecord",
     "Settlement",

@@ -14,13 +14,13 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError, RecordConflictError
 from dan_async.jobs.keeping import SessionKeeper
-from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network
+from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network, network_time
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.request import DEFAULT_DURATION_S, WatchedAuth, choose_auth, choose_ephemeral_key
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.storage.base import SessionState, StoredSession
-from dan_async.types import Clock, KeyAlgorithm, RequestId
+from dan_async.types import Clock, KeyAlgorithm, RequestId, TimeSpan
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
 
@@ -37,12 +37,20 @@ async def add_ephemeral_key(
     eph_alg: KeyAlgorithm | None = None,
     ephemeral_key: EphemeralKey | str | None = None,
     eph_id: str | None = None,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
     timeouts: Timeouts,
     clock: Clock,
     deadline: Deadline | None = None,
 ) -> S:
-    """Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description.
+
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
+    arguments, and the errors, are those of ``DanClient.add_ephemeral_key``.
+
+    Returns:
+        The session with the new ephemeral key.
+    """
     lifetime_s = duration_s(duration)
     owner = _owner(session, wallet, auth, timeouts)
     if eph_id is not None:
@@ -52,7 +60,7 @@ async def add_ephemeral_key(
         claim = EphemeralClaim(
             eph_id=eph_id or key.default_id,
             eph_pk=key.public_key,
-            expiry=math.floor(clock()) + lifetime_s,
+            expiry=math.floor(network_time(network, clock, session.threshold)) + lifetime_s,
             sign_alg=key.algorithm,
         )
         change, deadline = _change("add", session, owner, claim), deadline or _deadline(timeout, timeouts)
@@ -76,12 +84,20 @@ async def revoke_ephemeral_key(
     *,
     wallet: Wallet | None = None,
     auth: AuthModule | None = None,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
     timeouts: Timeouts,
     clock: Clock,
     deadline: Deadline | None = None,
 ) -> EphemeralKeyReport:
-    """Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description.
+
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
+    arguments, and the errors, are those of ``DanClient.revoke_ephemeral_key``.
+
+    Returns:
+        Who has confirmed, and who has not.
+    """
     owner = _owner(session, wallet, auth, timeouts)
     algorithm = session.eph_alg or network.default_eph_alg
     with EphemeralKey.from_hex(session.hex_eph_sk_without_0x, algorithm) as key:
@@ -89,7 +105,7 @@ async def revoke_ephemeral_key(
             eph_id=session.eph_id or key.default_id,
             eph_pk=key.public_key,
             # The authorisation to revoke is an ephemeral claim as well, and has to be in force itself.
-            expiry=math.floor(clock()) + DEFAULT_DURATION_S,
+            expiry=math.floor(network_time(network, clock, session.threshold)) + DEFAULT_DURATION_S,
             sign_alg=key.algorithm,
         )
     change, deadline = _change("revoke", session, owner, claim), deadline or _deadline(timeout, timeouts)
@@ -105,10 +121,18 @@ async def rotate_stored_session(
     wallet: Wallet | None,
     auth: AuthModule | None,
     duration: int | timedelta,
-    timeout: float | None,
+    timeout: TimeSpan | None,
     timeouts: Timeouts,
 ) -> StoredSession:
-    """Run the job over *network*; ``DanClient.rotate_stored_session`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.rotate_stored_session`` has the full description.
+
+    *network* is any open network, *keeper* the store as jobs use it, *timeouts* the limits. The other arguments, and the
+    errors, are those of ``DanClient.rotate_stored_session``.
+
+    Returns:
+        The record as it is now.
+    """
     record, session = await _stored(keeper, record_id, "active", "expired")
     store, now = keeper.store, keeper.clock()
     new = await add_ephemeral_key(
@@ -122,7 +146,8 @@ async def rotate_stored_session(
         timeouts=timeouts,
         clock=keeper.clock,
     )
-    if record.expires_at > now:  # until then the old one can be used, so it has to be possible to revoke it
+    if record.expires_at > network_time(network, keeper.clock, session.threshold):
+        # Until then the old one can be used, so it has to be possible to revoke it.
         await store.save(StoredSession.of(evolve(session, expires_at=record.expires_at), now=now))
     done = evolve(
         record.changed("active", now=now, session=new), expires_at=new.expires_at or record.expires_at
@@ -138,10 +163,18 @@ async def revoke_stored_session(
     *,
     wallet: Wallet | None,
     auth: AuthModule | None,
-    timeout: float | None,
+    timeout: TimeSpan | None,
     timeouts: Timeouts,
 ) -> StoredSession:
-    """Run the job over *network*; ``DanClient.revoke_stored_session`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.revoke_stored_session`` has the full description.
+
+    *network* is any open network, *keeper* the store as jobs use it, *timeouts* the limits. The other arguments, and the
+    errors, are those of ``DanClient.revoke_stored_session``.
+
+    Returns:
+        The record as it is now.
+    """
     _, session = await _stored(keeper, record_id, "active", "revoked")
     report = await revoke_ephemeral_key(
         network, session, wallet=wallet, auth=auth, timeout=timeout, timeouts=timeouts, clock=keeper.clock
@@ -168,9 +201,17 @@ async def _stored(
 
 
 async def register_passkey(
-    network: Network, passkey: PasskeyRegister, *, timeout: float | None, timeouts: Timeouts
+    network: Network, passkey: PasskeyRegister, *, timeout: TimeSpan | None, timeouts: Timeouts
 ) -> str:
-    """Run the job over *network*; ``DanClient.register_passkey`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.register_passkey`` has the full description.
+
+    *network* is any open network, *timeouts* are the limits. The other arguments, and the errors, are those of
+    ``DanClient.register_passkey``.
+
+    Returns:
+        The credential id.
+    """
     if not isinstance(passkey, PasskeyRegister):
         raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")
     deadline = _deadline(timeout, timeouts)
@@ -209,5 +250,5 @@ def _change(
     )
 
 
-def _deadline(timeout: float | None, timeouts: Timeouts) -> Deadline:
+def _deadline(timeout: TimeSpan | None, timeouts: Timeouts) -> Deadline:
     return Deadline(timeouts.total_s if timeout is None else check_seconds("timeout", timeout))

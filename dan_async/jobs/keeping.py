@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from attrs import define
+from attrs import define, evolve
 
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError, DeadlineExceededError, GatewayError, StoreError
+from dan_async.network import OpenedKeygen
 from dan_async.request import PreparedRequest, WatchedAuth
 from dan_async.session import DanSessionKeyPayload
 from dan_async.storage.base import KeygenIntent, SessionState, SessionStore, StoredSession
@@ -42,7 +43,15 @@ class SessionKeeper:
     in_flight: ClassVar[set[RequestId]] = set()
 
     def is_busy(self, record: StoredSession) -> bool:
-        """Whether a program is at work on a pending record; one of this machine that was killed is not."""
+        """
+        Whether a program is at work on a pending record, or a record still waits for its owner.
+
+        A program of this machine that was killed is at work on nothing.
+        """
+        if record.state == "waiting":
+            return self.clock() * 1000 < record.busy_until
+        if record.state != "pending":
+            return False
         machine, _, process = record.worker.rpartition(" ")
         if record.record_id in self.in_flight:
             return True
@@ -78,20 +87,40 @@ class KeptKeygen:
 
     Before the owner has signed, nothing can have been made, so the intent goes. After that it may have been, unless a
     gateway's error is of those that rule it out: the record stays pending, to be settled later.
+
+    Of a record that the store has *known* already, the owner has signed.
     """
 
-    def __init__(self, keeper: SessionKeeper, request: PreparedRequest, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        keeper: SessionKeeper,
+        request: PreparedRequest,
+        deadline: Deadline,
+        *,
+        known: StoredSession | None = None,
+    ) -> None:
         self.auth = WatchedAuth(request.auth)
+        self.auth.has_authorised = known is not None
         self._keeper = keeper
         self._deadline = deadline
-        self._record = _intended(request, now=keeper.clock(), timeout_s=deadline.timeout_s)
+        self._known_state = None if known is None else known.state
+        now = keeper.clock()
+        lease_s = _LONGEST_LEASE_S if deadline.timeout_s is None else deadline.timeout_s + _LEASE_MARGIN_S
+        self._record = evolve(
+            (known or intended(request, now=now)).changed("pending", now=now),
+            worker=f"{_machine()} {os.getpid()}",
+            busy_until=int(now * 1000) + int(lease_s * 1000),
+        )
         self._is_made = False
 
     async def __aenter__(self) -> Self:
         self._keeper.in_flight.add(self._record.record_id)
         try:
             async with self._deadline.enforced("storing the request", request_id=self._record.record_id):
-                await self._keeper.store.save(self._record)
+                if self._known_state is None:
+                    await self._keeper.store.save(self._record)
+                else:
+                    await self._keeper.store.replace(self._record, expected=self._known_state)
         except BaseException:
             self._keeper.in_flight.discard(self._record.record_id)
             raise
@@ -157,21 +186,20 @@ def describe_problem(error: BaseException) -> str:
     return text[:500]
 
 
-def _intended(request: PreparedRequest, *, now: float, timeout_s: float | None) -> StoredSession:
+def intended(request: PreparedRequest, *, now: float, opened: OpenedKeygen | None = None) -> StoredSession:
+    """Return the record of a request; if it was *opened* it waits for its owner."""
     keygen, key = request.keygen, request.ephemeral_key
     moment = int(now * 1000)
     return StoredSession(
         record_id=keygen.request_id,
         owner=request.owner,
         chain_id=request.chain_id,
-        state="pending",
+        state="pending" if opened is None else "waiting",
         expires_at=keygen.claim.expiry,
         created_at=moment,
         updated_at=moment,
         reference=request.reference,
-        worker=f"{_machine()} {os.getpid()}",
-        busy_until=moment
-        + int(1000 * (_LONGEST_LEASE_S if timeout_s is None else timeout_s + _LEASE_MARGIN_S)),
+        busy_until=0 if opened is None else 1000 * opened.expires_at,
         intent=KeygenIntent(
             hex_eph_sk=key.to_hex(),
             eph_id=keygen.claim.eph_id,
@@ -182,5 +210,7 @@ def _intended(request: PreparedRequest, *, now: float, timeout_s: float | None) 
             min_parties=keygen.min_parties,
             permissions=keygen.permissions,
             key_label=keygen.key_label,
+            min_holders=keygen.min_holders,
+            opened=None if opened is None else opened.text,
         ),
     )

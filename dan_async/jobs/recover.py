@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Literal, TypeAlias
 
 from attrs import frozen
@@ -61,12 +62,22 @@ class SettledRecord:
 
 @frozen
 class RecoveryReport:
-    """The outcomes of ``recover()``, record by record."""
+    """
+    The outcomes of ``recover()``, record by record.
+
+    Args:
+        records: Each record that was looked at, and what became of it.
+    """
 
     records: tuple[SettledRecord, ...] = ()
 
     def of(self, settlement: Settlement) -> tuple[SettledRecord, ...]:
-        """Return the records that were settled in one way."""
+        """
+        Return the records that were settled in one way.
+
+        Args:
+            settlement: The way: ``finished``, ``dropped``, ``expired`` or ``undecided``.
+        """
         return tuple(record for record in self.records if record.settlement == settlement)
 
     @property
@@ -83,7 +94,15 @@ async def recover(
     min_age_s: float,
     timeout_s: float,
 ) -> RecoveryReport:
-    """Run the job over *network*; ``DanClient.recover`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.recover`` has the full description.
+
+    *network* is any open network, *keeper* the store as jobs use it, *timeout_s* are the seconds for the whole call. The
+    other arguments, and the errors, are those of ``DanClient.recover``.
+
+    Returns:
+        What became of each record.
+    """
     settled: list[SettledRecord] = []
     running: set[asyncio.Task[SettledRecord]] = set()
     try:
@@ -103,10 +122,10 @@ async def recover(
 async def _left_pending(
     keeper: SessionKeeper, min_age_s: float, timeout_s: float
 ) -> AsyncIterator[StoredSession]:
-    """Yield what nobody works on; also what a clock that was wrong called expired."""
+    """Yield what nobody works on or waits for any more; also what a clock that was wrong called expired."""
     now = keeper.clock()
     for where in (
-        SessionFilter(state="pending"),
+        SessionFilter(state=("waiting", "pending")),
         SessionFilter(state="expired", expires_after=max(0, int(now))),
     ):
         records = keeper.store.find(where)
@@ -117,7 +136,7 @@ async def _left_pending(
                 break
             # One from the future is not young: the clock was set back.
             is_young = 0 <= now - record.created_at / 1000 < min_age_s
-            if not is_young and not (record.state == "pending" and keeper.is_busy(record)):
+            if not is_young and not keeper.is_busy(record):
                 yield record
 
 
@@ -145,6 +164,10 @@ async def _settle(
     network: Network, keeper: SessionKeeper, record: StoredSession, deadline: Deadline
 ) -> SettledRecord:
     store, intent = keeper.store, record.intent
+    if record.state == "waiting":  # its owner has not signed, so there is nobody to ask
+        if not await store.delete(record.record_id, expected="waiting"):
+            raise RecordConflictError("the record was changed meanwhile", request_id=record.record_id)
+        return _said(record, "dropped")
     if record.session is not None or intent is None:
         await store.replace(record.changed("active", now=keeper.clock()), expected=record.state)
         return _said(record, "finished", session=record.session)
@@ -239,7 +262,8 @@ async def make_once(
 
     For batches that are broken off and resumed, or run twice at once: at most one key is made.
     """
-    known = await _when_free(keeper, reference, settle_s)
+    get = partial(keeper.store.get_by_reference, reference)
+    known = await when_free(keeper, get, settle_s)
     if known is not None:
         found = await _look_at(network, keeper, known, retry_failed=retry_failed, settle_s=settle_s)
         if found is not None:
@@ -250,15 +274,14 @@ async def make_once(
         raise
     except StoreError as error:
         # Another program may have been faster with the same reference.
-        known = (
-            await _when_free(keeper, reference, settle_s) if isinstance(error, RecordConflictError) else None
-        )
+        known = await when_free(keeper, get, settle_s) if isinstance(error, RecordConflictError) else None
         if known is None or known.state != "active" or known.session is None:
             raise
         return "kept", known.session
     except Exception as error:
         # The owner may have signed, and the nodes may have made the key all the same.
-        left = await _get(keeper, reference, settle_s)
+        async with Deadline(settle_s).enforced("reading the store"):
+            left = await get()
         if left is None or left.state != "pending":
             raise
         settled = await settle(network, keeper, left, timeout_s=settle_s)
@@ -268,16 +291,14 @@ async def make_once(
         return "settled", settled.session
 
 
-async def _get(keeper: SessionKeeper, reference: str, timeout_s: float) -> StoredSession | None:
-    async with Deadline(timeout_s).enforced("reading the store"):
-        return await keeper.store.get_by_reference(reference)
-
-
-async def _when_free(keeper: SessionKeeper, reference: str, timeout_s: float) -> StoredSession | None:
-    """Return the record of a reference as soon as nobody works on it."""
+async def when_free(
+    keeper: SessionKeeper, get: Callable[[], Awaitable[StoredSession | None]], timeout_s: float
+) -> StoredSession | None:
+    """Return a record as soon as nobody works on it."""
     deadline, pause_s = Deadline(timeout_s), 0.05
     while True:
-        known = await _get(keeper, reference, timeout_s)
+        async with Deadline(timeout_s).enforced("reading the store"):
+            known = await get()
         if known is None or known.state != "pending" or not keeper.is_busy(known):
             return known
         if deadline.is_over:
@@ -296,6 +317,14 @@ async def _look_at(
     """Return the session of an earlier attempt; None if there is to be a new attempt."""
     if known.session is not None and known.state != "pending":
         return "kept", known.session
+    if known.state == "waiting":
+        if keeper.is_busy(known) or not await keeper.store.delete(known.record_id, expected="waiting"):
+            raise SessionPendingError(
+                "it was begun in two steps, and waits for its owner's signature",
+                hint="Complete it, or wait until its time is over",
+                request_id=known.record_id,
+            )
+        return None
     if known.state == "pending":
         settled = await settle(network, keeper, known, timeout_s=settle_s)
         if settled.session is not None:

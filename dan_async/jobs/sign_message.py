@@ -19,12 +19,12 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.hashes import takes_long
 from dan_async.deadline import Deadline
 from dan_async.errors import EphemeralKeyRefusedError, InvalidFieldError, SessionExpiredError
-from dan_async.network import MeasuresClock, Network, SigningOrder
+from dan_async.network import Network, SigningOrder, known_skew, network_time
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import RequestType, SignRequest, sign_request_digest
 from dan_async.request import DEFAULT_DURATION_S
 from dan_async.session import DanModuleInfo, session_of
-from dan_async.types import Clock, Hex, KeyAlgorithm, TypedData
+from dan_async.types import Clock, Hex, KeyAlgorithm, TimeSpan, TypedData
 from dan_async.user_operation import (
     PackedUserOperation,
     UserOperationV06,
@@ -56,12 +56,20 @@ async def sign_message(
     request_type: str | None = None,
     chain_id: int | None = None,
     entry_point: str | None = None,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
     deadline: Deadline | None = None,
 ) -> Hex:
-    """Run the job over *network*; ``DanClient.sign_message`` has the full description."""
+    """
+    Run the job over *network*; ``DanClient.sign_message`` has the full description.
+
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
+    arguments, and the errors, are those of ``DanClient.sign_message``.
+
+    Returns:
+        ``0x`` and 130 hex digits: r, s, v.
+    """
     info = session_of(session)
 
     def read() -> tuple[SignRequest, bytes]:
@@ -102,7 +110,8 @@ async def _signed(
                     eph_id=_name_of(key, eph_id),
                     eph_pk=key.public_key,
                     # The network knows when it ends; without an expiry, this is the one that the TypeScript clients send.
-                    expiry=info.expires_at or math.floor(clock()) + DEFAULT_DURATION_S,
+                    expiry=info.expires_at
+                    or math.floor(network_time(network, clock, info.threshold)) + DEFAULT_DURATION_S,
                     sign_alg=key.algorithm,
                 ),
                 owner_id=info.eoa_address,
@@ -143,8 +152,7 @@ def _name_of(key: EphemeralKey, eph_id: str | None) -> str:
 def _refuse_if_expired(info: DanModuleInfo, network: Network, clock: Clock) -> None:
     if info.expires_at is None:
         return
-    t = info.threshold or network.default_threshold.t
-    skew = network.clock_skew(t) if isinstance(network, MeasuresClock) else None
+    skew = known_skew(network, info.threshold)
     if info.expires_at <= clock() + (0.0 if skew is None else skew.correction_s):
         hint = (
             "Nothing was sent. Make a new session, add an ephemeral key to this one's key, or check the clock"
@@ -166,7 +174,8 @@ def _refuse_other_place(
         found = load(request.message)
         chain = found["chainId"]
         check_entry_point(found["entryPointAddress"], found["entryPointVersion"], named=entry_point)
-    check_chain(chain, info, chain_id)
+    if chain is not None or chain_id is not None:
+        check_chain(chain, info, chain_id)
 
 
 def check_chain(found: object, session: DanModuleInfo, named: int | None) -> None:

@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
@@ -47,11 +47,26 @@ class Answers(Generic[A]):
     values: dict[OperatorAddress, A] = field(factory=dict)
     #: The failures in the order of their arrival.
     errors: dict[OperatorAddress, DanError] = field(factory=dict)
-    #: One for every node that was asked, in the order of asking; empty until the end. A node that was cut off has neither
-    #: answer nor error.
-    outcomes: list[NodeOutcome[A]] = field(factory=list)
     #: Seconds since the first question: until enough was known, and in the end until it was over.
     elapsed_s: float = 0.0
+    step: str = field(kw_only=True)
+    questions: list[_Question[Any, A]] = field(factory=list, init=False, repr=False)
+
+    @property
+    def outcomes(self) -> list[NodeOutcome[A]]:
+        """One for every node that was asked, in the order of asking; one that was cut off has neither answer nor error."""
+        return [
+            NodeOutcome(
+                operator=question.node.operator,
+                answer=question.answer,
+                summary=question.summary,
+                error=question.error,
+                attempts=max(1, question.tries.made),
+                elapsed_s=question.ended_at - question.asked_at,
+                step=self.step,
+            )
+            for question in self.questions
+        ]
 
     @property
     def failures(self) -> list[NodeOutcome[A]]:
@@ -108,7 +123,7 @@ async def ask_many(
     *ask* counts its attempts at a node, and raises a DanError if it fails; any other exception ends the asking, and is
     raised. Every question is a task of its own, and all of them have ended when this returns or raises.
     """
-    asking = _Asking(iter(candidates), ask, plan, step, deadline, started=time.monotonic())
+    asking = _Asking(iter(candidates), ask, plan, deadline, Answers(step=step), time.monotonic())
     try:
         asking.ask_more()
         while not await wait_for_event(asking.settled, asking.next_look_s()):
@@ -121,7 +136,13 @@ async def ask_many(
             await wait_for_event(asking.all_in, deadline.cap(linger_s))
     finally:
         await cancel_and_wait(asking.tasks)
-    return asking.result()
+    if asking.crash is not None:
+        raise asking.crash
+    answers, now = asking.answers, time.monotonic()
+    answers.elapsed_s = now - asking.started
+    for question in asking.awaited.values():
+        question.ended_at = now  # cut off
+    return answers
 
 
 @define(eq=False)
@@ -132,7 +153,7 @@ class _Question(Generic[N, A]):
     asked_at: float
     tries: Tries = field(factory=Tries)
     is_late: bool = False
-    ended_at: float | None = None
+    ended_at: float = 0.0
     answer: A | None = None
     summary: str = "ready"
     error: DanError | None = None
@@ -145,18 +166,17 @@ class _Asking(Generic[N, A]):
     _candidates: Iterator[N]
     _ask: Callable[[N, Tries], Awaitable[A]]
     _plan: Plan[A]
-    _step: str
     _deadline: Deadline
+    answers: Answers[A]
     started: float
     tasks: list[asyncio.Task[None]] = field(factory=list, init=False)
     settled: asyncio.Event = field(factory=asyncio.Event, init=False)  # enough is known
     all_in: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and no other answer is awaited
-    answers: Answers[A] = field(factory=Answers, init=False)
-    _questions: list[_Question[N, A]] = field(factory=list, init=False)
     awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
     _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
-    _crash: Exception | None = field(default=None, init=False)
+    #: A bug of ours, which ended the asking.
+    crash: Exception | None = field(default=None, init=False)
 
     # --- the time -------------------------------------------------------------------------------------------------------
 
@@ -184,16 +204,16 @@ class _Asking(Generic[N, A]):
 
     def ask_more(self) -> None:
         """See whether it is settled; if not, ask one more node for each answer that no punctual one is about to give."""
-        plan, answered = self._plan, len(self.answers.values)
-        if plan.is_settled(self.answers):
+        plan, answered, asked = self._plan, len(self.answers.values), self.answers.questions
+        if asked and plan.is_settled(self.answers):
             self.settled.set()
             return
         missing = max(0, plan.wanted - answered - (len(self.awaited) - self._late))
-        if missing and self._questions and self._deadline.is_over:
+        if missing and asked and self._deadline.is_over:
             missing = 0  # a spare could not answer any more
         for node in islice(self._candidates, missing):
             question: _Question[N, A] = _Question(node, time.monotonic())
-            self._questions.append(question)
+            asked.append(question)
             self.awaited[node.operator] = question
             self.tasks.append(asyncio.create_task(self._settle(question), name=f"dan-ask-{node.operator}"))
         least = plan.wanted if plan.least is None else plan.least
@@ -219,29 +239,11 @@ class _Asking(Generic[N, A]):
             self._late -= question.is_late
             if not self.settled.is_set():
                 self.ask_more()
-            if self.settled.is_set() and self.awaited.keys() <= set(self._plan.spared(answers)):
+            if self.settled.is_set() and (
+                not self.awaited or self.awaited.keys() <= set(self._plan.spared(answers))
+            ):
                 self.all_in.set()
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
-            self._crash = error
+            self.crash = error
             self.settled.set()
             self.all_in.set()
-
-    def result(self) -> Answers[A]:
-        """Return the answers, or raise the bug that ended the asking."""
-        if self._crash is not None:
-            raise self._crash
-        now = time.monotonic()
-        self.answers.elapsed_s = now - self.started
-        self.answers.outcomes = [
-            NodeOutcome(
-                operator=question.node.operator,
-                answer=question.answer,
-                summary=question.summary,
-                error=question.error,
-                attempts=max(1, question.tries.made),
-                elapsed_s=(now if question.ended_at is None else question.ended_at) - question.asked_at,
-                step=self._step,
-            )
-            for question in self._questions
-        ]
-        return self.answers

@@ -1,6 +1,7 @@
 """
-How the nodes have been doing, and what counts as late in signing: the one place where latencies and failures are kept.
+What is known of the nodes: how they have been doing, what counts as late in signing, and what they say of the time.
 
+The one place where latencies, failures and times are kept.
 The records are pure: the clock and the jitter are injected. Choosing nodes (``rank``) only reads what stands here.
 """
 
@@ -15,9 +16,10 @@ from typing import Literal, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
-from dan_async._values import check_seconds, required
+from dan_async._values import check_seconds, in_seconds, required
 from dan_async.events import EventHub, NodeDown, NodeUp
-from dan_async.types import OperatorAddress
+from dan_async.network import ClockSkew
+from dan_async.types import Clock, OperatorAddress
 
 _log = logging.getLogger(__name__)
 
@@ -72,13 +74,19 @@ class RestPolicy:
         InvalidFieldError: A number is out of range.
     """
 
-    first_s: float = field(default=1.0, validator=required(check_seconds))
-    longest_s: float = field(default=60.0, validator=required(check_seconds))
+    first_s: float = field(default=1.0, converter=in_seconds, validator=required(check_seconds))
+    longest_s: float = field(default=60.0, converter=in_seconds, validator=required(check_seconds))
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def rest_s(self, failures: int, *, least: float = 0.0) -> float:
-        """Return the seconds of rest after so many failures in a row; the node may have asked for *least*."""
+        """
+        Return the seconds of rest after so many failures in a row; the node may have asked for *least*.
+
+        Args:
+            failures: How many in a row, from 1.
+            least: Seconds that the node has asked for.
+        """
         longest = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
         return max(least, longest * (0.5 + 0.5 * self.random()))
 
@@ -108,6 +116,7 @@ class HealthRecord:
     latency_s: float | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
     rests_until: float = field(default=0.0, init=False)
+    busy_until: float = field(default=0.0, init=False)
     requests: int = field(default=0, init=False)
     keygens: int = field(default=0, init=False)
     late_keygens: int = field(default=0, init=False)
@@ -136,8 +145,13 @@ class HealthRecord:
             self.failures, self.rests_until, self._probe = 0, 0.0, None
             self._report("live")
 
+    def busy(self, asked: Asked, for_s: float) -> None:
+        """Note that the node asked to be left alone for so long: no failure, but those that are not busy come first."""
+        self.busy_until = self.policy.clock() + for_s
+        self.gave_up(asked, is_timed=False)
+
     def failed(self, asked: Asked, *, least_rest_s: float = 0.0) -> None:
-        """Note that no answer came, or a wrong one, or that the node asked to be left alone for so long."""
+        """Note that no answer came, or a wrong one, or none for so long."""
         if asked is self._probe:
             self._probe = None
         elif not asked.is_proof or asked.failures_seen != self._failures_seen:
@@ -219,10 +233,10 @@ class HealthRecord:
 
     @property
     def rank(self) -> tuple[int, float, float]:
-        """Lower is better: live nodes by latency (unknown counts as fast), then those that have rested, then the others."""
+        """Lower is better: live nodes by latency (unknown is fast), busy ones last; those that have rested; the others."""
         latency = self.latency_s or 0.0
         if not self.failures:
-            return (0, 0.0, latency)
+            return (0, float(self.busy_until > 0.0 and self.busy_until > self.policy.clock()), latency)
         if self.is_due:
             return (1, float(self.failures), latency)
         return (2, self.rests_until, latency)  # whose rest is over first
@@ -284,3 +298,71 @@ class Lateness:
         if usual is None:
             return _UNKNOWN_S.get(step, _LEAST_S)
         return min(_MOST_S, max(_LEAST_S, _TIMES * usual))
+
+
+# --- the time: so that one of t nodes, or t - 1, can say what they like -----------------------------------------------
+
+#: Nodes agree if their clocks are no further apart, in seconds; and less than the second is nothing to speak of.
+_AGREE_S = 10.0
+_RIGHT_S = 5.0
+
+#: An answer that took longer says too little about the time.
+_MOST_WAITED_S = 5.0
+
+#: If the clock has gained so much on the monotonic one, in seconds, it was set, or the machine was asleep: nobody can tell,
+#: and an earlier answer says nothing. If it has lost, it was set back, and is so much more behind.
+_JUMP_S = 1.0
+
+
+@frozen
+class _Sample:
+    skew_s: float
+    ahead_s: float  # the clock's lead over the monotonic one
+
+
+@define(eq=False)
+class NetworkClock:
+    """The wall clock, and what the nodes say of it."""
+
+    wall: Clock
+    _monotonic: Callable[[], float] = time.monotonic
+    _samples: dict[OperatorAddress, _Sample] = field(factory=dict, init=False)
+    #: The clock's lead over the monotonic one when every node's time was its own; None if some node's was not.
+    _right_at_s: float | None = field(default=None, init=False)
+
+    def note(self, operator: OperatorAddress, node_time: float, *, waited_s: float) -> None:
+        """Note a node's time, in Unix seconds, from an answer that took so long."""
+        now = self.wall()
+        if waited_s <= _MOST_WAITED_S:
+            skew_s = node_time - (now - waited_s / 2)
+            self._samples[operator] = _Sample(skew_s, now - self._monotonic())
+            is_right = all(abs(sample.skew_s) <= _RIGHT_S for sample in self._samples.values())
+            self._right_at_s = self._samples[operator].ahead_s if is_right else None
+
+    def skew(self, t: int) -> ClockSkew | None:
+        """Return the skew that t nodes agree on, one of whom is honest; None if there is none."""
+        if not self._samples:
+            return None
+        ahead_s = self.wall() - self._monotonic()
+        if self._right_at_s is not None and abs(ahead_s - self._right_at_s) <= _JUMP_S:
+            return None
+        jumps = ((sample, ahead_s - sample.ahead_s) for sample in self._samples.values())
+        known = sorted(s.skew_s - min(0.0, jump_s) for s, jump_s in jumps if jump_s <= _JUMP_S)
+        groups = [known[i : i + t] for i in range(len(known) - t + 1)]
+        group = min(groups, key=lambda g: g[-1] - g[0], default=[])
+        if not group or group[-1] - group[0] > _AGREE_S:
+            return None
+        seconds = group[t // 2]
+        if abs(seconds) <= _RIGHT_S:
+            return None
+        agreeing = sum(abs(skew_s - seconds) <= _AGREE_S for skew_s in known)
+        return ClockSkew(seconds=seconds, agreeing=agreeing, asked=len(known))
+
+    def correction_s(self, t: int) -> float:
+        """Return the seconds to add to this machine's clock."""
+        skew = self.skew(t)
+        return 0.0 if skew is None else skew.correction_s
+
+    def now(self, t: int) -> float:
+        """Return the time, corrected, in Unix seconds."""
+        return self.wall() + self.correction_s(t)

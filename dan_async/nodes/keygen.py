@@ -1,5 +1,5 @@
 """
-Key generation over the nodes (docs/node-protocol.md, "Key generation"): the participants, their verdict, new starts.
+Key generation over the nodes (docs/reference/node-protocol.md, "Key generation"): participants, their verdict, new starts.
 
 Until the owner has signed, a node that fails is replaced silently. After that a failed round is started again with a new
 signature, which a person is asked for only if the caller allows it.
@@ -18,15 +18,18 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 from attrs import define, evolve, field, frozen
 
-from dan_async.config import Threshold, Timeouts
+from dan_async._values import MAX_SAFE_INT
+from dan_async.config import MAX_PARTIES, Threshold, Timeouts
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     AcknowledgementError,
     ClientClosedError,
+    ConfigurationError,
     DanError,
     FailureKind,
     NodeCode,
@@ -43,9 +46,10 @@ from dan_async.nodes.acknowledgements import KeygenTally, set_dissent_apart
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.blame import Pair, judge, sit_out
 from dan_async.nodes.health import rank
+from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node, Request, probing
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
-from dan_async.protocols.fields import encode
+from dan_async.protocols.fields import HASH, decode_canonical, encode, list_of, number, operators, wire
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
     CERTIFY_KEYGEN,
@@ -57,7 +61,7 @@ from dan_async.protocols.node import (
 )
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
 from dan_async.retry import Tries
-from dan_async.types import OperatorAddress, RequestId
+from dan_async.types import OperatorAddress, RequestId, TypedData
 
 _log = logging.getLogger(__name__)
 
@@ -198,6 +202,7 @@ async def run_keygen(
     deadline: Deadline,
     grace_s: float | None = None,
     min_holders: int | None = None,
+    batches: KeygenBatches | None = None,
 ) -> KeygenReport:
     """Send the authorised request to every participant; raise a QuorumError with every outcome if too few agree."""
     setup = opened.setup
@@ -221,11 +226,12 @@ async def run_keygen(
         decode=Acknowledgement.read,
         plan=UntilVerdict(wanted=len(opened.participants), tally=tally, grace_s=grace_s, slow=slow),
         deadline=deadline,
+        join=None if batches is None else partial(batches.join, nodes, opened, threshold, deadline),
     )
-    for outcome in answers.outcomes:
+    said = answers.outcomes
+    for outcome in said:
         if isinstance(outcome.error, DanError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
-    said = answers.outcomes
     if answers.errors and len(tally.winners) == 1:
         said = await _certify(nodes, tally, said, deadline)
     outcomes = tuple(said)
@@ -270,18 +276,68 @@ async def run_keygen(
 
 
 @frozen(kw_only=True)
-class _Opened:
+class _RoundText:
+    """The part of an opened round that its request does not say, for a store."""
+
+    participants: Annotated[tuple[OperatorAddress, ...], wire("participants", operators(2, MAX_PARTIES))]
+    nonces: Annotated[tuple[bytes, ...], wire("nonces", list_of(HASH, 2, MAX_PARTIES))]
+    expires_at: Annotated[int, wire("expiresAt", number(0, MAX_SAFE_INT))]
+
+
+@frozen(kw_only=True)
+class OpenedRound:
     """A round whose nodes are ready, with the setup that the owner is to sign for it."""
 
     setup: KeygenSetup
     threshold: Threshold
     round: NodeRound
-    outcomes: tuple[NodeOutcome[Any], ...]
+    #: When the first nonce ends, in Unix seconds.
+    expires_at: int
+    outcomes: tuple[NodeOutcome[Any], ...] = ()
+
+    @classmethod
+    def read(cls, request: KeygenRequest, text: str, nodes: Mapping[OperatorAddress, Node]) -> OpenedRound:
+        """Read the ``text`` of a round that was opened for a request, if all its participants are known."""
+        found = decode_canonical(_RoundText, text, "round")
+        unknown = [operator for operator in found.participants if operator not in nodes]
+        if unknown:
+            raise ConfigurationError(
+                f"the key generation was begun with node {unknown[0]}, which this network does not have",
+                hint="Complete it with a client of the same nodes, or begin again",
+            )
+        threshold = Threshold(request.threshold.t, len(found.participants))
+        setup, signed = _setup_of(request, threshold)
+        opened = NodeRound(setup=signed, participants=found.participants, nonces=found.nonces)
+        return cls(setup=setup, threshold=threshold, round=opened, expires_at=found.expires_at)
+
+    @property
+    def text(self) -> str:
+        """The text that ``read`` takes."""
+        return encode(
+            _RoundText(
+                participants=self.round.participants, nonces=self.round.nonces, expires_at=self.expires_at
+            )
+        )
+
+    @property
+    def typed_data(self) -> TypedData:
+        """What the owner signs."""
+        return REVISION_1.typed_data("keygen", self.setup, self.round.challenge)
 
     @property
     def replaced(self) -> tuple[NodeOutcome[Any], ...]:
         """The outcomes of nodes that were asked and do not take part."""
         return tuple([o for o in self.outcomes if o.operator not in self.round.participants])
+
+
+def _setup_of(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetup, SetupText]:
+    setup = REVISION_1.keygen_setup(
+        threshold=threshold,
+        claim=request.claim,
+        permissions=request.permissions,
+        key_label=request.key_label,
+    )
+    return setup, SetupText.of(request.request_id, "keygen", setup)
 
 
 @define(eq=False)
@@ -290,10 +346,11 @@ class NodeKeygen:
 
     _nodes: Mapping[OperatorAddress, Node]
     _first: KeygenRequest
-    _auth: AuthModule
     _events: EventHub
     _deadline: Deadline = field(kw_only=True)
     _timeouts: Timeouts = field(kw_only=True)
+    #: Puts it together with others, if it is part of a batch.
+    _batches: KeygenBatches | None = field(default=None, kw_only=True)
     #: Of later rounds, as long as there are enough others.
     _left_out: set[OperatorAddress] = field(factory=set, init=False)
     _replaced: list[NodeOutcome[Any]] = field(factory=list, init=False)
@@ -308,17 +365,21 @@ class NodeKeygen:
     def _fewest_parties(self) -> int:
         return self._first.fewest_parties
 
-    async def run(self) -> KeygenReport:
-        """Run it; see ``Network.keygen`` for what it raises."""
+    async def open(self) -> OpenedRound:
+        """Go as far as the challenge; see ``OpensKeygen.open_keygen`` for what it raises."""
+        return await self._open(self._first, rank(self._nodes.values()))
+
+    async def run(self, auth: AuthModule, signed: OpenedRound | None = None) -> KeygenReport:
+        """Run it, or go on with the round that the owner has signed; see ``Network.keygen`` for what it raises."""
         started = time.monotonic()
         request, candidates = self._first, rank(self._nodes.values())
         async with probing(candidates[request.threshold.n :], deadline=self._deadline):
             while True:
                 began = time.monotonic()
-                opened = await self._open(request, candidates)
+                opened = signed or await self._open(request, candidates)
                 self._replaced += opened.replaced
                 were_ready = time.monotonic()
-                authentication = await self._authorise(opened)
+                authentication = await self._authorise(opened, auth)
                 authorised = time.monotonic()
                 try:
                     report = await run_keygen(
@@ -329,9 +390,10 @@ class NodeKeygen:
                         deadline=self._deadline,
                         grace_s=self._timeouts.grace_s,
                         min_holders=self._first.min_holders,
+                        batches=self._batches,
                     )
                 except QuorumError as error:
-                    self._learn(error)
+                    self._learn(error, is_interactive=auth.interactive, was_signed=signed is not None)
                 else:
                     now = time.monotonic()
                     return evolve(
@@ -352,10 +414,10 @@ class NodeKeygen:
 
     # --- starting again -----------------------------------------------------------------------------------------------
 
-    def _learn(self, error: QuorumError) -> None:
+    def _learn(self, error: QuorumError, *, is_interactive: bool, was_signed: bool) -> None:
         """Leave nodes out of the next round; raise the error if there is a reason not to begin one."""
         self._leave_out(error)
-        obstacle = self._obstacle(error)
+        obstacle = self._obstacle(error, is_interactive=is_interactive, was_signed=was_signed)
         if obstacle is not None:
             error.hint = obstacle
             error.outcomes = (*self._replaced, *error.outcomes)
@@ -411,7 +473,7 @@ class NodeKeygen:
     def _pairs(self) -> tuple[tuple[OperatorAddress, OperatorAddress], ...]:
         return tuple(sorted((min(pair), max(pair)) for pair in self._disputes))
 
-    def _obstacle(self, error: QuorumError) -> str | None:
+    def _obstacle(self, error: QuorumError, *, is_interactive: bool, was_signed: bool) -> str | None:
         """Return the reason not to start again, as the error's hint; None if there is none."""
         is_closed = any(isinstance(outcome.error, ClientClosedError) for outcome in error.outcomes)
         if not error.retryable or self._deadline.is_over or is_closed:
@@ -420,7 +482,11 @@ class NodeKeygen:
             return (
                 "Most nodes refuse the request itself: read their reasons below; repeating it does not help"
             )
-        if self._auth.interactive and not self._first.allow_resign:
+        if was_signed:
+            return (
+                "Repeat the call, which is safe; another attempt needs another signature, so else begin again"
+            )
+        if is_interactive and not self._first.allow_resign:
             return (
                 "The owner has signed, and another attempt needs another signature: call again, which is safe, "
                 "or allow it with allow_resign=True"
@@ -438,7 +504,7 @@ class NodeKeygen:
 
     # --- the steps of a round -----------------------------------------------------------------------------------------
 
-    async def _open(self, request: KeygenRequest, candidates: list[Node]) -> _Opened:
+    async def _open(self, request: KeygenRequest, candidates: list[Node]) -> OpenedRound:
         """Find n nodes that are ready; fewer, if that many do not answer and the request allows it."""
         least = self._least
         threshold = request.threshold
@@ -466,14 +532,10 @@ class NodeKeygen:
             raise error
         return opened
 
-    async def _ask(self, request: KeygenRequest, threshold: Threshold, candidates: Sequence[Node]) -> _Opened:
-        setup = REVISION_1.keygen_setup(
-            threshold=threshold,
-            claim=request.claim,
-            permissions=request.permissions,
-            key_label=request.key_label,
-        )
-        text = SetupText.of(request.request_id, "keygen", setup)
+    async def _ask(
+        self, request: KeygenRequest, threshold: Threshold, candidates: Sequence[Node]
+    ) -> OpenedRound:
+        setup, text = _setup_of(request, threshold)
         # Fewer parties than asked for are taken late, but while there is time to go on with them.
         patience_s, remaining = self._timeouts.patience_s, self._deadline.remaining()
         plan: Plan[ChallengeResult] = Plan(
@@ -483,14 +545,20 @@ class NodeKeygen:
             patience_s=patience_s if remaining is None else min(patience_s, remaining / 2),
         )
         opened, answers = await open_round(candidates, text, plan, deadline=self._deadline)
-        return _Opened(setup=setup, threshold=threshold, round=opened, outcomes=tuple(answers.outcomes))
+        ends = [answers.values[operator].expires_at for operator in opened.participants]
+        return OpenedRound(
+            setup=setup,
+            threshold=threshold,
+            round=opened,
+            expires_at=min(ends, default=0),
+            outcomes=tuple(answers.outcomes),
+        )
 
-    async def _authorise(self, opened: _Opened) -> UserAuthentication:
-        challenge = opened.round.challenge
+    async def _authorise(self, opened: OpenedRound, auth: AuthModule) -> UserAuthentication:
         return await authenticate(
-            self._auth,
-            challenge,
-            typed_data=REVISION_1.typed_data("keygen", opened.setup, challenge),
+            auth,
+            opened.round.challenge,
+            typed_data=opened.typed_data,
             credentials=REVISION_1.encode_claim(self._first.claim),
             request_id=opened.round.setup.request_id,
             deadline=self._deadline,

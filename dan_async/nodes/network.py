@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_seconds, setting
 from dan_async.config import NodeEndpoint, Threshold, Timeouts, TransportOptions
@@ -36,14 +37,16 @@ from dan_async.network import (
     KeygenSettlement,
     NetworkHealth,
     NodeHealth,
+    OpenedKeygen,
     SigningOptions,
     SigningOrder,
+    SigningStock,
 )
 from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
-from dan_async.nodes.clock import NetworkClock
-from dan_async.nodes.health import RestPolicy
-from dan_async.nodes.keygen import NodeKeygen
+from dan_async.nodes.health import NetworkClock, RestPolicy
+from dan_async.nodes.keygen import NodeKeygen, OpenedRound
+from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
 from dan_async.nodes.settling import settle_keygen
@@ -54,7 +57,7 @@ from dan_async.protocols.node import REGISTER_PASSKEY
 from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
-from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId
+from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, TimeSpan
 
 
 @define(eq=False, kw_only=True)
@@ -68,6 +71,7 @@ class NodePool:
     default_threshold: Threshold
     signer: NodeSigner
     clock: NetworkClock
+    batches: KeygenBatches = field(factory=KeygenBatches)
     is_closed: bool = False
     loop: OneLoop = field(factory=partial(OneLoop, "network"))
 
@@ -84,7 +88,7 @@ class NodePool:
 
         Where it fails for the time, the error says so if it is this machine's clock that is wrong.
         """
-        with operation(self.events, request_id, name, "nodes"):
+        with operation(self.events, request_id, name, "nodes") if self.events.listeners else nullcontext():
             try:
                 yield
             except QuorumError as error:
@@ -180,7 +184,7 @@ class NodeNetwork:
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> Self:
         """
-        Return the network that a network file describes (docs/networks.md).
+        Return the network that a network file describes (docs/how-to/networks.md).
 
         Args:
             path: The file.
@@ -203,6 +207,12 @@ class NodeNetwork:
         """Have one more function called with each event; see ``dan_async.events.Observable``."""
         self.pool.events.add(on_event)
 
+    @property
+    def signing_stock(self) -> SigningStock:
+        """How many presignatures were made ahead so far, and what became of them."""
+        stock = self.pool.signer.stock
+        return SigningStock(kept=len(stock), made=stock.made, used=stock.used_up, wasted=stock.wasted)
+
     def check_keygen(self, request: KeygenRequest) -> None:
         """
         Check, without I/O, that the pool is large enough.
@@ -223,12 +233,46 @@ class NodeNetwork:
     async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
         """Make a distributed key; see ``Network.keygen``."""
         self.check_keygen(request)
+        with self.pool.operation(request.request_id, "keygen"):
+            return await self._keygen(request, deadline).run(auth)
+
+    def _keygen(self, request: KeygenRequest, deadline: Deadline) -> NodeKeygen:
         pool = self.pool
-        job = NodeKeygen(
-            pool.by_operator, request, auth, pool.events, deadline=deadline, timeouts=pool.timeouts
+        return NodeKeygen(
+            pool.by_operator,
+            request,
+            pool.events,
+            deadline=deadline,
+            timeouts=pool.timeouts,
+            batches=pool.batches if request.in_batch else None,
         )
-        with pool.operation(request.request_id, "keygen"):
-            return await job.run()
+
+    async def open_keygen(self, request: KeygenRequest, *, deadline: Deadline) -> OpenedKeygen:
+        """Go as far as the challenge; see ``OpensKeygen.open_keygen``."""
+        self.check_keygen(request)
+        with self.pool.operation(request.request_id, "openKeygen"):
+            opened = await self._keygen(request, deadline).open()
+        correction_s = self.pool.clock.correction_s(opened.threshold.t)
+        return self._opened(request, evolve(opened, expires_at=math.floor(opened.expires_at - correction_s)))
+
+    def reopen_keygen(self, request: KeygenRequest, text: str) -> OpenedKeygen:
+        """Take up a key generation that was opened before; see ``OpensKeygen.reopen_keygen``."""
+        self.pool.refuse_if_closed()
+        return self._opened(request, OpenedRound.read(request, text, self.pool.by_operator))
+
+    def _opened(self, request: KeygenRequest, opened: OpenedRound) -> OpenedKeygen:
+        async def finish(auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
+            self.pool.refuse_if_closed()
+            with self.pool.operation(request.request_id, "keygen"):
+                return await self._keygen(request, deadline).run(auth, opened)
+
+        return OpenedKeygen(
+            challenge=opened.round.challenge,
+            typed_data=opened.typed_data,
+            expires_at=opened.expires_at,
+            text=opened.text,
+            finish=finish,
+        )
 
     async def add_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
@@ -317,7 +361,7 @@ class NodeNetwork:
         """Return how far this machine's clock is off; see ``MeasuresClock.clock_skew``."""
         return self.pool.clock.skew(check_int("t", t, least=1, most=MAX_SAFE_INT))
 
-    async def health(self, *, timeout_s: float | None = None) -> NetworkHealth:
+    async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """
         Ask every node how it is, all at once; a node that is down is reported, never raised.
 
@@ -360,5 +404,6 @@ class NodeNetwork:
         if not self.pool.is_closed:
             self.pool.loop.check()
         self.pool.is_closed = True
+        await self.pool.batches.aclose()
         await self.pool.signer.aclose()
         await asyncio.gather(*(node.aclose() for node in self.pool.nodes))

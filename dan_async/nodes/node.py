@@ -37,10 +37,9 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.events import Attempts, EventHub
-from dan_async.nodes.clock import NetworkClock
-from dan_async.nodes.health import Asked, HealthRecord, NodeUpDown, RestPolicy
+from dan_async.nodes.health import Asked, HealthRecord, NetworkClock, NodeUpDown, RestPolicy
 from dan_async.protocols.fields import encode
-from dan_async.protocols.node import IdentifyParams, Identity, identity_digest
+from dan_async.protocols.node import KEYGEN_BATCH, IdentifyParams, Identity, identity_digest
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
@@ -52,7 +51,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: Methods whose time depends on the other nodes as well.
-_COLLECTIVE = frozenset({"dan_keygen", "dan_presign"})
+_COLLECTIVE = frozenset({"dan_keygen", KEYGEN_BATCH, "dan_presign"})
 
 
 @frozen
@@ -162,6 +161,10 @@ class Node:
                 error, attempt, started=started, deadline=deadline, before_sleep=attempts.before_sleep
             )
 
+    async def ask_once(self, request: Request[T]) -> T:
+        """Ask the node a single time, for as long as one attempt may take; raise its NodeError."""
+        return await self._attempt(request, Deadline(self._timeouts.attempt_s), None, is_look=False)
+
     async def _attempt(
         self, request: Request[T], deadline: Deadline, tries: Tries | None, *, is_look: bool
     ) -> T:
@@ -204,11 +207,13 @@ class Node:
             self.clock.note(self.operator, _node_time(dict(data)), waited_s=waited_s)
 
     def _note_failure(self, asked: Asked, error: NodeError) -> None:
-        if isinstance(error, NodeRefusedError) and not error.retryable:
+        asked_s = min(getattr(error, "retry_after", None) or 0.0, self._retry.longest_retry_after_s)
+        if getattr(error, "code", None) == NodeCode.RATE_LIMITED:
+            self.health.busy(asked, asked_s)
+        elif isinstance(error, NodeRefusedError) and not error.retryable:
             self.health.gave_up(asked, is_timed=False)  # it is there, and has its reasons
         else:
-            asked_s: float = getattr(error, "retry_after", None) or 0.0
-            self.health.failed(asked, least_rest_s=min(asked_s, self._retry.longest_retry_after_s))
+            self.health.failed(asked, least_rest_s=asked_s)
 
     def _translate(self, error: DanError, request: Request[Any]) -> NodeError:
         """Turn an error of the transport or a decoder into one about this node: the one place where it is done."""
@@ -222,10 +227,13 @@ class Node:
         elif isinstance(error, ConnectError | ConnectionLostError):
             kind = NodeUnreachableError
             retry_after = getattr(error, "retry_after", None)
-            if retry_after and getattr(error, "status", None) is not None:
+            status = getattr(error, "status", None)
+            if retry_after and status is not None:
                 # It answered and asks for the wait, which is not only our own patience.
-                context.update(code=NodeCode.RATE_LIMITED, retry_after=retry_after)
-                return RateLimitedError(error.message, hint=error.hint, **context)
+                code = NodeCode.RATE_LIMITED if status == 429 else NodeCode.UNAVAILABLE
+                return RateLimitedError(
+                    error.message, hint=error.hint, code=code, retry_after=retry_after, **context
+                )
         elif isinstance(error, ProtocolError):
             kind = NodeProtocolError
         return kind(error.message, hint=error.hint, retryable=error.retryable, **context)

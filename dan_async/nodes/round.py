@@ -1,5 +1,5 @@
 """
-One round of the node protocol (docs/node-protocol.md): nonces, the owner's authorisation, the request, the answers.
+One round of the node protocol (docs/reference/node-protocol.md): nonces, the authorisation, the request, the answers.
 
 First a nonce from each node; then, with the owner's authorisation over all of them, the request itself. Who the owner is,
 and which wire revision it signs, is the caller's business: a client signs itself, a gateway relays its client's signature.
@@ -33,6 +33,7 @@ from dan_async.protocols.node import (
     setup_hash,
 )
 from dan_async.protocols.setups import Setup, UserAuthentication
+from dan_async.retry import Tries
 from dan_async.types import Json, MpcKeyId, OperatorAddress, RequestId, TypedData
 
 A = TypeVar("A")
@@ -146,7 +147,8 @@ async def authenticate(
     """Have the owner sign the challenge. The deadline stands still while a person is asked."""
     is_interactive = auth.interactive
     waiting = deadline.paused() if is_interactive else nullcontext()
-    with waiting, wallet_turn(events, request_id, is_interactive):
+    turn = wallet_turn(events, request_id, is_interactive) if events.listeners else nullcontext()
+    with waiting, turn:
         signature = await auth.authorise(challenge=challenge, typed_data=typed_data)
     return UserAuthentication(method=auth.method, id=auth.id, credentials=credentials, signature=signature)
 
@@ -160,15 +162,19 @@ async def submit(
     check: Callable[[OperatorAddress, A], None] | None = None,
     plan: Plan[A],
     deadline: Deadline,
+    join: Callable[[Request[A]], Callable[[Node, Tries], Awaitable[A]]] | None = None,
 ) -> Answers[A]:
-    """Send the authorised request to every participant, of the pool *nodes*, and count their answers as the plan does."""
+    """
+    Send the authorised request to every participant, of the pool *nodes*, and count their answers as the plan does.
+
+    *join* says how each node is asked, if it is not with the request alone.
+    """
     setup = opened.setup
     params = opened.params(authentication)
     request = Request(METHODS[setup.operation], params, decode, setup.request_id, check)
+    ask = request.within(deadline) if join is None else join(request)
     participants = [nodes[operator] for operator in opened.participants]
-    return await ask_many(
-        participants, request.within(deadline), plan, step=setup.operation, deadline=deadline
-    )
+    return await ask_many(participants, ask, plan, step=setup.operation, deadline=deadline)
 
 
 def out_of_time(failure: QuorumError, deadline: Deadline, doing: str, *, phase: str) -> QuorumError:

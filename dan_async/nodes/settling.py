@@ -1,5 +1,5 @@
 """
-Finding out over the nodes whether a key generation made a key (docs/node-protocol.md, "dan_settle_keygen").
+Finding out over the nodes whether a key generation made a key (docs/reference/node-protocol.md, "dan_settle_keygen").
 
 Every node of the pool is asked. A node that answers begins nothing more under the request. So if t nodes acknowledge the
 same key, there is a session; and if fewer than t nodes are left that acknowledged or did not answer, there can never be one.

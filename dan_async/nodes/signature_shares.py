@@ -1,5 +1,5 @@
 """
-Shares of a signature into the signature (docs/node-protocol.md, "Putting the shares together").
+Shares of a signature into the signature (docs/reference/node-protocol.md, "Putting the shares together").
 
 Follows the last step of DKLs23 (ePrint 2023/765, Protocol 3.6): s = Σw / Σu. Pure, and nothing leaves here that does not
 recover to the key. Where the shares make no signature, each is checked by its commitments: at least one node is a liar, or
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
+from operator import attrgetter
 
-from attrs import frozen
+from attrs import field, frozen
 
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import (
@@ -26,7 +27,7 @@ from dan_async.crypto.curve import (
 )
 from dan_async.crypto.signature import recover_public_key
 from dan_async.errors import AcknowledgementError, DanError, InvalidFieldError, SignatureCheckError
-from dan_async.nodes.conflicts import Conflict, disagreeing
+from dan_async.nodes.blame import Conflict, disagreeing
 from dan_async.protocols.node import (
     PresignatureOffer,
     SignatureClaims,
@@ -44,6 +45,12 @@ _POINT_BYTES, _PROOF_BYTES = 33, 64
 
 #: What each signer offered of one presignature.
 Offers = Mapping[OperatorAddress, PresignatureOffer]
+
+#: What honest signers say alike, of a presignature and of a share.
+_OFFERED = attrgetter("presignature_id", "nonce_point", "public_key")
+_SHARED = attrgetter("presignature_id", "nonce_point", "digest")
+
+_DIGEST, _INDEX = attrgetter("digest"), attrgetter("party_index")
 
 #: P and Q of one signer for each other.
 _Terms = dict[OperatorAddress, tuple[Point, Point]]
@@ -76,12 +83,7 @@ class SpoiltSharesError(SignatureCheckError):
 
 def check_offers(offers: Offers) -> None:
     """Raise a SpoiltSharesError if the signers do not offer one presignature: honest ones do."""
-    _refuse_disputes(
-        {
-            operator: (offer.presignature_id, offer.nonce_point, offer.public_key)
-            for operator, offer in offers.items()
-        }
-    )
+    _refuse_disputes(dict(zip(offers, map(_OFFERED, offers.values()), strict=True)))
 
 
 @frozen(kw_only=True)
@@ -93,6 +95,7 @@ class ExpectedShares:
     digests: tuple[bytes, ...]
     presignatures: tuple[Offers, ...] | None  # one for each digest; None if the nodes choose
     address: Address | None  # None if it is not known beforehand
+    _keys: set[bytes] = field(factory=set, init=False)  # public keys of that address
 
     def check(self, operator: OperatorAddress, shares: SignatureShares) -> None:
         """Check one signer's answer by itself. Whether its numbers are right shows only when all are put together."""
@@ -104,7 +107,7 @@ class ExpectedShares:
         claims = shares.claims
         if (claims.request_id, claims.key_id) != (self.request_id, self.key_id):
             return "it is for another request or key"
-        if tuple([share.digest for share in claims.shares]) != self.digests:
+        if tuple(map(_DIGEST, claims.shares)) != self.digests:
             return "it is for another message"
         for share, offers in zip(claims.shares, self.presignatures or (), strict=False):
             offer = offers[operator]
@@ -112,8 +115,10 @@ class ExpectedShares:
                 return "it is from another presignature"
             if commitments_hash(share.presignature_id, share.commitments) != offer.commitment:
                 return "its commitments are not those that the node made beforehand"
-        if self.address is not None and _address_of(claims.public_key) != self.address:
-            return "it is of another public key"
+        if self.address is not None and claims.public_key not in self._keys:
+            if _address_of(claims.public_key) != self.address:
+                return "it is of another public key"
+            self._keys.add(claims.public_key)
         if shares.operator != operator or shares.signer(self.request_id) != operator:
             return "it is not signed by the node's operator"
         return ""
@@ -127,7 +132,7 @@ def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
     """
     found = {answer.operator: answer for answer in answers}
     _refuse_disputes({operator: _facts(answer.claims) for operator, answer in found.items()})
-    if len({answer.party_index for answer in answers}) != len(answers):
+    if len(set(map(_INDEX, answers))) != len(answers):
         places = [
             (a.operator, b.operator) for a, b in combinations(answers, 2) if a.party_index == b.party_index
         ]
@@ -189,10 +194,13 @@ class _Whole:
         return next(iter(self.shares.values()))
 
     def signature(self) -> bytes | None:
-        denominator = sum([share.u for share in self.shares.values()]) % ORDER
-        if self.nonce_point is None or not denominator:
+        numerator = denominator = 0
+        for share in self.shares.values():
+            numerator += share.w
+            denominator += share.u
+        if self.nonce_point is None or not denominator % ORDER:
             return None
-        s = sum([share.w for share in self.shares.values()]) * pow(denominator, -1, ORDER) % ORDER
+        s = numerator * pow(denominator, -1, ORDER) % ORDER
         odd = self.nonce_point[0] & 1
         if s > HALF_ORDER:  # -s belongs to -R', whose y has the other parity
             s, odd = ORDER - s, odd ^ 1
@@ -269,9 +277,7 @@ class _Whole:
 
 
 def _facts(claims: SignatureClaims) -> Hashable:
-    """Return all that honest signers say alike."""
-    shares = [(share.presignature_id, share.nonce_point, share.digest) for share in claims.shares]
-    return claims.public_key, tuple(shares)
+    return claims.public_key, tuple(map(_SHARED, claims.shares))
 
 
 def _refuse_disputes(facts: Mapping[OperatorAddress, Hashable]) -> None:

@@ -1,7 +1,8 @@
 """
-Signing over the nodes themselves (docs/node-protocol.md, "Signing").
+Signing over the nodes themselves (docs/reference/node-protocol.md, "Signing").
 
-A presignature of t nodes, then the message to the same t: two round trips, or one where the presignature was made ahead.
+A presignature of t nodes, then the message to the same t: two round trips, or one where the presignature was made ahead. In
+front of it stands a queue.
 """
 
 from __future__ import annotations
@@ -9,18 +10,26 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from attrs import define, field, frozen
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, cancel_and_wait
-from dan_async.errors import DanError, FailureKind, NodeCode, QuorumError, RateLimitedError, failure_kind
+from dan_async.errors import (
+    DanError,
+    FailureKind,
+    NodeCode,
+    OverloadedError,
+    QuorumError,
+    RateLimitedError,
+    failure_kind,
+)
 from dan_async.network import SigningOptions, SigningOrder
-from dan_async.nodes.clock import NetworkClock
-from dan_async.nodes.health import Lateness
+from dan_async.nodes.health import Lateness, NetworkClock
 from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import (
     ExpectedShares,
@@ -29,7 +38,6 @@ from dan_async.nodes.signature_shares import (
     check_offers,
     join_shares,
 )
-from dan_async.nodes.signing_queue import SigningQueue
 from dan_async.nodes.signing_race import Run, SetFailedError, SignerRace, ask_set
 from dan_async.protocols.fields import decode_key_id, encode, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
@@ -58,8 +66,10 @@ _PRESIGN_S = 120
 #: Seconds for a presignature that nobody waits for.
 _REFILL_S = 15.0
 
-#: Sessions whose stock is remembered at the same time, and keys whose nodes without a share are.
+#: Sessions whose stock is remembered at the same time, sessions that are slowed down, and keys whose nodes without a share
+#: are remembered.
 _MOST_SESSIONS = 1024
+_MOST_LIMITS = 1024
 _MOST_KEYS = 1024
 
 #: Signatures of a session that lie further back than this, in seconds, do not count.
@@ -94,6 +104,7 @@ class NodeSigner:
             correction_s = self._clock.correction_s(order.t)
             try:
                 async with self.queue.place(job.session, deadline=deadline, is_again=is_again):
+                    job.presigned_by = math.floor(self._clock.wall() + correction_s) + _PRESIGN_S
                     return await self._race(job, deadline)
             except QuorumError as error:
                 is_again = True
@@ -114,6 +125,7 @@ class NodeSigner:
     async def _race(self, job: _SigningJob, deadline: Deadline) -> tuple[bytes, ...]:
         order, session = job.order, job.session
         job.stocked = self.stock.take(session, len(order.digests), usable=self._may_sign)
+        was_stocked = bool(job.stocked)
         race = SignerRace(
             self._holders(order.key_id),
             order.t,
@@ -123,8 +135,9 @@ class NodeSigner:
             preferred=job.stocked[0].signers if job.stocked else (),
         )
         signatures = await race.run()
-        self._note_without_share(order.key_id, race.without_share)
-        self.stock.used(session, len(order.digests))
+        if race.without_share:
+            self._note_without_share(order.key_id, race.without_share)
+        self.stock.used(session, len(order.digests), was_stocked=was_stocked)
         self._refill(job)
         return signatures
 
@@ -141,28 +154,24 @@ class NodeSigner:
             for operator in signers
         )
 
-    def _holders(self, key_id: MpcKeyId) -> list[Node]:
-        without_share = self._without_share.get(key_id, set())
+    def _holders(self, key_id: MpcKeyId) -> Sequence[Node]:
+        without_share = self._without_share.get(key_id)
+        if without_share is None:
+            return self._nodes
         return [node for node in self._nodes if node.operator not in without_share]
 
     def _note_without_share(self, key_id: MpcKeyId, without_share: set[OperatorAddress]) -> None:
         """Remember which nodes do not hold a key that others have just signed with."""
-        if without_share:
-            while len(self._without_share) >= _MOST_KEYS:
-                del self._without_share[next(iter(self._without_share))]
-            self._without_share.setdefault(key_id, set()).update(without_share)
+        while len(self._without_share) >= _MOST_KEYS:
+            del self._without_share[next(iter(self._without_share))]
+        self._without_share.setdefault(key_id, set()).update(without_share)
 
     # --- presignatures ------------------------------------------------------------------------------------------------
 
-    async def presign(
-        self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline
-    ) -> list[StockedPresignature]:
+    async def presign(self, run: Run, requests: Sequence[PresignRequest], deadline: Deadline) -> list[Offers]:
         """Have one set make a presignature for each request; raise a SetFailedError if they do not agree on them."""
-        asked = time.monotonic()
 
-        async def ask(node: Node, tries: Tries) -> list[PresignatureOffer]:
-            if len(requests) == 1:
-                return [await node.call(tries, request=requests[0], deadline=deadline)]
+        async def ask_for_all(node: Node, _: Tries) -> list[PresignatureOffer]:
             calls = [
                 asyncio.create_task(node.call(request=request, deadline=deadline)) for request in requests
             ]
@@ -171,48 +180,27 @@ class NodeSigner:
             finally:
                 await cancel_and_wait(calls)
 
-        answers = await ask_set(run, "presign", ask, deadline=deadline)
-        made = []
-        for place in range(len(requests)):
-            offers = {operator: answer[place] for operator, answer in answers.items()}
+        offered: list[Offers]
+        if len(requests) == 1:
+            offered = [await ask_set(run, "presign", requests[0].within(deadline), deadline=deadline)]
+        else:
+            answers = await ask_set(run, "presign", ask_for_all, deadline=deadline)
+            offered = [
+                dict(zip(answers, offers, strict=True)) for offers in zip(*answers.values(), strict=True)
+            ]
+        for offers in offered:
             try:
                 check_offers(offers)
             except SpoiltSharesError as error:
                 raise SetFailedError({}, error.disputes) from error
-            expires_at = min([offer.expires_at for offer in offers.values()])
-            ends = asked + min(self._options.stock_s, expires_at - self._clock.now(len(run.signers)) - 1.0)
-            made.append(StockedPresignature(offers=offers, signers=run.operators, ends=ends))
-        if len({entry.id for entry in made}) != len(made):
+        if len(offered) > 1 and len(set(map(_id_of, offered))) != len(offered):
             raise SetFailedError({}, [frozenset(run.operators)])
-        return made
-
-    def presign_request(
-        self, order: SigningOrder, key: EphemeralKey, signers: tuple[OperatorAddress, ...]
-    ) -> PresignRequest:
-        """Have the ephemeral key ask for one presignature."""
-        request_id = new_request_id()
-        expires_at = math.floor(self._clock.now(order.t)) + _PRESIGN_S
-        digest = presign_digest(
-            request_id=request_id,
-            key_id=order.key_id,
-            eph_id=order.claim.eph_id,
-            signers=signers,
-            expires_at=expires_at,
-        )
-        params = PresignParams(
-            request_id=request_id,
-            key_id=order.key_id,
-            eph_id=order.claim.eph_id,
-            signers=signers,
-            expires_at=expires_at,
-            signature=key.sign_message(digest),
-        )
-        return Request(PRESIGN, encode(params), PresignatureOffer.read, request_id)
+        return offered
 
     def _refill(self, job: _SigningJob) -> None:
         while job.winner is not None and self.stock.order(job.session):
             # Signed now: the ephemeral key is wiped when the job ends.
-            request = self.presign_request(job.order, job.key, job.winner.operators)
+            request = job.presign_request(job.winner.operators)
             run = Run(job.winner.signers, self.lateness)
             task = asyncio.create_task(self._make_ahead(job.session, run, request), name="dan-presign-ahead")
             self._refills.add(task)
@@ -220,9 +208,13 @@ class NodeSigner:
 
     async def _make_ahead(self, session: Hashable, run: Run, request: PresignRequest) -> None:
         made: StockedPresignature | None = None
+        asked = time.monotonic()
         try:
             async with asyncio.timeout(_REFILL_S):
-                (made,) = await self.presign(run, [request], Deadline(_REFILL_S))
+                (offers,) = await self.presign(run, [request], Deadline(_REFILL_S))
+            left_s = min([offer.expires_at for offer in offers.values()]) - self._clock.now(len(run.signers))
+            ends = asked + min(self._options.stock_s, left_s - 1.0)
+            made = StockedPresignature(offers=offers, signers=run.operators, ends=ends)
         except SetFailedError as failure:
             run.suspect(failure.conflicts, failure.reasonless)
         except (DanError, TimeoutError):
@@ -260,6 +252,8 @@ class _SigningJob:
         self.session = (order.key_id, order.claim.eph_id)
         self._deadline = deadline
         self.stocked: list[StockedPresignature] = []
+        #: When presignatures that are asked for end at the latest, in Unix seconds.
+        self.presigned_by = 0
         self.winner: Run | None = None
         setup = REVISION_1.signgen_setup(
             t=order.t, key_id=order.key_id, message=REVISION_1.encode_message(order.requests)
@@ -270,16 +264,14 @@ class _SigningJob:
 
     async def attempt(self, run: Run) -> tuple[bytes, ...]:
         """Have one set sign."""
-        stocked, self.stocked = self.stocked, []
-        if not stocked or stocked[0].signers != run.operators:
-            self.stocked = stocked  # another set may come that they are of
-            requests = [
-                self._signer.presign_request(self.order, self.key, run.operators) for _ in self.order.digests
-            ]
-            stocked = await self._signer.presign(run, requests, self._deadline)
-        else:
+        if self.stocked and self.stocked[0].signers == run.operators:
             run.is_stocked = True
-        ids = tuple([entry.id for entry in stocked])
+            presignatures = [entry.offers for entry in self.stocked]
+            self.stocked = []
+        else:  # another set may come that the stocked ones are of
+            requests = [self.presign_request(run.operators) for _ in self.order.digests]
+            presignatures = await self._signer.presign(run, requests, self._deadline)
+        ids = tuple(map(_id_of, presignatures))
         request_id = new_request_id()
         params = SignParams(
             request_id=request_id,
@@ -293,12 +285,32 @@ class _SigningJob:
             request_id=request_id,
             key_id=self.order.key_id,
             digests=self.order.digests,
-            presignatures=tuple([entry.offers for entry in stocked]),
+            presignatures=tuple(presignatures),
             address=self.order.address,
         )
         signatures = await self._signer.collect(run, params, expected, self._deadline)
         self.winner = run
         return signatures
+
+    def presign_request(self, signers: tuple[OperatorAddress, ...]) -> PresignRequest:
+        """Have the ephemeral key ask for one presignature."""
+        request_id, order = new_request_id(), self.order
+        digest = presign_digest(
+            request_id=request_id,
+            key_id=order.key_id,
+            eph_id=order.claim.eph_id,
+            signers=signers,
+            expires_at=self.presigned_by,
+        )
+        params = PresignParams(
+            request_id=request_id,
+            key_id=order.key_id,
+            eph_id=order.claim.eph_id,
+            signers=signers,
+            expires_at=self.presigned_by,
+            signature=self.key.sign_message(digest),
+        )
+        return Request(PRESIGN, encode(params), PresignatureOffer.read, request_id)
 
     def _authenticate(
         self, request_id: RequestId, signers: Sequence[OperatorAddress], ids: Sequence[bytes]
@@ -315,7 +327,12 @@ class _SigningJob:
         )
 
 
-# --- presignatures made ahead: few, short-lived, each given out once --------------------------------------------------
+def _id_of(offers: Offers) -> bytes:
+    """Return the id by which the signers of a presignature know it: they all say the same."""
+    return next(iter(offers.values())).presignature_id
+
+
+# --- presignatures made ahead: short-lived, each given out once --------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -326,27 +343,31 @@ class StockedPresignature:
     signers: tuple[OperatorAddress, ...]
     ends: float
 
-    @property
-    def id(self) -> bytes:
-        """The id by which its signers know it."""
-        return self.offers[self.signers[0]].presignature_id
-
 
 @define
 class _Shelf:
     entries: deque[StockedPresignature] = field(factory=deque)
-    uses: int = 0
+    #: How many should be kept: one more for each signature that found none, one less for each that expired.
+    wanted: int = 0
     last_use: float = 0.0
     ordered: int = 0
 
 
 @define(eq=False)
 class PresignStock:
-    """Presignatures of every session that signs over a network, at most so many for each."""
+    """
+    Presignatures of every session that signs over a network: as many as it uses between two refills, at most so many.
+
+    They are made after a signature only, so that an idle session's expire and are not made again.
+    """
 
     _most: int
     _clock: Callable[[], float] = time.monotonic
     _shelves: dict[Hashable, _Shelf] = field(factory=dict, init=False)
+    #: How many have been made, used and thrown away since the network was opened.
+    made: int = field(default=0, init=False)
+    used_up: int = field(default=0, init=False)
+    wasted: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         return sum(len(shelf.entries) for shelf in self._shelves.values())
@@ -358,21 +379,34 @@ class PresignStock:
         shelf = self._shelves.get(session)
         if shelf is None or not shelf.entries:
             return []
-        now = self._clock()
-        shelf.entries = deque(e for e in shelf.entries if e.ends > now and usable(e.signers))
-        for signers in {entry.signers for entry in shelf.entries}:
-            found = [entry for entry in shelf.entries if entry.signers == signers][:count]
-            if len(found) == count:
-                shelf.entries = deque(entry for entry in shelf.entries if entry not in found)
-                return found
-        return []
+        now, before = self._clock(), len(shelf.entries)
+        by_signers: dict[tuple[OperatorAddress, ...], list[StockedPresignature]] = {}
+        for entry in shelf.entries:
+            if entry.ends > now:
+                by_signers.setdefault(entry.signers, []).append(entry)
+        expired = before - sum(map(len, by_signers.values()))
+        shelf.wanted = max(1, shelf.wanted - expired)
+        shelf.entries.clear()
+        taken: list[StockedPresignature] = []
+        for signers, entries in by_signers.items():
+            if usable(signers):
+                if not taken and len(entries) >= count:
+                    taken = entries[:count]
+                    del entries[:count]
+                shelf.entries.extend(entries)
+        self.used_up += len(taken)
+        self.wasted += before - len(taken) - len(shelf.entries)
+        return taken
 
-    def used(self, session: Hashable, count: int) -> None:
-        """Note that a session has signed: one that signs again and again gets a stock."""
+    def used(self, session: Hashable, count: int, *, was_stocked: bool = False) -> None:
+        """Note that a session has signed *count* messages, and whether their presignatures had been made ahead."""
         now = self._clock()
         shelf = self._shelves.pop(session, None) or _Shelf()
         self._shelves[session] = shelf  # the latest use stands last
-        shelf.uses = shelf.uses + count if now - shelf.last_use < _MEMORY_S else count
+        if now - shelf.last_use >= _MEMORY_S or not shelf.wanted:
+            shelf.wanted = count
+        elif not was_stocked:
+            shelf.wanted = min(self._most, shelf.wanted + count)
         shelf.last_use = now
         while len(self._shelves) > _MOST_SESSIONS:
             del self._shelves[next(iter(self._shelves))]
@@ -382,8 +416,7 @@ class PresignStock:
         shelf = self._shelves.get(session)
         if shelf is None:
             return False
-        wanted = min(self._most, shelf.uses - 1)
-        if len(shelf.entries) + shelf.ordered >= wanted:
+        if len(shelf.entries) + shelf.ordered >= min(self._most, shelf.wanted):
             return False
         shelf.ordered += 1
         return True
@@ -391,17 +424,143 @@ class PresignStock:
     def arrived(self, session: Hashable, entry: StockedPresignature | None) -> None:
         """Put a presignature that was ordered into the stock; None if it could not be made."""
         shelf = self._shelves.get(session)
+        self.made += entry is not None
         if shelf is not None:
             shelf.ordered -= 1
             if entry is not None:
                 shelf.entries.append(entry)
+                return
+        self.wasted += entry is not None
 
     def drop(self, session: Hashable) -> None:
         """Throw away everything of a session: the nodes do not know it any more."""
         shelf = self._shelves.get(session)
         if shelf is not None:
+            self.wasted += len(shelf.entries)
             shelf.entries.clear()
 
     def clear(self) -> None:
         """Throw everything away."""
         self._shelves.clear()
+
+
+# --- the queue: so many calls at once, the sessions in turn, none of them able to take every place --------------------
+
+
+@define(eq=False)
+class SigningQueue:
+    """
+    Admits calls of sessions.
+
+    A session may take one more place while it has fewer than are free: alone it gets half of them, beside k others one of
+    k + 2 parts, so that a newcomer finds a place even where another session's calls hang. One whose calls the nodes have
+    no room for has a limit of its own: a place less for each such call, one more after as many successes as it has places.
+    """
+
+    _places: int
+    _most_waiting: int
+    _held: Counter[Hashable] = field(factory=Counter, init=False)
+    _free: int = field(init=False)
+    _limits: dict[Hashable, float] = field(factory=dict, init=False)
+    #: The calls that wait, by session; the session whose turn it is stands first.
+    _lines: dict[Hashable, OrderedDict[asyncio.Future[None], None]] = field(factory=dict, init=False)
+    waiting: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._free = self._places
+
+    @asynccontextmanager
+    async def place(
+        self, session: Hashable, *, deadline: Deadline, is_again: bool = False
+    ) -> AsyncIterator[None]:
+        """
+        Hold a place while the block runs; raise an OverloadedError if there is none before the deadline.
+
+        A call that comes again is the next one of its session.
+        """
+        if session in self._lines or not self._admits(session):
+            await self._wait(session, deadline, is_first=is_again)
+        else:
+            self._take(session)
+        try:
+            yield
+            if limit := self._limits.get(session):
+                self._limits[session] = limit + 1 / limit
+                if limit >= self._places / 2:  # more than it could have anyway
+                    del self._limits[session]
+        finally:
+            self._give_back(session)
+
+    def slow_down(self, session: Hashable) -> None:
+        """Note that the nodes had no room for a call."""
+        limit = min(self._limits.pop(session, self._places), self._held[session])
+        self._limits[session] = max(1.0, limit - 1.0)  # the latest stands last
+        while len(self._limits) > _MOST_LIMITS:
+            del self._limits[next(iter(self._limits))]
+
+    def overloaded(self, problem: str) -> OverloadedError:
+        """Return the error of a call that did not get its turn."""
+        return OverloadedError(
+            f"{problem}; {self.waiting} other calls are waiting to sign",
+            waiting=self.waiting,
+            hint="Nothing was signed. Send fewer calls at once, or give them a longer timeout",
+            phase="signing",
+        )
+
+    async def _wait(self, session: Hashable, deadline: Deadline, *, is_first: bool) -> None:
+        if self.waiting >= self._most_waiting:
+            raise self.overloaded("the queue for signing is full")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line = self._lines.setdefault(session, OrderedDict())
+        line[turn] = None
+        line.move_to_end(turn, last=not is_first)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._give_back(session)
+            else:
+                self._leave(session, turn)
+            if isinstance(error, TimeoutError):
+                problem = f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came"
+                raise self.overloaded(problem) from None
+            raise
+
+    def _leave(self, session: Hashable, turn: asyncio.Future[None]) -> None:
+        line = self._lines.get(session)
+        if line is not None and turn in line:
+            self.waiting -= 1
+            del line[turn]
+            if not line:
+                del self._lines[session]
+
+    def _admits(self, session: Hashable) -> bool:
+        return self._held[session] < min(self._free, int(self._limits.get(session, self._free)))
+
+    def _take(self, session: Hashable) -> None:
+        self._held[session] += 1
+        self._free -= 1
+
+    def _give_back(self, session: Hashable) -> None:
+        self._free += 1
+        self._held[session] -= 1
+        if not self._held[session]:
+            del self._held[session]
+        if self._lines:
+            self._admit_next()
+
+    def _admit_next(self) -> None:
+        """Hand out the free places, one for each session in turn."""
+        while self._free:
+            session = next(filter(self._admits, self._lines), None)
+            if session is None:
+                return
+            line = self._lines.pop(session)
+            turn = next(iter(line))
+            self._lines[session] = line  # to the end
+            self._leave(session, turn)
+            if not turn.cancelled():  # its task will learn of that in a moment
+                self._take(session)
+                turn.set_result(None)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from attrs import define, field, frozen
@@ -29,7 +31,7 @@ from dan_async.errors import (
     failure_kind,
 )
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
-from dan_async.nodes.conflicts import (
+from dan_async.nodes.blame import (
     Conflict,
     aborter_in,
     choose_signers,
@@ -43,6 +45,8 @@ from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
 
 T = TypeVar("T")
+
+_OPERATOR = attrgetter("operator")
 
 #: How long the others are listened to after one node of a set has failed, in seconds: their reasons may say more. One that
 #: gave up first, as a node says that says no more, has longer.
@@ -79,14 +83,15 @@ class Run:
     signers: tuple[Node, ...]  # ascending
     lateness: Lateness
     operators: tuple[OperatorAddress, ...] = field(init=False)
-    waiting: set[OperatorAddress] = field(factory=set)  # for these, in the step that is under way
+    waiting: set[OperatorAddress] = field(init=False)  # for these, in the step that is under way
+    since: float = field(init=False)
     step: str = "presign"
-    since: float = 0.0
     is_hedged: bool = False  # late, and another set runs besides
     is_stocked: bool = False  # it uses presignatures that the nodes may have forgotten
 
     def __attrs_post_init__(self) -> None:
-        self.operators = tuple([node.operator for node in self.signers])
+        self.operators = tuple(map(_OPERATOR, self.signers))
+        self.waiting, self.since = set(self.operators), self.lateness.clock()
 
     def begin(self, step: str) -> None:
         """Note that a step begins, in which all signers are asked."""
@@ -186,6 +191,8 @@ class SignerRace(Generic[T]):
     _starts: int = field(default=1, init=False)
     _besides: int = field(default=0, init=False)
     _silent: set[OperatorAddress] = field(factory=set, init=False)
+    #: The nodes that said that they do not hold the key.
+    without_share: set[OperatorAddress] = field(factory=set, init=False)
     _spoilt: bool = field(default=False, init=False)
 
     async def run(self) -> T:
@@ -219,15 +226,6 @@ class SignerRace(Generic[T]):
             await cancel_and_wait(running)
         raise self._lost()
 
-    @property
-    def without_share(self) -> set[OperatorAddress]:
-        """The nodes that said that they do not hold the key."""
-        return {
-            operator
-            for operator, error in self._refused.items()
-            if isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY
-        }
-
     # --- which set ----------------------------------------------------------------------------------------------------
 
     def _start(self, running: dict[asyncio.Task[T], Run]) -> None:
@@ -236,15 +234,15 @@ class SignerRace(Generic[T]):
             return
         run = Run(signers, self._lateness)
         self._tried[frozenset(run.operators)] = self._starts
-        run.begin(run.step)
         running[asyncio.create_task(self._attempt(run), name="dan-sign")] = run
 
     def _next_set(self, running: dict[asyncio.Task[T], Run]) -> tuple[Node, ...] | None:
-        if sum(not run.is_kept_by_some for run in running.values()) >= self._most_at_once:
+        if running and sum(not run.is_kept_by_some for run in running.values()) >= self._most_at_once:
             return None
         late = [run for run in running.values() if run.is_hedged and run.step != "sign"]
-        ranked = [node for node in rank(self._nodes) if node.operator not in self._refused]
-        ranked.sort(key=lambda node: self._doubt(node, late))
+        ranked = sorted(rank(self._nodes, without=self._refused), key=partial(self._doubt, late=late))
+        if not self._tried and len(ranked) >= self._t:  # nothing speaks against a set of the best
+            return tuple(sorted(ranked[: self._t], key=_by_address))
         names = [node.operator for node in ranked]
         tried = {signers for signers, start in self._tried.items() if start == self._starts}
         if len(tried) >= most_tries(self._t, min(len(names), MAX_PARTIES)) + _MOST_BESIDES:
@@ -281,7 +279,8 @@ class SignerRace(Generic[T]):
     def _doubt(self, node: Node, late: Collection[Run]) -> tuple[float, bool]:
         """Return how much speaks against a node, and whether it is not preferred; less is better."""
         doubt = node.health.suspicion + (node.health.failures > 0)
-        doubt += sum(run.doubt(node.operator) for run in late)
+        for run in late:
+            doubt += run.doubt(node.operator)
         return doubt, node.operator not in self._preferred
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -312,8 +311,9 @@ class SignerRace(Generic[T]):
             others = set(run.operators) - set(winner.operators)
             if run.is_hedged and run.step != "sign" and others:
                 run.suspect([frozenset(run.waiting & others or others)])
-        for node in self._nodes:
-            if node.operator in self._refused.keys() - self.without_share:  # and t others have signed it
+        wrong = self._refused.keys() - self.without_share  # t others have signed it
+        for node in self._nodes if wrong else ():
+            if node.operator in wrong:
                 node.health.suspect(1.0)
 
     # --- what went wrong ----------------------------------------------------------------------------------------------
@@ -326,6 +326,8 @@ class SignerRace(Generic[T]):
             kind = failure_kind(error)
             if FailureKind.FINAL in kind:
                 self._refused[operator] = error
+                if isinstance(error, NodeRefusedError) and error.code == NodeCode.UNKNOWN_KEY:
+                    self.without_share.add(operator)
             elif FailureKind.BLAMELESS not in kind or (_is_forgotten(error) and not run.is_stocked):
                 conflicts.add(frozenset((operator,)))
                 self._silent.add(operator)  # it was asked several times already

@@ -8,7 +8,7 @@ common accounts are told to call others:
 
 - SimpleAccount (eth-infinitism, v0.6 to v0.8), and the accounts that took over its functions;
 - Biconomy V2 (SmartAccount.sol), with the two functions whose names were chosen for cheap selectors;
-- ERC-7579 accounts: ``execute(bytes32 mode, bytes)`` in its single and batch call types.
+- ERC-7579 accounts: ``execute(bytes32 mode, bytes)`` in the plain single and batch modes.
 
 Anything else is refused, and so is every encoding but the canonical one: the account must not read other calls than were
 seen here.
@@ -48,6 +48,7 @@ _ERC20_SELECTORS = {
 _SELECTOR_LENGTH = 4
 _ADDRESS_LENGTH = 20
 _WORD = 32
+_NO_ADDRESS = "0x" + "00" * _ADDRESS_LENGTH
 
 
 def find_refusal(permissions: str | None, request: SignRequest, *, now: float) -> str | None:
@@ -287,20 +288,27 @@ def _batch_of_tuples(data: bytes) -> tuple[Call, ...]:
 def _erc7579(data: bytes) -> tuple[Call, ...]:
     mode, execution = decode_arguments("(bytes32,bytes)", data)
     call_type, exec_type = mode[0], mode[1]
-    if exec_type not in (0x00, 0x01):  # revert as a whole, or go on after a failed call
+    if exec_type == 0x01:  # half a batch may be what no rule meant to allow: an approval whose swap failed
+        raise InvalidFieldError("data", "goes on after a call that failed (try mode)")
+    if exec_type != 0x00:
         raise InvalidFieldError("data", "has an execution type that is not known")
     if any(mode[2:]):  # nothing here gives the rest a meaning
         raise InvalidFieldError("data", "has an execution mode that is not known")
+    calls: tuple[Call, ...]
     if call_type == 0x00:
         head = _ADDRESS_LENGTH + _WORD
         if len(execution) < head:
             raise InvalidFieldError("data", "has a call that is cut short")
         target = to_checksum_address(execution[:_ADDRESS_LENGTH])
-        return (Call(target, int.from_bytes(execution[_ADDRESS_LENGTH:head]), execution[head:]),)
-    if call_type == 0x01:
-        return _batch_of_tuples(execution)
-    name = {0xFE: "a static call", 0xFF: "a delegate call"}.get(call_type, "an unknown type of call")
-    raise InvalidFieldError("data", f"has {name}; single and batch are allowed")
+        calls = (Call(target, int.from_bytes(execution[_ADDRESS_LENGTH:head]), execution[head:]),)
+    elif call_type == 0x01:
+        calls = _batch_of_tuples(execution)
+    else:
+        name = {0xFE: "a static call", 0xFF: "a delegate call"}.get(call_type, "an unknown type of call")
+        raise InvalidFieldError("data", f"has {name}; single and batch are allowed")
+    if any(call.target == _NO_ADDRESS for call in calls):
+        raise InvalidFieldError("data", "calls the zero address, which some accounts take for themselves")
+    return calls
 
 
 #: Function -> the reader of its arguments.

@@ -1,5 +1,5 @@
 """
-A session's permissions: their form, and how their JSON is read. See docs/permissions.md for the table.
+A session's permissions: their form, and how their JSON is read. See docs/how-to/permissions.md for the table.
 
 The form with ``"type": "erc20"`` is the one that the public clients send; the rest is built around it in its manner. Every
 member is read strictly: an unknown restriction must not be passed over.
@@ -157,6 +157,9 @@ def parse_permissions(text: str) -> Permissions:
 
     Args:
         text: The JSON text: an object, or just the list of its rules.
+
+    Returns:
+        The permissions, checked.
 
     Raises:
         InvalidFieldError: It does not have the documented form; the error has the path of the wrong member.

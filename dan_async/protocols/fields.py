@@ -10,6 +10,7 @@ The gateway's texts, which are no such objects, are taken apart with the functio
 from __future__ import annotations
 
 import base64
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any, Generic, TypeVar, cast, get_type_hints
 import attrs
 from attrs import frozen
 
-from dan_async._json import dump, load
+from dan_async._json import MAX_DEPTH, check_extent, dump, load
 from dan_async._values import check_int, check_text, from_hex, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError, ProtocolError
@@ -33,8 +34,11 @@ PRINTABLE = "[!-9<>-~]{1,256}"
 
 _TOKEN = re.compile(PRINTABLE)
 
-#: A request id as we write it.
-_REQUEST_ID = re.compile(r"0x[0-9a-f]{64}\Z")
+#: 32 bytes as we write them: a request id, and without 0x a key id.
+_32_BYTES = re.compile(r"0x[0-9a-f]{64}\Z")
+_KEY_ID = re.compile(r"[0-9a-f]{64}\Z")
+
+_HEX = re.compile(r"0x[0-9a-f]*\Z")
 
 
 def _as_it_is(value: Any) -> Any:
@@ -47,6 +51,8 @@ class Form(Generic[T]):
 
     read: Callable[[str, Json], T]
     write: Callable[[T], Json] = _as_it_is
+    #: Matches the usual form of bytes in hex, which then need no more checks.
+    is_hex: Callable[[str], object] | None = None
 
 
 @frozen
@@ -90,7 +96,15 @@ def _generate(kind: type[T], fields: Sequence[tuple[str, Wire]]) -> Form[T]:
     for number, (field, at) in enumerate(fields):
         scope[f"read{number}"], scope[f"write{number}"] = at.form.read, at.form.write
         value = f"read{number}({at.name!r}, value[{at.name!r}])"
-        member = f"message.{field}" if at.form.write is _as_it_is else f"write{number}(message.{field})"
+        if at.form.is_hex is not None:
+            scope[f"is_hex{number}"] = at.form.is_hex
+            is_usual = f"type(text := value[{at.name!r}]) is str and is_hex{number}(text)"
+            value = f"(bytes.fromhex(text[2:]) if {is_usual} else {value})"
+        member = f"message.{field}"
+        if at.form.write is to_hex:
+            member = f"'0x' + {member}.hex()"
+        elif at.form.write is not _as_it_is:
+            member = f"write{number}({member})"
         if at.optional:
             read.append(f"{field}={value} if {at.name!r} in value else None")
             written.append(f"**({{{at.name!r}: {member}}} if message.{field} is not None else {{}})")
@@ -145,12 +159,12 @@ def number(least: int, most: int) -> Form[int]:
 
 def hex_bytes(*lengths: int) -> Form[bytes]:
     """0x and hex digits of one of these numbers of bytes."""
-    digits = re.compile("|".join(f"0x(?:[0-9a-f]{{{2 * length}}})" for length in lengths))
+    is_hex = re.compile("|".join(f"0x(?:[0-9a-f]{{{2 * length}}})" for length in lengths)).fullmatch
     length = lengths[0] if len(lengths) == 1 else None
     wanted = " or ".join(map(str, lengths))
 
     def read(name: str, value: Json) -> bytes:
-        if type(value) is str and digits.fullmatch(value):
+        if type(value) is str and is_hex(value):
             return bytes.fromhex(value[2:])
         # In capitals, or from_hex() says what is wrong.
         found = from_hex(value, field=name, length=length, prefix=True)
@@ -158,13 +172,15 @@ def hex_bytes(*lengths: int) -> Form[bytes]:
             raise InvalidFieldError(name, f"must hold {wanted} bytes")
         return found
 
-    return Form(read, to_hex)
+    return Form(read, to_hex, is_hex)
 
 
 def hex_up_to(most: int) -> Form[bytes]:
     """0x and hex digits of so many bytes, or fewer."""
 
     def read(name: str, value: Json) -> bytes:
+        if type(value) is str and len(value) <= 2 + 2 * most and not len(value) % 2 and _HEX.match(value):
+            return bytes.fromhex(value[2:])
         found = from_hex(value, field=name, prefix=True)
         if len(found) > most:
             raise InvalidFieldError(name, f"must hold at most {most} bytes")
@@ -186,10 +202,10 @@ def hex_text(*lengths: int) -> Form[str]:
 
 def scalar(below: int) -> Form[int]:
     """32 bytes in hex that are a number below a bound."""
-    raw: Form[bytes] = hex_bytes(32)
 
     def read(name: str, value: Json) -> int:
-        found = int.from_bytes(raw.read(name, value), "big")
+        is_usual = type(value) is str and _32_BYTES.match(value)
+        found = int(value if is_usual else from_hex(value, field=name, length=32, prefix=True).hex(), 16)
         if found >= below:
             raise InvalidFieldError(name, "must be below the group order")
         return found
@@ -257,7 +273,7 @@ def nested(kind: type[T], *members: Wire) -> Form[T]:
 
 
 def _read_request_id(name: str, value: Json) -> RequestId:
-    if type(value) is str and _REQUEST_ID.match(value):
+    if type(value) is str and _32_BYTES.match(value):
         return RequestId(value)
     return RequestId(to_hex(from_hex(value, field=name, length=32, prefix=True)))
 
@@ -268,6 +284,8 @@ def new_request_id() -> RequestId:
 
 
 def _read_key_id(name: str, value: Json) -> MpcKeyId:
+    if type(value) is str and _KEY_ID.match(value):
+        return MpcKeyId(value)
     return MpcKeyId(from_hex(value, field=name, length=32, prefix=False).hex())
 
 
@@ -308,9 +326,11 @@ def decode(kind: type[T], value: Json, name: str = "params") -> T:
 def decode_canonical(kind: type[T], content: str, name: str) -> T:
     """Read a message from the very text that ``encode`` makes of it, and from no other: one content has one text."""
     try:
-        message = form_of(kind).read(name, load(content))
-    except ProtocolError as error:
-        raise InvalidFieldError(name, f"are no text of this protocol: {error.message}") from error
+        check_extent(content, name, MAX_DEPTH)
+        value = json.loads(content)  # what ``load`` would refuse besides is not in its canonical form either
+    except (ProtocolError, ValueError):
+        raise InvalidFieldError(name, "are no text of this protocol") from None
+    message = form_of(kind).read(name, value)
     if encode(message) != content:
         raise InvalidFieldError(name, "are not in their canonical form")
     return message

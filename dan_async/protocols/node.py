@@ -1,8 +1,8 @@
 """
 dan-node/1: the messages between client and node.
 
-docs/node-protocol.md is the specification. Each message is one class, which both sides use; before them stand the hashes
-that both sides compute: H(tag, part, …) of crypto.hashes, with addresses as 20 bytes and points as 33.
+docs/reference/node-protocol.md is the specification. Each message is one class, which both sides use; before them stand the
+hashes that both sides compute: H(tag, part, …) of crypto.hashes, with addresses as 20 bytes and points as 33.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Generic, Self, TypeVar, cast
 
 from attrs import evolve, field, frozen
 
-from dan_async._values import MAX_SAFE_INT, from_hex, to_hex
+from dan_async._values import MAX_SAFE_INT, to_hex
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.curve import ORDER, Point, add, base_multiply
 from dan_async.crypto.curve import decode as decode_point
@@ -64,6 +64,9 @@ REGISTER_PASSKEY = "registerPasskey"
 METHODS = {"keygen": "dan_keygen", REGISTER_PASSKEY: "dan_register_passkey", **CHANGES}
 
 SETTLE_KEYGEN, CERTIFY_KEYGEN = "dan_settle_keygen", "dan_certify_keygen"
+
+#: Several key generations in one, and how many these are at most.
+KEYGEN_BATCH, MOST_IN_BATCH = "dan_keygen_batch", 16
 
 _MOST_CERTIFICATE = 4096
 
@@ -336,6 +339,15 @@ class KeygenParams:
 
 
 @frozen(kw_only=True)
+class KeygenBatchParams:
+    """Parameters of ``dan_keygen_batch``: requests of ``dan_keygen`` with the same participants and t."""
+
+    keygens: Annotated[
+        tuple[KeygenParams, ...], wire("keygens", list_of(nested(KeygenParams), 2, MOST_IN_BATCH))
+    ]
+
+
+@frozen(kw_only=True)
 class SettleParams:
     """Parameters of ``dan_settle_keygen``, by which the ephemeral key of a key generation asks after its outcome."""
 
@@ -359,15 +371,8 @@ class SettleParams:
             return False
 
 
-def _read_certificate(name: str, value: Json) -> bytes:
-    found = from_hex(value, field=name, prefix=True)
-    if len(found) > _MOST_CERTIFICATE:
-        raise InvalidFieldError(name, f"may hold {_MOST_CERTIFICATE} bytes")
-    return found
-
-
 #: By which participants convince each other that all of them agree on a key. Clients do not look into it.
-CERTIFICATE: Form[bytes] = Form(_read_certificate, to_hex)
+CERTIFICATE = hex_up_to(_MOST_CERTIFICATE)
 
 
 @frozen(kw_only=True)
@@ -611,6 +616,18 @@ class Acknowledgement(SignedClaims[KeygenClaims]):
 
 
 @frozen(kw_only=True)
+class KeygenBatchResult(Result):
+    """Result of ``dan_keygen_batch``: an acknowledgement for each request, in their order, as ``dan_keygen`` returns it."""
+
+    TITLE = f"the result of {KEYGEN_BATCH}"
+
+    acknowledgements: Annotated[
+        tuple[Acknowledgement, ...],
+        wire("acknowledgements", list_of(nested(Acknowledgement), 2, MOST_IN_BATCH)),
+    ]
+
+
+@frozen(kw_only=True)
 class Settlement(Result):
     """Result of ``dan_settle_keygen``: at most one acknowledgement for each id."""
 
@@ -669,7 +686,7 @@ class ChangeReceipt(SignedClaims[ChangeClaims]):
 
 @frozen(kw_only=True)
 class PasskeyClaims(Claims):
-    """A passkey that was registered (docs/passkeys.md, "On the nodes")."""
+    """A passkey that was registered (docs/how-to/passkeys.md, "On the nodes")."""
 
     credential_id: Annotated[str, wire("credentialId", string(1400))]
 

@@ -26,17 +26,18 @@ from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, StoreClockError
 from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanSessionKeyPayload
-from dan_async.types import Address, KeyAlgorithm, RequestId
+from dan_async.types import Address, KeyAlgorithm, RequestId, TimeSpan
 
 _log = logging.getLogger(__name__)
 
-#: pending: asked for, its outcome not known; active: usable; expired: its time was over by the clock of whoever said so,
-#: which may have been wrong; failed: no key was made.
-SessionState: TypeAlias = Literal["pending", "active", "revoked", "expired", "failed"]
+#: waiting: for the owner's signature, so that nothing can have been made; pending: asked for, its outcome not known; active:
+#: usable; expired: its time was over by the clock of whoever said so, which may have been wrong; failed: no key was made.
+SessionState: TypeAlias = Literal["waiting", "pending", "active", "revoked", "expired", "failed"]
 STATES: tuple[SessionState, ...] = get_args(SessionState)
 
 #: Which state may follow which.
 _NEXT: Mapping[SessionState, frozenset[SessionState]] = {
+    "waiting": frozenset({"pending"}),
     "pending": frozenset({"pending", "active", "failed", "expired"}),
     "active": frozenset({"active", "revoked", "expired"}),
     "revoked": frozenset({"revoked"}),
@@ -70,6 +71,9 @@ class KeygenIntent:
         min_parties: The smallest n that was allowed, if any.
         permissions: The session's permissions as JSON text; None for no limits.
         key_label: The label that the network keeps with the key.
+        min_holders: How many nodes were to acknowledge that they hold a share, if that was said.
+        opened: The nodes that wait for the owner's signature, and their nonces, as the network writes them; None for a key
+            that was not begun with ``begin_session_key``.
     """
 
     hex_eph_sk: str = field(repr=lambda _: "'***'", validator=required(check_private_key_hex))
@@ -81,6 +85,8 @@ class KeygenIntent:
     min_parties: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
     permissions: str | None = field(default=None, validator=optional(check_text, most=MAX_PERMISSIONS_LENGTH))
     key_label: str | None = field(default=None, validator=optional(check_text, most=256))
+    min_holders: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
+    opened: str | None = field(default=None, repr=False, validator=optional(check_text, most=16 * 1024))
 
     def __attrs_post_init__(self) -> None:
         Threshold(self.threshold, self.parties_number)
@@ -105,7 +111,8 @@ class StoredSession:
         problem: Why it failed, or why its outcome is not known; of a revoked one, which nodes have not confirmed that, empty
             if all have. Never a secret.
         worker: The process that works on a pending record; empty if none does.
-        busy_until: When that process will have given it up at the latest, in Unix milliseconds.
+        busy_until: When that process will have given it up at the latest, in Unix milliseconds; of a waiting record, until
+            when the nodes wait for its owner.
         grant: The leaf of an account's tree on a chain that the record stands for, as ``dan_async.userops`` writes it;
             empty for all other records. Such a record has no session if the leaf's key is kept elsewhere.
 
@@ -113,8 +120,8 @@ class StoredSession:
         InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
-    record_id: RequestId = field()
-    owner: Address = field(validator=required(parse_address))
+    record_id: RequestId = field(converter=RequestId)
+    owner: Address = field(converter=Address, validator=required(parse_address))
     chain_id: int = field(validator=required(check_int, least=1, most=MAX_SAFE_INT))
     state: SessionState = field()
     expires_at: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
@@ -133,8 +140,8 @@ class StoredSession:
         check_state("state", self.state)
         if self.session is None and not self.grant and self.state in ("active", "revoked"):
             raise InvalidFieldError("session", f"is missing, and the record is {self.state}")
-        if self.state == "pending" and self.intent is None:
-            raise InvalidFieldError("intent", "is missing, and the record is pending")
+        if self.state in ("waiting", "pending") and self.intent is None:
+            raise InvalidFieldError("intent", f"is missing, and the record is {self.state}")
 
     @classmethod
     def of(
@@ -175,6 +182,9 @@ class StoredSession:
     def check_next(self, state: SessionState) -> None:
         """
         Check that a state may follow this one.
+
+        Args:
+            state: The state that is to follow.
 
         Raises:
             RecordConflictError: It may not.
@@ -220,9 +230,10 @@ class StoredSession:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON members, secrets included."""
         found = asdict(self, recurse=False)
-        found["intent"] = None if self.intent is None else asdict(self.intent)
+        if self.intent is not None:
+            found["intent"] = asdict(self.intent, filter=lambda _, value: value is not None)
         found["session"] = None if self.session is None else self.session.to_dict(extended=True)
-        if not self.grant:  # as earlier versions of the package read it
+        if not self.grant:  # nor what else is not there: as earlier versions of the package read it
             del found["grant"]
         return found
 
@@ -276,7 +287,12 @@ class SessionFilter:
             object.__setattr__(self, "owner", parse_address("owner", self.owner))
 
     def matches(self, record: StoredSession) -> bool:
-        """Return whether a record meets every condition."""
+        """
+        Return whether a record meets every condition.
+
+        Args:
+            record: The record.
+        """
         return (
             (self.owner is None or record.owner == self.owner)
             and (self.chain_id is None or record.chain_id == self.chain_id)
@@ -315,17 +331,30 @@ class SessionStore(Protocol):
         """
         Keep a new record.
 
+        Args:
+            record: The record.
+
         Raises:
             RecordConflictError: Its id or its reference is taken.
         """
         ...
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
-        """Return a record, or None if there is none of that id."""
+        """
+        Return a record, or None if there is none of that id.
+
+        Args:
+            record_id: The record's id: the request id of its key generation.
+        """
         ...
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
-        """Return the record with that reference, or None."""
+        """
+        Return the record with that reference, or None.
+
+        Args:
+            reference: The caller's own name for the session.
+        """
         ...
 
     async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
@@ -334,6 +363,12 @@ class SessionStore(Protocol):
 
         Changes made meanwhile may be seen or not; nothing is seen twice. Records that are encrypted with a key that is not
         known here are passed over, with a warning in the log.
+
+        Args:
+            where: What a record must meet; all records if not given.
+
+        Returns:
+            The records.
         """
         page = await self.list_page(where)
         while True:
@@ -368,6 +403,10 @@ class SessionStore(Protocol):
         """
         Put a record in the place of the one with its id, if that is in the expected state: compare and set.
 
+        Args:
+            record: The new record.
+            expected: The state that the present one must have.
+
         Raises:
             RecordConflictError: There is none, it is in another state, or the new state does not follow.
         """
@@ -379,6 +418,11 @@ class SessionStore(Protocol):
         """
         Change a record's state, if it is the expected one: compare and set.
 
+        Args:
+            record_id: The record's id: the request id of its key generation.
+            state: The new state.
+            expected: The state that it must have.
+
         Returns:
             The record as it is now.
 
@@ -388,24 +432,39 @@ class SessionStore(Protocol):
         ...
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
-        """Delete a record, if it is in the expected state or none is given. Return whether it did."""
+        """
+        Delete a record, if it is in the expected state or none is given. Return whether it did.
+
+        Args:
+            record_id: The record's id: the request id of its key generation.
+            expected: The state that it must have; any if not given.
+
+        Returns:
+            Whether there was such a record.
+        """
         ...
 
     async def mark_expired(self) -> int:
         """
         Mark every record whose key has ended as expired, and return how many those were.
 
+        Returns:
+            How many there were.
+
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was changed.
         """
         ...
 
-    async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
+    async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
         """
         Delete every record whose key has ended, whatever its state, and return how many those were.
 
         Args:
             ended_for_s: Only those that have ended for so many seconds.
+
+        Returns:
+            How many there were.
 
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was deleted.
@@ -415,6 +474,13 @@ class SessionStore(Protocol):
     async def aclose(self) -> None:
         """Close files and connections. May be called twice."""
         ...
+
+
+async def find_record(store: SessionStore, name: str) -> StoredSession | None:
+    """Return the record of an id or a reference."""
+    is_id = name.startswith("0x") and len(name) == 66
+    found = await store.get(RequestId(name.lower())) if is_id else None
+    return found or await store.get_by_reference(name)
 
 
 def cursor_after(record: Any) -> str:

@@ -21,8 +21,9 @@ from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
-from dan_async._values import check_instance, check_list, check_mapping, check_text
+from dan_async._values import check_instance, check_list, check_mapping, check_text, in_seconds
 from dan_async.errors import ConfigurationError, InvalidFieldError, StoreKeyError
+from dan_async.types import TimeSpan
 
 _KEY_LENGTH = 32
 _KEY_ID = re.compile(r"[0-9A-Za-z:_./@-]{1,160}\Z")
@@ -58,7 +59,15 @@ class StoreKey:
 
     @classmethod
     def generate(cls, key_id: str | None = None) -> StoreKey:
-        """Make a new key from the operating system's randomness."""
+        """
+        Make a new key from the operating system's randomness.
+
+        Args:
+            key_id: A name for it; derived from the key if not given.
+
+        Returns:
+            The key.
+        """
         secret = secrets.token_bytes(_KEY_LENGTH)
         return cls(key_id or _derived_id(secret), secret)
 
@@ -66,6 +75,12 @@ class StoreKey:
     def parse(cls, text: str) -> StoreKey:
         """
         Read ``ID:64 hex digits``, or 64 hex digits alone, whose id is then derived from them.
+
+        Args:
+            text: The text, as ``to_text`` returns it.
+
+        Returns:
+            The key.
 
         Raises:
             InvalidFieldError: It is not that. It is not repeated.
@@ -105,7 +120,12 @@ class KeySource(Protocol):
         ...
 
     async def by_id(self, key_id: str) -> StoreKey | None:
-        """Return the key of that id, or None if it is not known."""
+        """
+        Return the key of that id, or None if it is not known.
+
+        Args:
+            key_id: The id that a record names.
+        """
         ...
 
 
@@ -147,6 +167,9 @@ def keys_from_file(path: str | Path) -> FixedKeys:
     Args:
         path: The file; other users must not be able to read it.
 
+    Returns:
+        The keys; new records are encrypted with the first.
+
     Raises:
         ConfigurationError: It cannot be read, is open to others, or holds something else.
     """
@@ -175,6 +198,9 @@ def keys_from_environment(
     Args:
         name: The variable.
         environment: Where to look, instead of the process's own variables.
+
+    Returns:
+        The keys; new records are encrypted with the first.
 
     Raises:
         ConfigurationError: It is not set, or holds something else.
@@ -307,11 +333,11 @@ class CallbackKeys(KeySource):
         self,
         fetch: Callable[[str | None], Awaitable[StoreKey | None]],
         *,
-        keep_s: float = 300.0,
+        keep_s: TimeSpan = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetch = fetch
-        self._keep_s = keep_s
+        self._keep_s = in_seconds(keep_s)
         self._clock = clock
         self._kept: dict[str | None, tuple[float, StoreKey]] = {}
 

@@ -20,7 +20,7 @@ from dan_async.storage.base import (
     ended_by,
     page_start,
 )
-from dan_async.types import Clock, RequestId
+from dan_async.types import Clock, RequestId, TimeSpan
 
 
 class MemorySessionStore(SessionStore):
@@ -110,8 +110,8 @@ class MemorySessionStore(SessionStore):
             self._records[record.record_id] = record.changed("expired", now=now)
         return len(ended)
 
-    async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
-        check_number("ended_for_s", ended_for_s)
+    async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
+        ended_for_s = check_number("ended_for_s", ended_for_s)
         now = self._clock()
         self._check_clock(now)
         ended = [record for record in self._records.values() if record.expires_at <= now - ended_for_s]

@@ -62,14 +62,41 @@ class Sealer:
         return (await self._keys.current(self._known)).id
 
     async def seal(self, record: StoredSession) -> SealedRecord:
-        key = await self._keys.current(self._known)
-        nonce = secrets.token_bytes(_NONCE_LENGTH)
         text = json.dumps(record.to_dict(), separators=(",", ":")).encode()
-        body = AESGCM(key.secret).encrypt(nonce, text, _associated(record.record_id, record.owner, key.id))
-        return SealedRecord(**_columns(record), key_id=key.id, body=_VERSION + _check_of(key) + nonce + body)
+        return await self._encrypt(text, _columns(record))
 
     async def open(self, sealed: SealedRecord) -> StoredSession:
         """Decrypt a record and compare it with its columns."""
+        text = await self._decrypt(sealed)
+        try:
+            record = StoredSession.from_dict(json.loads(text))
+        except (InvalidFieldError, ValueError):
+            # The tag is right, so we wrote this: another version did.
+            raise StoreTamperedError(
+                "a record cannot be read by this version of the package",
+                hint="Upgrade dan-async",
+                request_id=sealed.record_id,
+            ) from None
+        if _columns(record) != _columns(sealed):
+            raise _tampered(sealed)
+        return record
+
+    async def renew(self, sealed: SealedRecord) -> SealedRecord:
+        """Encrypt a record under the current key, as it is; its columns are compared as by ``open``."""
+        text = await self._decrypt(sealed)
+        values, columns = json.loads(text), _columns(sealed)
+        if {name: values.get(name) for name in columns} != columns:
+            raise _tampered(sealed)
+        return await self._encrypt(text, columns)
+
+    async def _encrypt(self, text: bytes, columns: dict[str, Any]) -> SealedRecord:
+        key = await self._keys.current(self._known)
+        nonce = secrets.token_bytes(_NONCE_LENGTH)
+        associated = _associated(columns["record_id"], columns["owner"], key.id)
+        body = _VERSION + _check_of(key) + nonce + AESGCM(key.secret).encrypt(nonce, text, associated)
+        return SealedRecord(**columns, key_id=key.id, body=body)
+
+    async def _decrypt(self, sealed: SealedRecord) -> bytes:
         key = await self._keys.by_id(sealed.key_id)
         if key is None:
             raise StoreKeyError(
@@ -88,22 +115,11 @@ class Sealer:
             )
         associated = _associated(sealed.record_id, sealed.owner, sealed.key_id)
         try:
-            text = AESGCM(key.secret).decrypt(
+            return AESGCM(key.secret).decrypt(
                 head[1 + _CHECK_LENGTH :], sealed.body[_HEAD_LENGTH:], associated
             )
-            record = StoredSession.from_dict(json.loads(text))
         except InvalidTag:
             raise _tampered(sealed) from None
-        except (InvalidFieldError, ValueError):
-            # The tag is right, so we wrote this: another version did.
-            raise StoreTamperedError(
-                "a record cannot be read by this version of the package",
-                hint="Upgrade dan-async",
-                request_id=sealed.record_id,
-            ) from None
-        if _columns(record) != _columns(sealed):
-            raise _tampered(sealed)
-        return record
 
 
 def _associated(record_id: str, owner: str, key_id: str) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from attrs import asdict, define, field, fields
@@ -37,7 +38,7 @@ from dan_async.storage.base import (
 )
 from dan_async.storage.keys import KeySource
 from dan_async.storage.sealing import SealedRecord, Sealer
-from dan_async.types import Clock, RequestId
+from dan_async.types import Clock, RequestId, TimeSpan
 
 for _module in ("sqlalchemy", "alembic", "greenlet"):
     require_extra(_module, extra="storage", purpose="A session store in a database")
@@ -70,6 +71,9 @@ _STUCK_S = 1.0
 #: How often a change is tried when the record keeps its state and is written by others meanwhile.
 _TRIES = 5
 
+#: How many records are encrypted anew before others have their turn on the event loop.
+_SEALED_AT_A_TURN = 16
+
 _LONGEST_WAIT_S = 3600.0
 
 
@@ -100,16 +104,17 @@ class SQLAlchemyStore(SessionStore):
         keys: KeySource,
         *,
         migrate: bool = True,
-        lock_wait_s: float = 5.0,
-        answer_wait_s: float = 10.0,
+        lock_wait_s: TimeSpan = 5.0,
+        answer_wait_s: TimeSpan = 10.0,
         clock: Clock = time.time,
     ) -> None:
         self._url = parse_url(url)
-        check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_WAIT_S)
-        check_seconds("answer_wait_s", answer_wait_s, most=_LONGEST_WAIT_S)
+        lock_wait_s = check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_WAIT_S)
+        answer_wait_s = check_seconds("answer_wait_s", answer_wait_s, most=_LONGEST_WAIT_S)
         self._database = Database(self._url, lock_wait_s=lock_wait_s, answer_wait_s=answer_wait_s)
         self._answer_wait_s = answer_wait_s
-        self._insert = sqlite_insert if self._url.drivername.startswith("sqlite") else postgresql_insert
+        insert = sqlite_insert if self._url.drivername.startswith("sqlite") else postgresql_insert
+        self._insert = insert(sessions_table).on_conflict_do_nothing()
         self._sealer = Sealer(keys)
         self._may_migrate = migrate
         self._clock = clock
@@ -147,6 +152,7 @@ class SQLAlchemyStore(SessionStore):
             StoreCorruptedError: The file is damaged, or is no database.
             StoreSchemaError: The schema is newer than this package, or older and must not be changed.
             StoreKeyError: The newest record was encrypted with another key.
+            ClientClosedError: The store was closed.
         """
         if self._is_closed:
             raise ClientClosedError("the store was closed", hint="Make a new one")
@@ -237,10 +243,9 @@ class SQLAlchemyStore(SessionStore):
         check_instance("record", record, StoredSession)
         await self.open()
         values = {**asdict(await self._sealer.seal(record)), "version": 1}
-        insert = self._insert(sessions_table).values(values).on_conflict_do_nothing()
 
         def write(connection: sa.Connection) -> None:
-            if connection.execute(insert).rowcount == 0 and not _is_written(connection, values):
+            if connection.execute(self._insert, values).rowcount == 0 and not _is_written(connection, values):
                 raise RecordConflictError(
                     "the store has a record of that id or that reference", request_id=record.record_id
                 )
@@ -276,13 +281,11 @@ class SQLAlchemyStore(SessionStore):
     async def _update(self, record: StoredSession, version: int) -> bool:
         """Write a record if it is still the version that was read."""
         values = asdict(await self._sealer.seal(record))
-        update = (
-            sa.update(sessions_table)
-            .where(sessions_table.c.record_id == record.record_id, sessions_table.c.version == version)
-            .values(**values, version=version + 1)
-        )
+        change = _change_of(values, version)
         return await self._writer.run(
-            lambda connection: connection.execute(update).rowcount == 1 or _is_written(connection, values)
+            lambda connection: (
+                connection.execute(_UPDATE, change).rowcount == 1 or _is_written(connection, values)
+            )
         )
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
@@ -311,8 +314,8 @@ class SQLAlchemyStore(SessionStore):
                 continue  # somebody else changed it meanwhile
         return count
 
-    async def purge_expired(self, *, ended_for_s: float = 0.0) -> int:
-        check_number("ended_for_s", ended_for_s)
+    async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
+        ended_for_s = check_number("ended_for_s", ended_for_s)
         await self._check_clock()
         delete = sa.delete(sessions_table).where(
             sessions_table.c.expires_at <= int(self._clock() - ended_for_s)
@@ -349,9 +352,13 @@ class SQLAlchemyStore(SessionStore):
             )
             if not rows:
                 return count
+            changes = []
+            for place, row in enumerate(rows):
+                if place % _SEALED_AT_A_TURN == 0:
+                    await asyncio.sleep(0)
+                changes.append(_change_of(asdict(await self._sealer.renew(_sealed(row))), row.version))
             # One that was changed meanwhile is under the current key already.
-            known = [(await self._sealer.open(_sealed(row)), row.version) for row in rows]
-            count += sum(await asyncio.gather(*(self._update(*changed) for changed in known)))
+            count += await self._writer.run(partial(_write_changes, changes))
             last = rows[-1].record_id
 
 
@@ -372,6 +379,29 @@ def _conditions(where: SessionFilter) -> list[sa.ColumnElement[bool]]:
 
 def _sealed(row: sa.Row[Any]) -> SealedRecord:
     return SealedRecord(**{column.name: getattr(row, column.name) for column in fields(SealedRecord)})
+
+
+#: Writes a record if it is still the version that was read. Made once: building it costs more than encrypting a record.
+_UPDATE = sa.update(sessions_table).where(
+    sessions_table.c.record_id == sa.bindparam("known_id"),
+    sessions_table.c.version == sa.bindparam("known_version"),
+)
+
+
+def _change_of(values: dict[str, Any], version: int) -> dict[str, Any]:
+    return {**values, "version": version + 1, "known_id": values["record_id"], "known_version": version}
+
+
+def _write_changes(changes: Sequence[dict[str, Any]], connection: sa.Connection) -> int:
+    """Write all of these that are still the version that was read; return how many are in the store as they were sealed."""
+    connection.execute(_UPDATE, changes)
+    wanted = {change["record_id"]: change["body"] for change in changes}
+    rows = connection.execute(
+        sa.select(sessions_table.c.record_id, sessions_table.c.body).where(
+            sessions_table.c.record_id.in_(wanted)
+        )
+    )
+    return sum(wanted[record_id] == body for record_id, body in rows)
 
 
 def _is_written(connection: sa.Connection, values: Mapping[str, Any]) -> bool:

@@ -8,9 +8,10 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple, Protocol
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.converters import optional
 
+from dan_async._values import check_bool, check_instance
 from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.crypto.hashes import keccak256
@@ -38,11 +39,11 @@ class FactoryCall(NamedTuple):
         address: The address, worked out here: the factory must name the same. None if its code is not known here.
     """
 
-    factory: Address
+    factory: str
     data: bytes
     address_function: str
     address_arguments: tuple[Any, ...]
-    address: Address | None = None
+    address: str | None = None
 
 
 class AccountKind(Protocol):
@@ -54,15 +55,35 @@ class AccountKind(Protocol):
         ...
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
-        """Return the call data by which the account makes these calls, one at least."""
+        """
+        Return the call data by which the account makes these calls, one at least.
+
+        Args:
+            calls: The calls, in their order.
+        """
         ...
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall | None:
-        """Return how it is deployed; None if it must be there already."""
+        """
+        Return how it is deployed; None if it must be there already.
+
+        Args:
+            owner: The address that the account obeys.
+            salt: Which of the owner's accounts, from 0.
+        """
+        ...
+
+    def nonce_key(self, lane: int) -> int:
+        """Return the entry point's key of a nonce lane; the lane's own number, of 192 bits, unless keys mean more."""
         ...
 
     def wrap_signature(self, signature: bytes) -> bytes:
-        """Return the operation's signature, made from the owner's."""
+        """
+        Return the operation's signature, made from the owner's.
+
+        Args:
+            signature: 65 bytes: r, s, v.
+        """
         ...
 
     @property
@@ -77,6 +98,26 @@ def _factory(value: str) -> Address:
 
 def _module(value: str) -> Address:
     return parse_address("module", value)
+
+
+def _bootstrap(value: str) -> Address:
+    return parse_address("bootstrap", value)
+
+
+def _implementation(value: str) -> Address:
+    return parse_address("implementation", value)
+
+
+def _validator(value: str) -> Address:
+    return parse_address("validator", value)
+
+
+def _is_delegated(value: object) -> bool:
+    return check_bool("is_delegated", value)
+
+
+def _creation_code(value: bytes) -> bytes:
+    return check_instance("proxy_code", value, bytes)
 
 
 #: eth-infinitism's own deployments.
@@ -99,8 +140,12 @@ class SimpleAccount:
         InvalidFieldError: An argument is wrong.
     """
 
-    version: EntryPointVersion = field(default="v0.7.0", converter=version_of)
+    version: EntryPointVersion = "v0.7.0"
     factory: Address | None = field(default=None, converter=optional(_factory))
+
+    def __attrs_post_init__(self) -> None:
+        # No converter: pyright would not take the field for the property of ``AccountKind``.
+        object.__setattr__(self, "version", version_of(self.version))
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
         """
@@ -134,6 +179,10 @@ class SimpleAccount:
             (owner, salt),
             _created_at(usual, salt.to_bytes(32), keccak256(init_code)) if factory == usual else None,
         )
+
+    def nonce_key(self, lane: int) -> int:
+        """Return the lane's own number."""
+        return lane
 
     def wrap_signature(self, signature: bytes) -> bytes:
         """Return the owner's signature as it is."""
@@ -208,6 +257,10 @@ class BiconomyV2:
             _created_at(_BICONOMY_FACTORY, salted, _BICONOMY_PROXY) if is_usual else None,
         )
 
+    def nonce_key(self, lane: int) -> int:
+        """Return the lane's own number."""
+        return lane
+
     def wrap_signature(self, signature: bytes) -> bytes:
         """Return the signature and the module that checks it, ABI-encoded."""
         return encode_arguments("(bytes,address)", (signature, self.module))
@@ -218,9 +271,13 @@ class BiconomyV2:
         return self.wrap_signature(_BICONOMY_DUMMY_SIGNATURE)
 
     @staticmethod
-    def enable_module(account: Address, module: str) -> Call:
+    def enable_module(account: str, module: str) -> Call:
         """
         Return the account's call that lets a module check operations, and act for the account.
+
+        Args:
+            account: The account.
+            module: The module's address.
 
         Raises:
             InvalidFieldError: An address is wrong.
@@ -228,7 +285,7 @@ class BiconomyV2:
         return Call(account, 0, encode_call("enableModule(address)", _module(module)))
 
     @staticmethod
-    def set_up_module(account: Address, contract: str, setup: bytes) -> Call:
+    def set_up_module(account: str, contract: str, setup: bytes) -> Call:
         """
         Return the account's call that sets a module up and enables it.
 
@@ -244,7 +301,7 @@ class BiconomyV2:
         return Call(account, 0, encode_call(signature, _module(contract), setup))
 
     @staticmethod
-    def disable_module(account: Address, module: str, *, previous: str = _FIRST_MODULE) -> Call:
+    def disable_module(account: str, module: str, *, previous: str = _FIRST_MODULE) -> Call:
         """
         Return the account's call that disables a module.
 
@@ -258,6 +315,183 @@ class BiconomyV2:
         """
         arguments = (parse_address("previous", previous), _module(module))
         return Call(account, 0, encode_call("disableModule(address,address)", *arguments))
+
+
+#: Nexus 1.2.0, the first release that an EOA can delegate to: from Biconomy's SDK (its MEE version 2.0.0).
+_NEXUS_FACTORY = Address("0x000000001D1D5004a02bAfAb9de2D6CE5b7B13de")
+_NEXUS_BOOTSTRAP = Address("0x00000000D3254452a909E4eeD47455Af7E27C289")
+_NEXUS_IMPLEMENTATION = Address("0x000000004F43C49e93C970E84001853a70923B03")
+
+#: Rhinestone's OwnableValidator 1.0.0, from its package @rhinestone/module-sdk 0.4.0.
+_OWNABLE_VALIDATOR = Address("0x000000000013fdB5234E4E3162a810F54d9f7E98")
+
+_NO_ADDRESS = Address("0x" + "00" * 20)
+
+#: ERC-7579: the type of the modules that check operations.
+_VALIDATOR_TYPE = 1
+
+#: ERC-7579's modes: one call, or several; a call that fails undoes them all.
+_SINGLE_MODE, _BATCH_MODE = bytes(32), b"\x01" + bytes(31)
+
+#: Bits of a nonce key that Nexus leaves to the lanes: the first three bytes. A byte of mode and the validator follow.
+_LANE_BITS, _KEY_BITS = 24, 192
+
+
+@frozen(kw_only=True)
+class Nexus:
+    """
+    Biconomy's Nexus, an account of ERC-7579: modules check its operations, and each nonce names the module.
+
+    Args:
+        factory: Its factory; that of Nexus 1.2.0 by default, as the next two.
+        bootstrap: The contract that sets up a new account's modules.
+        implementation: The account's code, for a delegated EOA.
+        owner_validator: The module that knows the owner; None for the one which is part of the implementation since
+            Nexus 1.2. With a module the account is set up as those before 1.2 are.
+        session_validator: The module that knows the session keys: Rhinestone's OwnableValidator.
+        validator: The module that checks the operations made here; the owner's if None. See ``for_sessions``.
+        is_delegated: Whether the account is the owner's EOA, which runs the implementation's code at its own address
+            (EIP-7702), instead of a contract that the factory deploys.
+        proxy_code: The creation code of the factory's proxies. With it the account's address is worked out here as well;
+            without it the factory alone is asked.
+
+    Raises:
+        InvalidFieldError: An argument is wrong.
+    """
+
+    factory: Address = field(default=_NEXUS_FACTORY, converter=_factory)
+    bootstrap: Address = field(default=_NEXUS_BOOTSTRAP, converter=_bootstrap)
+    implementation: Address = field(default=_NEXUS_IMPLEMENTATION, converter=_implementation)
+    owner_validator: Address | None = field(default=None, converter=optional(_validator))
+    session_validator: Address = field(default=_OWNABLE_VALIDATOR, converter=_validator)
+    validator: Address | None = field(default=None, converter=optional(_validator))
+    is_delegated: bool = field(default=False, converter=_is_delegated)
+    proxy_code: bytes | None = field(default=None, converter=optional(_creation_code), repr=False)
+
+    @property
+    def version(self) -> EntryPointVersion:
+        """v0.7.0."""
+        return "v0.7.0"
+
+    def for_sessions(self) -> Nexus:
+        """Return the same kind of account for operations that a session key signs."""
+        return evolve(self, validator=self.session_validator)
+
+    def encode_calls(self, calls: Sequence[Call]) -> bytes:
+        """
+        Return the call data of ``execute(bytes32,bytes)`` in the single or the batch mode of ERC-7579.
+
+        Raises:
+            InvalidFieldError: There are no calls.
+        """
+        if len(calls) == 1:
+            call = calls[0]
+            packed = bytes.fromhex(call.target[2:]) + call.value.to_bytes(32) + call.data
+            return encode_call("execute(bytes32,bytes)", _SINGLE_MODE, packed)
+        rows = tuple(zip(*_columns(calls), strict=True))
+        return encode_call(
+            "execute(bytes32,bytes)", _BATCH_MODE, encode_arguments("((address,uint256,bytes)[])", (rows,))
+        )
+
+    def deployment(self, owner: Address, salt: int) -> FactoryCall | None:
+        """Return how it is deployed, with its address if the proxies' code is known; None for a delegated EOA."""
+        if self.is_delegated:
+            return None
+        arguments = (self._setup(owner), salt.to_bytes(32))
+        address = None
+        if self.proxy_code is not None:
+            start = encode_call("initializeAccount(bytes)", arguments[0])
+            init_code = self.proxy_code + encode_arguments("(address,bytes)", (self.implementation, start))
+            address = _created_at(self.factory, arguments[1], keccak256(init_code))
+        return FactoryCall(
+            self.factory,
+            encode_call("createAccount(bytes,bytes32)", *arguments),
+            "computeAccountAddress(bytes,bytes32)",
+            arguments,
+            address,
+        )
+
+    def set_up(self, account: Address, owner: str) -> Call:
+        """
+        Return the account's call that sets up a delegated EOA, which no factory does: its first.
+
+        Args:
+            account: The account.
+            owner: Who owns it: the EOA itself, for one.
+
+        Raises:
+            InvalidFieldError: An address is wrong.
+        """
+        setup = self._setup(parse_address("owner", owner))
+        return Call(account, 0, encode_call("initializeAccount(bytes)", setup))
+
+    def _setup(self, owner: Address) -> bytes:
+        """Return the bootstrap contract and its call, by which a new account is set up."""
+        key = bytes.fromhex(owner[2:])
+        if self.owner_validator is None:
+            # As in Biconomy's SDK, down to the word of zeros for no hook: the address depends on it.
+            call = encode_call(
+                "initNexusWithDefaultValidatorAndOtherModulesNoRegistry(bytes,(address,bytes)[],(address,bytes)[],"
+                "(address,bytes),(address,bytes)[],(uint256,address,bytes)[])",
+                *(key, (), (), (_NO_ADDRESS, bytes(32)), (), ()),
+            )
+        else:
+            call = encode_call(
+                "initNexusWithSingleValidator(address,bytes,address,address[],uint8)",
+                *(self.owner_validator, key, _NO_ADDRESS, (), 0),
+            )
+        return encode_arguments("(address,bytes)", (self.bootstrap, call))
+
+    def nonce_key(self, lane: int) -> int:
+        """Return three bytes of the lane's number, a zero for the mode, and the module that checks the operation."""
+        module = self.validator or self.owner_validator or _NO_ADDRESS
+        shift = _KEY_BITS - _LANE_BITS
+        return lane >> shift << shift | int(module, 16)
+
+    def wrap_signature(self, signature: bytes) -> bytes:
+        """Return the signature as it is: the nonce names the module."""
+        return signature
+
+    @property
+    def dummy_signature(self) -> bytes:
+        """65 bytes."""
+        return _DUMMY_SIGNATURE
+
+    @staticmethod
+    def install_validator(account: Address, module: str, setup: bytes) -> Call:
+        """
+        Return the account's call that installs a module which checks operations.
+
+        Args:
+            account: The account.
+            module: The module.
+            setup: The module's own data.
+
+        Raises:
+            InvalidFieldError: An address is wrong.
+        """
+        arguments = (_VALIDATOR_TYPE, _module(module), setup)
+        return Call(account, 0, encode_call("installModule(uint256,address,bytes)", *arguments))
+
+    @staticmethod
+    def uninstall_validator(
+        account: Address, module: str, *, previous: str = _FIRST_MODULE, teardown: bytes = b""
+    ) -> Call:
+        """
+        Return the account's call that uninstalls a module which checks operations.
+
+        Args:
+            account: The account.
+            module: The module.
+            previous: The module that was installed right after it; nothing for the one that was installed last.
+            teardown: The module's own data.
+
+        Raises:
+            InvalidFieldError: An address is wrong.
+        """
+        data = encode_arguments("(address,bytes)", (parse_address("previous", previous), teardown))
+        arguments = (_VALIDATOR_TYPE, _module(module), data)
+        return Call(account, 0, encode_call("uninstallModule(uint256,address,bytes)", *arguments))
 
 
 def _created_at(factory: Address, salt: bytes, init_code_hash: bytes) -> Address:

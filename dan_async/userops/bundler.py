@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Self
 
 from dan_async._values import from_hex, to_hex
 from dan_async.deadline import Deadline
@@ -21,6 +23,9 @@ from dan_async.errors import (
 from dan_async.types import Address, Hex
 from dan_async.user_operation import UserOperation, UserOperationReceipt
 from dan_async.userops.service import GasPrice, JsonRpcService, bundler_error
+
+if TYPE_CHECKING:
+    from dan_async.crypto.set_code import Authorisation
 
 #: Seconds between two looks for a receipt: the first, the growth, the longest.
 _FIRST_POLL_S, _GROWTH, _LONGEST_POLL_S = 0.1, 1.5, 2.0
@@ -66,6 +71,18 @@ class Bundler:
         self.entry_point = entry_point
         self._sleep = sleep
         self._price_methods = dict(_PRICE_METHODS)
+        self.authorisation: Authorisation | None = None
+
+    def carrying(self, authorisation: Authorisation | None) -> Self:
+        """Return the same bundler for operations that come with an authorisation of their sender (EIP-7702)."""
+        found = copy.copy(self)
+        found.authorisation = authorisation
+        return found
+
+    def _form(self, operation: UserOperation) -> dict[str, Any]:
+        if self.authorisation is None:
+            return operation.to_dict()
+        return {**operation.to_dict(), "eip7702Auth": self.authorisation.to_dict()}
 
     async def gas_price(self, *, deadline: Deadline) -> GasPrice | None:
         """Return its price of gas; None if it has no method for that. The methods are bundlers' own."""
@@ -85,7 +102,7 @@ class Bundler:
     async def estimate_gas(self, operation: UserOperation, *, deadline: Deadline) -> dict[str, int]:
         """Return the gas that an operation needs, by our field names; its signature is a dummy of the right length."""
         method = "eth_estimateUserOperationGas"
-        answer = await self.service.call(method, [operation.to_dict(), self.entry_point], deadline=deadline)
+        answer = await self.service.call(method, [self._form(operation), self.entry_point], deadline=deadline)
         if not isinstance(answer, dict):
             raise self.service.broken(method, "is not an object")
         found = {
@@ -112,7 +129,7 @@ class Bundler:
         try:
             answer = await self.service.ask(
                 method,
-                [operation.to_dict(), self.entry_point],
+                [self._form(operation), self.entry_point],
                 deadline=deadline,
                 before_sleep=lambda details: attempts.append(details.error),
             )

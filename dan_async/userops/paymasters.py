@@ -36,13 +36,37 @@ class Paymaster(Protocol):
     async def stub(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Sponsored:
-        """Return the operation with data with which its gas can be estimated."""
+        """
+        Return the operation with data with which its gas can be estimated.
+
+        Args:
+            operation: The operation.
+            entry_point: The entry point's address.
+            chain_id: The chain.
+            deadline: The job's deadline.
+
+        Raises:
+            PaymasterError: The paymaster refuses.
+            ProtocolError: It answers what is not allowed.
+        """
         ...
 
     async def sponsor(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
-        """Return the operation, complete but for its signature, with the paymaster's promise to pay."""
+        """
+        Return the operation, complete but for its signature, with the paymaster's promise to pay.
+
+        Args:
+            operation: The operation.
+            entry_point: The entry point's address.
+            chain_id: The chain.
+            deadline: The job's deadline.
+
+        Raises:
+            PaymasterError: The paymaster refuses.
+            ProtocolError: It answers what is not allowed.
+        """
         ...
 
     async def aclose(self) -> None:

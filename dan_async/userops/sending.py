@@ -111,6 +111,7 @@ class NonceLanes:
     Args:
         seed: The lanes' keys are derived from it.
         fetch: Asks the entry point for the next nonce of a key.
+        place: Makes an entry point's key of a lane's own number, for accounts whose keys mean more than a lane.
         sleep: Waits; injected by tests.
     """
 
@@ -119,17 +120,24 @@ class NonceLanes:
         seed: bytes,
         fetch: Callable[[int, Deadline], Awaitable[int]],
         *,
+        place: Callable[[int], int] = int,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._seed = seed
         self._fetch = fetch
+        self._place = place
         self._sleep = sleep
         self._lanes: dict[str, _Lane] = {}
         self._sent: OrderedDict[Hex, None] = OrderedDict()
 
     def key(self, name: str = "") -> int:
-        """Return the key of a lane; see ``lane_key``."""
-        return lane_key(self._seed, name)
+        """
+        Return the entry point's key of a lane: that of ``lane_key``, in its place.
+
+        Args:
+            name: The lane; empty for the usual one.
+        """
+        return self._place(lane_key(self._seed, name))
 
     @asynccontextmanager
     async def turn(self, name: str = "", *, deadline: Deadline) -> AsyncIterator[Turn]:
@@ -142,6 +150,9 @@ class NonceLanes:
         Args:
             name: The lane.
             deadline: How long to wait.
+
+        Returns:
+            The turn: the nonce to use, and what to say of it afterwards.
 
         Raises:
             UserOperationTimeoutError: The lane's last operation is still not on the chain.
@@ -157,7 +168,13 @@ class NonceLanes:
                     lane.next_nonce, lane.last_sent, lane.last_calls = turn.nonce + 1, turn.sent, turn.calls
 
     def settle(self, name: str, user_operation_hash: str | None) -> None:
-        """Doubt an operation no longer: its caller knows its hash, and that it may have been executed."""
+        """
+        Doubt an operation no longer: its caller knows its hash, and that it may have been executed.
+
+        Args:
+            name: The lane.
+            user_operation_hash: The operation; None if there is none.
+        """
         if name in self._lanes and user_operation_hash is not None:
             self._lanes[name].doubts.pop(user_operation_hash, None)
 
@@ -186,6 +203,9 @@ class NonceLanes:
         Stop waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce.
 
         Should the chain show that it was executed all the same, the same calls are not made again.
+
+        Args:
+            name: The lane; empty for the usual one.
         """
         lane = self._lanes.get(name)
         if lane is not None and lane.next_nonce is not None:
@@ -195,6 +215,9 @@ class NonceLanes:
     def note(self, user_operation_hash: Hex) -> None:
         """
         Note that an operation is about to be sent.
+
+        Args:
+            user_operation_hash: The operation's hash.
 
         Raises:
             DuplicateUserOperationError: It was sent before.
@@ -210,7 +233,12 @@ class NonceLanes:
             self._sent.popitem(last=False)
 
     def unnote(self, user_operation_hash: Hex) -> None:
-        """Take back a note: the operation was refused and may be sent again."""
+        """
+        Take back a note: the operation was refused and may be sent again.
+
+        Args:
+            user_operation_hash: The operation's hash.
+        """
         self._sent.pop(user_operation_hash, None)
 
     async def _next_nonce(self, lane: _Lane, deadline: Deadline) -> int:
@@ -226,7 +254,15 @@ class NonceLanes:
                 )
 
     async def pause(self, deadline: Deadline) -> bool:
-        """Wait a moment; return False at once if no time is left for it."""
+        """
+        Wait a moment; return False at once if no time is left for it.
+
+        Args:
+            deadline: The job's deadline.
+
+        Returns:
+            Whether there is time left.
+        """
         left = deadline.remaining()
         if left is not None and left <= _POLL_S:
             return False

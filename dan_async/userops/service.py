@@ -174,10 +174,20 @@ class Chain:
                 "eth_call", f"is not what {signature} returns: is the contract on this chain?"
             ) from error
 
-    async def is_deployed(self, address: str, *, deadline: Deadline) -> bool:
-        """Return whether there is code at an address."""
-        answer = await self.service.call("eth_getCode", [address, "latest"], deadline=deadline)
-        return isinstance(answer, str) and answer not in ("", "0x")
+    async def code(self, address: str, *, deadline: Deadline) -> bytes:
+        """Return the code at an address; nothing if there is none."""
+        method = "eth_getCode"
+        answer = await self.service.call(method, [address, "latest"], deadline=deadline)
+        try:
+            return from_hex(answer, field="result")
+        except InvalidFieldError as error:
+            raise self.service.wrong_member(method, error) from error
+
+    async def count_transactions(self, address: str, *, deadline: Deadline) -> int:
+        """Return the nonce of an EOA's next transaction, those not counted that are in no block yet."""
+        method = "eth_getTransactionCount"
+        answer = await self.service.call(method, [address, "latest"], deadline=deadline)
+        return self.service.quantity(answer, method, most=2**64 - 2)
 
     async def nonce(self, entry_point: Address, sender: Address, key: int, *, deadline: Deadline) -> int:
         """Return an entry point's next nonce for a lane, the lane's 192 bits included."""

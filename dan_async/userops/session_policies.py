@@ -144,7 +144,12 @@ class AbiRule:
     value: str = field(converter=_word_text, eq=str.lower)
 
     def find_objection(self, arguments: bytes) -> str | None:
-        """Return why the arguments break the rule, or None."""
+        """
+        Return why the arguments break the rule, or None.
+
+        Args:
+            arguments: The call data behind the function's selector.
+        """
         word = arguments[self.offset : self.offset + _WORD]
         if len(word) < _WORD:
             return f"there is no argument at byte {self.offset}"
@@ -200,8 +205,13 @@ class AbiPolicy(_Validity):
     rules: tuple[AbiRule, ...] = field(default=(), converter=_rules)
     value_limit: int = field(default=0, validator=required(check_int, least=0, most=_UINT128))
 
-    def key_data(self, session_key: Address) -> Hex:
-        """Return the session key data of the ABI module: packed."""
+    def key_data(self, session_key: str) -> Hex:
+        """
+        Return the session key data of the ABI module: packed.
+
+        Args:
+            session_key: The session key's address.
+        """
         rules = (f"{r.offset:04x}{_CONDITIONS.index(r.condition):02x}{r.value}" for r in self.rules)
         head = (
             f"{session_key}{self.target[2:]}{self.function.hex()}{self.value_limit:032x}{len(self.rules):04x}"
@@ -210,7 +220,19 @@ class AbiPolicy(_Validity):
 
     @classmethod
     def from_key_data(cls, data: bytes, **validity: int) -> Self:
-        """Read session key data; the key stands before them."""
+        """
+        Read session key data; the key stands before them.
+
+        Args:
+            data: The session key data of a leaf.
+            **validity: *valid_after* and *valid_until*, in Unix seconds.
+
+        Returns:
+            The policy.
+
+        Raises:
+            InvalidFieldError: The data do not have the module's form.
+        """
         target, selector, rules = data[20:40], data[40:44], data[62:]
         if len(data) < 62 or len(rules) != 35 * int.from_bytes(data[60:62]):
             raise InvalidFieldError("sessionKeyData", "is not of the ABI module's form")
@@ -226,7 +248,12 @@ class AbiPolicy(_Validity):
         )
 
     def find_objection(self, call: Call) -> tuple[str, str] | None:
-        """Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none."""
+        """
+        Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none.
+
+        Args:
+            call: The call.
+        """
         if call.target != self.target:
             return "target", "the target is another one"
         if call.selector != self.function:
@@ -272,20 +299,42 @@ class Erc20Policy(_Validity):
     recipient: Address = field(converter=_recipient)
     max_amount: int = field(validator=required(check_int, least=1, most=_UINT256))
 
-    def key_data(self, session_key: Address) -> Hex:
-        """Return the session key data of the ERC-20 module: four words."""
+    def key_data(self, session_key: str) -> Hex:
+        """
+        Return the session key data of the ERC-20 module: four words.
+
+        Args:
+            session_key: The session key's address.
+        """
         return to_hex(
             encode_arguments(_ERC20_DATA, (session_key, self.token, self.recipient, self.max_amount))
         )
 
     @classmethod
     def from_key_data(cls, data: bytes, **validity: int) -> Self:
-        """Read session key data."""
+        """
+        Read session key data.
+
+        Args:
+            data: The session key data of a leaf.
+            **validity: *valid_after* and *valid_until*, in Unix seconds.
+
+        Returns:
+            The policy.
+
+        Raises:
+            InvalidFieldError: The data do not have the module's form.
+        """
         _, token, recipient, most = decode_arguments(_ERC20_DATA, data)
         return cls(token=token, recipient=recipient, max_amount=most, **validity)
 
     def find_objection(self, call: Call) -> tuple[str, str] | None:
-        """Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none."""
+        """
+        Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none.
+
+        Args:
+            call: The call.
+        """
         if call.target != self.token:
             return "token", "the token is another one"
         if call.value:
@@ -366,7 +415,15 @@ class SessionLeaf:
 
     @classmethod
     def of(cls, policy: Policy, session_key: Address, contracts: SessionContracts, **entry: Any) -> Self:
-        """Return the leaf of a policy for a key."""
+        """
+        Return the leaf of a policy for a key.
+
+        Args:
+            policy: The policy.
+            session_key: The session key's address.
+            contracts: The addresses of the modules.
+            **entry: Other fields of the leaf.
+        """
         return cls(
             valid_until=policy.valid_until,
             valid_after=policy.valid_after,
@@ -391,6 +448,9 @@ class SessionLeaf:
         """
         Return the policy, read from the key data; None if another module checks it.
 
+        Args:
+            contracts: The addresses of the modules.
+
         Raises:
             InvalidFieldError: The key data do not have the module's form.
         """
@@ -403,6 +463,11 @@ class SessionLeaf:
     def check_call(self, call: Call, contracts: SessionContracts, *, now: float) -> None:
         """
         Check that the contracts will take a call under this leaf.
+
+        Args:
+            call: The call.
+            contracts: The addresses of the modules.
+            now: The time, in Unix seconds.
 
         Raises:
             PermissionDeniedError: They will not; ``rule`` says which part of the policy it breaks.

@@ -47,7 +47,7 @@ from dan_async.network import EphemeralKeyReport
 from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.storage.base import SessionFilter, SessionStore, StoredSession
-from dan_async.types import Address, Clock, EntryPointVersion, Hex
+from dan_async.types import Address, Clock, EntryPointVersion, Hex, TimeSpan
 from dan_async.user_operation import (
     ENTRY_POINTS,
     Call,
@@ -307,11 +307,11 @@ class _SessionTree:
         self._known = None
         return tuple(adopted)
 
-    async def grant(self, leaves: Sequence[SessionLeaf], *, batch: bool, timeout: float | None) -> Hex:
+    async def grant(self, leaves: Sequence[SessionLeaf], *, batch: bool, timeout: TimeSpan | None) -> Hex:
         """Put leaves into the tree; return the transaction's hash once the chain has them."""
         return await self._change(leaves, frozenset(), batch=batch, timeout=timeout)
 
-    async def revoke(self, leaves: Iterable[SessionLeaf], *, timeout: float | None) -> Hex | None:
+    async def revoke(self, leaves: Iterable[SessionLeaf], *, timeout: TimeSpan | None) -> Hex | None:
         """Take leaves out of the tree; None if none of them is in it."""
         gone = frozenset(leaf.hash for leaf in leaves)
         tree = await self.current()
@@ -320,7 +320,7 @@ class _SessionTree:
         return await self._change((), gone, batch=False, timeout=timeout)
 
     async def _change(
-        self, leaves: Sequence[SessionLeaf], gone: frozenset[bytes], *, batch: bool, timeout: float | None
+        self, leaves: Sequence[SessionLeaf], gone: frozenset[bytes], *, batch: bool, timeout: TimeSpan | None
     ) -> Hex:
         change, added = secrets.token_hex(8), list[_Entry]()
         for _ in range(_TRIES):
@@ -352,7 +352,7 @@ class _SessionTree:
             return sent
         raise RecordConflictError("others keep changing the account's sessions", hint="Call again")
 
-    async def _send(self, before: bytes, after: bytes, *, batch: bool, timeout: float | None) -> Hex:
+    async def _send(self, before: bytes, after: bytes, *, batch: bool, timeout: TimeSpan | None) -> Hex:
         """Set the root if it is what it was *before*; return the transaction's hash."""
         calls = [Call(self.contracts.manager, 0, encode_call("setMerkleRoot(bytes32)", after))]
         address = await self.account.get_address()
@@ -428,6 +428,9 @@ class _SessionForm:
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall:
         return self.account.deployment(owner, salt)
+
+    def nonce_key(self, lane: int) -> int:
+        return self.account.nonce_key(lane)
 
     def wrap_signature(self, signature: bytes) -> bytes:
         if len(self.proven) == 1:
@@ -519,7 +522,7 @@ class SessionOnChain:
         return f"SessionOnChain({self.session_id!r}, {self._session.session_key_eoa!r})"
 
     async def send_transaction(
-        self, call: Call, *, lane: str = "", timeout: float | None = None
+        self, call: Call, *, lane: str = "", timeout: TimeSpan | None = None
     ) -> UserOperationReceipt:
         """
         Make one call within the session's policies, and wait until it is on the chain.
@@ -528,6 +531,9 @@ class SessionOnChain:
             call: The call.
             lane: The nonce lane; see ``SmartAccountClient.send_user_operation``.
             timeout: Seconds for sending, and again for the receipt, instead of the account's.
+
+        Returns:
+            The receipt.
 
         Raises:
             PermissionDeniedError: No policy allows it, or the session is not in the account's tree on chain. *rule* names
@@ -541,7 +547,7 @@ class SessionOnChain:
         return await self._send((call,), lane, timeout)
 
     async def send_transactions(
-        self, calls: Iterable[Call], *, lane: str = "", timeout: float | None = None
+        self, calls: Iterable[Call], *, lane: str = "", timeout: TimeSpan | None = None
     ) -> UserOperationReceipt:
         """
         Make several calls together or not at all, through the batched session router, and wait.
@@ -552,6 +558,9 @@ class SessionOnChain:
             calls: The calls, each within one of the policies.
             lane: The nonce lane.
             timeout: As for ``send_transaction``.
+
+        Returns:
+            The receipt.
 
         Raises:
             ConfigurationError: The router is not a module of the account.
@@ -567,7 +576,9 @@ class SessionOnChain:
             )
         return await self._send(found, lane, timeout)
 
-    async def _send(self, calls: tuple[Call, ...], lane: str, timeout: float | None) -> UserOperationReceipt:
+    async def _send(
+        self, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None
+    ) -> UserOperationReceipt:
         tree, sent = await self._submit(calls, lane, timeout)
         patience = _PATIENCE_S if timeout is None else min(timeout, _PATIENCE_S)
         try:
@@ -587,7 +598,9 @@ class SessionOnChain:
             anew = sent  # the bundler has it still
         return await self._account.wait_for_receipt(anew, timeout=timeout)
 
-    async def _submit(self, calls: tuple[Call, ...], lane: str, timeout: float | None) -> tuple[_Tree, Hex]:
+    async def _submit(
+        self, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None
+    ) -> tuple[_Tree, Hex]:
         """Send an operation; return the tree of its proofs, and its hash."""
         refused: BundlerError | None = None
         while True:
@@ -612,6 +625,9 @@ class SessionOnChain:
     async def check(self, calls: Call | Iterable[Call]) -> None:
         """
         Check calls as the contracts will, without sending anything.
+
+        Args:
+            calls: One call or several.
 
         Raises:
             PermissionDeniedError: They would be refused; *rule* says by what.
@@ -649,7 +665,7 @@ class SessionOnChain:
                 raise PermissionDeniedError(rule, problem, hint="Nothing was signed")
         return _SessionForm(self._tree.kind, contracts, tuple(proven))
 
-    async def revoke(self, *, timeout: float | None = None, **parameters: Any) -> SessionRevocation:
+    async def revoke(self, *, timeout: TimeSpan | None = None, **parameters: Any) -> SessionRevocation:
         """
         End the session: take its leaves out of the tree on chain, and the key's use from it at the nodes.
 
@@ -726,7 +742,7 @@ async def create_session_with_distributed_key(
     batch: bool = False,
     contracts: SessionContracts | None = None,
     clock: Clock = time.time,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
     **parameters: Any,
 ) -> SessionOnChain:
     """

@@ -16,7 +16,7 @@ from dan_async.permissions.checking import check_permissions
 from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.sign_request import RequestType, SignRequest
 from dan_async.session import DanModuleInfo, session_of
-from dan_async.types import Address, Clock, Hex
+from dan_async.types import Address, Clock, Hex, TimeSpan
 from dan_async.user_operation import (
     ENTRY_POINTS,
     PackedUserOperation,
@@ -41,7 +41,7 @@ class MessageSigner(Protocol):
         *,
         request_type: str | None = None,
         entry_point: str | None = None,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> Hex:
         """Sign a message with a session's key; see ``DanClient.sign_message``."""
         ...
@@ -56,7 +56,7 @@ async def sign_user_operation(
     chain_id: int | None = None,
     permissions: str | Mapping[str, Any] | Sequence[Any] | None = None,
     clock: Clock = time.time,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
 ) -> Operation:
     """
     Have t of the nodes sign a user operation with the session's key.
@@ -124,7 +124,7 @@ class UserOperationSigner(Protocol):
     """
 
     @property
-    def address(self) -> Address:
+    def address(self) -> str:
         """The signer's address."""
         ...
 
@@ -136,7 +136,17 @@ class UserOperationSigner(Protocol):
     async def sign_user_operation(
         self, operation: UserOperationV06 | UserOperationV07, *, entry_point: Address, chain_id: int
     ) -> bytes:
-        """Return 65 bytes r, s, v over the personal message of the operation's hash."""
+        """
+        Return 65 bytes r, s, v over the personal message of the operation's hash.
+
+        Args:
+            operation: The operation.
+            entry_point: The entry point's address.
+            chain_id: The chain.
+
+        Raises:
+            DanError: The signer does not sign it.
+        """
         ...
 
 

@@ -23,6 +23,7 @@ from dan_async._values import (
 from dan_async.config import Timeouts, TransportOptions
 from dan_async.crypto.abi import encode_arguments
 from dan_async.crypto.address import parse_address
+from dan_async.crypto.set_code import Authorisation
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     BundlerError,
@@ -37,7 +38,7 @@ from dan_async.errors import (
 )
 from dan_async.permissions.checking import gas_cost
 from dan_async.retry import RetryPolicy
-from dan_async.types import Address, EntryPointVersion, Hex
+from dan_async.types import Address, EntryPointVersion, Hex, TimeSpan
 from dan_async.user_operation import (
     ENTRY_POINTS,
     Call,
@@ -46,8 +47,15 @@ from dan_async.user_operation import (
     UserOperationV07,
     check_entry_point,
 )
-from dan_async.userops.account_kinds import AccountKind, BiconomyV2, FactoryCall, SimpleAccount
+from dan_async.userops.account_kinds import AccountKind, BiconomyV2, FactoryCall, Nexus, SimpleAccount
 from dan_async.userops.bundler import Bundler, in_doubt
+from dan_async.userops.delegation import (
+    NO_CODE,
+    delegation_code,
+    prepare_set_code,
+    send_set_code,
+    sign_authorisation,
+)
 from dan_async.userops.paymasters import BiconomyPaymaster, Erc7677Paymaster, Operation, Paymaster
 from dan_async.userops.sending import NonceLanes, OperationSender
 from dan_async.userops.service import Chain, GasPrice, JsonRpcService
@@ -113,7 +121,8 @@ class SmartAccountClient:
         self._is_checked = self._is_deployed = False
         self._is_shared = is_shared
         self._deploying = asyncio.Lock()
-        self._lanes = NonceLanes(signer.lane_seed if signer else owner.encode(), self._fetch_nonce)
+        seed = signer.lane_seed if signer else owner.encode()
+        self._lanes = NonceLanes(seed, self._fetch_nonce, place=kind.nonce_key)
         self._sender = OperationSender(
             kind=kind,
             signer=signer,
@@ -123,14 +132,20 @@ class SmartAccountClient:
             users_of_nonce=self._users_of_nonce,
         )
 
-    def signed_by(self, signer: UserOperationSigner) -> SmartAccountClient:
+    def signed_by(
+        self, signer: UserOperationSigner, *, kind: AccountKind | None = None
+    ) -> SmartAccountClient:
         """
         Return a client of the same account whose operations another signer signs, in nonce lanes of that signer.
 
         It uses the connections of this one, and ends with it.
+
+        Args:
+            signer: Who signs the operations.
+            kind: The form of its operations, if another module of the account checks them, as ``Nexus.for_sessions()``.
         """
         return SmartAccountClient(
-            kind=self._kind,
+            kind=kind or self._kind,
             signer=signer,
             wallet=None,
             bundler_url=self._bundler_url,
@@ -208,8 +223,9 @@ class SmartAccountClient:
         calls: Call | Iterable[Call],
         *,
         lane: str = "",
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
         kind: AccountKind | None = None,
+        authorisation: Authorisation | None = None,
         check: Callable[[], Awaitable[None]] | None = None,
     ) -> Hex:
         """
@@ -224,6 +240,8 @@ class SmartAccountClient:
                 those of different lanes do not wait for each other.
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
             kind: The form of this operation alone, if another module of the account is to check it.
+            authorisation: The delegation of the account, an EOA, that is to be applied right before (EIP-7702): of
+                ``authorise_delegation``.
             check: Awaited each time that a nonce is known and before an operation is made for it; its error ends the call.
                 As one operation alone can use the nonce, a state of the chain that is found here, and that only this lane
                 changes, still holds when the operation is executed.
@@ -246,19 +264,25 @@ class SmartAccountClient:
         deadline = self._deadline(timeout)
         form, left = kind or self._kind, list[Hex]()
         call_data = form.encode_calls(_calls(calls))
+        bundler = self._bundler.carrying(authorisation)
 
         async def send(*, deploy: bool) -> Hex:
             async def prepare(nonce: int) -> Operation:
                 if check is not None:
                     await check()
-                return await self._prepare(call_data, nonce, deadline, deploy=deploy, kind=form)
+                return await self._prepare(
+                    call_data, nonce, deadline, deploy=deploy, kind=form, bundler=bundler
+                )
 
-            sender = evolve(self._sender, kind=form)
+            sender = evolve(self._sender, kind=form, bundler=bundler)
             return await sender.send_in_lane(prepare, lane, deadline, call_data=call_data, left=left)
 
         try:
             async with deadline.enforced("sending a user operation"):
                 await self._check_chain(deadline)
+                if authorisation is not None:
+                    await self._check_authorisation(authorisation, deadline)
+                    return await send(deploy=False)
                 if await self._look_deployed(deadline):
                     return await send(deploy=False)
                 async with self._deploying:
@@ -281,7 +305,7 @@ class SmartAccountClient:
         user_operation_hash: Hex,
         *,
         allow_revert: bool = False,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> UserOperationReceipt:
         """
         Wait until an operation is on the chain.
@@ -290,6 +314,9 @@ class SmartAccountClient:
             user_operation_hash: The hash that ``send_user_operation`` returned.
             allow_revert: Whether to return the receipt of a reverted operation instead of raising.
             timeout: Seconds to wait, instead of the client's ``Timeouts.total_s``.
+
+        Returns:
+            The receipt.
 
         Raises:
             UserOperationRevertedError: Its calls were reverted.
@@ -305,7 +332,7 @@ class SmartAccountClient:
         calls: Call | Iterable[Call],
         *,
         nonce: int,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> Operation:
         """
         Build an operation that is complete but for its signature, to sign and send it yourself.
@@ -315,6 +342,9 @@ class SmartAccountClient:
             nonce: The nonce, key included; ``get_nonce`` returns the next one of a lane.
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
 
+        Returns:
+            The operation, without a signature.
+
         Raises:
             DanError: As for ``send_user_operation``.
         """
@@ -323,16 +353,25 @@ class SmartAccountClient:
             await self._check_chain(deadline)
             deploy = not await self._look_deployed(deadline)
             call_data = self._kind.encode_calls(_calls(calls))
-            return await self._prepare(call_data, nonce, deadline, deploy=deploy, kind=self._kind)
+            return await self._prepare(
+                call_data, nonce, deadline, deploy=deploy, kind=self._kind, bundler=self._bundler
+            )
 
     async def send_signed(
         self,
         operation: Operation,
         *,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
     ) -> Hex:
         """
         Send an operation that is signed already.
+
+        Args:
+            operation: The operation, signed.
+            timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+
+        Returns:
+            Its hash.
 
         Raises:
             DuplicateUserOperationError: It was sent before.
@@ -346,6 +385,9 @@ class SmartAccountClient:
     async def get_nonce(self, lane: str = "") -> int:
         """
         Return the next nonce of a lane, key included.
+
+        Args:
+            lane: The lane's name; empty for the usual one.
 
         Raises:
             ConfigurationError: No rpc_url was given.
@@ -398,6 +440,9 @@ class SmartAccountClient:
             arguments: Its arguments.
             returns: The types that it returns, as ``(bool)``.
 
+        Returns:
+            The values, decoded.
+
         Raises:
             ConfigurationError: No rpc_url was given.
             ProtocolError: The answer has other types: there is another contract, or none.
@@ -410,13 +455,138 @@ class SmartAccountClient:
 
     async def is_deployed(self) -> bool:
         """
-        Return whether the account is on the chain.
+        Return whether the account is on the chain; a delegated EOA, whether it runs its kind's implementation.
 
         Raises:
             ConfigurationError: No rpc_url was given.
             BundlerError: The chain's node answered with an error.
         """
         return await self._look_deployed(self._deadline(None))
+
+    # --- EIP-7702 -----------------------------------------------------------------------------------------------------
+
+    async def authorise_delegation(
+        self, *, chain_id: int | None = None, timeout: float | None = None
+    ) -> Authorisation:
+        """
+        Have the owner sign that the account, which is the owner's EOA, runs its kind's implementation (EIP-7702).
+
+        Nothing is sent: give the result to ``send_user_operation``, with the first operation or with any later one if
+        another wallet has delegated the EOA elsewhere meanwhile. It holds until the EOA's nonce moves.
+
+        Args:
+            chain_id: 0 for an authorisation that holds on every chain; the account's own chain if None.
+            timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+
+        Raises:
+            ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no authorisations.
+            InvalidFieldError: The chain is another one; nothing was signed.
+            WalletError: The owner did not sign, or somebody else did.
+            BundlerError: The chain's node answered with an error.
+        """
+        if chain_id not in (None, 0, self._chain_id):
+            raise InvalidFieldError(
+                "chain_id",
+                f"must be {self._chain_id}, the account's, or 0 for every chain",
+                hint="Nothing was signed",
+            )
+        deadline = self._deadline(timeout)
+        implementation = self._delegated().implementation
+        async with deadline.enforced("authorising a delegation"):
+            await self._check_chain(deadline)
+            nonce = await self._chain.count_transactions(self._owner, deadline=deadline)
+        return await sign_authorisation(
+            self._wallet,
+            chain_id=self._chain_id if chain_id is None else chain_id,
+            address=implementation,
+            nonce=nonce,
+        )
+
+    async def delegate(self, *, set_up: bool = True, timeout: float | None = None) -> Hex:
+        """
+        Have the owner's EOA run its kind's implementation by a transaction of its own (EIP-7702), without a bundler.
+
+        The transaction is of type 4 and goes from the EOA to itself, so that nobody can come between delegation and setup.
+        The EOA pays for its gas.
+
+        Args:
+            set_up: Whether it sets the account up, with the EOA as its owner; not if it was set up before.
+            timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+
+        Returns:
+            The transaction's hash, once it is on the chain.
+
+        Raises:
+            ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no transactions:
+                ``LocalWallet`` does.
+            BundlerError: The node refused: *set_up* may be wrong. Nothing was sent.
+            UserOperationCostError: It could cost more than the client's *cost_limit*; nothing was signed.
+            UserOperationTimeoutError: It was sent and is not on the chain yet.
+            UserOperationRevertedError: The setup failed; the EOA is delegated all the same.
+        """
+        kind = self._delegated()
+        data = kind.set_up(self._owner, self._owner).data if set_up else b""
+        return await self._set_code(kind.implementation, data, timeout)
+
+    async def end_delegation(self, *, timeout: float | None = None) -> Hex:
+        """
+        Have the owner's EOA run no code any more, by a transaction of its own.
+
+        Its modules' data stays on the chain, and counts again after another delegation: revoke session keys before.
+
+        Args:
+            timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+
+        Returns:
+            The transaction's hash, once it is on the chain.
+
+        Raises:
+            DanError: As for ``delegate``.
+        """
+        self._delegated()
+        return await self._set_code(NO_CODE, b"", timeout)
+
+    def _delegated(self) -> Nexus:
+        if not isinstance(self._kind, Nexus) or not self._kind.is_delegated:
+            raise ConfigurationError(
+                "the account is not a delegated EOA", hint="Make it with account=Nexus(is_delegated=True)"
+            )
+        return self._kind
+
+    async def _set_code(self, implementation: Address, data: bytes, timeout_s: float | None) -> Hex:
+        deadline = self._deadline(timeout_s)
+        async with deadline.enforced("delegating an account"):
+            await self._check_chain(deadline)
+            transaction = await prepare_set_code(
+                self._chain,
+                self._wallet,
+                owner=self._owner,
+                implementation=implementation,
+                data=data,
+                chain_id=self._chain_id,
+                cost_limit=self._cost_limit,
+                deadline=deadline,
+            )
+        return await send_set_code(self._chain, transaction, deadline=deadline)
+
+    async def _check_authorisation(self, authorisation: Authorisation, deadline: Deadline) -> None:
+        """Check that an authorisation is the account's, for its implementation, and would be applied now."""
+        check_instance("authorisation", authorisation, Authorisation)
+        kind, problem = self._delegated(), None
+        if authorisation.authority != self._owner:
+            problem = f"is signed by {authorisation.authority}, not by {self._owner}"
+        elif authorisation.address != kind.implementation:
+            problem = f"is for the code of {authorisation.address}, not of {kind.implementation}"
+        elif authorisation.chain_id not in (0, self._chain_id):
+            problem = f"is for chain {authorisation.chain_id}, not for {self._chain_id}"
+        else:
+            nonce = await self._chain.count_transactions(self._owner, deadline=deadline)
+            if nonce != authorisation.nonce:
+                problem = f"is for the EOA's nonce {authorisation.nonce}, which is {nonce} now"
+        if problem is not None:
+            raise InvalidFieldError(
+                "authorisation", problem, hint="Nothing was sent. authorise_delegation() makes a new one"
+            )
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -427,7 +597,14 @@ class SmartAccountClient:
             raise in_doubt(sent, error.message) from error
 
     async def _prepare(
-        self, call_data: bytes, nonce: int, deadline: Deadline, *, deploy: bool, kind: AccountKind
+        self,
+        call_data: bytes,
+        nonce: int,
+        deadline: Deadline,
+        *,
+        deploy: bool,
+        kind: AccountKind,
+        bundler: Bundler,
     ) -> Operation:
         """Build an operation that is complete but for its signature: price, gas, paymaster."""
         draft = self._draft(
@@ -446,7 +623,7 @@ class SmartAccountClient:
         }
         if paymaster is not None:
             draft, is_final = await paymaster.stub(draft, **where)
-        gas = await self._bundler.estimate_gas(draft, deadline=deadline)
+        gas = await bundler.estimate_gas(draft, deadline=deadline)
         if not (isinstance(draft, UserOperationV07) and draft.paymaster is not None):
             gas = {name: value for name, value in gas.items() if not name.startswith("paymaster")}
         gas["verification_gas_limit"] += secrets.randbelow(_SPREAD)
@@ -509,6 +686,11 @@ class SmartAccountClient:
 
     def _deployment(self) -> FactoryCall:
         found = self._kind.deployment(self._owner, self._salt)
+        if found is None and isinstance(self._kind, Nexus):
+            raise ConfigurationError(
+                f"the EOA {self._owner} does not run the code of {self._kind.implementation}",
+                hint="Its owner delegates it: delegate(), or send_user_operation() with an authorisation",
+            )
         if found is None:
             raise ConfigurationError(
                 "the account is not deployed, and its kind has no factory", hint="Deploy it first"
@@ -518,8 +700,9 @@ class SmartAccountClient:
     async def _find_address(self, deadline: Deadline) -> Address:
         if self._address is None:
             found = self._deployment()
-            if found.address is not None and self._chain_or_none is None:
-                return found.address
+            expected = None if found.address is None else parse_address("address", found.address)
+            if expected is not None and self._chain_or_none is None:
+                return expected
             (address,) = await self._chain.read(
                 found.factory,
                 found.address_function,
@@ -527,7 +710,7 @@ class SmartAccountClient:
                 "(address)",
                 deadline=deadline,
             )
-            if address != (found.address or address):
+            if address != (expected or address):
                 raise ProtocolError(
                     f"the node says that the account's address is {address}, and its factory makes {found.address}",
                     hint="Send nothing to either. Check rpc_url: it lies, or the chain has another factory at this address",
@@ -537,8 +720,12 @@ class SmartAccountClient:
 
     async def _look_deployed(self, deadline: Deadline) -> bool:
         if not self._is_deployed:
-            address = await self._find_address(deadline)
-            self._is_deployed = await self._chain.is_deployed(address, deadline=deadline)
+            code = await self._chain.code(await self._find_address(deadline), deadline=deadline)
+            if (
+                isinstance(self._kind, Nexus) and self._kind.is_delegated
+            ):  # its owner may change that at any time
+                return code == delegation_code(self._kind.implementation)
+            self._is_deployed = bool(code)
         return self._is_deployed
 
     async def _fetch_nonce(self, key: int, deadline: Deadline) -> int:
@@ -573,7 +760,7 @@ class SmartAccountClient:
             )
         return self._chain_or_none
 
-    def _deadline(self, timeout_s: float | None) -> Deadline:
+    def _deadline(self, timeout_s: TimeSpan | None) -> Deadline:
         return Deadline(self._timeouts.total_s if timeout_s is None else check_seconds("timeout", timeout_s))
 
     async def aclose(self) -> None:
@@ -678,6 +865,10 @@ async def create_smart_account_client(
     contract = check_entry_point(entry_point or ENTRY_POINTS[kind.version], kind.version, named=entry_point)
     owner_address = parse_address("owner" if owner else "signer", owner or _address_of(signer))
     known = None if address is None else parse_address("address", address)
+    if isinstance(kind, Nexus) and kind.is_delegated:
+        if known not in (None, owner_address):
+            raise InvalidFieldError("address", f"must be the owner's, {owner_address}: a delegated EOA's is")
+        known = owner_address
 
     def service(name: str, url: str | Transport) -> JsonRpcService:
         return JsonRpcService(name, url, options=options, retry=retry, attempt_s=limits.attempt_s)

@@ -21,7 +21,7 @@ from dan_async.errors import (
 )
 from dan_async.protocols.setups import AuthMethod
 from dan_async.turns import Turns
-from dan_async.types import Address, Hex, TypedData
+from dan_async.types import Address, Hex, TimeSpan, TypedData
 from dan_async.wallets.local_key import LocalWallet
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class EoaAuth:
     #: The scheme's name on the wire.
     method: AuthMethod = "eoa"
 
-    def __init__(self, wallet: Wallet, *, timeout_s: float | None = None) -> None:
+    def __init__(self, wallet: Wallet, *, timeout_s: TimeSpan | None = None) -> None:
         self.id = parse_address("wallet.address", wallet.address)
         self._wallet = wallet
         # It would hash the same data a second time. A class derived from it may do something else altogether.

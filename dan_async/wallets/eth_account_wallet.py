@@ -50,5 +50,11 @@ class EthAccountWallet:
         signed = await asyncio.to_thread(self._account.sign_typed_data, full_message=dict(typed_data))
         return to_hex(bytes(signed.signature))
 
+    async def sign_authorisation(self, *, chain_id: int, address: str, nonce: int) -> Hex:
+        """Have the account sign an authorisation (EIP-7702), in a thread. Its exceptions pass through."""
+        asked = {"chainId": chain_id, "address": address, "nonce": nonce}
+        signed = await asyncio.to_thread(self._account.sign_authorization, asked)
+        return to_hex(signed.signature.to_bytes())
+
     def __repr__(self) -> str:
         return f"EthAccountWallet(address={self.address!r}, interactive={self.interactive})"

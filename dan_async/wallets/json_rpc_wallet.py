@@ -19,7 +19,7 @@ from dan_async.errors import (
     WalletSignatureError,
     WalletTimeoutError,
 )
-from dan_async.types import Address, Hex, Json, TypedData
+from dan_async.types import Address, Hex, Json, TimeSpan, TypedData
 
 if TYPE_CHECKING:
     from dan_async.transport.rpc import Transport
@@ -70,7 +70,7 @@ class JsonRpcWallet:
         *,
         address: str,
         interactive: bool = True,
-        timeout_s: float = _TIMEOUT_S,
+        timeout_s: TimeSpan = _TIMEOUT_S,
         options: TransportOptions | None = None,
     ) -> None:
         self.address = parse_address("address", address)
@@ -88,7 +88,7 @@ class JsonRpcWallet:
         *,
         address: str | None = None,
         interactive: bool = True,
-        timeout_s: float = _TIMEOUT_S,
+        timeout_s: TimeSpan = _TIMEOUT_S,
         options: TransportOptions | None = None,
     ) -> Self:
         """
@@ -109,7 +109,7 @@ class JsonRpcWallet:
         """
         if address is not None:
             return cls(url, address=address, interactive=interactive, timeout_s=timeout_s, options=options)
-        check_seconds("timeout_s", timeout_s)
+        timeout_s = check_seconds("timeout_s", timeout_s)
         if not isinstance(url, str):
             check_transport("url", url)
         transport = _open(url, options) if isinstance(url, str) else url

@@ -9,6 +9,7 @@ from dan_async._values import from_hex, to_hex
 from dan_async.crypto.address import point_to_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.hashes import takes_long
+from dan_async.crypto.set_code import authorisation_digest
 from dan_async.crypto.signature import personal_message_digest, sign_digest, signing_key
 from dan_async.types import Address, Hex, TypedData
 
@@ -74,8 +75,26 @@ class LocalWallet:
 
         Args:
             message: The message's bytes.
+
+        Returns:
+            ``0x`` and 130 hex digits: r, s, v.
         """
         return to_hex(sign_digest(self._key, personal_message_digest(message)))
+
+    async def sign_authorisation(self, *, chain_id: int, address: str, nonce: int) -> Hex:
+        """
+        Sign that this key's account runs the code of a contract (EIP-7702). ``SmartAccountClient`` asks for it.
+
+        Args:
+            chain_id: The chain; 0 for every chain.
+            address: The contract, which may do anything with the account: know it.
+            nonce: The account's nonce for which it holds.
+
+        Raises:
+            InvalidFieldError: An argument is wrong.
+        """
+        digest = authorisation_digest(chain_id=chain_id, address=address, nonce=nonce)
+        return to_hex(self.sign_digest(digest))
 
     def __repr__(self) -> str:
         return f"LocalWallet(address={self.address!r}, private_key='***')"

@@ -1,5 +1,5 @@
 """
-Authorisation by passkey (method ``passkey`` of a gateway's revision 1, docs/gateway.md), and the registration of one.
+Authorisation by passkey (method ``passkey`` of a gateway's revision 1, docs/reference/gateway.md), and its registration.
 
 An async callback of the caller's is given the options, JSON as WebAuthn's ``parseRequestOptionsFromJSON`` takes it, and
 returns the credential that the browser made: a web server passes the one to its page and the other back.
@@ -30,7 +30,7 @@ from dan_async.errors import (
 from dan_async.protocols.fields import load_text
 from dan_async.protocols.gateway import check_challenge
 from dan_async.protocols.setups import AuthMethod, PasskeySignature, encode_passkey_signature
-from dan_async.types import TypedData
+from dan_async.types import TimeSpan, TypedData
 from dan_async.wallets.base import ask_owner
 
 #: Takes the options to a browser and brings its credential back, as an object or JSON text; None if the person declined.
@@ -49,7 +49,7 @@ class _Passkey:
         *,
         rp_id: str,
         origin: str,
-        timeout_s: float | None,
+        timeout_s: TimeSpan | None,
     ) -> None:
         if not callable(callback):
             raise InvalidFieldError("callback", "must be an async function")
@@ -122,7 +122,7 @@ class PasskeyAuth(_Passkey):
         *,
         rp_id: str,
         origin: str,
-        timeout_s: float | None = None,
+        timeout_s: TimeSpan | None = None,
     ) -> None:
         super().__init__(get_assertion, rp_id=rp_id, origin=origin, timeout_s=timeout_s)
         self.id = check_credential_id("credential_id", credential_id)
@@ -192,7 +192,7 @@ class PasskeyRegister(_Passkey):
         origin: str,
         display_name: str | None = None,
         exclude: tuple[str, ...] = (),
-        timeout_s: float | None = None,
+        timeout_s: TimeSpan | None = None,
     ) -> None:
         super().__init__(create_credential, rp_id=rp_id, origin=origin, timeout_s=timeout_s)
         if not isinstance(user_id, bytes) or not 1 <= len(user_id) <= 64:

@@ -19,6 +19,11 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+try:
+    import webauthn  # noqa: F401 - the devnet's nodes verify passkeys with it
+except ImportError:
+    sys.exit('error: this example needs webauthn. Install it with: pip install "dan-async[passkeys]"')
+
 from dan_async import DanClient, DanError, GatewayNetwork
 from dan_async.devnet import Devnet
 from dan_async.errors import WalletRefusedError

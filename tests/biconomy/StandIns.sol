@@ -103,3 +103,94 @@ contract Token is ERC20("Token", "T") {
         _mint(to, amount);
     }
 }
+
+// The modules that check the operations of an ERC-7579 account, with the functions and the data of K1Validator (Biconomy)
+// and OwnableValidator (Rhinestone), whose sources are in no package either.
+
+struct PackedUserOperation {
+    address sender;
+    uint256 nonce;
+    bytes initCode;
+    bytes callData;
+    bytes32 accountGasLimits;
+    uint256 preVerificationGas;
+    bytes32 gasFees;
+    bytes paymasterAndData;
+    bytes signature;
+}
+
+contract OneOwner {
+    mapping(address => address) public owner;
+
+    function isModuleType(uint256 kind) external pure returns (bool) {
+        return kind == 1;
+    }
+
+    function onInstall(bytes calldata data) external {
+        require(data.length == 20 && owner[msg.sender] == address(0), "data");
+        owner[msg.sender] = address(bytes20(data));
+    }
+
+    function onUninstall(bytes calldata) external {
+        delete owner[msg.sender];
+    }
+
+    function validateUserOp(PackedUserOperation calldata operation, bytes32 hash) external view returns (uint256) {
+        return signer(hash, operation.signature) == owner[operation.sender] ? 0 : 1;
+    }
+}
+
+contract SeveralOwners {
+    mapping(address => mapping(address => address)) private next;
+    mapping(address => uint256) public threshold;
+
+    function isModuleType(uint256 kind) external pure returns (bool) {
+        return kind == 1;
+    }
+
+    function onInstall(bytes calldata data) external {
+        (uint256 wanted, address[] memory owners) = abi.decode(data, (uint256, address[]));
+        require(wanted > 0 && wanted <= owners.length && threshold[msg.sender] == 0, "threshold");
+        threshold[msg.sender] = wanted;
+        next[msg.sender][address(1)] = address(1);
+        for (uint256 i = 0; i < owners.length; i++) addOwner(owners[i]);
+    }
+
+    function onUninstall(bytes calldata) external {
+        threshold[msg.sender] = 0;
+        address at = address(1);
+        do {
+            address following = next[msg.sender][at];
+            delete next[msg.sender][at];
+            at = following;
+        } while (at > address(1));
+    }
+
+    function addOwner(address owner) public {
+        require(threshold[msg.sender] > 0 && owner > address(1), "owner");
+        require(next[msg.sender][owner] == address(0), "known");
+        next[msg.sender][owner] = next[msg.sender][address(1)];
+        next[msg.sender][address(1)] = owner;
+    }
+
+    function removeOwner(address previous, address owner) external {
+        require(owner > address(1) && next[msg.sender][previous] == owner, "previous");
+        next[msg.sender][previous] = next[msg.sender][owner];
+        delete next[msg.sender][owner];
+    }
+
+    function getOwners(address account) external view returns (address[] memory owners) {
+        owners = new address[](32);
+        uint256 count;
+        for (address at = next[account][address(1)]; at > address(1); at = next[account][at]) owners[count++] = at;
+        assembly {
+            mstore(owners, count)
+        }
+    }
+
+    function validateUserOp(PackedUserOperation calldata operation, bytes32 hash) external view returns (uint256) {
+        require(threshold[operation.sender] == 1, "threshold");
+        address key = signer(hash, operation.signature);
+        return key > address(1) && next[operation.sender][key] != address(0) ? 0 : 1;
+    }
+}

@@ -14,7 +14,7 @@ const WANTED = {
   "contracts/smart-account/modules/SessionValidationModules/ERC20SessionValidationModule.sol": [
     "ERC20SessionValidationModule",
   ],
-  "StandIns.sol": ["AbiModule", "Router", "Token"],
+  "StandIns.sol": ["AbiModule", "OneOwner", "Router", "SeveralOwners", "Token"],
 };
 
 const read = (name) => {

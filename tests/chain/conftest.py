@@ -8,6 +8,7 @@ import pytest
 
 from tests.chain.biconomy_contracts import BiconomyContracts
 from tests.chain.local_chain import LocalChain, running_bundler, running_chain
+from tests.chain.nexus_contracts import NexusContracts
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,9 @@ def bundler_url(chain: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> 
 def contracts(chain: LocalChain) -> BiconomyContracts:
     """Biconomy's contracts, and a token."""
     return BiconomyContracts(chain)
+
+
+@pytest.fixture(scope="session")
+def nexus(chain: LocalChain) -> NexusContracts:
+    """Nexus's contracts, and a token."""
+    return NexusContracts(chain)

@@ -23,7 +23,7 @@ import pytest
 from attrs import frozen
 
 from dan_async.cli.__main__ import main
-from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
+from dan_async.cli.options import PRIVATE_KEY_VARIABLE
 from dan_async.devnet import Devnet
 
 

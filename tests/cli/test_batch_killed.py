@@ -18,7 +18,7 @@ import pytest
 
 from dan_async import DanClient, NodeNetwork, Threshold
 from dan_async.devnet import Devnet
-from dan_async.devnet.pytest_plugin import devnet, make_devnet
+from dan_async.pytest_plugin import devnet, make_devnet
 from dan_async.storage import keys_from_file
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.cli.conftest import command

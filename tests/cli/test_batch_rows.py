@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.cli.batch_rows import BatchRow, guess_format, read_rows
+from dan_async.cli.batch import BatchRow, guess_format, read_rows
 from dan_async.errors import ConfigurationError
 
 KEY = "11" * 32

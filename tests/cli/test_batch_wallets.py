@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from dan_async.cli.batch_rows import BatchRow, RowWallets
+from dan_async.cli.batch import BatchRow, RowWallets
 from dan_async.cli.options import WalletOptions
 from dan_async.errors import ConfigurationError
 from dan_async.wallets import LocalWallet

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dan_async import DanSessionKeyPayload, GatewayNetwork
-from dan_async.cli.choices import choose_network
+from dan_async.cli.options import choose_network
 from dan_async.config import Threshold, Timeouts
 from dan_async.errors import ConfigurationError
 from tests.cli.conftest import Run

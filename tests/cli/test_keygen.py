@@ -21,7 +21,7 @@ from unittest import mock
 import pytest
 
 from dan_async import DanSessionKeyPayload, LocalWallet
-from dan_async.cli.choices import PRIVATE_KEY_VARIABLE
+from dan_async.cli.options import PRIVATE_KEY_VARIABLE
 from dan_async.devnet import Devnet
 from tests.cli.conftest import Do, Run, command
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dan_async.cli.choices import NetworkChoice, check_threshold, choose_network
+from dan_async.cli.options import DEVNET_CHAIN_ID, NetworkChoice, check_threshold, choose_network
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.errors import ConfigurationError, InsecureTransportError
-from dan_async.network_file import NetworkFile
+from dan_async.network_file import ChainEndpoints, NetworkFile
 
 OPERATORS = [f"0x{number:040x}" for number in range(1, 21)]
 NODES = [f"ws://127.0.0.1:{9000 + place}/v1/rpc={operator}" for place, operator in enumerate(OPERATORS)]
@@ -162,3 +162,13 @@ def test_a_network_file_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file.write_text("[[nodes]]")
     with pytest.raises(ConfigurationError, match=r"DAN_ASYNC_NETWORK: .*nodes\[1\]\.url"):
         choose()
+
+
+def test_a_file_names_its_chain(tmp_path: Path) -> None:
+    """So that --chain-id need not; a devnet of the command's own has one as well."""
+    nodes = tuple(NodeEndpoint(f"wss://{n}.example", f"0x{n:040x}") for n in (1, 2, 3))
+    for chain, expected in ((ChainEndpoints(137), 137), (None, None)):
+        file = tmp_path / "net.toml"
+        file.write_text(NetworkFile(nodes=nodes, chain=chain).to_toml())
+        assert choose(network=str(file)).chain_id == expected
+    assert choose(devnet="2-of-3").chain_id == DEVNET_CHAIN_ID

@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from dan_async.cli.choices import PRIVATE_KEY_VARIABLE, WalletOpener, choose_wallet
+from dan_async.cli.options import PRIVATE_KEY_VARIABLE, WalletOpener, choose_wallet
 from dan_async.errors import ConfigurationError
 from dan_async.wallets import LocalWallet
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from dan_async.devnet.pytest_plugin import devnet, make_devnet
+from dan_async.pytest_plugin import devnet, make_devnet
 
 __all__ = ["devnet", "make_devnet"]

@@ -101,6 +101,26 @@ async def test_it_goes_by_the_nodes_time_whether_a_session_has_expired(
         assert [node.health.requests for node in client.network.pool.nodes] == before
 
 
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+@pytest.mark.parametrize("minutes", [-10, 10])
+async def test_new_ephemeral_keys_live_as_long_as_was_asked(
+    net: Devnet, session: DanSessionKeyPayload, minutes: float, scheme: str
+) -> None:
+    """Counted from the nodes' time as soon as that is known, and renewed in time."""
+    client = Client(net, minutes * MINUTE, scheme)
+    async with client.dan:
+        await client.sign(session)
+        made = await client.dan.generate_session_key(wallet=OWNER, chain_id=80002, duration=300)
+        added = await client.dan.add_ephemeral_key(session, wallet=OWNER, duration=300)
+        for new in (made, added):
+            assert new.expires_at is not None
+            assert abs(new.expires_at - time.time() - 300) < 15
+            await client.sign(new)
+        live = client.dan.keep_alive(made, wallet=OWNER, duration=300)
+        assert abs(live._left_s() - 300) < 15
+        await client.dan.revoke_ephemeral_key(added, wallet=OWNER)
+
+
 @pytest.mark.parametrize(("hours", "words"), [(-3, "3 hours behind"), (5, "5 hours ahead of")])
 async def test_too_far_off_it_says_so(
     net: Devnet, session: DanSessionKeyPayload, hours: float, words: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import sys
@@ -53,17 +54,21 @@ async def test_a_wrong_port_is_a_line(name: str, port: str) -> None:
     assert b"Traceback" not in stderr
 
 
-async def test_a_missing_extra_is_a_line() -> None:
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"),
+    [("sign.py", "eth_account", "eth-account"), ("passkey_page/server.py", "webauthn", "passkeys")],
+)
+async def test_a_missing_extra_is_a_line(name: str, missing: str, extra: str) -> None:
     """With the command that installs it."""
-    code = "import sys, runpy; sys.modules['eth_account'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    code = f"import sys, runpy; sys.modules[{missing!r}] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, str(EXAMPLES / "sign.py"), stdout=pipe, stderr=pipe
+        sys.executable, "-c", code, str(EXAMPLES / name), stdout=pipe, stderr=pipe
     )
     _, stderr = await asyncio.wait_for(process.communicate(), 40)
     assert process.returncode == 1
     (line,) = stderr.decode().splitlines()
-    assert 'pip install "dan-async[eth-account]"' in line
+    assert f'pip install "dan-async[{extra}]"' in line
 
 
 @pytest.mark.parametrize("first", ["nonsense", "[]", "{}", '{"owner": 5}'])
@@ -82,7 +87,8 @@ def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "first_key.py",
         "sign.py",
-        "user_operation.py",
+        "agent_tools.py",
+        "million_keys.py",
         "in_a_web_server.py",
         "callback_wallet.py",
     }
@@ -107,15 +113,28 @@ async def test_sign() -> None:
     assert [line[0] for line in lines].count("signed") == 2
 
 
-async def test_user_operation() -> None:
-    """What is allowed is signed by the session key, what is not is refused with the rule."""
-    process = await start("user_operation.py")
+async def test_agent_tools() -> None:
+    """What is allowed is signed by the session key; what is not is refused with the rule, as a result for the model."""
+    process = await start("agent_tools.py")
     stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
     assert (process.returncode, stderr) == (0, b"")
-    key, signed, refused, reason = stdout.decode().splitlines()
-    assert signed == f"paying 1000: signed by {key.split()[-1]}"
-    assert refused.startswith("paying 1001: ")
-    assert "permissions[0].args.value" in reason
+    status, paid, too_much, stranger = (json.loads(line)["result"] for line in stdout.splitlines())
+    assert paid["signedBy"] == status["address"]
+    for refused, rule in ((too_much, "permissions[0].args.value"), (stranger, "permissions[0].args.to")):
+        assert (refused["error"], refused["retry"]) == ("not permitted", False)
+        assert rule in refused["reasons"][0]
+
+
+@pytest.mark.long
+async def test_million_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second run keeps what the first has made."""
+    monkeypatch.chdir(tmp_path)
+    for count, expected in (("3", "3 made"), ("5", "3 kept, 2 made")):
+        process = await start("million_keys.py", count)
+        stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
+        assert (process.returncode, stderr) == (0, b"")
+        assert stdout.decode().splitlines()[-1] == expected
+    assert (tmp_path / "keys.key").stat().st_mode & 0o777 == 0o600
 
 
 async def test_in_a_web_server() -> None:

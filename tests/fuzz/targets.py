@@ -15,7 +15,7 @@ from typing import Any
 
 from dan_async._json import dump, load
 from dan_async.cli.__main__ import main as cli
-from dan_async.cli.batch_rows import read_rows
+from dan_async.cli.batch import read_rows
 from dan_async.config import check_url
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.devnet.context import NodeIdentity

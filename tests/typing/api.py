@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
-from typing import Any, assert_type
+from datetime import timedelta
+from typing import Any, Literal, assert_type
 
 from dan_async import (
     CallbackWallet,
@@ -28,13 +29,13 @@ from dan_async import (
     generate_session_key,
     sign_message,
 )
-from dan_async.devnet import Devnet
+from dan_async.devnet import Delay, Devnet
 from dan_async.errors import NodeOutcome, NodeRefusedError, QuorumError, RateLimitedError
 from dan_async.events import AttemptFailed, Event, Verdict
 from dan_async.network import KeygenReport, Network, NetworkHealth, NodeState
 from dan_async.nodes import RestPolicy, SigningOptions
 from dan_async.otel import OpenTelemetryObserver
-from dan_async.request import SessionKeyRequest
+from dan_async.request import HardcodedValues, SessionKeyRequest
 from dan_async.retry import DEFAULT_RETRY_TABLE, RetryDetails
 from dan_async.storage import (
     FixedKeys,
@@ -45,11 +46,15 @@ from dan_async.storage import (
     StoreKey,
 )
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from dan_async.types import OperatorAddress, RequestId, TypedData
-from dan_async.user_operation import UserOperationReceipt, UserOperationV07
+from dan_async.types import Address, OperatorAddress, RequestId, TypedData
+from dan_async.user_operation import UserOperationReceipt, UserOperationV07, user_operation_hash
 from dan_async.userops import (
+    AbiPolicy,
+    AbiRule,
+    BiconomyV2,
     Call,
     Erc20Policy,
+    SessionContracts,
     SessionSigner,
     SimpleAccount,
     SmartAccountClient,
@@ -57,6 +62,7 @@ from dan_async.userops import (
     create_smart_account_client,
     sign_user_operation,
 )
+from dan_async.userops.account_kinds import FactoryCall
 from dan_async.wallets import Wallet
 
 
@@ -184,10 +190,102 @@ def payload(session: DanSessionKeyPayload, data: dict[str, Any]) -> None:
     assert_type(DanModuleInfo.from_dict(data), DanModuleInfo)
     assert_type(session.threshold, int)
     assert_type(session.parties_number, int)
-    info: DanModuleInfo = session
-    assert_type(info.threshold, int | None)
     text: str = session.session_key_eoa + session.mpc_key_id + session.hex_eph_sk_without_0x
     del text
+
+
+def known(info: DanModuleInfo) -> None:
+    """What every form of a session has."""
+    assert_type(info.threshold, int | None)
+
+
+def plain_text(signature: bytes) -> None:
+    """Addresses and ids are plain text wherever a caller gives them, and say what they are where we do."""
+    text = "0x0000000000000000000000000000000000000001"
+    session = DanSessionKeyPayload(
+        session_key_eoa=text,
+        mpc_key_id="00" * 32,
+        hex_eph_sk_without_0x="01" * 32,
+        parties_number=3,
+        threshold=2,
+        eoa_address=text,
+        chain_id=1,
+    )
+    assert_type(session.session_key_eoa, Address)
+    DanModuleInfo(
+        session_key_eoa=text, mpc_key_id="00" * 32, hex_eph_sk_without_0x="01" * 32, eoa_address=text
+    )
+    HardcodedValues(eoa_address=text)
+    StoredSession(
+        record_id="0x" + "00" * 32,
+        owner=text,
+        chain_id=1,
+        state="active",
+        expires_at=0,
+        created_at=0,
+        updated_at=0,
+        session=session,
+    )
+    SessionFilter(owner=text)
+    assert_type(Call(text, 0, b"").target, Address)
+    operation = UserOperationV07(
+        sender=text,
+        factory=text,
+        paymaster=text,
+        nonce=0,
+        call_data=b"",
+        call_gas_limit=0,
+        verification_gas_limit=0,
+        pre_verification_gas=0,
+        max_fee_per_gas=0,
+        max_priority_fee_per_gas=0,
+        signature=signature,
+    )
+    assert_type(operation.sender, Address)
+    assert_type(operation.paymaster, Address | None)
+    SimpleAccount(factory=text)
+    BiconomyV2(factory=text, module=text)
+    BiconomyV2.enable_module(text, text)
+    AbiPolicy(target=text, function="transfer(address,uint256)", rules=[AbiRule(0, "==", text)])
+    SessionContracts(manager=text)
+    FactoryCall(factory=text, data=b"", address_function="f()", address_arguments=())
+    LocalWallet("01" * 32)
+    user_operation_hash(operation, entry_point=text, chain_id=1, version="v0.7.0")
+
+
+async def time_spans(dan: DanClient, session: DanSessionKeyPayload, wallet: Wallet) -> None:
+    """A timedelta is taken wherever seconds are."""
+    minute = timedelta(minutes=1)
+    assert_type(Timeouts(total_s=minute, grace_s=minute).total_s, float)
+    RetryPolicy(first_wait_s=minute)
+    RestPolicy(first_s=minute)
+    SigningOptions(stock_s=minute)
+    TransportOptions(heartbeat_s=minute, pong_s=minute)
+    Delay(seconds=minute, jitter_s=minute)
+    JsonRpcWallet("https://wallet.example", address="0x", timeout_s=minute)
+    await dan.generate_session_key(wallet=wallet, duration=minute, timeout=minute)
+    await dan.sign_message("hello", session, timeout=minute)
+    await dan.revoke_ephemeral_key(session, wallet=wallet, timeout=minute)
+    await dan.recover(min_age_s=minute, timeout=minute)
+    await dan.network.health(timeout_s=minute)
+    SQLAlchemyStore("sqlite:///keys.db", FixedKeys([]), lock_wait_s=minute, answer_wait_s=minute)
+
+
+async def batches(dan: DanClient, session: DanSessionKeyPayload) -> list[DanSessionKeyPayload]:
+    """Results are narrowed by looking at what there is."""
+    made = []
+    async for item in dan.generate_session_keys([]):
+        if item.error is None:
+            made.append(item.session)
+            assert_type(item.session, DanSessionKeyPayload)
+        else:
+            assert_type(item.error, BaseException)
+            assert_type(item.status, Literal["failed"])
+    async for signed in dan.sign_many([], session):
+        if signed.signature is None:
+            raise signed.error
+        assert_type(signed.signature, str)
+    return made
 
 
 def params(wallet: Wallet) -> DanSessionKeyRequestParams:

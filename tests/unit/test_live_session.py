@@ -9,9 +9,21 @@ from typing import Any
 
 import pytest
 
-from dan_async import CallbackWallet, DanClient, DanModuleInfo, DanSessionKeyPayload, Devnet, LocalWallet
+from dan_async import (
+    CallbackWallet,
+    DanClient,
+    DanModuleInfo,
+    DanSessionKeyPayload,
+    Devnet,
+    GatewayNetwork,
+    LocalWallet,
+    RetryPolicy,
+    Threshold,
+    Timeouts,
+)
 from dan_async.errors import (
     ConfigurationError,
+    EphemeralKeyRefusedError,
     InvalidFieldError,
     QuorumError,
     SessionExpiredError,
@@ -37,6 +49,7 @@ class TestRenewal:
             live = LiveSession(
                 session(expires_at=int(clock()) + duration_s),
                 lambda old: renew(old, clock),
+                client=None,
                 duration_s=duration_s,
                 on_renewed=lambda new: seen.append((round(clock() - START), new)),
                 clock=clock,
@@ -130,6 +143,86 @@ async def test_nobody_is_asked_unasked() -> None:
                 pass
         with pytest.raises(ConfigurationError, match="no store"):
             dan.keep_alive(made, wallet=WALLET, record_id="0x" + "00" * 32)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["store", "no store"])
+@pytest.mark.parametrize("renews", [pytest.param(True, marks=pytest.mark.long), False])
+async def test_a_session_for_as_long_as_a_context(kept: bool, renews: bool) -> None:
+    """It signs, is renewed, and its ephemeral key is revoked at the end, whatever ended it."""
+    store, renewed = MemorySessionStore() if kept else None, asyncio.Event()
+    async with no_leaks(), Devnet(2, 3) as net, DanClient(net.network(), store=store) as dan:
+        with pytest.raises(ZeroDivisionError):
+            async with dan.session(
+                wallet=WALLET,
+                chain_id=1,
+                duration=8 if renews else 3600,
+                on_renewed=lambda _: renewed.set(),
+            ) as live:
+                first = live.session
+                if renews:
+                    async with asyncio.timeout(20):
+                        await renewed.wait()
+                assert renews == (live.session != first)
+                assert await live.sign_message("one")
+                assert [r.is_success async for r in live.sign_many(["two", "three"])] == [True, True]
+                assert not live.is_revoked
+                _ = 1 / 0
+        assert (live.is_revoked, live.failure) == (True, None)
+        with pytest.raises(EphemeralKeyRefusedError):
+            await live.sign_message("four")
+        if store is not None:
+            assert [r.state async for r in store.find() if r.session == live.session] == ["revoked"]
+        async with dan.session(wallet=WALLET, chain_id=1, revoke=False) as live:
+            pass
+        assert await live.sign_message("still")
+
+
+async def test_a_person_is_asked_once_for_a_session() -> None:
+    """To make it; to renew and to revoke it only if that is allowed."""
+    asked: list[Any] = []
+
+    async def prompt(typed_data: Any) -> str:
+        asked.append(typed_data["message"])
+        return await WALLET.sign_typed_data(typed_data)
+
+    person = CallbackWallet(WALLET.address, prompt)
+    async with no_leaks(), Devnet(2, 3) as net, DanClient(net.network()) as dan:
+        async with dan.session(wallet=person, chain_id=1) as live:
+            assert await live.sign_message("hello")
+        assert (len(asked), live.is_revoked, live.failure) == (1, False, None)
+        async with dan.session(wallet=person, chain_id=1, may_prompt=True) as live:
+            pass
+        assert (len(asked), live.is_revoked) == (3, True)
+        for wrong in (
+            {"revoke": 1},
+            {"may_prompt": 1},
+            {"on_renewed": 1},
+            {"duration": 0},
+            {"chain_id": None},
+        ):
+            with pytest.raises(InvalidFieldError, match=next(iter(wrong))):
+                async with dan.session(**{"wallet": person, "chain_id": 1} | wrong):
+                    pass
+        assert len(asked) == 3
+
+
+@pytest.mark.parametrize("over", ["nodes", "a gateway"])
+async def test_a_session_that_cannot_be_revoked(over: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Two of three nodes are away, or the gateway's revision has no revoking: it is said, and not raised."""
+    async with no_leaks(), Devnet(2, 3) as net:
+        network = (
+            net.network(timeouts=Timeouts(attempt_s=1), retry=RetryPolicy(attempts=1))
+            if over == "nodes"
+            else GatewayNetwork(net.gateway_url, revision="0.3", threshold=Threshold(2, 3))
+        )
+        async with DanClient(network) as dan:
+            async with dan.session(wallet=WALLET, chain_id=1) as live:
+                if over == "nodes":
+                    await net.nodes[0].stop()
+                    await net.nodes[1].stop()
+            assert not live.is_revoked
+            assert isinstance(live.failure, QuorumError if over == "nodes" else InvalidFieldError)
+            assert f"{live.session.session_key_eoa} could not be revoked" in caplog.text
 
 
 async def test_many_messages() -> None:

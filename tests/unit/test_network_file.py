@@ -11,7 +11,7 @@ from dan_async import DanClient, GatewayNetwork, NodeNetwork, Threshold
 from dan_async.config import NodeEndpoint
 from dan_async.devnet import Devnet
 from dan_async.errors import ConfigurationError, InsecureTransportError
-from dan_async.network_file import NetworkFile, find_network_file
+from dan_async.network_file import ChainEndpoints, NetworkFile, find_network_file
 
 ONE, TWO, THREE = (f"0x{number:040x}" for number in (1, 2, 3))
 NODES = f"""
@@ -210,3 +210,34 @@ class TestPorts:
         (tmp_path / "ports.json").write_text('["x", 70000')
         async with Devnet(2, 2, storage=tmp_path) as net:
             assert len(net.endpoints) == 2
+
+
+def test_the_chain(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its id, and where it is reached, from the environment if the URLs are secret; written as it is read."""
+    text = (
+        GATEWAY + '[chain]\nid = 137\nrpc_url = { env = "RPC" }\nbundler_url = "http://127.0.0.1:4337/rpc"\n'
+    )
+    found = NetworkFile.read(write(text), environment={"RPC": "https://rpc.example/key"}).chain
+    assert found == ChainEndpoints(137, "https://rpc.example/key", "http://127.0.0.1:4337/rpc")
+    assert (
+        NetworkFile.read(write(NetworkFile(gateway="wss://g.example/v1", chain=found).to_toml())).chain
+        == found
+    )
+    assert NetworkFile.read(write(GATEWAY)).chain is None
+
+
+@pytest.mark.parametrize(
+    ("chain", "field"),
+    [
+        ("", r"chain\.id"),
+        ("id = 0", r"chain\.id"),
+        ("id = 1\nrpc = 'x'", r"chain\.rpc"),
+        ("id = 1\nrpc_url = 'ws://127.0.0.1:1'", r"chain\.rpc_url"),
+        ("id = 1\nbundler_url = 'http://bundler.example'", r"chain\.bundler_url"),
+        ("id = 1\nrpc_url = { env = 'NONE' }", r"chain\.rpc_url"),
+    ],
+)
+def test_a_wrong_chain_is_named(write: Any, chain: str, field: str) -> None:
+    """The member that is wrong, and the file."""
+    with pytest.raises(ConfigurationError, match=rf"net\.toml: {field}"):
+        NetworkFile.read(write(f"{GATEWAY}[chain]\n{chain}\n"), environment={})

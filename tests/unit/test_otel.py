@@ -21,6 +21,7 @@ from dan_async.deadline import Deadline
 from dan_async.errors import ConnectError, NodeCode, NodeTimeoutError, QuorumError, RpcError
 from dan_async.events import (
     Attempts,
+    AttemptStarted,
     AttemptSucceeded,
     Event,
     EventHub,
@@ -149,6 +150,26 @@ async def test_attempts_that_succeed_at_once_have_no_spans() -> None:
     assert sum(point.count for point in telemetry.metric("dan.client.attempt.duration")) == 2
     assert telemetry.is_empty()
     telemetry.meters.shutdown()
+
+
+@pytest.mark.parametrize("others", [False, True])
+async def test_events_that_nobody_wants_are_not_made(others: bool) -> None:
+    """Most attempts succeed at once, and an observer ignores these; whoever else listens hears of all."""
+    observer, heard, seen = Telemetry(all_attempts=False).observer, [], []
+
+    def note(event: Event) -> None:
+        seen.append(event)
+        observer(event)
+
+    note.wants_all_attempts = observer.wants_all_attempts  # type: ignore[attr-defined]
+    network = FakeNetwork(2, 3).network(on_event=note)
+    if others:
+        network.observe(heard.append)
+    async with DanClient(network) as dan:
+        await dan.generate_session_key(wallet=WALLET, chain_id=1)
+    kinds = [type(event) for event in seen]
+    assert (AttemptStarted in kinds, AttemptSucceeded in kinds) == (others, others)
+    assert not others or heard == seen
 
 
 async def test_spans_have_the_times_of_their_attempts(telemetry: Telemetry) -> None:
@@ -387,8 +408,10 @@ def test_a_node_that_comes_back_is_not_down(telemetry: Telemetry) -> None:
 
 
 async def test_every_metric_is_in_the_table(telemetry: Telemetry) -> None:
-    """docs/observability.md has each instrument that is made, with its unit's kind."""
-    page = (Path(__file__).parent.parent.parent / "docs" / "observability.md").read_text(encoding="utf-8")
+    """docs/how-to/observability.md has each instrument that is made, with its unit's kind."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "observability.md").read_text(
+        encoding="utf-8"
+    )
     instruments = [
         value
         for value in vars(telemetry.observer).values()

@@ -13,6 +13,7 @@ import inspect
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -39,6 +40,8 @@ from dan_async import (
 from dan_async.account import DanAccount
 from dan_async.batch import BatchRun
 from dan_async.config import Threshold, Timeouts, TransportOptions, check_url
+from dan_async.crypto.abi import encode_arguments, function_selector
+from dan_async.crypto.set_code import authorisation_digest
 from dan_async.dask_batch import WorkerSetup
 from dan_async.errors import (
     ConfigurationError,
@@ -68,12 +71,14 @@ from dan_async.user_operation import (
     user_operation_from_dict,
     user_operation_hash,
 )
+from dan_async.userops.delegation import delegation_code
 from dan_async.userops.service import JsonRpcService
 from dan_async.wallets.eth_account_wallet import EthAccountWallet
 from tests.fake_nodes import FakeNetwork
 from tests.fake_signing import SigningNetwork
 from tests.stored import active, session
 from tests.unit.userops.biconomy import BiconomyWorld, FakeDan, owners_account
+from tests.unit.userops.services import EoaWorld, account_in
 
 ADDRESS = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
 ENTRY_POINT = "0x5FF137D4b0FDCD49DcA30c7CF57E578a026d2789"
@@ -198,6 +203,29 @@ def _on_chain_door(function: Callable[..., Any], **valid: Any) -> Door:
     signature = inspect.signature(function).parameters
     usual = {name: _OURS for name in ("smart_account", "client", "store") if name in signature}
     return Door(_with_signature(call, function), usual | valid)
+
+
+def _nexus_door(function: Callable[..., Any], *, is_installed: bool) -> Door:
+    """A function about the session keys of an ERC-7579 account, which has one if their module is installed."""
+
+    async def call(**values: Any) -> Any:
+        world, kind = EoaWorld(), userops.Nexus(is_delegated=True)
+        world.code = delegation_code(kind.implementation)
+        for name, types, found in (
+            ("isModuleInstalled(uint256,address,bytes)", "(bool)", (is_installed,)),
+            ("getOwners(address)", "(address[])", ([ADDRESS],)),
+            (
+                "getValidatorsPaginated(address,uint256)",
+                "(address[],address)",
+                ([kind.session_validator], ADDRESS),
+            ),
+        ):
+            world.reads[function_selector(name)] = encode_arguments(types, found)
+        if values["account"] is _OURS:
+            values["account"] = await account_in(world, account=kind)
+        return await function(**values)
+
+    return Door(_with_signature(call, function), {"account": _OURS, "session_key": ADDRESS})
 
 
 def _with_signature(call: Callable[..., Any], method: Callable[..., Any]) -> Callable[..., Any]:
@@ -468,6 +496,18 @@ DOORS: dict[str, Door] = {
     "BiconomyPaymaster": Door(userops.BiconomyPaymaster, {"service": _SERVICE}, frozenset({"service"})),
     "Erc7677Paymaster": Door(userops.Erc7677Paymaster, {"service": _SERVICE}, frozenset({"service"})),
     "BiconomyV2": Door(userops.BiconomyV2, {}),
+    "Nexus": Door(userops.Nexus, {}),
+    "Authorisation": Door(
+        userops.Authorisation,
+        {
+            "chain_id": 1,
+            "address": ADDRESS,
+            "nonce": 0,
+            "signature": WALLET.sign_digest(authorisation_digest(chain_id=1, address=ADDRESS, nonce=0)),
+        },
+    ),
+    "grant_session_key": _nexus_door(userops.grant_session_key, is_installed=False),
+    "revoke_session_key": _nexus_door(userops.revoke_session_key, is_installed=True),
     "SimpleAccount": Door(userops.SimpleAccount, {}),
     "NonceLanes": Door(userops.NonceLanes, {"seed": bytes(24), "fetch": _answer}),
     "SessionSigner": Door(
@@ -488,6 +528,9 @@ DOORS: dict[str, Door] = {
     "LocalWallet": Door(LocalWallet, {"private_key": b"\x01" * 32}),
     "LocalWallet.sign_typed_data": Door(WALLET.sign_typed_data, {"typed_data": TYPED_DATA}),
     "LocalWallet.sign_digest": Door(WALLET.sign_digest, {"digest": bytes(32)}),
+    "LocalWallet.sign_authorisation": Door(
+        WALLET.sign_authorisation, {"chain_id": 1, "address": ADDRESS, "nonce": 0}
+    ),
     "LocalWallet.sign_message": Door(WALLET.sign_message, {"message": b""}),
     "PasskeyAuth": Door(
         wallets.PasskeyAuth, {"credential_id": _CREDENTIAL, "get_assertion": _answer, **_PASSKEY}
@@ -592,7 +635,10 @@ def test_several_awkward_values_at_once(knocked: tuple[str, dict[str, Any]]) -> 
 #: Public modules, and their names that take no values of a caller's, or take them under another name.
 _NO_DOORS = {
     "account": (),
-    "batch": ("ItemResult", "ItemStatus", "SignedMessage", "SigningRun"),
+    "batch": (
+        *("ItemMade", "ItemFailed", "ItemResult", "ItemStatus"),
+        *("SignedMessage", "UnsignedMessage", "SigningResult", "SigningRun"),
+    ),
     "client": (),
     "config": ("MAX_PARTIES",),
     "crypto": (),
@@ -669,3 +715,25 @@ async def test_every_door_opens_to_good_values(name: str) -> None:
         if inspect.isawaitable(made):
             await made
     assert expected is None or not isinstance(caught.value, InvalidFieldError)
+
+
+def time_spans(door: Door) -> list[str]:
+    """The parameters that are time spans, by their names; *retry_after* is a header's."""
+    names = inspect.signature(door.call).parameters
+    return [n for n in names if n in ("duration", "restart_after", "seconds", "timeout") or n.endswith("_s")]
+
+
+@pytest.mark.parametrize("name", [name for name, door in DOORS.items() if time_spans(door)])
+async def test_every_time_span_may_be_a_timedelta(name: str) -> None:
+    """And does the same as that many seconds."""
+    door = DOORS[name]
+    for span in time_spans(door):
+        usual = door.valid.get(span, inspect.signature(door.call).parameters[span].default)
+        seconds = usual if isinstance(usual, int | float) and usual > 0 else 1
+        expected = _REFUSED_ANYWAY.get(name)
+        with nullcontext() if expected is None else pytest.raises(expected) as caught:
+            made = door.call(**{**door.valid, span: timedelta(seconds=seconds)})
+            if inspect.isawaitable(made):
+                made = await made
+            assert getattr(made, span, seconds) in (seconds, timedelta(seconds=seconds))
+        assert expected is None or not isinstance(caught.value, InvalidFieldError)

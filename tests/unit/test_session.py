@@ -154,6 +154,14 @@ def test_the_secret_is_masked(caplog: pytest.LogCaptureFixture) -> None:
     assert "***" in shown
 
 
+def test_a_notebook_shows_a_table() -> None:
+    """With the secret masked, and nothing that a page would take for its own."""
+    table = DanSessionKeyPayload.from_dict(EXTENDED | {"mpcKeyId": "<b>&"})._repr_html_()
+    assert "<th>hexEphSKWithout0x</th><td>***</td>" in table
+    assert "<th>mpcKeyId</th><td>&lt;b&gt;&amp;</td>" in table
+    assert "5ec7e7" not in table
+
+
 def test_payloads_are_frozen_values() -> None:
     """Equal by value, hashable, and not to be changed."""
     one, two = DanSessionKeyPayload.from_dict(SEED), DanSessionKeyPayload.from_dict(SEED)

@@ -1,5 +1,5 @@
 """
-Makes node_1.json, the test vectors of docs/node-protocol.md: ``python tests/vectors/make_node_1.py > tests/vectors/node_1.json``.
+Makes node_1.json, the test vectors of docs/reference/node-protocol.md: ``python tests/vectors/make_node_1.py > tests/vectors/node_1.json``.
 
 It is written from the specification and imports nothing of dan_async: hashes with hashlib, signatures and EIP-712 with
 eth-account, so that the package's own code is checked against another implementation. All keys are fixed, and worthless.
@@ -251,7 +251,7 @@ def acknowledgement(index: int) -> dict[str, object]:
 
 
 vectors = {
-    "note": "Test vectors of docs/node-protocol.md, made by make_node_1.py. The keys are worthless.",
+    "note": "Test vectors of docs/reference/node-protocol.md, made by make_node_1.py. The keys are worthless.",
     "operators": [{"privateKey": key, "operator": address} for address, key in operators],
     "hash": [
         {"tag": "tag", "parts": [], "hash": "0x" + h("tag").hex()},

@@ -220,7 +220,9 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
             () if faults is None else (faults,) if isinstance(faults, Fault) else check_list("faults", faults)
         )
         if not all(isinstance(fault, Fault) for fault in listed):
-            raise InvalidFieldError("faults", "must be a Fault, a list of them, or None")
+            raise InvalidFieldError(
+                "faults", "must be a Fault, a list of them, or None", hint="For example Delay(seconds=2)"
+            )
         self._faults[check_int("index", index, least=0, most=len(self._faults) - 1)] = listed
         self._apply(index, listed)
 

@@ -2,7 +2,7 @@
 The faults: the options of each, its spelling on the command line, and the moments at which it changes something.
 
 This module is the registry: a class here with a ``name`` is a fault that can be set, spelt and sent to another process. A
-node with several faults uses them in the order in which they stand here. docs/testing-with-the-devnet.md says what a
+node with several faults uses them in the order in which they stand here. docs/how-to/testing-with-the-devnet.md says what a
 client sees of each.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import attrs
 from attrs import evolve, field, frozen
 
-from dan_async._values import check_int, check_seconds, check_text, optional, required
+from dan_async._values import check_int, check_seconds, in_seconds, optional, required
 from dan_async.config import MAX_PARTIES
 from dan_async.crypto.signature import sign_digest, signing_key
 from dan_async.devnet.faults.lies import (
@@ -32,8 +32,23 @@ from dan_async.devnet.faults.lies import (
     substitute_key,
 )
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node import Acknowledgement, ChangeReceipt, SignatureShares
+from dan_async.protocols.node import (
+    CERTIFY_KEYGEN,
+    METHODS,
+    PRESIGN,
+    SETTLE_KEYGEN,
+    SIGN,
+    Acknowledgement,
+    ChangeReceipt,
+    SignatureShares,
+)
 from dan_async.types import Json
+
+#: The methods of a node, which a fault can be limited to.
+RPC_METHODS = (
+    *("dan_identify", "dan_health", "dan_challenge"),
+    *(*METHODS.values(), SETTLE_KEYGEN, CERTIFY_KEYGEN, PRESIGN, SIGN),
+)
 
 #: What ``SendGarbage`` can send.
 GARBAGE_FORMS = ("json", "binary", "raw")
@@ -103,14 +118,23 @@ def _round(*, last: int) -> Any:
 
 
 def _restart_after() -> Any:
-    return field(default=None, validator=optional(check_seconds), metadata=spelt("restart", "seconds"))
+    return field(
+        default=None,
+        converter=attrs.converters.optional(in_seconds),
+        validator=optional(check_seconds),
+        metadata=spelt("restart", "seconds"),
+    )
 
 
 def _check_methods(_: object, attribute: Any, value: object) -> None:
     if not isinstance(value, tuple):
         raise InvalidFieldError(attribute.name, "must be a list of RPC methods")
-    for method in value:
-        check_text("methods", method, most=64)
+    if not all(method in RPC_METHODS for method in value):
+        raise InvalidFieldError(
+            attribute.name,
+            "has a method that nodes do not have",
+            hint=f"The methods are {', '.join(RPC_METHODS)}",
+        )
 
 
 def _to_methods(value: Any) -> Any:
@@ -180,6 +204,12 @@ class Fault:
         """
         Read it back.
 
+        Args:
+            members: What ``to_dict`` returned.
+
+        Returns:
+            The fault.
+
         Raises:
             InvalidFieldError: There is no such fault.
         """
@@ -198,45 +228,137 @@ class Fault:
         return self
 
     def on_connect(self) -> HttpRefusal | None:
-        """Turn a client away that upgrades to a WebSocket or POSTs."""
+        """
+        Turn a client away that upgrades to a WebSocket or POSTs.
+
+        Returns:
+            The answer to send instead; None to let the client in.
+        """
 
     def on_arrival(self, draw: Callable[[], float], /) -> float | None:
-        """Delay a request by some seconds; *draw* returns numbers from 0 to 1 for jitter."""
+        """
+        Delay a request by some seconds; *draw* returns numbers from 0 to 1 for jitter.
+
+        Args:
+            draw: Returns a random number from 0 to 1, for jitter.
+
+        Returns:
+            Seconds to wait; None for no delay.
+        """
 
     def on_request(self) -> RequestDropped | None:
-        """End a request before its work."""
+        """
+        End a request before its work.
+
+        Returns:
+            How the request ends; None to do the work.
+        """
 
     def on_nonce(self) -> bool | None:
-        """Take a nonce that is being used for an expired one."""
+        """
+        Take a nonce that is being used for an expired one.
+
+        Returns:
+            True to refuse the nonce; None to look at its real age.
+        """
 
     def on_result(self) -> NodeCrashed | RequestDropped | None:
-        """End a request, or the node, after the work."""
+        """
+        End a request, or the node, after the work.
+
+        Returns:
+            How the request ends after the work; None to answer.
+        """
 
     def on_reply(self) -> ReplyFault | None:
-        """Write the reply in the node's place."""
+        """
+        Write the reply in the node's place.
+
+        Returns:
+            What writes the reply; None for the node's own.
+        """
 
     def on_acknowledgement(
         self, ack: Acknowledgement, sign: Sign, owner_id: str, /
     ) -> Acknowledgement | None:
-        """Send another acknowledgement; *sign* signs as the operator, and the owner's id goes into the key's."""
+        """
+        Send another acknowledgement; *sign* signs as the operator, and the owner's id goes into the key's.
+
+        Args:
+            ack: The node's true acknowledgement.
+            sign: Signs 32 bytes as the operator.
+            owner_id: The owner's id, which is part of the key's.
+
+        Returns:
+            What to send instead; None to leave it as it is.
+        """
 
     def on_receipt(self, receipt: ChangeReceipt, sign: Sign, /) -> ChangeReceipt | None:
-        """Send another receipt for a change of an ephemeral key."""
+        """
+        Send another receipt for a change of an ephemeral key.
+
+        Args:
+            receipt: The node's true receipt.
+            sign: Signs 32 bytes as the operator.
+
+        Returns:
+            What to send instead; None to leave it as it is.
+        """
 
     def on_keygen(self) -> KeygenFault | None:
-        """Send other messages than it should in a key generation that begins."""
+        """
+        Send other messages than it should in a key generation that begins.
+
+        Returns:
+            What changes the messages of this key generation; None to follow the protocol.
+        """
 
     def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
-        """End the node before it sends its messages of a round of key generation."""
+        """
+        End the node before it sends its messages of a round of key generation.
+
+        Args:
+            round_: 1 commit, 2 open, 3 echo.
+
+        Returns:
+            The node's end; None to go on.
+        """
 
     def before_signing_round(self, round_: int, bodies: Bodies, /) -> NodeCrashed | FalseAccusation | None:
-        """End the node, or its part in it, before it sends its messages of a round of a presignature."""
+        """
+        End the node, or its part in it, before it sends its messages of a round of a presignature.
+
+        Args:
+            round_: 1 commit, 2 multiply.
+            bodies: The messages of the round, by recipient.
+
+        Returns:
+            How the node, or its part in it, ends; None to go on.
+        """
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
-        """Send other messages in a round of a presignature."""
+        """
+        Send other messages in a round of a presignature.
+
+        Args:
+            round_: 1 commit, 2 multiply.
+            bodies: The messages of the round, by recipient.
+
+        Returns:
+            The messages to send instead; None to leave it as it is.
+        """
 
     def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares | None:
-        """Send other shares of signatures; *sign* signs as the operator."""
+        """
+        Send other shares of signatures; *sign* signs as the operator.
+
+        Args:
+            shares: The node's true shares.
+            sign: Signs 32 bytes as the operator.
+
+        Returns:
+            What to send instead; None to leave it as it is.
+        """
 
 
 @frozen(kw_only=True)
@@ -288,10 +410,13 @@ class Delay(Fault):
     example = "delay:2s±500ms or delay:2s,methods=dan_keygen"
 
     seconds: float = field(
+        converter=in_seconds,
         validator=required(check_seconds),
         metadata=spelt("seconds", "seconds", missing="must say for how long", spread="jitter"),
     )
-    jitter_s: float = field(default=0.0, validator=_check_not_negative, metadata=spelt("jitter", "seconds"))
+    jitter_s: float = field(
+        default=0.0, converter=in_seconds, validator=_check_not_negative, metadata=spelt("jitter", "seconds")
+    )
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -462,7 +587,10 @@ class Trickle(ReplyFault):
     is_endless = True
 
     seconds: float = field(
-        default=0.1, validator=required(check_seconds), metadata=spelt("interval", "seconds")
+        default=0.1,
+        converter=in_seconds,
+        validator=required(check_seconds),
+        metadata=spelt("interval", "seconds"),
     )
 
     async def spoil(self, reply: SpoiltReply) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import attrs
@@ -102,7 +102,7 @@ def parse_fault(text: str) -> Fault:
     name, _, rest = (part.strip() for part in text.partition(":"))
     kind = next((kind for kind in KINDS if kind.name == name), None)
     if kind is None:
-        raise ConfigurationError(f"there is no fault of that name{_nearest(name)}", hint=_LIST)
+        raise ConfigurationError(f"there is no fault of that name{_nearest(name, FAULT_NAMES)}", hint=_LIST)
     try:
         return kind(**_values(kind, rest))
     except InvalidFieldError as error:
@@ -149,6 +149,7 @@ def _values(kind: type[Fault], text: str) -> dict[str, Any]:
             name, value = (kind.first, part) if place == 0 else (part, "")
         if name not in options or (not separator and place > 0):
             taken = f"takes {', '.join(options)} and nothing else" if options else "takes no options"
+            taken += _nearest(name, options)
             raise ConfigurationError(f"{kind.name}: {taken}", hint=hint)
         halves = re.split("±|[+]-", value)
         if options[name].spread and len(halves) == 2:
@@ -161,6 +162,6 @@ def _values(kind: type[Fault], text: str) -> dict[str, Any]:
     return values
 
 
-def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name[:40], FAULT_NAMES, n=1)
+def _nearest(name: str, names: Collection[str]) -> str:
+    near = [] if name in names else difflib.get_close_matches(name[:40], names, n=1)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -18,10 +18,10 @@ from typing import Any
 from aiohttp import WSMsgType, web
 from attrs import field, frozen
 
-from dan_async._values import check_int, check_seconds, required
+from dan_async._values import check_int, check_seconds, in_seconds, required
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.devnet.gateway.exchange import serve_exchange
-from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, refusing_origins
+from dan_async.devnet.listening import CLOSE_S, Arrivals, Door
 from dan_async.errors import (
     ConfigurationError,
     DanError,
@@ -61,9 +61,9 @@ class GatewayLimits:
     )
     max_connections: int = field(default=1024, validator=required(check_int, least=1, most=2**20))
     #: Seconds to wait for the first frame; for the owner's authorisation, as a person may be reading; for the nodes' work.
-    first_frame_s: float = field(default=10.0, validator=required(check_seconds))
-    wallet_s: float = field(default=240.0, validator=required(check_seconds))
-    operation_s: float = field(default=60.0, validator=required(check_seconds))
+    first_frame_s: float = field(default=10.0, converter=in_seconds, validator=required(check_seconds))
+    wallet_s: float = field(default=240.0, converter=in_seconds, validator=required(check_seconds))
+    operation_s: float = field(default=60.0, converter=in_seconds, validator=required(check_seconds))
 
 
 class GatewayServer:
@@ -89,9 +89,9 @@ class GatewayServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to listen on a bound socket, which ``stop`` closes."""
-        app = web.Application(middlewares=[refusing_origins(self._allow_origins)])
+        app = web.Application()
         app.router.add_get("/{version:v[12]}/{operation}", self._serve)
-        arrivals = Arrivals(self._limits.max_connections, self._limits.first_frame_s)
+        arrivals = Arrivals(self._limits.max_connections, self._limits.first_frame_s, self._allow_origins)
         self._runner = arrivals.runner(app)
         await self._runner.setup()
         self._door = Door(self._runner, listener, arrivals)

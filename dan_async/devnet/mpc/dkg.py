@@ -20,6 +20,9 @@ and no more: a single party can stop the session, also after it has seen the key
 by doing so over and over; every such attempt is seen. One honest party may finish before another, which then waits for
 the certificate.
 
+Several keys may be made at once (``count``): every party deals one polynomial for each, all of them under one
+commitment, one signature and one echo. Each key is made as if alone; a fault in one of them ends the session for all.
+
 A wrong share is answered by a signed complaint (Pedersen, section 4.1). Every check of a dealer's messages depends only
 on bytes that the dealer has signed or committed to, so that a third party comes to the same verdict.
 
@@ -52,6 +55,7 @@ from dan_async.devnet.mpc.dkg_messages import (
     transcript_hash,
 )
 from dan_async.devnet.mpc.field import (
+    PROOF_BYTES,
     CommitmentVector,
     Entropy,
     Polynomial,
@@ -64,14 +68,10 @@ from dan_async.devnet.mpc.field import (
     scalar_to_bytes,
     share_matches,
 )
-from dan_async.devnet.mpc.framing import NONCE_BYTES, SIGNATURE_BYTES
+from dan_async.devnet.mpc.framing import NONCE_BYTES, SCALAR_BYTES, SIGNATURE_BYTES
 from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.errors import InvalidFieldError
 from dan_async.types import OperatorAddress
-
-#: Stands for a polynomial not drawn yet, or dropped.
-_NOTHING = Polynomial(())
-
 
 # --- one dealer -------------------------------------------------------------------------------------------------------
 
@@ -91,29 +91,43 @@ def proof_context(session: Session, dealer: int, points: tuple[bytes, ...]) -> b
 
 def check_dealing(
     session: Session, *, dealer: int, recipient: int, opening: bytes, share: bytes
-) -> tuple[CommitmentVector, int]:
-    """Check an opening that the dealer committed to, and a share that it signed; return the commitments and the share."""
+) -> tuple[list[CommitmentVector], list[int]]:
+    """Check an opening that the dealer committed to, and shares that it signed; return of each key commitments and share."""
     try:
         message = OpeningMessage.decode(opening, session.context)
     except InvalidFieldError:
         raise DealingError(Reason.MALFORMED_MESSAGE, provable=True) from None
     if message.sender != dealer:
         raise DealingError(Reason.MALFORMED_MESSAGE, provable=True)
-    if len(message.points) != session.threshold.t:
+    t, count = session.threshold.t, session.count
+    if len(message.points) != count * t:
         raise DealingError(Reason.VECTOR_LENGTH, provable=True)
+    if len(message.proofs) != count * PROOF_BYTES:
+        raise DealingError(Reason.PROOF_OF_POSSESSION, provable=True)
+    if len(share) != count * SCALAR_BYTES:
+        raise DealingError(Reason.WRONG_SHARE, provable=True)
     try:
-        vector = tuple(decode(point) for point in message.points)
+        points = [decode(point) for point in message.points]
     except InvalidFieldError:
         raise DealingError(Reason.INVALID_POINT, provable=True) from None
-    if not is_valid_proof(message.proof, vector[0], context=proof_context(session, dealer, message.points)):
-        raise DealingError(Reason.PROOF_OF_POSSESSION, provable=True)
+    context = proof_context(session, dealer, message.points)
+    vectors = [tuple(points[at : at + t]) for at in range(0, count * t, t)]
+    for vector, proof in zip(vectors, _parts(message.proofs, PROOF_BYTES), strict=True):
+        if not is_valid_proof(proof, vector[0], context=context):
+            raise DealingError(Reason.PROOF_OF_POSSESSION, provable=True)
     try:
-        value = scalar_from_bytes("share", share)
+        values = [scalar_from_bytes("share", part) for part in _parts(share, SCALAR_BYTES)]
     except InvalidFieldError:
         raise DealingError(Reason.WRONG_SHARE, provable=True) from None
-    if not share_matches(vector, recipient, value):
+    if not all(
+        share_matches(vector, recipient, value) for vector, value in zip(vectors, values, strict=True)
+    ):
         raise DealingError(Reason.WRONG_SHARE, provable=True)
-    return vector, value
+    return vectors, values
+
+
+def _parts(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 # --- complaints -------------------------------------------------------------------------------------------------------
@@ -174,7 +188,7 @@ class DkgOpening:
 
 class DkgParty(Stepwise):
     """
-    One party of one key generation.
+    One party of one key generation, or of the generation of *count* keys at once.
 
     Mappings go from a party's index to its message, and hold the other parties only. A message that did not come in time
     is left out; the party then aborts and names the silent ones. No two key generations have one session id; ``sign``
@@ -194,14 +208,18 @@ class DkgParty(Stepwise):
         threshold: Threshold,
         identities: tuple[OperatorAddress, ...],
         sign: Callable[[bytes], bytes],
+        count: int = 1,
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
-        self._session = Session(session_id=session_id, threshold=threshold, identities=identities)
+        self._session = Session(
+            session_id=session_id, threshold=threshold, identities=identities, count=count
+        )
         self._index = check_int("index", index, least=1, most=threshold.n)
         self._sign = sign
         self._entropy = entropy
-        self._polynomial = _NOTHING
-        self._vector: CommitmentVector = ()
+        #: Of each key, as all that follows.
+        self._polynomials: tuple[Polynomial, ...] = ()
+        self._vectors: tuple[CommitmentVector, ...] = ()
         self._opening = b""
         self._commitments: dict[int, bytes] = {}
         self._echo = b""
@@ -215,19 +233,19 @@ class DkgParty(Stepwise):
 
     @step
     def commit(self) -> bytes:
-        """Round 1: draw the polynomial; commit to its commitments and the proof of possession, towards everybody."""
+        """Round 1: draw the polynomials; commit to their commitments and proofs of possession, towards everybody."""
         session = self._session
-        self._polynomial = Polynomial.random(session.threshold.t - 1, self._entropy)
-        self._vector = commit(self._polynomial)
-        points = tuple(map(encode, self._vector))
-        proof = prove(
-            self._polynomial.coefficients[0],
-            self._vector[0],
-            context=proof_context(session, self._index, points),
-            entropy=self._entropy,
-        )
+        degree = session.threshold.t - 1
+        self._polynomials = tuple(Polynomial.random(degree, self._entropy) for _ in range(session.count))
+        self._vectors = tuple(map(commit, self._polynomials))
+        points = tuple(encode(point) for vector in self._vectors for point in vector)
+        context = proof_context(session, self._index, points)
+        proofs = [
+            prove(polynomial.coefficients[0], vector[0], context=context, entropy=self._entropy)
+            for polynomial, vector in zip(self._polynomials, self._vectors, strict=True)
+        ]
         opening = OpeningMessage(
-            sender=self._index, points=points, proof=proof, nonce=self._entropy(NONCE_BYTES)
+            sender=self._index, points=points, proofs=b"".join(proofs), nonce=self._entropy(NONCE_BYTES)
         )
         self._opening = opening.encode(session.context)
         commitment = opening_commitment(self._opening)
@@ -260,34 +278,38 @@ class DkgParty(Stepwise):
 
     @step
     def verify(self, openings: Mapping[int, bytes], shares: Mapping[int, bytes]) -> bytes:
-        """Round 3: check every opening and share, derive the key, and sign the transcript. The expensive step."""
+        """Round 3: check every opening and share, derive the keys, and sign the transcript. The expensive step."""
         received = self._from_all_others("openings", openings)
         received_shares = self._from_all_others("shares", shares)
         faults: dict[int, DealingError] = {}
-        vectors = [self._vector]
-        secret_share = self._polynomial.evaluate(self._index)
+        dealings: list[tuple[Sequence[CommitmentVector], list[int]]] = [
+            (self._vectors, [polynomial.evaluate(self._index) for polynomial in self._polynomials])
+        ]
         for dealer, opening in received.items():
             try:
-                vector, share = self._check_dealer(dealer, opening, received_shares[dealer])
+                dealings.append(self._check_dealer(dealer, opening, received_shares[dealer]))
             except DealingError as error:
                 faults[dealer] = error
-            else:
-                vectors.append(vector)
-                secret_share = (secret_share + share) % ORDER
         if faults:
             raise self._blame(faults, received, received_shares)
         received[self._index] = self._opening
         self._transcript_hash = transcript_hash(self._session.context, self._commitments, received)
-        self._result = (self._derive(vectors, secret_share),)
+        self._result = tuple(
+            self._derive(
+                [vectors[key] for vectors, _ in dealings], sum(shares[key] for _, shares in dealings)
+            )
+            for key in range(self._session.count)
+        )
         echo = EchoMessage(sender=self._index, transcript_hash=self._transcript_hash)
         self._echo = sign_message(echo, self._session.context, self._sign).encode(self._session.context)
         return self._echo
 
-    def finish(self, echoes: Mapping[int, bytes]) -> KeyShare:
+    def finish(self, echoes: Mapping[int, bytes]) -> tuple[KeyShare, ...]:
         """
-        Check that all parties signed the same transcript, and release the share. Echoes may come through anybody.
+        Check that all parties signed the same transcript, and release the share of each key.
 
-        The one step whose failure is not the party's end: it keeps the share, for ``certify``.
+        Echoes may come through anybody. The one step whose failure is not the party's end: it keeps the shares, for
+        ``certify``.
         """
         self._begin("finish")
         try:
@@ -297,11 +319,10 @@ class DkgParty(Stepwise):
             raise
         return self._release(signatures)
 
-    def certify(self, certificate: bytes) -> KeyShare | None:
-        """Release the share for a certificate, whoever brings it; None if it is none of this transcript."""
+    def certify(self, certificate: bytes) -> tuple[KeyShare, ...] | None:
+        """Release the shares for a certificate, whoever brings it; None if it is none of this transcript."""
         self._begin("finish")
-        size, session = SIGNATURE_BYTES, self._session
-        parts = [certificate[at : at + size] for at in range(0, len(certificate), size)]
+        session, parts = self._session, _parts(certificate, SIGNATURE_BYTES)
         digest = EchoMessage.decode(self._echo, session.context).digest(session.context)
         is_whole = len(parts) == session.threshold.n
         if is_whole and all(session.is_signed_by(i, digest, part) for i, part in enumerate(parts, 1)):
@@ -335,14 +356,14 @@ class DkgParty(Stepwise):
         signatures[self._index] = EchoMessage.decode(self._echo, self._session.context).signature
         return [signatures[index] for index in sorted(signatures)]
 
-    def _release(self, signatures: Sequence[bytes]) -> KeyShare:
-        (result,) = self._result
+    def _release(self, signatures: Sequence[bytes]) -> tuple[KeyShare, ...]:
+        result = self._result
         self.certificate = b"".join(signatures)
         self._forget()
         return result
 
     def _forget(self) -> None:
-        self._polynomial = _NOTHING
+        self._polynomials = ()
         self._result = ()
 
     def _from_all_others(self, name: str, messages: Mapping[int, bytes]) -> dict[int, bytes]:
@@ -358,12 +379,16 @@ class DkgParty(Stepwise):
         message = ShareMessage(
             sender=self._index,
             recipient=recipient,
-            share=scalar_to_bytes(self._polynomial.evaluate(recipient)),
+            share=b"".join(
+                scalar_to_bytes(polynomial.evaluate(recipient)) for polynomial in self._polynomials
+            ),
             commitment=self._commitments[self._index],
         )
         return sign_message(message, self._session.context, self._sign)
 
-    def _check_dealer(self, dealer: int, opening: bytes, share_data: bytes) -> tuple[CommitmentVector, int]:
+    def _check_dealer(
+        self, dealer: int, opening: bytes, share_data: bytes
+    ) -> tuple[Sequence[CommitmentVector], list[int]]:
         if not isinstance(opening, bytes) or opening_commitment(opening) != self._commitments[dealer]:
             raise DealingError(Reason.COMMITMENT_MISMATCH, provable=False)
         try:
@@ -409,7 +434,7 @@ class DkgParty(Stepwise):
         return KeyShare(
             index=self._index,
             threshold=self._session.threshold,
-            secret_share=secret_share,
+            secret_share=secret_share % ORDER,
             public_key=encode(summed[0]),
             public_shares=public_shares,
             transcript_hash=self._transcript_hash,

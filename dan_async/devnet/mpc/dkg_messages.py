@@ -11,32 +11,32 @@ from typing import Annotated, TypeVar
 
 from attrs import evolve, field, frozen
 
-from dan_async._values import from_hex
+from dan_async._values import check_int, from_hex
 from dan_async.config import Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.crypto.signature import parse_signature, recover_address
 from dan_async.devnet.mpc.field import PROOF_BYTES
 from dan_async.devnet.mpc.framing import (
+    NONCE_BYTES,
     POINT_BYTES,
     SCALAR_BYTES,
     SIGNATURE_BYTES,
     Digest,
-    EncodedScalar,
     Index,
     Message,
     Nonce,
     Signature,
     check_session_id,
     counted,
-    fixed,
+    sized,
     up_to_last,
 )
 from dan_async.errors import InvalidFieldError
 from dan_async.types import OperatorAddress
 
-#: Kind, context, sender, recipient, share, commitment, signature.
-_SHARE_MESSAGE_BYTES = 1 + DIGEST_BYTES + 2 + SCALAR_BYTES + DIGEST_BYTES + SIGNATURE_BYTES
+#: Most keys that one session makes: the points of all of them are counted in one byte.
+MOST_KEYS = 16
 
 
 # --- the session ------------------------------------------------------------------------------------------------------
@@ -48,22 +48,26 @@ def _checksummed(identities: Iterable[str]) -> tuple[OperatorAddress, ...]:
 
 @frozen(kw_only=True)
 class Session:
-    """A session id that is never used twice, t and n, and the addresses of the identity keys of parties 1 to n."""
+    """A session id that is never used twice, t and n, the addresses of parties 1 to n, and how many keys are made."""
 
     session_id: bytes
     threshold: Threshold
     identities: tuple[OperatorAddress, ...] = field(converter=_checksummed)
-    #: H("dan-dkg/1 context", session id, t, n, each identity): in every hash, proof and signature of the session.
+    count: int = 1
+    #: H("dan-dkg/1 context", session id, t, n, each identity): in every hash, proof and signature of the session. With
+    #: several keys their number is in it too.
     context: bytes = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         check_session_id(self.session_id)
+        check_int("count", self.count, least=1, most=min(MOST_KEYS, 255 // self.threshold.t))
         if len(self.identities) != self.threshold.n:
             raise InvalidFieldError("identities", f"must be {self.threshold.n}, one for each party")
         if len(set(self.identities)) != len(self.identities):
             raise InvalidFieldError("identities", "must differ from each other")
         raw = (from_hex(identity, field="identities") for identity in self.identities)
-        context = tagged_hash("dan-dkg/1 context", self.session_id, self.threshold.t, self.threshold.n, *raw)
+        tag = "dan-dkg/1 context" if self.count == 1 else f"dan-dkg/1 context of {self.count} keys"
+        context = tagged_hash(tag, self.session_id, self.threshold.t, self.threshold.n, *raw)
         object.__setattr__(self, "context", context)
 
     def is_signed_by(self, index: int, digest: bytes, signature: bytes) -> bool:
@@ -81,6 +85,12 @@ class Session:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
+def _check_whole(name: str, parts: bytes, size: int) -> None:
+    """Check that bytes are one part for each key: of how many keys is for the protocol to check."""
+    if not parts or len(parts) % size:
+        raise InvalidFieldError(name, "is too short or too long")
+
+
 @frozen(kw_only=True)
 class CommitmentMessage(Message):
     """Round 1, to everybody: a hash commitment to the opening that follows."""
@@ -93,27 +103,41 @@ class CommitmentMessage(Message):
 
 @frozen(kw_only=True)
 class OpeningMessage(Message):
-    """Round 2, to everybody: Feldman commitments, proof of possession of the first one. Whether they are t is not read."""
+    """
+    Round 2, to everybody: key after key Feldman commitments, and a proof of possession of the first of them.
+
+    Whether they are t for each key is not read.
+    """
 
     KIND = 2
 
     sender: Index
     points: Annotated[tuple[bytes, ...], counted(POINT_BYTES)]
-    proof: Annotated[bytes, fixed(PROOF_BYTES)]
+    proofs: Annotated[bytes, up_to_last(NONCE_BYTES)]
     nonce: Nonce
+
+    def __attrs_post_init__(self) -> None:
+        _check_whole("opening", self.proofs, PROOF_BYTES)
 
 
 @frozen(kw_only=True, repr=False)
 class ShareMessage(Message):
-    """Round 2, to one party only: its share, signed along with the commitment so that a wrong one can be shown to others."""
+    """
+    Round 2, to one party only: its share of each key, signed along with the commitment.
+
+    So a wrong one can be shown to others.
+    """
 
     KIND = 3
 
     sender: Index
     recipient: Index
-    share: EncodedScalar
+    share: Annotated[bytes, up_to_last(DIGEST_BYTES + SIGNATURE_BYTES)]
     commitment: Digest
     signature: Signature = b""
+
+    def __attrs_post_init__(self) -> None:
+        _check_whole("share", self.share, SCALAR_BYTES)
 
     def __repr__(self) -> str:
         return f"ShareMessage(sender={self.sender}, recipient={self.recipient}, share=***)"
@@ -145,7 +169,7 @@ class ComplaintMessage(Message):
     KIND = 5
 
     sender: Index
-    share_message: Annotated[bytes, fixed(_SHARE_MESSAGE_BYTES)]
+    share_message: Annotated[bytes, sized()]
     opening: Annotated[bytes, up_to_last(SIGNATURE_BYTES)]
     signature: Signature = b""
 

@@ -116,7 +116,7 @@ class CommitmentBook:
     def echo(self, echo: bytes) -> bytes:
         return join_parts((echo, *(self._entries[index].encode() for index in self._indices)))
 
-    def finish(self, party: DkgParty, own_echo: bytes, bodies: Mapping[int, bytes]) -> KeyShare:
+    def finish(self, party: DkgParty, own_echo: bytes, bodies: Mapping[int, bytes]) -> tuple[KeyShare, ...]:
         """Take the last step of a key generation; if parties have got different commitments, find the culprit."""
         echoes: dict[int, bytes] = {}
         books: dict[int, list[bytes]] = {}

@@ -84,6 +84,14 @@ def counted(length: int) -> Form:
     )
 
 
+def sized() -> Form:
+    """A length of two bytes, then so many bytes."""
+    return Form(
+        lambda reader: reader.take(int.from_bytes(reader.take(2), "big")),
+        lambda value: len(value).to_bytes(2, "big") + value,
+    )
+
+
 def up_to_last(length: int) -> Form:
     """Everything before the last so many bytes, which are the fields that follow."""
     return Form(lambda reader: reader.take(max(0, reader.left - length)))

@@ -45,7 +45,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, NoReturn, TypeVar
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from dan_async.crypto.curve import (
     ORDER,
@@ -519,17 +519,18 @@ class Presignature:
     #: mask, u and v, until it is spent.
     _secrets: list[tuple[int, int, int]]
     _pairs: Mapping[int, PairState]
+    #: The 32 bytes of its id on the wire, which binds it to R.
+    name: bytes = field(init=False)
+
+    @name.default
+    def _bound_id(self) -> bytes:
+        return presignature_id(self.id, self.nonce_point)
 
     def __repr__(self) -> str:
         return f"Presignature(id={self.id.hex()[:16]}, signers={self.signers}, spent={self.is_spent})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a presignature signs once, so it can be neither copied nor pickled")
-
-    @property
-    def name(self) -> bytes:
-        """The 32 bytes of its id on the wire, which binds it to R."""
-        return presignature_id(self.id, self.nonce_point)
 
     @property
     def is_spent(self) -> bool:

@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from dan_async._values import from_hex, to_hex
+from dan_async.crypto.hashes import tagged_hash
 from dan_async.deadline import cancel_and_wait, wait_for_event
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.mpc.dkg_messages import Session
@@ -19,8 +21,14 @@ from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.node.checks import KEYGEN, CheckedKeygen, check_owner, check_request, owner_name
 from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry
-from dan_async.devnet.node.requests import NonceStore, RequestRuns, check_same, content_hash
-from dan_async.devnet.node.rpc import RefusalError, rate_limited, refusing
+from dan_async.devnet.node.requests import (
+    NonceStore,
+    RequestRuns,
+    check_same,
+    content_hash,
+    result_of,
+)
+from dan_async.devnet.node.rpc import RefusalError, rate_limited, reading, refusing
 from dan_async.devnet.peers.keygen import KeygenSession
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.messages import Kind, PeerMessage
@@ -105,12 +113,23 @@ class _Settled:
             del self._by_address[address]
 
 
+@frozen
+class _Work:
+    """A checked request for a key, and the hash of its content."""
+
+    checked: CheckedKeygen
+    content: bytes
+
+    @property
+    def request_id(self) -> RequestId:
+        return self.checked.params.request_id
+
+
 @define(eq=False, repr=False)
 class _Unfinished:
     """A key generation that may be certified: it is under way, or has failed for want of echoes."""
 
-    checked: CheckedKeygen
-    content: bytes
+    works: Sequence[_Work]
     session: KeygenSession
     forget_at: float
     #: Held by whoever stores the key or gives it up.
@@ -136,6 +155,8 @@ class KeygenService:
     _taking: dict[tuple[RequestId, OperatorAddress], asyncio.Task[None]] = field(factory=dict, init=False)
     #: The sessions of one-shot requests, which no nonce keeps from coming again.
     _one_shots: set[bytes] = field(factory=set, init=False)
+    #: Batches under way, each of which several requests wait for.
+    _batches: set[asyncio.Task[Sequence[Acknowledgement]]] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._settled = _Settled(self._context.limits.max_settled, self._context.clock)
@@ -155,6 +176,32 @@ class KeygenService:
             return record.acknowledgement
         return await self._runs.run(params.request_id, content, lambda: self._begin(params, content))
 
+    async def keygen_batch(self, batch: Sequence[KeygenParams]) -> Sequence[Acknowledgement]:
+        """
+        Take part in making several keys at once. Each request of them may be repeated alone.
+
+        A request that cannot begin keeps all from beginning, and nothing is lost: each may then come alone.
+        """
+        works = [_Work(self._check(params), content_hash(params)) for params in batch]
+        for work in works:
+            if self._runs.knows(work.request_id) or self._ring.by_request(work.request_id) is not None:
+                raise RefusalError(NodeCode.REQUEST_CONFLICT, "a request of the batch has come before")
+        agreed = _agreement(works)
+        if self._sessions.has_run(Kind.KEYGEN, agreed.session_id):
+            raise RefusalError(NodeCode.CHALLENGE_REUSED, "the nodes have worked on this batch before")
+        self._runs.check_room(len(works))
+        self._spend(works)
+        making = asyncio.create_task(self._generate(works, agreed), name="key generations of a batch")
+        self._batches.add(making)
+        making.add_done_callback(self._batches.discard)
+
+        async def one(place: int) -> Acknowledgement:
+            return (await result_of(making))[place]
+
+        for place, work in enumerate(works):
+            self._runs.begin(work.request_id, work.content, partial(one, place))
+        return await result_of(making)
+
     def load(self) -> None:
         """Read which one-shot requests this node has worked on. Blocks."""
         kinds = (name.rpartition("-") for name in self._context.store.names())
@@ -173,7 +220,10 @@ class KeygenService:
         for request_id in ids:
             await self._runs.wait_for(request_id)
             unfinished = self._unfinished.get(request_id)
-            if unfinished is not None and unfinished.checked.claim.eph_pk == asked.eph_pk:
+            if unfinished is not None and any(
+                work.request_id == request_id and work.checked.claim.eph_pk == asked.eph_pk
+                for work in unfinished.works
+            ):
                 await self._give_up(request_id, unfinished)
         records = (self._ring.by_request(request_id) for request_id in ids)
         found = (r.acknowledgement for r in records if r is not None and r.claim.eph_pk == asked.eph_pk)
@@ -203,15 +253,22 @@ class KeygenService:
                 self._taking[request_id, peer] = task
                 task.add_done_callback(partial(self._taken, request_id, peer))
         elif record is not None and peer in record.acknowledgement.participants:
-            self._pass_on(record.acknowledgement, (peer,))
+            self._pass_on(request_id, record.acknowledgement.certificate, (peer,))
         elif unfinished is not None and peer in unfinished.session.peers:
             unfinished.session.asked.add(peer)
 
     async def aclose(self) -> None:
         await self._runs.aclose()
-        await cancel_and_wait(list(self._taking.values()))
+        await cancel_and_wait([*self._taking.values(), *self._batches])
 
     def _begin(self, params: KeygenParams, content: bytes) -> Coroutine[Any, Any, Acknowledgement]:
+        works = [_Work(self._check(params), content)]
+        agreed = _agreement(works)
+        self._spend(works)
+        return self._generate_one(works, agreed)
+
+    def _check(self, params: KeygenParams) -> CheckedKeygen:
+        """Check all of a request but its nonce and its owner's signature."""
         checked = check_request(
             params,
             operator=self._context.identity.operator,
@@ -222,46 +279,61 @@ class KeygenService:
             raise RefusalError(
                 NodeCode.REQUEST_CONFLICT, "the request was settled: nothing begins under it any more"
             )
-        with self._nonces.spending(checked.nonce, params.request_id, KEYGEN, checked.setup_digest):
-            check_owner(checked, self._passkeys)
-            has_run = self._sessions.has_run(Kind.KEYGEN, checked.session_id)
-            if has_run or checked.session_id in self._one_shots:
-                # Nonces see to that; a one-shot request, which has none, may come again after it failed.
-                raise RefusalError(
-                    NodeCode.CHALLENGE_REUSED, "the nodes have worked under this challenge before"
-                )
-            if checked.nonce is None:
-                self._one_shots.add(checked.session_id)
-        self._unfinished.pop(params.request_id, None)  # an earlier attempt under the same id is over for good
-        return self._generate(checked, content)
+        return checked
 
-    async def _generate(self, checked: CheckedKeygen, content: bytes) -> Acknowledgement:
-        params = checked.params
-        _log.info("request %s: key generation %s begins", params.request_id, checked.threshold)
+    def _spend(self, works: Sequence[_Work]) -> None:
+        """Use up the nonces of requests, if their owners have signed them."""
+        with ExitStack() as spending:
+            for checked in (work.checked for work in works):
+                spending.enter_context(
+                    self._nonces.spending(
+                        checked.nonce, checked.params.request_id, KEYGEN, checked.setup_digest
+                    )
+                )
+                check_owner(checked, self._passkeys)
+                has_run = self._sessions.has_run(Kind.KEYGEN, checked.session_id)
+                if has_run or checked.session_id in self._one_shots:
+                    # Nonces see to that; a one-shot request, which has none, may come again after it failed.
+                    raise RefusalError(
+                        NodeCode.CHALLENGE_REUSED, "the nodes have worked under this challenge before"
+                    )
+                if checked.nonce is None:
+                    self._one_shots.add(checked.session_id)
+        for work in works:
+            self._unfinished.pop(
+                work.request_id, None
+            )  # an earlier attempt under the same id is over for good
+
+    async def _generate_one(self, works: Sequence[_Work], agreed: Session) -> Acknowledgement:
+        checked = works[0].checked
         if checked.nonce is None:
             # Before the first message: whoever has it could take another one under the same id, after a restart, for a lie.
             name = f"{_ONE_SHOT}-{checked.session_id.hex()}"
             await self._context.workers.use_disk(self._context.store.put, name, b"")
-        agreed = Session(
-            session_id=checked.session_id, threshold=checked.threshold, identities=params.participants
-        )
-        session = KeygenSession(self._context, self._sessions, agreed, params.request_id)
-        unfinished = self._remember(checked, content, session)
+        (acknowledgement,) = await self._generate(works, agreed)
+        return acknowledgement
+
+    async def _generate(self, works: Sequence[_Work], agreed: Session) -> Sequence[Acknowledgement]:
+        name = works[0].request_id
+        _log.info("request %s: key generation %s of %d keys begins", name, agreed.threshold, len(works))
+        session = KeygenSession(self._context, self._sessions, agreed, name)
+        unfinished = self._remember(works, session)
         try:
             with refusing(NodeCode.KEYGEN_FAILED, "key generation"):
-                share = await session.run()
+                shares = await session.run()
         except BaseException:
             if not session.may_be_certified:
-                self._unfinished.pop(params.request_id, None)
+                for work in works:
+                    self._unfinished.pop(work.request_id, None)
             raise
-        return await self._keep(unfinished, share)
+        return await self._keep(unfinished, works, shares)
 
     # --- certificates -------------------------------------------------------------------------------------------------
 
-    def _remember(self, checked: CheckedKeygen, content: bytes, session: KeygenSession) -> _Unfinished:
+    def _remember(self, works: Sequence[_Work], session: KeygenSession) -> _Unfinished:
         now = self._context.clock()
-        entry = _Unfinished(checked, content, session, now + _REMEMBERED_S)
-        self._unfinished[checked.params.request_id] = entry
+        entry = _Unfinished(works, session, now + _REMEMBERED_S)
+        self._unfinished.update({work.request_id: entry for work in works})
         while (
             len(self._unfinished) > _MOST_UNFINISHED or next(iter(self._unfinished.values())).forget_at <= now
         ):
@@ -274,9 +346,11 @@ class KeygenService:
         if unfinished is None or unfinished.forget_at <= self._context.clock():
             return
         async with unfinished.lock:
-            share = await unfinished.session.certify(certificate)
-            if share is not None and self._unfinished.get(request_id) is unfinished:
-                await self._keep(unfinished, share)
+            shares = await unfinished.session.certify(certificate)
+            if shares is not None:
+                # Not those that were given up, whose owners know that there is no key.
+                left = [w for w in unfinished.works if self._unfinished.get(w.request_id) is unfinished]
+                await self._keep(unfinished, left, shares)
 
     def _taken(self, request_id: RequestId, peer: OperatorAddress, task: asyncio.Task[None]) -> None:
         del self._taking[request_id, peer]
@@ -292,39 +366,50 @@ class KeygenService:
         async with unfinished.lock:
             self._unfinished.pop(request_id, None)
 
-    def _pass_on(self, acknowledgement: Acknowledgement, peers: Iterable[OperatorAddress]) -> None:
+    def _pass_on(self, name: RequestId, certificate: bytes, peers: Iterable[OperatorAddress]) -> None:
         if self._context.faults.keeps_certificates:
             return
-        request_id = from_hex(acknowledgement.request_id, field="requestId")
-        frame = PeerMessage(Kind.CERTIFICATE, request_id, 1, acknowledgement.certificate).encode()
+        frame = PeerMessage(Kind.CERTIFICATE, from_hex(name, field="requestId"), 1, certificate).encode()
         for peer in peers:
             self._links.send(peer, frame)
 
     # --- the key ------------------------------------------------------------------------------------------------------
 
-    async def _keep(self, unfinished: _Unfinished, share: KeyShare) -> Acknowledgement:
-        """Store the share, and only then acknowledge the key."""
-        checked, content, session = unfinished.checked, unfinished.content, unfinished.session
-        params = checked.params
-        acknowledgement = evolve(self._acknowledge(checked, share), certificate=session.certificate)
-        record = KeyRecord(
-            content=content,
-            acknowledgement=acknowledgement,
+    async def _keep(
+        self, unfinished: _Unfinished, works: Sequence[_Work], shares: Sequence[KeyShare]
+    ) -> list[Acknowledgement]:
+        """Store the shares of *works*, and only then acknowledge the keys."""
+        session = unfinished.session
+        records = []
+        for work, share in zip(unfinished.works, shares, strict=True):
+            if work in works:
+                records.append(self._record(work, share, session.certificate))
+                if work.checked.params.user_authentication.method == "passkey":
+                    credential = work.checked.params.user_authentication.id
+                    await self._context.workers.use_disk(self._passkeys.save, credential)
+        await self._context.workers.use_disk(self._ring.put, *records)
+        for work in works:
+            self._unfinished.pop(work.request_id, None)
+        unfinished.is_kept.set()
+        acknowledgements = [record.acknowledgement for record in records]
+        for acknowledgement in acknowledgements:
+            _log.info("request %s: key %s is made", acknowledgement.request_id, acknowledgement.key_id)
+            self._on_made(acknowledgement.participants)
+        if acknowledgements:
+            self._pass_on(unfinished.works[0].request_id, session.certificate, session.asked)
+        return acknowledgements
+
+    def _record(self, work: _Work, share: KeyShare, certificate: bytes) -> KeyRecord:
+        checked = work.checked
+        return KeyRecord(
+            content=work.content,
+            acknowledgement=evolve(self._acknowledge(checked, share), certificate=certificate),
             share=share,
-            owner_id=owner_name(params.user_authentication),
+            owner_id=owner_name(checked.params.user_authentication),
             claim=checked.claim,
             permissions=checked.setup.permissions,
             ephemeral_keys=EphemeralRegistry(keys=(RegisteredKey(claim=checked.claim),)),
         )
-        if params.user_authentication.method == "passkey":
-            await self._context.workers.use_disk(self._passkeys.save, params.user_authentication.id)
-        await self._context.workers.use_disk(self._ring.put, record)
-        self._unfinished.pop(params.request_id, None)
-        unfinished.is_kept.set()
-        self._pass_on(acknowledgement, session.asked)
-        self._on_made(params.participants)
-        _log.info("request %s: key %s is made", params.request_id, acknowledgement.key_id)
-        return acknowledgement
 
     def _acknowledge(self, checked: CheckedKeygen, share: KeyShare) -> Acknowledgement:
         params = checked.params
@@ -345,3 +430,29 @@ class KeygenService:
             transcript_hash=share.transcript_hash,
         )
         return self._context.signed(Acknowledgement, claims, params.participants)
+
+
+def _agreement(works: Sequence[_Work]) -> Session:
+    """Return what all parties agree on: the session of one key, or that of several, which has an id of its own."""
+    first = works[0].checked
+    session_id = first.session_id
+    if len(works) > 1:
+        session_id = tagged_hash("dan-devnet batch", *(work.checked.session_id for work in works))
+    for work in works:
+        is_alike = (
+            work.checked.params.participants == first.params.participants
+            and work.checked.threshold == first.threshold
+        )
+        if not is_alike or (len(works) > 1 and work.checked.nonce is None):
+            raise RefusalError(
+                NodeCode.UNSUPPORTED, "the requests of a batch have nonces, and the same participants and t"
+            )
+    if len({work.request_id for work in works}) != len(works):
+        raise RefusalError(NodeCode.REQUEST_CONFLICT, "the requests of a batch differ in their ids")
+    with reading("keygens"):
+        return Session(
+            session_id=session_id,
+            threshold=first.threshold,
+            identities=first.params.participants,
+            count=len(works),
+        )

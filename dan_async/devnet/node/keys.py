@@ -188,10 +188,12 @@ class KeyRing:
         for data in read_all(self._store, ""):
             self._remember(KeyRecord.decode(data))
 
-    def put(self, record: KeyRecord) -> None:
-        """Keep a record in the place of an earlier one, durably before it can be found. Blocks."""
-        self._store.put(record.acknowledgement.request_id.removeprefix("0x"), record.encode())
-        self._remember(record)
+    def put(self, *records: KeyRecord) -> None:
+        """Keep records, each in the place of an earlier one, durably before they can be found. Blocks."""
+        named = {r.acknowledgement.request_id.removeprefix("0x"): r.encode() for r in records}
+        self._store.put_all(named)
+        for record in records:
+            self._remember(record)
 
     def by_request(self, request_id: RequestId) -> KeyRecord | None:
         return self._by_request.get(request_id)

@@ -112,7 +112,7 @@ def load_webauthn() -> Any:
     try:
         return require_extra("webauthn", extra="passkeys", purpose="Verifying a passkey")
     except MissingExtraError as error:
-        raise RefusalError(NodeCode.UNSUPPORTED, "this node does not do passkeys") from error
+        raise RefusalError(NodeCode.UNSUPPORTED, f"this node does not do passkeys: {error}") from error
 
 
 def verify_registration(

@@ -189,14 +189,18 @@ class RequestRuns(Generic[T]):
             check_same(ended.content, content)
         run = self._running.get(request)
         if run is None:
-            run = self._begin(request, content, begin)
+            run = self.begin(request, content, begin)
         check_same(run.content, content)
-        try:
-            return await asyncio.shield(run.task)
-        except asyncio.CancelledError:
-            if run.task.cancelled():
-                raise RefusalError(NodeCode.UNAVAILABLE, "the node is stopping") from None
-            raise
+        return await result_of(run.task)
+
+    def knows(self, request: Hashable) -> bool:
+        """Return whether the work of a request is under way, or has ended not long ago."""
+        return request in self._running or self._ended.get(request) is not None
+
+    def check_room(self, count: int) -> None:
+        """Refuse *count* more requests if they are too many."""
+        if len(self._running) + count > self._most:
+            raise rate_limited(f"too many {self._name} are running", 1.0)
 
     async def wait_for(self, request: Hashable) -> None:
         """Wait until the work of a request has ended, if it is under way."""
@@ -207,11 +211,11 @@ class RequestRuns(Generic[T]):
     async def aclose(self) -> None:
         await cancel_and_wait([run.task for run in self._running.values()])
 
-    def _begin(
+    def begin(
         self, request: Hashable, content: bytes, begin: Callable[[], Coroutine[Any, Any, T]]
     ) -> _Run[T]:
-        if len(self._running) >= self._most:
-            raise rate_limited(f"too many {self._name} are running", 1.0)
+        """Begin the work of a request that is not known."""
+        self.check_room(1)
         named = request[0] if isinstance(request, tuple) else request
         task = asyncio.create_task(begin(), name=f"{self._name} {named}")
         run = self._running[request] = _Run(content, task)
@@ -233,6 +237,16 @@ class RequestRuns(Generic[T]):
         else:
             result = RefusalError(NodeCode.INTERNAL_ERROR, "the node has failed")
         self._ended.put(request, _Ended(content, result))
+
+
+async def result_of(task: asyncio.Task[T]) -> T:
+    """Wait for work of the node's own, which goes on when the caller is gone."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise RefusalError(NodeCode.UNAVAILABLE, "the node is stopping") from None
+        raise
 
 
 def content_hash(params: object, *, operation: str = "") -> bytes:

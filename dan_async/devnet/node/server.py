@@ -17,7 +17,7 @@ from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
 from dan_async.devnet.faults.lies import SpoiltResponse
-from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, place_of, refusing_origins
+from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, place_of
 from dan_async.devnet.node.changes import KeyChangeService, PasskeyService
 from dan_async.devnet.node.checks import read_request
 from dan_async.devnet.node.keygen import KeygenService
@@ -42,6 +42,7 @@ from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
     CERTIFY_KEYGEN,
     CHANGES,
+    KEYGEN_BATCH,
     METHODS,
     PRESIGN,
     PROTOCOL,
@@ -51,6 +52,8 @@ from dan_async.protocols.node import (
     ChallengeParams,
     IdentifyParams,
     Identity,
+    KeygenBatchParams,
+    KeygenBatchResult,
     KeygenParams,
     identity_digest,
 )
@@ -90,6 +93,7 @@ class NodeMethods:
             "dan_identify": self._identify,
             "dan_challenge": self._challenge,
             "dan_keygen": self._generate,
+            KEYGEN_BATCH: self._generate_batch,
             "dan_health": self._health,
             METHODS[REGISTER_PASSKEY]: self._register,
             PRESIGN: self._signing.presign,
@@ -141,6 +145,18 @@ class NodeMethods:
         owner_id = request.user_authentication.id
         sent = self._context.faults.forge(acknowledgement, self._context.identity.sign, owner_id=owner_id)
         return to_json(sent)
+
+    async def _generate_batch(self, params: dict[str, Json]) -> Json:
+        batch = decode(KeygenBatchParams, params).keygens
+        for request in batch:
+            await self._passkeys.prepare(request)
+        made = await self._keygen.keygen_batch(batch)
+        faults, sign = self._context.faults, self._context.identity.sign
+        sent = [
+            faults.forge(acknowledgement, sign, owner_id=request.user_authentication.id)
+            for acknowledgement, request in zip(made, batch, strict=True)
+        ]
+        return to_json(KeygenBatchResult(acknowledgements=tuple(sent)))
 
     async def _change(self, operation: str, params: dict[str, Json]) -> Json:
         receipt = await self._changes.change(operation, await self._read(params))
@@ -228,14 +244,11 @@ class NodeServer:
         """Load what is stored and begin to listen at a bound socket, which ``stop`` closes."""
         for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load, self._keygen.load):
             await self._context.workers.use_disk(load)
-        app = web.Application(
-            client_max_size=self._limits.max_request_bytes,
-            middlewares=[refusing_origins(self._allow_origins)],
-        )
+        app = web.Application(client_max_size=self._limits.max_request_bytes)
         app.router.add_get(RPC_PATH, self._serve_websocket)
         app.router.add_post(RPC_PATH, self._serve_post)
         app.router.add_get(PEER_PATH, self._serve_peer)
-        arrivals = Arrivals(self._limits.max_connections, _REQUEST_S)
+        arrivals = Arrivals(self._limits.max_connections, _REQUEST_S, self._allow_origins)
         self._runner = arrivals.runner(app)
         await self._runner.setup()
         self._links.start()
@@ -365,8 +378,8 @@ class NodeServer:
 
     async def _serve_post(self, request: web.Request) -> web.StreamResponse:
         task = _current_task()
-        most = self._limits.max_request_bytes
-        self._posts[task] = min(most, most if request.content_length is None else request.content_length)
+        most, length = self._limits.max_request_bytes, request.content_length
+        self._posts[task] = most if length is None else min(most, length)
         try:
             return self._turned_away() or await self._answer_post(request)
         finally:

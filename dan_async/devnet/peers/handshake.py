@@ -1,5 +1,5 @@
 """
-How two nodes come to share a link's keys: signed ephemeral Diffie-Hellman. Pure; docs/devnet.md has the bytes.
+How two nodes come to share a link's keys: signed ephemeral Diffie-Hellman. Pure; docs/reference/devnet.md has the bytes.
 
 This is the SIGMA pattern (Krawczyk, "SIGMA: the SIGn-and-MAc approach to authenticated Diffie-Hellman", CRYPTO 2003,
 section 5) without its identity protection, which nodes that publish their operators do not need: each side signs the

@@ -29,9 +29,11 @@ _COMMIT, _OPEN, _ECHO = 1, 2, 3
 _ASK_S, _LAST_WORD_S = 0.5, 0.1
 
 
-class KeygenSession(RoundSession[KeyShare]):
+class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
     """
-    One key generation among the identities of *agreed*, under an id that no other key ever had.
+    One key generation among the identities of *agreed*, under an id that no other ever had; of one key or of several.
+
+    The first key's request id is the name under which the parties pass on the certificate.
 
     One that has failed for want of echoes may still be certified; see ``certify``.
     """
@@ -58,7 +60,7 @@ class KeygenSession(RoundSession[KeyShare]):
         self._request_id = request_id
         #: The party, once nothing but the others' echoes is missing.
         self._party: DkgParty | None = None
-        self._certified: asyncio.Future[KeyShare] = asyncio.get_running_loop().create_future()
+        self._certified: asyncio.Future[tuple[KeyShare, ...]] = asyncio.get_running_loop().create_future()
         self._releasing = asyncio.Lock()
         self._is_over = False  # nobody waits for it in ``run``
         #: Peers that have asked for the certificate before there was one.
@@ -67,7 +69,7 @@ class KeygenSession(RoundSession[KeyShare]):
         #: The peers' commitments, once they are there.
         self._commitments: dict[int, bytes] = {}
 
-    async def work(self) -> KeyShare:
+    async def work(self) -> tuple[KeyShare, ...]:
         agreed, sign, began = self._agreed, self.context.identity.sign, time.monotonic()
         party = self._new_party()
         face = KeygenFace(session=agreed, index=self.own_index, sign=sign, new_party=self._new_party)
@@ -97,17 +99,17 @@ class KeygenSession(RoundSession[KeyShare]):
         """The proof that all parties agree, once there is a share."""
         return b"" if self._party is None else self._party.certificate
 
-    async def certify(self, certificate: bytes) -> KeyShare | None:
-        """Take a certificate, whoever brings it; return the share if nobody waits for it in ``run`` any more."""
+    async def certify(self, certificate: bytes) -> tuple[KeyShare, ...] | None:
+        """Take a certificate, whoever brings it; return the shares if nobody waits for them in ``run`` any more."""
         async with self._releasing:
             if self._party is None or self._certified.done() or self._party.certificate:
                 return None
-            share = await self.context.workers.compute(self._party.certify, certificate)
-            if share is not None:
-                self._certified.set_result(share)
+            shares = await self.context.workers.compute(self._party.certify, certificate)
+            if shares is not None:
+                self._certified.set_result(shares)
                 with suppress(RuntimeError):  # the wait has ended by itself
                     self._echoes.reschedule(0.0)
-        return share if self._is_over else None
+        return shares if self._is_over else None
 
     def ask(self) -> None:
         """Ask the other parties for the certificate."""
@@ -138,7 +140,9 @@ class KeygenSession(RoundSession[KeyShare]):
             self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b""))
         return self._faults.outgoing(round_, bodies, self._commitments)
 
-    async def _finish(self, book: CommitmentBook, party: DkgParty, echo: bytes, ask_s: float) -> KeyShare:
+    async def _finish(
+        self, book: CommitmentBook, party: DkgParty, echo: bytes, ask_s: float
+    ) -> tuple[KeyShare, ...]:
         """Wait for the echoes of all, or for a certificate where some are missing or spoilt."""
         self._party = party
         self._ask_after(ask_s)
@@ -173,6 +177,7 @@ class KeygenSession(RoundSession[KeyShare]):
             index=self.own_index,
             threshold=self._agreed.threshold,
             identities=self._agreed.identities,
+            count=self._agreed.count,
             sign=self.context.identity.sign,
         )
 

@@ -1,4 +1,4 @@
-"""The messages between nodes; docs/devnet.md has the bytes. Pure."""
+"""The messages between nodes; docs/reference/devnet.md has the bytes. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Set-ups of pairs, as nodes make and keep them: ``mpc.pairwise_setup`` computes; docs/devnet.md has the messages."""
+"""Set-ups of pairs, made and kept by nodes: ``mpc.pairwise_setup`` computes; docs/reference/devnet.md has the messages."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 
 from dan_async.network import ClockSkew, MeasuresClock
 from dan_async.nodes import NodeNetwork
-from dan_async.nodes.clock import NetworkClock
+from dan_async.nodes.health import NetworkClock
 from tests.fake_nodes import FakeNetwork
 from tests.helpers import ManualClock
 

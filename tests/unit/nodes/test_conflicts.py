@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.errors import NodeCode, NodeRefusedError, NodeTimeoutError
-from dan_async.nodes.conflicts import choose_signers, disagreeing, find_conflicts, find_reasonless
+from dan_async.nodes.blame import choose_signers, disagreeing, find_conflicts, find_reasonless
 
 A, B, C, D = signers = ("0xa", "0xb", "0xc", "0xd")
 

@@ -82,6 +82,17 @@ def test_a_node_may_ask_for_a_longer_rest(node: Watched) -> None:
     assert node.record.rests_for_s == pytest.approx(7)
 
 
+def test_a_busy_node_is_live_and_comes_after_those_that_are_not(node: Watched) -> None:
+    """To ask for a pause is no failure, and no word of it is reported; for so long the others come first."""
+    other = Watched(node.clock)
+    other.answer(1.0)
+    node.record.busy(node.record.begin(), 7)
+    assert (node.record.state, node.record.failures, node.record.rests_for_s, node.told) == ("live", 0, 0, [])
+    assert node.record.rank > other.record.rank
+    node.clock.advance(7)
+    assert node.record.rank < other.record.rank
+
+
 def test_a_success_clears_the_record(node: Watched) -> None:
     """One right answer, even in the middle of a rest: it is live again, and the next rest is short."""
     node.fail()

@@ -30,6 +30,7 @@ from dan_async.errors import (
     RequestTimeoutError,
     RpcError,
 )
+from dan_async.events import Event, NodeDown
 from dan_async.network import KeygenRequest
 from dan_async.nodes import NodeNetwork
 from dan_async.nodes.node import Node
@@ -296,6 +297,27 @@ async def test_rate_limits_are_waited_for() -> None:
     fake.misbehaviour[fake.operator(1)] = limited
     await keygen(fake, request(2, 2), retry=RetryPolicy(sleep=sleep))
     assert waits == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("error", "rests"),
+    [
+        (RpcError(NodeCode.RATE_LIMITED, "slow down", {"retryAfter": 0}), False),
+        (ConnectError("slow down", status=429, retry_after=0.01), False),
+        (ConnectError("not now", status=503, retry_after=0.01), True),
+        (RpcError(NodeCode.UNAVAILABLE, "not now"), True),
+    ],
+    ids=["slow down", "HTTP 429", "HTTP 503", "unavailable"],
+)
+async def test_a_node_that_asks_to_slow_down_has_not_failed(error: Exception, rests: bool) -> None:
+    """However often it does: it does not rest. One that is not available does."""
+    fake = FakeNetwork(2, 2)
+    fake.misbehaviour[fake.operator(1)] = fail("dan_challenge", error)
+    heard: list[Event] = []
+    with pytest.raises(QuorumError) as caught:
+        await keygen(fake, request(2, 2), on_event=heard.append)
+    assert caught.value.nodes[0].attempts == 3
+    assert any(isinstance(event, NodeDown) for event in heard) is rests
 
 
 @pytest.mark.parametrize(

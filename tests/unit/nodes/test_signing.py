@@ -146,7 +146,6 @@ async def test_closing_ends_what_is_being_made():
     """No task outlives the network, and nothing is signed afterwards."""
     net = SigningNetwork(2, 3)
     async with client(net) as dan:
-        await dan.sign_message("hello", net.session())
         for identity in net.identities:
             net.misbehaviour[identity.operator] = late_second_presign(net)
         await dan.sign_message("hello", net.session())

@@ -8,7 +8,7 @@ import pytest
 
 from dan_async.deadline import Deadline
 from dan_async.errors import DeadlineExceededError, OverloadedError
-from dan_async.nodes.signing_queue import SigningQueue
+from dan_async.nodes.signing import SigningQueue
 from tests.helpers import run_in_virtual_time
 
 

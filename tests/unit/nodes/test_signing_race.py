@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dan_async import DanClient
 from dan_async.errors import NodeCode, QuorumError, RpcError
-from dan_async.nodes.conflicts import most_tries
+from dan_async.nodes.blame import most_tries
 from tests.fake_signing import SigningNetwork
 from tests.helpers import run_in_virtual_time
 from tests.signing_liars import KINDS, Liar, Mixed, Network

@@ -13,7 +13,7 @@ from dan_async.errors import InvalidFieldError
 from dan_async.permissions import parse_permissions, rules
 from tests.unit.permissions.requests import SPENDER, TOKEN
 
-PAGE = Path(__file__).parents[3] / "docs" / "permissions.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "permissions.md"
 ERC20: dict[str, Any] = {"type": "erc20", "method": "approve", "to": TOKEN}
 CALL: dict[str, Any] = {"type": "call", "to": TOKEN}
 
@@ -114,7 +114,7 @@ def _schema() -> Any:
 
 
 def test_the_schema_on_the_page_knows_the_same_members() -> None:
-    """docs/permissions.md lists what is read here, nothing more and nothing less."""
+    """docs/how-to/permissions.md lists what is read here, nothing more and nothing less."""
     schema = _schema()
     found = schema["$defs"]
     assert set(found["object"]["properties"]) == set(rules._TOP)

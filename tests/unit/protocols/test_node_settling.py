@@ -81,7 +81,7 @@ def test_wrong_parameters_are_refused(changes: dict[str, object]) -> None:
 
 
 def test_the_ids_are_the_first_one_and_its_new_starts() -> None:
-    """As docs/node-protocol.md derives them, and more than any client starts anew."""
+    """As docs/reference/node-protocol.md derives them, and more than any client starts anew."""
     ids = request_ids(REQUEST_ID)
     assert ids[:3] == (REQUEST_ID, restarted_request_id(REQUEST_ID, 1), restarted_request_id(REQUEST_ID, 2))
     assert len(set(ids)) == MOST_RESTARTS + 1

@@ -78,6 +78,7 @@ def test_other_members_are_refused(value: dict[str, object]) -> None:
 
 
 ALLOWED = {
+    ("waiting", "pending"),
     ("pending", "pending"),
     ("pending", "active"),
     ("pending", "failed"),

@@ -86,6 +86,8 @@ async def test_a_changed_column_is_noticed(open_store: OpenStore, column: str, v
     await execute(store, f"UPDATE dan_sessions SET {column} = :value", value=value)
     with pytest.raises(StoreTamperedError):
         await store.list_page()
+    with pytest.raises(StoreTamperedError):
+        await open_store(NEW, OLD).rotate_keys()
 
 
 @pytest.mark.parametrize("place", [0, 25, -1])

@@ -7,10 +7,12 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import rlp
 from aiohttp import web
 
 from dan_async import LocalWallet, Timeouts
 from dan_async.crypto.abi import encode_arguments, function_selector
+from dan_async.crypto.hashes import keccak256
 from dan_async.errors import ConnectionLostError, RpcError
 from dan_async.retry import RetryPolicy
 from dan_async.transport.in_memory import InMemoryTransport
@@ -163,6 +165,56 @@ class World:
             "actualGasUsed": "0x2",
             "receipt": {"transactionHash": TX, "blockNumber": "0x9"},
         }
+
+
+class EoaWorld(World):
+    """A chain on which the owner's EOA can be delegated; and what its contracts say when they are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code = b""
+        self.count = 3
+        self.sent: list[bytes] = []
+        self.status: str | None = "0x1"
+        self.applies = True
+        self.reads: dict[bytes, bytes] = {}
+
+    async def node(self, method: str, params: Any) -> Any:
+        """The chain's node."""
+        if method == "eth_call" and (data := bytes.fromhex(params[0]["data"][2:]))[:4] in self.reads:
+            self._note(method, params)
+            return "0x" + self.reads[data[:4]].hex()
+        if method not in _METHODS:
+            return await super().node(method, params)
+        self._note(method, params)
+        if method == "eth_getCode":
+            return "0x" + self.code.hex()
+        if method == "eth_getTransactionCount":
+            return hex(self.count)
+        if method == "eth_estimateGas":
+            return hex(50_000)
+        known = [one for one in self.sent if "0x" + keccak256(one).hex() == params[0]]
+        if method == "eth_getTransactionByHash":
+            return {} if not known else {"hash": params[0]}
+        if method == "eth_getTransactionReceipt":
+            return {"status": self.status} if known and self.status else None
+        raw = bytes.fromhex(params[0][2:])
+        self.sent.append(raw)
+        if self.applies:
+            (one,) = rlp.decode(raw[1:])[9]
+            assert int.from_bytes(one[2]) == self.count + 1
+            self.count, self.code = self.count + 2, b"\xef\x01\x00" + one[1] if any(one[1]) else b""
+        return params[0]
+
+
+_METHODS = {
+    "eth_getCode",
+    "eth_getTransactionCount",
+    "eth_estimateGas",
+    "eth_getTransactionByHash",
+    "eth_getTransactionReceipt",
+    "eth_sendRawTransaction",
+}
 
 
 async def account_in(world: World, **options: Any) -> SmartAccountClient:

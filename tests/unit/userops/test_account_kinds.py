@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from dan_async.crypto.abi import decode_arguments, encode_call
+from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.permissions import decode_calls
-from dan_async.userops import BiconomyV2, Call, SimpleAccount
+from dan_async.userops import BiconomyV2, Call, Nexus, SimpleAccount
 
 A = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
 B = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF"
-KINDS = [SimpleAccount("v0.6.0"), SimpleAccount("v0.7.0"), BiconomyV2()]
+KINDS = [SimpleAccount("v0.6.0"), SimpleAccount("v0.7.0"), BiconomyV2(), Nexus()]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=repr)
@@ -87,6 +88,39 @@ def test_biconomys_factory_gets_the_owner_through_the_module() -> None:
     assert (module, setup, index) == (B, encode_call("initForSmartAccount(address)", A), 2)
 
 
+def test_nexus_is_set_up_as_its_package_does() -> None:
+    """
+    The init code of one owner, by the default validator and by a module, is that of @biconomy/abstractjs 1.2.3.
+
+    ``tests/chain/test_published_nexus.py`` compares random ones with the package itself.
+    """
+    by_default, by_module = Nexus(), Nexus(owner_validator=B, proxy_code=b"\x60")
+    first, second = by_default.deployment(A, 7), by_module.deployment(A, 7)
+    assert first is not None
+    assert second is not None
+    assert (keccak256(first.data).hex(), keccak256(second.data).hex()) == (
+        "0641b99f75312a87fd5928a7b1aeb8562eea8f74c5eb5bed56d75df466266966",
+        "b4b4fc08ffffcfee5bad786e81607d33763f923d9ef94d282b77dd76352db196",
+    )
+    assert first.address is None
+    assert second.address is not None
+
+
+def test_nexus_names_its_validator_in_the_nonce() -> None:
+    """Three bytes of the lane, no mode, the module: the owner's, or that of sessions; zero for the default validator."""
+    lane = int.from_bytes(bytes(range(1, 25)))
+    module = Nexus().session_validator
+    assert Nexus().nonce_key(lane) == 0x010203 << 168
+    assert Nexus(owner_validator=B).nonce_key(lane) == 0x010203 << 168 | int(B, 16)
+    assert Nexus(owner_validator=B).for_sessions().nonce_key(lane) == 0x010203 << 168 | int(module, 16)
+    assert SimpleAccount().nonce_key(lane) == BiconomyV2().nonce_key(lane) == lane
+
+
+def test_a_delegated_eoa_has_no_factory() -> None:
+    """Its owner delegates it."""
+    assert Nexus(is_delegated=True).deployment(A, 0) is None
+
+
 @pytest.mark.parametrize("version", ["v0.6.0", "0.6", "v0.7.0", "0.7"])
 def test_versions_may_be_short(version: Any) -> None:
     """0.7 and v0.7.0 are the same."""
@@ -100,6 +134,10 @@ def test_versions_may_be_short(version: Any) -> None:
         (lambda: SimpleAccount(factory="0x1"), "factory"),
         (lambda: BiconomyV2(factory="0x1"), "factory"),
         (lambda: BiconomyV2(module="0x1"), "module"),
+        (lambda: Nexus(factory="0x1"), "factory"),
+        (lambda: Nexus(bootstrap="0x1"), "bootstrap"),
+        (lambda: Nexus(implementation="0x1"), "implementation"),
+        (lambda: Nexus(owner_validator="0x1"), "validator"),
     ],
 )
 def test_wrong_arguments_are_named(make: Any, field: str) -> None:

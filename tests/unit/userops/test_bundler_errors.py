@@ -10,7 +10,7 @@ import pytest
 from dan_async.errors import BundlerError, PaymasterError, RpcError
 from dan_async.userops.service import ENTRY_POINT_CODES, RPC_CODES, bundler_error
 
-PAGE = (Path(__file__).parents[3] / "docs" / "bundler-errors.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "bundler-errors.md").read_text()
 
 #: Every code that the contracts v0.6 and v0.7 can revert with.
 OF_THE_CONTRACTS = {
@@ -93,7 +93,7 @@ def test_long_texts_are_cut() -> None:
 
 
 def test_the_page_has_the_tables() -> None:
-    """docs/bundler-errors.md explains the same codes in the same words."""
+    """docs/reference/bundler-errors.md explains the same codes in the same words."""
     rows = {
         cells[0].strip(" `"): cells for cells in (line.strip("| ").split(" | ") for line in PAGE.splitlines())
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from attrs import fields
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,9 +41,11 @@ from dan_async.devnet import (
     WithholdEcho,
     WrongSignatureShare,
 )
-from dan_async.devnet.faults.kinds import GARBAGE_FORMS, KINDS
+from dan_async.devnet.faults.kinds import GARBAGE_FORMS, KINDS, RPC_METHODS
 from dan_async.devnet.faults.spelling import FAULT_NAMES, parse_fault, parse_node_fault, spell_fault
+from dan_async.devnet.node.server import NodeMethods
 from dan_async.errors import ConfigurationError
+from dan_async.protocols.node import SETTLE_KEYGEN
 
 
 @pytest.mark.parametrize(
@@ -98,14 +102,20 @@ def test_what_a_text_means(text, fault):
     assert parse_fault(text) == fault
 
 
+def test_every_method_of_a_node_can_be_named():
+    """As those that faults can be limited to, and no others."""
+    services = {field.alias: MagicMock() for field in fields(NodeMethods) if field.init}
+    assert {*NodeMethods(**services)._handlers, SETTLE_KEYGEN} == set(RPC_METHODS)
+
+
 def test_every_fault_has_a_name():
     """What can be set in a program can be set on the command line."""
     assert {type(parse_fault("delay:1" if name == "delay" else name)) for name in FAULT_NAMES} == set(KINDS)
 
 
 def documented():
-    """The table of docs/testing-with-the-devnet.md: each fault in Python and as text, and whether it takes methods."""
-    text = (Path(__file__).parents[4] / "docs" / "testing-with-the-devnet.md").read_text()
+    """The table of docs/how-to/testing-with-the-devnet.md: each fault in Python and as text, and whether it takes methods."""
+    text = (Path(__file__).parents[4] / "docs" / "how-to" / "testing-with-the-devnet.md").read_text()
     rows = re.findall(r"^\| `([A-Z]\w+\(.*?\))` \| `([^`]+)`( \*)? \|", text, re.MULTILINE)
     return [(python, spelt, bool(star)) for python, spelt, star in rows]
 
@@ -144,7 +154,12 @@ def test_every_fault_is_documented():
         ("delay:1s±x", "delay: jitter must be a time span"),
         ("delay:2s,dan_keygen", "delay: takes seconds, jitter, methods, times and nothing else"),
         ("delay:2s,retry=1", "delay: takes seconds, jitter, methods, times and nothing else"),
+        ("delay:2s,timse=1", r"delay: takes .* and nothing else \(did you mean times\?\)"),
         ("delay:2s,methods=", "delay: methods must be names of RPC methods"),
+        (
+            "delay:2s,methods=dan_keygn",
+            "delay: methods has a method that nodes do not .* dan_challenge, dan_keygen, ",
+        ),
         ("drop-reply:0", "drop-reply: times must be from 1"),
         ("drop-reply:often", "drop-reply: times must be a whole number"),
         ("refuse:1", "refuse: takes no options"),

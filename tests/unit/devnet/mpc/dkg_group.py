@@ -26,13 +26,14 @@ from dan_async.devnet.mpc.field import Polynomial, prove, scalar_to_bytes
 class Group:
     """n parties; ``commitments``, ``openings``, ``shares`` and ``echoes`` hold what was sent and may be changed by a test."""
 
-    def __init__(self, t=2, n=3, *, session_id=None, keys=None):
+    def __init__(self, t=2, n=3, *, session_id=None, keys=None, count=1):
         self.threshold = Threshold(t, n)
         self.keys = keys or [PrivateKey() for _ in range(n)]
         self.identities = tuple(public_key_to_address(key.public_key.format()) for key in self.keys)
         self.session_id = session_id or secrets.token_bytes(32)
+        self.count = count
         self.session = Session(
-            session_id=self.session_id, threshold=self.threshold, identities=self.identities
+            session_id=self.session_id, threshold=self.threshold, identities=self.identities, count=count
         )
         self.parties = {i: self.party(i) for i in range(1, n + 1)}
         self.commitments = {}
@@ -47,6 +48,7 @@ class Group:
             "threshold": self.threshold,
             "identities": self.identities,
             "sign": self.signer(number),
+            "count": self.count,
         }
         return DkgParty(**arguments | changes)
 
@@ -81,7 +83,8 @@ class Group:
         return self
 
     def finish_one(self, index):
-        return self.parties[index].finish(others(index, self.echoes))
+        (share,) = self.parties[index].finish(others(index, self.echoes))
+        return share
 
     def finish(self):
         return {i: self.finish_one(i) for i in self.parties}
@@ -135,7 +138,7 @@ class Dealing:
             entropy=secrets.token_bytes,
         )
         message = OpeningMessage(
-            sender=sender or dealer, points=self.points, proof=self.proof, nonce=secrets.token_bytes(32)
+            sender=sender or dealer, points=self.points, proofs=self.proof, nonce=secrets.token_bytes(32)
         )
         self.opening = message.encode(session.context) + tail
         self.commitment = opening_commitment(self.opening)

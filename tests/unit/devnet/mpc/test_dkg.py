@@ -111,14 +111,14 @@ def test_a_party_that_has_finished_keeps_no_secret(three_of_five):
     for index, party in group.parties.items():
         held = {name: getattr(party, name) for name in vars(party)}
         assert str(shares[index].secret_share) not in repr(held)
-        assert not party._polynomial.coefficients
+        assert not party._polynomials
         assert not party._result
 
 
 def test_a_party_shows_no_secret():
     """In repr, at every step."""
     group = Group().commit()
-    secret = group.parties[1]._polynomial.coefficients[0]
+    secret = group.parties[1]._polynomials[0].coefficients[0]
     assert repr(group.parties[1]) == "DkgParty(index=1, threshold=2-of-3, step='open')"
     opening = group.parties[1].open(others(1, group.commitments))
     assert opening.shares[2].hex() not in repr(opening)
@@ -197,7 +197,7 @@ def test_a_party_that_has_aborted_takes_no_further_step():
     party = group.parties[1]
     with pytest.raises(DkgAbort):
         party.open({})
-    assert not party._polynomial.coefficients
+    assert not party._polynomials
     for call in calls(group).values():
         with pytest.raises(ProtocolStateError):
             call()
@@ -228,4 +228,4 @@ def test_a_mapping_with_a_foreign_key_is_refused(key):
 
 def test_the_default_source_of_randomness_is_the_operating_system():
     """Nothing that can be seeded."""
-    assert DkgParty.__init__.__kwdefaults__ == {"entropy": secrets.token_bytes}
+    assert DkgParty.__init__.__kwdefaults__ == {"count": 1, "entropy": secrets.token_bytes}

@@ -29,7 +29,7 @@ messages = st.one_of(
         OpeningMessage,
         sender=indices,
         points=st.lists(block(33), max_size=12).map(tuple),
-        proof=block(65),
+        proofs=block(65),
         nonce=block(32),
     ),
     st.builds(
@@ -52,7 +52,7 @@ messages = st.one_of(
 
 SAMPLES = [
     CommitmentMessage(sender=1, commitment=bytes(32)),
-    OpeningMessage(sender=1, points=(bytes(33), bytes(33)), proof=bytes(65), nonce=bytes(32)),
+    OpeningMessage(sender=1, points=(bytes(33), bytes(33)), proofs=bytes(65), nonce=bytes(32)),
     ShareMessage(sender=1, recipient=2, share=bytes(32), commitment=bytes(32), signature=bytes(65)),
     EchoMessage(sender=1, transcript_hash=bytes(32), signature=bytes(65)),
 ]

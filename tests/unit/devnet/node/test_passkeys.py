@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, check
 from dan_async.devnet.node.requests import NonceStore
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
-from dan_async.errors import MissingExtraError, NodeCode, NodeProtocolError
+from dan_async.errors import NodeCode, NodeProtocolError
 from dan_async.protocols.fields import to_json
 from dan_async.protocols.node import REGISTER_PASSKEY as OPERATION
 from dan_async.protocols.node import (
@@ -242,16 +243,13 @@ async def test_there_is_room_for_so_many() -> None:
 async def test_without_the_extra_a_node_does_no_passkeys(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says so, before anything else."""
-
-    def missing(module: str, **_: str) -> None:
-        raise MissingExtraError(f"no {module}")
-
+    """It says so, before anything else, and what to install."""
     params = await bench.request(Authenticator())
-    monkeypatch.setattr(passkeys_module, "require_extra", missing)
+    monkeypatch.setitem(sys.modules, "webauthn", None)
     error = await error_of(bench.service.prepare(params))
     assert isinstance(error, RefusalError)
     assert error.code == NodeCode.UNSUPPORTED
+    assert 'pip install "dan-async[passkeys]"' in str(error)
     await bench.service.prepare(with_authentication(params, method="eoa"))
 
 

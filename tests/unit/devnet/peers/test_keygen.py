@@ -172,9 +172,9 @@ async def test_a_whole_key_generation(bench):
     }
     for i, echo in echoes.items():
         bench.say(OPERATORS[i - 1], bench.books[i].echo(echo), round_=3)
-    share = await bench.running
+    (share,) = await bench.running
     others = {1: await bench.mine(3), 3: bench.books[3].echo(echoes[3])}
-    theirs = bench.books[2].finish(bench.peers[A], echoes[2], others)
+    (theirs,) = bench.books[2].finish(bench.peers[A], echoes[2], others)
     assert share.public_key == theirs.public_key
     assert share.transcript_hash == theirs.transcript_hash
     assert bench.links.needed == []
@@ -195,7 +195,8 @@ async def test_a_certificate_ends_the_last_round(bench):
     assert sorted(asked_for_certificates(bench)) == [A, B]
     assert await bench.session.certify(certificate[:-1]) is None
     assert await bench.session.certify(certificate) is None  # it is the running session's
-    assert (await bench.running).transcript_hash
+    (share,) = await bench.running
+    assert share.transcript_hash
     assert bench.session.certificate == certificate
     assert bench.links.aborts() == []
 
@@ -213,7 +214,8 @@ async def test_what_has_failed_in_the_last_round_is_certified_later(bench, spoil
     assert sorted(asked_for_certificates(bench)) == [A, B]
     assert bench.session.may_be_certified
     assert await bench.session.certify(bytes(195)) is None
-    assert (await bench.session.certify(certificate)).public_shares
+    (share,) = await bench.session.certify(certificate)
+    assert share.public_shares
     assert await bench.session.certify(certificate) is None  # once
 
 

@@ -1,0 +1,107 @@
+"""``dan-async dev``: one command for nodes, chain and bundler, and one file that leads to all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import pytest
+
+from dan_async import DanClient, LocalWallet
+from dan_async.devnet.local_chain import NPM_LINE, LocalChain
+from dan_async.errors import ConfigurationError, DanError
+from dan_async.network_file import NetworkFile
+from dan_async.userops import Call, SessionSigner, create_smart_account_client
+from tests.chain import local_chain
+from tests.cli.conftest import Run, command, run
+
+__all__ = ["run"]  # a fixture
+
+
+@pytest.mark.long
+@pytest.mark.timeout(200)
+async def test_an_operation_signed_by_nodes_reaches_the_chain_that_it_starts(tmp_path: Path) -> None:
+    """From an empty folder: the command, its file, a session, an account deployed by its first operation; then Ctrl-C."""
+    local_chain.require_chain()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    modules = ["--node-modules", str(local_chain.MODULES)]
+    dev = await asyncio.create_subprocess_exec(
+        *command("dev", "--json", "--storage", "kept", *modules),
+        cwd=tmp_path,
+        env=environment,
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert dev.stdout is not None
+        described = json.loads(await dev.stdout.readline())
+        assert described["chain"]["id"] == local_chain.CHAIN_ID
+        keygen = await asyncio.create_subprocess_exec(
+            *command("keygen", "--network", "dev.toml", "--private-key-file", "dev-owner.key", "--json"),
+            cwd=tmp_path,
+            env=environment,
+            stdout=PIPE,
+        )
+        made, _ = await keygen.communicate()
+        assert json.loads(made)["chainId"] == local_chain.CHAIN_ID  # the file says which chain it is for
+        await send_from_a_new_account(tmp_path)
+    finally:
+        os.killpg(dev.pid, signal.SIGINT)
+        out, err = await dev.communicate()
+    assert (dev.returncode, out, err) == (0, b"", b"stopped\n")
+
+
+async def send_from_a_new_account(folder: Path) -> None:
+    chain = NetworkFile.read(folder / "dev.toml").chain
+    assert chain is not None
+    assert chain.rpc_url is not None
+    assert chain.bundler_url is not None
+    asked = local_chain.LocalChain(chain.rpc_url, is_empty=False)
+    owner = LocalWallet((folder / "dev-owner.key").read_text().strip())
+    async with DanClient.connect(str(folder / "dev.toml")) as dan:
+        session = await dan.generate_session_key(wallet=owner, chain_id=chain.id)
+        account = await create_smart_account_client(
+            signer=SessionSigner(dan, session), bundler_url=chain.bundler_url, rpc_url=chain.rpc_url
+        )
+        async with account:
+            asked.fund(await account.get_address())
+            to = "0x" + "5a" * 20
+            receipt = await account.wait_for_receipt(await account.send_user_operation(Call(to, 7)))
+    assert receipt.is_success
+    assert asked.balance(to) == 7
+
+
+def test_without_the_programs_it_says_how_to_get_them(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line for npm, and nothing is started or written."""
+    monkeypatch.chdir(tmp_path)
+    finished = run("dev")
+    assert finished.code == 2
+    assert NPM_LINE in finished.error
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_program_that_does_not_start_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its last words, when it ends; when there is none, before anything is started."""
+    (tmp_path / ".bin").mkdir()
+    for name in ("contracts-0.6", "contracts-0.7"):
+        (tmp_path / name / "artifacts").mkdir(parents=True)
+    for name in ("anvil", "alto"):
+        program = tmp_path / ".bin" / name
+        program.write_text("#!/bin/sh\necho 'no room left'\nexit 3\n")
+        program.chmod(0o700)
+    with pytest.raises(DanError, match="anvil did not start: no room left"):
+        await LocalChain(node_modules=tmp_path).start()
+    (tmp_path / ".bin" / "anvil").unlink()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigurationError, match="anvil not found"):
+        LocalChain(node_modules=tmp_path)
